@@ -1,0 +1,100 @@
+"""Model, Origin and Catalog: what a catalog says, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from mdl.digests import Digest
+from mdl.errors import NotFound
+from mdl.paths import RelPath
+
+
+@dataclass(frozen=True)
+class HubOrigin:
+    """A repository of the hub: ``repo_type`` is ``model``, ``dataset`` or ``space``; ``revision`` a branch,
+    tag, ref or commit, None for the default branch; ``subpath`` one file or folder of it, '' for all."""
+
+    repo: str
+    repo_type: str = "model"
+    revision: str | None = None
+    subpath: str = ""
+
+    def __str__(self) -> str:
+        kind = {"model": "", "dataset": "datasets/", "space": "spaces/"}[self.repo_type]
+        at = f"@{self.revision}" if self.revision else ""
+        return f"hf:{kind}{self.repo}{at}" + (f"/{self.subpath}" if self.subpath else "")
+
+
+@dataclass(frozen=True)
+class CatalogFile:
+    """One file that a catalog names itself: its URL, its mirrors (the same bytes elsewhere, in order of
+    preference) and, where they are known, its size in bytes and its digest."""
+
+    path: RelPath
+    url: str
+    mirrors: tuple[str, ...] = ()
+    size: int | None = None
+    digest: Digest | None = None
+    id: str = ""
+    role: str = "other"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One entry of a catalog. ``sources`` are hub repositories to take files from, narrowed by
+    ``include``/``exclude`` globs; ``files`` are named one by one. ``gone`` says why an entry no longer has
+    data, ``see`` which entries to use instead. ``direct`` are URLs whose file names come from the URL."""
+
+    name: str
+    title: str = ""
+    kind: str = "model"
+    license: str = ""
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    homepage: str = ""
+    gone: str = ""
+    see: tuple[str, ...] = ()
+    sources: tuple[HubOrigin, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    files: tuple[CatalogFile, ...] = ()
+    origin: str = ""
+    """Which file (and line) the entry was read from, for messages."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Every URL the entry names itself."""
+        return tuple(url for file in self.files for url in (file.url, *file.mirrors))
+
+    @property
+    def source_text(self) -> str:
+        """Where it comes from, in one line."""
+        if self.sources:
+            return ", ".join(str(source) for source in self.sources)
+        hosts = dict.fromkeys(url.split("/")[2] for url in self.urls)
+        return ", ".join(hosts)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Models by name and groups of names, read from ``paths``."""
+
+    models: dict[str, Model] = field(default_factory=dict)
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    paths: tuple[Path, ...] = ()
+
+    def find(self, name: str) -> list[Model]:
+        """The model or the group's models called exactly ``name``.
+
+        Raises `NotFound`, saying what is near.
+        """
+        if name in self.models:
+            return [self.models[name]]
+        if name in self.groups:
+            return [self.models[member] for member in self.groups[name]]
+        names = [*self.models, *self.groups]
+        near = get_close_matches(name, names, 3, 0.5) or [n for n in names if name.lower() in n.lower()][:3]
+        hint = f"did you mean {', '.join(near)}?" if near else "'mdl list' shows what there is"
+        raise NotFound("not in the catalog", item=name, hint=hint)

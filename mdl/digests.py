@@ -1,0 +1,101 @@
+"""Digest: an algorithm and its hex; and hashing a file.
+
+Two algorithms verify hub files: ``sha256`` for large ones, ``git-sha1`` (the git blob id,
+``sha1("blob <size>\\0" + bytes)``) for the small ones that live in git itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from mdl.errors import ProtocolError
+
+PREFIX_STEP = 16 * 2**20
+"""Bytes between two prefix digests: the running digest is copied at every multiple of this."""
+
+_READ = 2**20
+_HEX = {"sha256": re.compile(r"[0-9a-f]{64}"), "git-sha1": re.compile(r"[0-9a-f]{40}")}
+
+
+class Hasher(Protocol):
+    """The part of a `hashlib` object that mdl uses."""
+
+    def update(self, data: bytes | memoryview, /) -> None: ...
+    def hexdigest(self) -> str: ...
+    def copy(self) -> Hasher: ...
+
+
+@dataclass(frozen=True)
+class Digest:
+    """``algorithm`` is ``sha256`` or ``git-sha1``; ``hex`` is lower case and of the right length."""
+
+    algorithm: str
+    hex: str
+
+    @classmethod
+    def parse(cls, algorithm: str, text: str) -> Digest:
+        """Strict: anything but lower-case hex of the right length raises `ProtocolError`."""
+        pattern = _HEX.get(algorithm)
+        if pattern is None or not pattern.fullmatch(text):
+            raise ProtocolError(f"not a {algorithm} digest: {text[:80]!r}")
+        return cls(algorithm, text)
+
+    @classmethod
+    def of_etag(cls, etag: str | None) -> Digest | None:
+        """A hub's ETag read as a digest: 64 hex is a sha256, 40 hex a git blob id, else None."""
+        text = (etag or "").removeprefix("W/").strip('"')
+        for algorithm, pattern in _HEX.items():
+            if pattern.fullmatch(text):
+                return cls(algorithm, text)
+        return None
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+
+def new_hasher(algorithm: str, size: int) -> Hasher:
+    """A running hash; ``size`` (bytes of the whole file) is part of a git blob id."""
+    if algorithm == "git-sha1":
+        hasher: Hasher = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        return hasher
+    return hashlib.sha256()
+
+
+def read_blocks(fd: int, start: int, stop: int, buffer: bytearray | None = None) -> Iterator[memoryview]:
+    """The bytes ``[start, stop)`` of an open file in views of one reused buffer; ends early at end of file."""
+    view = memoryview(buffer if buffer is not None else bytearray(_READ))
+    while start < stop:
+        count = os.preadv(fd, [view[: min(len(view), stop - start)]], start)
+        if count == 0:
+            return
+        yield view[:count]
+        start += count
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What hashing a whole file told: its digest, its size in bytes, a prefix digest every `PREFIX_STEP` bytes."""
+
+    digest: Digest
+    size: int
+    prefixes: tuple[str, ...] = ()
+
+
+def fingerprint(fd: int, algorithm: str, *, watch: Callable[[int], None] | None = None) -> Fingerprint:
+    """Hash an open file from its start. ``watch`` is told the bytes read so far and may raise to stop."""
+    size = os.fstat(fd).st_size
+    hasher = new_hasher(algorithm, size)
+    done, prefixes = 0, []
+    for block in read_blocks(fd, 0, size):
+        hasher.update(block)
+        done += len(block)
+        if done % PREFIX_STEP == 0:
+            prefixes.append(hasher.copy().hexdigest())
+        if watch:
+            watch(done)
+    return Fingerprint(Digest(algorithm, hasher.hexdigest()), done, tuple(prefixes))

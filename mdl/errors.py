@@ -1,0 +1,170 @@
+"""What can go wrong, and the exit code a script sees for it.
+
+The tree is the documentation: every class below has a code name (the same in ``--json``)
+and an exit status. A message says what failed and why, in the server's or system's own words;
+``item`` says on what; ``hint`` says what to do next.
+
+    MdlError                1   INTERNAL
+    ├── UsageError          2   USAGE
+    │   └── CatalogError    2   CATALOG
+    ├── NotFound            3   NOTFOUND
+    ├── AuthError           4   AUTH
+    ├── NetworkError        5   NET
+    ├── ProtocolError       6   PROTO      the server lies: range, length, identity
+    │   └── DigestMismatch  6   HASH
+    ├── StorageError        7   LOCALIO
+    │   ├── NoSpace         7   SPACE
+    │   └── Occupied        7   OCCUPIED   somebody else's bytes under the final name
+    ├── LockError           8   LOCK
+    ├── Busy                9   BUSY
+    ├── PartialFailure     10   PARTIAL
+    ├── Unsafe             11   UNSAFE
+    ├── StateError         12   STATE
+    ├── TlsError           13   TLS
+    ├── NotFinished        14   PENDING
+    ├── Deadline           75   DEADLINE
+    └── Cancelled         130   SIGINT (143 for SIGTERM: CANCELLED)
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+
+
+class MdlError(Exception):
+    """Anything mdl stops for; see the tree in this module's docstring."""
+
+    code = "INTERNAL"
+    exit_code = 1
+
+    def __init__(self, message: str, *, item: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.item = item
+        self.hint = hint
+
+    def on(self, item: str) -> MdlError:
+        """The same error, naming ``item`` if it named nothing yet."""
+        self.item = self.item or item
+        return self
+
+
+class UsageError(MdlError):
+    code, exit_code = "USAGE", 2
+
+
+class CatalogError(UsageError):
+    code = "CATALOG"
+
+
+class NotFound(MdlError):
+    code, exit_code = "NOTFOUND", 3
+
+
+class AuthError(MdlError):
+    code, exit_code = "AUTH", 4
+
+
+class NetworkError(MdlError):
+    """Trouble that may pass. ``retry_after`` is the server's own wish, in seconds."""
+
+    code, exit_code = "NET", 5
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        item: str | None = None,
+        hint: str | None = None,
+        retry_after: float | None = None,
+        final: bool = False,
+    ) -> None:
+        super().__init__(message, item=item, hint=hint)
+        self.retry_after = retry_after
+        self.final = final
+
+
+class ProtocolError(MdlError):
+    code, exit_code = "PROTO", 6
+
+
+class DigestMismatch(ProtocolError):
+    code = "HASH"
+
+
+class StorageError(MdlError):
+    code, exit_code = "LOCALIO", 7
+
+
+class NoSpace(StorageError):
+    code = "SPACE"
+
+
+class Occupied(StorageError):
+    code = "OCCUPIED"
+
+
+class LockError(MdlError):
+    code, exit_code = "LOCK", 8
+
+
+class Busy(MdlError):
+    code, exit_code = "BUSY", 9
+
+
+class PartialFailure(MdlError):
+    code, exit_code = "PARTIAL", 10
+
+
+class Unsafe(MdlError):
+    code, exit_code = "UNSAFE", 11
+
+
+class StateError(MdlError):
+    code, exit_code = "STATE", 12
+
+
+class TlsError(MdlError):
+    code, exit_code = "TLS", 13
+
+
+class NotFinished(MdlError):
+    code, exit_code = "PENDING", 14
+
+
+class Deadline(MdlError):
+    code, exit_code = "DEADLINE", 75
+
+
+class Cancelled(MdlError):
+    """Stopped by a signal; what is there is kept."""
+
+    code, exit_code = "SIGINT", 130
+
+    def __init__(self, message: str = "interrupted", *, terminated: bool = False) -> None:
+        super().__init__(message, hint="what was fetched is kept; run the same command again to go on")
+        if terminated:
+            self.code, self.exit_code = "CANCELLED", 143
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def storage_error(error: OSError, item: str) -> StorageError:
+    """An ``OSError`` of the local disk as mdl's own error, in the system's words."""
+    words = error.strerror or str(error)
+    if error.errno in _FULL:
+        return NoSpace(words, item=item, hint="free some space and run the same command again; what was fetched is kept")
+    return StorageError(words, item=item, hint="check the folder's permissions and the disk")
+
+
+def joint_exit_code(codes: Iterable[int]) -> int:
+    """One exit code for several items: 0, the one reason they share, or 10."""
+    failed = {code for code in codes if code}
+    if not failed:
+        return 0
+    for stopped in (130, 143):
+        if stopped in failed:
+            return stopped
+    return failed.pop() if len(failed) == 1 else PartialFailure.exit_code

@@ -1,0 +1,154 @@
+"""What happened: frozen facts with plain numbers. Who draws them is not known here.
+
+A Listener is any callable taking an Event; ``list.append`` is a perfect one for a test. Sizes are
+bytes, rates bytes per second, durations seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """The base of all; ``model`` and ``file`` name the item where there is one."""
+
+    model: str = ""
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Planned(Event):
+    """A plan stands: how many files and bytes are wanted, kept and still to be fetched."""
+
+    files: int = 0
+    bytes_total: int = 0
+    bytes_kept: int = 0
+    bytes_to_fetch: int = 0
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """A file begins; ``resumed_at`` bytes of it are on disk already. ``index`` counts from 1."""
+
+    index: int = 0
+    count: int = 0
+    total: int | None = None
+    resumed_at: int = 0
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class FileProgress:
+    """Where one running file stands."""
+
+    model: str
+    file: str
+    index: int
+    done: int
+    total: int | None
+    resumed_at: int = 0
+
+
+@dataclass(frozen=True)
+class Progressed(Event):
+    """A look at the whole: bytes over all files, the windowed speed, and each running file."""
+
+    bytes_done: int = 0
+    bytes_total: int = 0
+    bytes_per_second: float = 0.0
+    eta_seconds: float | None = None
+    files: tuple[FileProgress, ...] = ()
+
+
+@dataclass(frozen=True)
+class Retrying(Event):
+    """A try failed and another follows in ``delay`` seconds."""
+
+    why: str = ""
+    attempt: int = 0
+    delay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rewound(Event):
+    """Bytes thrown away, and why."""
+
+    bytes_discarded: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Verifying(Event):
+    """All bytes of the file are here; the digest is being finished. ``done`` of ``total`` bytes hashed."""
+
+    done: int = 0
+    total: int | None = None
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The file stands under its final name. ``action`` as in `FileReport`."""
+
+    size: int = 0
+    action: str = "fetched"
+    verified: str = "none"
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    code: str = "INTERNAL"
+    message: str = ""
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
+class Noticed(Event):
+    """Something the user should know, and nothing failed."""
+
+    message: str = ""
+
+
+Listener = Callable[[Event], None]
+
+
+def silence(_event: Event) -> None:
+    """The listener that tells nobody."""
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """How one file went. ``error`` holds the error's facts (code, message, hint, exit_code) when it failed."""
+
+    path: str
+    size: int | None
+    sha256: str | None
+    action: str
+    verified: str
+    resumed_at: int = 0
+    url: str = ""
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    name: str
+    path: str
+    status: str
+    files: tuple[FileReport, ...] = ()
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """How the whole went: bytes from the network, bytes kept from before, bytes thrown away, seconds."""
+
+    models: tuple[ModelReport, ...] = ()
+    bytes_fetched: int = 0
+    bytes_kept: int = 0
+    bytes_discarded: int = 0
+    seconds: float = 0.0
+    exit_code: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)

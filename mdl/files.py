@@ -1,0 +1,78 @@
+"""The two nouns every room trades in: a file there, and a file here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mdl.digests import Digest
+from mdl.paths import RelPath
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file as its source describes it.
+
+    ``url`` is the stable one (pinned to a commit where the source has commits), never a signed one.
+    ``size`` is in bytes; None where nobody said yet. ``validator`` is the source's own strong ETag or
+    date, used as identity only where no digest is known. ``mirrors`` hold the same bytes.
+    """
+
+    path: RelPath
+    url: str
+    size: int | None = None
+    digest: Digest | None = None
+    validator: str | None = None
+    commit: str | None = None
+    mirrors: tuple[str, ...] = ()
+    role: str = "other"
+    probed: bool = False
+
+
+Kind = Literal["absent", "file", "folder", "link", "special"]
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What the file system says of a file without reading it; equal stamps mean an untouched file."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What mdl wrote down when it published a file: what came, from where, and how it was checked.
+
+    ``prefixes`` are running digests at every 16 MiB; ``digest`` is of the bytes that came, and
+    ``verified`` says what they were held against: a published digest, only a size, or nothing.
+    """
+
+    model: str
+    path: RelPath
+    stamp: Stamp
+    digest: Digest
+    verified: str
+    url: str
+    validator: str | None = None
+    commit: str | None = None
+    suspect: bool = False
+    prefixes: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """What stands under the final name. ``digest`` is set where the bytes were hashed just now;
+    ``partial`` counts the bytes an unfinished download already has."""
+
+    kind: Kind = "absent"
+    stamp: Stamp | None = None
+    receipt: Receipt | None = None
+    digest: Digest | None = None
+    partial: int = 0
+
+    @property
+    def untouched(self) -> bool:
+        """mdl published this very file and nobody touched it since."""
+        return self.receipt is not None and self.receipt.stamp == self.stamp and not self.receipt.suspect

@@ -1,0 +1,119 @@
+"""RelPath: a relative path that has been checked. Only a checked path can be joined to a folder.
+
+Names come from catalogs, hubs and archives, and all three are hostile input. What would be
+unsafe or ambiguous on any platform is refused on every platform, so that a model fetched on
+Linux can be carried to Windows or macOS.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdl.errors import Unsafe
+
+_RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
+    f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³"
+}
+_MAX_SEGMENT = 255
+_MAX_PATH = 1024
+
+
+_JOINERS = "\u200c\u200d"
+"""Zero-width (non-)joiners: part of ordinary Persian and Indic prose, never of a safe file name."""
+
+
+def is_hidden_character(char: str) -> bool:
+    """True for control, bidi, zero-width and other characters a terminal shows wrongly or not at all."""
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+def is_harmful_in_prose(char: str) -> bool:
+    """As `is_hidden_character`, but the joiners that prose needs are let through."""
+    return is_hidden_character(char) and char not in _JOINERS
+
+
+def shown(text: str) -> str:
+    """``text`` with every harmful character escaped, safe for a terminal and a log line."""
+    return "".join(
+        char.encode("unicode_escape", "surrogatepass").decode("ascii") if is_harmful_in_prose(char) else char
+        for char in text
+    )
+
+
+def why_unsafe(segment: str) -> str | None:
+    """Why one path segment is refused, or None when it is fine."""
+    if segment in ("", ".", ".."):
+        return f"a segment {segment!r}"
+    if any(is_hidden_character(char) for char in segment):
+        return "a control or invisible character"
+    if "\\" in segment:
+        return "a backslash"
+    if segment[1:2] == ":" and segment[0].isalpha():
+        return "a drive"
+    if segment.startswith("~"):
+        return "a segment that starts with '~'"
+    if segment[-1] in ". ":
+        return "a segment that ends with a dot or a space"
+    if segment.split(".")[0].rstrip(" ").lower() in _RESERVED:
+        return "a name that Windows reserves"
+    if len(segment.encode("utf-8", "surrogatepass")) > _MAX_SEGMENT:
+        return f"a segment over {_MAX_SEGMENT} bytes"
+    return None
+
+
+@dataclass(frozen=True, order=True)
+class RelPath:
+    """A path below some folder: ``/``-separated, never absolute, never climbing, portable."""
+
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> RelPath:
+        """Check ``text``. Raises `Unsafe`, naming what is wrong with it."""
+        why = "an absolute path" if text.startswith("/") else None
+        segments = text.split("/")
+        for segment in segments:
+            why = why or why_unsafe(segment)
+        if segments[0].lower() == ".mdl":
+            why = why or "a path inside .mdl, which is mdl's own"
+        if len(text.encode("utf-8", "surrogatepass")) > _MAX_PATH:
+            why = why or f"a path over {_MAX_PATH} bytes"
+        if why:
+            raise Unsafe(f"path refused: {why}", item=shown(text)[:200])
+        return cls(text)
+
+    @property
+    def name(self) -> str:
+        return self.text.rsplit("/", 1)[-1]
+
+    @property
+    def folded(self) -> str:
+        """What a case-insensitive, Unicode-normalising file system makes of it."""
+        return unicodedata.normalize("NFC", unicodedata.normalize("NFC", self.text).casefold())
+
+    def under(self, folder: Path) -> Path:
+        return folder.joinpath(*self.text.split("/"))
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def refuse_twins(paths: Iterable[RelPath]) -> None:
+    """Refuse two paths that are one on some file system, or a file that is another's folder.
+
+    Raises `Unsafe` naming both.
+    """
+    seen: dict[str, RelPath] = {}
+    for path in paths:
+        other = seen.setdefault(path.folded, path)
+        if other is not path:
+            raise Unsafe(f"two files would be one: {shown(other.text)} and {shown(path.text)}", item=path.text)
+    for folded, path in seen.items():
+        parents = folded.split("/")[:-1]
+        for depth in range(1, len(parents) + 1):
+            clash = seen.get("/".join(parents[:depth]))
+            if clash:
+                raise Unsafe(f"{shown(clash.text)} is a file and the folder of {shown(path.text)}", item=path.text)
