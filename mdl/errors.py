@@ -37,6 +37,8 @@ class MdlError(Exception):
 
     code = "INTERNAL"
     exit_code = 1
+    redirected = False
+    """True where the refusal came from a host that a redirect led to."""
 
     def __init__(self, message: str, *, item: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
@@ -48,6 +50,16 @@ class MdlError(Exception):
         """The same error, naming ``item`` if it named nothing yet."""
         self.item = self.item or item
         return self
+
+    def facts(self) -> dict[str, str | int | None]:
+        """What ``--json`` tells of it."""
+        return {
+            "code": self.code,
+            "exit_code": self.exit_code,
+            "message": self.message,
+            "hint": self.hint,
+            "item": self.item,
+        }
 
 
 class UsageError(MdlError):
@@ -155,7 +167,9 @@ def storage_error(error: OSError, item: str) -> StorageError:
     """An ``OSError`` of the local disk as mdl's own error, in the system's words."""
     words = error.strerror or str(error)
     if error.errno in _FULL:
-        return NoSpace(words, item=item, hint="free some space and run the same command again; what was fetched is kept")
+        return NoSpace(
+            words, item=item, hint="free some space and run the same command again; what was fetched is kept"
+        )
     return StorageError(words, item=item, hint="check the folder's permissions and the disk")
 
 

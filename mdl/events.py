@@ -111,6 +111,17 @@ class Noticed(Event):
     message: str = ""
 
 
+@dataclass(frozen=True)
+class Ended(Event):
+    """The last event of all: ``status`` is "finished", "failed", "cancelled" or "paused"; the rest as in an error."""
+
+    status: str = "finished"
+    code: str | None = None
+    message: str | None = None
+    hint: str | None = None
+    item: str | None = None
+
+
 Listener = Callable[[Event], None]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mdl.digests import Digest
+from mdl.digests import Digest, Fingerprint
 from mdl.paths import RelPath
 
 
@@ -63,14 +63,16 @@ class Receipt:
 
 @dataclass(frozen=True)
 class LocalFile:
-    """What stands under the final name. ``digest`` is set where the bytes were hashed just now;
-    ``partial`` counts the bytes an unfinished download already has."""
+    """What stands under the final name. ``fingerprint`` is set where the bytes were hashed just now;
+    ``partial`` counts the bytes an unfinished download already has; ``why`` says what a link or a
+    folder in the way is."""
 
     kind: Kind = "absent"
     stamp: Stamp | None = None
     receipt: Receipt | None = None
-    digest: Digest | None = None
+    fingerprint: Fingerprint | None = None
     partial: int = 0
+    why: str = ""
 
     @property
     def untouched(self) -> bool:

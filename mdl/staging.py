@@ -21,8 +21,11 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Put ``data`` under ``path`` whole or not at all."""
+def write_file(path: Path, data: bytes, *, mode: int = 0o600, lasting: bool = True) -> None:
+    """Put ``data`` under ``path`` whole or not at all, on the disk before it is seen.
+
+    ``lasting=False`` leaves the syncing to the system: for what can be found out again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{secrets.token_hex(6)}.tmp")
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
@@ -30,12 +33,14 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if lasting:
+        sync_folder(path.parent)
 
 
 def publish(staged: Path, final: Path) -> None:
@@ -57,7 +62,7 @@ def _publish_across(staged: Path, final: Path) -> None:
     beside = final.with_name(f".mdl-{secrets.token_hex(6)}.tmp")
     try:
         shutil.copyfile(staged, beside)
-        with open(beside, "rb+") as file:
+        with beside.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(beside, final)
     except BaseException:

@@ -73,8 +73,8 @@ class Model:
         """Where it comes from, in one line."""
         if self.sources:
             return ", ".join(str(source) for source in self.sources)
-        hosts = dict.fromkeys(url.split("/")[2] for url in self.urls)
-        return ", ".join(hosts)
+        places = (url if url.startswith("hf:") else url.split("/")[2] for url in self.urls)
+        return ", ".join(dict.fromkeys(places))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,38 @@
+"""Finding the catalog: flag, environment, this folder and upward, the user's own, the shipped one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+NAME = "catalog.toml"
+SHIPPED = Path(__file__).parent / "shipped.toml"
+"""The catalog that comes with mdl."""
+
+
+def find_catalogs(
+    flags: Sequence[Path], environ: Mapping[str, str], cwd: Path, config_dir: Path
+) -> tuple[tuple[Path, ...], str]:
+    """The catalog files to read, and why these.
+
+    ``--catalog`` comes first, then ``MDL_CATALOG`` (several with ``:`` between), then ``catalog.toml`` in
+    ``cwd`` or the nearest folder above it, then the one in ``config_dir``, then the shipped one. What a flag or
+    the environment names is not looked at here: that it is missing is for the reader to say.
+    """
+    if flags:
+        return tuple(flags), "given by --catalog"
+    named = [Path(text) for text in environ.get("MDL_CATALOG", "").split(os.pathsep) if text]
+    if named:
+        return tuple(named), "given by MDL_CATALOG"
+    for folder in (cwd, *cwd.parents):
+        if _is_there(folder / NAME):
+            return (folder / NAME,), "in the current folder" if folder == cwd else "above the current folder"
+    if _is_there(config_dir / NAME):
+        return (config_dir / NAME,), "in the user's config folder"
+    return (SHIPPED,), "shipped with mdl"
+
+
+def _is_there(path: Path) -> bool:
+    """A folder of that name is something else; a dangling link is somebody's catalog, and will be reported."""
+    return os.path.lexists(path) and not path.is_dir()

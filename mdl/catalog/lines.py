@@ -1,0 +1,124 @@
+"""Line numbers: where each table and key of a TOML text stands, which tomllib does not tell. Pure.
+
+A light scanner, to be run on text that tomllib has accepted; on other text it may miss keys, but never fails.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+Key = tuple[str | int, ...]
+"""A key's full path; an ``int`` is the index in an array of tables."""
+
+_PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]++|\\.)*+"|'[^'\n]*+')"""
+_DOTTED = rf"{_PART}(?:[ \t]*+\.[ \t]*+{_PART})*+"
+_SPACE = re.compile(r"(?:[ \t\r\n]++|\#[^\n]*+)*+")
+_HEADER = re.compile(rf"(\[\[?)[ \t]*+({_DOTTED})[ \t]*+\]")
+_PAIR = re.compile(rf"({_DOTTED})[ \t]*+=[ \t]*+")
+_PARTS = re.compile(_PART)
+_REST = re.compile(r"[^\n]*+")
+_VALUE = r"""(?:"[^"\\\n]*+"|'[^'\n]*+'|[^\s"'\[\]{}\#]++)"""
+_ONE_LINE = re.compile(rf"{_VALUE}[ \t\r]*+(?:\#[^\n]*+)?(?=\n|\Z)")
+_PLAIN = re.compile(rf"([A-Za-z0-9_-]++)[ \t]*+=[ \t]*+{_ONE_LINE.pattern}")
+_TOKEN = re.compile(
+    r'''
+      """(?:[^"\\]++|\\.|"(?!""))*+"{0,5}
+    | \'\'\'(?:[^']++|'(?!\'\'))*+'{0,5}
+    | "(?:[^"\\\n]++|\\.)*+"?
+    | '[^'\n]*+'?
+    | \#[^\n]*+
+    | (?P<open>[\[{])
+    | (?P<close>[\]}])
+    | (?P<end>\n)
+    | [^"'\#\[\]{}\n]++
+    ''',
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def line_numbers(text: str) -> dict[Key, int]:
+    """The line, counted from 1, of every table header and key in ``text``, by full key path.
+
+    Arrays of tables carry their index: ``("models", "x", "files", 0, "url")``. What stands inside an inline
+    table or an array is not listed; its outer key is.
+    """
+    found: dict[Key, int] = {}
+    last: dict[Key, int] = {}
+    table: Key = ()
+    at, line, counted = 0, 1, 0
+    while (at := _end(_SPACE, text, at)) < len(text):
+        line, counted = line + text.count("\n", counted, at), at
+        if plain := _PLAIN.match(text, at):
+            found[*table, plain[1]] = line
+            at = plain.end()
+        elif header := _HEADER.match(text, at):
+            table = _table(_names(header[2]), header[1] == "[[", last)
+            _note(found, table, 0, line)
+            at = _end(_REST, text, header.end())
+        elif pair := _PAIR.match(text, at):
+            _note(found, (*table, *_names(pair[1])), len(table), line)
+            at = _skip_value(text, pair.end())
+        else:
+            at = _end(_REST, text, at)
+    return found
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    return match.end() if match else at
+
+
+def _names(dotted: str) -> list[str]:
+    """The parts of a dotted key, unquoted."""
+    if dotted.isidentifier():
+        return [dotted]
+    return [_unquoted(part) for part in _PARTS.findall(dotted)]
+
+
+def _unquoted(part: str) -> str:
+    if part[0] == '"' and "\\" in part:
+        try:
+            return next(iter(tomllib.loads(part + "=0")))
+        except tomllib.TOMLDecodeError:
+            return part
+    return part[1:-1] if part[0] in "\"'" else part
+
+
+def _table(names: list[str], is_array: bool, last: dict[Key, int]) -> Key:
+    """The full path of a header; ``last`` remembers the newest index of each array of tables."""
+    path: Key = ()
+    for depth, name in enumerate(names, 1):
+        path = (*path, name)
+        if is_array and depth == len(names):
+            last[path] = last.get(path, -1) + 1
+        if path in last:
+            path = (*path, last[path])
+    return path
+
+
+def _note(found: dict[Key, int], path: Key, known: int, line: int) -> None:
+    """Record ``path``, and its parents beyond the first ``known`` parts unless they stand somewhere already."""
+    for depth in range(known + 1, len(path)):
+        found.setdefault(path[:depth], line)
+    found[path] = line
+
+
+def _skip_value(text: str, at: int) -> int:
+    """Where the value that begins at ``at`` ends: the end of its last line."""
+    simple = _ONE_LINE.match(text, at)
+    if simple:
+        return simple.end()
+    depth = 0
+    while at < len(text):
+        token = _TOKEN.match(text, at)
+        if token is None:
+            return at
+        at = token.end()
+        if token["open"]:
+            depth += 1
+        elif token["close"]:
+            depth -= 1
+        elif token["end"] and depth <= 0:
+            return at - 1
+    return at

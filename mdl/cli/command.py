@@ -1,0 +1,126 @@
+"""Making a command of a function: flag groups spread over its signature, errors turned into an exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from mdl.cli.flags import Common
+from mdl.cli.session import Session
+from mdl.errors import Cancelled, MdlError
+
+Body = TypeVar("Body", bound=Callable[..., int])
+
+
+def command(app: typer.Typer, name: str, *, aliases: tuple[str, ...] = (), **settings: Any) -> Callable[[Body], Body]:
+    """Register ``body(session, ...) -> exit code`` as the command ``name``.
+
+    A parameter whose type is a dataclass becomes one flag a field; its value is that dataclass.
+    """
+
+    def register(body: Body) -> Body:
+        run = _spread(name, body)
+        app.command(name, **settings)(run)
+        for alias in aliases:
+            app.command(alias, hidden=True, **settings)(run)
+        return body
+
+    return register
+
+
+def _spread(name: str, body: Callable[..., int]) -> Callable[..., None]:
+    hints = get_type_hints(body, include_extras=True)
+    groups: dict[str, type] = {"common": Common}
+    parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+    plain: list[str] = []
+    for parameter in list(inspect.signature(body).parameters.values())[1:]:
+        kind = hints[parameter.name]
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            groups[parameter.name] = kind
+        else:
+            plain.append(parameter.name)
+            parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+    for group in [*list(groups.values())[1:], Common]:
+        parameters += [_parameter(field, group) for field in dataclasses.fields(group)]
+
+    def run(ctx: typer.Context, **values: Any) -> None:
+        made: dict[str, Any] = {
+            key: group(**{field.name: values[field.name] for field in dataclasses.fields(group)})
+            for key, group in groups.items()
+        }
+        common = merged(ctx.obj or Common(), made.pop("common"))
+        made.update((key, values[key]) for key in plain)
+        raise typer.Exit(guarded(name, common, lambda session: body(session, **made)))
+
+    run.__doc__ = body.__doc__
+    return _signed(run, parameters)
+
+
+def root(app: typer.Typer, version: Callable[[bool], None]) -> None:
+    """The flags before the command: the common ones, and ``--version``."""
+    shown = typer.Option("-V", "--version", callback=version, is_eager=True, help="Show the version.")
+    parameters = [
+        inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+        *(_parameter(field, Common) for field in dataclasses.fields(Common)),
+        inspect.Parameter("version", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, shown]),
+    ]
+
+    def before(ctx: typer.Context, version: bool, **values: Any) -> None:
+        ctx.obj = Common(**values)
+
+    app.callback()(_signed(before, parameters))
+
+
+def _signed(run: Callable[..., None], parameters: list[inspect.Parameter]) -> Callable[..., None]:
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _parameter(field: dataclasses.Field[Any], group: type) -> inspect.Parameter:
+    annotation = get_type_hints(group, include_extras=True)[field.name]
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+
+
+def merged(before: Common, after: Common) -> Common:
+    """Flags given before the command and after it, as one; the later wins, lists add up."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(Common):
+        first, second = getattr(before, field.name), getattr(after, field.name)
+        if isinstance(first, list) and isinstance(second, list):
+            values[field.name] = first + second
+        else:
+            values[field.name] = first if second in (field.default, []) else second
+    return Common(**values)
+
+
+def guarded(name: str, common: Common, body: Callable[[Session], int]) -> int:
+    """Run ``body`` and turn whatever it raises into a message, a hint and an exit code."""
+    session = Session(name, common, os.environ)
+    try:
+        code = body(session)
+    except KeyboardInterrupt:
+        code = _failed(session, Cancelled())
+    except MdlError as error:
+        code = _failed(session, error)
+    except Exception as error:
+        fault = MdlError(f"{type(error).__name__}: {error}", hint="this is a fault in mdl; please report it with -v")
+        fault.__cause__ = error
+        code = _failed(session, fault)
+    return session.console.stdout_trouble() or code
+
+
+def _failed(session: Session, error: MdlError) -> int:
+    console = session.console
+    if session.common.verbose:
+        console.debug("".join(traceback.format_exception(error)))
+    console.error(error)
+    if session.common.json:
+        console.document(session.command, session.empty, ok=False, exit_code=error.exit_code, error=error)
+    return error.exit_code

@@ -1,0 +1,44 @@
+"""demo: see mdl work with no network at all."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mdl.cli.command import command
+from mdl.cli.session import Session
+from mdl.errors import StorageError
+
+
+def register(app: typer.Typer) -> None:
+    command(app, "demo")(demo)
+
+
+def demo(
+    session: Session,
+    folder: Annotated[
+        Path | None, typer.Option("--in", metavar="DIR", help="Where to play; a new temporary folder without it.")
+    ] = None,
+) -> int:
+    """The main job on this machine alone: a hub, a small model, a kill, a resume, a verify."""
+    from mdl.demo.story import Demo
+
+    try:
+        if folder is None:
+            folder = Path(tempfile.mkdtemp(prefix="mdl-demo-"))
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(error.strerror or str(error), item=str(folder), hint="choose another with --in") from error
+    story: list[str] = []
+
+    def say(line: str) -> None:
+        story.append(line)
+        session.console.data(line)
+
+    code = Demo(folder.absolute(), say).play()
+    if session.common.json:
+        session.console.document("demo", {"path": str(folder), "story": story}, ok=code == 0, exit_code=code)
+    return code

@@ -1,0 +1,138 @@
+"""Flags that several commands share, as frozen groups. `mdl.cli.command` spreads them over a command's signature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_EVERYWHERE = "Everywhere"
+_FETCHING = "Fetching"
+
+
+class Progress(StrEnum):
+    auto = "auto"
+    bars = "bars"
+    lines = "lines"
+    json = "json"
+    none = "none"
+
+
+@dataclass(frozen=True)
+class Common:
+    """Before or after the command, with one meaning."""
+
+    catalog: Annotated[
+        list[Path] | None,
+        typer.Option("--catalog", help="Catalog file, repeatable (MDL_CATALOG).", rich_help_panel=_EVERYWHERE),
+    ] = None
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=_EVERYWHERE)] = (
+        False
+    )
+    progress: Annotated[
+        Progress | None,
+        typer.Option(
+            "--progress",
+            envvar="MDL_PROGRESS",
+            help="How progress is told on stderr; json is one object a line. [default: auto]",
+            rich_help_panel=_EVERYWHERE,
+        ),
+    ] = None
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only failures.", rich_help_panel=_EVERYWHERE)] = False
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, help="Say more; -vv more still.", rich_help_panel=_EVERYWHERE)
+    ] = 0
+    no_color: Annotated[
+        bool, typer.Option("--no-color", help="No colours (NO_COLOR).", rich_help_panel=_EVERYWHERE)
+    ] = False
+    yes: Annotated[
+        bool, typer.Option("-y", "--yes", help="Answer every question with yes.", rich_help_panel=_EVERYWHERE)
+    ] = False
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where files land."""
+
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="DIR", help="Models folder; files land in DIR/<name>/ (MDL_HOME)."),
+    ] = None
+    into: Annotated[
+        Path | None, typer.Option("--into", metavar="DIR", help="One target: its files land in DIR itself.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """How the network is used."""
+
+    connections: Annotated[
+        int,
+        typer.Option(
+            "--connections",
+            min=1,
+            max=64,
+            envvar="MDL_CONNECTIONS",
+            help="Connections at once, in all.",
+            rich_help_panel=_FETCHING,
+        ),
+    ] = 8
+    retries: Annotated[
+        int,
+        typer.Option(
+            "--retries",
+            min=1,
+            max=1000,
+            envvar="MDL_RETRIES",
+            help="Attempts without progress.",
+            rich_help_panel=_FETCHING,
+        ),
+    ] = 5
+    stall: Annotated[
+        str,
+        typer.Option(
+            "--stall",
+            metavar="TIME",
+            envvar="MDL_STALL",
+            help="Silence after which a connection is given up.",
+            rich_help_panel=_FETCHING,
+        ),
+    ] = "30s"
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            envvar="MDL_OFFLINE",
+            help="Contact nobody (also HF_HUB_OFFLINE).",
+            rich_help_panel=_FETCHING,
+        ),
+    ] = False
+    lock_wait: Annotated[
+        str,
+        typer.Option(
+            "--lock-wait",
+            metavar="TIME",
+            envvar="MDL_LOCK_WAIT",
+            help="How long to wait for another mdl on the same model.",
+            rich_help_panel=_FETCHING,
+        ),
+    ] = "10m"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which files of a model."""
+
+    include: Annotated[
+        list[str] | None, typer.Option("--include", metavar="GLOB", help="Only files that match, repeatable.")
+    ] = None
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="No file that matches, repeatable.")
+    ] = None
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="REV", help="Branch, tag, ref or commit of a hub source.")
+    ] = None

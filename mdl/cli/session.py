@@ -1,0 +1,133 @@
+"""Session: what one run of mdl has at hand. The composition root; everything is opened here, late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from mdl.catalog.find import find_catalogs
+from mdl.catalog.model import Catalog, Model
+from mdl.catalog.read import read_catalog
+from mdl.catalog.targets import is_adhoc, models_of
+from mdl.cli import places
+from mdl.cli.flags import Choice, Common, Network, Where
+from mdl.cli.units import parse_duration
+from mdl.console import Console
+from mdl.download.store import Store
+from mdl.errors import UsageError
+from mdl.events import Listener, silence
+from mdl.net.hosts import Hosts, host_of
+from mdl.net.retry import Backoff
+from mdl.sources import Sources
+from mdl.sources.direct import hub_origin
+from mdl.sources.endpoint import Endpoint, is_true
+from mdl.sources.listings import Listings
+
+if TYPE_CHECKING:
+    from mdl.download.transfer import Limits
+    from mdl.net.http import Http
+
+
+class Session:
+    """One command's run. ``empty`` is what its JSON document holds when it fails before it has results."""
+
+    def __init__(self, command: str, common: Common, environ: Mapping[str, str]) -> None:
+        self.command, self.common, self.environ = command, common, environ
+        self.empty: dict[str, Any] = {}
+        self.console = Console(
+            progress=common.progress.value if common.progress else "auto",
+            quiet=common.quiet,
+            verbose=common.verbose,
+            color=not common.no_color,
+            json_output=common.json,
+            environ=environ,
+        )
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return places.read_config()
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.config.get("defaults", {})
+        return found
+
+    @cached_property
+    def catalog_place(self) -> tuple[tuple[Any, ...], str]:
+        """The catalog files in use, and why these."""
+        try:
+            folder = places.config_dir()
+        except UsageError:
+            folder = places.working_folder()
+        return find_catalogs(self.common.catalog or (), self.environ, places.working_folder(), folder)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        return read_catalog(self.catalog_place[0])
+
+    @cached_property
+    def endpoint(self) -> Endpoint:
+        return Endpoint.from_environ(self.environ)
+
+    def models(self, targets: Sequence[str], choice: Choice) -> list[Model]:
+        """What the targets mean. The catalog is read only where one of them is a name."""
+        catalog = Catalog() if all(is_adhoc(target) for target in targets) else self.catalog
+        return models_of(targets, catalog, self.endpoint.page_hosts, choice.revision)
+
+    def store(self, where: Where, models: Sequence[Model] = ()) -> Store:
+        """The models folder. Raises `UsageError` for ``--into`` with several models."""
+        if where.into is not None:
+            if len(models) != 1:
+                raise UsageError(f"--into takes one target, not {len(models)}", hint="use --to for several")
+            return Store(where.into.expanduser(), into=True)
+        return Store(places.models_home(where.to, self.environ, self.defaults).path)
+
+    def is_offline(self, network: Network) -> bool:
+        hub = is_true(self.environ.get("HF_HUB_OFFLINE")) or is_true(self.environ.get("TRANSFORMERS_OFFLINE"))
+        return network.offline or hub
+
+    def limits(self, network: Network) -> Limits:
+        from mdl.download.transfer import Limits
+
+        return Limits(connections=network.connections, retries=network.retries)
+
+    def http(self, network: Network, models: Iterable[Model], more: Iterable[str] = ()) -> Http:
+        """A client that may speak to the hub, to what these models and ``more`` URLs name, and what the user allowed."""
+        from mdl.net.http import Http, Timeouts
+
+        stall = parse_duration(network.stall)
+        return Http(
+            self.hosts(models, more),
+            bearer=self.endpoint.bearer,
+            timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
+            connections=network.connections,
+        )
+
+    def hosts(self, models: Iterable[Model], more: Iterable[str] = ()) -> Hosts:
+        patterns = [host_of(self.endpoint.url)]
+        patterns += self.environ.get("MDL_ALLOW_HOSTS", "").split(",")
+        patterns += [str(host) for host in self.defaults.get("allow_hosts", [])]
+        for model in models:
+            urls = [url for url in model.urls if hub_origin(url, self.endpoint) is None]
+            patterns += [host_of(url) for url in urls]
+        return Hosts.of([*patterns, *map(host_of, more)])
+
+    def sources(
+        self,
+        store: Store,
+        *,
+        http: Http | None = None,
+        retries: int = 5,
+        tell: Listener = silence,
+        choice: Choice = Choice(),  # noqa: B008 - frozen
+    ) -> Sources:
+        return Sources(
+            self.endpoint,
+            Listings(store.listings),
+            http,
+            backoff=Backoff(retries),
+            tell=tell,
+            include=choice.include or (),
+            exclude=choice.exclude or (),
+        )

@@ -1,0 +1,212 @@
+"""Console: the face of mdl. Data to stdout, everything else to stderr, in the shape that is asked for.
+
+Whatever needs Rich, JSON or the events is imported when it is first used: most commands need none of it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from mdl.console.streams import Streams
+from mdl.errors import MdlError, StorageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` itself would cost more at start than all of this room
+    from typing import IO, Any, Literal
+
+    from mdl.console.events_json import JsonLines
+    from mdl.console.lines import FailuresOnly
+    from mdl.console.watch import Face, Watch
+
+    Progress = Literal["auto", "bars", "lines", "json", "none"]
+_TRUE = {"1", "on", "yes", "true"}
+
+
+class Console:
+    """What a command says, and how.
+
+    ``quiet`` leaves data, warnings and errors. ``json_output`` keeps stdout for the one `document`. With
+    ``progress="json"`` every line of stderr is a JSON object, also notes, warnings and the error.
+    """
+
+    def __init__(
+        self,
+        progress: Progress = "auto",
+        quiet: bool = False,
+        verbose: int = 0,
+        color: bool = True,
+        json_output: bool = False,
+        environ: Mapping[str, str] | None = None,
+        *,
+        stdout: IO[str] | None = None,
+        stderr: IO[str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        from mdl.redact import Secrets
+
+        environ = os.environ if environ is None else environ
+        self.streams = Streams(environ, color=color, stdout=stdout, stderr=stderr)
+        self.secrets = Secrets.of(environ)
+        self.progress, self.quiet, self.verbose, self.json_output = progress, quiet, verbose, json_output
+        self._clock = clock
+        self._json: JsonLines | None = None
+        self._watch: Watch | None = None
+        self._failures: FailuresOnly | None = None
+        self._is_told = self._has_complained = False
+        self._held: list[str] = []
+
+    def watch(self, job: str = "", method: str = "http") -> Watch:
+        """``with console.watch(job) as tell``: a listener for one download, of the kind that fits who looks."""
+        from mdl.console.watch import Watch
+
+        self._watch = Watch(self._face(job, method), self._end_watch)
+        self.streams.patient = False
+        return self._watch
+
+    def data(self, text: str) -> None:
+        """One line of data on stdout, as it is, so that a path is the path.
+
+        Only URLs are freed of their secrets, and a terminal is spared what it would obey.
+        """
+        if not self.json_output:
+            text = self._redacted(text) if "://" in text else text
+            self._out(f"{_shown(text) if self.streams.stdout.is_terminal else text}\n")
+
+    def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """A table on stdout: drawn on a terminal, else plain aligned lines that a program can split again."""
+        if self.json_output:
+            return
+        heads, body = [*map(_shown, headers)], [[_shown(self._redacted(cell)) for cell in row] for row in rows]
+        if self.streams.looked_at(self.streams.stdout):
+            from mdl.console.terminal import draw_table
+
+            draw_table(self.streams, heads, body)
+            return
+        from mdl.console.humans import table
+
+        self._out(table(body, heads))
+
+    def document(
+        self,
+        command: str,
+        payload: Mapping[str, Any],
+        ok: bool = True,
+        exit_code: int = 0,
+        error: MdlError | Mapping[str, Any] | None = None,
+    ) -> None:
+        """The one JSON document of ``--json``, on a line of its own; spread out for a reader at a terminal."""
+        from mdl.console.documents import document, json_text
+
+        whole = document(command, payload, ok=ok, exit_code=exit_code, error=error)
+        stdout = self.streams.stdout
+        indent = 2 if stdout.is_terminal else None
+        self._out(json_text(whole, secrets=self.secrets, ascii_only=not stdout.is_unicode, indent=indent) + "\n")
+
+    def note(self, text: str) -> None:
+        """Something worth knowing, on stderr; not when quiet."""
+        if not self.quiet:
+            self._say("notice", "", text)
+
+    def warn(self, text: str) -> None:
+        """Something that may hurt later, on stderr."""
+        self._say("warning", "mdl: warning: ", text)
+
+    def debug(self, text: str) -> None:
+        """Details, on stderr, only when verbose."""
+        if self.verbose:
+            self._say("debug", "debug: ", text)
+
+    def error(self, error: MdlError) -> None:
+        """What failed, on what and why, on one line of stderr; what to do on the next."""
+        if self.progress == "json":
+            end = self._watch.end if self._watch else None
+            if end is None and not self._is_told:
+                self._is_told = True
+                self._json_lines().fail(error)
+            if end is None or end.status != "finished":
+                return
+        if self._failures and self._failures.has_told(error):
+            return
+        from mdl.console.wording import error_text
+
+        self.streams.err(error_text(error.item, error.message, error.hint, self.clean))
+
+    def stdout_trouble(self) -> int:
+        """The exit code that a broken stdout asks for, or 0."""
+        return self.streams.stdout_trouble()
+
+    def clean(self, text: str) -> str:
+        """``text`` without secrets, and without what a terminal would obey."""
+        from mdl.redact import redact
+
+        return _shown(redact(text, self.secrets))
+
+    def _redacted(self, text: str) -> str:
+        from mdl.redact import redact_value
+
+        return redact_value(text, self.secrets)
+
+    def _out(self, text: str) -> None:
+        if self.streams.above and self.streams.stdout.is_terminal:
+            self._held.append(text)
+            return
+        self.streams.out(text)
+        if self.stdout_trouble() == StorageError.exit_code and not self._has_complained:
+            self._has_complained = True
+            why = os.strerror(self.streams.stdout.trouble)
+            self.error(StorageError(why, item="stdout", hint="the output could not be written; send it elsewhere"))
+
+    def _say(self, status: str, head: str, text: str) -> None:
+        """Lines on stderr; as one JSON object where all of stderr is JSON, and nothing after the last."""
+        if self.progress == "json":
+            if not (self._is_told or (self._watch and self._watch.end)):
+                self._json_lines().remark(status, text)
+            return
+        first, *more = [self.clean(line) for line in text.rstrip("\n").split("\n")]
+        self.streams.err("".join(f"{line}\n" for line in (f"{head}{first}", *more)))
+
+    def _json_lines(self) -> JsonLines:
+        return self._json or self._new_json_lines("", "http")
+
+    def _new_json_lines(self, job: str, method: str) -> JsonLines:
+        from mdl.console.events_json import JsonLines
+
+        self._json = JsonLines(self.streams, self.secrets, self._clock, job=job, method=method)
+        return self._json
+
+    def _face(self, job: str, method: str) -> Face:
+        from mdl.console.lines import FailuresOnly, Lines
+
+        if self.progress == "json":
+            return self._new_json_lines(job, method)
+        if self.quiet or self.progress == "none":
+            self._failures = FailuresOnly(self.streams, self.clean)
+            return self._failures
+        if self._wants_bars():
+            from mdl.console.bars import Bars
+
+            bars = Bars(self.streams, self.clean, self._clock)
+            self.streams.above = bars.say
+            return bars
+        return Lines(self.streams, self.clean, self._clock)
+
+    def _wants_bars(self) -> bool:
+        if self.progress == "lines" or not self.streams.looked_at(self.streams.stderr):
+            return False
+        switched_off = self.streams.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").lower() in _TRUE
+        return self.progress == "bars" or not switched_off
+
+    def _end_watch(self) -> None:
+        self.streams.above = None
+        self.streams.patient = True
+        held, self._held = self._held, []
+        for text in held:
+            self._out(text)
+
+
+def _shown(text: str) -> str:
+    from mdl.paths import shown
+
+    return shown(text)

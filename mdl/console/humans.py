@@ -1,0 +1,128 @@
+"""Humans: numbers, times and tables as people read them. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+
+_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
+_NUMBER = r"[\d.,]+( ?([kMGTPE]?B(/s)?|%|s))?|[-?]"
+_GAP = "  "
+_LEAST = 6
+
+
+def human_bytes(count: float) -> str:
+    """``1.2 GB``, in powers of 1000."""
+    if not math.isfinite(count):
+        return "?"
+    sign, size = "-" if count < 0 else "", abs(count)
+    if round(size) < 1000:
+        return f"{sign}{round(size)} B"
+    unit = ""
+    for unit in _UNITS:  # noqa: B007
+        size /= 1000
+        if round(size, 1) < 1000:
+            break
+    return f"{sign}{size:.1f} {unit}"
+
+
+def human_rate(bytes_per_second: float) -> str:
+    """``1.2 MB/s``."""
+    return f"{human_bytes(bytes_per_second)}/s"
+
+
+def human_duration(seconds: float | None) -> str:
+    """``12 s``, ``4m 05s``, ``2h 03m``, ``5d 04h``; ``?`` when nobody knows."""
+    if seconds is None or not math.isfinite(seconds):
+        return "?"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal ``text`` takes."""
+    if text.isascii():
+        return len(text)
+    return sum(_cell(char) for char in text)
+
+
+def _cell(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def shorten(text: str, width: int, mark: str = "…") -> str:
+    """``text`` in at most ``width`` columns: the front goes, for the end of a name (number, suffix) tells the most."""
+    if cells(text) <= width:
+        return text
+    return mark[: max(0, width)] + _front(text[::-1], max(0, width - cells(mark)))[::-1]
+
+
+def clip(text: str, width: int, mark: str = "…") -> str:
+    """``text`` in at most ``width`` columns: the end goes, as a sentence is read from its start."""
+    if cells(text) <= width:
+        return text
+    return _front(text, max(0, width - cells(mark))) + mark[: max(0, width)]
+
+
+def _front(text: str, width: int) -> str:
+    used = 0
+    for at, char in enumerate(text):
+        used += _cell(char)
+        if used > width:
+            return text[:at]
+    return text
+
+
+def pad(text: str, width: int, *, right: bool = False) -> str:
+    """``text`` filled up with spaces to ``width`` columns; ``right`` puts it at the right edge."""
+    space = " " * (width - cells(text))
+    return space + text if right else text + space
+
+
+def table(rows: Sequence[Sequence[str]], headers: Sequence[str] = (), width: int | None = None) -> str:
+    """Aligned columns, two or more spaces apart, every line ended; cut to ``width`` columns if one is given.
+
+    A cell never holds two spaces in a row, and an empty one is ``-``: a program can split the lines again.
+    """
+    count = max((len(row) for row in (*rows, headers)), default=0)
+    body = [_plain(row, count) for row in rows]
+    grid = [_plain(headers, count), *body] if headers else body
+    if not grid or not count:
+        return ""
+    widths = _fitted([max(cells(row[at]) for row in grid) for at in range(count)], width)
+    right = [bool(body) and all(is_number(row[at]) for row in body) for at in range(count)]
+    lines = []
+    for row in grid:
+        line = (pad(clip(row[at], widths[at]), widths[at], right=right[at]) for at in range(count))
+        lines.append(_GAP.join(line).rstrip() + "\n")
+    return "".join(lines)
+
+
+def is_number(text: str) -> bool:
+    """``text`` reads as a number, a size or a rate, and so belongs at the right of its column."""
+    return re.fullmatch(_NUMBER, text) is not None
+
+
+def _plain(row: Sequence[str], count: int) -> list[str]:
+    filled = [*row, *[""] * (count - len(row))]
+    return [" ".join(cell.split()) or "-" for cell in filled]
+
+
+def _fitted(widths: list[int], width: int | None) -> list[int]:
+    """Take from the widest column, one by one, until all fit; none gets narrower than a few letters."""
+    if width is None:
+        return widths
+    spare = width - len(_GAP) * (len(widths) - 1)
+    while sum(widths) > spare and max(widths) > _LEAST:
+        widths[widths.index(max(widths))] -= 1
+    return widths

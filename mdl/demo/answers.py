@@ -1,0 +1,95 @@
+"""What the demo hub and its CDN are asked and what they say: values, no sockets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qs, quote
+
+from mdl.demo.content import Content
+
+Headers = tuple[tuple[str, str], ...]
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request. ``target`` is path and query as they came; header names are in lower case."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @cached_property
+    def query(self) -> dict[str, list[str]]:
+        return parse_qs(self.target.partition("?")[2], keep_blank_values=True)
+
+    def flag(self, name: str) -> bool:
+        """Whether ``?name=true`` (the Python client spells it ``True``)."""
+        return self.query.get(name, [""])[0].lower() in ("true", "1")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: the bytes ``[start, stop)`` of a content. ``sized`` is False for a body sent in chunks."""
+
+    status: int
+    headers: Headers = ()
+    content: Content = b""
+    start: int = 0
+    stop: int | None = None
+    sized: bool = True
+
+    @property
+    def end(self) -> int:
+        return len(self.content) if self.stop is None else self.stop
+
+
+def json_reply(value: Any, *headers: tuple[str, str], status: int = 200) -> Reply:
+    body = json.dumps(value, separators=(",", ":")).encode()
+    return Reply(status, (("Content-Type", "application/json; charset=utf-8"), *headers), body)
+
+
+def error_reply(status: int, code: str | None, message: str, *headers: tuple[str, str]) -> Reply:
+    """A refusal as the hub words it: the code the clients go by, the message, and both in JSON's place."""
+    coded = (("X-Error-Code", code),) if code else ()
+    return json_reply({"error": message}, *coded, ("X-Error-Message", message), *headers, status=status)
+
+
+def redirect_reply(status: int, location: str, *headers: tuple[str, str]) -> Reply:
+    """A redirect, with a body of its own as the hub's redirects have: its length is not the file's."""
+    text = f"Redirecting to {location}".encode()
+    return Reply(status, (("Location", location), ("Content-Type", "text/plain; charset=utf-8"), *headers), text)
+
+
+def file_reply(asked: Asked, content: Content, etag: str, *headers: tuple[str, str]) -> Reply:
+    """A file or a range of it: 200, 206 or 416. Ranges may be closed, open or a suffix; several at once are not
+    known and get the whole file, as does an If-Range that names another ETag (RFC 9110, 13.1.5 and 14.2)."""
+    size = len(content)
+    usual = (("Accept-Ranges", "bytes"), ("ETag", etag), *headers)
+    found = _RANGE.fullmatch(asked.headers.get("range", "").strip())
+    if not found or not any(found.groups()) or asked.headers.get("if-range", etag) != etag:
+        return Reply(200, usual, content)
+    first, last = found.groups()
+    start = int(first) if first else max(size - int(last), 0)
+    stop = min(int(last) + 1, size) if first and last else size
+    if start >= size:
+        return Reply(416, (*usual, ("Content-Range", f"bytes */{size}")))
+    if start >= stop:
+        return Reply(200, usual, content)
+    return Reply(206, (*usual, ("Content-Range", f"bytes {start}-{stop - 1}/{size}")), content, start, stop)
+
+
+def segment(text: str) -> str:
+    """A text as one segment of a URL path."""
+    return quote(text, safe="")

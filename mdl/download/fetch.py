@@ -1,0 +1,258 @@
+"""Fetching one segment: ask, judge the answer, write the bytes.
+
+The stable URL is asked; where it redirects, the place it led to is remembered, in memory only, and asked
+directly until it expires or refuses. The token stays with the hub's own origin by `mdl.net.http`.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from urllib.parse import parse_qs, urlsplit
+
+from mdl.digests import Digest
+from mdl.download.follower import Follower
+from mdl.download.journal import Identity
+from mdl.download.schedule import Schedule
+from mdl.download.segments import Download, Segment
+from mdl.errors import DigestMismatch, ProtocolError
+from mdl.events import Event, Rewound
+from mdl.net.body import BUFFER, blocks
+from mdl.net.cancel import wake
+from mdl.net.hosts import origin_of
+from mdl.net.http import Http, Opened
+from mdl.net.ranges import Accept, ByteRange, Changed, Lie, Whole, content_length, judge
+
+_SOON = 60.0
+_CHANGES = 1
+_buffers = threading.local()
+
+
+class Fetcher:
+    """Runs segments. One for a transfer, used by all its workers."""
+
+    def __init__(self, http: Http, schedule: Schedule, post: Callable[[Event], None]) -> None:
+        self._http, self._schedule, self._post = http, schedule, post
+
+    def fetch(self, download: Download, segment: Segment) -> None:
+        """Bring what the segment asks for, or as much as comes. Raises `MdlError`, `OSError` from the disk."""
+        whole = download.single or download.remote.size is None
+        asked = None if whole else segment.asked
+        if whole:
+            self._from_the_start(download)
+        headers = {"Range": asked.header} if asked else {}
+        url = _address(download)
+        with self._http.open("GET", url, headers, allow=(416,)) as opened:
+            _check_identity(download, opened)
+            accept = self._take(download, segment, asked, opened)
+            if accept is None:
+                return
+            self._remember(download, opened, accept)
+            self._write(download, segment, accept, opened)
+
+    def fetch_small(self, download: Download) -> bytes:
+        """The whole of a small file. Raises `MdlError`."""
+        size = download.remote.size
+        with self._http.open("GET", _address(download)) as opened:
+            _check_identity(download, opened)
+            verdict = judge(opened.status, opened.headers, asked=None, size=size, validator=download.remote.validator)
+            if not isinstance(verdict, Accept):
+                raise _as_error(verdict)
+            data = bytearray()
+            length = None if verdict.encoded else content_length(opened.headers)
+            for block in blocks(opened.response, length, self._http.cancel, self._http.timeouts.stall, _buffer()):
+                data += block
+                if size is not None and len(data) > size:
+                    raise ProtocolError(f"the server sent more than the file's {size} bytes")
+            if size is not None and len(data) != size:
+                raise ProtocolError(f"the server sent {len(data)} bytes of {size} and called it whole")
+            return bytes(data)
+
+    def _take(self, download: Download, segment: Segment, asked: ByteRange | None, opened: Opened) -> Accept | None:
+        """The judgement of an answer, carried out. None where there is nothing to write from it."""
+        partial = download.partial
+        assert partial is not None
+        validator = partial.validators.get(origin_of(opened.url)) or download.remote.validator
+        size = download.remote.size
+        verdict = judge(opened.status, opened.headers, asked=asked, size=size, validator=validator)
+        if isinstance(verdict, Changed):
+            self._changed(download, verdict)
+            return None
+        if isinstance(verdict, Lie):
+            raise verdict.error
+        if isinstance(verdict, Whole) or (asked and not verdict.ranged):
+            accept = verdict.accept if isinstance(verdict, Whole) else verdict
+            if download.opened:
+                download.single = True
+                self._schedule.rewind(download, "the server stopped serving ranges")
+                return None
+            self._alone(download, segment, accept)
+            return accept
+        return verdict
+
+    def _alone(self, download: Download, segment: Segment, accept: Accept) -> None:
+        """The server serves no ranges: the file comes from its start, in one stream."""
+        download.single = True
+        self._from_the_start(download, "the server does not serve ranges")
+        download.pending.remove(0, 2**63)
+        segment.at = segment.first = 0
+        segment.stop = download.remote.size if download.remote.size is not None else accept.stop
+
+    def _from_the_start(self, download: Download, why: str = "the server cannot go on where it stopped") -> None:
+        partial = download.partial
+        assert partial is not None
+        if partial.total or download.streamed:
+            self.rewind(download, why)
+
+    def rewind(self, download: Download, why: str) -> None:
+        """Throw away what is here, say so, and begin anew. Nothing else may run on the file."""
+        partial = download.partial
+        assert partial is not None
+        if download.follower:
+            download.follower.stop()
+        lost = partial.rewind(Identity.of(download.remote))
+        download.discarded += lost
+        download.opened, download.streamed, download.location = False, False, None
+        download.rewind_why = ""
+        size = download.remote.size
+        download.pending.remove(0, 2**63)
+        if size is not None:
+            partial.stretch(size)
+            if not download.single:
+                download.pending.add(0, size)
+        download.follower = None if size is None else self.follower(download)
+        if lost:
+            self._post(Rewound(download.model, download.name, bytes_discarded=lost, why=why))
+
+    def follower(self, download: Download) -> Follower:
+        """A thread that hashes the file's front as it comes."""
+        partial, size = download.partial, download.remote.size
+        assert partial is not None
+        assert size is not None
+        algorithm = download.remote.digest.algorithm if download.remote.digest else "sha256"
+
+        def bad(lost: ByteRange) -> None:
+            partial.forget(lost)
+            download.discarded += lost.length
+            why = "this block is damaged"
+            self._post(Rewound(download.model, download.name, bytes_discarded=lost.length, why=why))
+            self._schedule.missing(download, lost.start, lost.stop)
+
+        return Follower(partial, algorithm, size, expected=download.expected, on_bad=bad)
+
+    def _changed(self, download: Download, verdict: Changed) -> None:
+        download.changes += 1
+        if download.changes > _CHANGES or (download.remote.digest and verdict.total is not None):
+            raise ProtocolError(verdict.why, hint="the source is not what was asked for; look at the source")
+        if download.remote.digest is None:
+            size = verdict.total if verdict.total is not None else download.remote.size
+            download.remote = replace(download.remote, size=size, validator=verdict.validator)
+        self._schedule.rewind(download, verdict.why)
+
+    def _remember(self, download: Download, opened: Opened, accept: Accept) -> None:
+        partial = download.partial
+        assert partial is not None
+        download.answers += 1
+        if accept.validator:
+            partial.note_validator(origin_of(opened.url), accept.validator)
+        if opened.url != download.url:
+            download.location = opened.url
+        if not download.opened:
+            weak = download.remote.digest is None and accept.validator is None
+            download.single = download.single or not accept.ranged or weak
+            download.opened = True
+
+    def _write(self, download: Download, segment: Segment, accept: Accept, opened: Opened) -> None:
+        partial, follower = download.partial, download.follower
+        assert partial is not None
+        stream = opened.response.extensions["network_stream"]
+        sock = stream.get_extra_info("socket")
+        segment.abort = lambda: wake(sock)
+        length = None if accept.encoded else content_length(opened.headers)
+        cancel, stall = self._http.cancel, self._http.timeouts.stall
+        for block in blocks(opened.response, length, cancel, stall, _buffer()):
+            if download.rewind_why or download.ended:
+                return
+            stop = segment.stop
+            room = len(block) if stop is None else stop - segment.at
+            if room < len(block) and not accept.ranged:
+                raise ProtocolError(f"the server sent more than the file's {stop} bytes")
+            piece = block[:room]
+            partial.write(segment.at, piece)
+            segment.at += len(piece)
+            download.progressed(len(piece))
+            if follower:
+                follower.wake()
+            if stop is not None and segment.at >= stop:
+                return
+        self._stream_ended(download, segment, accept, opened)
+
+    def _stream_ended(self, download: Download, segment: Segment, accept: Accept, opened: Opened) -> None:
+        """The body ended by itself: right where its end was announced, a lie where it was not."""
+        if segment.stop is not None:
+            if accept.stop is None and segment.at < segment.stop:
+                raise ProtocolError(f"the server sent {segment.at} bytes of {segment.stop} and called it whole")
+            return
+        chunked = "transfer-encoding" in opened.response.headers
+        if accept.stop is None and not chunked and not accept.encoded and download.remote.digest is None:
+            raise ProtocolError("neither a length nor a digest tells the file's end from a cut")
+        download.remote = replace(download.remote, size=segment.at)
+        download.streamed = True
+
+
+def _as_error(verdict: Changed | Whole | Lie) -> ProtocolError:
+    if isinstance(verdict, Lie):
+        return verdict.error
+    return ProtocolError(verdict.why if isinstance(verdict, Changed) else "not the whole file")
+
+
+def _buffer() -> bytearray:
+    """One read buffer a thread."""
+    if not hasattr(_buffers, "data"):
+        _buffers.data = bytearray(BUFFER)
+    data: bytearray = _buffers.data
+    return data
+
+
+def _address(download: Download) -> str:
+    if download.location and _expires_in(download.location) < _SOON:
+        download.location = None
+    return download.location or download.url
+
+
+def _expires_in(url: str) -> float:
+    """Seconds until a signed URL expires, as its own query tells; infinite where it does not."""
+    query = {key: values[0] for key, values in parse_qs(urlsplit(url).query).items()}
+    try:
+        if "Expires" in query:
+            return float(query["Expires"]) - time.time()
+        if "X-Amz-Date" in query and re.fullmatch(r"\d{1,7}", query.get("X-Amz-Expires", "")):
+            signed = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            return signed.timestamp() + float(query["X-Amz-Expires"]) - time.time()
+    except ValueError:
+        pass
+    return float("inf")
+
+
+def _check_identity(download: Download, opened: Opened) -> None:
+    """Hold what the hub says of the file on the way against what was resolved: its size and digest.
+
+    The hub puts them on its own answers (X-Linked-Size, X-Linked-Etag), not on those of the host that
+    serves the body.
+    """
+    expected = download.remote
+    for headers in (*opened.hops, opened.headers):
+        _hold(headers, expected.size, expected.digest)
+
+
+def _hold(headers: Mapping[str, str], size: int | None, digest: Digest | None) -> None:
+    linked = headers.get("x-linked-size", "")
+    if size is not None and linked.isdigit() and int(linked) != size:
+        raise ProtocolError(f"the hub has a file of {linked} bytes there, expected {size}")
+    found = Digest.of_etag(headers.get("x-linked-etag"))
+    if digest and found and found.algorithm == digest.algorithm and found != digest:
+        raise DigestMismatch(f"the hub has another file there: {found}, expected {digest}")

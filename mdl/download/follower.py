@@ -1,0 +1,110 @@
+"""Follower: hashes the contiguous front of a partial while it downloads.
+
+So verification is over when the last byte is in. The running digest is copied every 16 MiB: the copies
+are the receipt's prefix digests, and, where they are known beforehand (a repair), each block is held
+against its own and a bad one is handed back to be fetched again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from mdl.digests import PREFIX_STEP, Digest, Fingerprint, new_hasher, read_blocks
+from mdl.download.partial import Partial
+from mdl.net.ranges import ByteRange
+
+_STEP = 1024 * 1024
+"""Bytes worth waking up for."""
+
+
+class Follower:
+    """One thread reading one partial behind its front, ``size`` bytes in all."""
+
+    def __init__(
+        self,
+        partial: Partial,
+        algorithm: str,
+        size: int,
+        *,
+        expected: Sequence[str] = (),
+        on_bad: Callable[[ByteRange], None] | None = None,
+    ) -> None:
+        self._partial, self._algorithm, self._size = partial, algorithm, size
+        self._expected, self._on_bad = expected, on_bad
+        self._hasher = new_hasher(algorithm, size)
+        self._good = self._hasher.copy()
+        self._prefixes: list[str] = []
+        self._moved = threading.Condition()
+        self._seen = self._stop = False
+        self._error: OSError | None = None
+        self.done = 0
+        self._thread = threading.Thread(target=self._run, name="mdl-follower", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """The front may have moved. Cheap; call it after a write."""
+        if not self._seen and self._partial.front - self.done >= min(_STEP, self._size - self.done):
+            with self._moved:
+                self._seen = True
+                self._moved.notify()
+
+    def stop(self) -> None:
+        with self._moved:
+            self._stop = True
+            self._moved.notify()
+        self._thread.join()
+
+    def result(self, tell: Callable[[int], None]) -> Fingerprint | None:
+        """Wait until every byte is hashed; ``tell`` is called with the bytes done meanwhile and may raise.
+
+        None where a block was found bad meanwhile and must be fetched again first. Raises `OSError` where
+        reading back failed.
+        """
+        while self._thread.is_alive() and self.done < self._size:
+            if self._partial.front < self._size:
+                return None
+            self.wake()
+            self._thread.join(0.05)
+            tell(self.done)
+        self._thread.join()
+        if self._error:
+            raise self._error
+        return Fingerprint(Digest(self._algorithm, self._hasher.hexdigest()), self.done, tuple(self._prefixes))
+
+    def _run(self) -> None:
+        buffer = bytearray(_STEP)
+        try:
+            while self.done < self._size and not self._stop:
+                self._follow(buffer)
+        except OSError as error:
+            self._error = error
+
+    def _follow(self, buffer: bytearray) -> None:
+        with self._moved:
+            front = self._partial.front
+            if front <= self.done and not self._stop:
+                self._moved.wait(0.5)
+            self._seen = False
+        front = self._partial.front
+        while self.done < front and not self._stop:
+            edge = min(front, (self.done // PREFIX_STEP + 1) * PREFIX_STEP)
+            for block in read_blocks(self._partial.fd, self.done, edge, buffer):
+                self._hasher.update(block)
+                self.done += len(block)
+            if self.done != edge:
+                raise OSError("the partial file is shorter than what was written to it")
+            if self.done % PREFIX_STEP == 0 or (self.done == self._size and self._expected):
+                self._at_edge()
+
+    def _at_edge(self) -> None:
+        index = (self.done - 1) // PREFIX_STEP
+        prefix = self._hasher.copy().hexdigest()
+        if self._on_bad and index < len(self._expected) and self._expected[index] != prefix:
+            bad = ByteRange(index * PREFIX_STEP, self.done)
+            self._hasher, self.done = self._good.copy(), bad.start
+            self._on_bad(bad)
+            return
+        if self.done % PREFIX_STEP == 0:
+            self._prefixes.append(prefix)
+        self._good = self._hasher.copy()

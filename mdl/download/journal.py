@@ -1,0 +1,168 @@
+"""Journal: which bytes of a partial are safely on disk. Never ahead of the disk.
+
+One line a fact, each with its own CRC-32: ``<8 hex> <json>\\n``. The first line is the file's identity; every
+other one claims a range, appended only after those bytes were synced, or notes the validator of a host
+that serves them. A line that is torn or damaged claims nothing; a damaged first line, and nothing is claimed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mdl.errors import StateError
+from mdl.files import RemoteFile
+from mdl.net.ranges import ByteRange, RangeSet
+
+VERSION = 1
+_LARGEST = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a partial is a part of. ``digest`` as text, or None; ``url`` without its query."""
+
+    url: str
+    size: int | None
+    digest: str | None
+    validator: str | None
+    commit: str | None
+
+    @classmethod
+    def of(cls, remote: RemoteFile) -> Identity:
+        digest = str(remote.digest) if remote.digest else None
+        return cls(remote.url.split("?")[0], remote.size, digest, remote.validator, remote.commit)
+
+    def resumable_as(self, other: Identity) -> bool:
+        """True where bytes of this are bytes of ``other``: the same digest and size, or, where no digest is
+        known, the same URL, size and strong validator."""
+        if self.size != other.size and None not in (self.size, other.size):
+            return False
+        if self.digest or other.digest:
+            return self.digest == other.digest
+        return self.validator is not None and (self.url, self.validator) == (other.url, other.validator)
+
+
+@dataclass
+class Record:
+    """What a journal says: ``have`` is on disk, ``validators`` maps an origin to what it called the file."""
+
+    identity: Identity
+    have: RangeSet = field(default_factory=RangeSet)
+    validators: dict[str, str] = field(default_factory=dict)
+
+
+def line_of(fact: Any) -> bytes:
+    body = json.dumps(fact, separators=(",", ":"), ensure_ascii=True).encode()
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def parse_line(line: bytes) -> Any | None:
+    """The fact of one line without its newline; None where the line is torn or damaged."""
+    check, _, body = line.partition(b" ")
+    try:
+        if len(check) != 8 or int(check, 16) != zlib.crc32(body):
+            return None
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def header_of(identity: Identity) -> bytes:
+    return line_of({"mdl-journal": VERSION, **vars(identity)})
+
+
+def parse(data: bytes, name: str) -> Record | None:
+    """Read a journal's bytes. None where it claims nothing at all.
+
+    Raises `StateError` where a newer mdl wrote it; ``name`` is for that message.
+    """
+    lines = data.split(b"\n")[:-1]
+    if not lines:
+        return None
+    head = parse_line(lines[0])
+    if not isinstance(head, dict):
+        return None
+    version = head.pop("mdl-journal", None)
+    if isinstance(version, int) and version > VERSION:
+        raise StateError("a newer mdl wrote this journal", item=name, hint="upgrade mdl, or 'mdl clean'")
+    try:
+        record = Record(Identity(**head))
+    except TypeError:
+        return None
+    for line in lines[1:]:
+        _take(record, parse_line(line))
+    return record
+
+
+def _take(record: Record, fact: Any) -> None:
+    size = record.identity.size
+    if isinstance(fact, list) and len(fact) == 2 and all(type(n) is int for n in fact):
+        start, stop = fact
+        if 0 <= start < stop and (size is None or stop <= size):
+            record.have.add(start, stop)
+    elif isinstance(fact, dict) and isinstance(fact.get("origin"), str) and isinstance(fact.get("validator"), str):
+        record.validators[fact["origin"]] = fact["validator"]
+
+
+def load(path: Path) -> Record | None:
+    """Read the journal at ``path``; None where there is none that claims anything. Raises `StateError`."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        return parse(file.read(_LARGEST), str(path))
+
+
+class Journal:
+    """An open journal, only ever appended to."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path, self._fd = path, fd
+
+    @classmethod
+    def create(cls, path: Path, identity: Identity) -> Journal:
+        """Begin anew: what stood there claims nothing from now on."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND | os.O_CLOEXEC
+        journal = cls(path, os.open(path, flags, 0o600))
+        journal._append(header_of(identity))
+        return journal
+
+    @classmethod
+    def reopen(cls, path: Path, have: RangeSet) -> Journal:
+        """Go on with a journal that was read. A torn tail is closed with a newline first, so that it
+        stays one damaged line."""
+        journal = cls(path, os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_APPEND | os.O_CLOEXEC))
+        size = os.fstat(journal._fd).st_size
+        if size and os.pread(journal._fd, 1, size - 1) != b"\n":
+            journal._append(b"\n")
+        return journal
+
+    def claim(self, ranges: Iterable[ByteRange]) -> None:
+        """Say that these bytes are on disk. Call it only after they were synced."""
+        self._append(b"".join(line_of([item.start, item.stop]) for item in ranges))
+
+    def note_validator(self, origin: str, validator: str) -> None:
+        self._append(line_of({"origin": origin, "validator": validator}))
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _append(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]

@@ -1,0 +1,56 @@
+"""One mdl at a time on one model. A lock only saves work; correctness does not rest on it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mdl.errors import Busy
+
+_POLL_SECONDS = 0.2
+
+
+@contextlib.contextmanager
+def held(folder: Path, name: str, wait: float, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock ``name`` in ``folder``; wait up to ``wait`` seconds for it.
+
+    ``on_wait`` is told once for whom. Raises `Busy` saying who holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = FileLock(folder / f"{name}.lock", mode=0o600)
+    who = folder / f"{name}.who"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_wait(_holder(who))
+        _wait_for(lock, who, name, wait)
+    try:
+        with contextlib.suppress(OSError):
+            who.write_text(json.dumps({"pid": os.getpid(), "since": time.strftime("%H:%M:%S")}))
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            who.unlink(missing_ok=True)
+        lock.release()
+
+
+def _wait_for(lock: FileLock, who: Path, name: str, wait: float) -> None:
+    try:
+        lock.acquire(timeout=wait, poll_interval=_POLL_SECONDS)
+    except Timeout:
+        hint = "wait for it, or give it longer with --lock-wait"
+        raise Busy(f"{_holder(who)} is at work on it", item=name, hint=hint) from None
+
+
+def _holder(who: Path) -> str:
+    try:
+        data = json.loads(who.read_text())
+        return f"another mdl (process {int(data['pid'])}, since {str(data['since'])[:8]})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another mdl"

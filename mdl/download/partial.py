@@ -1,0 +1,219 @@
+"""Partial: one hidden, sparse, unfinished file and its journal, in a folder of their own.
+
+The folder's name is ``<key>.<owner>``; whoever goes on with a leftover renames the folder, so that two
+processes never write one partial. Bytes first, then the sync, then the claim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+from mdl import staging
+from mdl.download import journal as journals
+from mdl.download.journal import Identity, Journal
+from mdl.download.owner import is_alive, me
+from mdl.errors import Busy
+from mdl.net.ranges import ByteRange, RangeSet
+
+_FOREIGN_SECONDS = 600.0
+"""A partial of another machine, untouched for this long, is taken for a leftover."""
+
+
+class Partial:
+    """An open partial. ``have`` is written; what of it is claimed in the journal is synced too."""
+
+    def __init__(self, folder: Path, identity: Identity, fd: int, journal: Journal, have: RangeSet) -> None:
+        self.folder, self.identity, self.fd = folder, identity, fd
+        self._journal, self._have, self._claimed = journal, have, have.copy()
+        self._lock = threading.Lock()
+        self._syncing = threading.Lock()
+        self.validators: dict[str, str] = {}
+        self.dropped, self.dropped_why = 0, ""
+
+    @classmethod
+    def open(cls, partials: Path, key: str, identity: Identity) -> Partial:
+        """Go on with the best leftover of ``key``, or begin. What could not be used is told in ``dropped``.
+
+        Raises `Busy` where a living process is at work on it, `StateError`, `OSError`.
+        """
+        partials.mkdir(parents=True, exist_ok=True, mode=0o700)
+        mine = partials / f"{key}.{me()}"
+        _adopt(partials, key, mine)
+        mine.mkdir(exist_ok=True, mode=0o700)
+        record = journals.load(mine / "journal")
+        fd = os.open(mine / "data", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        if record and record.identity.resumable_as(identity):
+            have = record.have
+            have.remove(os.fstat(fd).st_size, 2**63)
+            partial = cls(mine, identity, fd, Journal.reopen(mine / "journal", have), have)
+            partial.validators.update(record.validators)
+            return partial
+        lost = record.have.total if record else 0
+        os.ftruncate(fd, 0)
+        partial = cls(mine, identity, fd, Journal.create(mine / "journal", identity), RangeSet())
+        partial.dropped = lost
+        partial.dropped_why = _why_not(record.identity, identity) if record and lost else ""
+        return partial
+
+    @property
+    def front(self) -> int:
+        """Bytes written without a gap from the start."""
+        with self._lock:
+            return self._have.front
+
+    @property
+    def total(self) -> int:
+        with self._lock:
+            return self._have.total
+
+    @property
+    def unclaimed(self) -> int:
+        """Bytes written that the journal does not claim yet."""
+        with self._lock:
+            return self._have.total - self._claimed.total
+
+    def gaps(self, size: int) -> list[ByteRange]:
+        with self._lock:
+            return self._have.gaps(size)
+
+    def stretch(self, size: int) -> None:
+        """Give the sparse file its final length."""
+        os.ftruncate(self.fd, size)
+
+    def write(self, offset: int, data: memoryview | bytes) -> None:
+        """Put bytes at ``offset``. Raises `OSError`."""
+        view, at = memoryview(data), offset
+        while view:
+            count = os.pwrite(self.fd, view, at)
+            view, at = view[count:], at + count
+        with self._lock:
+            self._have.add(offset, at)
+
+    def forget(self, lost: ByteRange) -> None:
+        """These bytes turned out wrong; they are missing from now on."""
+        with self._lock:
+            self._have.remove(lost.start, lost.stop)
+
+    def believe(self, found: ByteRange) -> None:
+        """These bytes were put here by other means and are right."""
+        with self._lock:
+            self._have.add(found.start, found.stop)
+
+    def note_validator(self, origin: str, validator: str) -> None:
+        if self.validators.setdefault(origin, validator) == validator:
+            self._journal.note_validator(origin, validator)
+
+    def checkpoint(self) -> None:
+        """Sync what was written, then claim it. Raises `OSError`: then the unclaimed bytes count as lost."""
+        with self._syncing:
+            with self._lock:
+                new = self._have.without(self._claimed)
+            if not new or self.fd < 0:
+                return
+            try:
+                os.fdatasync(self.fd)
+            except OSError:
+                with self._lock:
+                    self._have = self._claimed.copy()
+                raise
+            self._journal.claim(new)
+            with self._lock:
+                for item in new:
+                    self._claimed.add(item.start, item.stop)
+
+    def rewind(self, identity: Identity) -> int:
+        """Throw everything away and begin anew as ``identity``; tells how many bytes that were."""
+        with self._syncing, self._lock:
+            lost = self._have.total
+            os.ftruncate(self.fd, 0)
+            self._journal.close()
+            self._journal = Journal.create(self.folder / "journal", identity)
+            self._have, self._claimed = RangeSet(), RangeSet()
+            self.identity, self.validators = identity, {}
+            return lost
+
+    def publish(self, final: Path) -> None:
+        """Sync the bytes, give them their final name, forget the journal. Raises `Busy` where another process
+        took this partial over, `OSError`."""
+        with self._syncing:
+            os.fsync(self.fd)
+            data = self.folder / "data"
+            try:
+                same = data.lstat().st_ino == os.fstat(self.fd).st_ino
+            except FileNotFoundError:
+                same = False
+            if not same:
+                raise Busy("another mdl took this download over", hint="let it finish, or run the same command again")
+            staging.publish(data, final)
+            self.close()
+            self.discard()
+
+    def discard(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        self._journal.close()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _why_not(old: Identity, new: Identity) -> str:
+    if old.size != new.size:
+        return f"the file there has {new.size} bytes now, it had {old.size}"
+    if old.digest != new.digest:
+        return "the file there has another digest now"
+    if new.digest is None and (old.validator is None or new.validator is None):
+        return "neither a digest nor a strong validator tells whether it is still the same file"
+    return "the file there has changed"
+
+
+def leftovers(partials: Path, key: str) -> list[Path]:
+    """The partial folders of ``key``, whoever owns them, the largest claim first."""
+    with contextlib.suppress(OSError):
+        found = [entry for entry in partials.iterdir() if entry.name.startswith(f"{key}.")]
+        return sorted(found, key=_claimed_bytes, reverse=True)
+    return []
+
+
+def _claimed_bytes(folder: Path) -> int:
+    record = journals.load(folder / "journal")
+    return record.have.total if record else 0
+
+
+def claimed_of(partials: Path, key: str, identity: Identity) -> int:
+    """How many bytes of this file a leftover has, without touching it."""
+    for folder in leftovers(partials, key):
+        record = journals.load(folder / "journal")
+        if record and record.identity.resumable_as(identity):
+            return record.have.total
+    return 0
+
+
+def _adopt(partials: Path, key: str, mine: Path) -> None:
+    for folder in leftovers(partials, key):
+        if folder == mine:
+            continue
+        owner = folder.name.split(".", 1)[1]
+        alive = is_alive(owner)
+        if alive is None:
+            alive = _touched_lately(folder)
+        if alive:
+            raise Busy(f"another mdl ({owner.split('-')[1]}) is at work on it", hint="wait for it, or stop it")
+        if mine.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            staging.claim(folder, mine)
+
+
+def _touched_lately(folder: Path) -> bool:
+    newest = 0.0
+    for name in ("journal", "data"):
+        with contextlib.suppress(OSError):
+            newest = max(newest, (folder / name).stat().st_mtime)
+    return time.time() - newest < _FOREIGN_SECONDS

@@ -1,0 +1,137 @@
+"""Plan: what is kept, what is fetched, what is refused, and why. Pure: decide here, do elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from mdl.errors import MdlError, NoSpace, Occupied, Unsafe
+from mdl.files import LocalFile, RemoteFile
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One file of one model, as its source describes it and as it stands here."""
+
+    model: str
+    remote: RemoteFile
+    local: LocalFile
+
+
+@dataclass(frozen=True)
+class Item:
+    """A decision on one file. ``adopt`` marks right bytes that lack a receipt; ``refused`` is why not."""
+
+    wanted: Wanted
+    why: str
+    adopt: bool = False
+    refused: MdlError | None = None
+
+    @property
+    def remote(self) -> RemoteFile:
+        return self.wanted.remote
+
+    @property
+    def local(self) -> LocalFile:
+        return self.wanted.local
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every wanted file is in exactly one of the three."""
+
+    keep: tuple[Item, ...] = ()
+    fetch: tuple[Item, ...] = ()
+    refuse: tuple[Item, ...] = ()
+
+    @classmethod
+    def of(cls, wanted: Iterable[Wanted], *, force: bool = False) -> Plan:
+        keep: list[Item] = []
+        fetch: list[Item] = []
+        refuse: list[Item] = []
+        for one in wanted:
+            item = _decide(one, force)
+            (refuse if item.refused else keep if item.why in _KEPT else fetch).append(item)
+        return cls(tuple(keep), tuple(fetch), tuple(refuse))
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return self.keep + self.fetch + self.refuse
+
+    @property
+    def bytes_total(self) -> int:
+        return sum(_size(item) for item in self.keep + self.fetch)
+
+    @property
+    def bytes_kept(self) -> int:
+        """Bytes already here: whole files, and what partials have."""
+        return sum(_size(item) for item in self.keep) + sum(item.local.partial for item in self.fetch)
+
+    @property
+    def bytes_to_fetch(self) -> int:
+        return sum(max(0, (item.remote.size or 0) - item.local.partial) for item in self.fetch)
+
+    def with_sizes(self, probed: dict[tuple[str, str], RemoteFile]) -> Plan:
+        """The same decisions, with what probing found out about files of unknown size."""
+        fetch = []
+        for item in self.fetch:
+            found = probed.get((item.wanted.model, item.remote.path.text))
+            fetch.append(replace(item, wanted=replace(item.wanted, remote=found)) if found else item)
+        return replace(self, fetch=tuple(fetch))
+
+    def check_space(self, free: int) -> None:
+        """Fail before the first byte where the whole plan does not fit. Raises `NoSpace` with need and have."""
+        need = self.bytes_to_fetch
+        if need > free:
+            raise NoSpace(
+                f"the plan needs {need} bytes and {free} are free: {need - free} short",
+                hint="free some space, choose another folder with --to, or narrow with --include",
+            )
+
+
+_HERE, _RIGHT = "already here", "the right bytes were there"
+_KEPT = {_HERE, _RIGHT}
+
+
+def _size(item: Item) -> int:
+    return item.remote.size if item.remote.size is not None else (item.local.stamp.size if item.local.stamp else 0)
+
+
+def _decide(one: Wanted, force: bool) -> Item:
+    local, remote = one.local, one.remote
+    if local.kind in ("link", "special"):
+        return Item(one, "unsafe", refused=Unsafe(f"refused: {local.why}", item=remote.path.text))
+    if local.kind == "folder":
+        return Item(one, "occupied", refused=Occupied(local.why, item=remote.path.text))
+    if local.kind == "absent":
+        return Item(one, "partly here" if local.partial else "missing")
+    if force:
+        return Item(one, "forced")
+    if local.untouched and _receipt_settles(local, remote):
+        return Item(one, _HERE)
+    if local.fingerprint and remote.digest and local.fingerprint.digest == remote.digest:
+        return Item(one, _RIGHT, adopt=True)
+    if local.receipt is None:
+        hint = "use --force to replace it, or --to for another folder"
+        return Item(one, "occupied", refused=Occupied("another file stands there", item=remote.path.text, hint=hint))
+    if remote.digest is None and _only_touched(local, remote):
+        return Item(one, _RIGHT, adopt=True)
+    return Item(one, "a newer one is there" if local.untouched else "damaged here")
+
+
+def _receipt_settles(local: LocalFile, remote: RemoteFile) -> bool:
+    receipt = local.receipt
+    assert receipt is not None
+    if remote.size is not None and remote.size != receipt.stamp.size:
+        return False
+    if remote.digest is not None:
+        return remote.digest == receipt.digest
+    return remote.validator is None or remote.validator == receipt.validator
+
+
+def _only_touched(local: LocalFile, remote: RemoteFile) -> bool:
+    """The bytes are still those that came, by the receipt's own digest, and the source's file is the same."""
+    receipt = local.receipt
+    assert receipt is not None
+    same = local.fingerprint is not None and local.fingerprint.digest == receipt.digest
+    return same and (remote.validator is None or remote.validator == receipt.validator)

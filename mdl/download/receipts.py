@@ -1,0 +1,110 @@
+"""Receipts: what mdl published, one small file each, so that a finished download needs no second look.
+
+Two lines in the journal's format: the facts, and the prefix digests that a repair uses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mdl import staging
+from mdl.digests import Digest
+from mdl.download.journal import line_of, parse_line
+from mdl.errors import MdlError, StateError
+from mdl.files import Receipt, Stamp
+from mdl.paths import RelPath
+
+VERSION = 1
+_LARGEST = 64 * 2**20
+
+
+def key_of(model: str, path: RelPath) -> str:
+    """The name under which mdl keeps what it knows of one file: 32 hex digits, whatever the path's length."""
+    return hashlib.sha256(f"{model}\0{path}".encode()).hexdigest()[:32]
+
+
+class Receipts:
+    """The receipts of one models folder, by model."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, model: str, path: RelPath, *, prefixes: bool = False) -> Receipt | None:
+        """The receipt of one file, or None. A damaged one counts as none; a newer one raises `StateError`."""
+        return _read(self._place(model, path), prefixes=prefixes)
+
+    def of_model(self, model: str) -> list[Receipt]:
+        """Every receipt of ``model``, by path."""
+        found = []
+        with contextlib.suppress(OSError):
+            for entry in (self._folder / model).glob("*.receipt"):
+                receipt = _read(entry, prefixes=False)
+                if receipt:
+                    found.append(receipt)
+        return sorted(found, key=lambda receipt: receipt.path)
+
+    def put(self, receipt: Receipt) -> None:
+        facts = {
+            "mdl-receipt": VERSION,
+            "model": receipt.model,
+            "path": receipt.path.text,
+            "stamp": [receipt.stamp.size, receipt.stamp.mtime_ns, receipt.stamp.inode],
+            "digest": str(receipt.digest),
+            "verified": receipt.verified,
+            "url": receipt.url.split("?")[0],
+            "validator": receipt.validator,
+            "commit": receipt.commit,
+            "suspect": receipt.suspect,
+        }
+        data = line_of(facts) + line_of(list(receipt.prefixes))
+        staging.write_file(self._place(receipt.model, receipt.path), data, lasting=False)
+
+    def distrust(self, model: str, path: RelPath) -> None:
+        """Have the next look at this file read its bytes."""
+        receipt = self.get(model, path, prefixes=True)
+        if receipt and not receipt.suspect:
+            self.put(replace(receipt, suspect=True))
+
+    def _place(self, model: str, path: RelPath) -> Path:
+        return self._folder / model / f"{key_of(model, path)}.receipt"
+
+
+def _read(place: Path, *, prefixes: bool) -> Receipt | None:
+    try:
+        with place.open("rb") as file:
+            first = file.readline(_LARGEST)
+            second = file.readline(_LARGEST) if prefixes else b""
+    except OSError:
+        return None
+    facts = parse_line(first.rstrip(b"\n"))
+    if not isinstance(facts, dict):
+        return None
+    version = facts.get("mdl-receipt")
+    if isinstance(version, int) and version > VERSION:
+        raise StateError("a newer mdl wrote this receipt", item=str(place), hint="upgrade mdl")
+    steps = parse_line(second.rstrip(b"\n")) if second else None
+    return _receipt(facts, tuple(steps) if isinstance(steps, list) else ())
+
+
+def _receipt(facts: dict[str, Any], prefixes: tuple[str, ...]) -> Receipt | None:
+    try:
+        algorithm, _, text = facts["digest"].partition(":")
+        size, mtime_ns, inode = facts["stamp"]
+        return Receipt(
+            model=facts["model"],
+            path=RelPath.parse(facts["path"]),
+            stamp=Stamp(size, mtime_ns, inode),
+            digest=Digest.parse(algorithm, text),
+            verified=facts["verified"],
+            url=facts["url"],
+            validator=facts["validator"],
+            commit=facts["commit"],
+            suspect=facts["suspect"],
+            prefixes=prefixes,
+        )
+    except (KeyError, ValueError, TypeError, AttributeError, MdlError):
+        return None

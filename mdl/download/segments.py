@@ -1,0 +1,152 @@
+"""Segments of one file, and Download: where the fetching of one file stands. No I/O here.
+
+A Download's fields are guarded by its schedule's lock, but for a Segment's ``at``, which only the worker
+that runs it moves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mdl.digests import Fingerprint
+from mdl.download.follower import Follower
+from mdl.download.partial import Partial
+from mdl.download.plan import Item
+from mdl.download.ramp import Ramp
+from mdl.errors import MdlError
+from mdl.files import RemoteFile
+from mdl.net.ranges import ByteRange, RangeSet
+
+SMALL = 1024 * 1024
+"""Files up to this size are fetched in one piece and held in memory."""
+
+_LEAST, _MOST = 16 * 2**20, 256 * 2**20
+_WORTH_SPLITTING = 4 * 2**20
+_SLOW_TAIL_SECONDS = 2.0
+
+
+def segment_length(size: int, connections: int) -> int:
+    """Bytes of one segment: some four for each connection, neither tiny nor so large that a tail is slow."""
+    return max(_LEAST, min(_MOST, size // (4 * connections)))
+
+
+@dataclass(eq=False)
+class Segment:
+    """A range being fetched: written up to ``at``; ``stop`` may come nearer when another takes its tail."""
+
+    stop: int | None
+    at: int
+    began: float = field(default_factory=time.monotonic)
+    first: int = 0
+    abort: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.first = self.at
+
+    @property
+    def asked(self) -> ByteRange | None:
+        return ByteRange(self.at, self.stop) if self.stop is not None and self.stop > self.at else None
+
+    @property
+    def left(self) -> int:
+        return 0 if self.stop is None else self.stop - self.at
+
+    def seconds_left(self, now: float) -> float:
+        """How long it will take at the speed it had so far."""
+        done = self.at - self.first
+        return self.left * (now - self.began) / done if done else 0.0
+
+
+class Download:
+    """One file on its way. ``index`` counts from 1."""
+
+    def __init__(self, item: Item, index: int, connections: int) -> None:
+        self.item, self.index = item, index
+        self.remote: RemoteFile = item.remote
+        self.candidates = (item.remote.url, *(item.remote.mirrors if item.remote.digest else ()))
+        self.candidate = 0
+        self.connections = connections
+        self.ramp = Ramp(connections, time.monotonic())
+        self.partial: Partial | None = None
+        self.follower: Follower | None = None
+        self.expected: tuple[str, ...] = ()
+        self.pending = RangeSet()
+        self.running: set[Segment] = set()
+        self.location: str | None = None
+        self.opened = self.single = self.busy = self.ended = self.streamed = False
+        self.rewind_why = ""
+        self.retry_at = 0.0
+        self.failures = self.lies = self.refusals = self.changes = self.answers = 0
+        self.clean_retry_done = False
+        self.resumed_at = self.fetched = self.discarded = 0
+        self.error: MdlError | None = None
+        self.others: list[MdlError] = []
+        self.fingerprint: Fingerprint | None = None
+
+    @property
+    def model(self) -> str:
+        return self.item.wanted.model
+
+    @property
+    def name(self) -> str:
+        return self.remote.path.text
+
+    @property
+    def url(self) -> str:
+        """The stable URL that is asked now."""
+        return self.candidates[self.candidate]
+
+    @property
+    def small(self) -> bool:
+        return self.remote.size is not None and self.remote.size <= SMALL and not self.expected
+
+    @property
+    def done(self) -> int:
+        """Bytes of the file that are here."""
+        if self.ended and not self.error:
+            return self.remote.size or 0
+        return self.partial.total if self.partial else 0
+
+    @property
+    def complete(self) -> bool:
+        """Every byte was written; what is left is to verify."""
+        if self.partial is None or self.running or self.pending.total:
+            return False
+        return self.streamed or (self.remote.size is not None and self.partial.total >= self.remote.size)
+
+    def cut(self) -> Segment | None:
+        """The next segment to fetch, or None while none may run."""
+        if self.small or self.single or self.remote.size is None:
+            return None if self.running else Segment(self.remote.size, 0)
+        room = self.ramp.width if self.opened else 1
+        if len(self.running) >= room:
+            return None
+        for gap in self.pending:
+            stop = min(gap.stop, gap.start + segment_length(self.remote.size, self.connections))
+            self.pending.remove(gap.start, stop)
+            return Segment(stop, gap.start)
+        return None
+
+    def split(self, now: float) -> Segment | None:
+        """Half of the slowest tail, where waiting for it would take long."""
+        if self.single or not self.opened or not self.running or len(self.running) >= self.ramp.width:
+            return None
+        slowest = max(self.running, key=lambda segment: segment.left)
+        if slowest.left < _WORTH_SPLITTING or slowest.seconds_left(now) < _SLOW_TAIL_SECONDS:
+            return None
+        middle = slowest.at + slowest.left // 2
+        tail = Segment(slowest.stop, middle)
+        slowest.stop = middle
+        return tail
+
+    def give_back(self, segment: Segment) -> None:
+        """What a segment did not bring is missing again."""
+        self.running.discard(segment)
+        if not self.single and segment.stop is not None:
+            self.pending.add(segment.at, segment.stop)
+
+    def progressed(self, count: int) -> None:
+        self.fetched += count
+        self.failures = self.lies = self.refusals = 0

@@ -1,0 +1,295 @@
+"""Story 1: bring every file of these models into the store, and say how it went; and check what is there."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from mdl.catalog.model import Model
+from mdl.download.lock import held
+from mdl.download.plan import Item, Plan, Wanted
+from mdl.download.store import Store
+from mdl.errors import AuthError, LockError, MdlError, joint_exit_code, storage_error
+from mdl.events import FileReport, Finished, Listener, ModelReport, Noticed, Planned, Report, Verifying, silence
+from mdl.files import RemoteFile
+from mdl.sources import Sources
+
+if TYPE_CHECKING:
+    from mdl.download.transfer import Limits, Outcome
+    from mdl.net.http import Http
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How ``get`` goes about it. ``lock_wait`` is in seconds."""
+
+    force: bool = False
+    dry_run: bool = False
+    lock_wait: float = 600.0
+
+
+@dataclass
+class _Resolved:
+    wanted: list[Wanted] = field(default_factory=list)
+    broken: dict[str, MdlError] = field(default_factory=dict)
+
+
+def get(
+    models: Sequence[Model],
+    *,
+    sources: Sources,
+    store: Store,
+    http: Http | None,
+    limits: Limits,
+    wishes: Wishes = Wishes(),
+    tell: Listener = silence,
+) -> Report:
+    """Bring every file of these models into the store, and say how it went.
+
+    What fails for one file or model is in the report and hinders no other. Without ``http`` (offline) what is
+    not here is reported as such. Raises `NoSpace` before the first
+    byte where the whole plan does not fit, `Busy`, `Cancelled`.
+    """
+    began = time.monotonic()
+    with contextlib.nullcontext() if wishes.dry_run else _locks(models, store, wishes, tell):
+        resolved = _resolve(models, sources, store, tell)
+        plan = _sized(Plan.of(resolved.wanted, force=wishes.force), sources, store, resolved)
+        tell(_planned(plan))
+        if wishes.dry_run:
+            report = _report(models, store, plan, [], resolved.broken, planned=True)
+            return replace(report, seconds=time.monotonic() - began, extra=_space(plan, store))
+        if http is None:
+            return replace(_offline_report(models, store, plan, resolved), seconds=time.monotonic() - began)
+        plan.check_space(store.free_bytes())
+        return _carry_out(models, plan, resolved, store, http, limits, tell, began)
+
+
+def _carry_out(
+    models: Sequence[Model],
+    plan: Plan,
+    resolved: _Resolved,
+    store: Store,
+    http: Http,
+    limits: Limits,
+    tell: Listener,
+    began: float,
+) -> Report:
+    _adopt(plan, store)
+    for item in plan.keep:
+        size = item.local.stamp.size if item.local.stamp else 0
+        tell(Finished(item.wanted.model, item.remote.path.text, size, "kept", _kept_verified(item)))
+    outcomes: list[Outcome] = []
+    fetched = discarded = 0
+    if plan.fetch:
+        from mdl.download.transfer import transfer
+
+        whole = sum(item.local.stamp.size for item in plan.keep if item.local.stamp)
+        result = transfer(plan.fetch, store, http, limits, tell, bytes_kept=whole)
+        outcomes, fetched, discarded = result.outcomes, result.bytes_fetched, result.bytes_discarded
+    report = _report(models, store, plan, outcomes, resolved.broken)
+    return replace(
+        report,
+        bytes_fetched=fetched,
+        bytes_kept=plan.bytes_kept,
+        bytes_discarded=discarded,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _offline_report(models: Sequence[Model], store: Store, plan: Plan, resolved: _Resolved) -> Report:
+    hint = "run it again without --offline"
+    absent = [replace(item, refused=LockError("not on this disk, and offline", hint=hint)) for item in plan.fetch]
+    _adopt(plan, store)
+    plan = replace(plan, fetch=(), refuse=(*plan.refuse, *absent))
+    return replace(_report(models, store, plan, [], resolved.broken), bytes_kept=plan.bytes_kept)
+
+
+@contextlib.contextmanager
+def _locks(models: Sequence[Model], store: Store, wishes: Wishes, tell: Listener) -> Iterator[None]:
+    """Hold every model's lock, always taken in one order so that two of us cannot wait for each other."""
+    with contextlib.ExitStack() as stack:
+        for name in sorted({model.name for model in models}):
+            try:
+                stack.enter_context(
+                    held(
+                        store.locks,
+                        name,
+                        wishes.lock_wait,
+                        lambda holder, name=name: tell(Noticed(name, message=f"waiting for {holder}")),  # type: ignore[misc]
+                    )
+                )
+            except OSError as error:
+                raise storage_error(error, str(store.locks)) from error
+        yield
+
+
+def _resolve(models: Sequence[Model], sources: Sources, store: Store, tell: Listener) -> _Resolved:
+    resolved = _Resolved()
+    for model in models:
+        try:
+            for remote in sources.resolve(model):
+                local = store.look(model.name, remote, watch=_watch(model.name, remote, tell))
+                resolved.wanted.append(Wanted(model.name, remote, local))
+        except MdlError as error:
+            resolved.wanted = [one for one in resolved.wanted if one.model != model.name]
+            resolved.broken[model.name] = _with_note(error, model)
+    return resolved
+
+
+def _with_note(error: MdlError, model: Model) -> MdlError:
+    """A refusal is easier to understand with what the catalog says of the model."""
+    if isinstance(error, AuthError) and model.note:
+        error.hint = f"{error.hint}; {model.note}" if error.hint else model.note
+    return error
+
+
+def _watch(model: str, remote: RemoteFile, tell: Listener):  # type: ignore[no-untyped-def]
+    """Tells of the reading of a large file that was there already, ten times at most."""
+    size = remote.size or 0
+    step = max(size // 10, 2**28)
+    told = 0
+
+    def watch(done: int) -> None:
+        nonlocal told
+        if done - told >= step:
+            told = done
+            tell(Verifying(model, remote.path.text, done=done, total=size))
+
+    return watch
+
+
+def _sized(plan: Plan, sources: Sources, store: Store, resolved: _Resolved) -> Plan:
+    """Ask for the sizes that nobody told, of files that must be fetched. What cannot be asked breaks its model."""
+    probed: dict[tuple[str, str], RemoteFile] = {}
+    for item in plan.fetch:
+        if item.remote.size is not None:
+            continue
+        try:
+            probed[item.wanted.model, item.remote.path.text] = sources.probe(item.remote)
+        except MdlError:
+            continue  # the transfer meets the same trouble, and tells it of the file it happens to
+    plan = plan.with_sizes(probed)
+    fetch = tuple(
+        replace(item, wanted=replace(item.wanted, local=store.glance(item.wanted.model, item.remote)))
+        if (item.wanted.model, item.remote.path.text) in probed
+        else item
+        for item in plan.fetch
+    )
+    return replace(plan, fetch=fetch)
+
+
+def _planned(plan: Plan) -> Planned:
+    return Planned(
+        files=len(plan.items),
+        bytes_total=plan.bytes_total,
+        bytes_kept=plan.bytes_kept,
+        bytes_to_fetch=plan.bytes_to_fetch,
+    )
+
+
+def _space(plan: Plan, store: Store) -> dict[str, int]:
+    """What a dry run tells of the disk."""
+    return {"bytes_to_fetch": plan.bytes_to_fetch, "bytes_free": store.free_bytes(), "bytes_total": plan.bytes_total}
+
+
+def _adopt(plan: Plan, store: Store) -> None:
+    """Right bytes without a receipt get one."""
+    for item in plan.keep:
+        if item.adopt and item.local.fingerprint:
+            verified = item.remote.digest.algorithm if item.remote.digest else _kept_verified(item)
+            with contextlib.suppress(OSError):
+                store.write_receipt(item.wanted.model, item.remote, item.local.fingerprint, verified)
+
+
+def _kept_verified(item: Item) -> str:
+    if item.remote.digest:
+        return item.remote.digest.algorithm
+    return item.local.receipt.verified if item.local.receipt else "none"
+
+
+def _report(
+    models: Sequence[Model],
+    store: Store,
+    plan: Plan,
+    outcomes: Sequence[Outcome],
+    broken: dict[str, MdlError],
+    *,
+    planned: bool = False,
+) -> Report:
+    files: dict[str, list[FileReport]] = {model.name: [] for model in models}
+    for item in plan.keep:
+        files[item.wanted.model].append(_kept_report(item))
+    for item in plan.refuse:
+        files[item.wanted.model].append(_failed_report(item, item.refused))
+    if planned:
+        for item in plan.fetch:
+            files[item.wanted.model].append(_planned_report(item))
+    for outcome in outcomes:
+        files[outcome.download.model].append(_outcome_report(outcome))
+    reports, codes = [], []
+    for model in models:
+        rows = tuple(sorted(files[model.name], key=lambda row: row.path))
+        error = broken.get(model.name)
+        codes += [row.error["exit_code"] for row in rows if row.error] + ([error.exit_code] if error else [])
+        reports.append(
+            ModelReport(
+                model.name,
+                str(store.folder(model.name)),
+                _status(rows, error),
+                rows,
+                error.facts() if error else None,
+            )
+        )
+    return Report(tuple(reports), exit_code=joint_exit_code(codes))
+
+
+def _status(rows: Sequence[FileReport], error: MdlError | None) -> str:
+    """present, partial, missing or unverified, of one model as it stands now."""
+    here = [row for row in rows if row.action in ("fetched", "kept", "linked")]
+    if error or not here:
+        return "missing"
+    if len(here) < len(rows):
+        return "partial"
+    return "unverified" if any(row.verified in ("size", "none") for row in here) else "present"
+
+
+def _row(remote: RemoteFile, size: int | None, sha256: str | None, action: str, verified: str) -> FileReport:
+    return FileReport(remote.path.text, size, sha256, action, verified, url=remote.url.split("?")[0])
+
+
+def _sha256(remote: RemoteFile) -> str | None:
+    return remote.digest.hex if remote.digest and remote.digest.algorithm == "sha256" else None
+
+
+def _kept_report(item: Item) -> FileReport:
+    size = item.local.stamp.size if item.local.stamp else None
+    receipt = item.local.receipt
+    sha256 = _sha256(item.remote)
+    if sha256 is None and receipt and receipt.digest.algorithm == "sha256":
+        sha256 = receipt.digest.hex
+    return _row(item.remote, size, sha256, "kept", _kept_verified(item))
+
+
+def _planned_report(item: Item) -> FileReport:
+    row = _row(item.remote, item.remote.size, _sha256(item.remote), "planned", "none")
+    return replace(row, resumed_at=item.local.partial)
+
+
+def _failed_report(item: Item, error: MdlError | None) -> FileReport:
+    row = _row(item.remote, item.remote.size, _sha256(item.remote), "failed", "none")
+    return replace(row, error=error.facts() if error else None)
+
+
+def _outcome_report(outcome: Outcome) -> FileReport:
+    download = outcome.download
+    if outcome.error:
+        row = _failed_report(download.item, outcome.error)
+        return replace(row, resumed_at=download.resumed_at)
+    print_ = download.fingerprint
+    assert print_ is not None
+    sha256 = print_.digest.hex if print_.digest.algorithm == "sha256" else None
+    row = _row(download.remote, print_.size, sha256, "fetched", outcome.verified)
+    return replace(row, resumed_at=download.resumed_at)

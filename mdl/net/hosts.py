@@ -1,0 +1,112 @@
+"""The allow-list: which hosts mdl may speak to, on every hop, and which one gets a token. Pure.
+
+Patterns are ``host``, ``host:port`` or ``*.suffix``; without a port, any port.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit
+
+from mdl.errors import Unsafe, UsageError
+
+HUB_HOSTS = ("huggingface.co", "*.huggingface.co", "*.hf.co", "hf.co")
+"""The hub and the hosts it hands bodies out from; its own advice is to allow by these suffixes."""
+
+_PATTERN = re.compile(r"(\*\.)?[a-z0-9._-]+(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?")
+
+
+def host_of(url: str) -> str:
+    """The lower-case host of a URL, '' when it has none."""
+    return (urlsplit(url).hostname or "").rstrip(".").lower()
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL, the port always written out."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return f"{parts.scheme}://{host_of(url)}:{port}"
+
+
+def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+
+
+def is_private(address: str) -> bool:
+    """Loopback, link-local, private or otherwise not a public address; also as IPv4 inside IPv6."""
+    found = address_of(address.split("%")[0])
+    if found is None:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return not (mapped or found).is_global
+
+
+def refuse_odd_address(host: str) -> None:
+    """Refuse spellings of an address that parsers read differently: ``127.1``, ``0x7f.1``, ``2130706433``."""
+    last = host.rsplit(".", 1)[-1]
+    if (re.fullmatch(r"\d+|0x[0-9a-f]*", last) and address_of(host) is None) or not host:
+        raise Unsafe(f"refused: {host or 'no host'} is an odd spelling of an address", item=host)
+
+
+@dataclass(frozen=True)
+class Bearer:
+    """A token and the one origin it belongs to."""
+
+    origin: str
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """An allow-list. ``named`` patterns were written by the user, the catalog or the endpoint setting."""
+
+    named: frozenset[str]
+    general: tuple[str, ...] = HUB_HOSTS
+
+    @classmethod
+    def of(cls, patterns: Iterable[str]) -> Hosts:
+        """Check and collect patterns. Raises `UsageError` naming a bad one."""
+        named = set()
+        for pattern in patterns:
+            text = pattern.strip().lower()
+            if not text:
+                continue
+            if not _PATTERN.fullmatch(text):
+                raise UsageError("not a host, host:port or *.suffix", item=pattern.strip())
+            named.add(text)
+        return cls(frozenset(named))
+
+    def names(self, host: str, port: int) -> bool:
+        """True where exactly this host was named: such a host may be on a private network."""
+        bare = f"[{host}]" if ":" in host else host
+        return not {host, bare, f"{bare}:{port}"}.isdisjoint(self.named)
+
+    def allows(self, host: str, port: int) -> bool:
+        if self.names(host, port):
+            return True
+        patterns = (*self.general, *self.named)
+        return any(p == host or (p.startswith("*.") and host.endswith(p[1:])) for p in patterns)
+
+    def check(self, url: str) -> SplitResult:
+        """The parts of an allowed URL. Raises `Unsafe`, by name, for any other."""
+        parts = urlsplit(url)
+        host = host_of(url)
+        if parts.scheme not in ("http", "https"):
+            raise Unsafe(f"refused: scheme {parts.scheme or 'none'!r} is not http or https", item=host or None)
+        if parts.username is not None or parts.password is not None:
+            raise Unsafe("refused: a URL with a user name or password in it", item=host)
+        refuse_odd_address(host)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if not self.allows(host, port):
+            raise Unsafe(
+                f"refused: the host {host} is not on the allow-list",
+                item=host,
+                hint=f"if you trust it: MDL_ALLOW_HOSTS={host}",
+            )
+        return parts

@@ -1,0 +1,267 @@
+"""Byte ranges, and judging a server's answer to one. Pure: no socket, no clock.
+
+Ranges are half open, ``[start, stop)``, in bytes. The rules of an answer follow RFC 9110,
+sections 13, 14 and 15.3.7: an answer is taken only where it provably holds the bytes asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from mdl.errors import ProtocolError
+
+
+@dataclass(frozen=True, order=True)
+class ByteRange:
+    """``[start, stop)``; ``stop > start >= 0``."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"not a byte range: [{self.start}, {self.stop})")
+
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def header(self) -> str:
+        """The value of a ``Range`` header."""
+        return f"bytes={self.start}-{self.stop - 1}"
+
+
+class RangeSet:
+    """A growing set of bytes, kept as sorted, disjoint, non-touching ranges."""
+
+    def __init__(self, ranges: Iterable[ByteRange] = ()) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+        for item in ranges:
+            self.add(item.start, item.stop)
+
+    def add(self, start: int, stop: int) -> None:
+        """Put ``[start, stop)`` in; an empty one changes nothing."""
+        if start >= stop:
+            return
+        first = bisect_left(self._stops, start)
+        last = bisect_right(self._starts, stop)
+        if first < last:
+            start = min(start, self._starts[first])
+            stop = max(stop, self._stops[last - 1])
+        self._starts[first:last] = [start]
+        self._stops[first:last] = [stop]
+
+    def remove(self, start: int, stop: int) -> None:
+        """Take ``[start, stop)`` out."""
+        kept = []
+        for item in self:
+            kept.append((item.start, min(item.stop, start)))
+            kept.append((max(item.start, stop), item.stop))
+        kept = [(a, b) for a, b in kept if a < b]
+        self._starts = [a for a, _ in kept]
+        self._stops = [b for _, b in kept]
+
+    def gaps(self, size: int) -> list[ByteRange]:
+        """What is missing of ``[0, size)``."""
+        missing, at = [], 0
+        for item in self:
+            if item.start >= size:
+                break
+            if item.start > at:
+                missing.append(ByteRange(at, item.start))
+            at = item.stop
+        if at < size:
+            missing.append(ByteRange(at, size))
+        return missing
+
+    def without(self, other: RangeSet) -> list[ByteRange]:
+        """What is here and not in ``other``."""
+        if not self._stops:
+            return []
+        missing = other.gaps(self._stops[-1])
+        both = []
+        for item in self:
+            for gap in missing:
+                start, stop = max(item.start, gap.start), min(item.stop, gap.stop)
+                if start < stop:
+                    both.append(ByteRange(start, stop))
+        return both
+
+    @property
+    def front(self) -> int:
+        """How many bytes are here without a gap from the start."""
+        return self._stops[0] if self._starts and self._starts[0] == 0 else 0
+
+    @property
+    def total(self) -> int:
+        return sum(self._stops) - sum(self._starts)
+
+    def copy(self) -> RangeSet:
+        twin = RangeSet()
+        twin._starts, twin._stops = self._starts[:], self._stops[:]
+        return twin
+
+    def __iter__(self) -> Iterator[ByteRange]:
+        return (ByteRange(a, b) for a, b in zip(self._starts, self._stops, strict=True))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RangeSet) and (self._starts, self._stops) == (other._starts, other._stops)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Accept:
+    """The body holds ``[start, stop)`` of the file; ``stop`` is None where its end is not announced.
+    ``ranged`` says the server honoured the range, ``encoded`` that the body is compressed on the way."""
+
+    start: int
+    stop: int | None
+    total: int | None
+    validator: str | None
+    ranged: bool
+    encoded: bool = False
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The file there is not the one begun: another size or validator."""
+
+    why: str
+    total: int | None = None
+    validator: str | None = None
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The server sends the file from its start though a later range was asked: it serves no ranges."""
+
+    accept: Accept
+
+
+@dataclass(frozen=True)
+class Lie:
+    """An answer that must not be written to any file."""
+
+    error: ProtocolError
+
+
+Verdict = Accept | Changed | Whole | Lie
+
+_CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE)
+_UNSATISFIED = re.compile(r"bytes\s+\*/(\d{1,19})", re.IGNORECASE)
+
+
+def parse_content_range(text: str) -> tuple[ByteRange, int | None] | None:
+    """``bytes 0-9/20`` as a range and a total (None for ``*``); None where the text is not one."""
+    match = _CONTENT_RANGE.fullmatch(text.strip())
+    if not match:
+        return None
+    start, last = int(match[1]), int(match[2])
+    total = None if match[3] == "*" else int(match[3])
+    if last < start or (total is not None and last >= total):
+        return None
+    return ByteRange(start, last + 1), total
+
+
+def unsatisfied_total(headers: Mapping[str, str]) -> int | None:
+    """The file's size as a 416 tells it (``Content-Range: bytes */N``), or None."""
+    match = _UNSATISFIED.fullmatch(headers.get("content-range", "").strip())
+    return int(match[1]) if match else None
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    text = headers.get("content-length", "").strip()
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def validator_of(headers: Mapping[str, str]) -> str | None:
+    """What tells two versions of a file apart: a strong ETag, else a date safely in the past.
+
+    RFC 9110, 8.8.1 and 8.8.2.2: weak tags do not count, and a Last-Modified counts only where it is
+    at least 60 seconds older than the answer's Date.
+    """
+    etag = headers.get("etag", "").strip()
+    if etag and not etag.startswith("W/"):
+        return etag
+    try:
+        modified = parsedate_to_datetime(headers["last-modified"])
+        now = parsedate_to_datetime(headers["date"])
+        settled = (now - modified).total_seconds() >= 60
+    except (KeyError, ValueError, TypeError):
+        return None
+    return headers["last-modified"] if settled else None
+
+
+def is_encoded(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-encoding", "identity").strip().lower() not in ("", "identity")
+
+
+def judge(
+    status: int,
+    headers: Mapping[str, str],
+    *,
+    asked: ByteRange | None,
+    size: int | None,
+    validator: str | None,
+) -> Verdict:
+    """What a 200, 206 or 416 is worth. ``headers`` has lower-case keys; ``asked`` is None for a plain GET.
+
+    ``size`` and ``validator`` are what the file was begun with, None where unknown.
+    """
+    seen = validator_of(headers)
+    if validator and seen and seen != validator:
+        total = content_length(headers) if status == 200 else None
+        return Changed(f"the server's file changed: its validator was {validator}, now {seen}", total, seen)
+    if status == 206:
+        return _judge_partial(headers, asked, size, seen)
+    if status == 200:
+        return _judge_whole(headers, asked, size, seen)
+    total = unsatisfied_total(headers)
+    if total == 0 and not size:
+        return Accept(0, 0, 0, seen, ranged=True)
+    if total is not None and total != size:
+        return Changed(f"the server's file has {total} bytes, expected {size}", total, seen)
+    return _lie("the server refused a range that lies inside the file (416)")
+
+
+def _judge_partial(headers: Mapping[str, str], asked: ByteRange | None, size: int | None, seen: str | None) -> Verdict:
+    if asked is None:
+        return _lie("a partial answer (206) to a request for the whole file")
+    if headers.get("content-type", "").lower().startswith("multipart/"):
+        return _lie("a multipart answer to a single range")
+    if is_encoded(headers):
+        return _lie(f"a range of a {headers['content-encoding']} encoding instead of the file's own bytes")
+    parsed = parse_content_range(headers.get("content-range", ""))
+    if parsed is None:
+        return _lie(f"a partial answer without a usable Content-Range ({headers.get('content-range', 'none')!r})")
+    got, total = parsed
+    if got.start != asked.start:
+        return _lie(f"asked for bytes from {asked.start}, the server sent bytes from {got.start}")
+    if total is not None and size is not None and total != size:
+        return Changed(f"the server's file has {total} bytes, expected {size}", total, seen)
+    length = content_length(headers)
+    if length is not None and length != got.length:
+        return _lie(f"a Content-Length of {length} for a range of {got.length} bytes")
+    return Accept(got.start, min(got.stop, asked.stop), total, seen, ranged=True)
+
+
+def _judge_whole(headers: Mapping[str, str], asked: ByteRange | None, size: int | None, seen: str | None) -> Verdict:
+    if is_encoded(headers):
+        accept = Accept(0, None, size, seen, ranged=False, encoded=True)
+    else:
+        length = content_length(headers)
+        if length is not None and size is not None and length != size:
+            return Changed(f"the server announces {length} bytes, expected {size}", length, seen)
+        accept = Accept(0, length, length if length is not None else size, seen, ranged=False)
+    return Whole(accept) if asked is not None and asked.start > 0 else accept
+
+
+def _lie(why: str) -> Lie:
+    return Lie(ProtocolError(why, hint="the server or a proxy on the way is at fault; try again, or another mirror"))

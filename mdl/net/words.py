@@ -1,0 +1,102 @@
+"""The server's own words, and which error a refusal is. Pure.
+
+Header names and codes of the hub: https://huggingface.co/docs (X-Error-Code, X-Error-Message).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from mdl.errors import AuthError, MdlError, NetworkError, NotFound
+from mdl.net.hosts import host_of
+from mdl.net.retry import LONGEST_WISH, RETRIED, retry_after
+from mdl.paths import shown
+
+_LONGEST = 300
+
+
+def server_words(headers: Mapping[str, str], body: bytes) -> str:
+    """What the server said of its refusal, in one line, '' if nothing: header, JSON, XML or HTML title, text."""
+    text = headers.get("x-error-message", "") or _from_body(headers.get("content-type", ""), body)
+    return shown(" ".join(text.split()))[:_LONGEST]
+
+
+def _from_body(kind: str, body: bytes) -> str:
+    text = body.decode("utf-8", "replace")
+    if "json" in kind or text.lstrip().startswith("{"):
+        try:
+            return _from_json(json.loads(text))
+        except (ValueError, RecursionError):
+            pass
+    for tag in ("Message", "title", "h1"):
+        match = re.search(rf"<{tag}[^>]*>(.*?)</{tag}>", text, re.IGNORECASE | re.DOTALL)
+        if match:
+            return match[1]
+    return "" if "<" in text else text.strip().split("\n")[0]
+
+
+def _from_json(data: Any) -> str:
+    if not isinstance(data, dict):
+        return ""
+    for key in ("error", "errors", "message", "error_description", "detail"):
+        value = data.get(key)
+        if isinstance(value, list) and value:
+            value = value[0]
+        if isinstance(value, dict):
+            value = value.get("message")
+        if isinstance(value, str) and value:
+            return value
+    return ""
+
+
+def request_id(headers: Mapping[str, str]) -> str:
+    for name in ("x-request-id", "x-amzn-trace-id", "x-amz-cf-id", "x-amz-request-id"):
+        if headers.get(name):
+            return shown(headers[name])[:100]
+    return ""
+
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes, url: str, *, token_sent: bool) -> MdlError:
+    """The error that an HTTP status of 400 or more is. ``url`` only lends its host and path to the message."""
+    host = host_of(url)
+    words = server_words(headers, body)
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    ident = request_id(headers)
+    message = f"{host} answered {status} {phrase}".rstrip() + (f": {words}" if words else "")
+    message += f" (request {ident})" if ident else ""
+    code = headers.get("x-error-code", "")
+    if status == 407:
+        return AuthError(f"the proxy answered {message}", hint="check the user name and password of the proxy variable")
+    if status in (401, 403):
+        return AuthError(message, hint=_auth_hint(code, words, url, token_sent))
+    if status in (404, 410):
+        hint = {"RevisionNotFound": "check the revision", "EntryNotFound": "check the file's path in the repository"}
+        return NotFound(message, hint=hint.get(code, "check the name; a private one needs HF_TOKEN"))
+    if status not in RETRIED:
+        return NetworkError(message, hint="the server will not serve this as asked", final=True)
+    wish = retry_after(headers)
+    if wish is not None and wish > LONGEST_WISH:
+        return NetworkError(
+            f"{message}; it asks to wait {wish:.0f} s", hint="run the same command again later", final=True
+        )
+    return NetworkError(message, hint="run the same command again later; what was fetched is kept", retry_after=wish)
+
+
+def _auth_hint(code: str, words: str, url: str, token_sent: bool) -> str:
+    page = re.sub(r"/(resolve|api|raw)/.*", "", url.split("?")[0].replace("/api/models/", "/").replace("/api/", "/"))
+    page = re.sub(r"/(tree|revision)/.*", "", page)
+    if code == "GatedRepo":
+        need = "with an account that has access, then set HF_TOKEN" if not token_sent else "with the token's account"
+        return f"gated: accept the licence at {page} {need}"
+    if "Invalid credentials" in words:
+        return "HF_TOKEN is wrong or has expired; make a new one"
+    if token_sent:
+        return "the token lacks access; or the repository does not exist: the server does not tell these apart"
+    return "absent, private or gated: the server does not tell these apart; if it exists, set HF_TOKEN"

@@ -1,0 +1,130 @@
+"""Sources: a Model becomes RemoteFiles. One family, picked by where the model says it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from mdl.catalog.model import CatalogFile, HubOrigin, Model
+from mdl.errors import NotFound
+from mdl.events import Listener, Noticed, silence
+from mdl.files import RemoteFile
+from mdl.net.retry import Backoff
+from mdl.paths import refuse_twins
+from mdl.sources.direct import DirectSource, hub_origin, remote_of
+from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub import HubSource, lacks_data
+from mdl.sources.listings import Listings
+
+if TYPE_CHECKING:
+    from mdl.net.http import Http
+
+_USUAL = Backoff()
+
+
+class Sources:
+    """All of them behind one question. Without ``http`` nobody is contacted.
+
+    ``include`` and ``exclude`` narrow every model further, as the command line asked.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        listings: Listings,
+        http: Http | None = None,
+        *,
+        backoff: Backoff = _USUAL,
+        tell: Listener = silence,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+    ) -> None:
+        self.endpoint = endpoint
+        self._hub = HubSource(endpoint, listings, http, backoff, tell)
+        self._direct = DirectSource(http, backoff, tell)
+        self._tell, self._include, self._exclude = tell, tuple(include), tuple(exclude)
+
+    def resolve(self, model: Model) -> list[RemoteFile]:
+        """Every file of the model, at one commit for each repository.
+
+        Raises `NotFound` where the model is gone, a pattern names nothing, or nothing is left; and what the
+        sources raise.
+        """
+        _refuse_gone(model)
+        files: list[RemoteFile] = []
+        for origin in model.sources:
+            found = self._hub.resolve(origin)
+            if origin.repo_type == "dataset" and lacks_data(found):
+                self._tell(Noticed(model.name, message=f"{origin} holds no data files, only cards and loader scripts"))
+            files += _narrow(found, model.include, model.exclude, str(origin))
+        files += [self._named(file) for file in model.files]
+        return self._checked(model, files)
+
+    def known(self, model: Model) -> list[RemoteFile] | None:
+        """As `resolve`, without contacting anybody; None where a repository was never listed."""
+        files: list[RemoteFile] = []
+        for origin in model.sources:
+            found = self._hub.known(origin)
+            if found is None:
+                return None
+            files += _narrow(found, model.include, model.exclude, str(origin))
+        for file in model.files:
+            files.append(self._known_file(file))
+        return self._checked(model, files)
+
+    def probe(self, remote: RemoteFile) -> RemoteFile:
+        """What the file's server tells of it. Raises `MdlError`."""
+        return self._direct.probe(remote)
+
+    def _named(self, file: CatalogFile) -> RemoteFile:
+        """A file the catalog names: as it stands where its digest is known, else as the hub or its server says."""
+        if file.digest is not None:
+            return remote_of(file, self.endpoint)
+        origin = hub_origin(file.url, self.endpoint)
+        if origin is None:
+            return self._direct.probe(remote_of(file, self.endpoint))
+        return _placed(file, origin, self._hub.resolve(origin))
+
+    def _known_file(self, file: CatalogFile) -> RemoteFile:
+        origin = hub_origin(file.url, self.endpoint) if file.digest is None else None
+        listed = self._hub.known(origin) if origin else None
+        return _placed(file, origin, listed) if origin and listed else remote_of(file, self.endpoint)
+
+    def _checked(self, model: Model, files: list[RemoteFile]) -> list[RemoteFile]:
+        narrowed = _narrow(files, self._include, self._exclude, model.name)
+        refuse_twins(file.path for file in narrowed)
+        return sorted(narrowed, key=lambda file: file.path)
+
+
+def _placed(file: CatalogFile, origin: HubOrigin, listed: list[RemoteFile]) -> RemoteFile:
+    """The hub's file under the path the catalog gives it."""
+    for remote in listed:
+        if remote.path.text == origin.subpath:
+            return replace(remote, path=file.path, role=file.role)
+    raise NotFound("names a folder, not a file", item=file.url)
+
+
+def _refuse_gone(model: Model) -> None:
+    if model.gone:
+        hint = f"see {', '.join(model.see)}" if model.see else model.note or None
+        raise NotFound(f"has no data any more: {model.gone}", item=model.name, hint=hint)
+
+
+def matches(path: str, patterns: Iterable[str]) -> bool:
+    """Glob as ``hf download`` means it: ``*`` crosses ``/``, case counts, a trailing ``/`` means the folder."""
+    return any(fnmatchcase(path, pattern + "*" if pattern.endswith("/") else pattern) for pattern in patterns)
+
+
+def _narrow(files: list[RemoteFile], include: Sequence[str], exclude: Sequence[str], item: str) -> list[RemoteFile]:
+    """What the patterns leave. Raises `NotFound` for a pattern that names nothing."""
+    for pattern in include:
+        if not any(matches(file.path.text, (pattern,)) for file in files):
+            names = ", ".join(file.path.text for file in files[:5])
+            raise NotFound(f"nothing matches {pattern!r}", item=item, hint=f"there is {names}")
+    kept = [file for file in files if not include or matches(file.path.text, include)]
+    kept = [file for file in kept if not matches(file.path.text, exclude)]
+    if not kept:
+        raise NotFound("no file is left after --exclude", item=item)
+    return kept

@@ -1,0 +1,96 @@
+"""Endpoint: which hub is asked, and with whose token. Read from the environment that Hugging Face's own tools read.
+
+``huggingface_hub.get_token`` is not used: it may contact the network, and importing it costs more than
+all of mdl's start. The order is its own: HF_TOKEN, HUGGING_FACE_HUB_TOKEN, the token file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from mdl.catalog.model import HubOrigin
+from mdl.errors import UsageError
+from mdl.net.hosts import Bearer, host_of, is_private, origin_of
+
+DEFAULT = "https://huggingface.co"
+PAGE_HOSTS = ("huggingface.co", "hf.co", "www.huggingface.co")
+"""Hosts whose pages are the hub's, whatever endpoint is set."""
+
+_TRUE = {"1", "on", "yes", "true"}
+
+
+def is_true(text: str | None) -> bool:
+    """A flag variable as the hub's client reads it: 1, ON, YES or TRUE in any case."""
+    return (text or "").strip().lower() in _TRUE
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """``url`` without a trailing slash; ``token`` never shown."""
+
+    url: str = DEFAULT
+    token: str | None = field(default=None, repr=False)
+    token_from: str = "no token set"
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Endpoint:
+        """HF_ENDPOINT and the token. Raises `UsageError` for an endpoint over plain http on a public host, and
+        for a token that cannot be sent."""
+        url = (environ.get("HF_ENDPOINT") or DEFAULT).rstrip("/")
+        parts, host = urlsplit(url), host_of(url)
+        if parts.scheme not in ("http", "https") or not host or parts.username or parts.query:
+            raise UsageError("HF_ENDPOINT is not an http(s) URL", item="HF_ENDPOINT")
+        if parts.scheme == "http" and not (is_private(host) or host == "localhost"):
+            raise UsageError(
+                f"HF_ENDPOINT is plain http to {host}; a token would be sent in the clear", item="HF_ENDPOINT"
+            )
+        token, source = _token(environ)
+        if token and not (token.isascii() and token.isprintable() and " " not in token):
+            raise UsageError(f"the token from {source} has characters no token has", item=source)
+        return cls(url, token, source)
+
+    @property
+    def bearer(self) -> Bearer | None:
+        return Bearer(origin_of(self.url), self.token) if self.token else None
+
+    @property
+    def page_hosts(self) -> tuple[str, ...]:
+        """Where a pasted page of the hub may come from. An endpoint counts with its port."""
+        return (*PAGE_HOSTS, urlsplit(self.url).netloc.lower())
+
+    def resolve_url(self, origin: HubOrigin, revision: str, path: str) -> str:
+        """The stable URL of one file at a revision."""
+        prefix = {"model": "", "dataset": "datasets/", "space": "spaces/"}[origin.repo_type]
+        return f"{self.url}/{prefix}{origin.repo}/resolve/{quote(revision, safe='')}/{quote(path)}"
+
+    def api_url(self, origin: HubOrigin, what: str, revision: str) -> str:
+        return f"{self.url}/api/{origin.repo_type}s/{origin.repo}/{what}/{quote(revision, safe='')}"
+
+
+def _token(environ: Mapping[str, str]) -> tuple[str | None, str]:
+    if is_true(environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
+        return None, "HF_HUB_DISABLE_IMPLICIT_TOKEN is set"
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        text = environ.get(name, "").strip()
+        if text:
+            return text, name
+    path = token_path(environ)
+    try:
+        text = path.read_text(encoding="utf-8").strip() if path else ""
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    return (text, str(path)) if text else (None, "no token set")
+
+
+def token_path(environ: Mapping[str, str]) -> Path | None:
+    """The hub's token file: HF_TOKEN_PATH, else ``token`` in HF_HOME, else in the cache folder."""
+    if environ.get("HF_TOKEN_PATH"):
+        return Path(environ["HF_TOKEN_PATH"])
+    if environ.get("HF_HOME"):
+        return Path(environ["HF_HOME"]) / "token"
+    home = environ.get("HOME")
+    cache = environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else "")
+    return Path(cache) / "huggingface" / "token" if cache else None

@@ -1,0 +1,76 @@
+"""Listings: what a repository held at a commit. A commit never changes, so its listing is kept for good.
+
+Kept beside the models, one small file for each revision that was asked; a branch's file says which
+commit it was last seen at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdl import staging
+from mdl.catalog.model import HubOrigin
+from mdl.digests import Digest
+from mdl.errors import MdlError
+from mdl.paths import RelPath
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a repository."""
+
+    path: RelPath
+    size: int
+    digest: Digest | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    commit: str
+    entries: tuple[Entry, ...]
+
+
+def is_pinned(revision: str | None) -> bool:
+    """A full commit id, which always means the same files: 40 hex digits, 64 on some hubs."""
+    text = revision or ""
+    return len(text) in (40, 64) and all(char in "0123456789abcdef" for char in text)
+
+
+class Listings:
+    """The listings kept in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, endpoint: str, origin: HubOrigin) -> Listing | None:
+        """The last listing seen for the revision as asked, or None. Damage counts as none."""
+        try:
+            data = json.loads(self._place(endpoint, origin).read_bytes())
+            if data["mdl-listing"] != VERSION:
+                return None
+            entries = tuple(Entry(RelPath.parse(path), int(size), _digest(text)) for path, size, text in data["files"])
+            return Listing(str(data["commit"]), entries)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, MdlError):
+            return None
+
+    def put(self, endpoint: str, origin: HubOrigin, listing: Listing) -> None:
+        """Keep a listing. Raises `OSError`."""
+        files = [[e.path.text, e.size, str(e.digest) if e.digest else None] for e in listing.entries]
+        data = {"mdl-listing": VERSION, "source": str(origin), "commit": listing.commit, "files": files}
+        staging.write_file(self._place(endpoint, origin), json.dumps(data).encode(), lasting=False)
+
+    def _place(self, endpoint: str, origin: HubOrigin) -> Path:
+        key = f"{endpoint}\0{origin.repo_type}\0{origin.repo}\0{origin.revision or 'main'}"
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def _digest(text: str | None) -> Digest | None:
+    if text is None:
+        return None
+    algorithm, _, value = text.partition(":")
+    return Digest.parse(algorithm, value)
