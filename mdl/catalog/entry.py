@@ -30,7 +30,7 @@ def read_entry(name: str, table: Table) -> Model:
     files = [*direct, *filter(None, map(_read_file, table.tables("files")))]
     _note_twins(table, files)
     gone = table.string("gone")
-    if not gone and table.lacks("source", "files"):
+    if "gone" not in table.data and table.lacks("source", "files"):
         table.wrong("says nowhere where it comes from; give it a source or files (or gone, with the reason)")
     homepage = table.prose("homepage")
     return Model(
@@ -97,11 +97,12 @@ def _pin(table: Table, origins: list[HubOrigin | None]) -> tuple[HubOrigin, ...]
 def _read_file(table: Table) -> CatalogFile | None:
     """One ``[[models.NAME.files]]`` table."""
     table.allow(*_FILE_KEYS)
+    url = ""
     if table.lacks("url"):
         table.wrong("missing", "url")
-    url = table.prose("url")
-    url = (table.attempt(_check_file_url, url, "url") or "") if url else ""
-    mirrors = [table.attempt(_check_file_url, text, *key) for key, text in table.strings("mirrors")]
+    elif text := table.string("url"):
+        url = table.attempt(_check_file_url, text, "url") or ""
+    mirrors = [table.attempt(_check_file_url, mirror, *key) for key, mirror in table.strings("mirrors")]
     path = _read_path(table, url)
     sha256 = table.string("sha256")
     digest = table.attempt(_read_sha256, sha256, "sha256") if sha256 else None

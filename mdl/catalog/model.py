@@ -23,7 +23,10 @@ class HubOrigin:
 
     def __str__(self) -> str:
         kind = {"model": "", "dataset": "datasets/", "space": "spaces/"}[self.repo_type]
-        at = f"@{self.revision}" if self.revision else ""
+        revision = self.revision or ""
+        if not revision.startswith(("refs/pr/", "refs/convert/")):
+            revision = revision.replace("%", "%25").replace("/", "%2F")
+        at = f"@{revision}" if revision else ""
         return f"hf:{kind}{self.repo}{at}" + (f"/{self.subpath}" if self.subpath else "")
 
 

@@ -95,7 +95,8 @@ class _Draft:
         _note_schema(top)
         models, groups = top.table("models"), top.table("groups")
         for name in models.data:
-            self.models[name] = read_entry(name, models.table(name))
+            table = models.table(name)
+            self.models[name] = read_entry(name, table) if table.data is models.data[name] else Model(name)
         for name in groups.data:
             self.groups[name] = groups.texts(name)
         for table in (models, groups):

@@ -52,7 +52,9 @@ def parse_hub(text: str) -> HubOrigin:
     why = _why_bad_id(repo)
     if why:
         raise UsageError(f"not a repository id: {why}", item=shown(text)[:200], hint=_FORMS)
-    return _origin(repo_type, repo, [revision, *tail] if at else [], tail)
+    if not at:
+        return _origin(repo_type, repo, None, tail)
+    return _origin(repo_type, repo, *_take_revision([revision, *tail]))
 
 
 def parse_hub_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
@@ -74,7 +76,7 @@ def parse_hub_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
         return None
     at = next((i for i in (1, 2) if len(segments) > i + 1 and segments[i] in _FILE_PAGES), None)
     if at is None and len(segments) > 2:
-        _refuse_other_page(segments[2], url)
+        _refuse_other_page(segments[1:3], url)
         return None
     repo = "/".join(segments[: at or 2])
     if _why_bad_id(repo):
@@ -84,20 +86,17 @@ def parse_hub_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
     if segments[at] == "raw":
         hint = "write /resolve/ instead of /raw/"
         raise UsageError("/raw/ serves a pointer instead of a large file", item=_redacted(url), hint=hint)
-    return _origin(repo_type, repo, segments[at + 1 :], [])
+    revision, path = _take_revision(segments[at + 1 :])
+    return _origin(repo_type, repo, revision, [unquote(segment) for segment in path])
 
 
-def _refuse_other_page(page: str, url: str) -> None:
-    if page in _OTHER_PAGES:
+def _refuse_other_page(segments: list[str], url: str) -> None:
+    for page in _OTHER_PAGES.intersection(segments):
         hint = "give the repository, or the file's /resolve/ URL"
         raise UsageError(f"a /{page}/ page of the hub holds no file", item=_redacted(url), hint=hint)
 
 
-def _origin(repo_type: str, repo: str, pinned: list[str], path: list[str]) -> HubOrigin:
-    """The origin of ``repo``; ``pinned`` are the segments from the revision on (decoded here), else ``path``."""
-    revision = None
-    if pinned:
-        revision, path = _take_revision(pinned)
+def _origin(repo_type: str, repo: str, revision: str | None, path: list[str]) -> HubOrigin:
     subpath = "/".join(path)
     if subpath:
         RelPath.parse(subpath)
@@ -105,7 +104,7 @@ def _origin(repo_type: str, repo: str, pinned: list[str], path: list[str]) -> Hu
 
 
 def _take_revision(segments: list[str]) -> tuple[str, list[str]]:
-    """Split ``segments`` into the revision they begin with and the rest."""
+    """Split ``segments`` into the revision they begin with (percent-decoded) and the rest (as it stands)."""
     revision, rest = unquote(segments[0]), segments[1:]
     if revision == "refs":
         revision, rest = "/".join(["refs", *map(unquote, segments[1:3])]), segments[3:]

@@ -93,7 +93,7 @@ class Session:
         return Limits(connections=network.connections, retries=network.retries)
 
     def http(self, network: Network, models: Iterable[Model], more: Iterable[str] = ()) -> Http:
-        """A client that may speak to the hub, to what these models and ``more`` URLs name, and what the user allowed."""
+        """A client that may speak to the hub, to what models and ``more`` name, and to what the user allowed."""
         from mdl.net.http import Http, Timeouts
 
         stall = parse_duration(network.stall)

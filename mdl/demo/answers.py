@@ -41,7 +41,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: the bytes ``[start, stop)`` of a content. ``sized`` is False for a body sent in chunks."""
+    """An answer: the bytes ``[start, stop)`` of a content.
+
+    ``sized`` is False for a body sent in chunks; ``paced`` is True for files, which a slow hub sends slowly.
+    """
 
     status: int
     headers: Headers = ()
@@ -49,6 +52,7 @@ class Reply:
     start: int = 0
     stop: int | None = None
     sized: bool = True
+    paced: bool = False
 
     @property
     def end(self) -> int:
@@ -79,15 +83,15 @@ def file_reply(asked: Asked, content: Content, etag: str, *headers: tuple[str, s
     usual = (("Accept-Ranges", "bytes"), ("ETag", etag), *headers)
     found = _RANGE.fullmatch(asked.headers.get("range", "").strip())
     if not found or not any(found.groups()) or asked.headers.get("if-range", etag) != etag:
-        return Reply(200, usual, content)
+        return Reply(200, usual, content, paced=True)
     first, last = found.groups()
     start = int(first) if first else max(size - int(last), 0)
     stop = min(int(last) + 1, size) if first and last else size
     if start >= size:
         return Reply(416, (*usual, ("Content-Range", f"bytes */{size}")))
     if start >= stop:
-        return Reply(200, usual, content)
-    return Reply(206, (*usual, ("Content-Range", f"bytes {start}-{stop - 1}/{size}")), content, start, stop)
+        return Reply(200, usual, content, paced=True)
+    return Reply(206, (*usual, ("Content-Range", f"bytes {start}-{stop - 1}/{size}")), content, start, stop, paced=True)
 
 
 def segment(text: str) -> str:

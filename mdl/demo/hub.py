@@ -50,7 +50,7 @@ class Recorded:
 class LoopbackHub:
     """The hub; serves from entering its context to leaving it. Its urls are known while it serves.
 
-    ``bytes_per_second`` holds every connection to that pace. ``token`` is the one that opens private and gated
+    ``bytes_per_second`` holds every connection to that pace while it sends a file. ``token`` is the one that opens private and gated
     repositories. A signed link is good for ``link_seconds``; ``page_size`` is how much of a tree one answer holds.
     """
 
@@ -204,7 +204,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _send_body(self, reply: Reply, entry: Recorded) -> None:
-        for piece in self._paced(blocks(reply.content, reply.start, reply.end, self._step())):
+        pace = self.server.hub.bytes_per_second if reply.paced else None
+        step = _STEP if pace is None else max(min(int(pace / _BEATS), _STEP), 1)
+        for piece in self._in_time(blocks(reply.content, reply.start, reply.end, step), pace):
             self._send(piece if reply.sized else b"%x\r\n%b\r\n" % (len(piece), piece), entry)
         if not reply.sized:
             self._send(b"0\r\n\r\n", entry)
@@ -219,17 +221,13 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             entry.body_bytes_sent -= len(view)
 
-    def _step(self) -> int:
-        pace = self.server.hub.bytes_per_second
-        return _STEP if pace is None else max(min(int(pace / _BEATS), _STEP), 1)
-
-    def _paced(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """The pieces, each when its time has come at the hub's pace; none after the hub stops."""
-        hub, began, sent = self.server.hub, time.monotonic(), 0
+    def _in_time(self, pieces: Iterator[bytes], pace: float | None) -> Iterator[bytes]:
+        """The pieces, each when its time has come at this pace; none after the hub stops."""
+        stopping, began, sent = self.server.hub.stopping, time.monotonic(), 0
         for piece in pieces:
             sent += len(piece)
             yield piece
-            early = 0.0 if hub.bytes_per_second is None else began + sent / hub.bytes_per_second - time.monotonic()
-            if hub.stopping.wait(early) if early > 0 else hub.stopping.is_set():
+            early = 0.0 if pace is None else began + sent / pace - time.monotonic()
+            if stopping.wait(early) if early > 0 else stopping.is_set():
                 self.close_connection = True
                 return

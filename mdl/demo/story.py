@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mdl.demo.hub import Generated, LoopbackHub, Repo
+from mdl.demo.hub import Content, Generated, LoopbackHub, Repo
 from mdl.errors import MdlError
 
 MODEL = "tiny-demo"
@@ -121,7 +121,7 @@ def _served(hub: LoopbackHub) -> int:
 def _repo() -> Repo:
     config = {"architectures": ["DemoModel"], "hidden_size": 64, "model_type": "demo"}
     vocab = "\n".join(f"word{n}" for n in range(500))
-    files = {
+    files: dict[str, Content] = {
         "config.json": json.dumps(config, indent=2).encode(),
         "vocab.txt": vocab.encode(),
         "model.safetensors": Generated(_WEIGHTS, 7),

@@ -1,0 +1,824 @@
+"""What mdl says, to people and to programs, whatever is at the other end of its streams."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mdl.console import Console
+from mdl.console.board import Board
+from mdl.console.humans import cells
+from mdl.console.outlet import Outlet
+from mdl.console.streams import Streams
+from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, NotFound
+from mdl.events import (
+    Ended,
+    Event,
+    Failed,
+    FileProgress,
+    Finished,
+    Noticed,
+    Planned,
+    Progressed,
+    Retrying,
+    Rewound,
+    Started,
+    Verifying,
+)
+
+ROOT = Path(__file__).parent.parent
+PERSIAN = "مدل‌فارسی"
+ESC = "\x1b"
+FIELDS = [
+    "event",
+    "schema",
+    "time",
+    "job",
+    "model",
+    "method",
+    "file",
+    "file_index",
+    "file_count",
+    "file_bytes",
+    "file_total",
+    "bytes_done",
+    "bytes_total",
+    "bytes_per_second",
+    "eta_seconds",
+    "status",
+    "error",
+]
+
+START = """
+import itertools, os, sys
+from mdl.console import Console
+from mdl.errors import MdlError
+from mdl.events import *
+console = Console({how}, clock=itertools.count(step=0.3).__next__)
+"""
+DOWNLOAD = """
+NAMES = ["x [/] y.bin", "ESC\\x1b[31m.bin", "\\u0645\\u062f\\u0644.bin", "a-very-" * 20 + "long-name.bin"]
+with console.watch("job-1") as tell:
+    tell(Planned(files=4, bytes_total=4000, bytes_to_fetch=4000))
+    for index, name in enumerate(NAMES, 1):
+        tell(Started("m", name, index, 4, 1000, 300 if index == 1 else 0))
+    for step in range(0, 1000, 90):
+        running = tuple(FileProgress("m", name, at, step, 1000) for at, name in enumerate(NAMES, 1))
+        tell(Progressed(bytes_done=step * 4, bytes_total=4000, bytes_per_second=9e7, eta_seconds=9.0, files=running))
+    tell(Retrying("m", NAMES[1], "reset by peer " * 20, 2, 4.0))
+    tell(Rewound("m", NAMES[1], 100, "ETag changed"))
+    for name in NAMES[:3]:
+        tell(Finished("m", name, 1000, "fetched", "sha256"))
+    tell(Failed("m", NAMES[3], "NET", "503 Service Unavailable", "try later"))
+    tell(Progressed(bytes_done=4000, bytes_total=4000))
+"""
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Nothing but what a terminal and Python need."""
+    return {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "LANG": "C.UTF-8", **changes}
+
+
+def run(script: str, how: str = "", *, shell: str = '"$0" -c "$1"', **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run ``script`` after a Console is made, through a shell that may redirect its streams."""
+    command = ["bash", "-c", shell, sys.executable, START.format(how=how) + script]
+    return subprocess.run(
+        command, env=environment(**changes), capture_output=True, encoding="utf-8", errors="replace", timeout=60
+    )
+
+
+def on_terminal(script: str, how: str = "", columns: int = 80, *, both: bool = False, **changes: str) -> str:
+    """What a terminal gets to see: stderr, or both streams."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", START.format(how=how) + script],
+        stdin=subprocess.DEVNULL,
+        stdout=slave if both else subprocess.DEVNULL,
+        stderr=slave,
+        env=environment(**changes),
+    )
+    os.close(slave)
+    seen = bytearray()
+    while piece := _read(master):
+        seen += piece
+    os.close(master)
+    process.wait(60)
+    return seen.decode()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # how Linux says that the other side of a terminal is gone
+        return b""
+
+
+class Screen:
+    """As much of a terminal as bars use. ``widest`` is the widest line ever written, before it could wrap."""
+
+    def __init__(self, output: str) -> None:
+        self.rows, self.row, self.column, self.widest, self.cursor = [""], 0, 0, 0, True
+        for text, code, kind in re.findall(r"([^\x1b]+)|\x1b\[([?0-9;]*)([A-Za-z])", output):
+            if text:
+                self._write(text)
+            elif kind == "A":
+                self.row -= int(code or 1)
+            elif kind == "K":
+                self.rows[self.row] = ""
+            elif code == "?25":
+                self.cursor = kind == "h"
+            else:
+                assert kind == "m", f"an escape code that is not known here: {code}{kind}"
+
+    def _write(self, text: str) -> None:
+        for char in text:
+            if char == "\n":
+                self.row += 1
+                self.rows += [""] * (self.row + 1 - len(self.rows))
+            elif char == "\r":
+                self.column = 0
+            else:
+                self.rows[self.row] = self.rows[self.row][: self.column] + char
+                self.column += 1
+                self.widest = max(self.widest, cells(self.rows[self.row]))
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def made(progress: Any = "lines", **options: Any) -> tuple[Console, io.StringIO, io.StringIO, Clock]:
+    """A Console on two texts."""
+    out, err, clock = io.StringIO(), io.StringIO(), Clock()
+    environ = options.pop("environ", {})
+    console = Console(progress, environ=environ, stdout=out, stderr=err, clock=clock, **options)
+    return console, out, err, clock
+
+
+def objects(err: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in err.getvalue().splitlines()]
+
+
+def progress(done: int, total: int = 1000, *, files: tuple[FileProgress, ...] = ()) -> Progressed:
+    return Progressed(bytes_done=done, bytes_total=total, bytes_per_second=5.0, eta_seconds=7.0, files=files)
+
+
+# --- who looks ---------------------------------------------------------------------------------------------
+
+
+def test_import_is_cheap() -> None:
+    """Importing the console brings neither Rich nor anything else that takes a while."""
+    heavy = {"rich", "json", "re", "typing", "dataclasses", "pathlib", "asyncio", "logging", "mdl.paths", "mdl.events"}
+    code = "import sys; before = set(sys.modules); import mdl.console; print(*set(sys.modules) - before)"
+    loaded = subprocess.run([sys.executable, "-S", "-c", code], env=environment(), capture_output=True, text=True)
+    assert "mdl.console.face" in loaded.stdout.split(), loaded.stderr
+    assert not heavy & set(loaded.stdout.split())
+
+
+def test_pipe_gets_plain_lines() -> None:
+    """Without a terminal there are lines about everything that matters, and not one escape code."""
+    done = run(DOWNLOAD)
+    assert done.returncode == 0, done.stderr
+    assert ESC not in done.stderr
+    assert "plan: 4 files, 4.0 kB: 4.0 kB to fetch\n" in done.stderr
+    assert "started   m/x [/] y.bin  resumed at 300 B of 1.0 kB\n" in done.stderr
+    assert "started   m/ESC\\x1b[31m.bin  1.0 kB\n" in done.stderr
+    assert "attempt 2 in 4 s: reset by peer" in done.stderr
+    assert "100 B thrown away: ETag changed\n" in done.stderr
+    assert "finished  m/x [/] y.bin  1.0 kB  sha256 ok\n" in done.stderr
+    assert "503 Service Unavailable\n" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("how", "changes"),
+    [
+        ("", {"TERM": "dumb"}),
+        ("", {"TERM": ""}),
+        ("", {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}),
+        ("progress='lines'", {}),
+        ("progress='bars'", {"TERM": "dumb"}),
+    ],
+)
+def test_terminal_that_wants_no_bars(how: str, changes: dict[str, str]) -> None:
+    """A dumb terminal, the hub's switch and the flag each lead to plain lines, even on a terminal."""
+    seen = on_terminal(DOWNLOAD, how, **changes)
+    assert "finished  m/x [/] y.bin" in seen
+    assert ESC not in seen
+
+
+def test_flag_beats_the_hubs_switch() -> None:
+    """Bars asked for by name are drawn although the hub's own are switched off."""
+    assert "━" in on_terminal(DOWNLOAD, "progress='bars'", HF_HUB_DISABLE_PROGRESS_BARS="1")
+
+
+def test_bars_asked_for_without_a_terminal() -> None:
+    """Bars never go to a pipe, even when asked for by name."""
+    assert ESC not in run(DOWNLOAD, "progress='bars'").stderr
+
+
+# --- bars --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_bars_never_wrap(columns: int) -> None:
+    """No line of the bars reaches the last column, whatever the names; the speed and time left are shown."""
+    script = DOWNLOAD.replace("Failed(", "Verifying(").replace(
+        ', "NET", "503 Service Unavailable", "try later"', ", 5, 9"
+    )
+    seen = on_terminal(script, columns=columns)
+    assert "━" in seen
+    assert "90.0 MB/s  9 s left" in seen
+    assert 0 < Screen(seen).widest < columns
+
+
+def test_names_on_bars_are_literal() -> None:
+    """Markup in a name is shown as it is, and an escape character as an escape, never obeyed."""
+    seen = on_terminal(DOWNLOAD)
+    assert "m/x [/] y.bin  ━" in seen.replace(" " * 20, "").replace("  \x1b[36m", "  ") or "m/x [/] y.bin" in seen
+    assert "m/ESC\\x1b[31m.bin" in seen
+    assert "ESC\x1b" not in seen
+
+
+def test_what_stays_on_the_terminal() -> None:
+    """In the end the bars are gone, the cursor is back, and one line a file tells how it went."""
+    screen = Screen(on_terminal(DOWNLOAD, columns=300))
+    assert screen.cursor
+    assert [row.rstrip() for row in screen.rows if row] == [
+        "↻ m/x [/] y.bin  resumed at 300 B of 1.0 kB",
+        "↺ m/ESC\\x1b[31m.bin  100 B thrown away: ETag changed",
+        "✓ m/x [/] y.bin  1.0 kB  sha256 ok",
+        "✓ m/ESC\\x1b[31m.bin  1.0 kB  sha256 ok",
+        "✓ m/مدل.bin  1.0 kB  sha256 ok",
+        f"✗ m/{'a-very-' * 20}long-name.bin  503 Service Unavailable",
+    ]
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt()", "MdlError('no')", "SystemExit(3)"])
+def test_cursor_comes_back_after_an_error(error: str) -> None:
+    """Whatever ends a download, the cursor that the bars hid is shown again."""
+    seen = on_terminal(DOWNLOAD + f"    raise {error}\n")
+    assert "\x1b[?25l" in seen
+    assert Screen(seen).cursor
+
+
+def test_no_color() -> None:
+    """NO_COLOR and --no-color each leave bars without any colour; without them there is some."""
+    color = re.compile(r"\x1b\[[0-9;]*m")
+    assert color.search(on_terminal(DOWNLOAD))
+    for seen in (on_terminal(DOWNLOAD, NO_COLOR="1"), on_terminal(DOWNLOAD, "color=False")):
+        assert "━" in seen
+        assert not color.search(seen)
+    assert color.search(on_terminal(DOWNLOAD, NO_COLOR="")), "an empty NO_COLOR asks for nothing"
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "1000000", "-5", "x", "9" * 5000, "٣"])
+def test_odd_columns(columns: str) -> None:
+    """A COLUMNS that makes no sense changes nothing: the bars fit the real terminal."""
+    seen = on_terminal(
+        DOWNLOAD.replace("Failed(", "Started(").replace('"NET", "503 Service Unavailable", "try later"', "4"),
+        COLUMNS=columns,
+    )
+    assert "━" in seen
+    assert Screen(seen).widest == 79
+
+
+def test_columns_is_heeded() -> None:
+    """A sensible COLUMNS narrows the bars."""
+    assert Streams({"COLUMNS": "60"}, stderr=io.StringIO()).size(Outlet(io.StringIO()))[0] == 60
+
+
+def test_ascii_bars() -> None:
+    """Where the encoding has no signs for it, bars and lines are drawn in ASCII alone."""
+    seen = on_terminal(DOWNLOAD, PYTHONIOENCODING="ascii")
+    assert seen.isascii()
+    assert "====" in seen
+    assert "ok m/x [/] y.bin  1.0 kB  sha256 ok" in re.sub(r"\x1b\[\d*m", "", seen)
+
+
+def test_words_above_the_bars() -> None:
+    """A warning given while bars are drawn stands above them, and data on the same terminal waits until they are gone."""
+    script = DOWNLOAD + '    console.warn("mind [red]this")\n    console.data("/models/m")\n'
+    rows = [row for row in Screen(on_terminal(script, both=True)).rows if row]
+    assert rows[-2:] == ["mdl: warning: mind [red]this", "/models/m"]
+
+
+def board(total: int | None = 1000, files: int = 1) -> Board:
+    drawn = Board(lambda text: text)
+    running = tuple(FileProgress("m", f"{at}.bin", at, 250, total) for at in range(files))
+    drawn.take(progress(250, files=running), 0.0)
+    return drawn
+
+
+def text_of(drawn: Board, width: int = 80, height: int = 24) -> list[str]:
+    return ["".join(piece for piece, _ in line) for line in drawn.draw(width, height)]
+
+
+def test_unknown_total_is_not_guessed() -> None:
+    """Without a size there is no percentage, neither for the file nor for the whole."""
+    assert "25%" in "".join(text_of(board()))
+    lines = text_of(board(total=None))
+    assert not any("%" in line for line in lines)
+    assert all(line.rstrip().endswith("250 B / ?") for line in lines)
+
+
+def test_more_bytes_than_there_should_be() -> None:
+    """A file that outgrows its size has no percentage rather than one over a hundred."""
+    drawn = Board(lambda text: text)
+    drawn.take(progress(2000, files=(FileProgress("m", "f", 1, 2000, 1000),)), 0.0)
+    assert not any("%" in line for line in text_of(drawn))
+
+
+def test_many_running_files() -> None:
+    """At most eight files have a row, fewer on a low terminal; the rest is counted."""
+    lines = text_of(board(files=20))
+    assert len(lines) == 10
+    assert lines[8].strip() == "+12 more"
+    assert len(text_of(board(files=20), height=7)) == 6
+
+
+def test_columns_stand_still() -> None:
+    """Every column keeps its place at every width, while names and figures change."""
+    for width in range(20, 200):
+        drawn = Board(lambda text: text)
+        places = set()
+        for step, name in enumerate(["a", "n" * 300, "模型" * 40, PERSIAN]):
+            done = 9**step
+            running = (FileProgress("m", name, step, done, 1000), FileProgress("m", "other", 9, 1000, 1000))
+            drawn.take(progress(done, files=running), step * 2.0)
+            lines = text_of(drawn, width)
+            assert all(cells(line) < width for line in lines), (width, lines)
+            places |= {cells(line[: line.index("%")]) for line in lines[:2]}
+        assert len(places) == 1
+
+
+def test_figures_that_jump_are_calm() -> None:
+    """The speed changes once a second, however often it is measured."""
+    drawn = board()
+    drawn.take(Progressed(bytes_done=300, bytes_total=1000, bytes_per_second=9e9), 0.5)
+    assert "5 B/s" in text_of(drawn)[-1]
+    drawn.take(Progressed(bytes_done=300, bytes_total=1000, bytes_per_second=9e9), 1.0)
+    assert "9.0 GB/s" in text_of(drawn)[-1]
+
+
+def test_row_says_what_it_waits_for() -> None:
+    """A row shows a retry until bytes come again, and that it is being checked until it is finished."""
+    drawn = board()
+    drawn.take(Retrying("m", "0.bin", "reset by peer", 2, 4.0), 0.0)
+    assert "attempt 2 in 4 s: reset by peer" in text_of(drawn)[0]
+    drawn.take(progress(300, files=(FileProgress("m", "0.bin", 1, 300, 1000),)), 0.0)
+    assert "reset" not in text_of(drawn)[0]
+    drawn.take(Verifying("m", "0.bin", 500, 1000), 0.0)
+    drawn.take(progress(1000), 0.0)
+    assert "checking 1.0 kB" in text_of(drawn)[0]
+    drawn.take(Finished("m", "0.bin", 1000), 0.0)
+    assert len(text_of(drawn)) == 1
+
+
+# --- lines -------------------------------------------------------------------------------------------------
+
+
+def told(events: Iterator[Event] | list[Event], **options: Any) -> list[str]:
+    console, _, err, _ = made(**options)
+    with console.watch() as tell:
+        for event in events:
+            tell(event)
+    return err.getvalue().splitlines()
+
+
+def test_a_line_at_every_tenth() -> None:
+    """Progress is told at every tenth of the whole, once each, and not in between."""
+    lines = told([progress(done) for done in range(0, 1001, 5)])
+    assert [line.split("%")[0].strip() for line in lines] == [str(tenth) for tenth in range(10, 101, 10)]
+    assert lines[2] == " 30%  300 B of 1.0 kB  5 B/s  7 s left"
+
+
+def test_a_line_every_thirty_seconds() -> None:
+    """A slow download is told every 30 seconds, also when its size is not known."""
+    console, _, err, clock = made()
+    with console.watch() as tell:
+        for second in range(91):
+            clock.now = 1000.0 + second
+            tell(progress(second, total=0))
+    assert err.getvalue().splitlines() == ["30 B of ?  5 B/s", "60 B of ?  5 B/s", "90 B of ?  5 B/s"]
+
+
+def test_kept_bytes_are_not_told_as_progress() -> None:
+    """A download that begins at 45 % tells 50 % next, not the tenths it never made."""
+    assert [line[:4] for line in told([progress(450), progress(470), progress(520)])] == [" 52%"]
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (Finished("m", "f", 10, "kept", "size"), "finished  m/f  10 B  only its size checked  already here"),
+        (Finished("m", "f", 10, "fetched", "none"), "finished  m/f  10 B  unverified"),
+        (Finished("", "f", 10, "fetched", "git-sha1"), "finished  f  10 B  git-sha1 ok"),
+        (Started("m", "f", total=None), "started   m/f  size unknown"),
+        (Noticed("m", message="gone\nsoon"), "m: gone\\nsoon"),
+        (Verifying("m", "f", 0, 9_000_000_000), "checking  m/f  9.0 GB"),
+        (
+            Planned(files=1, bytes_total=9, bytes_kept=4, bytes_to_fetch=5),
+            "plan: 1 file, 9 B: 4 B already here, 5 B to fetch",
+        ),
+        (Ended(status="paused"), "paused at 0 B of ?"),
+    ],
+)
+def test_wording(event: Event, line: str) -> None:
+    """Each event is one line, and what was not verified is never called ok."""
+    assert told([event]) == [line]
+
+
+@pytest.mark.parametrize("options", [{"quiet": True}, {"progress": "none"}])
+def test_quiet_tells_only_failures(options: dict[str, Any]) -> None:
+    """Quiet says nothing but what failed, and says that once although the command ends with the same error."""
+    console, _, err, _ = made(**options)
+    with console.watch() as tell:
+        for event in (Planned(files=1), Started("m", "f"), progress(500), Noticed(message="x"), Finished("m", "g", 1)):
+            tell(event)
+        tell(Failed("m", "f", "NET", "503", "try later"))
+    console.error(NetworkError("503", item="f"))
+    assert err.getvalue() == "mdl: m/f: 503\n  hint: try later\n"
+    console.error(NetworkError("503", item="another"))
+    assert err.getvalue().endswith("mdl: another: 503\n")
+
+
+# --- JSON lines --------------------------------------------------------------------------------------------
+
+
+def test_every_object_has_every_field() -> None:
+    """Each event becomes one object with exactly the agreed fields and its own name."""
+    console, _, err, clock = made("json")
+    events = [
+        (Planned(files=2, bytes_total=1000, bytes_kept=100), "planned", "running"),
+        (Started("m", "f", 1, 2, 900, 100), "started", "running"),
+        (progress(500, files=(FileProgress("m", "f", 1, 400, 900),)), "progress", "running"),
+        (Retrying("m", "f", "reset", 2, 4.0), "retrying", "retrying"),
+        (Rewound("m", "f", 50, "changed"), "rewound", "running"),
+        (Verifying("m", "f", 900, 900), "verifying", "running"),
+        (Finished("m", "f", 900), "progress", "file-finished"),
+        (Failed("m", "g", "NET", "503"), "progress", "file-failed"),
+        (Ended(status="failed", code="NET", message="503"), "failed", "failed"),
+    ]
+    with console.watch("job-7", method="hub") as tell:
+        for event, _, _ in events:
+            clock.now += 1
+            tell(event)
+    seen = objects(err)
+    assert [(one["event"], one["status"]) for one in seen] == [(name, status) for _, name, status in events]
+    for one in seen:
+        assert list(one) == FIELDS
+        assert (one["schema"], one["job"], one["method"]) == ("mdl.event/1", "job-7", "hub")
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", one["time"])
+    looked = seen[2]
+    assert (looked["file"], looked["file_bytes"], looked["file_total"], looked["file_index"]) == ("f", 400, 900, 1)
+    assert (looked["bytes_done"], looked["bytes_total"], looked["file_count"]) == (500, 1000, 2)
+    assert seen[-1]["error"] == {"code": "NET", "message": "503", "hint": None, "item": None}
+
+
+def test_at_most_ten_objects_a_second() -> None:
+    """However fast files start, move and finish, no second holds more than ten objects, and bytes go on being told."""
+    console, _, err, clock = made("json")
+    stamps: list[tuple[float, str]] = []
+    with console.watch() as tell:
+        for step in range(3000):
+            clock.now += 0.002
+            before = len(objects(err)) if step % 50 == 0 else None
+            tell(Started("m", f"{step}", step, 3000, 10))
+            tell(progress(step, total=3000))
+            tell(Verifying("m", f"{step}", 10, 10))
+            tell(Finished("m", f"{step}", 10))
+            del before
+            stamps += [(clock.now, line) for line in err.getvalue().splitlines()[len(stamps) :]]
+    times = [at for at, _ in stamps]
+    assert all(later - earlier > 1 for earlier, later in zip(times, times[10:], strict=False))
+    done = [json.loads(line)["bytes_done"] for _, line in stamps]
+    assert len(set(done)) > 20
+    assert done == sorted(done)
+
+
+def test_trouble_is_never_dropped() -> None:
+    """A retry, a rewind, a failed file and a notice are told even in a second that is full."""
+    console, _, err, _ = made("json")
+    trouble: list[Event] = [Retrying("m", "f"), Rewound("m", "f"), Failed("m", "f"), Noticed("m", message="n")]
+    with console.watch() as tell:
+        for step in range(30):
+            tell(Finished("m", f"{step}", 1))
+        for event in trouble * 5:
+            tell(event)
+    statuses = [(one["event"], one["status"]) for one in objects(err)]
+    for wanted in [
+        ("retrying", "retrying"),
+        ("rewound", "running"),
+        ("progress", "file-failed"),
+        ("progress", "notice"),
+    ]:
+        assert statuses.count(wanted) == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "last", "code"),
+    [
+        (None, "finished", None),
+        (KeyboardInterrupt(), "cancelled", "SIGINT"),
+        (Cancelled(terminated=True), "cancelled", "CANCELLED"),
+        (Deadline("out of time"), "paused", "DEADLINE"),
+        (NotFound("404", item="m", hint="look"), "failed", "NOTFOUND"),
+        (ValueError("oh"), "failed", "INTERNAL"),
+    ],
+)
+@pytest.mark.parametrize("told_by_hand", [True, False])
+def test_exactly_one_last_object(error: BaseException | None, last: str, code: str | None, told_by_hand: bool) -> None:
+    """However a download ends, its end is told once and last, also when events and words come after it."""
+    console, _, err, _ = made("json")
+    try:
+        with console.watch() as tell:
+            tell(progress(1))
+            if told_by_hand:
+                tell.ended(error)
+                tell.ended()
+                tell(progress(2))
+            if error:
+                raise error
+    except BaseException as caught:
+        assert caught is error
+    console.warn("late")
+    if isinstance(error, MdlError):
+        console.error(error)
+    seen = objects(err)
+    assert [one["event"] for one in seen] == ["progress", last]
+    assert (seen[-1]["error"] or {"code": None})["code"] == code
+
+
+def test_failed_file_fails_the_whole() -> None:
+    """A watch left without a word after a file failed ends as failed, with that file's error."""
+    console, _, err, _ = made("json")
+    with console.watch() as tell:
+        tell(Failed("m", "f", "HASH", "wrong", "look at the source"))
+    assert objects(err)[-1]["event"] == "failed"
+    assert objects(err)[-1]["error"]["item"] == "m/f"
+
+
+def test_error_before_anything_as_json() -> None:
+    """With JSON lines the error of a command that never began is one last object, and only one."""
+    console, _, err, _ = made("json")
+    console.note("reading")
+    console.error(NotFound("no such model", item="x", hint="mdl list"))
+    console.error(NotFound("no such model", item="x", hint="mdl list"))
+    seen = objects(err)
+    assert [(one["event"], one["status"]) for one in seen] == [("progress", "notice"), ("failed", "failed")]
+    assert seen[-1]["error"] == {"code": "NOTFOUND", "message": "no such model", "hint": "mdl list", "item": "x"}
+
+
+def test_json_lines_hold_no_secret_and_no_odd_number() -> None:
+    """Signed URLs and tokens are taken out, endless and undefined numbers become null, and all of it is ASCII."""
+    console, _, err, _ = made("json", environ={"HF_TOKEN": "sekret-token"})
+    with console.watch() as tell:
+        tell(Progressed(bytes_done=1, bytes_per_second=float("inf"), eta_seconds=float("nan")))
+        tell(Retrying(PERSIAN, "hf_model0123456.bin", "https://u:p@h.example/x?sig=1 with sekret-token", 1, 1.0))
+    text = err.getvalue()
+    assert text.isascii()
+    assert "sekret" not in text
+    assert "sig=1" not in text
+    first, second, _ = objects(err)
+    assert (first["bytes_per_second"], first["eta_seconds"], first["bytes_total"]) == (0.0, None, None)
+    assert (second["model"], second["file"]) == (PERSIAN, "hf_model0123456.bin")
+
+
+# --- errors, notes, data -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MdlError("no", item="m/f", hint="do"), "mdl: m/f: no\n  hint: do\n"),
+        (MdlError("no"), "mdl: no\n"),
+        (MdlError("2 mistakes\na: 1\nb: 2", item="c.toml"), "mdl: c.toml: 2 mistakes\n  a: 1\n  b: 2\n"),
+        (MdlError("no", item="a\nmdl: b: forged"), "mdl: a\\nmdl: b: forged: no\n"),
+        (MdlError("\x1b]52;c;x\x07", item="\u202eevil"), "mdl: \\u202eevil: \\x1b]52;c;x\\x07\n"),
+        (MdlError("https://u:p@h.example/x?sig=1"), "mdl: https://h.example/x?…\n"),
+    ],
+)
+def test_error_lines(error: MdlError, text: str) -> None:
+    """An error is one line that names item and reason, then the hint; nothing in it can forge or hide a line."""
+    console, _, err, _ = made()
+    console.error(error)
+    assert err.getvalue() == text
+
+
+def test_how_much_is_said() -> None:
+    """Quiet drops notes but no warnings; details come only when asked for; none of it goes to stdout."""
+    for options, wanted in [
+        ({}, "n\nmdl: warning: w\n"),
+        ({"quiet": True}, "mdl: warning: w\n"),
+        ({"verbose": 1}, "n\nmdl: warning: w\ndebug: d\n"),
+    ]:
+        console, out, err, _ = made(**options)
+        console.note("n")
+        console.warn("w")
+        console.debug("d")
+        assert (out.getvalue(), err.getvalue()) == ("", wanted)
+
+
+def test_all_of_stderr_is_redacted() -> None:
+    """A secret given later is taken out of notes, warnings, details and errors alike."""
+    console, _, err, _ = made(verbose=1)
+    console.secrets.add("open-sesame")
+    for say in (console.note, console.warn, console.debug):
+        say("try open-sesame")
+    console.error(MdlError("open-sesame", item="open-sesame", hint="open-sesame"))
+    assert "sesame" not in err.getvalue()
+    assert err.getvalue().count("***") == 6
+
+
+def test_data_is_as_it_is() -> None:
+    """A path is written byte for byte to a pipe, also one that is no valid text, so that a script can use it."""
+    done = run(
+        r"console.data('/a\udcff/b c?d=1'); console.data('x\x1by')", shell='"$0" -c "$1" | od -An -c | tr -d " \\n"'
+    )
+    assert done.stdout == r"/a377/bc?d=1\nx033y\n"
+
+
+def test_document() -> None:
+    """The JSON document is one line with what every command says first, and the only thing on stdout."""
+    console, out, _, _ = made(json_output=True, environ={"HF_TOKEN": "sekret-token"})
+    console.data("/models/m")
+    console.table(["A"], [["b"]])
+    error = NotFound("see https://h.example/x?sig=1 for sekret-token", item="m", hint=None)
+    console.document(
+        "get",
+        {"models": [{"url": "https://u:p@h.example/a?b", "path": Path("/m"), "title": PERSIAN + "\x9b"}]},
+        ok=False,
+        exit_code=3,
+        error=error,
+    )
+    assert out.getvalue().count("\n") == 1
+    assert "\x9b" not in out.getvalue()
+    assert PERSIAN in out.getvalue()
+    assert json.loads(out.getvalue()) == {
+        "schema": "mdl.get/1",
+        "ok": False,
+        "exit_code": 3,
+        "error": {"code": "NOTFOUND", "message": "see https://h.example/x?… for ***", "hint": None, "item": "m"},
+        "models": [{"url": "https://h.example/a?…", "path": "/m", "title": PERSIAN + "\x9b"}],
+    }
+
+
+def test_table_in_a_pipe() -> None:
+    """A table in a pipe is plain lines with nothing cut, and what a terminal would obey is escaped."""
+    done = run(f"console.table(['NAME', 'TITLE'], [['x [/] y', 'E{ESC}[31m'], ['m', 'long ' * 60]])", COLUMNS="40")
+    assert done.stdout == f"NAME     TITLE\nx [/] y  E\\x1b[31m\nm        {('long ' * 60).strip()}\n"
+
+
+def test_table_on_a_terminal() -> None:
+    """A table on a terminal fits it, loses no word, and shows markup and escape characters as they are."""
+    script = f"console.table(['NAME', 'TITLE'], [['x [/] y', 'E{ESC}[31m'], ['m', 'word ' * 40 + 'end']])"
+    seen = on_terminal(script, columns=60, both=True, NO_COLOR="1")
+    assert "x [/] y  E\\x1b[31m" in seen
+    assert ESC not in seen
+    assert (seen.count("word"), seen.count("end")) == (40, 1)
+    assert Screen(seen).widest <= 60
+
+
+# --- streams that break ------------------------------------------------------------------------------------
+
+END = "\nsys.exit(console.stdout_trouble())"
+
+
+def test_full_stdout() -> None:
+    """A full disk under stdout is one error line and exit 7, not a traceback."""
+    done = run("console.data('x'); console.data('y')" + END, shell='"$0" -c "$1" >/dev/full')
+    assert done.returncode == 7
+    assert done.stderr.splitlines()[0] == "mdl: stdout: No space left on device"
+    assert done.stderr.count("mdl:") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_stdout_whose_reader_left() -> None:
+    """A reader that goes away ends in exit 141 and not a word, also from the interpreter when it ends."""
+    many = "for at in range(20000): console.data('line ' * 20)\nprint('from elsewhere')"
+    done = run(many + END, shell='"$0" -c "$1" | head -1; exit ${PIPESTATUS[0]}')
+    assert (done.returncode, done.stderr) == (141, "")
+    assert done.stdout == "line " * 20 + "\n"
+
+
+def test_closed_stdout() -> None:
+    """A stdout closed from the start swallows data, tables and documents; the command goes well."""
+    script = "console.data('x'); console.table(['A'], [['b']]); console.document('get', {}); console.note('there')"
+    done = run(script + END, shell='"$0" -c "$1" >&-')
+    assert (done.returncode, done.stderr) == (0, "there\n")
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", "2> >(exit 0)"])
+@pytest.mark.parametrize("how", ["", "progress='json'"])
+def test_broken_stderr(where: str, how: str) -> None:
+    """A stderr that is closed, full or without a reader hurts nothing: the download goes on to its data."""
+    done = run("console.note('n')\n" + DOWNLOAD + "console.data('/models/m')" + END, how, shell=f'"$0" -c "$1" {where}')
+    assert (done.returncode, done.stdout, done.stderr) == (0, "/models/m\n", "")
+
+
+def test_no_file_is_opened_as_a_standard_stream() -> None:
+    """With closed streams, a file that is opened later never gets number 1 or 2, where foreign code would write."""
+    done = run("f = open(os.devnull)\nos._exit(40 + f.fileno())", shell='"$0" -c "$1" >&- 2>&-')
+    assert done.returncode >= 43
+
+
+def test_ascii_encoding() -> None:
+    """Names that the encoding lacks are escaped on both streams, and the document stays valid JSON."""
+    script = f"console.data('{PERSIAN}'); console.note('{PERSIAN}'); console.document('get', {{'name': '{PERSIAN}é'}})"
+    done = run(script, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="ascii:strict")
+    data, document = done.stdout.splitlines()
+    assert data + "\n" == done.stderr == PERSIAN.encode("ascii", "backslashreplace").decode() + "\n"
+    assert json.loads(document)["name"] == PERSIAN + "é"
+
+
+@pytest.mark.parametrize("progress_kind", ["json", "lines"])
+def test_slow_reader_holds_nothing_up(progress_kind: Any) -> None:
+    """A reader that reads nothing never stops the events; once it reads, all that matters is there, in order."""
+    reading, writing = os.pipe()
+    ticks = count(step=31.0)
+    stderr = os.fdopen(writing, "w")
+    console = Console(progress_kind, environ={}, stdout=io.StringIO(), stderr=stderr, clock=lambda: next(ticks))
+    got = bytearray()
+
+    def read_all() -> None:
+        while piece := os.read(reading, 65536):
+            got.extend(piece)
+
+    reader = threading.Thread(target=read_all)
+    with console.watch() as tell:
+        for step in range(5000):
+            tell(progress(step, 5000))
+            if step % 10 == 0:
+                tell(Finished("m", f"file-{step}", 1))
+        reader.start()
+    stderr.close()
+    reader.join()
+    os.close(reading)
+    finished = re.findall(r"file-(\d+)", got.decode())
+    assert finished == [str(step) for step in range(0, 5000, 10)]
+    assert got.endswith(b"\n")
+    assert got.count(b"\n") < 5000
+
+
+def test_offer_is_dropped_only_when_full() -> None:
+    """What is offered to a reader is written while there is room, and dropped whole when there is none."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        outlet = Outlet(stream)
+        lines = 0
+        while outlet.offer(f"{lines:0999d}\n"):
+            lines += 1
+        got = os.read(reading, 1 << 20).decode().splitlines()
+        assert lines > 10
+        assert got == [f"{at:0999d}" for at in range(lines)]
+        assert outlet.offer("again\n")
+        assert os.read(reading, 1 << 20) == b"again\n"
+    os.close(reading)
+
+
+def test_nonblocking_pipe() -> None:
+    """A pipe that somebody made non-blocking gets every byte of a long text nevertheless."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    got = bytearray()
+
+    def read_all() -> None:
+        while piece := os.read(reading, 65536):
+            got.extend(piece)
+
+    reader = threading.Thread(target=read_all)
+    with os.fdopen(writing, "w") as stream:
+        reader.start()
+        Outlet(stream).write("x" * 1_000_000)
+    reader.join()
+    os.close(reading)
+    assert len(got) == 1_000_000
+
+
+def test_order_with_what_others_print() -> None:
+    """What other code printed before stays before what the console writes."""
+    done = run("print('one'); console.data('two'); print('three')")
+    assert done.stdout == "one\ntwo\nthree\n"

@@ -1,0 +1,136 @@
+"""RelPath: what is safe on every platform, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mdl.errors import Unsafe
+from mdl.paths import RelPath, refuse_twins, shown
+
+GOOD = [
+    *("a", "model.safetensors", "a/b/c.bin", "unet/model-00001-of-00002.safetensors", ".gitattributes", "-rf", "a b"),
+    *("x [/] y.bin", "[red]", "a..b", "...a", "console", "com10", "lpt", "nul1.txt", "مدل.bin", "é", "ab:c", "a/.mdl"),
+    *("x" * 255, "é" * 127, "a@b", "a~", "100%"),
+]
+
+BAD = {
+    "empty": ["", "/", "a/", "a//b", "/a", "//a/b"],
+    "dots": [".", "..", "../a", "a/../b", "a/./b", "a/..", "./a"],
+    "trailing": ["a.", "a ", "a./b", "dir /b", "a/..."],
+    "drives and backslashes": ["C:", "c:/x", "C:x", "a\\b", "\\\\host\\share\\x", "a/d:/b", "\\"],
+    "home": ["~", "~root/x", "a/~b"],
+    "reserved": ["CON", "nul.txt", "COM1", "lpt9.tar.gz", "a/aux", "prn .txt", "CONOUT$", "com¹"],
+    "hidden": [
+        "a\0b",
+        "a\nb",
+        "a\rb",
+        "a\x1b[31m",
+        "a\x7f",
+        "a\x85",
+        "a\u202eb",
+        "a\u200bb",
+        "\ufeffa",
+        "a\u2028",
+        "a\ud800",
+    ],
+    "mdl's own": [".mdl", ".mdl/x", ".MDL/x"],
+    "too long": ["x" * 256, "é" * 128, "/".join(["a" * 200] * 6)],
+}
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_good_path_is_accepted(text: str) -> None:
+    """An ordinary name in any script, with brackets or a leading dash, is accepted and kept as it is."""
+    assert RelPath.parse(text).text == text
+
+
+@pytest.mark.parametrize("text", [text for texts in BAD.values() for text in texts])
+def test_bad_path_is_refused(text: str) -> None:
+    """What would be unsafe or ambiguous on any platform is refused on every platform, as code 11."""
+    with pytest.raises(Unsafe) as caught:
+        RelPath.parse(text)
+    assert caught.value.exit_code == 11
+    assert (caught.value.item or "").isprintable()
+
+
+@given(st.text(st.sampled_from("ab./\\:~ C\0\n\u202eé"), max_size=12))
+@example("..")
+def test_parsed_path_never_leaves_its_folder(text: str) -> None:
+    """Whatever parses stays below the folder it is joined to, on POSIX and on Windows, and keeps its segments."""
+    try:
+        path = RelPath.parse(text)
+    except Unsafe:
+        return
+    folder = Path("/home/models/x")
+    joined = path.under(folder)
+    assert joined.is_relative_to(folder)
+    assert joined != folder
+    assert ".." not in joined.parts
+    assert joined.relative_to(folder).parts == PurePosixPath(text).parts
+    windows = PureWindowsPath("C:/models") / text
+    assert windows.is_relative_to("C:/models")
+    assert windows.parts[2:] == tuple(text.split("/"))
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_accepted_or_unsafe(text: str) -> None:
+    """Parsing either gives back the text or raises `Unsafe`; nothing is silently mended."""
+    try:
+        path = RelPath.parse(text)
+    except Unsafe:
+        return
+    assert path.text == text
+
+
+def test_name_is_the_last_segment() -> None:
+    """The name of a path is its last segment."""
+    assert [RelPath.parse(text).name for text in ("a", "a/b.c")] == ["a", "b.c"]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        *(["a", "a"], ["a", "A"], ["x/VAE/a", "x/vae/A"], ["é", "e\u0301"], ["straße", "STRASSE"]),
+        *(["a", "a/b"], ["a/b", "a"], ["A/b/c", "a/B"], ["x", "b", "X/y/z"]),
+    ],
+)
+def test_twins_are_refused(texts: list[str]) -> None:
+    """Two paths that are one on some file system, or a file that is another's folder, are refused."""
+    with pytest.raises(Unsafe):
+        refuse_twins(map(RelPath.parse, texts))
+
+
+@pytest.mark.parametrize("texts", [[], ["a"], ["a", "b"], ["a/b", "a/c"], ["a/b", "ab"], ["a-b", "a/b"]])
+def test_different_paths_are_no_twins(texts: list[str]) -> None:
+    """Paths that merely share a folder or a beginning are not twins."""
+    refuse_twins(map(RelPath.parse, texts))
+
+
+@given(st.lists(st.text(st.sampled_from("abAB/"), min_size=1, max_size=5), max_size=5))
+def test_twins_do_not_depend_on_order(texts: list[str]) -> None:
+    """Whether paths clash does not depend on the order they come in."""
+    paths = []
+    for text in texts:
+        try:
+            paths.append(RelPath.parse(text))
+        except Unsafe:
+            continue
+
+    def clash(order: list[RelPath]) -> bool:
+        try:
+            refuse_twins(order)
+        except Unsafe:
+            return True
+        return False
+
+    assert clash(paths) == clash(paths[::-1])
+
+
+def test_shown_escapes_what_a_terminal_would_obey() -> None:
+    """Escape, bidi and zero-width characters are shown as text; Persian prose keeps its joiners."""
+    assert shown("a\x1b[31m\u202e\u200b\n") == "a\\x1b[31m\\u202e\\u200b\\n"
+    assert shown("می\u200cخواهم") == "می\u200cخواهم"

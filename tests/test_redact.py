@@ -1,0 +1,86 @@
+"""What is secret is taken out, and nothing else."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from mdl.redact import Secrets, redact, redact_value
+
+SECRET = "s3cr3t+value/with=signs"
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("GET https://user:pass@host.example:8443/a/b failed", "GET https://host.example:8443/a/b failed"),
+        ("https://h.example/x?X-Amz-Signature=abc&e=1 gone", "https://h.example/x?… gone"),
+        ("<https://h.example/x?sig=1>, 'https://h.example/y?z'", "<https://h.example/x?…>, 'https://h.example/y?…'"),
+        ("s3://key:word@bucket/p and HTTPS://a:b@H.example", "s3://bucket/p and HTTPS://H.example"),
+        ("https://h.example/x?to=https://u:p@other.example/", "https://h.example/x?…"),
+        ("Location: /a/b?X-Amz-Credential=AKIA&Expires=5", "Location: /a/b?X-Amz-Credential=…&Expires=5"),
+        ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer ***"),
+        ("{'authorization': 'Basic dXNlcjpwYXNz'}", "{'authorization': 'Basic ***'}"),
+        ("the server said bearer xxx", "the server said bearer ***"),
+        ("token hf_abcdefghijKLMN0 is wrong", "token *** is wrong"),
+    ],
+)
+def test_what_goes(text: str, clean: str) -> None:
+    """Userinfo, query strings, authorization values, bearer and hub tokens are taken out of a sentence."""
+    assert redact(text) == clean
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "why? because a@b.example said so",
+        "https://h.example/org/repo/resolve/main/a.bin",
+        "hf_short is a name",
+        "x [/] y.bin: 12 % done?",
+        "hf:org/repo@main",
+    ],
+)
+def test_what_stays(text: str) -> None:
+    """Sentences, plain URLs and names are left as they are."""
+    assert redact(text) == text
+
+
+def test_known_values_go_wherever_they_stand() -> None:
+    """A registered value goes as it is and percent-encoded, the longest first."""
+    secrets = Secrets([SECRET, "s3cr3t", f"  {SECRET}-longer\n", None, ""])
+    text = f"{SECRET}-longer; {SECRET}; s3cr3t%2Bvalue%2Fwith%3Dsigns; s3cr3t"
+    assert redact(text, secrets) == "***; ***; ***; ***"
+
+
+def test_too_short_to_be_secret() -> None:
+    """A value of a few letters is ignored, for it would eat into ordinary words."""
+    assert redact("a model at 1", Secrets(["a", "1", "mod"])) == "a model at 1"
+
+
+def test_secrets_of_the_environment() -> None:
+    """The tokens and keys that mdl reads from the environment are known at once, other variables are not."""
+    secrets = Secrets.of({"HF_TOKEN": "token-1", "AWS_SECRET_ACCESS_KEY": "key-22", "HOME": "/home/user"})
+    assert redact("token-1 key-22 /home/user", secrets) == "*** *** /home/user"
+
+
+def test_values_keep_what_only_looks_like_a_token() -> None:
+    """A file's name is not taken for a token, yet a signed URL and a known value are still freed of theirs."""
+    secrets = Secrets([SECRET])
+    assert redact_value("hf_checkpoint12345.bin", secrets) == "hf_checkpoint12345.bin"
+    assert redact_value("https://u:p@h.example/x?sig=1", secrets) == "https://h.example/x?…"
+    assert redact_value(f"a/{SECRET}", secrets) == "a/***"
+
+
+def test_twice_is_once() -> None:
+    """Redacting what is redacted changes nothing."""
+    once = redact(f"https://a:b@h.example/x?y=1 Bearer abc hf_0123456789 {SECRET}", Secrets([SECRET]))
+    assert redact(once, Secrets([SECRET])) == once
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000, "://" * 70_000, "?sig" * 50_000, "https://" + "@" * 200_000])
+def test_long_hostile_text(text: str) -> None:
+    """A long text from a hostile server costs no more than a moment."""
+    before = time.process_time()
+    redact(text)
+    assert time.process_time() - before < 5
