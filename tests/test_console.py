@@ -14,6 +14,7 @@ import sys
 import termios
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ import itertools, os, sys
 from mdl.console import Console
 from mdl.errors import MdlError
 from mdl.events import *
-console = Console({how}, clock=itertools.count(step=0.3).__next__)
+console = Console(**dict({how}), clock=itertools.count(step=0.3).__next__)
 """
 DOWNLOAD = """
 NAMES = ["x [/] y.bin", "ESC\\x1b[31m.bin", "\\u0645\\u062f\\u0644.bin", "a-very-" * 20 + "long-name.bin"]
@@ -87,6 +88,8 @@ with console.watch("job-1") as tell:
     tell(Failed("m", NAMES[3], "NET", "503 Service Unavailable", "try later"))
     tell(Progressed(bytes_done=4000, bytes_total=4000))
 """
+NO_FAILURE = "".join(line for line in DOWNLOAD.splitlines(keepends=True) if "Failed" not in line)
+"""A failure is told in full, and so may wrap."""
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -245,10 +248,7 @@ def test_bars_asked_for_without_a_terminal() -> None:
 @pytest.mark.parametrize("columns", [80, 120])
 def test_bars_never_wrap(columns: int) -> None:
     """No line of the bars reaches the last column, whatever the names; the speed and time left are shown."""
-    script = DOWNLOAD.replace("Failed(", "Verifying(").replace(
-        ', "NET", "503 Service Unavailable", "try later"', ", 5, 9"
-    )
-    seen = on_terminal(script, columns=columns)
+    seen = on_terminal(NO_FAILURE, columns=columns)
     assert "━" in seen
     assert "90.0 MB/s  9 s left" in seen
     assert 0 < Screen(seen).widest < columns
@@ -257,7 +257,7 @@ def test_bars_never_wrap(columns: int) -> None:
 def test_names_on_bars_are_literal() -> None:
     """Markup in a name is shown as it is, and an escape character as an escape, never obeyed."""
     seen = on_terminal(DOWNLOAD)
-    assert "m/x [/] y.bin  ━" in seen.replace(" " * 20, "").replace("  \x1b[36m", "  ") or "m/x [/] y.bin" in seen
+    assert "m/x [/] y.bin  " in seen
     assert "m/ESC\\x1b[31m.bin" in seen
     assert "ESC\x1b" not in seen
 
@@ -297,10 +297,7 @@ def test_no_color() -> None:
 @pytest.mark.parametrize("columns", ["0", "1", "1000000", "-5", "x", "9" * 5000, "٣"])
 def test_odd_columns(columns: str) -> None:
     """A COLUMNS that makes no sense changes nothing: the bars fit the real terminal."""
-    seen = on_terminal(
-        DOWNLOAD.replace("Failed(", "Started(").replace('"NET", "503 Service Unavailable", "try later"', "4"),
-        COLUMNS=columns,
-    )
+    seen = on_terminal(NO_FAILURE, COLUMNS=columns)
     assert "━" in seen
     assert Screen(seen).widest == 79
 
@@ -319,7 +316,7 @@ def test_ascii_bars() -> None:
 
 
 def test_words_above_the_bars() -> None:
-    """A warning given while bars are drawn stands above them, and data on the same terminal waits until they are gone."""
+    """A warning given while bars are drawn stands above them; data for the same terminal waits for their end."""
     script = DOWNLOAD + '    console.warn("mind [red]this")\n    console.data("/models/m")\n'
     rows = [row for row in Screen(on_terminal(script, both=True)).rows if row]
     assert rows[-2:] == ["mdl: warning: mind [red]this", "/models/m"]
@@ -439,10 +436,7 @@ def test_kept_bytes_are_not_told_as_progress() -> None:
         (Started("m", "f", total=None), "started   m/f  size unknown"),
         (Noticed("m", message="gone\nsoon"), "m: gone\\nsoon"),
         (Verifying("m", "f", 0, 9_000_000_000), "checking  m/f  9.0 GB"),
-        (
-            Planned(files=1, bytes_total=9, bytes_kept=4, bytes_to_fetch=5),
-            "plan: 1 file, 9 B: 4 B already here, 5 B to fetch",
-        ),
+        (Planned("", "", 1, 9, 4, 5), "plan: 1 file, 9 B: 4 B already here, 5 B to fetch"),
         (Ended(status="paused"), "paused at 0 B of ?"),
     ],
 )
@@ -505,12 +499,10 @@ def test_at_most_ten_objects_a_second() -> None:
     with console.watch() as tell:
         for step in range(3000):
             clock.now += 0.002
-            before = len(objects(err)) if step % 50 == 0 else None
             tell(Started("m", f"{step}", step, 3000, 10))
             tell(progress(step, total=3000))
             tell(Verifying("m", f"{step}", 10, 10))
             tell(Finished("m", f"{step}", 10))
-            del before
             stamps += [(clock.now, line) for line in err.getvalue().splitlines()[len(stamps) :]]
     times = [at for at, _ in stamps]
     assert all(later - earlier > 1 for earlier, later in zip(times, times[10:], strict=False))
@@ -529,13 +521,8 @@ def test_trouble_is_never_dropped() -> None:
         for event in trouble * 5:
             tell(event)
     statuses = [(one["event"], one["status"]) for one in objects(err)]
-    for wanted in [
-        ("retrying", "retrying"),
-        ("rewound", "running"),
-        ("progress", "file-failed"),
-        ("progress", "notice"),
-    ]:
-        assert statuses.count(wanted) == 5
+    assert statuses.count(("retrying", "retrying")) == statuses.count(("rewound", "running")) == 5
+    assert statuses.count(("progress", "file-failed")) == statuses.count(("progress", "notice")) == 5
 
 
 @pytest.mark.parametrize(
@@ -553,17 +540,14 @@ def test_trouble_is_never_dropped() -> None:
 def test_exactly_one_last_object(error: BaseException | None, last: str, code: str | None, told_by_hand: bool) -> None:
     """However a download ends, its end is told once and last, also when events and words come after it."""
     console, _, err, _ = made("json")
-    try:
-        with console.watch() as tell:
-            tell(progress(1))
-            if told_by_hand:
-                tell.ended(error)
-                tell.ended()
-                tell(progress(2))
-            if error:
-                raise error
-    except BaseException as caught:
-        assert caught is error
+    with suppress(BaseException), console.watch() as tell:
+        tell(progress(1))
+        if told_by_hand:
+            tell.ended(error)
+            tell.ended()
+            tell(progress(2))
+        if error:
+            raise error
     console.warn("late")
     if isinstance(error, MdlError):
         console.error(error)
@@ -655,9 +639,8 @@ def test_all_of_stderr_is_redacted() -> None:
 
 def test_data_is_as_it_is() -> None:
     """A path is written byte for byte to a pipe, also one that is no valid text, so that a script can use it."""
-    done = run(
-        r"console.data('/a\udcff/b c?d=1'); console.data('x\x1by')", shell='"$0" -c "$1" | od -An -c | tr -d " \\n"'
-    )
+    script = r"console.data('/a\udcff/b c?d=1'); console.data('x\x1by')"
+    done = run(script, shell='"$0" -c "$1" | od -An -c | tr -d " \\n"')
     assert done.stdout == r"/a377/bc?d=1\nx033y\n"
 
 
@@ -667,13 +650,8 @@ def test_document() -> None:
     console.data("/models/m")
     console.table(["A"], [["b"]])
     error = NotFound("see https://h.example/x?sig=1 for sekret-token", item="m", hint=None)
-    console.document(
-        "get",
-        {"models": [{"url": "https://u:p@h.example/a?b", "path": Path("/m"), "title": PERSIAN + "\x9b"}]},
-        ok=False,
-        exit_code=3,
-        error=error,
-    )
+    model = {"url": "https://u:p@h.example/a?b", "path": Path("/m"), "title": PERSIAN + "\x9b"}
+    console.document("get", {"models": [model]}, ok=False, exit_code=3, error=error)
     assert out.getvalue().count("\n") == 1
     assert "\x9b" not in out.getvalue()
     assert PERSIAN in out.getvalue()
@@ -747,7 +725,8 @@ def test_no_file_is_opened_as_a_standard_stream() -> None:
 
 def test_ascii_encoding() -> None:
     """Names that the encoding lacks are escaped on both streams, and the document stays valid JSON."""
-    script = f"console.data('{PERSIAN}'); console.note('{PERSIAN}'); console.document('get', {{'name': '{PERSIAN}é'}})"
+    name = ascii(PERSIAN)
+    script = f"console.data({name}); console.note({name}); console.document('get', {{'name': {name} + chr(233)}})"
     done = run(script, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="ascii:strict")
     data, document = done.stdout.splitlines()
     assert data + "\n" == done.stderr == PERSIAN.encode("ascii", "backslashreplace").decode() + "\n"

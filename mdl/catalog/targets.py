@@ -9,9 +9,8 @@ from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
 from mdl.catalog.model import Catalog, CatalogFile, HubOrigin, Model
-from mdl.catalog.references import check_revision, check_url, parse_hub, parse_hub_page
+from mdl.catalog.references import check_revision, check_url, parse_hub, parse_hub_page, url_name
 from mdl.errors import UsageError
-from mdl.paths import RelPath
 
 _LONGEST_NAME = 120
 
@@ -59,12 +58,10 @@ def _of_hub(origin: HubOrigin) -> Model:
 def _of_url(url: str) -> Model:
     """A file lands in a folder named after where it comes from, so that two of one name never meet."""
     parts = urlsplit(url)
-    *folders, last = unquote(parts.path).split("/")
-    if not last:
-        raise UsageError("the URL names a folder, not a file", item=url.split("?")[0])
+    *folders, _ = unquote(parts.path).split("/")
     place = "--".join([parts.netloc, *filter(None, folders)])
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", place).strip("._-") or "download"
     if len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
-    file = CatalogFile(path=RelPath.parse(last), url=url)
-    return Model(name=name, title=last, files=(file,), origin="command line")
+    path = url_name(url)
+    return Model(name=name, title=path.name, files=(CatalogFile(path=path, url=url),), origin="command line")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -12,6 +13,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from mdl.cli.flags import Common
+from mdl.cli.places import read_config
 from mdl.cli.session import Session
 from mdl.errors import Cancelled, MdlError
 
@@ -73,6 +75,14 @@ def root(app: typer.Typer, version: Callable[[bool], None]) -> None:
 
     def before(ctx: typer.Context, version: bool, **values: Any) -> None:
         ctx.obj = Common(**values)
+        try:
+            defaults = read_config().get("defaults", {})
+        except MdlError as error:
+            common = dataclasses.replace(ctx.obj, json=ctx.obj.json or "--json" in sys.argv)
+            session = Session(ctx.invoked_subcommand or "mdl", common, os.environ)
+            raise typer.Exit(report(session, error)) from None
+        flags = {key: value for key, value in defaults.items() if key not in ("home", "allow_hosts")}
+        ctx.default_map = dict.fromkeys(ctx.command.list_commands(ctx), flags)  # type: ignore[attr-defined]
 
     app.callback()(_signed(before, parameters))
 
@@ -106,17 +116,18 @@ def guarded(name: str, common: Common, body: Callable[[Session], int]) -> int:
     try:
         code = body(session)
     except KeyboardInterrupt:
-        code = _failed(session, Cancelled())
+        code = report(session, Cancelled())
     except MdlError as error:
-        code = _failed(session, error)
+        code = report(session, error)
     except Exception as error:
         fault = MdlError(f"{type(error).__name__}: {error}", hint="this is a fault in mdl; please report it with -v")
         fault.__cause__ = error
-        code = _failed(session, fault)
+        code = report(session, fault)
     return session.console.stdout_trouble() or code
 
 
-def _failed(session: Session, error: MdlError) -> int:
+def report(session: Session, error: MdlError) -> int:
+    """Tell the error, as a document too where one was asked for; returns its exit code."""
     console = session.console
     if session.common.verbose:
         console.debug("".join(traceback.format_exception(error)))

@@ -35,7 +35,7 @@ def get_models(
     session: Session,
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="TARGET…", help="Catalog name, group, hf:org/repo[@rev][/path], hub page or any URL."),
+        typer.Argument(metavar="TARGET", help="Catalog name, group, hf:org/repo[@rev][/path], hub page or any URL."),
     ],
     where: Where,
     choice: Choice,
@@ -145,7 +145,7 @@ def _tell_plan(session: Session, report: Report) -> None:
 def verify(
     session: Session,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]…", help="Models to check; all that are here without one.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Models to check; all that are here without one.")
     ] = None,
     repair_wrong: Annotated[bool, typer.Option("--repair", help="Fetch what is wrong, and only that.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="A file without a published hash counts as wrong.")] = False,

@@ -13,8 +13,10 @@ import typer
 
 from mdl import __version__
 from mdl.cli import catalog, demo, fetching, machine
-from mdl.cli.command import root
-from mdl.errors import Cancelled
+from mdl.cli.command import report, root
+from mdl.cli.flags import Common
+from mdl.cli.session import Session
+from mdl.errors import Cancelled, UsageError
 
 _HELP = """Bring machine-learning models to this machine: from a catalog, resumable, every byte verified.
 
@@ -46,12 +48,13 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code. Signals end it in order: what is there is kept."""
     for name in (signal.SIGTERM, signal.SIGHUP):
         with contextlib.suppress(ValueError, OSError):
-            signal.signal(name, _terminated)
+            if signal.getsignal(name) is not signal.SIG_IGN:
+                signal.signal(name, _terminated)
     try:
-        app(args=list(arguments), prog_name="mdl", standalone_mode=True)
-    except SystemExit as ended:
-        return _status(ended.code)
-    except KeyboardInterrupt:
+        return int(app(args=list(arguments) or ["--help"], prog_name="mdl", standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        return _misused(arguments, error)
+    except (KeyboardInterrupt, typer.Abort):
         return Cancelled.exit_code
     except Cancelled as error:
         return error.exit_code
@@ -59,11 +62,15 @@ def run(arguments: Sequence[str]) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
-    return 0
 
 
-def _status(code: object) -> int:
-    return code if isinstance(code, int) else 0 if code is None else 1
+def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:
+    """A call that Typer refused, told as every other error is; as a document too where one was asked for."""
+    known = {command.name for command in app.registered_commands}
+    name = next((word for word in arguments if word in known), "")
+    usage = UsageError(" ".join(error.format_message().split()), hint=" ".join(filter(None, ("mdl", name, "--help"))))
+    name = name or "mdl"
+    return report(Session(name, Common(json="--json" in arguments), os.environ), usage)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:

@@ -50,8 +50,8 @@ class Recorded:
 class LoopbackHub:
     """The hub; serves from entering its context to leaving it. Its urls are known while it serves.
 
-    ``bytes_per_second`` holds every connection to that pace while it sends a file. ``token`` is the one that opens private and gated
-    repositories. A signed link is good for ``link_seconds``; ``page_size`` is how much of a tree one answer holds.
+    ``bytes_per_second`` holds every connection to that pace while it sends a file. ``token`` opens private and
+    gated repositories. A signed link is good for ``link_seconds``; a tree comes ``page_size`` items at a time.
     """
 
     def __init__(

@@ -194,6 +194,8 @@ class _Transfer:
 
     def _give_up(self, work: Work, error: MdlError) -> None:
         download = work.download
+        if self._http.cancel.is_set():
+            return
         if work.kind == "fetch" and work.segment:
             self._schedule.failed(download, work.segment, error)
         else:
