@@ -26,9 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def list_models(
     session: Session,
-    patterns: Annotated[
-        list[str] | None, typer.Argument(metavar="PATTERN", help="Part of a name, or a glob.")
-    ] = None,
+    patterns: Annotated[list[str] | None, typer.Argument(metavar="PATTERN", help="Part of a name, or a glob.")] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="Only this kind: model, tts, dataset …")] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="Only with this tag.")] = None,
     present: Annotated[bool, typer.Option("--present", help="Only what is whole on this disk.")] = False,

@@ -22,9 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def config(
     session: Session,
-    what: Annotated[
-        str | None, typer.Argument(metavar="path", help="'path': the settings file, nothing else.")
-    ] = None,
+    what: Annotated[str | None, typer.Argument(metavar="path", help="'path': the settings file, nothing else.")] = None,
     to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
 ) -> int:
     """Where settings, catalog, state and models are, and why."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mdl.download.segments import Download, Segment
-from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError
+from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, StorageError
 from mdl.events import Event, Retrying
 from mdl.net.hosts import host_of
 from mdl.net.retry import Backoff
@@ -123,11 +123,11 @@ class Schedule:
             download.pending.add(start, stop)
             self._changed.notify_all()
 
-    def end(self, download: Download, error: MdlError | None) -> None:
-        """The file is done, or given up."""
+    def end(self, download: Download, error: MdlError | None) -> bool:
+        """The file is done, or given up; False where it was already."""
         with self._changed:
             if download.ended:
-                return
+                return False
             download.ended, download.error = True, error
             self.active.remove(download)
             self._left -= 1
@@ -135,6 +135,7 @@ class Schedule:
                 if segment.abort:
                     segment.abort()
             self._changed.notify_all()
+            return True
 
     def rewind(self, download: Download, why: str) -> None:
         """Have every byte thrown away once nothing runs any more."""
@@ -145,18 +146,21 @@ class Schedule:
                     segment.abort()
             self._changed.notify_all()
 
-    def failed(self, download: Download, segment: Segment, error: MdlError) -> None:
-        """A segment ended in trouble: wait and try again, ask another mirror, or give the file up."""
+    def failed(self, download: Download, segment: Segment, error: MdlError) -> bool:
+        """A segment ended in trouble: wait and try again, ask another mirror, or give the file up.
+
+        True where this very failure ended the file.
+        """
         with self._changed:
             progressed = segment.at > segment.first
             download.give_back(segment)
+            self._changed.notify_all()
             if download.ended or download.rewind_why:
-                self._changed.notify_all()
-                return
+                return False
             final = self._judge(download, error, progressed)
             if final is not None:
                 self._give_up(download, final)
-            self._changed.notify_all()
+            return download.ended
 
     def _judge(self, download: Download, error: MdlError, progressed: bool) -> MdlError | None:
         """None to go on with the same server, else the error that ends it."""
@@ -194,7 +198,7 @@ class Schedule:
     def _give_up(self, download: Download, error: MdlError) -> None:
         """This server will not do: the next mirror, or the end."""
         download.others.append(error)
-        if isinstance(error, (AuthError, NotFound, NetworkError, ProtocolError)) and self._next_mirror(download, error):
+        if not isinstance(error, StorageError) and self._next_mirror(download, error):
             return
         first = download.others[0]
         if len(download.others) > 1:

@@ -6,6 +6,7 @@ that runs it moves.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,6 +85,8 @@ class Download:
         self.error: MdlError | None = None
         self.others: list[MdlError] = []
         self.fingerprint: Fingerprint | None = None
+        self.verified = "none"
+        self._counting = threading.Lock()
 
     @property
     def model(self) -> str:
@@ -143,10 +146,13 @@ class Download:
 
     def give_back(self, segment: Segment) -> None:
         """What a segment did not bring is missing again."""
+        segment.abort = None
         self.running.discard(segment)
         if not self.single and segment.stop is not None:
             self.pending.add(segment.at, segment.stop)
 
     def progressed(self, count: int) -> None:
-        self.fetched += count
+        """Bytes came in; whatever failed before, it goes on."""
+        with self._counting:
+            self.fetched += count
         self.failures = self.lies = self.refusals = 0

@@ -10,16 +10,15 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from mdl.digests import Digest, Fingerprint, new_hasher
+from mdl.download.delivery import Delivery
 from mdl.download.fetch import Fetcher
 from mdl.download.plan import Item
 from mdl.download.schedule import Schedule, Work
 from mdl.download.segments import Download
 from mdl.download.speed import Speed
 from mdl.download.store import Store
-from mdl.errors import Cancelled, DigestMismatch, MdlError, NetworkError, storage_error
-from mdl.events import Event, Failed, FileProgress, Finished, Listener, Progressed, Rewound, Started, Verifying
-from mdl.net.hosts import host_of
+from mdl.errors import Cancelled, MdlError, NetworkError, storage_error
+from mdl.events import Event, Failed, FileProgress, Listener, Progressed
 from mdl.net.http import Http
 from mdl.net.retry import Backoff
 
@@ -86,8 +85,10 @@ class _Transfer:
         self._schedule = Schedule(self._downloads, limits.connections, Backoff(limits.retries), self._events.put)
         self._fetcher = Fetcher(http, self._schedule, self._events.put)
         self._store, self._http, self._limits, self._tell = store, http, limits, tell
-        self._whole_files_kept, self._repair = bytes_kept, repair
-        self._verified: dict[Download, str] = {}
+        self._whole_files_kept = bytes_kept
+        self._delivery = Delivery(
+            store, self._schedule, self._fetcher, self._events.put, http.cancel, count=len(items), repair=repair
+        )
         self._speed = Speed(time.monotonic())
         self._stop_syncing = threading.Event()
 
@@ -196,17 +197,15 @@ class _Transfer:
         download = work.download
         if self._http.cancel.is_set():
             return
-        if work.kind == "fetch" and work.segment:
-            self._schedule.failed(download, work.segment, error)
-        else:
+        if work.kind != "fetch" or work.segment is None:
             self._end(download, error)
-            return
-        if download.ended and download.error:
-            self._failed(download, download.error)
+        elif self._schedule.failed(download, work.segment, error):
+            self._failed(download, download.error or error)
+        elif download.ended:
+            self._close(download)
 
     def _end(self, download: Download, error: MdlError) -> None:
-        if not download.ended:
-            self._schedule.end(download, error)
+        if self._schedule.end(download, error):
             self._failed(download, error)
 
     def _failed(self, download: Download, error: MdlError) -> None:
@@ -217,122 +216,27 @@ class _Transfer:
     def _do(self, work: Work) -> None:
         download = work.download
         if work.kind == "begin":
-            self._begin(download)
+            self._delivery.begin(download)
         elif work.kind == "rewind":
             self._fetcher.rewind(download, download.rewind_why)
             self._schedule.ready(download)
         elif work.kind == "finish":
-            self._finish(download)
+            self._delivery.finish(download)
         elif download.small and work.segment:
-            self._small(download)
+            self._delivery.small(download)
         elif work.segment:
             self._fetcher.fetch(download, work.segment)
             self._schedule.returned(download, work.segment)
-
-    def _begin(self, download: Download) -> None:
-        if not download.small:
-            self._open(download)
-        self._events.put(
-            Started(
-                download.model,
-                download.name,
-                index=download.index,
-                count=len(self._downloads),
-                total=download.remote.size,
-                resumed_at=download.resumed_at,
-                host=host_of(download.url),
-            )
-        )
-        self._schedule.ready(download)
-
-    def _open(self, download: Download) -> None:
-        remote = download.remote
-        receipt = self._store.receipts.get(download.model, remote.path, prefixes=True) if self._repair else None
-        if receipt and receipt.digest == remote.digest and receipt.prefixes and download.item.local.kind == "file":
-            download.expected = (*receipt.prefixes, receipt.digest.hex)
-            partial = self._store.open_damaged(download.model, remote, receipt)
-        else:
-            partial = self._store.open_partial(download.model, remote)
-        download.partial = partial
-        download.resumed_at = partial.total
-        if partial.dropped:
-            download.discarded += partial.dropped
-            self._events.put(
-                Rewound(download.model, download.name, bytes_discarded=partial.dropped, why=partial.dropped_why)
-            )
-        if remote.size is not None:
-            partial.stretch(remote.size)
-            for gap in partial.gaps(remote.size):
-                download.pending.add(gap.start, gap.stop)
-            download.follower = self._fetcher.follower(download)
-
-    def _small(self, download: Download) -> None:
-        data = self._fetcher.fetch_small(download)
-        download.answers += 1
-        algorithm = download.remote.digest.algorithm if download.remote.digest else "sha256"
-        hasher = new_hasher(algorithm, len(data))
-        hasher.update(data)
-        print_ = Fingerprint(Digest(algorithm, hasher.hexdigest()), len(data))
-        download.progressed(len(data))
-        if download.remote.digest and print_.digest != download.remote.digest:
-            download.discarded += len(data)
-            raise _mismatch(download, print_.digest)
-        verified = _verified(download)
-        self._store.publish_small(download.model, download.remote, data, print_, verified)
-        self._published(download, print_, verified)
-
-    def _finish(self, download: Download) -> None:
-        partial, size = download.partial, download.remote.size
-        assert partial is not None
-        assert size is not None
-        if download.follower is None:
-            partial.stretch(size)
-            download.follower = self._fetcher.follower(download)
-        self._events.put(Verifying(download.model, download.name, done=download.follower.done, total=size))
-        print_ = download.follower.result(self._verify_tick)
-        if print_ is None:
-            self._schedule.ready(download)
-            return
-        if download.remote.digest and print_.digest != download.remote.digest:
-            self._mismatched(download, print_.digest)
-            return
-        verified = _verified(download)
-        self._store.publish(download.model, download.remote, partial, print_, verified)
-        self._published(download, print_, verified)
-
-    def _verify_tick(self, _done: int) -> None:
-        self._http.cancel.check()
-
-    def _mismatched(self, download: Download, got: Digest) -> None:
-        """Wrong bytes: once more where they came in several answers, then the next mirror, then the end."""
-        error = _mismatch(download, got)
-        several = download.resumed_at > 0 or download.answers > 1
-        if several and not download.clean_retry_done:
-            download.clean_retry_done = True
-        elif download.candidate + 1 < len(download.candidates):
-            download.candidate += 1
-            download.others.append(error)
-        else:
-            lost = download.partial.total if download.partial else 0
-            download.discarded += lost
-            if download.partial:
-                download.partial.discard()
-            self._events.put(Rewound(download.model, download.name, bytes_discarded=lost, why=error.message))
-            raise error
-        download.expected = ()
-        self._fetcher.rewind(download, error.message)
-        self._schedule.ready(download)
-
-    def _published(self, download: Download, print_: Fingerprint, verified: str) -> None:
-        download.fingerprint = print_
-        self._verified[download] = verified
-        self._schedule.end(download, None)
-        self._events.put(Finished(download.model, download.name, size=print_.size, verified=verified))
+            if download.ended:
+                self._close(download)
 
     def _close(self, download: Download) -> None:
+        """Put a file that failed away, once nothing runs on it any more."""
+        if download.running:
+            return
         if download.follower:
             download.follower.stop()
-        if download.partial and not download.running:
+        if download.partial:
             try:
                 download.partial.checkpoint()
             except OSError:
@@ -342,21 +246,7 @@ class _Transfer:
     def _result(self) -> Result:
         lost = NetworkError("not reached")
         return Result(
-            [Outcome(d, d.error if d.ended else lost, self._verified.get(d, "none")) for d in self._downloads],
+            [Outcome(d, d.error if d.ended else lost, d.verified) for d in self._downloads],
             sum(d.fetched for d in self._downloads),
             sum(d.discarded for d in self._downloads),
         )
-
-
-def _verified(download: Download) -> str:
-    """What the bytes were held against."""
-    if download.remote.digest:
-        return download.remote.digest.algorithm
-    return "none" if download.streamed else "size"
-
-
-def _mismatch(download: Download, got: Digest) -> DigestMismatch:
-    return DigestMismatch(
-        f"wrong bytes from {host_of(download.url)}: {got}, expected {download.remote.digest}",
-        hint="the source or the catalog's digest is wrong; look at both",
-    )

@@ -1,0 +1,146 @@
+"""Delivery: the first and the last steps of one file: open its partial; verify, publish, or begin once more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mdl.digests import Digest, Fingerprint, new_hasher
+from mdl.download.fetch import Fetcher
+from mdl.download.schedule import Schedule
+from mdl.download.segments import Download
+from mdl.download.store import Store
+from mdl.errors import DigestMismatch
+from mdl.events import Event, Finished, Rewound, Started, Verifying
+from mdl.net.cancel import Cancel
+from mdl.net.hosts import host_of
+
+
+class Delivery:
+    """Takes files of one transfer in hand. ``count`` is how many there are; ``repair`` looks for bad blocks in
+    what stands there already."""
+
+    def __init__(
+        self,
+        store: Store,
+        schedule: Schedule,
+        fetcher: Fetcher,
+        post: Callable[[Event], None],
+        cancel: Cancel,
+        *,
+        count: int,
+        repair: bool,
+    ) -> None:
+        self._store, self._schedule, self._fetcher, self._post = store, schedule, fetcher, post
+        self._cancel, self._count, self._repair = cancel, count, repair
+
+    def begin(self, download: Download) -> None:
+        if not download.small:
+            self._open(download)
+        self._post(
+            Started(
+                download.model,
+                download.name,
+                index=download.index,
+                count=self._count,
+                total=download.remote.size,
+                resumed_at=download.resumed_at,
+                host=host_of(download.url),
+            )
+        )
+        self._schedule.ready(download)
+
+    def _open(self, download: Download) -> None:
+        remote = download.remote
+        receipt = self._store.receipts.get(download.model, remote.path, prefixes=True) if self._repair else None
+        if receipt and receipt.digest == remote.digest and receipt.prefixes and download.item.local.kind == "file":
+            download.expected = (*receipt.prefixes, receipt.digest.hex)
+            partial = self._store.open_damaged(download.model, remote, receipt)
+        else:
+            partial = self._store.open_partial(download.model, remote)
+        download.partial = partial
+        download.resumed_at = partial.total
+        if partial.dropped:
+            download.discarded += partial.dropped
+            self._post(Rewound(download.model, download.name, bytes_discarded=partial.dropped, why=partial.dropped_why))
+        if remote.size is not None:
+            partial.stretch(remote.size)
+            for gap in partial.gaps(remote.size):
+                download.pending.add(gap.start, gap.stop)
+            download.follower = self._fetcher.follower(download)
+
+    def small(self, download: Download) -> None:
+        data = self._fetcher.fetch_small(download)
+        download.answers += 1
+        algorithm = download.remote.digest.algorithm if download.remote.digest else "sha256"
+        hasher = new_hasher(algorithm, len(data))
+        hasher.update(data)
+        print_ = Fingerprint(Digest(algorithm, hasher.hexdigest()), len(data))
+        download.progressed(len(data))
+        if download.remote.digest and print_.digest != download.remote.digest:
+            download.discarded += len(data)
+            raise _mismatch(download, print_.digest)
+        verified = _verified(download)
+        self._store.publish_small(download.model, download.remote, data, print_, verified)
+        self._published(download, print_, verified)
+
+    def finish(self, download: Download) -> None:
+        partial, size = download.partial, download.remote.size
+        assert partial is not None
+        assert size is not None
+        if download.follower is None:
+            partial.stretch(size)
+            download.follower = self._fetcher.follower(download)
+        self._post(Verifying(download.model, download.name, done=download.follower.done, total=size))
+        print_ = download.follower.result(self._verify_tick)
+        if print_ is None:
+            self._schedule.ready(download)
+            return
+        if download.remote.digest and print_.digest != download.remote.digest:
+            self._mismatched(download, print_.digest)
+            return
+        verified = _verified(download)
+        self._store.publish(download.model, download.remote, partial, print_, verified)
+        self._published(download, print_, verified)
+
+    def _verify_tick(self, _done: int) -> None:
+        self._cancel.check()
+
+    def _mismatched(self, download: Download, got: Digest) -> None:
+        """Wrong bytes: once more where they came in several answers, then the next mirror, then the end."""
+        error = _mismatch(download, got)
+        several = download.resumed_at > 0 or download.answers > 1
+        if several and not download.clean_retry_done:
+            download.clean_retry_done = True
+        elif download.candidate + 1 < len(download.candidates):
+            download.candidate += 1
+            download.others.append(error)
+        else:
+            lost = download.partial.total if download.partial else 0
+            download.discarded += lost
+            if download.partial:
+                download.partial.discard()
+            self._post(Rewound(download.model, download.name, bytes_discarded=lost, why=error.message))
+            raise error
+        download.expected = ()
+        self._fetcher.rewind(download, error.message)
+        self._schedule.ready(download)
+
+    def _published(self, download: Download, print_: Fingerprint, verified: str) -> None:
+        download.fingerprint = print_
+        download.verified = verified
+        self._schedule.end(download, None)
+        self._post(Finished(download.model, download.name, size=print_.size, verified=verified))
+
+
+def _verified(download: Download) -> str:
+    """What the bytes were held against."""
+    if download.remote.digest:
+        return download.remote.digest.algorithm
+    return "none" if download.streamed else "size"
+
+
+def _mismatch(download: Download, got: Digest) -> DigestMismatch:
+    return DigestMismatch(
+        f"wrong bytes from {host_of(download.url)}: {got}, expected {download.remote.digest}",
+        hint="the source or the catalog's digest is wrong; look at both",
+    )
