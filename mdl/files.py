@@ -10,12 +10,23 @@ from mdl.paths import RelPath
 
 
 @dataclass(frozen=True)
+class HubFile:
+    """Where a hub keeps a file: ``repo_type`` is ``model``, ``dataset`` or ``space``."""
+
+    repo: str
+    repo_type: str
+    revision: str
+    path: str
+
+
+@dataclass(frozen=True)
 class RemoteFile:
     """One file as its source describes it.
 
     ``url`` is the stable one (pinned to a commit where the source has commits), never a signed one.
-    ``size`` is in bytes; None where nobody said yet. ``validator`` is the source's own strong ETag or
-    date, used as identity only where no digest is known. ``mirrors`` hold the same bytes.
+    ``hub`` names it to the hub's own client. ``size`` is in bytes; None where nobody said yet.
+    ``validator`` is the source's own strong ETag or date, used as identity only where no digest is
+    known. ``mirrors`` hold the same bytes.
     """
 
     path: RelPath
@@ -27,6 +38,7 @@ class RemoteFile:
     mirrors: tuple[str, ...] = ()
     role: str = "other"
     probed: bool = False
+    hub: HubFile | None = None
 
 
 Kind = Literal["absent", "file", "folder", "link", "special"]

@@ -18,17 +18,19 @@ from mdl.files import RemoteFile
 from mdl.sources import Sources
 
 if TYPE_CHECKING:
+    from mdl.download.hub_carrier import HubCarrier
     from mdl.download.transfer import Limits, Outcome
     from mdl.net.http import Http
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """How ``get`` goes about it. ``lock_wait`` is in seconds."""
+    """How ``get`` goes about it. ``lock_wait`` is in seconds; a ``carrier`` brings the hub's files."""
 
     force: bool = False
     dry_run: bool = False
     lock_wait: float = 600.0
+    carrier: HubCarrier | None = None
 
 
 @dataclass
@@ -64,7 +66,7 @@ def get(
         if http is None:
             return replace(_offline_report(models, store, plan, resolved), seconds=time.monotonic() - began)
         plan.check_space(store.free_bytes())
-        return _carry_out(models, plan, resolved, store, http, limits, tell, began)
+        return _carry_out(models, plan, resolved, store, http, limits, tell, began, wishes.carrier)
 
 
 def _carry_out(
@@ -76,6 +78,7 @@ def _carry_out(
     limits: Limits,
     tell: Listener,
     began: float,
+    carrier: HubCarrier | None,
 ) -> Report:
     _adopt(plan, store)
     for item in plan.keep:
@@ -87,7 +90,7 @@ def _carry_out(
         from mdl.download.transfer import transfer
 
         whole = sum(item.local.stamp.size for item in plan.keep if item.local.stamp)
-        result = transfer(plan.fetch, store, http, limits, tell, bytes_kept=whole)
+        result = transfer(plan.fetch, store, http, limits, tell, bytes_kept=whole, carrier=carrier)
         outcomes, fetched, discarded = result.outcomes, result.bytes_fetched, result.bytes_discarded
     report = _report(models, store, plan, outcomes, resolved.broken)
     return replace(

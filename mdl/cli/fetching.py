@@ -49,10 +49,11 @@ def get_models(
     session.empty = {"bytes_fetched": 0, "bytes_kept": 0, "bytes_discarded": 0, "seconds": 0.0, "models": []}
     models = session.models(targets, choice)
     store = session.store(where, models)
-    wishes = Wishes(force=force, dry_run=dry_run, lock_wait=parse_duration(network.lock_wait))
+    carrier = session.carrier(network)
+    wishes = Wishes(force, dry_run, parse_duration(network.lock_wait), carrier)
     limits = session.limits(network)
     http = None if session.is_offline(network) else session.http(network, models)
-    with session.console.watch() as tell:
+    with session.console.watch(method=network.via.value) as tell:
         try:
             sources = session.sources(store, http=http, retries=network.retries, tell=tell, choice=choice)
             report = get(models, sources=sources, store=store, http=http, limits=limits, wishes=wishes, tell=tell)

@@ -13,6 +13,11 @@ _EVERYWHERE = "Everywhere"
 _FETCHING = "Fetching"
 
 
+class Via(StrEnum):
+    http = "http"
+    hub = "hub"
+
+
 class Progress(StrEnum):
     auto = "auto"
     bars = "bars"
@@ -111,6 +116,15 @@ class Network:
             rich_help_panel=_FETCHING,
         ),
     ] = False
+    via: Annotated[
+        Via,
+        typer.Option(
+            "--via",
+            envvar="MDL_VIA",
+            help="hub: let huggingface_hub carry the hub's files (Xet); still verified.",
+            rich_help_panel=_FETCHING,
+        ),
+    ] = Via.http
     lock_wait: Annotated[
         str,
         typer.Option(

@@ -11,7 +11,7 @@ from mdl.catalog.model import Catalog, Model
 from mdl.catalog.read import read_catalog
 from mdl.catalog.targets import is_adhoc, models_of
 from mdl.cli import places
-from mdl.cli.flags import Choice, Common, Network, Where
+from mdl.cli.flags import Choice, Common, Network, Via, Where
 from mdl.cli.units import parse_duration
 from mdl.console import Console
 from mdl.download.store import Store
@@ -25,6 +25,7 @@ from mdl.sources.endpoint import Endpoint, is_true
 from mdl.sources.listings import Listings
 
 if TYPE_CHECKING:
+    from mdl.download.hub_carrier import HubCarrier
     from mdl.download.transfer import Limits
     from mdl.net.http import Http
 
@@ -91,6 +92,14 @@ class Session:
         from mdl.download.transfer import Limits
 
         return Limits(connections=network.connections, retries=network.retries)
+
+    def carrier(self, network: Network) -> HubCarrier | None:
+        """The hub's own client, where it was asked for."""
+        if network.via is not Via.hub:
+            return None
+        from mdl.download.hub_carrier import HubCarrier
+
+        return HubCarrier(self.endpoint.url, self.endpoint.bearer)
 
     def http(self, network: Network, models: Iterable[Model], more: Iterable[str] = ()) -> Http:
         """A client that may speak to the hub, to what models and ``more`` name, and to what the user allowed."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mdl.digests import Digest, Fingerprint, new_hasher
 from mdl.download.fetch import Fetcher
+from mdl.download.hub_carrier import HubCarrier
 from mdl.download.schedule import Schedule
 from mdl.download.segments import Download
 from mdl.download.store import Store
@@ -34,7 +35,7 @@ class Delivery:
         self._cancel, self._count, self._repair = cancel, count, repair
 
     def begin(self, download: Download) -> None:
-        if not download.small:
+        if not (download.small or download.carried):
             self._open(download)
         self._post(
             Started(
@@ -82,6 +83,18 @@ class Delivery:
         verified = _verified(download)
         self._store.publish_small(download.model, download.remote, data, print_, verified)
         self._published(download, print_, verified)
+
+    def carried(self, download: Download, carrier: HubCarrier) -> None:
+        """The whole file by the hub's own client; verified here all the same. Raises `MdlError`, `OSError`."""
+        remote = download.remote
+        assert remote.hub is not None
+        with self._store.side_folder(download.model, remote) as folder:
+            path = carrier.fetch(remote.hub, folder, download.progressed)
+            print_ = self._store.fingerprint(path, remote)
+            if remote.digest and print_.digest != remote.digest:
+                raise _mismatch(download, print_.digest)
+            self._store.publish_file(download.model, remote, path, print_, _verified(download))
+        self._published(download, print_, _verified(download))
 
     def finish(self, download: Download) -> None:
         partial, size = download.partial, download.remote.size

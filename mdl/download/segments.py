@@ -61,12 +61,14 @@ class Segment:
 
 
 class Download:
-    """One file on its way. ``index`` counts from 1."""
+    """One file on its way. ``index`` counts from 1; ``carried`` ones come by the hub's own client."""
 
-    def __init__(self, item: Item, index: int, connections: int) -> None:
+    def __init__(self, item: Item, index: int, connections: int, *, carried: bool = False) -> None:
         self.item, self.index = item, index
         self.remote: RemoteFile = item.remote
-        self.candidates = (item.remote.url, *(item.remote.mirrors if item.remote.digest else ()))
+        self.carried = carried and item.remote.hub is not None
+        mirrors = item.remote.mirrors if item.remote.digest and not self.carried else ()
+        self.candidates = (item.remote.url, *mirrors)
         self.candidate = 0
         self.connections = connections
         self.ramp = Ramp(connections, time.monotonic())
@@ -121,7 +123,7 @@ class Download:
 
     def cut(self) -> Segment | None:
         """The next segment to fetch, or None while none may run."""
-        if self.small or self.single or self.remote.size is None:
+        if self.small or self.carried or self.single or self.remote.size is None:
             return None if self.running else Segment(self.remote.size, 0)
         room = self.ramp.width if self.opened else 1
         if len(self.running) >= room:

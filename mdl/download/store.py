@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mdl import staging
 from mdl.digests import Fingerprint, fingerprint
 from mdl.download.journal import Identity
+from mdl.download.owner import me
 from mdl.download.partial import Partial, claimed_of
 from mdl.download.receipts import Receipts, key_of
 from mdl.errors import Occupied, Unsafe, storage_error
@@ -53,7 +55,7 @@ class Store:
         settled = found.untouched and found.receipt is not None and found.receipt.digest.algorithm == algorithm
         if not deep and (settled or not _worth_hashing(found.stamp, remote, found.receipt)):
             return found
-        print_, stamp = self._hash(self.final(model, remote.path), algorithm, watch)
+        print_, stamp = _hash(self.final(model, remote.path), algorithm, watch)
         return LocalFile("file", stamp, found.receipt, print_, found.partial)
 
     def glance(self, model: str, remote: RemoteFile) -> LocalFile:
@@ -87,16 +89,6 @@ class Store:
             return "folder", None, f"{at} is a folder"
         return "special", None, f"{at} is a device, pipe or socket"
 
-    def _hash(self, path: Path, algorithm: str, watch: Callable[[int], None] | None) -> tuple[Fingerprint, Stamp]:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                return fingerprint(fd, algorithm, watch=watch), stamp_of(os.fstat(fd))
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise storage_error(error, str(path)) from error
-
     def open_partial(self, model: str, remote: RemoteFile) -> Partial:
         return Partial.open(self.partials, key_of(model, remote.path), Identity.of(remote))
 
@@ -122,6 +114,28 @@ class Store:
         umask = _umask()
         staging.write_file(self._make_room(model, remote.path), data, mode=0o666 & ~umask)
         self.write_receipt(model, remote, print_, verified, validator=remote.validator)
+
+    @contextlib.contextmanager
+    def side_folder(self, model: str, remote: RemoteFile) -> Iterator[Path]:
+        """A folder of mdl's own for another client to write into; kept on failure only for as long as this runs."""
+        folder = self.own / "side" / f"{key_of(model, remote.path)}.{me()}"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def fingerprint(self, path: Path, remote: RemoteFile) -> Fingerprint:
+        """Hash a file that somebody else wrote. Raises `StorageError`."""
+        return _hash(path, remote.digest.algorithm if remote.digest else "sha256", None)[0]
+
+    def publish_file(self, model: str, remote: RemoteFile, path: Path, print_: Fingerprint, verified: str) -> None:
+        """As `publish`, for a whole file that somebody else wrote and that was verified."""
+        final = self._make_room(model, remote.path)
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        staging.publish(path, final)
+        self.write_receipt(model, remote, print_, verified)
 
     def _make_room(self, model: str, path: RelPath) -> Path:
         final = self.final(model, path)
@@ -162,6 +176,17 @@ class Store:
 
 def stamp_of(status: os.stat_result) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def _hash(path: Path, algorithm: str, watch: Callable[[int], None] | None) -> tuple[Fingerprint, Stamp]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return fingerprint(fd, algorithm, watch=watch), stamp_of(os.fstat(fd))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise storage_error(error, str(path)) from error
 
 
 def _worth_hashing(stamp: Stamp, remote: RemoteFile, receipt: Receipt | None) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from mdl.download.delivery import Delivery
 from mdl.download.fetch import Fetcher
+from mdl.download.hub_carrier import HubCarrier
 from mdl.download.plan import Item
 from mdl.download.schedule import Schedule, Work
 from mdl.download.segments import Download
@@ -63,10 +64,14 @@ def transfer(
     *,
     bytes_kept: int = 0,
     repair: bool = False,
+    carrier: HubCarrier | None = None,
 ) -> Result:
-    """Fetch, verify and publish every item. Raises `Cancelled` (and ``KeyboardInterrupt`` as it) once what is
-    there is safe; every other trouble is in the outcomes."""
-    return _Transfer(items, store, http, limits, tell, bytes_kept, repair).run()
+    """Fetch, verify and publish every item; the hub's files by the ``carrier`` where one is given.
+
+    Raises `Cancelled` (and ``KeyboardInterrupt`` as it) once what is there is safe; every other trouble is in the
+    outcomes.
+    """
+    return _Transfer(items, store, http, limits, tell, bytes_kept, repair, carrier).run()
 
 
 class _Transfer:
@@ -79,13 +84,16 @@ class _Transfer:
         tell: Listener,
         bytes_kept: int,
         repair: bool,
+        carrier: HubCarrier | None,
     ) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._downloads = [Download(item, n, limits.connections) for n, item in enumerate(items, 1)]
+        self._downloads = [
+            Download(item, n, limits.connections, carried=carrier is not None) for n, item in enumerate(items, 1)
+        ]
         self._schedule = Schedule(self._downloads, limits.connections, Backoff(limits.retries), self._events.put)
         self._fetcher = Fetcher(http, self._schedule, self._events.put)
         self._store, self._http, self._limits, self._tell = store, http, limits, tell
-        self._whole_files_kept = bytes_kept
+        self._whole_files_kept, self._carrier = bytes_kept, carrier
         self._delivery = Delivery(
             store, self._schedule, self._fetcher, self._events.put, http.cancel, count=len(items), repair=repair
         )
@@ -222,6 +230,8 @@ class _Transfer:
             self._schedule.ready(download)
         elif work.kind == "finish":
             self._delivery.finish(download)
+        elif download.carried and self._carrier:
+            self._delivery.carried(download, self._carrier)
         elif download.small and work.segment:
             self._delivery.small(download)
         elif work.segment:

@@ -15,7 +15,7 @@ from mdl.catalog.references import parse_hub, parse_hub_page
 from mdl.digests import Digest
 from mdl.errors import MdlError, UsageError
 from mdl.events import Listener, Retrying
-from mdl.files import RemoteFile
+from mdl.files import HubFile, RemoteFile
 from mdl.net.patience import patiently
 from mdl.net.ranges import content_length, is_encoded, parse_content_range, unsatisfied_total, validator_of
 from mdl.net.retry import Backoff
@@ -52,6 +52,7 @@ def remote_of(file: CatalogFile, endpoint: Endpoint) -> RemoteFile:
         commit=origin.revision if origin and is_pinned(origin.revision) else None,
         mirrors=tuple(stable_url(mirror, endpoint) for mirror in file.mirrors),
         role=file.role,
+        hub=HubFile(origin.repo, origin.repo_type, origin.revision or "main", origin.subpath) if origin else None,
     )
 
 

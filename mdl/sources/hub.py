@@ -17,7 +17,7 @@ from mdl.catalog.model import HubOrigin
 from mdl.digests import Digest
 from mdl.errors import LockError, MdlError, NotFound, ProtocolError, Unsafe
 from mdl.events import Listener, Retrying
-from mdl.files import RemoteFile
+from mdl.files import HubFile, RemoteFile
 from mdl.net.hosts import host_of, origin_of
 from mdl.net.patience import patiently
 from mdl.net.retry import Backoff
@@ -97,6 +97,7 @@ class HubSource:
                 commit=listing.commit,
                 role=role_of(entry.path.text),
                 probed=True,
+                hub=HubFile(origin.repo, origin.repo_type, listing.commit, entry.path.text),
             )
             for entry in entries
         ]
