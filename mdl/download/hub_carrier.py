@@ -27,7 +27,7 @@ class HubCarrier:
         Raises `AuthError`, `NotFound`, `NetworkError`, `OSError`.
         """
         import huggingface_hub
-        from huggingface_hub.utils import httpx as hub_httpx
+        from huggingface_hub.utils import httpx as hub_httpx  # type: ignore[attr-defined]
 
         try:
             path = huggingface_hub.hf_hub_download(
