@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from typing import IO, cast
 
 from rich.console import Console as RichConsole
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from mdl.console.humans import is_number
+from mdl.console.humans import cells, is_number
 from mdl.console.outlet import Outlet
 from mdl.console.streams import Streams
+
+_LEAST = 12
+"""As narrow may the widest column get before the others must give, too."""
 
 
 class _Tap:
@@ -52,13 +56,31 @@ def rich_console(streams: Streams, outlet: Outlet) -> RichConsole:
 
 
 def draw_table(streams: Streams, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table for a terminal: nothing is cut, long cells go on in the next line of their column."""
+    """A table for a terminal: nothing is cut; the widest column goes on in the next line if there is no room."""
     console = rich_console(streams, streams.stdout)
-    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for at, header in enumerate(headers):
-        numbers = bool(rows) and all(is_number(row[at]) for row in rows if at < len(row))
-        grid.add_column(Text(header), justify="right" if numbers else "left", overflow="fold")
+    columns = [[row[at] for row in rows if at < len(row)] for at in range(len(headers))]
+    natural = [max(cells(text) for text in (header, *column)) for header, column in zip(headers, columns, strict=True)]
+    gap, widths = _fitted(natural, console.width)
+    grid = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
+    for header, column, width in zip(headers, columns, widths, strict=True):
+        justify: JustifyMethod = "right" if column and all(map(is_number, column)) else "left"
+        grid.add_column(Text(header), justify=justify, overflow="fold", width=width)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     console.print(grid)
     streams.stdout.drain()
+
+
+def _fitted(natural: list[int], room: int) -> tuple[int, list[int | None]]:
+    """The gap, and each column's width: the widest column takes what the others leave. None leaves it to Rich."""
+    if not natural:
+        return 2, []
+    widest = natural.index(max(natural))
+    rest = room - sum(natural) + natural[widest]
+    gap = 2 if rest - 2 * len(natural) >= min(natural[widest], 2 * _LEAST) else 1
+    left = rest - gap * len(natural)
+    if left < min(natural[widest], _LEAST):
+        return gap, [None] * len(natural)
+    widths: list[int | None] = [*natural]
+    widths[widest] = min(natural[widest], left)
+    return gap, widths

@@ -35,7 +35,9 @@ class Delivery:
         self._cancel, self._count, self._repair = cancel, count, repair
 
     def begin(self, download: Download) -> None:
-        if not (download.small or download.carried):
+        if download.small or download.carried:
+            self._forget_partials(download)
+        else:
             self._open(download)
         self._post(
             Started(
@@ -49,6 +51,13 @@ class Delivery:
             )
         )
         self._schedule.ready(download)
+
+    def _forget_partials(self, download: Download) -> None:
+        lost = self._store.forget_partials(download.model, download.remote)
+        if lost:
+            download.discarded += lost
+            why = "the file comes in one piece"
+            self._post(Rewound(download.model, download.name, bytes_discarded=lost, why=why))
 
     def _open(self, download: Download) -> None:
         remote = download.remote
@@ -121,7 +130,7 @@ class Delivery:
     def _mismatched(self, download: Download, got: Digest) -> None:
         """Wrong bytes: once more where they came in several answers, then the next mirror, then the end."""
         error = _mismatch(download, got)
-        several = download.resumed_at > 0 or download.answers > 1
+        several = (download.resumed_at > 0 or download.answers > 1) and not download.expected
         if several and not download.clean_retry_done:
             download.clean_retry_done = True
         elif download.candidate + 1 < len(download.candidates):

@@ -19,7 +19,7 @@ from mdl.download.follower import Follower
 from mdl.download.journal import Identity
 from mdl.download.schedule import Schedule
 from mdl.download.segments import Download, Segment
-from mdl.errors import DigestMismatch, ProtocolError
+from mdl.errors import DigestMismatch, NoSpace, ProtocolError
 from mdl.events import Event, Rewound
 from mdl.net.body import BUFFER, blocks
 from mdl.net.cancel import wake
@@ -29,14 +29,16 @@ from mdl.net.ranges import Accept, ByteRange, Changed, Lie, Whole, content_lengt
 
 _SOON = 60.0
 _CHANGES = 1
+_RESERVE = 16 * 2**20
+"""Bytes left free on the disk while a file of unknown size comes in, and how often that is looked at."""
 _buffers = threading.local()
 
 
 class Fetcher:
     """Runs segments. One for a transfer, used by all its workers."""
 
-    def __init__(self, http: Http, schedule: Schedule, post: Callable[[Event], None]) -> None:
-        self._http, self._schedule, self._post = http, schedule, post
+    def __init__(self, http: Http, schedule: Schedule, post: Callable[[Event], None], free: Callable[[], int]) -> None:
+        self._http, self._schedule, self._post, self._free = http, schedule, post, free
 
     def fetch(self, download: Download, segment: Segment) -> None:
         """Bring what the segment asks for, or as much as comes. Raises `MdlError`, `OSError` from the disk."""
@@ -45,8 +47,8 @@ class Fetcher:
         if whole:
             self._from_the_start(download)
         headers = {"Range": asked.header} if asked else {}
-        url = _address(download)
-        with self._http.open("GET", url, headers, allow=(416,)) as opened:
+        segment.asked_url = _address(download)
+        with self._http.open("GET", segment.asked_url, headers, allow=(416,)) as opened:
             _check_identity(download, opened)
             accept = self._take(download, segment, asked, opened)
             if accept is None:
@@ -135,12 +137,18 @@ class Fetcher:
         assert size is not None
         algorithm = download.remote.digest.algorithm if download.remote.digest else "sha256"
 
-        def bad(lost: ByteRange) -> None:
+        again: set[int] = set()
+
+        def bad(lost: ByteRange) -> bool:
+            if lost.start in again:
+                return False  # fetched anew and still wrong: the whole file's digest will tell
+            again.add(lost.start)
             partial.forget(lost)
             download.discarded += lost.length
             why = "this block is damaged"
             self._post(Rewound(download.model, download.name, bytes_discarded=lost.length, why=why))
             self._schedule.missing(download, lost.start, lost.stop)
+            return True
 
         return Follower(partial, algorithm, size, expected=download.expected, on_bad=bad)
 
@@ -185,11 +193,18 @@ class Fetcher:
             partial.write(segment.at, piece)
             segment.at += len(piece)
             download.progressed(len(piece))
+            if stop is None:
+                self._keep_a_reserve(segment.at, len(piece))
             if follower:
                 follower.wake()
             if stop is not None and segment.at >= stop:
                 return
         self._stream_ended(download, segment, accept, opened)
+
+    def _keep_a_reserve(self, at: int, count: int) -> None:
+        """A body whose end nobody announced must not fill the disk. Raises `NoSpace`."""
+        if at // _RESERVE != (at - count) // _RESERVE and self._free() < _RESERVE:
+            raise NoSpace("the file has no announced end and the disk is nearly full", hint="free some space")
 
     def _stream_ended(self, download: Download, segment: Segment, accept: Accept, opened: Opened) -> None:
         """The body ended by itself: right where its end was announced, a lie where it was not."""

@@ -2,7 +2,7 @@
 
 So verification is over when the last byte is in. The running digest is copied every 16 MiB: the copies
 are the receipt's prefix digests, and, where they are known beforehand (a repair), each block is held
-against its own and a bad one is handed back to be fetched again.
+against its own and a bad one is handed back to be fetched again; only what passed is claimed then.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Follower:
         size: int,
         *,
         expected: Sequence[str] = (),
-        on_bad: Callable[[ByteRange], None] | None = None,
+        on_bad: Callable[[ByteRange], bool] | None = None,
     ) -> None:
         self._partial, self._algorithm, self._size = partial, algorithm, size
         self._expected, self._on_bad = expected, on_bad
@@ -49,11 +49,12 @@ class Follower:
                 self._seen = True
                 self._moved.notify()
 
-    def stop(self) -> None:
+    def stop(self, *, wait: bool = True) -> None:
         with self._moved:
             self._stop = True
             self._moved.notify()
-        self._thread.join()
+        if wait:
+            self._thread.join()
 
     def result(self, tell: Callable[[int], None]) -> Fingerprint | None:
         """Wait until every byte is hashed; ``tell`` is called with the bytes done meanwhile and may raise.
@@ -86,8 +87,7 @@ class Follower:
             if front <= self.done and not self._stop:
                 self._moved.wait(0.5)
             self._seen = False
-        front = self._partial.front
-        while self.done < front and not self._stop:
+        while self.done < (front := self._partial.front) and not self._stop:
             edge = min(front, (self.done // PREFIX_STEP + 1) * PREFIX_STEP)
             for block in read_blocks(self._partial.fd, self.done, edge, buffer):
                 self._hasher.update(block)
@@ -102,9 +102,11 @@ class Follower:
         prefix = self._hasher.copy().hexdigest()
         if self._on_bad and index < len(self._expected) and self._expected[index] != prefix:
             bad = ByteRange(index * PREFIX_STEP, self.done)
-            self._hasher, self.done = self._good.copy(), bad.start
-            self._on_bad(bad)
-            return
+            if self._on_bad(bad):
+                self._hasher, self.done = self._good.copy(), bad.start
+                return
+        if self._expected:
+            self._partial.claim_below = self.done
         if self.done % PREFIX_STEP == 0:
             self._prefixes.append(prefix)
         self._good = self._hasher.copy()

@@ -25,7 +25,7 @@ _FOREIGN_SECONDS = 600.0
 
 
 class Partial:
-    """An open partial. ``have`` is written; what of it is claimed in the journal is synced too."""
+    """An open partial. What is written is here; what of it the journal claims is synced too."""
 
     def __init__(self, folder: Path, identity: Identity, fd: int, journal: Journal, have: RangeSet) -> None:
         self.folder, self.identity, self.fd = folder, identity, fd
@@ -33,6 +33,7 @@ class Partial:
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self.validators: dict[str, str] = {}
+        self.claim_below: int | None = None
         self.dropped, self.dropped_why = 0, ""
 
     @classmethod
@@ -112,7 +113,7 @@ class Partial:
         """Sync what was written, then claim it. Raises `OSError`: then the unclaimed bytes count as lost."""
         with self._syncing:
             with self._lock:
-                new = self._have.without(self._claimed)
+                new = self._claimable()
             if not new or self.fd < 0:
                 return
             try:
@@ -126,6 +127,13 @@ class Partial:
                 for item in new:
                     self._claimed.add(item.start, item.stop)
 
+    def _claimable(self) -> list[ByteRange]:
+        """Written and not claimed yet; below ``claim_below`` where that is set."""
+        have = self._have.copy()
+        if self.claim_below is not None:
+            have.remove(self.claim_below, 2**63)
+        return have.without(self._claimed)
+
     def rewind(self, identity: Identity) -> int:
         """Throw everything away and begin anew as ``identity``; tells how many bytes that were."""
         with self._syncing, self._lock:
@@ -134,6 +142,7 @@ class Partial:
             self._journal.close()
             self._journal = Journal.create(self.folder / "journal", identity)
             self._have, self._claimed = RangeSet(), RangeSet()
+            self.claim_below = None
             self.identity, self.validators = identity, {}
             return lost
 

@@ -14,7 +14,7 @@ _FAST_ENOUGH = 300e6
 
 
 class Ramp:
-    """``width`` is the number of connections now; `observe` moves it between 1 and ``limit``."""
+    """``width`` is the number of connections now; `observe` raises it up to ``limit``."""
 
     def __init__(self, limit: int, now: float) -> None:
         self.limit = max(1, limit)
@@ -36,7 +36,3 @@ class Ramp:
             self._best = rate
             self._since, self._bytes = now, done
         return self.width
-
-    def shrink(self, running: int) -> None:
-        """The server turned a connection away while ``running`` others went on."""
-        self.width = self.limit = max(1, min(self.width, running))

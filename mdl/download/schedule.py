@@ -43,6 +43,7 @@ class Schedule:
         self._waiting = deque(downloads)
         self.active: list[Download] = []
         self._left = len(downloads)
+        self._room: dict[str, int] = {}
         self._connections, self._backoff, self._post = connections, backoff, post
         self._changed = threading.Condition(threading.RLock())
         self._closed = False
@@ -82,7 +83,8 @@ class Schedule:
             self.active.append(download)
             return Work("begin", download)
         for download in self.active:
-            tail = None if download.busy or download.rewind_why else download.split(now)
+            idle = download.busy or download.rewind_why or not self._has_room(download)
+            tail = None if idle else download.split(now)
             if tail:
                 download.running.add(tail)
                 return Work("fetch", download, tail)
@@ -99,11 +101,21 @@ class Schedule:
         if download.complete:
             download.busy = True
             return Work("finish", download)
-        segment = download.cut() if now >= download.retry_at else None
+        if now < download.retry_at or not self._has_room(download):
+            return None
+        segment = download.cut()
         if segment is None:
             return None
         download.running.add(segment)
         return Work("fetch", download, segment)
+
+    def _running_on(self, host: str) -> int:
+        return sum(len(one.running) for one in self.active if host_of(one.url) == host)
+
+    def _has_room(self, download: Download) -> bool:
+        """Fewer run on its host than that host was seen to take: it turned one away while these went on."""
+        host = host_of(download.url)
+        return host not in self._room or self._running_on(host) < self._room[host]
 
     def ready(self, download: Download) -> None:
         """``begin`` or ``rewind`` is done."""
@@ -152,22 +164,23 @@ class Schedule:
         True where this very failure ended the file.
         """
         with self._changed:
-            progressed = segment.at > segment.first
+            progressed = download.got_further()
+            began = segment.at > segment.first
             download.give_back(segment)
             self._changed.notify_all()
             if download.ended or download.rewind_why:
                 return False
-            final = self._judge(download, error, progressed)
+            final = self._judge(download, segment, error, progressed or began)
             if final is not None:
                 self._give_up(download, final)
             return download.ended
 
-    def _judge(self, download: Download, error: MdlError, progressed: bool) -> MdlError | None:
+    def _judge(self, download: Download, segment: Segment, error: MdlError, answered: bool) -> MdlError | None:
         """None to go on with the same server, else the error that ends it."""
-        was_cached = download.location is not None
-        if isinstance(error, (AuthError, NotFound)) and (was_cached or error.redirected):
-            download.location = None
-            download.refusals += 1
+        if isinstance(error, (AuthError, NotFound)) and (segment.asked_url != download.url or error.redirected):
+            if download.location in (None, segment.asked_url):
+                download.refusals += 1
+                download.location = None
             return None if download.refusals <= _REFUSALS else error
         if isinstance(error, ProtocolError):
             download.location = None
@@ -179,12 +192,13 @@ class Schedule:
         if not isinstance(error, NetworkError) or error.final:
             return error
         download.location = None
-        if download.running and not progressed and download.opened:
-            download.ramp.shrink(len(download.running))
+        others = self._running_on(host_of(download.url))
+        if others and not answered:
+            self._room[host_of(download.url)] = others
             return None
         now = time.monotonic()
         if now >= download.retry_at:
-            download.failures = 1 if progressed else download.failures + 1
+            download.failures += 1
             if download.failures >= self._backoff.tries:
                 return error
             self._again(download, error, download.failures, error.retry_after)

@@ -41,6 +41,7 @@ class Segment:
     at: int
     began: float = field(default_factory=time.monotonic)
     first: int = 0
+    asked_url: str = ""
     abort: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
@@ -83,7 +84,7 @@ class Download:
         self.retry_at = 0.0
         self.failures = self.lies = self.refusals = self.changes = self.answers = 0
         self.clean_retry_done = False
-        self.resumed_at = self.fetched = self.discarded = 0
+        self.resumed_at = self.fetched = self.discarded = self.best = 0
         self.error: MdlError | None = None
         self.others: list[MdlError] = []
         self.fingerprint: Fingerprint | None = None
@@ -154,7 +155,14 @@ class Download:
             self.pending.add(segment.at, segment.stop)
 
     def progressed(self, count: int) -> None:
-        """Bytes came in; whatever failed before, it goes on."""
+        """Bytes came in."""
         with self._counting:
             self.fetched += count
-        self.failures = self.lies = self.refusals = 0
+
+    def got_further(self) -> bool:
+        """More of the file is here than at any failure before; bytes that had to be thrown away do not count."""
+        done = self.partial.total if self.partial else 0
+        further = done > self.best
+        if further:
+            self.best, self.failures, self.lies, self.refusals = done, 0, 0, 0
+        return further

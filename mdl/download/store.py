@@ -17,10 +17,11 @@ from mdl import staging
 from mdl.digests import Fingerprint, fingerprint
 from mdl.download.journal import Identity
 from mdl.download.owner import me
-from mdl.download.partial import Partial, claimed_of
+from mdl.download.partial import Partial, claimed_of, leftovers
 from mdl.download.receipts import Receipts, key_of
 from mdl.errors import Occupied, Unsafe, storage_error
 from mdl.files import Kind, LocalFile, Receipt, RemoteFile, Stamp
+from mdl.net.ranges import ByteRange
 from mdl.paths import RelPath
 
 
@@ -92,14 +93,28 @@ class Store:
     def open_partial(self, model: str, remote: RemoteFile) -> Partial:
         return Partial.open(self.partials, key_of(model, remote.path), Identity.of(remote))
 
+    def forget_partials(self, model: str, remote: RemoteFile) -> int:
+        """Remove what is left of a file that is not downloaded in parts; tells how many bytes that were."""
+        key = key_of(model, remote.path)
+        if not leftovers(self.partials, key):
+            return 0
+        partial = Partial.open(self.partials, key, Identity.of(remote))
+        lost = partial.dropped + partial.total
+        partial.close()
+        partial.discard()
+        return lost
+
     def open_damaged(self, model: str, remote: RemoteFile, receipt: Receipt) -> Partial:
         """A partial that holds a copy of the damaged file; what of it is right is for a follower to find."""
         partial = self.open_partial(model, remote)
         assert remote.size is not None
         partial.rewind(Identity.of(remote))
         with self.final(model, remote.path).open("rb") as file:
-            _copy(file.fileno(), partial.fd, remote.size)
+            copied = _copy(file.fileno(), partial.fd, remote.size)
         partial.stretch(remote.size)
+        partial.claim_below = 0
+        if copied:
+            partial.believe(ByteRange(0, copied))
         return partial
 
     def publish(self, model: str, remote: RemoteFile, partial: Partial, print_: Fingerprint, verified: str) -> None:
@@ -139,12 +154,12 @@ class Store:
 
     def _make_room(self, model: str, path: RelPath) -> Path:
         final = self.final(model, path)
-        final.parent.mkdir(parents=True, exist_ok=True)
         kind, _, why = self._lstat(model, path)
         if kind in ("link", "special"):
             raise Unsafe(f"refused: {why}", item=str(path))
         if kind == "folder":
             raise Occupied(why, item=str(path))
+        final.parent.mkdir(parents=True, exist_ok=True)
         return final
 
     def write_receipt(
@@ -196,8 +211,9 @@ def _worth_hashing(stamp: Stamp, remote: RemoteFile, receipt: Receipt | None) ->
     return remote.digest is not None or receipt is not None
 
 
-def _copy(source: int, target: int, size: int) -> None:
-    """Copy inside the kernel where it can be done, sharing blocks where the file system knows how."""
+def _copy(source: int, target: int, size: int) -> int:
+    """Copy up to ``size`` bytes, inside the kernel where it can be done and sharing blocks where the file system
+    knows how; tells how many there were."""
     done = 0
     while done < size:
         try:
@@ -205,8 +221,9 @@ def _copy(source: int, target: int, size: int) -> None:
         except OSError:
             count = os.pwrite(target, os.pread(source, 2**20, done), done)
         if count == 0:
-            return
+            break
         done += count
+    return done
 
 
 def _umask() -> int:

@@ -91,7 +91,7 @@ class _Transfer:
             Download(item, n, limits.connections, carried=carrier is not None) for n, item in enumerate(items, 1)
         ]
         self._schedule = Schedule(self._downloads, limits.connections, Backoff(limits.retries), self._events.put)
-        self._fetcher = Fetcher(http, self._schedule, self._events.put)
+        self._fetcher = Fetcher(http, self._schedule, self._events.put, lambda: store.free_bytes())
         self._store, self._http, self._limits, self._tell = store, http, limits, tell
         self._whole_files_kept, self._carrier = bytes_kept, carrier
         self._delivery = Delivery(
@@ -133,6 +133,9 @@ class _Transfer:
         self._schedule.close()
         last = threading.Thread(target=self._checkpoint_all, daemon=True)
         last.start()
+        for download in list(self._schedule.active):
+            if download.follower:
+                download.follower.stop(wait=False)
         last.join(_LAST_SYNC_SECONDS)
         while not self._events.empty():
             self._tell(self._events.get())

@@ -90,8 +90,10 @@ class Hosts:
     def allows(self, host: str, port: int) -> bool:
         if self.names(host, port):
             return True
-        patterns = (*self.general, *self.named)
-        return any(p == host or (p.startswith("*.") and host.endswith(p[1:])) for p in patterns)
+        suffixes = (p[1:] for p in (*self.general, *self.named) if p.startswith("*."))
+        return host in self.general or f"{host}:{port}".endswith(
+            tuple(s if ":" in s else f"{s}:{port}" for s in suffixes)
+        )
 
     def check(self, url: str) -> SplitResult:
         """The parts of an allowed URL. Raises `Unsafe`, by name, for any other."""

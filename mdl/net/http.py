@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import platform
+import re
 import ssl
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -159,6 +160,9 @@ class Http:
     def _next_hop(self, response: httpx.Response, current: str) -> str:
         location = str(response.headers.get("location", ""))
         _drain(response)
+        scheme = re.match(r"([a-z][a-z0-9+.-]*):", location, re.IGNORECASE)
+        if scheme and scheme[1].lower() not in ("http", "https"):
+            raise Unsafe(f"refused: {host_of(current)} redirects to a {scheme[1].lower()}: URL", item=host_of(current))
         if not location or any(ord(char) <= 32 or ord(char) == 127 for char in location):
             raise ProtocolError(f"{host_of(current)} redirects without a usable Location")
         target = urljoin(current, location)
