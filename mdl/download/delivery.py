@@ -8,7 +8,7 @@ from mdl.digests import Digest, Fingerprint, new_hasher
 from mdl.download.fetch import Fetcher
 from mdl.download.hub_carrier import HubCarrier
 from mdl.download.schedule import Schedule
-from mdl.download.segments import Download
+from mdl.download.segments import Download, Segment
 from mdl.download.store import Store
 from mdl.errors import DigestMismatch
 from mdl.events import Event, Finished, Rewound, Started, Verifying
@@ -78,8 +78,8 @@ class Delivery:
                 download.pending.add(gap.start, gap.stop)
             download.follower = self._fetcher.follower(download)
 
-    def small(self, download: Download) -> None:
-        data = self._fetcher.fetch_small(download)
+    def small(self, download: Download, segment: Segment) -> None:
+        data = self._fetcher.fetch_small(download, segment)
         download.answers += 1
         algorithm = download.remote.digest.algorithm if download.remote.digest else "sha256"
         hasher = new_hasher(algorithm, len(data))
@@ -87,8 +87,10 @@ class Delivery:
         print_ = Fingerprint(Digest(algorithm, hasher.hexdigest()), len(data))
         download.progressed(len(data))
         if download.remote.digest and print_.digest != download.remote.digest:
+            error = _mismatch(download, print_.digest)
             download.discarded += len(data)
-            raise _mismatch(download, print_.digest)
+            self._post(Rewound(download.model, download.name, bytes_discarded=len(data), why=error.message))
+            raise error
         verified = _verified(download)
         self._store.publish_small(download.model, download.remote, data, print_, verified)
         self._published(download, print_, verified)

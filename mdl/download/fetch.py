@@ -56,10 +56,11 @@ class Fetcher:
             self._remember(download, opened, accept)
             self._write(download, segment, accept, opened)
 
-    def fetch_small(self, download: Download) -> bytes:
+    def fetch_small(self, download: Download, segment: Segment) -> bytes:
         """The whole of a small file. Raises `MdlError`."""
         size = download.remote.size
-        with self._http.open("GET", _address(download)) as opened:
+        segment.asked_url = _address(download)
+        with self._http.open("GET", segment.asked_url) as opened:
             _check_identity(download, opened)
             verdict = judge(opened.status, opened.headers, asked=None, size=size, validator=download.remote.validator)
             if not isinstance(verdict, Accept):

@@ -236,7 +236,7 @@ class _Transfer:
         elif download.carried and self._carrier:
             self._delivery.carried(download, self._carrier)
         elif download.small and work.segment:
-            self._delivery.small(download)
+            self._delivery.small(download, work.segment)
         elif work.segment:
             self._fetcher.fetch(download, work.segment)
             self._schedule.returned(download, work.segment)

@@ -288,6 +288,8 @@ def _translate(error: httpx.HTTPError, host: str) -> MdlError:
         return Unsafe(f"refused: {words}", item=host)
     if isinstance(error, (httpx.RemoteProtocolError, httpx.DecodingError)):
         dropped = ("peer closed", "Server disconnected")
+        if "location header" in words:
+            return Unsafe(f"refused: {host} redirects to an unusable URL", item=host)
         if words.startswith(dropped):
             return NetworkError(f"{host} dropped the connection: {words}", hint=again)
         return ProtocolError(f"{host} does not speak HTTP properly: {words}")
