@@ -60,11 +60,12 @@ class Way:
 
 def go(one: Killed, url: str, sample: Sample, args: argparse.Namespace, env: dict[str, str], place: Path) -> Way:
     """Start, kill, start again …; each life gets its share of the seconds, and a random part more or less."""
-    draw, kills = random.Random(args.seed), []
+    draw = random.Random(args.seed)
+    kills: list[float] = []
     began, code = time.monotonic(), -9
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    null = subprocess.DEVNULL
     while True:
-        process = subprocess.Popen(one.command(url), env=env, cwd=place, **quiet)
+        process = subprocess.Popen(one.command(url), env=env, cwd=place, stdin=null, stdout=null, stderr=null)
         share = args.seconds / (args.kills + 1) * draw.uniform(0.2, 1.8)
         try:
             code = process.wait(share + one.startup if len(kills) < args.kills else 900)

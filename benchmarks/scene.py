@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +122,3 @@ def skip(why: str, code: int) -> None:
 def common_flags(parser: argparse.ArgumentParser, size: str) -> None:
     parser.add_argument("--size", type=size_of, default=size_of(size), help=f"bytes of the file, as 512M [{size}]")
     parser.add_argument("--dir", type=Path, help="folder on the disk to measure [the system's temporary folder]")
-
-
-def words(items: Sequence[str]) -> str:
-    return ", ".join(items)

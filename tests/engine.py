@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import faults
 import pytest
+from faulty import Answer, Handler, Request
 
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
 from mdl.digests import Digest
@@ -197,10 +199,8 @@ class Bench:
 
     def half(self, file: CatalogFile, server: Any, data: bytes, **more: Any) -> int:
         """Have half of the file here, interrupted; tells how many bytes. The server is left hanging there."""
-        from faults import stall_in_body
-
         at = len(data) // 2
-        server.handler = stall_in_body(data, at)
+        server.handler = faults.stall_in_body(data, at)
         stopped = self.run(file, stop_at=at, **more)
         assert (stopped.code, self.final.exists()) == (130, False)
         return at
@@ -212,10 +212,22 @@ def environ(home: Path, **more: str) -> dict[str, str]:
     return {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": root, "NO_COLOR": "1", **more}
 
 
+class _Child(subprocess.Popen[str]):
+    """A child that does not outlive a test that failed."""
+
+    def __del__(self, **_: Any) -> None:
+        if self.poll() is None:
+            self.kill()
+            self.wait()
+        for pipe in (self.stdout, self.stderr):
+            if pipe:
+                pipe.close()
+
+
 def child(home: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
     """``python -m mdl …`` in a process of its own."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(
+    return _Child(
         [sys.executable, "-m", "mdl", *arguments],
         env=environ(home, **more),
         cwd=home,
@@ -234,3 +246,14 @@ def until(holds: Callable[[], bool], seconds: float = 20.0, *, must: bool = True
             assert not must, "waited in vain"
             return
         time.sleep(0.002)
+
+
+def stalled(right: Handler, at: int) -> Handler:
+    """The handler's answers, each silent after ``at`` bytes."""
+
+    def handler(request: Request, number: int) -> Answer:
+        answer = faults.cut(right, at)(request, number)
+        answer.end = "hang"
+        return answer
+
+    return handler

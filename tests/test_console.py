@@ -88,7 +88,8 @@ with console.watch("job-1") as tell:
     tell(Failed("m", NAMES[3], "NET", "503 Service Unavailable", "try later"))
     tell(Progressed(bytes_done=4000, bytes_total=4000))
 """
-NO_FAILURE = DOWNLOAD.replace("NAMES[:3]", "NAMES").replace('tell(Failed("m", NAMES[3]', "len((0")
+FAILURE = 'tell(Failed("m", NAMES[3], "NET", "503 Service Unavailable", "try later"))'
+NO_FAILURE = DOWNLOAD.replace("NAMES[:3]", "NAMES").replace(FAILURE, "")
 """A failure is told in full, and so may wrap."""
 
 
@@ -673,6 +674,17 @@ def test_table_in_a_pipe() -> None:
     """A table in a pipe is plain lines with nothing cut, and what a terminal would obey is escaped."""
     done = run(f"console.table(['NAME', 'TITLE'], [['x [/] y', 'E{ESC}[31m'], ['m', 'long ' * 60]])", COLUMNS="40")
     assert done.stdout == f"NAME     TITLE\nx [/] y  E\\x1b[31m\nm        {('long ' * 60).strip()}\n"
+
+
+def test_list_on_a_narrow_terminal() -> None:
+    """On a narrow terminal only the widest column goes on in a next line: names stay whole, and no letter is lost."""
+    rows = [["m" * 24, "dataset", "missing", "-", "cc-by-nc-sa-4.0", "reading comprehension (some, words, here)"]] * 2
+    seen = on_terminal(f"console.table(['NAME', 'KIND', 'STATUS', 'SIZE', 'LICENSE', 'TITLE'], {rows})", both=True)
+    screen = Screen(seen)
+    assert screen.widest <= 80
+    assert sum(row.startswith("m" * 24 + " dataset missing") for row in screen.rows) == 2
+    titles = "".join(row[62:] for row in screen.rows[1:])
+    assert "".join(titles.split()) == "".join(rows[0][5].split()) * 2
 
 
 def test_table_on_a_terminal() -> None:

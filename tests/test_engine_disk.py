@@ -9,7 +9,7 @@ from pathlib import Path
 import faults
 import pytest
 from engine import MIB, Bench, noise, pinned
-from faulty import FaultyServer
+from faulty import Answer, FaultyServer, Request
 
 from mdl.errors import NoSpace
 from mdl.get import Wishes
@@ -204,20 +204,18 @@ def test_links_in_the_way(bench: Bench, tmp_path: Path, where: str, data: bytes)
 
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 def test_link_that_comes_while_fetching(bench: Bench, tmp_path: Path, data: bytes) -> None:
-    """A link put there while the bytes come is refused as well, and nothing goes through it (F117)."""
-    elsewhere = tmp_path / "elsewhere"
+    """A link put there while the bytes come is refused as well, and nothing is made where it leads (F117, I5)."""
+    elsewhere, sub = tmp_path / "elsewhere", bench.store.root / "m" / "sub"
     elsewhere.mkdir()
     right = faults.honest(data)
 
-    def handler(request: object, number: int) -> object:
-        folder = bench.store.root / "m"
-        if not folder.is_symlink():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.symlink_to(elsewhere)
-        return right(request, number)  # type: ignore[arg-type]
+    def handler(request: Request, number: int) -> Answer:
+        sub.parent.mkdir(parents=True, exist_ok=True)
+        sub.symlink_to(elsewhere)
+        return right(request, number)
 
-    with FaultyServer(handler) as server:  # type: ignore[arg-type]
-        run = bench.run(pinned(server.url + "/f", data, path="sub/x.bin"))
+    with FaultyServer(handler) as server:
+        run = bench.run(pinned(server.url + "/f", data, path="sub/deep/x.bin"))
     assert list(elsewhere.iterdir()) == []
     assert run.code == 11
 
@@ -248,7 +246,7 @@ def test_folder_in_the_way(bench: Bench, kind: str) -> None:
 
 @pytest.mark.parametrize("theirs", [OTHER, b"mine"], ids=["same size", "other size"])
 def test_strangers_file(bench: Bench, theirs: bytes, tmp_path: Path) -> None:
-    """A stranger's other bytes are left alone (7, with the hint); --force replaces the name, not the inode (F119, F120)."""
+    """A stranger's other bytes are left alone (7 and a hint); --force replaces the name, not the inode (F119, F120)."""
     bench.final.parent.mkdir(parents=True)
     bench.final.write_bytes(theirs)
     twin = tmp_path / "twin"

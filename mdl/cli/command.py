@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import os
 import sys
@@ -94,8 +95,13 @@ def _signed(run: Callable[..., None], parameters: list[inspect.Parameter]) -> Ca
 
 
 def _parameter(field: dataclasses.Field[Any], group: type) -> inspect.Parameter:
-    annotation = get_type_hints(group, include_extras=True)[field.name]
+    annotation = _hints_of(group)[field.name]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+
+
+@functools.cache
+def _hints_of(group: type) -> dict[str, Any]:
+    return get_type_hints(group, include_extras=True)
 
 
 def merged(before: Common, after: Common) -> Common:

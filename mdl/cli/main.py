@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -12,7 +13,6 @@ from types import FrameType
 import typer
 
 from mdl import __version__
-from mdl.cli import catalog, demo, fetching, machine
 from mdl.cli.command import report, root
 from mdl.cli.flags import Common
 from mdl.cli.session import Session
@@ -23,25 +23,42 @@ _HELP = """Bring machine-learning models to this machine: from a catalog, resuma
 Try it without a network: mdl demo. Then: mdl list, mdl show NAME, mdl get NAME.
 """
 
-app = typer.Typer(
-    name="mdl",
-    help=_HELP,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_FAMILIES = {
+    "list": "catalog",
+    "show": "catalog",
+    "get": "fetching",
+    "download": "fetching",
+    "verify": "fetching",
+    "path": "catalog",
+    "config": "machine",
+    "doctor": "machine",
+    "demo": "demo",
+}
+"""Which room a command is in. Only the room that is asked for is opened: Typer builds every flag it is told of."""
+
+
+def build(arguments: Sequence[str]) -> typer.Typer:
+    """The app with the one family that ``arguments`` call for, or with all of them where that is not clear."""
+    app = typer.Typer(
+        name="mdl",
+        help=_HELP,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    root(app, _version)
+    word = next((word for word in arguments if word in _FAMILIES or not word.startswith("-")), "")
+    rooms = [_FAMILIES[word]] if word in _FAMILIES else dict.fromkeys(_FAMILIES.values())
+    for room in rooms:
+        importlib.import_module(f"mdl.cli.{room}").register(app)
+    return app
 
 
 def _version(wanted: bool) -> None:
     if wanted:
         sys.stdout.write(f"mdl {__version__}\n")
         raise typer.Exit
-
-
-root(app, _version)
-for _family in (catalog, fetching, machine, demo):
-    _family.register(app)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -51,6 +68,7 @@ def run(arguments: Sequence[str]) -> int:
             if signal.getsignal(name) is not signal.SIG_IGN:
                 signal.signal(name, _terminated)
     try:
+        app = build(arguments)
         return int(app(args=list(arguments) or ["--help"], prog_name="mdl", standalone_mode=False) or 0)
     except typer.TyperException as error:
         return _misused(arguments, error)
@@ -66,8 +84,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:
     """A call that Typer refused, told as every other error is; as a document too where one was asked for."""
-    known = {command.name for command in app.registered_commands}
-    name = next((word for word in arguments if word in known), "")
+    name = next((word for word in arguments if word in _FAMILIES), "")
     usage = UsageError(" ".join(error.format_message().split()), hint=" ".join(filter(None, ("mdl", name, "--help"))))
     name = name or "mdl"
     return report(Session(name, Common(json="--json" in arguments), os.environ), usage)

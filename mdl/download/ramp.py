@@ -9,8 +9,8 @@ from __future__ import annotations
 _STEP_SECONDS = 0.4
 _AGAIN_SECONDS = 5.0
 _GROWTH = 1.2
-_FAST_ENOUGH = 300e6
-"""Bytes per second from which on the network is not what one waits for."""
+_FAST_ENOUGH = 100e6
+"""Bytes per second of one connection from which on the network is not what one waits for."""
 
 
 class Ramp:
@@ -28,7 +28,7 @@ class Ramp:
             return self.width
         rate = (done - self._bytes) / elapsed
         grew = rate > _GROWTH * self._best
-        if rate < _FAST_ENOUGH and (grew or elapsed >= _AGAIN_SECONDS) and self.width < self.limit:
+        if rate < _FAST_ENOUGH * self.width and (grew or elapsed >= _AGAIN_SECONDS) and self.width < self.limit:
             self.width = min(self.limit, self.width * 2)
             self._best = max(self._best, rate)
             self._since, self._bytes = now, done

@@ -71,7 +71,6 @@ class Download:
         mirrors = item.remote.mirrors if item.remote.digest and not self.carried else ()
         self.candidates = (item.remote.url, *mirrors)
         self.candidate = 0
-        self.connections = connections
         self.ramp = Ramp(connections, time.monotonic())
         self.partial: Partial | None = None
         self.follower: Follower | None = None
@@ -130,7 +129,7 @@ class Download:
         if len(self.running) >= room:
             return None
         for gap in self.pending:
-            stop = min(gap.stop, gap.start + segment_length(self.remote.size, self.connections))
+            stop = min(gap.stop, gap.start + segment_length(self.remote.size, self.ramp.width))
             self.pending.remove(gap.start, stop)
             return Segment(stop, gap.start)
         return None

@@ -1,0 +1,80 @@
+"""A hub made of scripted answers, and the world of sources around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_httpx import HTTPXMock
+
+from mdl.catalog.model import HubOrigin
+from mdl.events import Event
+from mdl.net.hosts import Hosts
+from mdl.net.http import Http
+from mdl.net.retry import Backoff
+from mdl.sources import Sources
+from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub import HubSource
+from mdl.sources.listings import Listings
+
+HUB = "https://huggingface.co"
+COMMIT, LATER = "c" * 40, "d" * 40
+SHA, GIT = "ab" * 32, "12" * 20
+ORIGIN = HubOrigin("org/repo")
+PINNED = HubOrigin("org/repo", revision=COMMIT)
+AT_ONCE = Backoff(tries=3, first=0.0)
+REVISION = f"{HUB}/api/models/org/repo/revision/main"
+
+
+def tree_url(commit: str = COMMIT, more: str = "", repo: str = "models/org/repo") -> str:
+    return f"{HUB}/api/{repo}/tree/{commit}?recursive=true&expand=false{more}"
+
+
+def entry(path: Any = "config.json", size: Any = 10, **more: Any) -> dict[str, Any]:
+    """One item of a tree answer."""
+    return {"type": "file", "path": path, "size": size, "oid": GIT, **more}
+
+
+def large(path: str = "model.safetensors", size: int = 1000, oid: str = SHA) -> dict[str, Any]:
+    """One item that is kept as a large file; its ``oid`` is that of the pointer."""
+    return entry(path, size, lfs={"oid": oid, "size": size, "pointerSize": 130})
+
+
+class World:
+    """A hub's client and sources over kept listings; ``told`` are the events."""
+
+    def __init__(self, folder: Path, mock: HTTPXMock, token: str | None = None) -> None:
+        self.mock, self.told, self.waits = mock, list[Event](), list[float]()
+        self.endpoint = Endpoint(token=token)
+        self.listings = Listings(folder / "listings")
+        self.http = Http(Hosts.of([]), bearer=self.endpoint.bearer)
+        self.http.cancel.wait = self.waits.append  # type: ignore[method-assign]
+        self.hub = HubSource(self.endpoint, self.listings, self.http, AT_ONCE, self.told.append)
+        self.offline = HubSource(self.endpoint, self.listings, None, AT_ONCE, self.told.append)
+        self.sources = Sources(self.endpoint, self.listings, self.http, backoff=AT_ONCE, tell=self.told.append)
+
+    def revision(self, commit: Any = COMMIT, **more: Any) -> None:
+        """Answer which commit the branch is."""
+        self.mock.add_response(url=REVISION, json={"id": "org/repo", "sha": commit}, **more)
+
+    def tree(self, *entries: Any, commit: str = COMMIT, **more: Any) -> None:
+        """Answer the listing at a commit."""
+        self.mock.add_response(url=tree_url(commit), json=list(entries), **more)
+
+    @property
+    def asked(self) -> list[str]:
+        return [str(request.url) for request in self.mock.get_requests()]
+
+
+@contextmanager
+def world(folder: Path, mock: HTTPXMock, patch: pytest.MonkeyPatch, token: str | None = None) -> Iterator[World]:
+    """A `World` that no proxy variable of this machine disturbs."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        patch.delenv(name, raising=False)
+        patch.delenv(name.lower(), raising=False)
+    made = World(folder, mock, token)
+    with made.http:
+        yield made

@@ -1,0 +1,51 @@
+"""Partials as a process leaves them: open one, leave one behind, look at what it claims."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from mdl.download import journal as journals
+from mdl.download.journal import Identity
+from mdl.download.partial import Partial
+
+KEY = "k" * 32
+SIZE = 1000
+WHO = Identity("https://h/m.bin", SIZE, "sha256:" + "ab" * 32, None, None)
+OTHER = replace(WHO, digest="sha256:" + "cd" * 32)
+
+
+def opened(folder: Path, identity: Identity = WHO) -> Partial:
+    partial = Partial.open(folder, KEY, identity)
+    partial.stretch(SIZE)
+    return partial
+
+
+def claimed(partial: Partial) -> int:
+    """What a second look would find claimed."""
+    record = journals.load(partial.folder / "journal")
+    return record.have.total if record else 0
+
+
+@functools.cache
+def dead_owner(_which: int = 1) -> str:
+    """The name of a process of this machine that is gone; another one for another number."""
+    child = subprocess.Popen([sys.executable, "-c", "from mdl.download.owner import me; print(me())"], stdout=-1)
+    name = child.communicate()[0].decode().strip()
+    assert child.returncode == 0
+    return name
+
+
+def left_behind(folder: Path, who: str, identity: Identity = WHO, have: tuple[int, int] = (0, 400)) -> Path:
+    """A partial as the process ``who`` left it, of bytes 0x78."""
+    making = folder / "making"
+    partial = opened(making, identity)
+    partial.write(have[0], b"x" * (have[1] - have[0]))
+    partial.checkpoint()
+    partial.close()
+    left = partial.folder.rename(folder / f"{KEY}.{who}")
+    making.rmdir()
+    return left

@@ -1,0 +1,194 @@
+"""The nevers of the house, by reading every import and call of mdl."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import mdl
+
+ROOT = Path(mdl.__file__).parent
+LEVELS = [
+    {"__init__"},
+    {"errors"},
+    {"paths", "digests", "staging", "redact"},
+    {"net", "files", "events"},
+    {"catalog"},
+    {"sources"},
+    {"download", "archive"},
+    {"get", "check", "pack", "jobs", "console"},
+    {"doctor", "demo"},
+    {"cli"},
+    {"__main__"},
+]
+"""What may import what: a room imports rooms above it in this list, never one beside or below it."""
+
+ONLY = {
+    "typer": {"cli"},
+    "rich": {"console"},
+    "httpx": {"net/http", "net/body"},
+    "huggingface_hub": {"sources/hub", "download/hub_carrier"},
+}
+PURE = {
+    *("paths", "files", "events", "errors", "net/ranges", "net/retry", "net/hosts", "net/words"),
+    *("download/plan", "download/ramp", "download/speed", "catalog/entry", "catalog/lines", "catalog/mistakes"),
+    *("catalog/model", "catalog/references", "catalog/table", "catalog/targets"),
+}
+IMPURE = {
+    "os",
+    "io",
+    "socket",
+    "ssl",
+    "shutil",
+    "tempfile",
+    "subprocess",
+    "threading",
+    "time",
+    "random",
+    "httpx",
+    "sys",
+}
+OPENING = {
+    "open",
+    "read_text",
+    "read_bytes",
+    "write_text",
+    "write_bytes",
+    "exists",
+    "stat",
+    "lstat",
+    "iterdir",
+    "mkdir",
+}
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Every module of mdl by its path below the package, without its ending."""
+    files = sorted(ROOT.rglob("*.py"))
+    assert len(files) > 40
+    return {str(file.relative_to(ROOT).with_suffix("")): ast.parse(file.read_text("utf-8")) for file in files}
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """The dotted names a module imports anywhere, also late and for the type checker alone."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            assert node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def calls(tree: ast.Module) -> Iterator[str]:
+    """The last word of everything a module calls, and the whole of it for ``os.…``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.func.id
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield node.func.attr
+
+
+def module_of(name: str) -> str | None:
+    """The module of mdl that an imported name is or is in."""
+    parts = name.split(".")[1:] if name.split(".")[0] == "mdl" else None
+    while parts:
+        for path in ("/".join(parts), "/".join([*parts, "__init__"])):
+            if path in trees():
+                return path
+        parts = parts[:-1]
+    return None if parts is None else "__init__"
+
+
+def inner(module: str) -> set[str]:
+    return {found for name in imports(trees()[module]) if (found := module_of(name)) and found != module}
+
+
+def room(module: str) -> str:
+    return module.split("/")[0]
+
+
+def level(module: str) -> int:
+    return next(n for n, rooms in enumerate(LEVELS) if room(module) in rooms)
+
+
+@pytest.mark.parametrize("library", ONLY)
+def test_one_door_to_each_library(library: str) -> None:
+    """Typer, Rich, httpx and the hub's client are each known in their own room alone."""
+    users = {name for name, tree in trees().items() if any(i.split(".")[0] == library for i in imports(tree))}
+    assert {user for user in users if not ({user, room(user)} & ONLY[library])} == set()
+
+
+def test_imports_go_down() -> None:
+    """A room imports only rooms above it in the list; what is not in the list has no place yet."""
+    for module in trees():
+        wrong = {other for other in inner(module) if room(other) != room(module) and level(other) >= level(module)}
+        assert wrong == set(), module
+
+
+def test_no_circle() -> None:
+    """No module imports itself, however far round."""
+    assert list(TopologicalSorter({module: inner(module) for module in trees()}).static_order())
+
+
+def test_the_two_stories_never_meet() -> None:
+    """Download and sources know nothing of archive, nor it of them."""
+    for module in trees():
+        others = {room(other) for other in inner(module)}
+        assert not (room(module) in ("download", "sources") and "archive" in others), module
+        assert not (room(module) == "archive" and others & {"download", "sources"}), module
+
+
+def test_only_staging_gives_names() -> None:
+    """Nothing else renames or replaces a file: every final name is given in one place."""
+    for module, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                gives = node.value.id in ("os", "shutil") and node.attr in ("replace", "rename", "renames", "move")
+                assert not gives or module == "staging", module
+        assert "rename" not in set(calls(tree)), module
+
+
+def test_only_console_prints() -> None:
+    """What anybody reads goes through the console."""
+    for module, tree in trees().items():
+        assert room(module) == "console" or "print" not in set(calls(tree)), module
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_pure_room_opens_nothing(module: str) -> None:
+    """A pure room imports nothing that reaches outside the process, and opens no path."""
+    tree = trees()[module]
+    assert {name.split(".")[0] for name in imports(tree)} & IMPURE == set()
+    assert set(calls(tree)) & OPENING == set()
+    assert {other for other in inner(module) if other not in PURE} <= {"digests", "__init__"}
+
+
+def test_digests_open_no_path() -> None:
+    """Digests read what is open already: no name of a file is ever theirs to follow."""
+    assert not set(calls(trees()["digests"])) & OPENING
+    assert "pathlib" not in set(imports(trees()["digests"]))
+
+
+def test_no_utils_and_no_settings() -> None:
+    """There is no room for what has no place."""
+    assert not [module for module in trees() if module.split("/")[-1] in ("utils", "helpers", "settings", "common")]
+
+
+def test_functions_are_short() -> None:
+    """A function is read on one screen (60 lines)."""
+    for module, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+                assert node.end_lineno - node.lineno < 60, f"{module}: {node.name}"
+
+
+def test_every_module_says_what_it_is() -> None:
+    """Each module begins with a docstring."""
+    assert [module for module, tree in trees().items() if not ast.get_docstring(tree)] == []

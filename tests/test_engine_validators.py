@@ -1,0 +1,128 @@
+"""The engine against files that change and validators that mislead (faults, group A)."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from pathlib import Path
+
+import faults
+import pytest
+from engine import MIB, Bench, loose, noise, pinned, stalled
+from faulty import FaultyServer
+
+DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
+SIZE = len(DATA)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
+
+
+def good(bench: Bench, data: bytes = DATA) -> bool:
+    """The final name holds the file, and nothing is left over."""
+    return bench.final.read_bytes() == data and not bench.partials and not bench.strangers()
+
+
+def test_changed_between_runs_pinned(bench: Bench) -> None:
+    """Another ETag on resume drops the part aloud; the new file is not the one asked for: 6 (A11)."""
+    with FaultyServer(faults.honest(DATA)) as server:
+        file = pinned(server.url + "/f", DATA)
+        at = bench.half(file, server, DATA)
+        server.handler = faults.honest(OTHER, etag='"v2"')
+        run = bench.run(file)
+    assert run.code == 6
+    assert run.rewound >= at
+    assert not bench.final.exists()
+
+
+@pytest.mark.parametrize(
+    "size",
+    [SIZE, 2 * SIZE, MIB // 2],
+    ids=["same size", "larger", "small"],
+)
+def test_changed_between_runs_loose(bench: Bench, size: int) -> None:
+    """Without a digest, another ETag on resume starts anew with the new file, aloud, and leaves no rest (A11, A19)."""
+    new = noise(size, 2)
+    with FaultyServer(faults.honest(DATA)) as server:
+        file = loose(server.url + "/f")
+        at = bench.half(file, server, DATA)
+        server.handler = faults.honest(new, etag='"v2"')
+        run = bench.run(file)
+    assert (run.code, run.row.verified) == (0, "size")
+    assert run.rewound == run.report.bytes_discarded == at
+    assert good(bench, new)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_flapping_versions(bench: Bench, known: bool) -> None:
+    """Two versions behind one name are never mixed: a whole one of them, or a refusal (A12, A23)."""
+    with FaultyServer(faults.flaps(DATA, OTHER)) as server:
+        url = server.url + "/f"
+        run = bench.run(pinned(url, DATA) if known else loose(url))
+    assert run.code in (0, 6)
+    assert bench.final.exists() == (run.code == 0)
+    if run.code == 0:
+        assert bench.final.read_bytes() in ((DATA,) if known else (DATA, OTHER))
+
+
+def test_versions_per_connection(bench: Bench) -> None:
+    """Machines behind one name with other bytes under the same ETag: HASH, or the right file (A13, A23)."""
+    with FaultyServer(faults.per_connection(faults.honest(DATA), faults.honest(OTHER))) as server:
+        run = bench.run(pinned(server.url + "/f", DATA))
+    assert run.code in (0, 6)
+    assert (bench.final.read_bytes() == DATA) if run.code == 0 else not bench.final.exists()
+
+
+def test_bytes_change_under_one_etag(bench: Bench) -> None:
+    """Bytes that change under the same ETag are found by the digest (A13)."""
+    with FaultyServer(faults.honest(DATA)) as server:
+        file = pinned(server.url + "/f", DATA)
+        bench.half(file, server, DATA)
+        server.handler = faults.honest(OTHER)
+        run = bench.run(file)
+    assert (run.code, run.error["code"]) == (6, "HASH")
+    assert not bench.final.exists()
+
+
+OLD = formatdate(time.time() - 86400, usegmt=True)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("etag", "age", "resumes"),
+    [('"v1"', None, True), ('W/"v1"', None, False), (None, 86400.0, True), (None, 5.0, False), (None, None, False)],
+    ids=["strong", "weak", "old date", "fresh date", "nothing"],
+)
+def test_what_may_resume(bench: Bench, etag: str | None, age: float | None, resumes: bool, known: bool) -> None:
+    """A digest always lets a part be resumed; without one only a strong ETag or an old date does, else it starts
+    anew, aloud. A weak tag is never in If-Range (A14, A15, A16)."""
+    modified = formatdate(time.time() - age, usegmt=True) if age is not None else None
+    with FaultyServer(faults.honest(DATA)) as server:
+        url = server.url + "/f"
+        file = pinned(url, DATA) if known else loose(url)
+        right = faults.honest(DATA, etag=etag, modified=modified)
+        half = SIZE // 2
+        server.handler = stalled(right, half)
+        assert bench.run(file, stop_at=half).code == 130
+        server.handler = right
+        run = bench.run(file)
+        tags = [r.header("if-range") for r in server.requests]
+    kept = half if known or resumes else 0
+    assert (run.code, run.row.resumed_at, run.report.bytes_fetched) == (0, kept, SIZE - kept)
+    assert run.rewound == half - kept
+    assert not any(tag and tag.startswith("W/") for tag in tags)
+    assert good(bench)
+
+
+def test_ignored_if_range(bench: Bench) -> None:
+    """206 of a new version, whatever was asked: never mixed with the old, and dropped bytes are announced (A17)."""
+    with FaultyServer(faults.honest(DATA)) as server:
+        file = loose(server.url + "/f")
+        bench.half(file, server, DATA)
+        calls = faults.first(1, faults.honest(DATA), faults.ignores_if_range(OTHER))
+        server.handler = calls  # the probe sees the old version, the resume the new
+        run = bench.run(file)
+    assert (run.code, run.rewound) == (0, SIZE // 2)
+    assert good(bench, OTHER)

@@ -1,0 +1,255 @@
+"""Partial: bytes first, then the sync, then the claim; one living process at a time; nothing dropped in silence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from leftover import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
+
+from mdl.download import owner
+from mdl.download.partial import Partial, claimed_of, leftovers
+from mdl.errors import Busy
+from mdl.net.ranges import ByteRange
+
+
+@pytest.fixture
+def trace(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
+    """The order of every write and sync, with the file each was on."""
+    calls: list[tuple[str, int]] = []
+    for name in ("pwrite", "write", "fdatasync", "fsync", "ftruncate"):
+        real = getattr(os, name)
+
+        def spy(fd: int, *args: object, real: object = real, name: str = name) -> object:
+            calls.append((name, fd))
+            return real(fd, *args)  # type: ignore[operator]
+
+        monkeypatch.setattr(os, name, spy)
+    return calls
+
+
+def test_bytes_are_synced_before_they_are_claimed(tmp_path: Path, trace: list[tuple[str, int]]) -> None:
+    """Write, then fdatasync of the data, then one line in the journal: in this order, and no claim without it."""
+    partial = opened(tmp_path)
+    trace.clear()
+    partial.write(0, b"x" * 100)
+    partial.write(500, b"x" * 100)
+    assert claimed(partial) == 0
+    assert [name for name, _ in trace] == ["pwrite", "pwrite"]
+    partial.checkpoint()
+    assert [name for name, _ in trace[2:]] == ["fdatasync", "write"]
+    assert trace[2][1] == partial.fd != trace[3][1]
+    assert claimed(partial) == 200
+    assert partial.unclaimed == 0
+
+
+def test_nothing_new_is_not_synced(tmp_path: Path, trace: list[tuple[str, int]]) -> None:
+    """A checkpoint without new bytes touches nothing, also after the partial was closed."""
+    partial = opened(tmp_path)
+    partial.write(0, b"x" * 100)
+    partial.checkpoint()
+    trace.clear()
+    partial.checkpoint()
+    partial.write(0, b"y" * 100)
+    trace.clear()
+    partial.close()
+    partial.checkpoint()
+    assert trace == []
+
+
+def test_what_is_written_during_the_sync_is_not_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that arrive while the sync runs wait for the next one."""
+    partial, real = opened(tmp_path), os.fdatasync
+
+    def sync_and_write(fd: int) -> None:
+        real(fd)
+        partial.write(100, b"y" * 50)
+
+    monkeypatch.setattr(os, "fdatasync", sync_and_write)
+    partial.write(0, b"x" * 100)
+    partial.checkpoint()
+    assert (claimed(partial), partial.unclaimed, partial.total) == (100, 50, 150)
+
+
+@pytest.mark.parametrize("trouble", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_failed_sync_loses_what_was_not_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: int) -> None:
+    """After a failed sync the unclaimed bytes count as lost, the claimed ones stay, and the error is told."""
+    partial = opened(tmp_path)
+    partial.write(0, b"x" * 100)
+    partial.checkpoint()
+    partial.write(100, b"x" * 100)
+
+    def broken(_fd: int) -> None:
+        raise OSError(trouble, os.strerror(trouble))
+
+    monkeypatch.setattr(os, "fdatasync", broken)
+    with pytest.raises(OSError) as caught:
+        partial.checkpoint()
+    assert caught.value.errno == trouble
+    assert (partial.total, partial.unclaimed, claimed(partial)) == (100, 0, 100)
+    assert partial.gaps(SIZE) == [ByteRange(100, SIZE)]
+
+
+def test_failed_claim_claims_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the journal cannot be written (a full disk), the old journal stays right."""
+    partial = opened(tmp_path)
+    partial.write(0, b"x" * 100)
+    partial.checkpoint()
+    partial.write(200, b"x" * 100)
+    real = os.write
+
+    def torn(fd: int, data: memoryview) -> int:
+        if len(data) > 5:
+            return real(fd, data[:5])
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "write", torn)
+    with pytest.raises(OSError):
+        partial.checkpoint()
+    monkeypatch.undo()
+    assert claimed(partial) == 100
+    partial.close()
+    again = opened(tmp_path)
+    assert (again.total, again.dropped) == (100, 0)
+
+
+def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that takes fewer bytes than it was given is gone on with until all are there."""
+    partial, real = opened(tmp_path), os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, bytes(data)[:7], at))
+    data = bytes(range(100))
+    partial.write(50, data)
+    assert os.pread(partial.fd, 100, 50) == data
+    assert partial.total == 100
+
+
+_STEPS = st.lists(
+    st.tuples(st.sampled_from(["write", "sync", "kill"]), st.integers(0, SIZE - 1), st.integers(1, 300)), max_size=20
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(_STEPS)
+def test_a_kill_never_costs_a_claim_nor_makes_one(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
+) -> None:
+    """Killed at any point and opened again, it has what was synced, no byte more, and the bytes are right."""
+    folder, truth = tmp_path_factory.mktemp("p"), bytes(n % 251 for n in range(SIZE))
+    partial, written, synced = opened(folder), set[int](), set[int]()
+    for step, at, length in steps:
+        if step == "write":
+            stop = min(SIZE, at + length)
+            partial.write(at, truth[at:stop])
+            written |= set(range(at, stop))
+        elif step == "sync":
+            partial.checkpoint()
+            synced = set(written)
+        else:
+            for n in written - synced:
+                os.pwrite(partial.fd, b"\xff", n)
+            partial.close()
+            partial, written = opened(folder), set(synced)
+            assert partial.dropped == 0
+        here = {n for n in range(SIZE) if not any(gap.start <= n < gap.stop for gap in partial.gaps(SIZE))}
+        assert here == written
+        assert all(os.pread(partial.fd, 1, n) == truth[n : n + 1] for n in here)
+    partial.close()
+
+
+def test_dead_process_is_gone_on_with(tmp_path: Path) -> None:
+    """What a process that is gone left behind is taken over, bytes and all, by one folder's rename."""
+    old = left_behind(tmp_path, dead_owner())
+    partial = opened(tmp_path)
+    assert not old.exists()
+    assert (partial.total, partial.dropped) == (400, 0)
+    assert os.pread(partial.fd, 400, 0) == b"x" * 400
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"{KEY}.{owner.me()}"]
+
+
+def test_living_process_is_not_disturbed(tmp_path: Path) -> None:
+    """A partial that a living process holds is Busy (9), names that process, and stays as it is."""
+    holds = (
+        "import sys; from pathlib import Path; from mdl.download.journal import Identity;"
+        "from mdl.download.partial import Partial;"
+        f"p = Partial.open(Path(sys.argv[1]), {KEY!r}, Identity(*{(WHO.url, SIZE, WHO.digest, None, None)!r}));"
+        "p.write(0, b'z' * 300); p.checkpoint(); print('held', flush=True); sys.stdin.read()"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", holds, str(tmp_path)], stdin=pipe, stdout=pipe) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        with pytest.raises(Busy, match=str(child.pid)) as caught:
+            Partial.open(tmp_path, KEY, WHO)
+        assert caught.value.exit_code == 9
+        assert [folder.name.split("-")[1] for folder in leftovers(tmp_path, KEY)] == [str(child.pid)]
+        child.communicate()
+    assert opened(tmp_path).total == 300
+
+
+def test_foreign_machine_is_busy_until_it_is_silent(tmp_path: Path) -> None:
+    """A partial of another machine is left alone while it is fresh, and taken over once nobody touched it for long."""
+    folder = left_behind(tmp_path, "f" * 12 + "-77-1")
+    with pytest.raises(Busy, match="77"):
+        Partial.open(tmp_path, KEY, WHO)
+    for name in ("journal", "data"):
+        os.utime(folder / name, (1e9, 1e9))
+    assert opened(tmp_path).total == 400
+
+
+def test_another_file_is_begun_anew_and_said(tmp_path: Path) -> None:
+    """Under another identity nothing is kept, and how much was dropped and why is told."""
+    left_behind(tmp_path, dead_owner(), OTHER)
+    partial = opened(tmp_path)
+    assert (partial.total, partial.dropped) == (0, 400)
+    assert "digest" in partial.dropped_why
+    assert os.pread(partial.fd, 400, 0) == b"\0" * 400
+    assert claimed(partial) == 0
+
+
+def test_without_digest_and_validator_nothing_is_resumed(tmp_path: Path) -> None:
+    """A file nobody can tell apart from another is never gone on with, even under the same URL and size."""
+    nameless = replace(WHO, digest=None)
+    left_behind(tmp_path, dead_owner(), nameless)
+    assert claimed_of(tmp_path, KEY, nameless) == 0
+    partial = opened(tmp_path, nameless)
+    assert (partial.total, partial.dropped) == (0, 400)
+    assert "neither a digest nor a strong validator" in partial.dropped_why
+
+
+def test_publish_gives_the_bytes_their_name(tmp_path: Path, trace: list[tuple[str, int]]) -> None:
+    """The data is synced before it gets its name, and nothing of the partial is left."""
+    partial = opened(tmp_path / "p")
+    partial.write(0, b"x" * SIZE)
+    fd = partial.fd
+    trace.clear()
+    partial.publish(tmp_path / "final")
+    assert trace[0] == ("fsync", fd)
+    assert (tmp_path / "final").read_bytes() == b"x" * SIZE
+    assert list((tmp_path / "p").iterdir()) == []
+
+
+def test_publish_of_a_partial_taken_over_is_busy(tmp_path: Path) -> None:
+    """Where another process took the folder, nothing is published over its head."""
+    partial = opened(tmp_path / "p")
+    partial.write(0, b"x" * SIZE)
+    partial.folder.rename(tmp_path / "p" / "elsewhere")
+    with pytest.raises(Busy):
+        partial.publish(tmp_path / "final")
+    assert not (tmp_path / "final").exists()
+
+
+def test_validators_are_kept_as_first_seen(tmp_path: Path) -> None:
+    """What a host called the file is remembered over a restart; a second name does not replace the first."""
+    partial = opened(tmp_path)
+    partial.note_validator("https://cdn:443", '"a"')
+    partial.note_validator("https://cdn:443", '"b"')
+    partial.close()
+    assert opened(tmp_path).validators == {"https://cdn:443": '"a"'}

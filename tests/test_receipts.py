@@ -1,0 +1,164 @@
+"""Receipts: what mdl wrote down of a file, read back as it was or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdl.digests import Digest
+from mdl.download.journal import line_of
+from mdl.download.receipts import Receipts, key_of
+from mdl.errors import StateError
+from mdl.files import LocalFile, Receipt, Stamp
+from mdl.paths import RelPath
+
+PATH = RelPath.parse("sub/مدل.bin")
+FULL = Receipt(
+    model="org/model",
+    path=PATH,
+    stamp=Stamp(100, 1_700_000_000_123_456_789, 42),
+    digest=Digest("sha256", "ab" * 32),
+    verified="sha256",
+    url="https://h/m.bin",
+    validator='"a"',
+    commit="c" * 40,
+    prefixes=("01" * 32, "02" * 32),
+)
+
+
+@pytest.fixture
+def receipts(tmp_path: Path) -> Receipts:
+    return Receipts(tmp_path)
+
+
+def place_of(folder: Path) -> Path:
+    (place,) = folder.rglob("*.receipt")
+    return place
+
+
+def test_receipt_is_read_back(receipts: Receipts) -> None:
+    """What was written is read back, the prefix digests only where they are asked for."""
+    receipts.put(FULL)
+    assert receipts.get(FULL.model, PATH, prefixes=True) == FULL
+    assert receipts.get(FULL.model, PATH) == replace(FULL, prefixes=())
+    assert receipts.get("other", PATH) is None
+    assert receipts.get(FULL.model, RelPath.parse("sub/other.bin")) is None
+
+
+def test_no_query_is_written(receipts: Receipts, tmp_path: Path) -> None:
+    """A signed URL's query never reaches the disk."""
+    receipts.put(replace(FULL, url="https://h/m.bin?X-Amz-Signature=secret"))
+    assert b"secret" not in place_of(tmp_path).read_bytes()
+    found = receipts.get(FULL.model, PATH)
+    assert found is not None
+    assert found.url == "https://h/m.bin"
+
+
+def test_receipt_is_private(receipts: Receipts, tmp_path: Path) -> None:
+    """Nobody else may read or write a receipt."""
+    receipts.put(FULL)
+    assert place_of(tmp_path).stat().st_mode & 0o077 == 0
+
+
+def test_no_flipped_bit_is_believed(receipts: Receipts, tmp_path: Path) -> None:
+    """With any one bit flipped the receipt says the same, less, or nothing: never anything else."""
+    receipts.put(FULL)
+    place = place_of(tmp_path)
+    whole = place.read_bytes()
+    for bit in range(len(whole) * 8):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        place.write_bytes(damaged)
+        assert receipts.get(FULL.model, PATH, prefixes=True) in (None, FULL, replace(FULL, prefixes=()))
+
+
+def test_cut_receipt_is_none(receipts: Receipts, tmp_path: Path) -> None:
+    """Cut anywhere, a receipt is whole, without prefix digests, or none."""
+    receipts.put(FULL)
+    place = place_of(tmp_path)
+    whole = place.read_bytes()
+    first = whole.index(b"\n")
+    for cut in range(0, len(whole), 7):
+        place.write_bytes(whole[:cut])
+        found = receipts.get(FULL.model, PATH, prefixes=True)
+        assert (found is not None) == (cut >= first)
+        assert found is None or replace(found, prefixes=()) == replace(FULL, prefixes=())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digest": "sha256:" + "AB" * 32},
+        {"digest": "md5:" + "ab" * 16},
+        {"digest": 5},
+        {"path": "../../etc/passwd"},
+        {"path": "/etc/passwd"},
+        {"stamp": [1, 2]},
+        {"stamp": None},
+    ],
+)
+def test_impossible_receipt_is_none(receipts: Receipts, tmp_path: Path, change: dict[str, object]) -> None:
+    """A receipt whose checksum is right and whose facts cannot be is none: no path of it leads anywhere."""
+    receipts.put(FULL)
+    facts = {
+        "mdl-receipt": 1,
+        "model": FULL.model,
+        "path": PATH.text,
+        "stamp": [1, 2, 3],
+        "digest": str(FULL.digest),
+        "verified": "sha256",
+        "url": "",
+        "validator": None,
+        "commit": None,
+        "suspect": False,
+    }
+    place_of(tmp_path).write_bytes(line_of(facts))
+    assert receipts.get(FULL.model, PATH) is not None
+    place_of(tmp_path).write_bytes(line_of({**facts, **change}))
+    assert receipts.get(FULL.model, PATH) is None
+    assert receipts.of_model(FULL.model) == []
+
+
+def test_newer_receipt_is_not_read(receipts: Receipts, tmp_path: Path) -> None:
+    """A receipt of a newer mdl is refused by name as code 12."""
+    receipts.put(FULL)
+    place_of(tmp_path).write_bytes(line_of({"mdl-receipt": 2}))
+    with pytest.raises(StateError) as caught:
+        receipts.get(FULL.model, PATH)
+    assert (caught.value.exit_code, caught.value.item) == (12, str(place_of(tmp_path)))
+
+
+def test_receipts_of_a_model_are_its_own(receipts: Receipts) -> None:
+    """A model's receipts come by path, without those of another model, also of one whose name begins alike."""
+    for model, name in (("org/a", "z"), ("org/a", "b"), ("org", "c"), ("org/ab", "d")):
+        receipts.put(replace(FULL, model=model, path=RelPath.parse(name)))
+    assert [found.path.text for found in receipts.of_model("org/a")] == ["b", "z"]
+    assert [found.path.text for found in receipts.of_model("org")] == ["c"]
+    assert receipts.of_model("nobody") == []
+
+
+def test_distrusted_receipt_settles_nothing(receipts: Receipts) -> None:
+    """A distrusted receipt keeps its facts and no longer vouches for the file."""
+    receipts.put(FULL)
+    receipts.distrust(FULL.model, PATH)
+    receipts.distrust(FULL.model, RelPath.parse("never-seen"))
+    found = receipts.get(FULL.model, PATH, prefixes=True)
+    assert found == replace(FULL, suspect=True)
+    assert LocalFile("file", FULL.stamp, FULL).untouched
+    assert not LocalFile("file", FULL.stamp, found).untouched
+
+
+@settings(deadline=None)
+@given(st.text("ab/\0é", max_size=6), st.text("ab/é", min_size=1, max_size=6))
+def test_key_is_a_name_of_one_file(model: str, path: str) -> None:
+    """A key is 32 hex digits, whatever the path's length, and another path has another."""
+    key = key_of(model, RelPath(path))
+    assert len(key) == 32
+    assert set(key) <= set("0123456789abcdef")
+    assert key != key_of(model, RelPath(path + "x"))
+    assert key != key_of(model + "x", RelPath(path))
+    assert len(key_of("m", RelPath("x" * 1000))) == 32
