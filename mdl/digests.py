@@ -91,11 +91,12 @@ def fingerprint(fd: int, algorithm: str, *, watch: Callable[[int], None] | None 
     size = os.fstat(fd).st_size
     hasher = new_hasher(algorithm, size)
     done, prefixes = 0, []
-    for block in read_blocks(fd, 0, size):
-        hasher.update(block)
-        done += len(block)
-        if done % PREFIX_STEP == 0:
+    for edge in (*range(PREFIX_STEP, size, PREFIX_STEP), size):
+        for block in read_blocks(fd, done, edge):
+            hasher.update(block)
+            done += len(block)
+            if watch:
+                watch(done)
+        if done % PREFIX_STEP == 0 and done:
             prefixes.append(hasher.copy().hexdigest())
-        if watch:
-            watch(done)
     return Fingerprint(Digest(algorithm, hasher.hexdigest()), done, tuple(prefixes))

@@ -21,13 +21,15 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def write_file(path: Path, data: bytes, *, mode: int = 0o600, lasting: bool = True) -> None:
+def write_file(path: Path, data: bytes, *, mode: int = 0o600, lasting: bool = True, stage: Path | None = None) -> None:
     """Put ``data`` under ``path`` whole or not at all, on the disk before it is seen.
 
-    ``lasting=False`` leaves the syncing to the system: for what can be found out again.
+    ``lasting=False`` leaves the syncing to the system: for what can be found out again. ``stage`` is the folder to
+    write in first, on the same file system; beside ``path`` without it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{secrets.token_hex(6)}.tmp")
+    beside = (stage or path.parent) / f".{secrets.token_hex(6)}.tmp"
+    beside.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
         with os.fdopen(fd, "wb") as file:

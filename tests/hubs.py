@@ -52,9 +52,13 @@ class World:
         self.listings = Listings(folder / "listings")
         self.http = Http(Hosts.of([]), bearer=self.endpoint.bearer)
         self.http.cancel.wait = self.waits.append  # type: ignore[method-assign]
-        self.hub = HubSource(self.endpoint, self.listings, self.http, AT_ONCE, self.told.append)
+        self.next_run()
         self.offline = HubSource(self.endpoint, self.listings, None, AT_ONCE, self.told.append)
         self.sources = Sources(self.endpoint, self.listings, self.http, backoff=AT_ONCE, tell=self.told.append)
+
+    def next_run(self) -> None:
+        """What one run asked is asked again in the next."""
+        self.hub = HubSource(self.endpoint, self.listings, self.http, AT_ONCE, self.told.append)
 
     def revision(self, commit: Any = COMMIT, **more: Any) -> None:
         """Answer which commit the branch is."""

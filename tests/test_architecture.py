@@ -16,7 +16,7 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors"},
-    {"paths", "digests", "staging", "redact"},
+    {"paths", "digests", "staging", "redact", "sealed"},
     {"net", "files", "events"},
     {"catalog"},
     {"sources"},
@@ -35,7 +35,7 @@ ONLY = {
     "huggingface_hub": {"sources/hub", "download/hub_carrier"},
 }
 PURE = {
-    *("paths", "files", "events", "errors", "net/ranges", "net/retry", "net/hosts", "net/words"),
+    *("paths", "sealed", "files", "events", "errors", "net/ranges", "net/retry", "net/hosts", "net/words"),
     *("download/plan", "download/ramp", "download/speed", "catalog/entry", "catalog/lines", "catalog/mistakes"),
     *("catalog/model", "catalog/references", "catalog/table", "catalog/targets"),
 }

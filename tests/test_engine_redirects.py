@@ -84,8 +84,7 @@ HARMLESS = ("line feed", "no host")
 """A header of its own by the time it arrives; and a host-less URL, which means this host."""
 
 
-DATA_URL = pytest.param("data", marks=pytest.mark.xfail(strict=True, reason="BUG: PROTO and tried again, not UNSAFE"))
-HOSTILE = [DATA_URL if name == "data" else name for name in faults.HOSTILE_LOCATIONS if name not in HARMLESS]
+HOSTILE = [name for name in faults.HOSTILE_LOCATIONS if name not in HARMLESS]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

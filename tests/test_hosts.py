@@ -149,7 +149,6 @@ def test_public_address_or_name_is_not_private(address: str) -> None:
     assert not is_private(address)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: a private IPv4 inside a NAT64 or 6to4 address passes for public")
 @pytest.mark.parametrize("address", ["64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2002:a00:1::"])
 def test_private_ipv4_inside_a_transition_address_is_private(address: str) -> None:
     """The metadata service or a private net is not reached through a NAT64 or 6to4 address either."""

@@ -52,10 +52,11 @@ def test_pinned_and_kept_contacts_nobody(here: World) -> None:
 
 
 def test_branch_is_asked_again(here: World) -> None:
-    """A branch may have moved, so its kept listing is for reading offline alone; its commit stays pinned."""
+    """A branch may move from run to run: its kept listing is for reading offline alone; its commit stays pinned."""
     for commit in (COMMIT, LATER):
         here.revision(commit)
         here.tree(large(), commit=commit)
+        here.next_run()
         assert here.hub.resolve(ORIGIN)[0].commit == commit
         found = here.hub.known(ORIGIN)
         assert found is not None

@@ -24,7 +24,6 @@ def test_cut_data_is_not_believed(tmp_path: Path) -> None:
     assert opened(tmp_path).total == 150
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: claims beyond a cut come back once the file is stretched again")
 def test_claims_beyond_a_cut_never_come_back(tmp_path: Path) -> None:
     """Cut, stretched over with zeros and opened once more, the lost bytes are still missing."""
     folder = left_behind(tmp_path, dead_owner())
@@ -35,7 +34,6 @@ def test_claims_beyond_a_cut_never_come_back(tmp_path: Path) -> None:
     assert again.total == 150
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: bytes cut off a partial are dropped without a word")
 def test_bytes_cut_off_are_announced(tmp_path: Path) -> None:
     """Claimed bytes that are gone are dropped bytes, and told like them."""
     folder = left_behind(tmp_path, dead_owner())
@@ -43,7 +41,6 @@ def test_bytes_cut_off_are_announced(tmp_path: Path) -> None:
     assert opened(tmp_path).dropped == 250
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: a damaged first line drops the data without a word")
 def test_dropping_for_a_damaged_journal_is_announced(tmp_path: Path) -> None:
     """Where the journal's first line is damaged the bytes cannot be used, and that is told."""
     folder = left_behind(tmp_path, dead_owner())
@@ -85,7 +82,6 @@ def test_the_largest_leftover_is_gone_on_with(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: the largest leftover is taken though only a smaller one is of this file")
 def test_a_leftover_of_this_file_is_preferred(tmp_path: Path) -> None:
     """A smaller leftover of the same file is worth more than a larger one of another; the plan promised it."""
     first, second = dead_owner(1), dead_owner(2)
@@ -95,7 +91,6 @@ def test_a_leftover_of_this_file_is_preferred(tmp_path: Path) -> None:
     assert opened(tmp_path).total == 100
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="BUG: a folder of an odd name ends in an IndexError")
 def test_folder_of_an_odd_name_is_survived(tmp_path: Path) -> None:
     """A folder nobody of mdl's made is either left alone, or another's: never a fault of mdl's."""
     odd = tmp_path / f"{KEY}.tmp"
@@ -115,9 +110,6 @@ def test_owner_is_told_apart(tmp_path: Path) -> None:
         assert owner.is_alive(other) is None
 
 
-@pytest.mark.xfail(
-    strict=True, raises=(OverflowError, ValueError), reason="BUG: an impossible process id is not survived"
-)
 @pytest.mark.parametrize("pid", ["9" * 30, "²"])
 def test_impossible_process_is_not_alive(pid: str) -> None:
     """A process id no system has belongs to nobody who lives."""
@@ -125,7 +117,6 @@ def test_impossible_process_is_not_alive(pid: str) -> None:
     assert not owner.is_alive(f"{machine}-{pid}-1")
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: a zombie counts as alive, so its partial stays Busy for good")
 def test_zombie_is_not_alive() -> None:
     """A process that has ended but was not waited for (as in many a container) holds nothing any more."""
     program = "import sys; from mdl.download.owner import me; print(me(), flush=True); sys.stdin.read()"
@@ -156,7 +147,6 @@ def test_rewind_counts_and_forgets(tmp_path: Path) -> None:
     assert opened(tmp_path).total == 10
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: after a rewind the old claims may come back with a power cut")
 def test_old_claims_are_gone_for_good_before_new_bytes_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A journal begun anew is on the disk itself before bytes it does not know replace those it claimed."""
     partial, synced = opened(tmp_path), set[int]()

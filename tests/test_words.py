@@ -159,7 +159,8 @@ def test_no_query_in_any_message() -> None:
     """A signed URL lends host and path to a message, never its query."""
     for status in (400, 401, 403, 404, 407, 429, 500):
         for code in ("", "GatedRepo"):
-            assert "secret" not in json.dumps(refused(status, code).facts())
+            for url in (URL, "https://huggingface.co/org/repo?X-Amz-Signature=secret"):
+                assert "secret" not in json.dumps(refused(status, code, url=url).facts())
 
 
 def test_request_id_is_told() -> None:

@@ -25,7 +25,7 @@ from mdl.net.body import BUFFER, blocks
 from mdl.net.cancel import wake
 from mdl.net.hosts import origin_of
 from mdl.net.http import Http, Opened
-from mdl.net.ranges import Accept, ByteRange, Changed, Lie, Whole, content_length, judge
+from mdl.net.ranges import Accept, ByteRange, Changed, Lie, Whole, content_length, judge, parse_size
 
 _SOON = 60.0
 _CHANGES = 1
@@ -87,6 +87,8 @@ class Fetcher:
             return None
         if isinstance(verdict, Lie):
             raise verdict.error
+        if validator and download.remote.digest is None and isinstance(verdict, Accept) and not verdict.validator:
+            raise ProtocolError("the server no longer says which version of the file it sends")
         if isinstance(verdict, Whole) or (asked and not verdict.ranged):
             accept = verdict.accept if isinstance(verdict, Whole) else verdict
             if download.opened:
@@ -266,8 +268,8 @@ def _check_identity(download: Download, opened: Opened) -> None:
 
 
 def _hold(headers: Mapping[str, str], size: int | None, digest: Digest | None) -> None:
-    linked = headers.get("x-linked-size", "")
-    if size is not None and linked.isdigit() and int(linked) != size:
+    linked = parse_size(headers.get("x-linked-size", ""))
+    if size is not None and linked is not None and linked != size:
         raise ProtocolError(f"the hub has a file of {linked} bytes there, expected {size}")
     found = Digest.of_etag(headers.get("x-linked-etag"))
     if digest and found and found.algorithm == digest.algorithm and found != digest:

@@ -7,10 +7,8 @@ that serves them. A line that is torn or damaged claims nothing; a damaged first
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 from mdl.errors import StateError
 from mdl.files import RemoteFile
 from mdl.net.ranges import ByteRange, RangeSet
+from mdl.sealed import line_of, parse_line
 
 VERSION = 1
 _LARGEST = 64 * 2**20
@@ -58,22 +57,6 @@ class Record:
     validators: dict[str, str] = field(default_factory=dict)
 
 
-def line_of(fact: Any) -> bytes:
-    body = json.dumps(fact, separators=(",", ":"), ensure_ascii=True).encode()
-    return b"%08x %s\n" % (zlib.crc32(body), body)
-
-
-def parse_line(line: bytes) -> Any | None:
-    """The fact of one line without its newline; None where the line is torn or damaged."""
-    check, _, body = line.partition(b" ")
-    try:
-        if len(check) != 8 or int(check, 16) != zlib.crc32(body):
-            return None
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
 def header_of(identity: Identity) -> bytes:
     return line_of({"mdl-journal": VERSION, **vars(identity)})
 
@@ -86,19 +69,29 @@ def parse(data: bytes, name: str) -> Record | None:
     lines = data.split(b"\n")[:-1]
     if not lines:
         return None
-    head = parse_line(lines[0])
+    identity = _identity(parse_line(lines[0]), name)
+    if identity is None:
+        return None
+    record = Record(identity)
+    for line in lines[1:]:
+        _take(record, parse_line(line))
+    return record
+
+
+def _identity(head: Any, name: str) -> Identity | None:
     if not isinstance(head, dict):
         return None
     version = head.pop("mdl-journal", None)
     if isinstance(version, int) and version > VERSION:
         raise StateError("a newer mdl wrote this journal", item=name, hint="upgrade mdl, or 'mdl clean'")
-    try:
-        record = Record(Identity(**head))
-    except TypeError:
+    texts = [head.get(key) for key in ("digest", "validator", "commit")]
+    sound = (
+        version == VERSION and isinstance(head.get("url"), str) and all(t is None or isinstance(t, str) for t in texts)
+    )
+    size = head.get("size")
+    if not sound or set(head) != set(Identity.__annotations__) or not (size is None or type(size) is int):
         return None
-    for line in lines[1:]:
-        _take(record, parse_line(line))
-    return record
+    return Identity(**head)
 
 
 def _take(record: Record, fact: Any) -> None:
@@ -117,9 +110,10 @@ def load(path: Path) -> Record | None:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return None
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
         return parse(file.read(_LARGEST), str(path))
 
 
@@ -131,14 +125,15 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, identity: Identity) -> Journal:
-        """Begin anew: what stood there claims nothing from now on."""
+        """Begin anew: what stood there claims nothing from now on, also after a power cut."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND | os.O_CLOEXEC
         journal = cls(path, os.open(path, flags, 0o600))
         journal._append(header_of(identity))
+        os.fsync(journal._fd)
         return journal
 
     @classmethod
-    def reopen(cls, path: Path, have: RangeSet) -> Journal:
+    def reopen(cls, path: Path) -> Journal:
         """Go on with a journal that was read. A torn tail is closed with a newline first, so that it
         stays one damaged line."""
         journal = cls(path, os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_APPEND | os.O_CLOEXEC))
@@ -153,9 +148,6 @@ class Journal:
 
     def note_validator(self, origin: str, validator: str) -> None:
         self._append(line_of({"origin": origin, "validator": validator}))
-
-    def sync(self) -> None:
-        os.fsync(self._fd)
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 from pathlib import Path
 
 
@@ -26,12 +27,13 @@ def _machine() -> str:
 def _born(pid: int) -> str | None:
     """When process ``pid`` was started, in clock ticks since boot; None where there is no such process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else rest[18]
+    except (OSError, IndexError, ValueError):
         pass
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return None
     except OSError:
         return "0"
@@ -47,6 +49,6 @@ def is_alive(owner: str) -> bool | None:
     """Whether the process behind an owner's name still runs; None where that cannot be known from here."""
     machine, _, rest = owner.partition("-")
     pid, _, born = rest.partition("-")
-    if machine != _machine() or not pid.isdigit():
+    if machine != _machine() or not re.fullmatch(r"[0-9]+", pid):
         return None
     return _born(int(pid)) == born

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mdl import staging
 from mdl.download import journal as journals
-from mdl.download.journal import Identity, Journal
+from mdl.download.journal import Identity, Journal, Record
 from mdl.download.owner import is_alive, me
 from mdl.errors import Busy
 from mdl.net.ranges import ByteRange, RangeSet
@@ -44,21 +44,34 @@ class Partial:
         """
         partials.mkdir(parents=True, exist_ok=True, mode=0o700)
         mine = partials / f"{key}.{me()}"
-        _adopt(partials, key, mine)
+        _adopt(partials, key, mine, identity)
         mine.mkdir(exist_ok=True, mode=0o700)
         record = journals.load(mine / "journal")
         fd = os.open(mine / "data", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         if record and record.identity.resumable_as(identity):
-            have = record.have
-            have.remove(os.fstat(fd).st_size, 2**63)
-            partial = cls(mine, identity, fd, Journal.reopen(mine / "journal", have), have)
-            partial.validators.update(record.validators)
-            return partial
-        lost = record.have.total if record else 0
+            return cls._resumed(mine, identity, fd, record)
+        lost = record.have.total if record else os.fstat(fd).st_blocks * 512
         os.ftruncate(fd, 0)
         partial = cls(mine, identity, fd, Journal.create(mine / "journal", identity), RangeSet())
         partial.dropped = lost
-        partial.dropped_why = _why_not(record.identity, identity) if record and lost else ""
+        partial.dropped_why = _why_not(record.identity, identity) if record else "its journal is damaged"
+        return partial
+
+    @classmethod
+    def _resumed(cls, folder: Path, identity: Identity, fd: int, record: Record) -> Partial:
+        """Go on with what the journal claims and the file holds."""
+        path, have, claimed = folder / "journal", record.have, record.have.total
+        have.remove(os.fstat(fd).st_size, 2**63)
+        cut = claimed - have.total
+        journal = Journal.create(path, identity) if cut else Journal.reopen(path)
+        if cut:
+            journal.claim(have)
+        partial = cls(folder, identity, fd, journal, have)
+        for origin, validator in record.validators.items():
+            if cut:
+                journal.note_validator(origin, validator)
+            partial.validators[origin] = validator
+        partial.dropped, partial.dropped_why = cut, "the partial file is shorter than its journal says" if cut else ""
         return partial
 
     @property
@@ -183,29 +196,25 @@ def _why_not(old: Identity, new: Identity) -> str:
 
 
 def leftovers(partials: Path, key: str) -> list[Path]:
-    """The partial folders of ``key``, whoever owns them, the largest claim first."""
+    """The partial folders of ``key``, whoever owns them."""
     with contextlib.suppress(OSError):
-        found = [entry for entry in partials.iterdir() if entry.name.startswith(f"{key}.")]
-        return sorted(found, key=_claimed_bytes, reverse=True)
+        return sorted(entry for entry in partials.iterdir() if entry.name.startswith(f"{key}."))
     return []
 
 
-def _claimed_bytes(folder: Path) -> int:
-    record = journals.load(folder / "journal")
-    return record.have.total if record else 0
-
-
 def claimed_of(partials: Path, key: str, identity: Identity) -> int:
-    """How many bytes of this file a leftover has, without touching it."""
-    for folder in leftovers(partials, key):
-        record = journals.load(folder / "journal")
-        if record and record.identity.resumable_as(identity):
-            return record.have.total
-    return 0
+    """How many bytes of this very file the best leftover has, without touching it."""
+    return max((_worth(folder, identity) for folder in leftovers(partials, key)), default=0)
 
 
-def _adopt(partials: Path, key: str, mine: Path) -> None:
-    for folder in leftovers(partials, key):
+def _worth(folder: Path, identity: Identity) -> int:
+    record = journals.load(folder / "journal")
+    return record.have.total if record and record.identity.resumable_as(identity) else 0
+
+
+def _adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
+    """Take over what dead processes left: the one that has most of this very file. Raises `Busy`."""
+    for folder in sorted(leftovers(partials, key), key=lambda one: _worth(one, identity), reverse=True):
         if folder == mine:
             continue
         owner = folder.name.split(".", 1)[1]
@@ -213,7 +222,8 @@ def _adopt(partials: Path, key: str, mine: Path) -> None:
         if alive is None:
             alive = _touched_lately(folder)
         if alive:
-            raise Busy(f"another mdl ({owner.split('-')[1]}) is at work on it", hint="wait for it, or stop it")
+            process = owner.split("-")[1] if "-" in owner else "unknown"
+            raise Busy(f"another mdl (process {process}) is at work on it", hint="wait for it, or stop it")
         if mine.exists():
             shutil.rmtree(folder, ignore_errors=True)
         else:

@@ -1,12 +1,12 @@
 """Ramp: how many connections one file is worth. Pure: the clock is the caller's.
 
 More connections help only while they bring more bytes: a link that throttles each connection gains from
-sixteen, a fast local one loses. So a file begins with two, and doubles while the speed grows with them.
+sixteen, a fast local one loses. So a file begins with one, and doubles while the speed grows with them.
 """
 
 from __future__ import annotations
 
-_STEP_SECONDS = 0.4
+_STEP_SECONDS = 0.2
 _AGAIN_SECONDS = 5.0
 _GROWTH = 1.2
 _FAST_ENOUGH = 100e6
@@ -18,7 +18,7 @@ class Ramp:
 
     def __init__(self, limit: int, now: float) -> None:
         self.limit = max(1, limit)
-        self.width = min(2, self.limit)
+        self.width = 1
         self._since, self._bytes, self._best = now, 0, 0.0
 
     def observe(self, now: float, done: int) -> int:

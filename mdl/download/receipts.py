@@ -13,10 +13,10 @@ from typing import Any
 
 from mdl import staging
 from mdl.digests import Digest
-from mdl.download.journal import line_of, parse_line
 from mdl.errors import MdlError, StateError
 from mdl.files import Receipt, Stamp
 from mdl.paths import RelPath
+from mdl.sealed import line_of, parse_line
 
 VERSION = 1
 _LARGEST = 64 * 2**20

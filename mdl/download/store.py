@@ -127,7 +127,7 @@ class Store:
     def publish_small(self, model: str, remote: RemoteFile, data: bytes, print_: Fingerprint, verified: str) -> None:
         """As `publish`, for a file small enough to be held in memory."""
         umask = _umask()
-        staging.write_file(self._make_room(model, remote.path), data, mode=0o666 & ~umask)
+        staging.write_file(self._make_room(model, remote.path), data, mode=0o666 & ~umask, stage=self.own / "stage")
         self.write_receipt(model, remote, print_, verified, validator=remote.validator)
 
     @contextlib.contextmanager

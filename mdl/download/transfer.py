@@ -26,6 +26,8 @@ from mdl.net.retry import Backoff
 _TICK = 0.1
 _SYNC_BYTES = 2**20
 _SYNC_SECONDS = 1.0
+_SYNC_WORTH_SECONDS = 0.025
+"""A sync is worth it for a megabyte, or for what comes in this time: at high speed syncs hold the writers up."""
 _LAST_SYNC_SECONDS = 0.25
 
 
@@ -98,6 +100,7 @@ class _Transfer:
             store, self._schedule, self._fetcher, self._events.put, http.cancel, count=len(items), repair=repair
         )
         self._speed = Speed(time.monotonic())
+        self._rate = 0.0
         self._stop_syncing = threading.Event()
 
     def run(self) -> Result:
@@ -158,7 +161,7 @@ class _Transfer:
         fetched = sum(download.fetched for download in self._downloads)
         total = self._whole_files_kept + sum(download.remote.size or 0 for download in self._downloads)
         done = self._whole_files_kept + sum(download.done for download in self._downloads)
-        rate = self._speed.observe(now, fetched)
+        rate = self._rate = self._speed.observe(now, fetched)
         self._tell(
             Progressed(
                 bytes_done=done,
@@ -176,9 +179,10 @@ class _Transfer:
         last = time.monotonic()
         while not self._stop_syncing.wait(0.02):
             due = time.monotonic() - last > _SYNC_SECONDS
+            enough = max(_SYNC_BYTES, int(self._rate * _SYNC_WORTH_SECONDS))
             for download in list(self._schedule.active):
                 partial = download.partial
-                if partial is None or download.busy or partial.unclaimed < (1 if due else _SYNC_BYTES):
+                if partial is None or download.busy or partial.unclaimed < (1 if due else enough):
                     continue
                 try:
                     partial.checkpoint()

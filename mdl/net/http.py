@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import platform
 import re
 import ssl
@@ -22,12 +21,12 @@ from typing import Any
 from urllib.parse import urljoin
 
 import httpx
-import truststore
 
 from mdl import __version__
 from mdl.errors import MdlError, NetworkError, ProtocolError, TlsError, Unsafe, UsageError
 from mdl.net.cancel import Cancel
 from mdl.net.hosts import Bearer, Hosts, host_of, is_private, origin_of
+from mdl.net.tls import tls_context
 from mdl.net.words import refusal
 
 USER_AGENT = f"mdl/{__version__}; python/{platform.python_version()}"
@@ -135,7 +134,7 @@ class Http:
         try:
             return self._follow(method, url, headers)
         except (httpx.InvalidURL, UnicodeError, ValueError) as error:
-            raise ProtocolError(f"{host_of(url)} leads to an unusable URL: {error}") from error
+            raise Unsafe(f"refused: {host_of(url)} leads to an unusable URL: {error}", item=host_of(url)) from error
 
     def _follow(
         self, method: str, url: str, headers: Mapping[str, str]
@@ -208,29 +207,6 @@ class Http:
                 return json.loads(b"".join(chunks)), opened.headers, opened.url
             except (ValueError, RecursionError) as error:
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
-
-
-def tls_context() -> ssl.SSLContext:
-    """The operating system's CA store, or what SSL_CERT_FILE and SSL_CERT_DIR name. Raises `TlsError`."""
-    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    try:
-        if file or folder:
-            return ssl.create_default_context(cafile=file or None, capath=folder or None)
-        if _no_system_store():
-            import certifi
-
-            return ssl.create_default_context(cafile=certifi.where())
-        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    except OSError as error:
-        name = file or folder or "the system's CA store"
-        raise TlsError(f"no CA certificates from {name}: {error}", hint="fix SSL_CERT_FILE or SSL_CERT_DIR") from error
-
-
-def _no_system_store() -> bool:
-    if platform.system() != "Linux":
-        return False
-    paths = ssl.get_default_verify_paths()
-    return not (paths.cafile or (paths.capath and any(os.scandir(paths.capath))))
 
 
 def _is_proxied(host: str) -> bool:

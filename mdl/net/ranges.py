@@ -58,7 +58,9 @@ class RangeSet:
         self._stops[first:last] = [stop]
 
     def remove(self, start: int, stop: int) -> None:
-        """Take ``[start, stop)`` out."""
+        """Take ``[start, stop)`` out; an empty one changes nothing."""
+        if start >= stop:
+            return
         kept = []
         for item in self:
             kept.append((item.start, min(item.stop, start)))
@@ -154,8 +156,9 @@ class Lie:
 
 Verdict = Accept | Changed | Whole | Lie
 
-_CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE)
-_UNSATISFIED = re.compile(r"bytes\s+\*/(\d{1,19})", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE | re.ASCII)
+_TOO_LARGE = 2**63
+_UNSATISFIED = re.compile(r"bytes\s+\*/(\d{1,19})", re.IGNORECASE | re.ASCII)
 
 
 def parse_content_range(text: str) -> tuple[ByteRange, int | None] | None:
@@ -165,7 +168,7 @@ def parse_content_range(text: str) -> tuple[ByteRange, int | None] | None:
         return None
     start, last = int(match[1]), int(match[2])
     total = None if match[3] == "*" else int(match[3])
-    if last < start or (total is not None and last >= total):
+    if last < start or last >= _TOO_LARGE or (total is not None and not last < total < _TOO_LARGE):
         return None
     return ByteRange(start, last + 1), total
 
@@ -173,12 +176,17 @@ def parse_content_range(text: str) -> tuple[ByteRange, int | None] | None:
 def unsatisfied_total(headers: Mapping[str, str]) -> int | None:
     """The file's size as a 416 tells it (``Content-Range: bytes */N``), or None."""
     match = _UNSATISFIED.fullmatch(headers.get("content-range", "").strip())
-    return int(match[1]) if match else None
+    return parse_size(match[1]) if match else None
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
-    text = headers.get("content-length", "").strip()
-    return int(text) if text.isascii() and text.isdigit() else None
+    return parse_size(headers.get("content-length", ""))
+
+
+def parse_size(text: str) -> int | None:
+    """A size in bytes as a header tells it; None for what is none, or is more than any file."""
+    size = int(text) if re.fullmatch(r"[0-9]{1,19}", text.strip()) else _TOO_LARGE
+    return size if size < _TOO_LARGE else None
 
 
 def validator_of(headers: Mapping[str, str]) -> str | None:
@@ -194,7 +202,7 @@ def validator_of(headers: Mapping[str, str]) -> str | None:
         modified = parsedate_to_datetime(headers["last-modified"])
         now = parsedate_to_datetime(headers["date"])
         settled = (now - modified).total_seconds() >= 60
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         return None
     return headers["last-modified"] if settled else None
 
@@ -223,6 +231,8 @@ def judge(
         return _judge_partial(headers, asked, size, seen)
     if status == 200:
         return _judge_whole(headers, asked, size, seen)
+    if status != 416:
+        return _lie(f"an answer of status {status} holds no file")
     total = unsatisfied_total(headers)
     if total == 0 and not size:
         return Accept(0, 0, 0, seen, ranged=True)

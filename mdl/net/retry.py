@@ -40,14 +40,20 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     RFC 9110, 10.2.3, and draft-ietf-httpapi-ratelimit-headers-09. None where it asks nothing, or nonsense.
     """
     text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,10}", text):
+    if re.fullmatch(r"[0-9]{1,10}", text):
         return float(text)
     if text:
         try:
             moment = parsedate_to_datetime(text)
-        except (ValueError, TypeError):
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+        except (ValueError, TypeError, OverflowError):
             return None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
-    limit = re.search(r";\s*r=0\b.*?;\s*t=(\d{1,6})", headers.get("ratelimit", ""))
-    return float(limit[1]) + 1 if limit else None
+    waits = [wait for limit in headers.get("ratelimit", "").split(",") if (wait := _exhausted(limit)) is not None]
+    return max(waits, default=None)
+
+
+def _exhausted(limit: str) -> float | None:
+    """Seconds until one limit of a RateLimit header opens again; None where something of it is left."""
+    found = dict(re.findall(r";\s*([rt])=([0-9]{1,6})\b", limit))
+    return float(found["t"]) + 1 if found.get("r", "").lstrip("0") == "" and "r" in found and "t" in found else None

@@ -17,6 +17,7 @@ from mdl.net.retry import LONGEST_WISH, RETRIED, retry_after
 from mdl.paths import shown
 
 _LONGEST = 300
+_LOOKED_AT = 4096
 
 
 def server_words(headers: Mapping[str, str], body: bytes) -> str:
@@ -26,7 +27,7 @@ def server_words(headers: Mapping[str, str], body: bytes) -> str:
 
 
 def _from_body(kind: str, body: bytes) -> str:
-    text = body.decode("utf-8", "replace")
+    text = body[:_LOOKED_AT].decode("utf-8", "replace")
     if "json" in kind or text.lstrip().startswith("{"):
         try:
             return _from_json(json.loads(text))

@@ -17,7 +17,7 @@ from mdl.errors import MdlError, UsageError
 from mdl.events import Listener, Retrying
 from mdl.files import HubFile, RemoteFile
 from mdl.net.patience import patiently
-from mdl.net.ranges import content_length, is_encoded, parse_content_range, unsatisfied_total, validator_of
+from mdl.net.ranges import content_length, is_encoded, parse_content_range, parse_size, unsatisfied_total, validator_of
 from mdl.net.retry import Backoff
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.listings import is_pinned
@@ -91,8 +91,7 @@ class DirectSource:
             for headers in opened.hops:
                 digest = digest or Digest.of_etag(headers.get("x-linked-etag"))
                 commit = commit or headers.get("x-repo-commit")
-                linked = headers.get("x-linked-size", "")
-                size = int(linked) if size is None and linked.isdigit() else size
+                size = size if size is not None else parse_size(headers.get("x-linked-size", ""))
             digest = digest or Digest.of_etag(opened.headers.get("x-linked-etag"))
         known = remote.size if remote.size is not None else size
         return replace(remote, size=known, digest=digest, commit=commit, validator=validator, probed=True)

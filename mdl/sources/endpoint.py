@@ -6,6 +6,7 @@ all of mdl's start. The order is its own: HF_TOKEN, HUGGING_FACE_HUB_TOKEN, the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +41,12 @@ class Endpoint:
         """HF_ENDPOINT and the token. Raises `UsageError` for an endpoint over plain http on a public host, and
         for a token that cannot be sent."""
         url = (environ.get("HF_ENDPOINT") or DEFAULT).rstrip("/")
-        parts, host = urlsplit(url), host_of(url)
-        if parts.scheme not in ("http", "https") or not host or parts.username or parts.query:
+        try:
+            parts, host = urlsplit(url), host_of(url)
+            sound = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
+        except ValueError:
+            sound = False
+        if not sound or "@" in parts.netloc or parts.query or parts.fragment:
             raise UsageError("HF_ENDPOINT is not an http(s) URL", item="HF_ENDPOINT")
         if parts.scheme == "http" and not (is_private(host) or host == "localhost"):
             raise UsageError(
@@ -88,9 +93,16 @@ def _token(environ: Mapping[str, str]) -> tuple[str | None, str]:
 def token_path(environ: Mapping[str, str]) -> Path | None:
     """The hub's token file: HF_TOKEN_PATH, else ``token`` in HF_HOME, else in the cache folder."""
     if environ.get("HF_TOKEN_PATH"):
-        return Path(environ["HF_TOKEN_PATH"])
+        return _expanded(environ["HF_TOKEN_PATH"], environ)
     if environ.get("HF_HOME"):
-        return Path(environ["HF_HOME"]) / "token"
+        return _expanded(environ["HF_HOME"], environ) / "token"
     home = environ.get("HOME")
     cache = environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else "")
-    return Path(cache) / "huggingface" / "token" if cache else None
+    return _expanded(cache, environ) / "huggingface" / "token" if cache else None
+
+
+def _expanded(text: str, environ: Mapping[str, str]) -> Path:
+    """``~`` and ``$NAME`` as the hub's client expands them."""
+    text = re.sub(r"\$(\w+|\{\w+\})", lambda match: environ.get(match[1].strip("{}"), match[0]), text)
+    home = environ.get("HOME")
+    return Path(home + text[1:]) if home and (text == "~" or text.startswith("~/")) else Path(text)

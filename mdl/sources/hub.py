@@ -42,13 +42,19 @@ class HubSource:
     ) -> None:
         self.endpoint = endpoint
         self._listings, self._http, self._backoff, self._tell = listings, http, backoff, tell
+        self._asked: dict[tuple[str, str, str | None], Listing] = {}
 
     def resolve(self, origin: HubOrigin) -> list[RemoteFile]:
         """Every file of the repository at one commit, narrowed to the origin's own path.
 
-        Contacts nobody where the revision is pinned and its listing is kept. Raises `NotFound`, `AuthError`,
+        A branch is asked for its commit once, whatever is taken from it. Contacts nobody where the revision is
+        pinned and its listing is kept. Raises `NotFound`, `AuthError`,
         `NetworkError`, `ProtocolError`, `Unsafe`.
         """
+        key = (origin.repo_type, origin.repo, origin.revision)
+        listing = self._asked.get(key)
+        if listing is not None:
+            return self._files(origin, listing)
         listing = self._kept(origin) if is_pinned(origin.revision) or self._http is None else None
         if listing is None:
             try:
@@ -56,6 +62,7 @@ class HubSource:
             except MdlError as error:
                 raise error.on(str(origin)) from error
             self._keep(origin, listing)
+        self._asked[key] = listing
         return self._files(origin, listing)
 
     def known(self, origin: HubOrigin) -> list[RemoteFile] | None:

@@ -7,7 +7,6 @@ commit it was last seen at.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mdl.catalog.model import HubOrigin
 from mdl.digests import Digest
 from mdl.errors import MdlError
 from mdl.paths import RelPath
+from mdl.sealed import line_of, parse_line
 
 VERSION = 1
 
@@ -50,8 +50,8 @@ class Listings:
     def get(self, endpoint: str, origin: HubOrigin) -> Listing | None:
         """The last listing seen for the revision as asked, or None. Damage counts as none."""
         try:
-            data = json.loads(self._place(endpoint, origin).read_bytes())
-            if data["mdl-listing"] != VERSION:
+            data = parse_line(self._place(endpoint, origin).read_bytes().rstrip(b"\n"))
+            if not isinstance(data, dict) or data["mdl-listing"] != VERSION:
                 return None
             entries = tuple(Entry(RelPath.parse(path), int(size), _digest(text)) for path, size, text in data["files"])
             return Listing(str(data["commit"]), entries)
@@ -62,7 +62,7 @@ class Listings:
         """Keep a listing. Raises `OSError`."""
         files = [[e.path.text, e.size, str(e.digest) if e.digest else None] for e in listing.entries]
         data = {"mdl-listing": VERSION, "source": str(origin), "commit": listing.commit, "files": files}
-        staging.write_file(self._place(endpoint, origin), json.dumps(data).encode(), lasting=False)
+        staging.write_file(self._place(endpoint, origin), line_of(data), lasting=False)
 
     def _place(self, endpoint: str, origin: HubOrigin) -> Path:
         key = f"{endpoint}\0{origin.repo_type}\0{origin.repo}\0{origin.revision or 'main'}"

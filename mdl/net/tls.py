@@ -1,0 +1,34 @@
+"""Which certificates are trusted."""
+
+from __future__ import annotations
+
+import os
+import platform
+import ssl
+
+import truststore
+
+from mdl.errors import TlsError
+
+
+def tls_context() -> ssl.SSLContext:
+    """The operating system's CA store, or what SSL_CERT_FILE and SSL_CERT_DIR name. Raises `TlsError`."""
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    try:
+        if file or folder:
+            return ssl.create_default_context(cafile=file or None, capath=folder or None)
+        if _no_system_store():
+            import certifi
+
+            return ssl.create_default_context(cafile=certifi.where())
+        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    except OSError as error:
+        name = file or folder or "the system's CA store"
+        raise TlsError(f"no CA certificates from {name}: {error}", hint="fix SSL_CERT_FILE or SSL_CERT_DIR") from error
+
+
+def _no_system_store() -> bool:
+    if platform.system() != "Linux":
+        return False
+    paths = ssl.get_default_verify_paths()
+    return not (paths.cafile or (paths.capath and any(os.scandir(paths.capath))))
