@@ -18,7 +18,7 @@ import httpx
 from mdl.errors import NetworkError
 from mdl.net.cancel import Cancel
 
-BUFFER = 256 * 1024
+BUFFER = 512 * 1024
 """Bytes of one read: what one ``recv_into`` returns is handed on at once."""
 
 _LARGE = 1024 * 1024
