@@ -12,6 +12,7 @@ import functools
 import json
 import platform
 import re
+import socket
 import ssl
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ import httpx
 from mdl import __version__
 from mdl.errors import MdlError, NetworkError, ProtocolError, TlsError, Unsafe, UsageError
 from mdl.net.cancel import Cancel
+from mdl.net.heads import Heads
 from mdl.net.hosts import Bearer, Hosts, host_of, is_private, origin_of
 from mdl.net.tls import tls_context
 from mdl.net.words import refusal
@@ -81,6 +83,7 @@ class Http:
     ) -> None:
         self.hosts, self.bearer, self.timeouts = hosts, bearer, timeouts
         self.cancel = cancel or Cancel()
+        self._heads = Heads(2 * timeouts.stall)
         limits = httpx.Limits(max_connections=connections * 2 + 8, max_keepalive_connections=connections + 4)
         try:
             self._client = httpx.Client(
@@ -119,11 +122,13 @@ class Http:
             try:
                 response, final, hops, token_sent = self._ask(method, url, headers or {})
                 if response.status_code >= 400 and response.status_code not in allow:
-                    body, seen = _peek(response), lower(response.headers)
+                    with self._heads.awaited():
+                        body, seen = _peek(response), lower(response.headers)
                     error = refusal(response.status_code, seen, body, final, token_sent=token_sent)
                     error.redirected = bool(hops)
                     raise error
-                yield Opened(response, final, hops)
+                with self._heads.body(_socket(response)):
+                    yield Opened(response, final, hops)
             finally:
                 if response is not None:
                     response.close()
@@ -149,7 +154,8 @@ class Http:
             private_ok = start_private or self.hosts.names(host_of(current), parts.port or 0)
             request = self._client.build_request(method, current, headers={**headers, **(token or {})})
             request.extensions["trace"] = functools.partial(self._on_trace, private_ok, host_of(current))
-            response = self._client.send(request, stream=True)
+            with self._heads.awaited():
+                response = self._client.send(request, stream=True)
             if response.status_code not in _REDIRECTS:
                 return response, current, tuple(hops), token is not None
             hops.append({**lower(response.headers), ":url": current})
@@ -184,6 +190,7 @@ class Http:
             return
         sock = info["return_value"].get_extra_info("socket")
         self.cancel.register(sock)
+        self._heads.opened(sock)
         if private_ok or not name.endswith("connect_tcp.complete") or _is_proxied(host):
             return
         peer = sock.getpeername()
@@ -211,6 +218,12 @@ class Http:
 
 def _is_proxied(host: str) -> bool:
     return bool(urllib.request.getproxies()) and not urllib.request.proxy_bypass(host)
+
+
+def _socket(response: httpx.Response) -> socket.socket | None:
+    stream = response.extensions.get("network_stream")
+    found = stream.get_extra_info("socket") if stream is not None else None
+    return found if isinstance(found, socket.socket) else None
 
 
 def _peek(response: httpx.Response) -> bytes:
