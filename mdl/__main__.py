@@ -9,12 +9,26 @@ from mdl import __version__
 
 def main() -> None:
     """Run mdl. ``--version`` alone is answered before anything heavy is imported."""
-    if sys.argv[1:] in (["--version"], ["-V"]):
-        sys.stdout.write(f"mdl {__version__}\n")
-        return
-    from mdl.cli.main import run
+    try:
+        if sys.argv[1:] in (["--version"], ["-V"]):
+            sys.exit(_say_version())
+        from mdl.cli.main import run
 
-    sys.exit(run(sys.argv[1:]))
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _say_version() -> int:
+    if sys.stdout is None:
+        return 0
+    try:
+        sys.stdout.write(f"mdl {__version__}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = None
+        return 141 if isinstance(error, BrokenPipeError) else 7
+    return 0
 
 
 if __name__ == "__main__":

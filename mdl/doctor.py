@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mdl import __version__
-from mdl.errors import MdlError
+from mdl.errors import MdlError, StorageError, TlsError
 from mdl.net.hosts import host_of
 from mdl.net.http import Http
 from mdl.sources.endpoint import Endpoint
@@ -28,12 +28,13 @@ _CLOCK_SECONDS = 120
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at; ``advice`` says what to do where it is not ok."""
+    """One thing looked at; where it is not ok ``advice`` says what to do, and ``exit_code`` is what it amounts to."""
 
     name: str
     ok: bool
     detail: str
     advice: str = ""
+    exit_code: int = 2
 
 
 def examine(endpoint: Endpoint, http: Http | None, home: Path, state: Path | None) -> list[Finding]:
@@ -68,7 +69,8 @@ def _certificates() -> Finding:
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         value = os.environ.get(name)
         if value and not Path(value).exists():
-            return Finding("certificates", False, f"{name} names {value}, which is not there", f"fix or unset {name}")
+            why = f"{name} names {value}, which is not there"
+            return Finding("certificates", False, why, f"fix or unset {name}", TlsError.exit_code)
         if value:
             return Finding("certificates", True, f"{name}={value}")
     return Finding("certificates", True, "the operating system's store")
@@ -87,14 +89,14 @@ def _token(endpoint: Endpoint) -> Finding:
 def _disk(name: str, folder: Path) -> list[Finding]:
     """Room, and whether a file can be written, synced, linked and replaced there."""
     at = folder
-    while not at.exists():
+    while not os.path.exists(at) and at != at.parent:
         at = at.parent
     try:
         space = os.statvfs(at)
         can = _abilities(at)
     except OSError as error:
         advice = "choose another with --to or MDL_HOME"
-        return [Finding(name, False, f"{folder}: {error.strerror}", advice)]
+        return [Finding(name, False, f"{folder}: {error.strerror}", advice, StorageError.exit_code)]
     free = space.f_bavail * space.f_frsize
     detail = f"{folder}: {free / 1e9:.1f} GB free, {space.f_favail} inodes free"
     return [
@@ -134,7 +136,8 @@ def _hub(endpoint: Endpoint, http: Http) -> list[Finding]:
             headers = opened.headers
             status = opened.status
     except MdlError as error:
-        return [Finding("endpoint", False, f"{endpoint.url}: {error.message}", error.hint or "check the network")]
+        advice = error.hint or "check the network"
+        return [Finding("endpoint", False, f"{endpoint.url}: {error.message}", advice, error.exit_code)]
     return [Finding("endpoint", True, f"{endpoint.url} answers ({name}, status {status})"), *_clock(headers)]
 
 

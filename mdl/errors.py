@@ -37,6 +37,8 @@ class MdlError(Exception):
 
     code = "INTERNAL"
     exit_code = 1
+    usual_hint: str | None = None
+    """What to do where the place that raises it knows nothing better."""
     redirected = False
     """True where the refusal came from a host that a redirect led to."""
 
@@ -51,27 +53,35 @@ class MdlError(Exception):
         self.item = self.item or item
         return self
 
+    @property
+    def advice(self) -> str | None:
+        """The hint, or what usually helps."""
+        return self.hint or self.usual_hint
+
     def facts(self) -> dict[str, str | int | None]:
         """What ``--json`` tells of it."""
         return {
             "code": self.code,
             "exit_code": self.exit_code,
             "message": self.message,
-            "hint": self.hint,
+            "hint": self.advice,
             "item": self.item,
         }
 
 
 class UsageError(MdlError):
     code, exit_code = "USAGE", 2
+    usual_hint = "see --help, and 'mdl config' for the settings in use"
 
 
 class CatalogError(UsageError):
     code = "CATALOG"
+    usual_hint = "mend the catalog; 'mdl config' says which one it is"
 
 
 class NotFound(MdlError):
     code, exit_code = "NOTFOUND", 3
+    usual_hint = "'mdl list' shows what there is"
 
 
 class AuthError(MdlError):
@@ -82,6 +92,7 @@ class NetworkError(MdlError):
     """Trouble that may pass. ``retry_after`` is the server's own wish, in seconds."""
 
     code, exit_code = "NET", 5
+    usual_hint = "run the same command again later; what was fetched is kept"
 
     def __init__(
         self,
@@ -99,6 +110,7 @@ class NetworkError(MdlError):
 
 class ProtocolError(MdlError):
     code, exit_code = "PROTO", 6
+    usual_hint = "look at the source: the server, or a proxy on the way, is at fault"
 
 
 class DigestMismatch(ProtocolError):
@@ -107,6 +119,7 @@ class DigestMismatch(ProtocolError):
 
 class StorageError(MdlError):
     code, exit_code = "LOCALIO", 7
+    usual_hint = "look at the folder and the disk"
 
 
 class NoSpace(StorageError):
@@ -115,6 +128,7 @@ class NoSpace(StorageError):
 
 class Occupied(StorageError):
     code = "OCCUPIED"
+    usual_hint = "move what is in the way, or choose another folder with --to"
 
 
 class LockError(MdlError):
@@ -131,6 +145,7 @@ class PartialFailure(MdlError):
 
 class Unsafe(MdlError):
     code, exit_code = "UNSAFE", 11
+    usual_hint = "nothing was written; look at the source"
 
 
 class StateError(MdlError):

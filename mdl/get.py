@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from mdl.catalog.model import Model
 from mdl.download.lock import held
 from mdl.download.plan import Item, Plan, Wanted
 from mdl.download.store import Store
-from mdl.errors import AuthError, LockError, MdlError, joint_exit_code, storage_error
+from mdl.errors import AuthError, LockError, MdlError, joint_exit_code
 from mdl.events import FileReport, Finished, Listener, ModelReport, Noticed, Planned, Report, Verifying, silence
 from mdl.files import RemoteFile
 from mdl.sources import Sources
@@ -56,15 +56,17 @@ def get(
     byte where the whole plan does not fit, `Busy`, `Cancelled`.
     """
     began = time.monotonic()
-    with contextlib.nullcontext() if wishes.dry_run else _locks(models, store, wishes, tell):
+    with contextlib.nullcontext() if wishes.dry_run else locked(models, store, wishes.lock_wait, tell):
         resolved = _resolve(models, sources, store, tell)
         plan = _sized(Plan.of(resolved.wanted, force=wishes.force), sources, store, resolved)
         tell(_planned(plan))
+        if http is None:
+            report = _offline_report(models, store, plan, resolved, adopt=not wishes.dry_run)
+            extra = _space(plan, store) if wishes.dry_run else {}
+            return replace(report, seconds=time.monotonic() - began, extra=extra)
         if wishes.dry_run:
             report = _report(models, store, plan, [], resolved.broken, planned=True)
             return replace(report, seconds=time.monotonic() - began, extra=_space(plan, store))
-        if http is None:
-            return replace(_offline_report(models, store, plan, resolved), seconds=time.monotonic() - began)
         plan.check_space(store.free_bytes())
         return _carry_out(models, plan, resolved, store, http, limits, tell, began, wishes.carrier)
 
@@ -102,31 +104,33 @@ def _carry_out(
     )
 
 
-def _offline_report(models: Sequence[Model], store: Store, plan: Plan, resolved: _Resolved) -> Report:
+def _offline_report(models: Sequence[Model], store: Store, plan: Plan, resolved: _Resolved, *, adopt: bool) -> Report:
     hint = "run it again without --offline"
-    absent = [replace(item, refused=LockError("not on this disk, and offline", hint=hint)) for item in plan.fetch]
-    _adopt(plan, store)
+    absent = [replace(item, refused=LockError(f"{item.why}, and offline", hint=hint)) for item in plan.fetch]
+    if adopt:
+        _adopt(plan, store)
     plan = replace(plan, fetch=(), refuse=(*plan.refuse, *absent))
     return replace(_report(models, store, plan, [], resolved.broken), bytes_kept=plan.bytes_kept)
 
 
 @contextlib.contextmanager
-def _locks(models: Sequence[Model], store: Store, wishes: Wishes, tell: Listener) -> Iterator[None]:
-    """Hold every model's lock, always taken in one order so that two of us cannot wait for each other."""
+def locked(models: Sequence[Model], store: Store, wait: float, tell: Listener) -> Iterator[None]:
+    """Hold every model's lock, always taken in one order so that two of us cannot wait for each other.
+
+    Where a lock cannot even be made (a read-only folder) it is gone without: whatever must be written will say so.
+    Raises `Busy` after ``wait`` seconds.
+    """
     with contextlib.ExitStack() as stack:
         for name in sorted({model.name for model in models}):
             try:
-                stack.enter_context(
-                    held(
-                        store.locks,
-                        name,
-                        wishes.lock_wait,
-                        lambda holder, name=name: tell(Noticed(name, message=f"waiting for {holder}")),  # type: ignore[misc]
-                    )
-                )
-            except OSError as error:
-                raise storage_error(error, str(store.locks)) from error
+                stack.enter_context(held(store.locks, name, wait, _waiting(name, tell)))
+            except OSError:
+                continue
         yield
+
+
+def _waiting(name: str, tell: Listener) -> Callable[[str], None]:
+    return lambda holder: tell(Noticed(name, message=f"waiting for {holder}"))
 
 
 def _resolve(models: Sequence[Model], sources: Sources, store: Store, tell: Listener) -> _Resolved:
@@ -149,7 +153,7 @@ def _with_note(error: MdlError, model: Model) -> MdlError:
     return error
 
 
-def _watch(model: str, remote: RemoteFile, tell: Listener):  # type: ignore[no-untyped-def]
+def _watch(model: str, remote: RemoteFile, tell: Listener) -> Callable[[int], None]:
     """Tells of the reading of a large file that was there already, ten times at most."""
     size = remote.size or 0
     step = max(size // 10, 2**28)

@@ -18,7 +18,8 @@ _SHORTEST = 4
 _USERINFO = r"(?i)([a-z][a-z0-9+.-]{0,19}://)[^\s/?#]*@"
 _QUERY = r"(?i)([a-z][a-z0-9+.-]{0,19}://[^\s?\"'<>]*)\?[^\s\"'<>]*"
 _PARAMETER = (
-    r"(?i)([?&;#][\w.-]{0,64}(?:signature|sig|token|credential|secret|password|passwd|policy|key|key-id)=)[^\s&\"'<>]+"
+    r"(?i)((?:^|[\s?&;#,(\"'>])[\w.-]{0,64}"
+    r"(?:signature|sig|token|credential|secret|password|passwd|policy|key|key-id)=)[^\s&\"'<>]+"
 )
 _AUTHORIZATION = r"(?i)(authorization[\"']?\s*[:=]\s*[\"']?(?:[a-z]+ +)?)[^\s\"',]+"
 _BEARER = r"(?i)\b(bearer\s+)[a-z0-9._~+/=-]+"

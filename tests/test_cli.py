@@ -246,3 +246,85 @@ def test_no_home_needs_a_folder(shell: Shell) -> None:
     """Without HOME and with a folder named, get works; the environment is otherwise empty."""
     ran = shell.run("get", "hf:org/tiny", "--to", str(shell.models), prefix=("env", "-u", "HOME", "-u", "MDL_HOME"))
     assert ran.code == 0, ran.err
+
+
+def test_two_targets_of_one_repository_are_both_fetched(shell: Shell) -> None:
+    """Two files of one repository named one by one land in one folder; --into refuses them as two."""
+    ran = shell.run("get", "hf:org/tiny@main/config.json", "hf:org/tiny@main/vocab.txt")
+    assert ran.code == 0, ran.err
+    assert sorted(path.name for path in Path(ran.out.strip()).iterdir()) == ["config.json", "vocab.txt"]
+    ran = shell.run("get", "hf:org/tiny@main/config.json", "hf:org/tiny@main/vocab.txt", "--into", "x")
+    assert ran.code == 2
+
+
+def test_urls_that_differ_by_query_never_meet(shell: Shell, hub: LoopbackHub) -> None:
+    """Two URLs whose queries differ land in two folders; a signature is no difference."""
+    from mdl.catalog.model import Catalog
+    from mdl.catalog.targets import models_of
+
+    names = [
+        models_of([f"http://h/d/f.bin{query}"], Catalog(), ())[0].name
+        for query in ("?id=1", "?id=2", "?id=1&X-Amz-Signature=abc", "")
+    ]
+    assert names[0] == names[2]
+    assert len(set(names)) == 3
+
+
+def test_verify_knows_what_no_catalog_names(shell: Shell) -> None:
+    """verify without a name, and with the folder's, checks what was fetched by reference."""
+    assert shell.run("get", "hf:org/tiny").code == 0
+    assert shell.run("verify").code == 0
+    ran = shell.run("verify", "org--tiny", "--json")
+    assert (ran.code, len(ran.document["models"][0]["files"])) == (0, 3), ran.err
+
+
+def test_repair_offline_asks_nobody(shell: Shell, hub: LoopbackHub) -> None:
+    """--repair with --offline is 8, contacts nobody and leaves the file alone."""
+    assert shell.run("get", "tiny").code == 0
+    (shell.models / "tiny" / "vocab.txt").write_bytes(b"xxx\ntwo\n")
+    before = len(hub.requests)
+    ran = shell.run("verify", "tiny", "--repair", "--offline", "--json")
+    assert ran.document["models"][0]["files"], ran.err
+    assert ran.code in (8, 10)
+    assert len(hub.requests) == before
+
+
+def test_a_token_file_is_a_secret_too(shell: Shell) -> None:
+    """What a token file holds is taken out of whatever a server says."""
+    place = shell.home / "token"
+    place.write_text("opaque-token-from-file-777")
+    server = replace(shell, extra={"HF_TOKEN_PATH": str(place)})
+    ran = server.run("get", "hf:org/opaque-token-from-file-777", "--json")
+    assert ran.code in (3, 4)
+    assert "opaque-token-from-file-777" not in ran.err
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--version"], 7), (["--help"], 7), (["list"], 7)])
+def test_a_full_stdout_is_told_by_the_code(shell: Shell, words: list[str], code: int) -> None:
+    """Where stdout is full there is no traceback, and 7."""
+    ran = shell.run(*words, prefix=("sh", "-c", 'exec "$@" >/dev/full', "sh"))
+    assert (ran.code, "Traceback" in ran.err) == (code, False), ran.err
+
+
+@pytest.mark.parametrize("text", ["0", "x", "9999999999d", "-1"])
+def test_durations_that_are_none(shell: Shell, text: str) -> None:
+    """A duration of nothing, of nonsense or of ages is 2 and names its flag."""
+    ran = shell.run("get", "tiny", f"--stall={text}")
+    assert ran.code == 2
+    assert "--stall" in ran.err
+
+
+def test_a_whole_model_in_a_read_only_folder_is_there(shell: Shell) -> None:
+    """What is here already needs nothing to be written: even where no lock can be made it is 0."""
+    assert shell.run("get", "tiny").code == 0
+    shutil.rmtree(shell.models / ".mdl" / "locks")
+    (shell.models / ".mdl" / "locks").touch()
+    assert shell.run("get", "tiny").code == 0
+
+
+def test_every_error_says_what_to_do(shell: Shell) -> None:
+    """One line for what failed, one for what to do, whatever it is."""
+    for words in (["get", "hf:org/tiny@main/../x"], ["get", "nope"], ["config", "x"], ["--catalog", "none", "list"]):
+        ran = shell.run(*words)
+        assert ran.code in (2, 3, 11)
+        assert [line[:8] for line in ran.err.splitlines()][-1] == "  hint: ", ran.err

@@ -6,13 +6,15 @@ import hashlib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mdl.catalog.model import Catalog, CatalogFile, HubOrigin, Model
 from mdl.catalog.references import check_revision, check_url, parse_hub, parse_hub_page, url_name
 from mdl.errors import UsageError
 
 _LONGEST_NAME = 120
+_SIGNED = re.compile(r"(?i)x-(amz|goog)-.*|expires|signature|policy|key-pair-id|sig|s[etvrpk]|token|download")
+"""Query parameters that sign a URL rather than say what it names."""
 
 
 def models_of(
@@ -25,8 +27,24 @@ def models_of(
     found: dict[str, Model] = {}
     for target in targets:
         for model in _models_of(target, catalog, page_hosts):
-            found.setdefault(model.name, model if revision is None else _at(model, revision))
+            wanted = model if revision is None else _at(model, revision)
+            found[model.name] = _joined(found[model.name], wanted) if model.name in found else wanted
     return list(found.values())
+
+
+def _joined(first: Model, second: Model) -> Model:
+    """Two targets that land in one folder as one model. Raises `UsageError` where they would be in each other's way."""
+    if first == second:
+        return first
+    repos = {(source.repo_type, source.repo, source.revision) for source in first.sources + second.sources}
+    files = tuple(dict.fromkeys(first.files + second.files))
+    if len(repos) > 1 or len({file.path for file in files}) < len(files) or (repos and files):
+        raise UsageError("two targets would land in one folder", item=first.name, hint="get them one by one, with --to")
+    whole = any(not source.subpath for source in first.sources + second.sources)
+    sources = tuple(dict.fromkeys(first.sources + second.sources))
+    if whole:
+        sources = tuple(source for source in sources if not source.subpath)
+    return replace(first, sources=sources, files=files)
 
 
 def is_adhoc(target: str) -> bool:
@@ -51,8 +69,10 @@ def _at(model: Model, revision: str) -> Model:
 
 
 def _of_hub(origin: HubOrigin) -> Model:
-    """A repository lands in a folder of its own, named after it: ``org--name``."""
-    return Model(name=origin.repo.replace("/", "--"), title=str(origin), sources=(origin,), origin="command line")
+    """A repository lands in a folder of its own, named after it: ``org--name``, ``datasets--org--name``."""
+    kind = "" if origin.repo_type == "model" else f"{origin.repo_type}s--"
+    name = kind + origin.repo.replace("/", "--")
+    return Model(name=name, title=name, sources=(origin,), origin="command line")
 
 
 def _of_url(url: str) -> Model:
@@ -61,6 +81,9 @@ def _of_url(url: str) -> Model:
     *folders, _ = unquote(parts.path).split("/")
     place = "--".join([parts.netloc, *filter(None, folders)])
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", place).strip("._-") or "download"
+    asked = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if not _SIGNED.fullmatch(pair[0])]
+    if asked:
+        name += f"-{hashlib.sha256(repr(asked).encode()).hexdigest()[:8]}"
     if len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
     path = url_name(url)

@@ -16,7 +16,7 @@ import typer
 from mdl.cli.flags import Common
 from mdl.cli.places import read_config
 from mdl.cli.session import Session
-from mdl.errors import Cancelled, MdlError
+from mdl.errors import Cancelled, MdlError, storage_error
 
 Body = TypeVar("Body", bound=Callable[..., int])
 
@@ -125,6 +125,8 @@ def guarded(name: str, common: Common, body: Callable[[Session], int]) -> int:
         code = report(session, Cancelled())
     except MdlError as error:
         code = report(session, error)
+    except OSError as error:
+        code = report(session, storage_error(error, str(error.filename or "the working folder")))
     except Exception as error:
         fault = MdlError(f"{type(error).__name__}: {error}", hint="this is a fault in mdl; please report it with -v")
         fault.__cause__ = error
@@ -135,6 +137,7 @@ def guarded(name: str, common: Common, body: Callable[[Session], int]) -> int:
 def report(session: Session, error: MdlError) -> int:
     """Tell the error, as a document too where one was asked for; returns its exit code."""
     console = session.console
+    error.hint = error.advice
     if session.common.verbose:
         console.debug("".join(traceback.format_exception(error)))
     console.error(error)

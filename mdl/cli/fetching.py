@@ -17,8 +17,9 @@ from mdl.cli.units import parse_duration
 from mdl.console.humans import human_bytes
 from mdl.console.watch import ended_by
 from mdl.download.store import Store
-from mdl.errors import MdlError, NoSpace, PartialFailure, joint_exit_code
+from mdl.errors import LockError, MdlError, NoSpace, PartialFailure, joint_exit_code
 from mdl.events import Report
+from mdl.get import locked
 from mdl.paths import shown
 
 
@@ -48,9 +49,9 @@ def get_models(
 
     session.empty = {"bytes_fetched": 0, "bytes_kept": 0, "bytes_discarded": 0, "seconds": 0.0, "models": []}
     models = session.models(targets, choice)
-    store = session.store(where, models)
+    store = session.store(where, models, targets)
     carrier = session.carrier(network)
-    wishes = Wishes(force, dry_run, parse_duration(network.lock_wait), carrier)
+    wishes = Wishes(force, dry_run, parse_duration(network.lock_wait, "--lock-wait", least=0), carrier)
     limits = session.limits(network)
     http = None if session.is_offline(network) else session.http(network, models)
     with session.console.watch(method=network.via.value) as tell:
@@ -158,8 +159,10 @@ def verify(
     """Read what is on disk again and hold it against its digests."""
     session.empty = {"models": []}
     where = Where(to, into)
-    models = session.models(names, choice) if names else _all_here(session, session.store(where))
+    here = _all_here(session, session.store(where, [Model(name="")]))
+    models = _asked(session, names, choice, here) if names else here
     store = session.store(where, models)
+    wait = parse_duration(network.lock_wait, "--lock-wait", least=0)
     sources = session.sources(store, choice=choice)
     errors: dict[str, MdlError] = {}
     with session.console.watch() as tell:
@@ -170,7 +173,8 @@ def verify(
             except MdlError as error:
                 errors[model.name] = error.on(model.name)
         if repair_wrong and any(row.status in ("corrupt", "missing") for row in rows):
-            rows = _repaired(session, rows, models, store, network, tell)
+            with locked(models, store, wait, tell):
+                rows = _repaired(session, rows, models, store, network, choice, errors, tell)
         code = joint_exit_code([verdict(rows, strict=strict), *(error.exit_code for error in errors.values())])
         problem = next(iter(errors.values()), None) if errors else failure(rows, code)
         if problem:
@@ -188,11 +192,32 @@ def _all_here(session: Session, store: Store) -> list[Model]:
     return [found.get(name) or Model(name=name) for name in names]
 
 
+def _asked(session: Session, names: list[str], choice: Choice, here: list[Model]) -> list[Model]:
+    """What the names mean; a folder that is here need not be in the catalog."""
+    known = {model.name: model for model in here}
+    found: dict[str, Model] = {}
+    for name in names:
+        models = [known[name]] if name in known and not choice.revision else session.models([name], choice)
+        found.update((model.name, model) for model in models)
+    return list(found.values())
+
+
 def _repaired(
-    session: Session, rows: list[Checked], models: list[Model], store: Store, network: Network, tell: Any
+    session: Session,
+    rows: list[Checked],
+    models: list[Model],
+    store: Store,
+    network: Network,
+    choice: Choice,
+    errors: dict[str, MdlError],
+    tell: Any,
 ) -> list[Checked]:
-    """Repair, then check again what was repaired."""
+    """Repair, then check again what was repaired; what failed is put into ``errors``."""
     wrong = {row.model for row in rows if row.status in ("corrupt", "missing")}
+    if session.is_offline(network):
+        for name in sorted(wrong):
+            errors[name] = LockError("wrong or missing here, and offline", item=name, hint="run it without --offline")
+        return rows
     http = session.http(network, models, [row.remote.url for row in rows])
     try:
         result = repair(rows, store=store, http=http, limits=session.limits(network), tell=tell)
@@ -200,10 +225,12 @@ def _repaired(
         http.close()
     for outcome in result.outcomes:
         if outcome.error:
-            raise outcome.error
-    session.console.note(f"repaired; fetched {human_bytes(result.bytes_fetched)}")
+            item = f"{outcome.download.model}/{outcome.download.name}"
+            errors[item] = outcome.error.on(item)
+    if not errors:
+        session.console.note(f"repaired; fetched {human_bytes(result.bytes_fetched)}")
     again = [row for row in rows if row.model not in wrong]
-    sources = session.sources(store)
+    sources = session.sources(store, choice=choice)
     for model in models:
         if model.name in wrong:
             again += check(model, sources=sources, store=store, tell=tell)

@@ -34,9 +34,10 @@ class Common:
         list[Path] | None,
         typer.Option("--catalog", help="Catalog file, repeatable (MDL_CATALOG).", rich_help_panel=_EVERYWHERE),
     ] = None
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=_EVERYWHERE)] = (
-        False
-    )
+    json: Annotated[
+        bool,
+        typer.Option("--json", envvar="MDL_JSON", help="One JSON document on stdout.", rich_help_panel=_EVERYWHERE),
+    ] = False
     progress: Annotated[
         Progress | None,
         typer.Option(
@@ -46,7 +47,9 @@ class Common:
             rich_help_panel=_EVERYWHERE,
         ),
     ] = None
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only failures.", rich_help_panel=_EVERYWHERE)] = False
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", envvar="MDL_QUIET", help="Only failures.", rich_help_panel=_EVERYWHERE)
+    ] = False
     verbose: Annotated[
         int, typer.Option("-v", "--verbose", count=True, help="Say more; -vv more still.", rich_help_panel=_EVERYWHERE)
     ] = 0

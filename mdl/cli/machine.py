@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from mdl.cli import places
 from mdl.cli.command import command
 from mdl.cli.flags import Network
 from mdl.cli.session import Session
-from mdl.errors import MdlError, UsageError
+from mdl.errors import MdlError, UsageError, joint_exit_code
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +54,7 @@ def _places(session: Session, to: Path | None) -> list[tuple[str, str, bool, str
         found.append(("state", places.state_dir(), "the user state folder"))
     home = places.models_home(to, session.environ, session.defaults)
     found.append(("models", home.path, home.why))
-    return [(what, str(path), path.exists(), why) for what, path, why in found]
+    return [(what, str(path), os.path.exists(path), why) for what, path, why in found]
 
 
 def doctor(
@@ -62,7 +63,7 @@ def doctor(
     offline: Annotated[bool, typer.Option("--offline", envvar="MDL_OFFLINE", help="Contact nobody.")] = False,
 ) -> int:
     """What works here, and what to do about what does not: endpoint, proxy, CA, token, disk, clock, versions."""
-    from mdl.doctor import examine
+    from mdl.doctor import Finding, examine
 
     session.empty = {"checks": []}
     home = places.models_home(to, session.environ, session.defaults).path
@@ -70,13 +71,17 @@ def doctor(
     with contextlib.suppress(UsageError):
         state = places.state_dir()
     network = Network(stall="10s", offline=offline)
-    http = None if session.is_offline(network) else session.http(network, ())
+    http, trouble = None, []
     try:
-        findings = examine(session.endpoint, http, home, state)
+        http = None if session.is_offline(network) else session.http(network, ())
+    except MdlError as error:
+        trouble.append(Finding("client", False, error.message, error.hint or "", error.exit_code))
+    try:
+        findings = [*examine(session.endpoint, http, home, state), *trouble]
     finally:
         if http is not None:
             http.close()
-    code = 0 if all(finding.ok for finding in findings) else MdlError.exit_code
+    code = joint_exit_code(finding.exit_code for finding in findings if not finding.ok)
     if session.common.json:
         checks = [
             {"name": one.name, "ok": one.ok, "detail": one.detail, "advice": one.advice or None} for one in findings

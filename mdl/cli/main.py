@@ -16,7 +16,7 @@ from mdl import __version__
 from mdl.cli.command import report, root
 from mdl.cli.flags import Common
 from mdl.cli.session import Session
-from mdl.errors import Cancelled, UsageError
+from mdl.errors import Cancelled, StorageError, UsageError
 
 _HELP = """Bring machine-learning models to this machine: from a catalog, resumable, every byte verified.
 
@@ -69,17 +69,20 @@ def run(arguments: Sequence[str]) -> int:
                 signal.signal(name, _terminated)
     try:
         app = build(arguments)
-        return int(app(args=list(arguments) or ["--help"], prog_name="mdl", standalone_mode=False) or 0)
+        code = int(app(args=list(arguments) or ["--help"], prog_name="mdl", standalone_mode=False) or 0)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except typer.TyperException as error:
         return _misused(arguments, error)
     except (KeyboardInterrupt, typer.Abort):
         return Cancelled.exit_code
     except Cancelled as error:
         return error.exit_code
-    except BrokenPipeError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
+        return 141 if isinstance(error, BrokenPipeError) else StorageError.exit_code
 
 
 def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:

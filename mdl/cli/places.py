@@ -64,6 +64,11 @@ def read_config() -> dict[str, Any]:
     for key in defaults:
         if key not in DEFAULTS and not key.startswith("x-"):
             raise UsageError(f"unknown key {key!r} in [defaults]", item=str(path), hint=_near(key, DEFAULTS))
+    hosts = defaults.get("allow_hosts", [])
+    if not isinstance(defaults.get("home", ""), str):
+        raise UsageError("[defaults] home is not text", item=str(path))
+    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+        raise UsageError("[defaults] allow_hosts is not a list of texts", item=str(path))
     return data
 
 

@@ -69,18 +69,22 @@ class Session:
 
     @cached_property
     def endpoint(self) -> Endpoint:
-        return Endpoint.from_environ(self.environ)
+        found = Endpoint.from_environ(self.environ)
+        if found.token:
+            self.console.secrets.add(found.token)
+        return found
 
     def models(self, targets: Sequence[str], choice: Choice) -> list[Model]:
         """What the targets mean. The catalog is read only where one of them is a name."""
         catalog = Catalog() if all(is_adhoc(target) for target in targets) else self.catalog
         return models_of(targets, catalog, self.endpoint.page_hosts, choice.revision)
 
-    def store(self, where: Where, models: Sequence[Model] = ()) -> Store:
-        """The models folder. Raises `UsageError` for ``--into`` with several models."""
+    def store(self, where: Where, models: Sequence[Model] = (), targets: Sequence[str] = ()) -> Store:
+        """The models folder. Raises `UsageError` for ``--into`` with several targets or models."""
         if where.into is not None:
-            if len(models) != 1:
-                raise UsageError(f"--into takes one target, not {len(models)}", hint="use --to for several")
+            count = max(len(models), len(targets))
+            if count != 1:
+                raise UsageError(f"--into takes one target, not {count}", hint="use --to for several")
             return Store(where.into.expanduser(), into=True)
         return Store(places.models_home(where.to, self.environ, self.defaults).path)
 
@@ -105,7 +109,7 @@ class Session:
         """A client that may speak to the hub, to what models and ``more`` name, and to what the user allowed."""
         from mdl.net.http import Http, Timeouts
 
-        stall = parse_duration(network.stall)
+        stall = parse_duration(network.stall, "--stall")
         return Http(
             self.hosts(models, more),
             bearer=self.endpoint.bearer,

@@ -6,12 +6,17 @@ import re
 
 from mdl.errors import UsageError
 
+_MOST = 366 * 86400.0
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def parse_duration(text: str) -> float:
-    """``90``, ``90s``, ``15m``, ``2h`` or ``30d`` in seconds. Raises `UsageError`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
-    if not match:
-        raise UsageError("not a duration", item=text, hint="write 90, 90s, 15m, 2h or 30d")
-    return float(match[1]) * _SECONDS[match[2]]
+def parse_duration(text: str, flag: str, *, least: float = 0.1) -> float:
+    """``90``, ``90s``, ``15m``, ``2h`` or ``30d`` in seconds, from ``least`` to a year.
+
+    Raises `UsageError` naming ``flag``.
+    """
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([smhd]?)", text.strip().lower())
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else -1.0
+    if not least <= seconds <= _MOST:
+        raise UsageError(f"{text!r} is no usable duration", item=flag, hint="write 90, 90s, 15m, 2h or 30d")
+    return seconds

@@ -185,7 +185,7 @@ class Schedule:
         if isinstance(error, ProtocolError):
             download.location = None
             download.lies += 1
-            if download.lies > _LIES:
+            if download.lies > min(_LIES, self._backoff.tries - 1):
                 return error
             self._again(download, error, download.lies)
             return None

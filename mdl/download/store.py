@@ -183,7 +183,7 @@ class Store:
     def free_bytes(self) -> int:
         """Bytes an ordinary user can still write on the file system of the models folder."""
         at = self.root
-        while not at.exists():
+        while not os.path.exists(at) and at != at.parent:
             at = at.parent
         space = os.statvfs(at)
         return space.f_bavail * space.f_frsize

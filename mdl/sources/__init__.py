@@ -63,8 +63,10 @@ class Sources:
         return self._checked(model, files)
 
     def known(self, model: Model) -> list[RemoteFile] | None:
-        """As `resolve`, without contacting anybody; None where a repository was never listed."""
+        """As `resolve`, without contacting anybody; None where a repository was never listed, or none is named."""
         files: list[RemoteFile] = []
+        if not model.sources and not model.files:
+            return None
         for origin in model.sources:
             found = self._hub.known(origin)
             if found is None:
