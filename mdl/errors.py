@@ -173,6 +173,8 @@ class Cancelled(MdlError):
         super().__init__(message, hint="what was fetched is kept; run the same command again to go on")
         if terminated:
             self.code, self.exit_code = "CANCELLED", 143
+        self.so_far: object = None
+        """How far it came, as the room it passes through last tells it."""
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

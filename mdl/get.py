@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
 from mdl.download.lock import held
-from mdl.download.plan import Item, Plan, Wanted
+from mdl.download.plan import Plan, Wanted
 from mdl.download.store import Store
-from mdl.errors import AuthError, LockError, MdlError, joint_exit_code
-from mdl.events import FileReport, Finished, Listener, ModelReport, Noticed, Planned, Report, Verifying, silence
+from mdl.errors import AuthError, Cancelled, LockError, MdlError
+from mdl.events import Finished, Listener, Noticed, Planned, Report, Verifying, silence
 from mdl.files import RemoteFile
+from mdl.reports import kept_verified, report_of
 from mdl.sources import Sources
 
 if TYPE_CHECKING:
     from mdl.download.hub_carrier import HubCarrier
-    from mdl.download.transfer import Limits, Outcome
+    from mdl.download.transfer import Limits, Result
     from mdl.net.http import Http
 
 
@@ -53,7 +54,7 @@ def get(
 
     What fails for one file or model is in the report and hinders no other. Without ``http`` (offline) what is
     not here is reported as such. Raises `NoSpace` before the first
-    byte where the whole plan does not fit, `Busy`, `Cancelled`.
+    byte where the whole plan does not fit, `Busy`, `Cancelled` (with the `Report` so far).
     """
     began = time.monotonic()
     with contextlib.nullcontext() if wishes.dry_run else locked(models, store, wishes.lock_wait, tell):
@@ -65,7 +66,7 @@ def get(
             extra = _space(plan, store) if wishes.dry_run else {}
             return replace(report, seconds=time.monotonic() - began, extra=extra)
         if wishes.dry_run:
-            report = _report(models, store, plan, [], resolved.broken, planned=True)
+            report = report_of(models, store, plan, [], resolved.broken, planned=True)
             return replace(report, seconds=time.monotonic() - began, extra=_space(plan, store))
         plan.check_space(store.free_bytes())
         return _carry_out(models, plan, resolved, store, http, limits, tell, began, wishes.carrier)
@@ -85,23 +86,27 @@ def _carry_out(
     _adopt(plan, store)
     for item in plan.keep:
         size = item.local.stamp.size if item.local.stamp else 0
-        tell(Finished(item.wanted.model, item.remote.path.text, size, "kept", _kept_verified(item)))
-    outcomes: list[Outcome] = []
-    fetched = discarded = 0
-    if plan.fetch:
-        from mdl.download.transfer import transfer
+        tell(Finished(item.wanted.model, item.remote.path.text, size, "kept", kept_verified(item)))
+    whole = sum(item.local.stamp.size for item in plan.keep if item.local.stamp)
 
-        whole = sum(item.local.stamp.size for item in plan.keep if item.local.stamp)
-        result = transfer(plan.fetch, store, http, limits, tell, bytes_kept=whole, carrier=carrier)
-        outcomes, fetched, discarded = result.outcomes, result.bytes_fetched, result.bytes_discarded
-    report = _report(models, store, plan, outcomes, resolved.broken)
-    return replace(
-        report,
-        bytes_fetched=fetched,
-        bytes_kept=plan.bytes_kept,
-        bytes_discarded=discarded,
-        seconds=time.monotonic() - began,
-    )
+    def told(result: Result) -> Report:
+        return replace(
+            report_of(models, store, plan, result.outcomes, resolved.broken),
+            bytes_fetched=result.bytes_fetched,
+            bytes_kept=plan.bytes_kept,
+            bytes_discarded=result.bytes_discarded,
+            seconds=time.monotonic() - began,
+        )
+
+    from mdl.download.transfer import Result, transfer
+
+    if not plan.fetch:
+        return told(Result())
+    try:
+        return told(transfer(plan.fetch, store, http, limits, tell, bytes_kept=whole, carrier=carrier))
+    except Cancelled as error:
+        error.so_far = told(error.so_far) if isinstance(error.so_far, Result) else None
+        raise
 
 
 def _offline_report(models: Sequence[Model], store: Store, plan: Plan, resolved: _Resolved, *, adopt: bool) -> Report:
@@ -110,7 +115,7 @@ def _offline_report(models: Sequence[Model], store: Store, plan: Plan, resolved:
     if adopt:
         _adopt(plan, store)
     plan = replace(plan, fetch=(), refuse=(*plan.refuse, *absent))
-    return replace(_report(models, store, plan, [], resolved.broken), bytes_kept=plan.bytes_kept)
+    return replace(report_of(models, store, plan, [], resolved.broken), bytes_kept=plan.bytes_kept)
 
 
 @contextlib.contextmanager
@@ -206,97 +211,6 @@ def _adopt(plan: Plan, store: Store) -> None:
     """Right bytes without a receipt get one."""
     for item in plan.keep:
         if item.adopt and item.local.fingerprint:
-            verified = item.remote.digest.algorithm if item.remote.digest else _kept_verified(item)
+            verified = item.remote.digest.algorithm if item.remote.digest else kept_verified(item)
             with contextlib.suppress(OSError):
                 store.write_receipt(item.wanted.model, item.remote, item.local.fingerprint, verified)
-
-
-def _kept_verified(item: Item) -> str:
-    if item.remote.digest:
-        return item.remote.digest.algorithm
-    return item.local.receipt.verified if item.local.receipt else "none"
-
-
-def _report(
-    models: Sequence[Model],
-    store: Store,
-    plan: Plan,
-    outcomes: Sequence[Outcome],
-    broken: dict[str, MdlError],
-    *,
-    planned: bool = False,
-) -> Report:
-    files: dict[str, list[FileReport]] = {model.name: [] for model in models}
-    for item in plan.keep:
-        files[item.wanted.model].append(_kept_report(item))
-    for item in plan.refuse:
-        files[item.wanted.model].append(_failed_report(item, item.refused))
-    if planned:
-        for item in plan.fetch:
-            files[item.wanted.model].append(_planned_report(item))
-    for outcome in outcomes:
-        files[outcome.download.model].append(_outcome_report(outcome))
-    reports, codes = [], []
-    for model in models:
-        rows = tuple(sorted(files[model.name], key=lambda row: row.path))
-        error = broken.get(model.name)
-        codes += [row.error["exit_code"] for row in rows if row.error] + ([error.exit_code] if error else [])
-        reports.append(
-            ModelReport(
-                model.name,
-                str(store.folder(model.name)),
-                _status(rows, error),
-                rows,
-                error.facts() if error else None,
-            )
-        )
-    return Report(tuple(reports), exit_code=joint_exit_code(codes))
-
-
-def _status(rows: Sequence[FileReport], error: MdlError | None) -> str:
-    """present, partial, missing or unverified, of one model as it stands now."""
-    here = [row for row in rows if row.action in ("fetched", "kept", "linked")]
-    if error or not here:
-        return "missing"
-    if len(here) < len(rows):
-        return "partial"
-    return "unverified" if any(row.verified in ("size", "none") for row in here) else "present"
-
-
-def _row(remote: RemoteFile, size: int | None, sha256: str | None, action: str, verified: str) -> FileReport:
-    return FileReport(remote.path.text, size, sha256, action, verified, url=remote.url.split("?")[0])
-
-
-def _sha256(remote: RemoteFile) -> str | None:
-    return remote.digest.hex if remote.digest and remote.digest.algorithm == "sha256" else None
-
-
-def _kept_report(item: Item) -> FileReport:
-    size = item.local.stamp.size if item.local.stamp else None
-    receipt = item.local.receipt
-    sha256 = _sha256(item.remote)
-    if sha256 is None and receipt and receipt.digest.algorithm == "sha256":
-        sha256 = receipt.digest.hex
-    return _row(item.remote, size, sha256, "kept", _kept_verified(item))
-
-
-def _planned_report(item: Item) -> FileReport:
-    row = _row(item.remote, item.remote.size, _sha256(item.remote), "planned", "none")
-    return replace(row, resumed_at=item.local.partial)
-
-
-def _failed_report(item: Item, error: MdlError | None) -> FileReport:
-    row = _row(item.remote, item.remote.size, _sha256(item.remote), "failed", "none")
-    return replace(row, error=error.facts() if error else None)
-
-
-def _outcome_report(outcome: Outcome) -> FileReport:
-    download = outcome.download
-    if outcome.error:
-        row = _failed_report(download.item, outcome.error)
-        return replace(row, resumed_at=download.resumed_at)
-    print_ = download.fingerprint
-    assert print_ is not None
-    sha256 = print_.digest.hex if print_.digest.algorithm == "sha256" else None
-    row = _row(download.remote, print_.size, sha256, "fetched", outcome.verified)
-    return replace(row, resumed_at=download.resumed_at)

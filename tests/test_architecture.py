@@ -21,6 +21,7 @@ LEVELS = [
     {"catalog"},
     {"sources"},
     {"download", "archive"},
+    {"reports"},
     {"get", "check", "pack", "jobs", "console"},
     {"doctor", "demo"},
     {"cli"},

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -328,3 +331,24 @@ def test_every_error_says_what_to_do(shell: Shell) -> None:
         ran = shell.run(*words)
         assert ran.code in (2, 3, 11)
         assert [line[:8] for line in ran.err.splitlines()][-1] == "  hint: ", ran.err
+
+
+def test_an_interrupted_document_tells_how_far_it_came(shell: Shell) -> None:
+    """After SIGINT the document has the files and the bytes so far, and 130."""
+    with LoopbackHub([REPO], bytes_per_second=200_000) as slow:
+        environ = {**shell.environ, "HF_ENDPOINT": slow.url}
+        process = subprocess.Popen(
+            shell.command("get", "tiny", "--json"),
+            env=environ,
+            cwd=shell.home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        while not any(r.origin == "cdn" and r.body_bytes_sent > 100_000 for r in slow.requests):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+    document = json.loads(out)
+    assert (process.returncode, document["exit_code"], document["error"]["code"]) == (130, 130, "SIGINT")
+    assert 0 < document["bytes_fetched"] < len(WEIGHTS)
+    assert "model.bin" in [f["path"] for f in document["models"][0]["files"]]

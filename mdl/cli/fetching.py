@@ -17,7 +17,7 @@ from mdl.cli.units import parse_duration
 from mdl.console.humans import human_bytes
 from mdl.console.watch import ended_by
 from mdl.download.store import Store
-from mdl.errors import LockError, MdlError, NoSpace, PartialFailure, joint_exit_code
+from mdl.errors import Cancelled, LockError, MdlError, NoSpace, PartialFailure, joint_exit_code
 from mdl.events import Report
 from mdl.get import locked
 from mdl.paths import shown
@@ -61,6 +61,10 @@ def get_models(
             error = _joint_error(report)
             if error:
                 tell(ended_by(error))
+        except Cancelled as stopped:
+            if isinstance(stopped.so_far, Report):
+                session.empty = _payload(stopped.so_far)
+            raise
         finally:
             if http is not None:
                 http.close()
@@ -95,15 +99,7 @@ def _tell_report(session: Session, report: Report, error: MdlError | None, dry_r
     if error:
         _tell_failures(session, report, error)
     if session.common.json:
-        payload: dict[str, Any] = {
-            "bytes_fetched": report.bytes_fetched,
-            "bytes_kept": report.bytes_kept,
-            "bytes_discarded": report.bytes_discarded,
-            "seconds": round(report.seconds, 3),
-            "models": [asdict(model) for model in report.models],
-            **report.extra,
-        }
-        console.document(session.command, payload, ok=code == 0, exit_code=code, error=error)
+        console.document(session.command, _payload(report), ok=code == 0, exit_code=code, error=error)
         return code
     if dry_run:
         _tell_plan(session, report)
@@ -112,6 +108,17 @@ def _tell_report(session: Session, report: Report, error: MdlError | None, dry_r
         if not model.error and not any(row.error for row in model.files):
             console.data(model.path)
     return code
+
+
+def _payload(report: Report) -> dict[str, Any]:
+    return {
+        "bytes_fetched": report.bytes_fetched,
+        "bytes_kept": report.bytes_kept,
+        "bytes_discarded": report.bytes_discarded,
+        "seconds": round(report.seconds, 3),
+        "models": [asdict(model) for model in report.models],
+        **report.extra,
+    }
 
 
 def _tell_failures(session: Session, report: Report, error: MdlError) -> None:

@@ -70,8 +70,8 @@ def transfer(
 ) -> Result:
     """Fetch, verify and publish every item; the hub's files by the ``carrier`` where one is given.
 
-    Raises `Cancelled` (and ``KeyboardInterrupt`` as it) once what is there is safe; every other trouble is in the
-    outcomes.
+    Raises `Cancelled` (and ``KeyboardInterrupt`` as it) once what is there is safe, with the `Result` so far; every
+    other trouble is in the outcomes.
     """
     return _Transfer(items, store, http, limits, tell, bytes_kept, repair, carrier).run()
 
@@ -118,13 +118,13 @@ class _Transfer:
                 worker.join()
         except (KeyboardInterrupt, Cancelled) as error:
             self._stopped()
-            if isinstance(error, KeyboardInterrupt):
-                raise Cancelled from error
-            raise
+            stopped = error if isinstance(error, Cancelled) else Cancelled()
+            stopped.so_far = self._result(stopped)
+            raise stopped from error
         finally:
             self._stop_syncing.set()
         self._tick()
-        return self._result()
+        return self._result(NetworkError("not reached"))
 
     def _most_work(self) -> int:
         """How many workers could ever be busy."""
@@ -260,8 +260,8 @@ class _Transfer:
                 pass
             download.partial.close()
 
-    def _result(self) -> Result:
-        lost = NetworkError("not reached")
+    def _result(self, lost: MdlError) -> Result:
+        """How every file ended; ``lost`` stands for those that did not."""
         return Result(
             [Outcome(d, d.error if d.ended else lost, d.verified) for d in self._downloads],
             sum(d.fetched for d in self._downloads),
