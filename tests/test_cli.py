@@ -352,3 +352,14 @@ def test_an_interrupted_document_tells_how_far_it_came(shell: Shell) -> None:
     assert (process.returncode, document["exit_code"], document["error"]["code"]) == (130, 130, "SIGINT")
     assert 0 < document["bytes_fetched"] < len(WEIGHTS)
     assert "model.bin" in [f["path"] for f in document["models"][0]["files"]]
+
+
+def test_a_repair_can_be_only_planned(shell: Shell, hub: LoopbackHub) -> None:
+    """verify --repair -n names what is wrong, asks nobody and mends nothing."""
+    assert shell.run("get", "tiny").code == 0
+    path = shell.models / "tiny" / "vocab.txt"
+    path.write_bytes(b"xxx\ntwo\n")
+    before = len(hub.requests)
+    ran = shell.run("verify", "tiny", "--repair", "-n", "--json")
+    assert (ran.code, len(hub.requests), path.read_bytes()) == (6, before, b"xxx\ntwo\n")
+    assert [f["path"] for f in ran.document["models"][0]["files"] if f["status"] == "corrupt"] == ["vocab.txt"]

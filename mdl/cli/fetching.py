@@ -157,6 +157,7 @@ def verify(
         list[str] | None, typer.Argument(metavar="NAME", help="Models to check; all that are here without one.")
     ] = None,
     repair_wrong: Annotated[bool, typer.Option("--repair", help="Fetch what is wrong, and only that.")] = False,
+    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="With --repair: only say what is wrong.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="A file without a published hash counts as wrong.")] = False,
     to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
     into: Annotated[Path | None, typer.Option("--into", metavar="DIR", help="One model: its folder itself.")] = None,
@@ -179,7 +180,7 @@ def verify(
                 rows += check(model, sources=sources, store=store, tell=tell)
             except MdlError as error:
                 errors[model.name] = error.on(model.name)
-        if repair_wrong and any(row.status in ("corrupt", "missing") for row in rows):
+        if repair_wrong and not dry_run and any(row.status in ("corrupt", "missing") for row in rows):
             with locked(models, store, wait, tell):
                 rows = _repaired(session, rows, models, store, network, choice, errors, tell)
         code = joint_exit_code([verdict(rows, strict=strict), *(error.exit_code for error in errors.values())])
