@@ -16,6 +16,7 @@ from runs import Contender, Run, alternate, claim, machine, ratios, span, table
 from scene import Sample, catalog, common_flags, environment, folder, mdl_get, random_file, remove, shown, skip, tool
 
 _CURL, _HASHED, _SYNCED = "curl", "curl && openssl dgst -sha256", "curl && sync"
+_FLOOR = "dd conv=fdatasync (no network: the disk alone)"
 _MDL, _ARIA = "mdl get (sha256, fsync)", "aria2c -x16 --checksum"
 
 
@@ -40,6 +41,8 @@ def contenders(place: Path, sample: Sample, url: str, flags: list[str], throttle
         found.append(one(_HASHED, ["sh", "-c", hashed], output))
     if not throttled:
         found.append(one(_SYNCED, ["sh", "-c", f"{curl} && sync {quoted}"], output))
+        copy = ["dd", f"if={sample.path}", f"of={output}", "bs=1M", "conv=fdatasync", "status=none"]
+        found.append(one(_FLOOR, copy, output))
     if tool("aria2c"):
         aria = ["aria2c", "-q", "-x16", "-s16", "--no-conf", "--allow-overwrite=true", "-d", str(place)]
         aria += ["-o", output.name, f"--checksum=sha-256={sample.sha256}", url]

@@ -1,6 +1,7 @@
 """Run commands in turn and compare them: wall, whole-process CPU and peak memory by the kernel's accounting.
 
-Contenders alternate, A B C A B C …, after a round that does not count; what they wrote is removed between.
+Every round runs every contender once, in an order drawn anew from a fixed seed: who follows whom moves a result by
+a third. A first round does not count; what they wrote is removed between.
 As a script it compares shell commands: python benchmarks/runs.py --rounds 5 'sleep 0.1' 'sleep 0.2'
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_SEED = 1
 _TOUCH = "import sys; b'1' * int(sys.argv[1])"
 
 
@@ -76,8 +79,9 @@ def alternate(
 ) -> dict[str, list[Run]]:
     """Every contender once a round; the first round warms up and is not returned."""
     runs: dict[str, list[Run]] = {one.name: [] for one in contenders}
+    draw = random.Random(_SEED)
     for number in range(rounds + 1):
-        for one in contenders:
+        for one in draw.sample(list(contenders), len(contenders)):
             one.clean()
             settle(touch)
             before = server_cpu()
