@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
 from mdl.digests import Digest
-from mdl.download.plan import Item, Wanted
+from mdl.download.plan import Plan, Wanted
 from mdl.download.store import Store
 from mdl.errors import MdlError, NotFound
 from mdl.events import Listener, Verifying, silence
@@ -90,21 +90,25 @@ def _check_one(model: str, remote: RemoteFile, store: Store, tell: Listener) -> 
     return Checked(model, remote, local, "ok" if published else "unverified", expected, str(actual))
 
 
-def repair(rows: Sequence[Checked], *, store: Store, http: Http, limits: Limits, tell: Listener) -> Result:
-    """Fetch what is corrupt or missing; of a damaged file only the blocks that are wrong, where its receipt has
-    prefix digests. Raises `Cancelled`."""
-    from mdl.download.transfer import transfer
-
-    items = []
+def mending(rows: Sequence[Checked], store: Store, *, force: bool = False) -> Plan:
+    """What of the corrupt and missing files is fetched, and what is refused: a stranger's file, without ``force``."""
+    wanted = []
     for row in rows:
         if row.status not in ("corrupt", "missing"):
             continue
         receipt = store.receipts.get(row.model, row.remote.path)
         digest = row.remote.digest or (receipt.digest if receipt else None)
         size = row.remote.size if row.remote.size is not None else (receipt.stamp.size if receipt else None)
-        remote = replace(row.remote, digest=digest, size=size)
-        items.append(Item(Wanted(row.model, remote, row.local), "damaged here"))
-    return transfer(tuple(items), store, http, limits, tell, repair=True)
+        wanted.append(Wanted(row.model, replace(row.remote, digest=digest, size=size), row.local))
+    return Plan.of(wanted, force=force)
+
+
+def repair(plan: Plan, *, store: Store, http: Http, limits: Limits, tell: Listener) -> Result:
+    """Fetch what a `mending` says; of a damaged file only the blocks that are wrong, where its receipt has prefix
+    digests. Raises `Cancelled`."""
+    from mdl.download.transfer import transfer
+
+    return transfer(plan.fetch, store, http, limits, tell, repair=True)
 
 
 def verdict(rows: Sequence[Checked], *, strict: bool) -> int:

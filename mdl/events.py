@@ -21,12 +21,13 @@ class Event:
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """A plan stands: how many files and bytes are wanted, kept and still to be fetched."""
+    """A plan stands: how many files and bytes are wanted, kept and still to be fetched (or what ``verb`` says)."""
 
     files: int = 0
     bytes_total: int = 0
     bytes_kept: int = 0
     bytes_to_fetch: int = 0
+    verb: str = "fetch"
 
 
 @dataclass(frozen=True)

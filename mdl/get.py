@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
-from mdl.download.lock import held
 from mdl.download.plan import Plan, Wanted
 from mdl.download.store import Store
 from mdl.errors import AuthError, Cancelled, LockError, MdlError
@@ -17,6 +16,7 @@ from mdl.events import Finished, Listener, Noticed, Planned, Report, Verifying, 
 from mdl.files import RemoteFile
 from mdl.reports import kept_verified, report_of
 from mdl.sources import Sources
+from mdl.turns import held
 
 if TYPE_CHECKING:
     from mdl.download.hub_carrier import HubCarrier

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 from pathlib import Path
+from types import TracebackType
+
+from mdl.owner import is_alive, me
+
+_STAGED = re.compile(r"\..+\.([0-9a-f]{12}-[0-9]+-[0-9]+)\.mdl-tmp")
+_LONGEST = 150
+"""Bytes of a final name that its staged name repeats."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -80,3 +89,75 @@ def claim(folder: Path, mine: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def beside(final: Path) -> Path:
+    """The hidden name beside ``final`` under which this process writes it; it tells whose it is."""
+    name = os.fsdecode(os.fsencode(final.name)[:_LONGEST])
+    return final.with_name(f".{name}.{me()}.mdl-tmp")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that are gone left staged in ``folder``."""
+    with contextlib.suppress(OSError):
+        for entry in list(folder.iterdir()):
+            match = _STAGED.fullmatch(entry.name)
+            if match and is_alive(match[1]) is False:
+                remove(entry)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it, also where it was made read-only; or nothing."""
+    with contextlib.suppress(OSError):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+            return
+        for folder, _, _ in os.walk(path):
+            Path(folder).chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+class StagedFile:
+    """A file written under its staged name; `publish` gives it the final one. Left unpublished, it is removed."""
+
+    def __init__(self, final: Path) -> None:
+        self.final, self.path = final, beside(final)
+        sweep(final.parent)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self.fd = os.open(self.path, flags, 0o666)
+
+    def publish(self) -> None:
+        """On the disk first, then seen. Raises `OSError`."""
+        os.fsync(self.fd)
+        os.replace(self.path, self.final)
+        sync_folder(self.final.parent)
+
+    def __enter__(self) -> StagedFile:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        os.close(self.fd)
+        self.path.unlink(missing_ok=True)
+
+
+def publish_folder(staged: Path, final: Path) -> None:
+    """Give a folder, whose files are synced, its final name; ``final`` is absent or an empty folder."""
+    for folder, _, _ in os.walk(staged, topdown=False):
+        sync_folder(Path(folder))
+    os.replace(staged, final)
+    sync_folder(final.parent)
+
+
+def switch_link(link: Path, target: str) -> None:
+    """Point ``link`` at ``target`` in one step: a reader finds the old one or the new one, never none."""
+    staged = beside(link)
+    staged.unlink(missing_ok=True)
+    os.symlink(target, staged)
+    try:
+        os.replace(staged, link)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+    sync_folder(link.parent)

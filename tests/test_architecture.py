@@ -16,13 +16,14 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors"},
-    {"paths", "digests", "staging", "redact", "sealed"},
+    {"paths", "digests", "owner", "redact", "sealed", "globs", "speed"},
+    {"staging", "turns"},
     {"net", "files", "events"},
     {"catalog"},
     {"sources"},
     {"download", "archive"},
     {"reports"},
-    {"get", "check", "pack", "jobs", "console"},
+    {"get", "check", "pack", "unpack", "jobs", "console"},
     {"doctor", "demo"},
     {"cli"},
     {"__main__"},
@@ -37,7 +38,8 @@ ONLY = {
 }
 PURE = {
     *("paths", "sealed", "files", "events", "errors", "net/ranges", "net/retry", "net/hosts", "net/words"),
-    *("download/plan", "download/ramp", "download/speed", "catalog/entry", "catalog/lines", "catalog/mistakes"),
+    *("download/plan", "download/ramp", "speed", "globs", "catalog/entry", "catalog/lines", "catalog/mistakes"),
+    *("archive/records", "archive/manifest", "archive/leftout", "archive/logs", "archive/safetensors"),
     *("catalog/model", "catalog/references", "catalog/table", "catalog/targets"),
 }
 IMPURE = {

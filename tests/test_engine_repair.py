@@ -11,7 +11,7 @@ from engine import MIB, Bench, noise, pinned
 from faulty import Answer, FaultyServer, Request, reply
 
 from mdl.catalog.model import CatalogFile, Model
-from mdl.check import check, repair
+from mdl.check import check, mending, repair
 from mdl.demo.content import Generated, hex_digest
 from mdl.digests import Digest
 from mdl.download.transfer import Limits, Result
@@ -57,7 +57,7 @@ def repaired(bench: Bench, file: CatalogFile) -> tuple[Result, list[Event]]:
             raise Cancelled
 
     with Http(Hosts.of(bench.allow)) as http:
-        return repair(rows, store=bench.store, http=http, limits=Limits(4, 3), tell=listen), events
+        return repair(mending(rows, bench.store), store=bench.store, http=http, limits=Limits(4, 3), tell=listen), events
 
 
 def flip(path: Path, *offsets: int) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from leftover import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
-from mdl.download import owner
+from mdl import owner
 from mdl.download.partial import Partial, claimed_of, leftovers
 from mdl.errors import Busy
 from mdl.net.ranges import ByteRange

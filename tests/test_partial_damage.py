@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from leftover import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
-from mdl.download import owner
+from mdl import owner
 from mdl.download.partial import Partial, claimed_of
 from mdl.errors import Busy
 from mdl.net.ranges import ByteRange
@@ -119,7 +119,7 @@ def test_impossible_process_is_not_alive(pid: str) -> None:
 
 def test_zombie_is_not_alive() -> None:
     """A process that has ended but was not waited for (as in many a container) holds nothing any more."""
-    program = "import sys; from mdl.download.owner import me; print(me(), flush=True); sys.stdin.read()"
+    program = "import sys; from mdl.owner import me; print(me(), flush=True); sys.stdin.read()"
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe) as child:
         assert child.stdin is not None

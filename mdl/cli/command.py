@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
@@ -19,6 +20,8 @@ from mdl.cli.session import Session
 from mdl.errors import Cancelled, MdlError, storage_error
 
 Body = TypeVar("Body", bound=Callable[..., int])
+_OWN_VARIABLE = {"--to": "MDL_HOME", "--catalog": "MDL_CATALOG", "--no-color": "NO_COLOR"}
+"""Flags whose variable has another name and is read where the value is settled."""
 
 
 def command(app: typer.Typer, name: str, *, aliases: tuple[str, ...] = (), **settings: Any) -> Callable[[Body], Body]:
@@ -48,7 +51,8 @@ def _spread(name: str, body: Callable[..., int]) -> Callable[..., None]:
             groups[parameter.name] = kind
         else:
             plain.append(parameter.name)
-            parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+            annotation = _with_variable(kind)
+            parameters.append(parameter.replace(annotation=annotation, kind=inspect.Parameter.KEYWORD_ONLY))
     for group in [*list(groups.values())[1:], Common]:
         parameters += [_parameter(field, group) for field in dataclasses.fields(group)]
 
@@ -95,8 +99,18 @@ def _signed(run: Callable[..., None], parameters: list[inspect.Parameter]) -> Ca
 
 
 def _parameter(field: dataclasses.Field[Any], group: type) -> inspect.Parameter:
-    annotation = _hints_of(group)[field.name]
+    annotation = _with_variable(_hints_of(group)[field.name])
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+
+
+def _with_variable(annotation: Any) -> Any:
+    """The same flag, read from ``MDL_<FLAG>`` too where the command line has none."""
+    for option in getattr(annotation, "__metadata__", ()):
+        words = (getattr(option, "default", None), *(getattr(option, "param_decls", None) or ()))
+        long = next((word for word in words if isinstance(word, str) and word.startswith("--")), None)
+        if long and long not in _OWN_VARIABLE and not option.envvar:
+            option.envvar, option.show_envvar = "MDL_" + long[2:].upper().replace("-", "_"), False
+    return annotation
 
 
 @functools.cache
@@ -144,3 +158,19 @@ def report(session: Session, error: MdlError) -> int:
     if session.common.json:
         console.document(session.command, session.empty, ok=False, exit_code=error.exit_code, error=error)
     return error.exit_code
+
+
+@contextlib.contextmanager
+def all_or_nothing() -> Iterator[None]:
+    """What is stopped on the way leaves nothing, and says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise _stopped(Cancelled()) from None
+    except Cancelled as error:
+        raise _stopped(error) from None
+
+
+def _stopped(error: Cancelled) -> Cancelled:
+    error.hint = "nothing was written"
+    return error

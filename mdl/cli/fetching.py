@@ -1,31 +1,25 @@
-"""get and verify: the main job, and its check."""
+"""get: the main job."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mdl.catalog.model import Model
-from mdl.check import Checked, check, failure, repair, verdict
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, Network, Where
 from mdl.cli.session import Session
 from mdl.cli.units import parse_duration
 from mdl.console.humans import human_bytes
 from mdl.console.watch import ended_by
-from mdl.download.store import Store
-from mdl.errors import Cancelled, LockError, MdlError, NoSpace, PartialFailure, joint_exit_code
+from mdl.errors import Cancelled, MdlError, NoSpace, PartialFailure
 from mdl.events import Report
-from mdl.get import locked
 from mdl.paths import shown
 
 
 def register(app: typer.Typer) -> None:
     command(app, "get", aliases=("download",), epilog=_EXAMPLES)(get_models)
-    command(app, "verify")(verify)
 
 
 _EXAMPLES = """Examples: mdl get bert-fa --to /models · mdl get hf:gpt2@main --include '*.json' ·
@@ -149,124 +143,3 @@ def _tell_plan(session: Session, report: Report) -> None:
     session.console.table(("ACTION", "SIZE", "HERE", "FILE"), rows)
     fetch, free = report.extra["bytes_to_fetch"], report.extra["bytes_free"]
     session.console.note(f"to fetch: {human_bytes(fetch)}; free on the disk: {human_bytes(free)}")
-
-
-def verify(
-    session: Session,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Models to check; all that are here without one.")
-    ] = None,
-    repair_wrong: Annotated[bool, typer.Option("--repair", help="Fetch what is wrong, and only that.")] = False,
-    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="With --repair: only say what is wrong.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="A file without a published hash counts as wrong.")] = False,
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
-    into: Annotated[Path | None, typer.Option("--into", metavar="DIR", help="One model: its folder itself.")] = None,
-    choice: Choice = Choice(),  # noqa: B008 - frozen
-    network: Network = Network(),  # noqa: B008 - frozen
-) -> int:
-    """Read what is on disk again and hold it against its digests."""
-    session.empty = {"models": []}
-    where = Where(to, into)
-    here = _all_here(session, session.store(where, [Model(name="")]))
-    models = _asked(session, names, choice, here) if names else here
-    store = session.store(where, models)
-    wait = parse_duration(network.lock_wait, "--lock-wait", least=0)
-    sources = session.sources(store, choice=choice)
-    errors: dict[str, MdlError] = {}
-    with session.console.watch() as tell:
-        rows: list[Checked] = []
-        for model in models:
-            try:
-                rows += check(model, sources=sources, store=store, tell=tell)
-            except MdlError as error:
-                errors[model.name] = error.on(model.name)
-        if repair_wrong and not dry_run and any(row.status in ("corrupt", "missing") for row in rows):
-            with locked(models, store, wait, tell):
-                rows = _repaired(session, rows, models, store, network, choice, errors, tell)
-        code = joint_exit_code([verdict(rows, strict=strict), *(error.exit_code for error in errors.values())])
-        problem = next(iter(errors.values()), None) if errors else failure(rows, code)
-        if problem:
-            tell(ended_by(problem))
-    return _tell_checked(session, models, rows, problem, code)
-
-
-def _all_here(session: Session, store: Store) -> list[Model]:
-    """Every model of which something was published here, whether or not the catalog has it."""
-    try:
-        names = sorted(entry.name for entry in (store.own / "receipts").iterdir())
-    except OSError:
-        names = []
-    found = session.catalog.models
-    return [found.get(name) or Model(name=name) for name in names]
-
-
-def _asked(session: Session, names: list[str], choice: Choice, here: list[Model]) -> list[Model]:
-    """What the names mean; a folder that is here need not be in the catalog."""
-    known = {model.name: model for model in here}
-    found: dict[str, Model] = {}
-    for name in names:
-        models = [known[name]] if name in known and not choice.revision else session.models([name], choice)
-        found.update((model.name, model) for model in models)
-    return list(found.values())
-
-
-def _repaired(
-    session: Session,
-    rows: list[Checked],
-    models: list[Model],
-    store: Store,
-    network: Network,
-    choice: Choice,
-    errors: dict[str, MdlError],
-    tell: Any,
-) -> list[Checked]:
-    """Repair, then check again what was repaired; what failed is put into ``errors``."""
-    wrong = {row.model for row in rows if row.status in ("corrupt", "missing")}
-    if session.is_offline(network):
-        for name in sorted(wrong):
-            errors[name] = LockError("wrong or missing here, and offline", item=name, hint="run it without --offline")
-        return rows
-    http = session.http(network, models, [row.remote.url for row in rows])
-    try:
-        result = repair(rows, store=store, http=http, limits=session.limits(network), tell=tell)
-    finally:
-        http.close()
-    for outcome in result.outcomes:
-        if outcome.error:
-            item = f"{outcome.download.model}/{outcome.download.name}"
-            errors[item] = outcome.error.on(item)
-    if not errors:
-        session.console.note(f"repaired; fetched {human_bytes(result.bytes_fetched)}")
-    again = [row for row in rows if row.model not in wrong]
-    sources = session.sources(store, choice=choice)
-    for model in models:
-        if model.name in wrong:
-            again += check(model, sources=sources, store=store, tell=tell)
-    return again
-
-
-def _tell_checked(
-    session: Session, models: list[Model], rows: list[Checked], problem: MdlError | None, code: int
-) -> int:
-    console = session.console
-    if problem:
-        console.error(problem)
-    if session.common.json:
-        payload = {
-            "models": [
-                {"name": model.name, "files": [_checked_facts(row) for row in rows if row.model == model.name]}
-                for model in models
-            ]
-        }
-        console.document("verify", payload, ok=code == 0, exit_code=code, error=problem)
-        return code
-    table = [(row.status, shown(f"{row.model}/{row.remote.path}"), row.actual or "-") for row in rows]
-    if table:
-        console.table(("STATUS", "FILE", "DIGEST"), table)
-    elif not problem:
-        console.note("nothing of mdl's is here to verify")
-    return code
-
-
-def _checked_facts(row: Checked) -> dict[str, Any]:
-    return {"path": row.remote.path.text, "status": row.status, "expected": row.expected, "actual": row.actual}

@@ -36,20 +36,17 @@ class Common:
     ] = None
     json: Annotated[
         bool,
-        typer.Option("--json", envvar="MDL_JSON", help="One JSON document on stdout.", rich_help_panel=_EVERYWHERE),
+        typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=_EVERYWHERE),
     ] = False
     progress: Annotated[
         Progress | None,
         typer.Option(
             "--progress",
-            envvar="MDL_PROGRESS",
             help="How progress is told on stderr; json is one object a line. [default: auto]",
             rich_help_panel=_EVERYWHERE,
         ),
     ] = None
-    quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", envvar="MDL_QUIET", help="Only failures.", rich_help_panel=_EVERYWHERE)
-    ] = False
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only failures.", rich_help_panel=_EVERYWHERE)] = False
     verbose: Annotated[
         int, typer.Option("-v", "--verbose", count=True, help="Say more; -vv more still.", rich_help_panel=_EVERYWHERE)
     ] = 0
@@ -84,7 +81,6 @@ class Network:
             "--connections",
             min=1,
             max=64,
-            envvar="MDL_CONNECTIONS",
             help="Connections at once, in all.",
             rich_help_panel=_FETCHING,
         ),
@@ -95,7 +91,6 @@ class Network:
             "--retries",
             min=1,
             max=1000,
-            envvar="MDL_RETRIES",
             help="Attempts without progress.",
             rich_help_panel=_FETCHING,
         ),
@@ -105,7 +100,6 @@ class Network:
         typer.Option(
             "--stall",
             metavar="TIME",
-            envvar="MDL_STALL",
             help="Silence after which a connection is given up.",
             rich_help_panel=_FETCHING,
         ),
@@ -114,7 +108,6 @@ class Network:
         bool,
         typer.Option(
             "--offline",
-            envvar="MDL_OFFLINE",
             help="Contact nobody (also HF_HUB_OFFLINE).",
             rich_help_panel=_FETCHING,
         ),
@@ -123,7 +116,6 @@ class Network:
         Via,
         typer.Option(
             "--via",
-            envvar="MDL_VIA",
             help="hub: let huggingface_hub carry the hub's files (Xet); still verified.",
             rich_help_panel=_FETCHING,
         ),
@@ -133,7 +125,6 @@ class Network:
         typer.Option(
             "--lock-wait",
             metavar="TIME",
-            envvar="MDL_LOCK_WAIT",
             help="How long to wait for another mdl on the same model.",
             rich_help_panel=_FETCHING,
         ),

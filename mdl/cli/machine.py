@@ -60,7 +60,7 @@ def _places(session: Session, to: Path | None) -> list[tuple[str, str, bool, str
 def doctor(
     session: Session,
     to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
-    offline: Annotated[bool, typer.Option("--offline", envvar="MDL_OFFLINE", help="Contact nobody.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Contact nobody.")] = False,
 ) -> int:
     """What works here, and what to do about what does not: endpoint, proxy, CA, token, disk, clock, versions."""
     from mdl.doctor import Finding, examine

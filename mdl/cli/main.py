@@ -18,9 +18,10 @@ from mdl.cli.flags import Common
 from mdl.cli.session import Session
 from mdl.errors import Cancelled, StorageError, UsageError
 
-_HELP = """Bring machine-learning models to this machine: from a catalog, resumable, every byte verified.
+_HELP = """Bring machine-learning models to this machine, and trained ones away from it: every byte verified.
 
 Try it without a network: mdl demo. Then: mdl list, mdl show NAME, mdl get NAME.
+Every flag is a variable too: --lock-wait is MDL_LOCK_WAIT.
 """
 
 _FAMILIES = {
@@ -28,8 +29,12 @@ _FAMILIES = {
     "show": "catalog",
     "get": "fetching",
     "download": "fetching",
-    "verify": "fetching",
+    "verify": "verifying",
     "path": "catalog",
+    "checkpoints": "packing",
+    "pack": "packing",
+    "unpack": "unpacking",
+    "rollback": "unpacking",
     "config": "machine",
     "doctor": "machine",
     "demo": "demo",

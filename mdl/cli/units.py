@@ -20,3 +20,12 @@ def parse_duration(text: str, flag: str, *, least: float = 0.1) -> float:
     if not least <= seconds <= _MOST:
         raise UsageError(f"{text!r} is no usable duration", item=flag, hint="write 90, 90s, 15m, 2h or 30d")
     return seconds
+
+
+def parse_size(text: str, flag: str) -> int:
+    """``20M`` is 20 * 10**6 bytes, ``20Mi`` 20 * 2**20. Raises `UsageError` naming ``flag``."""
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]?)(i?)b?", text.strip().lower())
+    if not match or (match[3] and not match[2]):
+        raise UsageError(f"{text!r} is no size", item=flag, hint="write 20M (20 million bytes) or 20Mi (20 * 2^20)")
+    power = " kmgt".index(match[2] or " ")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)

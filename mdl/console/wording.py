@@ -33,7 +33,7 @@ def plan_words(event: Planned) -> str:
     """``plan: 7 files, 7.2 GB: 1.0 GB already here, 6.2 GB to fetch``."""
     files = "1 file" if event.files == 1 else f"{event.files} files"
     kept = f"{human_bytes(event.bytes_kept)} already here, " if event.bytes_kept else ""
-    return f"plan: {files}, {human_bytes(event.bytes_total)}: {kept}{human_bytes(event.bytes_to_fetch)} to fetch"
+    return f"plan: {files}, {human_bytes(event.bytes_total)}: {kept}{human_bytes(event.bytes_to_fetch)} to {event.verb}"
 
 
 def resumed_words(event: Started) -> str:
@@ -55,7 +55,7 @@ def rewound_words(event: Rewound, clean: Clean) -> str:
 
 def finished_words(event: Finished, clean: Clean) -> str:
     """``1.2 GB  sha256 ok``."""
-    check = _CHECKS.get(event.verified) or f"{clean(event.verified)} ok"
+    check = _CHECKS.get(event.verified) or (f"{clean(event.verified)} ok" if event.verified else "")
     words = [human_bytes(event.size), check, _ACTIONS.get(event.action, "")]
     return "  ".join(word for word in words if word)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from mdl import staging
 from mdl.download import journal as journals
 from mdl.download.journal import Identity, Journal, Record
-from mdl.download.owner import is_alive, me
 from mdl.errors import Busy
 from mdl.net.ranges import ByteRange, RangeSet
+from mdl.owner import is_alive, me
 
 _FOREIGN_SECONDS = 600.0
 """A partial of another machine, untouched for this long, is taken for a leftover."""

@@ -16,12 +16,12 @@ from pathlib import Path
 from mdl import staging
 from mdl.digests import Fingerprint, fingerprint
 from mdl.download.journal import Identity
-from mdl.download.owner import me
 from mdl.download.partial import Partial, claimed_of, leftovers
 from mdl.download.receipts import Receipts, key_of
 from mdl.errors import Occupied, Unsafe, storage_error
 from mdl.files import Kind, LocalFile, Receipt, RemoteFile, Stamp
 from mdl.net.ranges import ByteRange
+from mdl.owner import me
 from mdl.paths import RelPath
 
 

@@ -16,12 +16,12 @@ from mdl.download.hub_carrier import HubCarrier
 from mdl.download.plan import Item
 from mdl.download.schedule import Schedule, Work
 from mdl.download.segments import Download
-from mdl.download.speed import Speed
 from mdl.download.store import Store
 from mdl.errors import Cancelled, MdlError, NetworkError, storage_error
 from mdl.events import Event, Failed, FileProgress, Listener, Progressed
 from mdl.net.http import Http
 from mdl.net.retry import Backoff
+from mdl.speed import Speed
 
 _TICK = 0.1
 _SYNC_BYTES = 2**20

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
 from mdl.errors import NotFound
 from mdl.events import Listener, Noticed, silence
 from mdl.files import RemoteFile
+from mdl.globs import matches
 from mdl.net.retry import Backoff
 from mdl.paths import refuse_twins
 from mdl.sources.direct import DirectSource, hub_origin, remote_of
@@ -112,11 +112,6 @@ def _refuse_gone(model: Model) -> None:
     if model.gone:
         hint = f"see {', '.join(model.see)}" if model.see else model.note or None
         raise NotFound(f"has no data any more: {model.gone}", item=model.name, hint=hint)
-
-
-def matches(path: str, patterns: Iterable[str]) -> bool:
-    """Glob as ``hf download`` means it: ``*`` crosses ``/``, case counts, a trailing ``/`` means the folder."""
-    return any(fnmatchcase(path, pattern + "*" if pattern.endswith("/") else pattern) for pattern in patterns)
 
 
 def _narrow(files: list[RemoteFile], include: Sequence[str], exclude: Sequence[str], item: str) -> list[RemoteFile]:

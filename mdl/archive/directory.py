@@ -1,0 +1,168 @@
+"""Directory: what a zip says it holds, read whole and believed in nothing: before a byte of it is unpacked.
+
+The end record must be the only one and end the file; the directory must stand right before it; the members
+must fill, without gap or overlap, all that stands before the directory, each behind a local header that says
+the same. So what one reader sees, every reader sees.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from mdl.archive import headers
+from mdl.archive.headers import Listed
+from mdl.archive.limits import Limits
+from mdl.archive.records import (
+    DESCRIPTORS,
+    END,
+    END64,
+    END64_RECORD,
+    END_RECORD,
+    FULL16,
+    FULL32,
+    LOCAL_HEAD,
+    LOCATOR,
+    LOCATOR_RECORD,
+)
+from mdl.errors import ProtocolError, Unsafe
+
+_TAIL = END_RECORD.size + FULL16
+_PER_MEMBER = 46
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class End:
+    """Where the directory is: ``count`` members, ``size`` bytes from ``at`` on; its end records begin at ``stop``."""
+
+    count: int
+    size: int
+    at: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Every member in the order of the data, each with the place of its data."""
+
+    members: tuple[Listed, ...]
+    bytes: int
+
+
+def read_directory(fd: int, limits: Limits) -> Directory:
+    """Read and check all of it. Raises `ProtocolError` for damage and contradiction, `Unsafe`, `OSError`."""
+    length = os.fstat(fd).st_size
+    end = _find_end(fd, length)
+    limits.check_count(end.count)
+    if end.at + end.size != end.stop:
+        raise ProtocolError("its directory is not where its end record says")
+    if end.count * _PER_MEMBER > end.size:
+        raise ProtocolError("its directory is too short for its members")
+    members = headers.parse_directory(_read(fd, end.at, end.size), end.count)
+    placed = _place(fd, sorted(members, key=lambda one: one.at), end.at)
+    return Directory(tuple(placed), length)
+
+
+def _read(fd: int, at: int, count: int) -> bytes:
+    """Exactly ``count`` bytes from ``at``."""
+    pieces, left = [], count
+    while left:
+        piece = os.pread(fd, min(left, 64 * _CHUNK), at)
+        if not piece:
+            raise ProtocolError("the archive was cut")
+        pieces.append(piece)
+        at, left = at + len(piece), left - len(piece)
+    return b"".join(pieces)
+
+
+def _find_end(fd: int, length: int) -> End:
+    first = max(0, length - _TAIL)
+    tail = _read(fd, first, length - first)
+    at = tail.rfind(END)
+    if at < 0:
+        raise ProtocolError("this is not a whole zip: it has no end record")
+    ends = [n for n in range(len(tail)) if tail.startswith(END, n) and _ends_file(tail, n)] if at >= 0 else []
+    if ends != [at]:
+        why = "data follows its end record" if not ends else "it has more than one end record"
+        raise ProtocolError(f"{why}; readers would disagree on what it holds")
+    _, disk, start_disk, here, count, size, begin, _ = END_RECORD.unpack_from(tail, at)
+    place = first + at
+    end64 = _end64(fd, place)
+    if end64 is None:
+        if FULL16 in (disk, start_disk, here, count) or FULL32 in (size, begin):
+            raise ProtocolError("its 64-bit end record is missing")
+        wide: tuple[int, ...] = (disk, start_disk, here, count, size, begin)
+    else:
+        wide, stop = end64
+        narrow = (disk, start_disk, here, count, size, begin)
+        fulls = (FULL16, FULL16, FULL16, FULL16, FULL32, FULL32)
+        if any(a not in (b, full) for a, b, full in zip(narrow, wide, fulls, strict=True)):
+            raise ProtocolError("its two end records contradict each other")
+        place = stop
+    disk, start_disk, here, count, size, begin = wide
+    if disk or start_disk or here != count:
+        raise Unsafe("an archive of several volumes is not unpacked", hint="join it first, e.g. with 'zip -s 0'")
+    return End(count, size, begin, place)
+
+
+def _ends_file(tail: bytes, at: int) -> bool:
+    """Whether an end record at ``at`` and its comment reach exactly to the file's end."""
+    if at + END_RECORD.size > len(tail):
+        return False
+    comment: int = END_RECORD.unpack_from(tail, at)[-1]
+    return at + END_RECORD.size + comment == len(tail)
+
+
+def _end64(fd: int, end: int) -> tuple[tuple[int, ...], int] | None:
+    """The 64-bit end record before the end record at ``end``, and where it begins; None where there is none."""
+    at = end - LOCATOR_RECORD.size
+    if at < 0:
+        return None
+    signature, disk, begin, disks = LOCATOR_RECORD.unpack(_read(fd, at, LOCATOR_RECORD.size))
+    if signature != LOCATOR:
+        return None
+    if disk or disks != 1:
+        raise Unsafe("an archive of several volumes is not unpacked", hint="join it first, e.g. with 'zip -s 0'")
+    if begin + END64_RECORD.size != at:
+        raise ProtocolError("its 64-bit end record is not where it should be")
+    signature, size, _, _, *wide = END64_RECORD.unpack(_read(fd, begin, END64_RECORD.size))
+    if signature != END64 or size != END64_RECORD.size - 12:
+        raise ProtocolError("its 64-bit end record is damaged")
+    return tuple(wide), begin
+
+
+def _place(fd: int, members: list[Listed], stop: int) -> list[Listed]:
+    """Hold every local header against the directory, and see that the members fill everything up to ``stop``."""
+    placed, at = [], 0
+    for index, member in enumerate(members):
+        if member.at < at:
+            raise Unsafe("two members overlap", item=member.shown)
+        if member.at > at:
+            raise ProtocolError(f"{member.at - at} bytes before it belong to no member", item=member.shown)
+        if member.at + LOCAL_HEAD.size > stop:
+            raise ProtocolError("it lies outside the archive's data", item=member.shown)
+        head = _read(fd, at, LOCAL_HEAD.size)
+        names, extras = LOCAL_HEAD.unpack(head)[-2:]
+        data = at + LOCAL_HEAD.size + names + extras
+        if data + member.packed > stop:
+            raise ProtocolError("it lies outside the archive's data", item=member.shown)
+        headers.hold_local(head + _read(fd, at + LOCAL_HEAD.size, names + extras), member)
+        following = members[index + 1].at if index + 1 < len(members) else stop
+        at = data + member.packed
+        if member.deferred:
+            at += _descriptor(fd, at, min(following, stop) - at, member)
+        placed.append(member.placed(data))
+    if at != stop:
+        raise ProtocolError(f"{stop - at} bytes before its directory belong to no member")
+    return placed
+
+
+def _descriptor(fd: int, at: int, room: int, member: Listed) -> int:
+    """The length of the data descriptor at ``at``, held against the directory."""
+    if room < 0:
+        raise Unsafe("two members overlap", item=member.shown)
+    if room not in DESCRIPTORS:
+        raise ProtocolError("its data descriptor is missing or damaged", item=member.shown)
+    headers.hold_descriptor(_read(fd, at, room), member)
+    return room

@@ -1,0 +1,237 @@
+"""Headers: what a zip's directory and its local headers say of each member, believed only where they agree. Pure."""
+
+from __future__ import annotations
+
+import stat
+import unicodedata
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from struct import Struct
+
+from mdl.archive.records import (
+    CENTRAL,
+    CENTRAL_HEAD,
+    DEFERRED,
+    DEFLATED,
+    DESCRIPTOR,
+    DESCRIPTORS,
+    FULL16,
+    FULL32,
+    LOCAL,
+    LOCAL_HEAD,
+    STORED,
+    UTF8,
+    ZIP64_EXTRA,
+)
+from mdl.errors import ProtocolError, Unsafe
+from mdl.paths import RelPath, refuse_twins, shown
+
+_ENCRYPTED = (1 << 0) | (1 << 6) | (1 << 13)
+_PATCHED = 1 << 5
+_HARMLESS = (1 << 1) | (1 << 2) | DEFERRED | UTF8
+"""Flags: how hard the deflater tried, sizes behind the data, UTF-8."""
+_UNICODE_PATH, _UNIX_LINK = 0x7075, 0x000D
+_UNIX_PLAIN = 12
+"""Bytes of PKWARE's Unix field where no link's target follows."""
+_METHODS = dict(
+    zip(
+        (1, 6, 9, 12, 14, 20, 93, 95, 97, 98, 99),
+        ("shrink", "implode", "deflate64", "bzip2", "lzma", "zstd", "zstd", "xz", "wavpack", "ppmd", "AES encryption"),
+        strict=True,
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One member as the directory lists it; ``data`` is where its bytes begin, once the local header was read."""
+
+    raw: bytes
+    path: RelPath
+    is_folder: bool
+    method: int
+    flags: int
+    crc: int
+    packed: int
+    size: int
+    at: int
+    executable: bool = False
+    data: int = -1
+
+    @property
+    def deferred(self) -> bool:
+        return bool(self.flags & DEFERRED)
+
+    @property
+    def shown(self) -> str:
+        return shown(self.path.text)
+
+    def placed(self, data: int) -> Listed:
+        return replace(self, data=data)
+
+
+def parse_directory(data: bytes, count: int) -> list[Listed]:
+    """The members a directory lists. Raises `ProtocolError`, and `Unsafe` for what must not be unpacked."""
+    members, at = [], 0
+    for _ in range(count):
+        member, at = _parse_central(data, at)
+        members.append(member)
+    if at != len(data):
+        raise ProtocolError("its directory holds more than its members")
+    _refuse_twins(members)
+    return members
+
+
+def hold_local(head: bytes, member: Listed) -> None:
+    """See that the local header says the same as the directory. Raises `ProtocolError`."""
+    signature, _, flags, method, _, _, crc, packed, size, names, extras = LOCAL_HEAD.unpack_from(head)
+    if signature != LOCAL:
+        raise ProtocolError("there is no local header where the directory says", item=member.shown)
+    raw, extra = head[LOCAL_HEAD.size :][:names], head[LOCAL_HEAD.size + names :][:extras]
+    fields = _fields(extra, member.shown)
+    wide = fields.get(ZIP64_EXTRA, b"")
+    if wide:
+        if len(wide) != 16 or (size, packed) != (FULL32, FULL32):
+            raise ProtocolError("its 64-bit sizes are damaged", item=member.shown)
+        size, packed = Struct("<2Q").unpack(wide)
+    _check_unicode_path(fields, raw, member.path.text + ("/" if member.is_folder else ""))
+    sizes, listed = (crc, packed, size), (member.crc, member.packed, member.size)
+    same = sizes == listed or (member.deferred and all(a in (0, b) for a, b in zip(sizes, listed, strict=True)))
+    if raw != member.raw or method != member.method or flags != member.flags or not same:
+        raise ProtocolError("its local header and the directory contradict each other", item=member.shown)
+
+
+def hold_descriptor(data: bytes, member: Listed) -> None:
+    """See that the data descriptor says the same as the directory. Raises `ProtocolError`."""
+    facts = DESCRIPTORS[len(data)].unpack(data)
+    if len(facts) == 4 and facts[0] != DESCRIPTOR:
+        raise ProtocolError("its data descriptor is damaged", item=member.shown)
+    if facts[-3:] != (member.crc, member.packed, member.size):
+        raise ProtocolError("its data descriptor and the directory contradict each other", item=member.shown)
+
+
+def _parse_central(data: bytes, at: int) -> tuple[Listed, int]:
+    if at + CENTRAL_HEAD.size > len(data) or not data.startswith(CENTRAL, at):
+        raise ProtocolError("its directory is damaged")
+    facts = CENTRAL_HEAD.unpack_from(data, at)
+    flags, method, crc, packed, size = facts[5], facts[6], *facts[9:12]
+    names, extras, comments, disk, _, external, begin = facts[12:]
+    start = at + CENTRAL_HEAD.size
+    stop = start + names + extras + comments
+    if stop > len(data):
+        raise ProtocolError("its directory is damaged")
+    raw, extra = data[start : start + names], data[start + names : start + names + extras]
+    text = _decoded(raw, flags)
+    item = shown(text)[:200]
+    fields = _fields(extra, item)
+    size, packed, begin, disk = _widened(fields.get(ZIP64_EXTRA), (size, packed, begin, disk), item)
+    if disk:
+        raise Unsafe("an archive of several volumes is not unpacked", item=item)
+    _check_unicode_path(fields, raw, text)
+    is_folder = text.endswith("/")
+    _refuse_kind(external >> 16, len(fields.get(_UNIX_LINK, b"")), is_folder, size, item)
+    _refuse_method(method, flags, packed, size, item)
+    path = RelPath.parse(text[:-1] if is_folder else text)
+    executable = bool(external >> 16 & stat.S_IXUSR)
+    return Listed(raw, path, is_folder, method, flags, crc, packed, size, begin, executable), stop
+
+
+def _decoded(raw: bytes, flags: int) -> str:
+    """A member's name. What is not UTF-8 is no name that every reader would read alike."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        why = "it is said to be UTF-8 and is not" if flags & UTF8 else "its encoding is not told"
+        raise Unsafe(f"name refused: {why}", item=shown(raw.decode("latin-1"))[:200]) from None
+
+
+def _fields(extra: bytes, item: str) -> dict[int, bytes]:
+    """The extra fields by their number."""
+    return dict(_pairs(extra, item))
+
+
+def _pairs(extra: bytes, item: str) -> Iterator[tuple[int, bytes]]:
+    at, seen = 0, set()
+    while at < len(extra):
+        if at + 4 > len(extra):
+            if any(extra[at:]):
+                raise ProtocolError("its extra field is damaged", item=item)
+            return
+        number, length = Struct("<2H").unpack_from(extra, at)
+        if at + 4 + length > len(extra) or (number in seen and number in (ZIP64_EXTRA, _UNICODE_PATH)):
+            raise ProtocolError("its extra field is damaged", item=item)
+        seen.add(number)
+        yield number, extra[at + 4 : at + 4 + length]
+        at += 4 + length
+
+
+def _widened(wide: bytes | None, narrow: tuple[int, int, int, int], item: str) -> tuple[int, ...]:
+    """Size, packed size, offset and disk with their 64-bit values where the narrow ones are full."""
+    fulls = (FULL32, FULL32, FULL32, FULL16)
+    full = [value == limit for value, limit in zip(narrow, fulls, strict=True)]
+    if wide is None:
+        if any(full):
+            raise ProtocolError("its 64-bit sizes are missing", item=item)
+        return narrow
+    if len(wide) != 8 * sum(full[:3]) + 4 * full[3] or not any(full):
+        raise ProtocolError("its 64-bit sizes are damaged", item=item)
+    values = list(Struct("<" + "".join("QQQL"[n] for n in range(4) if full[n])).unpack(wide))
+    return tuple(values.pop(0) if is_full else value for value, is_full in zip(narrow, full, strict=True))
+
+
+def _check_unicode_path(fields: dict[int, bytes], raw: bytes, text: str) -> None:
+    """Info-ZIP's second name for a member must be the same name."""
+    second = fields.get(_UNICODE_PATH)
+    if second is None:
+        return
+    is_same = len(second) >= 5 and second[0] == 1 and int.from_bytes(second[1:5], "little") == zlib.crc32(raw)
+    if not is_same or second[5:] != text.encode():
+        raise Unsafe("it has two different names", item=shown(text)[:200])
+
+
+def _refuse_kind(mode: int, link: int, is_folder: bool, size: int, item: str) -> None:
+    kind = stat.S_IFMT(mode)
+    if kind == stat.S_IFLNK or link > _UNIX_PLAIN:
+        raise Unsafe("a link is not unpacked", item=item)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise Unsafe("neither a file nor a folder", item=item)
+    if (kind == stat.S_IFDIR and not is_folder) or (kind == stat.S_IFREG and is_folder) or (is_folder and size):
+        raise Unsafe("a folder and a file at once", item=item)
+
+
+def _refuse_method(method: int, flags: int, packed: int, size: int, item: str) -> None:
+    if flags & _ENCRYPTED:
+        raise Unsafe("it is encrypted", item=item, hint="decrypt it with the tool that made it")
+    if flags & ~_HARMLESS or flags & _PATCHED:
+        raise Unsafe(f"unknown flags {flags:#06x}", item=item)
+    if method not in (STORED, DEFLATED):
+        name = _METHODS.get(method, f"method {method}")
+        raise Unsafe(
+            f"packed with {name}; mdl unpacks stored and deflated members", item=item, hint="unpack it with 7z"
+        )
+    if method == STORED and packed != size:
+        raise ProtocolError("stored, and yet of two sizes", item=item)
+
+
+def _refuse_twins(members: list[Listed]) -> None:
+    """Two members of one name, or folders that would be one on another file system."""
+    names: set[str] = set()
+    for member in members:
+        if member.path.text in names:
+            raise Unsafe("it is there twice", item=member.shown)
+        names.add(member.path.text)
+    refuse_twins(member.path for member in members if not member.is_folder)
+    folders: dict[str, str] = {}
+    files = {member.path.folded for member in members if not member.is_folder}
+    for member in members:
+        parts = member.path.text.split("/")
+        for depth in range(1, len(parts) + member.is_folder):
+            folder = "/".join(parts[:depth])
+            folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", folder).casefold())
+            if folders.setdefault(folded, folder) != folder:
+                raise Unsafe(
+                    f"two folders would be one: {shown(folders[folded])} and {shown(folder)}", item=member.shown
+                )
+            if folded in files:
+                raise Unsafe("a folder and a file at once", item=shown(folder))

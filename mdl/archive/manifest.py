@@ -1,0 +1,126 @@
+"""Manifest: what an archive holds, as a JSON member written last: names, sizes in bytes, sha256. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mdl.errors import ProtocolError, StateError
+from mdl.paths import shown
+
+NAME = "mdl-manifest.json"
+SCHEMA = "mdl.manifest/1"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One member: its path in the archive, its size in bytes, and its digest."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """What was left out of an archive, and why."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``run``, ``checkpoint``, ``step`` and ``layout`` say where the files come from, as far as that is known."""
+
+    files: tuple[Line, ...]
+    run: str = ""
+    checkpoint: str = ""
+    step: int | None = None
+    layout: str = ""
+    inference_only: bool = False
+    changed: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = field(default=(), repr=False)
+
+    @property
+    def content(self) -> str:
+        """One sha256 for all names and bytes, whatever archive they came in."""
+        hasher = hashlib.sha256()
+        for line in sorted(self.files, key=lambda one: one.path):
+            hasher.update(f"{line.sha256} {line.size} {json.dumps(line.path)}\n".encode())
+        return hasher.hexdigest()
+
+    @property
+    def version(self) -> str:
+        """A name made of the content, as ``step-1500-0123456789ab``."""
+        head = "model" if self.step is None else f"step-{self.step}"
+        return f"{head}-{self.content[:12]}"
+
+    def to_json(self) -> bytes:
+        facts = {"schema": SCHEMA} | {key: value for key, value in asdict(self).items() if key != "files"}
+        return (json.dumps(facts | {"files": [asdict(line) for line in self.files]}, indent=1) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Read one. Raises `ProtocolError` for what is none, `StateError` for one of a newer mdl."""
+        try:
+            facts = json.loads(data)
+            schema = facts["schema"]
+        except (ValueError, RecursionError, KeyError, TypeError):
+            raise ProtocolError("its manifest cannot be read", item=NAME) from None
+        if schema != SCHEMA:
+            raise StateError(f"a manifest of another format: {str(schema)[:40]!r}", item=NAME, hint="use a newer mdl")
+        try:
+            return cls(
+                files=tuple(_line(line) for line in facts["files"]),
+                run=_text(facts["run"]),
+                checkpoint=_text(facts["checkpoint"]),
+                step=_step(facts["step"]),
+                layout=_text(facts["layout"]),
+                inference_only=bool(facts["inference_only"]),
+                changed=tuple(map(_text, facts["changed"])),
+                skipped=tuple(Skipped(_text(one["path"]), _text(one["why"])) for one in facts["skipped"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise ProtocolError("its manifest is damaged", item=NAME) from None
+
+    def against(self, sizes: dict[str, int]) -> None:
+        """Hold it against the members an archive really has. Raises `ProtocolError` naming the first that differs."""
+        listed = {line.path: line.size for line in self.files}
+        for path in sorted(listed.keys() ^ sizes.keys()):
+            where = (
+                "in the archive and not in its manifest" if path in sizes else "in the manifest and not in the archive"
+            )
+            raise ProtocolError(f"a file is {where}", item=shown(path))
+        for path, size in sizes.items():
+            if listed[path] != size:
+                raise ProtocolError(f"the manifest says {listed[path]} bytes, the archive {size}", item=shown(path))
+
+
+def digests(lines: Iterable[Line]) -> dict[str, str]:
+    """The sha256 of each path."""
+    return {line.path: line.sha256 for line in lines}
+
+
+def _line(facts: Any) -> Line:
+    size, digest = facts["size"], facts["sha256"]
+    if type(size) is not int or size < 0 or not _SHA256.fullmatch(digest):
+        raise ValueError
+    return Line(_text(facts["path"]), size, digest)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _step(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or value < 0):
+        raise ValueError
+    return value

@@ -1,0 +1,119 @@
+"""The records of a zip file: local header, data descriptor, central header, end records. Pure.
+
+Built and read here alike; PKWARE's APPNOTE 6.3.10 (sections 4.3 to 4.5) is the source of every field.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from struct import Struct
+
+LOCAL, CENTRAL, DESCRIPTOR, END, END64, LOCATOR = (
+    b"PK\x03\x04",
+    b"PK\x01\x02",
+    b"PK\x07\x08",
+    b"PK\x05\x06",
+    b"PK\x06\x06",
+    b"PK\x06\x07",
+)
+LOCAL_HEAD = Struct("<4s5H3L2H")
+CENTRAL_HEAD = Struct("<4s4B4HL2L5H2L")
+END_RECORD = Struct("<4s4H2LH")
+END64_RECORD = Struct("<4sQ2H2L4Q")
+LOCATOR_RECORD = Struct("<4sLQL")
+DESCRIPTORS = {12: Struct("<3L"), 16: Struct("<4s3L"), 20: Struct("<LQQ"), 24: Struct("<4sLQQ")}
+"""By length: with and without the signature, with sizes of 32 and of 64 bits."""
+
+STORED, DEFLATED = 0, 8
+FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF
+DEFERRED, UTF8 = 1 << 3, 1 << 11
+"""Flags: sizes and CRC follow the data; the name is UTF-8."""
+ZIP64_EXTRA = 0x0001
+_MADE_BY, _UNIX = 45, 3
+_FIRST_DAY = (1 << 5) | 1
+"""1980-01-01 00:00, the same for every member, so that two packs of one tree are the same bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What an archive says of one member. ``packed`` and ``size`` in bytes, ``at`` where its local header begins."""
+
+    name: str
+    method: int
+    at: int
+    packed: int = 0
+    size: int = 0
+    crc: int = 0
+    deferred: bool = False
+    large: bool = False
+    executable: bool = False
+
+    @property
+    def is_folder(self) -> bool:
+        return self.name.endswith("/")
+
+    @property
+    def flags(self) -> int:
+        return (DEFERRED if self.deferred else 0) | (0 if self.name.isascii() else UTF8)
+
+    @property
+    def mode(self) -> int:
+        if self.is_folder:
+            return stat.S_IFDIR | 0o755
+        return stat.S_IFREG | (0o755 if self.executable else 0o644)
+
+
+def may_be_large(size: int) -> bool:
+    """Whether a member of ``size`` bytes may need 64-bit sizes, deflated or not: known before it is written."""
+    return size + size // 1000 + 2**20 >= FULL32
+
+
+def local_header(one: Record) -> bytes:
+    """What stands before the member's data; without CRC and sizes where they are deferred."""
+    name = one.name.encode()
+    crc, packed, size = (0, 0, 0) if one.deferred else (one.crc, one.packed, one.size)
+    extra = b""
+    if one.large:
+        extra = Struct("<2H2Q").pack(ZIP64_EXTRA, 16, size, packed)
+        packed = size = FULL32
+    head = LOCAL_HEAD.pack(
+        LOCAL, _needs(one), one.flags, one.method, 0, _FIRST_DAY, crc, packed, size, len(name), len(extra)
+    )
+    return head + name + extra
+
+
+def descriptor(one: Record) -> bytes:
+    """What stands behind the data of a member whose sizes were deferred."""
+    return DESCRIPTORS[24 if one.large else 16].pack(DESCRIPTOR, one.crc, one.packed, one.size)
+
+
+def central_header(one: Record) -> bytes:
+    """The member's line in the directory at the archive's end."""
+    name = one.name.encode()
+    wide = [value for value in (one.size, one.packed, one.at) if value >= FULL32]
+    extra = Struct(f"<2H{len(wide)}Q").pack(ZIP64_EXTRA, 8 * len(wide), *wide) if wide else b""
+    head = CENTRAL_HEAD.pack(
+        CENTRAL,
+        *(_MADE_BY, _UNIX, 45 if wide else _needs(one), 0),
+        *(one.flags, one.method, 0, _FIRST_DAY, one.crc),
+        *(min(one.packed, FULL32), min(one.size, FULL32), len(name), len(extra), 0, 0, 0),
+        *(one.mode << 16 | (0x10 if one.is_folder else 0), min(one.at, FULL32)),
+    )
+    return head + name + extra
+
+
+def end_records(count: int, size: int, at: int) -> bytes:
+    """The end of the archive: a directory of ``count`` members and ``size`` bytes begins at ``at``."""
+    end = END_RECORD.pack(END, 0, 0, *(min(count, FULL16),) * 2, min(size, FULL32), min(at, FULL32), 0)
+    if count < FULL16 and size < FULL32 and at < FULL32:
+        return end
+    end64 = END64_RECORD.pack(END64, END64_RECORD.size - 12, _UNIX << 8 | _MADE_BY, 45, 0, 0, count, count, size, at)
+    return end64 + LOCATOR_RECORD.pack(LOCATOR, 0, at + size, 1) + end
+
+
+def _needs(one: Record) -> int:
+    """The version that is needed to extract: 4.5 for 64-bit sizes, 2.0 for deflate and folders, else 1.0."""
+    if one.large:
+        return 45
+    return 20 if one.method == DEFLATED or one.is_folder else 10

@@ -1,0 +1,171 @@
+"""Selection: what of a run goes into an archive: every path checked, and what is left out with its reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from mdl.archive.checkpoints import Checkpoint
+from mdl.archive.layouts import inference
+from mdl.archive.logs import is_log, is_only_log
+from mdl.archive.manifest import NAME, Manifest, Skipped
+from mdl.archive.runs import Run
+from mdl.archive.tree import Entry, Tree
+from mdl.errors import NotFound, StorageError, Unsafe
+from mdl.globs import matches
+from mdl.paths import RelPath, refuse_twins, shown
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What of a run is wanted. Globs are held against the names in the archive."""
+
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    inference_only: bool = False
+    logs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One name in the archive, and the file behind it; none for an empty folder."""
+
+    path: RelPath
+    entry: Entry | None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """``manifest`` says where the members come from; its files are known when they were read."""
+
+    tree: Tree
+    members: tuple[Member, ...]
+    manifest: Manifest
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+    bytes: int = field(default=0)
+
+    @classmethod
+    def of(cls, run: Run, checkpoint: Checkpoint | None, rules: Rules, own: Iterable[str] = ()) -> Selection:
+        """Choose. ``own`` are real paths of archives that must not swallow themselves.
+
+        Raises `NotFound` where nothing is left, `Unsafe` for a path or a link, `StorageError` for what cannot be read.
+        """
+        return _Choosing(run, checkpoint, rules, frozenset(own)).choose()
+
+
+class _Choosing:
+    """One selection in the making."""
+
+    def __init__(self, run: Run, checkpoint: Checkpoint | None, rules: Rules, own: frozenset[str]) -> None:
+        self._run, self._checkpoint, self._rules, self._own = run, checkpoint, rules, own
+        self._skipped: list[Skipped] = []
+        self._notes: tuple[str, ...] = ()
+        self._leaving: list[Entry] = []
+        self._unreadable: list[Entry] = []
+        self._is_whole = checkpoint is None and not rules.logs
+
+    def choose(self) -> Selection:
+        base, entries = self._candidates()
+        head = f"{base}/" if base else ""
+        members = [
+            member for entry in entries if (member := self._member(entry, entry.path.removeprefix(head))) is not None
+        ]
+        self._refuse_bad_ones()
+        members.sort(key=lambda member: member.path.text)
+        if not any(member.entry for member in members):
+            raise self._nothing()
+        refuse_twins(member.path for member in members)
+        checkpoint = self._checkpoint
+        manifest = Manifest(
+            files=(),
+            run=self._run.name,
+            checkpoint=checkpoint.name if checkpoint else "",
+            step=checkpoint.step if checkpoint else None,
+            layout=self._run.layout,
+            inference_only=self._rules.inference_only,
+        )
+        total = sum(member.entry.stamp.size for member in members if member.entry)
+        return Selection(self._run.tree, tuple(members), manifest, tuple(self._skipped), self._notes, total)
+
+    def _candidates(self) -> tuple[str, list[Entry]]:
+        """The folder that names begin under, and what may be packed of it."""
+        tree, checkpoint = self._run.tree, self._checkpoint
+        if self._rules.logs:
+            return "", [entry for entry in tree.entries if entry.kind != "folder" and is_log(entry.name)]
+        if self._rules.inference_only:
+            return self._for_inference(checkpoint or self._run.finished())
+        if checkpoint:
+            return checkpoint.base, list(checkpoint.entries)
+        return self._run.model_base, list(tree.below(self._run.model_base))
+
+    def _for_inference(self, checkpoint: Checkpoint) -> tuple[str, list[Entry]]:
+        found = inference(self._run.tree, self._run.layout, checkpoint)
+        head = f"{checkpoint.base}/" if checkpoint.base else ""
+        self._skipped += [Skipped(entry.path.removeprefix(head), why) for entry, why in found.drop]
+        unknown = [
+            f"{entry.path.removeprefix(head)} is not known to be needed and packed all the same"
+            for entry in found.unknown
+        ]
+        self._notes = (*found.notes, *unknown[:_NAMED])
+        return checkpoint.base, [*found.keep, *found.unknown]
+
+    def _member(self, entry: Entry, name: str) -> Member | None:
+        """The member that an entry becomes; None where it is left out."""
+        rules, kind = self._rules, entry.kind
+        if matches(name, rules.exclude) or (rules.include and kind != "left-out" and not matches(name, rules.include)):
+            return None
+        if kind == "leaves":
+            self._leaving.append(entry)
+            return None
+        if kind == "folder":
+            is_empty = not rules.include and not rules.inference_only and not self._run.tree.children(entry.path)
+            return Member(RelPath.parse(name), None) if is_empty else None
+        why = (
+            entry.why
+            if kind == "odd" or (kind == "left-out" and name not in rules.include)
+            else self._own_reason(entry, name)
+        )
+        if why:
+            self._skipped.append(Skipped(shown(name), why))
+            return None
+        if kind == "unreadable" or not os.access(self._run.tree.root / entry.real, os.R_OK, follow_symlinks=False):
+            self._unreadable.append(entry)
+            return None
+        return Member(RelPath.parse(name), entry)
+
+    def _own_reason(self, entry: Entry, name: str) -> str:
+        if name == NAME:
+            return "the archive has a manifest of its own"
+        if str(self._run.tree.root / entry.real) in self._own:
+            return "the archive itself"
+        if self._is_whole and is_only_log(entry.name):
+            return "a log; --logs packs these"
+        return ""
+
+    def _refuse_bad_ones(self) -> None:
+        if self._unreadable:
+            listed = "\n".join(f"{shown(one.path)}: {one.why or 'not readable'}" for one in self._unreadable)
+            count = len(self._unreadable)
+            raise StorageError(
+                f"{count} {'entry' if count == 1 else 'entries'} cannot be read\n{listed}",
+                item=str(self._run.tree.root),
+                hint="make them readable, or leave them out with --exclude",
+            )
+        if self._leaving:
+            listed = "; ".join(f"{shown(one.path)} is {shown(one.why)}" for one in self._leaving[:_NAMED])
+            hint = "leave it out with --exclude, or put the file itself there"
+            raise Unsafe(f"a link leaves the run: {listed}", item=str(self._run.tree.root), hint=hint)
+
+    def _nothing(self) -> NotFound:
+        item = str(self._run.tree.root)
+        if self._rules.logs:
+            return NotFound(
+                "there is no log in this run", item=item, hint="logs are *.log, progress.json, event files …"
+            )
+        if self._rules.include or self._rules.exclude:
+            return NotFound("no file is left by --include and --exclude", item=item, hint="-n shows what is packed")
+        return NotFound("there is no model in this run", item=item, hint="'mdl checkpoints' shows what there is")

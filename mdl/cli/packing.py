@@ -1,0 +1,214 @@
+"""checkpoints and pack: what a trained run holds, and taking it away."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mdl.cli.command import all_or_nothing, command
+from mdl.cli.session import Session
+from mdl.console.humans import human_bytes
+from mdl.errors import UsageError
+from mdl.paths import shown
+
+_RUN_HELP = "A training's folder."
+
+
+class Compress(StrEnum):
+    auto = "auto"
+    store = "store"
+    deflate = "deflate"
+
+
+@dataclass(frozen=True)
+class What:
+    """What of a run is packed."""
+
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", metavar="NAME", help="One checkpoint: its name, latest or best.")
+    ] = None
+    inference_only: Annotated[
+        bool, typer.Option("--inference-only", help="Only what inference needs, no optimizer state.")
+    ] = False
+    logs: Annotated[bool, typer.Option("--logs", help="The run's logs, and nothing else.")] = False
+    include: Annotated[
+        list[str] | None, typer.Option("--include", metavar="GLOB", help="Only files that match, repeatable.")
+    ] = None
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="No file that matches, repeatable.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class How:
+    """Where an archive goes, and how it is written."""
+
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to; - is standard output.")
+    ] = None
+    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Show what would be packed, and stop.")] = False
+    compress: Annotated[Compress, typer.Option("--compress", help="auto: deflate where a sample gains by it.")] = (
+        Compress.auto
+    )
+    allow_changing: Annotated[
+        bool, typer.Option("--allow-changing", help="Pack files as they are read, even while they are written.")
+    ] = False
+
+
+def register(app: typer.Typer) -> None:
+    command(app, "checkpoints")(checkpoints)
+    command(app, "pack", epilog=_PACK_EXAMPLES)(pack)
+
+
+_PACK_EXAMPLES = """Examples: mdl pack runs/tts · mdl pack runs/tts --checkpoint latest --inference-only ·
+mdl pack runs/tts --logs · mdl pack runs/tts -o - | ssh host 'cat > tts.zip'"""
+
+
+def checkpoints(session: Session, run: Annotated[Path, typer.Argument(metavar="RUN", help=_RUN_HELP)]) -> int:
+    """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
+    from mdl.archive.runs import Run
+
+    session.empty = {"run": str(run), "layout": None, "checkpoints": []}
+    found = Run.find(run.expanduser())
+    rows: list[dict[str, Any]] = [
+        {
+            "name": one.name,
+            "step": one.step,
+            "bytes": one.bytes,
+            "files": len(one.files),
+            "modified_at": _moment(one.modified_ns),
+            "complete": one.complete,
+            "latest": one.latest,
+            "best": one.best,
+            "note": one.note,
+        }
+        for one in found.checkpoints
+    ]
+    if session.common.json:
+        payload = {
+            "run": str(found.tree.root),
+            "layout": found.layout,
+            "checkpoints": rows,
+            "best_note": found.best_note,
+        }
+        session.console.document("checkpoints", payload, ok=True, exit_code=0)
+        return 0
+    session.console.table(
+        ("NAME", "STEP", "SIZE", "FILES", "TIME", "STATE", "NOTE"),
+        [
+            (
+                shown(row["name"]),
+                "-" if row["step"] is None else str(row["step"]),
+                human_bytes(row["bytes"]),
+                str(row["files"]),
+                row["modified_at"].replace("T", " ")[:16],
+                _state(row),
+                shown(row["note"]) or "-",
+            )
+            for row in rows
+        ],
+    )
+    if not rows:
+        session.console.note(f"there is no model in {found.tree.root}")
+    elif not any(row["best"] for row in rows):
+        session.console.note(f"layout {found.layout}; best: {found.best_note or 'none is recorded'}")
+    return 0
+
+
+def _moment(ns: int) -> str:
+    try:
+        return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return "?"
+
+
+def _state(row: dict[str, Any]) -> str:
+    words = ["complete" if row["complete"] else "incomplete"]
+    return ", ".join([*words, *(mark for mark in ("latest", "best") if row[mark])])
+
+
+def pack(
+    session: Session, run: Annotated[Path, typer.Argument(metavar="RUN", help=_RUN_HELP)], what: What, how: How
+) -> int:
+    """A trained model as one zip: model_<run>.zip, model_<run>_<checkpoint>.zip or logs_<run>.zip."""
+    from mdl.archive.selection import Rules
+    from mdl.pack import pack as write
+    from mdl.pack import plan_pack, skipped_facts
+
+    session.empty = {"archive": None, "bytes": 0, "files": 0, "sha256": None, "skipped": [], "path": None}
+    to_stdout = str(how.output) == "-"
+    _check_pack(session, what, to_stdout=to_stdout and not how.dry_run)
+    rules = Rules(what.include or (), what.exclude or (), what.inference_only, what.logs)
+    out = how.output.expanduser() if how.output and not to_stdout else None
+    plan = plan_pack(run.expanduser(), out, to_stdout=to_stdout, pick=what.checkpoint, rules=rules)
+    if how.dry_run:
+        return _show_packing(session, plan)
+    _tell_left_out(session, plan)
+    with all_or_nothing(), session.console.watch(method="inline") as tell:
+        written = write(plan, mode=how.compress.value, allow_changing=how.allow_changing, tell=tell)
+    for path in written.manifest.changed:
+        session.console.warn(f"{path} changed while it was read; it is packed as it was read")
+    if session.common.json:
+        payload = {
+            "archive": plan.name,
+            "bytes": written.bytes,
+            "files": len(written.manifest.files),
+            "sha256": written.sha256,
+            "skipped": skipped_facts(plan.selection),
+            "path": str(plan.out),
+            "changed": list(written.manifest.changed),
+        }
+        session.console.document("pack", payload, ok=True, exit_code=0)
+    elif plan.out is not None:
+        session.console.data(str(plan.out))
+    return 0
+
+
+def _check_pack(session: Session, what: What, *, to_stdout: bool) -> None:
+    if what.logs and (what.checkpoint is not None or what.inference_only):
+        hint = "leave out --checkpoint and --inference-only"
+        raise UsageError("--logs packs the run's logs and nothing else", hint=hint)
+    if to_stdout and session.common.json:
+        raise UsageError(
+            "standard output takes the archive or the document, not both", item="--json", hint="use -o FILE"
+        )
+    if to_stdout and sys.stdout is not None and sys.stdout.isatty():
+        raise UsageError("an archive is not written to a terminal", item="-o -", hint="use -o FILE, or a pipe")
+
+
+def _show_packing(session: Session, plan: Any) -> int:
+    from mdl.pack import skipped_facts
+
+    selection = plan.selection
+    if session.common.json:
+        payload = {
+            "archive": plan.name,
+            "bytes": selection.bytes,
+            "files": len(selection.members),
+            "sha256": None,
+            "skipped": skipped_facts(selection),
+            "path": str(plan.out) if plan.out else None,
+            "members": [
+                {"path": one.path.text, "size": one.entry.stamp.size if one.entry else 0} for one in selection.members
+            ],
+        }
+        session.console.document("pack", payload, ok=True, exit_code=0)
+        return 0
+    rows = [(human_bytes(one.entry.stamp.size) if one.entry else "-", one.path.text) for one in selection.members]
+    session.console.table(("SIZE", "PATH"), rows)
+    _tell_left_out(session, plan)
+    session.console.note(f"{len(rows)} files, {human_bytes(selection.bytes)}, to {plan.out or 'standard output'}")
+    return 0
+
+
+def _tell_left_out(session: Session, plan: Any) -> None:
+    for note in plan.selection.notes:
+        session.console.note(note)
+    for one in plan.selection.skipped:
+        session.console.note(f"left out: {one.path} ({one.why})")
