@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from mdl.digests import Digest, Fingerprint
 from mdl.paths import RelPath
@@ -44,6 +44,17 @@ class RemoteFile:
 Kind = Literal["absent", "file", "folder", "link", "special"]
 
 
+class Status(Protocol):
+    """The part of an ``os.stat_result`` that a stamp is made of."""
+
+    @property
+    def st_size(self) -> int: ...
+    @property
+    def st_mtime_ns(self) -> int: ...
+    @property
+    def st_ino(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Stamp:
     """What the file system says of a file without reading it; equal stamps mean an untouched file."""
@@ -51,6 +62,10 @@ class Stamp:
     size: int
     mtime_ns: int
     inode: int
+
+    @classmethod
+    def of(cls, status: Status) -> Stamp:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @dataclass(frozen=True)

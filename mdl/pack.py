@@ -31,6 +31,11 @@ class Packing:
     out: Path | None
     name: str
 
+    @property
+    def archive(self) -> str:
+        """The name the archive bears where it goes."""
+        return self.out.name if self.out else self.name
+
 
 def plan_pack(folder: Path, out: Path | None, *, to_stdout: bool, pick: str | None, rules: Rules) -> Packing:
     """Decide everything before the first byte is written.
@@ -63,7 +68,7 @@ def pack(plan: Packing, *, mode: Mode = "auto", allow_changing: bool = False, te
     Raises `MdlError`, `OSError`.
     """
     selection = plan.selection
-    meter = Meter(tell, plan.name, "pack", len(selection.members), selection.bytes)
+    meter = Meter(tell, plan.archive, "pack", len(selection.members), selection.bytes)
     if plan.out is None:
         written = write_archive(selection, Outlet(STDOUT), meter, mode=mode, allow_changing=allow_changing)
     else:

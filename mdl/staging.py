@@ -37,18 +37,18 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o600, lasting: bool = Tr
     write in first, on the same file system; beside ``path`` without it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = (stage or path.parent) / f".{secrets.token_hex(6)}.tmp"
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    staged = beside((stage or path.parent) / f"{secrets.token_hex(6)}-{path.name}")
+    staged.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
             if lasting:
                 os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(staged, path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        staged.unlink(missing_ok=True)
         raise
     if lasting:
         sync_folder(path.parent)
@@ -70,14 +70,14 @@ def publish(staged: Path, final: Path) -> None:
 
 
 def _publish_across(staged: Path, final: Path) -> None:
-    beside = final.with_name(f".mdl-{secrets.token_hex(6)}.tmp")
+    near = beside(final)
     try:
-        shutil.copyfile(staged, beside)
-        with beside.open("rb+") as file:
+        shutil.copyfile(staged, near)
+        with near.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(beside, final)
+        os.replace(near, final)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        near.unlink(missing_ok=True)
         raise
     staged.unlink()
 
@@ -117,6 +117,14 @@ def remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
+def retire(path: Path) -> None:
+    """Remove a folder so that it is never seen half: its name goes first. Raises `OSError`."""
+    gone = beside(path)
+    remove(gone)
+    os.replace(path, gone)
+    remove(gone)
+
+
 class StagedFile:
     """A file written under its staged name; `publish` gives it the final one. Left unpublished, it is removed."""
 
@@ -150,6 +158,13 @@ def publish_folder(staged: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
+def link(source: Path, final: Path) -> None:
+    """Make ``final`` a hard link to ``source``, in place of what is there. Raises `OSError`, and nothing changed."""
+    staged = beside(final)
+    os.link(source, staged)
+    os.replace(staged, final)
+
+
 def switch_link(link: Path, target: str) -> None:
     """Point ``link`` at ``target`` in one step: a reader finds the old one or the new one, never none."""
     staged = beside(link)
@@ -161,3 +176,13 @@ def switch_link(link: Path, target: str) -> None:
         staged.unlink(missing_ok=True)
         raise
     sync_folder(link.parent)
+
+
+def umask() -> int:
+    """The process's umask, read without changing it where the system tells it."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mdl import staging
+from mdl.archive.history import History
 from mdl.archive.limits import Limits
 from mdl.archive.manifest import Manifest
 from mdl.archive.meter import Meter
 from mdl.archive.reader import Archive
-from mdl.archive.releases import History, Shelf, back, seal, switched
+from mdl.archive.releases import Shelf, back, seal, stamps, switched
 from mdl.archive.unpacking import (
     Unpacked,
     check_target,
@@ -37,7 +37,7 @@ class Service:
     ``lock_wait`` seconds to wait for another mdl that is at it."""
 
     keep: int = 3
-    check: str = ""
+    check: str | None = None
     lock_wait: float = 600.0
 
 
@@ -83,7 +83,7 @@ def release(archive: Path, folder: Path, *, limits: Limits, service: Service, te
             shelf.prepare()
             history = shelf.history()
             known = opened.manifest.version if opened.manifest else ""
-            if known and shelf.place(known).is_dir():
+            if shelf.has(known):
                 return _serve(shelf, history, known, service, tell)
             limits.check(opened.members, free_space(shelf.folder))
             return _release_new(opened, shelf, history, service, tell)
@@ -95,18 +95,18 @@ def _release_new(opened: Archive, shelf: Shelf, history: History, service: Servi
         unpacked = unpack_into(opened, staged, meter, shelf.reuse(history.active))
         meter.finish(unpacked.bytes, "unpacked", _held_against(opened))
         version = unpacked.manifest.version
-        if shelf.place(version).is_dir():
+        if shelf.has(version):
             return _serve(shelf, history, version, service, tell)
-        _run_check(service.check, staged, version)
         seal(staged, unpacked.manifest)
-        staged.chmod(0o755)
-        staging.publish_folder(staged, shelf.place(version))
+        _run_check(service.check, staged, version)
+        publish(staged, shelf.place(version))
     return _switch(shelf, history, version, service, linked=unpacked.linked)
 
 
 def _serve(shelf: Shelf, history: History, version: str, service: Service, tell: Listener) -> Released:
     """Serve a release that is here already."""
     if history.active == version:
+        shelf.settle(history)
         return Released(version, shelf.place(version), False, history.previous, shelf.manifest(version))
     shelf.check(version)
     if version in history.withdrawn:
@@ -116,45 +116,58 @@ def _serve(shelf: Shelf, history: History, version: str, service: Service, tell:
 
 
 def _switch(shelf: Shelf, history: History, version: str, service: Service, linked: int = 0) -> Released:
-    shelf.serve(version)
-    history = history.released(version, switched(history.active, version, "release"))
-    gone = history.superfluous(service.keep)
-    shelf.record(history.without(gone))
-    shelf.remove(gone)
+    after = history.released(version, switched(history.active, version, "release")).kept(service.keep, shelf.here())
+    shelf.switch(history, after)
+    gone = shelf.settle(after)
     place, manifest = shelf.place(version), shelf.manifest(version)
-    return Released(version, place, True, history.previous, manifest, linked, tuple(gone))
+    return Released(version, place, True, after.previous, manifest, linked, gone)
 
 
 def roll_back(folder: Path, *, lock_wait: float = 600.0, tell: Listener = silence) -> Released:
     """Serve the release that was served before, and mark the one that was active. Raises `NotFound`, `OSError`."""
     shelf = Shelf(Path(os.path.abspath(folder)))
     if not shelf.releases.is_dir():
-        return Released(back(shelf, History()), shelf.folder, False, "")
+        back(shelf, History())
     with held(shelf.folder / ".mdl", "releases", lock_wait, _waiting(tell)):
+        shelf.prepare()
         history = shelf.history()
         version = back(shelf, history)
-        shelf.serve(version)
-        history = history.rolled_back(switched(history.active, version, "rollback"))
-        shelf.record(history)
-        return Released(version, shelf.place(version), True, history.previous, shelf.manifest(version))
+        after = history.rolled_back(switched(history.active, version, "rollback"))
+        shelf.switch(history, after)
+        return Released(version, shelf.place(version), True, after.previous, shelf.manifest(version))
 
 
 def _held_against(archive: Archive) -> str:
     return "sha256" if archive.manifest else "crc32"
 
 
-def _run_check(command: str, place: Path, version: str) -> None:
-    """Ask the user's own check. What it prints goes to stderr. Raises `ProtocolError` unless it ends with 0."""
-    if not command:
+def _run_check(command: str | None, place: Path, version: str) -> None:
+    """Ask the user's own check; what it prints goes to stderr, and it may change nothing.
+
+    Raises `ProtocolError` unless it ends with 0, `UsageError` where it cannot be run.
+    """
+    if command is None:
         return
-    environ = {**os.environ, "MDL_RELEASE": str(place), "MDL_VERSION": version}
+    before = stamps(place)
+    environ = {**os.environ, "MDL_RELEASE_PATH": str(place), "MDL_RELEASE_VERSION": version}
     try:
-        code = subprocess.run(shlex.split(command), cwd=place, env=environ, stdout=_STDERR, check=False).returncode
+        code = subprocess.run(_words(command), env=environ, stdout=_STDERR, check=False).returncode
     except (OSError, ValueError) as error:
         raise UsageError(f"the check cannot be run: {error}", item="--check") from error
+    hint = "nothing was switched; 'current' is what it was"
     if code:
-        hint = "nothing was switched; 'current' is what it was"
         raise ProtocolError(f"the check ended with {code}: {command}", item=version, hint=hint)
+    changed = sorted({file for file, _ in before.items() ^ stamps(place).items()})
+    if changed:
+        what = f"the check wrote to the release: {changed[0].relative_to(place)}"
+        raise ProtocolError(what, item=version, hint="let it write elsewhere; nothing was switched")
+
+
+def _words(command: str) -> list[str]:
+    words = shlex.split(command)
+    if not words:
+        raise ValueError("it is empty")
+    return words
 
 
 def _waiting(tell: Listener) -> Callable[[str], None]:

@@ -39,7 +39,7 @@ ONLY = {
 PURE = {
     *("paths", "sealed", "files", "events", "errors", "net/ranges", "net/retry", "net/hosts", "net/words"),
     *("download/plan", "download/ramp", "speed", "globs", "catalog/entry", "catalog/lines", "catalog/mistakes"),
-    *("archive/records", "archive/manifest", "archive/leftout", "archive/logs", "archive/safetensors"),
+    *("archive/records", "archive/manifest", "archive/history", "archive/leftout", "archive/logs", "archive/safetensors"),
     *("catalog/model", "catalog/references", "catalog/table", "catalog/targets"),
 }
 IMPURE = {

@@ -8,10 +8,24 @@ from shell import Shell
 
 
 def test_the_demo_ends_well(tmp_path: Path) -> None:
-    """It lists, is killed, resumes from where it was, verifies, asks nobody again, and says where the files are."""
+    """It lists, is killed, resumes, verifies, asks nobody again; packs, releases, rolls back; says where all is."""
     ran = Shell(tmp_path).run("demo", "--in", str(tmp_path / "play"))
     assert ran.code == 0, ran.out + ran.err
     assert (tmp_path / "play" / "models" / "tiny-demo" / "model.safetensors").stat().st_size == 48 * 2**20
     assert "Requests made: 0" in ran.out
     assert "resumed at" in ran.err
     assert str(tmp_path / "play") in ran.out
+    served = (tmp_path / "play" / "service" / "current").resolve()
+    assert served.name.startswith("step-200-")
+    assert len(list(served.parent.iterdir())) == 2
+    assert (served / "model.safetensors").stat().st_size > 2**20
+    assert not (served / "optimizer.pt").exists()
+
+
+def test_the_demo_plays_in_no_folder_of_anybody(tmp_path: Path) -> None:
+    """A folder that holds something is left alone (7)."""
+    (tmp_path / "play").mkdir()
+    (tmp_path / "play" / "mine.txt").write_text("mine")
+    ran = Shell(tmp_path).run("demo", "--in", str(tmp_path / "play"))
+    assert ran.code == 7
+    assert [entry.name for entry in (tmp_path / "play").iterdir()] == ["mine.txt"]

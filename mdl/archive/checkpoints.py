@@ -13,7 +13,8 @@ class Checkpoint:
 
     ``name`` is its folder's or file's; ``base`` the folder, below the run, that its members' names begin under;
     ``entries`` all that belongs to it, also what cannot be packed. ``step`` is the trainer's own count, in
-    whatever it counts. ``note`` says why it is not complete, or whatever else one should know.
+    whatever it counts. ``note`` says why it is not complete, or whatever else one should know. ``layout`` names the
+    trainer that wrote it.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Checkpoint:
     latest: bool = False
     best: bool = False
     note: str = ""
+    layout: str = ""
 
     @property
     def files(self) -> list[Entry]:

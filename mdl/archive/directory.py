@@ -14,6 +14,7 @@ from mdl.archive import headers
 from mdl.archive.headers import Listed
 from mdl.archive.limits import Limits
 from mdl.archive.records import (
+    CENTRAL_HEAD,
     DESCRIPTORS,
     END,
     END64,
@@ -28,7 +29,8 @@ from mdl.archive.records import (
 from mdl.errors import ProtocolError, Unsafe
 
 _TAIL = END_RECORD.size + FULL16
-_PER_MEMBER = 46
+_LEAST, _MOST = CENTRAL_HEAD.size, 4096
+"""Bytes that a member takes in the directory: a name has 1,024 at most, and nobody needs longer remarks."""
 _CHUNK = 2**20
 
 
@@ -57,8 +59,10 @@ def read_directory(fd: int, limits: Limits) -> Directory:
     limits.check_count(end.count)
     if end.at + end.size != end.stop:
         raise ProtocolError("its directory is not where its end record says")
-    if end.count * _PER_MEMBER > end.size:
+    if end.size < end.count * _LEAST:
         raise ProtocolError("its directory is too short for its members")
+    if end.size > end.count * _MOST:
+        raise Unsafe(f"a directory of {end.size:,} bytes for {end.count:,} members")
     members = headers.parse_directory(_read(fd, end.at, end.size), end.count)
     placed = _place(fd, sorted(members, key=lambda one: one.at), end.at)
     return Directory(tuple(placed), length)

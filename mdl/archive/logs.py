@@ -6,10 +6,10 @@ import re
 
 _LOGS = re.compile(
     r".+\.log(\.\d+)?|log\.txt|running_log\.txt|trainer_log\.jsonl|progress\.json|log_history\.json"
-    r"|events\.out\.tfevents\..+|metrics\.(csv|jsonl?)|results\.csv|loss\.(csv|jsonl?)|learnable_snr\.json"
+    r"|events\.out\.tfevents\..+|metrics\.(csv|jsonl?)|loss\.(csv|jsonl?)"
 )
 _STATE = re.compile(
-    r"trainer_state\.json|train_state\.json|(all|train|eval|test|predict)_results\.json|hparams\.yaml|args\.yaml"
+    r"trainer_state\.json|train_state\.json|results\.csv|learnable_snr\.json|(all|train|eval|test|predict)_results\.json|hparams\.yaml|args\.yaml"
 )
 
 

@@ -18,8 +18,8 @@ from mdl.archive.headers import Listed
 from mdl.archive.limits import Limits
 from mdl.archive.manifest import NAME, Manifest
 from mdl.archive.records import STORED
-from mdl.archive.tree import stamp_of
 from mdl.errors import DigestMismatch, NotFound, ProtocolError, StateError, Unsafe
+from mdl.files import Stamp
 
 _BLOCK = 2**20
 _READ = 256 * 2**10
@@ -54,7 +54,7 @@ class Archive:
         self._fd = _opened(path)
         try:
             with _named(path):
-                self._stamp = stamp_of(os.fstat(self._fd))
+                self._stamp = Stamp.of(os.fstat(self._fd))
                 self._directory: Directory = read_directory(self._fd, limits)
                 self.manifest = self._read_manifest()
         except BaseException:
@@ -102,7 +102,7 @@ class Archive:
 
     def check_unchanged(self) -> None:
         """Raises `ProtocolError` where somebody wrote to the archive meanwhile."""
-        if stamp_of(os.fstat(self._fd)) != self._stamp:
+        if Stamp.of(os.fstat(self._fd)) != self._stamp:
             raise ProtocolError("the archive changed while it was read")
 
     def named(self) -> AbstractContextManager[None]:
@@ -146,9 +146,12 @@ class Archive:
 
     def _read_manifest(self) -> Manifest | None:
         """mdl's own member, held against the directory."""
-        found = next((one for one in self.members if one.path.text == NAME and not one.is_folder), None)
-        if found is None:
+        bearing = [one for one in self.members if f"{one.path}/".startswith(f"{NAME}/")]
+        if any(one.is_folder or one.path.text != NAME for one in bearing):
+            raise Unsafe("a folder of this name; only mdl's manifest bears it", item=NAME)
+        if not bearing:
             return None
+        found = bearing[0]
         if found.size > _MANIFEST_BASE + _MANIFEST_PER_MEMBER * len(self.members):
             raise ProtocolError("its manifest is too long for its members", item=NAME)
         data = b"".join(self._blocks(found))

@@ -12,6 +12,8 @@ from mdl.errors import NotFound, Unsafe
 from mdl.paths import RelPath, shown
 
 _MODEL = "model"
+_ENDING = ("kohya", "ai-toolkit", "nemo")
+"""Trainers that write the finished model as one file, the last and latest."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,9 @@ class Run:
 
     def finished(self) -> Checkpoint:
         """The finished model. Raises `NotFound` where there are only checkpoints."""
-        finals = [one for one in self.checkpoints if one.name == "final" or one.base == self.model_base]
-        if len(self.checkpoints) == 1 or len(finals) == 1:
-            return (finals or list(self.checkpoints))[0]
+        *_, last = self.checkpoints or (None,)
+        if last and (last.name == "final" or len(self.checkpoints) == 1 or (last.latest and last.layout in _ENDING)):
+            return last
         raise NotFound(
             "no finished model in this run, only checkpoints" if self.checkpoints else "there is no model in this run",
             item=str(self.tree.root),

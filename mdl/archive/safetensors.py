@@ -34,9 +34,9 @@ def read_header(head: Callable[[int], bytes]) -> Header | str:
         return "a safetensors file shorter than its header"
     try:
         table = json.loads(text)
-        ends = [int(facts["data_offsets"][1]) for name, facts in table.items() if name != "__metadata__"]
+        ends = [max(0, int(facts["data_offsets"][1])) for name, facts in table.items() if name != "__metadata__"]
         metadata = {str(key): str(value) for key, value in table.get("__metadata__", {}).items()}
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
         return "a safetensors file with a broken header"
     return Header(8 + length + max(ends, default=0), metadata)
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mdl.archive.checkpoints import Checkpoint
-from mdl.archive.layouts import inference
+from mdl.archive.layouts import broken, inference
 from mdl.archive.logs import is_log, is_only_log
 from mdl.archive.manifest import NAME, Manifest, Skipped
 from mdl.archive.runs import Run
 from mdl.archive.tree import Entry, Tree
-from mdl.errors import NotFound, StorageError, Unsafe
+from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe
 from mdl.globs import matches
 from mdl.paths import RelPath, refuse_twins, shown
 
@@ -21,12 +21,14 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Rules:
-    """What of a run is wanted. Globs are held against the names in the archive."""
+    """What of a run is wanted. Globs are held against the names in the archive; ``incomplete`` takes also a checkpoint
+    of which bytes are missing."""
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     inference_only: bool = False
     logs: bool = False
+    incomplete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,13 @@ class _Choosing:
     def __init__(self, run: Run, checkpoint: Checkpoint | None, rules: Rules, own: frozenset[str]) -> None:
         self._run, self._checkpoint, self._rules, self._own = run, checkpoint, rules, own
         self._skipped: list[Skipped] = []
-        self._notes: tuple[str, ...] = ()
+        self._notes: list[str] = []
         self._leaving: list[Entry] = []
         self._unreadable: list[Entry] = []
         self._is_whole = checkpoint is None and not rules.logs
 
     def choose(self) -> Selection:
+        self._refuse_incomplete()
         base, entries = self._candidates()
         head = f"{base}/" if base else ""
         members = [
@@ -89,7 +92,18 @@ class _Choosing:
             inference_only=self._rules.inference_only,
         )
         total = sum(member.entry.stamp.size for member in members if member.entry)
-        return Selection(self._run.tree, tuple(members), manifest, tuple(self._skipped), self._notes, total)
+        return Selection(self._run.tree, tuple(members), manifest, tuple(self._skipped), tuple(self._notes), total)
+
+    def _refuse_incomplete(self) -> None:
+        """A checkpoint that lacks bytes is of no use to anybody; one that only lacks its trainer's last word may be."""
+        checkpoint = self._checkpoint
+        if checkpoint is None or checkpoint.complete:
+            return
+        why = broken(self._run.tree, checkpoint.entries)
+        if why and not self._rules.incomplete:
+            hint = "wait until the trainer has written it, or take it all the same with --allow-incomplete"
+            raise ProtocolError(f"this checkpoint is not complete: {why}", item=checkpoint.name, hint=hint)
+        self._notes.append(f"{checkpoint.name} is not complete: {why or checkpoint.note}")
 
     def _candidates(self) -> tuple[str, list[Entry]]:
         """The folder that names begin under, and what may be packed of it."""
@@ -103,14 +117,14 @@ class _Choosing:
         return self._run.model_base, list(tree.below(self._run.model_base))
 
     def _for_inference(self, checkpoint: Checkpoint) -> tuple[str, list[Entry]]:
-        found = inference(self._run.tree, self._run.layout, checkpoint)
+        found = inference(self._run.tree, checkpoint.layout, checkpoint)
         head = f"{checkpoint.base}/" if checkpoint.base else ""
         self._skipped += [Skipped(entry.path.removeprefix(head), why) for entry, why in found.drop]
         unknown = [
             f"{entry.path.removeprefix(head)} is not known to be needed and packed all the same"
             for entry in found.unknown
         ]
-        self._notes = (*found.notes, *unknown[:_NAMED])
+        self._notes += [*found.notes, *unknown[:_NAMED]]
         return checkpoint.base, [*found.keep, *found.unknown]
 
     def _member(self, entry: Entry, name: str) -> Member | None:

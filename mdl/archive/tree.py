@@ -102,7 +102,7 @@ class Tree:
     def is_unchanged(self, entry: Entry) -> bool:
         """Whether the file is still the one that was looked at."""
         try:
-            return stamp_of(os.lstat(self.root / entry.real)) == entry.stamp
+            return Stamp.of(os.lstat(self.root / entry.real)) == entry.stamp
         except OSError:
             return False
 
@@ -127,7 +127,7 @@ class Tree:
         finally:
             os.close(at)
         facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode) or (strict and stamp_of(facts) != entry.stamp):
+        if not stat.S_ISREG(facts.st_mode) or (strict and Stamp.of(facts) != entry.stamp):
             os.close(fd)
             raise changed(entry)
         return fd
@@ -154,10 +154,6 @@ class Tree:
             return json.loads(self.text(path) or "null")
         except (ValueError, RecursionError):
             return None
-
-
-def stamp_of(facts: os.stat_result) -> Stamp:
-    return Stamp(facts.st_size, facts.st_mtime_ns, facts.st_ino)
 
 
 def changed(entry: Entry) -> ProtocolError:
@@ -203,6 +199,13 @@ class _Walk:
                 raise Unsafe(f"more than {MOST_ENTRIES:,} entries", item=self._root, hint="name a folder inside it")
             yield from self._entry(one, _join(path, one.name), _join(real, one.name), above)
 
+    @staticmethod
+    def _why_target(real: str) -> str | None:
+        """A link is left out with what it leads to."""
+        *folders, name = Path(real).parts
+        inside = next(filter(None, (why_left_out(folder, is_folder=True) for folder in folders)), None)
+        return inside or why_left_out(name, is_folder=False)
+
     def _entry(
         self, one: os.DirEntry[str], path: str, real: str, above: tuple[tuple[int, int], ...]
     ) -> Iterator[Entry]:
@@ -216,7 +219,8 @@ class _Walk:
                 if target != self._root and not target.startswith(self._root + os.sep):
                     yield Entry(path, "leaves", real=real, why=f"a link to {target}, outside the run")
                     return
-                real = os.path.relpath(target, self._root).replace(os.sep, "/")
+                real = os.path.relpath(target, self._root)
+                why = why or self._why_target(real)
             facts = os.stat(os.path.join(self._root, real), follow_symlinks=False)
         except OSError as error:
             words = {errno.ENOENT: "a dangling link", errno.ELOOP: "a link that leads to itself"}
@@ -224,13 +228,13 @@ class _Walk:
             return
         if stat.S_ISREG(facts.st_mode):
             is_executable = bool(facts.st_mode & stat.S_IXUSR)
-            yield Entry(path, "left-out" if why else "file", stamp_of(facts), real, is_executable, why or "")
+            yield Entry(path, "left-out" if why else "file", Stamp.of(facts), real, is_executable, why or "")
         elif stat.S_ISDIR(facts.st_mode):
             me = (facts.st_dev, facts.st_ino)
             if me in above or len(above) > _MOST_DEPTH:
                 yield Entry(path, "odd", real=real, why="a link that leads to itself")
                 return
-            yield Entry(path, "folder", stamp_of(facts), real)
+            yield Entry(path, "folder", Stamp.of(facts), real)
             yield from self._folder(path, real, (*above, me))
         else:
             yield Entry(path, "odd", real=real, why=f"a {_special(facts.st_mode)}, not a file")

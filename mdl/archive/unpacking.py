@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -64,9 +65,7 @@ def check_target(target: Path) -> None:
 
 def publish(staged: Path, target: Path) -> None:
     """Give the folder its name. Raises `Occupied` where somebody was quicker, `OSError`."""
-    mask = os.umask(0)
-    os.umask(mask)
-    staged.chmod(0o777 & ~mask)
+    staged.chmod(0o777 & ~staging.umask())
     try:
         staging.publish_folder(staged, target)
     except OSError as error:
@@ -119,7 +118,7 @@ class _Unpacking:
         name, place = member.path.text, member.path.under(self._folder)
         self._make(place.parent)
         expected = self._known.get(name)
-        if expected and self._link(Line(name, member.size, expected), place):
+        if expected and self._link(Line(name, member.size, expected), member, place):
             self._meter.add(member.size, name)
             return
         sha256 = self._write(member, place)
@@ -128,16 +127,18 @@ class _Unpacking:
         if name == NAME:
             return
         line = Line(name, member.size, sha256)
-        if expected or not self._link(line, place):
+        if expected or not self._link(line, member, place):
             self._lines.append(line)
 
-    def _link(self, line: Line, place: Path) -> bool:
-        """Make ``place`` a hard link to the same bytes of before, where there are any."""
+    def _link(self, line: Line, member: Listed, place: Path) -> bool:
+        """Make ``place`` a hard link to the same bytes of before, where there are any and the system lets us."""
         source = self._reuse(line)
-        if source is None:
+        if source is None or bool(source.stat().st_mode & stat.S_IXUSR) != member.executable:
             return False
-        place.unlink(missing_ok=True)
-        os.link(source, place)
+        try:
+            staging.link(source, place)
+        except OSError:
+            return False
         self._lines.append(line)
         self._linked += 1
         return True

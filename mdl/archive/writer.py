@@ -20,8 +20,9 @@ from mdl.archive.outlet import Outlet
 from mdl.archive.reading import BLOCK, Reading
 from mdl.archive.records import DEFLATED, STORED, Record
 from mdl.archive.selection import Member, Selection
-from mdl.archive.tree import Entry, changed, stamp_of
+from mdl.archive.tree import Entry, changed
 from mdl.errors import ProtocolError
+from mdl.files import Stamp
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class _Writer:
                 self._meter.add(len(data), name)
             else:
                 self._large(name, fd, size, executable=entry.is_executable)
-            if stamp_of(os.fstat(fd)) != entry.stamp or self._lines[-1].size != size:
+            if Stamp.of(os.fstat(fd)) != entry.stamp or self._lines[-1].size != size:
                 self._note_change(entry, name)
         finally:
             os.close(fd)

@@ -10,7 +10,7 @@ import typer
 
 from mdl.cli.command import command
 from mdl.cli.session import Session
-from mdl.errors import StorageError
+from mdl.errors import Occupied, StorageError
 
 
 def register(app: typer.Typer) -> None:
@@ -23,13 +23,15 @@ def demo(
         Path | None, typer.Option("--in", metavar="DIR", help="Where to play; a new temporary folder without it.")
     ] = None,
 ) -> int:
-    """The main job on this machine alone: a hub, a small model, a kill, a resume, a verify."""
+    """The whole of mdl on this machine alone: a download killed and resumed, a run packed, released, rolled back."""
     from mdl.demo.story import Demo
 
     try:
         if folder is None:
             folder = Path(tempfile.mkdtemp(prefix="mdl-demo-"))
         folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise Occupied("this folder is not empty", item=str(folder), hint="choose another with --in")
     except OSError as error:
         raise StorageError(error.strerror or str(error), item=str(folder), hint="choose another with --in") from error
     story: list[str] = []

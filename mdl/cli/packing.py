@@ -56,6 +56,9 @@ class How:
     compress: Annotated[Compress, typer.Option("--compress", help="auto: deflate where a sample gains by it.")] = (
         Compress.auto
     )
+    allow_incomplete: Annotated[
+        bool, typer.Option("--allow-incomplete", help="Pack a checkpoint of which bytes are missing.")
+    ] = False
     allow_changing: Annotated[
         bool, typer.Option("--allow-changing", help="Pack files as they are read, even while they are written.")
     ] = False
@@ -144,7 +147,7 @@ def pack(
     session.empty = {"archive": None, "bytes": 0, "files": 0, "sha256": None, "skipped": [], "path": None}
     to_stdout = str(how.output) == "-"
     _check_pack(session, what, to_stdout=to_stdout and not how.dry_run)
-    rules = Rules(what.include or (), what.exclude or (), what.inference_only, what.logs)
+    rules = Rules(what.include or (), what.exclude or (), what.inference_only, what.logs, how.allow_incomplete)
     out = how.output.expanduser() if how.output and not to_stdout else None
     plan = plan_pack(run.expanduser(), out, to_stdout=to_stdout, pick=what.checkpoint, rules=rules)
     if how.dry_run:
@@ -156,7 +159,7 @@ def pack(
         session.console.warn(f"{path} changed while it was read; it is packed as it was read")
     if session.common.json:
         payload = {
-            "archive": plan.name,
+            "archive": plan.archive,
             "bytes": written.bytes,
             "files": len(written.manifest.files),
             "sha256": written.sha256,
@@ -188,7 +191,7 @@ def _show_packing(session: Session, plan: Any) -> int:
     selection = plan.selection
     if session.common.json:
         payload = {
-            "archive": plan.name,
+            "archive": plan.archive,
             "bytes": selection.bytes,
             "files": len(selection.members),
             "sha256": None,

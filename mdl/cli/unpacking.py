@@ -77,12 +77,14 @@ def unpack(
     archive = archive.expanduser()
     size = parse_size(bounds.max_size, "--max-size") if bounds.max_size else None
     limits = Limits(bounds.max_members, bounds.max_ratio, size)
+    if serving.check is not None and not serving.release:
+        raise UsageError("--check belongs to --release", hint="add --release, or leave out --check")
+    if listing and serving.release:
+        raise UsageError("--list writes nothing, --release puts into service", hint="choose one of the two")
     if listing:
         return _show_archive(session, archive, limits)
     if serving.release:
         return _release(session, archive, to, limits, serving)
-    if serving.check:
-        raise UsageError("--check belongs to --release", hint="add --release, or leave out --check")
     from mdl.unpack import default_target
     from mdl.unpack import unpack as write
 
@@ -134,7 +136,7 @@ def _release(session: Session, archive: Path, to: Path | None, limits: Any, serv
 
     if to is None:
         raise UsageError("--release needs the folder of the releases", hint="add --to DIR")
-    service = Service(serving.keep, serving.check or "", parse_duration(serving.lock_wait, "--lock-wait", least=0))
+    service = Service(serving.keep, serving.check, parse_duration(serving.lock_wait, "--lock-wait", least=0))
     with all_or_nothing(), session.console.watch(method="inline") as tell:
         done = release(archive, to.expanduser(), limits=limits, service=service, tell=tell)
     files = done.manifest.files if done.manifest else ()

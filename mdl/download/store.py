@@ -85,7 +85,7 @@ class Store:
             if not last and segment and not stat.S_ISDIR(status.st_mode):
                 return "folder", None, f"{at} is a file where a folder is needed"
         if stat.S_ISREG(status.st_mode):
-            return "file", stamp_of(status), ""
+            return "file", Stamp.of(status), ""
         if stat.S_ISDIR(status.st_mode):
             return "folder", None, f"{at} is a folder"
         return "special", None, f"{at} is a device, pipe or socket"
@@ -126,7 +126,7 @@ class Store:
 
     def publish_small(self, model: str, remote: RemoteFile, data: bytes, print_: Fingerprint, verified: str) -> None:
         """As `publish`, for a file small enough to be held in memory."""
-        umask = _umask()
+        umask = staging.umask()
         staging.write_file(self._make_room(model, remote.path), data, mode=0o666 & ~umask, stage=self.own / "stage")
         self.write_receipt(model, remote, print_, verified, validator=remote.validator)
 
@@ -169,7 +169,7 @@ class Store:
         receipt = Receipt(
             model=model,
             path=remote.path,
-            stamp=stamp_of(self.final(model, remote.path).lstat()),
+            stamp=Stamp.of(self.final(model, remote.path).lstat()),
             digest=print_.digest,
             verified=verified,
             url=remote.url,
@@ -189,15 +189,11 @@ class Store:
         return space.f_bavail * space.f_frsize
 
 
-def stamp_of(status: os.stat_result) -> Stamp:
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
-
-
 def _hash(path: Path, algorithm: str, watch: Callable[[int], None] | None) -> tuple[Fingerprint, Stamp]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            return fingerprint(fd, algorithm, watch=watch), stamp_of(os.fstat(fd))
+            return fingerprint(fd, algorithm, watch=watch), Stamp.of(os.fstat(fd))
         finally:
             os.close(fd)
     except OSError as error:
@@ -224,13 +220,3 @@ def _copy(source: int, target: int, size: int) -> int:
             break
         done += count
     return done
-
-
-def _umask() -> int:
-    """The process's umask, read without changing it where the system tells it."""
-    with contextlib.suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -5,6 +5,8 @@ Rows go by the number in their names, never by time: storage, archives and copie
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mdl.archive.checkpoints import Checkpoint
 from mdl.archive.layouts import (
     ai_toolkit,
@@ -24,9 +26,10 @@ from mdl.archive.layouts import (
 )
 from mdl.archive.layouts.layout import Found, Layout
 from mdl.archive.layouts.sieve import Inference
+from mdl.archive.layouts.wholeness import broken
 from mdl.archive.tree import Tree
 
-__all__ = ["LAYOUTS", "Found", "Inference", "Layout", "inference", "recognise"]
+__all__ = ["LAYOUTS", "Found", "Inference", "Layout", "broken", "inference", "recognise"]
 
 LAYOUTS = (
     diffusers.LAYOUT,
@@ -50,8 +53,9 @@ LAYOUTS = (
 
 def recognise(tree: Tree, base: str = "") -> Found:
     """The checkpoints in ``base``, a folder below the run; of layout ``plain`` where no trainer's fits."""
-    found = (layout.find(tree, base) for layout in LAYOUTS)
-    return next(one for one in found if one is not None)
+    tried = (layout.find(tree, base) for layout in LAYOUTS)
+    found = next(one for one in tried if one is not None)
+    return replace(found, checkpoints=tuple(replace(one, layout=found.layout) for one in found.checkpoints))
 
 
 def inference(tree: Tree, layout: str, checkpoint: Checkpoint) -> Inference:

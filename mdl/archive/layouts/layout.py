@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 from mdl.archive.checkpoints import Checkpoint
 from mdl.archive.layouts.natural import natural
@@ -36,9 +37,10 @@ class Found:
 
         Of several that have one name the newest keeps it; the others go by their whole path.
         """
-        marked, names = [], set()
+        marked: list[Checkpoint] = []
+        names: set[str] = set()
         for row in reversed(rows):
-            name = row.name if row.name not in names else _path(row)
+            name = next(name for name in _names(row) if name not in names)
             names.add(name)
             marked.append(replace(row, name=name, latest=row is latest, best=row is best))
         return cls(layout, tuple(reversed(marked)), "" if best else best_note)
@@ -95,7 +97,9 @@ def rest(tree: Tree, base: str, taken: Iterable[str]) -> list[Entry]:
     return [entry for child in tree.children(base) if child.path not in others for entry in whole(tree, child)]
 
 
-def _path(row: Checkpoint) -> str:
-    """Its path with hyphens: a name to pick it by has no slash."""
+def _names(row: Checkpoint) -> Iterator[str]:
+    """Its name, its path with hyphens, as a name to pick it by has no slash, and that with a number."""
     path = row.base if row.base.rpartition("/")[2] == row.name else join(row.base, row.name)
-    return path.replace("/", "-")
+    yield row.name
+    yield path.replace("/", "-")
+    yield from (f"{path.replace('/', '-')}-{number}" for number in count(2))

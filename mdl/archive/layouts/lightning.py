@@ -45,8 +45,8 @@ def versions_found(
 
 
 def places(tree: Tree, base: str) -> list[str]:
-    """Where Lightning's checkpoints may be, the oldest version first."""
-    return [base, *folders_named(tree, base, "checkpoints")]
+    """Where Lightning's checkpoints may be, the oldest version first, the run's own folder last."""
+    return [*folders_named(tree, base, "checkpoints"), base]
 
 
 def step_of(entry: Entry) -> int | None:

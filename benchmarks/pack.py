@@ -1,0 +1,252 @@
+"""A run packed into a zip: mdl against zip, 7z and Python's zipfile, deflated and stored; what deflate does to data.
+
+The claims: (a) of a bf16 run mdl makes an archive no larger than zip -6's, at least 8 times as fast as zip -1;
+(b) stored, it takes at most 1 / 0.9 of the time of copying the run and then making its CRC and sha256, and less than
+zip -0, zipfile and 7z -mx0; (c) isal's level 1, which mdl uses, packs weights no worse than zlib's level 6.
+
+mdl makes the CRC-32 and sha256 of every file and the sha256 of the archive, and syncs it; the others make the CRC-32,
+sync nothing and know no sha256. In (b) the checksums after cp are openssl's and cksum's one after the other: both beat
+one pass of Python's zlib.crc32 and hashlib. One row runs them side by side, as mdl's two threads do; another lets 7z
+do what mdl does, as far as it goes: sync, and the sha256 of the archive. Where cp shares blocks instead of copying
+them (btrfs, xfs), it is no measure: choose another --dir.
+The archives that take a minute a GiB are made once; their rows say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import weights
+from runs import Contender, Run, alternate, claim, machine, ratios, run, settle, span, table
+from scene import common_flags, environment, folder, remove, shown, tool
+
+_MDL, _MDL_STORED = "mdl pack (sha256, fsync)", "mdl pack --compress store (sha256, fsync)"
+_ZIP_0, _ZIP_1, _ZIP_6 = "zip -r -0", "zip -r -1", "zip -r -6"
+_PYTHON_STORED, _PYTHON_6 = "python zipfile, stored", "python zipfile, deflate 6"
+_SEVEN_0, _SEVEN_1 = "7z -tzip -mx0", "7z -tzip -mx1"
+_SAME = "7z -mx0 && sync && openssl sha256"
+_CP, _CP_SYNC = "cp -r", "cp -r && sync"
+_HASHED, _HASHED_TWICE = "cp -r && openssl sha256 && cksum", "cp -r && (openssl sha256 & cksum)"
+
+_STORED = """
+import pathlib, sys, zipfile
+with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as made:
+    for path in sorted(pathlib.Path(sys.argv[2]).rglob("*")):
+        made.write(path)
+"""
+_EACH = "find copy -type f -exec"
+
+
+class Field:
+    """The contenders for one run, what they write, and how large that is."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.sizes = place, dict[str, int]()
+        self._run, self._zip, self._copy = place / "run", place / "out.zip", place / "copy"
+        self._files = {path.name: path.stat().st_size for path in self._run.iterdir()}
+
+    @property
+    def gib(self) -> float:
+        return sum(self._files.values()) / 2**30
+
+    def deflated(self) -> tuple[list[Contender], list[Contender]]:
+        """Those of every round, and those that run once."""
+        rounds = [self._mdl(_MDL, "auto"), *self._zips(_ZIP_1, "zip", "-q", "-r", "-1", "out.zip", "run")]
+        rounds += self._zips(_SEVEN_1, "7z", "a", "-bd", "-tzip", "-mx1", "out.zip", "run")
+        once = self._zips(_ZIP_6, "zip", "-q", "-r", "-6", "out.zip", "run")
+        return rounds, [*once, *self._zips(_PYTHON_6, sys.executable, "-m", "zipfile", "-c", "out.zip", "run")]
+
+    def stored(self) -> list[Contender]:
+        found = [self._mdl(_MDL_STORED, "store"), *self._zips(_ZIP_0, "zip", "-q", "-r", "-0", "out.zip", "run")]
+        found += self._zips(_PYTHON_STORED, sys.executable, "-c", _STORED, "out.zip", "run")
+        found += self._zips(_SEVEN_0, "7z", "a", "-bd", "-tzip", "-mx0", "out.zip", "run")
+        if tool("7z") and tool("openssl"):
+            seven = "7z a -bd -tzip -mx0 out.zip run && sync out.zip && openssl dgst -sha256 out.zip"
+            found += self._zips(_SAME, "sh", "-c", seven)
+        found += [self._cp(_CP, ""), self._cp(_CP_SYNC, f"{_EACH} sync {{}} +")]
+        if tool("openssl") and tool("cksum"):
+            sha256, crc = f"{_EACH} openssl dgst -sha256 {{}} +", f"{_EACH} cksum {{}} +"
+            found.append(self._cp(_HASHED, f"{sha256} && {crc}"))
+            found.append(self._cp(_HASHED_TWICE, f"{{ {sha256} & {crc} && wait $!; }}"))
+        return found
+
+    def _mdl(self, name: str, compress: str) -> Contender:
+        command = [sys.executable, "-m", "mdl", "pack", "run", "-o", "out.zip", "--compress", compress]
+        return self._one(name, [*command, "--progress", "none", "--quiet"])
+
+    def _zips(self, name: str, program: str, *arguments: str) -> list[Contender]:
+        """None where the program is not installed."""
+        return [self._one(name, [program, *arguments])] if tool(program) else []
+
+    def _cp(self, name: str, then: str) -> Contender:
+        command = "cp -r run copy" + (f" && {then}" if then else "")
+        return Contender(name, ["sh", "-c", command], self._clean, lambda: self._copied(name))
+
+    def _one(self, name: str, argv: list[str]) -> Contender:
+        return Contender(name, argv, self._clean, lambda: self._zipped(name))
+
+    def _clean(self) -> None:
+        remove(self._zip, self._copy)
+
+    def _zipped(self, name: str) -> str:
+        self.sizes[name] = self._zip.stat().st_size
+        with zipfile.ZipFile(self._zip) as made:
+            held = {Path(one.filename).name: one.file_size for one in made.infolist() if not one.is_dir()}
+        return self._against(held)
+
+    def _copied(self, name: str) -> str:
+        held = {path.name: path.stat().st_size for path in self._copy.iterdir()}
+        self.sizes[name] = sum(held.values())
+        return self._against(held)
+
+    def _against(self, held: Mapping[str, int]) -> str:
+        wrong = [name for name, size in self._files.items() if held.get(name) != size]
+        return f"not in it, or of another size: {', '.join(wrong)}" if wrong else ""
+
+
+def rows(runs: Mapping[str, Sequence[Run]], base: str, gib: float) -> list[list[str]]:
+    """A row for each contender; one that ran another number of times is held against the median of ``base``."""
+    first, found = runs[base], []
+    usual = statistics.median(one.wall for one in first)
+    for name, done in runs.items():
+        paired = len(done) == len(first)
+        slower = ratios(done, first, lambda one: one.wall) if paired else [one.wall / usual for one in done]
+        facts = ([one.wall for one in done], slower, [one.cpu / gib for one in done])
+        title = name if paired else f"{name} (once)"
+        cells = [span(values) if paired else f"{values[0]:.2f}" for values in facts]
+        found.append([title, *cells, f"{max(one.rss for one in done) / 2**20:.0f}"])
+    return found
+
+
+def floor() -> str:
+    """The kernel counts what a parent had before its child was another program: less cannot be seen."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    return f"RSS up to {least:.0f} MiB is that of this program, which started them"
+
+
+def faster(runs: Mapping[str, Sequence[Run]], mine: str, other: str) -> float:
+    """How many times as fast ``mine`` is, the median of the rounds."""
+    return statistics.median(ratios(runs[other], runs[mine], lambda one: one.wall))
+
+
+def report(field: Field, runs: Mapping[str, Sequence[Run]], base: str, what: str) -> None:
+    head = ("case", "wall s", "wall / mdl", "CPU s/GiB", "RSS MiB", "written MiB", "of the run")
+    sizes = [field.sizes[name] for name in runs]
+    sized = [[f"{size / 2**20:.1f}", f"{size / field.gib / 2**30:.1%}"] for size in sizes]
+    table(head, [[*row, *size] for row, size in zip(rows(runs, base, field.gib), sized, strict=True)])
+    print(f"\n{what}: {field.gib:.2f} GiB; {len(runs[base])} alternating rounds; {machine()}")
+    print(floor())
+
+
+def once(contenders: Sequence[Contender], env: Mapping[str, str], place: Path, touch: int) -> dict[str, list[Run]]:
+    """One run of each, for what is measured by the minute."""
+    found = {}
+    for one in contenders:
+        one.clean()
+        settle(touch)
+        found[one.name] = [done := run(one.argv, env, place)]
+        trouble = f"exit code {done.code}" if done.code else one.check()
+        one.clean()
+        if trouble:
+            raise SystemExit(f"FAILED: {one.name}: {trouble}")
+        print(f"{one.name}: {done.wall:.1f} s", file=sys.stderr)
+    return found
+
+
+def deflated(field: Field, rounds: int, env: Mapping[str, str], touch: int) -> bool:
+    often, seldom = field.deflated()
+    runs = alternate(often, rounds, env, field.place, touch) | once(seldom, env, field.place, touch)
+    report(field, runs, _MDL, "(a) a bf16 run, deflated")
+    holds = True
+    if _ZIP_1 in runs:
+        times = faster(runs, _MDL, _ZIP_1)
+        holds = claim(f"mdl packs {times:.1f} times as fast as {_ZIP_1}, at least 8", times >= 8)
+    if _ZIP_6 in runs:
+        mine, other = field.sizes[_MDL], field.sizes[_ZIP_6]
+        holds = (
+            claim(f"mdl's archive of {mine:,} bytes is no larger than {_ZIP_6}'s of {other:,}", mine <= other) & holds
+        )
+    return holds
+
+
+def stored(field: Field, rounds: int, env: Mapping[str, str], touch: int) -> bool:
+    runs = alternate(field.stored(), rounds, env, field.place, touch)
+    report(field, runs, _MDL_STORED, "(b) a bf16 run, stored")
+    holds = True
+    for name, least in ((_HASHED, 0.9), (_ZIP_0, 1.0), (_PYTHON_STORED, 1.0), (_SEVEN_0, 1.0)):
+        if name in runs:
+            times = faster(runs, _MDL_STORED, name)
+            holds = claim(f"mdl is {times:.2f} times as fast as {name}, at least {least}", times >= least) & holds
+    for name in (_HASHED_TWICE, _SAME):
+        if name in runs:
+            print(f"mdl is {faster(runs, _MDL_STORED, name):.2f} times as fast as {name}; nothing is claimed")
+    return holds
+
+
+def data(size: int) -> bool:
+    """What is left of each kind of data. The kinds are those of the weights module."""
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        print("SKIPPED: (c), there is no isal here", file=sys.stderr)
+        return True
+    found, better = [], []
+    for name in (*weights.KINDS, "tokenizer.json", "trainer_state.json", "train.log"):
+        block = weights.sample(name, size if name in weights.KINDS else min(size, 4 * 2**20))
+        mine, speed = _left(block, lambda block: isal_zlib.compress(block, 1, -15))
+        other, slower = _left(block, lambda block: zlib.compress(block, 6, -15))
+        found.append((name, f"{mine:.1%}", f"{speed:.0f}", f"{other:.1%}", f"{slower:.0f}"))
+        if name in weights.KINDS:
+            better.append(mine <= other)
+    table(("data", "isal 1", "MB/s", "zlib 6", "MB/s"), found)
+    print(f"\n(c) {shown(size)} of numbers, at most 4 MiB of text; one pass each; {machine()}")
+    return claim("isal 1 leaves no more than zlib 6 of any kind of numbers", all(better))
+
+
+def _left(block: bytes, pack: Callable[[bytes], bytes]) -> tuple[float, float]:
+    """What is left of it, and megabytes in a CPU second."""
+    began = time.process_time()
+    left = len(pack(block)) / len(block)
+    return left, len(block) / 1e6 / max(time.process_time() - began, 1e-9)
+
+
+def made(place: Path, size: int) -> None:
+    """The run at ``place``/run, made by a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("weights.py")), str(place / "run"), "--size", str(size)]
+    subprocess.run(command, check=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    common_flags(parser, "1G")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=("a", "b", "c"), help="one part of it")
+    parser.add_argument("--touch", type=float, default=2, metavar="GIB", help="memory to use once before each run [2]")
+    args = parser.parse_args()
+    holds, touch = [], int(args.touch * 2**30)
+    with folder(args.dir) as place:
+        env = environment(place / "home")
+        if args.only != "c":
+            made(place, args.size)
+            field = Field(place)
+            for part, measure in (("a", deflated), ("b", stored)):
+                if args.only in (None, part):
+                    holds.append(measure(field, args.rounds, env, touch))
+                    print()
+    if args.only in (None, "c"):
+        holds.append(data(min(args.size, 16 * 2**20)))
+    return 0 if all(holds) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

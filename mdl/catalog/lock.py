@@ -1,0 +1,205 @@
+"""Lock: what every model of a catalog was resolved to: commits, files, sizes, digests. Pure.
+
+A locked model is a model whose files are all named: `Lock.pin` turns an entry into that, and everything else
+goes on as if a human had written it so. Sorted, one block a file, no times: two machines write the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mdl.catalog.model import CatalogFile, HubOrigin, Model
+from mdl.digests import Digest
+from mdl.errors import LockError, MdlError, StateError
+from mdl.files import RemoteFile
+from mdl.paths import RelPath, shown
+
+NAME = "mdl.lock"
+VERSION = 1
+_HEAD = f"# Written by 'mdl lock'; edit the catalog instead.\nversion = {VERSION}\n"
+_ALGORITHMS = ("sha256", "git-sha1")
+
+
+@dataclass(frozen=True, order=True)
+class LockedFile:
+    """One file as it was resolved. ``source`` is ``hf:repo@commit/path`` or a URL; ``size`` in bytes.
+
+    ``tofu`` (trust on first use) marks a digest that nobody published: it is that of what was first fetched.
+    """
+
+    path: RelPath
+    source: str
+    size: int | None = None
+    digest: Digest | None = None
+    tofu: bool = False
+    mirrors: tuple[str, ...] = ()
+    role: str = "other"
+
+    @classmethod
+    def of(cls, remote: RemoteFile, *, first: Digest | None = None) -> LockedFile:
+        """``first`` is the digest of what came, for a file that nobody published one of."""
+        digest = remote.digest or first
+        hub = remote.hub
+        source = str(HubOrigin(hub.repo, hub.repo_type, hub.revision, hub.path)) if hub else remote.url
+        is_tofu = remote.digest is None and first is not None
+        return cls(remote.path, source, remote.size, digest, is_tofu, () if hub else remote.mirrors, remote.role)
+
+    @property
+    def revision(self) -> str:
+        """The commit of a hub's file, or ''."""
+        return self.source.rpartition("@")[2].partition("/")[0] if self.source.startswith("hf:") else ""
+
+
+@dataclass(frozen=True)
+class LockedModel:
+    """``entry`` stands for the catalog's entry it was resolved from: another entry needs another lock."""
+
+    name: str
+    entry: str
+    files: tuple[LockedFile, ...]
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Locked models by name."""
+
+    models: dict[str, LockedModel] = field(default_factory=dict)
+
+    def covers(self, model: Model) -> bool:
+        """The model is locked, and its entry is still the one that was locked."""
+        found = self.models.get(model.name)
+        return found is not None and found.entry == entry_of(model)
+
+    def pin(self, model: Model, *, stale: bool = False) -> Model:
+        """The model with nothing left to resolve. Raises `LockError` where it is not covered (``stale`` allows an
+        entry that has changed since)."""
+        found = self.models.get(model.name)
+        if found is None:
+            raise LockError("not in the lock", item=model.name, hint=f"mdl lock {model.name}")
+        if not stale and not self.covers(model):
+            raise LockError("its entry has changed since it was locked", item=model.name, hint=f"mdl lock {model.name}")
+        files = tuple(
+            CatalogFile(one.path, one.source, one.mirrors, one.size, one.digest, role=one.role) for one in found.files
+        )
+        return replace(model, sources=(), include=(), exclude=(), files=files)
+
+    def with_model(self, locked: LockedModel) -> Lock:
+        return Lock({**self.models, locked.name: locked})
+
+    def only(self, names: Iterable[str]) -> Lock:
+        wanted = set(names)
+        return Lock({name: locked for name, locked in self.models.items() if name in wanted})
+
+    def differences(self, new: Lock) -> list[str]:
+        """What another lock of the same catalog says differently, a line each."""
+        told = []
+        for name in sorted(self.models.keys() | new.models.keys()):
+            before, after = self.models.get(name), new.models.get(name)
+            if before is None or after is None:
+                told.append(f"{name}: {'not locked yet' if before is None else 'not in the catalog any more'}")
+            elif before != after:
+                told += [f"{name}: {line}" for line in _moved(before, after)]
+        return told
+
+    def to_toml(self) -> str:
+        blocks = [_HEAD]
+        for name, locked in sorted(self.models.items()):
+            blocks.append(_block("model", {"name": name, "entry": locked.entry}))
+            blocks += [_block("file", _facts(name, one)) for one in sorted(locked.files)]
+        return "\n".join(blocks)
+
+    @classmethod
+    def from_toml(cls, text: str) -> Lock:
+        """Raises `StateError` for what is no lock, or one of a newer mdl."""
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise StateError(f"the lock cannot be read: {error}", hint=_AGAIN) from None
+        version = data.get("version")
+        if version != VERSION:
+            newer = type(version) is int and version > VERSION
+            why = f"a lock of version {version}" if newer else "the lock has no known version"
+            raise StateError(why, hint="use a newer mdl" if newer else _AGAIN)
+        try:
+            return cls(_models(data))
+        except (KeyError, TypeError, ValueError, AttributeError, MdlError) as error:
+            raise StateError(f"the lock is damaged: {shown(str(error))[:80]}", hint=_AGAIN) from None
+
+
+_AGAIN = "write it again with 'mdl lock'"
+
+
+def entry_of(model: Model) -> str:
+    """What of an entry decides which files it means, as 16 hex digits."""
+    facts = [
+        *(str(origin) for origin in model.sources),
+        list(model.include),
+        list(model.exclude),
+        *([one.path.text, one.url, list(one.mirrors), one.size, str(one.digest)] for one in model.files),
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _moved(before: LockedModel, after: LockedModel) -> list[str]:
+    old, new = ({one.path.text: one for one in locked.files} for locked in (before, after))
+    revisions = [sorted({one.revision for one in side.values() if one.revision}) for side in (old, new)]
+    lines = ["its entry has changed"] if before.entry != after.entry else []
+    if revisions[0] != revisions[1]:
+        lines.append(f"moved from {', '.join(revisions[0]) or 'no commit'} to {', '.join(revisions[1]) or 'no commit'}")
+    lines += [f"{path} is gone" for path in sorted(old.keys() - new.keys())]
+    lines += [f"{path} is new" for path in sorted(new.keys() - old.keys())]
+    same = sorted(old.keys() & new.keys())
+    lines += [
+        f"{path} has other bytes"
+        for path in same
+        if (old[path].digest, old[path].size) != (new[path].digest, new[path].size)
+    ]
+    return lines or ["its files come from elsewhere"]
+
+
+def _facts(model: str, one: LockedFile) -> dict[str, Any]:
+    facts: dict[str, Any] = {"model": model, "path": one.path.text, "source": one.source, "role": one.role}
+    if one.mirrors:
+        facts["mirrors"] = list(one.mirrors)
+    if one.size is not None:
+        facts["size"] = one.size
+    if one.digest is not None:
+        facts[one.digest.algorithm] = one.digest.hex
+    return facts | ({"tofu": True} if one.tofu else {})
+
+
+def _block(kind: str, facts: dict[str, Any]) -> str:
+    return f"[[{kind}]]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in facts.items())
+
+
+def _toml(value: Any) -> str:
+    """Text, integers, true and lists of text: JSON writes them as TOML reads them, but for DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _models(data: dict[str, Any]) -> dict[str, LockedModel]:
+    files: dict[str, list[LockedFile]] = {str(one["name"]): [] for one in data.get("model", [])}
+    for facts in data.get("file", []):
+        files[facts["model"]].append(_file(facts))
+    return {
+        one["name"]: LockedModel(RelPath.parse(one["name"]).text, str(one["entry"]), tuple(sorted(files[one["name"]])))
+        for one in data.get("model", [])
+    }
+
+
+def _file(facts: dict[str, Any]) -> LockedFile:
+    digests = [Digest.parse(name, facts[name]) for name in _ALGORITHMS if name in facts]
+    size = facts.get("size")
+    if size is not None and (type(size) is not int or size < 0):
+        raise ValueError("a size")
+    if len(digests) > 1 or not isinstance(facts["source"], str):
+        raise ValueError("a file")
+    mirrors = tuple(str(url) for url in facts.get("mirrors", []))
+    digest = digests[0] if digests else None
+    is_tofu = facts.get("tofu", False) is True
+    return LockedFile(RelPath.parse(facts["path"]), facts["source"], size, digest, is_tofu, mirrors, str(facts["role"]))
