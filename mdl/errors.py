@@ -180,13 +180,15 @@ class Cancelled(MdlError):
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def storage_error(error: OSError, item: str) -> StorageError:
-    """An ``OSError`` of the local disk as mdl's own error, in the system's words."""
+def storage_error(
+    error: OSError,
+    item: str,
+    when_full: str = "free some space and run the same command again; what was fetched is kept",
+) -> StorageError:
+    """An ``OSError`` of the local disk as mdl's own error, in the system's words. ``when_full`` is the hint then."""
     words = error.strerror or str(error)
     if error.errno in _FULL:
-        return NoSpace(
-            words, item=item, hint="free some space and run the same command again; what was fetched is kept"
-        )
+        return NoSpace(words, item=item, hint=when_full)
     return StorageError(words, item=item, hint="check the folder's permissions and the disk")
 
 

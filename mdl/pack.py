@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mdl.archive.checkpoints import Checkpoint
 from mdl.archive.compression import Mode
+from mdl.archive.manifest import Manifest
 from mdl.archive.meter import Meter
 from mdl.archive.outlet import Outlet
 from mdl.archive.runs import Run
 from mdl.archive.selection import Rules, Selection
 from mdl.archive.writer import Written, write_archive
-from mdl.errors import Occupied
+from mdl.errors import Occupied, StorageError, storage_error
 from mdl.events import Listener, silence
 from mdl.paths import RelPath
 from mdl.staging import StagedFile
@@ -43,13 +45,13 @@ def plan_pack(folder: Path, out: Path | None, *, to_stdout: bool, pick: str | No
     ``out`` is a file or an existing folder, None for the current folder. Raises `NotFound`, `Unsafe`, `StorageError`.
     """
     run = Run.find(folder)
-    checkpoint = run.checkpoint(pick) if pick else None
+    checkpoint = run.checkpoint(pick) if pick is not None else None
     name = archive_name(run, checkpoint, logs=rules.logs)
     place = None
     if not to_stdout:
         out = Path(name) if out is None else out
         place = Path(os.path.realpath(out / name if out.is_dir() else out))
-        _refuse_own_file(run, place)
+        _check_place(run, place)
     own = {str(place)} if place else set()
     own |= {str(run.tree.root / entry.real) for entry in run.tree.children() if _is_own(entry.name, run.name)}
     return Packing(run, Selection.of(run, checkpoint, rules, own), place, name)
@@ -62,18 +64,28 @@ def archive_name(run: Run, checkpoint: Checkpoint | None, *, logs: bool = False)
     return RelPath.parse(f"model_{run.name}{f'_{checkpoint.name}' if checkpoint else ''}.zip").name
 
 
-def pack(plan: Packing, *, mode: Mode = "auto", allow_changing: bool = False, tell: Listener = silence) -> Written:
-    """Carry a plan out: to its file, which is seen whole or not at all, or to standard output.
+def pack(
+    plan: Packing,
+    *,
+    mode: Mode = "auto",
+    allow_changing: bool = False,
+    digest: bool = False,
+    tell: Listener = silence,
+) -> Written:
+    """Carry a plan out: to its file, which is seen whole or not at all, or to standard output. With ``digest`` the
+    archive's own sha256 is made too.
 
     Raises `MdlError`, `OSError`.
     """
     selection = plan.selection
     meter = Meter(tell, plan.archive, "pack", len(selection.members), selection.bytes)
     if plan.out is None:
-        written = write_archive(selection, Outlet(STDOUT), meter, mode=mode, allow_changing=allow_changing)
+        written = write_archive(
+            selection, Outlet(STDOUT, "standard output"), meter, mode=mode, allow_changing=allow_changing
+        )
     else:
-        with StagedFile(plan.out) as staged:
-            outlet = Outlet(staged.fd, sync=True)
+        with _named(plan.out), StagedFile(plan.out) as staged:
+            outlet = Outlet(staged.fd, str(plan.out), sync=True, digest=digest)
             try:
                 written = write_archive(selection, outlet, meter, mode=mode, allow_changing=allow_changing)
             finally:
@@ -83,8 +95,17 @@ def pack(plan: Packing, *, mode: Mode = "auto", allow_changing: bool = False, te
     return written
 
 
-def skipped_facts(selection: Selection) -> list[dict[str, str]]:
-    return [{"path": one.path, "why": one.why} for one in selection.skipped]
+def skipped_facts(manifest: Manifest | Selection) -> list[dict[str, str]]:
+    return [{"path": one.path, "why": one.why} for one in manifest.skipped]
+
+
+@contextlib.contextmanager
+def _named(place: Path) -> Iterator[None]:
+    """Trouble with the staged file is trouble with the archive, whose name people know."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, str(place), "free some space; nothing was left behind") from error
 
 
 def _is_own(name: str, run: str) -> bool:
@@ -93,10 +114,13 @@ def _is_own(name: str, run: str) -> bool:
     return name.endswith(".zip") and name.startswith(tuple(heads))
 
 
-def _refuse_own_file(run: Run, place: Path) -> None:
-    """An archive must not replace what it is made of."""
-    inside = any(place == run.tree.root / entry.real for entry in run.tree.files())
+def _check_place(run: Run, place: Path) -> None:
+    """An archive replaces a file, but not one that it is made of. Raises `Occupied`, `StorageError`."""
+    hint = "choose another name with -o"
+    if not place.parent.is_dir():
+        raise StorageError("no such folder", item=str(place.parent), hint="make it first, or choose another with -o")
+    if os.path.lexists(place) and not place.is_file():
+        raise Occupied("this is no file, and is not replaced by one", item=str(place), hint=f"{hint}; -o - is a pipe")
+    inside = any(place == run.tree.root / entry.real for entry in run.tree.entries if entry.kind != "folder")
     if inside and place.suffix != ".zip":
-        raise Occupied("this is a file of the run itself", item=str(place), hint="choose another name with -o")
-    if place.is_dir():
-        raise Occupied("this is a folder", item=str(place), hint="choose another name with -o")
+        raise Occupied("this is a file of the run itself", item=str(place), hint=hint)

@@ -7,6 +7,7 @@ Linux can be carried to Windows or macOS.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ _RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
 }
 _MAX_SEGMENT = 255
 _MAX_PATH = 1024
+_MAX_DEPTH = 64
+_ESCAPED = re.compile(r"%(2f|5c|00)|^(%2e|\.){1,2}$", re.IGNORECASE)
 
 
 _JOINERS = "\u200c\u200d"
@@ -37,6 +40,8 @@ def is_harmful_in_prose(char: str) -> bool:
 
 def shown(text: str) -> str:
     """``text`` with every harmful character escaped, safe for a terminal and a log line."""
+    if text.isprintable():
+        return text
     return "".join(
         char.encode("unicode_escape", "surrogatepass").decode("ascii") if is_harmful_in_prose(char) else char
         for char in text
@@ -53,6 +58,8 @@ def why_unsafe(segment: str) -> str | None:
         return "a backslash"
     if segment[1:2] == ":" and segment[0].isalpha():
         return "a drive"
+    if _ESCAPED.search(segment):
+        return "an escaped slash, backslash, dot or NUL"
     if segment.startswith("~"):
         return "a segment that starts with '~'"
     if segment[-1] in ". ":
@@ -79,6 +86,8 @@ class RelPath:
             why = why or why_unsafe(segment)
         if segments[0].lower() == ".mdl":
             why = why or "a path inside .mdl, which is mdl's own"
+        if len(segments) > _MAX_DEPTH:
+            why = why or f"a path of more than {_MAX_DEPTH} segments"
         if len(text.encode("utf-8", "surrogatepass")) > _MAX_PATH:
             why = why or f"a path over {_MAX_PATH} bytes"
         if why:
@@ -117,3 +126,26 @@ def refuse_twins(paths: Iterable[RelPath]) -> None:
             clash = seen.get("/".join(parents[:depth]))
             if clash:
                 raise Unsafe(f"{shown(clash.text)} is a file and the folder of {shown(path.text)}", item=path.text)
+
+
+def refuse_twin_folders(files: Iterable[RelPath], folders: Iterable[RelPath] = ()) -> None:
+    """Refuse two folders that are one on some file system, and a file that is also a folder.
+
+    ``folders`` are those that are named themselves, beside those that files are in. Raises `Unsafe`.
+    """
+    files = list(files)
+    seen: dict[str, str] = {}
+    folded: dict[str, str] = {}
+    names = {path.folded: path.text for path in files}
+    parents = (segments[:-1] for segments in (path.text.split("/") for path in files))
+    for parts in (*parents, *(path.text.split("/") for path in folders)):
+        at = ""
+        for part in parts:
+            at = f"{at}/{part}" if at else part
+            if at in folded:
+                continue
+            folded[at] = RelPath(at).folded
+            if seen.setdefault(folded[at], at) != at:
+                raise Unsafe(f"two folders would be one: {shown(seen[folded[at]])} and {shown(at)}", item=shown(at))
+            if folded[at] in names:
+                raise Unsafe("a folder and a file at once", item=shown(at))

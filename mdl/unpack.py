@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from mdl.archive.unpacking import (
     staged_folder,
     unpack_into,
 )
-from mdl.errors import ProtocolError, UsageError
+from mdl.errors import ProtocolError, UsageError, storage_error
 from mdl.events import Listener, Noticed, silence
 from mdl.turns import held
 
@@ -62,14 +63,14 @@ def default_target(archive: Path) -> Path:
 
 def unpack(archive: Path, target: Path, *, limits: Limits, tell: Listener = silence) -> Unpacked:
     """The whole archive into ``target``, or nothing. Raises `MdlError`, `OSError`."""
-    with Archive(archive, limits) as opened:
-        target = Path(os.path.abspath(target))
+    target = Path(os.path.abspath(target))
+    with Archive(archive, limits, free_space(target.parent)) as opened:
         check_target(target)
-        limits.check(opened.members, free_space(target.parent))
         with staged_folder(target) as staged:
             meter = Meter(tell, archive.name, "unpack", len(opened.members), opened.size)
-            unpacked = unpack_into(opened, staged, meter)
-            publish(staged, target)
+            with _named(target):
+                unpacked = unpack_into(opened, staged, meter)
+                publish(staged, target)
         meter.finish(unpacked.bytes, "unpacked", _held_against(opened))
         return unpacked
 
@@ -77,7 +78,7 @@ def unpack(archive: Path, target: Path, *, limits: Limits, tell: Listener = sile
 def release(archive: Path, folder: Path, *, limits: Limits, service: Service, tell: Listener = silence) -> Released:
     """Unpack beside the releases, check, switch ``current``, remember. Raises `MdlError`, `OSError`."""
     shelf = Shelf(Path(os.path.abspath(folder)))
-    with Archive(archive, limits) as opened:
+    with Archive(archive, limits, free_space(shelf.folder)) as opened:
         shelf.folder.mkdir(parents=True, exist_ok=True)
         with held(shelf.folder / ".mdl", "releases", service.lock_wait, _waiting(tell)):
             shelf.prepare()
@@ -85,14 +86,14 @@ def release(archive: Path, folder: Path, *, limits: Limits, service: Service, te
             known = opened.manifest.version if opened.manifest else ""
             if shelf.has(known):
                 return _serve(shelf, history, known, service, tell)
-            limits.check(opened.members, free_space(shelf.folder))
             return _release_new(opened, shelf, history, service, tell)
 
 
 def _release_new(opened: Archive, shelf: Shelf, history: History, service: Service, tell: Listener) -> Released:
     with staged_folder(shelf.place(_NEW)) as staged:
         meter = Meter(tell, opened.path.name, "unpack", len(opened.members), opened.size)
-        unpacked = unpack_into(opened, staged, meter, shelf.reuse(history.active))
+        with _named(shelf.folder):
+            unpacked = unpack_into(opened, staged, meter, shelf.reuse(history.active))
         meter.finish(unpacked.bytes, "unpacked", _held_against(opened))
         version = unpacked.manifest.version
         if shelf.has(version):
@@ -135,6 +136,15 @@ def roll_back(folder: Path, *, lock_wait: float = 600.0, tell: Listener = silenc
         after = history.rolled_back(switched(history.active, version, "rollback"))
         shelf.switch(history, after)
         return Released(version, shelf.place(version), True, after.previous, shelf.manifest(version))
+
+
+@contextlib.contextmanager
+def _named(target: Path) -> Iterator[None]:
+    """Trouble with the staged folder is trouble with the target, whose name people know."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, str(target), "free some space; nothing was left behind") from error
 
 
 def _held_against(archive: Archive) -> str:

@@ -39,8 +39,15 @@ ONLY = {
 PURE = {
     *("paths", "sealed", "files", "events", "errors", "net/ranges", "net/retry", "net/hosts", "net/words"),
     *("download/plan", "download/ramp", "speed", "globs", "catalog/entry", "catalog/lines", "catalog/mistakes"),
-    *("archive/records", "archive/manifest", "archive/history", "archive/leftout", "archive/logs", "archive/safetensors"),
-    *("catalog/model", "catalog/references", "catalog/table", "catalog/targets"),
+    *(
+        "archive/records",
+        "archive/manifest",
+        "archive/history",
+        "archive/leftout",
+        "archive/logs",
+        "archive/safetensors",
+    ),
+    *("archive/safetensors", "catalog/model", "catalog/lock", "catalog/references", "catalog/table", "catalog/targets"),
 }
 IMPURE = {
     "os",

@@ -57,7 +57,9 @@ def repaired(bench: Bench, file: CatalogFile) -> tuple[Result, list[Event]]:
             raise Cancelled
 
     with Http(Hosts.of(bench.allow)) as http:
-        return repair(mending(rows, bench.store), store=bench.store, http=http, limits=Limits(4, 3), tell=listen), events
+        return repair(
+            mending(rows, bench.store), store=bench.store, http=http, limits=Limits(4, 3), tell=listen
+        ), events
 
 
 def flip(path: Path, *offsets: int) -> None:

@@ -18,6 +18,8 @@ with contextlib.suppress(ImportError):
 
 Mode = Literal["auto", "store", "deflate"]
 _WORTH = 0.97
+_LARGE, _BOMB = 50 * 2**20, 150
+"""What is large and shrinks to less than a 150th every careful reader would take for a bomb."""
 _SAMPLES, _SAMPLE = 16, 64 * 2**10
 _RAW = -15
 
@@ -81,6 +83,8 @@ def choose_method(mode: Mode, size: int, read_at: Callable[[int, int], bytes]) -
         sample = read_at(start, count)
         taken += len(sample)
         packed += len(deflated(sample))
+    if size > _LARGE and packed * _BOMB < taken:
+        return STORED
     return DEFLATED if packed <= taken * _WORTH else STORED
 
 

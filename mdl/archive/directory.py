@@ -32,6 +32,8 @@ _TAIL = END_RECORD.size + FULL16
 _LEAST, _MOST = CENTRAL_HEAD.size, 4096
 """Bytes that a member takes in the directory: a name has 1,024 at most, and nobody needs longer remarks."""
 _CHUNK = 2**20
+_NOTHING = (b"", b"\x03\x00")
+"""No bytes, stored and deflated."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ def _place(fd: int, members: list[Listed], stop: int) -> list[Listed]:
         if data + member.packed > stop:
             raise ProtocolError("it lies outside the archive's data", item=member.shown)
         headers.hold_local(head + _read(fd, at + LOCAL_HEAD.size, names + extras), member)
+        if member.is_folder and (member.packed > 2 or _read(fd, data, member.packed) not in _NOTHING):
+            raise ProtocolError("a folder with content", item=member.shown)
         following = members[index + 1].at if index + 1 < len(members) else stop
         at = data + member.packed
         if member.deferred:

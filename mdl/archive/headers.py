@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import unicodedata
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,13 +24,13 @@ from mdl.archive.records import (
     ZIP64_EXTRA,
 )
 from mdl.errors import ProtocolError, Unsafe
-from mdl.paths import RelPath, refuse_twins, shown
+from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
 
 _ENCRYPTED = (1 << 0) | (1 << 6) | (1 << 13)
 _PATCHED = 1 << 5
 _HARMLESS = (1 << 1) | (1 << 2) | DEFERRED | UTF8
 """Flags: how hard the deflater tried, sizes behind the data, UTF-8."""
-_UNICODE_PATH, _UNIX_LINK = 0x7075, 0x000D
+_UNICODE_PATH, _UNIX_LINK, _ASI_UNIX = 0x7075, 0x000D, 0x756E
 _UNIX_PLAIN = 12
 """Bytes of PKWARE's Unix field where no link's target follows."""
 _METHODS = dict(
@@ -96,6 +95,7 @@ def hold_local(head: bytes, member: Listed) -> None:
             raise ProtocolError("its 64-bit sizes are damaged", item=member.shown)
         size, packed = Struct("<2Q").unpack(wide)
     _check_unicode_path(fields, raw, member.path.text + ("/" if member.is_folder else ""))
+    _refuse_link_fields(fields, member.shown)
     sizes, listed = (crc, packed, size), (member.crc, member.packed, member.size)
     same = sizes == listed or (member.deferred and all(a in (0, b) for a, b in zip(sizes, listed, strict=True)))
     if raw != member.raw or method != member.method or flags != member.flags or not same:
@@ -130,7 +130,8 @@ def _parse_central(data: bytes, at: int) -> tuple[Listed, int]:
         raise Unsafe("an archive of several volumes is not unpacked", item=item)
     _check_unicode_path(fields, raw, text)
     is_folder = text.endswith("/")
-    _refuse_kind(external >> 16, len(fields.get(_UNIX_LINK, b"")), is_folder, size, item)
+    _refuse_kind(external >> 16, is_folder, size or crc, item)
+    _refuse_link_fields(fields, item)
     _refuse_method(method, flags, packed, size, item)
     path = RelPath.parse(text[:-1] if is_folder else text)
     executable = bool(external >> 16 & stat.S_IXUSR)
@@ -190,13 +191,20 @@ def _check_unicode_path(fields: dict[int, bytes], raw: bytes, text: str) -> None
         raise Unsafe("it has two different names", item=shown(text)[:200])
 
 
-def _refuse_kind(mode: int, link: int, is_folder: bool, size: int, item: str) -> None:
+def _refuse_link_fields(fields: dict[int, bytes], item: str) -> None:
+    """Extra fields by which other readers would make a link: PKWARE's Unix field and Info-ZIP's ASi field."""
+    mode = int.from_bytes(fields.get(_ASI_UNIX, b"")[4:6], "little")
+    if len(fields.get(_UNIX_LINK, b"")) > _UNIX_PLAIN or stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise Unsafe("a link is not unpacked", item=item)
+
+
+def _refuse_kind(mode: int, is_folder: bool, content: int, item: str) -> None:
     kind = stat.S_IFMT(mode)
-    if kind == stat.S_IFLNK or link > _UNIX_PLAIN:
+    if kind == stat.S_IFLNK:
         raise Unsafe("a link is not unpacked", item=item)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise Unsafe("neither a file nor a folder", item=item)
-    if (kind == stat.S_IFDIR and not is_folder) or (kind == stat.S_IFREG and is_folder) or (is_folder and size):
+    if (kind == stat.S_IFDIR and not is_folder) or (kind == stat.S_IFREG and is_folder) or (is_folder and content):
         raise Unsafe("a folder and a file at once", item=item)
 
 
@@ -221,17 +229,6 @@ def _refuse_twins(members: list[Listed]) -> None:
         if member.path.text in names:
             raise Unsafe("it is there twice", item=member.shown)
         names.add(member.path.text)
-    refuse_twins(member.path for member in members if not member.is_folder)
-    folders: dict[str, str] = {}
-    files = {member.path.folded for member in members if not member.is_folder}
-    for member in members:
-        parts = member.path.text.split("/")
-        for depth in range(1, len(parts) + member.is_folder):
-            folder = "/".join(parts[:depth])
-            folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", folder).casefold())
-            if folders.setdefault(folded, folder) != folder:
-                raise Unsafe(
-                    f"two folders would be one: {shown(folders[folded])} and {shown(folder)}", item=member.shown
-                )
-            if folded in files:
-                raise Unsafe("a folder and a file at once", item=shown(folder))
+    files = [member.path for member in members if not member.is_folder]
+    refuse_twins(files)
+    refuse_twin_folders(files, [member.path for member in members if member.is_folder])

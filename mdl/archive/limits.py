@@ -27,15 +27,15 @@ class Limits:
             hint = "--max-members allows more, where you trust its source"
             raise Unsafe(f"{count:,} members, the limit is {self.members:,}", hint=hint)
 
-    def check(self, members: Iterable[Listed], free: int) -> None:
-        """Hold the sizes against the limits; ``free`` bytes are left on the disk. Raises `Unsafe`."""
+    def check(self, members: Iterable[Listed], free: int | None) -> None:
+        """Hold the sizes against the limits; ``free`` bytes are left on the disk, if that matters. Raises `Unsafe`."""
         size = packed = 0
         for member in members:
             size, packed = size + member.size, packed + member.packed
             self._check_ratio(member.size, member.packed, member.shown)
         self._check_ratio(size, packed, None)
         most = free if self.bytes is None else self.bytes
-        if size > most:
+        if most is not None and size > most:
             what = "are free" if self.bytes is None else "are allowed by --max-size"
             raise Unsafe(f"it unpacks to {size:,} bytes and {most:,} {what}", hint="nothing was written")
 

@@ -14,6 +14,8 @@ from mdl.paths import shown
 
 NAME = "mdl-manifest.json"
 SCHEMA = "mdl.manifest/1"
+_MOST_SKIPPED, _LONG = 1000, 100
+"""Lines on what was left out: a manifest stays in proportion to its members."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -36,7 +38,8 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``run``, ``checkpoint``, ``step`` and ``layout`` say where the files come from, as far as that is known."""
+    """``run``, ``checkpoint``, ``step`` and ``layout`` say where the files come from, as far as that is known;
+    ``changed`` and ``incomplete`` which of them were taken although they changed, or although bytes were missing."""
 
     files: tuple[Line, ...]
     run: str = ""
@@ -45,6 +48,7 @@ class Manifest:
     layout: str = ""
     inference_only: bool = False
     changed: tuple[str, ...] = ()
+    incomplete: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = field(default=(), repr=False)
 
     @property
@@ -62,8 +66,10 @@ class Manifest:
         return f"{head}-{self.content[:12]}"
 
     def to_json(self) -> bytes:
-        facts = {"schema": SCHEMA} | {key: value for key, value in asdict(self).items() if key != "files"}
-        return (json.dumps(facts | {"files": [asdict(line) for line in self.files]}, indent=1) + "\n").encode()
+        facts = {"schema": SCHEMA} | vars(self)
+        skipped = [asdict(one) for one in self.skipped[:_MOST_SKIPPED] if len(one.path) < _LONG]
+        files = [{"path": one.path, "size": one.size, "sha256": one.sha256} for one in self.files]
+        return (json.dumps(facts | {"skipped": skipped, "files": files}, indent=1) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
@@ -84,6 +90,7 @@ class Manifest:
                 layout=_text(facts["layout"]),
                 inference_only=bool(facts["inference_only"]),
                 changed=tuple(map(_text, facts["changed"])),
+                incomplete=tuple(map(_text, facts.get("incomplete", ()))),
                 skipped=tuple(Skipped(_text(one["path"]), _text(one["why"])) for one in facts["skipped"]),
             )
         except (KeyError, TypeError, ValueError):
@@ -92,6 +99,8 @@ class Manifest:
     def against(self, sizes: dict[str, int]) -> None:
         """Hold it against the members an archive really has. Raises `ProtocolError` naming the first that differs."""
         listed = {line.path: line.size for line in self.files}
+        if len(listed) != len(self.files):
+            raise ProtocolError("a file is in the manifest twice", item=NAME)
         for path in sorted(listed.keys() ^ sizes.keys()):
             where = (
                 "in the archive and not in its manifest" if path in sizes else "in the manifest and not in the archive"

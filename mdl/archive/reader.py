@@ -27,8 +27,8 @@ _HINTS = {
     ProtocolError.exit_code: "nothing was written; fetch or pack the archive again",
     Unsafe.exit_code: "nothing was written; look at who made this archive",
 }
-_MANIFEST_BASE, _MANIFEST_PER_MEMBER = 2**20, 8192
-"""Bytes that a manifest may have: a name of 1,024 bytes is six times as long where JSON escapes it."""
+_MANIFEST_BASE, _MANIFEST_LINE, _ESCAPED = 2**20, 200, 6
+"""Bytes that a manifest may have: for itself, for a line, and for each byte of a name where JSON escapes it."""
 
 
 @contextlib.contextmanager
@@ -49,13 +49,15 @@ class Archive:
     `OSError`.
     """
 
-    def __init__(self, path: Path, limits: Limits) -> None:
+    def __init__(self, path: Path, limits: Limits, free: int | None = None) -> None:
+        """``free`` bytes are left where it would be unpacked; None where it will not be."""
         self.path = path
         self._fd = _opened(path)
         try:
             with _named(path):
                 self._stamp = Stamp.of(os.fstat(self._fd))
                 self._directory: Directory = read_directory(self._fd, limits)
+                limits.check(self.members, free)
                 self.manifest = self._read_manifest()
         except BaseException:
             os.close(self._fd)
@@ -152,7 +154,7 @@ class Archive:
         if not bearing:
             return None
         found = bearing[0]
-        if found.size > _MANIFEST_BASE + _MANIFEST_PER_MEMBER * len(self.members):
+        if found.size > _MANIFEST_BASE + sum(_MANIFEST_LINE + _ESCAPED * len(one.raw) for one in self.members):
             raise ProtocolError("its manifest is too long for its members", item=NAME)
         data = b"".join(self._blocks(found))
         if len(data) != found.size or crc32(data) != found.crc:

@@ -9,8 +9,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+SUFFIX = ".safetensors"
 _MOST = 100 * 2**20
 """The format's own limit for a header."""
+_WORTH_READING = 8 * 2**20
+"""A header past this is not taken apart: it would cost more memory than it tells."""
+_IMPOSSIBLE = 2**63
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ def read_header(head: Callable[[int], bytes]) -> Header | str:
         metadata = {str(key): str(value) for key, value in table.get("__metadata__", {}).items()}
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
         return "a safetensors file with a broken header"
+    if max(ends, default=0) >= _IMPOSSIBLE:
+        return "a safetensors file with a broken header"
     return Header(8 + length + max(ends, default=0), metadata)
 
 
@@ -49,7 +55,7 @@ def trouble(size: int, head: Callable[[int], bytes]) -> str | None:
     length = int.from_bytes(head(8), "little")
     if size < 8 or (2 <= length <= _MOST and size < 8 + length):
         return "a safetensors file shorter than its header"
-    header = read_header(head)
+    header = read_header(head) if length <= _WORTH_READING else ""
     if isinstance(header, str) or header.size <= size:
         return None
     return f"a safetensors file of {size} bytes, its header says {header.size}"

@@ -11,12 +11,14 @@ from mdl.archive.layouts import broken, inference
 from mdl.archive.logs import is_log, is_only_log
 from mdl.archive.manifest import NAME, Manifest, Skipped
 from mdl.archive.runs import Run
+from mdl.archive.safetensors import SUFFIX, trouble
 from mdl.archive.tree import Entry, Tree
 from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe
 from mdl.globs import matches
-from mdl.paths import RelPath, refuse_twins, shown
+from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
 
 _NAMED = 5
+_INCOMPLETE = "wait until the trainer has written it, or take it all the same with --allow-incomplete"
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class _Choosing:
         members.sort(key=lambda member: member.path.text)
         if not any(member.entry for member in members):
             raise self._nothing()
-        refuse_twins(member.path for member in members)
+        self._refuse_twins(members)
+        self._refuse_cut(members)
         checkpoint = self._checkpoint
         manifest = Manifest(
             files=(),
@@ -90,9 +93,30 @@ class _Choosing:
             step=checkpoint.step if checkpoint else None,
             layout=self._run.layout,
             inference_only=self._rules.inference_only,
+            incomplete=self._cut,
         )
         total = sum(member.entry.stamp.size for member in members if member.entry)
         return Selection(self._run.tree, tuple(members), manifest, tuple(self._skipped), tuple(self._notes), total)
+
+    @staticmethod
+    def _refuse_twins(members: list[Member]) -> None:
+        """What is packed can be unpacked everywhere, and beside the manifest."""
+        files = [*(member.path for member in members if member.entry), RelPath(NAME)]
+        refuse_twins(files)
+        refuse_twin_folders(files, [member.path for member in members if not member.entry])
+
+    def _refuse_cut(self, members: list[Member]) -> None:
+        """A safetensors file that lacks bytes loads nowhere; whoever wants it all the same must say so."""
+        tree = self._run.tree
+        cut = [
+            f"{member.path}: {why}"
+            for member in members
+            if member.entry and member.path.text.endswith(SUFFIX)
+            if (why := trouble(member.entry.stamp.size, lambda n, path=member.entry.path: tree.head(path, n)))  # type: ignore[misc]
+        ]
+        self._cut = tuple(line.split(": ")[0] for line in cut)
+        if cut and not self._rules.incomplete:
+            raise ProtocolError(f"not whole: {'; '.join(cut[:_NAMED])}", item=str(tree.root), hint=_INCOMPLETE)
 
     def _refuse_incomplete(self) -> None:
         """A checkpoint that lacks bytes is of no use to anybody; one that only lacks its trainer's last word may be."""
@@ -101,15 +125,15 @@ class _Choosing:
             return
         why = broken(self._run.tree, checkpoint.entries)
         if why and not self._rules.incomplete:
-            hint = "wait until the trainer has written it, or take it all the same with --allow-incomplete"
-            raise ProtocolError(f"this checkpoint is not complete: {why}", item=checkpoint.name, hint=hint)
+            raise ProtocolError(f"this checkpoint is not complete: {why}", item=checkpoint.name, hint=_INCOMPLETE)
         self._notes.append(f"{checkpoint.name} is not complete: {why or checkpoint.note}")
 
     def _candidates(self) -> tuple[str, list[Entry]]:
         """The folder that names begin under, and what may be packed of it."""
         tree, checkpoint = self._run.tree, self._checkpoint
         if self._rules.logs:
-            return "", [entry for entry in tree.entries if entry.kind != "folder" and is_log(entry.name)]
+            unseen = [entry for entry in tree.entries if entry.kind == "unreadable"]
+            return "", [entry for entry in tree.entries if entry.kind != "folder" and is_log(entry.name)] + unseen
         if self._rules.inference_only:
             return self._for_inference(checkpoint or self._run.finished())
         if checkpoint:
@@ -130,7 +154,7 @@ class _Choosing:
     def _member(self, entry: Entry, name: str) -> Member | None:
         """The member that an entry becomes; None where it is left out."""
         rules, kind = self._rules, entry.kind
-        if matches(name, rules.exclude) or (rules.include and kind != "left-out" and not matches(name, rules.include)):
+        if self._is_passed_by(entry, name):
             return None
         if kind == "leaves":
             self._leaving.append(entry)
@@ -151,11 +175,18 @@ class _Choosing:
             return None
         return Member(RelPath.parse(name), entry)
 
+    def _is_passed_by(self, entry: Entry, name: str) -> bool:
+        """What the user did not ask for, and archives of this run. What may hold something wanted is not passed by."""
+        rules, names = self._rules, (name,) if entry.kind == "file" else (name, f"{name}/")
+        if any(matches(one, rules.exclude) for one in names) or str(self._run.tree.root / entry.real) in self._own:
+            return True
+        if entry.kind in ("left-out", "unreadable") or not rules.include:
+            return False
+        return not any(matches(one, rules.include) for one in names)
+
     def _own_reason(self, entry: Entry, name: str) -> str:
         if name == NAME:
             return "the archive has a manifest of its own"
-        if str(self._run.tree.root / entry.real) in self._own:
-            return "the archive itself"
         if self._is_whole and is_only_log(entry.name):
             return "a log; --logs packs these"
         return ""

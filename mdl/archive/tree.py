@@ -23,6 +23,7 @@ MOST_ENTRIES = 1_000_000
 _MOST_DEPTH = 100
 _STATE_LIMIT = 128 * 2**20
 _NO_STAMP = Stamp(0, 0, 0)
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 Kind = Literal["file", "folder", "left-out", "leaves", "odd", "unreadable"]
 
 
@@ -31,7 +32,7 @@ class Entry:
     """One name in the run. ``path`` is where it is seen, ``real`` where it is, both below the run's folder.
 
     ``kind``: ``left-out`` is a secret or junk, ``leaves`` a link out of the run, ``odd`` a dangling link, a loop
-    or no file at all, ``unreadable`` a folder that cannot be listed; ``why`` tells it of these four.
+    or no file at all, ``unreadable`` what could not even be looked at; ``why`` tells it of these four.
     """
 
     path: str
@@ -48,9 +49,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Tree:
-    """Everything below ``root``, sorted by path; ``root`` is absolute and free of links."""
+    """Everything below ``root``, sorted by path; ``root`` is absolute and free of links, ``identity`` its device and
+    inode."""
 
     root: Path
+    identity: tuple[int, int]
     entries: tuple[Entry, ...]
     _by_path: dict[str, Entry] = field(repr=False)
     _children: dict[str, list[Entry]] = field(repr=False)
@@ -63,12 +66,12 @@ class Tree:
         except OSError as error:
             raise NotFound(f"no such run: {error.strerror}", item=str(folder), hint=_run_hint(folder)) from None
         if not root.is_dir():
-            raise NotFound("a run is a folder, and this is a file", item=str(folder))
+            raise NotFound("a run is a folder, and this is a file", item=str(folder), hint=_run_hint(folder))
         found = sorted(_Walk(str(root)).run(), key=lambda entry: entry.path.split("/"))
         children: dict[str, list[Entry]] = {}
         for entry in found:
             children.setdefault(entry.path.rpartition("/")[0], []).append(entry)
-        return cls(root, tuple(found), {entry.path: entry for entry in found}, children)
+        return cls(root, _identity(root.stat()), tuple(found), {entry.path: entry for entry in found}, children)
 
     def get(self, path: str) -> Entry | None:
         return self._by_path.get(path)
@@ -112,22 +115,30 @@ class Tree:
         Raises `ProtocolError` where it is another or gone, `OSError`.
         """
         *folders, name = entry.real.split("/")
-        at = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        at = -1
         try:
+            at = self._open_root(entry)
             for folder in folders:
-                inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+                inner = os.open(folder, _FOLDER, dir_fd=at)
                 os.close(at)
                 at = inner
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            fd = os.open(name, flags, dir_fd=at)
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.ENXIO):
                 raise changed(entry) from error
             raise
         finally:
-            os.close(at)
+            if at >= 0:
+                os.close(at)
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode) or (strict and Stamp.of(facts) != entry.stamp):
+            os.close(fd)
+            raise changed(entry)
+        return fd
+
+    def _open_root(self, entry: Entry) -> int:
+        fd = os.open(self.root, _FOLDER)
+        if _identity(os.fstat(fd)) != self.identity:
             os.close(fd)
             raise changed(entry)
         return fd
@@ -156,6 +167,10 @@ class Tree:
             return None
 
 
+def _identity(facts: os.stat_result) -> tuple[int, int]:
+    return facts.st_dev, facts.st_ino
+
+
 def changed(entry: Entry) -> ProtocolError:
     hint = "pack when the training is done or pauses; --allow-changing packs it as it is read"
     return ProtocolError("it changed while it was read", item=entry.path, hint=hint)
@@ -176,23 +191,14 @@ class _Walk:
         self._root, self._count = root, 0
 
     def run(self) -> Iterator[Entry]:
-        yield from self._folder("", "", (self._identity(self._root),))
-
-    @staticmethod
-    def _identity(path: str) -> tuple[int, int]:
-        facts = os.stat(path)
-        return facts.st_dev, facts.st_ino
+        yield from self._folder("", "", (_identity(os.stat(self._root)),))
 
     def _folder(self, path: str, real: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
-        """What is in the folder seen at ``path`` and really at ``real``."""
-        try:
-            with os.scandir(os.path.join(self._root, real) if real else self._root) as listing:
-                names = sorted(listing, key=lambda one: one.name)
-        except OSError as error:
-            if not path:
-                raise
-            yield Entry(path, "unreadable", real=real, why=error.strerror or str(error))
-            return
+        """What is in the folder seen at ``path`` and really at ``real``. Raises `OSError`."""
+        with os.scandir(os.path.join(self._root, real) if real else self._root) as listing:
+            names = sorted(listing, key=lambda one: one.name)
+        if path:
+            yield Entry(path, "folder", real=real)
         for one in names:
             self._count += 1
             if self._count > MOST_ENTRIES:
@@ -200,44 +206,52 @@ class _Walk:
             yield from self._entry(one, _join(path, one.name), _join(real, one.name), above)
 
     @staticmethod
-    def _why_target(real: str) -> str | None:
+    def _why_target(real: str, *, is_folder: bool) -> str | None:
         """A link is left out with what it leads to."""
-        *folders, name = Path(real).parts
-        inside = next(filter(None, (why_left_out(folder, is_folder=True) for folder in folders)), None)
-        return inside or why_left_out(name, is_folder=False)
+        parts = Path(real).parts
+        whys = [why_left_out(part, is_folder=True) for part in parts[:-1]]
+        whys += [why_left_out(part, is_folder=is_folder) for part in parts[-1:]]
+        return next(filter(None, whys), None)
 
     def _entry(
         self, one: os.DirEntry[str], path: str, real: str, above: tuple[tuple[int, int], ...]
     ) -> Iterator[Entry]:
         try:
             why = why_left_out(one.name, is_folder=one.is_dir())
-            if why and one.is_dir():
-                yield Entry(path, "left-out", real=real, why=why)
-                return
             if one.is_symlink():
                 target = os.path.realpath(one.path, strict=True)
                 if target != self._root and not target.startswith(self._root + os.sep):
                     yield Entry(path, "leaves", real=real, why=f"a link to {target}, outside the run")
                     return
                 real = os.path.relpath(target, self._root)
-                why = why or self._why_target(real)
+                why = why or self._why_target(real, is_folder=one.is_dir())
             facts = os.stat(os.path.join(self._root, real), follow_symlinks=False)
         except OSError as error:
-            words = {errno.ENOENT: "a dangling link", errno.ELOOP: "a link that leads to itself"}
-            yield Entry(path, "odd", real=real, why=words.get(error.errno or 0, error.strerror or str(error)))
+            yield _unseen(path, real, error)
             return
         if stat.S_ISREG(facts.st_mode):
             is_executable = bool(facts.st_mode & stat.S_IXUSR)
             yield Entry(path, "left-out" if why else "file", Stamp.of(facts), real, is_executable, why or "")
+        elif why:
+            yield Entry(path, "left-out", real=real, why=why)
         elif stat.S_ISDIR(facts.st_mode):
-            me = (facts.st_dev, facts.st_ino)
+            me = _identity(facts)
             if me in above or len(above) > _MOST_DEPTH:
                 yield Entry(path, "odd", real=real, why="a link that leads to itself")
                 return
-            yield Entry(path, "folder", Stamp.of(facts), real)
-            yield from self._folder(path, real, (*above, me))
+            try:
+                yield from self._folder(path, real, (*above, me))
+            except OSError as error:
+                yield _unseen(path, real, error)
         else:
             yield Entry(path, "odd", real=real, why=f"a {_special(facts.st_mode)}, not a file")
+
+
+def _unseen(path: str, real: str, error: OSError) -> Entry:
+    """What could not be looked at: an oddity where it leads nowhere, else something that is missing."""
+    words = {errno.ENOENT: "a dangling link", errno.ELOOP: "a link that leads to itself"}
+    why = words.get(error.errno or 0)
+    return Entry(path, "odd" if why else "unreadable", real=real, why=why or error.strerror or str(error))
 
 
 def _join(folder: str, name: str) -> str:

@@ -17,13 +17,12 @@ from mdl.archive.headers import Listed
 from mdl.archive.manifest import NAME, Line, Manifest, digests
 from mdl.archive.meter import Meter
 from mdl.archive.reader import Archive
-from mdl.archive.safetensors import trouble
+from mdl.archive.safetensors import SUFFIX, trouble
 from mdl.errors import DigestMismatch, Occupied, ProtocolError
 
 Reuse = Callable[[Line], Path | None]
 """Tells where the same bytes are already, of which a hard link may be made."""
 _SYNCERS, _WAITING = 4, 32
-_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,9 @@ def check_target(target: Path) -> None:
         return
     if not target.is_dir():
         raise Occupied("this is not a folder", item=str(target))
+    if os.path.ismount(target):
+        hint = "name a folder inside it with --to"
+        raise Occupied("this is a mount point, which cannot be replaced in one step", item=str(target), hint=hint)
     if any(target.iterdir()):
         raise Occupied("this folder is not empty", item=str(target), hint="name a new folder with --to")
     if os.path.samefile(target, os.curdir):
@@ -65,7 +67,7 @@ def check_target(target: Path) -> None:
 
 def publish(staged: Path, target: Path) -> None:
     """Give the folder its name. Raises `Occupied` where somebody was quicker, `OSError`."""
-    staged.chmod(0o777 & ~staging.umask())
+    staged.chmod(stat.S_IMODE(target.stat().st_mode) if target.is_dir() else 0o777 & ~staging.umask())
     try:
         staging.publish_folder(staged, target)
     except OSError as error:
@@ -95,6 +97,7 @@ class _Unpacking:
     def __init__(self, archive: Archive, folder: Path, meter: Meter, syncing: _Syncing, reuse: Reuse) -> None:
         self._archive, self._folder, self._meter, self._syncing, self._reuse = archive, folder, meter, syncing, reuse
         self._known = digests(archive.manifest.files) if archive.manifest else {}
+        self._incomplete = archive.manifest.incomplete if archive.manifest else ()
         self._made: set[Path] = {folder}
         self._lines: list[Line] = []
         self._linked = 0
@@ -153,7 +156,8 @@ class _Unpacking:
                     continue
                 self._meter.add(step, member.path.text)
                 self._syncing.wrote(fd, step)
-            why = trouble(member.size, lambda count: os.pread(fd, count, 0)) if place.suffix == _SUFFIX else None
+            judged = place.suffix == SUFFIX and member.path.text not in self._incomplete
+            why = trouble(member.size, lambda count: os.pread(fd, count, 0)) if judged else None
             if why:
                 raise ProtocolError(why, item=member.shown)
         except BaseException:

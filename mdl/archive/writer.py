@@ -21,17 +21,17 @@ from mdl.archive.reading import BLOCK, Reading
 from mdl.archive.records import DEFLATED, STORED, Record
 from mdl.archive.selection import Member, Selection
 from mdl.archive.tree import Entry, changed
-from mdl.errors import ProtocolError
+from mdl.errors import ProtocolError, storage_error
 from mdl.files import Stamp
 
 
 @dataclass(frozen=True)
 class Written:
-    """An archive that was written: its size in bytes and its own digest beside its manifest."""
+    """An archive that was written: its manifest, its size in bytes and, where it was asked for, its own digest."""
 
     manifest: Manifest
     bytes: int
-    sha256: str
+    sha256: str | None
 
 
 def write_archive(
@@ -102,6 +102,10 @@ class _Writer:
                 self._large(name, fd, size, executable=entry.is_executable)
             if Stamp.of(os.fstat(fd)) != entry.stamp or self._lines[-1].size != size:
                 self._note_change(entry, name)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise storage_error(error, entry.path) from error
         finally:
             os.close(fd)
 
@@ -158,6 +162,9 @@ class _Writer:
 
     def _look_again(self) -> None:
         """The last look: whoever changed after it was read makes an archive of no one moment."""
+        gone = {one.path for one in self._gone}
         for member in self._selection.members:
-            if member.entry and not self._selection.tree.is_unchanged(member.entry):
+            if member.path.text in gone or member.entry is None:
+                continue
+            if not self._selection.tree.is_unchanged(member.entry):
                 self._note_change(member.entry, member.path.text)

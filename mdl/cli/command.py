@@ -17,6 +17,7 @@ import typer
 from mdl.cli.flags import Common
 from mdl.cli.places import read_config
 from mdl.cli.session import Session
+from mdl.console.streams import BROKEN_PIPE
 from mdl.errors import Cancelled, MdlError, storage_error
 
 Body = TypeVar("Body", bound=Callable[..., int])
@@ -139,6 +140,8 @@ def guarded(name: str, common: Common, body: Callable[[Session], int]) -> int:
         code = report(session, Cancelled())
     except MdlError as error:
         code = report(session, error)
+    except BrokenPipeError:
+        code = BROKEN_PIPE
     except OSError as error:
         code = report(session, storage_error(error, str(error.filename or "the working folder")))
     except Exception as error:

@@ -14,7 +14,7 @@ import typer
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.session import Session
 from mdl.console.humans import human_bytes
-from mdl.errors import UsageError
+from mdl.errors import StorageError, UsageError
 from mdl.paths import shown
 
 _RUN_HELP = "A training's folder."
@@ -73,7 +73,9 @@ _PACK_EXAMPLES = """Examples: mdl pack runs/tts · mdl pack runs/tts --checkpoin
 mdl pack runs/tts --logs · mdl pack runs/tts -o - | ssh host 'cat > tts.zip'"""
 
 
-def checkpoints(session: Session, run: Annotated[Path, typer.Argument(metavar="RUN", help=_RUN_HELP)]) -> int:
+def checkpoints(
+    session: Session, run: Annotated[Path, typer.Argument(metavar="RUN", readable=False, help=_RUN_HELP)]
+) -> int:
     """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
     from mdl.archive.runs import Run
 
@@ -137,7 +139,10 @@ def _state(row: dict[str, Any]) -> str:
 
 
 def pack(
-    session: Session, run: Annotated[Path, typer.Argument(metavar="RUN", help=_RUN_HELP)], what: What, how: How
+    session: Session,
+    run: Annotated[Path, typer.Argument(metavar="RUN", readable=False, help=_RUN_HELP)],
+    what: What,
+    how: How,
 ) -> int:
     """A trained model as one zip: model_<run>.zip, model_<run>_<checkpoint>.zip or logs_<run>.zip."""
     from mdl.archive.selection import Rules
@@ -154,7 +159,9 @@ def pack(
         return _show_packing(session, plan)
     _tell_left_out(session, plan)
     with all_or_nothing(), session.console.watch(method="inline") as tell:
-        written = write(plan, mode=how.compress.value, allow_changing=how.allow_changing, tell=tell)
+        written = write(
+            plan, mode=how.compress.value, allow_changing=how.allow_changing, digest=session.common.json, tell=tell
+        )
     for path in written.manifest.changed:
         session.console.warn(f"{path} changed while it was read; it is packed as it was read")
     if session.common.json:
@@ -163,7 +170,7 @@ def pack(
             "bytes": written.bytes,
             "files": len(written.manifest.files),
             "sha256": written.sha256,
-            "skipped": skipped_facts(plan.selection),
+            "skipped": skipped_facts(written.manifest),
             "path": str(plan.out),
             "changed": list(written.manifest.changed),
         }
@@ -181,7 +188,9 @@ def _check_pack(session: Session, what: What, *, to_stdout: bool) -> None:
         raise UsageError(
             "standard output takes the archive or the document, not both", item="--json", hint="use -o FILE"
         )
-    if to_stdout and sys.stdout is not None and sys.stdout.isatty():
+    if to_stdout and sys.stdout is None:
+        raise StorageError("standard output is closed", item="-o -", hint="use -o FILE")
+    if to_stdout and sys.stdout.isatty():
         raise UsageError("an archive is not written to a terminal", item="-o -", hint="use -o FILE, or a pipe")
 
 

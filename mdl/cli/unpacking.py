@@ -62,7 +62,7 @@ mdl unpack tts.zip --to /srv/tts --release --keep 3 --check './smoke-test'"""
 
 def unpack(
     session: Session,
-    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="A zip, mdl's own or any other.")],
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", readable=False, help="A zip, mdl's own or any other.")],
     bounds: Bounds,
     serving: Serving,
     to: Annotated[
@@ -110,10 +110,8 @@ def _document(session: Session, archive: Path, *, files: int, size: int, path: s
 
 def _show_archive(session: Session, archive: Path, limits: Any) -> int:
     from mdl.archive.reader import Archive
-    from mdl.archive.unpacking import free_space
 
     with Archive(archive, limits) as opened:
-        limits.check(opened.members, free_space(Path.cwd()))
         members = sorted((one for one in opened.members if not one.is_folder), key=lambda one: one.path.text)
         known = {line.path: line.sha256 for line in opened.manifest.files} if opened.manifest else {}
     rows: list[dict[str, Any]] = [
@@ -165,7 +163,7 @@ def _released_facts(done: Any) -> dict[str, Any]:
 
 def rollback(
     session: Session,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of releases.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", readable=False, help="A folder of releases.")],
     lock_wait: Annotated[
         str, typer.Option("--lock-wait", metavar="TIME", help="How long to wait for another mdl.")
     ] = "10m",

@@ -1,0 +1,234 @@
+"""mdl pack under fire: a run that changes while it is packed.
+
+Whatever happens: under the final name is a whole archive or what was there before, and nothing is left beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from test_pack import MANIFEST, make_run, noise, read_whole
+
+from mdl.archive.outlet import Outlet
+from mdl.archive.selection import Rules
+from mdl.errors import MdlError, ProtocolError
+from mdl.pack import Packing, pack, plan_pack
+
+BEFORE = b"the archive of yesterday"
+
+
+def planned(run: Path) -> Packing:
+    return plan_pack(run, run.parent / "x.zip", to_stdout=False, pick=None, rules=Rules())
+
+
+def beside(home: Path) -> list[str]:
+    return [name for name in os.listdir(home) if name.endswith(".mdl-tmp")]
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def to_fifo(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def to_link(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("/etc/hostname")
+
+
+def overwrite(path: Path) -> None:
+    path.write_bytes(b"\0" * path.stat().st_size)
+    os.utime(path, (1, 1))
+
+
+def swap(path: Path) -> None:
+    other = path.with_name("other.tmp")
+    other.write_bytes(noise(path.stat().st_size))
+    other.replace(path)
+
+
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "append": append,
+    "truncate": lambda path: os.truncate(path, 5),
+    "empty": lambda path: os.truncate(path, 0),
+    "overwrite": overwrite,
+    "swap": swap,
+    "delete": lambda path: path.unlink(),
+    "fifo": to_fifo,
+    "link": to_link,
+    "touch": lambda path: os.utime(path, (7, 7)),
+}
+MOMENTS = {"before": 1, "within": 4, "after": 7}
+"""Writes: two of the first file, a header, three blocks and a descriptor of the middle one, then the last."""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name, size in (("a.bin", 10), ("m.bin", 3 * 2**20 - 9), ("z.bin", 10)):
+        (run / name).write_bytes(noise(size))
+    (tmp_path / "x.zip").write_bytes(BEFORE)
+    return run
+
+
+def at_write(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
+    """Do something when the archive's ``number``-th write is asked for."""
+    real, count = Outlet.write, 0
+
+    def write(self: Outlet, data: bytes | memoryview) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            act()
+        real(self, data)
+
+    monkeypatch.setattr(Outlet, "write", write)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_changes(run: Path, monkeypatch: pytest.MonkeyPatch, change: str, moment: str) -> None:
+    """Before, within or after its reading: the file is named, 6, and what was under the final name is there still."""
+    at_write(monkeypatch, MOMENTS[moment], lambda: CHANGES[change](run / "m.bin"))
+    with pytest.raises(ProtocolError) as caught:
+        pack(planned(run))
+    assert (caught.value.exit_code, caught.value.item) == (6, "m.bin")
+    assert (run.parent / "x.zip").read_bytes() == BEFORE
+    assert beside(run.parent) == []
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_may_change(run: Path, monkeypatch: pytest.MonkeyPatch, change: str, moment: str) -> None:
+    """allow_changing: the archive is whole, says what changed, and holds nothing of outside the run."""
+    at_write(monkeypatch, MOMENTS[moment], lambda: CHANGES[change](run / "m.bin"))
+    written = pack(planned(run), allow_changing=True)
+    held = read_whole(run.parent / "x.zip")
+    said = {*written.manifest.changed, *(one.path for one in written.manifest.skipped)}
+    assert said == {"m.bin"}
+    assert held["a.bin"] == held["z.bin"] == noise(10)
+    assert held.get("m.bin", b"")[:4] in (noise(8)[:4], bytes(4), b"")
+    assert json.loads(held[MANIFEST])["changed"] == list(written.manifest.changed)
+
+
+def test_a_file_that_went_away_is_not_called_packed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was gone when its turn came is listed as left out, not as packed as it was read."""
+    at_write(monkeypatch, MOMENTS["before"], (run / "m.bin").unlink)
+    written = pack(planned(run), allow_changing=True)
+    assert [one.path for one in written.manifest.skipped] == ["m.bin"]
+    assert written.manifest.changed == ()
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_link_swapped_in_is_not_followed(tmp_path: Path, what: str) -> None:
+    """A file, or the folder it is in, that became a link after the look is 6; nothing of outside gets in."""
+    run = make_run(tmp_path)
+    plan = planned(run)
+    swapped = run / "checkpoint-500" if what == "folder" else run / "checkpoint-500" / "config.json"
+    swapped.rename(tmp_path / "outside")
+    swapped.symlink_to(tmp_path / "outside")
+    with pytest.raises(ProtocolError):
+        pack(plan)
+    pack(plan, allow_changing=True)
+    held = read_whole(tmp_path / "x.zip")
+    assert ("checkpoint-500/model.safetensors" in held) == (what == "file")
+    assert "checkpoint-500/config.json" not in held
+
+
+def test_the_run_itself_swapped_for_a_link(tmp_path: Path) -> None:
+    """Also with allow_changing, a run that became a link to another folder is not read through it."""
+    run = make_run(tmp_path)
+    plan = planned(run)
+    run.rename(tmp_path / "moved")
+    make_run(tmp_path, "other")
+    run.symlink_to("other")
+    with contextlib.suppress(MdlError, OSError):
+        pack(plan, allow_changing=True)
+        assert set(read_whole(tmp_path / "x.zip")) == {MANIFEST}
+
+
+VANDAL = """
+import os, random, sys
+run, chance = sys.argv[1], random.Random(int(sys.argv[2]))
+names = [f"{run}/{name}" for name in ("a.bin", "d/m.bin", "z.bin")]
+def append(p):
+    with open(p, "ab") as file: file.write(b"more" * 9)
+def truncate(p): os.truncate(p, chance.randrange(9))
+def renew(p):
+    with open(p + ".n", "wb") as file: file.write(chance.randbytes(chance.choice((3, 1 << 20, 3000000))))
+    os.replace(p + ".n", p)
+def fifo(p): os.unlink(p); os.mkfifo(p)
+def link(p): os.unlink(p); os.symlink(chance.choice(("/etc/passwd", "../z.bin", "nothing")), p)
+def folder(p):
+    os.rename(f"{run}/d", f"{run}/e"); os.symlink("/etc", f"{run}/d")
+    os.unlink(f"{run}/d"); os.rename(f"{run}/e", f"{run}/d")
+print(flush=True)
+while True:
+    place = chance.choice(names)
+    try:
+        for name in names:
+            if not os.path.isfile(name) or os.path.islink(name):
+                if os.path.lexists(name): os.unlink(name)
+                renew(name)
+        chance.choice((append, truncate, renew, os.unlink, fifo, link, folder))(place)
+        for _ in range(chance.choice((0, 0, 20000))): os.getppid()
+    except OSError: pass
+"""
+
+
+@contextlib.contextmanager
+def vandal(run: Path, seed: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that never stops changing the run."""
+    child = subprocess.Popen([sys.executable, "-c", VANDAL, str(run), str(seed)], stdout=subprocess.PIPE)
+    assert child.stdout
+    child.stdout.readline()
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def attempt(run: Path, allow: bool) -> int:
+    """Pack once, as the command line would see it: the exit code."""
+    try:
+        pack(planned(run), allow_changing=allow)
+    except OSError:
+        return 7
+    except MdlError as error:
+        return error.exit_code
+    return 0
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_a_run_under_fire(tmp_path: Path, allow: bool) -> None:
+    """While others write, cut, replace, delete and link: refused with nothing written, or packed whole and true."""
+    run, out = tmp_path / "run", tmp_path / "x.zip"
+    (run / "d").mkdir(parents=True)
+    out.write_bytes(BEFORE)
+    outside, kept, codes = Path("/etc/passwd").read_bytes(), BEFORE, set()
+    with vandal(run, seed=5) as child:
+        for _ in range(80):
+            code = attempt(run, allow)
+            codes.add(code)
+            assert code in ((0, 3, 7, 11) if allow else (0, 3, 6, 7, 11))
+            if code == 0:
+                assert outside not in read_whole(out).values()
+                kept = out.read_bytes()
+            assert out.read_bytes() == kept
+            assert beside(tmp_path) == []
+        assert child.poll() is None
+    assert codes > {0}
