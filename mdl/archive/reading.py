@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mdl.archive.compression import crc32
 
-BLOCK = 2**20
+BLOCK = 2**19
 """Bytes a block has at most."""
 
 

@@ -25,7 +25,7 @@ _HEAD = f"# Written by 'mdl lock'; edit the catalog instead.\nversion = {VERSION
 _ALGORITHMS = ("sha256", "git-sha1")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class LockedFile:
     """One file as it was resolved. ``source`` is ``hf:repo@commit/path`` or a URL; ``size`` in bytes.
 
@@ -48,6 +48,14 @@ class LockedFile:
         source = str(HubOrigin(hub.repo, hub.repo_type, hub.revision, hub.path)) if hub else remote.url
         is_tofu = remote.digest is None and first is not None
         return cls(remote.path, source, remote.size, digest, is_tofu, () if hub else remote.mirrors, remote.role)
+
+    def is_same_as(self, other: LockedFile) -> bool:
+        """The same bytes, as far as both lines tell."""
+        return (self.digest, self.size) == (other.digest, other.size)
+
+    def trusted(self, sha256: str, size: int | None) -> LockedFile:
+        """The same file with the digest of what came first."""
+        return replace(self, digest=Digest.parse("sha256", sha256), size=size, tofu=True)
 
     @property
     def revision(self) -> str:
@@ -80,13 +88,18 @@ class Lock:
         entry that has changed since)."""
         found = self.models.get(model.name)
         if found is None:
-            raise LockError("not in the lock", item=model.name, hint=f"mdl lock {model.name}")
+            raise LockError("not in the lock", item=model.name, hint=_LOCK_IT)
         if not stale and not self.covers(model):
-            raise LockError("its entry has changed since it was locked", item=model.name, hint=f"mdl lock {model.name}")
+            raise LockError("its entry has changed since it was locked", item=model.name, hint=_LOCK_IT)
         files = tuple(
             CatalogFile(one.path, one.source, one.mirrors, one.size, one.digest, role=one.role) for one in found.files
         )
         return replace(model, sources=(), include=(), exclude=(), files=files)
+
+    def urls(self, names: Iterable[str]) -> list[str]:
+        """The URLs, other than the hub's, that these models come from."""
+        files = [one for name in names if name in self.models for one in self.models[name].files]
+        return [url for one in files for url in (one.source, *one.mirrors) if not url.startswith("hf:")]
 
     def with_model(self, locked: LockedModel) -> Lock:
         return Lock({**self.models, locked.name: locked})
@@ -110,7 +123,7 @@ class Lock:
         blocks = [_HEAD]
         for name, locked in sorted(self.models.items()):
             blocks.append(_block("model", {"name": name, "entry": locked.entry}))
-            blocks += [_block("file", _facts(name, one)) for one in sorted(locked.files)]
+            blocks += [_block("file", _facts(name, one)) for one in _ordered(locked.files)]
         return "\n".join(blocks)
 
     @classmethod
@@ -131,6 +144,7 @@ class Lock:
             raise StateError(f"the lock is damaged: {shown(str(error))[:80]}", hint=_AGAIN) from None
 
 
+_LOCK_IT = "'mdl lock' locks what the catalog has"
 _AGAIN = "write it again with 'mdl lock'"
 
 
@@ -145,6 +159,10 @@ def entry_of(model: Model) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
+def _ordered(files: Iterable[LockedFile]) -> list[LockedFile]:
+    return sorted(files, key=lambda one: one.path)
+
+
 def _moved(before: LockedModel, after: LockedModel) -> list[str]:
     old, new = ({one.path.text: one for one in locked.files} for locked in (before, after))
     revisions = [sorted({one.revision for one in side.values() if one.revision}) for side in (old, new)]
@@ -154,11 +172,7 @@ def _moved(before: LockedModel, after: LockedModel) -> list[str]:
     lines += [f"{path} is gone" for path in sorted(old.keys() - new.keys())]
     lines += [f"{path} is new" for path in sorted(new.keys() - old.keys())]
     same = sorted(old.keys() & new.keys())
-    lines += [
-        f"{path} has other bytes"
-        for path in same
-        if (old[path].digest, old[path].size) != (new[path].digest, new[path].size)
-    ]
+    lines += [f"{path} has other bytes" for path in same if not old[path].is_same_as(new[path])]
     return lines or ["its files come from elsewhere"]
 
 
@@ -187,8 +201,9 @@ def _models(data: dict[str, Any]) -> dict[str, LockedModel]:
     for facts in data.get("file", []):
         files[facts["model"]].append(_file(facts))
     return {
-        one["name"]: LockedModel(RelPath.parse(one["name"]).text, str(one["entry"]), tuple(sorted(files[one["name"]])))
+        name: LockedModel(RelPath.parse(name).text, str(one["entry"]), tuple(_ordered(files[name])))
         for one in data.get("model", [])
+        for name in (one["name"],)
     }
 
 

@@ -10,7 +10,7 @@ import typer
 
 from mdl.catalog.model import Model
 from mdl.cli.command import command
-from mdl.cli.flags import Choice, Where
+from mdl.cli.flags import Choice, Locking, Where
 from mdl.cli.session import Session
 from mdl.console.humans import human_bytes
 from mdl.download.stock import Stock, stock_of
@@ -37,7 +37,7 @@ def list_models(
     """Every model of the catalog, with what is on this disk."""
     session.empty = {"models": []}
     store = session.store(Where(to=to))
-    sources = session.sources(store)
+    sources = session.sources(store, locking=Locking())
     wanted = {"present": present, "partial": partial, "missing": missing}
     statuses = {name for name, asked in wanted.items() if asked}
     if "present" in statuses:
@@ -100,7 +100,7 @@ def show(
     session.empty = {"model": None, "files": []}
     model = _one(session, name)
     store = session.store(Where(to=to))
-    stock = stock_of(model, session.sources(store), store)
+    stock = stock_of(model, session.sources(store, locking=Locking()), store)
     files = [
         {
             "path": row.remote.path.text,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mdl.cli.command import command
-from mdl.cli.flags import Choice, Network, Where
+from mdl.cli.flags import Choice, Locking, Network, Where
 from mdl.cli.session import Session
 from mdl.cli.units import parse_duration
 from mdl.console.humans import human_bytes
@@ -35,6 +35,7 @@ def get_models(
     where: Where,
     choice: Choice,
     network: Network,
+    locking: Locking,
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Show the plan and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Fetch anew, and replace files that are not mdl's.")] = False,
 ) -> int:
@@ -47,10 +48,12 @@ def get_models(
     carrier = session.carrier(network)
     wishes = Wishes(force, dry_run, parse_duration(network.lock_wait, "--lock-wait", least=0), carrier)
     limits = session.limits(network)
-    http = None if session.is_offline(network) else session.http(network, models)
+    http = None if session.is_offline(network) else session.http(network, models, session.locked_urls(models))
     with session.console.watch(method=network.via.value) as tell:
         try:
-            sources = session.sources(store, http=http, retries=network.retries, tell=tell, choice=choice)
+            sources = session.sources(
+                store, http=http, retries=network.retries, tell=tell, choice=choice, locking=locking
+            )
             report = get(models, sources=sources, store=store, http=http, limits=limits, wishes=wishes, tell=tell)
             error = _joint_error(report)
             if error:
@@ -62,6 +65,8 @@ def get_models(
         finally:
             if http is not None:
                 http.close()
+    if not dry_run:
+        session.remember_first(report)
     return _tell_report(session, report, error, dry_run)
 
 

@@ -132,6 +132,18 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Locking:
+    """How far the lock beside the catalog is held to. Without these it is used where it covers a model."""
+
+    locked: Annotated[bool, typer.Option("--locked", help="The lock must exist and cover every model (else 8).")] = (
+        False
+    )
+    frozen: Annotated[
+        bool, typer.Option("--frozen", help="Use the lock as it is, even if the catalog changed; ask no hub API.")
+    ] = False
+
+
+@dataclass(frozen=True)
 class Choice:
     """Which files of a model."""
 

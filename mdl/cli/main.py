@@ -31,6 +31,7 @@ _FAMILIES = {
     "download": "fetching",
     "verify": "verifying",
     "path": "catalog",
+    "lock": "locking",
     "checkpoints": "packing",
     "pack": "packing",
     "unpack": "unpacking",

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdl.catalog.find import find_catalogs
+from mdl.catalog.find import SHIPPED, find_catalogs
+from mdl.catalog.lock import NAME as LOCK_NAME
+from mdl.catalog.lock import Lock
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.read import read_catalog
 from mdl.catalog.targets import is_adhoc, models_of
 from mdl.cli import places
-from mdl.cli.flags import Choice, Common, Network, Via, Where
+from mdl.cli.flags import Choice, Common, Locking, Network, Via, Where
 from mdl.cli.units import parse_duration
 from mdl.console import Console
 from mdl.download.store import Store
 from mdl.errors import UsageError
-from mdl.events import Listener, silence
+from mdl.events import Listener, Report, silence
 from mdl.net.hosts import Hosts, host_of
 from mdl.net.retry import Backoff
 from mdl.sources import Sources
@@ -66,6 +69,43 @@ class Session:
     @cached_property
     def catalog(self) -> Catalog:
         return read_catalog(self.catalog_place[0])
+
+    @cached_property
+    def lock_path(self) -> Path:
+        """Beside the catalog it locks; the catalog that comes with mdl is locked in the user's config folder."""
+        first = Path(self.catalog_place[0][0])
+        return (places.config_dir() if first == SHIPPED else first.absolute().parent) / LOCK_NAME
+
+    @cached_property
+    def lock(self) -> Lock | None:
+        """Raises `StateError` for a broken one."""
+        from mdl.lock import read_lock
+
+        try:
+            return read_lock(self.lock_path)
+        except UsageError:
+            return None  # nobody's home: no settings, no lock
+
+    def pin(self, locking: Locking) -> Callable[[Model], Model]:
+        """What the lock makes of a model. Raises `LockError` there where the flags ask for a lock and there is none."""
+        lock = self.lock
+        if locking.locked or locking.frozen:
+            held, stale = lock or Lock(), locking.frozen and not locking.locked
+            return lambda model: held.pin(model, stale=stale)
+        if lock is None:
+            return lambda model: model
+        return lambda model: lock.pin(model) if lock.covers(model) else model
+
+    def locked_urls(self, models: Sequence[Model]) -> list[str]:
+        """Where the lock says that these models come from, which the user's own lock allows."""
+        return self.lock.urls(model.name for model in models) if self.lock else []
+
+    def remember_first(self, report: Report) -> None:
+        """Trust on first use: what came of files without a published digest is what the lock says from now on."""
+        from mdl.lock import with_first_digests, write_lock
+
+        if self.lock is not None and (filled := with_first_digests(self.lock, report)) != self.lock:
+            write_lock(self.lock_path, filled)
 
     @cached_property
     def endpoint(self) -> Endpoint:
@@ -134,7 +174,9 @@ class Session:
         retries: int = 5,
         tell: Listener = silence,
         choice: Choice = Choice(),  # noqa: B008 - frozen
+        locking: Locking | None = None,
     ) -> Sources:
+        """``locking`` None resolves without any lock."""
         return Sources(
             self.endpoint,
             Listings(store.listings),
@@ -143,4 +185,5 @@ class Session:
             tell=tell,
             include=choice.include or (),
             exclude=choice.exclude or (),
+            pin=self.pin(locking) if locking else lambda model: model,
         )

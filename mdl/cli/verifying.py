@@ -11,7 +11,7 @@ import typer
 from mdl.catalog.model import Model
 from mdl.check import Checked, check, failure, mending, repair, verdict
 from mdl.cli.command import command
-from mdl.cli.flags import Choice, Network, Where
+from mdl.cli.flags import Choice, Locking, Network, Where
 from mdl.cli.session import Session
 from mdl.cli.units import parse_duration
 from mdl.console.humans import human_bytes
@@ -46,6 +46,7 @@ def verify(
     into: Annotated[Path | None, typer.Option("--into", metavar="DIR", help="One model: its folder itself.")] = None,
     choice: Choice = Choice(),  # noqa: B008 - frozen
     network: Network = Network(),  # noqa: B008 - frozen
+    locking: Locking = Locking(),  # noqa: B008 - frozen
 ) -> int:
     """Read what is on disk again and hold it against its digests."""
     session.empty = {"models": []}
@@ -54,7 +55,7 @@ def verify(
     models = _asked(session, names, choice, here) if names else here
     store = session.store(where, models)
     wait = parse_duration(network.lock_wait, "--lock-wait", least=0)
-    sources = session.sources(store, choice=choice)
+    sources = session.sources(store, choice=choice, locking=locking)
     errors: dict[str, MdlError] = {}
     with session.console.watch() as tell:
         rows: list[Checked] = []
@@ -128,7 +129,7 @@ def _repaired(
     if not errors:
         session.console.note(f"repaired; fetched {human_bytes(result.bytes_fetched)}")
     again = [row for row in rows if row.model not in wrong]
-    sources = session.sources(store, choice=choice)
+    sources = session.sources(store, choice=choice, locking=Locking())
     for model in models:
         if model.name in wrong:
             again += check(model, sources=sources, store=store, tell=tell)

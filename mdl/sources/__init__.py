@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,8 @@ _USUAL = Backoff()
 class Sources:
     """All of them behind one question. Without ``http`` nobody is contacted.
 
-    ``include`` and ``exclude`` narrow every model further, as the command line asked.
+    ``include`` and ``exclude`` narrow every model further, as the command line asked; ``pin`` makes of a model what
+    its lock says, and may raise `LockError`.
     """
 
     def __init__(
@@ -40,11 +41,12 @@ class Sources:
         tell: Listener = silence,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
+        pin: Callable[[Model], Model] = lambda model: model,
     ) -> None:
         self.endpoint = endpoint
         self._hub = HubSource(endpoint, listings, http, backoff, tell)
         self._direct = DirectSource(http, backoff, tell)
-        self._tell, self._include, self._exclude = tell, tuple(include), tuple(exclude)
+        self._tell, self._include, self._exclude, self._pin = tell, tuple(include), tuple(exclude), pin
 
     def resolve(self, model: Model) -> list[RemoteFile]:
         """Every file of the model, at one commit for each repository.
@@ -53,6 +55,7 @@ class Sources:
         sources raise.
         """
         _refuse_gone(model)
+        model = self._pin(model)
         files: list[RemoteFile] = []
         for origin in model.sources:
             found = self._hub.resolve(origin)
@@ -64,6 +67,7 @@ class Sources:
 
     def known(self, model: Model) -> list[RemoteFile] | None:
         """As `resolve`, without contacting anybody; None where a repository was never listed, or none is named."""
+        model = self._pin(model)
         files: list[RemoteFile] = []
         if not model.sources and not model.files:
             return None
