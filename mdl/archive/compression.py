@@ -22,13 +22,15 @@ _LARGE, _BOMB = 50 * 2**20, 150
 """What is large and shrinks to less than a 150th every careful reader would take for a bomb."""
 _SAMPLES, _SAMPLE = 16, 64 * 2**10
 _RAW = -15
+END_OF_PIECES = b"\x03\x00"
+"""A last, empty block (RFC 1951, 3.2.6)."""
 
 
 class Deflater(Protocol):
     """The part of a compression object that is used."""
 
     def compress(self, data: bytes | memoryview, /) -> bytes: ...
-    def flush(self) -> bytes: ...
+    def flush(self, mode: int = zlib.Z_FINISH, /) -> bytes: ...
 
 
 class Inflater(Protocol):
@@ -86,6 +88,12 @@ def choose_method(mode: Mode, size: int, read_at: Callable[[int, int], bytes]) -
     if size > _LARGE and packed * _BOMB < taken:
         return STORED
     return DEFLATED if packed <= taken * _WORTH else STORED
+
+
+def deflated_piece(data: bytes | memoryview) -> bytes:
+    """A piece of a stream, made without knowing the one before: pieces and `END_OF_PIECES` are one deflate stream."""
+    stream = new_deflater()
+    return stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH)
 
 
 def deflated(data: bytes) -> bytes:

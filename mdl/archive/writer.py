@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from mdl.archive import records
-from mdl.archive.compression import Mode, choose_method, crc32, deflated, new_deflater
+from mdl.archive.compression import END_OF_PIECES, Mode, choose_method, crc32, deflated, deflated_piece
 from mdl.archive.manifest import NAME, Line, Manifest, Skipped
 from mdl.archive.meter import Meter
 from mdl.archive.outlet import Outlet
-from mdl.archive.reading import BLOCK, Reading
+from mdl.archive.reading import BLOCK, BUFFERS, LAG, Reading
 from mdl.archive.records import DEFLATED, STORED, Record
 from mdl.archive.selection import Member, Selection
 from mdl.archive.tree import Entry, changed
 from mdl.errors import ProtocolError, storage_error
 from mdl.files import Stamp
+
+_PACKERS = min(LAG, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ def write_archive(
     selection: Selection, outlet: Outlet, meter: Meter, *, mode: Mode = "auto", allow_changing: bool = False
 ) -> Written:
     """Write every member, the manifest and the directory. Raises `ProtocolError` for a file that changed, `OSError`."""
-    with ThreadPoolExecutor(1, "mdl-read") as pool:
-        return _Writer(selection, outlet, meter, mode, allow_changing, pool).write()
+    with ThreadPoolExecutor(1, "mdl-read") as reader, ThreadPoolExecutor(_PACKERS, "mdl-pack") as packers:
+        return _Writer(selection, outlet, meter, mode, allow_changing, reader, packers).write()
 
 
 class _Writer:
@@ -52,11 +55,12 @@ class _Writer:
         meter: Meter,
         mode: Mode,
         allow_changing: bool,
-        pool: ThreadPoolExecutor,
+        reader: ThreadPoolExecutor,
+        packers: ThreadPoolExecutor,
     ) -> None:
         self._selection, self._out, self._meter, self._mode = selection, outlet, meter, mode
-        self._allow_changing, self._pool = allow_changing, pool
-        self._buffers = (bytearray(BLOCK), bytearray(BLOCK))
+        self._allow_changing, self._reader, self._packers = allow_changing, reader, packers
+        self._buffers = [bytearray(BLOCK) for _ in range(BUFFERS)]
         self._directory, self._count = bytearray(), 0
         self._lines: list[Line] = []
         self._changed: list[str] = []
@@ -134,7 +138,7 @@ class _Writer:
         large = records.may_be_large(size)
         record = Record(name, method, self._out.at, deferred=True, large=large, executable=executable)
         self._out.write(records.local_header(record))
-        start, reading = self._out.at, Reading(fd, size, self._buffers, self._pool)
+        start, reading = self._out.at, Reading(fd, size, self._buffers, self._reader)
         self._stream(reading, method, lambda count: self._meter.add(count, name))
         packed = self._out.at - start
         record = replace(record, packed=packed, size=reading.count, crc=reading.crc)
@@ -143,12 +147,20 @@ class _Writer:
         self._lines.append(Line(name, reading.count, reading.sha256))
 
     def _stream(self, reading: Reading, method: int, tell: Callable[[int], None]) -> None:
-        deflater = new_deflater() if method == DEFLATED else None
+        """Stored as it comes; deflated in pieces, on every core."""
+        packed: deque[Future[bytes]] = deque()
         for block in reading.blocks():
-            self._out.write(deflater.compress(block) if deflater else block)
+            if method == STORED:
+                self._out.write(block)
+            else:
+                packed.append(self._packers.submit(deflated_piece, block))
+            if len(packed) == LAG:
+                self._out.write(packed.popleft().result())
             tell(len(block))
-        if deflater:
-            self._out.write(deflater.flush())
+        for piece in packed:
+            self._out.write(piece.result())
+        if method == DEFLATED:
+            self._out.write(END_OF_PIECES)
 
     def _list(self, record: Record) -> None:
         self._directory += records.central_header(record)
