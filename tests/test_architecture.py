@@ -23,7 +23,7 @@ LEVELS = [
     {"sources"},
     {"download", "archive"},
     {"reports"},
-    {"get", "check", "pack", "unpack", "jobs", "console"},
+    {"get", "check", "lock", "pack", "unpack", "jobs", "console"},
     {"doctor", "demo"},
     {"cli"},
     {"__main__"},
@@ -34,6 +34,8 @@ ONLY = {
     "typer": {"cli"},
     "rich": {"console"},
     "httpx": {"net/http", "net/body"},
+    "tomlkit": {"catalog/edit"},
+    "isal": {"archive/compression"},
     "huggingface_hub": {"sources/hub", "download/hub_carrier"},
 }
 PURE = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 
 Key = tuple[str | int, ...]
 """A key's full path; an ``int`` is the index in an array of tables."""
@@ -44,24 +45,37 @@ def line_numbers(text: str) -> dict[Key, int]:
     table or an array is not listed; its outer key is.
     """
     found: dict[Key, int] = {}
+    line, counted = 1, 0
+    for path, known, at, _ in _walk(text):
+        line, counted = line + text.count("\n", counted, at), at
+        _note(found, path, known, line)
+    return found
+
+
+def spans(text: str) -> list[tuple[Key, int, int]]:
+    """Every table header and key with where it begins and where its last line ends, in characters."""
+    return [(path, at, stop) for path, _, at, stop in _walk(text)]
+
+
+def _walk(text: str) -> Iterator[tuple[Key, int, int, int]]:
+    """Every header and key: its path, how many parts of it are known already, where it begins and ends."""
     last: dict[Key, int] = {}
     table: Key = ()
-    at, line, counted = 0, 1, 0
+    at = 0
     while (at := _end(_SPACE, text, at)) < len(text):
-        line, counted = line + text.count("\n", counted, at), at
+        start = at
         if plain := _PLAIN.match(text, at):
-            found[*table, plain[1]] = line
             at = plain.end()
+            yield (*table, plain[1]), len(table), start, at
         elif header := _HEADER.match(text, at):
             table = _table(_names(header[2]), header[1] == "[[", last)
-            _note(found, table, 0, line)
             at = _end(_REST, text, header.end())
+            yield table, 0, start, at
         elif pair := _PAIR.match(text, at):
-            _note(found, (*table, *_names(pair[1])), len(table), line)
             at = _skip_value(text, pair.end())
+            yield (*table, *_names(pair[1])), len(table), start, at
         else:
             at = _end(_REST, text, at)
-    return found
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:

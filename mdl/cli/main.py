@@ -32,6 +32,8 @@ _FAMILIES = {
     "verify": "verifying",
     "path": "catalog",
     "lock": "locking",
+    "add": "editing",
+    "remove": "editing",
     "checkpoints": "packing",
     "pack": "packing",
     "unpack": "unpacking",

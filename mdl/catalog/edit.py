@@ -1,0 +1,71 @@
+"""Edit: a model put into a catalog's text, or taken out of it; every other line stays as it is. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tomlkit
+
+from mdl.catalog.lines import Key, spans
+from mdl.catalog.read import SCHEMA, parse_catalog
+from mdl.errors import CatalogError, UsageError
+
+EMPTY = f"schema = {SCHEMA}\n"
+
+
+def with_model(text: str, path: Path, name: str, facts: Mapping[str, str | Sequence[str]]) -> str:
+    """The catalog ``text`` with one model more, at its end; ``facts`` are its keys, empty ones left out.
+
+    Raises `UsageError` where the name is taken, `CatalogError` where the result would not be a catalog.
+    """
+    if name in parse_catalog(text, path).models:
+        raise UsageError("the catalog has a model of that name", item=name, hint=f"mdl remove {name}")
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in facts.items() if value]
+    block = f"[models.{json.dumps(name, ensure_ascii=False)}]\n{''.join(lines)}"
+    edited = f"{text.rstrip()}\n\n{block}"
+    parse_catalog(edited, path)
+    return edited
+
+
+def without_model(text: str, path: Path, name: str) -> str:
+    """The catalog ``text`` without a model, which also leaves every group and every ``see``. Its own comments stay.
+
+    Raises `NotFound`, `UsageError` for a group, `CatalogError`.
+    """
+    catalog = parse_catalog(text, path)
+    if name not in catalog.models:
+        catalog.find(name)
+        raise UsageError("a group, not a model", item=name, hint="edit the catalog's [groups]")
+    edited = text
+    for key, start, stop in reversed(spans(text)):
+        if key[:2] == ("models", name):
+            edited = edited[:start] + edited[stop:].removeprefix("\n")
+        elif _names_models(key):
+            edited = edited[:start] + _without(edited[start:stop], name) + edited[stop:]
+    try:
+        parse_catalog(edited, path)
+    except CatalogError as error:
+        raise UsageError(
+            f"it cannot be taken out by itself: {error.message}", item=name, hint="edit the catalog"
+        ) from None
+    return edited
+
+
+def _names_models(key: Key) -> bool:
+    """Keys whose lists hold names of models."""
+    return (len(key) == 2 and key[0] == "groups") or (len(key) == 3 and key[0] == "models" and key[2] == "see")
+
+
+def _without(line: str, name: str) -> str:
+    """``key = [names]`` without one of them; nothing where it was the only one, and its comments kept otherwise."""
+    document = tomlkit.parse(line)
+    for key, members in document.items():
+        if members == name:
+            return ""
+        if isinstance(members, list) and name in members:
+            while name in members:
+                members.remove(name)
+            return tomlkit.dumps(document) if members or key != "see" else ""
+    return line
