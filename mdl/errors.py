@@ -22,8 +22,8 @@ and an exit status. A message says what failed and why, in the server's or syste
     ├── StateError         12   STATE
     ├── TlsError           13   TLS
     ├── NotFinished        14   PENDING
-    ├── Deadline           75   DEADLINE
     └── Cancelled         130   SIGINT (143 for SIGTERM: CANCELLED)
+        └── Deadline       75   DEADLINE
 """
 
 from __future__ import annotations
@@ -160,10 +160,6 @@ class NotFinished(MdlError):
     code, exit_code = "PENDING", 14
 
 
-class Deadline(MdlError):
-    code, exit_code = "DEADLINE", 75
-
-
 class Cancelled(MdlError):
     """Stopped by a signal; what is there is kept."""
 
@@ -175,6 +171,12 @@ class Cancelled(MdlError):
             self.code, self.exit_code = "CANCELLED", 143
         self.so_far: object = None
         """How far it came, as the room it passes through last tells it."""
+
+
+class Deadline(Cancelled):
+    """Stopped because its time was over; what is there is kept."""
+
+    code, exit_code = "DEADLINE", 75
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mdl.catalog.lines import Key, spans
 from mdl.catalog.read import SCHEMA, parse_catalog
 from mdl.errors import CatalogError, UsageError
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 EMPTY = f"schema = {SCHEMA}\n"
 
 
@@ -23,7 +25,8 @@ def with_model(text: str, path: Path, name: str, facts: Mapping[str, str | Seque
     if name in parse_catalog(text, path).models:
         raise UsageError("the catalog has a model of that name", item=name, hint=f"mdl remove {name}")
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in facts.items() if value]
-    block = f"[models.{json.dumps(name, ensure_ascii=False)}]\n{''.join(lines)}"
+    key = name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+    block = f"[models.{key}]\n{''.join(lines)}"
     edited = f"{text.rstrip()}\n\n{block}"
     parse_catalog(edited, path)
     return edited

@@ -120,6 +120,30 @@ class Network:
             rich_help_panel=_FETCHING,
         ),
     ] = Via.http
+    limit_rate: Annotated[
+        str | None,
+        typer.Option(
+            "--limit-rate",
+            metavar="RATE",
+            help="Bytes a second in all: 20M, or by the day: '08:00,2M 22:00,off'.",
+            rich_help_panel=_FETCHING,
+        ),
+    ] = None
+    max_duration: Annotated[
+        str | None,
+        typer.Option(
+            "--max-duration", metavar="TIME", help="Stop after this long, with 75.", rich_help_panel=_FETCHING
+        ),
+    ] = None
+    window: Annotated[
+        str | None,
+        typer.Option(
+            "--window",
+            metavar="FROM-TO",
+            help="Only at these hours, as 22:00-06:00; else 75.",
+            rich_help_panel=_FETCHING,
+        ),
+    ] = None
     lock_wait: Annotated[
         str,
         typer.Option(

@@ -14,7 +14,7 @@ import platformdirs
 
 from mdl.errors import UsageError
 
-DEFAULTS = ("home", "connections", "progress", "retries", "stall", "lock_wait", "via", "allow_hosts")
+DEFAULTS = ("home", "connections", "progress", "retries", "stall", "lock_wait", "limit_rate", "via", "allow_hosts")
 """The keys of ``[defaults]`` in config.toml."""
 
 

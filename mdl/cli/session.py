@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +17,10 @@ from mdl.catalog.read import read_catalog
 from mdl.catalog.targets import is_adhoc, models_of
 from mdl.cli import places
 from mdl.cli.flags import Choice, Common, Locking, Network, Via, Where
-from mdl.cli.units import parse_duration
+from mdl.cli.units import parse_duration, parse_rate, seconds_left
 from mdl.console import Console
 from mdl.download.store import Store
-from mdl.errors import UsageError
+from mdl.errors import Deadline, UsageError
 from mdl.events import Listener, Report, silence
 from mdl.net.hosts import Hosts, host_of
 from mdl.net.retry import Backoff
@@ -135,7 +137,18 @@ class Session:
     def limits(self, network: Network) -> Limits:
         from mdl.download.transfer import Limits
 
-        return Limits(connections=network.connections, retries=network.retries)
+        return Limits(network.connections, network.retries, self.until(network))
+
+    def until(self, network: Network) -> float:
+        """The moment of the monotonic clock at which to stop. Raises `Deadline` outside the window."""
+        seconds = parse_duration(network.max_duration, "--max-duration") if network.max_duration else math.inf
+        if network.window:
+            now = time.localtime()
+            minute = now.tm_hour * 60 + now.tm_min + now.tm_sec / 60
+            seconds = min(seconds, seconds_left(network.window, minute, "--window"))
+        if seconds <= 0:
+            raise Deadline(f"it is not the time for it: the window is {network.window}")
+        return time.monotonic() + seconds
 
     def carrier(self, network: Network) -> HubCarrier | None:
         """The hub's own client, where it was asked for."""
@@ -148,6 +161,7 @@ class Session:
     def http(self, network: Network, models: Iterable[Model], more: Iterable[str] = ()) -> Http:
         """A client that may speak to the hub, to what models and ``more`` name, and to what the user allowed."""
         from mdl.net.http import Http, Timeouts
+        from mdl.net.throttle import NO_LIMIT, Throttle
 
         stall = parse_duration(network.stall, "--stall")
         return Http(
@@ -155,6 +169,7 @@ class Session:
             bearer=self.endpoint.bearer,
             timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
             connections=network.connections,
+            throttle=Throttle(parse_rate(network.limit_rate, "--limit-rate")) if network.limit_rate else NO_LIMIT,
         )
 
     def hosts(self, models: Iterable[Model], more: Iterable[str] = ()) -> Hosts:

@@ -6,6 +6,12 @@ import re
 
 from mdl.errors import UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mdl.net.throttle import Timetable
+
+_DAY = 24 * 60
+_SLOWEST = 1000
 _MOST = 366 * 86400.0
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -29,3 +35,52 @@ def parse_size(text: str, flag: str) -> int:
         raise UsageError(f"{text!r} is no size", item=flag, hint="write 20M (20 million bytes) or 20Mi (20 * 2^20)")
     power = " kmgt".index(match[2] or " ")
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
+def parse_rate(text: str, flag: str) -> Timetable:
+    """``20M`` bytes a second all day, or a timetable ``08:00,2M 22:00,off``. Raises `UsageError` naming ``flag``."""
+    from mdl.net.throttle import Timetable
+
+    words = text.split()
+    if len(words) == 1 and "," not in words[0]:
+        return Timetable(((0, _rate(words[0], flag)),))
+    entries = []
+    for word in words:
+        moment, comma, rate = word.partition(",")
+        if not comma:
+            raise UsageError(f"{word!r} is no entry of a timetable", item=flag, hint="write 08:00,2M 22:00,off")
+        entries.append((parse_moment(moment, flag), _rate(rate, flag)))
+    if not entries:
+        raise UsageError("no rate", item=flag, hint="write 20M, or 08:00,2M 22:00,off")
+    return Timetable(tuple(sorted(entries, key=lambda entry: entry[0])))
+
+
+def _rate(text: str, flag: str) -> float | None:
+    if text.lower() in ("off", "none"):
+        return None
+    rate = parse_size(text.removesuffix("/s"), flag)
+    if rate < _SLOWEST:
+        raise UsageError(f"{text} a second is too slow to be meant", item=flag, hint="write 20M for 20 million bytes")
+    return float(rate)
+
+
+def parse_moment(text: str, flag: str) -> int:
+    """``22:00`` as a minute of the day. Raises `UsageError` naming ``flag``."""
+    match = re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", text)
+    if not match:
+        raise UsageError(f"{text!r} is no time of day", item=flag, hint="write 22:00")
+    return int(match[1]) * 60 + int(match[2])
+
+
+def seconds_left(window: str, minute: float, flag: str) -> float:
+    """How long a window ``22:00-06:00`` is still open at ``minute`` of the local day; 0 outside.
+
+    Raises `UsageError` naming ``flag``.
+    """
+    first, dash, last = window.partition("-")
+    if not dash:
+        raise UsageError(f"{window!r} is no window", item=flag, hint="write 22:00-06:00")
+    start, stop = parse_moment(first.strip(), flag), parse_moment(last.strip(), flag)
+    length = (stop - start) % _DAY or _DAY
+    gone = (minute - start) % _DAY
+    return max(0.0, length - gone) * 60

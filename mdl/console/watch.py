@@ -69,5 +69,6 @@ def ended_by(error: BaseException) -> Ended:
         error = Cancelled()
     if not isinstance(error, MdlError):
         return Ended(status="failed", code=MdlError.code, message=str(error) or type(error).__name__)
-    status = {Cancelled: "cancelled", Deadline: "paused"}.get(type(error), "failed")
+    stopped = "paused" if isinstance(error, Deadline) else "cancelled"
+    status = stopped if isinstance(error, Cancelled) else "failed"
     return Ended(status=status, code=error.code, message=error.message, hint=error.hint, item=error.item)

@@ -21,7 +21,7 @@ from mdl.download.schedule import Schedule
 from mdl.download.segments import Download, Segment
 from mdl.errors import DigestMismatch, NoSpace, ProtocolError
 from mdl.events import Event, Rewound
-from mdl.net.body import BUFFER, blocks
+from mdl.net.body import BUFFER
 from mdl.net.cancel import wake
 from mdl.net.hosts import origin_of
 from mdl.net.http import Http, Opened
@@ -67,7 +67,7 @@ class Fetcher:
                 raise _as_error(verdict)
             data = bytearray()
             length = None if verdict.encoded else content_length(opened.headers)
-            for block in blocks(opened.response, length, self._http.cancel, self._http.timeouts.stall, _buffer()):
+            for block in self._http.body(opened, length, _buffer()):
                 data += block
                 if size is not None and len(data) > size:
                     raise ProtocolError(f"the server sent more than the file's {size} bytes")
@@ -184,8 +184,7 @@ class Fetcher:
         sock = stream.get_extra_info("socket")
         segment.abort = lambda: wake(sock)
         length = None if accept.encoded else content_length(opened.headers)
-        cancel, stall = self._http.cancel, self._http.timeouts.stall
-        for block in blocks(opened.response, length, cancel, stall, _buffer()):
+        for block in self._http.body(opened, length, _buffer()):
             if download.rewind_why or download.ended:
                 return
             stop = segment.stop

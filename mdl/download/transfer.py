@@ -5,6 +5,7 @@ Every event reaches the listener from the thread that called `transfer`, so a li
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -17,7 +18,7 @@ from mdl.download.plan import Item
 from mdl.download.schedule import Schedule, Work
 from mdl.download.segments import Download
 from mdl.download.store import Store
-from mdl.errors import Cancelled, MdlError, NetworkError, storage_error
+from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, storage_error
 from mdl.events import Event, Failed, FileProgress, Listener, Progressed
 from mdl.net.http import Http
 from mdl.net.retry import Backoff
@@ -33,10 +34,12 @@ _LAST_SYNC_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Limits:
-    """``connections`` in all at once (8), ``retries``: attempts without progress (5)."""
+    """``connections`` in all at once (8), ``retries``: attempts without progress (5), ``until``: the moment of the
+    monotonic clock at which to stop."""
 
     connections: int = 8
     retries: int = 5
+    until: float = math.inf
 
 
 @dataclass
@@ -114,6 +117,8 @@ class _Transfer:
                 thread.start()
             while self._schedule.wait(_TICK):
                 self._tick()
+                if time.monotonic() >= self._limits.until:
+                    raise Deadline("its time is over")
             for worker in workers:
                 worker.join()
         except (KeyboardInterrupt, Cancelled) as error:

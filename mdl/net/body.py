@@ -17,6 +17,7 @@ import httpx
 
 from mdl.errors import NetworkError
 from mdl.net.cancel import Cancel
+from mdl.net.throttle import NO_LIMIT, Throttle
 
 BUFFER = 512 * 1024
 """Bytes of one read: what one ``recv_into`` returns is handed on at once."""
@@ -34,12 +35,12 @@ class _Pace:
     def __init__(self) -> None:
         self._since, self._bytes = time.monotonic(), 0
 
-    def count(self, size: int) -> None:
+    def count(self, size: int, limit: float | None) -> None:
         self._bytes += size
         elapsed = time.monotonic() - self._since
         if elapsed < _SLOW_WINDOW:
             return
-        if self._bytes < _SLOWEST * elapsed:
+        if limit is None and self._bytes < _SLOWEST * elapsed:
             raise NetworkError(
                 f"only {self._bytes} bytes in {elapsed:.0f} s", hint="the connection is too slow to go on"
             )
@@ -47,23 +48,30 @@ class _Pace:
 
 
 def blocks(
-    response: httpx.Response, length: int | None, cancel: Cancel, stall: float, buffer: bytearray
+    response: httpx.Response,
+    length: int | None,
+    cancel: Cancel,
+    stall: float,
+    buffer: bytearray,
+    throttle: Throttle = NO_LIMIT,
 ) -> Iterator[memoryview | bytes]:
     """The body in pieces that are valid until the next one is asked for; at most ``length`` bytes.
 
-    ``stall`` is the longest silence in seconds. Raises `NetworkError` where the body ends early or the
-    line is silent, `Cancelled` on cancel; httpx's own errors pass through.
+    ``stall`` is the longest silence in seconds; ``throttle`` holds all bodies together to a rate. Raises
+    `NetworkError` where the body ends early or the line is silent, `Cancelled` on cancel; httpx's own errors pass
+    through.
     """
     pace = _Pace()
-    for block in _pieces(response, length, stall, buffer):
+    for block in _pieces(response, length, stall, buffer, throttle):
         cancel.check()
-        pace.count(len(block))
+        pace.count(len(block), throttle.rate)
+        throttle.take(len(block), cancel)
         yield block
     cancel.check()
 
 
 def _pieces(
-    response: httpx.Response, length: int | None, stall: float, buffer: bytearray
+    response: httpx.Response, length: int | None, stall: float, buffer: bytearray, throttle: Throttle
 ) -> Iterator[memoryview | bytes]:
     encoded = response.headers.get("content-encoding", "identity").lower() not in ("", "identity")
     stream = response.iter_bytes() if encoded else response.iter_raw()
@@ -83,7 +91,7 @@ def _pieces(
     if sock is None:
         raise _ended(got, length)
     # ``stream`` stays alive below: were it collected, the response would close under the socket.
-    yield from _off_the_socket(sock, length - got, stall, buffer)
+    yield from _off_the_socket(sock, length - got, stall, buffer, throttle)
     del stream
 
 
@@ -103,13 +111,15 @@ def _raw_socket(response: httpx.Response) -> socket.socket | None:
     return sock if secure == (response.url.scheme == "https") else None
 
 
-def _off_the_socket(sock: socket.socket, left: int, stall: float, buffer: bytearray) -> Iterator[memoryview]:
+def _off_the_socket(
+    sock: socket.socket, left: int, stall: float, buffer: bytearray, throttle: Throttle
+) -> Iterator[memoryview]:
     sock.settimeout(stall)
     view = memoryview(buffer)
     fill = isinstance(sock, ssl.SSLSocket)
     wanted = left
     while left:
-        count, trouble = _receive(sock, view[: min(len(view), left)], fill)
+        count, trouble = _receive(sock, view[: min(throttle.quantum(len(view)), left)], fill)
         if count:
             left -= count
             yield view[:count]

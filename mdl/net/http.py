@@ -25,9 +25,11 @@ import httpx
 
 from mdl import __version__
 from mdl.errors import MdlError, NetworkError, ProtocolError, TlsError, Unsafe, UsageError
+from mdl.net.body import blocks
 from mdl.net.cancel import Cancel
 from mdl.net.heads import Heads
 from mdl.net.hosts import Bearer, Hosts, host_of, is_private, origin_of
+from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.net.tls import tls_context
 from mdl.net.words import refusal
 
@@ -80,8 +82,9 @@ class Http:
         timeouts: Timeouts = Timeouts(),
         cancel: Cancel | None = None,
         connections: int = 16,
+        throttle: Throttle = NO_LIMIT,
     ) -> None:
-        self.hosts, self.bearer, self.timeouts = hosts, bearer, timeouts
+        self.hosts, self.bearer, self.timeouts, self.throttle = hosts, bearer, timeouts, throttle
         self.cancel = cancel or Cancel()
         self._heads = Heads(2 * timeouts.stall)
         limits = httpx.Limits(max_connections=connections * 2 + 8, max_keepalive_connections=connections + 4)
@@ -132,6 +135,10 @@ class Http:
             finally:
                 if response is not None:
                     response.close()
+
+    def body(self, opened: Opened, length: int | None, buffer: bytearray) -> Iterator[memoryview | bytes]:
+        """The body of an answer, ``length`` bytes of it if that is known; see `mdl.net.body.blocks`."""
+        return blocks(opened.response, length, self.cancel, self.timeouts.stall, buffer, self.throttle)
 
     def _ask(
         self, method: str, url: str, headers: Mapping[str, str]

@@ -1,0 +1,75 @@
+"""Throttle: how many bytes a second all connections take together, by a daily timetable if need be."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mdl.net.cancel import Cancel
+
+_SLACK = 0.1
+"""Seconds that may be caught up after a late wake-up; a longer silence of the network is never made up for."""
+_QUANTUM = 0.01
+_LEAST = 4096
+_DAY = 24 * 60
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """Rates in bytes a second (None: no limit), each from a minute of the local day on until the next one's."""
+
+    rates: Sequence[tuple[int, float | None]]
+
+    def rate_at(self, minute: int) -> float | None:
+        """The rate in force at ``minute`` of the day; before the first entry that is the last one of the day before."""
+        current = self.rates[-1][1]
+        for start, rate in self.rates:
+            if start <= minute % _DAY:
+                current = rate
+        return current
+
+
+def minute_of_day() -> int:
+    now = time.localtime()
+    return now.tm_hour * 60 + now.tm_min
+
+
+class Throttle:
+    """One for all connections. Whoever has read bytes waits until they are paid for."""
+
+    def __init__(
+        self,
+        timetable: Timetable,
+        clock: Callable[[], float] = time.monotonic,
+        minute: Callable[[], int] = minute_of_day,
+    ) -> None:
+        self._timetable, self._clock, self._minute = timetable, clock, minute
+        self._lock = threading.Lock()
+        self._paid_until = clock()
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second now; None for no limit."""
+        return self._timetable.rate_at(self._minute())
+
+    def quantum(self, most: int) -> int:
+        """How many bytes to read at a time, ``most`` at most."""
+        rate = self.rate
+        return most if rate is None else min(most, max(_LEAST, int(rate * _QUANTUM)))
+
+    def take(self, count: int, cancel: Cancel) -> None:
+        """Wait until ``count`` bytes more are allowed. Raises `Cancelled`."""
+        rate = self.rate
+        if rate is None:
+            return
+        with self._lock:
+            now = self._clock()
+            self._paid_until = max(self._paid_until, now - _SLACK) + count / rate
+            wait = self._paid_until - now
+        if wait > 0:
+            cancel.wait(wait)
+
+
+NO_LIMIT = Throttle(Timetable(((0, None),)))
