@@ -11,7 +11,8 @@ from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Model
 from mdl.download.store import Store
 from mdl.errors import MdlError, storage_error
-from mdl.events import Report
+from mdl.events import FileReport, Report
+from mdl.files import Receipt, RemoteFile
 from mdl.sources import Sources
 
 
@@ -48,59 +49,78 @@ def write_lock(path: Path, lock: Lock) -> None:
         raise storage_error(error, str(path)) from error
 
 
-def resolve_lock(
-    models: Sequence[Model],
-    old: Lock,
-    *,
-    wanted: Collection[str],
-    anew: Collection[str],
-    sources: Sources,
-    store: Store,
-) -> Locked:
-    """Lock the models called ``wanted``; what the old lock still covers is kept, unless it is in ``anew``.
+@dataclass(frozen=True)
+class Asked:
+    """Which models to lock, which of them to resolve ``anew`` although they are covered, and which to ``forget``
+    first: of these not even a digest that was trusted on first use is kept."""
+
+    wanted: Collection[str]
+    anew: Collection[str] = ()
+    forget: Collection[str] = ()
+
+
+def resolve_lock(models: Sequence[Model], old: Lock, asked: Asked, *, sources: Sources, store: Store) -> Locked:
+    """Lock what is asked; what the old lock still covers is kept.
 
     ``models`` are all of the catalog: what is locked and not among them is dropped. What cannot be resolved keeps
     its old block and is in ``broken``.
     """
     new = Locked(old.only(model.name for model in models if not model.gone))
     for model in models:
-        if model.name not in wanted or model.gone or (old.covers(model) and model.name not in anew):
+        name = model.name
+        if name not in asked.wanted or model.gone or (old.covers(model) and name not in {*asked.anew, *asked.forget}):
             continue
+        before = old.models.get(name) if name not in asked.forget else None
+        receipts = store.receipts.of_model(name) if name not in asked.forget else []
         try:
-            new.lock = new.lock.with_model(_resolved(model, old, sources, store))
+            new.lock = new.lock.with_model(_resolved(model, before, receipts, sources))
         except MdlError as error:
-            error.item = f"{model.name}: {error.item}" if error.item else model.name
-            new.broken[model.name] = error
+            error.item = f"{name}: {error.item}" if error.item else name
+            new.broken[name] = error
     new.changes = old.differences(new.lock)
     return new
 
 
-def with_first_digests(lock: Lock, report: Report) -> Lock:
+def with_first_digests(lock: Lock, models: Sequence[Model], report: Report) -> Lock:
     """The lock with the digests of what came just now, for files that nobody published one of."""
+    covered = {model.name for model in models if lock.covers(model)}
     for model in report.models:
-        locked = lock.models.get(model.name)
-        came = {row.path: row for row in model.files if row.sha256 and row.action in ("fetched", "kept")}
-        if locked is None or not any(one.digest is None and one.path.text in came for one in locked.files):
+        if model.name not in covered:
             continue
-        files = tuple(
-            one.trusted(came[one.path.text].sha256 or "", came[one.path.text].size)
-            if one.digest is None and one.path.text in came
-            else one
-            for one in locked.files
-        )
+        locked = lock.models[model.name]
+        came = {(row.path, row.url): row for row in model.files if row.sha256 and row.action == "fetched"}
+        files = tuple(_trusted(one, came.get((one.path.text, _bare(one.source)))) for one in locked.files)
         lock = lock.with_model(replace(locked, files=files))
     return lock
 
 
-def _resolved(model: Model, old: Lock, sources: Sources, store: Store) -> LockedModel:
-    before = {one.source: one for one in old.models[model.name].files} if model.name in old.models else {}
+def _trusted(one: LockedFile, row: FileReport | None) -> LockedFile:
+    return one.trusted(row.sha256, row.size) if row and row.sha256 and one.digest is None else one
+
+
+def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Receipt], sources: Sources) -> LockedModel:
+    old = {one.source: one for one in before.files} if before else {}
+    first = {(receipt.path, _bare(receipt.url)): receipt for receipt in receipts}
+    mirrors = {file.path: file.mirrors for file in model.files}
     files = []
     for remote in sources.resolve(model):
-        receipt = store.receipts.get(model.name, remote.path)
-        first = receipt.digest if receipt and receipt.url == remote.url else None
-        one = LockedFile.of(remote, first=first)
-        known = before.get(one.source)
-        if one.digest is None and known and known.tofu and known.size == one.size:
+        receipt = first.get((remote.path, _bare(remote.url)))
+        is_its = receipt is not None and _is_of(receipt, remote)
+        digest = receipt.digest if receipt and is_its else None
+        one = LockedFile.of(remote, first=digest, mirrors=mirrors.get(remote.path, ()))
+        known = old.get(one.source)
+        if remote.digest is None and known and known.tofu and known.size == one.size:
             one = known
         files.append(one)
     return LockedModel(model.name, entry_of(model), tuple(sorted(files, key=lambda one: one.path)))
+
+
+def _is_of(receipt: Receipt, remote: RemoteFile) -> bool:
+    """What came then is, as far as anybody tells, what is there now."""
+    same_size = remote.size in (None, receipt.stamp.size)
+    return same_size and (None in (remote.validator, receipt.validator) or remote.validator == receipt.validator)
+
+
+def _bare(url: str) -> str:
+    """A URL without its query, as receipts and reports keep it."""
+    return url.split("?")[0]

@@ -41,8 +41,8 @@ def write_archive(
     selection: Selection, outlet: Outlet, meter: Meter, *, mode: Mode = "auto", allow_changing: bool = False
 ) -> Written:
     """Write every member, the manifest and the directory. Raises `ProtocolError` for a file that changed, `OSError`."""
-    with ThreadPoolExecutor(1, "mdl-read") as reader, ThreadPoolExecutor(_PACKERS, "mdl-pack") as packers:
-        return _Writer(selection, outlet, meter, mode, allow_changing, reader, packers).write()
+    with ThreadPoolExecutor(1, "mdl-hash") as hashers, ThreadPoolExecutor(_PACKERS, "mdl-pack") as packers:
+        return _Writer(selection, outlet, meter, mode, allow_changing, hashers, packers).write()
 
 
 class _Writer:
@@ -55,11 +55,11 @@ class _Writer:
         meter: Meter,
         mode: Mode,
         allow_changing: bool,
-        reader: ThreadPoolExecutor,
+        hashers: ThreadPoolExecutor,
         packers: ThreadPoolExecutor,
     ) -> None:
         self._selection, self._out, self._meter, self._mode = selection, outlet, meter, mode
-        self._allow_changing, self._reader, self._packers = allow_changing, reader, packers
+        self._allow_changing, self._hashers, self._packers = allow_changing, hashers, packers
         self._buffers = [bytearray(BLOCK) for _ in range(BUFFERS)]
         self._directory, self._count = bytearray(), 0
         self._lines: list[Line] = []
@@ -138,7 +138,7 @@ class _Writer:
         large = records.may_be_large(size)
         record = Record(name, method, self._out.at, deferred=True, large=large, executable=executable)
         self._out.write(records.local_header(record))
-        start, reading = self._out.at, Reading(fd, size, self._buffers, self._reader)
+        start, reading = self._out.at, Reading(fd, size, self._buffers, self._hashers)
         self._stream(reading, method, lambda count: self._meter.add(count, name))
         packed = self._out.at - start
         record = replace(record, packed=packed, size=reading.count, crc=reading.crc)

@@ -11,13 +11,13 @@ import json
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
 from mdl.digests import Digest
 from mdl.errors import LockError, MdlError, StateError
 from mdl.files import RemoteFile
-from mdl.paths import RelPath, shown
+from mdl.paths import RelPath, refuse_twins, shown
 
 NAME = "mdl.lock"
 VERSION = 1
@@ -41,17 +41,19 @@ class LockedFile:
     role: str = "other"
 
     @classmethod
-    def of(cls, remote: RemoteFile, *, first: Digest | None = None) -> LockedFile:
-        """``first`` is the digest of what came, for a file that nobody published one of."""
+    def of(cls, remote: RemoteFile, *, first: Digest | None = None, mirrors: tuple[str, ...] = ()) -> LockedFile:
+        """``first`` is the digest of what came, for a file that nobody published one of; ``mirrors`` are as the
+        catalog writes them."""
         digest = remote.digest or first
         hub = remote.hub
         source = str(HubOrigin(hub.repo, hub.repo_type, hub.revision, hub.path)) if hub else remote.url
         is_tofu = remote.digest is None and first is not None
-        return cls(remote.path, source, remote.size, digest, is_tofu, () if hub else remote.mirrors, remote.role)
+        return cls(remote.path, source, remote.size, digest, is_tofu, mirrors, remote.role)
 
     def is_same_as(self, other: LockedFile) -> bool:
         """The same bytes, as far as both lines tell."""
-        return (self.digest, self.size) == (other.digest, other.size)
+        both = ((self.digest, other.digest), (self.size, other.size))
+        return all(None in pair or pair[0] == pair[1] for pair in both)
 
     def trusted(self, sha256: str, size: int | None) -> LockedFile:
         """The same file with the digest of what came first."""
@@ -60,7 +62,7 @@ class LockedFile:
     @property
     def revision(self) -> str:
         """The commit of a hub's file, or ''."""
-        return self.source.rpartition("@")[2].partition("/")[0] if self.source.startswith("hf:") else ""
+        return self.source.partition("@")[2].partition("/")[0] if self.source.startswith("hf:") else ""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Lock:
     def to_toml(self) -> str:
         blocks = [_HEAD]
         for name, locked in sorted(self.models.items()):
-            blocks.append(_block("model", {"name": name, "entry": locked.entry}))
+            blocks.append(_block("model", {"name": name, "entry": locked.entry, "files": len(locked.files)}))
             blocks += [_block("file", _facts(name, one)) for one in _ordered(locked.files)]
         return "\n".join(blocks)
 
@@ -131,10 +133,10 @@ class Lock:
         """Raises `StateError` for what is no lock, or one of a newer mdl."""
         try:
             data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise StateError(f"the lock cannot be read: {error}", hint=_AGAIN) from None
+        except (ValueError, RecursionError) as error:
+            raise StateError(f"the lock cannot be read: {shown(str(error))[:80]}", hint=_AGAIN) from None
         version = data.get("version")
-        if version != VERSION:
+        if type(version) is not int or version != VERSION:
             newer = type(version) is int and version > VERSION
             why = f"a lock of version {version}" if newer else "the lock has no known version"
             raise StateError(why, hint="use a newer mdl" if newer else _AGAIN)
@@ -145,7 +147,7 @@ class Lock:
 
 
 _LOCK_IT = "'mdl lock' locks what the catalog has"
-_AGAIN = "write it again with 'mdl lock'"
+_AGAIN = "remove it, then write it again with 'mdl lock'"
 
 
 def entry_of(model: Model) -> str:
@@ -177,14 +179,15 @@ def _moved(before: LockedModel, after: LockedModel) -> list[str]:
 
 
 def _facts(model: str, one: LockedFile) -> dict[str, Any]:
-    facts: dict[str, Any] = {"model": model, "path": one.path.text, "source": one.source, "role": one.role}
+    """What must be there comes last, so that a line cut off is missed."""
+    facts: dict[str, Any] = {"model": model, "path": one.path.text}
     if one.mirrors:
         facts["mirrors"] = list(one.mirrors)
     if one.size is not None:
         facts["size"] = one.size
     if one.digest is not None:
         facts[one.digest.algorithm] = one.digest.hex
-    return facts | ({"tofu": True} if one.tofu else {})
+    return facts | ({"tofu": True} if one.tofu else {}) | {"role": one.role, "source": one.source}
 
 
 def _block(kind: str, facts: dict[str, Any]) -> str:
@@ -197,24 +200,38 @@ def _toml(value: Any) -> str:
 
 
 def _models(data: dict[str, Any]) -> dict[str, LockedModel]:
-    files: dict[str, list[LockedFile]] = {str(one["name"]): [] for one in data.get("model", [])}
+    found: dict[str, tuple[str, int, list[LockedFile]]] = {}
+    for one in data.get("model", []):
+        name = RelPath.parse(_typed(one["name"], str)).text
+        if name in found:
+            raise ValueError(f"{name} is there twice")
+        found[name] = (_typed(one["entry"], str), _typed(one["files"], int), [])
     for facts in data.get("file", []):
-        files[facts["model"]].append(_file(facts))
-    return {
-        name: LockedModel(RelPath.parse(name).text, str(one["entry"]), tuple(_ordered(files[name])))
-        for one in data.get("model", [])
-        for name in (one["name"],)
-    }
+        found[facts["model"]][2].append(_file(facts))
+    for name, (_, count, files) in found.items():
+        refuse_twins(one.path for one in files)
+        if count != len(files):
+            raise ValueError(f"{name} has {len(files)} of {count} files")
+    return {name: LockedModel(name, entry, tuple(_ordered(files))) for name, (entry, _, files) in found.items()}
 
 
 def _file(facts: dict[str, Any]) -> LockedFile:
     digests = [Digest.parse(name, facts[name]) for name in _ALGORITHMS if name in facts]
     size = facts.get("size")
-    if size is not None and (type(size) is not int or size < 0):
-        raise ValueError("a size")
-    if len(digests) > 1 or not isinstance(facts["source"], str):
-        raise ValueError("a file")
-    mirrors = tuple(str(url) for url in facts.get("mirrors", []))
-    digest = digests[0] if digests else None
-    is_tofu = facts.get("tofu", False) is True
-    return LockedFile(RelPath.parse(facts["path"]), facts["source"], size, digest, is_tofu, mirrors, str(facts["role"]))
+    if size is not None and _typed(size, int) < 0:
+        raise ValueError("a size below zero")
+    if len(digests) > 1:
+        raise ValueError("a file with two digests")
+    mirrors = tuple(_typed(url, str) for url in _typed(facts.get("mirrors", []), list))
+    digest, is_tofu = digests[0] if digests else None, _typed(facts.get("tofu", False), bool)
+    path, source, role = (_typed(facts[key], str) for key in ("path", "source", "role"))
+    return LockedFile(RelPath.parse(path), source, size, digest, is_tofu, mirrors, role)
+
+
+_Type = TypeVar("_Type", str, int, bool, list[Any])
+
+
+def _typed(value: Any, kind: type[_Type]) -> _Type:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value

@@ -65,8 +65,8 @@ def get_models(
         finally:
             if http is not None:
                 http.close()
-    if not dry_run:
-        session.remember_first(report)
+    if not dry_run and not locking.frozen:
+        session.remember_first(models, report)
     return _tell_report(session, report, error, dry_run)
 
 

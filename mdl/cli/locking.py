@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,8 +14,8 @@ from mdl.cli.command import command
 from mdl.cli.flags import Network, Where
 from mdl.cli.session import Session
 from mdl.console.watch import ended_by
-from mdl.errors import LockError, MdlError, PartialFailure, joint_exit_code
-from mdl.lock import Locked, read_lock, resolve_lock, write_lock
+from mdl.errors import LockError, MdlError, NotFound, PartialFailure, joint_exit_code
+from mdl.lock import Asked, Locked, read_lock, resolve_lock, write_lock
 
 
 @dataclass(frozen=True)
@@ -49,26 +49,32 @@ def lock(
     catalog = session.catalog
     old = read_lock(path)
     upgraded = {model.name for name in moving.upgrade or () for model in catalog.find(name)}
-    wanted = {model.name for name in names or () for model in catalog.find(name)} or set(catalog.models)
+    wanted = {one.name for name in names for one in catalog.find(name)} if names else set(catalog.models)
     models = list(catalog.models.values())
+    _refuse_gone(catalog.models[name] for name in wanted if names)
     store = session.store(where)
     http = None if session.is_offline(network) else session.http(network, models)
     with session.console.watch() as tell:
         try:
-            sources = session.sources(store, http=http, retries=network.retries, tell=tell)
-            anew = (wanted if moving.check and http is not None else set()) | upgraded
-            done = resolve_lock(
-                models, old or Lock(), wanted=wanted | upgraded, anew=anew, sources=sources, store=store
-            )
+            sources = session.sources(store, http=http, retries=network.retries, tell=tell, exact=True)
+            anew = wanted if moving.check and http is not None else ()
+            asked = Asked(wanted | upgraded, anew, () if moving.check else upgraded)
+            done = resolve_lock(models, old or Lock(), asked, sources=sources, store=store)
         finally:
             if http is not None:
                 http.close()
         error = _trouble(done, old, check=moving.check)
         if error:
             tell(ended_by(error))
-    if not moving.check and (old is None or done.lock != old):
+    if not moving.check and done.lock != (old or Lock()):
         write_lock(path, done.lock)
     return _tell(session, models, done, error)
+
+
+def _refuse_gone(models: Iterable[Model]) -> None:
+    for model in models:
+        if model.gone:
+            raise NotFound(f"has no data any more: {model.gone}", item=model.name)
 
 
 def _trouble(done: Locked, old: Lock | None, *, check: bool) -> MdlError | None:

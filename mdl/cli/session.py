@@ -20,7 +20,7 @@ from mdl.cli.flags import Choice, Common, Locking, Network, Via, Where
 from mdl.cli.units import parse_duration, parse_rate, seconds_left
 from mdl.console import Console
 from mdl.download.store import Store
-from mdl.errors import Deadline, UsageError
+from mdl.errors import Deadline, MdlError, UsageError
 from mdl.events import Listener, Report, silence
 from mdl.net.hosts import Hosts, host_of
 from mdl.net.retry import Backoff
@@ -102,12 +102,21 @@ class Session:
         """Where the lock says that these models come from, which the user's own lock allows."""
         return self.lock.urls(model.name for model in models) if self.lock else []
 
-    def remember_first(self, report: Report) -> None:
-        """Trust on first use: what came of files without a published digest is what the lock says from now on."""
-        from mdl.lock import with_first_digests, write_lock
+    def remember_first(self, models: Sequence[Model], report: Report) -> None:
+        """Trust on first use: what came of files without a published digest is what the lock says from now on.
 
-        if self.lock is not None and (filled := with_first_digests(self.lock, report)) != self.lock:
-            write_lock(self.lock_path, filled)
+        The lock is read anew, for somebody may have written it meanwhile.
+        """
+        from mdl.lock import read_lock, with_first_digests, write_lock
+
+        if self.lock is None:
+            return
+        try:
+            lock = read_lock(self.lock_path)
+            if lock is not None and (filled := with_first_digests(lock, models, report)) != lock:
+                write_lock(self.lock_path, filled)
+        except MdlError as error:
+            self.console.warn(f"the lock could not be brought up to date: {error.message}")
 
     @cached_property
     def endpoint(self) -> Endpoint:
@@ -190,8 +199,9 @@ class Session:
         tell: Listener = silence,
         choice: Choice = Choice(),  # noqa: B008 - frozen
         locking: Locking | None = None,
+        exact: bool = False,
     ) -> Sources:
-        """``locking`` None resolves without any lock."""
+        """``locking`` None resolves without any lock; ``exact`` to commits everywhere."""
         return Sources(
             self.endpoint,
             Listings(store.listings),
@@ -201,4 +211,5 @@ class Session:
             include=choice.include or (),
             exclude=choice.exclude or (),
             pin=self.pin(locking) if locking else lambda model: model,
+            exact=exact,
         )

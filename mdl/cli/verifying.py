@@ -20,6 +20,7 @@ from mdl.download.store import Store
 from mdl.errors import LockError, MdlError, joint_exit_code
 from mdl.get import locked
 from mdl.paths import shown
+from mdl.sources import Sources
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def verify(
                 errors[model.name] = error.on(model.name)
         if mend.repair and not mend.dry_run and any(row.status in ("corrupt", "missing") for row in rows):
             with locked(models, store, wait, tell):
-                rows = _repaired(session, rows, models, store, network, choice, mend.force, errors, tell)
+                rows = _repaired(session, rows, models, store, network, sources, mend.force, errors, tell)
         code = joint_exit_code([verdict(rows, strict=mend.strict), *(error.exit_code for error in errors.values())])
         problem = next(iter(errors.values()), None) if errors else failure(rows, code)
         if problem:
@@ -100,7 +101,7 @@ def _repaired(
     models: list[Model],
     store: Store,
     network: Network,
-    choice: Choice,
+    sources: Sources,
     force: bool,
     errors: dict[str, MdlError],
     tell: Any,
@@ -129,7 +130,6 @@ def _repaired(
     if not errors:
         session.console.note(f"repaired; fetched {human_bytes(result.bytes_fetched)}")
     again = [row for row in rows if row.model not in wrong]
-    sources = session.sources(store, choice=choice, locking=Locking())
     for model in models:
         if model.name in wrong:
             again += check(model, sources=sources, store=store, tell=tell)

@@ -74,7 +74,7 @@ def _row(local: LocalFile, remote: RemoteFile) -> StockRow:
         right = remote.size is None or stamp.size == remote.size
         ours = receipt is not None and local.untouched and (remote.digest is None or _same(receipt, remote))
         if right and ours and receipt is not None:
-            weak = receipt.verified in ("size", "none")
+            weak = receipt.verified in ("size", "none") and remote.digest != receipt.digest
             return StockRow(remote, "unverified" if weak else "present", stamp.size)
         if right and receipt is None:
             return StockRow(remote, "unverified", stamp.size)

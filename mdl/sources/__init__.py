@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
-from mdl.errors import NotFound
+from mdl.digests import Digest
+from mdl.errors import DigestMismatch, NotFound
 from mdl.events import Listener, Noticed, silence
 from mdl.files import RemoteFile
 from mdl.globs import matches
@@ -28,7 +29,7 @@ class Sources:
     """All of them behind one question. Without ``http`` nobody is contacted.
 
     ``include`` and ``exclude`` narrow every model further, as the command line asked; ``pin`` makes of a model what
-    its lock says, and may raise `LockError`.
+    its lock says, and may raise `LockError`; ``exact`` asks for the commit also where a digest would do.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class Sources:
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         pin: Callable[[Model], Model] = lambda model: model,
+        exact: bool = False,
     ) -> None:
         self.endpoint = endpoint
         self._hub = HubSource(endpoint, listings, http, backoff, tell)
         self._direct = DirectSource(http, backoff, tell)
         self._tell, self._include, self._exclude, self._pin = tell, tuple(include), tuple(exclude), pin
+        self._exact = exact
 
     def resolve(self, model: Model) -> list[RemoteFile]:
         """Every file of the model, at one commit for each repository.
@@ -86,12 +89,15 @@ class Sources:
 
     def _named(self, file: CatalogFile) -> RemoteFile:
         """A file the catalog names: as it stands where its digest is known, else as the hub or its server says."""
-        if file.digest is not None:
-            return remote_of(file, self.endpoint)
         origin = hub_origin(file.url, self.endpoint)
+        if file.digest is not None and (origin is None or not self._exact):
+            return remote_of(file, self.endpoint)
         if origin is None:
             return self._direct.probe(remote_of(file, self.endpoint))
-        return _placed(file, origin, self._hub.resolve(origin))
+        found = _placed(file, origin, self._hub.resolve(origin))
+        if file.digest and found.digest and _disagree(file.digest, found.digest):
+            raise DigestMismatch(f"the hub has {found.digest}, the catalog says {file.digest}", item=file.path.text)
+        return replace(found, digest=file.digest or found.digest)
 
     def _known_file(self, file: CatalogFile) -> RemoteFile:
         origin = hub_origin(file.url, self.endpoint) if file.digest is None else None
@@ -102,6 +108,10 @@ class Sources:
         narrowed = _narrow(files, self._include, self._exclude, model.name)
         refuse_twins(file.path for file in narrowed)
         return sorted(narrowed, key=lambda file: file.path)
+
+
+def _disagree(one: Digest, other: Digest) -> bool:
+    return one.algorithm == other.algorithm and one != other
 
 
 def _placed(file: CatalogFile, origin: HubOrigin, listed: list[RemoteFile]) -> RemoteFile:
