@@ -28,8 +28,9 @@ and an exit status. A message says what failed and why, in the server's or syste
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class MdlError(Exception):
@@ -192,6 +193,17 @@ def storage_error(
     if error.errno in _FULL:
         return NoSpace(words, item=item, hint=when_full)
     return StorageError(words, item=item, hint="check the folder's permissions and the disk")
+
+
+@contextlib.contextmanager
+def storage_trouble(item: object, when_full: str) -> Iterator[None]:
+    """Trouble with a file of a hidden name is trouble with ``item``, whose name people know."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise storage_error(error, str(item), when_full) from error
 
 
 def joint_exit_code(codes: Iterable[int]) -> int:

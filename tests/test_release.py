@@ -207,10 +207,10 @@ def spy(site: Site, code: int, more: str = "") -> str:
 
 def test_the_check_sees_the_release_before_it_is_served(site: Site, shell: Shell) -> None:
     """The check runs where mdl runs, with its words as given and no shell; what it prints goes to stderr."""
-    ran = mdl(shell, "a", "--check", spy(site, 0, "'two words' $HOME * ; >out | cat"), "--json")
+    ran = mdl(shell, "a", "--check", spy(site, 0, "'two words' * '$HOME' '>out'"), "--json")
     assert (ran.code, "spy speaks" in ran.err) == (0, True), ran.err
     seen, version = json.loads(Path(f"{site.folder}.spy").read_text()), ran.document["release"]["version"]
-    assert seen["argv"] == ["two words", "$HOME", "*", ";", ">out", "|", "cat"]
+    assert seen["argv"] == ["two words", "*", "$HOME", ">out"]
     assert (seen["version"], seen["current"], seen["cwd"]) == (version, False, str(shell.home))
     assert Path(seen["release"]).parent == site.folder / "releases"
     assert {"config.json", "model.bin", "text"} <= set(seen["files"])
@@ -226,6 +226,14 @@ def test_a_check_that_fails_switches_nothing(site: Site, shell: Shell, check: st
     assert {name: facts[:3] for name, facts in site.facts().items()} == before
     assert mdl(shell, "b", "--check", spy(site, 0)).code == 0
     assert site.served == "b"
+
+
+@pytest.mark.parametrize("more", ["; exit 3", "&& true", "| cat", "> out", "$HOME", "`id`", "$(id)"])
+def test_a_check_that_needs_a_shell_is_refused(site: Site, shell: Shell, more: str) -> None:
+    """What only a shell understands is a usage error (2), never a word that is passed on in silence."""
+    ran = mdl(shell, "a", "--check", spy(site, 0, more))
+    assert (ran.code, (site.folder / "current").exists()) == (2, False)
+    assert "shell" in ran.err
 
 
 def test_an_empty_check_is_a_usage_error(site: Site, shell: Shell) -> None:

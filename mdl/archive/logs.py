@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _LOGS = re.compile(
-    r".+\.log(\.\d+)?|log\.txt|running_log\.txt|trainer_log\.jsonl|progress\.json|log_history\.json"
+    r".+\.log(\.\d+)?|(.+_)?log\.txt|trainer_log\.jsonl|progress\.json|log_history\.json"
     r"|events\.out\.tfevents\..+|metrics\.(csv|jsonl?)|loss\.(csv|jsonl?)"
 )
 _STATE = re.compile(

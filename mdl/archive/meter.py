@@ -27,12 +27,14 @@ class Meter:
         """``count`` more bytes, of ``file``."""
         self._done += count
         now = self._clock()
-        if now - self._told_at < _BETWEEN:
-            return
-        self._told_at = now
+        if now - self._told_at >= _BETWEEN:
+            self._told_at = now
+            self._look(now, file)
+
+    def _look(self, now: float, file: str) -> None:
         rate = self._speed.observe(now, self._done)
         left = (self._total - self._done) / rate if rate > 0 else None
-        row = FileProgress(self._name, file, 1, self._done, self._total)
+        row = FileProgress(self._name, "", 1, self._done, self._total)
         self._tell(
             Progressed(
                 self._name,
@@ -47,4 +49,6 @@ class Meter:
 
     def finish(self, size: int, action: str, verified: str = "") -> None:
         """The archive is whole, or all of it unpacked and held against ``verified``."""
+        self._done = self._total
+        self._look(self._clock(), "")
         self._tell(Finished(self._name, size=size, action=action, verified=verified))

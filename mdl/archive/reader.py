@@ -180,7 +180,8 @@ def _opened(path: Path) -> int:
         raise NotFound("no such archive", item=str(path), hint="name the zip that was fetched or packed") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise ProtocolError("this is no archive, not even a file", item=str(path))
+        hint = "name a zip file; a pipe cannot be read"
+        raise ProtocolError("this is no archive, not even a file", item=str(path), hint=hint)
     return fd
 
 

@@ -97,6 +97,18 @@ class Shelf:
         except (OSError, ProtocolError, StateError):
             return None
 
+    def glance(self, version: str) -> None:
+        """See that every file of a release is there and as long as it was; its bytes are not read, for a way back must
+        be quick. Raises `ProtocolError`."""
+        manifest = self.manifest(version)
+        for line in manifest.files if manifest else ():
+            place = RelPath.parse(line.path).under(self.place(version))
+            if not place.is_file() or place.stat().st_size != line.size:
+                hint = f"nothing was changed; unpack {version} again"
+                raise ProtocolError(
+                    "this file of the release is damaged or gone", item=f"{version}/{line.path}", hint=hint
+                )
+
     def check(self, version: str) -> None:
         """Read a release again and hold it against its manifest. Raises `ProtocolError` naming what is wrong."""
         manifest = self.manifest(version)
@@ -142,7 +154,7 @@ def stamps(folder: Path) -> dict[Path, Stamp]:
 def switched(before: str, after: str, why: str) -> Switch:
     """A switch that happens now; ``why`` is ``release`` or ``rollback``."""
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return Switch(moment, before, after, why, by=f"{os.environ.get('USER', '')}:{os.getpid()}")
+    return Switch(moment, before, after, why, by=f"{os.environ.get('USER') or os.getuid()}:{os.getpid()}")
 
 
 def back(shelf: Shelf, history: History) -> str:

@@ -11,7 +11,7 @@ from mdl.archive.tree import Tree
 from mdl.errors import NotFound, Unsafe
 from mdl.paths import RelPath, shown
 
-_MODEL = "model"
+_MODEL, _CHECKPOINTS = "model", "checkpoints"
 _ENDING = ("kohya", "ai-toolkit", "nemo")
 """Trainers that write the finished model as one file, the last and latest."""
 
@@ -93,12 +93,18 @@ def _refuse_unsafe(pick: str) -> None:
 
 
 def _found(tree: Tree) -> Found:
-    """What the run's folder holds, and its ``model`` folder: the rows of both, one latest, one best."""
-    outer = recognise(tree)
-    inner = recognise(tree, _MODEL) if tree.is_folder(_MODEL) else None
-    if inner is None or not inner.checkpoints:
+    """What the run's folder holds, and its ``model`` and ``checkpoints``: the rows of all, one latest, one best."""
+    found = recognise(tree)
+    for folder in (_CHECKPOINTS, _MODEL):
+        if tree.is_folder(folder):
+            found = _merged(found, recognise(tree, folder), folder)
+    return found
+
+
+def _merged(outer: Found, inner: Found, folder: str) -> Found:
+    if not inner.checkpoints or (folder == _CHECKPOINTS and inner.layout == "plain"):
         return outer
-    rows = [one for one in outer.checkpoints if one.name != "final" and one.base != _MODEL]
+    rows = [one for one in outer.checkpoints if one.name != "final" and one.base != folder]
     if not rows:
         return inner
     has_latest, has_best = any(one.latest for one in rows), any(one.best for one in rows)

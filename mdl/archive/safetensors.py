@@ -53,7 +53,9 @@ def trouble(size: int, head: Callable[[int], bytes]) -> str | None:
     A file that is no safetensors at all is not judged: mdl carries bytes, it does not load them.
     """
     length = int.from_bytes(head(8), "little")
-    if size < 8 or (2 <= length <= _MOST and size < 8 + length):
+    if size == 0:
+        return "an empty safetensors file"
+    if 2 <= length <= _MOST and 8 <= size < 8 + length:
         return "a safetensors file shorter than its header"
     header = read_header(head) if length <= _WORTH_READING else ""
     if isinstance(header, str) or header.size <= size:

@@ -68,9 +68,10 @@ class _Choosing:
         self._run, self._checkpoint, self._rules, self._own = run, checkpoint, rules, own
         self._skipped: list[Skipped] = []
         self._notes: list[str] = []
-        self._leaving: list[Entry] = []
+        self._leaving: list[tuple[str, Entry]] = []
         self._unreadable: list[Entry] = []
-        self._is_whole = checkpoint is None and not rules.logs
+        is_finished = checkpoint is None or checkpoint.name == "final"
+        self._without_logs = is_finished and not rules.logs
 
     def choose(self) -> Selection:
         self._refuse_incomplete()
@@ -84,7 +85,7 @@ class _Choosing:
         if not any(member.entry for member in members):
             raise self._nothing()
         self._refuse_twins(members)
-        self._refuse_cut(members)
+        cut = self._refuse_cut(members)
         checkpoint = self._checkpoint
         manifest = Manifest(
             files=(),
@@ -93,7 +94,7 @@ class _Choosing:
             step=checkpoint.step if checkpoint else None,
             layout=self._run.layout,
             inference_only=self._rules.inference_only,
-            incomplete=self._cut,
+            incomplete=cut,
         )
         total = sum(member.entry.stamp.size for member in members if member.entry)
         return Selection(self._run.tree, tuple(members), manifest, tuple(self._skipped), tuple(self._notes), total)
@@ -105,18 +106,19 @@ class _Choosing:
         refuse_twins(files)
         refuse_twin_folders(files, [member.path for member in members if not member.entry])
 
-    def _refuse_cut(self, members: list[Member]) -> None:
-        """A safetensors file that lacks bytes loads nowhere; whoever wants it all the same must say so."""
+    def _refuse_cut(self, members: list[Member]) -> tuple[str, ...]:
+        """A safetensors file that lacks bytes loads nowhere; whoever wants it all the same must say so. Tells which."""
         tree = self._run.tree
         cut = [
-            f"{member.path}: {why}"
+            (member.path.text, why)
             for member in members
             if member.entry and member.path.text.endswith(SUFFIX)
             if (why := trouble(member.entry.stamp.size, lambda n, path=member.entry.path: tree.head(path, n)))  # type: ignore[misc]
         ]
-        self._cut = tuple(line.split(": ")[0] for line in cut)
         if cut and not self._rules.incomplete:
-            raise ProtocolError(f"not whole: {'; '.join(cut[:_NAMED])}", item=str(tree.root), hint=_INCOMPLETE)
+            told = "; ".join(f"{shown(name)}: {why}" for name, why in cut[:_NAMED])
+            raise ProtocolError(f"not whole: {told}", item=str(tree.root), hint=_INCOMPLETE)
+        return tuple(name for name, _ in cut)
 
     def _refuse_incomplete(self) -> None:
         """A checkpoint that lacks bytes is of no use to anybody; one that only lacks its trainer's last word may be."""
@@ -144,11 +146,11 @@ class _Choosing:
         found = inference(self._run.tree, checkpoint.layout, checkpoint)
         head = f"{checkpoint.base}/" if checkpoint.base else ""
         self._skipped += [Skipped(entry.path.removeprefix(head), why) for entry, why in found.drop]
-        unknown = [
-            f"{entry.path.removeprefix(head)} is not known to be needed and packed all the same"
-            for entry in found.unknown
-        ]
-        self._notes += [*found.notes, *unknown[:_NAMED]]
+        unknown = [entry.path.removeprefix(head) for entry in found.unknown if entry.kind == "file"]
+        self._notes += found.notes
+        if unknown:
+            more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+            self._notes.append(f"packed, though not known to be needed: {', '.join(unknown[:_NAMED])}{more}")
         return checkpoint.base, [*found.keep, *found.unknown]
 
     def _member(self, entry: Entry, name: str) -> Member | None:
@@ -157,7 +159,7 @@ class _Choosing:
         if self._is_passed_by(entry, name):
             return None
         if kind == "leaves":
-            self._leaving.append(entry)
+            self._leaving.append((name, entry))
             return None
         if kind == "folder":
             is_empty = not rules.include and not rules.inference_only and not self._run.tree.children(entry.path)
@@ -187,7 +189,7 @@ class _Choosing:
     def _own_reason(self, entry: Entry, name: str) -> str:
         if name == NAME:
             return "the archive has a manifest of its own"
-        if self._is_whole and is_only_log(entry.name):
+        if self._without_logs and is_only_log(entry.name):
             return "a log; --logs packs these"
         return ""
 
@@ -201,7 +203,7 @@ class _Choosing:
                 hint="make them readable, or leave them out with --exclude",
             )
         if self._leaving:
-            listed = "; ".join(f"{shown(one.path)} is {shown(one.why)}" for one in self._leaving[:_NAMED])
+            listed = "; ".join(f"{shown(name)} is {shown(one.why)}" for name, one in self._leaving[:_NAMED])
             hint = "leave it out with --exclude, or put the file itself there"
             raise Unsafe(f"a link leaves the run: {listed}", item=str(self._run.tree.root), hint=hint)
 

@@ -236,9 +236,11 @@ class _Walk:
             yield Entry(path, "left-out", real=real, why=why)
         elif stat.S_ISDIR(facts.st_mode):
             me = _identity(facts)
-            if me in above or len(above) > _MOST_DEPTH:
+            if me in above:
                 yield Entry(path, "odd", real=real, why="a link that leads to itself")
                 return
+            if len(above) > _MOST_DEPTH:
+                raise Unsafe(f"folders more than {_MOST_DEPTH} deep", item=path, hint="name a folder inside it")
             try:
                 yield from self._folder(path, real, (*above, me))
             except OSError as error:

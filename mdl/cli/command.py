@@ -148,6 +148,7 @@ def guarded(name: str, common: Common, body: Callable[[Session], int]) -> int:
         fault = MdlError(f"{type(error).__name__}: {error}", hint="this is a fault in mdl; please report it with -v")
         fault.__cause__ = error
         code = report(session, fault)
+    session.console.last_word()
     return session.console.stdout_trouble() or code
 
 
@@ -164,16 +165,11 @@ def report(session: Session, error: MdlError) -> int:
 
 
 @contextlib.contextmanager
-def all_or_nothing() -> Iterator[None]:
-    """What is stopped on the way leaves nothing, and says so."""
+def all_or_nothing(left: str = "nothing was written") -> Iterator[None]:
+    """What is stopped on the way says what is ``left`` of it."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise _stopped(Cancelled()) from None
-    except Cancelled as error:
-        raise _stopped(error) from None
-
-
-def _stopped(error: Cancelled) -> Cancelled:
-    error.hint = "nothing was written"
-    return error
+    except (KeyboardInterrupt, Cancelled) as error:
+        stopped = error if isinstance(error, Cancelled) else Cancelled()
+        stopped.hint = left
+        raise stopped from None

@@ -6,12 +6,12 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mdl.cli.command import all_or_nothing, command
+from mdl.cli.places import place_of
 from mdl.cli.session import Session
 from mdl.console.humans import human_bytes
 from mdl.errors import StorageError, UsageError
@@ -50,7 +50,7 @@ class How:
     """Where an archive goes, and how it is written."""
 
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to; - is standard output.")
+        str | None, typer.Option("-o", "--output", metavar="FILE", help="Where to; - is standard output.")
     ] = None
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Show what would be packed, and stop.")] = False
     compress: Annotated[Compress, typer.Option("--compress", help="auto: deflate where a sample gains by it.")] = (
@@ -73,14 +73,12 @@ _PACK_EXAMPLES = """Examples: mdl pack runs/tts · mdl pack runs/tts --checkpoin
 mdl pack runs/tts --logs · mdl pack runs/tts -o - | ssh host 'cat > tts.zip'"""
 
 
-def checkpoints(
-    session: Session, run: Annotated[Path, typer.Argument(metavar="RUN", readable=False, help=_RUN_HELP)]
-) -> int:
+def checkpoints(session: Session, run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP)]) -> int:
     """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
     from mdl.archive.runs import Run
 
-    session.empty = {"run": str(run), "layout": None, "checkpoints": []}
-    found = Run.find(run.expanduser())
+    session.empty = {"run": run, "layout": None, "checkpoints": []}
+    found = Run.find(place_of(run, "RUN"))
     rows: list[dict[str, Any]] = [
         {
             "name": one.name,
@@ -104,6 +102,12 @@ def checkpoints(
         }
         session.console.document("checkpoints", payload, ok=True, exit_code=0)
         return 0
+    for entry in found.tree.entries:
+        if entry.kind in ("unreadable", "leaves"):
+            session.console.note(f"not looked at: {entry.path} ({entry.why})")
+    if not rows:
+        session.console.note(f"there is no model in {found.tree.root}")
+        return 0
     session.console.table(
         ("NAME", "STEP", "SIZE", "FILES", "TIME", "STATE", "NOTE"),
         [
@@ -119,9 +123,7 @@ def checkpoints(
             for row in rows
         ],
     )
-    if not rows:
-        session.console.note(f"there is no model in {found.tree.root}")
-    elif not any(row["best"] for row in rows):
+    if not any(row["best"] for row in rows):
         session.console.note(f"layout {found.layout}; best: {found.best_note or 'none is recorded'}")
     return 0
 
@@ -140,7 +142,7 @@ def _state(row: dict[str, Any]) -> str:
 
 def pack(
     session: Session,
-    run: Annotated[Path, typer.Argument(metavar="RUN", readable=False, help=_RUN_HELP)],
+    run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP)],
     what: What,
     how: How,
 ) -> int:
@@ -150,15 +152,15 @@ def pack(
     from mdl.pack import plan_pack, skipped_facts
 
     session.empty = {"archive": None, "bytes": 0, "files": 0, "sha256": None, "skipped": [], "path": None}
-    to_stdout = str(how.output) == "-"
+    to_stdout = how.output == "-"
     _check_pack(session, what, to_stdout=to_stdout and not how.dry_run)
     rules = Rules(what.include or (), what.exclude or (), what.inference_only, what.logs, how.allow_incomplete)
-    out = how.output.expanduser() if how.output and not to_stdout else None
-    plan = plan_pack(run.expanduser(), out, to_stdout=to_stdout, pick=what.checkpoint, rules=rules)
+    out = place_of(how.output, "-o") if how.output is not None and not to_stdout else None
+    plan = plan_pack(place_of(run, "RUN"), out, to_stdout=to_stdout, pick=what.checkpoint, rules=rules)
     if how.dry_run:
         return _show_packing(session, plan)
     _tell_left_out(session, plan)
-    with all_or_nothing(), session.console.watch(method="inline") as tell:
+    with session.console.watch(method="inline") as tell, all_or_nothing(_left(to_stdout)):
         written = write(
             plan, mode=how.compress.value, allow_changing=how.allow_changing, digest=session.common.json, tell=tell
         )
@@ -178,6 +180,10 @@ def pack(
     elif plan.out is not None:
         session.console.data(str(plan.out))
     return 0
+
+
+def _left(to_stdout: bool) -> str:
+    return "what was written so far is no whole archive" if to_stdout else "nothing was written"
 
 
 def _check_pack(session: Session, what: What, *, to_stdout: bool) -> None:

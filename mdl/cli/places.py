@@ -94,3 +94,10 @@ def working_folder() -> Path:
         return Path.cwd()
     except OSError:
         return Path(os.sep)
+
+
+def place_of(text: str, what: str) -> Path:
+    """A path as it was given; an empty one, as of an unset variable, raises `UsageError` naming ``what``."""
+    if not text:
+        raise UsageError("it is empty", item=what, hint="is a variable unset?")
+    return Path(text).expanduser()

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mdl.cli.command import all_or_nothing, command
+from mdl.cli.places import place_of
 from mdl.cli.session import Session
 from mdl.cli.units import parse_duration, parse_size
 from mdl.console.humans import human_bytes
@@ -62,19 +63,23 @@ mdl unpack tts.zip --to /srv/tts --release --keep 3 --check './smoke-test'"""
 
 def unpack(
     session: Session,
-    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", readable=False, help="A zip, mdl's own or any other.")],
+    source: Annotated[str, typer.Argument(metavar="ARCHIVE", help="A zip, mdl's own or any other.")],
     bounds: Bounds,
     serving: Serving,
-    to: Annotated[
-        Path | None, typer.Option("--to", metavar="DIR", help="A new or empty folder. [default: the archive's name]")
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--to", envvar="MDL_TO", metavar="DIR", help="A new or empty folder. [default: the archive's name]"
+        ),
     ] = None,
     listing: Annotated[bool, typer.Option("--list", help="Check it, show what it holds, write nothing.")] = False,
 ) -> int:
     """Unpack a zip into a new folder, all or nothing; everything is checked before the first byte is written."""
     from mdl.archive.limits import Limits
 
-    session.empty = {"archive": str(archive), "bytes": 0, "files": 0, "sha256": None, "skipped": [], "path": None}
-    archive = archive.expanduser()
+    session.empty = {"archive": source, "bytes": 0, "files": 0, "sha256": None, "skipped": [], "path": None}
+    archive = place_of(source, "ARCHIVE")
+    to = place_of(target, "--to") if target is not None else None
     size = parse_size(bounds.max_size, "--max-size") if bounds.max_size else None
     limits = Limits(bounds.max_members, bounds.max_ratio, size)
     if serving.check is not None and not serving.release:
@@ -88,10 +93,10 @@ def unpack(
     from mdl.unpack import default_target
     from mdl.unpack import unpack as write
 
-    target = to.expanduser() if to else default_target(archive)
-    with all_or_nothing(), session.console.watch(method="inline") as tell:
-        unpacked = write(archive, target, limits=limits, tell=tell)
-    place = os.path.abspath(target)
+    to = to or default_target(archive)
+    with session.console.watch(method="inline") as tell, all_or_nothing():
+        unpacked = write(archive, to, limits=limits, tell=tell)
+    place = os.path.abspath(to)
     if session.common.json:
         _document(session, archive, files=unpacked.files, size=unpacked.bytes, path=place)
     else:
@@ -135,8 +140,8 @@ def _release(session: Session, archive: Path, to: Path | None, limits: Any, serv
     if to is None:
         raise UsageError("--release needs the folder of the releases", hint="add --to DIR")
     service = Service(serving.keep, serving.check, parse_duration(serving.lock_wait, "--lock-wait", least=0))
-    with all_or_nothing(), session.console.watch(method="inline") as tell:
-        done = release(archive, to.expanduser(), limits=limits, service=service, tell=tell)
+    with session.console.watch(method="inline") as tell, all_or_nothing():
+        done = release(archive, to, limits=limits, service=service, tell=tell)
     files = done.manifest.files if done.manifest else ()
     if session.common.json:
         size = sum(line.size for line in files)
@@ -163,7 +168,7 @@ def _released_facts(done: Any) -> dict[str, Any]:
 
 def rollback(
     session: Session,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", readable=False, help="A folder of releases.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder of releases.")],
     lock_wait: Annotated[
         str, typer.Option("--lock-wait", metavar="TIME", help="How long to wait for another mdl.")
     ] = "10m",
@@ -173,7 +178,7 @@ def rollback(
 
     session.empty = {"path": None, "release": None}
     wait = parse_duration(lock_wait, "--lock-wait", least=0)
-    done = roll_back(folder.expanduser(), lock_wait=wait, tell=session.console.watch(method="inline"))
+    done = roll_back(place_of(folder, "DIR"), lock_wait=wait, tell=session.console.watch(method="inline"))
     if session.common.json:
         payload = {"path": str(done.place), "release": _released_facts(done)}
         session.console.document("rollback", payload, ok=True, exit_code=0)

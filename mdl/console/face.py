@@ -133,6 +133,14 @@ class Console:
 
         self.streams.err(error_text(error.item, error.message, error.hint, self.clean))
 
+    def last_word(self) -> None:
+        """Where stderr is JSON lines and nothing was watched, the one last object."""
+        if self.progress == "json" and self._watch is None and not self._is_told:
+            from mdl.events import Ended
+
+            self._is_told = True
+            self._json_lines()(Ended())
+
     def stdout_trouble(self) -> int:
         """The exit code that a broken stdout asks for, or 0."""
         return self.streams.stdout_trouble()

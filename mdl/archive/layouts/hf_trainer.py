@@ -1,6 +1,7 @@
 """HF Trainer and what is built on it (PEFT, axolotl, LLaMA-Factory): ``checkpoint-N``, the finished model beside.
 
-The trainer writes ``trainer_state.json`` last, so a checkpoint without it was never finished.
+The trainer writes ``trainer_state.json`` last, so a checkpoint without it was never finished; unless no checkpoint of
+the run has one, as in a copy that was stripped of them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def find_model(tree: Tree, base: str) -> Found | None:
 
 
 def _found(tree: Tree, base: str, folders: list[Numbered]) -> Found:
-    rows = ordered(_checkpoint(tree, one) for one in folders)
+    keeps_state = any(tree.is_file(join(one.folder.path, _STATE)) for one in folders)
+    rows = ordered(_checkpoint(tree, one, keeps_state) for one in folders)
     finished = _finished(tree, base, folders)
     best_by_name = next((row for row in rows if row.name == "checkpoint-best"), None)
     last_by_name = [row for row in rows if row.name == "checkpoint-last" and row.step is None]
@@ -52,7 +54,7 @@ def _found(tree: Tree, base: str, folders: list[Numbered]) -> Found:
     return Found.of(layout, [*rows, *finished], latest=latest, best=best, best_note=note)
 
 
-def _checkpoint(tree: Tree, one: Numbered) -> Checkpoint:
+def _checkpoint(tree: Tree, one: Numbered, keeps_state: bool) -> Checkpoint:
     path, wrong = one.folder.path, ""
     state, entries = join(path, _STATE), list(tree.below(path))
     step = one.step
@@ -60,7 +62,7 @@ def _checkpoint(tree: Tree, one: Numbered) -> Checkpoint:
         wrong = "a staging folder, which the trainer renames when it is whole"
     elif one.word:
         step = _global_step(tree, state)
-    elif not tree.is_file(state):
+    elif keeps_state and not tree.is_file(state):
         wrong = f"{_STATE}, which is written last, is missing"
     wrong = wrong or _lost_tag(tree, path) or broken(tree, entries) or _no_weights(path, entries)
     return Checkpoint(one.folder.name, path, tuple(entries), step, complete=not wrong, note=wrong)
