@@ -28,7 +28,7 @@ from mdl.turns import held
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 bench: Any = importlib.import_module("release")
-KILLS, SWITCHES, SEED = 30, 500, 20
+KILLS, SWITCHES, SEED = 16, 150, 20
 
 
 @pytest.fixture(scope="module")
