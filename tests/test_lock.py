@@ -16,10 +16,10 @@ from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
 from mdl.catalog.references import parse_hub
 from mdl.digests import Digest
-from mdl.errors import LockError, MdlError, StateError
+from mdl.errors import LockError, MdlError, StateError, Unsafe
 from mdl.files import HubFile, RemoteFile
 from mdl.lock import read_lock, write_lock
-from mdl.paths import RelPath
+from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Sources
 from mdl.sources.direct import remote_of
 from mdl.sources.endpoint import Endpoint
@@ -36,12 +36,21 @@ def is_path(text: str) -> bool:
         return False
 
 
+def have_no_twins(files: list[LockedFile]) -> bool:
+    """No two files that are one on some file system, and no file that is another's folder."""
+    try:
+        refuse_twins(file.path for file in files)
+    except Unsafe:
+        return False
+    return True
+
+
 ODD = st.text(st.sampled_from("a/\"'\\\x7f\x00\n\r\t\u2028 é😀#=[]") | st.characters(exclude_categories=["Cs"]))
 PATHS = st.text("aB9/.-_ '\"%@#=?&+[]{}é\u0301中😀", min_size=1, max_size=20).filter(is_path).map(RelPath.parse)
 SIZES, DIGESTS = st.none() | st.integers(0, 2**63), st.sampled_from([None, SHA, OTHER, GIT])
 MIRRORS = st.lists(ODD, max_size=2).map(tuple)
 FILES = st.builds(LockedFile, PATHS, ODD, SIZES, DIGESTS, st.booleans(), MIRRORS, ODD)
-FILE_LISTS = st.lists(FILES, max_size=3, unique_by=lambda file: file.path)
+FILE_LISTS = st.lists(FILES, max_size=3, unique_by=lambda file: file.path).filter(have_no_twins)
 SORTED = FILE_LISTS.map(lambda files: tuple(sorted(files, key=lambda file: file.path)))
 MODELS = st.lists(st.builds(LockedModel, PATHS.map(str), ODD, SORTED), max_size=3)
 LOCKS = MODELS.map(lambda models: Lock({model.name: model for model in models}))
