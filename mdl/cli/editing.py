@@ -12,24 +12,19 @@ from mdl import staging
 from mdl.catalog.find import SHIPPED
 from mdl.catalog.read import read_text
 from mdl.cli.command import command
+from mdl.cli.flags import Globs
 from mdl.cli.session import Session
 from mdl.errors import CatalogError, UsageError
 
 
 @dataclass(frozen=True)
-class Facts:
+class Facts(Globs):
     """What a new entry says."""
 
     title: Annotated[str | None, typer.Option("--title", help="For people.")] = None
     kind: Annotated[str | None, typer.Option("--kind", help="model, tts, dataset, lora …")] = None
     license: Annotated[str | None, typer.Option("--license", help="Its licence.")] = None
     tag: Annotated[list[str] | None, typer.Option("--tag", help="To filter by, repeatable.")] = None
-    include: Annotated[
-        list[str] | None, typer.Option("--include", metavar="GLOB", help="Only files that match, repeatable.")
-    ] = None
-    exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="No file that matches, repeatable.")
-    ] = None
     revision: Annotated[str | None, typer.Option("--revision", metavar="REV", help="Commit, tag or branch.")] = None
 
 

@@ -168,8 +168,8 @@ class Locking:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which files of a model."""
+class Globs:
+    """Which files, by their names."""
 
     include: Annotated[
         list[str] | None, typer.Option("--include", metavar="GLOB", help="Only files that match, repeatable.")
@@ -177,6 +177,12 @@ class Choice:
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="GLOB", help="No file that matches, repeatable.")
     ] = None
+
+
+@dataclass(frozen=True)
+class Choice(Globs):
+    """Which files of a model."""
+
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="REV", help="Branch, tag, ref or commit of a hub source.")
     ] = None

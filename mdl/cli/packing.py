@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mdl.cli.command import all_or_nothing, command
+from mdl.cli.flags import Globs
 from mdl.cli.places import place_of
 from mdl.cli.session import Session
 from mdl.console.humans import human_bytes
@@ -27,7 +28,7 @@ class Compress(StrEnum):
 
 
 @dataclass(frozen=True)
-class What:
+class What(Globs):
     """What of a run is packed."""
 
     checkpoint: Annotated[
@@ -37,12 +38,6 @@ class What:
         bool, typer.Option("--inference-only", help="Only what inference needs, no optimizer state.")
     ] = False
     logs: Annotated[bool, typer.Option("--logs", help="The run's logs, and nothing else.")] = False
-    include: Annotated[
-        list[str] | None, typer.Option("--include", metavar="GLOB", help="Only files that match, repeatable.")
-    ] = None
-    exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="No file that matches, repeatable.")
-    ] = None
 
 
 @dataclass(frozen=True)
