@@ -16,7 +16,7 @@ from runs import Contender, Run, alternate, claim, machine, ratios, span, table
 from scene import Sample, catalog, common_flags, environment, folder, mdl_get, random_file, remove, shown, skip, tool
 
 _CURL, _HASHED, _SYNCED = "curl", "curl && openssl dgst -sha256", "curl && sync"
-_FLOOR = "dd conv=fdatasync (no network: the disk alone)"
+_FLOOR = "dd conv=fdatasync (no network)"
 _MDL, _ARIA = "mdl get (sha256, fsync)", "aria2c -x16 --checksum"
 
 
