@@ -23,7 +23,8 @@ and an exit status. A message says what failed and why, in the server's or syste
     ├── TlsError           13   TLS
     ├── NotFinished        14   PENDING
     └── Cancelled         130   SIGINT (143 for SIGTERM: CANCELLED)
-        └── Deadline       75   DEADLINE
+        ├── Deadline       75   DEADLINE
+        └── Paused         75   PAUSED
 """
 
 from __future__ import annotations
@@ -165,6 +166,8 @@ class Cancelled(MdlError):
     """Stopped by a signal; what is there is kept."""
 
     code, exit_code = "SIGINT", 130
+    status = "cancelled"
+    """What the job is afterwards."""
 
     def __init__(self, message: str = "interrupted", *, terminated: bool = False) -> None:
         super().__init__(message, hint="what was fetched is kept; run the same command again to go on")
@@ -178,6 +181,14 @@ class Deadline(Cancelled):
     """Stopped because its time was over; what is there is kept."""
 
     code, exit_code = "DEADLINE", 75
+    status = "paused"
+
+
+class Paused(Cancelled):
+    """Stopped by 'mdl jobs pause'; what is there is kept."""
+
+    code, exit_code = "PAUSED", 75
+    status = "paused"
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

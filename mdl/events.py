@@ -114,13 +114,16 @@ class Noticed(Event):
 
 @dataclass(frozen=True)
 class Ended(Event):
-    """The last event of all: ``status`` is "finished", "failed", "cancelled" or "paused"; the rest as in an error."""
+    """The last event of all: ``status`` is "finished", "failed", "cancelled" or "paused"; the rest as in an error.
+
+    ``exit_code`` is None where the failure does not tell it."""
 
     status: str = "finished"
     code: str | None = None
     message: str | None = None
     hint: str | None = None
     item: str | None = None
+    exit_code: int | None = 0
 
 
 Listener = Callable[[Event], None]

@@ -11,12 +11,14 @@ from mdl.paths import RelPath
 
 @dataclass(frozen=True)
 class HubFile:
-    """Where a hub keeps a file: ``repo_type`` is ``model``, ``dataset`` or ``space``."""
+    """Where a hub keeps a file: ``repo_type`` is ``model``, ``dataset`` or ``space``. ``revision`` is a commit where
+    it is known; ``branch`` the branch or tag that was asked for, if it was one."""
 
     repo: str
     repo_type: str
     revision: str
     path: str
+    branch: str = ""
 
 
 @dataclass(frozen=True)

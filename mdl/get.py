@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
+from mdl.download.elsewhere import Elsewhere, link_all, once
 from mdl.download.plan import Plan, Wanted
 from mdl.download.store import Store
 from mdl.errors import AuthError, Cancelled, LockError, MdlError
@@ -20,18 +21,20 @@ from mdl.turns import held
 
 if TYPE_CHECKING:
     from mdl.download.hub_carrier import HubCarrier
-    from mdl.download.transfer import Limits, Result
+    from mdl.download.transfer import Limits, Outcome, Result
     from mdl.net.http import Http
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """How ``get`` goes about it. ``lock_wait`` is in seconds; a ``carrier`` brings the hub's files."""
+    """How ``get`` goes about it. ``lock_wait`` is in seconds; a ``carrier`` brings the hub's files; what is
+    ``elsewhere`` on this disk is not fetched."""
 
     force: bool = False
     dry_run: bool = False
     lock_wait: float = 600.0
     carrier: HubCarrier | None = None
+    elsewhere: Elsewhere | None = None
 
 
 @dataclass
@@ -60,53 +63,93 @@ def get(
     with contextlib.nullcontext() if wishes.dry_run else locked(models, store, wishes.lock_wait, tell):
         resolved = _resolve(models, sources, store, tell)
         plan = _sized(Plan.of(resolved.wanted, force=wishes.force), sources, store, resolved)
+        plan = _from_elsewhere(plan, wishes, tell)
         tell(_planned(plan))
-        if http is None:
-            report = _offline_report(models, store, plan, resolved, adopt=not wishes.dry_run)
-            extra = _space(plan, store) if wishes.dry_run else {}
-            return replace(report, seconds=time.monotonic() - began, extra=extra)
         if wishes.dry_run:
-            report = report_of(models, store, plan, [], resolved.broken, planned=True)
+            foreseen = report_of(models, store, plan, [], resolved.broken, planned=True)
+            report = foreseen if http else _offline_report(models, store, plan, resolved, adopt=False)
             return replace(report, seconds=time.monotonic() - began, extra=_space(plan, store))
-        plan.check_space(store.free_bytes())
-        return _carry_out(models, plan, resolved, store, http, limits, tell, began, wishes.carrier)
+        if http is None:
+            report = _offline_report(models, store, plan, resolved, adopt=True)
+        else:
+            plan.check_space(store.free_bytes())
+            report = _Course(models, plan, resolved, store, tell, began).run(http, limits, wishes)
+        _settle(report, resolved, store)
+        return replace(report, seconds=time.monotonic() - began)
 
 
-def _carry_out(
-    models: Sequence[Model],
-    plan: Plan,
-    resolved: _Resolved,
-    store: Store,
-    http: Http,
-    limits: Limits,
-    tell: Listener,
-    began: float,
-    carrier: HubCarrier | None,
-) -> Report:
-    _adopt(plan, store)
-    for item in plan.keep:
-        size = item.local.stamp.size if item.local.stamp else 0
-        tell(Finished(item.wanted.model, item.remote.path.text, size, "kept", kept_verified(item)))
-    whole = sum(item.local.stamp.size for item in plan.keep if item.local.stamp)
+def _settle(report: Report, resolved: _Resolved, store: Store) -> None:
+    """Note of every model that is whole that it is. Raises `OSError`."""
+    for model in report.models:
+        if not model.error and not any(row.error for row in model.files):
+            store.settle([one.remote for one in resolved.wanted if one.model == model.name])
 
-    def told(result: Result) -> Report:
+
+def _from_elsewhere(plan: Plan, wishes: Wishes, tell: Listener) -> Plan:
+    """The same plan, once what is elsewhere on this disk has been taken from there; in a dry run, as if it had."""
+    if wishes.elsewhere is None or wishes.force:
+        return plan
+    if wishes.dry_run:
+        linked = [item for item in plan.fetch if any(wishes.elsewhere.candidates(item.remote))]
+        left = [item for item in plan.fetch if item not in linked]
+    else:
+        linked, left = link_all(plan.fetch, wishes.elsewhere, tell)
+    return replace(plan, fetch=tuple(left), linked=(*plan.linked, *linked))
+
+
+@dataclass
+class _Course:
+    """A plan being carried out, and how far it is."""
+
+    models: Sequence[Model]
+    plan: Plan
+    resolved: _Resolved
+    store: Store
+    tell: Listener
+    began: float
+    outcomes: list[Outcome] = field(default_factory=list)
+    fetched: int = 0
+    discarded: int = 0
+
+    def run(self, http: Http, limits: Limits, wishes: Wishes) -> Report:
+        """Fetch what is left to fetch, each digest once; who wants the same bytes gets them from the first."""
+        from mdl.download.transfer import Result, transfer
+
+        _adopt(self.plan, self.store)
+        for item in self.plan.keep:
+            size = item.local.stamp.size if item.local.stamp else 0
+            self.tell(Finished(item.wanted.model, item.remote.path.text, size, "kept", kept_verified(item)))
+        waiting = list(self.plan.fetch)
+        whole = self.plan.bytes_whole
+        try:
+            while waiting:
+                now, same = once(waiting) if wishes.elsewhere else (waiting, [])
+                self._add(
+                    transfer(tuple(now), self.store, http, limits, self.tell, bytes_kept=whole, carrier=wishes.carrier)
+                )
+                linked, waiting = link_all(same, replace(wishes.elsewhere), self.tell) if wishes.elsewhere else ([], [])
+                self.plan = replace(self.plan, linked=(*self.plan.linked, *linked))
+        except Cancelled as error:
+            if isinstance(error.so_far, Result):
+                self._add(error.so_far)
+            error.so_far = self.report()
+            raise
+        return self.report()
+
+    def _add(self, result: Result) -> None:
+        self.outcomes += result.outcomes
+        self.fetched += result.bytes_fetched
+        self.discarded += result.bytes_discarded
+
+    def report(self) -> Report:
+        report = report_of(self.models, self.store, self.plan, self.outcomes, self.resolved.broken)
         return replace(
-            report_of(models, store, plan, result.outcomes, resolved.broken),
-            bytes_fetched=result.bytes_fetched,
-            bytes_kept=plan.bytes_kept,
-            bytes_discarded=result.bytes_discarded,
-            seconds=time.monotonic() - began,
+            report,
+            bytes_fetched=self.fetched,
+            bytes_kept=self.plan.bytes_kept,
+            bytes_discarded=self.discarded,
+            seconds=time.monotonic() - self.began,
         )
-
-    from mdl.download.transfer import Result, transfer
-
-    if not plan.fetch:
-        return told(Result())
-    try:
-        return told(transfer(plan.fetch, store, http, limits, tell, bytes_kept=whole, carrier=carrier))
-    except Cancelled as error:
-        error.so_far = told(error.so_far) if isinstance(error.so_far, Result) else None
-        raise
 
 
 def _offline_report(models: Sequence[Model], store: Store, plan: Plan, resolved: _Resolved, *, adopt: bool) -> Report:
@@ -115,7 +158,8 @@ def _offline_report(models: Sequence[Model], store: Store, plan: Plan, resolved:
     if adopt:
         _adopt(plan, store)
     plan = replace(plan, fetch=(), refuse=(*plan.refuse, *absent))
-    return replace(report_of(models, store, plan, [], resolved.broken), bytes_kept=plan.bytes_kept)
+    report = report_of(models, store, plan, [], resolved.broken, planned=not adopt)
+    return replace(report, bytes_kept=plan.bytes_kept)
 
 
 @contextlib.contextmanager
@@ -204,7 +248,9 @@ def _planned(plan: Plan) -> Planned:
 
 def _space(plan: Plan, store: Store) -> dict[str, int]:
     """What a dry run tells of the disk."""
-    return {"bytes_to_fetch": plan.bytes_to_fetch, "bytes_free": store.free_bytes(), "bytes_total": plan.bytes_total}
+    linked = sum(item.remote.size or 0 for item in plan.linked)
+    facts = {"bytes_to_fetch": plan.bytes_to_fetch, "bytes_free": store.free_bytes(), "bytes_total": plan.bytes_total}
+    return facts | {"bytes_elsewhere": linked}
 
 
 def _adopt(plan: Plan, store: Store) -> None:
@@ -214,3 +260,5 @@ def _adopt(plan: Plan, store: Store) -> None:
             verified = item.remote.digest.algorithm if item.remote.digest else kept_verified(item)
             with contextlib.suppress(OSError):
                 store.write_receipt(item.wanted.model, item.remote, item.local.fingerprint, verified)
+        with contextlib.suppress(OSError):
+            store.expose(item.wanted.model, item.remote)

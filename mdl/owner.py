@@ -40,6 +40,11 @@ def _born(pid: int) -> str | None:
     return "0" if not Path("/proc/self/stat").exists() else None
 
 
+def host() -> str:
+    """This machine's own name."""
+    return platform.node()
+
+
 def me() -> str:
     """This process, as part of a file name: ``<machine>-<pid>-<start>``."""
     return f"{_machine()}-{os.getpid()}-{_born(os.getpid()) or '0'}"
@@ -52,3 +57,17 @@ def is_alive(owner: str) -> bool | None:
     if machine != _machine() or not re.fullmatch(r"[0-9]+", pid):
         return None
     return _born(int(pid)) == born
+
+
+def is_gone(owner: str, name: str) -> bool:
+    """Whether that process is known to be over: ended, or of an earlier boot of this machine ``name``."""
+    alive = is_alive(owner)
+    if alive is None:
+        return name == host() and owner.partition("-")[0] != _machine()
+    return not alive
+
+
+def process_of(owner: str) -> int:
+    """The process id in an owner's name; 0 where there is none."""
+    pid = owner.split("-")[1] if owner.count("-") == 2 else ""
+    return int(pid) if pid.isdigit() else 0

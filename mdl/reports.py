@@ -40,6 +40,8 @@ def report_of(
     files: dict[str, list[FileReport]] = {model.name: [] for model in models}
     for item in plan.keep:
         files[item.wanted.model].append(_kept_report(item))
+    for item in plan.linked:
+        files[item.wanted.model].append(_planned_report(item) if planned else _linked_report(item))
     for item in plan.refuse:
         files[item.wanted.model].append(_failed_report(item, item.refused))
     if planned:
@@ -89,6 +91,11 @@ def _kept_report(item: Item) -> FileReport:
     if sha256 is None and receipt and receipt.digest.algorithm == "sha256":
         sha256 = receipt.digest.hex
     return _row(item.remote, size, sha256, "kept", kept_verified(item))
+
+
+def _linked_report(item: Item) -> FileReport:
+    assert item.remote.digest is not None
+    return _row(item.remote, item.remote.size, _sha256(item.remote), "linked", item.remote.digest.algorithm)
 
 
 def _planned_report(item: Item) -> FileReport:

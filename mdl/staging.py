@@ -99,11 +99,19 @@ def beside(final: Path) -> Path:
 
 def sweep(folder: Path) -> None:
     """Remove what processes that are gone left staged in ``folder``."""
+    for entry in leftovers(folder):
+        remove(entry)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What processes that are gone left staged in ``folder``."""
+    found = []
     with contextlib.suppress(OSError):
-        for entry in list(folder.iterdir()):
+        for entry in folder.iterdir():
             match = _STAGED.fullmatch(entry.name)
             if match and is_alive(match[1]) is False:
-                remove(entry)
+                found.append(entry)
+    return found
 
 
 def remove(path: Path) -> None:
@@ -176,6 +184,14 @@ def switch_link(link: Path, target: str) -> None:
         staged.unlink(missing_ok=True)
         raise
     sync_folder(link.parent)
+
+
+def rotate(path: Path, kept: int) -> None:
+    """Put ``path`` aside as ``path.1``, the older ones one further; the last of ``kept`` goes. Raises `OSError`."""
+    for number in range(kept, 0, -1):
+        older = path.with_name(f"{path.name}.{number - 1}") if number > 1 else path
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(older, path.with_name(f"{path.name}.{number}"))
 
 
 def umask() -> int:

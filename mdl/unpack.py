@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
-import shlex
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mdl import programs
 from mdl.archive.history import History
 from mdl.archive.limits import Limits
 from mdl.archive.manifest import Manifest
@@ -24,12 +22,11 @@ from mdl.archive.unpacking import (
     staged_folder,
     unpack_into,
 )
-from mdl.errors import ProtocolError, UsageError, storage_trouble
+from mdl.errors import ProtocolError, storage_trouble
 from mdl.events import Listener, Noticed, silence
 from mdl.turns import held
 
 _NEW = "new"
-_STDERR = 2
 _WHEN_FULL = "free some space; nothing was left behind"
 
 
@@ -79,7 +76,7 @@ def release(archive: Path, folder: Path, *, limits: Limits, service: Service, te
     """Unpack beside the releases, check, switch ``current``, remember. Raises `MdlError`, `OSError`."""
     shelf = Shelf(Path(os.path.abspath(folder)))
     if service.check is not None:
-        _words(service.check)
+        programs.words_of(service.check, "--check")
     with Archive(archive, limits, free_space(shelf.folder)) as opened:
         shelf.folder.mkdir(parents=True, exist_ok=True)
         with held(shelf.folder / ".mdl", "releases", service.lock_wait, _waiting(tell)):
@@ -152,14 +149,8 @@ def _run_check(command: str | None, place: Path, version: str) -> None:
     if command is None:
         return
     before = stamps(place)
-    environ = {**os.environ, "MDL_RELEASE_PATH": str(place), "MDL_RELEASE_VERSION": version}
-    try:
-        code = subprocess.run(_words(command), env=environ, stdout=_STDERR, check=False).returncode
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise UsageError(
-            f"the check cannot be run: {why}", item=command, hint="name a program that is there"
-        ) from error
+    facts = {"MDL_RELEASE_PATH": str(place), "MDL_RELEASE_VERSION": version}
+    code = programs.run(programs.words_of(command, "--check"), facts)
     hint = "nothing was switched; 'current' is what it was"
     if code:
         raise ProtocolError(f"the check ended with {code}: {command}", item=version, hint=hint)
@@ -167,23 +158,6 @@ def _run_check(command: str | None, place: Path, version: str) -> None:
     if changed:
         what = f"the check wrote to the release: {changed[0].relative_to(place)}"
         raise ProtocolError(what, item=version, hint="let it write elsewhere; nothing was switched")
-
-
-def _words(command: str) -> list[str]:
-    """The words of a command that is started without a shell. Raises `UsageError`, also for what needs a shell."""
-    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    try:
-        words = list(lexer)
-    except ValueError as error:
-        raise UsageError(f"the check cannot be run: {error}", item="--check") from error
-    needs_shell = any(set(word) <= set("();<>|&") for word in words)
-    if needs_shell or re.search(r"[$`]", re.sub(r"'[^']*'", "", command)):
-        hint = "write --check \"sh -c '…'\", or put it into a script"
-        raise UsageError("a check is started without a shell, and this needs one", item="--check", hint=hint)
-    if not words:
-        raise UsageError("the check is empty", item="--check", hint="is a variable unset?")
-    return words
 
 
 def _waiting(tell: Listener) -> Callable[[str], None]:

@@ -127,7 +127,7 @@ class Bench:
 
     @property
     def final(self) -> Path:
-        return self.store.final("m", pinned("", b"").path)
+        return self.store.folder("m") / NAME
 
     @property
     def partials(self) -> list[Path]:

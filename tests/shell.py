@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from documents import document_of, events_of
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,11 @@ class Ran:
 
     @property
     def document(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out)
-        return found
+        return document_of(self.out)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return events_of(self.err)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Shell:
         return [sys.executable, "-m", "mdl", *words]
 
     def run(self, *words: str, prefix: tuple[str, ...] = ()) -> Ran:
+        """Run it to its end. What it says as JSON is held against the schemas, whether or not it is looked at."""
         done = subprocess.run(
             [*prefix, *self.command(*words)],
             env=self.environ,
@@ -60,4 +66,7 @@ class Shell:
             check=False,
             timeout=100,
         )
-        return Ran(done.returncode, done.stdout, done.stderr)
+        ran = Ran(done.returncode, done.stdout, done.stderr)
+        assert "--json" not in words or not ran.out or ran.document
+        assert ("--progress", "json") not in pairwise(words) or ran.events
+        return ran

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import signal
@@ -12,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from documents import document_of
 from shell import Shell
 
 from mdl.demo.hub import Generated, LoopbackHub, Repo
@@ -348,7 +348,7 @@ def test_an_interrupted_document_tells_how_far_it_came(shell: Shell) -> None:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=30)
-    document = json.loads(out)
+    document = document_of(out)
     assert (process.returncode, document["exit_code"], document["error"]["code"]) == (130, 130, "SIGINT")
     assert 0 < document["bytes_fetched"] < len(WEIGHTS)
     assert "model.bin" in [f["path"] for f in document["models"][0]["files"]]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import events_of
 
 from mdl.console import Console
 from mdl.console.board import Board
@@ -182,7 +183,7 @@ def made(progress: Any = "lines", **options: Any) -> tuple[Console, io.StringIO,
 
 
 def objects(err: io.StringIO) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in err.getvalue().splitlines()]
+    return events_of(err.getvalue())
 
 
 def progress(done: int, total: int = 1000, *, files: tuple[FileProgress, ...] = ()) -> Progressed:
@@ -507,7 +508,7 @@ def test_at_most_ten_objects_a_second() -> None:
             stamps += [(clock.now, line) for line in err.getvalue().splitlines()[len(stamps) :]]
     times = [at for at, _ in stamps]
     assert all(later - earlier > 1 for earlier, later in zip(times, times[10:], strict=False))
-    done = [json.loads(line)["bytes_done"] for _, line in stamps]
+    done = [one["bytes_done"] for one in objects(err)]
     assert len(set(done)) > 20
     assert done == sorted(done)
 
@@ -515,7 +516,8 @@ def test_at_most_ten_objects_a_second() -> None:
 def test_trouble_is_never_dropped() -> None:
     """A retry, a rewind, a failed file and a notice are told even in a second that is full."""
     console, _, err, _ = made("json")
-    trouble: list[Event] = [Retrying("m", "f"), Rewound("m", "f"), Failed("m", "f"), Noticed("m", message="n")]
+    trouble: list[Event] = [Retrying("m", "f"), Rewound("m", "f"), Failed("m", "f", "NET", "503")]
+    trouble.append(Noticed("m", message="n"))
     with console.watch() as tell:
         for step in range(30):
             tell(Finished("m", f"{step}", 1))
@@ -779,6 +781,7 @@ def test_slow_reader_holds_nothing_up(progress_kind: Any) -> None:
     assert b"the disk is nearly full" in got
     assert got.endswith(b"\n")
     assert got.count(b"\n") < 5000
+    assert progress_kind == "lines" or events_of(got.decode())
 
 
 def test_offer_is_dropped_only_when_full() -> None:

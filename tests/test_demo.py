@@ -26,6 +26,6 @@ def test_the_demo_plays_in_no_folder_of_anybody(tmp_path: Path) -> None:
     """A folder that holds something is left alone (7)."""
     (tmp_path / "play").mkdir()
     (tmp_path / "play" / "mine.txt").write_text("mine")
-    ran = Shell(tmp_path).run("demo", "--in", str(tmp_path / "play"))
-    assert ran.code == 7
+    ran = Shell(tmp_path).run("demo", "--in", str(tmp_path / "play"), "--json")
+    assert (ran.code, ran.document["error"]["code"]) == (7, "OCCUPIED")
     assert [entry.name for entry in (tmp_path / "play").iterdir()] == ["mine.txt"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from documents import document_of
 from faults import honest
 from faulty import Answer, FaultyServer, Request
 from shell import Ran, Shell
@@ -225,7 +225,7 @@ def test_a_broken_lock(shell: Shell, mdl: Inside, capsys: pytest.CaptureFixture[
     lock_of(shell).write_text("version = 1\n<<<<<<< HEAD\n")
     (shell.models / "tiny").mkdir(parents=True)
     assert mdl(shell, *words.split(), "--json") == 12
-    error = json.loads(capsys.readouterr().out)["error"]
+    error = document_of(capsys.readouterr().out)["error"]
     assert (error["code"], error["item"]) == ("STATE", str(lock_of(shell)))
     assert lock_of(shell).read_text() == "version = 1\n<<<<<<< HEAD\n"
 

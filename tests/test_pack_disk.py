@@ -6,7 +6,6 @@ Whatever happens: under the final name is a whole archive or what was there befo
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import document_of
 from shell import Shell
 from test_pack import noise, read_whole
 
@@ -128,7 +128,7 @@ def test_the_document_tells_what_changed(large: Shell) -> None:
             (large.home / "run" / "weights.bin").write_bytes(noise(24 * 2**20))
             code, out, error = start_and(large, 1, cut, "--allow-changing", "--json")
             assert code == 0, error
-            changed = json.loads(out)["changed"]
+            changed = document_of(out)["changed"]
     assert changed == ["weights.bin"]
     read_whole(large.home / "model_run.zip")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import document_of
 from leftover import dead_owner
 from shell import Shell
 from test_release import Site, files_of, zipped
@@ -233,7 +234,7 @@ def test_two_deployers_at_once(site: Site, shell: Shell) -> None:
         subprocess.Popen(shell.command("unpack", one, *words), env=shell.environ, cwd=shell.home, stdout=-1, stderr=-3)
         for one in archives
     ]
-    documents = [json.loads(one.communicate(timeout=60)[0]) for one in both]
+    documents = [document_of(one.communicate(timeout=60)[0]) for one in both]
     assert [one.returncode for one in both] == [0, 0]
     record = site.record
     assert set(record["releases"]) == {one["release"]["version"] for one in documents}

@@ -33,12 +33,12 @@ def publish(store: Store, remote: RemoteFile = REMOTE, data: bytes = DATA) -> Pa
     partial = store.open_partial("model", remote)
     partial.write(0, data)
     store.publish("model", remote, partial, replace(PRINT, digest=remote.digest or DIGEST), "sha256")
-    return store.final("model", remote.path)
+    return store.final("model", remote)
 
 
 def put(store: Store, data: bytes, path: RelPath = REMOTE.path) -> Path:
     """A stranger's file under the final name."""
-    final = store.final("model", path)
+    final = store.final("model", replace(REMOTE, path=path))
     final.parent.mkdir(parents=True, exist_ok=True)
     final.write_bytes(data)
     return final
@@ -56,8 +56,8 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_places(tmp_path: Path) -> None:
     """A model has a folder of its name below the root, or the root itself with --into; mdl's own is .mdl there."""
-    assert Store(tmp_path).final("org/m", REMOTE.path) == tmp_path / "org" / "m" / "unet" / "m.bin"
-    assert Store(tmp_path, into=True).final("org/m", REMOTE.path) == tmp_path / "unet" / "m.bin"
+    assert Store(tmp_path).final("org/m", REMOTE) == tmp_path / "org" / "m" / "unet" / "m.bin"
+    assert Store(tmp_path, into=True).final("org/m", REMOTE) == tmp_path / "unet" / "m.bin"
     assert Store(tmp_path).partials == tmp_path / ".mdl" / "partials"
     with pytest.raises(Unsafe):
         Store(tmp_path).folder("../m")
@@ -130,7 +130,7 @@ def test_strangers_right_bytes_are_found_right(store: Store, digest: Digest) -> 
 
 def test_what_is_in_the_way_is_said(store: Store) -> None:
     """A folder, a pipe, or a file where a folder is needed: each is told as what it is, and where."""
-    final = store.final("model", REMOTE.path)
+    final = store.final("model", REMOTE)
     final.mkdir(parents=True)
     assert store.look("model", REMOTE).kind == "folder"
     final.rmdir()
@@ -173,7 +173,7 @@ def test_link_on_the_way_is_refused(store: Store, tmp_path: Path, where: str) ->
 
 def test_link_to_nowhere_is_refused(store: Store) -> None:
     """A dangling link is a link and not an absent file."""
-    final = store.final("model", REMOTE.path)
+    final = store.final("model", REMOTE)
     final.parent.mkdir(parents=True)
     final.symlink_to("nowhere")
     assert store.look("model", REMOTE).kind == "link"
@@ -196,7 +196,7 @@ def test_folder_in_the_way_is_occupied(store: Store) -> None:
     partial = store.open_partial("model", REMOTE)
     partial.write(0, DATA)
     partial.checkpoint()
-    store.final("model", REMOTE.path).mkdir(parents=True)
+    store.final("model", REMOTE).mkdir(parents=True)
     with pytest.raises(Occupied) as caught:
         store.publish("model", REMOTE, partial, PRINT, "sha256")
     assert caught.value.exit_code == 7
@@ -227,7 +227,7 @@ def test_final_name_is_not_seen_before_publish(store: Store) -> None:
 def test_small_file_is_published_whole(store: Store) -> None:
     """A small file stands there as a user's own files do, with a receipt."""
     store.publish_small("model", REMOTE, DATA, PRINT, "sha256")
-    final = store.final("model", REMOTE.path)
+    final = store.final("model", REMOTE)
     assert final.read_bytes() == DATA
     probe = store.root / "probe"
     probe.touch()

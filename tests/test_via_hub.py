@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from documents import document_of
 
 from mdl.demo.hub import Generated, LoopbackHub, Repo
 
@@ -16,7 +18,7 @@ _WEIGHTS = Generated(4 * 2**20, 3)
 
 def _get(
     hub: LoopbackHub, home: Path, *flags: str, extra: Mapping[str, str] | None = None
-) -> tuple[int, dict[str, object], str]:
+) -> tuple[int, dict[str, Any], str]:
     environ = {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
@@ -27,7 +29,7 @@ def _get(
     }
     command = [sys.executable, "-m", "mdl", "get", "hf:demo/tiny", "--to", str(home / "models"), "--json", *flags]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-    return done.returncode, json.loads(done.stdout), done.stderr
+    return done.returncode, document_of(done.stdout), done.stderr
 
 
 def test_the_hub_client_carries_and_mdl_verifies(tmp_path: Path) -> None:
@@ -38,7 +40,7 @@ def test_the_hub_client_carries_and_mdl_verifies(tmp_path: Path) -> None:
     assert code == 0, errors
     assert all("hf_hub/" in agent for agent in agents)
     assert agents
-    files = report["models"][0]["files"]  # type: ignore[index]
+    files = report["models"][0]["files"]
     assert [file["verified"] for file in files] == ["git-sha1", "sha256"]
     folder = tmp_path / "models" / "demo--tiny"
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.bin"]
@@ -69,5 +71,5 @@ def test_a_gated_repository_is_told_as_such(tmp_path: Path) -> None:
     with LoopbackHub([Repo("demo/tiny", {"model.bin": _WEIGHTS}, gated=True)]) as hub:
         code, report, errors = _get(hub, tmp_path, "--via", "hub")
     assert code == 4
-    assert report["error"]["code"] == "AUTH"  # type: ignore[index]
+    assert report["error"]["code"] == "AUTH"
     assert "Traceback" not in errors

@@ -35,7 +35,6 @@ def list_models(
     to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
 ) -> int:
     """Every model of the catalog, with what is on this disk."""
-    session.empty = {"models": []}
     store = session.store(Where(to=to))
     sources = session.sources(store, locking=Locking())
     wanted = {"present": present, "partial": partial, "missing": missing}
@@ -97,7 +96,6 @@ def show(
     to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
 ) -> int:
     """One model: files, sources, sizes, licence, status."""
-    session.empty = {"model": None, "files": []}
     model = _one(session, name)
     store = session.store(Where(to=to))
     stock = stock_of(model, session.sources(store, locking=Locking()), store)
@@ -173,7 +171,6 @@ def path(
     to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
 ) -> int:
     """The model's folder, nothing else: cd "$(mdl path NAME)"."""
-    session.empty = {"path": None}
     folder = session.store(Where(to=to)).folder(_one(session, name).name)
     if session.common.json:
         session.console.document("path", {"path": str(folder)}, ok=True, exit_code=0)

@@ -9,33 +9,40 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from mdl.cli.flags import Common
+from mdl.cli.flags import Common, Progress
 from mdl.cli.places import read_config
 from mdl.cli.session import Session
+from mdl.cli.words import words_of
 from mdl.console.streams import BROKEN_PIPE
 from mdl.errors import Cancelled, MdlError, storage_error
 
 Body = TypeVar("Body", bound=Callable[..., int])
 _OWN_VARIABLE = {"--to": "MDL_HOME", "--catalog": "MDL_CATALOG", "--no-color": "NO_COLOR"}
 """Flags whose variable has another name and is read where the value is settled."""
+ALIASES: dict[str, str] = {}
+"""What a command's other names stand for, as far as its room was opened."""
 
 
-def command(app: typer.Typer, name: str, *, aliases: tuple[str, ...] = (), **settings: Any) -> Callable[[Body], Body]:
-    """Register ``body(session, ...) -> exit code`` as the command ``name``.
+def command(
+    app: typer.Typer, name: str, *, aliases: tuple[str, ...] = (), of: str = "", **settings: Any
+) -> Callable[[Body], Body]:
+    """Register ``body(session, ...) -> exit code`` as the command ``name``, or as one ``of`` a group of commands.
 
     A parameter whose type is a dataclass becomes one flag a field; its value is that dataclass.
     """
 
     def register(body: Body) -> Body:
-        run = _spread(name, body)
+        run = _spread(of or name, body)
         app.command(name, **settings)(run)
         for alias in aliases:
             app.command(alias, hidden=True, **settings)(run)
+            ALIASES[alias] = name
         return body
 
     return register
@@ -64,10 +71,29 @@ def _spread(name: str, body: Callable[..., int]) -> Callable[..., None]:
         }
         common = merged(ctx.obj or Common(), made.pop("common"))
         made.update((key, values[key]) for key in plain)
-        raise typer.Exit(guarded(name, common, lambda session: body(session, **made)))
+        words = words_of(ctx, common)
+        raise typer.Exit(guarded(name, common, lambda session: body(session, **made), words))
 
     run.__doc__ = body.__doc__
     return _signed(run, parameters)
+
+
+def group(app: typer.Typer, name: str, usual: Callable[[Session], int], about: str) -> typer.Typer:
+    """A command that has commands of its own; without one of them it is ``usual``."""
+    own = typer.Typer(help=about, context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None)
+    parameters = [
+        inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+        *(_parameter(field, Common) for field in dataclasses.fields(Common)),
+    ]
+
+    def before(ctx: typer.Context, **values: Any) -> None:
+        ctx.obj = merged(ctx.obj or Common(), Common(**values))
+        if ctx.invoked_subcommand is None:
+            raise typer.Exit(guarded(name, ctx.obj, usual))
+
+    own.callback(invoke_without_command=True)(_signed(before, parameters))
+    app.add_typer(own, name=name)
+    return own
 
 
 def root(app: typer.Typer, version: Callable[[bool], None]) -> None:
@@ -84,8 +110,8 @@ def root(app: typer.Typer, version: Callable[[bool], None]) -> None:
         try:
             defaults = read_config().get("defaults", {})
         except MdlError as error:
-            common = dataclasses.replace(ctx.obj, json=ctx.obj.json or "--json" in sys.argv)
-            session = Session(ctx.invoked_subcommand or "mdl", common, os.environ)
+            name = ctx.invoked_subcommand or "mdl"
+            session = Session(ALIASES.get(name, name), merged(ctx.obj, told_as(sys.argv[1:])), os.environ)
             raise typer.Exit(report(session, error)) from None
         flags = {key: value for key, value in defaults.items() if key not in ("home", "allow_hosts")}
         ctx.default_map = dict.fromkeys(ctx.command.list_commands(ctx), flags)  # type: ignore[attr-defined]
@@ -131,9 +157,15 @@ def merged(before: Common, after: Common) -> Common:
     return Common(**values)
 
 
-def guarded(name: str, common: Common, body: Callable[[Session], int]) -> int:
+def told_as(arguments: Sequence[str]) -> Common:
+    """How a call that was not read to its end wants its error told, as far as its words show."""
+    wants_lines = "--progress=json" in arguments or ("--progress", "json") in pairwise(arguments)
+    return Common(json="--json" in arguments, progress=Progress.json if wants_lines else None)
+
+
+def guarded(name: str, common: Common, body: Callable[[Session], int], words: tuple[str, ...] = ()) -> int:
     """Run ``body`` and turn whatever it raises into a message, a hint and an exit code."""
-    session = Session(name, common, os.environ)
+    session = Session(name, common, os.environ, words)
     try:
         code = body(session)
     except KeyboardInterrupt:
@@ -160,7 +192,10 @@ def report(session: Session, error: MdlError) -> int:
         console.debug("".join(traceback.format_exception(error)))
     console.error(error)
     if session.common.json:
-        console.document(session.command, session.empty, ok=False, exit_code=error.exit_code, error=error)
+        from mdl import schemas
+
+        facts = schemas.empty(session.command) | session.empty
+        console.document(session.command, facts, ok=False, exit_code=error.exit_code, error=error)
     return error.exit_code
 
 

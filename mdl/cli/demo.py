@@ -12,6 +12,8 @@ from mdl.cli.command import command
 from mdl.cli.session import Session
 from mdl.errors import Occupied, StorageError
 
+_STDERR = 2
+
 
 def register(app: typer.Typer) -> None:
     command(app, "demo")(demo)
@@ -40,7 +42,7 @@ def demo(
         story.append(line)
         session.console.data(line)
 
-    code = Demo(folder.absolute(), say).play()
+    code = Demo(folder.absolute(), say, _STDERR if session.common.json else None).play()
     if session.common.json:
         session.console.document("demo", {"path": str(folder), "story": story}, ok=code == 0, exit_code=code)
     return code

@@ -69,7 +69,6 @@ def remove(
 
 def _editable(session: Session, *, may_be_new: bool = False) -> Path:
     """The one catalog in use, if it is the user's own. Raises `UsageError`."""
-    session.empty = {"path": None, "name": None}
     paths, _ = session.catalog_place
     if len(paths) != 1:
         raise UsageError(f"{len(paths)} catalogs are in use", hint="name the one to edit with --catalog")

@@ -11,11 +11,17 @@ import typer
 
 _EVERYWHERE = "Everywhere"
 _FETCHING = "Fetching"
+_UNATTENDED = "Unattended"
 
 
 class Via(StrEnum):
     http = "http"
     hub = "hub"
+
+
+class Layout(StrEnum):
+    plain = "plain"
+    hf_cache = "hf-cache"
 
 
 class Progress(StrEnum):
@@ -69,6 +75,10 @@ class Where:
     into: Annotated[
         Path | None, typer.Option("--into", metavar="DIR", help="One target: its files land in DIR itself.")
     ] = None
+    layout: Annotated[
+        Layout,
+        typer.Option("--layout", help="hf-cache: Hugging Face's own cache, which transformers and hf read offline."),
+    ] = Layout.plain
 
 
 @dataclass(frozen=True)
@@ -164,6 +174,45 @@ class Locking:
     )
     frozen: Annotated[
         bool, typer.Option("--frozen", help="Use the lock as it is, even if the catalog changed; ask no hub API.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class Unattended:
+    """What a job leaves for others, and whether it needs this terminal."""
+
+    on_complete: Annotated[
+        str | None,
+        typer.Option(
+            "--on-complete",
+            metavar="CMD",
+            help="Run this when all is there, without a shell; facts in MDL_HOOK_*.",
+            rich_help_panel=_UNATTENDED,
+        ),
+    ] = None
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--ready-file",
+            metavar="FILE",
+            help="A file that is there only while all that is asked for is.",
+            rich_help_panel=_UNATTENDED,
+        ),
+    ] = None
+    log_file: Annotated[
+        str | None,
+        typer.Option(
+            "--log-file",
+            metavar="FILE",
+            help="The log of all downloads; an empty name for none.",
+            rich_help_panel=_UNATTENDED,
+        ),
+    ] = None
+    detach: Annotated[
+        bool,
+        typer.Option(
+            "--detach", help="Go on in the background; the last line is the job's id.", rich_help_panel=_UNATTENDED
+        ),
     ] = False
 
 

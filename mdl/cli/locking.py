@@ -45,7 +45,7 @@ def lock(
 ) -> int:
     """Resolve models to commits, files, sizes and digests, and write them to mdl.lock beside the catalog."""
     path = session.lock_path
-    session.empty = {"path": str(path), "changes": [], "models": []}
+    session.empty = {"path": str(path)}
     catalog = session.catalog
     old = read_lock(path)
     upgraded = {model.name for name in moving.upgrade or () for model in catalog.find(name)}
@@ -85,6 +85,8 @@ def _trouble(done: Locked, old: Lock | None, *, check: bool) -> MdlError | None:
             return first
         error = PartialFailure(f"{len(done.broken)} models could not be resolved", hint=first.advice)
         error.exit_code = joint_exit_code(one.exit_code for one in done.broken.values())
+        if error.exit_code != PartialFailure.exit_code:
+            error.code = first.code
         return error
     if check and (old is None or done.changes):
         why = "there is no lock" if old is None else "; ".join(done.changes[:5])

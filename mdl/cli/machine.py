@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import textwrap
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +15,15 @@ from mdl.cli import places
 from mdl.cli.command import command
 from mdl.cli.flags import Network
 from mdl.cli.session import Session
-from mdl.errors import MdlError, UsageError, joint_exit_code
+from mdl.console import Console
+from mdl.errors import UsageError, joint_exit_code
+
+_SETTINGS = "the user config folder"
+
+if TYPE_CHECKING:
+    from mdl.doctor import Finding
+
+_INDENT = " " * 6
 
 
 def register(app: typer.Typer) -> None:
@@ -27,17 +37,16 @@ def config(
     to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
 ) -> int:
     """Where settings, catalog, state and models are, and why."""
-    session.empty = {"places": []}
     if what not in (None, "path"):
         raise UsageError("config takes 'path' or nothing", item=what)
-    if what == "path":
-        session.console.data(str(places.config_file()))
-        return 0
-    rows = _places(session, to)
+    rows = _places(session, to) if what is None else [_facts("settings", places.config_file(), _SETTINGS)]
     if session.common.json:
         keys = ("what", "path", "exists", "why")
         payload = {"places": [dict(zip(keys, row, strict=True)) for row in rows]}
         session.console.document("config", payload, ok=True, exit_code=0)
+        return 0
+    if what == "path":
+        session.console.data(rows[0][1])
         return 0
     table = [(what, path + ("" if exists else " (not there)"), why) for what, path, exists, why in rows]
     session.console.table(("WHAT", "WHERE", "WHY"), table)
@@ -47,14 +56,18 @@ def config(
 def _places(session: Session, to: Path | None) -> list[tuple[str, str, bool, str]]:
     found: list[tuple[str, Path, str]] = []
     with contextlib.suppress(UsageError):
-        found.append(("settings", places.config_file(), "the user config folder"))
+        found.append(("settings", places.config_file(), _SETTINGS))
     paths, why = session.catalog_place
     found += [("catalog", Path(path), why) for path in paths]
     with contextlib.suppress(UsageError):
         found.append(("state", places.state_dir(), "the user state folder"))
     home = places.models_home(to, session.environ, session.defaults)
     found.append(("models", home.path, home.why))
-    return [(what, str(path), os.path.exists(path), why) for what, path, why in found]
+    return [_facts(*one) for one in found]
+
+
+def _facts(what: str, path: Path, why: str) -> tuple[str, str, bool, str]:
+    return what, str(path), os.path.exists(path), why
 
 
 def doctor(
@@ -62,34 +75,53 @@ def doctor(
     to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Contact nobody.")] = False,
 ) -> int:
-    """What works here, and what to do about what does not: endpoint, proxy, CA, token, disk, clock, versions."""
-    from mdl.doctor import Finding, examine
+    """What works here, and what to do about what does not: endpoint, proxy, CA, token, clock, disk, versions."""
+    from mdl.doctor import Subject, examine
 
-    session.empty = {"checks": []}
-    home = places.models_home(to, session.environ, session.defaults).path
-    state = None
-    with contextlib.suppress(UsageError):
-        state = places.state_dir()
     network = Network(stall="10s", offline=offline)
-    http, trouble = None, []
-    try:
-        http = None if session.is_offline(network) else session.http(network, ())
-    except MdlError as error:
-        trouble.append(Finding("client", False, error.message, error.hint or "", error.exit_code))
-    try:
-        findings = [*examine(session.endpoint, http, home, state), *trouble]
-    finally:
-        if http is not None:
-            http.close()
-    code = joint_exit_code(finding.exit_code for finding in findings if not finding.ok)
+    subject = Subject(
+        catalog=lambda: _catalog(session),
+        lock=lambda: _lock(session),
+        home=lambda: places.models_home(to, session.environ, session.defaults).path,
+        state=places.state_dir,
+        endpoint=lambda: session.endpoint,
+        connect=None if session.is_offline(network) else lambda: session.http(network, ()),
+    )
+    findings: list[Finding] = []
+    checks: list[dict[str, object]] = []
+    session.empty = {"checks": checks}
+    for found in examine(subject):
+        findings.append(found)
+        checks.append({"name": found.name, "ok": found.ok, "detail": found.detail, "advice": found.advice or None})
+        _tell(session.console, found)
+    code = joint_exit_code(found.exit_code for found in findings if not found.ok)
     if session.common.json:
-        checks = [
-            {"name": one.name, "ok": one.ok, "detail": one.detail, "advice": one.advice or None} for one in findings
-        ]
         session.console.document("doctor", {"checks": checks}, ok=code == 0, exit_code=code)
-        return code
-    for one in findings:
-        session.console.data(f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {one.detail}")
-        if one.advice and not one.ok:
-            session.console.data(f"      {one.advice}")
     return code
+
+
+def _catalog(session: Session) -> str:
+    paths, why = session.catalog_place
+    return f"{len(session.catalog.models)} models in {', '.join(map(str, paths))} ({why})"
+
+
+def _lock(session: Session) -> str:
+    lock = session.lock
+    return "none; 'mdl lock' writes one" if lock is None else f"{len(lock.models)} models in {session.lock_path}"
+
+
+def _tell(console: Console, found: Finding) -> None:
+    """One line, folded where a terminal is narrower, and what to do on one more."""
+    text = f"{'ok  ' if found.ok else 'FAIL'}  {found.name}: {found.detail}"
+    width = console.streams.size(console.streams.stdout)[0] if console.streams.stdout.is_terminal else sys.maxsize
+    for number, line in enumerate(filter(None, [*text.split("\n"), "" if found.ok else found.advice])):
+        folded = textwrap.wrap(
+            console.clean(line),
+            width - 1,
+            initial_indent=_INDENT if number else "",
+            subsequent_indent=_INDENT,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for piece in folded:
+            console.data(piece)

@@ -13,10 +13,9 @@ from types import FrameType
 import typer
 
 from mdl import __version__
-from mdl.cli.command import report, root
-from mdl.cli.flags import Common
+from mdl.cli.command import ALIASES, report, root, told_as
 from mdl.cli.session import Session
-from mdl.errors import Cancelled, StorageError, UsageError
+from mdl.errors import Cancelled, Paused, StorageError, UsageError
 
 _HELP = """Bring machine-learning models to this machine, and trained ones away from it: every byte verified.
 
@@ -41,6 +40,10 @@ _FAMILIES = {
     "config": "machine",
     "doctor": "machine",
     "demo": "demo",
+    "schema": "schema",
+    "prefetch": "prefetching",
+    "jobs": "jobs",
+    "clean": "cleaning",
 }
 """Which room a command is in. Only the room that is asked for is opened: Typer builds every flag it is told of."""
 
@@ -71,10 +74,10 @@ def _version(wanted: bool) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code. Signals end it in order: what is there is kept."""
-    for name in (signal.SIGTERM, signal.SIGHUP):
+    for name, handler in ((signal.SIGTERM, _terminated), (signal.SIGHUP, _terminated), (signal.SIGUSR1, _paused)):
         with contextlib.suppress(ValueError, OSError):
             if signal.getsignal(name) is not signal.SIG_IGN:
-                signal.signal(name, _terminated)
+                signal.signal(name, handler)
     try:
         app = build(arguments)
         code = int(app(args=list(arguments) or ["--help"], prog_name="mdl", standalone_mode=False) or 0)
@@ -97,9 +100,13 @@ def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:
     """A call that Typer refused, told as every other error is; as a document too where one was asked for."""
     name = next((word for word in arguments if word in _FAMILIES), "")
     usage = UsageError(" ".join(error.format_message().split()), hint=" ".join(filter(None, ("mdl", name, "--help"))))
-    name = name or "mdl"
-    return report(Session(name, Common(json="--json" in arguments), os.environ), usage)
+    return report(Session(ALIASES.get(name, name) or "mdl", told_as(arguments), os.environ), usage)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:
     raise Cancelled("terminated", terminated=True)
+
+
+def _paused(_number: int, _frame: FrameType | None) -> None:
+    """What 'mdl jobs pause' sends."""
+    raise Paused("paused")

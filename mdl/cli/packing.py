@@ -72,7 +72,7 @@ def checkpoints(session: Session, run: Annotated[str, typer.Argument(metavar="RU
     """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
     from mdl.archive.runs import Run
 
-    session.empty = {"run": run, "layout": None, "checkpoints": []}
+    session.empty = {"run": run}
     found = Run.find(place_of(run, "RUN"))
     rows: list[dict[str, Any]] = [
         {
@@ -111,7 +111,7 @@ def checkpoints(session: Session, run: Annotated[str, typer.Argument(metavar="RU
                 "-" if row["step"] is None else str(row["step"]),
                 human_bytes(row["bytes"]),
                 str(row["files"]),
-                row["modified_at"].replace("T", " ")[:16],
+                (row["modified_at"] or "?").replace("T", " ")[:16],
                 _state(row),
                 shown(row["note"]) or "-",
             )
@@ -123,11 +123,11 @@ def checkpoints(session: Session, run: Annotated[str, typer.Argument(metavar="RU
     return 0
 
 
-def _moment(ns: int) -> str:
+def _moment(ns: int) -> str | None:
     try:
         return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
-        return "?"
+        return None
 
 
 def _state(row: dict[str, Any]) -> str:
@@ -146,7 +146,6 @@ def pack(
     from mdl.pack import pack as write
     from mdl.pack import plan_pack, skipped_facts
 
-    session.empty = {"archive": None, "bytes": 0, "files": 0, "sha256": None, "skipped": [], "path": None}
     to_stdout = how.output == "-"
     _check_pack(session, what, to_stdout=to_stdout and not how.dry_run)
     rules = Rules(what.include or (), what.exclude or (), what.inference_only, what.logs, how.allow_incomplete)

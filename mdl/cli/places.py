@@ -14,8 +14,19 @@ import platformdirs
 
 from mdl.errors import UsageError
 
-DEFAULTS = ("home", "connections", "progress", "retries", "stall", "lock_wait", "limit_rate", "via", "allow_hosts")
+DEFAULTS = (
+    *("home", "connections", "progress", "retries", "stall", "lock_wait", "limit_rate", "via", "allow_hosts"),
+    *("window", "max_duration", "log_file", "layout"),
+)
 """The keys of ``[defaults]`` in config.toml."""
+_TABLES = {
+    "defaults": DEFAULTS,
+    "hooks": ("on_complete", "on_failure"),
+    "stores": ("also",),
+    "remotes": None,
+}
+_LISTS = {"allow_hosts", "also"}
+_TEXTS = {"home", "on_complete", "on_failure"}
 
 
 @dataclass(frozen=True)
@@ -55,21 +66,28 @@ def read_config() -> dict[str, Any]:
         raise UsageError(f"unreadable: {error.strerror}", item=str(config_file())) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not TOML: {error}", item=str(path)) from error
-    for key in data:
-        if key not in ("defaults", "remotes", "hooks", "stores") and not key.startswith("x-"):
-            raise UsageError(f"unknown table [{key}]", item=str(path), hint=_near(key, ("defaults", "remotes")))
-    defaults = data.get("defaults", {})
-    if not isinstance(defaults, dict):
-        raise UsageError("[defaults] is not a table", item=str(path))
-    for key in defaults:
-        if key not in DEFAULTS and not key.startswith("x-"):
-            raise UsageError(f"unknown key {key!r} in [defaults]", item=str(path), hint=_near(key, DEFAULTS))
-    hosts = defaults.get("allow_hosts", [])
-    if not isinstance(defaults.get("home", ""), str):
-        raise UsageError("[defaults] home is not text", item=str(path))
-    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
-        raise UsageError("[defaults] allow_hosts is not a list of texts", item=str(path))
+    for name, table in data.items():
+        _check_table(name, table, str(path))
     return data
+
+
+def _check_table(name: str, table: Any, path: str) -> None:
+    if name.startswith("x-"):
+        return
+    if name not in _TABLES:
+        raise UsageError(f"unknown table [{name}]", item=path, hint=_near(name, tuple(_TABLES)))
+    if not isinstance(table, dict):
+        raise UsageError(f"[{name}] is not a table", item=path)
+    known = _TABLES[name]
+    for key, value in table.items():
+        if known is None or key.startswith("x-"):
+            continue
+        if key not in known:
+            raise UsageError(f"unknown key {key!r} in [{name}]", item=path, hint=_near(key, known))
+        if key in _TEXTS and not isinstance(value, str):
+            raise UsageError(f"[{name}] {key} is not text", item=path)
+        if key in _LISTS and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+            raise UsageError(f"[{name}] {key} is not a list of texts", item=path)
 
 
 def _near(word: str, words: tuple[str, ...]) -> str:
@@ -86,6 +104,18 @@ def models_home(to: Path | None, environ: Mapping[str, str], defaults: Mapping[s
     if defaults.get("home"):
         return Place(Path(str(defaults["home"])).expanduser().absolute(), f"[defaults] home in {config_file()}")
     return Place(_needs_home(platformdirs.user_data_dir("mdl")) / "models", "the user data folder")
+
+
+def hub_cache(environ: Mapping[str, str]) -> Path:
+    """Hugging Face's cache: ``HF_HUB_CACHE``, ``HF_HOME``, the user cache folder, as huggingface_hub finds it."""
+    named = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
+    if named:
+        return Path(os.path.expandvars(named)).expanduser().absolute()
+    home = environ.get("HF_HOME")
+    if not home:
+        cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
+        home = os.path.join(cache, "huggingface")
+    return _needs_home(str(Path(os.path.expandvars(home)).expanduser().absolute())) / "hub"
 
 
 def working_folder() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,9 +17,11 @@ from mdl.catalog.model import Catalog, Model
 from mdl.catalog.read import read_catalog
 from mdl.catalog.targets import is_adhoc, models_of
 from mdl.cli import places
-from mdl.cli.flags import Choice, Common, Locking, Network, Via, Where
+from mdl.cli.flags import Choice, Common, Layout, Locking, Network, Via, Where
 from mdl.cli.units import parse_duration, parse_rate, seconds_left
 from mdl.console import Console
+from mdl.download.elsewhere import Elsewhere
+from mdl.download.layout import HubCache
 from mdl.download.store import Store
 from mdl.errors import Deadline, MdlError, UsageError
 from mdl.events import Listener, Report, silence
@@ -36,10 +39,11 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """One command's run. ``empty`` is what its JSON document holds when it fails before it has results."""
+    """One command's run. ``empty`` is what its JSON document holds when it fails before it has results; ``words``
+    are the command line as it could be typed again."""
 
-    def __init__(self, command: str, common: Common, environ: Mapping[str, str]) -> None:
-        self.command, self.common, self.environ = command, common, environ
+    def __init__(self, command: str, common: Common, environ: Mapping[str, str], words: tuple[str, ...] = ()) -> None:
+        self.command, self.common, self.environ, self.words = command, common, environ, words
         self.empty: dict[str, Any] = {}
         self.console = Console(
             progress=common.progress.value if common.progress else "auto",
@@ -132,12 +136,25 @@ class Session:
 
     def store(self, where: Where, models: Sequence[Model] = (), targets: Sequence[str] = ()) -> Store:
         """The models folder. Raises `UsageError` for ``--into`` with several targets or models."""
+        if where.layout is Layout.hf_cache:
+            if where.into is not None:
+                raise UsageError("--into and --layout hf-cache do not go together", hint="--to names the cache")
+            cache = where.to.expanduser() if where.to else places.hub_cache(self.environ)
+            return Store(cache, layout=HubCache)
         if where.into is not None:
             count = max(len(models), len(targets))
             if count != 1:
                 raise UsageError(f"--into takes one target, not {count}", hint="use --to for several")
             return Store(where.into.expanduser(), into=True)
         return Store(places.models_home(where.to, self.environ, self.defaults).path)
+
+    def elsewhere(self, store: Store) -> Elsewhere:
+        """Where on this machine the same bytes may be: ``store`` itself, the hub's cache, ``[stores] also``."""
+        cache = None
+        with contextlib.suppress(UsageError):
+            cache = places.hub_cache(self.environ)
+        also = [Path(one).expanduser() for one in self.config.get("stores", {}).get("also", [])]
+        return Elsewhere(store, cache, also)
 
     def is_offline(self, network: Network) -> bool:
         hub = is_true(self.environ.get("HF_HUB_OFFLINE")) or is_true(self.environ.get("TRANSFORMERS_OFFLINE"))

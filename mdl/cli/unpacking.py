@@ -77,7 +77,7 @@ def unpack(
     """Unpack a zip into a new folder, all or nothing; everything is checked before the first byte is written."""
     from mdl.archive.limits import Limits
 
-    session.empty = {"archive": source, "bytes": 0, "files": 0, "sha256": None, "skipped": [], "path": None}
+    session.empty = {"archive": source}
     archive = place_of(source, "ARCHIVE")
     to = place_of(target, "--to") if target is not None else None
     size = parse_size(bounds.max_size, "--max-size") if bounds.max_size else None
@@ -176,7 +176,6 @@ def rollback(
     """Serve the release that was served before; no network, one atomic switch."""
     from mdl.unpack import roll_back
 
-    session.empty = {"path": None, "release": None}
     wait = parse_duration(lock_wait, "--lock-wait", least=0)
     done = roll_back(place_of(folder, "DIR"), lock_wait=wait, tell=session.console.watch(method="inline"))
     if session.common.json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,13 +10,14 @@ import typer
 from mdl.catalog.model import Model
 from mdl.check import Checked, check, failure, mending, repair, verdict
 from mdl.cli.command import command
-from mdl.cli.flags import Choice, Locking, Network, Where
+from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
 from mdl.cli.units import parse_duration
+from mdl.cli.working import Work, tell_elsewhere
 from mdl.console.humans import human_bytes
 from mdl.console.watch import ended_by
 from mdl.download.store import Store
-from mdl.errors import LockError, MdlError, joint_exit_code
+from mdl.errors import LockError, MdlError, UsageError, joint_exit_code
 from mdl.get import locked
 from mdl.paths import shown
 from mdl.sources import Sources
@@ -43,29 +43,33 @@ def verify(
         list[str] | None, typer.Argument(metavar="NAME", help="Models to check; all that are here without one.")
     ] = None,
     mend: Mend = Mend(),
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
-    into: Annotated[Path | None, typer.Option("--into", metavar="DIR", help="One model: its folder itself.")] = None,
+    where: Where = Where(),  # noqa: B008 - frozen
     choice: Choice = Choice(),  # noqa: B008 - frozen
     network: Network = Network(),  # noqa: B008 - frozen
     locking: Locking = Locking(),  # noqa: B008 - frozen
+    unattended: Unattended = Unattended(),  # noqa: B008 - frozen
 ) -> int:
     """Read what is on disk again and hold it against its digests."""
-    session.empty = {"models": []}
-    where = Where(to, into)
     here = _all_here(session, session.store(where, [Model(name="")]))
     models = _asked(session, names, choice, here) if names else here
     store = session.store(where, models)
     wait = parse_duration(network.lock_wait, "--lock-wait", least=0)
     sources = session.sources(store, choice=choice, locking=locking)
     errors: dict[str, MdlError] = {}
-    with session.console.watch() as tell:
+    is_job = mend.repair and not mend.dry_run
+    if unattended.detach and not is_job:
+        raise UsageError("only a repair can go on in the background", item="--detach", hint="add --repair")
+    work = Work(session, [model.name for model in models], store.folder, unattended) if is_job else None
+    if work and work.leaves():
+        return tell_elsewhere(session, work.id)
+    with work or session.console.watch() as tell:
         rows: list[Checked] = []
         for model in models:
             try:
                 rows += check(model, sources=sources, store=store, tell=tell)
             except MdlError as error:
                 errors[model.name] = error.on(model.name)
-        if mend.repair and not mend.dry_run and any(row.status in ("corrupt", "missing") for row in rows):
+        if is_job and any(row.status in ("corrupt", "missing") for row in rows):
             with locked(models, store, wait, tell):
                 rows = _repaired(session, rows, models, store, network, sources, mend.force, errors, tell)
         code = joint_exit_code([verdict(rows, strict=mend.strict), *(error.exit_code for error in errors.values())])

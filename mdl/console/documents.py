@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ def json_text(value: Any, *, secrets: Iterable[str] = (), ascii_only: bool = Tru
     """``value`` as JSON. Text under a key ``error`` is a sentence and redacted as one, other text as a value."""
     known = tuple(secrets)
     text = json.dumps(_redacted(value, known, redact_value), ensure_ascii=ascii_only, indent=indent, default=str)
-    return text if ascii_only else "".join(_escaped(char) for char in text)
+    return text if ascii_only else re.sub(_NOT_PLAIN, lambda match: _escaped(match[0]), text)
 
 
 def error_facts(error: MdlError | Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -31,15 +32,17 @@ def document(command: str, payload: Mapping[str, Any], *, ok: bool, exit_code: i
     return head | {key: value for key, value in payload.items() if key not in head}
 
 
+_NOT_PLAIN = r"[^\x20-\x7e]"
 _Redact = Callable[[str, Iterable[str]], str]
 
 
 def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
     if isinstance(value, str):
-        return how(value, secrets)
-    if isinstance(value, Mapping):
-        return {str(key): _redacted(inner, secrets, redact if key == "error" else how) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
+        is_plain = how is redact_value and not secrets and "://" not in value
+        return value if is_plain else how(value, secrets)
+    if isinstance(value, dict):
+        return {key: _redacted(inner, secrets, redact if key == "error" else how) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
         return [_redacted(inner, secrets, how) for inner in value]
     return value
 

@@ -48,7 +48,7 @@ class JsonLines:
         self._written_at: deque[float] = deque()
         self._looked_at = -math.inf
         self._finishes: deque[dict[str, Any]] = deque()
-        self._files: dict[tuple[str, str], tuple[int, int | None]] = {}
+        self._files: dict[tuple[str, str], tuple[int | None, int | None]] = {}
         self._checking: tuple[str, str] | None = None
         self._count = 0
         self._whole = Progressed()
@@ -115,11 +115,11 @@ class JsonLines:
                 self._whole = Progressed(bytes_done=event.bytes_kept, bytes_total=event.bytes_total)
             case Started():
                 self._count = max(self._count, event.count)
-                self._files[event.model, event.file] = (event.index, event.total)
+                self._files[event.model, event.file] = (event.index or None, event.total)
             case Progressed():
                 self._whole = event
                 for file in event.files:
-                    self._files[file.model, file.file] = (file.index, file.total)
+                    self._files[file.model, file.file] = (file.index or None, file.total)
             case _:
                 pass
 
@@ -178,7 +178,7 @@ class JsonLines:
             "event": known("event", "progress"),
             "schema": "mdl.event/1",
             "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "job": self._job,
+            "job": self._job or None,
             "model": known("model"),
             "method": self._method,
             "file": known("file"),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more at start than all of this r
     from mdl.console.events_json import JsonLines
     from mdl.console.lines import FailuresOnly
     from mdl.console.watch import Face, Watch
+    from mdl.events import Listener
 
     Progress = Literal["auto", "bars", "lines", "json", "none"]
 _TRUE = {"1", "on", "yes", "true"}
@@ -54,16 +55,23 @@ class Console:
         self._json: JsonLines | None = None
         self._watch: Watch | None = None
         self._failures: FailuresOnly | None = None
-        self._is_told = self._has_complained = False
+        self._is_told = self._has_complained = self._is_hushed = False
         self._held: list[str] = []
 
-    def watch(self, job: str = "", method: str = "http") -> Watch:
-        """``with console.watch(job) as tell``: a listener for one download, of the kind that fits who looks."""
+    def watch(self, job: str = "", method: str = "http", others: Sequence[Listener] = ()) -> Watch:
+        """``with console.watch(job) as tell``: a listener for one download, of the kind that fits who looks.
+
+        ``others`` hear what it hears."""
         from mdl.console.watch import Watch
 
-        self._watch = Watch(self._face(job, method), self._end_watch)
+        self._watch = Watch(self._face(job, method), self._end_watch, others)
         self.streams.patient = False
         return self._watch
+
+    def hush(self) -> None:
+        """Be silent while all is well, where nobody asked for more; failures come in one block."""
+        if self.progress in ("auto", "none") and not self.verbose:
+            self.quiet = self._is_hushed = True
 
     def data(self, text: str) -> None:
         """One line of data on stdout, as it is, so that a path is the path.
@@ -190,7 +198,7 @@ class Console:
         if self.progress == "json":
             return self._new_json_lines(job, method)
         if self.quiet or self.progress == "none":
-            self._failures = FailuresOnly(self.streams, self.clean)
+            self._failures = FailuresOnly(self.streams, self.clean, at_end=self._is_hushed)
             return self._failures
         if self._wants_bars():
             from mdl.console.bars import Bars

@@ -117,17 +117,24 @@ def _progress_words(event: Progressed, *, known: bool) -> str:
 
 
 class FailuresOnly:
-    """A listener for quiet: silent, but for what failed. It remembers, so that nothing is told twice."""
+    """A listener for quiet: silent, but for what failed, told ``at_end`` in one block if so wished.
 
-    def __init__(self, streams: Streams, clean: Clean) -> None:
-        self._outlet, self._clean = streams.stderr, clean
+    It remembers, so that nothing is told twice."""
+
+    def __init__(self, streams: Streams, clean: Clean, *, at_end: bool = False) -> None:
+        self._outlet, self._clean, self._at_end = streams.stderr, clean, at_end
         self._told: list[tuple[str, str]] = []
+        self._block = ""
 
     def __call__(self, event: Event) -> None:
         """Write down a failure."""
         if isinstance(event, Failed):
             self._told.append((item_of(event), event.message))
-            self._outlet.post(error_text(item_of(event), event.message, event.hint, self._clean))
+            text = error_text(item_of(event), event.message, event.hint, self._clean)
+            if self._at_end:
+                self._block += text
+            else:
+                self._outlet.post(text)
 
     def has_told(self, error: MdlError) -> bool:
         """The same failure was written down already, whichever way its item is named."""
@@ -137,5 +144,7 @@ class FailuresOnly:
         )
 
     def close(self) -> None:
-        """Wait until the reader has it all."""
+        """Tell what is left to tell, and wait until the reader has it all."""
+        if self._block:
+            self._outlet.post(self._block)
         self._outlet.drain()

@@ -1,13 +1,13 @@
-"""Watch: one download as a listener sees it, from its first event to exactly one last."""
+"""Watch: one download as listeners see it, from its first event to exactly one last."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol
 
-from mdl.errors import Cancelled, Deadline, MdlError
-from mdl.events import Ended, Event, Failed
+from mdl.errors import Cancelled, MdlError
+from mdl.events import Ended, Event, Failed, Listener
 
 
 class Face(Protocol):
@@ -20,11 +20,13 @@ class Face(Protocol):
 
 
 class Watch:
-    """A context that is a listener itself. Left without an `Ended`, it tells the one that fits."""
+    """A context that is a listener itself. Left without an `Ended`, it tells the one that fits.
 
-    def __init__(self, face: Face, on_close: Callable[[], None]) -> None:
+    ``others`` are told the same after ``face``."""
+
+    def __init__(self, face: Face, on_close: Callable[[], None], others: Sequence[Listener] = ()) -> None:
         self.end: Ended | None = None
-        self._face, self._on_close = face, on_close
+        self._face, self._on_close, self._others = face, on_close, others
         self._failure: Failed | None = None
 
     def __call__(self, event: Event) -> None:
@@ -36,6 +38,8 @@ class Watch:
         if isinstance(event, Failed):
             self._failure = event
         self._face(event)
+        for listener in self._others:
+            listener(event)
 
     def ended(self, error: BaseException | None = None) -> None:
         """Tell the last event: all went well, or ``error`` stands for what did not."""
@@ -60,7 +64,8 @@ class Watch:
             return Ended()
         failure = self._failure
         item = "/".join(part for part in (failure.model, failure.file) if part)
-        return Ended(status="failed", code=failure.code, message=failure.message, hint=failure.hint, item=item)
+        code, message, hint = failure.code, failure.message, failure.hint
+        return Ended(status="failed", code=code, message=message, hint=hint, item=item, exit_code=None)
 
 
 def ended_by(error: BaseException) -> Ended:
@@ -68,7 +73,13 @@ def ended_by(error: BaseException) -> Ended:
     if isinstance(error, KeyboardInterrupt):
         error = Cancelled()
     if not isinstance(error, MdlError):
-        return Ended(status="failed", code=MdlError.code, message=str(error) or type(error).__name__)
-    stopped = "paused" if isinstance(error, Deadline) else "cancelled"
-    status = stopped if isinstance(error, Cancelled) else "failed"
-    return Ended(status=status, code=error.code, message=error.message, hint=error.hint, item=error.item)
+        error = MdlError(str(error) or type(error).__name__)
+    status = error.status if isinstance(error, Cancelled) else "failed"
+    return Ended(
+        status=status,
+        code=error.code,
+        message=error.message,
+        hint=error.hint,
+        item=error.item,
+        exit_code=error.exit_code,
+    )

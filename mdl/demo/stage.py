@@ -15,10 +15,15 @@ _PRIVATE = ("HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY
 
 
 class Stage:
-    """``folder`` is where the commands run; ``say`` gets what is told, line by line; ``more`` joins the environment."""
+    """``folder`` is where the commands run; ``say`` gets what is told, line by line; ``more`` joins the environment.
 
-    def __init__(self, folder: Path, say: Callable[[str], None], more: Mapping[str, str]) -> None:
-        self.folder, self.say = folder, say
+    What the commands write to their stdout goes to the descriptor ``stdout``, or to this process's own.
+    """
+
+    def __init__(
+        self, folder: Path, say: Callable[[str], None], more: Mapping[str, str], stdout: int | None = None
+    ) -> None:
+        self.folder, self.say, self._stdout = folder, say, stdout
         kept = {key: value for key, value in os.environ.items() if key not in _PRIVATE and not key.startswith("MDL_")}
         root = str(Path(__file__).parents[2])
         search = os.pathsep.join(filter(None, [root, kept.get("PYTHONPATH", "")]))
@@ -28,7 +33,9 @@ class Stage:
         """Say a command and begin it."""
         self.say(f"$ mdl {shlex.join(words)}")
         command = [sys.executable, "-m", "mdl", *words]
-        return subprocess.Popen(command, env=self._environ, stdin=subprocess.DEVNULL, cwd=self.folder)
+        return subprocess.Popen(
+            command, env=self._environ, stdin=subprocess.DEVNULL, stdout=self._stdout, cwd=self.folder
+        )
 
     def run(self, *words: str) -> None:
         """Say a command and run it. Raises `MdlError` with its exit code where that is not 0."""

@@ -25,10 +25,10 @@ revision = "{commit}"
 
 
 class Demo:
-    """One run of the demo in ``folder``. ``say`` gets the story line by line."""
+    """One run of the demo in ``folder``. ``say`` gets the story line by line; ``stdout`` as of `Stage`."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self.folder, self._say = folder, say
+    def __init__(self, folder: Path, say: Callable[[str], None], stdout: int | None = None) -> None:
+        self.folder, self._say, self._stdout = folder, say, stdout
         self._catalog = folder / "catalog.toml"
         self._models = folder / "models"
 
@@ -40,7 +40,7 @@ class Demo:
             self._say(f"A hub is up on this machine alone, at {hub.url}; it hands weights out from {hub.cdn_url}.")
             self._say(f"Its one model is in {self._catalog}.")
             environ = {"HF_ENDPOINT": hub.url, "MDL_CATALOG": str(self._catalog)}
-            stage = Stage(self.folder, self._say, environ)
+            stage = Stage(self.folder, self._say, environ, self._stdout)
             try:
                 Bringing(stage, hub, str(self._models)).play()
                 Carrying(stage).play()

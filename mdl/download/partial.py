@@ -18,7 +18,7 @@ from mdl.download import journal as journals
 from mdl.download.journal import Identity, Journal, Record
 from mdl.errors import Busy
 from mdl.net.ranges import ByteRange, RangeSet
-from mdl.owner import is_alive, me
+from mdl.owner import is_alive, me, process_of
 
 _FOREIGN_SECONDS = 600.0
 """A partial of another machine, untouched for this long, is taken for a leftover."""
@@ -217,17 +217,19 @@ def _adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
     for folder in sorted(leftovers(partials, key), key=lambda one: _worth(one, identity), reverse=True):
         if folder == mine:
             continue
-        owner = folder.name.split(".", 1)[1]
-        alive = is_alive(owner)
-        if alive is None:
-            alive = _touched_lately(folder)
-        if alive:
-            process = owner.split("-")[1] if "-" in owner else "unknown"
+        if is_held(folder):
+            process = process_of(folder.name.partition(".")[2]) or "unknown"
             raise Busy(f"another mdl (process {process}) is at work on it", hint="wait for it, or stop it")
         if mine.exists():
             shutil.rmtree(folder, ignore_errors=True)
         else:
             staging.claim(folder, mine)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a living process is at work in it; of another machine's, by when it was touched."""
+    alive = is_alive(folder.name.partition(".")[2])
+    return _touched_lately(folder) if alive is None else alive
 
 
 def _touched_lately(folder: Path) -> bool:

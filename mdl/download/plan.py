@@ -38,11 +38,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every wanted file is in exactly one of the three."""
+    """Every wanted file is in exactly one of the four; what is ``linked`` was found elsewhere on this disk."""
 
     keep: tuple[Item, ...] = ()
     fetch: tuple[Item, ...] = ()
     refuse: tuple[Item, ...] = ()
+    linked: tuple[Item, ...] = ()
 
     @classmethod
     def of(cls, wanted: Iterable[Wanted], *, force: bool = False) -> Plan:
@@ -56,16 +57,21 @@ class Plan:
 
     @property
     def items(self) -> tuple[Item, ...]:
-        return self.keep + self.fetch + self.refuse
+        return self.keep + self.linked + self.fetch + self.refuse
 
     @property
     def bytes_total(self) -> int:
-        return sum(_size(item) for item in self.keep + self.fetch)
+        return sum(_size(item) for item in self.keep + self.linked + self.fetch)
+
+    @property
+    def bytes_whole(self) -> int:
+        """Bytes of whole files that are here, or elsewhere on this disk."""
+        return sum(_size(item) for item in self.keep + self.linked)
 
     @property
     def bytes_kept(self) -> int:
         """Bytes already here: whole files, and what partials have."""
-        return sum(_size(item) for item in self.keep) + sum(item.local.partial for item in self.fetch)
+        return self.bytes_whole + sum(item.local.partial for item in self.fetch)
 
     @property
     def bytes_to_fetch(self) -> int:

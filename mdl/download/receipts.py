@@ -47,6 +47,12 @@ class Receipts:
                     found.append(receipt)
         return sorted(found, key=lambda receipt: receipt.path)
 
+    def all(self) -> list[Receipt]:
+        """Every receipt of every model."""
+        with contextlib.suppress(OSError):
+            return [one for folder in sorted(self._folder.iterdir()) for one in self.of_model(folder.name)]
+        return []
+
     def put(self, receipt: Receipt) -> None:
         facts = {
             "mdl-receipt": VERSION,
@@ -71,6 +77,14 @@ class Receipts:
 
     def _place(self, model: str, path: RelPath) -> Path:
         return self._folder / model / f"{key_of(model, path)}.receipt"
+
+
+def readable(place: Path) -> Receipt | None:
+    """The receipt in a file; None where it is damaged, or a newer mdl's."""
+    try:
+        return _read(place, prefixes=False)
+    except StateError:
+        return None
 
 
 def _read(place: Path, *, prefixes: bool) -> Receipt | None:

@@ -1,7 +1,6 @@
 """Store: where files live. Looks at what is there, opens a partial, publishes, keeps the receipts.
 
-``root`` holds the models, one folder each, and mdl's own ``.mdl/`` on the same file system; with ``--into``
-the one model's files land in ``root`` itself.
+``root`` holds the models, by its `Layout`, and mdl's own folder on the same file system.
 """
 
 from __future__ import annotations
@@ -10,28 +9,28 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mdl import staging
+from mdl import copies, staging
 from mdl.digests import Fingerprint, fingerprint
 from mdl.download.journal import Identity
+from mdl.download.layout import Layout, Plain
 from mdl.download.partial import Partial, claimed_of, leftovers
 from mdl.download.receipts import Receipts, key_of
-from mdl.errors import Occupied, Unsafe, storage_error
+from mdl.errors import MdlError, NoSpace, Occupied, Unsafe, storage_error
 from mdl.files import Kind, LocalFile, Receipt, RemoteFile, Stamp
 from mdl.net.ranges import ByteRange
 from mdl.owner import me
-from mdl.paths import RelPath
 
 
 class Store:
-    """One models folder."""
+    """One models folder, laid out as ``layout`` says."""
 
-    def __init__(self, root: Path, *, into: bool = False) -> None:
+    def __init__(self, root: Path, *, into: bool = False, layout: Callable[[Path], Layout] | None = None) -> None:
         self.root = root.absolute()
-        self.into = into
-        self.own = self.root / ".mdl"
+        self._layout = layout(self.root) if layout else Plain(self.root, into=into)
+        self.own = self._layout.own
         self.receipts = Receipts(self.own / "receipts")
         self.partials = self.own / "partials"
         self.listings = self.own / "listings"
@@ -39,10 +38,21 @@ class Store:
 
     def folder(self, model: str) -> Path:
         """Where the files of ``model`` land."""
-        return self.root if self.into else RelPath.parse(model).under(self.root)
+        return self._layout.folder(model)
 
-    def final(self, model: str, path: RelPath) -> Path:
-        return path.under(self.folder(model))
+    def final(self, model: str, remote: RemoteFile) -> Path:
+        """The file's final name. Raises `UsageError` where the layout has no place for it."""
+        base, path = self._layout.place(model, remote)
+        return path.under(base)
+
+    def expose(self, model: str, remote: RemoteFile) -> None:
+        """Make a published file findable, where the layout has a second name for it. Raises `OSError`."""
+        self.final(model, remote)
+        self._layout.expose(remote)
+
+    def settle(self, remotes: Sequence[RemoteFile]) -> None:
+        """All files of a model are there. Raises `OSError`."""
+        self._layout.settle(remotes)
 
     def look(
         self, model: str, remote: RemoteFile, *, watch: Callable[[int], None] | None = None, deep: bool = False
@@ -56,24 +66,25 @@ class Store:
         settled = found.untouched and found.receipt is not None and found.receipt.digest.algorithm == algorithm
         if not deep and (settled or not _worth_hashing(found.stamp, remote, found.receipt)):
             return found
-        print_, stamp = _hash(self.final(model, remote.path), algorithm, watch)
+        print_, stamp = _hash(self.final(model, remote), algorithm, watch)
         return LocalFile("file", stamp, found.receipt, print_, found.partial)
 
     def glance(self, model: str, remote: RemoteFile) -> LocalFile:
         """As `look`, without reading a byte of the file itself."""
-        kind, stamp, why = self._lstat(model, remote.path)
+        kind, stamp, why = self._lstat(model, remote)
         receipt = self.receipts.get(model, remote.path)
         partial = 0
         if self.partials.exists():
             partial = claimed_of(self.partials, key_of(model, remote.path), Identity.of(remote))
         return LocalFile(kind, stamp, receipt, None, partial, why)
 
-    def _lstat(self, model: str, path: RelPath) -> tuple[Kind, Stamp | None, str]:
+    def _lstat(self, model: str, remote: RemoteFile) -> tuple[Kind, Stamp | None, str]:
         """The kind of what stands there; nothing on the way from the models folder may be a link."""
-        at = self.folder(model)
+        at, path = self._layout.place(model, remote)
+        final = path.under(at)
         for segment in ("", *path.text.split("/")):
             at = at / segment if segment else at
-            last = at == self.final(model, path)
+            last = at == final
             try:
                 status = at.lstat()
             except (FileNotFoundError, NotADirectoryError):
@@ -109,8 +120,8 @@ class Store:
         partial = self.open_partial(model, remote)
         assert remote.size is not None
         partial.rewind(Identity.of(remote))
-        with self.final(model, remote.path).open("rb") as file:
-            copied = _copy(file.fileno(), partial.fd, remote.size)
+        with self.final(model, remote).open("rb") as file:
+            copied = copies.copy(file.fileno(), partial.fd, remote.size)
         partial.stretch(remote.size)
         partial.claim_below = 0
         if copied:
@@ -119,7 +130,7 @@ class Store:
 
     def publish(self, model: str, remote: RemoteFile, partial: Partial, print_: Fingerprint, verified: str) -> None:
         """Give a verified partial its final name and write the receipt. Raises `OSError`, `Busy`, `Unsafe`."""
-        final = self._make_room(model, remote.path)
+        final = self._make_room(model, remote)
         validator = remote.validator or next(iter(partial.validators.values()), None)
         partial.publish(final)
         self.write_receipt(model, remote, print_, verified, validator=validator)
@@ -127,7 +138,7 @@ class Store:
     def publish_small(self, model: str, remote: RemoteFile, data: bytes, print_: Fingerprint, verified: str) -> None:
         """As `publish`, for a file small enough to be held in memory."""
         umask = staging.umask()
-        staging.write_file(self._make_room(model, remote.path), data, mode=0o666 & ~umask, stage=self.own / "stage")
+        staging.write_file(self._make_room(model, remote), data, mode=0o666 & ~umask, stage=self.own / "stage")
         self.write_receipt(model, remote, print_, verified, validator=remote.validator)
 
     @contextlib.contextmanager
@@ -146,19 +157,48 @@ class Store:
 
     def publish_file(self, model: str, remote: RemoteFile, path: Path, print_: Fingerprint, verified: str) -> None:
         """As `publish`, for a whole file that somebody else wrote and that was verified."""
-        final = self._make_room(model, remote.path)
-        with path.open("rb+") as file:
+        final = self._make_room(model, remote)
+        with path.open("rb") as file:
             os.fsync(file.fileno())
         staging.publish(path, final)
         self.write_receipt(model, remote, print_, verified)
 
-    def _make_room(self, model: str, path: RelPath) -> Path:
-        final = self.final(model, path)
-        kind, _, why = self._lstat(model, path)
+    def take(self, model: str, remote: RemoteFile, source: Path) -> bool:
+        """Give the bytes of another file here the final name too: cloned where the file system can, hard-linked, or
+        copied. False where they are not the right ones. Raises `OSError`, `MdlError`."""
+        with self.side_folder(model, remote) as folder, _opened(source) as fd:
+            before, here = Stamp.of(os.fstat(fd)), folder / "data"
+            if before.size > self.free_bytes() and os.fstat(fd).st_dev != os.stat(folder).st_dev:
+                raise NoSpace("there is no room for a copy", item=str(remote.path))
+            how = copies.same_bytes(fd, source, here)
+            print_ = self.fingerprint(here, remote)
+            if print_.digest != remote.digest or (how == "link" and Stamp.of(os.fstat(fd)) != before):
+                return False
+            self.publish_file(model, remote, here, print_, print_.digest.algorithm)
+            return True
+
+    def place_of(self, receipt: Receipt) -> Path | None:
+        """Where the file of a receipt stands, if nobody touched it since."""
+        with contextlib.suppress(MdlError, OSError):
+            remote = _remote_of(receipt)
+            kind, stamp, _ = self._lstat(receipt.model, remote)
+            if kind == "file" and stamp == receipt.stamp and not receipt.suspect:
+                return self.final(receipt.model, remote)
+        return None
+
+    def is_gone(self, receipt: Receipt) -> bool:
+        """Nothing stands where the file of a receipt was."""
+        with contextlib.suppress(MdlError, OSError):
+            return self._lstat(receipt.model, _remote_of(receipt))[0] == "absent"
+        return False
+
+    def _make_room(self, model: str, remote: RemoteFile) -> Path:
+        final = self.final(model, remote)
+        kind, _, why = self._lstat(model, remote)
         if kind in ("link", "special"):
-            raise Unsafe(f"refused: {why}", item=str(path))
+            raise Unsafe(f"refused: {why}", item=str(remote.path))
         if kind == "folder":
-            raise Occupied(why, item=str(path))
+            raise Occupied(why, item=str(remote.path))
         final.parent.mkdir(parents=True, exist_ok=True)
         return final
 
@@ -169,7 +209,7 @@ class Store:
         receipt = Receipt(
             model=model,
             path=remote.path,
-            stamp=Stamp.of(self.final(model, remote.path).lstat()),
+            stamp=Stamp.of(self.final(model, remote).lstat()),
             digest=print_.digest,
             verified=verified,
             url=remote.url,
@@ -178,6 +218,7 @@ class Store:
             prefixes=print_.prefixes,
         )
         self.receipts.put(receipt)
+        self._layout.expose(remote)
         return receipt
 
     def free_bytes(self) -> int:
@@ -189,13 +230,23 @@ class Store:
         return space.f_bavail * space.f_frsize
 
 
+def _remote_of(receipt: Receipt) -> RemoteFile:
+    return RemoteFile(receipt.path, receipt.url, receipt.stamp.size, receipt.digest)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, more: int = 0) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | more)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def _hash(path: Path, algorithm: str, watch: Callable[[int], None] | None) -> tuple[Fingerprint, Stamp]:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
+        with _opened(path, os.O_NOFOLLOW) as fd:
             return fingerprint(fd, algorithm, watch=watch), Stamp.of(os.fstat(fd))
-        finally:
-            os.close(fd)
     except OSError as error:
         raise storage_error(error, str(path)) from error
 
@@ -205,18 +256,3 @@ def _worth_hashing(stamp: Stamp, remote: RemoteFile, receipt: Receipt | None) ->
     if remote.size is not None and stamp.size != remote.size:
         return False
     return remote.digest is not None or receipt is not None
-
-
-def _copy(source: int, target: int, size: int) -> int:
-    """Copy up to ``size`` bytes, inside the kernel where it can be done and sharing blocks where the file system
-    knows how; tells how many there were."""
-    done = 0
-    while done < size:
-        try:
-            count = os.copy_file_range(source, target, min(size - done, 2**30), done, done)
-        except OSError:
-            count = os.pwrite(target, os.pread(source, 2**20, done), done)
-        if count == 0:
-            break
-        done += count
-    return done

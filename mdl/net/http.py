@@ -29,6 +29,7 @@ from mdl.net.body import blocks
 from mdl.net.cancel import Cancel
 from mdl.net.heads import Heads
 from mdl.net.hosts import Bearer, Hosts, host_of, is_private, origin_of
+from mdl.net.proxies import proxy_of
 from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.net.tls import tls_context
 from mdl.net.words import refusal
@@ -96,9 +97,10 @@ class Http:
                 headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
+            words = "not a URL" if isinstance(error, httpx.InvalidURL) else str(error)  # it may quote a password
             raise UsageError(
-                f"unusable proxy setting: {error}", hint="check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY"
-            ) from error
+                f"unusable proxy setting: {words}", hint="check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
+            ) from None
         self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     def close(self) -> None:
@@ -159,6 +161,7 @@ class Http:
             at_home = at_home and origin_of(current) == origin_of(url)
             token = self._token_for(current) if at_home else None
             private_ok = start_private or self.hosts.names(host_of(current), parts.port or 0)
+            private_ok = private_ok or proxy_of(current, urllib.request.getproxies()) is not None
             request = self._client.build_request(method, current, headers={**headers, **(token or {})})
             request.extensions["trace"] = functools.partial(self._on_trace, private_ok, host_of(current))
             with self._heads.awaited():
@@ -198,7 +201,7 @@ class Http:
         sock = info["return_value"].get_extra_info("socket")
         self.cancel.register(sock)
         self._heads.opened(sock)
-        if private_ok or not name.endswith("connect_tcp.complete") or _is_proxied(host):
+        if private_ok or not name.endswith("connect_tcp.complete"):
             return
         peer = sock.getpeername()
         if isinstance(peer, tuple) and is_private(str(peer[0])):
@@ -221,10 +224,6 @@ class Http:
                 return json.loads(b"".join(chunks)), opened.headers, opened.url
             except (ValueError, RecursionError) as error:
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
-
-
-def _is_proxied(host: str) -> bool:
-    return bool(urllib.request.getproxies()) and not urllib.request.proxy_bypass(host)
 
 
 def _socket(response: httpx.Response) -> socket.socket | None:

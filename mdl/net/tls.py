@@ -27,6 +27,14 @@ def tls_context() -> ssl.SSLContext:
         raise TlsError(f"no CA certificates from {name}: {error}", hint="fix SSL_CERT_FILE or SSL_CERT_DIR") from error
 
 
+def trusted() -> str:
+    """Whose certificates `tls_context` trusts, in words."""
+    named = [f"{os.environ[name]} ({name})" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+    if named:
+        return f"those in {' and '.join(named)}"
+    return "those of certifi, as this system has none" if _no_system_store() else "those of the operating system"
+
+
 def _no_system_store() -> bool:
     if platform.system() != "Linux":
         return False

@@ -7,7 +7,7 @@ all of mdl's start. The order is its own: HF_TOKEN, HUGGING_FACE_HUB_TOKEN, the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -78,16 +78,26 @@ class Endpoint:
 def _token(environ: Mapping[str, str]) -> tuple[str | None, str]:
     if is_true(environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
         return None, "HF_HUB_DISABLE_IMPLICIT_TOKEN is set"
+    return next(_tokens(environ), (None, "no token set"))
+
+
+def token_places(environ: Mapping[str, str]) -> list[str]:
+    """Every variable and file that has a token; only the first one's is used."""
+    return [place for _, place in _tokens(environ)]
+
+
+def _tokens(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         text = environ.get(name, "").strip()
         if text:
-            return text, name
+            yield text, name
     path = token_path(environ)
     try:
         text = path.read_text(encoding="utf-8").strip() if path else ""
     except (OSError, UnicodeDecodeError):
         text = ""
-    return (text, str(path)) if text else (None, "no token set")
+    if text:
+        yield text, str(path)
 
 
 def token_path(environ: Mapping[str, str]) -> Path | None:

@@ -95,6 +95,7 @@ class HubSource:
                 item=str(origin),
                 hint=_near(below, listing),
             )
+        branch = "" if is_pinned(origin.revision) else origin.revision or "main"
         return [
             RemoteFile(
                 path=entry.path,
@@ -104,7 +105,7 @@ class HubSource:
                 commit=listing.commit,
                 role=role_of(entry.path.text),
                 probed=True,
-                hub=HubFile(origin.repo, origin.repo_type, listing.commit, entry.path.text),
+                hub=HubFile(origin.repo, origin.repo_type, listing.commit, entry.path.text, branch),
             )
             for entry in entries
         ]

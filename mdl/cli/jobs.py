@@ -1,0 +1,230 @@
+"""jobs: what runs and ran; pausing, going on, cancelling, from any terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mdl.cli import places
+from mdl.cli.command import command, group
+from mdl.cli.flags import Common
+from mdl.cli.session import Session
+from mdl.cli.units import parse_duration
+from mdl.cli.words import JOB_VARIABLE
+from mdl.console.humans import human_bytes, human_duration, human_rate
+from mdl.errors import Busy, MdlError, NotFound, UsageError, joint_exit_code, storage_error
+from mdl.jobs import control
+from mdl.jobs.job import ENDED, Job, shown_facts
+from mdl.jobs.records import Records
+from mdl.owner import process_of
+from mdl.paths import shown
+
+_LOOK = 0.2
+_LATEST = 20
+"""How many of those that are over are shown unasked."""
+Id = Annotated[str, typer.Argument(metavar="ID", help="The job, or how its id begins.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The jobs, or how their ids begin.")]
+
+
+def register(app: typer.Typer) -> None:
+    own = group(app, "jobs", _list, "Downloads that run or ran: list, show, log, pause, resume, cancel, clean.")
+    for name, body in (
+        ("list", list_jobs),
+        ("show", show_job),
+        ("log", log_of_job),
+        ("pause", pause),
+        ("resume", resume),
+        ("cancel", cancel),
+        ("clean", clean),
+    ):
+        command(own, name, of="jobs")(body)
+
+
+def _records(session: Session) -> Records:
+    session.empty = {"jobs": []}
+
+    def damaged(path: Path, why: str) -> None:
+        session.console.warn(f"{path}: {why}")
+
+    return Records(places.state_dir() / "jobs", damaged)
+
+
+def _list(session: Session) -> int:
+    return list_jobs(session)
+
+
+def list_jobs(
+    session: Session,
+    status: Annotated[
+        list[str] | None, typer.Option("--status", help="Only these: running, paused, done, failed, cancelled, dead.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("-a", "--all", help="Also the old ones that are over.")] = False,
+) -> int:
+    """The jobs, the newest first: all that can go on, and the last that are over. With --json every one."""
+    jobs = [job for job in _records(session).all() if not status or job.status in status]
+    if session.common.json:
+        return _document(session, jobs)
+    if not jobs:
+        session.console.note("no jobs")
+        return 0
+    over = [job for job in jobs if job.status in ENDED][_LATEST:] if not everything else []
+    old = {job.id for job in over}
+    rows = [_row(job) for job in jobs if job.id not in old]
+    session.console.table(("ID", "STATUS", "DONE", "OF", "SPEED", "LEFT", "STARTED", "WHAT"), rows)
+    if old:
+        session.console.note(f"{len(old)} older ones are over: --all")
+    return 0
+
+
+def _row(job: Job) -> tuple[str, ...]:
+    return (
+        job.id,
+        job.status,
+        human_bytes(job.bytes_done),
+        "?" if job.bytes_total is None else human_bytes(job.bytes_total),
+        human_rate(job.bytes_per_second) if job.bytes_per_second is not None else "-",
+        human_duration(job.eta_seconds) if job.eta_seconds is not None else "-",
+        job.started_at[:16].replace("T", " "),
+        shown(" ".join((job.command, *job.models))),
+    )
+
+
+def show_job(session: Session, name: Id) -> int:
+    """One job: how far it is, how fast, what went wrong, where its log is."""
+    job = _records(session).find(name)
+    if session.common.json:
+        return _document(session, [job])
+    for key, value in _facts(job):
+        if value:
+            session.console.data(f"{key + ':':<10} {shown(value)}")
+    return 0
+
+
+def _facts(job: Job) -> list[tuple[str, str]]:
+    total = "?" if job.bytes_total is None else human_bytes(job.bytes_total)
+    error = job.error or {}
+    running = job.status == "running"
+    return [
+        ("job", job.id),
+        ("command", " ".join(word for word in job.again.words if word != "--")),
+        ("status", f"{job.status}, process {process_of(job.owner)} on {job.host}" if running else job.status),
+        ("bytes", f"{human_bytes(job.bytes_done)} of {total}"),
+        ("speed", human_rate(job.bytes_per_second) if job.bytes_per_second is not None else ""),
+        ("left", human_duration(job.eta_seconds) if job.eta_seconds is not None else ""),
+        ("file", job.file or ""),
+        ("started", job.started_at),
+        ("finished", job.finished_at or ""),
+        ("exit code", "" if job.exit_code is None else str(job.exit_code)),
+        ("error", ": ".join(filter(None, (error.get("item"), error.get("message"))))),
+        ("hint", error.get("hint") or ""),
+        ("log", job.log or "none was kept"),
+        ("next", f"mdl jobs resume {job.id}" if job.status in ("paused", "dead", "failed", "cancelled") else ""),
+    ]
+
+
+def log_of_job(
+    session: Session,
+    name: Id,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the job ends.")] = False,
+) -> int:
+    """The log of one job."""
+    records = _records(session)
+    job = records.find(name)
+    if session.common.json:
+        return _document(session, [job])
+    if job.log is None or not Path(job.log).exists():
+        raise NotFound("no log was kept of it", item=job.id, hint="is MDL_LOG_FILE set to nothing?")
+    with Path(job.log).open(encoding="utf-8", errors="replace") as log:
+        while True:
+            ended = job.status != "running"
+            for line in log:
+                session.console.data(line.rstrip("\n"))
+            if ended or not follow:
+                return 0
+            time.sleep(_LOOK)
+            job = records.find(job.id)
+
+
+def pause(session: Session, names: Ids) -> int:
+    """Stop running jobs so that 'resume' goes on with them; what is there is kept."""
+    return _each(session, names, control.pause)
+
+
+def cancel(session: Session, names: Ids) -> int:
+    """Stop jobs for good; what is there is kept, and a new get goes on with it."""
+    return _each(session, names, control.cancel)
+
+
+def _each(session: Session, names: list[str], change: Callable[[Job, Records], Job]) -> int:
+    """Each job by itself; one that fails hinders no other."""
+    records = _records(session)
+    jobs: list[Job] = []
+    errors: list[MdlError] = []
+    for name in names:
+        try:
+            jobs.append(change(records.find(name), records))
+            session.console.note(f"{jobs[-1].id}: {jobs[-1].status}")
+        except MdlError as error:
+            errors.append(error)
+            session.console.error(error)
+    code = joint_exit_code(error.exit_code for error in errors)
+    if session.common.json:
+        facts = {"jobs": [shown_facts(job) for job in jobs]}
+        session.console.document("jobs", facts, ok=not code, exit_code=code, error=errors[0] if errors else None)
+    return code
+
+
+def resume(
+    session: Session,
+    name: Id,
+    detach: Annotated[bool, typer.Option("--detach", help="Go on in the background.")] = False,
+) -> int:
+    """Go on with a job: the same command again, in its folder, here in the foreground."""
+    job = _records(session).find(name)
+    if job.status == "running":
+        raise Busy(f"it is running, as process {process_of(job.owner)}", item=job.id, hint=f"mdl jobs log -f {job.id}")
+    if job.status == "done":
+        raise UsageError("it is done: there is nothing to go on with", item=job.id)
+    if job.again.withheld:
+        hint = "run the whole command again with it; what is there is kept"
+        raise UsageError("its address held a secret, which mdl does not keep", item=job.id, hint=hint)
+    try:
+        os.chdir(job.again.folder)
+    except OSError as error:
+        raise storage_error(error, job.again.folder) from error
+    environ = {**os.environ, **job.again.variables, JOB_VARIABLE: job.id}
+    command, *words = job.again.words
+    again = [command, *_as_now(session.common), *(["--detach"] if detach else []), *words]
+    os.execve(sys.executable, [sys.executable, "-m", "mdl", *again], environ)
+
+
+def _as_now(common: Common) -> list[str]:
+    """How this command was to be shown, for the one that takes its place."""
+    shown_so = [f"--progress={common.progress.value}"] if common.progress else []
+    said = (("--json", common.json), ("--quiet", common.quiet), ("--no-color", common.no_color), ("--yes", common.yes))
+    return [*shown_so, *(flag for flag, is_set in said if is_set), *["--verbose"] * common.verbose]
+
+
+def clean(
+    session: Session,
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="TIME", help="How long they have been over.")
+    ] = "30d",
+) -> int:
+    """Remove the records and logs of jobs that are over or died; what is paused stays, and so does every model."""
+    removed = _records(session).clean(parse_duration(older_than, "--older-than", least=0))
+    if session.common.json:
+        return _document(session, removed)
+    session.console.note(f"removed {len(removed)} of the jobs")
+    return 0
+
+
+def _document(session: Session, jobs: list[Job]) -> int:
+    session.console.document("jobs", {"jobs": [shown_facts(job) for job in jobs]}, ok=True, exit_code=0)
+    return 0

@@ -1,0 +1,157 @@
+"""prefetch: get for cron: silent when all is well, one at a time, within its hours and its bandwidth."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mdl.cli import places
+from mdl.cli.bringing import Order, bring
+from mdl.cli.command import command
+from mdl.cli.fetching import EMPTY, payload, tell, told
+from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
+from mdl.cli.session import Session
+from mdl.errors import Busy, Deadline, MdlError, UsageError, storage_error
+from mdl.events import Report
+from mdl.jobs.background import give_way
+from mdl.jobs.metrics import Outcome, write_metrics
+from mdl.turns import held
+
+_NAME = "prefetch"
+
+
+@dataclass(frozen=True)
+class Nightly:
+    """How it fits into an unattended machine."""
+
+    skip_if_running: Annotated[
+        bool, typer.Option("--skip-if-running", help="End with 0, not 9, while another prefetch runs.")
+    ] = False
+    metrics: Annotated[
+        Path | None,
+        typer.Option("--metrics", metavar="FILE", help="Prometheus text file, replaced as a whole after each run."),
+    ] = None
+
+
+def register(app: typer.Typer) -> None:
+    command(app, _NAME, epilog=_EXAMPLES)(prefetch)
+
+
+_EXAMPLES = """Examples: mdl prefetch nightly --window 22:00-06:00 --limit-rate 20M ·
+mdl prefetch --max-duration 2h --metrics /var/lib/node_exporter/mdl.prom"""
+
+
+def prefetch(
+    session: Session,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME|GROUP", help="What to bring; the whole catalog without one.")
+    ] = None,
+    where: Where = Where(),  # noqa: B008 - frozen
+    choice: Choice = Choice(),  # noqa: B008 - frozen
+    network: Network = Network(),  # noqa: B008 - frozen
+    locking: Locking = Locking(),  # noqa: B008 - frozen
+    unattended: Unattended = Unattended(),  # noqa: B008 - frozen
+    nightly: Nightly = Nightly(),
+    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Show the plan and stop.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Fetch anew, and replace files that are not mdl's.")] = False,
+) -> int:
+    """Download for cron: silent unless something fails; never twice at once; what is left is done next time."""
+    session.empty = EMPTY
+
+    def order() -> Order:
+        wanted = names or [model.name for model in session.catalog.models.values() if not model.gone]
+        turn = _turn(session, where)
+        return Order(wanted, where, choice, network, locking, unattended, dry_run, force, turn)
+
+    if dry_run:
+        return told(session, order())
+    session.console.hush()
+    give_way()
+    return _Run(session, nightly).of(order)
+
+
+@dataclass
+class _Run:
+    """One prefetch, and the figures it leaves. A run that was not this one's turn leaves none."""
+
+    session: Session
+    wishes: Nightly
+    began: float = field(default_factory=time.monotonic)
+    report: Report = field(default_factory=Report)
+
+    def of(self, order: Callable[[], Order]) -> int:
+        code = MdlError.exit_code
+        try:
+            brought = bring(self.session, order())
+            self.report = brought.report
+            code = tell(self.session, brought, folders=False)
+            if code:
+                self.session.console.warn(f"the log of this prefetch: mdl jobs log {brought.job}")
+            if not brought.is_elsewhere:
+                self.measure(code)
+            return code
+        except Busy as error:
+            if error.item == _NAME:
+                return self.not_now(error)
+            self.measure(error.exit_code)
+            raise
+        except Deadline as stopped:
+            return self.stopped(stopped)
+        except MdlError as error:
+            self.measure(error.exit_code)
+            raise
+
+    def not_now(self, error: Busy) -> int:
+        """Another one runs; raises `Busy` unless that is to be skipped."""
+        if not self.wishes.skip_if_running:
+            raise error
+        if self.session.common.json:
+            self.session.console.document(_NAME, self.session.empty, ok=True, exit_code=0)
+        return 0
+
+    def stopped(self, error: Deadline) -> int:
+        """Its time is over, as was asked for: nothing that anybody has to be told of."""
+        if isinstance(error.so_far, Report):
+            self.report = error.so_far
+        self.measure(error.exit_code)
+        if self.session.common.json:
+            facts = self.session.empty | payload(self.report)
+            self.session.console.document(_NAME, facts, ok=False, exit_code=error.exit_code, error=error)
+        return error.exit_code
+
+    def measure(self, code: int) -> None:
+        """Replace the metrics file, where one is asked for. That it cannot be written is told, and changes nothing."""
+        if not self.wishes.metrics:
+            return
+        try:
+            write_metrics(self.wishes.metrics, Outcome(time.time(), time.monotonic() - self.began, code, self.report))
+        except OSError as error:
+            self.session.console.warn(f"the metrics file {self.wishes.metrics}: {error.strerror}")
+
+
+def _turn(session: Session, where: Where) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Holds the one turn that this user's prefetches have. Raises `Busy` at once where another one has it."""
+    try:
+        folder = places.state_dir() / "locks"
+    except UsageError:
+        folder = session.store(Where(where.to)).locks
+
+    @contextlib.contextmanager
+    def turn() -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(held(folder, _NAME, 0.0, lambda _holder: None))
+            except Busy as error:
+                error.hint = "wait for it; with --skip-if-running this ends with 0"
+                raise
+            except OSError as error:
+                raise storage_error(error, str(folder)) from error
+            yield
+
+    return turn

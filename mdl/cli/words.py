@@ -1,0 +1,45 @@
+"""The command line as it could be typed again: what a job needs to go on another time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import typer
+
+from mdl.cli.flags import Common
+from mdl.cli.places import working_folder
+from mdl.jobs.job import Again
+from mdl.redact import redact_value
+
+_OF_THE_MOMENT = {field.name for field in dataclasses.fields(Common)} | {"detach", "ctx"}
+_OTHERS = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
+JOB_VARIABLE = "MDL_JOB"
+
+
+def words_of(ctx: typer.Context, common: Common) -> tuple[str, ...]:
+    """The command and what was said to it, without how it was to be shown."""
+    options = [f"--catalog={path}" for path in common.catalog or ()]
+    arguments: list[str] = []
+    for param in ctx.command.params:
+        name = param.name or ""
+        source = ctx.get_parameter_source(name)
+        if name in _OF_THE_MOMENT or source is None or source.name != "COMMANDLINE":
+            continue
+        value = ctx.params[name]
+        values = value if isinstance(value, list | tuple) else [value]
+        if param.param_type_name == "argument":
+            arguments += map(str, values)
+        else:
+            long = max(param.opts, key=len)
+            options += [long if one is True else f"{long}={one}" for one in values]
+    return (ctx.command.name or "", *options, "--", *arguments)
+
+
+def again(words: tuple[str, ...], environ: Mapping[str, str]) -> Again:
+    """What is written down of it. A secret is not: then ``withheld`` is set."""
+    kept = {key: value for key, value in environ.items() if key.startswith("MDL_") or key in _OTHERS}
+    kept.pop(JOB_VARIABLE, None)
+    clean = tuple(map(redact_value, words))
+    variables = {key: value for key, value in kept.items() if redact_value(value) == value}
+    return Again(clean, str(working_folder()), variables, withheld=clean != words)

@@ -1,0 +1,203 @@
+"""Working: one command as a job: its record, its logs, its hooks, and whether it needs this terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+from mdl import programs
+from mdl.cli import places
+from mdl.cli.flags import Unattended
+from mdl.cli.session import Session
+from mdl.cli.words import JOB_VARIABLE, again
+from mdl.console import Console
+from mdl.console.watch import Watch
+from mdl.errors import Busy, UsageError
+from mdl.events import Ended, Listener
+from mdl.jobs.background import detach
+from mdl.jobs.job import Job
+from mdl.jobs.log import Log, Logged
+from mdl.jobs.ready import Ready
+from mdl.jobs.records import Records, now
+from mdl.jobs.tracker import Tracker
+from mdl.owner import host, me
+from mdl.schemas import empty
+
+LOG = "downloads.log"
+_KEPT_SECONDS = 30 * 86400.0
+"""How long the records of jobs that are over are kept."""
+
+
+class Work:
+    """A job. ``with work as tell``: a listener that shows, records and logs; what was left to do is done at the end.
+
+    ``folder`` says where a model lands. Without a state folder it goes on without a record, and says so.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        models: Sequence[str],
+        folder: Callable[[str], Path],
+        wishes: Unattended,
+        method: str = "http",
+    ) -> None:
+        self._session, self._models, self._folder, self._wishes, self._method = session, models, folder, wishes, method
+        hooks = session.config.get("hooks", {})
+        self._on_complete = _hook(wishes.on_complete or hooks.get("on_complete"), "--on-complete")
+        self._on_failure = _hook(hooks.get("on_failure"), "[hooks] on_failure")
+        self._state = _state_folder(session, wishes)
+        self._records = Records(self._state / "jobs") if self._state else None
+        self._tracker = Tracker(self._begin(), self._records, session.console.secrets, self._no_record)
+        self._tracker.write()
+        self._logged: Logged | None = None
+        self._watch: Watch | None = None
+
+    @property
+    def id(self) -> str:
+        return self._tracker.job.id
+
+    @property
+    def log(self) -> str | None:
+        return self._tracker.job.log
+
+    def leaves(self) -> bool:
+        """With ``--detach``: True in the process that has nothing more to do but to say the job's id."""
+        if not self._wishes.detach:
+            return False
+        if self._records is None or not self.id:
+            raise UsageError("a job needs a record to go on in the background", item="--detach")
+        let_go = detach(self._records.log(self.id))
+        if let_go is None:
+            return True
+        self._session.console = Console(progress="none", quiet=True, environ=self._session.environ)
+        self._tracker.job = replace(self._tracker.job, owner=me())
+        self._tracker.write()
+        let_go()
+        return False
+
+    def __enter__(self) -> Watch:
+        listeners: list[Listener] = [self._tracker]
+        if logs := self._logs():
+            self._logged = Logged(logs, self._session.console.secrets, self.id, self._tracker.job.command)
+            listeners.append(self._logged)
+        if self._wishes.ready_file:
+            listeners.append(Ready(self._wishes.ready_file, self._folders, self._not_ready))
+        self._watch = self._session.console.watch(self.id, self._method, listeners)
+        return self._watch.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._watch is not None
+        try:
+            self._watch.__exit__(kind, error, trace)
+        finally:
+            if self._logged:
+                self._logged.close()
+        if self._watch.end:
+            self._run_hook(self._watch.end)
+        if self._records:
+            self._records.clean(_KEPT_SECONDS)
+
+    def _folders(self) -> dict[str, str]:
+        return {name: str(self._folder(name)) for name in self._models}
+
+    def _begin(self) -> Job:
+        """A new job, or the one that is gone on with. Raises `Busy`, `NotFound`, `StateError`."""
+        resumed = os.environ.pop(JOB_VARIABLE, "")
+        if resumed and self._records:
+            job = self._records.find(resumed)
+            if job.status == "running":
+                raise Busy("it is running", item=resumed)
+            return replace(
+                job, status="running", owner=me(), host=host(), finished_at=None, exit_code=None, error=None, file=None
+            )
+        name = ""
+        if self._records:
+            try:
+                name = self._records.new_id()
+            except OSError as error:
+                self._no_record(error)
+                self._records = None
+        log = str(self._records.log(name)) if self._records and not self._is_unlogged else None
+        words = again(self._session.words, self._session.environ)
+        return Job(name, self._session.command, tuple(self._models), me(), host(), words, now(), log)
+
+    @property
+    def _is_unlogged(self) -> bool:
+        """An empty name switches the logs off."""
+        chosen = self._wishes.log_file
+        return chosen == "" or (chosen is None and self._session.environ.get("MDL_LOG_FILE") == "")
+
+    def _logs(self) -> list[Log]:
+        if self._is_unlogged:
+            return []
+        chosen = self._wishes.log_file
+        paths = [Path(chosen).expanduser()] if chosen else [self._state / LOG] if self._state else []
+        logs = []
+        for path in [*paths, *([Path(self.log)] if self.log else [])]:
+            try:
+                logs.append(Log(path))
+            except OSError as error:
+                self._session.console.warn(f"no log is kept in {path}: {error.strerror}")
+        return logs
+
+    def _no_record(self, error: OSError) -> None:
+        self._session.console.warn(f"this job is not recorded: {error.filename or self._state}: {error.strerror}")
+
+    def _not_ready(self, error: OSError) -> None:
+        self._session.console.warn(f"the ready file {self._wishes.ready_file}: {error.strerror}")
+
+    def _run_hook(self, end: Ended) -> None:
+        """What the user wants done then. Its failure is told, and changes nothing."""
+        command = {"finished": self._on_complete, "failed": self._on_failure}.get(end.status)
+        if not command:
+            return
+        try:
+            code = programs.run(command, self._facts(end))
+        except UsageError as error:
+            self._session.console.warn(f"the hook {error.item}: {error.message}")
+            return
+        if code:
+            self._session.console.warn(f"the hook ended with {code}: {' '.join(command)}")
+
+    def _facts(self, end: Ended) -> dict[str, str]:
+        job = self._tracker.job
+        return {
+            "MDL_HOOK_EVENT": "complete" if end.status == "finished" else "failure",
+            "MDL_HOOK_JOB": job.id,
+            "MDL_HOOK_COMMAND": job.command,
+            "MDL_HOOK_MODELS": "\n".join(self._models),
+            "MDL_HOOK_PATHS": "\n".join(self._folders().values()),
+            "MDL_HOOK_BYTES": str(job.bytes_done),
+            "MDL_HOOK_EXIT_CODE": str(end.exit_code),
+            "MDL_HOOK_ERROR": self._session.console.clean(end.message or ""),
+            "MDL_HOOK_ITEM": self._session.console.clean(end.item or ""),
+            "MDL_HOOK_LOG": job.log or "",
+        }
+
+
+def _hook(command: str | None, what: str) -> list[str] | None:
+    return programs.words_of(command, what) if command is not None else None
+
+
+def _state_folder(session: Session, wishes: Unattended) -> Path | None:
+    with contextlib.suppress(UsageError):
+        return places.state_dir()
+    if not wishes.detach:
+        session.console.warn("this user has no home folder: the job is not recorded and nothing is logged")
+    return None
+
+
+def tell_elsewhere(session: Session, job: str) -> int:
+    """It goes on in the background: its id is all there is to say."""
+    if session.common.json:
+        session.console.document(session.command, empty(session.command) | {"job": job}, ok=True, exit_code=0)
+    else:
+        session.console.data(job)
+    return 0

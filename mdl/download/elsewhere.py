@@ -1,0 +1,123 @@
+"""Elsewhere: the same bytes somewhere else on this disk: another model, the hub's cache, folders the user names.
+
+What is found is only a candidate: it is hashed before it is taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from mdl.digests import Digest
+from mdl.download.plan import Item
+from mdl.download.store import Store
+from mdl.errors import MdlError, NoSpace
+from mdl.events import Finished, Listener, Noticed, Verifying
+from mdl.files import RemoteFile
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Where to look. ``cache`` is the hub's cache; ``also`` are folders of other programs."""
+
+    store: Store
+    cache: Path | None = None
+    also: Sequence[Path] = field(default=())
+
+    def candidates(self, remote: RemoteFile) -> Iterator[Path]:
+        """Files that may have these bytes, the surest first, each once."""
+        seen = set()
+        for path in self._found(remote):
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                inode = (status.st_dev, status.st_ino)
+                if stat.S_ISREG(status.st_mode) and status.st_size == remote.size and inode not in seen:
+                    seen.add(inode)
+                    yield path
+
+    def _found(self, remote: RemoteFile) -> Iterator[Path]:
+        if remote.digest is None or not remote.size:
+            return
+        yield from self._published.get(remote.digest, ())
+        for repo in self._repos:
+            yield repo / "blobs" / remote.digest.hex
+        yield from self._by_size.get(remote.size, ())
+
+    @cached_property
+    def _published(self) -> dict[Digest, list[Path]]:
+        """What mdl itself published in this models folder, by the receipts."""
+        found: dict[Digest, list[Path]] = {}
+        for receipt in self.store.receipts.all():
+            path = self.store.place_of(receipt)
+            if path is not None:
+                found.setdefault(receipt.digest, []).append(path)
+        return found
+
+    @cached_property
+    def _repos(self) -> list[Path]:
+        try:
+            return [entry for entry in (self.cache.iterdir() if self.cache else ()) if "--" in entry.name]
+        except OSError:
+            return []
+
+    @cached_property
+    def _by_size(self) -> dict[int, list[Path]]:
+        """Every file below the user's folders, by its size. Links are not followed."""
+        found: dict[int, list[Path]] = {}
+        for folder in self.also:
+            for at, _, names in os.walk(folder):
+                for name in names:
+                    with contextlib.suppress(OSError):
+                        status = os.lstat(os.path.join(at, name))
+                        if stat.S_ISREG(status.st_mode):
+                            found.setdefault(status.st_size, []).append(Path(at, name))
+        return found
+
+
+def link_all(items: Sequence[Item], elsewhere: Elsewhere, tell: Listener) -> tuple[list[Item], list[Item]]:
+    """Take from this disk what is on it: what was linked, and what is left to fetch. Nothing is taken unverified."""
+    linked: list[Item] = []
+    left: list[Item] = []
+    for item in items:
+        (linked if _link(item, elsewhere, tell) else left).append(item)
+    return linked, left
+
+
+def _link(item: Item, elsewhere: Elsewhere, tell: Listener) -> bool:
+    model, remote = item.wanted.model, item.remote
+    for path in elsewhere.candidates(remote):
+        tell(Verifying(model, remote.path.text, done=0, total=remote.size))
+        try:
+            taken = elsewhere.store.take(model, remote, path)
+        except NoSpace:
+            return False  # fetching it needs as much; the plan says so
+        except (OSError, MdlError) as error:
+            tell(Noticed(model, remote.path.text, f"{path} cannot be used: {_why(error)}"))
+            continue
+        if taken:
+            assert remote.digest is not None
+            tell(Finished(model, remote.path.text, remote.size or 0, "linked", remote.digest.algorithm))
+            return True
+    return False
+
+
+def _why(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def once(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """Each digest's first item, and those that want the same bytes again."""
+    first: list[Item] = []
+    again: list[Item] = []
+    seen: set[Digest] = set()
+    for item in items:
+        digest = item.remote.digest
+        (again if digest and digest in seen else first).append(item)
+        if digest:
+            seen.add(digest)
+    return first, again

@@ -1,0 +1,75 @@
+"""Control: pausing and cancelling a job from another process, by signals to its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from dataclasses import replace
+
+from mdl.errors import Busy, UsageError
+from mdl.jobs.job import Job
+from mdl.jobs.records import Records, now
+from mdl.owner import host, is_gone, process_of
+
+_PAUSE, _CANCEL = signal.SIGUSR1, signal.SIGTERM
+_CANCELLED = 143
+_PATIENCE = 15.0
+_LOOK = 0.05
+
+
+def pause(job: Job, records: Records) -> Job:
+    """Have a running job stop where it is. Raises `UsageError` where there is nothing to pause, `Busy`."""
+    if job.status == "running":
+        job = _stopped(job, _PAUSE, records)
+    if job.status != "paused":
+        raise UsageError(f"it is {job.status}: there is nothing to pause", item=job.id, hint=_next(job))
+    return job
+
+
+def cancel(job: Job, records: Records) -> Job:
+    """Have a job be over; what it fetched stays. Raises `UsageError` where it is over already, `Busy`."""
+    if job.status == "running":
+        job = _stopped(job, _CANCEL, records)
+    if job.status in ("paused", "dead"):
+        job = replace(job, status="cancelled", finished_at=job.finished_at or now(), exit_code=_CANCELLED)
+        records.put(job)
+    if job.status != "cancelled":
+        raise UsageError(f"it is {job.status}: there is nothing to cancel", item=job.id, hint=_next(job))
+    return job
+
+
+def _next(job: Job) -> str | None:
+    return f"mdl jobs resume {job.id}" if job.status not in ("done", "running") else None
+
+
+def _stopped(job: Job, how: signal.Signals, records: Records) -> Job:
+    """Send ``how`` to the job's process and wait until its record says what became of it."""
+    if job.host != host():
+        raise UsageError(f"it runs on {job.host}", item=job.id, hint="say it there")
+    _send(job, how)
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        found = records.find(job.id)
+        if found.status != "running":
+            return found
+        time.sleep(_LOOK)
+    why = f"process {process_of(job.owner)} was told to stop and has not yet"
+    raise Busy(why, item=job.id, hint="look again later")
+
+
+def _send(job: Job, how: signal.Signals) -> None:
+    """To the very process of the job, never to another one that has its id now."""
+    pid = process_of(job.owner)
+    with contextlib.suppress(ProcessLookupError):
+        if not hasattr(os, "pidfd_open"):
+            if not is_gone(job.owner, job.host):
+                os.kill(pid, how)
+            return
+        handle = os.pidfd_open(pid)
+        try:
+            if not is_gone(job.owner, job.host):
+                signal.pidfd_send_signal(handle, how)
+        finally:
+            os.close(handle)

@@ -1,0 +1,79 @@
+"""Job: one get, prefetch or repair, as it is written down. Pure.
+
+``bytes_done`` of ``bytes_total``, bytes a second, seconds left; times are ISO 8601 in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+VERSION = 1
+ENDED = ("done", "failed", "cancelled")
+"""A job of these is over; one that is ``running``, ``paused`` or ``dead`` can go on."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """What it takes to do the same once more: the words after ``mdl``, the folder, the variables that mattered.
+
+    ``withheld`` is True where a word held a secret, which is never written down.
+    """
+
+    words: tuple[str, ...] = ()
+    folder: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    withheld: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job. ``owner`` is its process, ``host`` the machine; ``error`` has code, message, hint and item."""
+
+    id: str
+    command: str
+    models: tuple[str, ...]
+    owner: str
+    host: str
+    again: Again
+    started_at: str
+    log: str | None = None
+    status: str = "running"
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    bytes_per_second: float | None = None
+    eta_seconds: float | None = None
+    file: str | None = None
+    finished_at: str | None = None
+    exit_code: int | None = None
+    error: Mapping[str, str | None] | None = None
+
+
+_NAMES = tuple(one.name for one in fields(Job))
+_SHOWN = (
+    *("id", "command", "models", "status", "bytes_done", "bytes_total", "bytes_per_second", "eta_seconds"),
+    *("file", "started_at", "finished_at", "exit_code", "error", "log"),
+)
+
+
+def shown_facts(job: Job) -> dict[str, Any]:
+    """What ``--json`` tells of it."""
+    return {name: getattr(job, name) for name in _SHOWN}
+
+
+def facts_of(job: Job) -> dict[str, Any]:
+    """What its record holds."""
+    return {"mdl-job": VERSION, **asdict(job)}
+
+
+def job_of(facts: Mapping[str, Any]) -> Job | None:
+    """The job of a record; None where it is not one."""
+    try:
+        values = {name: facts[name] for name in _NAMES}
+        again = values["again"]
+        values["again"] = Again(tuple(again["words"]), again["folder"], again["variables"], again["withheld"])
+        values["models"] = tuple(values["models"])
+        return Job(**values)
+    except (KeyError, TypeError):
+        return None

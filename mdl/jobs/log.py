@@ -1,0 +1,94 @@
+"""Log: a file that several processes append to, one whole line at a time; rotated by size, a few old ones kept."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mdl import staging
+from mdl.events import Event
+from mdl.jobs.entries import Entries, Fact, line
+from mdl.jobs.records import now
+from mdl.redact import Secrets, redact
+
+LARGEST = 5_000_000
+KEPT = 5
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class Log:
+    """One log file, readable by its user alone. ``largest`` bytes and it is put aside as ``.1``; ``kept`` of them stay.
+
+    Raises `OSError` where it cannot be opened or written.
+    """
+
+    def __init__(self, path: Path, *, largest: int = LARGEST, kept: int = KEPT) -> None:
+        self.path, self._largest, self._kept = path, largest, kept
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._fd = os.open(path, _FLAGS, 0o600)
+
+    def append(self, text: str) -> None:
+        """Add one line, whole, whoever else writes too."""
+        self._follow()
+        os.write(self._fd, text.encode("utf-8", "backslashreplace") + b"\n")
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _follow(self) -> None:
+        """Be on the file that has the name now, and rotate it where it has grown too large."""
+        mine = os.fstat(self._fd)
+        if not stat.S_ISREG(mine.st_mode):
+            return
+        if not self._is_named(mine):
+            self._reopen()
+            mine = os.fstat(self._fd)
+        if mine.st_size >= self._largest:
+            self._rotate(mine)
+
+    def _is_named(self, mine: os.stat_result) -> bool:
+        try:
+            named = os.stat(self.path)
+        except OSError:
+            return False
+        return (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino)
+
+    def _reopen(self) -> None:
+        fresh = os.open(self.path, _FLAGS, 0o600)
+        os.close(self._fd)
+        self._fd = fresh
+
+    def _rotate(self, mine: os.stat_result) -> None:
+        """One of us does it; the others go on in what is now the newest old one, and follow with the next line."""
+        try:
+            with FileLock(f"{self.path}.lock", timeout=0, mode=0o600):
+                if self._is_named(mine):
+                    staging.rotate(self.path, self._kept)
+                self._reopen()
+        except (Timeout, OSError):
+            return
+
+
+class Logged:
+    """A listener that writes what happens to several logs, free of secrets."""
+
+    def __init__(self, logs: list[Log], secrets: Secrets, job: str, command: str) -> None:
+        self._logs, self._secrets, self._entries = logs, secrets, Entries()
+        self._before: tuple[Fact, ...] = (("job", job), ("pid", os.getpid()), ("command", command))
+
+    def __call__(self, event: Event) -> None:
+        """Write down what happened. A log that fails is left alone from then on."""
+        for entry in self._entries(event):
+            text = redact(line(entry, now(), self._before), self._secrets)
+            for log in list(self._logs):
+                try:
+                    log.append(text)
+                except OSError:
+                    self._logs.remove(log)
+
+    def close(self) -> None:
+        for log in self._logs:
+            log.close()

@@ -1,0 +1,29 @@
+"""Ready: a file that is there only while all that was asked for is there, for whoever waits for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from mdl import staging
+from mdl.events import Ended, Event, Started
+from mdl.jobs.records import now
+
+
+class Ready:
+    """A listener. The file goes when something has to be fetched or the run fails, and comes when all ended well."""
+
+    def __init__(self, path: Path, models: Callable[[], dict[str, str]], trouble: Callable[[OSError], None]) -> None:
+        self._path, self._models, self._trouble = path, models, trouble
+
+    def __call__(self, event: Event) -> None:
+        """``trouble`` is told where the file cannot be written or removed."""
+        try:
+            if isinstance(event, Started) or (isinstance(event, Ended) and event.status == "failed"):
+                self._path.unlink(missing_ok=True)
+            elif isinstance(event, Ended) and event.status == "finished":
+                facts = {"schema": "mdl.ready/1", "time": now(), "models": self._models()}
+                staging.write_file(self._path, json.dumps(facts).encode() + b"\n", mode=0o644)
+        except OSError as error:
+            self._trouble(error)

@@ -1,0 +1,133 @@
+"""Records: every job's record on disk, one small sealed file each, with its log beside it.
+
+Whether a job that says it is running really is, is asked of its process: the machine, the boot, the process id and
+the moment it was started, so that another process with the same id is never taken for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from mdl import staging
+from mdl.errors import NotFound, StateError, UsageError
+from mdl.jobs.job import ENDED, VERSION, Job, facts_of, job_of
+from mdl.owner import is_gone
+from mdl.sealed import line_of, parse_line
+
+_LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
+_RECORD, _LOG = ".job", ".log"
+_LARGEST = 2**16
+
+
+def now() -> str:
+    """The moment, ISO 8601 in UTC."""
+    moment = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) + f".{int(moment % 1 * 1000):03d}Z"
+
+
+class Records:
+    """The records of one user. ``damaged`` is told of every record that cannot be read, by its path and why."""
+
+    def __init__(self, folder: Path, damaged: Callable[[Path, str], None] = lambda _path, _why: None) -> None:
+        self.folder, self._damaged = folder, damaged
+
+    def new_id(self) -> str:
+        """A name nobody has yet: the month and day, and four letters. Raises `OSError`."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        while True:
+            name = time.strftime("%m%d-") + "".join(secrets.choice(_LETTERS) for _ in range(4))
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self.log(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+                return name
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}{_LOG}"
+
+    def put(self, job: Job) -> None:
+        """Raises `OSError`."""
+        staging.write_file(self._place(job.id), line_of(facts_of(job)), lasting=False)
+
+    def find(self, name: str) -> Job:
+        """The job of that id, or the only one that begins so. Raises `NotFound`, `UsageError`, `StateError`."""
+        found = [entry for entry in self._names() if entry == name] or [
+            entry for entry in self._names() if name and entry.startswith(name)
+        ]
+        if len(found) > 1:
+            raise UsageError(f"{len(found)} jobs begin so", item=name, hint=", ".join(sorted(found)[:5]))
+        if not found:
+            raise NotFound("no such job", item=name, hint="'mdl jobs' shows what there is")
+        return self._as_it_is(_read(str(self._place(found[0]))))
+
+    def all(self) -> list[Job]:
+        """Every job, the newest first."""
+        jobs = []
+        for name in self._names():
+            try:
+                jobs.append(self._as_it_is(_read(f"{self.folder}/{name}{_RECORD}")))
+            except StateError as error:
+                self._damaged(self._place(name), error.message)
+            except NotFound:
+                continue  # cleaned meanwhile
+        return sorted(jobs, key=lambda job: (job.started_at, job.id), reverse=True)
+
+    def remove(self, name: str) -> None:
+        """The record and its log."""
+        for path in (self._place(name), self.log(name)):
+            path.unlink(missing_ok=True)
+
+    def clean(self, older: float) -> list[Job]:
+        """Remove what was over ``older`` seconds ago, also what died; what is paused stays. Tells what was removed."""
+        staging.sweep(self.folder)
+        removed = []
+        for name in self._names():
+            place = self._place(name)
+            with contextlib.suppress(OSError, StateError, NotFound):
+                if time.time() - place.stat().st_mtime < older:
+                    continue
+                job = self._as_it_is(_read(str(place)))
+                if job.status in (*ENDED, "dead"):
+                    self.remove(name)
+                    removed.append(job)
+        return removed
+
+    def _place(self, name: str) -> Path:
+        return self.folder / f"{name}{_RECORD}"
+
+    def _names(self) -> list[str]:
+        try:
+            entries = [entry.name for entry in os.scandir(self.folder)]
+        except OSError:
+            return []
+        return [entry.removesuffix(_RECORD) for entry in entries if entry.endswith(_RECORD) and entry[0] != "."]
+
+    def _as_it_is(self, job: Job) -> Job:
+        if job.status != "running" or not is_gone(job.owner, job.host):
+            return job
+        return replace(job, status="dead", bytes_per_second=None, eta_seconds=None)
+
+
+def _read(place: str) -> Job:
+    """Raises `StateError` for a damaged record and for a newer mdl's, `NotFound` where it is gone."""
+    try:
+        fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            data = os.read(fd, _LARGEST)
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        raise NotFound("no such job", item=place) from None
+    except OSError as error:
+        raise StateError(error.strerror or str(error), item=place, hint="check its permissions") from error
+    facts = parse_line(data.rstrip(b"\n"))
+    if isinstance(facts, dict) and isinstance(facts.get("mdl-job"), int) and facts["mdl-job"] > VERSION:
+        raise StateError("a newer mdl wrote this record", item=place, hint="upgrade mdl")
+    job = job_of(facts) if isinstance(facts, dict) else None
+    if job is None:
+        raise StateError("this record is damaged", item=place, hint="remove it; no model depends on it")
+    return job

@@ -1,0 +1,40 @@
+"""Programs of the user's own: a check, a hook. Started from words, never through a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping
+
+from mdl.errors import UsageError
+
+_STDERR = 2
+"""Where the program's own output goes: stdout is for mdl's data."""
+
+
+def words_of(command: str, what: str) -> list[str]:
+    """The words of ``command``. Raises `UsageError` naming ``what`` (a flag), also for what would need a shell."""
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    try:
+        words = list(lexer)
+    except ValueError as error:
+        raise UsageError(f"it cannot be run: {error}", item=what) from error
+    needs_shell = any(set(word) <= set("();<>|&") for word in words)
+    if needs_shell or re.search(r"[$`]", re.sub(r"'[^']*'", "", command)):
+        hint = f"write {what} \"sh -c '…'\", or put it into a script"
+        raise UsageError("it is started without a shell, and this needs one", item=what, hint=hint)
+    if not words:
+        raise UsageError("it is empty", item=what, hint="is a variable unset?")
+    return words
+
+
+def run(words: list[str], facts: Mapping[str, str]) -> int:
+    """Run it to its end with ``facts`` in its environment; tells how it ended. Raises `UsageError` where it cannot."""
+    try:
+        return subprocess.run(words, env={**os.environ, **facts}, stdout=_STDERR, check=False).returncode
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"it cannot be run: {why}", item=words[0], hint="name a program that is there") from error
