@@ -1,0 +1,42 @@
+"""What a test of a fault bears, and the table that is written from a run of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from matrix import Matrix
+
+MATRIX = Matrix()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-table", metavar="FILE", help="write how every row of the fault matrix ended")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fault(number, …): tries these rows of tests/faults.toml")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in item.iter_markers("fault"):
+            unknown = [number for number in mark.args if number not in MATRIX.rows]
+            assert not unknown, f"{item.nodeid}: no such fault: {unknown}"
+            item.user_properties += [("fault", number) for number in mark.args]
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" or (report.when == "setup" and report.outcome != "passed"):
+        outcome = "failed" if getattr(report, "wasxfail", None) else report.outcome
+        for name, number in report.user_properties:
+            if name == "fault":
+                MATRIX.note(int(str(number)), Path(report.location[0]).name, outcome)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    place = config.getoption("--fault-table")
+    if place:
+        for line in MATRIX.summary():
+            terminalreporter.write_line(line)
+        Path(place).write_text(MATRIX.table(), "utf-8")
