@@ -15,6 +15,7 @@ from mdl.download.store import Store
 from mdl.errors import AuthError, Cancelled, LockError, MdlError
 from mdl.events import Finished, Listener, Noticed, Planned, Report, Verifying, silence
 from mdl.files import RemoteFile
+from mdl.pickles import HEAD, is_pickle, warning
 from mdl.reports import kept_verified, report_of
 from mdl.sources import Sources
 from mdl.turns import held
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from mdl.download.hub_carrier import HubCarrier
     from mdl.download.transfer import Limits, Outcome, Result
     from mdl.net.http import Http
+
+
+_NEW = ("fetched", "linked")
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ def get(
             plan.check_space(store.free_bytes())
             report = _Course(models, plan, resolved, store, tell, began).run(http, limits, wishes)
         _settle(report, resolved, store)
+        _warn_of_pickles(report, resolved, store, tell)
         return replace(report, seconds=time.monotonic() - began)
 
 
@@ -95,6 +100,18 @@ def _from_elsewhere(plan: Plan, wishes: Wishes, tell: Listener) -> Plan:
     else:
         linked, left = link_all(plan.fetch, wishes.elsewhere, tell)
     return replace(plan, fetch=tuple(left), linked=(*plan.linked, *linked))
+
+
+def _warn_of_pickles(report: Report, resolved: _Resolved, store: Store, tell: Listener) -> None:
+    """Say of what has just come which of it runs code when it is loaded."""
+    new = {(model.name, row.path) for model in report.models for row in model.files if row.action in _NEW}
+    found: dict[str, list[str]] = {}
+    for one in resolved.wanted:
+        name = one.remote.path.text
+        if (one.model, name) in new and is_pickle(name, store.head(one.model, one.remote, HEAD)):
+            found.setdefault(one.model, []).append(name)
+    for model, names in found.items():
+        tell(Noticed(model, message=warning(names)))
 
 
 @dataclass

@@ -16,7 +16,7 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors"},
-    {"paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas"},
+    {"paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles"},
     {"staging", "turns", "programs", "copies"},
     {"net", "files", "events"},
     {"catalog"},

@@ -24,15 +24,6 @@ def register(app: typer.Typer) -> None:
 
 _EXAMPLES = """Examples: mdl get bert-fa --to /models · mdl get hf:gpt2@main --include '*.json' ·
 mdl get https://host/file.gguf --into . · mdl get -n z-image-turbo"""
-EMPTY: dict[str, Any] = {
-    "job": None,
-    "bytes_fetched": 0,
-    "bytes_kept": 0,
-    "bytes_discarded": 0,
-    "seconds": 0.0,
-    "models": [],
-}
-"""What the document of a download holds before there is anything to tell."""
 
 
 def get_models(
@@ -50,7 +41,6 @@ def get_models(
     force: Annotated[bool, typer.Option("--force", help="Fetch anew, and replace files that are not mdl's.")] = False,
 ) -> int:
     """Download models; the last line is the folder. Run it again to go on after any interruption."""
-    session.empty = EMPTY
     return told(session, Order(targets, where, choice, network, locking, unattended, dry_run, force))
 
 
@@ -69,15 +59,17 @@ def tell(session: Session, brought: Brought, *, dry_run: bool = False, folders: 
     """How it went, and ``folders`` last; of a job in the background only its id. Returns the exit code."""
     if brought.is_elsewhere:
         return tell_elsewhere(session, brought.job)
-    return _tell_report(session, brought.report, brought.error, dry_run, folders)
+    return _tell_report(session, brought, dry_run, folders)
 
 
-def _tell_report(session: Session, report: Report, error: MdlError | None, dry_run: bool, folders: bool) -> int:
+def _tell_report(session: Session, brought: Brought, dry_run: bool, folders: bool) -> int:
+    report, error = brought.report, brought.error
     console, code = session.console, error.exit_code if error else report.exit_code
     if error:
         _tell_failures(session, report, error)
     if session.common.json:
-        console.document(session.command, session.empty | payload(report), ok=code == 0, exit_code=code, error=error)
+        facts = {"job": brought.job or None} | payload(report)
+        console.document(session.command, facts, ok=code == 0, exit_code=code, error=error)
         return code
     if dry_run:
         _tell_plan(session, report)
@@ -125,5 +117,6 @@ def _tell_plan(session: Session, report: Report) -> None:
         for row in model.files
     ]
     session.console.table(("ACTION", "SIZE", "HERE", "FILE"), rows)
-    fetch, free = report.extra["bytes_to_fetch"], report.extra["bytes_free"]
-    session.console.note(f"to fetch: {human_bytes(fetch)}; free on the disk: {human_bytes(free)}")
+    fetch, free, near = (report.extra[key] for key in ("bytes_to_fetch", "bytes_free", "bytes_elsewhere"))
+    linked = f"elsewhere on this disk: {human_bytes(near)}; " if near else ""
+    session.console.note(f"to fetch: {human_bytes(fetch)}; {linked}free on the disk: {human_bytes(free)}")

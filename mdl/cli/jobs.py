@@ -47,8 +47,6 @@ def register(app: typer.Typer) -> None:
 
 
 def _records(session: Session) -> Records:
-    session.empty = {"jobs": []}
-
     def damaged(path: Path, why: str) -> None:
         session.console.warn(f"{path}: {why}")
 

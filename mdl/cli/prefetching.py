@@ -14,13 +14,14 @@ import typer
 from mdl.cli import places
 from mdl.cli.bringing import Order, bring
 from mdl.cli.command import command
-from mdl.cli.fetching import EMPTY, payload, tell, told
+from mdl.cli.fetching import payload, tell, told
 from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
 from mdl.errors import Busy, Deadline, MdlError, UsageError, storage_error
 from mdl.events import Report
 from mdl.jobs.background import give_way
 from mdl.jobs.metrics import Outcome, write_metrics
+from mdl.schemas import empty
 from mdl.turns import held
 
 _NAME = "prefetch"
@@ -62,7 +63,6 @@ def prefetch(
     force: Annotated[bool, typer.Option("--force", help="Fetch anew, and replace files that are not mdl's.")] = False,
 ) -> int:
     """Download for cron: silent unless something fails; never twice at once; what is left is done next time."""
-    session.empty = EMPTY
 
     def order() -> Order:
         wanted = names or [model.name for model in session.catalog.models.values() if not model.gone]
@@ -112,7 +112,7 @@ class _Run:
         if not self.wishes.skip_if_running:
             raise error
         if self.session.common.json:
-            self.session.console.document(_NAME, self.session.empty, ok=True, exit_code=0)
+            self.session.console.document(_NAME, empty(_NAME), ok=True, exit_code=0)
         return 0
 
     def stopped(self, error: Deadline) -> int:
@@ -120,8 +120,10 @@ class _Run:
         if isinstance(error.so_far, Report):
             self.report = error.so_far
         self.measure(error.exit_code)
+        if self.session.console.progress == "json":
+            self.session.console.error(error)
         if self.session.common.json:
-            facts = self.session.empty | payload(self.report)
+            facts = empty(_NAME) | self.session.empty | payload(self.report)
             self.session.console.document(_NAME, facts, ok=False, exit_code=error.exit_code, error=error)
         return error.exit_code
 

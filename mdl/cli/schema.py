@@ -24,7 +24,8 @@ def schema(
 ) -> int:
     """The JSON Schema of what a command prints with --json, or of one line of --progress json (event).
 
-    With --json the schema is the document's "definition", beside the "names" of all.
+    A later release may add keys, and changes the meaning of none. With --json the schema is the document's
+    "definition", beside the "names" of all.
     """
     names = schemas.names()
     if name is not None and name not in names:

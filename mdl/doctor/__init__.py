@@ -10,6 +10,7 @@ from mdl.doctor.certificates import certificates
 from mdl.doctor.finding import Finding
 from mdl.doctor.folder import models_folder, state_folder
 from mdl.doctor.hub import hub
+from mdl.doctor.pickles import pickles
 from mdl.doctor.proxy import proxy
 from mdl.doctor.token import token_file
 from mdl.doctor.versions import versions
@@ -41,6 +42,7 @@ def examine(subject: Subject) -> Iterator[Finding]:
     yield _told("catalog", subject.catalog)
     yield _told("lock", subject.lock)
     yield from models_folder(subject.home)
+    yield from pickles(subject.home)
     yield state_folder(subject.state)
     yield certificates()
     try:

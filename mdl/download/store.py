@@ -177,6 +177,12 @@ class Store:
             self.publish_file(model, remote, here, print_, print_.digest.algorithm)
             return True
 
+    def head(self, model: str, remote: RemoteFile, count: int) -> bytes:
+        """The first ``count`` bytes under the final name; none where it cannot be read."""
+        with contextlib.suppress(MdlError, OSError), _opened(self.final(model, remote), os.O_NOFOLLOW) as fd:
+            return os.read(fd, count)
+        return b""
+
     def place_of(self, receipt: Receipt) -> Path | None:
         """Where the file of a receipt stands, if nobody touched it since."""
         with contextlib.suppress(MdlError, OSError):

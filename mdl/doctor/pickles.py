@@ -1,0 +1,42 @@
+"""Pickles in the models folder: files that run code when somebody loads them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from mdl.doctor.finding import Finding
+from mdl.errors import MdlError
+from mdl.pickles import HEAD, is_pickle, warning
+
+_MOST = 20_000
+
+
+def pickles(place: Callable[[], Path]) -> Iterator[Finding]:
+    """Whether there are any, by name and first bytes. It is not wrong to have them, so this never fails."""
+    try:
+        folder = place()
+    except MdlError:
+        return
+    names = [name for name in islice(_files(folder), _MOST) if is_pickle(name, _head(folder / name))]
+    if names:
+        yield Finding("pickles", True, warning(sorted(names)))
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for at, below, names in os.walk(folder):
+        below[:] = [name for name in below if not name.startswith(".")]
+        yield from (os.path.relpath(os.path.join(at, name), folder) for name in names)
+
+
+def _head(path: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            return os.read(fd, HEAD)
+        finally:
+            os.close(fd)
+    return b""
