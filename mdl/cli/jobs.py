@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -88,9 +89,17 @@ def _row(job: Job) -> tuple[str, ...]:
         "?" if job.bytes_total is None else human_bytes(job.bytes_total),
         human_rate(job.bytes_per_second) if job.bytes_per_second is not None else "-",
         human_duration(job.eta_seconds) if job.eta_seconds is not None else "-",
-        job.started_at[:16].replace("T", " "),
+        _local(job.started_at),
         shown(" ".join((job.command, *job.models))),
     )
+
+
+def _local(moment: str) -> str:
+    """A moment of a record, which is in UTC, by the clock on the wall here."""
+    try:
+        return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return "?"
 
 
 def show_job(session: Session, name: Id) -> int:
@@ -116,8 +125,8 @@ def _facts(job: Job) -> list[tuple[str, str]]:
         ("speed", human_rate(job.bytes_per_second) if job.bytes_per_second is not None else ""),
         ("left", human_duration(job.eta_seconds) if job.eta_seconds is not None else ""),
         ("file", job.file or ""),
-        ("started", job.started_at),
-        ("finished", job.finished_at or ""),
+        ("started", _local(job.started_at)),
+        ("finished", _local(job.finished_at) if job.finished_at else ""),
         ("exit code", "" if job.exit_code is None else str(job.exit_code)),
         ("error", ": ".join(filter(None, (error.get("item"), error.get("message"))))),
         ("hint", error.get("hint") or ""),
