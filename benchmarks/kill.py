@@ -1,21 +1,29 @@
-"""A download killed with SIGKILL at random moments all along the way, then run to its end.
+"""Downloads killed with SIGKILL at random moments, started again each time, and at last left to end.
 
-The claims for mdl: the right bytes, at most 1.10 times of them served in all, and no request from byte 0
-once bytes had been saved. --compare does the same to curl, wget, aria2 and hf, each told to go on.
+The claims for mdl, with 1 and with 8 connections: the right bytes every time, at most 1.05 and 1.10 times of them
+served in all, no request from byte 0 once the journal claimed the file's beginning, and nothing beside the final
+names but mdl's own .mdl/, without a byte of a partial in it. curl, wget, aria2 and hf, each told to go on, are
+treated alike: every life lasts as long as the tool takes to begin, and a random part of what its whole transfer takes.
+
+The README's figures for a large file: python benchmarks/kill.py --size 1G --seconds 16 --downloads 1 --kills 10 \
+--life 0.18 --alone
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
+import re
 import subprocess
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from nginx import SKIPPED, Nginx, Served
+from nginx import Nginx, Served
 from runs import claim, machine, table
 from scene import (
     Sample,
@@ -28,142 +36,278 @@ from scene import (
     remove,
     sha256_of,
     shown,
-    skip,
+    size_of,
     tool,
 )
 
-_SAVED = 16 * 2**20
-"""Once a killed life was sent this much, something of it must have been kept."""
+from mdl.download import journal
+
+_MOST = {1: 1.05, 8: 1.10}
+"""What may be served of a file's size, by mdl's connections."""
 _COMMIT = "0" * 39 + "1"
+_PATIENCE = 900
+_HEAD = (
+    *("case", "connections", "downloads", "kills", "final sha ok", "restarts from zero"),
+    *("requests from byte 0", "served / size", "left over"),
+)
 
 
 @dataclass(frozen=True)
-class Killed:
-    """One tool's way through. ``wrote`` is where its file ends up, ``startup`` the seconds before it asks."""
+class Tool:
+    """One contender. It writes ``wrote`` and may write below ``places``; ``kept`` tells how much of the file's
+    beginning it has after a kill, ``strays`` what it left in the end."""
 
     name: str
     connections: int
     command: Callable[[str], list[str]]
     wrote: Path
-    startup: float = 0.0
+    places: tuple[Path, ...]
+    kept: Callable[[], int]
+    strays: Callable[[], list[str]]
+
+
+@dataclass
+class Life:
+    """From a start to a kill, or to the end; moments of the epoch. ``kept`` bytes were there when it began."""
+
+    began: float
+    kept: int
+    killed: bool = False
+
+
+@dataclass
+class Way:
+    """One download: its lives, how it ended and what it left."""
+
+    lives: list[Life] = field(default_factory=list)
+    code: int = -9
+    right: bool = False
+    strays: list[str] = field(default_factory=list)
+
+    @property
+    def kills(self) -> int:
+        return sum(life.killed for life in self.lives)
+
+
+class Campaign:
+    """One tool, killed on the way of every download. ``startup`` and ``transfer`` are seconds, once measured."""
+
+    def __init__(self, one: Tool, args: argparse.Namespace, place: Path, sample: Sample, server: Nginx) -> None:
+        self.one, self.args, self.place, self.sample, self.server = one, args, place, sample, server
+        rate = args.size / args.seconds / one.connections if args.seconds else args.rate
+        self.url = server.url(sample.path.name, f"{int(rate / 1024)}k")
+        self.env = environment(place / "home") | {"HF_ENDPOINT": server.url("").rstrip("/")}
+        self.env |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        self.startup = self.transfer = 0.0
+
+    def run(self) -> list[Way]:
+        self._measure()
+        return [self._download(random.Random(f"{self.args.seed} {n}")) for n in range(self.args.downloads)]
+
+    def _measure(self) -> None:
+        """How long the tool takes to ask, and then to have the file, when nobody disturbs it."""
+        began = time.time()
+        way = self._download(random.Random(0), most=0)
+        gets = [one for one in self.server.served() if one.method == "GET" and one.began >= began and one.bytes > 1]
+        bodies = [one for one in gets if one.path.endswith(self.sample.path.name)]
+        if way.code or not way.right or not bodies:
+            raise SystemExit(f"FAILED: {self.one.name} does not work here, exit code {way.code}")
+        first = min(one.began for one in bodies)
+        self.startup, self.transfer = first - began, max(one.ended for one in bodies) - first
+
+    def _download(self, draw: random.Random, most: int | None = None) -> Way:
+        """Start, kill, start again …; after ``most`` kills it is left alone."""
+        remove(*self.one.places)
+        way, most = Way(), self.args.kills if most is None else most
+        while not way.lives or way.lives[-1].killed:
+            share = self.startup + draw.uniform(0, self.args.life) * self.transfer
+            way.lives.append(Life(time.time(), self.one.kept()))
+            way.code = self._live(way.lives[-1], share if way.kills < most else _PATIENCE)
+        way.right = way.code == 0 and self.one.wrote.is_file() and sha256_of(self.one.wrote) == self.sample.sha256
+        way.strays = self.one.strays()
+        return way
+
+    def _live(self, life: Life, seconds: float) -> int:
+        null = subprocess.DEVNULL
+        process = subprocess.Popen(
+            self.one.command(self.url), env=self.env, cwd=self.place, stdin=null, stdout=null, stderr=null
+        )
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            life.killed = process.wait() == -9
+            return process.returncode
 
 
 @dataclass(frozen=True)
-class Way:
-    """How it went. ``kills`` are moments of the epoch."""
+class Result:
+    """A campaign in figures. ``restarts`` are lives that asked from byte 0 although they had the beginning."""
 
-    kills: list[float]
-    seconds: float
-    code: int
-    right: bool
+    ways: list[Way]
+    restarts: int
+    from_zero: int
+    ratio: float
+
+    @classmethod
+    def of(cls, ways: list[Way], served: list[Served], size: int) -> Result:
+        lives = [life for way in ways for life in way.lives]
+        gets = [one for one in served if one.method == "GET" and one.began >= lives[0].began]
+        starts = [one.began for one in gets if one.first == 0 and one.status in (200, 206) and one.bytes > 1]
+        ends = [life.began for life in lives[1:]] + [float("inf")]
+        again = [life for life, end in zip(lives, ends, strict=True) if any(life.began <= at < end for at in starts)]
+        total = sum(one.bytes for one in gets)
+        return cls(ways, sum(life.kept > 0 for life in again), len(starts), total / (size * len(ways)))
+
+    @property
+    def kills(self) -> int:
+        return sum(way.kills for way in self.ways)
+
+    @property
+    def right(self) -> int:
+        return sum(way.right for way in self.ways)
+
+    @property
+    def strays(self) -> list[str]:
+        return sorted({stray for way in self.ways for stray in way.strays})
+
+    def row(self, one: Tool) -> list[str]:
+        count = len(self.ways)
+        facts = (one.connections, count, self.kills, f"{self.right}/{count}", self.restarts, self.from_zero)
+        return [one.name, *map(str, facts), f"{self.ratio:.3f}", ", ".join(self.strays) or "nothing"]
+
+    def holds(self, one: Tool) -> bool:
+        """The demands on mdl, told one by one."""
+        name, most, count = f"{one.name}, {one.connections} connections", _MOST[one.connections], len(self.ways)
+        return all(
+            [
+                claim(f"{name}: {self.kills} kills on {count} downloads", self.kills >= count),
+                claim(f"{name}: {self.right} of {count} end with 0 and the right bytes", self.right == count),
+                claim(f"{name}: {self.restarts} restarts from zero after a checkpoint", self.restarts == 0),
+                claim(f"{name}: served / size {self.ratio:.3f} is at most {most:.2f}", self.ratio <= most),
+                claim(f"{name}: left beside final names: {', '.join(self.strays) or 'nothing'}", not self.strays),
+            ]
+        )
 
 
-def go(one: Killed, url: str, sample: Sample, args: argparse.Namespace, env: dict[str, str], place: Path) -> Way:
-    """Start, kill, start again …; each life gets its share of the seconds, and a random part more or less."""
-    draw = random.Random(args.seed)
-    kills: list[float] = []
-    began, code = time.monotonic(), -9
-    null = subprocess.DEVNULL
-    while True:
-        process = subprocess.Popen(one.command(url), env=env, cwd=place, stdin=null, stdout=null, stderr=null)
-        share = args.seconds / (args.kills + 1) * draw.uniform(0.2, 1.8)
-        try:
-            code = process.wait(share + one.startup if len(kills) < args.kills else 900)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills.append(time.time())
-            continue
-        break
-    seconds = time.monotonic() - began
-    right = code == 0 and one.wrote.exists() and sha256_of(one.wrote) == sample.sha256
-    return Way(kills, seconds, code, right)
+def mdl(place: Path, sample: Sample, connections: int) -> Tool:
+    models, final = place / "models", f"bench/{sample.path.name}"
+
+    def command(url: str) -> list[str]:
+        book = catalog(place / "catalog.toml", sample, url)
+        return mdl_get(book, models, "--connections", str(connections))
+
+    def kept() -> int:
+        records = [journal.load(path) for path in models.glob(".mdl/partials/*/journal")]
+        return max((record.have.front for record in records if record), default=0)
+
+    def strays() -> list[str]:
+        own = (".mdl/receipts/", ".mdl/listings/", ".mdl/locks/")
+        left = [name for name in _files(models) if name != final and not name.startswith(own)]
+        return [re.sub("[0-9a-f]{12,32}", "<hex>", name) for name in left if not name.endswith("/journal")]
+
+    return Tool("mdl get", connections, command, models / final, (models, place / "home"), kept, strays)
 
 
-def from_the_start(served: list[Served], kills: list[float]) -> int:
-    """GETs from byte 0 in a life after one that had been sent enough to keep some."""
-    gets = [one for one in served if one.method == "GET" and one.status in (200, 206)]
-    for moment in kills:
-        if sum(one.bytes for one in gets if one.began < moment) >= _SAVED:
-            return sum(one.first == 0 for one in gets if one.began >= moment)
-    return 0
+def peers(place: Path, sample: Sample) -> list[Tool]:
+    """What else goes on with a file."""
+    output, hub = place / "out" / "out.bin", place / "hf"
 
+    def single(name: str, connections: int, *words: str) -> Tool:
+        def command(url: str) -> list[str]:
+            output.parent.mkdir(exist_ok=True)
+            return [*words, url]
 
-def field(place: Path, sample: Sample, args: argparse.Namespace) -> list[Killed]:
-    """mdl, and with --compare whatever else is installed."""
-    book, models, output = place / "catalog.toml", place / "models", place / "out.bin"
+        def strays() -> list[str]:
+            return [one for one in _files(output.parent) if one != output.name]
 
-    def mdl(url: str) -> list[str]:
-        return mdl_get(catalog(book, sample, url), models, "--connections", str(args.connections))
+        return Tool(name, connections, command, output, (output.parent,), lambda: _allocated(output.parent), strays)
 
     def hf(_: str) -> list[str]:
-        return [tool("hf") or "hf", "download", "bench/file", sample.path.name, "--local-dir", str(place / "hf")]
+        return [tool("hf") or "hf", "download", "bench/file", sample.path.name, "--local-dir", str(hub)]
 
-    found = [Killed("mdl get", args.connections, mdl, models / "bench" / sample.path.name, args.startup)]
-    if not args.compare:
-        return found
-    out = str(output)
-    aria = ["aria2c", "-q", "-c", "-x4", "-s4", "--no-conf", "-d", str(place), "-o", output.name]
-    others = [
-        Killed("curl -C -", 1, lambda url: ["curl", "-sS", "-f", "-C", "-", "-o", out, url], output),
-        Killed("wget -c", 1, lambda url: ["wget", "-q", "-c", "-O", out, url], output),
-        Killed("aria2c -c -x4", 4, lambda url: [*aria, url], output),
-        Killed("hf download", 1, hf, place / "hf" / sample.path.name, 2 * args.startup),
+    def left() -> list[str]:
+        return ["its .cache" if one.startswith(".cache/") else one for one in _files(hub) if one != sample.path.name]
+
+    aria = ("aria2c", "-q", "-c", "-x4", "-s4", "--no-conf", "-d", str(output.parent), "-o", output.name)
+    return [
+        single("curl -C -", 1, "curl", "-sS", "-f", "-C", "-", "-o", str(output)),
+        single("wget -c", 1, "wget", "-q", "-c", "-O", str(output)),
+        single("aria2c -c -x4", 4, *aria),
+        Tool("hf download", 1, hf, hub / sample.path.name, (hub, place / "home"), lambda: _allocated(hub), left),
     ]
-    return found + [one for one in others if tool(one.name.split()[0])]
 
 
-def hub(sample: Sample, rate: int) -> str:
+def _files(place: Path) -> list[str]:
+    return [str(path.relative_to(place)) for path in sorted(place.rglob("*")) if not path.is_dir()]
+
+
+def _allocated(place: Path) -> int:
+    """Bytes on the disk of the largest file below ``place``."""
+    return max((path.stat().st_blocks * 512 for path in place.rglob("*") if path.is_file()), default=0)
+
+
+def hub_of(sample: Sample, rate: int) -> str:
     """What hf asks for, served from the same file."""
     facts = json.dumps({"id": "bench/file", "sha": _COMMIT, "siblings": [{"rfilename": sample.path.name}]})
     return f"""
         location /api/models/bench/file {{ default_type application/json; return 200 '{facts}'; }}
         location /bench/file/resolve/ {{
-            rewrite ^.*/([^/]+)$ /$1 break; limit_rate {rate}k; etag off;
+            rewrite ^.*/([^/]+)$ /$1 break; limit_rate {rate // 1024}k; etag off;
             add_header ETag '"{sample.sha256}"'; add_header X-Repo-Commit {_COMMIT};
         }}"""
 
 
-def main() -> int:
+def contend(one: Tool, args: argparse.Namespace, place: Path, sample: Sample) -> Result:
+    """One tool's campaign, with a server of its own."""
+    rate = int(args.size / args.seconds) if args.seconds else args.rate
+    with Nginx(place, hub_of(sample, rate)) as server:
+        campaign = Campaign(one, args, place, sample, server)
+        ways = campaign.run()
+        served = server.served()
+    took = f"{campaign.startup:.2f} s to begin, {campaign.transfer:.2f} s for the whole"
+    print(f"{one.name}, {one.connections} connections: {took}", file=sys.stderr)
+    return Result.of(ways, served, args.size)
+
+
+def flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    common_flags(parser, "1G")
-    parser.add_argument("--kills", type=int, default=10)
+    common_flags(parser, "32M")
+    parser.add_argument("--downloads", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=6, help="a download's at most [6]")
+    parser.add_argument("--life", type=float, default=1.1, help="the longest, as a part of the whole transfer [1.1]")
+    parser.add_argument("--rate", type=size_of, default=size_of("25M"), help="bytes a second of one connection [25M]")
+    parser.add_argument("--seconds", type=float, help="instead: what the whole takes by all connections together")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=16, help="how long the bytes take at the limited rate [16]")
-    parser.add_argument("--startup", type=float, default=0.5, help="seconds mdl takes to start, not counted [0.5]")
-    parser.add_argument("--connections", type=int, default=8, help="mdl's; all together get the same rate [8]")
-    parser.add_argument("--compare", action="store_true", help="also curl, wget, aria2c and hf")
+    parser.add_argument("--connections", type=int, nargs="*", default=sorted(_MOST), choices=sorted(_MOST))
+    parser.add_argument("--alone", action="store_true", help="only mdl")
+    parser.add_argument("--short", action="store_true", help="for every change: mdl alone, 5 downloads")
     args = parser.parse_args()
-    rows, mine = [], None
+    if args.short:
+        args.alone, args.downloads = True, 5
+    return args
+
+
+def main() -> int:
+    args = flags()
+    results: list[tuple[Tool, Result]] = []
+    rows: list[Sequence[str]] = []
     with folder(args.dir) as place:
         sample = random_file(place / "served.bin", args.size)
-        total = args.size / args.seconds / 1024
-        for one in field(place, sample, args):
-            with Nginx(place, hub(sample, int(total))) as server:
-                env = {**environment(place / "home"), "HF_ENDPOINT": server.url("").rstrip("/")}
-                env |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-                url = server.url(sample.path.name, f"{int(total / one.connections)}k")
-                way = go(one, url, sample, args, env, place)
-                served = server.served()
-            again = from_the_start(served, way.kills)
-            ratio = sum(row.bytes for row in served if row.method == "GET") / args.size
-            mine = mine or (way, ratio, again)
-            right = "yes" if way.right else f"NO (exit code {way.code})"
-            facts = (len(way.kills), f"{way.seconds:.1f}", right, f"{ratio:.3f}", again, len(served))
-            rows.append((one.name, str(one.connections), *map(str, facts)))
-            remove(place / "models", place / "out.bin", place / "out.bin.aria2", place / "hf", place / "home")
-    assert mine is not None
-    head = ("case", "connections", "kills", "seconds", "right bytes", "served / size", "from byte 0 again", "requests")
-    table(head, rows)
-    print(f"\n{shown(args.size)}, {total / 1024:.0f} MiB/s in all, seed {args.seed}; {machine()}")
-    way, ratio, again = mine
-    holds = [
-        claim(f"mdl was killed {len(way.kills)} times of {args.kills} and ends with the right bytes", way.right),
-        claim(f"served / size {ratio:.3f} is at most 1.10", ratio <= 1.10),
-        claim(f"{again} requests from byte 0 once bytes had been saved", again == 0),
-    ]
-    if len(way.kills) < args.kills:
-        skip(f"only {len(way.kills)} kills before the end; give it more --seconds", SKIPPED)
+        mine = [mdl(place, sample, count) for count in args.connections]
+        for one in itertools.chain(mine, () if args.alone else peers(place, sample)):
+            if one not in mine and not tool(one.name.split()[0]):
+                print(f"SKIPPED: {one.name.split()[0]} is not on PATH", file=sys.stderr)
+                rows.append([one.name, "SKIPPED", *[""] * (len(_HEAD) - 2)])
+                continue
+            results.append((one, contend(one, args, place, sample)))
+            rows.append(results[-1][1].row(one))
+            remove(*one.places)
+    table(_HEAD, rows)
+    pace = f"{shown(args.rate)}/s a connection" if not args.seconds else f"{args.seconds:g} s undisturbed"
+    print(f"\n{args.downloads} of {shown(args.size)}, {pace}, at most {args.kills} kills each, seed {args.seed}")
+    print(machine())
+    holds = [result.holds(one) for one, result in results if one in mine]
     return 0 if all(holds) else 1
 
 

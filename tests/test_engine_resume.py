@@ -191,7 +191,7 @@ def test_terminated(tmp_path: Path) -> None:
 def interrupted(folder: Path, handler: Handler, number: signal.Signals, code: int) -> float:
     """Seconds from the signal to the end, with eight connections stalled."""
     with FaultyServer(handler) as server:
-        words = catalog(folder, *((f"{n}.bin", f"{server.url}/{n}", DATA) for n in range(8)))
+        words = catalog(folder, *((f"{n}.bin", f"{server.url}/{n}", DATA[:-1] + bytes([n])) for n in range(8)))
         process = child(folder, "get", "m", *words, "--connections", "8")
         enough = 0 if handler is STALLS["before the headers"] else 8 * 100_000
         until(lambda: len(server.requests) == 8 and claimed(folder / "models") >= enough)
