@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,15 @@ _FICLONE = 0x40049409
 """Linux, ``linux/fs.h``: let one file share the blocks of another until one of them is written."""
 
 
-def same_bytes(fd: int, source: Path, target: Path) -> str:
-    """Make ``target`` hold what the open file ``source`` holds: ``clone``, ``link`` or ``copy``. Raises `OSError`."""
+def same_bytes(fd: int, source: Path, target: Path, room: int) -> str:
+    """Make ``target`` hold what the open file ``source`` holds: ``clone``, ``link`` or ``copy``; a copy only where it
+    takes no more than ``room`` bytes. Raises `OSError`."""
     if _clone(fd, target):
         return "clone"
     if _link(fd, source, target):
         return "link"
+    if os.fstat(fd).st_size > room:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
     with _new(target) as out:
         copy(fd, out, os.fstat(fd).st_size)
     return "copy"

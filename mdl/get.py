@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
 from mdl.download.elsewhere import Elsewhere, link_all, once
-from mdl.download.plan import Plan, Wanted
+from mdl.download.plan import Item, Plan, Wanted
 from mdl.download.store import Store
-from mdl.errors import AuthError, Cancelled, LockError, MdlError
+from mdl.errors import AuthError, Cancelled, LockError, MdlError, NetworkError
 from mdl.events import Finished, Listener, Noticed, Planned, Report, Verifying, silence
 from mdl.files import RemoteFile
 from mdl.pickles import HEAD, is_pickle, warning
@@ -67,39 +67,43 @@ def get(
     with contextlib.nullcontext() if wishes.dry_run else locked(models, store, wishes.lock_wait, tell):
         resolved = _resolve(models, sources, store, tell)
         plan = _sized(Plan.of(resolved.wanted, force=wishes.force), sources, store, resolved)
-        plan = _from_elsewhere(plan, wishes, tell)
-        tell(_planned(plan))
-        if wishes.dry_run:
-            foreseen = report_of(models, store, plan, [], resolved.broken, planned=True)
-            report = foreseen if http else _offline_report(models, store, plan, resolved, adopt=False)
-            return replace(report, seconds=time.monotonic() - began, extra=_space(plan, store))
+        plan, same = _from_elsewhere(plan, wishes, tell)
+        whole = replace(plan, linked=(*plan.linked, *same))
+        tell(_planned(whole))
         if http is None:
-            report = _offline_report(models, store, plan, resolved, adopt=True)
-        else:
+            report = _offline_report(models, store, plan, same, resolved, adopt=not wishes.dry_run)
+        elif not wishes.dry_run:
             plan.check_space(store.free_bytes())
-            report = _Course(models, plan, resolved, store, tell, began).run(http, limits, wishes)
-        _settle(report, resolved, store)
+            report = _Course(models, plan, same, resolved, store, tell, began).run(http, limits, wishes)
+        if wishes.dry_run:
+            report = report_of(models, store, whole, [], resolved.broken, planned=True) if http else report
+            return replace(report, seconds=time.monotonic() - began, extra=_space(whole, store))
+        _settle(report, resolved, store, is_news=http is not None)
         _warn_of_pickles(report, resolved, store, tell)
         return replace(report, seconds=time.monotonic() - began)
 
 
-def _settle(report: Report, resolved: _Resolved, store: Store) -> None:
+def _settle(report: Report, resolved: _Resolved, store: Store, *, is_news: bool) -> None:
     """Note of every model that is whole that it is. Raises `OSError`."""
     for model in report.models:
         if not model.error and not any(row.error for row in model.files):
-            store.settle([one.remote for one in resolved.wanted if one.model == model.name])
+            store.settle([one.remote for one in resolved.wanted if one.model == model.name], is_news=is_news)
 
 
-def _from_elsewhere(plan: Plan, wishes: Wishes, tell: Listener) -> Plan:
-    """The same plan, once what is elsewhere on this disk has been taken from there; in a dry run, as if it had."""
-    if wishes.elsewhere is None or wishes.force:
-        return plan
-    if wishes.dry_run:
+def _from_elsewhere(plan: Plan, wishes: Wishes, tell: Listener) -> tuple[Plan, list[Item]]:
+    """The same plan, once what is elsewhere on this disk has been taken from there (in a dry run, as if it had); and
+    the files whose bytes another file of the plan fetches already."""
+    if wishes.elsewhere is None:
+        return plan, []
+    if wishes.force:
+        linked, left = [], list(plan.fetch)
+    elif wishes.dry_run:
         linked = [item for item in plan.fetch if any(wishes.elsewhere.candidates(item.remote))]
         left = [item for item in plan.fetch if item not in linked]
     else:
         linked, left = link_all(plan.fetch, wishes.elsewhere, tell)
-    return replace(plan, fetch=tuple(left), linked=(*plan.linked, *linked))
+    first, same = once(left)
+    return replace(plan, fetch=tuple(first), linked=(*plan.linked, *linked)), same
 
 
 def _warn_of_pickles(report: Report, resolved: _Resolved, store: Store, tell: Listener) -> None:
@@ -120,6 +124,7 @@ class _Course:
 
     models: Sequence[Model]
     plan: Plan
+    same: list[Item]
     resolved: _Resolved
     store: Store
     tell: Listener
@@ -136,19 +141,21 @@ class _Course:
         for item in self.plan.keep:
             size = item.local.stamp.size if item.local.stamp else 0
             self.tell(Finished(item.wanted.model, item.remote.path.text, size, "kept", kept_verified(item)))
-        waiting = list(self.plan.fetch)
-        whole = self.plan.bytes_whole
+        whole, waiting = self.plan.bytes_whole, list(self.plan.fetch)
         try:
             while waiting:
-                now, same = once(waiting) if wishes.elsewhere else (waiting, [])
+                fetching, waiting = tuple(waiting), []
                 self._add(
-                    transfer(tuple(now), self.store, http, limits, self.tell, bytes_kept=whole, carrier=wishes.carrier)
+                    transfer(fetching, self.store, http, limits, self.tell, bytes_kept=whole, carrier=wishes.carrier)
                 )
-                linked, waiting = link_all(same, replace(wishes.elsewhere), self.tell) if wishes.elsewhere else ([], [])
-                self.plan = replace(self.plan, linked=(*self.plan.linked, *linked))
+                if self.same and wishes.elsewhere:
+                    linked, waiting = link_all(self.same, replace(wishes.elsewhere), self.tell)
+                    self.same, self.plan = [], replace(self.plan, linked=(*self.plan.linked, *linked))
         except Cancelled as error:
             if isinstance(error.so_far, Result):
                 self._add(error.so_far)
+            lost = [replace(item, refused=NetworkError("not reached")) for item in (*self.same, *waiting)]
+            self.plan = replace(self.plan, refuse=(*self.plan.refuse, *lost))
             error.so_far = self.report()
             raise
         return self.report()
@@ -169,9 +176,11 @@ class _Course:
         )
 
 
-def _offline_report(models: Sequence[Model], store: Store, plan: Plan, resolved: _Resolved, *, adopt: bool) -> Report:
+def _offline_report(
+    models: Sequence[Model], store: Store, plan: Plan, same: list[Item], resolved: _Resolved, *, adopt: bool
+) -> Report:
     hint = "run it again without --offline"
-    absent = [replace(item, refused=LockError(f"{item.why}, and offline", hint=hint)) for item in plan.fetch]
+    absent = [replace(item, refused=LockError(f"{item.why}, and offline", hint=hint)) for item in (*plan.fetch, *same)]
     if adopt:
         _adopt(plan, store)
     plan = replace(plan, fetch=(), refuse=(*plan.refuse, *absent))
@@ -206,6 +215,8 @@ def _resolve(models: Sequence[Model], sources: Sources, store: Store, tell: List
             for remote in sources.resolve(model):
                 local = store.look(model.name, remote, watch=_watch(model.name, remote, tell))
                 resolved.wanted.append(Wanted(model.name, remote, local))
+        except Cancelled:
+            raise
         except MdlError as error:
             resolved.wanted = [one for one in resolved.wanted if one.model != model.name]
             resolved.broken[model.name] = _with_note(error, model)
@@ -242,6 +253,8 @@ def _sized(plan: Plan, sources: Sources, store: Store, resolved: _Resolved) -> P
             continue
         try:
             probed[item.wanted.model, item.remote.path.text] = sources.probe(item.remote)
+        except Cancelled:
+            raise
         except MdlError:
             continue  # the transfer meets the same trouble, and tells it of the file it happens to
     plan = plan.with_sizes(probed)

@@ -8,10 +8,12 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from pathlib import Path
 from types import TracebackType
 
 from mdl.owner import is_alive, me
+from mdl.spots import Spot
 
 _STAGED = re.compile(r"\..+\.([0-9a-f]{12}-[0-9]+-[0-9]+)\.mdl-tmp")
 _LONGEST = 150
@@ -22,30 +24,26 @@ def sync_folder(folder: Path) -> None:
     """Make a rename in ``folder`` survive a power cut."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
+        _sync(fd)
     finally:
         os.close(fd)
 
 
-def write_file(path: Path, data: bytes, *, mode: int = 0o600, lasting: bool = True, stage: Path | None = None) -> None:
+def _sync(folder: int) -> None:
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def write_file(path: Path, data: bytes, *, mode: int = 0o600, lasting: bool = True) -> None:
     """Put ``data`` under ``path`` whole or not at all, on the disk before it is seen.
 
-    ``lasting=False`` leaves the syncing to the system: for what can be found out again. ``stage`` is the folder to
-    write in first, on the same file system; beside ``path`` without it.
+    ``lasting=False`` leaves the syncing to the system: for what can be found out again.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = beside((stage or path.parent) / f"{secrets.token_hex(6)}-{path.name}")
-    staged.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    staged = stage(path.parent, path.name, data, mode=mode, lasting=lasting)
     try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            if lasting:
-                os.fsync(file.fileno())
         os.replace(staged, path)
     except BaseException:
         staged.unlink(missing_ok=True)
@@ -54,32 +52,62 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o600, lasting: bool = Tr
         sync_folder(path.parent)
 
 
-def publish(staged: Path, final: Path) -> None:
+def stage(folder: Path, name: str, data: bytes, *, mode: int, lasting: bool = True) -> Path:
+    """Write ``data`` under a staged name in ``folder``, on the disk unless not ``lasting``. Raises `OSError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = beside(folder / f"{secrets.token_hex(6)}-{name}")
+    fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            if lasting:
+                os.fsync(file.fileno())
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+    return staged
+
+
+def stage_link(folder: Path, name: str, target: str) -> Path:
+    """Make a link to ``target`` under a staged name in ``folder``. Raises `OSError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = beside(folder / f"{secrets.token_hex(6)}-{name}")
+    os.symlink(target, staged)
+    return staged
+
+
+def publish(staged: Path, spot: Spot) -> None:
     """Give an already synced file its final name; nothing is seen under that name before.
 
-    Where the final folder is on another file system (a link or a mount inside the models folder)
-    the bytes are copied beside the final name first.
+    Where the final folder is on another file system (a mount inside the models folder) the bytes are copied beside
+    the final name first. Raises `OSError`.
     """
     try:
-        os.replace(staged, final)
+        os.replace(staged, spot.name, dst_dir_fd=spot.folder)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _publish_across(staged, final)
-    sync_folder(final.parent)
+        _copy_beside(staged, spot)
+        staged.unlink()
+    _sync(spot.folder)
 
 
-def _publish_across(staged: Path, final: Path) -> None:
-    near = beside(final)
-    try:
-        shutil.copyfile(staged, near)
-        with near.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(near, final)
-    except BaseException:
-        near.unlink(missing_ok=True)
-        raise
-    staged.unlink()
+def _copy_beside(staged: Path, spot: Spot) -> None:
+    near = beside(spot.path).name
+    with staged.open("rb") as source:
+        mode = stat.S_IMODE(os.fstat(source.fileno()).st_mode)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(near, flags, mode, dir_fd=spot.folder)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                shutil.copyfileobj(source, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(near, spot.name, src_dir_fd=spot.folder, dst_dir_fd=spot.folder)
+        except BaseException:
+            os.unlink(near, dir_fd=spot.folder)
+            raise
 
 
 def claim(folder: Path, mine: Path) -> bool:

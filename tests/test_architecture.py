@@ -17,6 +17,7 @@ LEVELS = [
     {"__init__"},
     {"errors"},
     {"paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles"},
+    {"spots"},
     {"staging", "turns", "programs", "copies"},
     {"net", "files", "events"},
     {"catalog"},

@@ -19,6 +19,8 @@ from mdl import owner
 from mdl.download.partial import Partial, claimed_of, leftovers
 from mdl.errors import Busy
 from mdl.net.ranges import ByteRange
+from mdl.paths import RelPath
+from mdl.spots import spot
 
 
 @pytest.fixture
@@ -230,7 +232,8 @@ def test_publish_gives_the_bytes_their_name(tmp_path: Path, trace: list[tuple[st
     partial.write(0, b"x" * SIZE)
     fd = partial.fd
     trace.clear()
-    partial.publish(tmp_path / "final")
+    with spot(tmp_path, RelPath.parse("final")) as final:
+        partial.publish(final)
     assert trace[0] == ("fsync", fd)
     assert (tmp_path / "final").read_bytes() == b"x" * SIZE
     assert list((tmp_path / "p").iterdir()) == []
@@ -241,8 +244,8 @@ def test_publish_of_a_partial_taken_over_is_busy(tmp_path: Path) -> None:
     partial = opened(tmp_path / "p")
     partial.write(0, b"x" * SIZE)
     partial.folder.rename(tmp_path / "p" / "elsewhere")
-    with pytest.raises(Busy):
-        partial.publish(tmp_path / "final")
+    with pytest.raises(Busy), spot(tmp_path, RelPath.parse("final")) as final:
+        partial.publish(final)
     assert not (tmp_path / "final").exists()
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from mdl import staging
+from mdl.paths import RelPath
+from mdl.spots import spot
 
 
 class Spy:
@@ -22,13 +24,13 @@ class Spy:
         for name in ("fsync", "replace"):
             real = getattr(os, name)
 
-            def call(*args: object, name: str = name, real: Callable[..., object] = real) -> object:
+            def call(*args: object, name: str = name, real: Callable[..., object] = real, **more: object) -> object:
                 self.calls.append(name if name != "fsync" else f"fsync {_what(args[0])}")
                 if name == fail:
                     self._left -= 1
                     if self._left == 0:
                         raise OSError(number, os.strerror(number))
-                return real(*args)
+                return real(*args, **more)
 
             monkeypatch.setattr(os, name, call)
 
@@ -99,7 +101,8 @@ def test_publish_replaces_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "staged").write_bytes(b"new")
     (tmp_path / "final").write_bytes(b"old")
     spy = Spy(monkeypatch)
-    staging.publish(tmp_path / "staged", tmp_path / "final")
+    with spot(tmp_path, RelPath.parse("final")) as final:
+        staging.publish(tmp_path / "staged", final)
     assert spy.calls == ["replace", "fsync folder"]
     assert (tmp_path / "final").read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["final"]
@@ -110,7 +113,8 @@ def test_publish_leaves_another_link_alone(tmp_path: Path) -> None:
     (tmp_path / "final").write_bytes(b"old")
     os.link(tmp_path / "final", tmp_path / "twin")
     (tmp_path / "staged").write_bytes(b"new")
-    staging.publish(tmp_path / "staged", tmp_path / "final")
+    with spot(tmp_path, RelPath.parse("final")) as final:
+        staging.publish(tmp_path / "staged", final)
     assert (tmp_path / "twin").read_bytes() == b"old"
 
 
@@ -119,7 +123,8 @@ def test_publish_across_file_systems(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "staged").write_bytes(b"new")
     (tmp_path / "far").mkdir()
     spy = Spy(monkeypatch, "replace", errno.EXDEV)
-    staging.publish(tmp_path / "staged", tmp_path / "far" / "final")
+    with spot(tmp_path / "far", RelPath.parse("final")) as final:
+        staging.publish(tmp_path / "staged", final)
     assert spy.calls == ["replace", "fsync file", "replace", "fsync folder"]
     assert (tmp_path / "far" / "final").read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["far"]
@@ -131,8 +136,8 @@ def test_publish_across_that_fails_keeps_both(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "final").write_bytes(b"old")
     Spy(monkeypatch, "replace", errno.EXDEV)
     Spy(monkeypatch, "fsync", errno.EIO)
-    with pytest.raises(OSError):
-        staging.publish(tmp_path / "staged", tmp_path / "final")
+    with pytest.raises(OSError), spot(tmp_path, RelPath.parse("final")) as final:
+        staging.publish(tmp_path / "staged", final)
     assert (tmp_path / "final").read_bytes() == b"old"
     assert sorted(os.listdir(tmp_path)) == ["final", "staged"]
 
@@ -141,8 +146,8 @@ def test_publish_that_fails_keeps_the_staged_file(tmp_path: Path) -> None:
     """Where the final name cannot be had, the bytes that were fetched are kept."""
     (tmp_path / "staged").write_bytes(b"new")
     (tmp_path / "final").mkdir()
-    with pytest.raises(OSError):
-        staging.publish(tmp_path / "staged", tmp_path / "final")
+    with pytest.raises(OSError), spot(tmp_path, RelPath.parse("final")) as final:
+        staging.publish(tmp_path / "staged", final)
     assert (tmp_path / "staged").read_bytes() == b"new"
 
 

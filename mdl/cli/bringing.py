@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mdl.catalog.model import Model
 from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
+from mdl.cli.timing import time_limit
 from mdl.cli.units import parse_duration
 from mdl.console.watch import Watch, ended_by
 from mdl.download.store import Store
@@ -81,7 +83,9 @@ def _brought(
         sources = session.sources(
             store, http=http, retries=network.retries, tell=tell, choice=order.choice, locking=order.locking
         )
-        report = get(models, sources=sources, store=store, http=http, limits=limits, wishes=wishes, tell=tell)
+        endless = replace(limits, until=math.inf)
+        with time_limit(limits.until):
+            report = get(models, sources=sources, store=store, http=http, limits=endless, wishes=wishes, tell=tell)
         error = _joint_error(report)
         if error:
             tell(ended_by(error))

@@ -16,7 +16,7 @@ from mdl.cli.flags import Locking, Where
 from mdl.cli.session import Session
 from mdl.console.humans import human_bytes
 from mdl.download.store import Store
-from mdl.errors import MdlError, UsageError
+from mdl.errors import Cancelled, MdlError, UsageError
 from mdl.jobs.records import Records
 from mdl.paths import RelPath
 
@@ -70,6 +70,8 @@ def _known(session: Session, store: Store) -> Callable[[str], set[RelPath] | Non
         try:
             model = session.catalog.models.get(name)
             files = sources.known(model) if model else None
+        except Cancelled:
+            raise
         except MdlError:
             return None
         return None if files is None else {file.path for file in files}

@@ -78,19 +78,19 @@ def _spread(name: str, body: Callable[..., int]) -> Callable[..., None]:
     return _signed(run, parameters)
 
 
-def group(app: typer.Typer, name: str, usual: Callable[[Session], int], about: str) -> typer.Typer:
-    """A command that has commands of its own; without one of them it is ``usual``."""
+def group(app: typer.Typer, name: str, usual: Callable[..., int], about: str) -> typer.Typer:
+    """A command that has commands of its own; without one of them it is ``usual``, whose flags it has."""
     own = typer.Typer(help=about, context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None)
-    parameters = [
-        inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
-        *(_parameter(field, Common) for field in dataclasses.fields(Common)),
-    ]
+    run = _spread(name, usual)
 
     def before(ctx: typer.Context, **values: Any) -> None:
-        ctx.obj = merged(ctx.obj or Common(), Common(**values))
         if ctx.invoked_subcommand is None:
-            raise typer.Exit(guarded(name, ctx.obj, usual))
+            run(ctx, **values)
+        ctx.obj = merged(
+            ctx.obj or Common(), Common(**{field.name: values[field.name] for field in dataclasses.fields(Common)})
+        )
 
+    parameters = list(inspect.signature(run).parameters.values())
     own.callback(invoke_without_command=True)(_signed(before, parameters))
     app.add_typer(own, name=name)
     return own

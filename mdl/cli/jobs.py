@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from mdl.cli.session import Session
 from mdl.cli.units import parse_duration
 from mdl.cli.words import JOB_VARIABLE
 from mdl.console.humans import human_bytes, human_duration, human_rate
-from mdl.errors import Busy, MdlError, NotFound, UsageError, joint_exit_code, storage_error
+from mdl.errors import Busy, Cancelled, MdlError, NotFound, StateError, UsageError, joint_exit_code, storage_error
 from mdl.jobs import control
 from mdl.jobs.job import ENDED, Job, shown_facts
 from mdl.jobs.records import Records
@@ -29,12 +30,23 @@ from mdl.paths import shown
 _LOOK = 0.2
 _LATEST = 20
 """How many of those that are over are shown unasked."""
+
+
+class Status(StrEnum):
+    running = "running"
+    paused = "paused"
+    done = "done"
+    failed = "failed"
+    cancelled = "cancelled"
+    dead = "dead"
+
+
 Id = Annotated[str, typer.Argument(metavar="ID", help="The job, or how its id begins.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The jobs, or how their ids begin.")]
 
 
 def register(app: typer.Typer) -> None:
-    own = group(app, "jobs", _list, "Downloads that run or ran: list, show, log, pause, resume, cancel, clean.")
+    own = group(app, "jobs", list_jobs, "Downloads that run or ran: list, show, log, pause, resume, cancel, clean.")
     for name, body in (
         ("list", list_jobs),
         ("show", show_job),
@@ -54,15 +66,9 @@ def _records(session: Session) -> Records:
     return Records(places.state_dir() / "jobs", damaged)
 
 
-def _list(session: Session) -> int:
-    return list_jobs(session)
-
-
 def list_jobs(
     session: Session,
-    status: Annotated[
-        list[str] | None, typer.Option("--status", help="Only these: running, paused, done, failed, cancelled, dead.")
-    ] = None,
+    status: Annotated[list[Status] | None, typer.Option("--status", help="Only these, repeatable.")] = None,
     everything: Annotated[bool, typer.Option("-a", "--all", help="Also the old ones that are over.")] = False,
 ) -> int:
     """The jobs, the newest first: all that can go on, and the last that are over. With --json every one."""
@@ -177,6 +183,8 @@ def _each(session: Session, names: list[str], change: Callable[[Job, Records], J
         try:
             jobs.append(change(records.find(name), records))
             session.console.note(f"{jobs[-1].id}: {jobs[-1].status}")
+        except Cancelled:
+            raise
         except MdlError as error:
             errors.append(error)
             session.console.error(error)
@@ -201,6 +209,8 @@ def resume(
     if job.again.withheld:
         hint = "run the whole command again with it; what is there is kept"
         raise UsageError("its address held a secret, which mdl does not keep", item=job.id, hint=hint)
+    if not job.again.words:
+        raise StateError("its record does not say how it was called", item=job.id, hint="run the command again")
     try:
         os.chdir(job.again.folder)
     except OSError as error:
@@ -208,7 +218,7 @@ def resume(
     environ = {**os.environ, **job.again.variables, JOB_VARIABLE: job.id}
     command, *words = job.again.words
     again = [command, *_as_now(session.common), *(["--detach"] if detach else []), *words]
-    os.execve(sys.executable, [sys.executable, "-m", "mdl", *again], environ)
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "mdl", *again], environ)
 
 
 def _as_now(common: Common) -> list[str]:

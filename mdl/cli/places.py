@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -35,7 +35,11 @@ class Place:
     why: str
 
 
-def _needs_home(folder: str) -> Path:
+def _needs_home(find: Callable[[], str]) -> Path:
+    try:
+        folder = find()
+    except RuntimeError:
+        folder = "~"
     if folder.startswith("~") or not Path(folder).is_absolute():
         raise UsageError(
             "this user has no home folder", hint="set HOME, or name a folder with --to, MDL_HOME or XDG_CONFIG_HOME"
@@ -44,11 +48,11 @@ def _needs_home(folder: str) -> Path:
 
 
 def config_dir() -> Path:
-    return _needs_home(platformdirs.user_config_dir("mdl"))
+    return _needs_home(lambda: platformdirs.user_config_dir("mdl"))
 
 
 def state_dir() -> Path:
-    return _needs_home(platformdirs.user_state_dir("mdl"))
+    return _needs_home(lambda: platformdirs.user_state_dir("mdl"))
 
 
 def config_file() -> Path:
@@ -103,7 +107,7 @@ def models_home(to: Path | None, environ: Mapping[str, str], defaults: Mapping[s
         return Place(Path(environ["MDL_HOME"]).expanduser().absolute(), "given by MDL_HOME")
     if defaults.get("home"):
         return Place(Path(str(defaults["home"])).expanduser().absolute(), f"[defaults] home in {config_file()}")
-    return Place(_needs_home(platformdirs.user_data_dir("mdl")) / "models", "the user data folder")
+    return Place(_needs_home(lambda: platformdirs.user_data_dir("mdl")) / "models", "the user data folder")
 
 
 def hub_cache(environ: Mapping[str, str]) -> Path:
@@ -115,7 +119,7 @@ def hub_cache(environ: Mapping[str, str]) -> Path:
     if not home:
         cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
         home = os.path.join(cache, "huggingface")
-    return _needs_home(str(Path(os.path.expandvars(home)).expanduser().absolute())) / "hub"
+    return _needs_home(lambda: str(Path(os.path.expandvars(home)).expanduser().absolute())) / "hub"
 
 
 def working_folder() -> Path:

@@ -23,7 +23,7 @@ from mdl.console import Console
 from mdl.download.elsewhere import Elsewhere
 from mdl.download.layout import HubCache
 from mdl.download.store import Store
-from mdl.errors import Deadline, MdlError, UsageError
+from mdl.errors import Cancelled, Deadline, MdlError, UsageError
 from mdl.events import Listener, Report, silence
 from mdl.net.hosts import Hosts, host_of
 from mdl.net.retry import Backoff
@@ -119,6 +119,8 @@ class Session:
             lock = read_lock(self.lock_path)
             if lock is not None and (filled := with_first_digests(lock, models, report)) != lock:
                 write_lock(self.lock_path, filled)
+        except Cancelled:
+            raise
         except MdlError as error:
             self.console.warn(f"the lock could not be brought up to date: {error.message}")
 

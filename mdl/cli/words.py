@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import typer
 
 from mdl.cli.flags import Common
 from mdl.cli.places import working_folder
 from mdl.jobs.job import Again
-from mdl.redact import redact_value
+from mdl.redact import redact
 
 _OF_THE_MOMENT = {field.name for field in dataclasses.fields(Common)} | {"detach", "ctx"}
 _OTHERS = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
 JOB_VARIABLE = "MDL_JOB"
+_VARIABLES_OF_THE_MOMENT = {JOB_VARIABLE, *(f"MDL_{name.upper()}" for name in _OF_THE_MOMENT - {"catalog"})}
 
 
 def words_of(ctx: typer.Context, common: Common) -> tuple[str, ...]:
@@ -36,10 +37,11 @@ def words_of(ctx: typer.Context, common: Common) -> tuple[str, ...]:
     return (ctx.command.name or "", *options, "--", *arguments)
 
 
-def again(words: tuple[str, ...], environ: Mapping[str, str]) -> Again:
+def again(words: tuple[str, ...], environ: Mapping[str, str], secrets: Iterable[str] = ()) -> Again:
     """What is written down of it. A secret is not: then ``withheld`` is set."""
+    known = tuple(secrets)
     kept = {key: value for key, value in environ.items() if key.startswith("MDL_") or key in _OTHERS}
-    kept.pop(JOB_VARIABLE, None)
-    clean = tuple(map(redact_value, words))
-    variables = {key: value for key, value in kept.items() if redact_value(value) == value}
-    return Again(clean, str(working_folder()), variables, withheld=clean != words)
+    kept = {key: value for key, value in kept.items() if key not in _VARIABLES_OF_THE_MOMENT}
+    clean = tuple(redact(word, known) for word in words)
+    variables = {key: value for key, value in kept.items() if redact(value, known) == value}
+    return Again(clean, str(working_folder()), variables, withheld=clean != words or variables != kept)

@@ -17,7 +17,7 @@ from mdl.cli.words import JOB_VARIABLE, again
 from mdl.console import Console
 from mdl.console.watch import Watch
 from mdl.errors import Busy, UsageError
-from mdl.events import Ended, Listener
+from mdl.events import Ended, Listener, Noticed
 from mdl.jobs.background import detach
 from mdl.jobs.job import Job
 from mdl.jobs.log import Log, Logged
@@ -50,10 +50,10 @@ class Work:
         hooks = session.config.get("hooks", {})
         self._on_complete = _hook(wishes.on_complete or hooks.get("on_complete"), "--on-complete")
         self._on_failure = _hook(hooks.get("on_failure"), "[hooks] on_failure")
+        self._is_unrecorded = False
         self._state = _state_folder(session, wishes)
         self._records = Records(self._state / "jobs") if self._state else None
         self._tracker = Tracker(self._begin(), self._records, session.console.secrets, self._no_record)
-        self._tracker.write()
         self._logged: Logged | None = None
         self._watch: Watch | None = None
 
@@ -71,6 +71,7 @@ class Work:
             return False
         if self._records is None or not self.id:
             raise UsageError("a job needs a record to go on in the background", item="--detach")
+        self._tracker.write()
         let_go = detach(self._records.log(self.id))
         if let_go is None:
             return True
@@ -82,13 +83,18 @@ class Work:
 
     def __enter__(self) -> Watch:
         listeners: list[Listener] = [self._tracker]
-        if logs := self._logs():
-            self._logged = Logged(logs, self._session.console.secrets, self.id, self._tracker.job.command)
-            listeners.append(self._logged)
-        if self._wishes.ready_file:
-            listeners.append(Ready(self._wishes.ready_file, self._folders, self._not_ready))
         self._watch = self._session.console.watch(self.id, self._method, listeners)
-        return self._watch.__enter__()
+        try:
+            self._tracker.write()
+            if logs := self._logs():
+                self._logged = Logged(logs, self._session.console.secrets, self.id, self._tracker.job.command)
+                listeners.append(self._logged)
+            if self._wishes.ready_file:
+                listeners.append(Ready(self._wishes.ready_file, self._folders, self._not_ready))
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self._watch
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -96,11 +102,11 @@ class Work:
         assert self._watch is not None
         try:
             self._watch.__exit__(kind, error, trace)
+            if self._watch.end:
+                self._run_hook(self._watch.end)
         finally:
             if self._logged:
                 self._logged.close()
-        if self._watch.end:
-            self._run_hook(self._watch.end)
         if self._records:
             self._records.clean(_KEPT_SECONDS)
 
@@ -125,7 +131,7 @@ class Work:
                 self._no_record(error)
                 self._records = None
         log = str(self._records.log(name)) if self._records and not self._is_unlogged else None
-        words = again(self._session.words, self._session.environ)
+        words = again(self._session.words, self._session.environ, self._session.console.secrets)
         return Job(name, self._session.command, tuple(self._models), me(), host(), words, now(), log)
 
     @property
@@ -144,10 +150,12 @@ class Work:
             try:
                 logs.append(Log(path))
             except OSError as error:
-                self._session.console.warn(f"no log is kept in {path}: {error.strerror}")
+                if not (self._is_unrecorded and path.parent == self._state):
+                    self._session.console.warn(f"no log is kept in {path}: {error.strerror}")
         return logs
 
     def _no_record(self, error: OSError) -> None:
+        self._is_unrecorded = True
         self._session.console.warn(f"this job is not recorded: {error.filename or self._state}: {error.strerror}")
 
     def _not_ready(self, error: OSError) -> None:
@@ -158,13 +166,16 @@ class Work:
         command = {"finished": self._on_complete, "failed": self._on_failure}.get(end.status)
         if not command:
             return
+        is_json = self._session.console.progress == "json"
         try:
-            code = programs.run(command, self._facts(end))
+            code = programs.run(command, self._facts(end), unheard=is_json)
+            trouble = f"the hook ended with {code}: {' '.join(command)}" if code else ""
         except UsageError as error:
-            self._session.console.warn(f"the hook {error.item}: {error.message}")
-            return
-        if code:
-            self._session.console.warn(f"the hook ended with {code}: {' '.join(command)}")
+            trouble = f"the hook {error.item}: {error.message}"
+        if trouble and self._logged:
+            self._logged(Noticed(message=trouble))
+        if trouble:
+            self._session.console.warn(trouble)
 
     def _facts(self, end: Ended) -> dict[str, str]:
         job = self._tracker.job

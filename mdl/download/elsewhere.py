@@ -16,9 +16,9 @@ from pathlib import Path
 from mdl.digests import Digest
 from mdl.download.plan import Item
 from mdl.download.store import Store
-from mdl.errors import MdlError, NoSpace
+from mdl.errors import Cancelled, MdlError
 from mdl.events import Finished, Listener, Noticed, Verifying
-from mdl.files import RemoteFile
+from mdl.files import Receipt, RemoteFile
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,11 @@ class Elsewhere:
     also: Sequence[Path] = field(default=())
 
     def candidates(self, remote: RemoteFile) -> Iterator[Path]:
-        """Files that may have these bytes, the surest first, each once."""
+        """Files that may have these bytes, the surest first, each once; where one is a link, what it leads to."""
         seen = set()
-        for path in self._found(remote):
+        for found in self._found(remote):
             with contextlib.suppress(OSError):
+                path = Path(os.path.realpath(found))
                 status = os.stat(path)
                 inode = (status.st_dev, status.st_ino)
                 if stat.S_ISREG(status.st_mode) and status.st_size == remote.size and inode not in seen:
@@ -43,19 +44,26 @@ class Elsewhere:
     def _found(self, remote: RemoteFile) -> Iterator[Path]:
         if remote.digest is None or not remote.size:
             return
-        yield from self._published.get(remote.digest, ())
+        yield from (path for path, _ in self._published.get(remote.digest, ()))
         for repo in self._repos:
             yield repo / "blobs" / remote.digest.hex
         yield from self._by_size.get(remote.size, ())
 
+    def distrust(self, remote: RemoteFile, path: Path) -> None:
+        """What stands there is not what it was: no receipt vouches for it any more."""
+        for place, receipt in self._published.get(remote.digest, ()) if remote.digest else ():
+            if os.path.realpath(place) == str(path):
+                with contextlib.suppress(OSError):
+                    self.store.receipts.distrust(receipt.model, receipt.path)
+
     @cached_property
-    def _published(self) -> dict[Digest, list[Path]]:
+    def _published(self) -> dict[Digest, list[tuple[Path, Receipt]]]:
         """What mdl itself published in this models folder, by the receipts."""
-        found: dict[Digest, list[Path]] = {}
+        found: dict[Digest, list[tuple[Path, Receipt]]] = {}
         for receipt in self.store.receipts.all():
             path = self.store.place_of(receipt)
             if path is not None:
-                found.setdefault(receipt.digest, []).append(path)
+                found.setdefault(receipt.digest, []).append((path, receipt))
         return found
 
     @cached_property
@@ -93,16 +101,17 @@ def _link(item: Item, elsewhere: Elsewhere, tell: Listener) -> bool:
     for path in elsewhere.candidates(remote):
         tell(Verifying(model, remote.path.text, done=0, total=remote.size))
         try:
-            taken = elsewhere.store.take(model, remote, path)
-        except NoSpace:
-            return False  # fetching it needs as much; the plan says so
+            if elsewhere.store.take(model, remote, path):
+                assert remote.digest is not None
+                tell(Finished(model, remote.path.text, remote.size or 0, "linked", remote.digest.algorithm))
+                return True
+            elsewhere.distrust(remote, path)
+            why = f"it does not have {remote.digest}"
+        except Cancelled:
+            raise
         except (OSError, MdlError) as error:
-            tell(Noticed(model, remote.path.text, f"{path} cannot be used: {_why(error)}"))
-            continue
-        if taken:
-            assert remote.digest is not None
-            tell(Finished(model, remote.path.text, remote.size or 0, "linked", remote.digest.algorithm))
-            return True
+            why = _why(error)
+        tell(Noticed(model, remote.path.text, f"{path} cannot be used: {why}"))
     return False
 
 

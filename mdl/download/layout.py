@@ -7,14 +7,18 @@ The cache's layout is described at https://huggingface.co/docs/huggingface_hub/g
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from mdl import staging
-from mdl.errors import MdlError, UsageError
+from mdl.errors import UsageError
 from mdl.files import HubFile, RemoteFile
 from mdl.paths import RelPath
+from mdl.spots import spot
+
+_LONGEST_REF = 1000
 
 
 class Layout(Protocol):
@@ -31,8 +35,8 @@ class Layout(Protocol):
     def expose(self, remote: RemoteFile) -> None:
         """Make a published file findable under its name. Raises `OSError`."""
 
-    def settle(self, remotes: Sequence[RemoteFile]) -> None:
-        """All of a model's files are there. Raises `OSError`."""
+    def settle(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
+        """All of a model's files are there, as their source says (now, if ``is_news``). Raises `OSError`."""
 
 
 class Plain:
@@ -51,7 +55,7 @@ class Plain:
     def expose(self, remote: RemoteFile) -> None:
         """A file is under its own name already."""
 
-    def settle(self, remotes: Sequence[RemoteFile]) -> None:
+    def settle(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
         """Nothing else says what is there."""
 
 
@@ -70,25 +74,31 @@ class HubCache:
 
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
         hub = _hub_file(remote)
+        RelPath.parse(f"refs/{hub.branch or 'main'}")
         self._snapshots.setdefault(model, set()).add(self._snapshot(hub))
         blob = RelPath.parse(f"{_repo_folder(hub)}/blobs/{_blob(remote)}")
         return self._root, self._shared(blob) or blob
 
     def expose(self, remote: RemoteFile) -> None:
-        link = RelPath.parse(_hub_file(remote).path).under(self._snapshot(_hub_file(remote)))
-        target = self._root / _repo_folder(_hub_file(remote)) / "blobs" / _blob(remote)
-        wanted = os.path.relpath(target, link.parent)
-        if link.is_symlink() and os.readlink(link) == wanted:
-            return
-        link.parent.mkdir(parents=True, exist_ok=True)
-        staging.switch_link(link, wanted)
+        hub = _hub_file(remote)
+        path = RelPath.parse(f"{_repo_folder(hub)}/snapshots/{hub.revision}/{hub.path}")
+        up = "../" * (2 + hub.path.count("/"))
+        with spot(self._root, path) as found:
+            here = found.stat()
+            wanted = f"{up}blobs/{_blob(remote)}"
+            is_link = here is not None and stat.S_ISLNK(here.st_mode)
+            if not (is_link and os.readlink(found.name, dir_fd=found.folder) == wanted):
+                staging.publish(staging.stage_link(self.own / "stage", found.name, wanted), found)
 
-    def settle(self, remotes: Sequence[RemoteFile]) -> None:
-        """Note which commit the branch is at; of a commit asked for by itself only where no branch is known."""
+    def settle(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
+        """Note which commit the branch is at; of a commit asked for by itself, and of what nobody was asked for just
+        now, only where no branch is known."""
         for hub in {remote.hub for remote in remotes if remote.hub}:
-            ref = RelPath.parse(hub.branch or "main").under(self._root / _repo_folder(hub) / "refs")
-            if (hub.branch or not ref.exists()) and (not ref.exists() or ref.read_text() != hub.revision):
-                staging.write_file(ref, hub.revision.encode(), mode=0o644)
+            with spot(self._root, RelPath.parse(f"{_repo_folder(hub)}/refs/{hub.branch or 'main'}")) as ref:
+                known = ref.read(_LONGEST_REF)
+                if known is None or (hub.branch and is_news and known != hub.revision.encode()):
+                    staged = staging.stage(self.own / "stage", ref.name, hub.revision.encode(), mode=0o644)
+                    staging.publish(staged, ref)
 
     def _snapshot(self, hub: HubFile) -> Path:
         return self._root / _repo_folder(hub) / "snapshots" / hub.revision
@@ -96,13 +106,12 @@ class HubCache:
     def _shared(self, blob: RelPath) -> RelPath | None:
         """Where the hub's client keeps the bytes in its store for several repositories, and only links them here."""
         link = blob.under(self._root)
-        if not link.is_symlink():
+        repo = [self._root / blob.text.split("/")[0], link.parent]
+        if not link.is_symlink() or any(folder.is_symlink() for folder in repo):
             return None
         target = os.path.normpath(link.parent / os.readlink(link))
-        try:
-            return RelPath.parse(os.path.relpath(target, self._root))
-        except MdlError:
-            return None
+        store = os.path.join(self._root, "blobs")
+        return RelPath.parse(os.path.relpath(target, self._root)) if target.startswith(store + os.sep) else None
 
 
 def _hub_file(remote: RemoteFile) -> HubFile:

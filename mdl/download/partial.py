@@ -19,6 +19,7 @@ from mdl.download.journal import Identity, Journal, Record
 from mdl.errors import Busy
 from mdl.net.ranges import ByteRange, RangeSet
 from mdl.owner import is_alive, me, process_of
+from mdl.spots import Spot
 
 _FOREIGN_SECONDS = 600.0
 """A partial of another machine, untouched for this long, is taken for a leftover."""
@@ -159,7 +160,7 @@ class Partial:
             self.identity, self.validators = identity, {}
             return lost
 
-    def publish(self, final: Path) -> None:
+    def publish(self, spot: Spot) -> None:
         """Sync the bytes, give them their final name, forget the journal. Raises `Busy` where another process
         took this partial over, `OSError`."""
         with self._syncing:
@@ -171,7 +172,7 @@ class Partial:
                 same = False
             if not same:
                 raise Busy("another mdl took this download over", hint="let it finish, or run the same command again")
-            staging.publish(data, final)
+            staging.publish(data, spot)
             self.close()
             self.discard()
 

@@ -18,10 +18,11 @@ from mdl.download.journal import Identity
 from mdl.download.layout import Layout, Plain
 from mdl.download.partial import Partial, claimed_of, leftovers
 from mdl.download.receipts import Receipts, key_of
-from mdl.errors import MdlError, NoSpace, Occupied, Unsafe, storage_error
+from mdl.errors import MdlError, storage_error
 from mdl.files import Kind, LocalFile, Receipt, RemoteFile, Stamp
 from mdl.net.ranges import ByteRange
 from mdl.owner import me
+from mdl.spots import Spot, spot
 
 
 class Store:
@@ -50,9 +51,9 @@ class Store:
         self.final(model, remote)
         self._layout.expose(remote)
 
-    def settle(self, remotes: Sequence[RemoteFile]) -> None:
-        """All files of a model are there. Raises `OSError`."""
-        self._layout.settle(remotes)
+    def settle(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
+        """All files of a model are there, as their source says (now, if ``is_news``). Raises `OSError`."""
+        self._layout.settle(remotes, is_news=is_news)
 
     def look(
         self, model: str, remote: RemoteFile, *, watch: Callable[[int], None] | None = None, deep: bool = False
@@ -130,15 +131,15 @@ class Store:
 
     def publish(self, model: str, remote: RemoteFile, partial: Partial, print_: Fingerprint, verified: str) -> None:
         """Give a verified partial its final name and write the receipt. Raises `OSError`, `Busy`, `Unsafe`."""
-        final = self._make_room(model, remote)
         validator = remote.validator or next(iter(partial.validators.values()), None)
-        partial.publish(final)
+        with self._make_room(model, remote) as spot:
+            partial.publish(spot)
         self.write_receipt(model, remote, print_, verified, validator=validator)
 
     def publish_small(self, model: str, remote: RemoteFile, data: bytes, print_: Fingerprint, verified: str) -> None:
         """As `publish`, for a file small enough to be held in memory."""
-        umask = staging.umask()
-        staging.write_file(self._make_room(model, remote), data, mode=0o666 & ~umask, stage=self.own / "stage")
+        with self._make_room(model, remote) as spot:
+            staging.publish(staging.stage(self.own / "stage", spot.name, data, mode=0o666), spot)
         self.write_receipt(model, remote, print_, verified, validator=remote.validator)
 
     @contextlib.contextmanager
@@ -155,26 +156,32 @@ class Store:
         """Hash a file that somebody else wrote. Raises `StorageError`."""
         return _hash(path, remote.digest.algorithm if remote.digest else "sha256", None)[0]
 
-    def publish_file(self, model: str, remote: RemoteFile, path: Path, print_: Fingerprint, verified: str) -> None:
-        """As `publish`, for a whole file that somebody else wrote and that was verified."""
-        final = self._make_room(model, remote)
+    def publish_file(
+        self,
+        model: str,
+        remote: RemoteFile,
+        path: Path,
+        print_: Fingerprint,
+        verified: str,
+        stamp: Stamp | None = None,
+    ) -> None:
+        """As `publish`, for a whole file that somebody else wrote and that was verified when it bore ``stamp``."""
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        staging.publish(path, final)
-        self.write_receipt(model, remote, print_, verified)
+        with self._make_room(model, remote) as spot:
+            staging.publish(path, spot)
+        self.write_receipt(model, remote, print_, verified, stamp=stamp)
 
     def take(self, model: str, remote: RemoteFile, source: Path) -> bool:
         """Give the bytes of another file here the final name too: cloned where the file system can, hard-linked, or
         copied. False where they are not the right ones. Raises `OSError`, `MdlError`."""
         with self.side_folder(model, remote) as folder, _opened(source) as fd:
             before, here = Stamp.of(os.fstat(fd)), folder / "data"
-            if before.size > self.free_bytes() and os.fstat(fd).st_dev != os.stat(folder).st_dev:
-                raise NoSpace("there is no room for a copy", item=str(remote.path))
-            how = copies.same_bytes(fd, source, here)
-            print_ = self.fingerprint(here, remote)
-            if print_.digest != remote.digest or (how == "link" and Stamp.of(os.fstat(fd)) != before):
+            how = copies.same_bytes(fd, source, here, self.free_bytes())
+            print_, stamp = self.fingerprint(here, remote), Stamp.of(os.lstat(here))
+            if print_.digest != remote.digest or (how == "link" and stamp != before):
                 return False
-            self.publish_file(model, remote, here, print_, print_.digest.algorithm)
+            self.publish_file(model, remote, here, print_, print_.digest.algorithm, stamp)
             return True
 
     def head(self, model: str, remote: RemoteFile, count: int) -> bytes:
@@ -198,24 +205,29 @@ class Store:
             return self._lstat(receipt.model, _remote_of(receipt))[0] == "absent"
         return False
 
-    def _make_room(self, model: str, remote: RemoteFile) -> Path:
-        final = self.final(model, remote)
-        kind, _, why = self._lstat(model, remote)
-        if kind in ("link", "special"):
-            raise Unsafe(f"refused: {why}", item=str(remote.path))
-        if kind == "folder":
-            raise Occupied(why, item=str(remote.path))
-        final.parent.mkdir(parents=True, exist_ok=True)
-        return final
+    @contextlib.contextmanager
+    def _make_room(self, model: str, remote: RemoteFile) -> Iterator[Spot]:
+        """Where the file gets its final name. Raises `Unsafe`, `Occupied`, `OSError`."""
+        base, path = self._layout.place(model, remote)
+        with spot(base, path) as found:
+            found.refuse_strange()
+            yield found
 
     def write_receipt(
-        self, model: str, remote: RemoteFile, print_: Fingerprint, verified: str, *, validator: str | None = None
+        self,
+        model: str,
+        remote: RemoteFile,
+        print_: Fingerprint,
+        verified: str,
+        *,
+        validator: str | None = None,
+        stamp: Stamp | None = None,
     ) -> Receipt:
         """Note what stands under the final name now. Raises `OSError`."""
         receipt = Receipt(
             model=model,
             path=remote.path,
-            stamp=Stamp.of(self.final(model, remote).lstat()),
+            stamp=stamp or Stamp.of(self.final(model, remote).lstat()),
             digest=print_.digest,
             verified=verified,
             url=remote.url,

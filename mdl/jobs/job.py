@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -51,6 +51,16 @@ class Job:
 
 
 _NAMES = tuple(one.name for one in fields(Job))
+_TEXT, _NUMBER, _NONE = str, (int, float), type(None)
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("id", "command", "owner", "host", "started_at", "status"), _TEXT),
+    **dict.fromkeys(("log", "file", "finished_at"), (_TEXT, _NONE)),
+    **dict.fromkeys(("bytes_total", "bytes_per_second", "eta_seconds", "exit_code"), (*_NUMBER, _NONE)),
+    "bytes_done": _NUMBER,
+    "models": list,
+    "again": dict,
+    "error": (dict, _NONE),
+}
 _SHOWN = (
     *("id", "command", "models", "status", "bytes_done", "bytes_total", "bytes_per_second", "eta_seconds"),
     *("file", "started_at", "finished_at", "exit_code", "error", "log"),
@@ -71,9 +81,17 @@ def job_of(facts: Mapping[str, Any]) -> Job | None:
     """The job of a record; None where it is not one."""
     try:
         values = {name: facts[name] for name in _NAMES}
+        if not all(isinstance(values[name], kinds) for name, kinds in _KINDS.items()):
+            return None
         again = values["again"]
-        values["again"] = Again(tuple(again["words"]), again["folder"], again["variables"], again["withheld"])
+        if not _are_texts([again["folder"], *again["words"], *again["variables"], *again["variables"].values()]):
+            return None
+        values["again"] = Again(tuple(again["words"]), again["folder"], again["variables"], bool(again["withheld"]))
         values["models"] = tuple(values["models"])
-        return Job(**values)
-    except (KeyError, TypeError):
+        return Job(**values) if _are_texts(values["models"]) else None
+    except (KeyError, TypeError, AttributeError):
         return None
+
+
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) and "\0" not in value for value in values)

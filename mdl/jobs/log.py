@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from mdl import staging
 from mdl.events import Event
-from mdl.jobs.entries import Entries, Fact, line
+from mdl.jobs.entries import Entries, Entry, Fact, line
 from mdl.jobs.records import now
 from mdl.redact import Secrets, redact
 
@@ -82,12 +83,16 @@ class Logged:
     def __call__(self, event: Event) -> None:
         """Write down what happened. A log that fails is left alone from then on."""
         for entry in self._entries(event):
-            text = redact(line(entry, now(), self._before), self._secrets)
+            text = line(self._clean(entry), now(), self._before)
             for log in list(self._logs):
                 try:
                     log.append(text)
                 except OSError:
                     self._logs.remove(log)
+
+    def _clean(self, entry: Entry) -> Entry:
+        facts = [(key, redact(value, self._secrets) if isinstance(value, str) else value) for key, value in entry.facts]
+        return replace(entry, facts=tuple(facts))
 
     def close(self) -> None:
         for log in self._logs:

@@ -15,10 +15,10 @@ class Ready:
     """A listener. The file goes when something has to be fetched or the run fails, and comes when all ended well."""
 
     def __init__(self, path: Path, models: Callable[[], dict[str, str]], trouble: Callable[[OSError], None]) -> None:
-        self._path, self._models, self._trouble = path, models, trouble
+        self._path, self._models, self._trouble, self._is_lost = path, models, trouble, False
 
     def __call__(self, event: Event) -> None:
-        """``trouble`` is told where the file cannot be written or removed."""
+        """``trouble`` is told once where the file cannot be written or removed."""
         try:
             if isinstance(event, Started) or (isinstance(event, Ended) and event.status == "failed"):
                 self._path.unlink(missing_ok=True)
@@ -26,4 +26,6 @@ class Ready:
                 facts = {"schema": "mdl.ready/1", "time": now(), "models": self._models()}
                 staging.write_file(self._path, json.dumps(facts).encode() + b"\n", mode=0o644)
         except OSError as error:
-            self._trouble(error)
+            if not self._is_lost:
+                self._is_lost = True
+                self._trouble(error)

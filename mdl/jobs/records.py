@@ -7,6 +7,7 @@ the moment it was started, so that another process with the same id is never tak
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 import time
@@ -22,7 +23,7 @@ from mdl.sealed import line_of, parse_line
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 _RECORD, _LOG = ".job", ".log"
-_LARGEST = 2**16
+_LARGEST = 2**26
 
 
 def now() -> str:
@@ -62,14 +63,14 @@ class Records:
             raise UsageError(f"{len(found)} jobs begin so", item=name, hint=", ".join(sorted(found)[:5]))
         if not found:
             raise NotFound("no such job", item=name, hint="'mdl jobs' shows what there is")
-        return self._as_it_is(_read(str(self._place(found[0]))))
+        return self._as_it_is(_read(str(self._place(found[0])), found[0]))
 
     def all(self) -> list[Job]:
         """Every job, the newest first."""
         jobs = []
         for name in self._names():
             try:
-                jobs.append(self._as_it_is(_read(f"{self.folder}/{name}{_RECORD}")))
+                jobs.append(self._as_it_is(_read(f"{self.folder}/{name}{_RECORD}", name)))
             except StateError as error:
                 self._damaged(self._place(name), error.message)
             except NotFound:
@@ -77,34 +78,47 @@ class Records:
         return sorted(jobs, key=lambda job: (job.started_at, job.id), reverse=True)
 
     def remove(self, name: str) -> None:
-        """The record and its log."""
-        for path in (self._place(name), self.log(name)):
+        """The record and its logs."""
+        for path in (self._place(name), *self.folder.glob(f"{glob.escape(name)}{_LOG}*")):
             path.unlink(missing_ok=True)
 
     def clean(self, older: float) -> list[Job]:
-        """Remove what was over ``older`` seconds ago, also what died; what is paused stays. Tells what was removed."""
+        """Remove what was over ``older`` seconds ago, also what died or is damaged, and logs without a job; what is
+        paused stays. Tells which jobs were removed."""
         staging.sweep(self.folder)
         removed = []
-        for name in self._names():
-            place = self._place(name)
-            with contextlib.suppress(OSError, StateError, NotFound):
-                if time.time() - place.stat().st_mtime < older:
-                    continue
-                job = self._as_it_is(_read(str(place)))
-                if job.status in (*ENDED, "dead"):
+        for name in self._names(_RECORD, _LOG):
+            with contextlib.suppress(OSError):
+                is_over, job = self._over(name, time.time() - older)
+                if is_over:
                     self.remove(name)
-                    removed.append(job)
+                    removed += [job] if job else []
         return removed
+
+    def _over(self, name: str, before: float) -> tuple[bool, Job | None]:
+        """Whether nobody needs what has that name, if it was last written so early; and its job, where it has one."""
+        place = self._place(name)
+        if (place if place.exists() else self.log(name)).stat().st_mtime >= before:
+            return False, None
+        try:
+            job = self._as_it_is(_read(str(place), name))
+        except _Newer:
+            return False, None
+        except (NotFound, StateError):
+            return True, None
+        return job.status in (*ENDED, "dead"), job
 
     def _place(self, name: str) -> Path:
         return self.folder / f"{name}{_RECORD}"
 
-    def _names(self) -> list[str]:
+    def _names(self, *endings: str) -> list[str]:
+        """The names of all that is there, each once."""
         try:
             entries = [entry.name for entry in os.scandir(self.folder)]
         except OSError:
             return []
-        return [entry.removesuffix(_RECORD) for entry in entries if entry.endswith(_RECORD) and entry[0] != "."]
+        names = (entry.rpartition(".") for entry in entries if entry[0] != ".")
+        return list(dict.fromkeys(name for name, dot, end in names if dot + end in (endings or (_RECORD,))))
 
     def _as_it_is(self, job: Job) -> Job:
         if job.status != "running" or not is_gone(job.owner, job.host):
@@ -112,12 +126,16 @@ class Records:
         return replace(job, status="dead", bytes_per_second=None, eta_seconds=None)
 
 
-def _read(place: str) -> Job:
+class _Newer(StateError):
+    """A record that a newer mdl wrote."""
+
+
+def _read(place: str, name: str) -> Job:
     """Raises `StateError` for a damaged record and for a newer mdl's, `NotFound` where it is gone."""
     try:
-        fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            data = os.read(fd, _LARGEST)
+            data = os.read(fd, min(os.fstat(fd).st_size, _LARGEST))
         finally:
             os.close(fd)
     except FileNotFoundError:
@@ -126,8 +144,8 @@ def _read(place: str) -> Job:
         raise StateError(error.strerror or str(error), item=place, hint="check its permissions") from error
     facts = parse_line(data.rstrip(b"\n"))
     if isinstance(facts, dict) and isinstance(facts.get("mdl-job"), int) and facts["mdl-job"] > VERSION:
-        raise StateError("a newer mdl wrote this record", item=place, hint="upgrade mdl")
+        raise _Newer("a newer mdl wrote this record", item=place, hint="upgrade mdl")
     job = job_of(facts) if isinstance(facts, dict) else None
-    if job is None:
+    if job is None or job.id != name:
         raise StateError("this record is damaged", item=place, hint="remove it; no model depends on it")
     return job

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mdl.catalog.model import CatalogFile, HubOrigin
 from mdl.catalog.references import parse_hub, parse_hub_page
 from mdl.digests import Digest
-from mdl.errors import MdlError, UsageError
+from mdl.errors import Cancelled, MdlError, UsageError
 from mdl.events import Listener, Retrying
 from mdl.files import HubFile, RemoteFile
 from mdl.net.patience import patiently
@@ -79,6 +79,8 @@ class DirectSource:
                         Retrying(file=remote.path.text, why=error.message, attempt=failure, delay=delay)
                     ),
                 )
+            except Cancelled:
+                raise
             except MdlError as error:
                 first = first or error
         assert first is not None

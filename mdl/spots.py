@@ -1,0 +1,85 @@
+"""Spots: a name in an open folder, reached step by step without following a link.
+
+What is done at a spot happens in the very folders that were looked at, whatever is put in their place meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdl.errors import Occupied, Unsafe
+from mdl.paths import RelPath
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class Spot:
+    """``name`` in the open ``folder``; ``path`` is for messages."""
+
+    folder: int
+    name: str
+    path: Path
+
+    def stat(self) -> os.stat_result | None:
+        """What stands there, a link itself and not what it leads to; None where nothing does."""
+        try:
+            return os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def refuse_strange(self) -> None:
+        """Raises `Unsafe` for a link or a special file, `Occupied` for a folder; a file or nothing is well."""
+        found = self.stat()
+        if found is None or stat.S_ISREG(found.st_mode):
+            return
+        if stat.S_ISDIR(found.st_mode):
+            raise Occupied(f"{self.path} is a folder", item=str(self.path))
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "a device, pipe or socket"
+        raise Unsafe(f"refused: {self.path} is {what}", item=str(self.path))
+
+    def read(self, most: int) -> bytes | None:
+        """The first bytes of the file there; None where there is no file. Raises `OSError`."""
+        found = self.stat()
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return None
+        fd = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.folder)
+        try:
+            return os.read(fd, most)
+        finally:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def spot(root: Path, path: RelPath) -> Iterator[Spot]:
+    """The spot of ``path`` below ``root``; folders that are missing are made. ``root`` itself may be a link.
+
+    Raises `Unsafe` where a step is a link, `Occupied` where it is no folder, `OSError`.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    *steps, name = path.text.split("/")
+    at, fd = root, os.open(root, _FOLDER)
+    try:
+        for step in steps:
+            at = at / step
+            below = _step(fd, step, at)
+            os.close(fd)
+            fd = below
+        yield Spot(fd, name, at / name)
+    finally:
+        os.close(fd)
+
+
+def _step(folder: int, name: str, path: Path) -> int:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, dir_fd=folder)
+    try:
+        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    except NotADirectoryError:
+        Spot(folder, name, path).refuse_strange()
+        raise Occupied(f"{path} is a file where a folder is needed", item=str(path)) from None
