@@ -9,20 +9,21 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
+from mdl.course import Course, adopt_kept
 from mdl.download.elsewhere import Elsewhere, link_all, once
 from mdl.download.plan import Item, Plan, Wanted
 from mdl.download.store import Store
-from mdl.errors import AuthError, Cancelled, LockError, MdlError, NetworkError
-from mdl.events import Finished, Listener, Noticed, Planned, Report, Verifying, silence
+from mdl.errors import AuthError, Cancelled, LockError, MdlError
+from mdl.events import Failed, Listener, Noticed, Planned, Report, Verifying, silence
 from mdl.files import RemoteFile
 from mdl.pickles import HEAD, is_pickle, warning
-from mdl.reports import kept_verified, report_of
+from mdl.reports import report_of
 from mdl.sources import Sources
 from mdl.turns import held
 
 if TYPE_CHECKING:
     from mdl.download.hub_carrier import HubCarrier
-    from mdl.download.transfer import Limits, Outcome, Result
+    from mdl.download.transfer import Limits
     from mdl.net.http import Http
 
 
@@ -70,17 +71,29 @@ def get(
         plan, same = _from_elsewhere(plan, wishes, tell)
         whole = replace(plan, linked=(*plan.linked, *same))
         tell(_planned(whole))
+        if not wishes.dry_run:
+            _tell_refused(plan, resolved, tell)
         if http is None:
             report = _offline_report(models, store, plan, same, resolved, adopt=not wishes.dry_run)
         elif not wishes.dry_run:
             plan.check_space(store.free_bytes())
-            report = _Course(models, plan, same, resolved, store, tell, began).run(http, limits, wishes)
+            course = Course(models, plan, same, resolved.broken, store, tell, began)
+            report = course.run(http, limits, wishes.carrier, wishes.elsewhere)
         if wishes.dry_run:
             report = report_of(models, store, whole, [], resolved.broken, planned=True) if http else report
             return replace(report, seconds=time.monotonic() - began, extra=_space(whole, store))
         _settle(report, resolved, store, is_news=http is not None)
         _warn_of_pickles(report, resolved, store, tell)
         return replace(report, seconds=time.monotonic() - began)
+
+
+def _tell_refused(plan: Plan, resolved: _Resolved, tell: Listener) -> None:
+    """What is not even begun, and why."""
+    for model, error in resolved.broken.items():
+        tell(Failed(model, "", error.code, error.message, error.advice))
+    for item in plan.refuse:
+        if (refused := item.refused) is not None:
+            tell(Failed(item.wanted.model, item.remote.path.text, refused.code, refused.message, refused.advice))
 
 
 def _settle(report: Report, resolved: _Resolved, store: Store, *, is_news: bool) -> None:
@@ -118,71 +131,13 @@ def _warn_of_pickles(report: Report, resolved: _Resolved, store: Store, tell: Li
         tell(Noticed(model, message=warning(names)))
 
 
-@dataclass
-class _Course:
-    """A plan being carried out, and how far it is."""
-
-    models: Sequence[Model]
-    plan: Plan
-    same: list[Item]
-    resolved: _Resolved
-    store: Store
-    tell: Listener
-    began: float
-    outcomes: list[Outcome] = field(default_factory=list)
-    fetched: int = 0
-    discarded: int = 0
-
-    def run(self, http: Http, limits: Limits, wishes: Wishes) -> Report:
-        """Fetch what is left to fetch, each digest once; who wants the same bytes gets them from the first."""
-        from mdl.download.transfer import Result, transfer
-
-        _adopt(self.plan, self.store)
-        for item in self.plan.keep:
-            size = item.local.stamp.size if item.local.stamp else 0
-            self.tell(Finished(item.wanted.model, item.remote.path.text, size, "kept", kept_verified(item)))
-        whole, waiting = self.plan.bytes_whole, list(self.plan.fetch)
-        try:
-            while waiting:
-                fetching, waiting = tuple(waiting), []
-                self._add(
-                    transfer(fetching, self.store, http, limits, self.tell, bytes_kept=whole, carrier=wishes.carrier)
-                )
-                if self.same and wishes.elsewhere:
-                    linked, waiting = link_all(self.same, replace(wishes.elsewhere), self.tell)
-                    self.same, self.plan = [], replace(self.plan, linked=(*self.plan.linked, *linked))
-        except Cancelled as error:
-            if isinstance(error.so_far, Result):
-                self._add(error.so_far)
-            lost = [replace(item, refused=NetworkError("not reached")) for item in (*self.same, *waiting)]
-            self.plan = replace(self.plan, refuse=(*self.plan.refuse, *lost))
-            error.so_far = self.report()
-            raise
-        return self.report()
-
-    def _add(self, result: Result) -> None:
-        self.outcomes += result.outcomes
-        self.fetched += result.bytes_fetched
-        self.discarded += result.bytes_discarded
-
-    def report(self) -> Report:
-        report = report_of(self.models, self.store, self.plan, self.outcomes, self.resolved.broken)
-        return replace(
-            report,
-            bytes_fetched=self.fetched,
-            bytes_kept=self.plan.bytes_kept,
-            bytes_discarded=self.discarded,
-            seconds=time.monotonic() - self.began,
-        )
-
-
 def _offline_report(
     models: Sequence[Model], store: Store, plan: Plan, same: list[Item], resolved: _Resolved, *, adopt: bool
 ) -> Report:
     hint = "run it again without --offline"
     absent = [replace(item, refused=LockError(f"{item.why}, and offline", hint=hint)) for item in (*plan.fetch, *same)]
     if adopt:
-        _adopt(plan, store)
+        adopt_kept(plan, store)
     plan = replace(plan, fetch=(), refuse=(*plan.refuse, *absent))
     report = report_of(models, store, plan, [], resolved.broken, planned=not adopt)
     return replace(report, bytes_kept=plan.bytes_kept)
@@ -281,14 +236,3 @@ def _space(plan: Plan, store: Store) -> dict[str, int]:
     linked = sum(item.remote.size or 0 for item in plan.linked)
     facts = {"bytes_to_fetch": plan.bytes_to_fetch, "bytes_free": store.free_bytes(), "bytes_total": plan.bytes_total}
     return facts | {"bytes_elsewhere": linked}
-
-
-def _adopt(plan: Plan, store: Store) -> None:
-    """Right bytes without a receipt get one."""
-    for item in plan.keep:
-        if item.adopt and item.local.fingerprint:
-            verified = item.remote.digest.algorithm if item.remote.digest else kept_verified(item)
-            with contextlib.suppress(OSError):
-                store.write_receipt(item.wanted.model, item.remote, item.local.fingerprint, verified)
-        with contextlib.suppress(OSError):
-            store.expose(item.wanted.model, item.remote)

@@ -24,6 +24,7 @@ LEVELS = [
     {"sources"},
     {"download", "archive"},
     {"reports"},
+    {"course"},
     {"get", "check", "lock", "clean", "pack", "unpack", "jobs", "console"},
     {"doctor", "demo"},
     {"cli"},
