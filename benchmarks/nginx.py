@@ -43,7 +43,7 @@ http {{
     sendfile on; tcp_nopush on; keepalive_timeout 65;
     map $request_uri $rate {{ ~^/at/(?<asked>[0-9]+[km]?)/ $asked; default 0; }}
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{listen};
         root {root};
         location / {{ }}
         location /at/ {{ rewrite ^/at/[0-9a-z]+/(.*)$ /$1 break; limit_rate $rate; }}
@@ -67,10 +67,14 @@ class Served:
 
 
 class Nginx:
-    """Serves the files of ``root``. ``extra`` goes into the server block as it is."""
+    """Serves the files of ``root``. ``extra`` goes into the server block as it is.
 
-    def __init__(self, root: Path, extra: str = "") -> None:
-        self.root, self._extra = root.resolve(), extra
+    ``buffer`` is what the kernel may hold of an answer that is not on its way yet, as ``64k``. Left to itself it takes
+    megabytes, which count as sent: too much where the client is slow or is killed.
+    """
+
+    def __init__(self, root: Path, extra: str = "", buffer: str = "") -> None:
+        self.root, self._extra, self._listen = root.resolve(), extra, f" sndbuf={buffer}" if buffer else ""
         self._own = Path()
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -93,7 +97,8 @@ class Nginx:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         config = self._own / "nginx.conf"
-        config.write_text(_CONFIG.format(own=self._own, port=self.port, root=self.root, extra=self._extra))
+        facts = {"own": self._own, "port": self.port, "root": self.root, "extra": self._extra, "listen": self._listen}
+        config.write_text(_CONFIG.format(**facts))
         command = [program, "-p", str(self._own), "-e", str(self._own / "error.log"), "-c", str(config)]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         for _ in range(200):

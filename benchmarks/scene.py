@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,14 @@ def sparse_file(path: Path, size: int) -> Sample:
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def growing(under: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """The files under a folder in which somebody is at work, by name; what goes away meanwhile is passed over."""
+    for folder, _, names in os.walk(under):
+        for name in names:
+            with suppress(OSError):
+                yield name, os.lstat(os.path.join(folder, name))
 
 
 def catalog(path: Path, sample: Sample, url: str) -> Path:

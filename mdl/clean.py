@@ -6,7 +6,8 @@ Never a file that mdl did not publish itself, nor one that was touched since.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,14 @@ from mdl.download.partial import is_held
 from mdl.download.receipts import readable
 from mdl.download.store import Store
 from mdl.errors import StateError
-from mdl.files import Receipt
+from mdl.files import Receipt, RemoteFile
 from mdl.paths import RelPath
 
-Known = Callable[[str], set[RelPath] | None]
-"""The paths of a model's files as its source or lock has them; None where that is not known."""
+Known = Callable[[str], Sequence[RemoteFile] | None]
+"""A model's files as its source or lock has them; None where that is not known."""
+
+_PARTIAL = r"[0-9a-f]{32}\.[0-9a-f]{12}-[0-9]+-[0-9]+"
+_RECEIPT = r"[0-9a-f]{32}\.receipt"
 
 
 @dataclass(frozen=True)
@@ -37,24 +41,25 @@ class Waste:
     kept: str = ""
 
 
-def find_waste(store: Store, known: Known, wanted_since: float | None) -> list[Waste]:
-    """Everything that could go. Partials touched after ``wanted_since`` (seconds of the epoch) stay."""
-    return [*_partials(store, wanted_since), *_files(store, known), *_leftovers(store)]
+def find_waste(store: Store, known: Known, wanted: Callable[[Path], bool]) -> list[Waste]:
+    """Everything that could go. A partial stays that is ``wanted``, which is told its folder."""
+    if store.own.is_symlink():
+        return []
+    return [*_partials(store, wanted), *_files(store, known), *_leftovers(store)]
 
 
-def remove(waste: Waste) -> None:
-    """Remove it. What cannot be removed is left for the next time."""
+def remove(waste: Waste) -> bool:
+    """Remove it. What cannot be removed is left for the next time; tells whether it is gone."""
     for path in waste.paths:
         staging.remove(path)
+    return not any(os.path.lexists(path) for path in waste.paths)
 
 
-def _partials(store: Store, wanted_since: float | None) -> Iterator[Waste]:
-    for folder in _entries(store.partials):
-        if is_held(folder):
-            continue
-        wanted = wanted_since is not None and _touched(folder) >= wanted_since
-        kept = "a paused job may want it" if wanted else ""
-        yield Waste("partial", (folder,), _size(folder), f"unfinished: {_of_what(folder)}", kept)
+def _partials(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:
+    for folder in _entries(store.partials, _PARTIAL):
+        if not is_held(folder):
+            kept = "a job may want it" if wanted(folder) else ""
+            yield Waste("partial", (folder,), _size(folder), f"unfinished: {_of_what(folder)}", kept)
 
 
 def _of_what(partial: Path) -> str:
@@ -68,47 +73,57 @@ def _of_what(partial: Path) -> str:
 
 def _files(store: Store, known: Known) -> Iterator[Waste]:
     for folder in _entries(store.own / "receipts"):
-        paths = known(folder.name)
-        for entry in _entries(folder):
-            receipt = readable(entry)
+        entries = _entries(folder, _RECEIPT)
+        receipts = {entry: readable(entry) for entry in entries}
+        current = _current(receipts, known(folder.name))
+        for entry, receipt in receipts.items():
             if receipt is None:
-                yield Waste(
-                    "receipt", (entry,), _size(entry), "unreadable; the file it was for is hashed at the next get"
-                )
-            elif waste := _of(receipt, entry, store, paths):
+                why = "unreadable; the file it was for is hashed at the next get"
+                yield Waste("receipt", (entry,), _size(entry), why)
+            elif waste := _of(receipt, entry, store, current):
                 yield waste
+        for path in staging.leftovers(folder):
+            yield Waste("leftover", (path,), _size(path), "left by a process that is gone")
 
 
-def _of(receipt: Receipt, entry: Path, store: Store, known: set[RelPath] | None) -> Waste | None:
+def _current(receipts: Mapping[Path, Receipt | None], known: Sequence[RemoteFile] | None) -> set[RelPath] | None:
+    """The paths a model has now; None where that is not known, or where another revision was fetched last."""
+    whole = [(entry.lstat().st_mtime_ns, receipt.commit) for entry, receipt in receipts.items() if receipt]
+    if known is None or not whole:
+        return None
+    last = max(whole, key=lambda one: one[0])[1]
+    commits = {remote.commit for remote in known}
+    return {remote.path for remote in known} if last is None or last in commits else None
+
+
+def _of(receipt: Receipt, entry: Path, store: Store, current: set[RelPath] | None) -> Waste | None:
     place = store.place_of(receipt)
     if place is None:
         gone = store.is_gone(receipt)
         return Waste("receipt", (entry,), _size(entry), f"{receipt.path} is gone") if gone else None
-    if known is not None and receipt.path not in known:
-        why = f"no file of {receipt.model} any more"
-        return Waste("superseded", (place, entry), receipt.stamp.size, why)
-    return None
+    if current is None or receipt.path in current or receipt.adopted:
+        return None
+    return Waste("superseded", (place, entry), receipt.stamp.size, f"no file of {receipt.model} any more")
 
 
 def _leftovers(store: Store) -> Iterator[Waste]:
-    folders = [store.own / "stage", *(path for path in _entries(store.root) if path.is_dir() and path != store.own)]
-    for folder in folders:
+    for folder in (store.own / "stage", *_entries(store.root)):
+        if folder.is_symlink() or folder == store.own:
+            continue
         for path in staging.leftovers(folder):
             yield Waste("leftover", (path,), _size(path), "left by a process that is gone")
-    for folder in _entries(store.own / "side"):
+    for folder in _entries(store.own / "side", _PARTIAL):
         if not is_held(folder):
             yield Waste("leftover", (folder,), _size(folder), "left by a process that is gone")
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(folder: Path, named: str = ".*") -> list[Path]:
+    """What is in a folder under such a name; nothing where the folder is a link, for that is somebody else's."""
     try:
-        return sorted(folder.iterdir())
+        found = [] if folder.is_symlink() else list(folder.iterdir())
     except OSError:
         return []
-
-
-def _touched(folder: Path) -> float:
-    return max((path.lstat().st_mtime for path in (folder, *_entries(folder))), default=0.0)
+    return sorted(path for path in found if re.fullmatch(named, path.name))
 
 
 def _size(path: Path) -> int:

@@ -84,6 +84,7 @@ def adopt_kept(plan: Plan, store: Store) -> None:
         if item.adopt and item.local.fingerprint:
             verified = item.remote.digest.algorithm if item.remote.digest else kept_verified(item)
             with contextlib.suppress(OSError):
-                store.write_receipt(item.wanted.model, item.remote, item.local.fingerprint, verified)
+                strange = item.local.receipt is None or item.local.receipt.adopted
+                store.write_receipt(item.wanted.model, item.remote, item.local.fingerprint, verified, adopted=strange)
         with contextlib.suppress(OSError):
             store.expose(item.wanted.model, item.remote)

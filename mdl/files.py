@@ -75,7 +75,8 @@ class Receipt:
     """What mdl wrote down when it published a file: what came, from where, and how it was checked.
 
     ``prefixes`` are running digests at every 16 MiB; ``digest`` is of the bytes that came, and
-    ``verified`` says what they were held against: a published digest, only a size, or nothing.
+    ``verified`` says what they were held against: a published digest, only a size, or nothing. An ``adopted``
+    file was there before, put there by somebody else.
     """
 
     model: str
@@ -87,6 +88,7 @@ class Receipt:
     validator: str | None = None
     commit: str | None = None
     suspect: bool = False
+    adopted: bool = False
     prefixes: tuple[str, ...] = field(default=(), repr=False)
 
 

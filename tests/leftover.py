@@ -12,7 +12,7 @@ from mdl.download import journal as journals
 from mdl.download.journal import Identity
 from mdl.download.partial import Partial
 
-KEY = "k" * 32
+KEY = "a" * 32
 SIZE = 1000
 WHO = Identity("https://h/m.bin", SIZE, "sha256:" + "ab" * 32, None, None)
 OTHER = replace(WHO, digest="sha256:" + "cd" * 32)

@@ -19,6 +19,7 @@ def test_nothing_set() -> None:
     assert (endpoint.url, endpoint.token, endpoint.bearer) == (DEFAULT, None, None)
 
 
+@pytest.mark.fault(81)
 @pytest.mark.parametrize(
     ("text", "url"),
     [
@@ -36,6 +37,7 @@ def test_endpoint_is_taken(text: str, url: str) -> None:
     assert Endpoint.from_environ({"HF_ENDPOINT": text}).url == url
 
 
+@pytest.mark.fault(81)
 @pytest.mark.parametrize(
     "text",
     [
@@ -51,6 +53,7 @@ def test_unusable_endpoint_is_a_usage_error(text: str) -> None:
     assert "pw" not in caught.value.message.split()
 
 
+@pytest.mark.fault(81)
 @pytest.mark.parametrize(
     "text", ["https://mirror.org:99999", "https://mirror.org:x", "https://[::1", "https://:pw@mirror.org"]
 )
@@ -59,6 +62,23 @@ def test_malformed_endpoint_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Endpoint.from_environ({"HF_ENDPOINT": text})
     assert caught.value.item == "HF_ENDPOINT"
+
+
+@pytest.mark.fault(46)
+def test_scheme_in_capitals() -> None:
+    """A scheme in capitals is the same scheme, and later checks see it in lower case."""
+    assert Endpoint.from_environ({"HF_ENDPOINT": "HTTPS://mirror.org"}).url == "https://mirror.org"
+
+
+@pytest.mark.fault(81)
+def test_endpoint_with_a_path() -> None:
+    """A hub below a path is asked there, for everything; its token belongs to its origin."""
+    endpoint = Endpoint.from_environ({"HF_ENDPOINT": "https://mirror.org/hf/", "HF_TOKEN": TOKEN})
+    origin = HubOrigin("o/r")
+    assert endpoint.api_url(origin, "tree", "main") == "https://mirror.org/hf/api/models/o/r/tree/main"
+    assert endpoint.resolve_url(origin, "main", "x") == "https://mirror.org/hf/o/r/resolve/main/x"
+    assert endpoint.bearer is not None
+    assert endpoint.bearer.origin == "https://mirror.org:443"
 
 
 @pytest.fixture
@@ -70,6 +90,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.fault(80)
 def test_token_has_an_order(home: Path, tmp_path: Path) -> None:
     """HF_TOKEN before HUGGING_FACE_HUB_TOKEN before the file; an empty one counts for nothing; the source is told."""
     environ = {"HOME": str(home), "HUGGING_FACE_HUB_TOKEN": "second", "HF_TOKEN": " first\n"}
@@ -102,6 +123,7 @@ def test_token_file_is_found_where_the_hub_finds_it(environ: dict[str, str], mon
     assert str(found).startswith("/h/")
 
 
+@pytest.mark.fault(80)
 def test_unreadable_token_file_is_no_token(tmp_path: Path) -> None:
     """A missing, empty or binary token file, or a folder, means no token and no failure."""
     (tmp_path / "empty").write_text(" \n")
@@ -117,6 +139,7 @@ def test_token_can_be_switched_off() -> None:
     assert "HF_HUB_DISABLE_IMPLICIT_TOKEN" in found.token_from
 
 
+@pytest.mark.fault(80)
 @pytest.mark.parametrize("text", ["hf_a\nX-Evil: 1", "hf_a b", "hf_é", "hf_a\x00", "hf_a\x7f", "hf_\u200b"])
 def test_token_that_cannot_be_sent_is_refused_unsaid(text: str, tmp_path: Path) -> None:
     """A token with a newline, blank or foreign character is code 2, by where it came from, never shown."""

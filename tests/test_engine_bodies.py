@@ -27,6 +27,7 @@ def untouched(bench: Bench) -> bool:
     return not bench.final.exists() and not bench.strangers()
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("end", ["close", "reset"])
 @pytest.mark.parametrize("known", [True, False])
 def test_cut_bodies_go_on_at_the_byte(bench: Bench, end: faults.bodies.Drop, known: bool) -> None:
@@ -38,6 +39,7 @@ def test_cut_bodies_go_on_at_the_byte(bench: Bench, end: faults.bodies.Drop, kno
     assert bench.final.read_bytes() == DATA
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 def test_no_body_at_all(bench: Bench, data: bytes) -> None:
     """A server that never brings a byte is given up after the attempts allowed: 5 (B25)."""
@@ -48,6 +50,7 @@ def test_no_body_at_all(bench: Bench, data: bytes) -> None:
     assert untouched(bench)
 
 
+@pytest.mark.fault(35)
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("extension", [b"", b";x=" + b"y" * 500], ids=["plain", "extensions"])
 def test_chunked(bench: Bench, extension: bytes, known: bool) -> None:
@@ -59,6 +62,7 @@ def test_chunked(bench: Bench, extension: bytes, known: bool) -> None:
     assert bench.final.read_bytes() == DATA
 
 
+@pytest.mark.fault(26)
 def test_ended_by_closing(bench: Bench) -> None:
     """A body that ends by closing is taken where size and digest say that it is whole (B26)."""
     with FaultyServer(faults.no_length(DATA)) as server:
@@ -67,6 +71,7 @@ def test_ended_by_closing(bench: Bench) -> None:
     assert bench.final.read_bytes() == DATA
 
 
+@pytest.mark.fault(26)
 def test_ended_by_closing_and_nothing_known(bench: Bench) -> None:
     """A body that ends by closing is refused, once and for all, where nothing tells that it is whole (B26)."""
     with FaultyServer(faults.no_length(DATA)) as server:
@@ -75,6 +80,7 @@ def test_ended_by_closing_and_nothing_known(bench: Bench) -> None:
     assert untouched(bench)
 
 
+@pytest.mark.fault(26, 27)
 @pytest.mark.parametrize(
     "handler",
     [faults.no_length_cut(DATA, SIZE // 2), faults.chunked_cut(DATA, SIZE // 2)],
@@ -88,6 +94,7 @@ def test_cut_without_a_length(bench: Bench, handler: Handler) -> None:
     assert untouched(bench)
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize("known", [True, False])
 def test_no_last_chunk(bench: Bench, known: bool) -> None:
     """Chunks without the last, empty one: whole where size and digest say so, else cut and given up (B27)."""
@@ -98,6 +105,7 @@ def test_no_last_chunk(bench: Bench, known: bool) -> None:
     assert bench.final.read_bytes() == DATA if known else untouched(bench)
 
 
+@pytest.mark.fault(1, 25)
 def test_cut_without_ranges(bench: Bench) -> None:
     """A server without ranges that always cuts the body at the same byte is given up in the end: 5 (A1, B25)."""
     with FaultyServer(faults.cut(faults.norange(DATA), SIZE // 2)) as server:
@@ -105,6 +113,7 @@ def test_cut_without_ranges(bench: Bench) -> None:
     assert (run.code, run.error["code"]) == (5, "NET")
 
 
+@pytest.mark.fault(26, 27)
 @pytest.mark.parametrize("handler", [faults.no_length_cut(TINY, 5000), faults.chunked_cut(TINY, 5000)])
 def test_small_cut_without_a_length(bench: Bench, handler: Handler) -> None:
     """As above for a file held in memory (B26, B27)."""
@@ -114,6 +123,7 @@ def test_small_cut_without_a_length(bench: Bench, handler: Handler) -> None:
     assert untouched(bench)
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 def test_surplus_bytes(bench: Bench, data: bytes) -> None:
     """Bytes beyond Content-Length are ignored (B28)."""
@@ -123,6 +133,7 @@ def test_surplus_bytes(bench: Bench, data: bytes) -> None:
     assert bench.final.read_bytes() == data
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize("by", [1, -1, 10**6])
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 def test_length_unlike_the_catalogs(bench: Bench, data: bytes, by: int) -> None:
@@ -133,6 +144,7 @@ def test_length_unlike_the_catalogs(bench: Bench, data: bytes, by: int) -> None:
     assert untouched(bench)
 
 
+@pytest.mark.fault(29, 30)
 @pytest.mark.parametrize("framing", ["close", "chunked"])
 def test_endless_body(bench: Bench, framing: Framing) -> None:
     """An endless body is cut at the known size, and not asked for again and again (B30)."""
@@ -142,6 +154,7 @@ def test_endless_body(bench: Bench, framing: Framing) -> None:
     assert untouched(bench)
 
 
+@pytest.mark.fault(29, 30)
 @pytest.mark.parametrize("framing", ["close", "chunked"])
 def test_small_endless_body(bench: Bench, framing: Framing) -> None:
     """As above for a file held in memory (B30)."""
@@ -151,6 +164,7 @@ def test_small_endless_body(bench: Bench, framing: Framing) -> None:
     assert untouched(bench)
 
 
+@pytest.mark.fault(30)
 def test_endless_body_of_unknown_size(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endless body whose size nobody knows ends in SPACE or PROTO before the disk is full (B30)."""
     monkeypatch.setattr(bench.store, "free_bytes", lambda: 8 * MIB)
@@ -164,6 +178,7 @@ def test_endless_body_of_unknown_size(bench: Bench, monkeypatch: pytest.MonkeyPa
     assert run.code in (6, 7)
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 def test_gzip_unasked(bench: Bench, data: bytes, known: bool) -> None:
@@ -175,6 +190,7 @@ def test_gzip_unasked(bench: Bench, data: bytes, known: bool) -> None:
     assert bench.final.read_bytes() == data
 
 
+@pytest.mark.fault(32)
 def test_gzip_bomb_from_the_hub(bench: Bench) -> None:
     """An API answer that inflates without end is cut off: PROTO (B32)."""
     with FaultyServer(faults.gzip_bomb(2**27)) as server:

@@ -22,6 +22,7 @@ def untouched(bench: Bench) -> bool:
     return not bench.final.exists() and not bench.strangers()
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize("name", faults.BAD_LENGTHS)
 @pytest.mark.parametrize("data", [noise(3 * MIB, 4), TINY], ids=["large", "small"])
 def test_bad_content_length(bench: Bench, data: bytes, name: str) -> None:
@@ -35,6 +36,7 @@ def test_bad_content_length(bench: Bench, data: bytes, name: str) -> None:
     assert bench.final.read_bytes() == data if run.code == 0 else untouched(bench)
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize(("count", "length"), [(200_000, 10), (1, 50 * MIB)], ids=["many", "long"])
 def test_heavy_headers(bench: Bench, count: int, length: int) -> None:
     """Headers without measure are refused before they are read to their end (B34)."""
@@ -45,6 +47,7 @@ def test_heavy_headers(bench: Bench, count: int, length: int) -> None:
     assert sent < 3 * 2 * MIB + 16 * MIB
 
 
+@pytest.mark.fault(35)
 def test_chunks_of_one_byte(bench: Bench) -> None:
     """Twenty thousand chunks of one byte are a file as any other (B35)."""
     with FaultyServer(faults.chunked(TINY[:20_000], chunk=1)) as server:
@@ -53,6 +56,7 @@ def test_chunks_of_one_byte(bench: Bench) -> None:
     assert bench.final.read_bytes() == TINY[:20_000]
 
 
+@pytest.mark.fault(36)
 @pytest.mark.parametrize("status", [100, 103])
 @pytest.mark.parametrize(
     "count",
@@ -61,12 +65,13 @@ def test_chunks_of_one_byte(bench: Bench) -> None:
 )
 def test_interim_answers(bench: Bench, count: int | None, status: int) -> None:
     """A few interim answers are passed over; an endless row of them is given up (B36)."""
-    bench.patience = 1.5
+    bench.patience = 15.0
     with FaultyServer(faults.continues(TINY, count=count, status=status)) as server:
         run = bench.run(pinned(server.url + "/f", TINY), retries=1, stall=0.5)
     assert run.code == (0 if count else 6) or (run.code == 5 and not count)
 
 
+@pytest.mark.fault(37)
 def test_old_http(bench: Bench) -> None:
     """HTTP/1.0 is good enough (B37)."""
     with FaultyServer(faults.old_http(DATA)) as server:
@@ -75,6 +80,7 @@ def test_old_http(bench: Bench) -> None:
     assert bench.final.read_bytes() == DATA
 
 
+@pytest.mark.fault(37)
 @pytest.mark.parametrize("handler", [faults.no_head(TINY), faults.garbage_status(TINY)], ids=["0.9", "garbage"])
 def test_not_http(bench: Bench, handler: Handler) -> None:
     """What is not HTTP/1 is an error, soon, and reaches no file (B37)."""
@@ -86,6 +92,7 @@ def test_not_http(bench: Bench, handler: Handler) -> None:
     assert untouched(bench)
 
 
+@pytest.mark.fault(38, 39)
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 @pytest.mark.parametrize("what", ["portal", "pointer"])
 def test_something_else_instead(bench: Bench, data: bytes, what: str) -> None:
@@ -99,6 +106,7 @@ def test_something_else_instead(bench: Bench, data: bytes, what: str) -> None:
     assert untouched(bench)
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize("start", [0, SIZE // 2])
 def test_portal_leaves_the_part(bench: Bench, start: int) -> None:
     """A login page costs nothing of what is here already (B38)."""
@@ -113,6 +121,7 @@ def test_portal_leaves_the_part(bench: Bench, start: int) -> None:
     assert (again.code, again.row.resumed_at) == (0, start)
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 def test_page_of_the_right_length(bench: Bench, data: bytes) -> None:
     """Other bytes of the very length are found by the digest, thrown away aloud, and not asked for for ever (B40)."""
@@ -125,6 +134,7 @@ def test_page_of_the_right_length(bench: Bench, data: bytes) -> None:
     assert untouched(bench)
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize(
     "handler",
     [faults.head_refused(DATA), faults.head_hangs(DATA), faults.head_lies(DATA)],
@@ -138,6 +148,7 @@ def test_head_is_never_asked(bench: Bench, handler: Handler) -> None:
     assert (run.code, run.row.size, methods) == (0, SIZE, {"GET"})
 
 
+@pytest.mark.fault(42)
 @pytest.mark.parametrize(
     "name",
     [
@@ -156,6 +167,7 @@ def test_content_disposition(bench: Bench, name: bytes) -> None:
     assert not bench.strangers()
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 def test_reset_after_the_last_byte(bench: Bench, data: bytes) -> None:
     """A reset behind the last byte is no trouble (B43)."""
@@ -165,6 +177,7 @@ def test_reset_after_the_last_byte(bench: Bench, data: bytes) -> None:
     assert bench.final.read_bytes() == data
 
 
+@pytest.mark.fault(44)
 @pytest.mark.parametrize(
     "make", [faults.keepalive_dies, lambda d: faults.keepalive_dies(d, end="reset"), faults.closes_idle]
 )
@@ -178,6 +191,7 @@ def test_dead_keepalive(bench: Bench, make: object) -> None:
     assert run.report.bytes_fetched == 12 * len(data)
 
 
+@pytest.mark.fault(63)
 def test_silence_is_a_stall(bench: Bench) -> None:
     """Silence in a body is a stall: the connection is given up and the rest is asked for (C63)."""
     with FaultyServer(faults.first(1, faults.stall_in_body(DATA, SIZE // 2), faults.honest(DATA))) as server:
@@ -185,6 +199,7 @@ def test_silence_is_a_stall(bench: Bench) -> None:
     assert (run.code, run.report.bytes_fetched, run.retries) == (0, SIZE, 1)
 
 
+@pytest.mark.fault(63)
 def test_silence_before_the_headers(bench: Bench) -> None:
     """A server that takes the request and says nothing is given up after the attempts allowed (C63)."""
     with FaultyServer(faults.stall_before_headers()) as server:
@@ -193,6 +208,7 @@ def test_silence_before_the_headers(bench: Bench) -> None:
     assert (run.code, tries) == (5, 2)
 
 
+@pytest.mark.fault(62)
 def test_trickle(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that never quite stalls but brings next to nothing is given up, and gone on with elsewhere (C62)."""
     monkeypatch.setattr("mdl.net.body._SLOW_WINDOW", 0.3)
@@ -205,9 +221,10 @@ def test_trickle(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not asked.startswith("bytes=0-")
 
 
+@pytest.mark.fault(65)
 def test_trickled_headers(bench: Bench) -> None:
     """Headers that come a byte at a time are given up after a while (C65)."""
-    bench.patience = 1.5
+    bench.patience = 15.0
     with FaultyServer(faults.slow_headers(faults.honest(TINY), pause=0.1)) as server:
         run = bench.run(pinned(server.url + "/f", TINY), stall=0.3, retries=1)
     assert run.code == 5

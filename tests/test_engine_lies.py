@@ -90,6 +90,7 @@ def test_the_naive_resumer_is_taken_in(tmp_path: Path) -> None:
     assert len(corrupt) >= 4, corrupt
 
 
+@pytest.mark.fault(1, 3, 10, 11, 13, 25, 26, 28, 38)
 @pytest.mark.parametrize("mode", MODES)
 def test_no_silent_corruption(bench: Bench, mode: str) -> None:
     """Interrupted at half, then lied to: the right file or an error, and losses are announced (1.3, I1, I4)."""
@@ -110,6 +111,7 @@ def test_no_silent_corruption(bench: Bench, mode: str) -> None:
     assert not bench.strangers()
 
 
+@pytest.mark.fault(1, 3, 10, 11, 13, 25, 26, 28, 38)
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_needs_deleting_by_hand(bench: Bench, mode: str) -> None:
     """Whatever the lie was, the next run against an honest server brings the right file (1.3, I3)."""
@@ -132,6 +134,7 @@ HOPELESS = {"no length", "no length, cut"}
 """What must be refused, once and for all, because nothing tells the file's end."""
 
 
+@pytest.mark.fault(1, 3, 11, 25, 26, 28)
 @pytest.mark.parametrize("mode", MODES)
 def test_without_a_digest(bench: Bench, mode: str) -> None:
     """Without a digest: never a mixture where an ETag or a length tells, and never reported as verified (1.3)."""
@@ -153,6 +156,7 @@ def test_without_a_digest(bench: Bench, mode: str) -> None:
     assert run.rewound == run.report.bytes_discarded
 
 
+@pytest.mark.fault(3, 13, 26, 38)
 @pytest.mark.parametrize("mode", [*list(MODES)[:7:2], "no length, cut"])
 def test_killed_and_lied_to(mode: str, tmp_path: Path) -> None:
     """As the first, by SIGKILL of a real process: exit code, one line of cause, no corruption (1.3, I1, I7)."""

@@ -27,6 +27,7 @@ def good(bench: Bench, data: bytes = DATA) -> bool:
     return bench.final.read_bytes() == data and not bench.partials and not bench.strangers()
 
 
+@pytest.mark.fault(1)
 def test_no_ranges_on_resume(bench: Bench) -> None:
     """A server that answers 200 to a resume starts the file anew in one stream, and says what was dropped (A1)."""
     with FaultyServer(faults.honest(DATA)) as server:
@@ -38,6 +39,7 @@ def test_no_ranges_on_resume(bench: Bench) -> None:
     assert good(bench)
 
 
+@pytest.mark.fault(2)
 def test_200_to_a_later_segment(bench: Bench) -> None:
     """A 200 to segment k ends that body at once and the file comes in one stream (A2)."""
     big = noise(24 * MIB)
@@ -50,6 +52,7 @@ def test_200_to_a_later_segment(bench: Bench) -> None:
     assert run.rewound == run.report.bytes_discarded
 
 
+@pytest.mark.fault(3, 5, 9)
 @pytest.mark.parametrize(
     "handler",
     [
@@ -81,6 +84,7 @@ def test_lying_206_keeps_the_part(bench: Bench, handler: Handler) -> None:
     assert good(bench)
 
 
+@pytest.mark.fault(4)
 def test_wrong_total(bench: Bench) -> None:
     """A total that differs between two answers means another file: refused, never mixed (A4)."""
     bench.segments(MIB)
@@ -90,6 +94,7 @@ def test_wrong_total(bench: Bench) -> None:
     assert not bench.final.exists()
 
 
+@pytest.mark.fault(6, 7, 8)
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize(
     "handler",
@@ -106,6 +111,18 @@ def test_legal_oddities(bench: Bench, handler: Handler, known: bool) -> None:
     assert run.rewound == 0
 
 
+@pytest.mark.fault(8)
+@pytest.mark.parametrize("connections", [1, 4])
+def test_long_206_ends_with_its_segment(bench: Bench, connections: int) -> None:
+    """What a 206 brings beyond its segment is left alone: no byte comes to be counted twice, and none lands there."""
+    bench.segments(MIB)
+    with FaultyServer(faults.long_206(DATA, extra=MIB // 2)) as server:
+        run = bench.run(pinned(server.url + "/f", DATA), connections=connections)
+    assert (run.code, run.report.bytes_fetched, run.rewound, len(server.requests)) == (0, SIZE, 0, 4)
+    assert good(bench)
+
+
+@pytest.mark.fault(7)
 def test_short_206_is_no_restart(bench: Bench) -> None:
     """After a shorter 206 the remainder is asked for; no byte comes twice (A7)."""
     with FaultyServer(faults.short_206(DATA, cap=300_000)) as server:
@@ -114,6 +131,7 @@ def test_short_206_is_no_restart(bench: Bench) -> None:
     assert (run.code, run.retries, sent, run.report.bytes_fetched) == (0, 0, SIZE, SIZE)
 
 
+@pytest.mark.fault(10)
 def test_other_bytes_once(bench: Bench) -> None:
     """Right headers over other bytes: one clean retry from the start, announced, brings the file (A10)."""
     with FaultyServer(faults.honest(DATA)) as server:
@@ -125,6 +143,7 @@ def test_other_bytes_once(bench: Bench) -> None:
     assert good(bench)
 
 
+@pytest.mark.fault(10)
 def test_other_bytes_always(bench: Bench) -> None:
     """Other bytes again after the clean retry: HASH, nothing under the final name, nothing of it resumed (A10)."""
     with FaultyServer(faults.honest(DATA)) as server:
@@ -140,6 +159,7 @@ def test_other_bytes_always(bench: Bench) -> None:
     assert good(bench)
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize("known", [True, False])
 def test_complete_part(bench: Bench, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part that is complete is verified and published without fetching a byte, whatever 416 would say (A18)."""
@@ -165,6 +185,7 @@ def _power_cut(*_: object) -> None:
     raise OSError(5, "Input/output error")
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("length", [SIZE + 1, SIZE // 2 + 1, SIZE // 4, 0])
 def test_part_of_wrong_length(bench: Bench, length: int) -> None:
     """A part made longer or shorter behind mdl's back brings the right file, and never one of that length (A19)."""
@@ -181,6 +202,7 @@ def test_part_of_wrong_length(bench: Bench, length: int) -> None:
     assert good(bench)
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("said", [None, "bytes */{size}", "bytes 0-0/{size}", "rubbish"])
 def test_416_inside_the_file(bench: Bench, said: str | None) -> None:
     """A 416 for a range inside the file, with a body, is refused; its body reaches no file, the part is kept (A20)."""
@@ -196,6 +218,7 @@ def test_416_inside_the_file(bench: Bench, said: str | None) -> None:
     assert good(bench)
 
 
+@pytest.mark.fault(19, 20)
 def test_416_of_a_smaller_file(bench: Bench) -> None:
     """A 416 that tells a smaller size means another file than the pinned one: 6, nothing mixed (A19, A20)."""
     with FaultyServer(faults.honest(DATA)) as server:
@@ -206,6 +229,7 @@ def test_416_of_a_smaller_file(bench: Bench) -> None:
     assert (run.code, bench.final.exists()) == (6, False)
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("size", [0, 1, MIB, MIB + 1, 2 * MIB, 4 * MIB])
 def test_sizes_at_the_edges(bench: Bench, size: int, known: bool) -> None:
@@ -219,6 +243,7 @@ def test_sizes_at_the_edges(bench: Bench, size: int, known: bool) -> None:
     assert good(bench, data)
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("refusal", [429, 503, "reset"])
 def test_one_connection_allowed(bench: Bench, refusal: int | str) -> None:
     """A server that turns a second connection away is used with one, and the file arrives (A22)."""
@@ -231,6 +256,7 @@ def test_one_connection_allowed(bench: Bench, refusal: int | str) -> None:
     assert good(bench)
 
 
+@pytest.mark.fault(22)
 def test_one_connection_for_several_files(bench: Bench) -> None:
     """A file that is turned away while another is served waits for it instead of using up its attempts (A22)."""
     events: list[Event] = []
@@ -250,6 +276,7 @@ def test_one_connection_for_several_files(bench: Bench) -> None:
     assert run.code == 0
 
 
+@pytest.mark.fault(24)
 def test_beyond_4_gib(bench: Bench) -> None:
     """A range beyond 2**32 is asked for, and lands, where it belongs (A24)."""
     at, tail = 2**32 + 5, noise(MIB, 3)

@@ -22,6 +22,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(tmp_path, monkeypatch)
 
 
+@pytest.mark.fault(45)
 def test_redirect_loop(bench: Bench) -> None:
     """A redirect loop ends at once, after ten hops, naming the host: 5 (C45)."""
     with FaultyServer(faults.loop()) as server:
@@ -31,6 +32,7 @@ def test_redirect_loop(bench: Bench) -> None:
     assert "127.0.0.1" in run.error["message"]
 
 
+@pytest.mark.fault(45)
 @pytest.mark.parametrize(("hops", "code"), [(10, 0), (11, 5)])
 def test_chain(bench: Bench, hops: int, code: int) -> None:
     """Ten redirects are followed, the eleventh is not (C45)."""
@@ -45,6 +47,7 @@ def secrets(server: FaultyServer) -> set[str]:
     return {name.lower() for request in server.requests for name, _ in request.headers} & telling
 
 
+@pytest.mark.fault(47)
 def test_token_stays_at_its_origin(bench: Bench) -> None:
     """The token goes to its own origin and not to another port; no cookie, no Referer goes anywhere (C47)."""
     with FaultyServer(faults.honest(DATA)) as other:
@@ -59,6 +62,7 @@ def test_token_stays_at_its_origin(bench: Bench) -> None:
     assert (run.code, again.code, sent) == (0, 6, {f"Bearer {TOKEN}"})
 
 
+@pytest.mark.fault(48)
 def test_there_and_back(bench: Bench) -> None:
     """A redirect that left the token's origin and comes back does not get the token again (C48)."""
     with FaultyServer(faults.honest(DATA)) as away:
@@ -73,6 +77,7 @@ def test_there_and_back(bench: Bench) -> None:
     assert (run.code, given) == (0, {"/f": f"Bearer {TOKEN}", "/back": None})
 
 
+@pytest.mark.fault(47)
 def test_token_of_another_origin(bench: Bench) -> None:
     """A file that is not at the token's origin is asked for without it (C47)."""
     with FaultyServer(faults.honest(DATA)) as server:
@@ -87,6 +92,7 @@ HARMLESS = ("line feed", "no host")
 HOSTILE = [name for name in faults.HOSTILE_LOCATIONS if name not in HARMLESS]
 
 
+@pytest.mark.fault(49, 50, 54)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_locations(bench: Bench, name: str) -> None:
     """A redirect to another scheme, with userinfo, to an odd or foreign address is refused, unasked (C49, C50, C54)."""
@@ -99,6 +105,7 @@ def test_hostile_locations(bench: Bench, name: str) -> None:
     assert not bench.final.exists()
 
 
+@pytest.mark.fault(52)
 @pytest.mark.parametrize("name", HARMLESS)
 def test_harmless_locations(bench: Bench, name: str) -> None:
     """Odd Locations that name no other host lead nowhere else (C52)."""
@@ -107,6 +114,7 @@ def test_harmless_locations(bench: Bench, name: str) -> None:
     assert run.code in (0, 6, 11)
 
 
+@pytest.mark.fault(47)
 @pytest.mark.parametrize("hop", [1, 2])
 def test_allow_list_holds_on_each_hop(bench: Bench, hop: int) -> None:
     """A host that is not on the allow-list is refused on any hop, by name, before it is asked (C47)."""
@@ -123,6 +131,7 @@ def test_allow_list_holds_on_each_hop(bench: Bench, hop: int) -> None:
         assert (start.code, len(server.requests)) == (11, hop)
 
 
+@pytest.mark.fault(50, 51)
 @pytest.mark.parametrize("named", [True, False])
 def test_private_behind_a_public_name(bench: Bench, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that was not named and whose name leads to a private address is refused on connecting (C50, C51)."""
@@ -143,6 +152,7 @@ def test_private_behind_a_public_name(bench: Bench, named: bool, monkeypatch: py
     assert paths == ({"/f", "/moved"} if named else {"/f"})
 
 
+@pytest.mark.fault(52)
 @pytest.mark.parametrize("name", faults.ODD_LOCATIONS)
 def test_odd_locations(bench: Bench, name: str) -> None:
     """Every legal way to write a Location is understood (C52)."""
@@ -152,6 +162,33 @@ def test_odd_locations(bench: Bench, name: str) -> None:
     assert bench.final.read_bytes() == DATA
 
 
+@pytest.mark.fault(52)
+@pytest.mark.parametrize(
+    ("location", "code", "then"),
+    [
+        ("?q=1", 0, "/f?q=1"),
+        (";x", 0, "/;x"),
+        ("/\u00e9".encode(), 0, "/%C3%A9"),
+        ("/a%20b", 0, "/a%20b"),
+        ("#there", 5, "/f"),
+        ("/a b", 6, None),
+        ("\t/moved", 0, "/moved"),
+        ("http:////127.0.0.1/moved", 0, "//127.0.0.1/moved"),
+        ("////127.0.0.1/moved", 11, None),
+        ("http://[::1", 11, None),
+        ("http://127.0.0.1:99999/moved", 11, None),
+    ],
+)
+def test_locations_by_the_letter(bench: Bench, location: str | bytes, code: int, then: str | None) -> None:
+    """What RFC 3986 allows is joined, what it does not is refused, and nobody else is asked."""
+    away = faults.redirects(location)
+    with FaultyServer(faults.choose(lambda r: r.target == "/f", away, faults.honest(TINY))) as server:
+        run = bench.run(pinned(server.url + "/f", TINY), retries=1)
+        targets = {request.target for request in server.requests} - {"/f"}
+    assert (run.code, targets) == (code, {then} - {None, "/f"})
+
+
+@pytest.mark.fault(53)
 def test_body_of_a_redirect(bench: Bench) -> None:
     """The body of a redirect, however large, is not read (C53)."""
     heavy = faults.choose(lambda r: r.path == "/moved", faults.honest(TINY), faults.heavy_redirect())
@@ -162,6 +199,7 @@ def test_body_of_a_redirect(bench: Bench) -> None:
     assert sent < 64 * MIB
 
 
+@pytest.mark.fault(55)
 @pytest.mark.parametrize("status", faults.REDIRECTS)
 def test_range_survives_redirects(bench: Bench, status: int) -> None:
     """The Range of a resume is kept over every kind of redirect (C55)."""

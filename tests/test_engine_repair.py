@@ -209,6 +209,7 @@ def test_no_mirror_without_a_digest(bench: Bench) -> None:
     assert (run.code, asked) == (3, {"/1"})
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize(
     "data",
     [DATA, TINY],

@@ -24,6 +24,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(tmp_path, monkeypatch)
 
 
+@pytest.mark.fault(56)
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 @pytest.mark.parametrize(
     ("status", "code"), [(400, 5), (401, 4), (403, 4), (404, 3), (405, 5), (407, 4), (410, 3), (451, 5), (501, 5)]
@@ -37,6 +38,7 @@ def test_final_statuses(bench: Bench, status: int, code: int, data: bytes) -> No
     assert "because of the weather" in run.error["message"]
 
 
+@pytest.mark.fault(56)
 def test_one_end_for_several_connections(bench: Bench) -> None:
     """A file that all its connections find gone at once has failed once (C56)."""
     bench.segments(MIB)
@@ -55,6 +57,7 @@ def test_one_end_for_several_connections(bench: Bench) -> None:
     assert sum(isinstance(event, Failed) for event in run.events) == 1
 
 
+@pytest.mark.fault(57)
 @pytest.mark.parametrize("status", faults.RETRIED)
 def test_passing_statuses(bench: Bench, status: int) -> None:
     """A refusal that may pass is tried again, and the file arrives (C57)."""
@@ -63,6 +66,7 @@ def test_passing_statuses(bench: Bench, status: int) -> None:
     assert (run.code, run.retries) == (0, 2)
 
 
+@pytest.mark.fault(57)
 @pytest.mark.parametrize("status", faults.RETRIED)
 def test_attempts_are_counted(bench: Bench, status: int) -> None:
     """A server that stays busy is given up after the attempts allowed: 5 (C57)."""
@@ -76,6 +80,7 @@ def in_a_minute() -> str:
     return format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
 
 
+@pytest.mark.fault(58)
 @pytest.mark.parametrize(
     ("said", "wish"),
     [("3", (3, 3)), (in_a_minute, (1, 60)), ("Thu, 01 Jan 2015 00:00:00 GMT", (0, 0)), ("soon", None), ("-5", None)],
@@ -91,6 +96,7 @@ def test_retry_after(bench: Bench, said: object, wish: tuple[int, int] | None) -
     assert (waited is None) if wish is None else (waited is not None and wish[0] <= waited <= wish[1])
 
 
+@pytest.mark.fault(58)
 def test_retry_after_too_long(bench: Bench) -> None:
     """A server that asks to wait for years is given up at once, in its own words (C58)."""
     with FaultyServer(faults.busy(faults.honest(DATA), retry_after="1000000000")) as server:
@@ -100,6 +106,7 @@ def test_retry_after_too_long(bench: Bench) -> None:
     assert "1000000000" in run.error["message"]
 
 
+@pytest.mark.fault(59)
 def test_signed_urls_expire(bench: Bench) -> None:
     """An expired signed URL is made anew and the file goes on at the same byte; no attempt is used up (C59)."""
     bench.segments(MIB)
@@ -111,6 +118,7 @@ def test_signed_urls_expire(bench: Bench) -> None:
     assert bench.final.read_bytes() == DATA
 
 
+@pytest.mark.fault(25, 59)
 def test_cut_and_expired(bench: Bench) -> None:
     """Signed URLs that are cut and void on each return are asked for anew, and no byte comes twice (C59, B25)."""
     signed = faults.Signed(DATA, requests=1, body=faults.short_body(DATA, MIB))
@@ -119,6 +127,7 @@ def test_cut_and_expired(bench: Bench) -> None:
     assert (run.code, run.report.bytes_fetched, signed.minted) == (0, SIZE, 4)
 
 
+@pytest.mark.fault(59)
 def test_two_connections_meet_the_expiry(bench: Bench) -> None:
     """Connections that find the signed URL expired at the same moment all go on (C59)."""
     bench.segments(MIB)
@@ -145,6 +154,7 @@ def test_two_connections_meet_the_expiry(bench: Bench) -> None:
     assert run.code == 0
 
 
+@pytest.mark.fault(59)
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 def test_refused_though_fresh(bench: Bench, data: bytes) -> None:
     """A fresh signed URL that is refused too is a refusal: 4, soon (C59)."""
@@ -157,6 +167,7 @@ def test_refused_though_fresh(bench: Bench, data: bytes) -> None:
     assert "s3cr3t" not in str([run.report, run.events])
 
 
+@pytest.mark.fault(60)
 def test_signature_for_one_range(bench: Bench) -> None:
     """A signed URL that is good for one range only is made anew for each (C60)."""
     bench.segments(MIB)
@@ -166,6 +177,7 @@ def test_signature_for_one_range(bench: Bench) -> None:
     assert bench.final.read_bytes() == DATA
 
 
+@pytest.mark.fault(59)
 def test_signed_url_is_never_written_down(bench: Bench) -> None:
     """No signature reaches the report, an event, the journal or a receipt (C47, I6)."""
     signed = faults.Signed(DATA)
@@ -186,6 +198,7 @@ def test_signed_url_is_never_written_down(bench: Bench) -> None:
         assert query.split("sig=")[1][:40] not in kept.decode() + str([run.report, run.events])
 
 
+@pytest.mark.fault(75)
 def test_hub_listing_goes_on_elsewhere(bench: Bench) -> None:
     """A listing whose next page is at another origin is refused, and that origin never asked (C47, D75)."""
     with FaultyServer(faults.answers(200, body=b"[]")) as other:
@@ -196,6 +209,7 @@ def test_hub_listing_goes_on_elsewhere(bench: Bench) -> None:
     assert run.code == 11
 
 
+@pytest.mark.fault(47)
 def test_probe_follows_the_same_rules(bench: Bench) -> None:
     """Asking for an unknown size obeys the allow-list as well, and an error there is the file's (C47)."""
     with FaultyServer(faults.redirects("http://localhost:{port}/x")) as server:

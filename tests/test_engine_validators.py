@@ -9,7 +9,7 @@ from pathlib import Path
 import faults
 import pytest
 from engine import MIB, Bench, loose, noise, pinned, stalled
-from faulty import FaultyServer
+from faulty import Answer, FaultyServer, Request
 
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
 SIZE = len(DATA)
@@ -25,6 +25,7 @@ def good(bench: Bench, data: bytes = DATA) -> bool:
     return bench.final.read_bytes() == data and not bench.partials and not bench.strangers()
 
 
+@pytest.mark.fault(11)
 def test_changed_between_runs_pinned(bench: Bench) -> None:
     """Another ETag on resume drops the part aloud; the new file is not the one asked for: 6 (A11)."""
     with FaultyServer(faults.honest(DATA)) as server:
@@ -37,6 +38,7 @@ def test_changed_between_runs_pinned(bench: Bench) -> None:
     assert not bench.final.exists()
 
 
+@pytest.mark.fault(4, 11, 19)
 @pytest.mark.parametrize(
     "size",
     [SIZE, 2 * SIZE, MIB // 2],
@@ -55,6 +57,7 @@ def test_changed_between_runs_loose(bench: Bench, size: int) -> None:
     assert good(bench, new)
 
 
+@pytest.mark.fault(12, 23)
 @pytest.mark.parametrize("known", [True, False])
 def test_flapping_versions(bench: Bench, known: bool) -> None:
     """Two versions behind one name are never mixed: a whole one of them, or a refusal (A12, A23)."""
@@ -67,6 +70,46 @@ def test_flapping_versions(bench: Bench, known: bool) -> None:
         assert bench.final.read_bytes() in ((DATA,) if known else (DATA, OTHER))
 
 
+@pytest.mark.fault(4)
+@pytest.mark.parametrize(
+    ("etag", "known"),
+    [
+        *((faults.ETAG, True), (faults.ETAG, False), ('"v2"', True)),
+        pytest.param('"v2"', False, marks=pytest.mark.xfail(strict=True, reason="the new total is not looked at: 6")),
+    ],
+)
+def test_it_grows_while_it_comes(bench: Bench, etag: str, known: bool) -> None:
+    """A file that becomes a longer one between two segments: refused where its digest is known, else the new, whole."""
+    bench.segments(MIB)
+    longer = noise(5 * MIB, 2)
+    calls = faults.first(3, faults.honest(DATA), faults.honest(longer, etag=etag))
+    with FaultyServer(calls) as server:
+        url = server.url + "/f"
+        run = bench.run(pinned(url, DATA) if known else loose(url), connections=1)
+    assert run.code == (6 if known else 0)
+    assert run.rewound == run.report.bytes_discarded
+    assert not bench.final.exists() if known else good(bench, longer)
+
+
+@pytest.mark.fault(12, 16)
+@pytest.mark.xfail(strict=True, reason="a second change of the validator is a lie, though the digest would decide")
+@pytest.mark.parametrize("kind", ["etag", "modified"])
+def test_validators_that_never_agree(bench: Bench, kind: str) -> None:
+    """Right bytes whose validator is another in each answer, as of machines behind one name, arrive by their digest."""
+    bench.segments(MIB)
+
+    def handler(request: Request, number: int) -> Answer:
+        if kind == "etag":
+            return faults.honest(DATA, etag=f'"v{number}"')(request, number)
+        return faults.honest(DATA, etag=None, modified=formatdate(1e9 + number, usegmt=True))(request, number)
+
+    with FaultyServer(handler) as server:
+        run = bench.run(pinned(server.url + "/f", DATA))
+    assert run.code == 0
+    assert good(bench)
+
+
+@pytest.mark.fault(13, 23)
 def test_versions_per_connection(bench: Bench) -> None:
     """Machines behind one name with other bytes under the same ETag: HASH, or the right file (A13, A23)."""
     with FaultyServer(faults.per_connection(faults.honest(DATA), faults.honest(OTHER))) as server:
@@ -75,6 +118,7 @@ def test_versions_per_connection(bench: Bench) -> None:
     assert (bench.final.read_bytes() == DATA) if run.code == 0 else not bench.final.exists()
 
 
+@pytest.mark.fault(13)
 def test_bytes_change_under_one_etag(bench: Bench) -> None:
     """Bytes that change under the same ETag are found by the digest (A13)."""
     with FaultyServer(faults.honest(DATA)) as server:
@@ -89,6 +133,7 @@ def test_bytes_change_under_one_etag(bench: Bench) -> None:
 OLD = formatdate(time.time() - 86400, usegmt=True)
 
 
+@pytest.mark.fault(14, 15, 16)
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize(
     ("etag", "age", "resumes"),
@@ -116,6 +161,7 @@ def test_what_may_resume(bench: Bench, etag: str | None, age: float | None, resu
     assert good(bench)
 
 
+@pytest.mark.fault(17)
 def test_ignored_if_range(bench: Bench) -> None:
     """206 of a new version, whatever was asked: never mixed with the old, and dropped bytes are announced (A17)."""
     with FaultyServer(faults.honest(DATA)) as server:

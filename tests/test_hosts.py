@@ -25,6 +25,7 @@ def test_the_hub_and_its_hosts_are_allowed(url: str) -> None:
     Hosts.of([]).check(url)
 
 
+@pytest.mark.fault(47, 50)
 @pytest.mark.parametrize(
     "url",
     [
@@ -42,6 +43,7 @@ def test_any_other_host_is_refused_by_name(url: str) -> None:
     assert "MDL_ALLOW_HOSTS" in str(caught.value.hint)
 
 
+@pytest.mark.fault(49)
 @pytest.mark.parametrize(
     "url", ["ftp://huggingface.co/x", "file:///etc/passwd", "gopher://hf.co/", "data:,x", "//hf.co/"]
 )
@@ -51,6 +53,21 @@ def test_another_scheme_is_refused(url: str) -> None:
         Hosts.of(["huggingface.co"]).check(url)
 
 
+@pytest.mark.fault(50)
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("[::1%25.hf.co]", "[::1%.hf.co]", "[fe80::1%25eth0.hf.co]", "evil.org%2f.hf.co", "evil.org\\.hf.co"),
+        *("evil.org%00.hf.co", "evil.org;.hf.co", "..hf.co", ".hf.co"),
+    ],
+)
+def test_what_is_no_name_is_not_below_one(host: str) -> None:
+    """An address with a zone, or what is no name, is not below an allowed name; a proxy may read it in its own way."""
+    with pytest.raises(Unsafe):
+        Hosts.of([]).check(f"http://{host}/x")
+
+
+@pytest.mark.fault(54)
 @pytest.mark.parametrize(
     "url", ["https://me:secret@huggingface.co/", "https://me@hf.co/", "https://:secret@hf.co/", "https://a\\@hf.co/"]
 )
@@ -61,6 +78,7 @@ def test_user_and_password_are_refused_unsaid(url: str) -> None:
     assert "secret" not in f"{caught.value.message}{caught.value.item}{caught.value.hint}"
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize(
     "host",
     [
@@ -119,6 +137,7 @@ def test_bad_pattern_is_a_usage_error(pattern: str) -> None:
     assert caught.value.item == pattern.strip()
 
 
+@pytest.mark.fault(50)
 def test_only_a_named_host_counts_as_named() -> None:
     """A private network is for hosts that were named themselves, not for those a suffix lets through."""
     hosts = Hosts.of(["box", "*.lab", "[fd00::1]", "nas:8080"])
@@ -130,6 +149,7 @@ def test_only_a_named_host_counts_as_named() -> None:
     assert not hosts.names("huggingface.co", 443)
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize(
     "address",
     [
@@ -149,12 +169,14 @@ def test_public_address_or_name_is_not_private(address: str) -> None:
     assert not is_private(address)
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize("address", ["64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2002:a00:1::"])
 def test_private_ipv4_inside_a_transition_address_is_private(address: str) -> None:
     """The metadata service or a private net is not reached through a NAT64 or 6to4 address either."""
     assert is_private(address)
 
 
+@pytest.mark.fault(47)
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [

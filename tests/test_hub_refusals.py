@@ -33,6 +33,7 @@ def trusted(tmp_path: Path, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPat
         yield made
 
 
+@pytest.mark.fault(56, 69, 70)
 @pytest.mark.parametrize(
     ("status", "code", "words", "exit_code", "hint"),
     [
@@ -72,6 +73,7 @@ def test_words_in_the_body_are_told(here: World, body: dict[str, Any]) -> None:
         here.hub.resolve(ORIGIN)
 
 
+@pytest.mark.fault(80)
 def test_wrong_token_is_called_so(trusted: World) -> None:
     """A token that the hub does not know is named as the trouble, and never shown."""
     words = "Invalid credentials in Authorization header"
@@ -82,6 +84,7 @@ def test_wrong_token_is_called_so(trusted: World) -> None:
     assert TOKEN not in str(caught.value.facts())
 
 
+@pytest.mark.fault(47)
 def test_token_goes_to_the_hub_alone(trusted: World) -> None:
     """The token is sent to the hub's own origin, page after page, and to no host it redirects to."""
     away = "https://cdn-lfs.hf.co/tree"
@@ -94,6 +97,7 @@ def test_token_goes_to_the_hub_alone(trusted: World) -> None:
     assert sent == [("huggingface.co", f"Bearer {TOKEN}")] * 3 + [("cdn-lfs.hf.co", None)]
 
 
+@pytest.mark.fault(48)
 def test_token_does_not_come_back(trusted: World) -> None:
     """A redirect that leads away and back to the hub does not bring the token back."""
     away, back = "https://cdn-lfs.hf.co/tree", f"{HUB}/back"
@@ -105,6 +109,7 @@ def test_token_does_not_come_back(trusted: World) -> None:
     assert sent == [f"Bearer {TOKEN}", None, None]
 
 
+@pytest.mark.fault(58)
 @pytest.mark.parametrize(
     ("headers", "wait"),
     [
@@ -126,6 +131,7 @@ def test_rate_limit_is_waited_out(here: World, headers: dict[str, str], wait: fl
     assert "429" in event.why
 
 
+@pytest.mark.fault(58)
 def test_rate_limit_beyond_patience(here: World) -> None:
     """A wait of more than ten minutes is not sat out: code 5 at once, with the wait."""
     here.mock.add_response(url=tree_url(), status_code=429, headers={"Retry-After": "3600"})
@@ -134,6 +140,7 @@ def test_rate_limit_beyond_patience(here: World) -> None:
     assert (len(here.asked), here.waits) == (1, [])
 
 
+@pytest.mark.fault(57, 82)
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
 def test_hard_times_pass(here: World, status: int) -> None:
     """Trouble that passes within the tries costs nothing but the tries."""
@@ -144,6 +151,7 @@ def test_hard_times_pass(here: World, status: int) -> None:
     assert len(here.told) == AT_ONCE.tries - 1
 
 
+@pytest.mark.fault(57, 82)
 def test_hard_times_that_do_not_pass(here: World) -> None:
     """After the last try it is code 5 with the server's words and the repository's name."""
     here.mock.add_response(url=tree_url(), status_code=503, text="maintenance", is_reusable=True)
@@ -184,6 +192,7 @@ def _moving(here: World) -> None:
     here.mock.add_response(url=tree_url(), json=[large("a.bin"), entry("b.json")], is_optional=True)
 
 
+@pytest.mark.fault(68)
 @pytest.mark.parametrize("kind", ["files", "sources"])
 def test_one_model_is_of_one_commit(here: World, kind: str) -> None:
     """All files a model takes from one branch are of one commit, though the branch moves meanwhile."""
@@ -195,6 +204,7 @@ def test_one_model_is_of_one_commit(here: World, kind: str) -> None:
     assert here.asked.count(REVISION) == 1
 
 
+@pytest.mark.fault(72)
 def test_named_file_of_the_hub_gets_its_digest(here: World) -> None:
     """A hub file that the catalog names without a digest has the hub's, under the catalog's own path."""
     here.revision()
@@ -238,6 +248,7 @@ def test_probe_asks_for_one_byte(
     assert here.mock.get_requests()[0].headers["range"] == "bytes=0-0"
 
 
+@pytest.mark.fault(71)
 def test_probe_reads_the_hub_on_the_way(here: World) -> None:
     """Digest, size and commit are the hub's own word on its redirect, not the body host's."""
     linked = {"X-Linked-Etag": f'"{SHA}"', "X-Linked-Size": "1000", "X-Repo-Commit": COMMIT}

@@ -23,6 +23,7 @@ def here(tmp_path: Path, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPatch)
         yield made
 
 
+@pytest.mark.fault(67, 68, 72)
 def test_branch_becomes_a_commit_once(here: World) -> None:
     """The branch is asked for once; listing and every URL are at its commit."""
     here.revision()
@@ -51,6 +52,7 @@ def test_pinned_and_kept_contacts_nobody(here: World) -> None:
     assert here.asked == [tree_url()]
 
 
+@pytest.mark.fault(67)
 def test_branch_is_asked_again(here: World) -> None:
     """A branch may move from run to run: its kept listing is for reading offline alone; its commit stays pinned."""
     for commit in (COMMIT, LATER):
@@ -83,6 +85,7 @@ def test_listing_goes_on_over_pages(here: World) -> None:
     assert here.asked == [tree_url(), second, third]
 
 
+@pytest.mark.fault(75)
 @pytest.mark.parametrize(
     "target",
     [
@@ -103,6 +106,7 @@ def test_next_page_elsewhere_is_refused(here: World, target: str) -> None:
     assert here.hub.known(PINNED) is None
 
 
+@pytest.mark.fault(76)
 def test_endless_listing_ends(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A listing that leads to itself is given up as a lie."""
     monkeypatch.setattr(hub_room, "_MOST_PAGES", 4)
@@ -112,6 +116,7 @@ def test_endless_listing_ends(here: World, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(here.asked) == 4
 
 
+@pytest.mark.fault(74)
 def test_renamed_repository_is_followed(here: World) -> None:
     """A renamed repository answers with a redirect, relative or not, and pages go on from where it led."""
     moved = tree_url(repo="models/new/name")
@@ -140,6 +145,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.fault(77)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_name_refuses_the_whole_set(here: World, name: str) -> None:
     """One unsafe name among good ones: code 11, nothing is resolved, nothing is kept."""
@@ -150,6 +156,7 @@ def test_hostile_name_refuses_the_whole_set(here: World, name: str) -> None:
     assert here.hub.known(PINNED) is None
 
 
+@pytest.mark.fault(78)
 @pytest.mark.parametrize("names", [("a.json", "A.json"), ("é.json", "e\u0301.json"), ("a", "a/b"), ("a", "a")])
 def test_twins_are_refused(here: World, names: tuple[str, str]) -> None:
     """Two names that are one on some disk, or a file that is a folder too: code 11, naming both."""
@@ -158,6 +165,7 @@ def test_twins_are_refused(here: World, names: tuple[str, str]) -> None:
         here.hub.resolve(PINNED)
 
 
+@pytest.mark.fault(79)
 @pytest.mark.parametrize(
     "oid",
     ["", "../..", "ab" * 31 + "a", "ab" * 32 + "a", "AB" * 32, "sha256:sha256:" + SHA, SHA + "\n", "g" * 64, None, 5],
@@ -170,6 +178,7 @@ def test_hostile_digest_is_refused(here: World, oid: Any) -> None:
     assert caught.value.exit_code == 6
 
 
+@pytest.mark.fault(79)
 @pytest.mark.parametrize("lfs", [{"oid": f"sha256:{SHA}", "size": 7}, {"sha256": SHA, "size": 7}, {"oid": SHA}])
 def test_digest_is_read_in_each_form(here: World, lfs: dict[str, Any]) -> None:
     """A large file's sha256 is read from each place that hubs put it in, and never the pointer's own id."""
@@ -178,6 +187,7 @@ def test_digest_is_read_in_each_form(here: World, lfs: dict[str, Any]) -> None:
     assert (str(file.digest), file.size) == (f"sha256:{SHA}", 7)
 
 
+@pytest.mark.fault(72, 79)
 @pytest.mark.parametrize("oid", ["opaque", "ab" * 32, None, "../../x"])
 def test_unknown_id_of_a_small_file_is_no_digest(here: World, oid: Any) -> None:
     """What is not a git blob id is not taken for one: the file's digest is unknown."""
@@ -185,6 +195,7 @@ def test_unknown_id_of_a_small_file_is_no_digest(here: World, oid: Any) -> None:
     assert here.hub.resolve(PINNED)[0].digest is None
 
 
+@pytest.mark.fault(76)
 @pytest.mark.parametrize(
     "page",
     [
@@ -203,6 +214,7 @@ def test_listing_of_wrong_types_is_a_lie(here: World, page: Any) -> None:
     assert here.hub.known(PINNED) is None
 
 
+@pytest.mark.fault(76)
 @pytest.mark.parametrize("commit", [None, 5, "", "main", "C" * 40, "c" * 39, "../" + "c" * 37, ["c" * 40]])
 def test_commit_that_is_none_is_a_lie(here: World, commit: Any) -> None:
     """What a branch becomes must be a commit's full id."""
@@ -211,6 +223,7 @@ def test_commit_that_is_none_is_a_lie(here: World, commit: Any) -> None:
         here.hub.resolve(ORIGIN)
 
 
+@pytest.mark.fault(76)
 @pytest.mark.parametrize("body", [b"<html>portal</html>", b'[{"path": "a', b"", b"\xff\xfe", b"[" * 50_000, b"NaN x"])
 def test_answer_that_is_no_json_is_a_lie(here: World, body: bytes) -> None:
     """HTML, cut or absurdly nested JSON: code 6 on the repository's name, at once."""
@@ -221,6 +234,7 @@ def test_answer_that_is_no_json_is_a_lie(here: World, body: bytes) -> None:
     assert len(here.asked) == 1
 
 
+@pytest.mark.fault(76)
 def test_answer_is_bounded(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An API answer is read up to a limit and no further."""
     monkeypatch.setattr("mdl.net.http.MAX_JSON", 1000)

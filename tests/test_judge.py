@@ -30,6 +30,7 @@ def test_206_of_what_was_asked_is_accepted() -> None:
     assert verdict == Accept(100, 200, 1000, '"a"', ranged=True)
 
 
+@pytest.mark.fault(1)
 def test_a1_200_to_a_later_range_is_the_whole_file() -> None:
     """A server without ranges sends the file from its start, and that is not the range asked for."""
     verdict = answer(200, LATER, {"content_length": 1000})
@@ -42,6 +43,7 @@ def test_200_from_the_start_is_accepted(asked: ByteRange | None) -> None:
     assert answer(200, asked, {"content_length": 1000}) == Accept(0, 1000, 1000, None, ranged=False)
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("text", ["bytes 0-99/1000", "bytes 101-200/1000", "bytes 99-199/1000"])
 def test_a3_206_from_elsewhere_is_a_lie(text: str) -> None:
     """A range that begins elsewhere than asked is written nowhere."""
@@ -50,6 +52,7 @@ def test_a3_206_from_elsewhere_is_a_lie(text: str) -> None:
     assert "asked for bytes from 100" in verdict.error.message
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("total", [999, 1001])
 def test_a4_206_with_another_total_is_another_file(total: int) -> None:
     """Another total tells that the file changed, and says both sizes."""
@@ -60,34 +63,40 @@ def test_a4_206_with_another_total_is_another_file(total: int) -> None:
     assert "1000" in verdict.why
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize("headers", [{}, {"content_range": ""}, {"content_range": "bytes */1000"}])
 def test_a5_206_without_a_content_range_is_a_lie(headers: dict[str, str]) -> None:
     """A partial answer that does not say which part is never appended."""
     assert isinstance(answer(206, LATER, {**headers, "content_length": 100}), Lie)
 
 
+@pytest.mark.fault(6)
 def test_a6_206_with_unknown_total_is_accepted() -> None:
     """``*`` for a total is no contradiction."""
     assert answer(206, LATER, {"content_range": "bytes 100-199/*"}) == Accept(100, 200, None, None, ranged=True)
 
 
+@pytest.mark.fault(7)
 def test_a7_206_shorter_than_asked_is_accepted_as_far_as_it_goes() -> None:
     """A server may send less than asked; only that much is taken."""
     assert answer(206, LATER, {"content_range": "bytes 100-149/1000"}) == Accept(100, 150, 1000, None, ranged=True)
 
 
+@pytest.mark.fault(8)
 def test_a8_206_longer_than_asked_stops_where_asked() -> None:
     """What goes beyond the range asked for is not taken."""
     verdict = answer(206, LATER, {"content_range": "bytes 100-999/1000", "content_length": 900})
     assert verdict == Accept(100, 200, 1000, None, ranged=True)
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("kind", ["multipart/byteranges; boundary=x", "Multipart/Byteranges"])
 def test_a9_multipart_is_a_lie(kind: str) -> None:
     """A multipart body holds headers between the bytes and is not written."""
     assert isinstance(answer(206, LATER, {"content_range": "bytes 100-199/1000", "content_type": kind}), Lie)
 
 
+@pytest.mark.fault(11, 12)
 @pytest.mark.parametrize(
     ("status", "headers"),
     [(206, {"content_range": "bytes 100-199/1000"}), (200, {"content_length": 1000}), (416, {})],
@@ -101,12 +110,14 @@ def test_a11_a12_another_etag_is_another_file(status: int, headers: dict[str, An
     assert '"b"' in verdict.why
 
 
+@pytest.mark.fault(14)
 def test_a14_a_weak_etag_does_not_count() -> None:
     """A weak ETag neither confirms a file nor contradicts the one begun."""
     verdict = answer(206, LATER, {"content_range": "bytes 100-199/1000", "etag": 'W/"b"'})
     assert verdict == Accept(100, 200, 1000, None, ranged=True)
 
 
+@pytest.mark.fault(15)
 def test_a15_an_old_date_is_a_validator() -> None:
     """Without an ETag another Last-Modified, safely in the past, tells that the file changed."""
     dates = {"last_modified": "Wed, 21 Oct 2020 07:28:00 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}
@@ -115,12 +126,14 @@ def test_a15_an_old_date_is_a_validator() -> None:
     assert isinstance(answer(206, LATER, headers, validator="Wed, 21 Oct 2020 07:28:00 GMT"), Accept)
 
 
+@pytest.mark.fault(16)
 def test_a16_no_validator_at_all_is_accepted() -> None:
     """A body host that sends no validator can still be resumed from; the digest decides in the end."""
     verdict = answer(206, LATER, {"content_range": "bytes 100-199/1000"}, validator=None)
     assert isinstance(verdict, Accept)
 
 
+@pytest.mark.fault(18)
 def test_a18_416_of_a_file_of_the_right_size_is_a_lie() -> None:
     """A range inside the file that is refused all the same is the server's fault, not another file."""
     verdict = answer(416, LATER, {"content_range": "bytes */1000"})
@@ -128,6 +141,7 @@ def test_a18_416_of_a_file_of_the_right_size_is_a_lie() -> None:
     assert "416" in verdict.error.message
 
 
+@pytest.mark.fault(19)
 def test_a19_416_of_a_shorter_file_is_another_file() -> None:
     """A 416 that tells another size tells that the file changed."""
     verdict = answer(416, LATER, {"content_range": "bytes */50"})
@@ -135,11 +149,13 @@ def test_a19_416_of_a_shorter_file_is_another_file() -> None:
     assert verdict.total == 50
 
 
+@pytest.mark.fault(20)
 def test_a20_416_without_a_size_is_never_accepted() -> None:
     """A bare 416, with a body or not, is written nowhere."""
     assert isinstance(answer(416, LATER, {"content_length": 23}), Lie)
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("size", [0, None])
 def test_a21_416_of_an_empty_file_is_an_empty_file(size: int | None) -> None:
     """An empty file has no range to give: asked for its first byte, it is accepted as empty."""
@@ -147,11 +163,13 @@ def test_a21_416_of_an_empty_file_is_an_empty_file(size: int | None) -> None:
     assert verdict == Accept(0, 0, 0, None, ranged=True)
 
 
+@pytest.mark.fault(21)
 def test_a21_a_file_that_became_empty_is_another_file() -> None:
     """A 416 of an empty file does not end a file that was begun with bytes."""
     assert isinstance(answer(416, LATER, {"content_range": "bytes */0"}), Changed)
 
 
+@pytest.mark.fault(24)
 def test_a24_offsets_beyond_2_to_53() -> None:
     """Offsets beyond what a double can count are taken to the byte."""
     asked, total = ByteRange(2**53 + 1, 2**53 + 3), 2**54
@@ -171,6 +189,7 @@ def test_206_whose_length_disagrees_is_a_lie() -> None:
     assert isinstance(answer(206, LATER, {"content_range": "bytes 100-199/1000", "content_length": 99}), Lie)
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd"])
 def test_a_range_of_an_encoding_is_a_lie(encoding: str) -> None:
     """Bytes 100 to 199 of a compressed body are not those of the file."""
@@ -184,6 +203,7 @@ def test_an_encoded_whole_announces_no_length() -> None:
     assert verdict == Accept(0, None, 1000, None, ranged=False, encoded=True)
 
 
+@pytest.mark.fault(29, 38)
 @pytest.mark.parametrize("length", [999, 1001, 23])
 def test_a_200_of_another_length_is_another_file(length: int) -> None:
     """A captive portal's page, a longer or a shorter file: not the one begun."""
@@ -192,6 +212,7 @@ def test_a_200_of_another_length_is_another_file(length: int) -> None:
     assert verdict.total == length
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize("length", ["-5", "5,5", "+1000", ""])
 def test_an_unreadable_length_is_no_announced_end(length: str) -> None:
     """A Content-Length that cannot be read announces nothing."""
@@ -213,6 +234,7 @@ def test_another_status_is_called_by_its_number(status: int) -> None:
     assert str(status) in verdict.error.message
 
 
+@pytest.mark.fault(3, 4, 5, 8)
 @calm
 @given(
     st.sampled_from([200, 202, 206, 416]),

@@ -121,6 +121,7 @@ def test_empty_or_negative_range_is_no_range(start: int, stop: int) -> None:
         ByteRange(start, stop)
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize(
     ("start", "stop", "header"),
     [(0, 1, "bytes=0-0"), (5, 10, "bytes=5-9"), (2**32, 2**53 + 1, f"bytes={2**32}-{2**53}")],
@@ -140,6 +141,7 @@ def test_content_range_is_read_back(start: int, length: int, beyond: int | None)
     assert parse_content_range(text) == (ByteRange(start, start + length), total)
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize(
     "text",
     [
@@ -161,6 +163,7 @@ def test_unsatisfied_total_is_the_size_of_a_416() -> None:
     assert unsatisfied_total({}) is None
 
 
+@pytest.mark.fault(33)
 def test_content_length_is_plain_digits() -> None:
     """A Content-Length that is signed, doubled or not ASCII is unknown, never guessed."""
     assert content_length({"content-length": " 5 "}) == 5
@@ -172,6 +175,7 @@ def test_content_length_is_plain_digits() -> None:
 _NOW = "Wed, 21 Oct 2026 07:28:00 GMT"
 
 
+@pytest.mark.fault(14, 15)
 @pytest.mark.parametrize(
     ("headers", "validator"),
     [

@@ -63,6 +63,7 @@ def test_what_is_no_hub_reference_is_refused(text: str) -> None:
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.fault(77)
 @pytest.mark.parametrize(
     "text", ["hf:org/repo/../x", "hf:org/repo@main/..", "hf:org/repo/a//b", "hf:o/r/C:/x", "hf:o/r/a\\b"]
 )
@@ -151,6 +152,7 @@ def test_page_without_a_file_is_refused(path: str) -> None:
         parse_hub_page("https://huggingface.co" + path, HUB_HOSTS)
 
 
+@pytest.mark.fault(77)
 @pytest.mark.parametrize("path", ["/o/r/resolve/main/..%2F..%2Fetc", "/o/r/blob/main/%2e%2e/x", "/o/r/blob/main/a%00"])
 def test_unsafe_path_in_a_page_is_refused(path: str) -> None:
     """Percent-encoding hides no unsafe path."""

@@ -19,6 +19,7 @@ NOW = datetime(2026, 10, 21, 7, 28, 0, tzinfo=UTC)
 CHANCE = st.floats(0, 1, exclude_max=True)
 
 
+@pytest.mark.fault(57)
 @calm
 @given(st.integers(1, 10_000), CHANCE)
 def test_delay_doubles_up_to_the_cap(failure: int, chance: float) -> None:
@@ -37,11 +38,13 @@ def test_wish_is_never_undercut(failure: int, chance: float, wish: float) -> Non
     assert delay == max(wish, backoff.delay(failure, chance))
 
 
+@pytest.mark.fault(57)
 def test_clients_spread() -> None:
     """Two clients that failed together do not come back together."""
     assert Backoff().delay(3, 0.0) < Backoff().delay(3, 0.5) < Backoff().delay(3, 0.99)
 
 
+@pytest.mark.fault(58)
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
@@ -70,6 +73,7 @@ def test_wish_is_read(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, NOW) == seconds
 
 
+@pytest.mark.fault(58)
 @pytest.mark.parametrize(
     "text", ["Fri, 31 Dec 99999999999999999999 23:59:59 GMT", "Fri, 31 Dec 2020 23:59:59 +99999999999999"]
 )
@@ -86,6 +90,7 @@ def test_rate_limit_parameters_belong_to_one_limit_in_any_order(text: str, secon
     assert retry_after({"ratelimit": text}, NOW) == seconds
 
 
+@pytest.mark.fault(58)
 @calm
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_a_wish_is_never_negative(one: str, other: str) -> None:
@@ -119,6 +124,7 @@ def test_patience_outlives_trouble() -> None:
     assert told == [("one", 1, 0.0), ("two", 2, 0.0)]
 
 
+@pytest.mark.fault(57)
 def test_patience_ends() -> None:
     """After the last try the last error stands."""
     script = Script(*(NetworkError(str(n)) for n in range(9)))
@@ -137,6 +143,7 @@ def test_patience_is_only_for_what_may_pass(error: Exception) -> None:
     assert script.calls == 1
 
 
+@pytest.mark.fault(58)
 def test_patience_keeps_to_the_wish(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait between two tries is the server's own wish."""
     cancel, waits = Cancel(), list[float]()

@@ -72,6 +72,7 @@ def test_deep_json_is_survived() -> None:
     assert isinstance(server_words({"content-type": "application/json"}, b"[" * 60_000), str)
 
 
+@pytest.mark.fault(56, 57)
 @pytest.mark.parametrize(
     ("status", "kind", "code"),
     [
@@ -89,6 +90,7 @@ def test_status_means_an_exit_code(status: int, kind: type[MdlError], code: int)
     assert error.hint
 
 
+@pytest.mark.fault(57)
 @pytest.mark.parametrize(
     ("status", "final"),
     [(400, True), (405, True), (451, True), (501, True), *((n, False) for n in (408, 425, 429, 500, 502, 503, 504))],
@@ -108,6 +110,7 @@ def test_wish_is_carried() -> None:
         assert (error.retry_after, error.final) == (wish, False)
 
 
+@pytest.mark.fault(58)
 def test_wish_beyond_patience_ends_it() -> None:
     """A server that asks for more than ten minutes is given up on, in its own words."""
     error = refused(503, words="come back tomorrow", retry_after="86400")
@@ -117,6 +120,7 @@ def test_wish_beyond_patience_ends_it() -> None:
     assert "come back tomorrow" in error.message
 
 
+@pytest.mark.fault(69)
 @pytest.mark.parametrize("url", [URL, API, "https://huggingface.co/api/models/org/repo/revision/main"])
 def test_gated_names_the_page(url: str) -> None:
     """A gated repository is 4, and the hint names the page where its licence is accepted."""
@@ -127,12 +131,14 @@ def test_gated_names_the_page(url: str) -> None:
     assert "token's account" in str(refused(403, "GatedRepo", url=url, token=True).hint)
 
 
+@pytest.mark.fault(69)
 def test_gated_dataset_names_its_page() -> None:
     """A dataset's page keeps its ``datasets/``."""
     error = refused(401, "GatedRepo", url="https://huggingface.co/api/datasets/org/data/tree/main")
     assert "https://huggingface.co/datasets/org/data " in f"{error.hint} "
 
 
+@pytest.mark.fault(70)
 def test_401_says_that_absent_and_private_cannot_be_told_apart() -> None:
     """A 401 without a token may mean absent, private or gated, and the text says so."""
     for token in (False, True):
@@ -141,10 +147,28 @@ def test_401_says_that_absent_and_private_cannot_be_told_apart() -> None:
         assert "apart" in hint
 
 
+@pytest.mark.fault(80)
 def test_wrong_token_is_named() -> None:
     """A token the hub does not know is called wrong or expired."""
     error = refused(401, words="Invalid credentials in Authorization header", token=True)
     assert "HF_TOKEN is wrong or has expired" in str(error.hint)
+
+
+@pytest.mark.fault(61)
+@pytest.mark.xfail(strict=True, reason="the hint is that of any refusal")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Request is not yet valid",
+        "The difference between the request time and the current time is too large.",
+        "RequestTimeTooSkewed",
+    ],
+)
+def test_a_clock_that_is_wrong_is_named(words: str) -> None:
+    """A refusal for the sake of the time is the clock's trouble: the hint says so."""
+    error = refused(403, words=words)
+    assert words in error.message
+    assert "clock" in str(error.hint)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +179,7 @@ def test_404_says_what_to_check(code: str, hint: str) -> None:
     assert hint in str(refused(404, code).hint)
 
 
+@pytest.mark.fault(54, 59)
 def test_no_query_in_any_message() -> None:
     """A signed URL lends host and path to a message, never its query."""
     for status in (400, 401, 403, 404, 407, 429, 500):

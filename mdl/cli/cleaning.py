@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +14,11 @@ from mdl.cli.command import command
 from mdl.cli.flags import Locking, Where
 from mdl.cli.session import Session
 from mdl.console.humans import human_bytes
+from mdl.download.receipts import key_of
 from mdl.download.store import Store
 from mdl.errors import Cancelled, MdlError, UsageError
+from mdl.files import RemoteFile
 from mdl.jobs.records import Records
-from mdl.paths import RelPath
 
 
 def register(app: typer.Typer) -> None:
@@ -31,12 +31,11 @@ def clean(
 ) -> int:
     """Unfinished downloads nobody goes on with, files a model no longer has, leftovers: shown; removed with --yes."""
     store = session.store(Where(to))
-    found = find_waste(store, _known(session, store), _wanted_since())
+    known = _known(session, store)
     rows = []
-    for waste in found:
-        if session.common.yes and not waste.kept:
-            remove(waste)
-        rows.append(_facts(waste, is_removed=session.common.yes))
+    for waste in find_waste(store, known, _wanted(known)):
+        is_removed = session.common.yes and not waste.kept and remove(waste)
+        rows.append(_facts(waste, "deleted" if is_removed else "kept" if waste.kept or session.common.yes else ""))
     if session.common.json:
         facts = {"items": rows, "bytes": sum(row["bytes"] for row in rows if row["action"] != "kept")}
         session.console.document("clean", facts, ok=True, exit_code=0)
@@ -56,34 +55,35 @@ def _tell(session: Session, rows: list[dict[str, Any]]) -> int:
     return 0
 
 
-def _facts(waste: Waste, *, is_removed: bool) -> dict[str, Any]:
-    action = "kept" if waste.kept else "deleted" if is_removed else "would delete"
+def _facts(waste: Waste, done: str) -> dict[str, Any]:
+    action = done or "would delete"
     why = f"{waste.why}: {waste.kept}" if waste.kept else waste.why
     return {"kind": waste.kind, "path": str(waste.paths[0]), "bytes": waste.bytes, "why": why, "action": action}
 
 
-def _known(session: Session, store: Store) -> Callable[[str], set[RelPath] | None]:
-    """By the catalog, the lock and the kept listings, without asking anybody."""
-    sources = session.sources(store, locking=Locking())
+def _known(session: Session, store: Store) -> Callable[[str], Sequence[RemoteFile] | None]:
+    """By the catalog, the lock and the kept listings, without asking anybody. What cannot be read tells nothing."""
 
-    def known(name: str) -> set[RelPath] | None:
+    def known(name: str) -> Sequence[RemoteFile] | None:
         try:
             model = session.catalog.models.get(name)
-            files = sources.known(model) if model else None
+            return session.sources(store, locking=Locking()).known(model) if model else None
         except Cancelled:
             raise
         except MdlError:
             return None
-        return None if files is None else {file.path for file in files}
 
     return known
 
 
-def _wanted_since() -> float | None:
-    """When the oldest job began that is paused and may still want its partials."""
+def _wanted(known: Callable[[str], Sequence[RemoteFile] | None]) -> Callable[[Path], bool]:
+    """Whether a job that runs or is paused may want a partial: by its models, or any where those are not known."""
     try:
         jobs = Records(places.state_dir() / "jobs").all()
     except UsageError:
-        return None
-    began = [datetime.fromisoformat(job.started_at).timestamp() for job in jobs if job.status == "paused"]
-    return min(began, default=None)
+        jobs = []
+    models = {model for job in jobs if job.status in ("running", "paused") for model in job.models}
+    files = {model: known(model) for model in models}
+    keys = {key_of(model, file.path) for model, found in files.items() for file in found or ()}
+    is_open = None in files.values()
+    return lambda folder: is_open or folder.name.partition(".")[0] in keys

@@ -103,10 +103,18 @@ def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:
     return report(Session(ALIASES.get(name, name) or "mdl", told_as(arguments), os.environ), usage)
 
 
+def _once() -> None:
+    """From now on a stop is under way, and another one would only spoil it. Ctrl-C still ends it at once."""
+    for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM):
+        signal.signal(name, signal.SIG_IGN)
+
+
 def _terminated(_number: int, _frame: FrameType | None) -> None:
+    _once()
     raise Cancelled("terminated", terminated=True)
 
 
 def _paused(_number: int, _frame: FrameType | None) -> None:
     """What 'mdl jobs pause' sends."""
+    _once()
     raise Paused("paused")

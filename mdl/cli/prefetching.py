@@ -76,6 +76,10 @@ def prefetch(
     return _Run(session, nightly).of(order)
 
 
+class _Taken(Busy):
+    """Another prefetch has the turn."""
+
+
 @dataclass
 class _Run:
     """One prefetch, and the figures it leaves. A run that was not this one's turn leaves none."""
@@ -97,7 +101,7 @@ class _Run:
                 self.measure(code)
             return code
         except Busy as error:
-            if error.item == _NAME:
+            if isinstance(error, _Taken):
                 return self.not_now(error)
             self.measure(error.exit_code)
             raise
@@ -150,8 +154,8 @@ def _turn(session: Session, where: Where) -> Callable[[], contextlib.AbstractCon
             try:
                 stack.enter_context(held(folder, _NAME, 0.0, lambda _holder: None))
             except Busy as error:
-                error.hint = "wait for it; with --skip-if-running this ends with 0"
-                raise
+                hint = "wait for it; with --skip-if-running this ends with 0"
+                raise _Taken(error.message, item=_NAME, hint=hint) from error
             except OSError as error:
                 raise storage_error(error, str(folder)) from error
             yield

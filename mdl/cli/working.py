@@ -137,8 +137,8 @@ class Work:
     @property
     def _is_unlogged(self) -> bool:
         """An empty name switches the logs off."""
-        chosen = self._wishes.log_file
-        return chosen == "" or (chosen is None and self._session.environ.get("MDL_LOG_FILE") == "")
+        is_said = any(word.startswith("--log-file") for word in self._session.words)
+        return self._wishes.log_file == "" or (not is_said and self._session.environ.get("MDL_LOG_FILE") == "")
 
     def _logs(self) -> list[Log]:
         if self._is_unlogged:

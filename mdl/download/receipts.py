@@ -48,9 +48,10 @@ class Receipts:
         return sorted(found, key=lambda receipt: receipt.path)
 
     def all(self) -> list[Receipt]:
-        """Every receipt of every model."""
+        """Every receipt of every model that can be read."""
         with contextlib.suppress(OSError):
-            return [one for folder in sorted(self._folder.iterdir()) for one in self.of_model(folder.name)]
+            found = [readable(entry) for entry in sorted(self._folder.glob("*/*.receipt"))]
+            return [receipt for receipt in found if receipt]
         return []
 
     def put(self, receipt: Receipt) -> None:
@@ -65,6 +66,7 @@ class Receipts:
             "validator": receipt.validator,
             "commit": receipt.commit,
             "suspect": receipt.suspect,
+            "adopted": receipt.adopted,
         }
         data = line_of(facts) + line_of(list(receipt.prefixes))
         staging.write_file(self._place(receipt.model, receipt.path), data, lasting=False)
@@ -118,6 +120,7 @@ def _receipt(facts: dict[str, Any], prefixes: tuple[str, ...]) -> Receipt | None
             validator=facts["validator"],
             commit=facts["commit"],
             suspect=facts["suspect"],
+            adopted=facts.get("adopted", False) is True,
             prefixes=prefixes,
         )
     except (KeyError, ValueError, TypeError, AttributeError, MdlError):

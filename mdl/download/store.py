@@ -18,11 +18,13 @@ from mdl.download.journal import Identity
 from mdl.download.layout import Layout, Plain
 from mdl.download.partial import Partial, claimed_of, leftovers
 from mdl.download.receipts import Receipts, key_of
-from mdl.errors import MdlError, storage_error
+from mdl.errors import StorageError, Unsafe, UsageError, storage_error
 from mdl.files import Kind, LocalFile, Receipt, RemoteFile, Stamp
 from mdl.net.ranges import ByteRange
 from mdl.owner import me
 from mdl.spots import Spot, spot
+
+_NOT_THERE = (UsageError, StorageError, Unsafe, OSError)
 
 
 class Store:
@@ -186,13 +188,16 @@ class Store:
 
     def head(self, model: str, remote: RemoteFile, count: int) -> bytes:
         """The first ``count`` bytes under the final name; none where it cannot be read."""
-        with contextlib.suppress(MdlError, OSError), _opened(self.final(model, remote), os.O_NOFOLLOW) as fd:
+        with (
+            contextlib.suppress(*_NOT_THERE),
+            _opened(self.final(model, remote), os.O_NOFOLLOW) as fd,
+        ):
             return os.read(fd, count)
         return b""
 
     def place_of(self, receipt: Receipt) -> Path | None:
         """Where the file of a receipt stands, if nobody touched it since."""
-        with contextlib.suppress(MdlError, OSError):
+        with contextlib.suppress(*_NOT_THERE):
             remote = _remote_of(receipt)
             kind, stamp, _ = self._lstat(receipt.model, remote)
             if kind == "file" and stamp == receipt.stamp and not receipt.suspect:
@@ -201,7 +206,7 @@ class Store:
 
     def is_gone(self, receipt: Receipt) -> bool:
         """Nothing stands where the file of a receipt was."""
-        with contextlib.suppress(MdlError, OSError):
+        with contextlib.suppress(*_NOT_THERE):
             return self._lstat(receipt.model, _remote_of(receipt))[0] == "absent"
         return False
 
@@ -222,6 +227,7 @@ class Store:
         *,
         validator: str | None = None,
         stamp: Stamp | None = None,
+        adopted: bool = False,
     ) -> Receipt:
         """Note what stands under the final name now. Raises `OSError`."""
         receipt = Receipt(
@@ -233,6 +239,7 @@ class Store:
             url=remote.url,
             validator=remote.validator or validator,
             commit=remote.commit,
+            adopted=adopted,
             prefixes=print_.prefixes,
         )
         self.receipts.put(receipt)

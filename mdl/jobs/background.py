@@ -38,6 +38,6 @@ def detach(errors: Path) -> Callable[[], None] | None:
 def give_way() -> None:
     """Take processor and disk only when nobody else wants them, as far as the system knows how."""
     with contextlib.suppress(OSError):
-        os.nice(19)
+        os.setpriority(os.PRIO_PROCESS, 0, 19)
     with contextlib.suppress(OSError, AttributeError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -52,7 +52,7 @@ def _stopped(job: Job, how: signal.Signals, records: Records) -> Job:
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         found = records.find(job.id)
-        if found.status != "running":
+        if found.status != "running" and is_gone(job.owner, job.host):
             return found
         time.sleep(_LOOK)
     why = f"process {process_of(job.owner)} was told to stop and has not yet"

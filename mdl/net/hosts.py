@@ -115,6 +115,8 @@ class Hosts:
         if parts.username is not None or parts.password is not None:
             raise Unsafe("refused: a URL with a user name or password in it", item=host)
         refuse_odd_address(host)
+        if not re.fullmatch(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|[0-9a-f:.]+", host):
+            raise Unsafe(f"refused: {host!r} is no name of a host", item=host or None)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         if not self.allows(host, port):
             raise Unsafe(

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 
@@ -181,7 +181,7 @@ class Http:
         if not location or any(ord(char) <= 32 or ord(char) == 127 for char in location):
             raise ProtocolError(f"{host_of(current)} redirects without a usable Location")
         target = urljoin(current, location)
-        if current.startswith("https:") and target.startswith("http:"):
+        if urlsplit(current).scheme == "https" and urlsplit(target).scheme == "http":
             raise Unsafe(f"refused: a redirect from https to http, to {host_of(target)}", item=host_of(target))
         return target.split("#")[0]
 
@@ -203,7 +203,11 @@ class Http:
         self._heads.opened(sock)
         if private_ok or not name.endswith("connect_tcp.complete"):
             return
-        peer = sock.getpeername()
+        try:
+            peer = sock.getpeername()
+        except OSError as error:
+            sock.close()
+            raise NetworkError(f"{host}: {error.strerror}") from error
         if isinstance(peer, tuple) and is_private(str(peer[0])):
             sock.close()
             raise Unsafe(f"refused: {host} leads to the private address {peer[0]}", item=host)

@@ -55,7 +55,7 @@ class Endpoint:
         token, source = _token(environ)
         if token and not (token.isascii() and token.isprintable() and " " not in token):
             raise UsageError(f"the token from {source} has characters no token has", item=source)
-        return cls(url, token, source)
+        return cls(f"{parts.scheme}{url[len(parts.scheme) :]}", token, source)
 
     @property
     def bearer(self) -> Bearer | None:

@@ -173,8 +173,12 @@ def _next_page(headers: Mapping[str, str], url: str) -> str | None:
     match = re.search(r'<([^<>]*)>\s*;[^,<]*rel="?next"?', headers.get("link", ""))
     if not match:
         return None
-    target = urljoin(url, str(match[1]))
-    if origin_of(target) != origin_of(url):
+    try:
+        target = urljoin(url, str(match[1]))
+        is_same = origin_of(target) == origin_of(url)
+    except ValueError as error:
+        raise ProtocolError(f"the listing goes on at no usable address: {error}") from error
+    if not is_same:
         raise Unsafe(f"refused: the listing goes on at another host, {host_of(target)}", item=host_of(target))
     return target
 
