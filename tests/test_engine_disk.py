@@ -125,7 +125,7 @@ def test_publishing_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch, call: s
     """Where the last step fails nothing is under the final name, and a later run finishes (F106, F107)."""
     real = os.fsync
 
-    def fails(*what: object) -> None:
+    def fails(*what: object, **_: object) -> None:
         if call == "fsync" and isinstance(what[0], int) and os.fstat(what[0]).st_size < len(data):
             return real(what[0])  # the journal's
         raise OSError(errno.EIO, "Input/output error")
