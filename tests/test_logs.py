@@ -55,7 +55,7 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
 
 def test_what_happened_is_written_down(shell: Shell, mdl: Inside) -> None:
     """Plan, start, retry, progress, check, finish, failure and end are there, with file, words and request id."""
-    assert mdl(shell, "get", "one", "two") == 3
+    assert mdl(shell, "get", "one", "two", "--connections", "1") == 3
     lines = parsed(log_of(shell))
     by_kind = {line["what"]: line for line in lines}
     assert set(by_kind) >= {"planned", "started", "retrying", "progress", "verifying", "finished", "failed", "ended"}
