@@ -120,8 +120,6 @@ def test_api_answers_that_are_none(bench: Bench, name: str) -> None:
     assert tries <= 2
 
 
-
-
 @pytest.mark.fault(46)
 @pytest.mark.parametrize(
     "target",
