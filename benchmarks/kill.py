@@ -168,6 +168,11 @@ class Result:
         return sum(way.right for way in self.ways)
 
     @property
+    def codes(self) -> str:
+        wrong = sorted({way.code for way in self.ways if not way.right})
+        return f", the others with {wrong}" if wrong else ""
+
+    @property
     def strays(self) -> list[str]:
         return sorted({stray for way in self.ways for stray in way.strays})
 
@@ -182,7 +187,9 @@ class Result:
         return all(
             [
                 claim(f"{name}: {self.kills} kills on {count} downloads", self.kills >= count),
-                claim(f"{name}: {self.right} of {count} end with 0 and the right bytes", self.right == count),
+                claim(
+                    f"{name}: {self.right} of {count} end with 0 and the right bytes{self.codes}", self.right == count
+                ),
                 claim(f"{name}: {self.restarts} restarts from zero after a checkpoint", self.restarts == 0),
                 claim(f"{name}: served / size {self.ratio:.3f} is at most {most:.2f}", self.ratio <= most),
                 claim(f"{name}: left beside final names: {', '.join(self.strays) or 'nothing'}", not self.strays),
@@ -275,7 +282,7 @@ def flags() -> argparse.Namespace:
     common_flags(parser, "32M")
     parser.add_argument("--downloads", type=int, default=20)
     parser.add_argument("--kills", type=int, default=6, help="a download's at most [6]")
-    parser.add_argument("--life", type=float, default=1.1, help="the longest, as a part of the whole transfer [1.1]")
+    parser.add_argument("--life", type=float, default=0.75, help="the longest, as a part of the whole transfer [0.75]")
     parser.add_argument("--rate", type=size_of, default=size_of("25M"), help="bytes a second of one connection [25M]")
     parser.add_argument("--seconds", type=float, help="instead: what the whole takes by all connections together")
     parser.add_argument("--seed", type=int, default=1)

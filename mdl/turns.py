@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,12 +33,18 @@ def held(folder: Path, name: str, wait: float, on_wait: Callable[[str], None]) -
         _wait_for(lock, who, name, wait)
     try:
         with contextlib.suppress(OSError):
-            who.write_text(json.dumps({"pid": os.getpid(), "since": time.strftime("%H:%M:%S")}))
+            _say_who(who)
         yield
     finally:
         with contextlib.suppress(OSError):
             who.unlink(missing_ok=True)
         lock.release()
+
+
+def _say_who(who: Path) -> None:
+    fd = os.open(who, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        json.dump({"pid": os.getpid(), "since": time.strftime("%H:%M:%S")}, file)
 
 
 def _wait_for(lock: FileLock, who: Path, name: str, wait: float) -> None:
@@ -50,6 +57,8 @@ def _wait_for(lock: FileLock, who: Path, name: str, wait: float) -> None:
 
 def _holder(who: Path) -> str:
     try:
+        if not stat.S_ISREG(who.lstat().st_mode):
+            return "another mdl"
         data = json.loads(who.read_text())
         return f"another mdl (process {int(data['pid'])}, since {str(data['since'])[:8]})"
     except (OSError, ValueError, KeyError, TypeError):

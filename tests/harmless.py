@@ -37,12 +37,14 @@ FILES: Tree = {path: data for path, data in SOURCE.items() if data is not None}
 
 @dataclass(frozen=True)
 class Harmless:
-    """``make(source, archive)`` packs a folder; ``tool`` is the program it needs, '' for none."""
+    """``make(source, archive)`` packs a folder; ``tool`` is the program it needs, '' for none; ``row`` its row of the
+    fault matrix, 0 where it has none."""
 
     name: str
     make: Callable[[Path, Path], None]
     tree: Tree
     tool: str = ""
+    row: int = 0
 
     @property
     def is_here(self) -> bool:
@@ -104,13 +106,13 @@ def by_python(
     return Harmless(f"zipfile: {name}", make, tree)
 
 
-def by_hand(name: str, archive: Zip) -> Harmless:
+def by_hand(name: str, archive: Zip, row: int = 0) -> Harmless:
     """Byte by byte."""
     tree: Tree = {}
     for one in archive.members:
         text = one.name.decode()
         tree[text.rstrip("/")] = None if text.endswith("/") else one.data
-    return Harmless(name, lambda _, place: place.write_bytes(archive.build()) and None, tree)
+    return Harmless(name, lambda _, place: place.write_bytes(archive.build()) and None, tree, row=row)
 
 
 def one(**facts: object) -> Zip:
@@ -170,11 +172,11 @@ PYTHONS = [
 ODD = [
     by_hand("the base of the hostile ones", BASE),
     by_hand("with a manifest", with_manifest(BASE)),
-    by_hand("year 1980", one(**dated(0x21))),
-    by_hand("year 2107", one(**dated(0xFF9F, 0xBF7D))),
-    by_hand("day 0, month 0", one(**dated(0))),
-    by_hand("month 15, hour 31", one(**dated(0xFFFF, 0xFFFF))),
-    by_hand("date differs", one(central={"date": 99, "time": 9})),
+    by_hand("year 1980", one(**dated(0x21)), 204),
+    by_hand("year 2107", one(**dated(0xFF9F, 0xBF7D)), 204),
+    by_hand("day 0, month 0", one(**dated(0)), 204),
+    by_hand("month 15, hour 31", one(**dated(0xFFFF, 0xFFFF)), 204),
+    by_hand("date differs", one(central={"date": 99, "time": 9}), 204),
     by_hand("comment on the archive", one().but(comment="توضیح".encode())),
     by_hand("comment on a member", one(central={"comment": b"remark\x1b[2J"})),
     by_hand("nested archive, stored", one(data=INNER)),
@@ -209,7 +211,7 @@ ODD = [
     by_hand("64-bit end record, half", one().but(end64={}, locator={}, end={"count": FULL16, "here": FULL16})),
     by_hand("made by DOS", one(central={"system": 0, "external": 0x20})),
     by_hand("no mode at all", one(mode=0)),
-    by_hand("setuid, setgid, sticky", one(mode=0o107777)),
+    by_hand("setuid, setgid, sticky", one(mode=0o107777), 187),
     by_hand("unreadable mode", one(mode=0o100000)),
     by_hand("folders told after what is in them", Zip(members=LATE_FOLDERS)),
     by_hand("directory in another order", Zip(members=(Member(name=b"z"), Member(name=b"a"), Member(name=b"m")))),

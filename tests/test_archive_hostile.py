@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import hostile
 import pytest
@@ -32,7 +33,12 @@ def shm() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=f"F{case.row} {case.name}") for case in CORPUS])
+def marked(case: Case | Harmless, name: str) -> Any:
+    """An archive as a test's parameter, marked with its row of the fault matrix where it has one."""
+    return pytest.param(case, id=name, marks=[pytest.mark.fault(case.row)] if case.row else [])
+
+
+@pytest.mark.parametrize("case", [marked(case, f"F{case.row} {case.name}") for case in CORPUS])
 def test_hostile_archive_is_refused(shm: Path, case: Case) -> None:
     """The right exit code, soon, nothing written anywhere, and an error that is safe to show."""
     outcome = try_out(shm, case.build(), case.limits)
@@ -78,7 +84,7 @@ def test_corpus_bites(shm: Path) -> None:
     assert len(renamed) > 10
 
 
-@pytest.mark.parametrize("harmless", ACCEPTED, ids=[one.name for one in ACCEPTED])
+@pytest.mark.parametrize("harmless", [marked(one, one.name) for one in ACCEPTED])
 def test_harmless_archive_is_unpacked(tmp_path: Path, harmless: Harmless) -> None:
     """What the usual tools make, and every honest oddity, comes out byte for byte."""
     if not harmless.is_here:
@@ -86,16 +92,19 @@ def test_harmless_archive_is_unpacked(tmp_path: Path, harmless: Harmless) -> Non
     unpacked_as_packed(harmless, tmp_path)
 
 
+@pytest.mark.fault(196)
 def test_flat_below_the_limit(tmp_path: Path) -> None:
     """Below 100 MiB no ratio is too much."""
     unpacked_as_packed(FLAT, tmp_path)
 
 
+@pytest.mark.fault(203)
 def test_very_many_members(shm: Path) -> None:
     """70,000 members, more than a plain end record can count, are unpacked (F203)."""
     unpacked_as_packed(CROWD, shm)
 
 
+@pytest.mark.fault(203)
 @pytest.mark.skipif(not os.environ.get("MDL_LONG"), reason="takes 10 s and more; asked for with MDL_LONG=1")
 def test_very_many_files(shm: Path) -> None:
     """The same where every one of them is a file (F203)."""
@@ -261,6 +270,7 @@ HEADERS = {
 }
 
 
+@pytest.mark.fault(180)
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
 def test_odd_safetensors_header(tmp_path: Path, header: bytes) -> None:
     """A strange header is either not judged, or damage with a short message: never a fault of mdl's own."""
@@ -302,6 +312,7 @@ def filled(size: int, unit: bytes = b"[],") -> bytes:
     return unit * (size // len(unit))
 
 
+@pytest.mark.fault(196)
 def test_memory_of_a_manifest(shm: Path) -> None:
     """A manifest that inflates to 20 MB in an archive of 250 kB costs no memory of that order."""
     members = tuple(Member(name=b"%d" % n, data=b"") for n in range(3000))
@@ -310,6 +321,7 @@ def test_memory_of_a_manifest(shm: Path) -> None:
     assert (code in (6, 11), grown < 100) == (True, True), f"exit code {code}, {grown:.0f} MiB"
 
 
+@pytest.mark.fault(180)
 def test_memory_of_a_safetensors_header(shm: Path) -> None:
     """A header that inflates to 15 MB from an archive of 15 kB costs no memory of several times that."""
     header = b'{"__metadata__":{},"w":[' + filled(15 * 10**6) + b"[]]}"

@@ -147,6 +147,7 @@ def test_blank_prose_is_no_mistake() -> None:
     assert model.title == model.license == model.note == model.homepage == ""
 
 
+@pytest.mark.fault(164)
 def test_name_in_brackets_is_literal() -> None:
     """Names that a terminal library would take for markup stay as they are."""
     assert list(parse('[models."x [red] [b]"]\nsource = "hf:o/r"').models) == ["x [red] [b]"]
@@ -155,6 +156,7 @@ def test_name_in_brackets_is_literal() -> None:
 # How its mistakes are told.
 
 
+@pytest.mark.fault(160)
 def test_one_mistake_is_one_line() -> None:
     """A misspelt key is told with file, line, key and what was meant, and nothing beside it."""
     assert mistakes('\n[models."bert-fa"]\nsorce = "hf:o/r"') == [
@@ -162,6 +164,7 @@ def test_one_mistake_is_one_line() -> None:
     ]
 
 
+@pytest.mark.fault(160, 167)
 def test_every_mistake_is_told_at_once_in_order() -> None:
     """All mistakes of a file come in one error, by line."""
     found = mistakes("""
@@ -185,6 +188,7 @@ g = ["b"]
     assert "hunter2" not in "".join(found)
 
 
+@pytest.mark.fault(160)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -227,6 +231,7 @@ def test_mistake_in_an_entry(text: str, expected: str) -> None:
     assert mistake(text).startswith(expected)
 
 
+@pytest.mark.fault(160, 161)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -253,6 +258,7 @@ def test_mistake_in_a_file(text: str, expected: str) -> None:
     assert mistake("[[models.a.files]]\n" + text).startswith(expected)
 
 
+@pytest.mark.fault(160)
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
@@ -269,6 +275,7 @@ def test_twin_files_of_a_model(first: str, second: str, expected: str) -> None:
     assert f": models.a.files: {expected}" in mistake(f"{url}{first}\n{url}{second}")
 
 
+@pytest.mark.fault(161, 162)
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "-rf", "a/b", "/a", "~", "_a", "مدل", "a.", "CON", "hf:a", "https:", "a\\u0000"]
 )
@@ -278,6 +285,7 @@ def test_name_that_is_no_folder(name: str) -> None:
     assert "name" in mistake(f'[groups]\n"{name}" = []')
 
 
+@pytest.mark.fault(160)
 @pytest.mark.parametrize("other", ["A", "a"])
 def test_names_that_differ_by_case_or_kind(other: str) -> None:
     """A group may not bear a model's name, nor one that differs by case."""
@@ -296,6 +304,7 @@ def test_group_members_must_be_models() -> None:
     ]
 
 
+@pytest.mark.fault(163)
 @pytest.mark.parametrize("key", ["title", "license", "note", "gone", "kind"])
 @pytest.mark.parametrize("char", ["\\u001b", "\\u202e", "\\u200b", "\\n", "\\u0085"])
 def test_control_characters_are_mistakes(key: str, char: str) -> None:
@@ -305,6 +314,7 @@ def test_control_characters_are_mistakes(key: str, char: str) -> None:
     assert text.isprintable()
 
 
+@pytest.mark.fault(163)
 @given(st.text(max_size=30))
 def test_whatever_a_key_is_its_mistake_is_safe_to_print(key: str) -> None:
     """A hostile key neither breaks the reader nor reaches the terminal."""
@@ -316,6 +326,7 @@ def test_whatever_a_key_is_its_mistake_is_safe_to_print(key: str) -> None:
 # The file itself.
 
 
+@pytest.mark.fault(159, 165)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -343,6 +354,7 @@ def test_text_that_is_no_catalog(text: str, expected: str) -> None:
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.fault(159)
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_windows_files_are_read(tmp_path: Path, mark: bytes, newline: bytes) -> None:
@@ -352,6 +364,7 @@ def test_windows_files_are_read(tmp_path: Path, mark: bytes, newline: bytes) -> 
     assert read_catalog([path]).models["a"].origin == f"{path}:2"
 
 
+@pytest.mark.fault(159)
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -369,6 +382,7 @@ def test_file_that_is_no_text(tmp_path: Path, data: bytes, words: str) -> None:
         read_catalog([path])
 
 
+@pytest.mark.fault(159)
 def test_what_is_no_regular_file(tmp_path: Path) -> None:
     """A folder, a pipe, a device, a missing file and a hidden NUL in a path are told at once, without waiting."""
     os.mkfifo(tmp_path / "pipe")
@@ -383,6 +397,7 @@ def test_what_is_no_regular_file(tmp_path: Path) -> None:
     assert nul.startswith(f"{tmp_path}/a\\x00b: ")
 
 
+@pytest.mark.fault(165)
 def test_file_over_the_limit(tmp_path: Path) -> None:
     """A file over 64 MiB is refused without reading on."""
     path = tmp_path / "c.toml"
@@ -402,6 +417,7 @@ def test_several_catalogs_are_one(tmp_path: Path) -> None:
     assert catalog.paths == (one, two)
 
 
+@pytest.mark.fault(160)
 def test_name_in_two_catalogs(tmp_path: Path) -> None:
     """A name given by two files is a mistake of the later one that names both places; other mistakes come along."""
     one, two = tmp_path / "1.toml", tmp_path / "2.toml"
@@ -417,6 +433,7 @@ def test_name_in_two_catalogs(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.fault(165)
 @pytest.mark.timeout(60)
 def test_large_catalog_takes_time_in_proportion() -> None:
     """Twenty thousand entries, every one with a mistake, are read and told without quadratic work."""
@@ -451,6 +468,7 @@ def test_catalog_is_found_in_this_order(tmp_path: Path) -> None:
     assert find_catalogs([Path("z")], environ, deep, config) == ((Path("z"),), "given by --catalog")
 
 
+@pytest.mark.fault(159)
 def test_folder_called_catalog_toml_is_passed_over(tmp_path: Path) -> None:
     """A folder of that name is not taken for the catalog."""
     (tmp_path / "catalog.toml").mkdir()

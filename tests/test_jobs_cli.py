@@ -260,7 +260,7 @@ def test_stopped_as_soon_as_it_has_a_record(
 ) -> None:
     """A signal that comes while the logs are opened ends the job as a later one does; it is not dead then."""
 
-    def signalled(_path: Path) -> None:
+    def signalled(_path: Path, **_: object) -> None:
         raise stop("by a signal")
 
     with pytest.MonkeyPatch.context() as patch:

@@ -52,6 +52,7 @@ def start_and(shell: Shell, size: int, act: Callable[[Any], object], *words: str
     return child.returncode, out, error.decode()
 
 
+@pytest.mark.fault(215)
 def test_killed_at_any_moment(large: Shell) -> None:
     """SIGKILL leaves yesterday's archive or a whole one under the name, and the next pack clears up."""
     chance, killed = random.Random(8), 0
@@ -69,6 +70,7 @@ def test_killed_at_any_moment(large: Shell) -> None:
     read_whole(archive)
 
 
+@pytest.mark.fault(215)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_in_order(large: Shell, number: int, code: int) -> None:
     """SIGINT is 130 and SIGTERM 143; nothing is left, yesterday's archive is, and stderr says so."""
@@ -93,6 +95,7 @@ def test_two_at_once(large: Shell) -> None:
     assert beside(large.home) == []
 
 
+@pytest.mark.fault(205)
 @pytest.mark.parametrize("words", [(), ("--allow-changing",)])
 def test_a_pipe_gets_no_end_of_what_failed(large: Shell, words: tuple[str, ...]) -> None:
     """-o - of a run that changes: 6, and what came through is no archive; with --allow-changing 0 and a whole one."""
@@ -114,6 +117,7 @@ def test_a_pipe_gets_no_end_of_what_failed(large: Shell, words: tuple[str, ...])
         assert not zipfile.is_zipfile(large.home / "got.zip")
 
 
+@pytest.mark.fault(205)
 def test_the_document_tells_what_changed(large: Shell) -> None:
     """--allow-changing --json is 0 and lists under ``changed`` what was cut while it was read."""
 
@@ -133,6 +137,7 @@ def test_the_document_tells_what_changed(large: Shell) -> None:
     read_whole(large.home / "model_run.zip")
 
 
+@pytest.mark.fault(215)
 def test_a_disk_that_fills(large: Shell) -> None:
     """ENOSPC: 7, in the system's words, and nothing is left on the full disk."""
     small, seen = large.home / "small", large.home / "seen"
@@ -147,6 +152,7 @@ def test_a_disk_that_fills(large: Shell) -> None:
     assert seen.read_text() == ""
 
 
+@pytest.mark.fault(215)
 def test_a_limit_on_files(large: Shell) -> None:
     """A file size limit is 7 as well, and nothing is left."""
     ran = large.run("pack", "run", "-o", "x.zip", prefix=("sh", "-c", 'ulimit -f 64; exec "$@"', "-"))
@@ -175,6 +181,7 @@ def reading(shell: Shell) -> tuple[str, ...]:
     return "read,pread64,preadv:error=EIO", "-P", str(shell.home / "run" / "weights.bin")
 
 
+@pytest.mark.fault(215)
 def test_a_disk_that_errs(large: Shell) -> None:
     """EIO on reading, on writing and on the last sync: 7, yesterday's archive stays, nothing is left."""
     for call in (reading(large), ("fsync:error=EIO:when=1",), ("rename,renameat,renameat2:error=EIO:when=1",)):
@@ -184,6 +191,7 @@ def test_a_disk_that_errs(large: Shell) -> None:
         assert beside(large.home) == []
 
 
+@pytest.mark.fault(215)
 def test_a_disk_that_errs_is_named(large: Shell) -> None:
     """Whoever reads of EIO is told of the file that cannot be read."""
     assert "weights.bin" in failing(large, *reading(large))[1]

@@ -97,6 +97,7 @@ def at_write(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], obj
     monkeypatch.setattr(Outlet, "write", write)
 
 
+@pytest.mark.fault(205, 206)
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_file_that_changes(run: Path, monkeypatch: pytest.MonkeyPatch, change: str, moment: str) -> None:
@@ -109,6 +110,7 @@ def test_a_file_that_changes(run: Path, monkeypatch: pytest.MonkeyPatch, change:
     assert beside(run.parent) == []
 
 
+@pytest.mark.fault(205)
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_file_that_may_change(run: Path, monkeypatch: pytest.MonkeyPatch, change: str, moment: str) -> None:
@@ -123,6 +125,7 @@ def test_a_file_that_may_change(run: Path, monkeypatch: pytest.MonkeyPatch, chan
     assert json.loads(held[MANIFEST])["changed"] == list(written.manifest.changed)
 
 
+@pytest.mark.fault(206)
 def test_a_file_that_went_away_is_not_called_packed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was gone when its turn came is listed as left out, not as packed as it was read."""
     at_write(monkeypatch, MOMENTS["before"], (run / "m.bin").unlink)
@@ -131,6 +134,7 @@ def test_a_file_that_went_away_is_not_called_packed(run: Path, monkeypatch: pyte
     assert written.manifest.changed == ()
 
 
+@pytest.mark.fault(206, 208)
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_a_link_swapped_in_is_not_followed(tmp_path: Path, what: str) -> None:
     """A file, or the folder it is in, that became a link after the look is 6; nothing of outside gets in."""
@@ -147,6 +151,7 @@ def test_a_link_swapped_in_is_not_followed(tmp_path: Path, what: str) -> None:
     assert "checkpoint-500/config.json" not in held
 
 
+@pytest.mark.fault(206, 208)
 def test_the_run_itself_swapped_for_a_link(tmp_path: Path) -> None:
     """Also with allow_changing, a run that became a link to another folder is not read through it."""
     run = make_run(tmp_path)
@@ -213,6 +218,7 @@ def attempt(run: Path, allow: bool) -> int:
     return 0
 
 
+@pytest.mark.fault(205, 208)
 @pytest.mark.parametrize("allow", [False, True])
 def test_a_run_under_fire(tmp_path: Path, allow: bool) -> None:
     """While others write, cut, replace, delete and link: refused with nothing written, or packed whole and true."""

@@ -77,6 +77,7 @@ def test_an_empty_checkpoint_name(run: Path) -> None:
     assert isinstance(refused(run, ""), Unsafe)
 
 
+@pytest.mark.fault(207)
 @pytest.mark.parametrize("name", ["unet", "weights.bin"])
 def test_a_link_out_of_the_run(run: Path, name: str) -> None:
     """A link that leaves the run is 11 and names itself; excluded by a glob it is not followed and not in the way."""
@@ -94,6 +95,7 @@ def test_a_folder_excluded_with_its_slash(run: Path) -> None:
     assert "void" not in names(planned(run, rules=Rules(exclude=["data/", "void/"])))
 
 
+@pytest.mark.fault(207)
 def test_links_that_stay_inside_are_followed(run: Path) -> None:
     """A link within the run is packed as what it leads to, a folder with all that is in it."""
     (run / "copy.bin").symlink_to("model.safetensors")
@@ -104,6 +106,7 @@ def test_links_that_stay_inside_are_followed(run: Path) -> None:
     assert held["last/optimizer.pt"] == held["checkpoint-1000/optimizer.pt"]
 
 
+@pytest.mark.fault(207, 209)
 def test_what_is_no_file_is_left_out_and_said(run: Path) -> None:
     """Dangling links, loops, FIFOs, sockets and devices hang nothing, are not packed, and are listed with why."""
     (run / "dangling.bin").symlink_to("nothing")
@@ -124,6 +127,7 @@ def test_what_is_no_file_is_left_out_and_said(run: Path) -> None:
         assert not [one for one in held if one.split("/")[0] == name]
 
 
+@pytest.mark.fault(207)
 @pytest.mark.parametrize("to", [".", "../run"])
 def test_a_link_to_the_run_itself(run: Path, to: str) -> None:
     """A link to the folder it is in, or to the run, is a loop: left out and said."""
@@ -135,6 +139,7 @@ SECRETS = (".env", ".env.local", ".netrc", "token", "id_rsa", "key.pem", "wandb/
 JUNK = ("__pycache__/m.pyc", ".DS_Store", ".x.zip.0-1-2.mdl-tmp", ".mdl/state", ".ipynb_checkpoints/n.ipynb")
 
 
+@pytest.mark.fault(217)
 def test_secrets_and_junk_stay_behind(shell: Shell, run: Path) -> None:
     """What may hold a secret or is no part of a model is left out, listed, and told on stderr."""
     for name in (*SECRETS, *JUNK, ".env.example"):
@@ -148,6 +153,7 @@ def test_secrets_and_junk_stay_behind(shell: Shell, run: Path) -> None:
         assert f"left out: {name.split('/')[0]} (" in ran.err
 
 
+@pytest.mark.fault(217)
 def test_a_secret_that_is_named_is_packed(run: Path) -> None:
     """--include .env takes it, because it was named; a glob that merely matches does not."""
     (run / ".env").write_text("hush")
@@ -157,6 +163,7 @@ def test_a_secret_that_is_named_is_packed(run: Path) -> None:
     assert ".env" in skipped(plan)
 
 
+@pytest.mark.fault(217)
 @pytest.mark.parametrize("secret", [".env", ".git/config", ".git"])
 def test_a_link_to_a_secret_is_one(run: Path, secret: str) -> None:
     """A harmless name does not carry a secret of the run into the archive."""
@@ -170,6 +177,7 @@ def test_a_link_to_a_secret_is_one(run: Path, secret: str) -> None:
 TWINS = [(b"A.bin", b"a.BIN"), ("\u00e9".encode(), "e\u0301".encode())]
 
 
+@pytest.mark.fault(212)
 @pytest.mark.parametrize("pair", [(b"caf\xe9.bin",), (b"a\\b",), (b"x ",), *TWINS])
 def test_names_that_not_every_machine_can_hold(run: Path, pair: tuple[bytes, ...]) -> None:
     """Names that are not UTF-8, twins in case or Unicode form, and what is unsafe elsewhere: 11."""
@@ -180,6 +188,7 @@ def test_names_that_not_every_machine_can_hold(run: Path, pair: tuple[bytes, ...
     str(error.item).encode("utf-8")
 
 
+@pytest.mark.fault(212)
 @pytest.mark.parametrize("name", ["MDL-Manifest.json", "mdl-manifest.json/x", "Checkpoint-500/x.bin"])
 def test_names_that_mdl_itself_would_refuse(run: Path, name: str) -> None:
     """The manifest's twin, and two folders that are one elsewhere, are 11: what is packed can be unpacked."""
@@ -213,6 +222,7 @@ def locked(home: Path, name: str, mode: int) -> None:
     path.chmod(mode)
 
 
+@pytest.mark.fault(210)
 def test_what_cannot_be_read_is_named_all_of_it(stranger: Stranger) -> None:
     """Unreadable files and folders are 7, every one of them named, and no archive; excluded, they are forgiven."""
     home, mdl = stranger
@@ -227,18 +237,21 @@ def test_what_cannot_be_read_is_named_all_of_it(stranger: Stranger) -> None:
     assert mdl("pack", "run", *excluded).code == 0
 
 
+@pytest.mark.fault(210)
 def test_an_unreadable_folder_is_counted_once(stranger: Stranger) -> None:
     """One closed folder is one entry that cannot be read."""
     locked(stranger[0], "closed", 0)
     assert ": 1 entry cannot be read" in stranger[1]("pack", "run").err
 
 
+@pytest.mark.fault(210)
 def test_a_folder_that_can_only_be_listed(stranger: Stranger) -> None:
     """Files whose folder may be listed but not entered are unreadable: 7, not quietly left out."""
     locked(stranger[0], "listed", 0o444)
     assert stranger[1]("pack", "run").code == 7
 
 
+@pytest.mark.fault(210)
 @pytest.mark.parametrize("words", [("--include", "*.bin", "--include", "*.json"), ("--logs",)])
 def test_a_closed_folder_may_hold_what_is_wanted(stranger: Stranger, words: tuple[str, ...]) -> None:
     """Where files are chosen by name, a folder that cannot be looked into is 7 all the same, not passed by."""
@@ -271,6 +284,7 @@ def test_checkpoints_that_are_none(shell: Shell, run: Path) -> None:
     assert "recorded" in refused(run, "best").message
 
 
+@pytest.mark.fault(220)
 def test_the_latest_is_never_half_written(run: Path) -> None:
     """A checkpoint that lacks what its trainer writes last is not the latest."""
     (run / "checkpoint-1000" / "trainer_state.json").unlink()

@@ -106,6 +106,7 @@ def test_a_pipe_into_bsdtar(tmp_path: Path) -> None:
             assert (copy / path.relative_to(run)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.fault(211)
 def test_more_members_than_16_bits_count(tmp_path: Path) -> None:
     """66,000 files, most of them behind links, need zip64's count: Python, unzip and 7z find them all."""
     run, count = tmp_path / "run", 66_000
@@ -121,6 +122,7 @@ def test_more_members_than_16_bits_count(tmp_path: Path) -> None:
     assert f"Files: {count + 1}" in told(tool("7z"), "t", tmp_path / "x.zip").decode()
 
 
+@pytest.mark.fault(211)
 @pytest.mark.skipif(os.environ.get("MDL_LONG") != "1", reason="4.2 GB of zeros: with MDL_LONG=1")
 @pytest.mark.timeout(600)
 def test_a_member_of_more_than_32_bits(tmp_path: Path) -> None:
@@ -151,6 +153,7 @@ PEAK = "import resource, sys; from mdl.cli.main import run; run(sys.argv[1:]);"
 PEAK += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
 
 
+@pytest.mark.fault(219)
 def test_holes_are_packed_as_zeros_in_little_memory(tmp_path: Path) -> None:
     """A sparse file of 96 MiB is packed right, and takes no more memory than a small one, plus a few buffers."""
     sparse(tmp_path, 96 * 2**20)
@@ -166,6 +169,7 @@ def test_holes_are_packed_as_zeros_in_little_memory(tmp_path: Path) -> None:
     assert peaks["run"] - peaks["small"] < 24 * 1024
 
 
+@pytest.mark.fault(219)
 def test_zeros_can_be_unpacked_again(tmp_path: Path) -> None:
     """What mdl packs with its defaults mdl unpacks with its defaults, a large tensor of zeros too."""
     written(sparse(tmp_path, 101 * 2**20), tmp_path / "x.zip")
@@ -184,6 +188,7 @@ def test_much_that_was_left_out(tmp_path: Path) -> None:
     unpack(tmp_path / "x.zip", tmp_path / "out", limits=Limits())
 
 
+@pytest.mark.fault(220)
 def test_a_half_written_checkpoint(tmp_path: Path) -> None:
     """A run with one cut file is refused (6) and named; taken all the same, it is unpacked again as it was."""
     run = make_run(tmp_path)
@@ -235,6 +240,7 @@ def tree_of(folder: Path) -> Files:
     return found
 
 
+@pytest.mark.fault(212)
 @pytest.mark.parametrize("engine", ["fast", "zlib"])
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tree=TREES)

@@ -48,6 +48,7 @@ def test_good_path_is_accepted(text: str) -> None:
     assert RelPath.parse(text).text == text
 
 
+@pytest.mark.fault(161, 162)
 @pytest.mark.parametrize("text", [text for texts in BAD.values() for text in texts])
 def test_bad_path_is_refused(text: str) -> None:
     """What would be unsafe or ambiguous on any platform is refused on every platform, as code 11."""
@@ -130,6 +131,7 @@ def test_twins_do_not_depend_on_order(texts: list[str]) -> None:
     assert clash(paths) == clash(paths[::-1])
 
 
+@pytest.mark.fault(163)
 def test_shown_escapes_what_a_terminal_would_obey() -> None:
     """Escape, bidi and zero-width characters are shown as text; Persian prose keeps its joiners."""
     assert shown("a\x1b[31m\u202e\u200b\n") == "a\\x1b[31m\\u202e\\u200b\\n"

@@ -33,6 +33,7 @@ URLS = st.builds(
 )
 
 
+@pytest.mark.fault(89, 90)
 @settings(max_examples=100, deadline=None)
 @given(
     url=URLS,
@@ -65,6 +66,7 @@ def test_a_proxy_is_shown_without_its_secret(proxy: str, as_shown: str) -> None:
     assert without_userinfo(proxy) == as_shown
 
 
+@pytest.mark.fault(89)
 @pytest.mark.parametrize(
     "proxy", ["http://me:pa/ss@proxy:1", "ftp://me:pw@proxy", "http://", "http://[::1", "http://h:x"]
 )
@@ -75,6 +77,7 @@ def test_what_is_no_proxy_is_not_shown(proxy: str) -> None:
     assert not any(word in str(caught.value) for word in ("ss@", "pw", "me"))
 
 
+@pytest.mark.fault(89)
 def test_a_password_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy variable that is no URL is told without what it holds."""
     monkeypatch.setenv("https_proxy", "http://me:passw0rd/x@proxy:1")

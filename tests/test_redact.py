@@ -11,6 +11,7 @@ from mdl.redact import Secrets, redact, redact_value
 SECRET = "s3cr3t+value/with=signs"
 
 
+@pytest.mark.fault(167, 171)
 @pytest.mark.parametrize(
     ("text", "clean"),
     [
@@ -46,6 +47,7 @@ def test_what_stays(text: str) -> None:
     assert redact(text) == text
 
 
+@pytest.mark.fault(171)
 def test_known_values_go_wherever_they_stand() -> None:
     """A registered value goes as it is and percent-encoded, the longest first."""
     secrets = Secrets([SECRET, "s3cr3t", f"  {SECRET}-longer\n", None, ""])
@@ -58,6 +60,7 @@ def test_too_short_to_be_secret() -> None:
     assert redact("a model at 1", Secrets(["a", "1", "mod"])) == "a model at 1"
 
 
+@pytest.mark.fault(171)
 def test_secrets_of_the_environment() -> None:
     """The tokens and keys that mdl reads from the environment are known at once, other variables are not."""
     secrets = Secrets.of({"HF_TOKEN": "token-1", "AWS_SECRET_ACCESS_KEY": "key-22", "HOME": "/home/user"})

@@ -85,6 +85,7 @@ def get(tmp_path: Path, ca: trustme.CA | None, url: str) -> Ran:
     return Shell(tmp_path, extra=extra).run("get", url, "--into", "here", "--retries", "1")
 
 
+@pytest.mark.fault(84, 85)
 def test_a_trusted_server(tmp_path: Path, ca: trustme.CA) -> None:
     """With its CA in SSL_CERT_FILE a file comes over TLS, byte for byte."""
     with serving(ca.issue_cert("localhost")) as url:
@@ -93,6 +94,7 @@ def test_a_trusted_server(tmp_path: Path, ca: trustme.CA) -> None:
     assert (tmp_path / "here" / "file.bin").read_bytes() == BODY
 
 
+@pytest.mark.fault(84)
 def test_an_unknown_authority(tmp_path: Path, ca: trustme.CA) -> None:
     """A certificate nobody vouches for is 13, and nothing advises to look away."""
     with serving(ca.issue_cert("localhost")) as url:
@@ -102,12 +104,14 @@ def test_an_unknown_authority(tmp_path: Path, ca: trustme.CA) -> None:
     assert not (tmp_path / "here" / "file.bin").exists()
 
 
+@pytest.mark.fault(84, 88)
 def test_another_name(tmp_path: Path, ca: trustme.CA) -> None:
     """A certificate for another host is 13."""
     with serving(ca.issue_cert("elsewhere.example")) as url:
         assert get(tmp_path, ca, f"{url}/file.bin").code == 13
 
 
+@pytest.mark.fault(84)
 def test_an_expired_certificate(tmp_path: Path, ca: trustme.CA) -> None:
     """A certificate of yesterday is 13 and says that it has expired."""
     past = datetime.now(UTC) - timedelta(days=1)
@@ -125,6 +129,7 @@ def test_https_never_becomes_http(tmp_path: Path, ca: trustme.CA) -> None:
     assert "https to http" in ran.err
 
 
+@pytest.mark.fault(87)
 def test_plain_http_behind_https(tmp_path: Path) -> None:
     """A server that does not speak TLS at all is 13."""
     server = Server(("127.0.0.1", 0), Handler)
@@ -138,6 +143,7 @@ def test_plain_http_behind_https(tmp_path: Path) -> None:
     assert ran.code == 13
 
 
+@pytest.mark.fault(85)
 def test_a_missing_ca_file(tmp_path: Path) -> None:
     """SSL_CERT_FILE that names nothing is 13 at once, by the variable's name."""
     ran = Shell(tmp_path, extra={"SSL_CERT_FILE": "/nonexistent.pem"}).run(

@@ -91,6 +91,7 @@ def occupied(kind: str, target: Path) -> None:
 KINDS = ["file within", "hidden file within", "folder within", "link within", "file", "link to a folder"]
 
 
+@pytest.mark.fault(200)
 @pytest.mark.parametrize("kind", [*KINDS, "dangling link", "link to itself", "FIFO"])
 def test_occupied_target_is_left_alone(archive: Path, tmp_path: Path, kind: str) -> None:
     """Whatever is in the target's place already: 7, it is named, and everything is as before (F200)."""
@@ -113,6 +114,7 @@ def test_working_folder_is_no_target(archive: Path, tmp_path: Path, monkeypatch:
     assert os.listdir(tmp_path / "here") == []
 
 
+@pytest.mark.fault(200)
 def test_target_filled_meanwhile(archive: Path, tmp_path: Path) -> None:
     """Where somebody puts a file into the target while it is unpacked: 7, that file stays, nothing else does."""
 
@@ -210,6 +212,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.fault(202)
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_archive_changes_while_it_is_read(tmp_path: Path, change: object) -> None:
     """An archive that is written to after it was checked: 6, named, and nothing is left (F202)."""
@@ -225,6 +228,7 @@ def test_archive_changes_while_it_is_read(tmp_path: Path, change: object) -> Non
     assert os.listdir(tmp_path) == ["a.zip"]
 
 
+@pytest.mark.fault(202)
 def test_archive_replaced_while_it_is_read(tmp_path: Path) -> None:
     """Another archive under the same name is not this one: the one that was opened and checked is unpacked (F202)."""
     place = archive_of(tmp_path / "a.zip", BIG)
@@ -237,6 +241,7 @@ def test_archive_replaced_while_it_is_read(tmp_path: Path) -> None:
     assert tree(tmp_path / "out") == {"big.bin": BIG.data}
 
 
+@pytest.mark.fault(202)
 def test_archive_removed_while_it_is_read(tmp_path: Path) -> None:
     """An archive that is opened is read to its end, whatever becomes of its name."""
     place = archive_of(tmp_path / "a.zip", BIG)
@@ -244,6 +249,7 @@ def test_archive_removed_while_it_is_read(tmp_path: Path) -> None:
     assert tree(tmp_path / "out") == {"big.bin": BIG.data}
 
 
+@pytest.mark.fault(201)
 def test_interrupted_by_the_listener(archive: Path, tmp_path: Path) -> None:
     """A Ctrl-C in the middle leaves nothing."""
 
@@ -259,6 +265,7 @@ def test_interrupted_by_the_listener(archive: Path, tmp_path: Path) -> None:
 # Modes.
 
 
+@pytest.mark.fault(187)
 @pytest.mark.usefixtures("umask")
 @pytest.mark.parametrize(
     ("mode", "expected"),
@@ -292,6 +299,7 @@ def test_umask_is_honoured(archive: Path, tmp_path: Path) -> None:
 # Kill, and a full disk.
 
 
+@pytest.mark.fault(201)
 def test_killed_then_run_again(tmp_path: Path) -> None:
     """Killed while it unpacks: no target; the next run sweeps what was left and ends right (F201)."""
     shell, out = Shell(tmp_path), tmp_path / "place" / "out"
@@ -312,6 +320,7 @@ def test_killed_then_run_again(tmp_path: Path) -> None:
     assert tree(out) == {member.name.decode(): member.data for member in members}
 
 
+@pytest.mark.fault(201)
 def test_only_the_dead_are_swept(archive: Path, tmp_path: Path) -> None:
     """What a living process, another machine or the user has beside the target stays; what the dead left goes."""
     from mdl.owner import me
@@ -341,6 +350,7 @@ exit $code
 """
 
 
+@pytest.mark.fault(201)
 @pytest.mark.usefixtures("namespace")
 @pytest.mark.parametrize(
     ("size", "flags", "code"),
@@ -387,6 +397,7 @@ def test_an_empty_mount_point_is_refused_by_name(archive: Path, tmp_path: Path) 
     assert ran.out == ""
 
 
+@pytest.mark.fault(201)
 def test_file_too_large_for_the_system(tmp_path: Path) -> None:
     """A file over the process's limit: 7, and nothing is left (F201)."""
     shell, place = Shell(tmp_path), archive_of(tmp_path / "a.zip", BIG)
@@ -398,6 +409,7 @@ def test_file_too_large_for_the_system(tmp_path: Path) -> None:
     assert not [name for name in os.listdir(tmp_path) if "out" in name]
 
 
+@pytest.mark.fault(201)
 @pytest.mark.parametrize("call", ["write", "fsync", "replace", "mkdir", "open"])
 def test_disk_error(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """Whichever call the disk fails, the error is the system's, and nothing is left (F201)."""
@@ -430,9 +442,9 @@ def test_short_writes(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("members", "code"),
     [
-        ((Member(name=b"../x"),), 11),
-        ((Member(name=b"x", local={"crc": 1}),), 6),
-        ((Member(name=b"x\x1b[2J"),), 11),
+        pytest.param((Member(name=b"../x"),), 11, marks=pytest.mark.fault(184)),
+        pytest.param((Member(name=b"x", local={"crc": 1}),), 6, marks=pytest.mark.fault(192)),
+        pytest.param((Member(name=b"x\x1b[2J"),), 11, marks=pytest.mark.fault(190)),
         ((Member(name=b"mdl-manifest.json", data=b'{"schema": "mdl.manifest/2"}'),), 12),
     ],
     ids=["climbing", "damaged", "escape", "newer"],
@@ -467,6 +479,7 @@ def rss_of_unpacking(place: Path, out: Path) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.fault(203)
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
 def test_memory_is_flat(tmp_path: Path, method: int) -> None:
     """A member of 90 MiB takes less than 100 MiB of memory, and no more than 40 above that of a small one (F203)."""
@@ -481,6 +494,7 @@ def test_memory_is_flat(tmp_path: Path, method: int) -> None:
     assert peaks[1] - peaks[0] < 40
 
 
+@pytest.mark.fault(203)
 @pytest.mark.skipif(not os.environ.get("MDL_LONG"), reason="writes 8 GiB; asked for with MDL_LONG=1")
 def test_more_than_4_gib(tmp_path: Path) -> None:
     """A stored member over 4 GiB and one behind it, at an offset over 4 GiB, within 100 MiB of memory (F203)."""

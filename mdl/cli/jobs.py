@@ -157,7 +157,7 @@ def log_of_job(
         while True:
             ended = job.status != "running"
             for line in log:
-                session.console.data(line.rstrip("\n"))
+                session.console.data(shown(line.rstrip("\n")))
             if ended or not follow:
                 return 0
             time.sleep(_LOOK)

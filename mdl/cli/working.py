@@ -75,7 +75,9 @@ class Work:
         let_go = detach(self._records.log(self.id))
         if let_go is None:
             return True
+        secrets = self._session.console.secrets
         self._session.console = Console(progress="none", quiet=True, environ=self._session.environ)
+        self._session.console.secrets = secrets
         self._tracker.job = replace(self._tracker.job, owner=me())
         self._tracker.write()
         let_go()
@@ -148,7 +150,7 @@ class Work:
         logs = []
         for path in [*paths, *([Path(self.log)] if self.log else [])]:
             try:
-                logs.append(Log(path))
+                logs.append(Log(path, is_own=not chosen or path != paths[0]))
             except OSError as error:
                 if not (self._is_unrecorded and path.parent == self._state):
                     self._session.console.warn(f"no log is kept in {path}: {error.strerror}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import threading
 import time
 from pathlib import Path
@@ -199,7 +200,8 @@ def _why_not(old: Identity, new: Identity) -> str:
 def leftovers(partials: Path, key: str) -> list[Path]:
     """The partial folders of ``key``, whoever owns them."""
     with contextlib.suppress(OSError):
-        return sorted(entry for entry in partials.iterdir() if entry.name.startswith(f"{key}."))
+        found = (entry for entry in partials.iterdir() if entry.name.startswith(f"{key}."))
+        return sorted(entry for entry in found if stat.S_ISDIR(entry.lstat().st_mode))
     return []
 
 

@@ -27,7 +27,7 @@ def detach(errors: Path) -> Callable[[], None] | None:
     if os.fork():
         os._exit(0)
     nothing = os.open(os.devnull, os.O_RDWR)
-    log = os.open(errors, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    log = os.open(errors, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     for descriptor, target in ((nothing, 0), (nothing, 1), (log, 2)):
         os.dup2(descriptor, target)
     for descriptor in {nothing, log} - {0, 1, 2}:

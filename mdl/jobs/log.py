@@ -22,14 +22,16 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
 class Log:
     """One log file, readable by its user alone. ``largest`` bytes and it is put aside as ``.1``; ``kept`` of them stay.
+    One of mdl's ``own`` is never followed where it is a link.
 
     Raises `OSError` where it cannot be opened or written.
     """
 
-    def __init__(self, path: Path, *, largest: int = LARGEST, kept: int = KEPT) -> None:
+    def __init__(self, path: Path, *, largest: int = LARGEST, kept: int = KEPT, is_own: bool = False) -> None:
         self.path, self._largest, self._kept = path, largest, kept
+        self._flags = _FLAGS | os.O_NOFOLLOW if is_own else _FLAGS
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._fd = os.open(path, _FLAGS, 0o600)
+        self._fd = os.open(path, self._flags, 0o600)
 
     def append(self, text: str) -> None:
         """Add one line, whole, whoever else writes too."""
@@ -58,7 +60,7 @@ class Log:
         return (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino)
 
     def _reopen(self) -> None:
-        fresh = os.open(self.path, _FLAGS, 0o600)
+        fresh = os.open(self.path, self._flags, 0o600)
         os.close(self._fd)
         self._fd = fresh
 

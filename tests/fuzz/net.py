@@ -1,0 +1,186 @@
+"""Targets of what servers say: ranges, waits, links, tags, redirects, refusals; and of addresses that people write."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from functools import cache
+
+import httpx
+
+from mdl.catalog.references import check_url, parse_hub, parse_hub_page, url_name
+from mdl.digests import Digest
+from mdl.errors import MdlError
+from mdl.net.hosts import Bearer, Hosts, host_of
+from mdl.net.http import Http
+from mdl.net.ranges import Accept, ByteRange, Whole, judge, parse_content_range, parse_size, validator_of
+from mdl.net.retry import retry_after
+from mdl.net.words import refusal, server_words
+from mdl.paths import RelPath
+from mdl.sources.direct import _size
+from mdl.sources.hub import _next_page
+
+_HUB = "https://huggingface.co"
+_PATTERNS = ("cdn.example", "127.0.0.1:8080", "*.wide.example")
+_NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def text_of(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def lines_of(data: bytes) -> list[str]:
+    return text_of(data).split("\n")
+
+
+def headers_of(lines: list[str]) -> dict[str, str]:
+    pairs = (line.partition(":") for line in lines if ":" in line)
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _host(url: str) -> str | None:
+    """The host that httpx would ask; None where it would not take the URL."""
+    try:
+        seen = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError):
+        return None
+    assert not seen.userinfo
+    return seen.host.rstrip(".").lower()
+
+
+def content_range(data: bytes) -> None:
+    """First line: status, first and last byte asked for, size. No answer is accepted for bytes that were not asked."""
+    first, *rest = lines_of(data)
+    words = [parse_size(word) for word in first.split(" ")[:4]]
+    status, start, last, size = [*words, *[None] * 4][:4]
+    asked = ByteRange(start, last + 1) if start is not None and last is not None and start <= last else None
+    headers = headers_of(rest)
+    verdict = judge(status or 206, headers, asked=asked, size=size, validator=headers.get("begun"))
+    _size(status or 206, headers)
+    parsed = parse_content_range(headers.get("content-range", ""))
+    assert parsed is None or parsed[1] is None or parsed[0].stop <= parsed[1] < 2**63
+    accept = verdict.accept if isinstance(verdict, Whole) else verdict
+    if not isinstance(accept, Accept):
+        return
+    assert accept.stop is None or 0 <= accept.start <= accept.stop < 2**63
+    if accept.ranged and status != 416:
+        assert asked
+        assert accept.stop
+        assert (accept.start, status or 206) == (asked.start, 206)
+        assert accept.stop <= asked.stop
+        assert accept.total is None or size is None or accept.total == size
+    elif not accept.ranged:
+        assert accept.start == 0
+        assert isinstance(verdict, Whole) or asked is None or asked.start == 0
+        assert None in (accept.stop, size) or accept.stop == size
+
+
+def wait(data: bytes) -> None:
+    """A server's wish to wait is a number of seconds from 0, or none."""
+    wish = retry_after(headers_of(lines_of(data)), _NOW)
+    assert wish is None or (wish >= 0 and math.isfinite(wish))
+
+
+def link(data: bytes) -> None:
+    """The next page of a listing is on the same origin."""
+    found = _next_page({"link": text_of(data)}, f"{_HUB}/api/models/org/repo/tree/main?recursive=true")
+    if found is not None:
+        Hosts.of([]).check(found)
+        assert _host(found) in ("huggingface.co", None)
+
+
+def etag(data: bytes) -> None:
+    """A digest is read of a tag that is one, and a weak tag tells no version."""
+    headers = headers_of(lines_of(data))
+    found = Digest.of_etag(headers.get("etag"))
+    assert found is None or Digest.parse(found.algorithm, found.hex) == found
+    validator = validator_of(headers)
+    assert validator is None or not validator.startswith("W/")
+
+
+class _Server:
+    """Answers each request with the next redirect of a list, and looks at who is asked and with what."""
+
+    def __init__(self) -> None:
+        self.locations: list[bytes] = []
+        self.left_home = self.was_https = False
+        self.hosts = Hosts.of(_PATTERNS)
+        self.http = Http(self.hosts, bearer=Bearer(f"{_HUB}:443", "hf_secret"))
+        self.http._client._transport = httpx.MockTransport(self.answer)
+        self.http._client._mounts = {}
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        assert url.scheme in ("http", "https")
+        assert self.hosts.allows(url.host.rstrip("."), url.port or {"http": 80, "https": 443}[url.scheme]), url
+        assert not (self.was_https and url.scheme == "http"), url
+        assert not url.userinfo, url
+        at_home = (url.scheme, url.host.rstrip("."), url.port or 443) == ("https", "huggingface.co", 443)
+        self.left_home = self.left_home or not at_home
+        assert not (self.left_home and "authorization" in request.headers), url
+        assert "cookie" not in request.headers
+        self.was_https = self.was_https or url.scheme == "https"
+        if not self.locations:
+            return httpx.Response(200, content=b"x")
+        location = self.locations.pop(0)
+        more = [(b"set-cookie", b"a=b"), (b"content-length", b"0")]
+        return httpx.Response(302, headers=[(b"location", location), *more])
+
+
+@cache
+def _server() -> _Server:
+    return _Server()
+
+
+def redirects(data: bytes) -> None:
+    """Each line is where the one before leads to. Nobody is asked who is not allowed, and no secret leaves home."""
+    server = _server()
+    server.locations, server.left_home, server.was_https = data.split(b"\n")[:12], False, False
+    with server.http.open("GET", f"{_HUB}/org/repo/resolve/main/a.bin") as opened:
+        assert opened.status == 200
+        assert "hf_secret" not in opened.url
+
+
+def hosts(data: bytes) -> None:
+    """All lines but the last are patterns. A URL that is allowed is, as httpx reads it, of an allowed host too."""
+    *patterns, url = lines_of(data)
+    if any(ord(char) <= 32 or ord(char) == 127 for char in url):
+        return  # refused before, wherever a URL comes from
+    allowed = Hosts.of(patterns[:9])
+    try:
+        parts = allowed.check(url)
+    except ValueError:
+        return  # no URL at all: `Http` makes one error of it
+    assert parts.scheme in ("http", "https")
+    host = _host(url)
+    assert host is None or allowed.allows(host, parts.port or {"http": 80, "https": 443}[parts.scheme])
+
+
+def references(data: bytes) -> None:
+    """What people write as a source is a reference, a URL that httpx takes as well, or refused."""
+    text = text_of(data)
+    for parse in (parse_hub, lambda one: parse_hub_page(one, ["huggingface.co"])):
+        try:
+            parse(text)
+        except MdlError:
+            continue
+    url = check_url(text)
+    assert _host(url) == host_of(url)
+    name = url_name(url)
+    assert RelPath.parse(name.text) == name
+
+
+def refused(data: bytes) -> None:
+    """First line a status, then headers, after an empty line the body. The error is one line of harmless characters."""
+    head, _, body = data.partition(b"\n\n")
+    first, *rest = lines_of(head)
+    status, headers = int(first) if first.isascii() and first.isdigit() and len(first) == 3 else 500, headers_of(rest)
+    words = server_words(headers, body)
+    error = refusal(status, headers, body, f"{_HUB}/org/repo?sig=1", token_sent=True)
+    for text in (words, error.message):
+        assert "\n" not in text
+        assert "\x1b" not in text
+        assert len(text) < 1000
+
+
+TARGETS = (content_range, wait, link, etag, redirects, hosts, references, refused)

@@ -1,0 +1,231 @@
+"""Seeds: what each target is usually given, so that what is tried lies near it."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+from zips import DEFLATED, UTF8, Member, Zip, extra, wide
+
+_SHA, _GIT, _COMMIT = "ab" * 32, "12" * 20, "c" * 40
+_CATALOG = b"""schema = 1
+# comment
+[models."bert-fa"]
+title = "BERT"
+kind = "model"
+license = "apache-2.0"
+tags = ["persian", "nlp"]
+source = "hf:org/repo"
+include = ["config.json", "*.bin"]
+exclude = ["x/*"]
+revision = "main"
+note = '''
+many
+lines'''
+x-mine = {a = 1}
+
+[models.two]
+homepage = "https://h.example/"
+gone = "it went"
+see = ["bert-fa"]
+
+[[models.three.files]]
+id = "main"
+path = "vae/ae.safetensors"
+role = "weights"
+url = "https://h.example/ae.safetensors"
+mirrors = ["https://other.example/ae.safetensors"]
+size = 335304388
+sha256 = "%s"
+
+[groups]
+nightly = ["bert-fa", "three"]
+""" % _SHA.encode()
+_LOCK = f"""# Written by 'mdl lock'; edit the catalog instead.
+version = 1
+
+[[model]]
+name = "bert-fa"
+entry = "0123456789abcdef"
+files = 2
+
+[[file]]
+model = "bert-fa"
+path = "config.json"
+size = 10
+git-sha1 = "{_GIT}"
+role = "config"
+source = "hf:org/repo@{_COMMIT}/config.json"
+
+[[file]]
+model = "bert-fa"
+path = "model.bin"
+mirrors = ["https://h.example/m.bin"]
+size = 1000
+sha256 = "{_SHA}"
+tofu = true
+role = "weights"
+source = "https://h.example/model.bin"
+"""
+
+
+def _sealed(*facts: Any) -> bytes:
+    return b"\n".join(b"=" + json.dumps(fact).encode() for fact in facts) + b"\n"
+
+
+_HEADER = {
+    "mdl-journal": 1,
+    "url": "https://h/m.bin",
+    "size": 1000,
+    "digest": f"sha256:{_SHA}",
+    "validator": None,
+    "commit": None,
+}
+_RECEIPT = {
+    "mdl-receipt": 1,
+    "model": "m",
+    "path": "a/b.bin",
+    "stamp": [1000, 1_700_000_000_123_456_789, 42],
+    "digest": f"sha256:{_SHA}",
+    "verified": "sha256",
+    "url": "https://h/m.bin",
+    "validator": '"a"',
+    "commit": _COMMIT,
+    "suspect": False,
+}
+_JOB = {
+    "mdl-job": 1,
+    "id": "1122-aaaa",
+    "command": "get",
+    "models": ["bert-fa"],
+    "owner": "0123456789ab-1-2",
+    "host": "h",
+    "again": {"words": ["get", "--", "bert-fa"], "folder": "/", "variables": {"MDL_HOME": "/m"}, "withheld": False},
+    "started_at": "2026-01-01T00:00:00.000Z",
+    "log": "/x.log",
+    "status": "running",
+    "bytes_done": 1,
+    "bytes_total": 2,
+    "bytes_per_second": 1.5,
+    "eta_seconds": None,
+    "file": "bert-fa/m.bin",
+    "finished_at": None,
+    "exit_code": None,
+    "error": {"code": "NET", "message": "m", "hint": None, "item": "i"},
+}
+_LISTING = {
+    "mdl-listing": 1,
+    "source": "hf:org/repo",
+    "commit": _COMMIT,
+    "files": [["config.json", 10, f"git-sha1:{_GIT}"], ["a/m.bin", 1000, f"sha256:{_SHA}"], ["x", 0, None]],
+}
+_TREE = [
+    {"type": "file", "path": "config.json", "size": 10, "oid": _GIT},
+    {"type": "directory", "path": "a", "size": 0, "oid": _GIT},
+    {"type": "file", "path": "a/m.bin", "size": 9, "oid": _GIT, "lfs": {"oid": _SHA, "size": 9, "pointerSize": 130}},
+]
+_MANIFEST = {
+    "schema": "mdl.manifest/1",
+    "files": [{"path": "config.json", "size": 3, "sha256": _SHA}],
+    "run": "tts",
+    "checkpoint": "checkpoint-1500",
+    "step": 1500,
+    "layout": "hf",
+    "inference_only": True,
+    "changed": ["config.json"],
+    "incomplete": [],
+    "skipped": [{"path": ".env", "why": "a secret"}],
+}
+_HISTORY: dict[str, Any] = {
+    "schema": "mdl.releases/1",
+    "releases": ["step-1-0123456789ab", "model-0123456789ab"],
+    "served": ["step-1-0123456789ab"],
+    "withdrawn": ["model-0123456789ab"],
+    "switches": [{"time": "t", "before": "", "after": "step-1-0123456789ab", "why": "release", "by": "u:1"}],
+}
+
+
+def _tensors(header: Any, body: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+_PLAIN, _PACKED = Member(name=b"config.json", data=b"{}\n"), Member(name=b"a/m.bin", data=b"ab" * 99, method=DEFLATED)
+_BESIDE = Member(name="é.txt".encode(), flags=UTF8, extra=extra(0x5455, b"\1" + bytes(4)), descriptor={})
+_WIDE = Member(name=b"w", extra=wide(10, 10), local={"packed": 2**32 - 1, "size": 2**32 - 1})
+
+SEEDS: dict[str, list[bytes]] = {
+    "catalog": [_CATALOG, b'schema = 1\n[models.a]\nsource = ["hf:a/b@main/x", "https://h.example/y?z=1"]\n'],
+    "lock": [_LOCK.encode(), b"version = 1\n"],
+    "journal": [
+        _sealed(_HEADER, [0, 400], {"origin": "https://h:443", "validator": '"a"'}, [600, 1000], [300, 700]),
+        _sealed(_HEADER | {"size": None, "digest": None, "validator": '"x"'}, [0, 5]),
+    ],
+    "receipt": [_sealed(_RECEIPT, ["01" * 32, "02" * 32])],
+    "job": [_sealed(_JOB), _sealed(_JOB | {"status": "done", "exit_code": 0, "error": None})],
+    "listing": [_sealed(_LISTING)],
+    "tree": [json.dumps(_TREE).encode()],
+    "relpath": [b"unet/model.safetensors\nunet/MODEL.safetensors\n..", "مدل/é.bin\nCON\na/../b\n~x".encode()],
+    "redaction": [
+        b"s3cr3t+value/with=signs\nthe server said {} and https://u:{}@h/?x={}",
+        b"hf_abcdefghijklmnop\nx {} https://h/{}/a?b",
+    ],
+    "safetensors": [
+        _tensors({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "__metadata__": {"a": "b"}}, bytes(8)),
+        _tensors({}),
+    ],
+    "zip_directory": [
+        Zip(members=(_PLAIN, _PACKED)).build(),
+        Zip(members=(_PLAIN, _BESIDE, _WIDE), comment=b"c").build(),
+        Zip(members=(_PLAIN, Member(name=b"d/", data=b"")), end64={}, locator={}).build(),
+        Zip().build(),
+    ],
+    "manifest": [json.dumps(_MANIFEST).encode()],
+    "history": [json.dumps(_HISTORY).encode(), json.dumps(_HISTORY | {"coming": _HISTORY}).encode()],
+    "content_range": [
+        b'206 100 199 1000\ncontent-range: bytes 100-199/1000\ncontent-length: 100\netag: "a"\nbegun: "a"',
+        b"200 100 199 1000\ncontent-length: 1000\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\ndate: Fri, 02 Jan 2026",
+        b"416 5 9 10\ncontent-range: bytes */10",
+        b"206 0 9 x\ncontent-range: bytes 0-9/*\ncontent-encoding: gzip\ncontent-type: multipart/byteranges",
+    ],
+    "wait": [
+        b"retry-after: 120",
+        b"retry-after: Fri, 31 Dec 2027 23:59:59 GMT",
+        b'ratelimit: "api";r=0;t=5, "x";r=1;t=100',
+        b"retry-after: Fri, 31 Dec 9999 23:59:59 -2359",
+    ],
+    "link": [
+        b'<https://huggingface.co/api/models/org/repo/tree/main?cursor=abc>; rel="next"',
+        b"</api/x?cursor=1>; rel=next, <https://h.example/>; rel=prev",
+        b'<//other.example/>; rel="next"',
+    ],
+    "etag": [
+        f'etag: "{_SHA}"'.encode(),
+        f'etag: W/"{_GIT}"'.encode(),
+        b"last-modified: Thu, 01 Jan 2026 00:00:00 GMT\ndate: Fri, 02 Jan 2026 00:00:00 GMT",
+    ],
+    "redirects": [
+        b"/a?b#c\nhttps://cdn.example/x?Signature=1\nhttps://huggingface.co/y",
+        b"https://x.wide.example:443/\nhttp://127.0.0.1:8080/\n//cdn.example/",
+        b"https://user@cdn.example/\nhttps://cdn.example\\@evil.example/\nhttps://evil.example",
+        b"https://huggingface.co:443/\nhttps://HUGGINGFACE.co./x\n../../y",
+    ],
+    "hosts": [
+        b"h.example\n*.wide.example:8443\n[::1]:80\nhttps://a.wide.example:8443/x",
+        b"127.0.0.1\nhttp://127.0.0.1/x",
+        b"h.example\nhttps://h.example\\@other.example/",
+        b"https://cdn-lfs.hf.co/x?y#z",
+    ],
+    "references": [
+        b"hf:datasets/org/repo@refs/pr/1/data/x.csv",
+        b"https://huggingface.co/org/repo/resolve/main/a%20b.bin?download=true",
+        b"https://user:word@h.example:8443/x?sig=1",
+        b"http://[::1]:80/a/b.gguf",
+    ],
+    "refused": [
+        b'429\nretry-after: 5\ncontent-type: application/json\nx-request-id: r\n\n{"error": {"message": "slow down"}}',
+        b"403\nx-error-code: GatedRepo\nx-error-message: no\n\n",
+        b"503\ncontent-type: text/html\n\n<html><title>Away</title><h1>x</h1>",
+    ],
+}

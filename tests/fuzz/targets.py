@@ -1,0 +1,259 @@
+"""Targets: whatever others write and mdl reads, each a function of any bytes, with what must hold of the outcome.
+
+A line that begins with ``=`` is sealed (`mdl.sealed`) before it is read, so that damage behind a right checksum is
+tried too. A target that needs several texts takes them line by line, header fields as ``name: value``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import quote
+
+from fuzz.net import TARGETS as NET
+from fuzz.net import lines_of, text_of
+from mdl.archive.directory import read_directory
+from mdl.archive.history import from_json, to_json
+from mdl.archive.limits import Limits
+from mdl.archive.manifest import Manifest
+from mdl.archive.reader import Archive
+from mdl.archive.safetensors import read_header, trouble
+from mdl.catalog.edit import without_model
+from mdl.catalog.lock import Lock, entry_of
+from mdl.catalog.model import HubOrigin
+from mdl.catalog.read import read_catalog, read_text
+from mdl.download import journal as journals
+from mdl.download.receipts import Receipts, key_of, readable
+from mdl.download.store import Store
+from mdl.errors import CatalogError, MdlError, UsageError
+from mdl.jobs.job import shown_facts
+from mdl.jobs.records import Records
+from mdl.lock import read_lock
+from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
+from mdl.redact import Secrets, redact
+from mdl.sealed import line_of
+from mdl.sources.hub import _entry
+from mdl.sources.listings import Listing, Listings
+
+_MEMORY = Path("/dev/shm")
+_FOLDER = Path(tempfile.mkdtemp(prefix="mdl-fuzz-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
+atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
+
+
+def _file(name: str, data: bytes) -> Path:
+    """``data`` in a file of that name, the same one every time."""
+    path = _FOLDER / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def sealed(data: bytes) -> bytes:
+    """Every line that begins with ``=`` behind its own checksum."""
+    lines = data.split(b"\n")
+    return b"\n".join(_seal(line[1:]) if line.startswith(b"=") else line for line in lines)
+
+
+def _seal(body: bytes) -> bytes:
+    check = line_of(0)[:9]
+    try:
+        return line_of(json.loads(body)).rstrip(b"\n")
+    except (ValueError, RecursionError):
+        return check + body
+
+
+def _safe(path: RelPath) -> None:
+    """A path that was parsed stays below whatever it is joined to, and can be written."""
+    base = "/somewhere/models"
+    joined = os.path.normpath(path.under(Path(base)))
+    assert joined == f"{base}/{path.text}", joined
+    assert "\0" not in joined
+    assert all(0 < len(os.fsencode(segment)) <= 255 for segment in path.text.split("/"))
+    assert RelPath.parse(path.text) == path
+    assert path.folded == RelPath(path.folded).folded
+
+
+def catalog(data: bytes) -> None:
+    """A catalog that is read has safe paths, and each of its models can be taken out or says why not."""
+    path = _file("catalog.toml", data)
+    found = read_catalog([path])
+    for model in found.models.values():
+        _safe(RelPath.parse(model.name))
+        for file in model.files:
+            _safe(file.path)
+        assert len(entry_of(model)) == 16
+    for name in list(found.models)[:2]:
+        try:
+            without_model(read_text(path), path, name)
+        except (CatalogError, UsageError):
+            continue
+
+
+def lock(data: bytes) -> None:
+    """A lock that is read is written as a lock that is read as the same one."""
+    found = read_lock(_file("mdl.lock", data))
+    assert found is not None
+    for model in found.models.values():
+        for file in model.files:
+            _safe(file.path)
+    assert Lock.from_toml(found.to_toml()) == found
+    assert found.differences(found) == []
+
+
+def journal(data: bytes) -> None:
+    """A journal never claims what lies outside the file, nor the same byte twice."""
+    record = journals.load(_file("journal", sealed(data)))
+    if record is None:
+        return
+    ranges = list(record.have)
+    assert all(one.stop < other.start for one, other in pairwise(ranges))
+    assert record.identity.size is None or not ranges or ranges[-1].stop <= record.identity.size
+    record.identity.resumable_as(record.identity)
+    journals.parse(journals.header_of(record.identity), "")
+
+
+def receipt(data: bytes) -> None:
+    """A receipt is a receipt or none, and never leads out of the models folder."""
+    path = RelPath.parse("a/b.bin")
+    place = _file(f"root/.mdl/receipts/m/{key_of('m', path)}.receipt", sealed(data))
+    store = Store(_FOLDER / "root")
+    readable(place)
+    for found in (store.receipts.get("m", path, prefixes=True), *store.receipts.all()):
+        if found:
+            _safe(found.path)
+            texts = (found.model, found.verified, found.url, found.validator or "", found.commit or "", *found.prefixes)
+            assert all(isinstance(one, str) for one in texts)
+            store.place_of(found)
+            store.is_gone(found)
+            Receipts(_FOLDER / "again").put(found)
+
+
+def job(data: bytes) -> None:
+    """Records are listed, found and cleaned whatever is in one of them."""
+    _file("jobs/1122-aaaa.job", sealed(data))
+    _file("jobs/1122-bbbb.job", line_of({"mdl-job": 1}))
+    records = Records(_FOLDER / "jobs")
+    for one in records.all():
+        json.dumps(shown_facts(one))
+    records.clean(10.0)
+    json.dumps(shown_facts(records.find("1122-aaaa")))
+
+
+def listing(data: bytes) -> None:
+    """A kept listing is a listing or none; what is one can be kept again."""
+    origin, listings = HubOrigin("org/repo"), Listings(_FOLDER / "listings")
+    listings.put("https://h", origin, Listing("c" * 40, ()))
+    (place,) = (_FOLDER / "listings").iterdir()
+    place.write_bytes(sealed(data))
+    found = listings.get("https://h", origin)
+    if found:
+        for entry in found.entries:
+            _safe(entry.path)
+            assert isinstance(entry.size, int)
+        listings.put("https://h", origin, found)
+        assert listings.get("https://h", origin) == found
+
+
+def tree(data: bytes) -> None:
+    """Of a hub's own listing come safe paths and whole sizes, or a refusal."""
+    try:
+        page = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    entries = [_entry(item) for item in page] if isinstance(page, list) else []
+    refuse_twins(entry.path for entry in entries)
+    for entry in entries:
+        _safe(entry.path)
+        assert entry.size >= 0
+
+
+def relpath(data: bytes) -> None:
+    """A path that was parsed never leaves, alone or beside another one."""
+    found = []
+    for line in text_of(data).split("\n"):
+        assert not any(map(is_harmful_in_prose, shown(line)))
+        try:
+            found.append(RelPath.parse(line))
+        except MdlError:
+            continue
+        _safe(found[-1])
+    refuse_twins(found)
+    refuse_twin_folders(found)
+    assert len({path.folded for path in found}) == len(found)
+
+
+def redaction(data: bytes) -> None:
+    """Known values, and what stands in a URL where secrets stand, are nowhere in what is shown."""
+    secret, *rest = lines_of(data)
+    secret, text = secret.strip(), "\n".join(rest)
+    if len(secret) >= 4 and secret.isascii() and secret.isprintable() and not set(secret) & set(' *<>"'):
+        said = redact(text.replace("{}", secret), Secrets([secret]))
+        assert secret not in said
+        assert quote(secret, safe="") not in redact(text.replace("{}", quote(secret, safe="")), Secrets([secret]))
+    hidden = "Zq9SecretZq9"
+    before, _, after = text.partition("{}")
+    word = "".join(char for char in after.split("\n")[0] if char.isalnum() or char in "-._~%!$&'()*+,;=:@")
+    for url in (
+        f"https://u:{hidden}@h/{word}",
+        f"https://{hidden}@h",
+        f"https://h/p?{hidden}",
+        f"http://h:1?a={hidden}",
+    ):
+        assert hidden not in redact(f"{before} {url} {after}")
+    assert hidden not in redact(f"{before} Authorization: Bearer {hidden}")
+
+
+def safetensors(data: bytes) -> None:
+    """A header is one or is not, and no more than there is is read."""
+    found = read_header(lambda count: data[:count])
+    assert isinstance(found, str) or found.size >= 10
+    trouble(len(data), lambda count: data[:count])
+
+
+def zip_directory(data: bytes) -> None:
+    """The members of an archive that is opened are safe, apart from each other and inside it; each comes whole."""
+    path = _file("a.zip", data)
+    with path.open("rb") as file:
+        found = read_directory(file.fileno(), Limits())
+    at = 0
+    for member in found.members:
+        _safe(member.path)
+        assert at <= member.at < member.data
+        at = member.data + member.packed
+    assert at <= len(data)
+    with Archive(path, Limits(bytes=2**24)) as archive, open(os.devnull, "wb") as null:
+        for member in archive.members:
+            steps = list(archive.copy(member, null.fileno()))
+            assert sum(step for step in steps if isinstance(step, int)) == member.size
+
+
+def manifest(data: bytes) -> None:
+    """A manifest that is read can be written, and is the same content then."""
+    found = Manifest.from_json(data)
+    again = Manifest.from_json(found.to_json())
+    assert (again.content, again.version, again.files) == (found.content, found.version, found.files)
+
+
+def history(data: bytes) -> None:
+    """A history of releases that is read can be written and read again."""
+    try:
+        found, coming = from_json(data)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return  # as it says of itself; `Shelf` makes one error of them
+    for name in (*found.releases, *found.served):
+        _safe(RelPath.parse(name))
+    assert from_json(to_json(found, coming)) == (found, coming)
+    found.kept(1, set(found.releases))
+
+
+_HERE = (
+    *(catalog, lock, journal, receipt, job, listing, tree, relpath, redaction, safetensors, zip_directory),
+    *(manifest, history),
+)
+TARGETS: dict[str, Callable[[bytes], None]] = {one.__name__: one for one in (*_HERE, *NET)}
