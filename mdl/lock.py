@@ -13,7 +13,10 @@ from mdl.download.store import Store
 from mdl.errors import Cancelled, MdlError, storage_error
 from mdl.events import FileReport, Report
 from mdl.files import Receipt, RemoteFile
+from mdl.private import read_regular
 from mdl.sources import Sources
+
+_LARGEST = 256 * 2**20
 
 
 @dataclass
@@ -28,7 +31,8 @@ class Locked:
 def read_lock(path: Path) -> Lock | None:
     """The lock at ``path``; None where there is none. Raises `StateError` for a broken one, `StorageError`."""
     try:
-        text = path.read_bytes().decode()
+        data = read_regular(path, _LARGEST, is_own=False)
+        text = "\0" if data is None else data.decode()
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:

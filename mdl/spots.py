@@ -15,7 +15,7 @@ from pathlib import Path
 from mdl.errors import Occupied, Unsafe
 from mdl.paths import RelPath
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ def spot(root: Path, path: RelPath) -> Iterator[Spot]:
     """
     root.mkdir(parents=True, exist_ok=True)
     *steps, name = path.text.split("/")
-    at, fd = root, os.open(root, _FOLDER)
+    at, fd = root, os.open(root, FOLDER)
     try:
         for step in steps:
             at = at / step
-            below = _step(fd, step, at)
+            below = step_into(fd, step, at)
             os.close(fd)
             fd = below
         yield Spot(fd, name, at / name)
@@ -75,11 +75,12 @@ def spot(root: Path, path: RelPath) -> Iterator[Spot]:
         os.close(fd)
 
 
-def _step(folder: int, name: str, path: Path) -> int:
+def step_into(folder: int, name: str, path: Path, mode: int = 0o777) -> int:
+    """Open the folder ``name`` in an open one, made where it is missing; ``path`` is for messages. As `spot`."""
     with contextlib.suppress(FileExistsError):
-        os.mkdir(name, dir_fd=folder)
+        os.mkdir(name, mode, dir_fd=folder)
     try:
-        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+        return os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     except NotADirectoryError:
         Spot(folder, name, path).refuse_strange()
         raise Occupied(f"{path} is a file where a folder is needed", item=str(path)) from None

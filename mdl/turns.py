@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +12,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mdl.errors import Busy
+from mdl.private import private_folder, read_regular
 
 _POLL_SECONDS = 0.2
+_LARGEST = 1000
 
 
 @contextlib.contextmanager
@@ -23,7 +24,7 @@ def held(folder: Path, name: str, wait: float, on_wait: Callable[[str], None]) -
 
     ``on_wait`` is told once for whom. Raises `Busy` saying who holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(folder)
     lock = FileLock(folder / f"{name}.lock", mode=0o600)
     who = folder / f"{name}.who"
     try:
@@ -57,9 +58,7 @@ def _wait_for(lock: FileLock, who: Path, name: str, wait: float) -> None:
 
 def _holder(who: Path) -> str:
     try:
-        if not stat.S_ISREG(who.lstat().st_mode):
-            return "another mdl"
-        data = json.loads(who.read_text())
+        data = json.loads(read_regular(who, _LARGEST) or b"")
         return f"another mdl (process {int(data['pid'])}, since {str(data['since'])[:8]})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another mdl"

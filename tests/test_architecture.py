@@ -18,6 +18,7 @@ LEVELS = [
     {"errors"},
     {"paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles"},
     {"spots"},
+    {"private"},
     {"staging", "turns", "programs", "copies"},
     {"net", "files", "events"},
     {"catalog"},

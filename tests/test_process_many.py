@@ -20,6 +20,7 @@ from leftover import dead_owner
 from shell import Ran, Shell
 
 from mdl import turns
+from mdl.download.store import Store
 from mdl.errors import Busy
 from mdl.owner import process_of
 
@@ -108,7 +109,8 @@ def test_one_folder_by_two_paths(tmp_path: Path) -> None:
     """Whoever comes by a link to the models folder meets the same lock."""
     (tmp_path / "models").mkdir()
     (tmp_path / "link").symlink_to("models")
-    with turn(tmp_path / "models"), pytest.raises(Busy, match=str(os.getpid())), turn(tmp_path / "link"):
+    one, other = Store(tmp_path / "models").locks, Store(tmp_path / "link").locks
+    with turn(one), pytest.raises(Busy, match=str(os.getpid())), turn(other):
         pass
 
 

@@ -237,18 +237,7 @@ def open_umask() -> Iterator[None]:
 
 @pytest.mark.fault(172, 178)
 @pytest.mark.usefixtures("open_umask")
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "files",
-        pytest.param(
-            "folders",
-            marks=pytest.mark.xfail(
-                strict=True, reason="mkdir(parents=True, mode=0o700) makes the folders above open to all"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("kind", ["files", "folders"])
 def test_what_is_kept_is_kept_private(mdl: Inside, tmp_path: Path, kind: str) -> None:
     """Receipts, listings, locks, logs and records are 0600, their folders 0700, whatever the umask: partials too."""
     with FaultyServer(faults.first(1, faults.cut(faults.honest(DATA), 2**20), faults.honest(DATA))) as server:

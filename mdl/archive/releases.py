@@ -39,10 +39,14 @@ class Shelf:
         return bool(version) and self.place(version).is_dir()
 
     def prepare(self) -> None:
-        """Make the folders, sweep, and see that nothing foreign is in the way. Raises `Occupied`, `OSError`."""
+        """Make the folders, sweep, and see that nothing foreign is in the way. Raises `Occupied`, `Unsafe`,
+        `OSError`."""
         if os.path.lexists(self.current) and not self.active():
             hint = "move it away; mdl makes it a link into releases/"
             raise Occupied("'current' is not a release of mdl's", item=str(self.current), hint=hint)
+        if self.releases.is_symlink():
+            hint = "move it away; to have releases on another disk, link the folder above"
+            raise Unsafe(f"refused: {self.releases} is a symbolic link", item=str(self.releases), hint=hint)
         self.releases.mkdir(parents=True, exist_ok=True)
         staging.sweep(self.releases)
         staging.sweep(self.folder)

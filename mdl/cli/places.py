@@ -13,6 +13,7 @@ from typing import Any
 import platformdirs
 
 from mdl.errors import UsageError
+from mdl.private import read_regular
 
 DEFAULTS = (
     *("home", "connections", "progress", "retries", "stall", "lock_wait", "limit_rate", "via", "allow_hosts"),
@@ -25,6 +26,7 @@ _TABLES = {
     "stores": ("also",),
     "remotes": None,
 }
+_LARGEST = 2**20
 _LISTS = {"allow_hosts", "also"}
 _TEXTS = {"home", "on_complete", "on_failure"}
 
@@ -63,11 +65,17 @@ def read_config() -> dict[str, Any]:
     """``config.toml``, checked; an empty one where there is none. Raises `UsageError`."""
     try:
         path = config_file()
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, UsageError):
+    except UsageError:
+        return {}
+    try:
+        text = read_regular(path, _LARGEST, is_own=False)
+        if text is None:
+            raise UsageError("not a regular file", item=str(path))
+        data = tomllib.loads(text.decode())
+    except FileNotFoundError:
         return {}
     except OSError as error:
-        raise UsageError(f"unreadable: {error.strerror}", item=str(config_file())) from error
+        raise UsageError(f"unreadable: {error.strerror}", item=str(path)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not TOML: {error}", item=str(path)) from error
     for name, table in data.items():

@@ -8,7 +8,6 @@ that serves them. A line that is torn or damaged claims nothing; a damaged first
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from mdl.errors import StateError
 from mdl.files import RemoteFile
 from mdl.net.ranges import ByteRange, RangeSet
+from mdl.private import read_regular
 from mdl.sealed import line_of, parse_line
 
 VERSION = 1
@@ -107,14 +107,10 @@ def _take(record: Record, fact: Any) -> None:
 def load(path: Path) -> Record | None:
     """Read the journal at ``path``; None where there is none that claims anything. Raises `StateError`."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        data = read_regular(path, _LARGEST)
     except OSError:
         return None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        return None
-    with os.fdopen(fd, "rb") as file:
-        return parse(file.read(_LARGEST), str(path))
+    return None if data is None else parse(data, str(path))
 
 
 class Journal:
@@ -126,7 +122,7 @@ class Journal:
     @classmethod
     def create(cls, path: Path, identity: Identity) -> Journal:
         """Begin anew: what stood there claims nothing from now on, also after a power cut."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC
         journal = cls(path, os.open(path, flags, 0o600))
         journal._append(header_of(identity))
         os.fsync(journal._fd)

@@ -20,6 +20,7 @@ from mdl.download.journal import Identity, Journal, Record
 from mdl.errors import Busy
 from mdl.net.ranges import ByteRange, RangeSet
 from mdl.owner import is_alive, me, process_of
+from mdl.private import private_folder
 from mdl.spots import Spot
 
 _FOREIGN_SECONDS = 600.0
@@ -44,10 +45,10 @@ class Partial:
 
         Raises `Busy` where a living process is at work on it, `StateError`, `OSError`.
         """
-        partials.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(partials)
         mine = partials / f"{key}.{me()}"
         _adopt(partials, key, mine, identity)
-        mine.mkdir(exist_ok=True, mode=0o700)
+        private_folder(mine)
         record = journals.load(mine / "journal")
         fd = os.open(mine / "data", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         if record and record.identity.resumable_as(identity):

@@ -16,6 +16,7 @@ from mdl.digests import Digest
 from mdl.errors import MdlError, StateError
 from mdl.files import Receipt, Stamp
 from mdl.paths import RelPath
+from mdl.private import private_folder, read_regular
 from mdl.sealed import line_of, parse_line
 
 VERSION = 1
@@ -69,7 +70,9 @@ class Receipts:
             "adopted": receipt.adopted,
         }
         data = line_of(facts) + line_of(list(receipt.prefixes))
-        staging.write_file(self._place(receipt.model, receipt.path), data, lasting=False)
+        place = self._place(receipt.model, receipt.path)
+        private_folder(place.parent)
+        staging.write_file(place, data, lasting=False)
 
     def distrust(self, model: str, path: RelPath) -> None:
         """Have the next look at this file read its bytes."""
@@ -91,18 +94,16 @@ def readable(place: Path) -> Receipt | None:
 
 def _read(place: Path, *, prefixes: bool) -> Receipt | None:
     try:
-        with place.open("rb") as file:
-            first = file.readline(_LARGEST)
-            second = file.readline(_LARGEST) if prefixes else b""
+        first, _, second = (read_regular(place, _LARGEST) or b"").partition(b"\n")
     except OSError:
         return None
-    facts = parse_line(first.rstrip(b"\n"))
+    facts = parse_line(first)
     if not isinstance(facts, dict):
         return None
     version = facts.get("mdl-receipt")
     if isinstance(version, int) and version > VERSION:
         raise StateError("a newer mdl wrote this receipt", item=str(place), hint="upgrade mdl")
-    steps = parse_line(second.rstrip(b"\n")) if second else None
+    steps = parse_line(second.partition(b"\n")[0]) if prefixes else None
     return _receipt(facts, tuple(steps) if isinstance(steps, list) else ())
 
 

@@ -22,6 +22,7 @@ from mdl.errors import StorageError, Unsafe, UsageError, storage_error
 from mdl.files import Kind, LocalFile, Receipt, RemoteFile, Stamp
 from mdl.net.ranges import ByteRange
 from mdl.owner import me
+from mdl.private import private_folder
 from mdl.spots import Spot, spot
 
 _NOT_THERE = (UsageError, StorageError, Unsafe, OSError)
@@ -141,14 +142,14 @@ class Store:
     def publish_small(self, model: str, remote: RemoteFile, data: bytes, print_: Fingerprint, verified: str) -> None:
         """As `publish`, for a file small enough to be held in memory."""
         with self._make_room(model, remote) as spot:
-            staging.publish(staging.stage(self.own / "stage", spot.name, data, mode=0o666), spot)
+            staging.publish(staging.stage(private_folder(self.own / "stage"), spot.name, data, mode=0o666), spot)
         self.write_receipt(model, remote, print_, verified, validator=remote.validator)
 
     @contextlib.contextmanager
     def side_folder(self, model: str, remote: RemoteFile) -> Iterator[Path]:
         """A folder of mdl's own for another client to write into; kept on failure only for as long as this runs."""
         folder = self.own / "side" / f"{key_of(model, remote.path)}.{me()}"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(folder)
         try:
             yield folder
         finally:

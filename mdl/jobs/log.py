@@ -13,6 +13,7 @@ from mdl import staging
 from mdl.events import Event
 from mdl.jobs.entries import Entries, Entry, Fact, line
 from mdl.jobs.records import now
+from mdl.private import private_folder
 from mdl.redact import Secrets, redact
 
 LARGEST = 5_000_000
@@ -30,7 +31,10 @@ class Log:
     def __init__(self, path: Path, *, largest: int = LARGEST, kept: int = KEPT, is_own: bool = False) -> None:
         self.path, self._largest, self._kept = path, largest, kept
         self._flags = _FLAGS | os.O_NOFOLLOW if is_own else _FLAGS
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if is_own:
+            private_folder(path.parent)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._fd = os.open(path, self._flags, 0o600)
 
     def append(self, text: str) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from mdl import staging
 from mdl.events import Report
+from mdl.private import read_regular
 
+_LARGEST = 2**24
 _STATUSES = ("present", "unverified", "partial", "missing")
 _ACTIONS = ("fetched", "kept", "linked", "failed")
 _SUCCESS = "mdl_prefetch_last_success_timestamp_seconds"
@@ -35,7 +37,9 @@ def write_metrics(path: Path, outcome: Outcome) -> None:
 
 def _last_success(path: Path) -> float:
     try:
-        match = re.search(rf"^{_SUCCESS} ([0-9.e+]+)$", path.read_text(), re.MULTILINE)
+        match = re.search(
+            rf"^{_SUCCESS} ([0-9.e+]+)$", (read_regular(path, _LARGEST, is_own=False) or b"").decode(), re.MULTILINE
+        )
         return float(match[1]) if match else 0.0
     except (OSError, ValueError):
         return 0.0

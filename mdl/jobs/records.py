@@ -19,6 +19,7 @@ from mdl import staging
 from mdl.errors import NotFound, StateError, UsageError
 from mdl.jobs.job import ENDED, VERSION, Job, facts_of, job_of
 from mdl.owner import is_gone
+from mdl.private import private_folder
 from mdl.sealed import line_of, parse_line
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -40,7 +41,7 @@ class Records:
 
     def new_id(self) -> str:
         """A name nobody has yet: the month and day, and four letters. Raises `OSError`."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self.folder)
         while True:
             name = time.strftime("%m%d-") + "".join(secrets.choice(_LETTERS) for _ in range(4))
             with contextlib.suppress(FileExistsError):

@@ -185,7 +185,8 @@ def content_length(headers: Mapping[str, str]) -> int | None:
 
 def parse_size(text: str) -> int | None:
     """A size in bytes as a header tells it; None for what is none, or is more than any file."""
-    size = int(text) if re.fullmatch(r"[0-9]{1,19}", text.strip()) else _TOO_LARGE
+    text = text.strip(" \t")
+    size = int(text) if re.fullmatch(r"[0-9]{1,19}", text) else _TOO_LARGE
     return size if size < _TOO_LARGE else None
 
 

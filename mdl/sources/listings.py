@@ -15,9 +15,11 @@ from mdl.catalog.model import HubOrigin
 from mdl.digests import Digest
 from mdl.errors import MdlError
 from mdl.paths import RelPath
+from mdl.private import private_folder, read_regular
 from mdl.sealed import line_of, parse_line
 
 VERSION = 1
+_LARGEST = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Listings:
     def get(self, endpoint: str, origin: HubOrigin) -> Listing | None:
         """The last listing seen for the revision as asked, or None. Damage counts as none."""
         try:
-            data = parse_line(self._place(endpoint, origin).read_bytes().rstrip(b"\n"))
+            data = parse_line((read_regular(self._place(endpoint, origin), _LARGEST) or b"").rstrip(b"\n"))
             if not isinstance(data, dict) or data["mdl-listing"] != VERSION:
                 return None
             entries = tuple(Entry(RelPath.parse(path), int(size), _digest(text)) for path, size, text in data["files"])
@@ -62,6 +64,7 @@ class Listings:
         """Keep a listing. Raises `OSError`."""
         files = [[e.path.text, e.size, str(e.digest) if e.digest else None] for e in listing.entries]
         data = {"mdl-listing": VERSION, "source": str(origin), "commit": listing.commit, "files": files}
+        private_folder(self._folder)
         staging.write_file(self._place(endpoint, origin), line_of(data), lasting=False)
 
     def _place(self, endpoint: str, origin: HubOrigin) -> Path:
