@@ -258,7 +258,7 @@ def test_mistake_in_a_file(text: str, expected: str) -> None:
     assert mistake("[[models.a.files]]\n" + text).startswith(expected)
 
 
-@pytest.mark.fault(160)
+@pytest.mark.fault(115, 160)
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [

@@ -245,6 +245,7 @@ def test_a_refused_token_is_never_shown(shell: Shell) -> None:
     assert secret not in ran.out + ran.err
 
 
+@pytest.mark.fault(138)
 def test_no_home_needs_a_folder(shell: Shell) -> None:
     """Without HOME and with a folder named, get works; the environment is otherwise empty."""
     ran = shell.run("get", "hf:org/tiny", "--to", str(shell.models), prefix=("env", "-u", "HOME", "-u", "MDL_HOME"))
@@ -302,6 +303,7 @@ def test_a_token_file_is_a_secret_too(shell: Shell) -> None:
     assert "opaque-token-from-file-777" not in ran.err
 
 
+@pytest.mark.fault(135)
 @pytest.mark.parametrize(("words", "code"), [(["--version"], 7), (["--help"], 7), (["list"], 7)])
 def test_a_full_stdout_is_told_by_the_code(shell: Shell, words: list[str], code: int) -> None:
     """Where stdout is full there is no traceback, and 7."""
@@ -317,6 +319,7 @@ def test_durations_that_are_none(shell: Shell, text: str) -> None:
     assert "--stall" in ran.err
 
 
+@pytest.mark.fault(140)
 def test_a_whole_model_in_a_read_only_folder_is_there(shell: Shell) -> None:
     """What is here already needs nothing to be written: even where no lock can be made it is 0."""
     assert shell.run("get", "tiny").code == 0

@@ -202,6 +202,7 @@ def test_import_is_cheap() -> None:
     assert not heavy & set(loaded.stdout.split())
 
 
+@pytest.mark.fault(137)
 def test_pipe_gets_plain_lines() -> None:
     """Without a terminal there are lines about everything that matters, and not one escape code."""
     done = run(DOWNLOAD)
@@ -217,6 +218,7 @@ def test_pipe_gets_plain_lines() -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.fault(137)
 @pytest.mark.parametrize(
     ("how", "changes"),
     [
@@ -286,6 +288,7 @@ def test_cursor_comes_back_after_an_error(error: str) -> None:
     assert Screen(seen).cursor
 
 
+@pytest.mark.fault(137)
 def test_no_color() -> None:
     """NO_COLOR and --no-color each leave bars without any colour; without them there is some."""
     color = re.compile(r"\x1b\[[0-9;]*m")
@@ -296,6 +299,7 @@ def test_no_color() -> None:
     assert color.search(on_terminal(DOWNLOAD, NO_COLOR="")), "an empty NO_COLOR asks for nothing"
 
 
+@pytest.mark.fault(137)
 @pytest.mark.parametrize("columns", ["0", "1", "1000000", "-5", "x", "9" * 5000, "²²"])
 def test_odd_columns(columns: str) -> None:
     """A COLUMNS that makes no sense changes nothing: the bars fit the real terminal."""
@@ -414,6 +418,7 @@ def test_a_line_at_every_tenth() -> None:
     assert lines[2] == " 30%  300 B of 1.0 kB  5 B/s  7 s left"
 
 
+@pytest.mark.fault(137)
 def test_a_line_every_thirty_seconds() -> None:
     """A slow download is told every 30 seconds, also when its size is not known."""
     console, _, err, clock = made()
@@ -704,6 +709,7 @@ def test_table_on_a_terminal() -> None:
 END = "\nsys.exit(console.stdout_trouble())"
 
 
+@pytest.mark.fault(135)
 def test_full_stdout() -> None:
     """A full disk under stdout is one error line and exit 7, not a traceback."""
     done = run("console.data('x'); console.data('y')" + END, shell='"$0" -c "$1" >/dev/full')
@@ -713,6 +719,7 @@ def test_full_stdout() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.fault(135)
 def test_stdout_whose_reader_left() -> None:
     """A reader that goes away ends in exit 141 and not a word, also from the interpreter when it ends."""
     many = "for at in range(20000): console.data('line ' * 20)\nprint('from elsewhere')"
@@ -721,6 +728,7 @@ def test_stdout_whose_reader_left() -> None:
     assert done.stdout == "line " * 20 + "\n"
 
 
+@pytest.mark.fault(135)
 def test_closed_stdout() -> None:
     """A stdout closed from the start swallows data, tables and documents; the command goes well."""
     script = "console.data('x'); console.table(['A'], [['b']]); console.document('get', {}); console.note('there')"
@@ -728,6 +736,7 @@ def test_closed_stdout() -> None:
     assert (done.returncode, done.stderr) == (0, "there\n")
 
 
+@pytest.mark.fault(135)
 @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", "2> >(exit 0)"])
 @pytest.mark.parametrize("how", ["", "progress='json'"])
 def test_broken_stderr(where: str, how: str) -> None:
@@ -742,6 +751,7 @@ def test_no_file_is_opened_as_a_standard_stream() -> None:
     assert done.returncode >= 43
 
 
+@pytest.mark.fault(139)
 def test_ascii_encoding() -> None:
     """Names that the encoding lacks are escaped on both streams, and the document stays valid JSON."""
     name = ascii(PERSIAN)
@@ -752,6 +762,7 @@ def test_ascii_encoding() -> None:
     assert json.loads(document)["name"] == PERSIAN + "é"
 
 
+@pytest.mark.fault(136)
 @pytest.mark.parametrize("progress_kind", ["json", "lines"])
 def test_slow_reader_holds_nothing_up(progress_kind: Any) -> None:
     """A reader that reads nothing never stops the events; once it reads, all that matters is there, in order."""

@@ -44,6 +44,7 @@ def test_what_is_here_needs_no_space(bench: Bench, monkeypatch: pytest.MonkeyPat
         assert bench.run(file).code == 0
 
 
+@pytest.mark.fault(105)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS])
 def test_the_disk_gives_up_midway(bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """A disk that fills or breaks midway: 7 at once, what was written is kept, and a later run goes on (F99, F101)."""
@@ -70,6 +71,7 @@ def test_the_disk_gives_up_midway(bench: Bench, monkeypatch: pytest.MonkeyPatch,
     assert bench.final.read_bytes() == DATA
 
 
+@pytest.mark.fault(108)
 def test_short_writes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that takes only a part of the bytes is gone on with (F108)."""
     real = os.pwrite
@@ -80,6 +82,7 @@ def test_short_writes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bench.final.read_bytes() == DATA
 
 
+@pytest.mark.fault(108)
 def test_a_lying_write(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that claims more than it wrote is found by the digest; nothing wrong is published (F108)."""
     real = os.pwrite
@@ -100,6 +103,7 @@ def test_a_lying_write(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bench.final.read_bytes() == DATA
 
 
+@pytest.mark.fault(106)
 def test_sync_fails_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a failed sync nothing unsynced is claimed; a later run fetches it again and ends right (F106)."""
     real, broken = os.fdatasync, iter([True])
@@ -141,6 +145,7 @@ def test_publishing_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch, call: s
     assert bench.final.read_bytes() == data
 
 
+@pytest.mark.fault(110, 153)
 @pytest.mark.parametrize("offset", [0, 100, SIZE // 2 - 1])
 def test_a_flipped_bit_in_the_part(bench: Bench, offset: int) -> None:
     """A part that rotted while it lay there is found by the digest and fetched anew, aloud (F110)."""
@@ -163,6 +168,7 @@ def flip(path: Path, offset: int) -> None:
         file.write(bytes([byte ^ 1]))
 
 
+@pytest.mark.fault(146, 147)
 @pytest.mark.parametrize("damage", ["torn", "empty", "garbage", "gone", "claims too much"])
 def test_a_damaged_journal(bench: Bench, damage: str) -> None:
     """A damaged journal costs bytes at most, never rightness (F100)."""
@@ -185,6 +191,7 @@ def test_a_damaged_journal(bench: Bench, damage: str) -> None:
     assert bench.final.read_bytes() == DATA
 
 
+@pytest.mark.fault(177)
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 @pytest.mark.parametrize("where", ["file", "folder", "dangling"])
 def test_links_in_the_way(bench: Bench, tmp_path: Path, where: str, data: bytes) -> None:
@@ -205,6 +212,7 @@ def test_links_in_the_way(bench: Bench, tmp_path: Path, where: str, data: bytes)
     assert (elsewhere / "victim").read_text() == "mine"
 
 
+@pytest.mark.fault(177)
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 def test_link_that_comes_while_fetching(bench: Bench, tmp_path: Path, data: bytes) -> None:
     """A link put there while the bytes come is refused as well, and nothing is made where it leads (F117, I5)."""

@@ -50,6 +50,7 @@ def served(hub: LoopbackHub) -> int:
     return sum(request.body_bytes_sent for request in hub.requests if request.origin == "cdn")
 
 
+@pytest.mark.fault(124)
 def test_killed_again_and_again(tmp_path: Path) -> None:
     """Ten kill -9: what a journal claimed is not served again, byte 0 is asked for once, nothing is left over (I2, I3).
 

@@ -156,7 +156,7 @@ def test_hostile_name_refuses_the_whole_set(here: World, name: str) -> None:
     assert here.hub.known(PINNED) is None
 
 
-@pytest.mark.fault(78)
+@pytest.mark.fault(78, 115)
 @pytest.mark.parametrize("names", [("a.json", "A.json"), ("é.json", "e\u0301.json"), ("a", "a/b"), ("a", "a")])
 def test_twins_are_refused(here: World, names: tuple[str, str]) -> None:
     """Two names that are one on some disk, or a file that is a folder too: code 11, naming both."""

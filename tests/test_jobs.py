@@ -104,6 +104,7 @@ def test_found_by_how_its_id_begins(records: Told) -> None:
             records.find(odd)
 
 
+@pytest.mark.fault(146, 147, 150)
 def test_damage_is_told_and_never_believed(records: Told) -> None:
     """With any one bit wrong, or cut anywhere, a record is told by its name, or it is still the very same."""
     records.put(DONE)
@@ -209,6 +210,7 @@ def test_what_is_over_needs_no_process(records: Told, status: str) -> None:
     assert records.find(JOB.id).status == status
 
 
+@pytest.mark.fault(132)
 @pytest.mark.parametrize("machine", [host(), "elsewhere"])
 def test_no_stranger_is_ever_signalled(records: Told, stranger: subprocess.Popen[bytes], machine: str) -> None:
     """pause and cancel of a job whose process id another process has now leave that one alone."""
@@ -225,6 +227,7 @@ def test_no_stranger_is_ever_signalled(records: Told, stranger: subprocess.Popen
     assert stranger.poll() is None
 
 
+@pytest.mark.fault(158)
 def test_cleaned_by_age(records: Told) -> None:
     """What is over or dead and old enough goes with its log; what is paused, runs or is young stays."""
     old, statuses = time.time() - MONTH - 60, ("done", "failed", "cancelled", "dead", "paused", "running")
@@ -261,6 +264,7 @@ def test_nothing_of_an_old_job_stays(records: Told, what: str) -> None:
     assert list(records.folder.iterdir()) == []
 
 
+@pytest.mark.fault(158)
 def test_ten_thousand_jobs_are_read_at_once(records: Told) -> None:
     """Listing 10,000 old jobs takes no more processor time than five times reading and parsing their files."""
     records.folder.mkdir()

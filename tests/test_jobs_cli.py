@@ -186,6 +186,7 @@ def test_stopped_before_it_knows_what_to_fetch(tmp_path: Path, how: str, code: i
     assert (the_job(shell).status, the_job(shell).exit_code, came) == (status, code, [])
 
 
+@pytest.mark.fault(156)
 def test_paused_while_it_waits_for_another(shell: Shell, gate: Gate, mdl: Inside) -> None:
     """A job that waits for another mdl is paused alone; the other one goes on, and neither loses a line of the log."""
     with at_the_gate(shell, gate, "get", "one") as first, started(shell, "get", "one") as second:
@@ -219,6 +220,7 @@ def test_a_log_is_followed_to_its_end(shell: Shell, gate: Gate) -> None:
             assert " ended " in ended(follower, 0).out.splitlines()[-1]
 
 
+@pytest.mark.fault(182)
 def test_resume_runs_no_code_of_the_folder(shell: Shell, gate: Gate, tmp_path: Path) -> None:
     """A file of the job's folder is never taken for a part of mdl or of Python."""
     with at_the_gate(shell, gate, "get", "one"):
@@ -244,6 +246,7 @@ sys.exit(run(["get", "one", "--json"]))
 """
 
 
+@pytest.mark.fault(156)
 def test_told_to_stop_twice(shell: Shell, gate: Gate) -> None:
     """A second SIGTERM, which comes while the record of the first is written, changes nothing: cancelled, and 143."""
     words, streams = [sys.executable, "-c", _AGAIN], {"stdout": -1, "stderr": -1, "text": True}
@@ -254,6 +257,7 @@ def test_told_to_stop_twice(shell: Shell, gate: Gate) -> None:
     assert (the_job(shell).status, the_job(shell).exit_code) == ("cancelled", 143)
 
 
+@pytest.mark.fault(156)
 @pytest.mark.parametrize(("stop", "code", "status"), [(Paused, 75, "paused"), (terminated, 143, "cancelled")])
 def test_stopped_as_soon_as_it_has_a_record(
     shell: Shell, mdl: Inside, stop: Callable[[str], Cancelled], code: int, status: str

@@ -30,6 +30,7 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path / "home", "schema = 1\n" + entry_of("one", f"{server.url}/f", SMALL))
 
 
+@pytest.mark.fault(156)
 @pytest.mark.parametrize("words", ["show x", "log x", "pause x", "pause x y", "resume x", "cancel x"])
 def test_a_job_that_is_not_there(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str], words: str) -> None:
     """An id that nobody has is 3, named on stderr and in the document, which has no jobs."""
@@ -41,6 +42,7 @@ def test_a_job_that_is_not_there(shell: Shell, mdl: Inside, capfd: pytest.Captur
     assert not state_of(shell).exists()
 
 
+@pytest.mark.fault(156)
 def test_a_finished_job(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str]) -> None:
     """It is listed, shown and has a log; pause, cancel and resume are 2 and change nothing; clean removes it."""
     assert mdl(shell, "get", "one") == 0
@@ -103,6 +105,7 @@ def test_words_of_the_list(shell: Shell, mdl: Inside, words: str, code: int) -> 
     assert mdl(shell, "jobs", *words.split()) == code
 
 
+@pytest.mark.fault(140)
 @pytest.mark.parametrize("where", ["a file", "no folder", "jobs is a file"])
 def test_no_place_for_records(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str], where: str) -> None:
     """Where no record can be written get says so and works; --detach is refused (2), and there are no jobs."""

@@ -48,6 +48,7 @@ def test_whole_journal_is_read_back() -> None:
     assert record == Record(WHO, TRUTH, {"https://cdn:443": '"x"'})
 
 
+@pytest.mark.fault(146)
 def test_cut_after_every_byte() -> None:
     """Cut anywhere, a journal claims the whole lines before the cut and nothing else."""
     for cut in range(len(SMALL)):
@@ -90,6 +91,7 @@ def _naive(data: bytes) -> RangeSet | None:
     return have
 
 
+@pytest.mark.fault(147)
 def test_no_flipped_bit_makes_a_claim() -> None:
     """With any one bit flipped, a journal claims nothing that was not claimed, under no other identity."""
     assert _flips(_careful) == 0
@@ -104,6 +106,7 @@ def test_a_journal_without_checks_would_make_claims() -> None:
 _CLAIM = st.tuples(st.integers(0, SIZE), st.integers(0, SIZE)).filter(lambda pair: pair[0] < pair[1])
 
 
+@pytest.mark.fault(146, 147)
 @calm
 @given(st.lists(_CLAIM, max_size=12), st.data())
 def test_damage_never_adds_a_claim(claims: list[tuple[int, int]], data: st.DataObject) -> None:
@@ -128,6 +131,7 @@ def test_claims_add_up(claims: list[tuple[int, int]]) -> None:
     assert record.have == RangeSet(ByteRange(a, b) for a, b in claims)
 
 
+@pytest.mark.fault(151)
 @pytest.mark.parametrize(
     "fact",
     [[5, 5], [6, 5], [-1, 5], [0, SIZE + 1], [0, 1.5], [True, 5], [0, "5"], [0], [0, 1, 2], None, 7, "x", {}, [[0, 1]]],
@@ -139,6 +143,7 @@ def test_an_impossible_claim_counts_for_nothing(fact: object) -> None:
     assert _ints(record.have) == {(0, 1)}
 
 
+@pytest.mark.fault(150)
 def test_newer_journal_is_not_read() -> None:
     """A journal of a newer mdl is refused by name as code 12, not guessed at."""
     with pytest.raises(StateError) as caught:
@@ -146,12 +151,14 @@ def test_newer_journal_is_not_read() -> None:
     assert (caught.value.exit_code, caught.value.item) == (12, "where")
 
 
+@pytest.mark.fault(151)
 @pytest.mark.parametrize("head", [[], {}, {"mdl-journal": 1}, {"mdl-journal": 1, **vars(WHO), "more": 1}, "x", None])
 def test_a_strange_header_claims_nothing(head: object) -> None:
     """Where the first line is not an identity, the others claim bytes of nothing."""
     assert parse(line_of(head) + line_of([0, 1]), "j") is None
 
 
+@pytest.mark.fault(150)
 def test_a_header_without_a_version_claims_nothing() -> None:
     """A first line that does not say it is a journal's is none."""
     assert parse(line_of(vars(WHO)) + line_of([0, 1]), "j") is None
@@ -162,6 +169,7 @@ _JSON = st.recursive(
 )
 
 
+@pytest.mark.fault(151)
 @calm
 @given(st.fixed_dictionaries(dict.fromkeys(vars(WHO), _JSON)), _JSON)
 @example({**vars(WHO), "size": "10"}, [0, 1])
@@ -171,6 +179,7 @@ def test_facts_of_wrong_types_are_survived(head: dict[str, object], fact: object
     assert record is None or record.have.total >= 0
 
 
+@pytest.mark.fault(151)
 @pytest.mark.parametrize("line", [b"", b" ", b"00000000", b"zzzzzzzz {}", b"-0000001 {}", b"\xff" * 20, b"1 {}"])
 def test_a_line_that_is_none_is_none(line: bytes) -> None:
     """Anything but eight hex digits, a blank and the JSON they check is no line."""
@@ -193,6 +202,7 @@ def test_identity_has_no_query() -> None:
     assert b"secret" not in header_of(_identity())
 
 
+@pytest.mark.fault(149)
 @pytest.mark.parametrize(
     ("old", "new", "resumed"),
     [

@@ -40,6 +40,7 @@ def test_listing_belongs_to_one_hub_and_revision(listings: Listings) -> None:
     assert listings.get(HUB, replace(PINNED, subpath="sub")) == LISTING
 
 
+@pytest.mark.fault(151)
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -69,6 +70,7 @@ def test_another_file_is_no_listing(listings: Listings, tmp_path: Path, text: by
     assert listings.get(HUB, PINNED) is None
 
 
+@pytest.mark.fault(147)
 def test_no_flipped_bit_is_believed(listings: Listings, tmp_path: Path) -> None:
     """With any one bit flipped a kept listing says the same or nothing."""
     (place,) = tmp_path.iterdir()

@@ -81,6 +81,7 @@ def test_what_is_written_during_the_sync_is_not_claimed(tmp_path: Path, monkeypa
     assert (claimed(partial), partial.unclaimed, partial.total) == (100, 50, 150)
 
 
+@pytest.mark.fault(106)
 @pytest.mark.parametrize("trouble", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
 def test_failed_sync_loses_what_was_not_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: int) -> None:
     """After a failed sync the unclaimed bytes count as lost, the claimed ones stay, and the error is told."""
@@ -123,6 +124,7 @@ def test_failed_claim_claims_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (again.total, again.dropped) == (100, 0)
 
 
+@pytest.mark.fault(108)
 def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that takes fewer bytes than it was given is gone on with until all are there."""
     partial, real = opened(tmp_path), os.pwrite
@@ -138,6 +140,7 @@ _STEPS = st.lists(
 )
 
 
+@pytest.mark.fault(124, 146)
 @settings(deadline=None, max_examples=60)
 @given(_STEPS)
 def test_a_kill_never_costs_a_claim_nor_makes_one(
@@ -206,6 +209,7 @@ def test_foreign_machine_is_busy_until_it_is_silent(tmp_path: Path) -> None:
     assert opened(tmp_path).total == 400
 
 
+@pytest.mark.fault(149)
 def test_another_file_is_begun_anew_and_said(tmp_path: Path) -> None:
     """Under another identity nothing is kept, and how much was dropped and why is told."""
     left_behind(tmp_path, dead_owner(), OTHER)

@@ -17,6 +17,7 @@ from mdl.errors import Busy
 from mdl.net.ranges import ByteRange
 
 
+@pytest.mark.fault(148)
 def test_cut_data_is_not_believed(tmp_path: Path) -> None:
     """Where the data is shorter than what was claimed, only what is still there counts."""
     folder = left_behind(tmp_path, dead_owner())
@@ -24,6 +25,7 @@ def test_cut_data_is_not_believed(tmp_path: Path) -> None:
     assert opened(tmp_path).total == 150
 
 
+@pytest.mark.fault(148)
 def test_claims_beyond_a_cut_never_come_back(tmp_path: Path) -> None:
     """Cut, stretched over with zeros and opened once more, the lost bytes are still missing."""
     folder = left_behind(tmp_path, dead_owner())
@@ -52,6 +54,7 @@ def test_dropping_for_a_damaged_journal_is_announced(tmp_path: Path) -> None:
     assert partial.dropped_why
 
 
+@pytest.mark.fault(147)
 def test_damaged_journal_claims_nothing(tmp_path: Path) -> None:
     """Where the journal's first line is damaged, everything is fetched again and the old lines stay forgotten."""
     folder = left_behind(tmp_path, dead_owner())
@@ -62,6 +65,7 @@ def test_damaged_journal_claims_nothing(tmp_path: Path) -> None:
     assert partial.gaps(SIZE) == [ByteRange(0, SIZE)]
 
 
+@pytest.mark.fault(177)
 def test_link_in_place_of_the_data_is_not_followed(tmp_path: Path) -> None:
     """A link planted under the data's name leads nowhere: what it points to keeps its bytes."""
     folder = left_behind(tmp_path, dead_owner())

@@ -92,6 +92,7 @@ def test_name_is_the_last_segment() -> None:
     assert [RelPath.parse(text).name for text in ("a", "a/b.c")] == ["a", "b.c"]
 
 
+@pytest.mark.fault(115)
 @pytest.mark.parametrize(
     "texts",
     [

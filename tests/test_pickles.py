@@ -32,12 +32,14 @@ def torch_file(payload: bytes) -> bytes:
     return made.getvalue()
 
 
+@pytest.mark.fault(179)
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_pickle_is_told_by_its_first_bytes(protocol: int) -> None:
     """Whatever its name, of every protocol that marks itself."""
     assert is_pickle("weights.bin", pickle.dumps({"a": 1}, protocol=protocol))
 
 
+@pytest.mark.fault(179)
 def test_torch_zip_is_told_by_its_first_member() -> None:
     """A zip is one only where its first member is the pickle."""
     assert is_pickle("pytorch_model.bin", torch_file(b"x"))
@@ -46,6 +48,7 @@ def test_torch_zip_is_told_by_its_first_member() -> None:
     assert not is_pickle("archive.zip", other.getvalue())
 
 
+@pytest.mark.fault(179)
 @pytest.mark.parametrize("name", ["a.pt", "b/c.PTH", "m.ckpt", "x.pkl", "y.joblib"])
 def test_pickle_is_told_by_its_name(name: str) -> None:
     """Also where its bytes say nothing."""
@@ -67,6 +70,7 @@ def test_other_files_are_not(name: str, head: bytes) -> None:
     assert not is_pickle(name, head)
 
 
+@pytest.mark.fault(179)
 def test_get_and_doctor_say_so_and_load_nothing(tmp_path: Path) -> None:
     """Both name the file; what it would do when loaded does not happen, which loading it here shows it would."""
     trap = tmp_path / "sprung"

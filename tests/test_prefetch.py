@@ -127,6 +127,7 @@ def test_one_at_a_time_and_last_of_all(
     assert [job.command for job in records_of(shell).all()] == ["prefetch"]
 
 
+@pytest.mark.fault(143)
 def test_silent_when_all_is_here(shell: Shell, mdl: Inside, capfd: Captured) -> None:
     """Again and again, for the whole catalog or by name, not a byte is said; entries without data are left out."""
     with (shell.home / "catalog.toml").open("a") as catalog:
@@ -140,6 +141,7 @@ def test_silent_when_all_is_here(shell: Shell, mdl: Inside, capfd: Captured) -> 
     assert log_of(shell).count(" ended ") == 6
 
 
+@pytest.mark.fault(143)
 def test_one_block_of_text(tmp_path: Path, server: FaultyServer, mdl: Inside, capfd: Captured) -> None:
     """Each failure once, what to do below it, and where the log is; what could be brought is there."""
     shell = home_of(tmp_path, server, one="/f")

@@ -64,6 +64,7 @@ def test_receipt_is_private(receipts: Receipts, tmp_path: Path) -> None:
     assert place_of(tmp_path).stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.fault(147)
 def test_no_flipped_bit_is_believed(receipts: Receipts, tmp_path: Path) -> None:
     """With any one bit flipped the receipt says the same, less, or nothing: never anything else."""
     receipts.put(FULL)
@@ -76,6 +77,7 @@ def test_no_flipped_bit_is_believed(receipts: Receipts, tmp_path: Path) -> None:
         assert receipts.get(FULL.model, PATH, prefixes=True) in (None, FULL, replace(FULL, prefixes=()))
 
 
+@pytest.mark.fault(146)
 def test_cut_receipt_is_none(receipts: Receipts, tmp_path: Path) -> None:
     """Cut anywhere, a receipt is whole, without prefix digests, or none."""
     receipts.put(FULL)
@@ -89,6 +91,7 @@ def test_cut_receipt_is_none(receipts: Receipts, tmp_path: Path) -> None:
         assert found is None or replace(found, prefixes=()) == replace(FULL, prefixes=())
 
 
+@pytest.mark.fault(151)
 @pytest.mark.parametrize(
     "change",
     [
@@ -123,6 +126,7 @@ def test_impossible_receipt_is_none(receipts: Receipts, tmp_path: Path, change: 
     assert receipts.of_model(FULL.model) == []
 
 
+@pytest.mark.fault(150)
 def test_newer_receipt_is_not_read(receipts: Receipts, tmp_path: Path) -> None:
     """A receipt of a newer mdl is refused by name as code 12."""
     receipts.put(FULL)

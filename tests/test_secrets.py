@@ -235,7 +235,7 @@ def open_umask() -> Iterator[None]:
     os.umask(before)
 
 
-@pytest.mark.fault(172, 178)
+@pytest.mark.fault(141, 172, 178)
 @pytest.mark.usefixtures("open_umask")
 @pytest.mark.parametrize("kind", ["files", "folders"])
 def test_what_is_kept_is_kept_private(mdl: Inside, tmp_path: Path, kind: str) -> None:

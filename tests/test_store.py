@@ -146,6 +146,7 @@ def test_what_is_in_the_way_is_said(store: Store) -> None:
     assert "where a folder is needed" in found.why
 
 
+@pytest.mark.fault(177)
 @pytest.mark.parametrize("where", ["unet", "unet/m.bin", "unet/deep"])
 def test_link_on_the_way_is_refused(store: Store, tmp_path: Path, where: str) -> None:
     """A link in place of the file or of a folder on the way is unsafe, wherever it leads, and nothing is made there."""
@@ -171,6 +172,7 @@ def test_link_on_the_way_is_refused(store: Store, tmp_path: Path, where: str) ->
     assert (outside / "m.bin").read_bytes() == DATA
 
 
+@pytest.mark.fault(177)
 def test_link_to_nowhere_is_refused(store: Store) -> None:
     """A dangling link is a link and not an absent file."""
     final = store.final("model", REMOTE)
