@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,24 @@ def test_bytes_are_synced_before_they_are_claimed(tmp_path: Path, trace: list[tu
     assert trace[2][1] == partial.fd != trace[3][1]
     assert claimed(partial) == 200
     assert partial.unclaimed == 0
+
+
+def test_claims_outlive_a_power_cut(
+    tmp_path: Path, trace: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second the journal itself is synced too, after its claim; in between it is not."""
+    now = [time.monotonic()]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    partial = opened(tmp_path)
+    seen = []
+    for number in range(4):
+        now[0] += 0.6
+        partial.write(number * 100, b"x" * 100)
+        trace.clear()
+        partial.checkpoint()
+        seen.append(" ".join(name if fd == partial.fd else f"journal's {name}" for name, fd in trace))
+    short, whole = "fdatasync journal's write", "fdatasync journal's write journal's fdatasync"
+    assert seen == [short, whole, short, whole]
 
 
 def test_nothing_new_is_not_synced(tmp_path: Path, trace: list[tuple[str, int]]) -> None:
