@@ -73,7 +73,6 @@ def test_a_name_that_is_bound_anew(bench: Bench, resolver: dict[str, list[str]])
 
 
 @pytest.mark.fault(175)
-@pytest.mark.xfail(strict=True, reason="Http._on_trace looks at fresh connections alone, and the pool keeps the others")
 def test_a_connection_that_was_allowed_before(bench: Bench, resolver: dict[str, list[str]]) -> None:
     """That a private server may redirect to a private host opens no way there for a public one."""
     with FaultyServer(faults.honest(DATA)) as server:

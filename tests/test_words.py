@@ -155,7 +155,6 @@ def test_wrong_token_is_named() -> None:
 
 
 @pytest.mark.fault(61)
-@pytest.mark.xfail(strict=True, reason="the hint is that of any refusal")
 @pytest.mark.parametrize(
     "words",
     [
