@@ -98,6 +98,19 @@ def test_a_coding_that_is_the_file(bench: Bench, coding: str, data: bytes) -> No
     assert bench.final.read_bytes() == data
 
 
+@pytest.mark.fault(31)
+@pytest.mark.parametrize("data", [CODED, gzip.compress(TINY, mtime=0)], ids=["large", "small"])
+def test_a_coding_that_is_the_file_in_chunks(bench: Bench, data: bytes) -> None:
+    """The same where no length tells: what is not the file once decoded is looked at as it came."""
+    headers = [GZIP, ("Transfer-Encoding", "chunked")]
+    with FaultyServer(
+        lambda request, number: Answer(200, headers, [*faults.chunked_pieces(iter([data])), b"0\r\n\r\n"])
+    ) as server:
+        run = bench.run(pinned(server.url + "/model.tar.gz", data))
+    assert run.code == 0
+    assert bench.final.read_bytes() == data
+
+
 TWICE = ("Content-Encoding", "gzip, gzip")
 INFLATED = 32 * MIB
 BOMB = gzip.compress(gzip.compress(b" " * INFLATED, 1))

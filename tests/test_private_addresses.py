@@ -167,9 +167,6 @@ def elsewhere(port: int) -> Handler:
     return handler
 
 
-@pytest.mark.xfail(
-    strict=True, reason="huggingface_hub follows redirects by itself; hub_carrier gives it no allow-list"
-)
 def test_the_hubs_own_client_stays_with_the_hub(tmp_path: Path) -> None:
     """Also with --via hub nobody is asked who is not on the allow-list: 11, by name."""
     with FaultyServer(faults.honest(DATA)) as other, FaultyServer(elsewhere(other.port)) as hub:

@@ -67,7 +67,7 @@ class Fetcher:
                 raise self._named(_as_error(verdict), opened)
             data = bytearray()
             length = None if verdict.encoded else content_length(opened.headers)
-            for block in self._http.body(opened, length, _buffer(), decode=verdict.encoded):
+            for block in self._http.body(opened, length, _buffer(), decode=_decodes(download, verdict)):
                 data += block
                 if size is not None and len(data) > size:
                     raise ProtocolError(f"the server sent more than the file's {size} bytes")
@@ -196,7 +196,7 @@ class Fetcher:
         sock = stream.get_extra_info("socket")
         segment.abort = lambda: wake(sock)
         length = None if accept.encoded else content_length(opened.headers)
-        for block in self._http.body(opened, length, _buffer(), decode=accept.encoded):
+        for block in self._http.body(opened, length, _buffer(), decode=_decodes(download, accept)):
             if download.rewind_why or download.ended:
                 return
             stop = segment.stop
@@ -239,6 +239,12 @@ def called_by_name(error: ProtocolError, beginning: bytes | bytearray) -> Protoc
     if found:
         error.message, error.hint = f"{error.message}: {found[0]}", found[1]
     return error
+
+
+def _decodes(download: Download, accept: Accept) -> bool:
+    """Whether to undo the encoding. Where that gave a wrong file, the next try takes it for the file's own: the digest
+    decides which of the two it is."""
+    return accept.encoded and not (download.remote.digest and download.lies % 2)
 
 
 def _headers(download: Download) -> dict[str, str]:
