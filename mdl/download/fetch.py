@@ -29,6 +29,7 @@ _CHANGES = 1
 _RESERVE = 16 * 2**20
 """Bytes left free on the disk while a file of unknown size comes in, and how often that is looked at."""
 _TELLING = 4096
+"""Bytes that tell what came where a file was asked for."""
 _buffers = threading.local()
 
 
@@ -70,7 +71,7 @@ class Fetcher:
             for block in self._http.body(opened, length, _buffer(), decode=_decodes(download, verdict)):
                 data += block
                 if size is not None and len(data) > size:
-                    raise ProtocolError(f"the server sent more than the file's {size} bytes")
+                    raise called_by_name(ProtocolError(f"the server sent more than the file's {size} bytes"), data)
             if size is not None and len(data) != size:
                 error = ProtocolError(f"the server sent {len(data)} bytes of {size} and called it whole")
                 raise called_by_name(error, data)

@@ -41,6 +41,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_HOPS = 10
 _SMALL, _LITTLE = 64 * 1024, 4096
 _DRAIN_SECONDS = 0.5
+"""How long a redirect's body may take; after that its connection is given up."""
 MAX_JSON = 10 * 2**20
 """Bytes of an API answer that are read at most, decoded: parsed they take a multiple of it."""
 
