@@ -36,7 +36,8 @@ LEVELS = [
 ONLY = {
     "typer": {"cli"},
     "rich": {"console"},
-    "httpx": {"net/http", "net/body"},
+    "httpx": {"net/http", "net/body", "net/wire", "net/troubles"},
+    "httpcore": {"net/dialling"},
     "tomlkit": {"catalog/edit"},
     "isal": {"archive/compression"},
     "huggingface_hub": {"sources/hub", "download/hub_carrier"},
@@ -55,7 +56,7 @@ PURE = {
         "net/hosts",
         "net/words",
     ),
-    "net/proxies",
+    *("net/proxies", "net/codings"),
     *("download/plan", "download/ramp", "speed", "globs", "catalog/entry", "catalog/lines", "catalog/mistakes"),
     *(
         "archive/records",

@@ -75,7 +75,6 @@ def test_nine_of_ten_addresses_refuse(bench: Bench, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.fault(66)
 @linux
-@pytest.mark.xfail(strict=True, reason="each address may take the whole connect timeout: 90 s for nine, a connection")
 def test_addresses_that_say_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Addresses that do not answer at all cost one connect timeout together, and the one that works is found."""
     waited: list[float] = []

@@ -68,7 +68,6 @@ def test_every_fault_is_one_line_and_one_advice(tmp_path: Path, mdl: Inside, fau
 
 
 @pytest.mark.fault(38)
-@pytest.mark.xfail(strict=True, reason="only the length is told; nobody learns that it is a login page")
 def test_a_login_page_is_called_so(tmp_path: Path, mdl: Inside) -> None:
     """A page in a file's place is told by its title, made harmless."""
     with FaultyServer(faults.portal("Hotel \x1b[31mWi-Fi: log in")) as server:
@@ -79,7 +78,6 @@ def test_a_login_page_is_called_so(tmp_path: Path, mdl: Inside) -> None:
 
 
 @pytest.mark.fault(39)
-@pytest.mark.xfail(strict=True, reason="only the length is told; nobody learns that it is a pointer")
 def test_a_pointer_is_called_so(tmp_path: Path, mdl: Inside) -> None:
     """The text of a git-lfs pointer in a file's place is told as such."""
     with FaultyServer(faults.lfs_pointer("ab" * 32, len(DATA))) as server:

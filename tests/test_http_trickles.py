@@ -71,7 +71,6 @@ FRAMES: dict[str, tuple[bytes, bytes, bytes, *tuple[tuple[str, str], ...]]] = {
 
 
 @pytest.mark.fault(62)
-@pytest.mark.xfail(strict=False, reason="the pace is only looked at where a body has brought something")
 @pytest.mark.parametrize("what", FRAMES)
 def test_trickles_around_a_file(bench: Bench, what: str) -> None:
     """What trickles around a file's bytes is not sat out, though each byte comes in time."""
@@ -84,7 +83,6 @@ def test_trickles_around_a_file(bench: Bench, what: str) -> None:
 
 
 @pytest.mark.fault(62)
-@pytest.mark.xfail(strict=False, reason="a redirect's body of up to 64 KiB is read to its end, however slowly it comes")
 def test_trickled_redirect(bench: Bench) -> None:
     """The body of a redirect that trickles in is not sat out."""
     away = Answer(302, [("Location", "/moved"), ("Content-Length", str(PAUSES))], slowly(b" "))
@@ -96,7 +94,6 @@ def test_trickled_redirect(bench: Bench) -> None:
 
 
 @pytest.mark.fault(62)
-@pytest.mark.xfail(strict=False, reason="nobody looks at the pace of an API answer")
 def test_trickled_listing(bench: Bench) -> None:
     """An API answer that trickles is given up: 5."""
     with FaultyServer(lambda request, number: framed(b"", chunk(b" "), chunk(b"[]") + b"0\r\n\r\n")) as server:
@@ -134,7 +131,6 @@ def probes(request: Request) -> bool:
 
 
 @pytest.mark.fault(62)
-@pytest.mark.xfail(strict=False, reason="with --limit-rate nobody looks at the pace")
 def test_trickle_below_a_limit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rate limit far above a trickle is no reason to sit through it."""
     limit = Throttle(Timetable(((0, 20e6),)))

@@ -87,9 +87,6 @@ def asked(url: str) -> MdlError | None:
         return error
 
 
-CN_ONLY = pytest.mark.xfail(strict=True, reason="Python falls back to the common name unless it is told not to")
-
-
 @pytest.mark.fault(84)
 @pytest.mark.parametrize(
     ("kind", "words"),
@@ -98,7 +95,7 @@ CN_ONLY = pytest.mark.xfail(strict=True, reason="Python falls back to the common
         ("another address", "IP address mismatch"),
         ("self-signed", "self-signed"),
         ("weak", "too weak"),
-        pytest.param("common name alone", "", marks=CN_ONLY),
+        ("common name alone", ""),
     ],
 )
 def test_certificates_that_are_refused(
@@ -196,7 +193,6 @@ def test_no_tls_worth_the_name(
 
 
 @pytest.mark.fault(86)
-@pytest.mark.xfail(strict=True, reason="an end in the middle of the handshake passes for a fault of the TLS settings")
 def test_hung_up_during_the_handshake(ca: trustme.CA, trust: Callable[[bytes], None]) -> None:
     """A host that hangs up before it has shown a certificate is the network's trouble: 5, and worth another try."""
     trust(ca.cert_pem.bytes())

@@ -73,7 +73,6 @@ def test_a_name_that_is_bound_anew(bench: Bench, resolver: dict[str, list[str]])
 
 
 @pytest.mark.fault(175)
-@pytest.mark.xfail(strict=True, reason="Http._on_trace looks at fresh connections alone, and the pool keeps the others")
 def test_a_connection_that_was_allowed_before(bench: Bench, resolver: dict[str, list[str]]) -> None:
     """That a private server may redirect to a private host opens no way there for a public one."""
     with FaultyServer(faults.honest(DATA)) as server:
@@ -168,9 +167,6 @@ def elsewhere(port: int) -> Handler:
     return handler
 
 
-@pytest.mark.xfail(
-    strict=True, reason="huggingface_hub follows redirects by itself; hub_carrier gives it no allow-list"
-)
 def test_the_hubs_own_client_stays_with_the_hub(tmp_path: Path) -> None:
     """Also with --via hub nobody is asked who is not on the allow-list: 11, by name."""
     with FaultyServer(faults.honest(DATA)) as other, FaultyServer(elsewhere(other.port)) as hub:

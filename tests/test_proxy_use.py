@@ -73,17 +73,12 @@ def test_whichever_variable_names_it(monkeypatch: pytest.MonkeyPatch, secure: st
     assert [head.split()[:2] for head in heads] == [["CONNECT", secure.removeprefix("https://")]]
 
 
-NOWHERE = pytest.mark.xfail(
-    strict=True, reason="what has no host is taken for a proxy, and asked until all tries are used"
-)
-
-
 @pytest.mark.fault(89)
 @pytest.mark.parametrize(
     "value",
     [
         *("socks5://127.0.0.1:1", "socks5h://127.0.0.1:1", "odd://proxy", "://", "http://[::1", "http://proxy:port"),
-        *(pytest.param(value, marks=NOWHERE) for value in ("http://", "not a proxy", " ")),
+        *("http://", "not a proxy", " "),
     ],
 )
 def test_what_is_no_proxy(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
@@ -94,14 +89,11 @@ def test_what_is_no_proxy(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     assert "HTTPS_PROXY" in f"{error.message} {error.hint}"
 
 
-CONNECTED = pytest.mark.xfail(strict=True, reason="a 407 to CONNECT is told as trouble of the network, and tried again")
-
-
 @pytest.mark.fault(91)
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        pytest.param("407 Proxy Authentication Required", AuthError, marks=CONNECTED),
+        ("407 Proxy Authentication Required", AuthError),
         ("502 Bad Gateway", NetworkError),
         ("503 Service Unavailable", NetworkError),
         (None, NetworkError),
@@ -132,9 +124,6 @@ def test_a_request_that_a_proxy_refuses(monkeypatch: pytest.MonkeyPatch, status:
 
 
 @pytest.mark.fault(91)
-@pytest.mark.xfail(
-    strict=True, reason="a proxy that cannot be reached is told as the host that was to be asked through it"
-)
 def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody listens at the proxy's address, it is the proxy that is named."""
     monkeypatch.setenv("HTTP_PROXY", "http://localhost:9")
@@ -224,7 +213,6 @@ def test_a_cache_with_old_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.fault(93)
-@pytest.mark.xfail(strict=True, reason="no request ever says no-cache: the clean retry meets the same old bytes")
 def test_the_second_try_asks_past_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the digest tells that the bytes were wrong, the one clean retry asks the origin and not a cache."""
     bench = Bench(tmp_path, monkeypatch)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
-from mdl.net.words import refusal, request_id, server_words
+from mdl.net.words import impostor, refusal, request_id, server_words
 
 calm = settings(deadline=None)
 URL = "https://huggingface.co/org/repo/resolve/main/model.bin?X-Amz-Signature=secret"
@@ -155,7 +155,6 @@ def test_wrong_token_is_named() -> None:
 
 
 @pytest.mark.fault(61)
-@pytest.mark.xfail(strict=True, reason="the hint is that of any refusal")
 @pytest.mark.parametrize(
     "words",
     [
@@ -198,3 +197,28 @@ def test_request_id_is_told() -> None:
 def test_unknown_status_has_no_phrase() -> None:
     """A status nobody knows is told by its number."""
     assert refused(599).message == "huggingface.co answered 599"
+
+
+@pytest.mark.fault(38, 39)
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"<!DOCTYPE html>\n<html><head><title>Log\x1b[31m in</title>", "web page, 'Log"),
+        (b"  <HTML><body>", "web page"),
+        (b"<!-- ours --><head></head>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git-lfs pointer"),
+    ],
+)
+def test_what_came_in_a_files_place(body: bytes, words: str) -> None:
+    """A page is told by its title, made harmless, a pointer as one; each with what to do."""
+    found = impostor(body)
+    assert found
+    assert words in found[0]
+    assert "\x1b" not in found[0]
+    assert found[1]
+
+
+@pytest.mark.parametrize("body", [b"", b"\x00\x01<b>", b"{}", b"<?xml version='1.0'?><a/>", bytes(5000) + b"<html>"])
+def test_what_is_no_page(body: bytes) -> None:
+    """Other bytes are just other bytes."""
+    assert impostor(body) is None

@@ -77,7 +77,7 @@ def _brought(
     from mdl.get import Wishes, get
 
     network, wait = order.network, parse_duration(order.network.lock_wait, "--lock-wait", least=0)
-    wishes = Wishes(order.force, order.dry_run, wait, session.carrier(network), session.elsewhere(store))
+    wishes = Wishes(order.force, order.dry_run, wait, session.carrier(network, models), session.elsewhere(store))
     http = None if session.is_offline(network) else session.http(network, models, session.locked_urls(models))
     try:
         sources = session.sources(

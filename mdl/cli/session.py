@@ -178,13 +178,13 @@ class Session:
             raise Deadline(f"it is not the time for it: the window is {network.window}")
         return time.monotonic() + seconds
 
-    def carrier(self, network: Network) -> HubCarrier | None:
+    def carrier(self, network: Network, models: Iterable[Model]) -> HubCarrier | None:
         """The hub's own client, where it was asked for."""
         if network.via is not Via.hub:
             return None
         from mdl.download.hub_carrier import HubCarrier
 
-        return HubCarrier(self.endpoint.url, self.endpoint.bearer)
+        return HubCarrier(self.endpoint.url, self.endpoint.bearer, self.hosts(models))
 
     def http(self, network: Network, models: Iterable[Model], more: Iterable[str] = ()) -> Http:
         """A client that may speak to the hub, to what models and ``more`` name, and to what the user allowed."""

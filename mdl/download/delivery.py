@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mdl.digests import Digest, Fingerprint, new_hasher
-from mdl.download.fetch import Fetcher
+from mdl.download.fetch import Fetcher, called_by_name
 from mdl.download.hub_carrier import HubCarrier
 from mdl.download.schedule import Schedule
 from mdl.download.segments import Download, Segment
@@ -88,6 +88,7 @@ class Delivery:
         download.progressed(len(data))
         if download.remote.digest and print_.digest != download.remote.digest:
             error = _mismatch(download, print_.digest)
+            called_by_name(error, data)
             download.discarded += len(data)
             self._post(Rewound(download.model, download.name, bytes_discarded=len(data), why=error.message))
             raise error

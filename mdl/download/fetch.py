@@ -6,15 +6,12 @@ directly until it expires or refuses. The token stays with the hub's own origin 
 
 from __future__ import annotations
 
-import re
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
-from urllib.parse import parse_qs, urlsplit
 
 from mdl.digests import Digest
+from mdl.download.address import address_of
 from mdl.download.follower import Follower
 from mdl.download.journal import Identity
 from mdl.download.schedule import Schedule
@@ -26,11 +23,13 @@ from mdl.net.cancel import wake
 from mdl.net.hosts import origin_of
 from mdl.net.http import Http, Opened
 from mdl.net.ranges import Accept, ByteRange, Changed, Lie, Whole, content_length, judge, parse_size
+from mdl.net.words import impostor
 
-_SOON = 60.0
 _CHANGES = 1
 _RESERVE = 16 * 2**20
 """Bytes left free on the disk while a file of unknown size comes in, and how often that is looked at."""
+_TELLING = 4096
+"""Bytes that tell what came where a file was asked for."""
 _buffers = threading.local()
 
 
@@ -46,8 +45,8 @@ class Fetcher:
         asked = None if whole else segment.asked
         if whole:
             self._from_the_start(download)
-        headers = {"Range": asked.header} if asked else {}
-        segment.asked_url = _address(download)
+        headers = _headers(download) | ({"Range": asked.header} if asked else {})
+        segment.asked_url = address_of(download)
         with self._http.open("GET", segment.asked_url, headers, allow=(416,)) as opened:
             _check_identity(download, opened)
             accept = self._take(download, segment, asked, opened)
@@ -59,20 +58,23 @@ class Fetcher:
     def fetch_small(self, download: Download, segment: Segment) -> bytes:
         """The whole of a small file. Raises `MdlError`."""
         size = download.remote.size
-        segment.asked_url = _address(download)
-        with self._http.open("GET", segment.asked_url) as opened:
+        segment.asked_url = address_of(download)
+        with self._http.open("GET", segment.asked_url, _headers(download)) as opened:
             _check_identity(download, opened)
-            verdict = judge(opened.status, opened.headers, asked=None, size=size, validator=download.remote.validator)
+            pinned = download.remote.digest is not None
+            validator = None if pinned else download.remote.validator
+            verdict = judge(opened.status, opened.headers, asked=None, size=size, validator=validator, pinned=pinned)
             if not isinstance(verdict, Accept):
-                raise _as_error(verdict)
+                raise self._named(_as_error(verdict), opened)
             data = bytearray()
             length = None if verdict.encoded else content_length(opened.headers)
-            for block in self._http.body(opened, length, _buffer()):
+            for block in self._http.body(opened, length, _buffer(), decode=_decodes(download, verdict)):
                 data += block
                 if size is not None and len(data) > size:
-                    raise ProtocolError(f"the server sent more than the file's {size} bytes")
+                    raise called_by_name(ProtocolError(f"the server sent more than the file's {size} bytes"), data)
             if size is not None and len(data) != size:
-                raise ProtocolError(f"the server sent {len(data)} bytes of {size} and called it whole")
+                error = ProtocolError(f"the server sent {len(data)} bytes of {size} and called it whole")
+                raise called_by_name(error, data)
             return bytes(data)
 
     def _take(self, download: Download, segment: Segment, asked: ByteRange | None, opened: Opened) -> Accept | None:
@@ -80,13 +82,15 @@ class Fetcher:
         partial = download.partial
         assert partial is not None
         validator = partial.validators.get(origin_of(opened.url)) or download.remote.validator
-        size = download.remote.size
-        verdict = judge(opened.status, opened.headers, asked=asked, size=size, validator=validator)
+        size, pinned = download.remote.size, download.remote.digest is not None
+        if pinned and download.changes:
+            validator = None  # machines behind one name, each with validators of its own: the digest decides
+        verdict = judge(opened.status, opened.headers, asked=asked, size=size, validator=validator, pinned=pinned)
         if isinstance(verdict, Changed):
-            self._changed(download, verdict)
+            self._changed(download, verdict, opened)
             return None
         if isinstance(verdict, Lie):
-            raise verdict.error
+            raise self._named(verdict.error, opened)
         if validator and download.remote.digest is None and isinstance(verdict, Accept) and not verdict.validator:
             raise ProtocolError("the server no longer says which version of the file it sends")
         if isinstance(verdict, Whole) or (asked and not verdict.ranged):
@@ -155,10 +159,19 @@ class Fetcher:
 
         return Follower(partial, algorithm, size, expected=download.expected, on_bad=bad)
 
-    def _changed(self, download: Download, verdict: Changed) -> None:
+    def _named(self, error: ProtocolError, opened: Opened) -> ProtocolError:
+        """The error, with a word about what came where a file was asked for."""
+        return called_by_name(error, self._http.beginning(opened)) if opened.status == 200 else error
+
+    def _changed(self, download: Download, verdict: Changed, opened: Opened) -> None:
         download.changes += 1
-        if download.changes > _CHANGES or (download.remote.digest and verdict.total is not None):
-            raise ProtocolError(verdict.why, hint="the source is not what was asked for; look at the source")
+        if download.remote.digest:
+            is_other = download.remote.size is not None and verdict.total not in (None, download.remote.size)
+        else:
+            is_other = download.changes > _CHANGES
+        if is_other:
+            error = ProtocolError(verdict.why, hint="the source is not what was asked for; look at the source")
+            raise self._named(error, opened)
         if download.remote.digest is None:
             size = verdict.total if verdict.total is not None else download.remote.size
             download.remote = replace(download.remote, size=size, validator=verdict.validator)
@@ -184,7 +197,7 @@ class Fetcher:
         sock = stream.get_extra_info("socket")
         segment.abort = lambda: wake(sock)
         length = None if accept.encoded else content_length(opened.headers)
-        for block in self._http.body(opened, length, _buffer()):
+        for block in self._http.body(opened, length, _buffer(), decode=_decodes(download, accept)):
             if download.rewind_why or download.ended:
                 return
             stop = segment.stop
@@ -221,6 +234,24 @@ class Fetcher:
         download.streamed = True
 
 
+def called_by_name(error: ProtocolError, beginning: bytes | bytearray) -> ProtocolError:
+    """The error, which says as well that a page or a pointer came, where ``beginning`` tells."""
+    found = impostor(bytes(beginning[:_TELLING]))
+    if found:
+        error.message, error.hint = f"{error.message}: {found[0]}", found[1]
+    return error
+
+
+def _decodes(download: Download, accept: Accept) -> bool:
+    """Whether to undo the encoding. Where that gave a wrong file, the next try takes it for the file's own: the digest
+    decides which of the two it is."""
+    return accept.encoded and not (download.remote.digest and download.lies % 2)
+
+
+def _headers(download: Download) -> dict[str, str]:
+    return {"Cache-Control": "no-cache"} if download.asks_past_caches else {}
+
+
 def _as_error(verdict: Changed | Whole | Lie) -> ProtocolError:
     if isinstance(verdict, Lie):
         return verdict.error
@@ -233,26 +264,6 @@ def _buffer() -> bytearray:
         _buffers.data = bytearray(BUFFER)
     data: bytearray = _buffers.data
     return data
-
-
-def _address(download: Download) -> str:
-    if download.location and _expires_in(download.location) < _SOON:
-        download.location = None
-    return download.location or download.url
-
-
-def _expires_in(url: str) -> float:
-    """Seconds until a signed URL expires, as its own query tells; infinite where it does not."""
-    query = {key: values[0] for key, values in parse_qs(urlsplit(url).query).items()}
-    try:
-        if "Expires" in query:
-            return float(query["Expires"]) - time.time()
-        if "X-Amz-Date" in query and re.fullmatch(r"\d{1,7}", query.get("X-Amz-Expires", "")):
-            signed = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-            return signed.timestamp() + float(query["X-Amz-Expires"]) - time.time()
-    except ValueError:
-        pass
-    return float("inf")
 
 
 def _check_identity(download: Download, opened: Opened) -> None:

@@ -104,6 +104,11 @@ class Download:
         return self.candidates[self.candidate]
 
     @property
+    def asks_past_caches(self) -> bool:
+        """What came before was wrong: a cache on the way may have given it."""
+        return self.clean_retry_done or self.lies > 0
+
+    @property
     def small(self) -> bool:
         return self.remote.size is not None and self.remote.size <= SMALL and not self.expected
 

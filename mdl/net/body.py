@@ -15,9 +15,11 @@ from collections.abc import Iterator
 
 import httpx
 
-from mdl.errors import NetworkError
-from mdl.net.cancel import Cancel
-from mdl.net.throttle import NO_LIMIT, Throttle
+from mdl.errors import NetworkError, ProtocolError
+from mdl.net.cancel import Cancel, wake
+from mdl.net.codings import Decoder, codings_of
+from mdl.net.heads import Heads
+from mdl.net.throttle import Throttle
 
 BUFFER = 512 * 1024
 """Bytes of one read: what one ``recv_into`` returns is handed on at once."""
@@ -25,60 +27,93 @@ BUFFER = 512 * 1024
 _LARGE = 1024 * 1024
 _TLS_FILL_SECONDS = 0.02
 _AGAIN = "run the same command again; what was fetched is kept"
+_TOO_SLOW = "the connection is too slow to go on"
 _SLOWEST = 1000.0
 _SLOW_WINDOW = 60.0
 
 
 class _Pace:
-    """Finds the trickle that never quite stalls: less than 1 kB/s over a minute."""
+    """Finds the trickle that never quite stalls: less than 1 kB/s over a minute of waiting for it.
 
-    def __init__(self) -> None:
-        self._since, self._bytes = time.monotonic(), 0
-
-    def count(self, size: int, limit: float | None) -> None:
-        self._bytes += size
-        elapsed = time.monotonic() - self._since
-        if elapsed < _SLOW_WINDOW:
-            return
-        if limit is None and self._bytes < _SLOWEST * elapsed:
-            raise NetworkError(
-                f"only {self._bytes} bytes in {elapsed:.0f} s", hint="the connection is too slow to go on"
-            )
-        self._since, self._bytes = time.monotonic(), 0
-
-
-def blocks(
-    response: httpx.Response,
-    length: int | None,
-    cancel: Cancel,
-    stall: float,
-    buffer: bytearray,
-    throttle: Throttle = NO_LIMIT,
-) -> Iterator[memoryview | bytes]:
-    """The body in pieces that are valid until the next one is asked for; at most ``length`` bytes.
-
-    ``stall`` is the longest silence in seconds; ``throttle`` holds all bodies together to a rate. Raises
-    `NetworkError` where the body ends early or the line is silent, `Cancelled` on cancel; httpx's own errors pass
-    through.
+    What a rate limit or the disk takes does not count. The reader counts what came; the client's watch looks as
+    well, for what trickles around a body's own bytes and never comes here.
     """
-    pace = _Pace()
-    for block in _pieces(response, length, stall, buffer, throttle):
-        cancel.check()
-        pace.count(len(block), throttle.rate)
-        throttle.take(len(block), cancel)
-        yield block
-    cancel.check()
+
+    def __init__(self, sock: socket.socket | None, stall: float) -> None:
+        self._sock, self._longest = sock, max(_SLOW_WINDOW, stall)
+        self._waited, self._bytes, self._since = 0.0, 0, 0.0
+        self.given_up: NetworkError | None = None
+
+    def waits(self) -> None:
+        self._since = time.monotonic()
+
+    def came(self, size: int) -> None:
+        """So many bytes came since `waits`. Raises `NetworkError`."""
+        self._waited += time.monotonic() - self._since
+        self._since = 0.0
+        self._bytes += size
+        if self._waited < _SLOW_WINDOW:
+            return
+        if self._bytes < _SLOWEST * self._waited:
+            raise NetworkError(f"only {self._bytes} bytes in {self._waited:.0f} s", hint=_TOO_SLOW)
+        self._waited, self._bytes = 0.0, 0
+
+    def look(self) -> None:
+        """From another thread: end the reader's waiting for one piece where it was in vain for too long."""
+        since = self._since
+        seconds = time.monotonic() - since if since else 0.0
+        if self._sock and seconds >= self._longest:
+            self.given_up = NetworkError(f"nothing of the body in {seconds:.0f} s", hint=_TOO_SLOW)
+            wake(self._sock)
+
+
+class Reader:
+    """How bodies are read: ``stall`` is the longest silence in seconds, ``throttle`` holds all bodies together to a
+    rate, ``watch`` looks at what takes too long."""
+
+    def __init__(self, cancel: Cancel, stall: float, throttle: Throttle, watch: Heads) -> None:
+        self._cancel, self._stall, self._throttle, self._watch = cancel, stall, throttle, watch
+
+    def blocks(
+        self, response: httpx.Response, length: int | None, buffer: bytearray, *, decode: bool = True
+    ) -> Iterator[memoryview | bytes]:
+        """The body in pieces that are valid until the next one is asked for; at most ``length`` bytes.
+
+        ``decode`` undoes what Content-Encoding says; without it the bytes are those of the wire. Raises
+        `NetworkError` where the body ends early or the line is silent or a trickle, `ProtocolError` for an encoding
+        that cannot be undone, `Cancelled` on cancel; httpx's own errors pass through.
+        """
+        pace = _Pace(socket_of(response), self._stall)
+        pieces = _pieces(response, length, self._stall, buffer, self._throttle, decode)
+        with self._watch.also(pace.look):
+            while True:
+                pace.waits()
+                try:
+                    block = next(pieces, None)
+                except Exception as error:
+                    if pace.given_up:
+                        raise pace.given_up from error
+                    raise
+                self._cancel.check()
+                if block is None:
+                    return
+                pace.came(len(block))
+                self._throttle.take(len(block), self._cancel)
+                yield block
 
 
 def _pieces(
-    response: httpx.Response, length: int | None, stall: float, buffer: bytearray, throttle: Throttle
+    response: httpx.Response, length: int | None, stall: float, buffer: bytearray, throttle: Throttle, decode: bool
 ) -> Iterator[memoryview | bytes]:
-    encoded = response.headers.get("content-encoding", "identity").lower() not in ("", "identity")
-    stream = response.iter_bytes() if encoded else response.iter_raw()
+    codings = codings_of(response.headers) if decode else ()
+    if codings:
+        yield from _decoded(response, codings)
+        return
     if length == 0:
         return
     got = 0
     sock = None if length is None or length < _LARGE else _raw_socket(response)
+    stream = response.iter_raw()
     for chunk in stream:
         piece = chunk if length is None else chunk[: length - got]
         got += len(piece)
@@ -95,18 +130,33 @@ def _pieces(
     del stream
 
 
+def _decoded(response: httpx.Response, codings: tuple[str, ...]) -> Iterator[bytes]:
+    decoder = Decoder(codings)
+    for chunk in response.iter_raw():
+        yield from decoder.decode(chunk)
+    if decoder.is_complete:
+        return
+    if "content-length" in response.headers or "transfer-encoding" in response.headers:
+        raise ProtocolError(f"the server sent a part of a {codings[0]} encoding and called it whole")
+    raise NetworkError(f"the connection ended in the middle of a {codings[0]} encoding", hint=_AGAIN)
+
+
 def _ended(got: int, length: int) -> NetworkError:
     return NetworkError(f"the connection ended after {got} of {length} bytes", hint=_AGAIN)
+
+
+def socket_of(response: httpx.Response) -> socket.socket | None:
+    """The socket an answer comes from, where it is one."""
+    stream = response.extensions.get("network_stream")
+    found = stream.get_extra_info("socket") if stream is not None else None
+    return found if isinstance(found, socket.socket) else None
 
 
 def _raw_socket(response: httpx.Response) -> socket.socket | None:
     """The socket behind a plain HTTP/1.1 answer, or None where its bytes are not the body's own."""
     if response.http_version != "HTTP/1.1" or "transfer-encoding" in response.headers:
         return None
-    stream = response.extensions.get("network_stream")
-    sock = stream.get_extra_info("socket") if stream is not None else None
-    if not isinstance(sock, socket.socket):
-        return None
+    sock = socket_of(response)
     secure = isinstance(sock, ssl.SSLSocket)
     return sock if secure == (response.url.scheme == "https") else None
 

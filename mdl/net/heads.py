@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from mdl.errors import NetworkError
 from mdl.net.cancel import wake
@@ -28,6 +28,7 @@ class Heads:
         self._overdue: set[int] = set()
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._bodies: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._looks: set[Callable[[], None]] = set()
         self._watcher: threading.Thread | None = None
 
     def opened(self, sock: socket.socket) -> None:
@@ -67,6 +68,18 @@ class Heads:
             with self._lock:
                 self._bodies.discard(sock)
 
+    @contextlib.contextmanager
+    def also(self, look: Callable[[], None]) -> Iterator[None]:
+        """Meanwhile call ``look`` now and then, from the watching thread."""
+        with self._lock:
+            self._looks.add(look)
+            self._begin()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._looks.discard(look)
+
     def _begin(self) -> None:
         if self._watcher is None:
             self._watcher = threading.Thread(target=_watch, args=(weakref.ref(self),), name="mdl-heads", daemon=True)
@@ -79,8 +92,11 @@ class Heads:
             late = {thread for thread, due in self._waiting.items() if due <= now} - self._overdue
             self._overdue |= late
             sockets = [sock for sock in self._sockets if sock not in self._bodies] if late else []
+            looks = list(self._looks)
         for sock in sockets:
             wake(sock)
+        for look in looks:
+            look()
 
 
 def _watch(heads: weakref.ref[Heads]) -> None:

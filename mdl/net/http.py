@@ -12,8 +12,7 @@ import functools
 import json
 import platform
 import re
-import socket
-import ssl
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,22 +23,27 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from mdl import __version__
-from mdl.errors import MdlError, NetworkError, ProtocolError, TlsError, Unsafe, UsageError
-from mdl.net.body import blocks
+from mdl.errors import NetworkError, ProtocolError, Unsafe
+from mdl.net.body import Reader, socket_of
 from mdl.net.cancel import Cancel
+from mdl.net.codings import beginning
 from mdl.net.heads import Heads
 from mdl.net.hosts import Bearer, Hosts, host_of, is_private, origin_of
 from mdl.net.proxies import proxy_of
 from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.net.tls import tls_context
+from mdl.net.troubles import translated
+from mdl.net.wire import PRIVATE, PROXY, Wire
 from mdl.net.words import refusal
 
 USER_AGENT = f"mdl/{__version__}; python/{platform.python_version()}"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_HOPS = 10
-_SMALL = 64 * 1024
-MAX_JSON = 64 * 2**20
-"""Bytes of an API answer that are read at most."""
+_SMALL, _LITTLE = 64 * 1024, 4096
+_DRAIN_SECONDS = 0.5
+"""How long a redirect's body may take; after that its connection is given up."""
+MAX_JSON = 10 * 2**20
+"""Bytes of an API answer that are read at most, decoded: parsed they take a multiple of it."""
 
 
 @dataclass(frozen=True)
@@ -85,22 +89,18 @@ class Http:
         connections: int = 16,
         throttle: Throttle = NO_LIMIT,
     ) -> None:
-        self.hosts, self.bearer, self.timeouts, self.throttle = hosts, bearer, timeouts, throttle
+        self.hosts, self.bearer, self.timeouts = hosts, bearer, timeouts
         self.cancel = cancel or Cancel()
         self._heads = Heads(2 * timeouts.stall)
+        self._reader = Reader(self.cancel, timeouts.stall, throttle, self._heads)
+        self._proxies = urllib.request.getproxies()
         limits = httpx.Limits(max_connections=connections * 2 + 8, max_keepalive_connections=connections + 4)
-        try:
-            self._client = httpx.Client(
-                verify=tls_context(),
-                timeout=httpx.Timeout(timeouts.stall, connect=timeouts.connect),
-                limits=limits,
-                headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
-            )
-        except (ImportError, ValueError, httpx.InvalidURL) as error:
-            words = "not a URL" if isinstance(error, httpx.InvalidURL) else str(error)  # it may quote a password
-            raise UsageError(
-                f"unusable proxy setting: {words}", hint="check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
-            ) from None
+        self._client = httpx.Client(
+            transport=Wire(tls_context(), limits, self._proxies, self.cancel),
+            trust_env=False,
+            timeout=httpx.Timeout(timeouts.stall, connect=timeouts.connect),
+            headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
+        )
         self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     def close(self) -> None:
@@ -132,15 +132,27 @@ class Http:
                     error = refusal(response.status_code, seen, body, final, token_sent=token_sent)
                     error.redirected = bool(hops)
                     raise error
-                with self._heads.body(_socket(response)):
+                with self._heads.body(socket_of(response)):
                     yield Opened(response, final, hops)
             finally:
                 if response is not None:
                     response.close()
 
-    def body(self, opened: Opened, length: int | None, buffer: bytearray) -> Iterator[memoryview | bytes]:
-        """The body of an answer, ``length`` bytes of it if that is known; see `mdl.net.body.blocks`."""
-        return blocks(opened.response, length, self.cancel, self.timeouts.stall, buffer, self.throttle)
+    def body(
+        self, opened: Opened, length: int | None, buffer: bytearray, *, decode: bool = True
+    ) -> Iterator[memoryview | bytes]:
+        """The body of an answer, ``length`` bytes of it if that is known; see `mdl.net.body.Reader`."""
+        return self._reader.blocks(opened.response, length, buffer, decode=decode)
+
+    def beginning(self, opened: Opened) -> bytes:
+        """Some 4 KiB of a body, to tell what it is; less or nothing where it cannot be had."""
+        text = bytearray()
+        with contextlib.suppress(httpx.HTTPError, httpx.StreamError, NetworkError, ProtocolError):
+            for block in self.body(opened, None, bytearray()):
+                text += block
+                if len(text) >= _LITTLE:
+                    break
+        return bytes(text)
 
     def _ask(
         self, method: str, url: str, headers: Mapping[str, str]
@@ -160,10 +172,11 @@ class Http:
             parts = self.hosts.check(current)
             at_home = at_home and origin_of(current) == origin_of(url)
             token = self._token_for(current) if at_home else None
-            private_ok = start_private or self.hosts.names(host_of(current), parts.port or 0)
-            private_ok = private_ok or proxy_of(current, urllib.request.getproxies()) is not None
+            proxy = proxy_of(current, self._proxies)
+            private_ok = start_private or self.hosts.names(host_of(current), parts.port or 0) or proxy is not None
             request = self._client.build_request(method, current, headers={**headers, **(token or {})})
             request.extensions["trace"] = functools.partial(self._on_trace, private_ok, host_of(current))
+            request.extensions |= {PROXY: proxy, PRIVATE: private_ok}
             with self._heads.awaited():
                 response = self._client.send(request, stream=True)
             if response.status_code not in _REDIRECTS:
@@ -218,87 +231,36 @@ class Http:
         Raises `ProtocolError` for anything that is not JSON or too large, and what `open` raises.
         """
         with self.open("GET", url, {"Accept": "application/json"}) as opened:
-            chunks, size = [], 0
-            for chunk in opened.response.iter_bytes():
-                size += len(chunk)
-                if size > MAX_JSON:
+            text = bytearray()
+            for block in self.body(opened, None, bytearray()):
+                text += block
+                if len(text) > MAX_JSON:
                     raise ProtocolError(f"{host_of(url)} sent an API answer of over {MAX_JSON} bytes")
-                chunks.append(chunk)
             try:
-                return json.loads(b"".join(chunks)), opened.headers, opened.url
+                return json.loads(text), opened.headers, opened.url
             except (ValueError, RecursionError) as error:
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
-
-
-def _socket(response: httpx.Response) -> socket.socket | None:
-    stream = response.extensions.get("network_stream")
-    found = stream.get_extra_info("socket") if stream is not None else None
-    return found if isinstance(found, socket.socket) else None
 
 
 def _peek(response: httpx.Response) -> bytes:
     """The first 64 KiB of an error's body; trouble while reading it is no new trouble."""
     body = b""
     with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
-        for chunk in response.iter_bytes():
+        for chunk in response.iter_raw():
             body += chunk
             if len(body) >= _SMALL:
                 break
-    return body
+    return beginning(response.headers, body[:_SMALL])
 
 
 def _drain(response: httpx.Response) -> None:
-    """Read a redirect's small body so that the connection lives on; leave a large one unread."""
+    """Read a redirect's small body so that the connection lives on; leave one that is large or late unread."""
     length = response.headers.get("content-length", "")
+    response.request.extensions["timeout"]["read"] = _DRAIN_SECONDS
     if length.isdigit() and int(length) <= _SMALL:
+        until = time.monotonic() + _DRAIN_SECONDS
         with contextlib.suppress(httpx.HTTPError):
-            response.read()
+            for _ in response.iter_raw():
+                if time.monotonic() > until:
+                    break
     response.close()
-
-
-@contextlib.contextmanager
-def translated(url: str) -> Iterator[None]:
-    """httpx's errors as mdl's own, with the host and without the URL's query."""
-    try:
-        yield
-    except httpx.HTTPError as error:
-        raise _translate(error, host_of(url)) from error
-    except httpx.StreamError as error:
-        raise NetworkError(f"{host_of(url)}: {error}") from error
-
-
-def _translate(error: httpx.HTTPError, host: str) -> MdlError:
-    again = "run the same command again; what was fetched is kept"
-    words = str(error) or type(error).__name__
-    cause = _cause(error, ssl.SSLError)
-    if isinstance(error, httpx.ConnectError) and cause is not None:
-        return TlsError(f"{host}: {cause}", hint="check the clock, SSL_CERT_FILE and the proxy; mdl doctor tells more")
-    if isinstance(error, httpx.ConnectTimeout):
-        return NetworkError(f"{host} did not take the connection in time", hint=again)
-    if isinstance(error, httpx.TimeoutException):
-        return NetworkError(f"{host} was silent for too long", hint=again)
-    if isinstance(error, httpx.ProxyError):
-        return NetworkError(f"the proxy for {host}: {words}", hint="check the proxy; mdl doctor shows the variables")
-    if isinstance(error, httpx.ConnectError):
-        return NetworkError(
-            f"no connection to {host}: {words}", hint="check the network, the host's name and the proxy"
-        )
-    if isinstance(error, httpx.UnsupportedProtocol):
-        return Unsafe(f"refused: {words}", item=host)
-    if isinstance(error, (httpx.RemoteProtocolError, httpx.DecodingError)):
-        dropped = ("peer closed", "Server disconnected")
-        if "location header" in words:
-            return Unsafe(f"refused: {host} redirects to an unusable URL", item=host)
-        if words.startswith(dropped):
-            return NetworkError(f"{host} dropped the connection: {words}", hint=again)
-        return ProtocolError(f"{host} does not speak HTTP properly: {words}")
-    return NetworkError(f"{host}: {words}", hint=again)
-
-
-def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, kind):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return None

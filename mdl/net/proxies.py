@@ -21,7 +21,12 @@ def proxy_of(url: str, settings: Mapping[str, str]) -> str | None:
     proxy = settings.get(urlsplit(url).scheme) or settings.get("all")
     if not proxy or exemption(url, settings) is not None:
         return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    return _with_scheme(proxy)
+
+
+def proxies_in(settings: Mapping[str, str]) -> list[str]:
+    """The URLs of all proxies that `proxy_of` may tell, with whatever secrets are in them."""
+    return [_with_scheme(settings[name]) for name in ("http", "https", "all") if settings.get(name)]
 
 
 def exemption(url: str, settings: Mapping[str, str]) -> str | None:
@@ -33,13 +38,17 @@ def exemption(url: str, settings: Mapping[str, str]) -> str | None:
 def without_userinfo(proxy: str) -> str:
     """A proxy as it may be shown: scheme, host and port. Raises `ValueError` for what is no URL of a proxy."""
     try:
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        parts = urlsplit(_with_scheme(proxy))
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if not host or parts.scheme not in ("http", "https", "socks5", "socks5h"):
+    if not host or re.search(r"\s", host) or parts.scheme not in ("http", "https", "socks5", "socks5h"):
         raise ValueError("no URL of a proxy")
     return f"{parts.scheme}://" + (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+
+
+def _with_scheme(proxy: str) -> str:
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _covers(entry: str, url: str) -> bool:

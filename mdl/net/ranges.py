@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from mdl.errors import ProtocolError
+from mdl.net.codings import codings_of, is_readable, unreadable
 
 
 @dataclass(frozen=True, order=True)
@@ -209,7 +210,7 @@ def validator_of(headers: Mapping[str, str]) -> str | None:
 
 
 def is_encoded(headers: Mapping[str, str]) -> bool:
-    return headers.get("content-encoding", "identity").strip().lower() not in ("", "identity")
+    return bool(codings_of(headers))
 
 
 def judge(
@@ -219,19 +220,21 @@ def judge(
     asked: ByteRange | None,
     size: int | None,
     validator: str | None,
+    pinned: bool = False,
 ) -> Verdict:
     """What a 200, 206 or 416 is worth. ``headers`` has lower-case keys; ``asked`` is None for a plain GET.
 
-    ``size`` and ``validator`` are what the file was begun with, None where unknown.
+    ``size`` and ``validator`` are what the file was begun with, None where unknown; ``pinned`` says that a digest
+    will decide in the end. Then what is called an encoding may be the file itself, as Apache serves a .tar.gz.
     """
     seen = validator_of(headers)
     if validator and seen and seen != validator:
-        total = content_length(headers) if status == 200 else None
-        return Changed(f"the server's file changed: its validator was {validator}, now {seen}", total, seen)
+        why = f"the server's file changed: its validator was {validator}, now {seen}"
+        return Changed(why, _total(status, headers), seen)
     if status == 206:
-        return _judge_partial(headers, asked, size, seen)
+        return _judge_partial(headers, asked, size, seen, pinned)
     if status == 200:
-        return _judge_whole(headers, asked, size, seen)
+        return _judge_whole(headers, asked, size, seen, pinned)
     if status != 416:
         return _lie(f"an answer of status {status} holds no file")
     total = unsatisfied_total(headers)
@@ -242,14 +245,24 @@ def judge(
     return _lie("the server refused a range that lies inside the file (416)")
 
 
-def _judge_partial(headers: Mapping[str, str], asked: ByteRange | None, size: int | None, seen: str | None) -> Verdict:
+def _total(status: int, headers: Mapping[str, str]) -> int | None:
+    """The size of the file there, as an answer tells it."""
+    if status == 206:
+        parsed = parse_content_range(headers.get("content-range", ""))
+        return parsed[1] if parsed else None
+    return unsatisfied_total(headers) if status == 416 else content_length(headers)
+
+
+def _judge_partial(
+    headers: Mapping[str, str], asked: ByteRange | None, size: int | None, seen: str | None, pinned: bool
+) -> Verdict:
     if asked is None:
         return _lie("a partial answer (206) to a request for the whole file")
     if headers.get("content-type", "").lower().startswith("multipart/"):
         return _lie("a multipart answer to a single range")
-    if is_encoded(headers):
-        return _lie(f"a range of a {headers['content-encoding']} encoding instead of the file's own bytes")
     parsed = parse_content_range(headers.get("content-range", ""))
+    if is_encoded(headers) and not (pinned and parsed and parsed[1] is not None and parsed[1] == size):
+        return _lie(f"a range of a {headers['content-encoding']} encoding instead of the file's own bytes")
     if parsed is None:
         return _lie(f"a partial answer without a usable Content-Range ({headers.get('content-range', 'none')!r})")
     got, total = parsed
@@ -263,11 +276,16 @@ def _judge_partial(headers: Mapping[str, str], asked: ByteRange | None, size: in
     return Accept(got.start, min(got.stop, asked.stop), total, seen, ranged=True)
 
 
-def _judge_whole(headers: Mapping[str, str], asked: ByteRange | None, size: int | None, seen: str | None) -> Verdict:
-    if is_encoded(headers):
+def _judge_whole(
+    headers: Mapping[str, str], asked: ByteRange | None, size: int | None, seen: str | None, pinned: bool
+) -> Verdict:
+    length, codings = content_length(headers), codings_of(headers)
+    is_the_file = pinned and (not is_readable(codings) or (length is not None and length == size))
+    if codings and not is_the_file:
+        if not is_readable(codings):
+            return Lie(unreadable(codings))
         accept = Accept(0, None, size, seen, ranged=False, encoded=True)
     else:
-        length = content_length(headers)
         if length is not None and size is not None and length != size:
             return Changed(f"the server announces {length} bytes, expected {size}", length, seen)
         accept = Accept(0, length, length if length is not None else size, seen, ranged=False)

@@ -13,6 +13,13 @@ from mdl.errors import TlsError
 
 def tls_context() -> ssl.SSLContext:
     """The operating system's CA store, or what SSL_CERT_FILE and SSL_CERT_DIR name. Raises `TlsError`."""
+    context = _context()
+    if ssl.HAS_NEVER_CHECK_COMMON_NAME:
+        context.hostname_checks_common_name = False  # RFC 9525, 2: a name is a subjectAltName
+    return context
+
+
+def _context() -> ssl.SSLContext:
     file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     try:
         if file or folder:

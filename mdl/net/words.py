@@ -16,8 +16,12 @@ from mdl.net.hosts import host_of
 from mdl.net.retry import LONGEST_WISH, RETRIED, retry_after
 from mdl.paths import shown
 
+PROXY_PASSWORD = "check the user name and password of the proxy variable"
 _LONGEST = 300
 _LOOKED_AT = 4096
+_PAGE = re.compile(rb"<(!doctype\s+html|html|head|title)\b", re.IGNORECASE)
+_CLOCK = re.compile(r"not yet valid|TimeTooSkewed|request time and the (current|server)", re.IGNORECASE)
+"""How S3 and others say that a signature's time is not theirs."""
 
 
 def server_words(headers: Mapping[str, str], body: bytes) -> str:
@@ -54,6 +58,17 @@ def _from_json(data: Any) -> str:
     return ""
 
 
+def impostor(body: bytes) -> tuple[str, str] | None:
+    """What came in a file's place, by how it begins, and what to do: a web page or a git-lfs pointer; else None."""
+    if body.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "what came is a git-lfs pointer, not the file", "take the URL under which the file itself is served"
+    if not _PAGE.search(body[:_LOOKED_AT]):
+        return None
+    title = server_words({}, body)
+    what = "what came is a web page" + (f", {title!r}" if title else "")
+    return what, "where a network wants a sign-in first, do that; else look at the URL in a browser"
+
+
 def request_id(headers: Mapping[str, str]) -> str:
     for name in ("x-request-id", "x-amzn-trace-id", "x-amz-cf-id", "x-amz-request-id"):
         if headers.get(name):
@@ -74,7 +89,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, url: str, *, t
     message += f" (request {ident})" if ident else ""
     code = headers.get("x-error-code", "")
     if status == 407:
-        return AuthError(f"the proxy answered {message}", hint="check the user name and password of the proxy variable")
+        return AuthError(f"the proxy answered {message}", hint=PROXY_PASSWORD)
     if status in (401, 403):
         return AuthError(message, hint=_auth_hint(code, words, url, token_sent))
     if status in (404, 410):
@@ -91,6 +106,8 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, url: str, *, t
 
 
 def _auth_hint(code: str, words: str, url: str, token_sent: bool) -> str:
+    if _CLOCK.search(words):
+        return "check this machine's clock, its date and time zone: the server goes by the time of a request"
     page = re.sub(r"/(resolve|api|raw)/.*", "", url.split("?")[0].replace("/api/models/", "/").replace("/api/", "/"))
     page = re.sub(r"/(tree|revision)/.*", "", page)
     if code == "GatedRepo":

@@ -107,7 +107,6 @@ class _Server:
         self.hosts = Hosts.of(_PATTERNS)
         self.http = Http(self.hosts, bearer=Bearer(f"{_HUB}:443", "hf_secret"))
         self.http._client._transport = httpx.MockTransport(self.answer)
-        self.http._client._mounts = {}
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         url = request.url

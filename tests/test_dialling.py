@@ -1,0 +1,94 @@
+"""Dialling a host of several addresses: the first that answers, all within one timeout, by turns of the families."""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from mdl.errors import Cancelled
+from mdl.net.cancel import Cancel
+from mdl.net.dialling import Address, addresses, dialled
+
+
+def at(port: int, host: str = "127.0.0.1") -> Address:
+    return socket.AF_INET, socket.SOCK_STREAM, 6, (host, port)
+
+
+@contextmanager
+def listening() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """Somebody who neither takes nor refuses a connection: the queue is full."""
+    with socket.socket() as server, socket.socket() as one, socket.socket() as two, socket.socket() as three:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for filler in (one, two, three):
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
+def free_port() -> int:
+    with listening() as port:
+        return port
+
+
+def test_the_first_that_answers() -> None:
+    """One that refuses and one that says nothing are passed by, and what comes back blocks as sockets do."""
+    with listening() as port, silent() as hole:
+        with dialled([at(free_port()), at(hole), at(port)], 5.0, Cancel()) as sock:
+            assert sock.getpeername()[1] == port
+            assert sock.getblocking()
+        with dialled([at(port)], math.inf, Cancel()) as sock:
+            assert sock.getpeername()[1] == port
+
+
+def test_nobody_answers() -> None:
+    """All refuse: the first refusal. One says nothing: the timeout, once for all."""
+    with pytest.raises(ConnectionRefusedError):
+        dialled([at(free_port()), at(free_port())], 5.0, Cancel())
+    began = time.monotonic()
+    with silent() as hole, pytest.raises(TimeoutError):
+        dialled([at(hole)] * 5, 0.3, Cancel())
+    assert time.monotonic() - began < 3.0
+    with pytest.raises(OSError, match="no address"):
+        dialled([], 1.0, Cancel())
+
+
+def test_a_slow_one_is_waited_for() -> None:
+    """The head start of the next is not the end of the one before."""
+    with silent() as hole:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            dialled([at(hole), at(free_port())], 0.6, Cancel())
+        assert time.monotonic() - began >= 0.6
+
+
+def test_cancel_ends_it() -> None:
+    """Whoever waits for a connection does not go on after a cancel."""
+    cancel = Cancel()
+    cancel.set()
+    with silent() as hole, pytest.raises(Cancelled):
+        dialled([at(hole)], 5.0, cancel)
+
+
+def test_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many addresses of one family and one of the other, the other comes second."""
+    six, four = (socket.AF_INET6, 1, 6, "", ("::1", 1, 0, 0)), (socket.AF_INET, 1, 6, "", ("127.0.0.1", 1))
+
+    def resolver(*_: Any) -> list[Any]:
+        return [six, six, six, four]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    families = [socket.AF_INET6, socket.AF_INET, socket.AF_INET6, socket.AF_INET6]
+    assert [place[0] for place in addresses("two.example", 1)] == families
