@@ -17,7 +17,7 @@ LEVELS = [
     {"__init__"},
     {"errors"},
     {"paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles"},
-    {"spots"},
+    {"spots", "vacant"},
     {"staging", "turns", "programs", "copies"},
     {"net", "files", "events"},
     {"catalog"},
@@ -180,6 +180,7 @@ def test_only_staging_gives_names() -> None:
                 gives = node.value.id in ("os", "shutil") and node.attr in ("replace", "rename", "renames", "move")
                 assert not gives or module == "staging", module
         assert "rename" not in set(calls(tree)), module
+        assert module == "staging" or "vacant" not in set(inner(module)), module
 
 
 def test_only_console_prints() -> None:

@@ -99,7 +99,6 @@ def test_taken_away_on_the_way(bench: Bench, act: Act) -> None:
 
 
 @pytest.mark.fault(117)
-@pytest.mark.xfail(strict=True, reason="whatever becomes of a partial, another mdl is said to have taken it")
 @pytest.mark.parametrize("act", [gone, moved], ids=lambda act: act.__name__)
 def test_what_is_gone_is_no_busy_neighbour(bench: Bench, act: Act) -> None:
     """A folder that was removed under mdl is trouble with the disk (7), not another mdl to wait for (9)."""
@@ -152,9 +151,6 @@ def test_a_journal_taken_away(bench: Bench, act: Act) -> None:
 
 
 @pytest.mark.fault(119)
-@pytest.mark.xfail(
-    strict=True, reason="what stands there is looked at before the download, and not again before it ends"
-)
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 def test_a_strangers_file_that_comes_meanwhile(bench: Bench, data: bytes) -> None:
     """A file that somebody puts under the final name while the bytes come is not overwritten without --force."""
@@ -180,7 +176,6 @@ def other_bytes_now(path: Path) -> None:
 
 
 @pytest.mark.fault(119, 130)
-@pytest.mark.xfail(strict=True, reason="a receipt bears the stamp of whatever stands there when it is written")
 @pytest.mark.parametrize("kept", [False, True], ids=["fetched", "adopted"])
 def test_a_receipt_vouches_for_what_was_hashed(bench: Bench, monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
     """A file that is exchanged between its hash and its receipt is not believed by the next run."""

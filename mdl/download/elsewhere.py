@@ -101,7 +101,7 @@ def _link(item: Item, elsewhere: Elsewhere, tell: Listener) -> bool:
     for path in elsewhere.candidates(remote):
         tell(Verifying(model, remote.path.text, done=0, total=remote.size))
         try:
-            if elsewhere.store.take(model, remote, path):
+            if elsewhere.store.take(model, remote, path, item.seen):
                 assert remote.digest is not None
                 tell(Finished(model, remote.path.text, remote.size or 0, "linked", remote.digest.algorithm))
                 return True

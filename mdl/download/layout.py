@@ -22,9 +22,11 @@ _LONGEST_REF = 1000
 
 
 class Layout(Protocol):
-    """Where files of a models folder are. ``own`` is mdl's place in it, on the same file system."""
+    """Where files of a models folder are. ``own`` is mdl's place in it, on the same file system. ``is_by_digest``:
+    a file is named by its bytes, so whoever puts one there puts the same."""
 
     own: Path
+    is_by_digest: bool
 
     def folder(self, model: str) -> Path:
         """What is shown as the place of a model."""
@@ -41,6 +43,8 @@ class Layout(Protocol):
 
 class Plain:
     """``<root>/<model>/<path>``; with ``into`` the one model's files are in ``root`` itself."""
+
+    is_by_digest = False
 
     def __init__(self, root: Path, *, into: bool = False) -> None:
         self._root, self._into = root, into
@@ -61,6 +65,8 @@ class Plain:
 
 class HubCache:
     """As huggingface_hub lays its cache out. mdl's own place is below ``.locks``, which the hub's tools pass over."""
+
+    is_by_digest = True
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -17,7 +17,7 @@ from pathlib import Path
 from mdl import staging
 from mdl.download import journal as journals
 from mdl.download.journal import Identity, Journal, Record
-from mdl.errors import Busy
+from mdl.errors import Busy, MdlError, StorageError
 from mdl.net.ranges import ByteRange, RangeSet
 from mdl.owner import is_alive, me, process_of
 from mdl.spots import Spot
@@ -161,21 +161,39 @@ class Partial:
             self.identity, self.validators = identity, {}
             return lost
 
-    def publish(self, spot: Spot) -> None:
-        """Sync the bytes, give them their final name, forget the journal. Raises `Busy` where another process
-        took this partial over, `OSError`."""
+    def is_as_written(self, size: int) -> bool:
+        """Nobody cut, lengthened or emptied the file of ``size`` bytes while it was written: it has no holes. (A file
+        system that stores zeros as holes makes this False of a right file.) Raises `OSError`."""
+        if os.fstat(self.fd).st_size != size:
+            return False
+        return not size or os.lseek(self.fd, 0, os.SEEK_HOLE) == size
+
+    def publish(self, spot: Spot) -> os.stat_result:
+        """Sync the bytes, give them their final name, forget the journal; returns the status of what was verified.
+
+        Raises `Busy` where another process took this partial over, `StorageError` where it is gone,
+        `FileExistsError` where the spot is to be new and is taken, `OSError`.
+        """
         with self._syncing:
             os.fsync(self.fd)
-            data = self.folder / "data"
+            status, data = os.fstat(self.fd), self.folder / "data"
             try:
-                same = data.lstat().st_ino == os.fstat(self.fd).st_ino
-            except FileNotFoundError:
-                same = False
-            if not same:
-                raise Busy("another mdl took this download over", hint="let it finish, or run the same command again")
-            staging.publish(data, spot)
+                is_mine = os.path.samestat(data.lstat(), status)
+            except (FileNotFoundError, NotADirectoryError):
+                is_mine = False
+            if not is_mine:
+                raise self._lost(status)
+            copied = staging.publish(data, spot)
             self.close()
             self.discard()
+            return copied or status
+
+    def _lost(self, status: os.stat_result) -> MdlError:
+        """Why the open file is no longer under its name: another mdl renamed its folder, or it was removed."""
+        if status.st_nlink and self.folder.parent.exists():
+            return Busy("another mdl took this download over", hint="let it finish, or run the same command again")
+        hint = "somebody removed or moved it while the bytes came; run the same command again"
+        return StorageError(f"{self.folder} is gone", hint=hint)
 
     def discard(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
