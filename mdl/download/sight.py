@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ def standing(at: Path, path: RelPath) -> tuple[Kind, Stamp | None, str]:
         try:
             status = at.lstat()
         except (FileNotFoundError, NotADirectoryError):
-            return "absent", None, ""
+            return _absent(final)
         except OSError as error:
             raise storage_error(error, str(at)) from error
         if stat.S_ISLNK(status.st_mode) and (last or segment):
@@ -36,6 +37,16 @@ def standing(at: Path, path: RelPath) -> tuple[Kind, Stamp | None, str]:
     if stat.S_ISDIR(status.st_mode):
         return "folder", None, f"{at} is a folder"
     return "special", None, f"{at} is a device, pipe or socket"
+
+
+def _absent(final: Path) -> tuple[Kind, None, str]:
+    """Nothing is there, and it could be: a path that the system does not take is found out before a download."""
+    try:
+        os.lstat(final)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise storage_error(error, str(final)) from error
+    return "absent", None, ""
 
 
 @contextlib.contextmanager

@@ -53,6 +53,20 @@ class Store:
         self.final(model, remote)
         self._layout.expose(remote)
 
+    @property
+    def is_by_digest(self) -> bool:
+        """Files are named by their bytes, and shared by whoever names them; others remove them."""
+        return self._layout.is_by_digest
+
+    def pointed(self, model: str, remote: RemoteFile) -> str:
+        """Whether programs find the file there by its name: ``right``, ``missing``, or ``other`` where something else
+        is under that name. Reads nothing."""
+        pointer = self._layout.pointer(remote)
+        try:
+            return "right" if pointer is None or pointer.samefile(self.final(model, remote)) else "other"
+        except OSError:
+            return "missing"
+
     def settle(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
         """All files of a model are there, as their source says (now, if ``is_news``). Raises `OSError`."""
         self._layout.settle(remotes, is_news=is_news)
@@ -200,16 +214,15 @@ class Store:
     def place_of(self, receipt: Receipt) -> Path | None:
         """Where the file of a receipt stands, if nobody touched it since."""
         with contextlib.suppress(*_NOT_THERE):
-            remote = _remote_of(receipt)
-            kind, stamp, _ = standing(*self._layout.place(receipt.model, remote))
+            kind, stamp, _ = standing(*self._layout.place(receipt.model, receipt.remote))
             if kind == "file" and stamp == receipt.stamp and not receipt.suspect:
-                return self.final(receipt.model, remote)
+                return self.final(receipt.model, receipt.remote)
         return None
 
     def is_gone(self, receipt: Receipt) -> bool:
         """Nothing stands where the file of a receipt was."""
         with contextlib.suppress(*_NOT_THERE):
-            return standing(*self._layout.place(receipt.model, _remote_of(receipt)))[0] == "absent"
+            return standing(*self._layout.place(receipt.model, receipt.remote))[0] == "absent"
         return False
 
     @contextlib.contextmanager
@@ -260,6 +273,7 @@ class Store:
             validator=remote.validator or validator,
             commit=remote.commit,
             adopted=adopted,
+            hub=remote.hub,
             prefixes=print_.prefixes,
         )
         self.receipts.put(receipt)
@@ -273,10 +287,6 @@ class Store:
             at = at.parent
         space = os.statvfs(at)
         return space.f_bavail * space.f_frsize
-
-
-def _remote_of(receipt: Receipt) -> RemoteFile:
-    return RemoteFile(receipt.path, receipt.url, receipt.stamp.size, receipt.digest)
 
 
 def _came_meanwhile(remote: RemoteFile) -> Occupied:

@@ -35,12 +35,6 @@ class Listing:
     entries: tuple[Entry, ...]
 
 
-def is_pinned(revision: str | None) -> bool:
-    """A full commit id, which always means the same files: 40 hex digits, 64 on some hubs."""
-    text = revision or ""
-    return len(text) in (40, 64) and all(char in "0123456789abcdef" for char in text)
-
-
 class Listings:
     """The listings kept in one folder."""
 
