@@ -183,6 +183,33 @@ def test_only_staging_gives_names() -> None:
         assert module == "staging" or "vacant" not in set(inner(module)), module
 
 
+def test_nobody_swallows_a_signal() -> None:
+    """A signal's `Cancelled` is an `MdlError` that may come up anywhere: who goes on after errors lets it through."""
+    for module, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "suppress":
+                assert "MdlError" not in {name for one in node.args for name in _names(one)}, module
+            if isinstance(node, ast.Try) and module not in ("cli/command", "demo/story"):
+                assert not list(_swallowing(node)), f"{module}:{node.lineno}"
+
+
+def _swallowing(block: ast.Try) -> Iterator[ast.ExceptHandler]:
+    """Handlers of any error of mdl's that do not raise it again, and before which a `Cancelled` is not let through."""
+    for handler in block.handlers:
+        kinds = set(_names(handler.type)) if handler.type else set()
+        if "Cancelled" in kinds:
+            return
+        last = handler.body[-1]
+        raised = list(_names(last.exc)) if isinstance(last, ast.Raise) and last.exc else []
+        is_raised = isinstance(last, ast.Raise) and (last.exc is None or handler.name in raised[:1])
+        if "MdlError" in kinds and not is_raised:
+            yield handler
+
+
+def _names(node: ast.AST) -> list[str]:
+    return [one.id for one in ast.walk(node) if isinstance(one, ast.Name)]
+
+
 def test_only_console_prints() -> None:
     """What anybody reads goes through the console."""
     for module, tree in trees().items():

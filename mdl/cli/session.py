@@ -158,11 +158,11 @@ class Session:
 
     def elsewhere(self, store: Store) -> Elsewhere:
         """Where on this machine the same bytes may be: ``store`` itself, the hub's cache, ``[stores] also``."""
-        cache = None
+        caches = [store.root] if store.is_by_digest else []
         with contextlib.suppress(UsageError):
-            cache = places.hub_cache(self.environ)
+            caches.append(places.hub_cache(self.environ))
         also = [Path(one).expanduser() for one in self.config.get("stores", {}).get("also", [])]
-        return Elsewhere(store, cache, also)
+        return Elsewhere(store, tuple(dict.fromkeys(caches)), also)
 
     def is_offline(self, network: Network) -> bool:
         hub = is_true(self.environ.get("HF_HUB_OFFLINE")) or is_true(self.environ.get("TRANSFORMERS_OFFLINE"))

@@ -16,17 +16,17 @@ from pathlib import Path
 from mdl.digests import Digest
 from mdl.download.plan import Item
 from mdl.download.store import Store
-from mdl.errors import Cancelled, MdlError
-from mdl.events import Finished, Listener, Noticed, Verifying
+from mdl.errors import Busy, Cancelled, MdlError, StateError
+from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
 from mdl.files import Receipt, RemoteFile
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Where to look. ``cache`` is the hub's cache; ``also`` are folders of other programs."""
+    """Where to look. ``caches`` are laid out as the hub's cache; ``also`` are folders of other programs."""
 
     store: Store
-    cache: Path | None = None
+    caches: Sequence[Path] = field(default=())
     also: Sequence[Path] = field(default=())
 
     def candidates(self, remote: RemoteFile) -> Iterator[Path]:
@@ -68,10 +68,11 @@ class Elsewhere:
 
     @cached_property
     def _repos(self) -> list[Path]:
-        try:
-            return [entry for entry in (self.cache.iterdir() if self.cache else ()) if "--" in entry.name]
-        except OSError:
-            return []
+        found: list[Path] = []
+        for cache in self.caches:
+            with contextlib.suppress(OSError):
+                found += [entry for entry in cache.iterdir() if "--" in entry.name]
+        return found
 
     @cached_property
     def _by_size(self) -> dict[int, list[Path]]:
@@ -103,6 +104,7 @@ def _link(item: Item, elsewhere: Elsewhere, tell: Listener) -> bool:
         try:
             if elsewhere.store.take(model, remote, path, item.seen):
                 assert remote.digest is not None
+                _forget_partial(item, elsewhere.store, tell)
                 tell(Finished(model, remote.path.text, remote.size or 0, "linked", remote.digest.algorithm))
                 return True
             elsewhere.distrust(remote, path)
@@ -113,6 +115,14 @@ def _link(item: Item, elsewhere: Elsewhere, tell: Listener) -> bool:
             why = _why(error)
         tell(Noticed(model, remote.path.text, f"{path} cannot be used: {why}"))
     return False
+
+
+def _forget_partial(item: Item, store: Store, tell: Listener) -> None:
+    """What was fetched of it in vain. Where it cannot go it stays for ``mdl clean``."""
+    with contextlib.suppress(OSError, Busy, StateError):
+        if lost := store.forget_partials(item.wanted.model, item.remote):
+            why = "all of it was found elsewhere on this disk"
+            tell(Rewound(item.wanted.model, item.remote.path.text, bytes_discarded=lost, why=why))
 
 
 def _why(error: Exception) -> str:

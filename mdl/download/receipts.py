@@ -13,7 +13,7 @@ from typing import Any
 
 from mdl import staging
 from mdl.digests import Digest
-from mdl.errors import MdlError, StateError
+from mdl.errors import Cancelled, MdlError, StateError
 from mdl.files import HubFile, Receipt, Stamp
 from mdl.paths import RelPath
 from mdl.sealed import line_of, parse_line
@@ -125,6 +125,8 @@ def _receipt(facts: dict[str, Any], prefixes: tuple[Any, ...]) -> Receipt | None
             prefixes=tuple(_of(str, prefix) for prefix in prefixes),
             hub=_hub_file(facts.get("hub")),
         )
+    except Cancelled:
+        raise
     except (KeyError, ValueError, TypeError, AttributeError, MdlError):
         return None
 
