@@ -104,9 +104,6 @@ class Broken:
 
 
 @pytest.mark.fault(107)
-@pytest.mark.xfail(
-    strict=True, reason="Partial.close forgets the descriptor only after it was closed: it is closed twice"
-)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_close_that_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where closing the data fails (NFS, quotas) it is 7 or nothing, never a second close of what may be another's."""

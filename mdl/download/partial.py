@@ -199,10 +199,13 @@ class Partial:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> None:
-        self._journal.close()
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        """A descriptor is gone whatever closing it says: it is closed once. Raises `OSError`."""
+        fd, self.fd = self.fd, -1
+        try:
+            self._journal.close()
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
 
 def _why_not(old: Identity, new: Identity) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mdl import copies, staging
 from mdl.digests import Fingerprint
+from mdl.download import room
 from mdl.download.journal import Identity
 from mdl.download.layout import Layout, Plain
 from mdl.download.partial import Partial, claimed_of, leftovers
@@ -282,11 +283,11 @@ class Store:
 
     def free_bytes(self) -> int:
         """Bytes an ordinary user can still write on the file system of the models folder."""
-        at = self.root
-        while not os.path.exists(at) and at != at.parent:
-            at = at.parent
-        space = os.statvfs(at)
-        return space.f_bavail * space.f_frsize
+        return room.free_bytes(self.root)
+
+    def trouble(self, error: OSError, item: str) -> StorageError:
+        """The system's error as mdl's own, with what to do about it here."""
+        return room.trouble(error, item, self.root)
 
 
 def _came_meanwhile(remote: RemoteFile) -> Occupied:
