@@ -9,21 +9,23 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from mdl import copies, staging
-from mdl.digests import Fingerprint
+from mdl.digests import Digest, Fingerprint
 from mdl.download import room
+from mdl.download.clearing import cleared
 from mdl.download.journal import Identity
 from mdl.download.layout import Layout, Plain
 from mdl.download.partial import Partial, claimed_of, leftovers
 from mdl.download.receipts import Receipts, key_of
 from mdl.download.sight import hashed, opened, standing
-from mdl.errors import Occupied, StorageError, Unsafe, UsageError
+from mdl.errors import StorageError, Unsafe, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
 from mdl.net.ranges import ByteRange
 from mdl.owner import me
-from mdl.spots import Spot, spot
+from mdl.spots import Spot
 
 _NOT_THERE = (UsageError, StorageError, Unsafe, OSError)
 
@@ -191,17 +193,19 @@ class Store:
             copied = staging.publish(path, spot)
         self.write_receipt(model, remote, print_, verified, Stamp.of(copied) if copied else stamp)
 
-    def take(self, model: str, remote: RemoteFile, source: Path, seen: LocalFile | None = None) -> bool:
+    def take(self, model: str, remote: RemoteFile, source: Path, seen: LocalFile | None = None) -> Digest:
         """Give the bytes of another file here the final name too: cloned where the file system can, hard-linked, or
-        copied. False where they are not the right ones. Raises `OSError`, `MdlError`."""
+        copied; or only tell their digest where that is another one. Raises `OSError`, `MdlError`."""
         with self.side_folder(model, remote) as folder, opened(source) as fd:
             before, here = Stamp.of(os.fstat(fd)), folder / "data"
             how = copies.same_bytes(fd, source, here, self.free_bytes())
             stamp, print_ = Stamp.of(os.lstat(here)), self.fingerprint(here, remote)
-            if print_.digest != remote.digest or (how == "link" and Stamp.of(os.lstat(here)) != before):
-                return False
+            if print_.digest != remote.digest:
+                return print_.digest
+            if how == "link" and Stamp.of(os.lstat(here)) != before:
+                raise StorageError("it was written to while it was read")
             self.publish_file(model, remote, here, print_, print_.digest.algorithm, stamp, seen)
-            return True
+            return print_.digest
 
     def head(self, model: str, remote: RemoteFile, count: int) -> bytes:
         """The first ``count`` bytes under the final name; none where it cannot be read."""
@@ -226,31 +230,17 @@ class Store:
             return standing(*self._layout.place(receipt.model, receipt.remote))[0] == "absent"
         return False
 
-    @contextlib.contextmanager
-    def _make_room(self, model: str, remote: RemoteFile, print_: Fingerprint, seen: LocalFile | None) -> Iterator[Spot]:
+    def _make_room(
+        self, model: str, remote: RemoteFile, print_: Fingerprint, seen: LocalFile | None
+    ) -> AbstractContextManager[Spot]:
         """Where the file gets its final name. Raises `Unsafe`, `Occupied`, `OSError`."""
-        base, path = self._layout.place(model, remote)
-        with spot(base, path) as found:
-            found.refuse_strange()
-            watched = None if self._layout.is_by_digest else seen
-            if watched and self._must_be_new(model, remote, print_, watched, found.stat()):
-                found = found.fresh()
-            try:
-                yield found
-            except FileExistsError:
-                raise _came_meanwhile(remote) from None
 
-    def _must_be_new(
-        self, model: str, remote: RemoteFile, print_: Fingerprint, seen: LocalFile, now: os.stat_result | None
-    ) -> bool:
-        """Whether nothing may stand there; False where what stands there may go: it is what was seen before, mdl's
-        own, or the same bytes. Raises `Occupied`."""
-        if now is None or (seen.stamp and Stamp.of(now) == seen.stamp):
-            return now is None
-        here = self.look(model, remote, deep=True)
-        if here.untouched or (here.fingerprint and here.fingerprint.digest == print_.digest):
-            return False
-        raise _came_meanwhile(remote)
+        def is_ours() -> bool:
+            here = self.look(model, remote, deep=True)
+            return here.untouched or (here.fingerprint is not None and here.fingerprint.digest == print_.digest)
+
+        watched = None if self._layout.is_by_digest else seen
+        return cleared(self._layout.place(model, remote), remote, watched, is_ours)
 
     def write_receipt(
         self,
@@ -288,11 +278,6 @@ class Store:
     def trouble(self, error: OSError, item: str) -> StorageError:
         """The system's error as mdl's own, with what to do about it here."""
         return room.trouble(error, item, self.root)
-
-
-def _came_meanwhile(remote: RemoteFile) -> Occupied:
-    hint = "use --force to replace it, or --to for another folder"
-    return Occupied("another file was put there meanwhile", item=remote.path.text, hint=hint)
 
 
 def _worth_hashing(stamp: Stamp, remote: RemoteFile, receipt: Receipt | None) -> bool:
