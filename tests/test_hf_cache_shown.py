@@ -15,7 +15,6 @@ __all__ = ["mdl"]
 
 WEIGHTS = Generated(2 * MIB, "one")[0 : 2 * MIB]
 ONE = Repo("org/tiny", {"config.json": b"{}", "model.bin": WEIGHTS})
-TWO = Repo("org/tiny", {"config.json": b'{"a": 2}', "model.bin": WEIGHTS})
 LAYOUT = ("--layout", "hf-cache", "--json")
 LOOSE = f'[[models.loose.files]]\npath = "f.bin"\nurl = "http://127.0.0.1:9/f.bin"\nsha256 = "{sha256(b"x")}"\n'
 
@@ -88,6 +87,15 @@ def test_a_repair_puts_a_pointer_right(shell: Shell, hub: Hub, mdl: Inside, dama
         pointer(shell).write_bytes(b"other")
     got(mdl(shell, "verify", "m", "--repair", *LAYOUT))
     assert (pointer(shell).read_bytes(), hub.sent) == (b"{}", sent)
+
+
+def test_the_folder_is_the_newest_snapshot(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """Where a file of an older commit is no file of the model any more, ``get`` and ``path`` say the new snapshot."""
+    got(mdl(shell, "get", "m", *LAYOUT))
+    hub.publish(moved := Repo("org/tiny", {"config.json": b'{"a": 2}'}))
+    folder = got(mdl(shell, "get", "m", "--layout", "hf-cache")).out
+    assert folder == f"{repo_of(shell) / 'snapshots' / moved.commit}\n"
+    assert got(mdl(shell, "path", "m", "--layout", "hf-cache")).out == folder
 
 
 def test_a_lock_of_an_older_entry(shell: Shell, hub: Hub, mdl: Inside) -> None:

@@ -66,3 +66,23 @@ def test_a_c_library_without_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         assert not vacant.take(tmp_path / "staged", 0, "final")
     finally:
         vacant._call.cache_clear()
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_on_another_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool) -> None:
+    """Where no rename goes a copy does, whose own status is told; it replaces nothing either."""
+    monkeypatch.setattr(vacant, "_call", lambda: lambda *_: errno.EXDEV)
+    (tmp_path / "staged").write_bytes(b"new")
+    (tmp_path / "a").mkdir()
+    if taken:
+        (tmp_path / "a" / "final").write_bytes(b"mine")
+    with spot(tmp_path, RelPath.parse("a/final")) as found:
+        if taken:
+            with pytest.raises(FileExistsError):
+                staging.publish(tmp_path / "staged", found.fresh())
+        else:
+            copied = staging.publish(tmp_path / "staged", found.fresh())
+            assert copied is not None
+            assert copied.st_ino == (tmp_path / "a" / "final").stat().st_ino
+    assert (tmp_path / "a" / "final").read_bytes() == (b"mine" if taken else b"new")
+    assert os.listdir(tmp_path / "a") == ["final"]

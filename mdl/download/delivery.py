@@ -122,10 +122,10 @@ class Delivery:
         if print_ is None:
             self._schedule.ready(download)
             return
+        if not partial.is_as_written(size) and not self._still_right(download, partial, print_):
+            return
         if download.remote.digest and print_.digest != download.remote.digest:
             self._mismatched(download, print_.digest)
-            return
-        if not partial.is_as_written(size) and not self._still_right(download, partial, print_):
             return
         verified = _verified(download)
         self._store.publish(download.model, download.remote, partial, print_, verified, download.item.seen)
@@ -135,9 +135,10 @@ class Delivery:
         """Read the whole file again, for the digest is of what was read on the way. Where it is another now, begin
         once more. Raises `StorageError` the second time."""
         partial.stretch(print_.size)
-        now = fingerprint(partial.fd, print_.digest.algorithm, watch=self._verify_tick)
-        if now.digest == print_.digest:
-            return True
+        if not partial.is_meddled:
+            now = fingerprint(partial.fd, print_.digest.algorithm, watch=self._verify_tick)
+            if now.digest == print_.digest:
+                return True
         why = "another program changed the unfinished file"
         if download.clean_retry_done:
             download.discarded += partial.total

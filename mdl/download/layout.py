@@ -37,6 +37,9 @@ class Layout(Protocol):
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
         """The folder that nothing leads out of, and the file's path below it. Raises `UsageError`."""
 
+    def expect(self, model: str, remote: RemoteFile) -> None:
+        """The file is one of the model's as it is now. Raises `UsageError`."""
+
     def expose(self, remote: RemoteFile) -> None:
         """Make a published file findable under its name. Raises `OSError`."""
 
@@ -61,6 +64,9 @@ class Plain:
 
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
         return self.folder(model), remote.path
+
+    def expect(self, model: str, remote: RemoteFile) -> None:
+        """The folder does not depend on it."""
 
     def expose(self, remote: RemoteFile) -> None:
         """A file is under its own name already."""
@@ -90,9 +96,11 @@ class HubCache:
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
         hub = _hub_file(remote)
         RelPath.parse(f"refs/{hub.branch or 'main'}")
-        self._snapshots.setdefault(model, set()).add(self._snapshot(hub))
         blob = RelPath.parse(f"{_repo_folder(hub)}/blobs/{_blob(remote)}")
         return self._root, self._shared(blob) or blob
+
+    def expect(self, model: str, remote: RemoteFile) -> None:
+        self._snapshots.setdefault(model, set()).add(self._snapshot(_hub_file(remote)))
 
     def expose(self, remote: RemoteFile) -> None:
         hub = _hub_file(remote)

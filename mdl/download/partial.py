@@ -36,6 +36,9 @@ class Partial:
         self._syncing = threading.Lock()
         self.validators: dict[str, str] = {}
         self.claim_below: int | None = None
+        self._length: int | None = None
+        self.is_meddled = False
+        """Somebody else cut the file while it was written."""
         self.dropped, self.dropped_why = 0, ""
 
     @classmethod
@@ -100,9 +103,12 @@ class Partial:
     def stretch(self, size: int) -> None:
         """Give the sparse file its final length."""
         os.ftruncate(self.fd, size)
+        self._length = size
 
     def write(self, offset: int, data: memoryview | bytes) -> None:
         """Put bytes at ``offset``. Raises `OSError`."""
+        if self._length is not None and os.fstat(self.fd).st_size < self._length:
+            self.is_meddled = True
         view, at = memoryview(data), offset
         while view:
             count = os.pwrite(self.fd, view, at)
@@ -157,14 +163,15 @@ class Partial:
             self._journal.close()
             self._journal = Journal.create(self.folder / "journal", identity)
             self._have, self._claimed = RangeSet(), RangeSet()
-            self.claim_below = None
+            self.claim_below = self._length = None
+            self.is_meddled = False
             self.identity, self.validators = identity, {}
             return lost
 
     def is_as_written(self, size: int) -> bool:
         """Nobody cut, lengthened or emptied the file of ``size`` bytes while it was written: it has no holes. (A file
         system that stores zeros as holes makes this False of a right file.) Raises `OSError`."""
-        if os.fstat(self.fd).st_size != size:
+        if self.is_meddled or os.fstat(self.fd).st_size != size:
             return False
         return not size or os.lseek(self.fd, 0, os.SEEK_HOLE) == size
 

@@ -91,6 +91,7 @@ class Store:
 
     def glance(self, model: str, remote: RemoteFile) -> LocalFile:
         """As `look`, without reading a byte of the file itself."""
+        self._layout.expect(model, remote)
         kind, stamp, why = standing(*self._layout.place(model, remote))
         receipt = self.receipts.get(model, remote.path)
         partial = 0
