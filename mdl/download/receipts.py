@@ -20,6 +20,7 @@ from mdl.sealed import line_of, parse_line
 
 VERSION = 1
 _LARGEST = 64 * 2**20
+_REPO_TYPES = ("model", "dataset", "space")
 
 
 def key_of(model: str, path: RelPath) -> str:
@@ -132,7 +133,12 @@ def _receipt(facts: dict[str, Any], prefixes: tuple[Any, ...]) -> Receipt | None
 
 
 def _hub_file(facts: Any) -> HubFile | None:
-    return HubFile(*(_of(str, fact) for fact in _of(list, facts))) if facts is not None else None
+    if facts is None:
+        return None
+    repo, repo_type, revision, path, branch = (_of(str, fact) for fact in _of(list, facts))
+    if repo_type not in _REPO_TYPES:
+        raise ValueError(f"{repo_type!r} is no type of repository")
+    return HubFile(repo, repo_type, revision, RelPath.parse(path).text, branch)
 
 
 def _of(kind: type, value: Any, *, or_none: bool = False) -> Any:
