@@ -6,13 +6,15 @@ import errno
 import fcntl
 import os
 import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import faults
 import pytest
 from apart import MOUNTS, apart, failing, small_disk
-from engine import MIB, Bench, noise, pinned
-from faulty import FaultyServer
+from engine import MIB, Bench, noise, pinned, until
+from faulty import Answer, FaultyServer, Request
 from jobbing import DATA as BODY
 from jobbing import arrived, catalog_of, done, machine
 
@@ -76,8 +78,16 @@ def test_a_sync_that_takes_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatc
         real(fd)
         under_way[0] -= 1
 
+    def handler(request: Request, number: int) -> Answer:
+        def body() -> Iterator[bytes]:
+            yield DATA[: SIZE // 2]
+            until(lambda: most[0] > 0)
+            yield DATA[SIZE // 2 :]
+
+        return replace(faults.honest(DATA)(request, number), body=body())
+
     monkeypatch.setattr(os, "fdatasync", slow)
-    with FaultyServer(faults.honest(DATA)) as server:
+    with FaultyServer(handler) as server:
 
         def tell(_: Event) -> None:
             if server.bytes_sent >= SIZE:

@@ -106,3 +106,11 @@ def test_a_lock_of_an_older_entry(shell: Shell, hub: Hub, mdl: Inside) -> None:
     got(mdl(shell, "get", "m", "--frozen", *LAYOUT))
     assert not (repo_of(shell) / "refs" / "dev").exists()
     assert main_of(shell) == ONE.commit
+
+
+def test_doctor_looks_at_the_cache(shell: Shell, mdl: Inside) -> None:
+    """With the layout of the hub's cache it is the cache whose disk is looked at."""
+    cache_of(shell).mkdir(parents=True)
+    checks = mdl(shell, "doctor", "--offline", *LAYOUT).document["checks"]
+    [found] = [one for one in checks if one["name"] == "models folder"]
+    assert str(cache_of(shell)) in found["detail"] + (found["advice"] or "")

@@ -72,7 +72,7 @@ def _facts(what: str, path: Path, why: str) -> tuple[str, str, bool, str]:
 
 def doctor(
     session: Session,
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
+    home: Home = Home(),  # noqa: B008 - frozen
     offline: Annotated[bool, typer.Option("--offline", help="Contact nobody.")] = False,
 ) -> int:
     """What works here, and what to do about what does not: endpoint, proxy, CA, token, clock, disk, versions."""
@@ -82,7 +82,7 @@ def doctor(
     subject = Subject(
         catalog=lambda: _catalog(session),
         lock=lambda: _lock(session),
-        home=lambda: places.models_home(to, session.environ, session.defaults).path,
+        home=lambda: session.home(home).path,
         state=places.state_dir,
         endpoint=lambda: session.endpoint,
         connect=None if session.is_offline(network) else lambda: session.http(network, ()),
