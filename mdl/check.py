@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
+from mdl.course import adopt_kept
 from mdl.digests import Digest
 from mdl.download.plan import Plan, Wanted
 from mdl.download.store import Store
@@ -60,15 +61,7 @@ def _expected(model: Model, sources: Sources, store: Store) -> list[RemoteFile]:
 
 def _from_receipt(receipt: Receipt) -> RemoteFile:
     digest = receipt.digest if receipt.verified not in ("size", "none") else None
-    return RemoteFile(
-        receipt.path,
-        receipt.url,
-        receipt.stamp.size,
-        digest,
-        receipt.validator,
-        receipt.commit,
-        probed=True,
-    )
+    return replace(receipt.remote, digest=digest, validator=receipt.validator, commit=receipt.commit, probed=True)
 
 
 def _check_one(model: str, remote: RemoteFile, store: Store, tell: Listener) -> Checked:
@@ -87,6 +80,8 @@ def _check_one(model: str, remote: RemoteFile, store: Store, tell: Listener) -> 
     wrong_size = remote.size is not None and local.fingerprint.size != remote.size
     if wrong_size or (wanted and actual != wanted):
         return Checked(model, remote, local, "corrupt", expected, str(actual))
+    if (found := store.pointed(model, asked)) != "right":
+        return Checked(model, remote, local, "corrupt" if found == "other" else "missing", expected, None)
     return Checked(model, remote, local, "ok" if published else "unverified", expected, str(actual))
 
 
@@ -108,7 +103,16 @@ def repair(plan: Plan, *, store: Store, http: Http, limits: Limits, tell: Listen
     digests. Raises `Cancelled`."""
     from mdl.download.transfer import transfer
 
+    adopt_kept(plan, store)
     return transfer(plan.fetch, store, http, limits, tell, repair=True)
+
+
+def settle(rows: Sequence[Checked], store: Store) -> None:
+    """Note of every model that is whole that it is, after a repair. Raises `OSError`."""
+    for model in {row.model for row in rows}:
+        files = [row for row in rows if row.model == model]
+        if all(row.status in ("ok", "unverified") for row in files):
+            store.settle([row.remote for row in files], is_news=False)
 
 
 def verdict(rows: Sequence[Checked], *, strict: bool) -> int:

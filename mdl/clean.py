@@ -101,7 +101,7 @@ def _of(receipt: Receipt, entry: Path, store: Store, current: set[RelPath] | Non
     if place is None:
         gone = store.is_gone(receipt)
         return Waste("receipt", (entry,), _size(entry), f"{receipt.path} is gone") if gone else None
-    if current is None or receipt.path in current or receipt.adopted:
+    if current is None or receipt.path in current or receipt.adopted or store.is_by_digest:
         return None
     return Waste("superseded", (place, entry), receipt.stamp.size, f"no file of {receipt.model} any more")
 

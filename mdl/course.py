@@ -81,10 +81,11 @@ class Course:
 def adopt_kept(plan: Plan, store: Store) -> None:
     """Right bytes without a receipt get one."""
     for item in plan.keep:
-        if item.adopt and item.local.fingerprint:
+        if item.adopt and item.local.fingerprint and item.local.stamp:
             verified = item.remote.digest.algorithm if item.remote.digest else kept_verified(item)
             with contextlib.suppress(OSError):
                 strange = item.local.receipt is None or item.local.receipt.adopted
-                store.write_receipt(item.wanted.model, item.remote, item.local.fingerprint, verified, adopted=strange)
+                print_, stamp = item.local.fingerprint, item.local.stamp
+                store.write_receipt(item.wanted.model, item.remote, print_, verified, stamp, adopted=strange)
         with contextlib.suppress(OSError):
             store.expose(item.wanted.model, item.remote)

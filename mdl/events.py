@@ -135,7 +135,8 @@ def silence(_event: Event) -> None:
 
 @dataclass(frozen=True)
 class FileReport:
-    """How one file went. ``error`` holds the error's facts (code, message, hint, exit_code) when it failed."""
+    """How one file went. ``error`` holds the error's facts (code, message, hint, exit_code) when it failed. What is
+    only planned may be ``elsewhere`` on this disk."""
 
     path: str
     size: int | None
@@ -145,6 +146,7 @@ class FileReport:
     resumed_at: int = 0
     url: str = ""
     error: dict[str, Any] | None = None
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,12 @@ class Receipt:
     suspect: bool = False
     adopted: bool = False
     prefixes: tuple[str, ...] = field(default=(), repr=False)
+    hub: HubFile | None = None
+
+    @property
+    def remote(self) -> RemoteFile:
+        """The file that came, as far as the receipt tells."""
+        return RemoteFile(self.path, self.url, self.stamp.size, self.digest, hub=self.hub)
 
 
 @dataclass(frozen=True)

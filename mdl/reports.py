@@ -41,7 +41,8 @@ def report_of(
     for item in plan.keep:
         files[item.wanted.model].append(_kept_report(item))
     for item in plan.linked:
-        files[item.wanted.model].append(_planned_report(item) if planned else _linked_report(item))
+        row = replace(_planned_report(item), elsewhere=True) if planned else _linked_report(item)
+        files[item.wanted.model].append(row)
     for item in plan.refuse:
         files[item.wanted.model].append(_failed_report(item, item.refused))
     if planned:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mdl.errors import Occupied, Unsafe
@@ -20,11 +20,16 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Spot:
-    """``name`` in the open ``folder``; ``path`` is for messages."""
+    """``name`` in the open ``folder``; ``path`` is for messages. ``is_new``: nothing may be replaced there."""
 
     folder: int
     name: str
     path: Path
+    is_new: bool = False
+
+    def fresh(self) -> Spot:
+        """The same spot, where nothing may be replaced."""
+        return replace(self, is_new=True)
 
     def stat(self) -> os.stat_result | None:
         """What stands there, a link itself and not what it leads to; None where nothing does."""

@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 from types import TracebackType
 
+from mdl import vacant
 from mdl.owner import is_alive, me
 from mdl.spots import Spot
 
@@ -77,23 +78,35 @@ def stage_link(folder: Path, name: str, target: str) -> Path:
     return staged
 
 
-def publish(staged: Path, spot: Spot) -> None:
+def publish(staged: Path, spot: Spot) -> os.stat_result | None:
     """Give an already synced file its final name; nothing is seen under that name before.
 
     Where the final folder is on another file system (a mount inside the models folder) the bytes are copied beside
-    the final name first. Raises `OSError`.
+    the final name first; returns what the copy is then. Raises `FileExistsError` where the spot is to be new and is
+    taken, `OSError`.
     """
+    copied = None
     try:
-        os.replace(staged, spot.name, dst_dir_fd=spot.folder)
+        _rename(staged, spot)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _copy_beside(staged, spot)
+        copied = _copy_beside(staged, spot)
         staged.unlink()
     _sync(spot.folder)
+    return copied
 
 
-def _copy_beside(staged: Path, spot: Spot) -> None:
+def _rename(staged: Path, spot: Spot) -> None:
+    if spot.is_new:
+        if vacant.take(staged, spot.folder, spot.name):
+            return
+        if spot.stat() is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(spot.path))
+    os.replace(staged, spot.name, dst_dir_fd=spot.folder)
+
+
+def _copy_beside(staged: Path, spot: Spot) -> os.stat_result:
     near = beside(spot.path).name
     with staged.open("rb") as source:
         mode = stat.S_IMODE(os.fstat(source.fileno()).st_mode)
@@ -104,7 +117,11 @@ def _copy_beside(staged: Path, spot: Spot) -> None:
                 shutil.copyfileobj(source, file)
                 file.flush()
                 os.fsync(file.fileno())
+                copied = os.fstat(file.fileno())
+            if spot.is_new and spot.stat() is not None:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(spot.path))
             os.replace(near, spot.name, src_dir_fd=spot.folder, dst_dir_fd=spot.folder)
+            return copied
         except BaseException:
             os.unlink(near, dir_fd=spot.folder)
             raise

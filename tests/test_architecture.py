@@ -17,7 +17,7 @@ LEVELS = [
     {"__init__"},
     {"errors"},
     {"paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles"},
-    {"spots"},
+    {"spots", "vacant"},
     {"private"},
     {"staging", "turns", "programs", "copies"},
     {"net", "files", "events"},
@@ -182,6 +182,34 @@ def test_only_staging_gives_names() -> None:
                 gives = node.value.id in ("os", "shutil") and node.attr in ("replace", "rename", "renames", "move")
                 assert not gives or module == "staging", module
         assert "rename" not in set(calls(tree)), module
+        assert module == "staging" or "vacant" not in set(inner(module)), module
+
+
+def test_nobody_swallows_a_signal() -> None:
+    """A signal's `Cancelled` is an `MdlError` that may come up anywhere: who goes on after errors lets it through."""
+    for module, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "suppress":
+                assert "MdlError" not in {name for one in node.args for name in _names(one)}, module
+            if isinstance(node, ast.Try) and module not in ("cli/command", "demo/story"):
+                assert not list(_swallowing(node)), f"{module}:{node.lineno}"
+
+
+def _swallowing(block: ast.Try) -> Iterator[ast.ExceptHandler]:
+    """Handlers of any error of mdl's that do not raise it again, and before which a `Cancelled` is not let through."""
+    for handler in block.handlers:
+        kinds = set(_names(handler.type)) if handler.type else set()
+        if "Cancelled" in kinds:
+            return
+        last = handler.body[-1]
+        raised = list(_names(last.exc)) if isinstance(last, ast.Raise) and last.exc else []
+        is_raised = isinstance(last, ast.Raise) and (last.exc is None or handler.name in raised[:1])
+        if "MdlError" in kinds and not is_raised:
+            yield handler
+
+
+def _names(node: ast.AST) -> list[str]:
+    return [one.id for one in ast.walk(node) if isinstance(one, ast.Name)]
 
 
 def test_only_console_prints() -> None:

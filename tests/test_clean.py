@@ -15,7 +15,7 @@ from mdl.demo.hub import Repo
 from mdl.digests import Fingerprint
 from mdl.download.receipts import key_of
 from mdl.download.store import Store
-from mdl.files import RemoteFile
+from mdl.files import RemoteFile, Stamp
 from mdl.owner import me
 from mdl.paths import RelPath
 from mdl.sealed import line_of
@@ -85,7 +85,7 @@ def _publish_and_lose(shell: Shell, name: str) -> None:
     file = shell.models / "tiny" / name
     file.write_bytes(b"m" * 5000)
     remote = RemoteFile(RelPath.parse(name), old.url, 5000, old.digest)
-    store.write_receipt("tiny", remote, Fingerprint(old.digest, 5000), "sha256")
+    store.write_receipt("tiny", remote, Fingerprint(old.digest, 5000), "sha256", Stamp.of(file.lstat()))
     file.unlink()
 
 

@@ -171,7 +171,6 @@ def test_what_cannot_be_removed(shell: Shell, mdl: Inside, monkeypatch: pytest.M
     assert ran.document["bytes"] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="clean has no --layout")
 def test_the_hubs_cache(tmp_path: Path, mdl: Inside) -> None:
     """What --layout hf-cache left unfinished can be cleaned too."""
     shell = Shell(tmp_path)

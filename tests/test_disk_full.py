@@ -137,7 +137,6 @@ def told_of_inodes(folder: Path) -> None:
 
 
 @pytest.mark.fault(102)
-@pytest.mark.xfail(strict=True, reason="the hint is to free some space, of which there is enough")
 def test_no_inode_left_is_told(tmp_path: Path) -> None:
     """Where bytes are free and files are not, it is files that are called missing."""
     apart(told_of_inodes, tmp_path, MOUNTS)
@@ -226,9 +225,6 @@ def named(folder: Path) -> None:
 
 
 @pytest.mark.fault(103, 104)
-@pytest.mark.xfail(
-    strict=True, reason="the model's file is named, and not the folder whose permissions are to be checked"
-)
 def test_the_place_is_named(tmp_path: Path) -> None:
     """What may not be written is told by its path: that is what has to be mended."""
     apart(named, tmp_path, USER)

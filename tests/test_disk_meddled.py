@@ -10,7 +10,7 @@ from pathlib import Path
 
 import faults
 import pytest
-from engine import MIB, Bench, noise, pinned, until
+from engine import MIB, Bench, loose, noise, pinned, until
 from faulty import Answer, FaultyServer, Handler, Request
 
 from mdl.download import store as stores
@@ -99,7 +99,6 @@ def test_taken_away_on_the_way(bench: Bench, act: Act) -> None:
 
 
 @pytest.mark.fault(117)
-@pytest.mark.xfail(strict=True, reason="whatever becomes of a partial, another mdl is said to have taken it")
 @pytest.mark.parametrize("act", [gone, moved], ids=lambda act: act.__name__)
 def test_what_is_gone_is_no_busy_neighbour(bench: Bench, act: Act) -> None:
     """A folder that was removed under mdl is trouble with the disk (7), not another mdl to wait for (9)."""
@@ -152,9 +151,6 @@ def test_a_journal_taken_away(bench: Bench, act: Act) -> None:
 
 
 @pytest.mark.fault(119)
-@pytest.mark.xfail(
-    strict=True, reason="what stands there is looked at before the download, and not again before it ends"
-)
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 def test_a_strangers_file_that_comes_meanwhile(bench: Bench, data: bytes) -> None:
     """A file that somebody puts under the final name while the bytes come is not overwritten without --force."""
@@ -180,7 +176,6 @@ def other_bytes_now(path: Path) -> None:
 
 
 @pytest.mark.fault(119, 130)
-@pytest.mark.xfail(strict=True, reason="a receipt bears the stamp of whatever stands there when it is written")
 @pytest.mark.parametrize("kept", [False, True], ids=["fetched", "adopted"])
 def test_a_receipt_vouches_for_what_was_hashed(bench: Bench, monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
     """A file that is exchanged between its hash and its receipt is not believed by the next run."""
@@ -209,3 +204,56 @@ def test_a_receipt_vouches_for_what_was_hashed(bench: Bench, monkeypatch: pytest
         again = bench.run(file)
     assert again.code in (0, 7)
     assert again.code == 7 or bench.final.read_bytes() == DATA
+
+
+@pytest.mark.fault(118)
+@pytest.mark.parametrize("act", [cut, grown], ids=lambda act: act.__name__)
+def test_a_changed_partial_of_which_no_digest_is_known(bench: Bench, act: Act) -> None:
+    """What was hashed on the way is held against what is on the disk, also where nobody published a digest."""
+    with FaultyServer(faults.honest(DATA)) as server:
+        server.handler = midway(bench, act)
+        run = bench.run(loose(server.url + "/f"))
+        assert (run.code, bench.final.read_bytes() == DATA) == (0, True)
+        assert run.report
+        assert (run.report.bytes_discarded > 0) == (act is cut)
+
+
+@pytest.mark.fault(118)
+def test_a_partial_that_is_cut_each_time(bench: Bench) -> None:
+    """Whoever keeps changing the partial is told of: 7 after the second time, and the next run begins anew."""
+    right = faults.honest(DATA)
+
+    def handler(request: Request, number: int) -> Answer:
+        def body() -> Iterator[bytes]:
+            yield DATA[: SIZE // 2]
+            until(lambda: bench.claimed >= SIZE // 2 - 1)
+            cut(bench)
+            yield DATA[SIZE // 2 :]
+
+        return replace(right(request, number), body=body())
+
+    with FaultyServer(handler) as server:
+        file = pinned(server.url + "/f", DATA)
+        run = bench.run(file, connections=1)
+        assert (run.code, run.error["message"]) == (7, "another program changed the unfinished file")
+        server.handler = right
+        assert bench.run(file).row.resumed_at == 0
+    assert bench.final.read_bytes() == DATA
+
+
+@pytest.mark.fault(119)
+@pytest.mark.parametrize("data", [OTHER, DATA], ids=["other bytes", "the same"])
+def test_an_own_file_that_is_exchanged_meanwhile(bench: Bench, data: bytes) -> None:
+    """An older file of mdl's own may be replaced; another that stands there by then only if it is right."""
+    with FaultyServer(faults.honest(TINY)) as server:
+        assert bench.run(pinned(server.url + "/f", TINY)).code == 0
+        right = faults.honest(DATA)
+
+        def handler(request: Request, number: int) -> Answer:
+            bench.final.with_name("other").write_bytes(data)
+            bench.final.with_name("other").replace(bench.final)
+            return right(request, number)
+
+        server.handler = handler
+        run = bench.run(pinned(server.url + "/f", DATA))
+    assert (run.code, bench.final.read_bytes() == data) == (0 if data is DATA else 7, True)

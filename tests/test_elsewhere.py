@@ -248,7 +248,6 @@ def test_a_dry_run_takes_nothing(shell: Shell, server: FaultyServer, mdl: Inside
     assert (listing(shell.home), server.requests) == (before, [])
 
 
-@pytest.mark.xfail(strict=True, reason="the table of a dry run says 'fetch' of what would be linked")
 def test_a_dry_run_says_which_file(shell: Shell, mdl: Inside) -> None:
     """The table of a plan does not say that a file is fetched which would be linked."""
     comfy(shell)

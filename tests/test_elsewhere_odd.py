@@ -15,10 +15,12 @@ from faulty import FaultyServer
 from shell import Shell
 from storing import MIB, Inside, actions, catalog_of, clones, got, mdl, settings, sha256
 
+from mdl import staging
 from mdl.demo.hub import Generated
 from mdl.digests import Fingerprint
 from mdl.download.store import Store
 from mdl.files import RemoteFile
+from mdl.spots import Spot
 
 __all__ = ["mdl"]
 
@@ -220,15 +222,16 @@ def test_changed_before_it_has_its_receipt(shell: Shell, mdl: Inside, monkeypatc
     """A linked file that is written to between its hash and its receipt is not vouched for by that receipt."""
     file = shell.home / "also" / "f.bin"
     file.write_bytes(DATA)
-    really = os.replace
+    really = staging.publish
 
-    def late(source: str, target: str, **more: int) -> None:
-        really(source, target, **more)
-        if Path(target).name == "f.bin":
+    def late(staged: Path, spot: Spot) -> os.stat_result | None:
+        copied = really(staged, spot)
+        if spot.name == "f.bin":
             _spoil(file)
+        return copied
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", late)
+        patch.setattr(staging, "publish", late)
         got(mdl(shell, "get", "one", *JSON))
     if not clones(shell.home):
         assert actions(got(mdl(shell, "get", "one", *JSON))) != {"one/f.bin": "kept"}

@@ -12,28 +12,8 @@ from fuzz.trial import CORPUS, kept, tried
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-_RECEIPT = "the types of a receipt's facts are not looked at (download/receipts.py, _receipt)"
-_URL = "what follows a URL's bracketed host is not looked at (catalog/references.py, check_url)"
-KNOWN = {
-    "receipt/39117cabd0a3": _RECEIPT,
-    "receipt/7e558d87f83d": _RECEIPT,
-    "references/291037192382": _URL,
-}
-"""Findings that mdl still has, by their place in the corpus, and what is wrong."""
 FOUND = [path for name in TARGETS for path in kept(name)]
 _EXAMPLES = 25
-
-
-def _case(path: Path) -> object:
-    name = str(path.relative_to(CORPUS))
-    marks = [pytest.mark.xfail(strict=True, reason=KNOWN[name])] if name in KNOWN else []
-    return pytest.param(path, id=name, marks=marks)
-
-
-def _hunted(name: str) -> object:
-    """A target with a finding that mdl still has may find it again, or not."""
-    known = [why for place, why in KNOWN.items() if place.startswith(f"{name}/")]
-    return pytest.param(name, marks=[pytest.mark.xfail(strict=False, reason=why) for why in known[:1]])
 
 
 def test_every_target_has_seeds() -> None:
@@ -49,13 +29,13 @@ def test_what_is_usual(name: str) -> None:
         tried(TARGETS[name], seed)
 
 
-@pytest.mark.parametrize("path", [_case(path) for path in FOUND])
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: str(path.relative_to(CORPUS)))
 def test_what_was_found(path: Path) -> None:
     """What once broke mdl does not break it again."""
     tried(TARGETS[path.parent.name], path.read_bytes())
 
 
-@pytest.mark.parametrize("name", [_hunted(name) for name in TARGETS])
+@pytest.mark.parametrize("name", TARGETS)
 def test_a_short_hunt(name: str) -> None:
     """Whatever comes, it is read or refused as mdl refuses, in its time, and what must hold holds."""
 

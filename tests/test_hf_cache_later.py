@@ -70,7 +70,6 @@ def test_a_locked_catalog(tmp_path: Path, hub: Hub, mdl: Inside, hf: Hf) -> None
     assert len(hub.requests) == asked
 
 
-@pytest.mark.xfail(strict=True, reason="a locked file is one of a commit: nobody knows any more which branch it was")
 @pytest.mark.parametrize("branch", ["main", "dev"])
 def test_a_lock_that_was_upgraded(tmp_path: Path, mdl: Inside, hf: Hf, branch: str) -> None:
     """The branch that the catalog follows is where the lock is, also after an upgrade of the lock."""
@@ -110,7 +109,6 @@ def test_the_settings_choose_it(shell: Shell, mdl: Inside, hf: Hf) -> None:
     assert (shell.models / "org--tiny" / "config.json").read_bytes() == b"{}"
 
 
-@pytest.mark.xfail(strict=True, reason="list, show, path, clean and config know the plain layout alone")
 def test_the_settings_choose_it_for_all(shell: Shell, mdl: Inside) -> None:
     """With ``[defaults] layout`` what a get brought is present, and ``path`` says the folder that the get said."""
     (shell.home / "catalog.toml").write_text('schema = 1\n[models.m]\nsource = "hf:org/tiny"\n')
@@ -180,7 +178,6 @@ def test_verify_and_repair(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
     assert hf("verify", endpoint=hub.url, repo_id="org/tiny", cache_dir=cache_of(shell)) == [2, 0, [], []]
 
 
-@pytest.mark.xfail(strict=True, reason="a receipt does not say which file of which hub it is of, so it has no place: 2")
 def test_verify_of_all_that_is_there(shell: Shell, mdl: Inside) -> None:
     """Without a name every model that mdl brought into the cache is read, also one that no catalog knows."""
     got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
@@ -188,7 +185,6 @@ def test_verify_of_all_that_is_there(shell: Shell, mdl: Inside) -> None:
     assert {row["status"] for model in ran.document["models"] for row in model["files"]} == {"ok"}
 
 
-@pytest.mark.xfail(strict=True, reason="verify looks at the blob alone")
 def test_verify_of_a_pointer_that_is_gone(shell: Shell, mdl: Inside) -> None:
     """A file that is not in the snapshot, or is another one there, is not ok: programs read it by that name."""
     got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
@@ -210,7 +206,6 @@ def test_a_pointer_that_is_gone_comes_back(shell: Shell, hub: Hub, mdl: Inside, 
     assert (offline(hf, shell), hub.sent) == (FILES, sent)
 
 
-@pytest.mark.xfail(strict=True, reason="only get notes where the branch is; a repair does not")
 def test_a_repair_that_makes_it_whole(tmp_path: Path, mdl: Inside) -> None:
     """Where verify --repair brings the last file that was missing, the branch is there as after a get."""
     bad = Turning(WEIGHTS)

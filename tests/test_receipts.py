@@ -13,8 +13,9 @@ from mdl.digests import Digest
 from mdl.download.journal import line_of
 from mdl.download.receipts import Receipts, key_of
 from mdl.errors import StateError
-from mdl.files import LocalFile, Receipt, Stamp
+from mdl.files import HubFile, LocalFile, Receipt, Stamp
 from mdl.paths import RelPath
+from mdl.sealed import parse_line
 
 PATH = RelPath.parse("sub/مدل.bin")
 FULL = Receipt(
@@ -27,6 +28,7 @@ FULL = Receipt(
     validator='"a"',
     commit="c" * 40,
     prefixes=("01" * 32, "02" * 32),
+    hub=HubFile("org/repo", "dataset", "c" * 40, "sub/m.bin", "feature/x"),
 )
 
 
@@ -47,6 +49,28 @@ def test_receipt_is_read_back(receipts: Receipts) -> None:
     assert receipts.get(FULL.model, PATH) == replace(FULL, prefixes=())
     assert receipts.get("other", PATH) is None
     assert receipts.get(FULL.model, RelPath.parse("sub/other.bin")) is None
+
+
+WRONG = {
+    "model": ["", 1, "../x", "\ud800"],
+    "stamp": [[1, 2], [1, 2, "3"], [1, 2, True], [1.0, 2, 3], {}],
+    "url": [None, 1],
+    "verified": [None, ["sha256"]],
+    "validator": [1, []],
+    "commit": [1, {}],
+    "suspect": [0, "no", None],
+    "hub": [[], "org/repo", ["org/repo", "model", "c" * 40, "../x", ""], ["org/repo", "x", "c" * 40, "x", ""]],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
+def test_facts_of_other_types(receipts: Receipts, tmp_path: Path, key: str, value: object) -> None:
+    """A receipt with a fact that cannot be one is none, whoever sealed it."""
+    receipts.put(FULL)
+    place = place_of(tmp_path)
+    first, second = place.read_bytes().splitlines()
+    place.write_bytes(line_of(parse_line(first) | {key: value}) + second + b"\n")
+    assert receipts.get(FULL.model, PATH) is None
 
 
 def test_no_query_is_written(receipts: Receipts, tmp_path: Path) -> None:

@@ -208,6 +208,7 @@ def test_scheme_comes_back_in_lower_case() -> None:
             (f"http://{host}/x", "host")
             for host in ("a..b", ".a", "%31.example", "a" * 64, "h%00", "a,b", "[::1", "[x]")
         ),
+        *((f"http://{host}/x", "beside") for host in ("[::1]x", "[::1]^]", "[::1]^80", "[::1]]:80")),
         ("http://[fe80::1%25eth0]/x", "zone"),
         ("https://huggingfаce.co/x", "beyond ASCII"),
         ("http://①②⑦.0.0.1/x", "beyond ASCII"),

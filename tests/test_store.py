@@ -51,7 +51,7 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_: object, **__: object) -> None:
         raise AssertionError("the bytes were read")
 
-    monkeypatch.setattr("mdl.download.store.fingerprint", read)
+    monkeypatch.setattr("mdl.download.sight.fingerprint", read)
 
 
 def test_places(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
+from mdl.catalog.references import parse_hub
 from mdl.digests import Digest
-from mdl.errors import LockError, MdlError, StateError
+from mdl.errors import Cancelled, LockError, MdlError, StateError
 from mdl.files import RemoteFile
 from mdl.paths import RelPath, refuse_twins, shown
 
@@ -60,6 +61,11 @@ class LockedFile:
         return replace(self, digest=Digest.parse("sha256", sha256), size=size, tofu=True)
 
     @property
+    def repository(self) -> str:
+        """``hf:`` and the repository of a hub's file, or ''."""
+        return self.source.partition("@")[0] if self.source.startswith("hf:") else ""
+
+    @property
     def revision(self) -> str:
         """The commit of a hub's file, or ''."""
         return self.source.partition("@")[2].partition("/")[0] if self.source.startswith("hf:") else ""
@@ -93,8 +99,18 @@ class Lock:
             raise LockError("not in the lock", item=model.name, hint=_LOCK_IT)
         if not stale and not self.covers(model):
             raise LockError("its entry has changed since it was locked", item=model.name, hint=_LOCK_IT)
+        branches = {} if stale and not self.covers(model) else _branches(model)
         files = tuple(
-            CatalogFile(one.path, one.source, one.mirrors, one.size, one.digest, role=one.role) for one in found.files
+            CatalogFile(
+                one.path,
+                one.source,
+                one.mirrors,
+                one.size,
+                one.digest,
+                role=one.role,
+                branch=branches.get(one.repository, ""),
+            )
+            for one in found.files
         )
         return replace(model, sources=(), include=(), exclude=(), files=files)
 
@@ -142,6 +158,8 @@ class Lock:
             raise StateError(why, hint="use a newer mdl" if newer else _AGAIN)
         try:
             return cls(_models(data))
+        except Cancelled:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError, MdlError) as error:
             raise StateError(f"the lock is damaged: {shown(str(error))[:80]}", hint=_AGAIN) from None
 
@@ -159,6 +177,16 @@ def entry_of(model: Model) -> str:
         *([one.path.text, one.url, list(one.mirrors), one.size, str(one.digest)] for one in model.files),
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _branches(model: Model) -> dict[str, str]:
+    """The branch that an entry follows of each repository it follows one of, and no second one nor a commit."""
+    found: dict[str, set[str]] = {}
+    hubs = [parse_hub(file.url) for file in model.files if file.url.startswith("hf:")]
+    for origin in (*model.sources, *hubs):
+        repository = str(HubOrigin(origin.repo, origin.repo_type))
+        found.setdefault(repository, set()).add(origin.branch)
+    return {repository: next(iter(names)) for repository, names in found.items() if len(names) == 1}
 
 
 def _ordered(files: Iterable[LockedFile]) -> list[LockedFile]:

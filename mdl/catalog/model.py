@@ -11,6 +11,12 @@ from mdl.errors import NotFound
 from mdl.paths import RelPath
 
 
+def is_pinned(revision: str | None) -> bool:
+    """A full commit id, which always means the same files: 40 hex digits, 64 on some hubs."""
+    text = revision or ""
+    return len(text) in (40, 64) and all(char in "0123456789abcdef" for char in text)
+
+
 @dataclass(frozen=True)
 class HubOrigin:
     """A repository of the hub: ``repo_type`` is ``model``, ``dataset`` or ``space``; ``revision`` a branch,
@@ -20,6 +26,11 @@ class HubOrigin:
     repo_type: str = "model"
     revision: str | None = None
     subpath: str = ""
+
+    @property
+    def branch(self) -> str:
+        """The branch or tag that is followed, '' for a commit."""
+        return "" if is_pinned(self.revision) else self.revision or "main"
 
     def __str__(self) -> str:
         kind = {"model": "", "dataset": "datasets/", "space": "spaces/"}[self.repo_type]
@@ -42,6 +53,8 @@ class CatalogFile:
     digest: Digest | None = None
     id: str = ""
     role: str = "other"
+    branch: str = ""
+    """Of a locked file, the branch of the hub whose commit it was locked at."""
 
 
 @dataclass(frozen=True)

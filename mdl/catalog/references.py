@@ -170,6 +170,8 @@ def _why_bad_url(url: str, parts: SplitResult | None) -> tuple[str | None, str |
         return "only http:// and https://", "write https://… or hf:org/repo"
     if not parts.hostname:
         return "no host", "write https://host/path"
+    if not re.fullmatch(r"(\[[^\[\]]*\])?(:[0-9]*)?|[^\[\]]*", parts.netloc):
+        return "something beside the bracketed address", "write https://[address]:port/path"
     try:
         port = parts.port
     except ValueError:

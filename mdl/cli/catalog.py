@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mdl.catalog.model import Model
 from mdl.cli.command import command
-from mdl.cli.flags import Choice, Locking, Where
+from mdl.cli.flags import Choice, Home, Layout, Locking
 from mdl.cli.session import Session
 from mdl.console.humans import human_bytes
 from mdl.download.stock import Stock, stock_of
@@ -32,10 +31,10 @@ def list_models(
     present: Annotated[bool, typer.Option("--present", help="Only what is whole on this disk.")] = False,
     partial: Annotated[bool, typer.Option("--partial", help="Only what is partly here.")] = False,
     missing: Annotated[bool, typer.Option("--missing", help="Only what is not here.")] = False,
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
+    home: Home = Home(),  # noqa: B008 - frozen
 ) -> int:
     """Every model of the catalog, with what is on this disk."""
-    store = session.store(Where(to=to))
+    store = session.store(home)
     sources = session.sources(store, locking=Locking())
     wanted = {"present": present, "partial": partial, "missing": missing}
     statuses = {name for name, asked in wanted.items() if asked}
@@ -93,11 +92,11 @@ def _facts(model: Model, stock: Stock) -> dict[str, Any]:
 def show(
     session: Session,
     name: Annotated[str, typer.Argument(help="A model of the catalog, or hf:org/repo, or a URL.")],
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
+    home: Home = Home(),  # noqa: B008 - frozen
 ) -> int:
     """One model: files, sources, sizes, licence, status."""
     model = _one(session, name)
-    store = session.store(Where(to=to))
+    store = session.store(home)
     stock = stock_of(model, session.sources(store, locking=Locking()), store)
     files = [
         {
@@ -168,10 +167,13 @@ def _show_text(session: Session, model: Model, stock: Stock, files: list[dict[st
 def path(
     session: Session,
     name: Annotated[str, typer.Argument(help="A model of the catalog, or hf:org/repo, or a URL.")],
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
+    home: Home = Home(),  # noqa: B008 - frozen
 ) -> int:
     """The model's folder, nothing else: cd "$(mdl path NAME)"."""
-    folder = session.store(Where(to=to)).folder(_one(session, name).name)
+    model, store = _one(session, name), session.store(home)
+    folder = store.folder(model.name)
+    if home.layout is Layout.hf_cache:
+        folder = stock_of(model, session.sources(store, locking=Locking()), store).path
     if session.common.json:
         session.console.document("path", {"path": str(folder)}, ok=True, exit_code=0)
     else:

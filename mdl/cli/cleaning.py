@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from mdl.clean import Waste, find_waste, remove
 from mdl.cli import places
 from mdl.cli.command import command
-from mdl.cli.flags import Locking, Where
+from mdl.cli.flags import Home, Locking
 from mdl.cli.session import Session
 from mdl.console.humans import human_bytes
 from mdl.download.receipts import key_of
@@ -27,10 +27,10 @@ def register(app: typer.Typer) -> None:
 
 def clean(
     session: Session,
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
+    home: Home = Home(),  # noqa: B008 - frozen
 ) -> int:
     """Unfinished downloads nobody goes on with, files a model no longer has, leftovers: shown; removed with --yes."""
-    store = session.store(Where(to))
+    store = session.store(home)
     known = _known(session, store)
     rows = []
     for waste in find_waste(store, known, _wanted(known)):

@@ -108,7 +108,7 @@ def _tell_failures(session: Session, report: Report, error: MdlError) -> None:
 def _tell_plan(session: Session, report: Report) -> None:
     rows = [
         (
-            {"planned": "fetch", "kept": "keep", "failed": "refuse"}.get(row.action, row.action),
+            "link" if row.elsewhere else {"planned": "fetch", "kept": "keep", "failed": "refuse"}.get(row.action, "-"),
             human_bytes(row.size) if row.size is not None else "?",
             human_bytes(row.resumed_at) if row.resumed_at else "-",
             shown(f"{model.name}/{row.path}"),

@@ -64,6 +64,20 @@ class Common:
     ] = False
 
 
+_Layout = Annotated[
+    Layout,
+    typer.Option("--layout", help="hf-cache: Hugging Face's own cache, which transformers and hf read offline."),
+]
+
+
+@dataclass(frozen=True)
+class Home:
+    """Which models folder is looked at."""
+
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None
+    layout: _Layout = Layout.plain
+
+
 @dataclass(frozen=True)
 class Where:
     """Where files land."""
@@ -75,10 +89,7 @@ class Where:
     into: Annotated[
         Path | None, typer.Option("--into", metavar="DIR", help="One target: its files land in DIR itself.")
     ] = None
-    layout: Annotated[
-        Layout,
-        typer.Option("--layout", help="hf-cache: Hugging Face's own cache, which transformers and hf read offline."),
-    ] = Layout.plain
+    layout: _Layout = Layout.plain
 
 
 @dataclass(frozen=True)

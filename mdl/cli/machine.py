@@ -13,7 +13,7 @@ import typer
 
 from mdl.cli import places
 from mdl.cli.command import command
-from mdl.cli.flags import Network
+from mdl.cli.flags import Home, Network
 from mdl.cli.session import Session
 from mdl.console import Console
 from mdl.errors import UsageError, joint_exit_code
@@ -34,12 +34,12 @@ def register(app: typer.Typer) -> None:
 def config(
     session: Session,
     what: Annotated[str | None, typer.Argument(metavar="path", help="'path': the settings file, nothing else.")] = None,
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
+    home: Home = Home(),  # noqa: B008 - frozen
 ) -> int:
     """Where settings, catalog, state and models are, and why."""
     if what not in (None, "path"):
         raise UsageError("config takes 'path' or nothing", item=what)
-    rows = _places(session, to) if what is None else [_facts("settings", places.config_file(), _SETTINGS)]
+    rows = _places(session, home) if what is None else [_facts("settings", places.config_file(), _SETTINGS)]
     if session.common.json:
         keys = ("what", "path", "exists", "why")
         payload = {"places": [dict(zip(keys, row, strict=True)) for row in rows]}
@@ -53,7 +53,7 @@ def config(
     return 0
 
 
-def _places(session: Session, to: Path | None) -> list[tuple[str, str, bool, str]]:
+def _places(session: Session, home: Home) -> list[tuple[str, str, bool, str]]:
     found: list[tuple[str, Path, str]] = []
     with contextlib.suppress(UsageError):
         found.append(("settings", places.config_file(), _SETTINGS))
@@ -61,8 +61,8 @@ def _places(session: Session, to: Path | None) -> list[tuple[str, str, bool, str
     found += [("catalog", Path(path), why) for path in paths]
     with contextlib.suppress(UsageError):
         found.append(("state", places.state_dir(), "the user state folder"))
-    home = places.models_home(to, session.environ, session.defaults)
-    found.append(("models", home.path, home.why))
+    models = session.home(home)
+    found.append(("models", models.path, models.why))
     return [_facts(*one) for one in found]
 
 
@@ -72,7 +72,7 @@ def _facts(what: str, path: Path, why: str) -> tuple[str, str, bool, str]:
 
 def doctor(
     session: Session,
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Models folder (MDL_HOME).")] = None,
+    home: Home = Home(),  # noqa: B008 - frozen
     offline: Annotated[bool, typer.Option("--offline", help="Contact nobody.")] = False,
 ) -> int:
     """What works here, and what to do about what does not: endpoint, proxy, CA, token, clock, disk, versions."""
@@ -82,7 +82,7 @@ def doctor(
     subject = Subject(
         catalog=lambda: _catalog(session),
         lock=lambda: _lock(session),
-        home=lambda: places.models_home(to, session.environ, session.defaults).path,
+        home=lambda: session.home(home).path,
         state=places.state_dir,
         endpoint=lambda: session.endpoint,
         connect=None if session.is_offline(network) else lambda: session.http(network, ()),

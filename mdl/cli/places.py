@@ -118,6 +118,9 @@ def models_home(to: Path | None, environ: Mapping[str, str], defaults: Mapping[s
     return Place(_needs_home(lambda: platformdirs.user_data_dir("mdl")) / "models", "the user data folder")
 
 
+_CACHE_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
+
+
 def hub_cache(environ: Mapping[str, str]) -> Path:
     """Hugging Face's cache: ``HF_HUB_CACHE``, ``HF_HOME``, the user cache folder, as huggingface_hub finds it."""
     named = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
@@ -128,6 +131,14 @@ def hub_cache(environ: Mapping[str, str]) -> Path:
         cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
         home = os.path.join(cache, "huggingface")
     return _needs_home(lambda: str(Path(os.path.expandvars(home)).expanduser().absolute())) / "hub"
+
+
+def cache_home(to: Path | None, environ: Mapping[str, str]) -> Place:
+    """As `models_home`, with ``--layout hf-cache``: ``--to``, else the hub's cache."""
+    if to is not None:
+        return Place(to.expanduser().absolute(), "given by --to")
+    named = next((name for name in _CACHE_VARIABLES if environ.get(name)), None)
+    return Place(hub_cache(environ), f"the hub's cache, given by {named}" if named else "the hub's cache")
 
 
 def working_folder() -> Path:

@@ -146,7 +146,7 @@ def _turn(session: Session, where: Where) -> Callable[[], contextlib.AbstractCon
     try:
         folder = places.state_dir() / "locks"
     except UsageError:
-        folder = session.store(Where(where.to)).locks
+        folder = session.store(Where(where.to, layout=where.layout)).locks
 
     @contextlib.contextmanager
     def turn() -> Iterator[None]:

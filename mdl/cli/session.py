@@ -17,7 +17,7 @@ from mdl.catalog.model import Catalog, Model
 from mdl.catalog.read import read_catalog
 from mdl.catalog.targets import is_adhoc, models_of
 from mdl.cli import places
-from mdl.cli.flags import Choice, Common, Layout, Locking, Network, Via, Where
+from mdl.cli.flags import Choice, Common, Home, Layout, Locking, Network, Via, Where
 from mdl.cli.units import parse_duration, parse_rate, seconds_left
 from mdl.console import Console
 from mdl.download.elsewhere import Elsewhere
@@ -136,27 +136,33 @@ class Session:
         catalog = Catalog() if all(is_adhoc(target) for target in targets) else self.catalog
         return models_of(targets, catalog, self.endpoint.page_hosts, choice.revision)
 
-    def store(self, where: Where, models: Sequence[Model] = (), targets: Sequence[str] = ()) -> Store:
-        """The models folder. Raises `UsageError` for ``--into`` with several targets or models."""
+    def home(self, where: Where | Home) -> places.Place:
+        """The models folder, or the hub's cache, and why this one. Raises `UsageError`."""
         if where.layout is Layout.hf_cache:
-            if where.into is not None:
+            return places.cache_home(where.to, self.environ)
+        return places.models_home(where.to, self.environ, self.defaults)
+
+    def store(self, where: Where | Home, models: Sequence[Model] = (), targets: Sequence[str] = ()) -> Store:
+        """The models folder. Raises `UsageError` for ``--into`` with several targets or models."""
+        into = where.into if isinstance(where, Where) else None
+        if where.layout is Layout.hf_cache:
+            if into is not None:
                 raise UsageError("--into and --layout hf-cache do not go together", hint="--to names the cache")
-            cache = where.to.expanduser() if where.to else places.hub_cache(self.environ)
-            return Store(cache, layout=HubCache)
-        if where.into is not None:
+            return Store(self.home(where).path, layout=HubCache)
+        if into is not None:
             count = max(len(models), len(targets))
             if count != 1:
                 raise UsageError(f"--into takes one target, not {count}", hint="use --to for several")
-            return Store(where.into.expanduser(), into=True)
-        return Store(places.models_home(where.to, self.environ, self.defaults).path)
+            return Store(into.expanduser(), into=True)
+        return Store(self.home(where).path)
 
     def elsewhere(self, store: Store) -> Elsewhere:
         """Where on this machine the same bytes may be: ``store`` itself, the hub's cache, ``[stores] also``."""
-        cache = None
+        caches = [store.root] if store.is_by_digest else []
         with contextlib.suppress(UsageError):
-            cache = places.hub_cache(self.environ)
+            caches.append(places.hub_cache(self.environ))
         also = [Path(one).expanduser() for one in self.config.get("stores", {}).get("also", [])]
-        return Elsewhere(store, cache, also)
+        return Elsewhere(store, tuple(dict.fromkeys(caches)), also)
 
     def is_offline(self, network: Network) -> bool:
         hub = is_true(self.environ.get("HF_HUB_OFFLINE")) or is_true(self.environ.get("TRANSFORMERS_OFFLINE"))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mdl.catalog.model import Model
-from mdl.check import Checked, check, failure, mending, repair, verdict
+from mdl.check import Checked, check, failure, mending, repair, settle, verdict
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
@@ -135,11 +135,12 @@ def _repaired(
             errors[item] = outcome.error.on(item)
     if not errors:
         session.console.note(f"repaired; fetched {human_bytes(result.bytes_fetched)}")
-    again = [row for row in rows if row.model not in wrong]
+    again = []
     for model in models:
         if model.name in wrong:
             again += check(model, sources=sources, store=store, tell=tell)
-    return again
+    settle(again, store)
+    return [row for row in rows if row.model not in wrong] + again
 
 
 def _tell_checked(

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from mdl.doctor.finding import Finding
-from mdl.errors import MdlError
+from mdl.errors import Cancelled, MdlError
 from mdl.pickles import HEAD, is_pickle, warning
 
 _MOST = 20_000
@@ -19,6 +19,8 @@ def pickles(place: Callable[[], Path]) -> Iterator[Finding]:
     """Whether there are any, by name and first bytes. It is not wrong to have them, so this never fails."""
     try:
         folder = place()
+    except Cancelled:
+        raise
     except MdlError:
         return
     names = [name for name in islice(_files(folder), _MOST) if is_pickle(name, _head(folder / name))]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mdl.digests import Digest, Fingerprint, new_hasher
+from mdl.digests import Digest, Fingerprint, fingerprint, new_hasher
 from mdl.download.fetch import Fetcher, called_by_name
 from mdl.download.hub_carrier import HubCarrier
+from mdl.download.partial import Partial
 from mdl.download.schedule import Schedule
 from mdl.download.segments import Download, Segment
 from mdl.download.store import Store
-from mdl.errors import DigestMismatch
+from mdl.errors import DigestMismatch, StorageError
 from mdl.events import Event, Finished, Rewound, Started, Verifying
+from mdl.files import Stamp
 from mdl.net.cancel import Cancel
 from mdl.net.hosts import host_of
 
@@ -93,7 +95,7 @@ class Delivery:
             self._post(Rewound(download.model, download.name, bytes_discarded=len(data), why=error.message))
             raise error
         verified = _verified(download)
-        self._store.publish_small(download.model, download.remote, data, print_, verified)
+        self._store.publish_small(download.model, download.remote, data, print_, verified, download.item.seen)
         self._published(download, print_, verified)
 
     def carried(self, download: Download, carrier: HubCarrier) -> None:
@@ -102,10 +104,11 @@ class Delivery:
         assert remote.hub is not None
         with self._store.side_folder(download.model, remote) as folder:
             path = carrier.fetch(remote.hub, folder, download.progressed)
-            print_ = self._store.fingerprint(path, remote)
+            stamp, print_ = Stamp.of(path.lstat()), self._store.fingerprint(path, remote)
             if remote.digest and print_.digest != remote.digest:
                 raise _mismatch(download, print_.digest)
-            self._store.publish_file(download.model, remote, path, print_, _verified(download))
+            seen = download.item.seen
+            self._store.publish_file(download.model, remote, path, print_, _verified(download), stamp, seen)
         self._published(download, print_, _verified(download))
 
     def finish(self, download: Download) -> None:
@@ -120,12 +123,32 @@ class Delivery:
         if print_ is None:
             self._schedule.ready(download)
             return
+        if not partial.is_as_written(size) and not self._still_right(download, partial, print_):
+            return
         if download.remote.digest and print_.digest != download.remote.digest:
             self._mismatched(download, print_.digest)
             return
         verified = _verified(download)
-        self._store.publish(download.model, download.remote, partial, print_, verified)
+        self._store.publish(download.model, download.remote, partial, print_, verified, download.item.seen)
         self._published(download, print_, verified)
+
+    def _still_right(self, download: Download, partial: Partial, print_: Fingerprint) -> bool:
+        """Read the whole file again, for the digest is of what was read on the way. Where it is another now, begin
+        once more. Raises `StorageError` the second time."""
+        partial.stretch(print_.size)
+        if not partial.is_meddled:
+            now = fingerprint(partial.fd, print_.digest.algorithm, watch=self._verify_tick)
+            if now.digest == print_.digest:
+                return True
+        why = "another program changed the unfinished file"
+        if download.clean_retry_done:
+            download.discarded += partial.total
+            partial.discard()
+            raise StorageError(why, hint="find out which, and run the same command again")
+        download.clean_retry_done = True
+        self._fetcher.rewind(download, why)
+        self._schedule.ready(download)
+        return False
 
     def _verify_tick(self, _done: int) -> None:
         self._cancel.check()

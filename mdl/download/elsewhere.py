@@ -14,19 +14,20 @@ from functools import cached_property
 from pathlib import Path
 
 from mdl.digests import Digest
+from mdl.download.hashes import Hashes
 from mdl.download.plan import Item
 from mdl.download.store import Store
-from mdl.errors import Cancelled, MdlError
-from mdl.events import Finished, Listener, Noticed, Verifying
-from mdl.files import Receipt, RemoteFile
+from mdl.errors import Busy, Cancelled, MdlError, StateError
+from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
+from mdl.files import Receipt, RemoteFile, Stamp
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Where to look. ``cache`` is the hub's cache; ``also`` are folders of other programs."""
+    """Where to look. ``caches`` are laid out as the hub's cache; ``also`` are folders of other programs."""
 
     store: Store
-    cache: Path | None = None
+    caches: Sequence[Path] = field(default=())
     also: Sequence[Path] = field(default=())
 
     def candidates(self, remote: RemoteFile) -> Iterator[Path]:
@@ -37,8 +38,10 @@ class Elsewhere:
                 path = Path(os.path.realpath(found))
                 status = os.stat(path)
                 inode = (status.st_dev, status.st_ino)
-                if stat.S_ISREG(status.st_mode) and status.st_size == remote.size and inode not in seen:
-                    seen.add(inode)
+                if not stat.S_ISREG(status.st_mode) or status.st_size != remote.size or inode in seen:
+                    continue
+                seen.add(inode)
+                if remote.digest and not self.hashes.is_other(path, Stamp.of(status), remote.digest):
                     yield path
 
     def _found(self, remote: RemoteFile) -> Iterator[Path]:
@@ -48,6 +51,22 @@ class Elsewhere:
         for repo in self._repos:
             yield repo / "blobs" / remote.digest.hex
         yield from self._by_size.get(remote.size, ())
+
+    @cached_property
+    def hashes(self) -> Hashes:
+        """What files that were not the right ones turned out to be."""
+        return Hashes(self.store.own / "hashes")
+
+    def take(self, item: Item, path: Path) -> bool:
+        """Give the item the bytes at ``path``; False where they are others. Raises `OSError`, `MdlError`."""
+        before = Stamp.of(os.stat(path))
+        found = self.store.take(item.wanted.model, item.remote, path, item.seen)
+        if found == item.remote.digest:
+            return True
+        if Stamp.of(os.stat(path)) == before:
+            self.hashes.note(path, before, found)
+        self.distrust(item.remote, path)
+        return False
 
     def distrust(self, remote: RemoteFile, path: Path) -> None:
         """What stands there is not what it was: no receipt vouches for it any more."""
@@ -68,10 +87,11 @@ class Elsewhere:
 
     @cached_property
     def _repos(self) -> list[Path]:
-        try:
-            return [entry for entry in (self.cache.iterdir() if self.cache else ()) if "--" in entry.name]
-        except OSError:
-            return []
+        found: list[Path] = []
+        for cache in self.caches:
+            with contextlib.suppress(OSError):
+                found += [entry for entry in cache.iterdir() if "--" in entry.name]
+        return found
 
     @cached_property
     def _by_size(self) -> dict[int, list[Path]]:
@@ -91,8 +111,11 @@ def link_all(items: Sequence[Item], elsewhere: Elsewhere, tell: Listener) -> tup
     """Take from this disk what is on it: what was linked, and what is left to fetch. Nothing is taken unverified."""
     linked: list[Item] = []
     left: list[Item] = []
-    for item in items:
-        (linked if _link(item, elsewhere, tell) else left).append(item)
+    try:
+        for item in items:
+            (linked if _link(item, elsewhere, tell) else left).append(item)
+    finally:
+        elsewhere.hashes.save()
     return linked, left
 
 
@@ -101,11 +124,11 @@ def _link(item: Item, elsewhere: Elsewhere, tell: Listener) -> bool:
     for path in elsewhere.candidates(remote):
         tell(Verifying(model, remote.path.text, done=0, total=remote.size))
         try:
-            if elsewhere.store.take(model, remote, path):
+            if elsewhere.take(item, path):
                 assert remote.digest is not None
+                _forget_partial(item, elsewhere.store, tell)
                 tell(Finished(model, remote.path.text, remote.size or 0, "linked", remote.digest.algorithm))
                 return True
-            elsewhere.distrust(remote, path)
             why = f"it does not have {remote.digest}"
         except Cancelled:
             raise
@@ -113,6 +136,14 @@ def _link(item: Item, elsewhere: Elsewhere, tell: Listener) -> bool:
             why = _why(error)
         tell(Noticed(model, remote.path.text, f"{path} cannot be used: {why}"))
     return False
+
+
+def _forget_partial(item: Item, store: Store, tell: Listener) -> None:
+    """What was fetched of it in vain. Where it cannot go it stays for ``mdl clean``."""
+    with contextlib.suppress(OSError, Busy, StateError):
+        if lost := store.forget_partials(item.wanted.model, item.remote):
+            why = "all of it was found elsewhere on this disk"
+            tell(Rewound(item.wanted.model, item.remote.path.text, bytes_discarded=lost, why=why))
 
 
 def _why(error: Exception) -> str:

@@ -150,9 +150,9 @@ class Journal:
         os.fdatasync(self._fd)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _append(self, data: bytes) -> None:
         view = memoryview(data)

@@ -7,6 +7,7 @@ The cache's layout is described at https://huggingface.co/docs/huggingface_hub/g
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +20,16 @@ from mdl.paths import RelPath
 from mdl.spots import spot
 
 _LONGEST_REF = 1000
+_SHARED = re.compile(r"blobs/[0-9a-f]{2}/[0-9a-f]{64}")
+"""How the hub's client names the bytes that it keeps for several repositories."""
 
 
 class Layout(Protocol):
-    """Where files of a models folder are. ``own`` is mdl's place in it, on the same file system."""
+    """Where files of a models folder are. ``own`` is mdl's place in it, on the same file system. ``is_by_digest``:
+    a file is named by its bytes, so whoever puts one there puts the same."""
 
     own: Path
+    is_by_digest: bool
 
     def folder(self, model: str) -> Path:
         """What is shown as the place of a model."""
@@ -32,8 +37,14 @@ class Layout(Protocol):
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
         """The folder that nothing leads out of, and the file's path below it. Raises `UsageError`."""
 
+    def expect(self, model: str, remote: RemoteFile) -> None:
+        """The file is one of the model's as it is now. Raises `UsageError`."""
+
     def expose(self, remote: RemoteFile) -> None:
         """Make a published file findable under its name. Raises `OSError`."""
+
+    def pointer(self, remote: RemoteFile) -> Path | None:
+        """The second name by which programs find a file; None where it has only one."""
 
     def settle(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
         """All of a model's files are there, as their source says (now, if ``is_news``). Raises `OSError`."""
@@ -41,6 +52,8 @@ class Layout(Protocol):
 
 class Plain:
     """``<root>/<model>/<path>``; with ``into`` the one model's files are in ``root`` itself."""
+
+    is_by_digest = False
 
     def __init__(self, root: Path, *, into: bool = False) -> None:
         self._root, self._into = root, into
@@ -52,8 +65,14 @@ class Plain:
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
         return self.folder(model), remote.path
 
+    def expect(self, model: str, remote: RemoteFile) -> None:
+        """The folder does not depend on it."""
+
     def expose(self, remote: RemoteFile) -> None:
         """A file is under its own name already."""
+
+    def pointer(self, remote: RemoteFile) -> Path | None:
+        return None
 
     def settle(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
         """Nothing else says what is there."""
@@ -61,6 +80,8 @@ class Plain:
 
 class HubCache:
     """As huggingface_hub lays its cache out. mdl's own place is below ``.locks``, which the hub's tools pass over."""
+
+    is_by_digest = True
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -75,13 +96,15 @@ class HubCache:
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
         hub = _hub_file(remote)
         RelPath.parse(f"refs/{hub.branch or 'main'}")
-        self._snapshots.setdefault(model, set()).add(self._snapshot(hub))
         blob = RelPath.parse(f"{_repo_folder(hub)}/blobs/{_blob(remote)}")
         return self._root, self._shared(blob) or blob
 
+    def expect(self, model: str, remote: RemoteFile) -> None:
+        self._snapshots.setdefault(model, set()).add(self._snapshot(_hub_file(remote)))
+
     def expose(self, remote: RemoteFile) -> None:
         hub = _hub_file(remote)
-        path = RelPath.parse(f"{_repo_folder(hub)}/snapshots/{hub.revision}/{hub.path}")
+        path = _pointer(hub)
         up = "../" * (2 + hub.path.count("/"))
         with spot(self._root, path) as found:
             here = found.stat()
@@ -89,6 +112,9 @@ class HubCache:
             is_link = here is not None and stat.S_ISLNK(here.st_mode)
             if not (is_link and os.readlink(found.name, dir_fd=found.folder) == wanted):
                 staging.publish(staging.stage_link(self.own / "stage", found.name, wanted), found)
+
+    def pointer(self, remote: RemoteFile) -> Path | None:
+        return _pointer(_hub_file(remote)).under(self._root)
 
     def settle(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
         """Note which commit the branch is at; of a commit asked for by itself, and of what nobody was asked for just
@@ -109,9 +135,8 @@ class HubCache:
         repo = [self._root / blob.text.split("/")[0], link.parent]
         if not link.is_symlink() or any(folder.is_symlink() for folder in repo):
             return None
-        target = os.path.normpath(link.parent / os.readlink(link))
-        store = os.path.join(self._root, "blobs")
-        return RelPath.parse(os.path.relpath(target, self._root)) if target.startswith(store + os.sep) else None
+        target = os.path.relpath(os.path.normpath(link.parent / os.readlink(link)), self._root)
+        return RelPath.parse(target) if _SHARED.fullmatch(target) else None
 
 
 def _hub_file(remote: RemoteFile) -> HubFile:
@@ -121,6 +146,10 @@ def _hub_file(remote: RemoteFile) -> HubFile:
             "the hub's cache has no place for it: it is no file of a hub", item=str(remote.path), hint=hint
         )
     return remote.hub
+
+
+def _pointer(hub: HubFile) -> RelPath:
+    return RelPath.parse(f"{_repo_folder(hub)}/snapshots/{hub.revision}/{hub.path}")
 
 
 def _repo_folder(hub: HubFile) -> str:

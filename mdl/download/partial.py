@@ -17,7 +17,7 @@ from pathlib import Path
 from mdl import staging
 from mdl.download import journal as journals
 from mdl.download.journal import Identity, Journal, Record
-from mdl.errors import Busy
+from mdl.errors import Busy, MdlError, StorageError
 from mdl.net.ranges import ByteRange, RangeSet
 from mdl.owner import is_alive, me, process_of
 from mdl.private import private_folder
@@ -40,6 +40,9 @@ class Partial:
         self._journal_synced = time.monotonic()
         self.validators: dict[str, str] = {}
         self.claim_below: int | None = None
+        self._length: int | None = None
+        self.is_meddled = False
+        """Somebody else cut the file while it was written."""
         self.dropped, self.dropped_why = 0, ""
 
     @classmethod
@@ -104,9 +107,12 @@ class Partial:
     def stretch(self, size: int) -> None:
         """Give the sparse file its final length."""
         os.ftruncate(self.fd, size)
+        self._length = size
 
     def write(self, offset: int, data: memoryview | bytes) -> None:
         """Put bytes at ``offset``. Raises `OSError`."""
+        if self._length is not None and os.fstat(self.fd).st_size < self._length:
+            self.is_meddled = True
         view, at = memoryview(data), offset
         while view:
             count = os.pwrite(self.fd, view, at)
@@ -164,34 +170,56 @@ class Partial:
             self._journal.close()
             self._journal = Journal.create(self.folder / "journal", identity)
             self._have, self._claimed = RangeSet(), RangeSet()
-            self.claim_below = None
+            self.claim_below = self._length = None
+            self.is_meddled = False
             self.identity, self.validators = identity, {}
             return lost
 
-    def publish(self, spot: Spot) -> None:
-        """Sync the bytes, give them their final name, forget the journal. Raises `Busy` where another process
-        took this partial over, `OSError`."""
+    def is_as_written(self, size: int) -> bool:
+        """Nobody cut, lengthened or emptied the file of ``size`` bytes while it was written: it has no holes. (A file
+        system that stores zeros as holes makes this False of a right file.) Raises `OSError`."""
+        if self.is_meddled or os.fstat(self.fd).st_size != size:
+            return False
+        return not size or os.lseek(self.fd, 0, os.SEEK_HOLE) == size
+
+    def publish(self, spot: Spot) -> os.stat_result:
+        """Sync the bytes, give them their final name, forget the journal; returns the status of what was verified.
+
+        Raises `Busy` where another process took this partial over, `StorageError` where it is gone,
+        `FileExistsError` where the spot is to be new and is taken, `OSError`.
+        """
         with self._syncing:
             os.fsync(self.fd)
-            data = self.folder / "data"
+            status, data = os.fstat(self.fd), self.folder / "data"
             try:
-                same = data.lstat().st_ino == os.fstat(self.fd).st_ino
-            except FileNotFoundError:
-                same = False
-            if not same:
-                raise Busy("another mdl took this download over", hint="let it finish, or run the same command again")
-            staging.publish(data, spot)
+                is_mine = os.path.samestat(data.lstat(), status)
+            except (FileNotFoundError, NotADirectoryError):
+                is_mine = False
+            if not is_mine:
+                raise self._lost(status)
+            copied = staging.publish(data, spot)
             self.close()
             self.discard()
+            return copied or status
+
+    def _lost(self, status: os.stat_result) -> MdlError:
+        """Why the open file is no longer under its name: another mdl renamed its folder, or it was removed."""
+        if status.st_nlink and self.folder.parent.exists():
+            return Busy("another mdl took this download over", hint="let it finish, or run the same command again")
+        hint = "somebody removed or moved it while the bytes came; run the same command again"
+        return StorageError(f"{self.folder} is gone", hint=hint)
 
     def discard(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> None:
-        self._journal.close()
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        """A descriptor is gone whatever closing it says: it is closed once. Raises `OSError`."""
+        fd, self.fd = self.fd, -1
+        try:
+            self._journal.close()
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
 
 def _why_not(old: Identity, new: Identity) -> str:

@@ -35,6 +35,11 @@ class Item:
     def local(self) -> LocalFile:
         return self.wanted.local
 
+    @property
+    def seen(self) -> LocalFile | None:
+        """What the file that is brought may replace; None where that is any other file."""
+        return None if self.why == _FORCED else self.local
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -95,7 +100,7 @@ class Plan:
             )
 
 
-_HERE, _RIGHT = "already here", "the right bytes were there"
+_HERE, _RIGHT, _FORCED = "already here", "the right bytes were there", "forced"
 _KEPT = {_HERE, _RIGHT}
 
 
@@ -112,7 +117,7 @@ def _decide(one: Wanted, force: bool) -> Item:
     if local.kind == "absent":
         return Item(one, "partly here" if local.partial else "missing")
     if force:
-        return Item(one, "forced")
+        return Item(one, _FORCED)
     if local.untouched and _receipt_settles(local, remote):
         return Item(one, _HERE)
     if local.fingerprint and remote.digest and local.fingerprint.digest == remote.digest:

@@ -13,14 +13,15 @@ from typing import Any
 
 from mdl import staging
 from mdl.digests import Digest
-from mdl.errors import MdlError, StateError
-from mdl.files import Receipt, Stamp
+from mdl.errors import Cancelled, MdlError, StateError
+from mdl.files import HubFile, Receipt, Stamp
 from mdl.paths import RelPath
 from mdl.private import private_folder, read_regular
 from mdl.sealed import line_of, parse_line
 
 VERSION = 1
 _LARGEST = 64 * 2**20
+_REPO_TYPES = ("model", "dataset", "space")
 
 
 def key_of(model: str, path: RelPath) -> str:
@@ -68,6 +69,7 @@ class Receipts:
             "commit": receipt.commit,
             "suspect": receipt.suspect,
             "adopted": receipt.adopted,
+            "hub": [hub.repo, hub.repo_type, hub.revision, hub.path, hub.branch] if (hub := receipt.hub) else None,
         }
         data = line_of(facts) + line_of(list(receipt.prefixes))
         place = self._place(receipt.model, receipt.path)
@@ -107,22 +109,41 @@ def _read(place: Path, *, prefixes: bool) -> Receipt | None:
     return _receipt(facts, tuple(steps) if isinstance(steps, list) else ())
 
 
-def _receipt(facts: dict[str, Any], prefixes: tuple[str, ...]) -> Receipt | None:
+def _receipt(facts: dict[str, Any], prefixes: tuple[Any, ...]) -> Receipt | None:
     try:
-        algorithm, _, text = facts["digest"].partition(":")
-        size, mtime_ns, inode = facts["stamp"]
+        algorithm, _, text = _of(str, facts["digest"]).partition(":")
+        size, mtime_ns, inode = (_of(int, number) for number in facts["stamp"])
         return Receipt(
-            model=facts["model"],
-            path=RelPath.parse(facts["path"]),
+            model=RelPath.parse(_of(str, facts["model"])).text,
+            path=RelPath.parse(_of(str, facts["path"])),
             stamp=Stamp(size, mtime_ns, inode),
             digest=Digest.parse(algorithm, text),
-            verified=facts["verified"],
-            url=facts["url"],
-            validator=facts["validator"],
-            commit=facts["commit"],
-            suspect=facts["suspect"],
+            verified=_of(str, facts["verified"]),
+            url=_of(str, facts["url"]),
+            validator=_of(str, facts["validator"], or_none=True),
+            commit=_of(str, facts["commit"], or_none=True),
+            suspect=_of(bool, facts["suspect"]),
             adopted=facts.get("adopted", False) is True,
-            prefixes=prefixes,
+            prefixes=tuple(_of(str, prefix) for prefix in prefixes),
+            hub=_hub_file(facts.get("hub")),
         )
+    except Cancelled:
+        raise
     except (KeyError, ValueError, TypeError, AttributeError, MdlError):
         return None
+
+
+def _hub_file(facts: Any) -> HubFile | None:
+    if facts is None:
+        return None
+    repo, repo_type, revision, path, branch = (_of(str, fact) for fact in _of(list, facts))
+    if repo_type not in _REPO_TYPES:
+        raise ValueError(f"{repo_type!r} is no type of repository")
+    return HubFile(repo, repo_type, revision, RelPath.parse(path).text, branch)
+
+
+def _of(kind: type, value: Any, *, or_none: bool = False) -> Any:
+    """The value, if it is of exactly that type. Raises `TypeError`."""
+    if type(value) is not kind and not (or_none and value is None):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mdl.catalog.model import Model
 from mdl.download.store import Store
-from mdl.errors import Cancelled, MdlError
+from mdl.errors import Cancelled, MdlError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.sources import Sources
 
@@ -41,8 +41,8 @@ class Stock:
 def stock_of(model: Model, sources: Sources, store: Store) -> Stock:
     """Look at every file of the model, by the catalog, kept listings and receipts."""
     known = _known(model, sources)
-    expected = known if known is not None else [_remote(receipt) for receipt in store.receipts.of_model(model.name)]
-    rows = tuple(_row(store.glance(model.name, remote), remote) for remote in expected)
+    expected = known if known is not None else [receipt.remote for receipt in store.receipts.of_model(model.name)]
+    rows = tuple(_stood(model.name, remote, store) for remote in expected)
     here = [row for row in rows if row.status in ("present", "unverified")]
     sizes = [row.remote.size for row in rows]
     total = sum(size for size in sizes if size is not None) if known is not None and None not in sizes else None
@@ -66,8 +66,13 @@ def _known(model: Model, sources: Sources) -> list[RemoteFile] | None:
         return None  # the catalog's patterns no longer fit the last listing; 'get' will say so
 
 
-def _remote(receipt: Receipt) -> RemoteFile:
-    return RemoteFile(receipt.path, receipt.url, receipt.stamp.size, receipt.digest)
+def _stood(model: str, remote: RemoteFile, store: Store) -> StockRow:
+    try:
+        row = _row(store.glance(model, remote), remote)
+        is_found = row.status == "partial" or store.pointed(model, remote) == "right"
+    except UsageError:
+        is_found = False  # this layout has no place for it
+    return row if is_found else StockRow(remote, "missing", 0)
 
 
 def _row(local: LocalFile, remote: RemoteFile) -> StockRow:

@@ -8,22 +8,25 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from mdl import copies, staging
-from mdl.digests import Fingerprint, fingerprint
+from mdl.digests import Digest, Fingerprint
+from mdl.download import room
+from mdl.download.clearing import cleared
 from mdl.download.journal import Identity
 from mdl.download.layout import Layout, Plain
 from mdl.download.partial import Partial, claimed_of, leftovers
 from mdl.download.receipts import Receipts, key_of
-from mdl.errors import StorageError, Unsafe, UsageError, storage_error
-from mdl.files import Kind, LocalFile, Receipt, RemoteFile, Stamp
+from mdl.download.sight import hashed, opened, standing
+from mdl.errors import StorageError, Unsafe, UsageError
+from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
 from mdl.net.ranges import ByteRange
 from mdl.owner import me
 from mdl.private import private_folder
-from mdl.spots import Spot, spot
+from mdl.spots import Spot
 
 _NOT_THERE = (UsageError, StorageError, Unsafe, OSError)
 
@@ -54,6 +57,20 @@ class Store:
         self.final(model, remote)
         self._layout.expose(remote)
 
+    @property
+    def is_by_digest(self) -> bool:
+        """Files are named by their bytes, and shared by whoever names them; others remove them."""
+        return self._layout.is_by_digest
+
+    def pointed(self, model: str, remote: RemoteFile) -> str:
+        """Whether programs find the file there by its name: ``right``, ``missing``, or ``other`` where something else
+        is under that name. Reads nothing."""
+        pointer = self._layout.pointer(remote)
+        try:
+            return "right" if pointer is None or pointer.samefile(self.final(model, remote)) else "other"
+        except OSError:
+            return "missing"
+
     def settle(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
         """All files of a model are there, as their source says (now, if ``is_news``). Raises `OSError`."""
         self._layout.settle(remotes, is_news=is_news)
@@ -70,40 +87,18 @@ class Store:
         settled = found.untouched and found.receipt is not None and found.receipt.digest.algorithm == algorithm
         if not deep and (settled or not _worth_hashing(found.stamp, remote, found.receipt)):
             return found
-        print_, stamp = _hash(self.final(model, remote), algorithm, watch)
+        print_, stamp = hashed(self.final(model, remote), algorithm, watch)
         return LocalFile("file", stamp, found.receipt, print_, found.partial)
 
     def glance(self, model: str, remote: RemoteFile) -> LocalFile:
         """As `look`, without reading a byte of the file itself."""
-        kind, stamp, why = self._lstat(model, remote)
+        self._layout.expect(model, remote)
+        kind, stamp, why = standing(*self._layout.place(model, remote))
         receipt = self.receipts.get(model, remote.path)
         partial = 0
         if self.partials.exists():
             partial = claimed_of(self.partials, key_of(model, remote.path), Identity.of(remote))
         return LocalFile(kind, stamp, receipt, None, partial, why)
-
-    def _lstat(self, model: str, remote: RemoteFile) -> tuple[Kind, Stamp | None, str]:
-        """The kind of what stands there; nothing on the way from the models folder may be a link."""
-        at, path = self._layout.place(model, remote)
-        final = path.under(at)
-        for segment in ("", *path.text.split("/")):
-            at = at / segment if segment else at
-            last = at == final
-            try:
-                status = at.lstat()
-            except (FileNotFoundError, NotADirectoryError):
-                return "absent", None, ""
-            except OSError as error:
-                raise storage_error(error, str(at)) from error
-            if stat.S_ISLNK(status.st_mode) and (last or segment):
-                return "link", None, f"{at} is a symbolic link"
-            if not last and segment and not stat.S_ISDIR(status.st_mode):
-                return "folder", None, f"{at} is a file where a folder is needed"
-        if stat.S_ISREG(status.st_mode):
-            return "file", Stamp.of(status), ""
-        if stat.S_ISDIR(status.st_mode):
-            return "folder", None, f"{at} is a folder"
-        return "special", None, f"{at} is a device, pipe or socket"
 
     def open_partial(self, model: str, remote: RemoteFile) -> Partial:
         return Partial.open(self.partials, key_of(model, remote.path), Identity.of(remote))
@@ -132,18 +127,42 @@ class Store:
             partial.believe(ByteRange(0, copied))
         return partial
 
-    def publish(self, model: str, remote: RemoteFile, partial: Partial, print_: Fingerprint, verified: str) -> None:
-        """Give a verified partial its final name and write the receipt. Raises `OSError`, `Busy`, `Unsafe`."""
+    def publish(
+        self,
+        model: str,
+        remote: RemoteFile,
+        partial: Partial,
+        print_: Fingerprint,
+        verified: str,
+        seen: LocalFile | None = None,
+    ) -> None:
+        """Give a verified partial its final name and write the receipt. What came there since it was ``seen``, and is
+        not mdl's, stays; without ``seen`` whatever file is there goes. Raises `Occupied`, `OSError`, `Busy`, `Unsafe`.
+        """
         validator = remote.validator or next(iter(partial.validators.values()), None)
-        with self._make_room(model, remote) as spot:
-            partial.publish(spot)
-        self.write_receipt(model, remote, print_, verified, validator=validator)
+        with self._make_room(model, remote, print_, seen) as spot:
+            stamp = Stamp.of(partial.publish(spot))
+        self.write_receipt(model, remote, print_, verified, stamp, validator=validator)
 
-    def publish_small(self, model: str, remote: RemoteFile, data: bytes, print_: Fingerprint, verified: str) -> None:
+    def publish_small(
+        self,
+        model: str,
+        remote: RemoteFile,
+        data: bytes,
+        print_: Fingerprint,
+        verified: str,
+        seen: LocalFile | None = None,
+    ) -> None:
         """As `publish`, for a file small enough to be held in memory."""
-        with self._make_room(model, remote) as spot:
-            staging.publish(staging.stage(private_folder(self.own / "stage"), spot.name, data, mode=0o666), spot)
-        self.write_receipt(model, remote, print_, verified, validator=remote.validator)
+        with self._make_room(model, remote, print_, seen) as spot:
+            staged = staging.stage(private_folder(self.own / "stage"), spot.name, data, mode=0o666)
+            try:
+                status = staged.lstat()
+                stamp = Stamp.of(staging.publish(staged, spot) or status)
+            except BaseException:
+                staged.unlink(missing_ok=True)
+                raise
+        self.write_receipt(model, remote, print_, verified, stamp)
 
     @contextlib.contextmanager
     def side_folder(self, model: str, remote: RemoteFile) -> Iterator[Path]:
@@ -157,7 +176,7 @@ class Store:
 
     def fingerprint(self, path: Path, remote: RemoteFile) -> Fingerprint:
         """Hash a file that somebody else wrote. Raises `StorageError`."""
-        return _hash(path, remote.digest.algorithm if remote.digest else "sha256", None)[0]
+        return hashed(path, remote.digest.algorithm if remote.digest else "sha256")[0]
 
     def publish_file(
         self,
@@ -166,32 +185,35 @@ class Store:
         path: Path,
         print_: Fingerprint,
         verified: str,
-        stamp: Stamp | None = None,
+        stamp: Stamp,
+        seen: LocalFile | None = None,
     ) -> None:
-        """As `publish`, for a whole file that somebody else wrote and that was verified when it bore ``stamp``."""
+        """As `publish`, for a whole file that somebody else wrote; it bore ``stamp`` before it was verified."""
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        with self._make_room(model, remote) as spot:
-            staging.publish(path, spot)
-        self.write_receipt(model, remote, print_, verified, stamp=stamp)
+        with self._make_room(model, remote, print_, seen) as spot:
+            copied = staging.publish(path, spot)
+        self.write_receipt(model, remote, print_, verified, Stamp.of(copied) if copied else stamp)
 
-    def take(self, model: str, remote: RemoteFile, source: Path) -> bool:
+    def take(self, model: str, remote: RemoteFile, source: Path, seen: LocalFile | None = None) -> Digest:
         """Give the bytes of another file here the final name too: cloned where the file system can, hard-linked, or
-        copied. False where they are not the right ones. Raises `OSError`, `MdlError`."""
-        with self.side_folder(model, remote) as folder, _opened(source) as fd:
+        copied; or only tell their digest where that is another one. Raises `OSError`, `MdlError`."""
+        with self.side_folder(model, remote) as folder, opened(source) as fd:
             before, here = Stamp.of(os.fstat(fd)), folder / "data"
             how = copies.same_bytes(fd, source, here, self.free_bytes())
-            print_, stamp = self.fingerprint(here, remote), Stamp.of(os.lstat(here))
-            if print_.digest != remote.digest or (how == "link" and stamp != before):
-                return False
-            self.publish_file(model, remote, here, print_, print_.digest.algorithm, stamp)
-            return True
+            stamp, print_ = Stamp.of(os.lstat(here)), self.fingerprint(here, remote)
+            if print_.digest != remote.digest:
+                return print_.digest
+            if how == "link" and Stamp.of(os.lstat(here)) != before:
+                raise StorageError("it was written to while it was read")
+            self.publish_file(model, remote, here, print_, print_.digest.algorithm, stamp, seen)
+            return print_.digest
 
     def head(self, model: str, remote: RemoteFile, count: int) -> bytes:
         """The first ``count`` bytes under the final name; none where it cannot be read."""
         with (
             contextlib.suppress(*_NOT_THERE),
-            _opened(self.final(model, remote), os.O_NOFOLLOW) as fd,
+            opened(self.final(model, remote), os.O_NOFOLLOW) as fd,
         ):
             return os.read(fd, count)
         return b""
@@ -199,25 +221,28 @@ class Store:
     def place_of(self, receipt: Receipt) -> Path | None:
         """Where the file of a receipt stands, if nobody touched it since."""
         with contextlib.suppress(*_NOT_THERE):
-            remote = _remote_of(receipt)
-            kind, stamp, _ = self._lstat(receipt.model, remote)
+            kind, stamp, _ = standing(*self._layout.place(receipt.model, receipt.remote))
             if kind == "file" and stamp == receipt.stamp and not receipt.suspect:
-                return self.final(receipt.model, remote)
+                return self.final(receipt.model, receipt.remote)
         return None
 
     def is_gone(self, receipt: Receipt) -> bool:
         """Nothing stands where the file of a receipt was."""
         with contextlib.suppress(*_NOT_THERE):
-            return self._lstat(receipt.model, _remote_of(receipt))[0] == "absent"
+            return standing(*self._layout.place(receipt.model, receipt.remote))[0] == "absent"
         return False
 
-    @contextlib.contextmanager
-    def _make_room(self, model: str, remote: RemoteFile) -> Iterator[Spot]:
+    def _make_room(
+        self, model: str, remote: RemoteFile, print_: Fingerprint, seen: LocalFile | None
+    ) -> AbstractContextManager[Spot]:
         """Where the file gets its final name. Raises `Unsafe`, `Occupied`, `OSError`."""
-        base, path = self._layout.place(model, remote)
-        with spot(base, path) as found:
-            found.refuse_strange()
-            yield found
+
+        def is_ours() -> bool:
+            here = self.look(model, remote, deep=True)
+            return here.untouched or (here.fingerprint is not None and here.fingerprint.digest == print_.digest)
+
+        watched = None if self._layout.is_by_digest else seen
+        return cleared(self._layout.place(model, remote), remote, watched, is_ours)
 
     def write_receipt(
         self,
@@ -225,22 +250,23 @@ class Store:
         remote: RemoteFile,
         print_: Fingerprint,
         verified: str,
+        stamp: Stamp,
         *,
         validator: str | None = None,
-        stamp: Stamp | None = None,
         adopted: bool = False,
     ) -> Receipt:
-        """Note what stands under the final name now. Raises `OSError`."""
+        """Vouch for the file that bore ``stamp`` when it was verified. Raises `OSError`."""
         receipt = Receipt(
             model=model,
             path=remote.path,
-            stamp=stamp or Stamp.of(self.final(model, remote).lstat()),
+            stamp=stamp,
             digest=print_.digest,
             verified=verified,
             url=remote.url,
             validator=remote.validator or validator,
             commit=remote.commit,
             adopted=adopted,
+            hub=remote.hub,
             prefixes=print_.prefixes,
         )
         self.receipts.put(receipt)
@@ -249,32 +275,11 @@ class Store:
 
     def free_bytes(self) -> int:
         """Bytes an ordinary user can still write on the file system of the models folder."""
-        at = self.root
-        while not os.path.exists(at) and at != at.parent:
-            at = at.parent
-        space = os.statvfs(at)
-        return space.f_bavail * space.f_frsize
+        return room.free_bytes(self.root)
 
-
-def _remote_of(receipt: Receipt) -> RemoteFile:
-    return RemoteFile(receipt.path, receipt.url, receipt.stamp.size, receipt.digest)
-
-
-@contextlib.contextmanager
-def _opened(path: Path, more: int = 0) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | more)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _hash(path: Path, algorithm: str, watch: Callable[[int], None] | None) -> tuple[Fingerprint, Stamp]:
-    try:
-        with _opened(path, os.O_NOFOLLOW) as fd:
-            return fingerprint(fd, algorithm, watch=watch), Stamp.of(os.fstat(fd))
-    except OSError as error:
-        raise storage_error(error, str(path)) from error
+    def trouble(self, error: OSError, item: str) -> StorageError:
+        """The system's error as mdl's own, with what to do about it here."""
+        return room.trouble(error, item, self.root)
 
 
 def _worth_hashing(stamp: Stamp, remote: RemoteFile, receipt: Receipt | None) -> bool:

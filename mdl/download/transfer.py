@@ -18,7 +18,7 @@ from mdl.download.plan import Item
 from mdl.download.schedule import Schedule, Work
 from mdl.download.segments import Download
 from mdl.download.store import Store
-from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, storage_error
+from mdl.errors import Cancelled, Deadline, MdlError, NetworkError
 from mdl.events import Event, Failed, FileProgress, Listener, Progressed
 from mdl.net.http import Http
 from mdl.net.retry import Backoff
@@ -192,7 +192,7 @@ class _Transfer:
                 try:
                     partial.checkpoint()
                 except OSError as error:
-                    self._end(download, storage_error(error, download.name))
+                    self._end(download, self._store.trouble(error, download.name))
             last = time.monotonic() if due else last
 
     def _work(self) -> None:
@@ -205,7 +205,7 @@ class _Transfer:
             except Cancelled:
                 return
             except OSError as error:
-                self._give_up(work, storage_error(error, work.download.name))
+                self._give_up(work, self._store.trouble(error, work.download.name))
             except MdlError as error:
                 self._give_up(work, error)
             except BaseException as error:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mdl.catalog.model import CatalogFile, HubOrigin
+from mdl.catalog.model import CatalogFile, HubOrigin, is_pinned
 from mdl.catalog.references import parse_hub, parse_hub_page
 from mdl.digests import Digest
 from mdl.errors import Cancelled, MdlError, UsageError
@@ -20,7 +20,6 @@ from mdl.net.patience import patiently
 from mdl.net.ranges import content_length, is_encoded, parse_content_range, parse_size, unsatisfied_total, validator_of
 from mdl.net.retry import Backoff
 from mdl.sources.endpoint import Endpoint
-from mdl.sources.listings import is_pinned
 
 if TYPE_CHECKING:
     from mdl.net.http import Http
@@ -52,8 +51,12 @@ def remote_of(file: CatalogFile, endpoint: Endpoint) -> RemoteFile:
         commit=origin.revision if origin and is_pinned(origin.revision) else None,
         mirrors=tuple(stable_url(mirror, endpoint) for mirror in file.mirrors),
         role=file.role,
-        hub=HubFile(origin.repo, origin.repo_type, origin.revision or "main", origin.subpath) if origin else None,
+        hub=_hub_file(origin, file.branch) if origin else None,
     )
+
+
+def _hub_file(origin: HubOrigin, branch: str) -> HubFile:
+    return HubFile(origin.repo, origin.repo_type, origin.revision or "main", origin.subpath, branch)
 
 
 class DirectSource:

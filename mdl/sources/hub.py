@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
-from mdl.catalog.model import HubOrigin
+from mdl.catalog.model import HubOrigin, is_pinned
 from mdl.digests import Digest
 from mdl.errors import LockError, MdlError, NotFound, ProtocolError, Unsafe
 from mdl.events import Listener, Retrying
@@ -23,7 +23,7 @@ from mdl.net.patience import patiently
 from mdl.net.retry import Backoff
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources.endpoint import Endpoint
-from mdl.sources.listings import Entry, Listing, Listings, is_pinned
+from mdl.sources.listings import Entry, Listing, Listings
 
 if TYPE_CHECKING:
     from mdl.net.http import Http
@@ -95,7 +95,6 @@ class HubSource:
                 item=str(origin),
                 hint=_near(below, listing),
             )
-        branch = "" if is_pinned(origin.revision) else origin.revision or "main"
         return [
             RemoteFile(
                 path=entry.path,
@@ -105,7 +104,7 @@ class HubSource:
                 commit=listing.commit,
                 role=role_of(entry.path.text),
                 probed=True,
-                hub=HubFile(origin.repo, origin.repo_type, listing.commit, entry.path.text, branch),
+                hub=HubFile(origin.repo, origin.repo_type, listing.commit, entry.path.text, origin.branch),
             )
             for entry in entries
         ]

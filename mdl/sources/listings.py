@@ -13,7 +13,7 @@ from pathlib import Path
 from mdl import staging
 from mdl.catalog.model import HubOrigin
 from mdl.digests import Digest
-from mdl.errors import MdlError
+from mdl.errors import Cancelled, MdlError
 from mdl.paths import RelPath
 from mdl.private import private_folder, read_regular
 from mdl.sealed import line_of, parse_line
@@ -37,12 +37,6 @@ class Listing:
     entries: tuple[Entry, ...]
 
 
-def is_pinned(revision: str | None) -> bool:
-    """A full commit id, which always means the same files: 40 hex digits, 64 on some hubs."""
-    text = revision or ""
-    return len(text) in (40, 64) and all(char in "0123456789abcdef" for char in text)
-
-
 class Listings:
     """The listings kept in one folder."""
 
@@ -57,6 +51,8 @@ class Listings:
                 return None
             entries = tuple(Entry(RelPath.parse(path), int(size), _digest(text)) for path, size, text in data["files"])
             return Listing(str(data["commit"]), entries)
+        except Cancelled:
+            raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError, MdlError):
             return None
 

@@ -162,7 +162,10 @@ SEEDS: dict[str, list[bytes]] = {
         _sealed(_HEADER, [0, 400], {"origin": "https://h:443", "validator": '"a"'}, [600, 1000], [300, 700]),
         _sealed(_HEADER | {"size": None, "digest": None, "validator": '"x"'}, [0, 5]),
     ],
-    "receipt": [_sealed(_RECEIPT, ["01" * 32, "02" * 32])],
+    "receipt": [
+        _sealed(_RECEIPT, ["01" * 32, "02" * 32]),
+        _sealed(_RECEIPT | {"hub": ["org/repo", "model", _COMMIT, "a/b.bin", "main"]}, []),
+    ],
     "job": [_sealed(_JOB), _sealed(_JOB | {"status": "done", "exit_code": 0, "error": None})],
     "listing": [_sealed(_LISTING)],
     "tree": [json.dumps(_TREE).encode()],

@@ -29,6 +29,7 @@ from mdl.catalog.lock import Lock, entry_of
 from mdl.catalog.model import HubOrigin
 from mdl.catalog.read import read_catalog, read_text
 from mdl.download import journal as journals
+from mdl.download.layout import HubCache
 from mdl.download.receipts import Receipts, key_of, readable
 from mdl.download.store import Store
 from mdl.errors import CatalogError, MdlError, UsageError
@@ -129,8 +130,11 @@ def receipt(data: bytes) -> None:
             _safe(found.path)
             texts = (found.model, found.verified, found.url, found.validator or "", found.commit or "", *found.prefixes)
             assert all(isinstance(one, str) for one in texts)
-            store.place_of(found)
-            store.is_gone(found)
+            for layout in (None, HubCache):
+                store = Store(_FOLDER / "root", layout=layout)
+                stands = store.place_of(found)
+                assert stands is None or stands.is_relative_to(store.root)
+                store.is_gone(found)
             Receipts(_FOLDER / "again").put(found)
 
 

@@ -1,0 +1,69 @@
+"""Sight: what stands under a name, found without following a link, and what is in it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mdl.digests import Fingerprint, fingerprint
+from mdl.errors import storage_error
+from mdl.files import Kind, Stamp
+from mdl.paths import RelPath
+
+
+def standing(at: Path, path: RelPath) -> tuple[Kind, Stamp | None, str]:
+    """The kind of what stands at ``path`` below the folder ``at``, its stamp where it is a file, and in words what is
+    in the way; nothing on the way may be a link. Raises `StorageError`."""
+    final = path.under(at)
+    for segment in ("", *path.text.split("/")):
+        at = at / segment if segment else at
+        last = at == final
+        try:
+            status = at.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return _absent(final)
+        except OSError as error:
+            raise storage_error(error, str(at)) from error
+        if stat.S_ISLNK(status.st_mode) and (last or segment):
+            return "link", None, f"{at} is a symbolic link"
+        if not last and segment and not stat.S_ISDIR(status.st_mode):
+            return "folder", None, f"{at} is a file where a folder is needed"
+    if stat.S_ISREG(status.st_mode):
+        return "file", Stamp.of(status), ""
+    if stat.S_ISDIR(status.st_mode):
+        return "folder", None, f"{at} is a folder"
+    return "special", None, f"{at} is a device, pipe or socket"
+
+
+def _absent(final: Path) -> tuple[Kind, None, str]:
+    """Nothing is there, and it could be: a path that the system does not take is found out before a download."""
+    try:
+        os.lstat(final)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise storage_error(error, str(final)) from error
+    return "absent", None, ""
+
+
+@contextlib.contextmanager
+def opened(path: Path, more: int = 0) -> Iterator[int]:
+    """The file open for reading, with ``more`` flags; a pipe does not block. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | more)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def hashed(path: Path, algorithm: str, watch: Callable[[int], None] | None = None) -> tuple[Fingerprint, Stamp]:
+    """What is in a file, and the stamp it bore before it was read. Raises `StorageError`."""
+    try:
+        with opened(path, os.O_NOFOLLOW) as fd:
+            stamp = Stamp.of(os.fstat(fd))
+            return fingerprint(fd, algorithm, watch=watch), stamp
+    except OSError as error:
+        raise storage_error(error, str(path)) from error
