@@ -89,7 +89,8 @@ class Work:
         try:
             self._tracker.write()
             if logs := self._logs():
-                self._logged = Logged(logs, self._session.console.secrets, self.id, self._tracker.job.command)
+                secrets, command = self._session.console.secrets, self._tracker.job.command
+                self._logged = Logged(logs, secrets, self.id, command, self._no_log)
                 listeners.append(self._logged)
             if self._wishes.ready_file:
                 listeners.append(Ready(self._wishes.ready_file, self._folders, self._not_ready))
@@ -153,8 +154,11 @@ class Work:
                 logs.append(Log(path, is_own=not chosen or path != paths[0]))
             except OSError as error:
                 if not (self._is_unrecorded and path.parent == self._state):
-                    self._session.console.warn(f"no log is kept in {path}: {error.strerror}")
+                    self._no_log(path, error)
         return logs
+
+    def _no_log(self, path: Path, error: OSError) -> None:
+        self._session.console.warn(f"no log is kept in {path}: {error.strerror}")
 
     def _no_record(self, error: OSError) -> None:
         self._is_unrecorded = True
