@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import inspect
 import os
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -30,15 +29,16 @@ ALIASES: dict[str, str] = {}
 
 
 def command(
-    app: typer.Typer, name: str, *, aliases: tuple[str, ...] = (), of: str = "", **settings: Any
+    app: typer.Typer, name: str, *, aliases: tuple[str, ...] = (), of: str = "", checks: bool = False, **settings: Any
 ) -> Callable[[Body], Body]:
     """Register ``body(session, ...) -> exit code`` as the command ``name``, or as one ``of`` a group of commands.
 
-    A parameter whose type is a dataclass becomes one flag a field; its value is that dataclass.
+    A parameter whose type is a dataclass becomes one flag a field; its value is that dataclass. A body that
+    ``checks`` reads the settings itself; any other is not begun where they are wrong.
     """
 
     def register(body: Body) -> Body:
-        run = _spread(of or name, body)
+        run = _spread(of or name, body if checks else _checked(body))
         app.command(name, **settings)(run)
         for alias in aliases:
             app.command(alias, hidden=True, **settings)(run)
@@ -46,6 +46,17 @@ def command(
         return body
 
     return register
+
+
+def _checked(body: Callable[..., int]) -> Callable[..., int]:
+    """The same, once the settings were found in order. Raises `UsageError`."""
+
+    @functools.wraps(body)
+    def run(session: Session, **values: Any) -> int:
+        session.check_config()
+        return body(session, **values)
+
+    return run
 
 
 def _spread(name: str, body: Callable[..., int]) -> Callable[..., None]:
@@ -81,7 +92,7 @@ def _spread(name: str, body: Callable[..., int]) -> Callable[..., None]:
 def group(app: typer.Typer, name: str, usual: Callable[..., int], about: str) -> typer.Typer:
     """A command that has commands of its own; without one of them it is ``usual``, whose flags it has."""
     own = typer.Typer(help=about, context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None)
-    run = _spread(name, usual)
+    run = _spread(name, _checked(usual))
 
     def before(ctx: typer.Context, **values: Any) -> None:
         if ctx.invoked_subcommand is None:
@@ -109,10 +120,8 @@ def root(app: typer.Typer, version: Callable[[bool], None]) -> None:
         ctx.obj = Common(**values)
         try:
             defaults = read_config().get("defaults", {})
-        except MdlError as error:
-            name = ctx.invoked_subcommand or "mdl"
-            session = Session(ALIASES.get(name, name), merged(ctx.obj, told_as(sys.argv[1:])), os.environ)
-            raise typer.Exit(report(session, error)) from None
+        except MdlError:
+            return  # the command reads them again, and tells of it in its own way
         flags = {key: value for key, value in defaults.items() if key not in ("home", "allow_hosts")}
         ctx.default_map = dict.fromkeys(ctx.command.list_commands(ctx), flags)  # type: ignore[attr-defined]
 
@@ -168,20 +177,31 @@ def guarded(name: str, common: Common, body: Callable[[Session], int], words: tu
     session = Session(name, common, os.environ, words)
     try:
         code = body(session)
-    except KeyboardInterrupt:
-        code = report(session, Cancelled())
-    except MdlError as error:
-        code = report(session, error)
-    except BrokenPipeError:
-        code = BROKEN_PIPE
-    except OSError as error:
-        code = report(session, storage_error(error, str(error.filename or "the working folder")))
-    except Exception as error:
-        fault = MdlError(f"{type(error).__name__}: {error}", hint="this is a fault in mdl; please report it with -v")
-        fault.__cause__ = error
-        code = report(session, fault)
+    except BrokenPipeError as error:
+        code = exit_code_of(error)
+    except (Exception, KeyboardInterrupt) as error:
+        code = report(session, _as_told(error))
     session.console.last_word()
     return session.console.stdout_trouble() or code
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What mdl ends with where this ends a command."""
+    return BROKEN_PIPE if isinstance(error, BrokenPipeError) else _as_told(error).exit_code
+
+
+def _as_told(error: BaseException) -> MdlError:
+    """Whatever was raised, as an error that can be told."""
+    match error:
+        case MdlError():
+            return error
+        case KeyboardInterrupt():
+            return Cancelled()
+        case OSError():
+            return storage_error(error, str(error.filename or "the working folder"))
+    fault = MdlError(f"{type(error).__name__}: {error}", hint="this is a fault in mdl; please report it with -v")
+    fault.__cause__ = error
+    return fault
 
 
 def report(session: Session, error: MdlError) -> int:

@@ -58,6 +58,10 @@ class Session:
     def config(self) -> dict[str, Any]:
         return places.read_config()
 
+    def check_config(self) -> None:
+        """Raises `UsageError` where the settings are wrong."""
+        assert self.config is not None
+
     @property
     def defaults(self) -> dict[str, Any]:
         found: dict[str, Any] = self.config.get("defaults", {})

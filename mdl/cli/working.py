@@ -16,7 +16,7 @@ from mdl.cli.session import Session
 from mdl.cli.words import JOB_VARIABLE, again
 from mdl.console import Console
 from mdl.console.watch import Watch
-from mdl.errors import Busy, UsageError
+from mdl.errors import Busy, Deadline, UsageError
 from mdl.events import Ended, Listener, Noticed
 from mdl.jobs.background import detach
 from mdl.jobs.job import Job
@@ -82,6 +82,15 @@ class Work:
         self._tracker.write()
         let_go()
         return False
+
+    def replace_earlier(self) -> None:
+        """Remove the records of earlier jobs of the same command and models that their time limit or window stopped:
+        this one goes on with what they left."""
+        job = self._tracker.job
+        for one in self._records.all() if self._records else ():
+            is_left = one.status == "paused" and (one.error or {}).get("code") == Deadline.code
+            if is_left and one.id != job.id and (one.command, one.models) == (job.command, job.models):
+                self._records.remove(one.id)
 
     def __enter__(self) -> Watch:
         listeners: list[Listener] = [self._tracker]
