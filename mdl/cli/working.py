@@ -86,8 +86,10 @@ class Work:
     def replace_earlier(self) -> None:
         """Remove the records of earlier jobs of the same command and models that their time limit or window stopped:
         this one goes on with what they left."""
+        if self._records is None:
+            return
         job = self._tracker.job
-        for one in self._records.all() if self._records else ():
+        for one in self._records.all():
             is_left = one.status == "paused" and (one.error or {}).get("code") == Deadline.code
             if is_left and one.id != job.id and (one.command, one.models) == (job.command, job.models):
                 self._records.remove(one.id)
