@@ -22,7 +22,7 @@ from mdl.cli.words import JOB_VARIABLE
 from mdl.console.humans import human_bytes, human_duration, human_rate
 from mdl.errors import Busy, Cancelled, MdlError, NotFound, StateError, UsageError, joint_exit_code, storage_error
 from mdl.jobs import control
-from mdl.jobs.job import ENDED, Job, shown_facts
+from mdl.jobs.job import Job, shown_facts
 from mdl.jobs.records import Records
 from mdl.owner import process_of
 from mdl.paths import shown
@@ -72,18 +72,16 @@ def list_jobs(
     everything: Annotated[bool, typer.Option("-a", "--all", help="Also the old ones that are over.")] = False,
 ) -> int:
     """The jobs, the newest first: all that can go on, and the last that are over. With --json every one."""
-    jobs = [job for job in _records(session).all() if not status or job.status in status]
+    wants_all = everything or session.common.json
+    jobs, older = _records(session).latest(sys.maxsize if wants_all else _LATEST, status or ())
     if session.common.json:
         return _document(session, jobs)
     if not jobs:
         session.console.note("no jobs")
         return 0
-    over = [job for job in jobs if job.status in ENDED][_LATEST:] if not everything else []
-    old = {job.id for job in over}
-    rows = [_row(job) for job in jobs if job.id not in old]
-    session.console.table(("ID", "STATUS", "DONE", "OF", "SPEED", "LEFT", "STARTED", "WHAT"), rows)
-    if old:
-        session.console.note(f"{len(old)} older ones are over: --all")
+    session.console.table(("ID", "STATUS", "DONE", "OF", "SPEED", "LEFT", "STARTED", "WHAT"), map(_row, jobs))
+    if older:
+        session.console.note(f"{older} older ones are over: --all")
     return 0
 
 
