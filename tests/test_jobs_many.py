@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,11 +38,11 @@ def test_a_damaged_record_has_none(at: int, bits: int) -> None:
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+def read(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The records that were read to the end."""
     found: list[object] = []
     monkeypatch.setattr(records, "job_of", lambda facts: (found.append(facts["id"]), job_of(facts))[1])
-    yield found
+    return found
 
 
 def test_only_what_is_shown_is_read(tmp_path: Path, read: list[object]) -> None:

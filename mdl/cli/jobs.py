@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -20,9 +21,9 @@ from mdl.cli.session import Session
 from mdl.cli.units import parse_duration
 from mdl.cli.words import JOB_VARIABLE
 from mdl.console.humans import human_bytes, human_duration, human_rate
-from mdl.errors import Busy, Cancelled, MdlError, NotFound, StateError, UsageError, joint_exit_code, storage_error
+from mdl.errors import Busy, Cancelled, MdlError, NotFound, StateError, UsageError, joint_error, storage_error
 from mdl.jobs import control
-from mdl.jobs.job import Job, shown_facts
+from mdl.jobs.job import Job, shown_facts, way_on
 from mdl.jobs.records import Records
 from mdl.owner import process_of
 from mdl.paths import shown
@@ -123,7 +124,7 @@ def _facts(job: Job) -> list[tuple[str, str]]:
     running = job.status == "running"
     return [
         ("job", job.id),
-        ("command", " ".join(word for word in job.again.words if word != "--")),
+        ("command", _typed(job)),
         ("status", f"{job.status}, process {process_of(job.owner)} on {job.host}" if running else job.status),
         ("bytes", f"{human_bytes(job.bytes_done)} of {total}"),
         ("speed", human_rate(job.bytes_per_second) if job.bytes_per_second is not None else ""),
@@ -135,8 +136,24 @@ def _facts(job: Job) -> list[tuple[str, str]]:
         ("error", ": ".join(filter(None, (error.get("item"), error.get("message"))))),
         ("hint", error.get("hint") or ""),
         ("log", job.log or "none was kept"),
-        ("next", f"mdl jobs resume {job.id}" if job.status in ("paused", "dead", "failed", "cancelled") else ""),
+        ("next", _next(job)),
     ]
+
+
+def _typed(job: Job) -> str:
+    """The command as a shell would take it again."""
+    at = job.again.words.index("--") if "--" in job.again.words else len(job.again.words)
+    before, after = job.again.words[:at], job.again.words[at:]
+    needs_mark = any(word.startswith("-") for word in after[1:])
+    return shlex.join((*before, *(after if needs_mark else after[1:])))
+
+
+def _next(job: Job) -> str:
+    if job.status in ("done", "running"):
+        return ""
+    if job.again.withheld:
+        return "the command again, with the secret that it held: mdl does not keep it"
+    return way_on(job) or "the command again"
 
 
 def log_of_job(
@@ -175,6 +192,7 @@ def cancel(session: Session, names: Ids) -> int:
 def _each(session: Session, names: list[str], change: Callable[[Job, Records], Job]) -> int:
     """Each job by itself; one that fails hinders no other."""
     records = _records(session)
+    is_lines = session.console.progress == "json"
     jobs: list[Job] = []
     errors: list[MdlError] = []
     for name in names:
@@ -185,11 +203,15 @@ def _each(session: Session, names: list[str], change: Callable[[Job, Records], J
             raise
         except MdlError as error:
             errors.append(error)
-            session.console.error(error)
-    code = joint_exit_code(error.exit_code for error in errors)
+            if not is_lines:
+                session.console.error(error)
+    problem = joint_error(errors)
+    code = problem.exit_code if problem else 0
+    if problem and is_lines:
+        session.console.error(problem)
     if session.common.json:
         facts = {"jobs": [shown_facts(job) for job in jobs]}
-        session.console.document("jobs", facts, ok=not code, exit_code=code, error=errors[0] if errors else None)
+        session.console.document("jobs", facts, ok=not code, exit_code=code, error=problem)
     return code
 
 

@@ -48,7 +48,9 @@ class Work:
     ) -> None:
         self._session, self._models, self._folder, self._wishes, self._method = session, models, folder, wishes, method
         hooks = session.config.get("hooks", {})
-        self._on_complete = _hook(wishes.on_complete or hooks.get("on_complete"), "--on-complete")
+        is_off = _is_off(session, wishes.on_complete, "--on-complete")
+        on_complete = None if is_off else wishes.on_complete or hooks.get("on_complete")
+        self._on_complete = _hook(on_complete, "--on-complete")
         self._on_failure = _hook(hooks.get("on_failure"), "[hooks] on_failure")
         self._is_unrecorded = False
         self._state = _state_folder(session, wishes)
@@ -150,9 +152,7 @@ class Work:
 
     @property
     def _is_unlogged(self) -> bool:
-        """An empty name switches the logs off."""
-        is_said = any(word.startswith("--log-file") for word in self._session.words)
-        return self._wishes.log_file == "" or (not is_said and self._session.environ.get("MDL_LOG_FILE") == "")
+        return _is_off(self._session, self._wishes.log_file, "--log-file")
 
     def _logs(self) -> list[Log]:
         if self._is_unlogged:
@@ -210,8 +210,15 @@ class Work:
         }
 
 
+def _is_off(session: Session, value: str | None, flag: str) -> bool:
+    """Whether an empty text, given by ``flag``, its variable or its setting, switches off what it would name."""
+    is_said = any(word.startswith(flag) for word in session.words)
+    variable = "MDL_" + flag[2:].upper().replace("-", "_")
+    return value == "" or (not is_said and session.environ.get(variable) == "")
+
+
 def _hook(command: str | None, what: str) -> list[str] | None:
-    return programs.words_of(command, what) if command is not None else None
+    return programs.words_of(command, what) if command else None
 
 
 def _state_folder(session: Session, wishes: Unattended) -> Path | None:

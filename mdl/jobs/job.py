@@ -67,6 +67,12 @@ _SHOWN = (
 )
 
 
+def way_on(job: Job) -> str | None:
+    """The command that goes on with it; None where it is over or runs, or its record does not say enough for that."""
+    can = job.status not in ("done", "running") and job.again.words and not job.again.withheld
+    return f"mdl jobs resume {job.id}" if can else None
+
+
 def shown_facts(job: Job) -> dict[str, Any]:
     """What ``--json`` tells of it."""
     return {name: getattr(job, name) for name in _SHOWN}
