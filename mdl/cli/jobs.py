@@ -29,6 +29,8 @@ from mdl.owner import process_of
 from mdl.paths import shown
 
 _LOOK = 0.2
+_WIDE = 100
+"""Columns of a terminal that has room for whole dates."""
 _LATEST = 20
 """How many of those that are over are shown unasked."""
 
@@ -80,13 +82,16 @@ def list_jobs(
     if not jobs:
         session.console.note("no jobs")
         return 0
-    session.console.table(("ID", "STATUS", "DONE", "OF", "SPEED", "LEFT", "STARTED", "WHAT"), map(_row, jobs))
+    streams = session.console.streams
+    is_narrow = streams.stdout.is_terminal and streams.size(streams.stdout)[0] < _WIDE
+    rows = [_row(job, _shortly if is_narrow else _local) for job in jobs]
+    session.console.table(("ID", "STATUS", "DONE", "OF", "SPEED", "LEFT", "STARTED", "WHAT"), rows)
     if older:
         session.console.note(f"{older} older ones are over: --all")
     return 0
 
 
-def _row(job: Job) -> tuple[str, ...]:
+def _row(job: Job, started: Callable[[str], str]) -> tuple[str, ...]:
     return (
         job.id,
         job.status,
@@ -94,7 +99,7 @@ def _row(job: Job) -> tuple[str, ...]:
         "?" if job.bytes_total is None else human_bytes(job.bytes_total),
         human_rate(job.bytes_per_second) if job.bytes_per_second is not None else "-",
         human_duration(job.eta_seconds) if job.eta_seconds is not None else "-",
-        _local(job.started_at),
+        started(job.started_at),
         shown(" ".join((job.command, *job.models))),
     )
 
@@ -105,6 +110,17 @@ def _local(moment: str) -> str:
         return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M")
     except ValueError:
         return "?"
+
+
+def _shortly(moment: str) -> str:
+    """The same in five columns, as ``ps`` has it: the hour of today, the day of this year, else the year."""
+    try:
+        when, today = datetime.fromisoformat(moment).astimezone(), datetime.now().astimezone()
+    except ValueError:
+        return "?"
+    if when.date() == today.date():
+        return when.strftime("%H:%M")
+    return when.strftime("%m-%d" if when.year == today.year else "%Y")
 
 
 def show_job(session: Session, name: Id) -> int:
