@@ -16,6 +16,7 @@ import typer
 
 from mdl.cli.flags import Common, Progress
 from mdl.cli.places import read_config
+from mdl.cli.quick import QuickCommand, QuickGroup
 from mdl.cli.session import Session
 from mdl.cli.words import words_of
 from mdl.console.streams import BROKEN_PIPE
@@ -39,9 +40,9 @@ def command(
 
     def register(body: Body) -> Body:
         run = _spread(of or name, body if checks else _checked(body))
-        app.command(name, **settings)(run)
+        app.command(name, cls=QuickCommand, **settings)(run)
         for alias in aliases:
-            app.command(alias, hidden=True, **settings)(run)
+            app.command(alias, cls=QuickCommand, hidden=True, **settings)(run)
             ALIASES[alias] = name
         return body
 
@@ -102,7 +103,7 @@ def group(app: typer.Typer, name: str, usual: Callable[..., int], about: str) ->
         )
 
     parameters = list(inspect.signature(run).parameters.values())
-    own.callback(invoke_without_command=True)(_signed(before, parameters))
+    own.callback(cls=QuickGroup, invoke_without_command=True)(_signed(before, parameters))
     app.add_typer(own, name=name)
     return own
 
@@ -125,7 +126,7 @@ def root(app: typer.Typer, version: Callable[[bool], None]) -> None:
         flags = {key: value for key, value in defaults.items() if key not in ("home", "allow_hosts")}
         ctx.default_map = dict.fromkeys(ctx.command.list_commands(ctx), flags)  # type: ignore[attr-defined]
 
-    app.callback()(_signed(before, parameters))
+    app.callback(cls=QuickGroup)(_signed(before, parameters))
 
 
 def _signed(run: Callable[..., None], parameters: list[inspect.Parameter]) -> Callable[..., None]:
