@@ -18,7 +18,7 @@ from mdl.cli.fetching import payload, tell, told
 from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
 from mdl.download.stock import stock_of
-from mdl.errors import Busy, Deadline, MdlError, UsageError
+from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.events import ModelReport, Report
 from mdl.jobs.background import give_way
 from mdl.jobs.metrics import Outcome, write_metrics
@@ -103,8 +103,14 @@ class _Run:
         except Deadline as stopped:
             return self.stopped(stopped)
         except (Exception, KeyboardInterrupt) as error:
+            self.came_to(error)
             self.measure(exit_code_of(error))
             raise
+
+    def came_to(self, error: BaseException) -> None:
+        """How far it was when it was stopped, where the error tells."""
+        if isinstance(error, Cancelled) and isinstance(error.so_far, Report):
+            self.report = error.so_far
 
     def _carried_out(self, order: Callable[[], Order]) -> int:
         self.session.check_config()
@@ -128,8 +134,7 @@ class _Run:
 
     def stopped(self, error: Deadline) -> int:
         """Its time is over, as was asked for: nothing that anybody has to be told of."""
-        if isinstance(error.so_far, Report):
-            self.report = error.so_far
+        self.came_to(error)
         self.measure(error.exit_code)
         if self.session.console.progress == "json":
             self.session.console.error(error)
