@@ -12,6 +12,10 @@ def main() -> None:
     try:
         if sys.argv[1:] in (["--version"], ["-V"]):
             sys.exit(_say_version())
+        if not sys.warnoptions:
+            import warnings
+
+            warnings.simplefilter("ignore")  # they are for who develops mdl, with lines of source: see python -W
         from mdl.cli.main import run
 
         sys.exit(run(sys.argv[1:]))

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class MdlError(Exception):
@@ -226,3 +226,15 @@ def joint_exit_code(codes: Iterable[int]) -> int:
         if stopped in failed:
             return stopped
     return failed.pop() if len(failed) == 1 else PartialFailure.exit_code
+
+
+def joint_error(errors: Sequence[MdlError]) -> MdlError | None:
+    """One error for several items, with their `joint_exit_code`: the first that has it, or a `PartialFailure`."""
+    code = joint_exit_code(error.exit_code for error in errors)
+    for error in errors:
+        if error.exit_code == code:
+            return error
+    if not errors:
+        return None
+    kinds = ", ".join(sorted({error.code for error in errors}))
+    return PartialFailure(f"{len(errors)} failed ({kinds})", hint=errors[0].advice)

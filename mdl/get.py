@@ -16,7 +16,7 @@ from mdl.download.store import Store
 from mdl.errors import AuthError, Cancelled, LockError, MdlError
 from mdl.events import Failed, Listener, Noticed, Planned, Report, Verifying, silence
 from mdl.files import RemoteFile
-from mdl.pickles import HEAD, is_pickle, warning
+from mdl.pickles import head_of, is_pickle, warning
 from mdl.reports import report_of
 from mdl.sources import Sources
 from mdl.turns import held
@@ -125,7 +125,7 @@ def _warn_of_pickles(report: Report, resolved: _Resolved, store: Store, tell: Li
     found: dict[str, list[str]] = {}
     for one in resolved.wanted:
         name = one.remote.path.text
-        if (one.model, name) in new and is_pickle(name, store.head(one.model, one.remote, HEAD)):
+        if (one.model, name) in new and is_pickle(name, store.head(one.model, one.remote, head_of(name))):
             found.setdefault(one.model, []).append(name)
     for model, names in found.items():
         tell(Noticed(model, message=warning(names)))

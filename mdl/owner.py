@@ -24,20 +24,28 @@ def _machine() -> str:
     return hashlib.sha256(f"{platform.node()} {boot}".encode()).hexdigest()[:12]
 
 
+_HIDDEN = "?"
+"""When a process was started that is there and cannot be looked at."""
+
+
 def _born(pid: int) -> str | None:
-    """When process ``pid`` was started, in clock ticks since boot; None where there is no such process."""
+    """When process ``pid`` was started, in clock ticks since boot; None where there is no such process.
+
+    Another user's process may be hidden (``hidepid``); on systems without /proc all are born at 0.
+    """
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if state in "ZX" else rest[18]
     except (OSError, IndexError, ValueError):
         pass
+    shows = Path("/proc/self/stat").exists()
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return None
     except OSError:
-        return "0"
-    return "0" if not Path("/proc/self/stat").exists() else None
+        return _HIDDEN if shows else "0"
+    return None if shows else "0"
 
 
 def host() -> str:
@@ -56,7 +64,8 @@ def is_alive(owner: str) -> bool | None:
     pid, _, born = rest.partition("-")
     if machine != _machine() or not re.fullmatch(r"[0-9]+", pid):
         return None
-    return _born(int(pid)) == born
+    found = _born(int(pid))
+    return None if found == _HIDDEN else found == born
 
 
 def is_gone(owner: str, name: str) -> bool:

@@ -6,6 +6,7 @@ to be secret, bearer tokens and hub tokens.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -36,8 +37,25 @@ class Secrets:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Secrets:
-        """The secrets that mdl itself reads from the environment."""
-        return cls(environ.get(name) for name in _NAMES)
+        """The secrets that mdl itself reads from the environment; of a proxy its password, also as it is sent."""
+        found = cls(environ.get(name) for name in _NAMES)
+        for name, value in environ.items():
+            if name.lower().endswith("_proxy") and "@" in value:
+                found._add_login(value.rpartition("@")[0].rpartition("://")[2])
+        return found
+
+    def _add_login(self, userinfo: str) -> None:
+        """A user and a password as they stand in a URL."""
+        from base64 import b64encode
+        from urllib.parse import unquote_to_bytes
+
+        user, _, password = userinfo.partition(":")
+        if not password:
+            return
+        plain = unquote_to_bytes(os.fsencode(password))
+        self.add(password)
+        self.add(plain.decode(errors="replace"))
+        self.add(b64encode(unquote_to_bytes(os.fsencode(user)) + b":" + plain).decode())
 
     def add(self, value: str | None) -> None:
         """Keep ``value`` out of every output from now on."""

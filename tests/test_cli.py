@@ -247,9 +247,13 @@ def test_a_refused_token_is_never_shown(shell: Shell) -> None:
 
 @pytest.mark.fault(138)
 def test_no_home_needs_a_folder(shell: Shell) -> None:
-    """Without HOME and with a folder named, get works; the environment is otherwise empty."""
-    ran = shell.run("get", "hf:org/tiny", "--to", str(shell.models), prefix=("env", "-u", "HOME", "-u", "MDL_HOME"))
+    """Without HOME and with a folder named, get works; what it keeps is where XDG says, not in the tester's home."""
+    kinds = ("STATE", "CACHE", "CONFIG", "DATA")
+    elsewhere = replace(shell, extra={f"XDG_{kind}_HOME": str(shell.home / kind.lower()) for kind in kinds})
+    words = ("get", "hf:org/tiny", "--to", str(shell.models))
+    ran = elsewhere.run(*words, prefix=("env", "-u", "HOME", "-u", "MDL_HOME"))
     assert ran.code == 0, ran.err
+    assert (shell.home / "state" / "mdl" / "downloads.log").exists()
 
 
 def test_two_targets_of_one_repository_are_both_fetched(shell: Shell) -> None:
@@ -289,7 +293,9 @@ def test_repair_offline_asks_nobody(shell: Shell, hub: LoopbackHub) -> None:
     before = len(hub.requests)
     ran = shell.run("verify", "tiny", "--repair", "--offline", "--json")
     assert ran.document["models"][0]["files"], ran.err
-    assert ran.code in (8, 10)
+    assert (ran.code, ran.document["exit_code"], ran.document["error"]["code"]) == (10, 10, "PARTIAL")
+    assert "offline" in ran.err
+    assert "vocab.txt (corrupt)" in ran.err
     assert len(hub.requests) == before
 
 

@@ -137,7 +137,8 @@ def _read(descriptor: int) -> bytes:
 class Screen:
     """As much of a terminal as bars use. ``widest`` is the widest line ever written, before it could wrap."""
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, output: str, columns: int = sys.maxsize) -> None:
+        self.columns = columns
         self.rows, self.row, self.column, self.widest, self.cursor = [""], 0, 0, 0, True
         for text, code, kind in re.findall(r"([^\x1b]+)|\x1b\[([?0-9;]*)([A-Za-z])", output):
             if text:
@@ -159,7 +160,10 @@ class Screen:
             elif char == "\r":
                 self.column = 0
             else:
-                self.rows[self.row] = self.rows[self.row][: self.column] + char
+                if self.column == self.columns:
+                    self._write("\r\n")
+                row = self.rows[self.row]
+                self.rows[self.row] = row[: self.column] + char + row[self.column + 1 :]
                 self.column += 1
                 self.widest = max(self.widest, cells(self.rows[self.row]))
 
@@ -256,6 +260,15 @@ def test_bars_never_wrap(columns: int) -> None:
     assert "━" in seen
     assert "90.0 MB/s  9 s left" in seen
     assert 0 < Screen(seen).widest < columns
+
+
+@pytest.mark.parametrize("columns", [20, 40, 79, 80, 81, 120])
+def test_what_a_terminal_echoes_leaves_no_row(columns: int) -> None:
+    """Ctrl-C is shown by the terminal itself, where the cursor is: no row is left of the bars all the same."""
+    echo = NO_FAILURE.replace("    tell(Retrying", "    os.write(2, b'^C')\n    tell(Retrying")
+    assert echo.count("^C") == 1
+    screen = Screen(on_terminal(echo, "{'progress': 'bars'}", columns), columns)
+    assert not [row for row in screen.rows if "%" in row]
 
 
 def test_names_on_bars_are_literal() -> None:
@@ -384,6 +397,20 @@ def test_figures_that_jump_are_calm() -> None:
     assert "5 B/s" in text_of(drawn)[-1]
     drawn.take(Progressed(bytes_done=300, bytes_total=1000, bytes_per_second=9e9), 1.0)
     assert "9.0 GB/s" in text_of(drawn)[-1]
+
+
+def test_files_that_are_done_are_counted() -> None:
+    """The counter of the whole is how many files are there, not how many were begun."""
+    drawn = Board(lambda text: text)
+    drawn.take(Planned(files=3, bytes_total=3000), 0.0)
+    for index, name in enumerate("abc", 1):
+        drawn.take(Started("m", name, index, 3, 1000), 0.0)
+    assert "0/3" in text_of(drawn)[-1]
+    drawn.take(Finished("m", "b", 1000), 0.0)
+    drawn.take(Failed("m", "c", "NET", "reset"), 0.0)
+    assert "1/3" in text_of(drawn)[-1]
+    drawn.take(Started("m", "b", 2, 3, 1000), 0.0)
+    assert "0/3" in text_of(drawn)[-1]
 
 
 def test_row_says_what_it_waits_for() -> None:

@@ -172,7 +172,6 @@ def test_without_locks(bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int)
 
 
 @pytest.mark.fault(112)
-@pytest.mark.xfail(strict=True, reason="filelock's UserWarning, with a line of its source, is printed to the user")
 def test_without_locks_nothing_is_muttered(tmp_path: Path) -> None:
     """Where locks are not there at all (ENOSYS) stderr holds no Python warning."""
     with FaultyServer(faults.honest(BODY)) as server:

@@ -445,6 +445,15 @@ def test_everything_is_looked_at_whatever_is_wrong(tmp_path: Path) -> None:
     ]
     assert any(line.startswith("      ") and "catalog.toml:3" in line for line in lines)
     assert "ok    versions" in ran.out
+    ran = Shell(tmp_path, "ftp://hub.example").run("doctor", "--json", "--progress", "json")
+    last = json.loads(ran.err.splitlines()[-1])
+    assert (ran.code, ran.document["error"]["code"], last["event"], last["error"]["code"]) == (
+        *(10, "PARTIAL", "failed", "PARTIAL"),
+    )
+    (tmp_path / "mdl.lock").unlink()
+    (tmp_path / "catalog.toml").write_text("schema = 1\n")
+    ran = Shell(tmp_path, "ftp://hub.example").run("doctor", "--json")
+    assert (ran.code, ran.document["error"]["code"], ran.document["error"]["item"]) == (2, "USAGE", "endpoint")
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:

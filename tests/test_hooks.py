@@ -130,6 +130,17 @@ def test_settings_and_flags(shell: Shell, mdl: Inside, hook: str) -> None:
     assert "5ignature" not in facts["MDL_HOOK_ERROR"]
 
 
+@pytest.mark.parametrize("how", ["--on-complete=", "MDL_ON_COMPLETE"])
+def test_switched_off(shell: Shell, mdl: Inside, hook: str, how: str) -> None:
+    """With an empty name the hook of the settings is not run; a flag wins over the variable."""
+    configured(shell, on_complete=f"{hook} set")
+    asked = with_environ(shell, MDL_ON_COMPLETE="") if how == "MDL_ON_COMPLETE" else shell
+    assert mdl(asked, "get", "one", *([how] if how.startswith("--") else [])) == 0
+    assert calls(hook) == []
+    assert mdl(asked, "get", "one", "--on-complete", f"{hook} flag") == 0
+    assert [words for words, _ in calls(hook)] == [["flag"]]
+
+
 def test_what_is_only_stopped_has_no_hook(shell: Shell, mdl: Inside, hook: str) -> None:
     """Neither hook runs when the time was over, nor for a plan that is only shown."""
     configured(shell, on_complete=f"{hook} set", on_failure=f"{hook} failed")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -76,6 +78,26 @@ def test_one_that_fails_hinders_no_other(shell: Shell, mdl: Inside, capfd: pytes
     assert [(one["id"], one["status"], one["exit_code"]) for one in document["jobs"]] == [
         ("0000-rest", "cancelled", 143)
     ]
+    assert (document["exit_code"], document["error"]["code"]) == (10, "PARTIAL")
+    assert mdl(shell, "jobs", "cancel", "nobody", job.id, "--progress", "json") == 10
+    *_, last = (json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{"))
+    assert (last["event"], last["error"]["code"]) == ("failed", "PARTIAL")
+
+
+@pytest.mark.parametrize("kind", ["plain", "withheld", "unknown"])
+def test_what_can_be_done_next(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str], kind: str) -> None:
+    """A job is shown as a shell would take it again, and 'resume' is advised only where it can go on so."""
+    assert mdl(shell, "get", "one") == 0
+    words = ("get", "--include=*.bin", "--into=a b", "--", "it's") if kind != "unknown" else ()
+    again = replace(the_job(shell).again, words=words, withheld=kind == "withheld")
+    records_of(shell).put(replace(the_job(shell), status="failed", exit_code=5, again=again))
+    capfd.readouterr()
+    assert mdl(shell, "jobs", "show", the_job(shell).id) == 0
+    facts = dict(line.split(": ", 1) for line in capfd.readouterr().out.splitlines() if ": " in line)
+    assert ("resume" in facts["next"]) == (kind == "plain")
+    assert shlex.split(facts.get("command", "").strip()) == [word for word in words if word != "--"]
+    assert mdl(shell, "jobs", "cancel", the_job(shell).id) == 2
+    assert ("mdl jobs resume" in capfd.readouterr().err) == (kind == "plain")
 
 
 def test_what_is_listed(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -117,7 +118,7 @@ def test_a_size_that_nobody_knows_has_no_tenths() -> None:
 
 def written(tmp_path: Path, *events: Event, secrets: Secrets | None = None) -> list[dict[str, str]]:
     log = Log(tmp_path / "log")
-    logged = Logged([log], secrets or Secrets(), "0101-abcd", "get")
+    logged = Logged([log], secrets or Secrets(), "0101-abcd", "get", lambda _path, _error: None)
     for event in events:
         logged(event)
     logged.close()
@@ -216,3 +217,21 @@ def test_somebody_else_may_put_it_aside(tmp_path: Path, how: object) -> None:
     log.append("after")
     log.close()
     assert (tmp_path / "log").read_text() == "after\n"
+
+
+def test_a_line_without_room_is_not_torn(tmp_path: Path) -> None:
+    """Where only part of a line has room none of it stays; that is told once, and later lines come where they can."""
+    log, told = Log(tmp_path / "log"), list[Path]()
+    logged = Logged([log], Secrets(), "0101-abcd", "get", lambda path, _error: told.append(path))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    logged(Failed("m", "f", "NET", "first"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "log").stat().st_size + 20, before[1]))
+    try:
+        logged(Failed("m", "f", "NET", "second"))
+        logged(Failed("m", "f", "NET", "third"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    logged(Failed("m", "f", "NET", "fourth"))
+    logged.close()
+    assert [line["error"] for line in parsed((tmp_path / "log").read_text())] == ["first", "fourth"]
+    assert told == [tmp_path / "log"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from shell import Shell
 
 from mdl.demo.hub import LoopbackHub, Repo
-from mdl.pickles import is_pickle
+from mdl.pickles import head_of, is_pickle
 
 
 class Trap:
@@ -49,7 +50,9 @@ def test_torch_zip_is_told_by_its_first_member() -> None:
 
 
 @pytest.mark.fault(179)
-@pytest.mark.parametrize("name", ["a.pt", "b/c.PTH", "m.ckpt", "x.pkl", "y.joblib"])
+@pytest.mark.parametrize(
+    "name", ["a.pt", "b/c.PTH", "m.ckpt", "x.pkl", "y.joblib", "model_best.pth.tar", "asr.nemo", "Net.Pt.Tar"]
+)
 def test_pickle_is_told_by_its_name(name: str) -> None:
     """Also where its bytes say nothing."""
     assert is_pickle(name, b"")
@@ -70,7 +73,50 @@ def test_other_files_are_not(name: str, head: bytes) -> None:
     assert not is_pickle(name, head)
 
 
-@pytest.mark.fault(179)
+def numpy_file(descr: str, version: int = 1) -> bytes:
+    """As numpy.save writes it: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html."""
+    width = 2 if version == 1 else 4
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': (3,), }}"
+    header += " " * (-(len(header) + 9 + width) % 64) + "\n"
+    return b"\x93NUMPY" + bytes([version, 0]) + len(header).to_bytes(width, "little") + header.encode() + b"\n'|O'"
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("descr", "is_one"),
+    [
+        ("'|O'", True),
+        ("'O'", True),
+        ("[('a', '<f4'), ('b', '|O')]", True),
+        ("[('b', '|O', (2,))]", True),
+        ("'<f4'", False),
+        ("'<U10'", False),
+        ("[('O', '<f4'), ('|O', '<i8')]", False),
+    ],
+)
+def test_array_of_objects_is_told_by_its_header(version: int, descr: str, is_one: bool) -> None:
+    """Its elements are pickled; an array of numbers or of text is none, whatever its fields are called."""
+    data = numpy_file(descr, version)
+    assert is_pickle("embeddings.npy", data) == is_one
+    with zipfile.ZipFile(made := io.BytesIO(), "w") as archive:
+        archive.writestr("a.npy", data)
+    assert is_pickle("embeddings.npz", made.getvalue()) == is_one
+
+
+@pytest.mark.parametrize(("layer", "is_one"), [("Lambda", True), ("__lambda__", True), ("Dense", False)])
+def test_lambda_layer_is_told_by_its_name(layer: str, is_one: bool) -> None:
+    """A Keras model holds code where it has a Lambda layer or an activation that is one; else it is no such file."""
+    layers = [{"class_name": "Dense", "config": {"name": "Lambda"}} for _ in range(100)]
+    config = json.dumps({"config": {"layers": [*layers, {"class_name": layer, "config": {}}]}})
+    with zipfile.ZipFile(made := io.BytesIO(), "w") as archive:
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("config.json", config)
+    head = made.getvalue()[: head_of("net.keras")]
+    assert is_pickle("net.keras", head) == is_one
+    assert is_pickle("net.h5", b"\x89HDF\r\n\x1a\n" + config.encode()) == is_one
+    assert not is_pickle("net.json", config.encode())
+
+
 def test_get_and_doctor_say_so_and_load_nothing(tmp_path: Path) -> None:
     """Both name the file; what it would do when loaded does not happen, which loading it here shows it would."""
     trap = tmp_path / "sprung"

@@ -33,11 +33,11 @@ from jobbing import (
     waits,
     with_environ,
 )
+from prefetching import clock, metrics
 from shell import Shell
 
 from mdl.events import ModelReport, Report
 from mdl.jobs.metrics import Outcome, write_metrics
-from mdl.net.throttle import minute_of_day
 
 __all__ = ["mdl"]
 GONE = answers(404, ("X-Request-Id", "req-18"), body=b"moved to the moon")
@@ -64,32 +64,6 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
 
 def home_of(tmp_path: Path, server: FaultyServer, **paths: str) -> Shell:
     return machine(tmp_path / "home", catalog_of(**{name: server.url + path for name, path in paths.items()}))
-
-
-def metrics(shell: Shell, name: str = "mdl.prom") -> dict[str, float]:
-    """A file of Prometheus' text format, read by its grammar; the samples by name and labels, all of them gauges.
-
-    https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details
-    """
-    text, found, said = (shell.home / name).read_text(), {}, set()
-    label = r'[a-zA-Z_]\w*="(?:[^"\\\n]|\\[\\"n])*"'
-    assert text.endswith("\n")
-    for line in text.splitlines():
-        if comment := re.fullmatch(r"# (HELP|TYPE) ([a-zA-Z_:][\w:]*) (.+)", line):
-            kind, metric, rest = comment.groups()
-            assert (kind, metric) not in said
-            assert kind == "HELP" or rest == "gauge"
-            said.add((kind, metric))
-            continue
-        sample = re.fullmatch(
-            rf"([a-zA-Z_:][\w:]*)((?:\{{{label}(?:,{label})*\}})?) ([-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?)", line
-        )
-        assert sample, line
-        assert {("HELP", sample[1]), ("TYPE", sample[1])} <= said, line
-        key = sample[1].removeprefix("mdl_prefetch_") + sample[2]
-        assert key not in found
-        found[key] = float(sample[3])
-    return found
 
 
 def priorities(process: int) -> set[tuple[int, int]]:
@@ -165,11 +139,6 @@ def test_one_block_of_text(tmp_path: Path, server: FaultyServer, mdl: Inside, ca
         0,
     )
     assert (found['files{action="fetched"}'], found['files{action="failed"}']) == (1, 2)
-
-
-def clock(minutes: int) -> str:
-    moment = (minute_of_day() + minutes) % 1440
-    return f"{moment // 60:02}:{moment % 60:02}"
 
 
 def test_within_its_hours(shell: Shell, server: FaultyServer, mdl: Inside, capfd: Captured) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 
 import pytest
@@ -87,3 +88,15 @@ def test_long_hostile_text(text: str) -> None:
     before = time.process_time()
     redact(text)
     assert time.process_time() - before < 5
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "https_proxy", "All_Proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("form", ["http://me:{0}@proxy:3128", "me:{0}@proxy:3128", "socks5h://me:{0}@[::1]:1080/"])
+def test_the_password_of_a_proxy(name: str, form: str) -> None:
+    """It is a secret in whatever variable and form: as it is written, as it is, and as it is sent."""
+    secrets = Secrets.of({name: form.format("p%40ss%2Fword"), "NO_PROXY": "a@b"})
+    basic = base64.b64encode(b"me:p@ss/word").decode()
+    for said in ("p%40ss%2Fword", "p@ss/word", basic):
+        assert redact(f"denied ({said})", secrets) == "denied (***)"
+    assert redact("me at proxy, a@b", secrets) == "me at proxy, a@b"
+    assert list(Secrets.of({name: "http://me@proxy", "http_proxy": "http://:@proxy"})) == []

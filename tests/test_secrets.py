@@ -97,13 +97,11 @@ def test_a_server_that_repeats_everything(mdl: Inside, tmp_path: Path, capfd: py
 
 
 @pytest.mark.fault(171)
-@pytest.mark.xfail(
-    strict=True, reason="cli.working.Work.leaves makes a new Console, which knows the variables' secrets alone"
-)
 def test_a_token_file_in_the_background(tmp_path: Path) -> None:
     """The token of the token file is kept out of the logs of a detached job as well, whoever repeats it."""
     with FaultyServer(echo(403)) as hub:
-        shell = machine(tmp_path, "schema = 1", hub.url, HF_TOKEN_PATH=str(tmp_path / "token"))
+        keys = {name: value for name, value in ENVIRON.items() if name != "HF_TOKEN"}
+        shell = machine(tmp_path, "schema = 1", hub.url, HF_TOKEN_PATH=str(tmp_path / "token"), **keys)
         (tmp_path / "token").write_text(TOKEN)
         ran = shell.run("get", "hf:o/r", "--detach")
         until(lambda: records_of(shell).find(ran.out.strip()).status == "failed", "it goes on")
@@ -118,12 +116,9 @@ REPEATED = "denied to {user}:{password}", "Proxy-Authorization: Basic {basic}", 
 @pytest.mark.fault(91, 171)
 @pytest.mark.parametrize("words", REPEATED)
 def test_a_proxy_that_repeats_its_password(
-    mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest, words: str
+    mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str], words: str
 ) -> None:
     """The password of a proxy variable is a secret like any other, also as it is sent, in base64."""
-    if words != REPEATED[1]:
-        reason = "Secrets.of knows no proxy variable: what a proxy says of its password is told and written down"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     basic = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
     said = words.format(user="me", password=PASSWORD, basic=basic)
     with FaultyServer(faults.answers(407, body=said.encode())) as proxy:

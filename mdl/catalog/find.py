@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 NAME = "catalog.toml"
 SHIPPED = Path(__file__).parent / "shipped.toml"
 """The catalog that comes with mdl."""
+_HERE, _ABOVE = "in the current folder", "above the current folder"
 
 
 def find_catalogs(
@@ -27,10 +29,24 @@ def find_catalogs(
         return tuple(named), "given by MDL_CATALOG"
     for folder in (cwd, *cwd.parents):
         if _is_there(folder / NAME):
-            return (folder / NAME,), "in the current folder" if folder == cwd else "above the current folder"
+            return (folder / NAME,), _HERE if folder == cwd else _ABOVE
     if _is_there(config_dir / NAME):
         return (config_dir / NAME,), "in the user's config folder"
     return (SHIPPED,), "shipped with mdl"
+
+
+def doubt(path: Path, why: str) -> str | None:
+    """Why a catalog that was only found, and that nobody named, may not say what its user thinks; None where it is the
+    user's own, or the system's."""
+    if why not in (_HERE, _ABOVE):
+        return None
+    try:
+        link, file = path.lstat(), path.stat()
+    except OSError:
+        return None
+    if not {link.st_uid, file.st_uid} <= {os.geteuid(), 0}:
+        return "it belongs to another user"
+    return "everybody may write it" if file.st_mode & stat.S_IWOTH else None
 
 
 def _is_there(path: Path) -> bool:

@@ -33,6 +33,8 @@ class Order:
     force: bool = False
     turn: Callable[[], AbstractContextManager[object]] = nullcontext
     """What is held while it runs, in the process that runs it."""
+    replaces: bool = False
+    """It goes on with what an earlier one of the same targets left when its time was over."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def bring(session: Session, order: Order) -> Brought:
         with work as tell:
             if order.unattended.detach:
                 stack.enter_context(order.turn())
+            if order.replaces:
+                work.replace_earlier()
             return _brought(session, order, models, store, limits, tell, work.id)
 
 

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import inspect
 import os
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -17,6 +16,7 @@ import typer
 
 from mdl.cli.flags import Common, Progress
 from mdl.cli.places import read_config
+from mdl.cli.quick import QuickCommand, QuickGroup
 from mdl.cli.session import Session
 from mdl.cli.words import words_of
 from mdl.console.streams import BROKEN_PIPE
@@ -30,22 +30,34 @@ ALIASES: dict[str, str] = {}
 
 
 def command(
-    app: typer.Typer, name: str, *, aliases: tuple[str, ...] = (), of: str = "", **settings: Any
+    app: typer.Typer, name: str, *, aliases: tuple[str, ...] = (), of: str = "", checks: bool = False, **settings: Any
 ) -> Callable[[Body], Body]:
     """Register ``body(session, ...) -> exit code`` as the command ``name``, or as one ``of`` a group of commands.
 
-    A parameter whose type is a dataclass becomes one flag a field; its value is that dataclass.
+    A parameter whose type is a dataclass becomes one flag a field; its value is that dataclass. A body that
+    ``checks`` reads the settings itself; any other is not begun where they are wrong.
     """
 
     def register(body: Body) -> Body:
-        run = _spread(of or name, body)
-        app.command(name, **settings)(run)
+        run = _spread(of or name, body if checks else _checked(body))
+        app.command(name, cls=QuickCommand, **settings)(run)
         for alias in aliases:
-            app.command(alias, hidden=True, **settings)(run)
+            app.command(alias, cls=QuickCommand, hidden=True, **settings)(run)
             ALIASES[alias] = name
         return body
 
     return register
+
+
+def _checked(body: Callable[..., int]) -> Callable[..., int]:
+    """The same, once the settings were found in order. Raises `UsageError`."""
+
+    @functools.wraps(body)
+    def run(session: Session, **values: Any) -> int:
+        session.check_config()
+        return body(session, **values)
+
+    return run
 
 
 def _spread(name: str, body: Callable[..., int]) -> Callable[..., None]:
@@ -81,7 +93,7 @@ def _spread(name: str, body: Callable[..., int]) -> Callable[..., None]:
 def group(app: typer.Typer, name: str, usual: Callable[..., int], about: str) -> typer.Typer:
     """A command that has commands of its own; without one of them it is ``usual``, whose flags it has."""
     own = typer.Typer(help=about, context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None)
-    run = _spread(name, usual)
+    run = _spread(name, _checked(usual))
 
     def before(ctx: typer.Context, **values: Any) -> None:
         if ctx.invoked_subcommand is None:
@@ -91,7 +103,7 @@ def group(app: typer.Typer, name: str, usual: Callable[..., int], about: str) ->
         )
 
     parameters = list(inspect.signature(run).parameters.values())
-    own.callback(invoke_without_command=True)(_signed(before, parameters))
+    own.callback(cls=QuickGroup, invoke_without_command=True)(_signed(before, parameters))
     app.add_typer(own, name=name)
     return own
 
@@ -109,14 +121,12 @@ def root(app: typer.Typer, version: Callable[[bool], None]) -> None:
         ctx.obj = Common(**values)
         try:
             defaults = read_config().get("defaults", {})
-        except MdlError as error:
-            name = ctx.invoked_subcommand or "mdl"
-            session = Session(ALIASES.get(name, name), merged(ctx.obj, told_as(sys.argv[1:])), os.environ)
-            raise typer.Exit(report(session, error)) from None
+        except MdlError:
+            return  # the command reads them again, and tells of it in its own way
         flags = {key: value for key, value in defaults.items() if key not in ("home", "allow_hosts")}
         ctx.default_map = dict.fromkeys(ctx.command.list_commands(ctx), flags)  # type: ignore[attr-defined]
 
-    app.callback()(_signed(before, parameters))
+    app.callback(cls=QuickGroup)(_signed(before, parameters))
 
 
 def _signed(run: Callable[..., None], parameters: list[inspect.Parameter]) -> Callable[..., None]:
@@ -168,20 +178,31 @@ def guarded(name: str, common: Common, body: Callable[[Session], int], words: tu
     session = Session(name, common, os.environ, words)
     try:
         code = body(session)
-    except KeyboardInterrupt:
-        code = report(session, Cancelled())
-    except MdlError as error:
-        code = report(session, error)
-    except BrokenPipeError:
-        code = BROKEN_PIPE
-    except OSError as error:
-        code = report(session, storage_error(error, str(error.filename or "the working folder")))
-    except Exception as error:
-        fault = MdlError(f"{type(error).__name__}: {error}", hint="this is a fault in mdl; please report it with -v")
-        fault.__cause__ = error
-        code = report(session, fault)
+    except BrokenPipeError as error:
+        code = exit_code_of(error)
+    except (Exception, KeyboardInterrupt) as error:
+        code = report(session, _as_told(error))
     session.console.last_word()
     return session.console.stdout_trouble() or code
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What mdl ends with where this ends a command."""
+    return BROKEN_PIPE if isinstance(error, BrokenPipeError) else _as_told(error).exit_code
+
+
+def _as_told(error: BaseException) -> MdlError:
+    """Whatever was raised, as an error that can be told."""
+    match error:
+        case MdlError():
+            return error
+        case KeyboardInterrupt():
+            return Cancelled()
+        case OSError():
+            return storage_error(error, str(error.filename or "the working folder"))
+    fault = MdlError(f"{type(error).__name__}: {error}", hint="this is a fault in mdl; please report it with -v")
+    fault.__cause__ = error
+    return fault
 
 
 def report(session: Session, error: MdlError) -> int:

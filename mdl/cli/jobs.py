@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -20,14 +21,16 @@ from mdl.cli.session import Session
 from mdl.cli.units import parse_duration
 from mdl.cli.words import JOB_VARIABLE
 from mdl.console.humans import human_bytes, human_duration, human_rate
-from mdl.errors import Busy, Cancelled, MdlError, NotFound, StateError, UsageError, joint_exit_code, storage_error
+from mdl.errors import Busy, Cancelled, MdlError, NotFound, StateError, UsageError, joint_error, storage_error
 from mdl.jobs import control
-from mdl.jobs.job import ENDED, Job, shown_facts
+from mdl.jobs.job import Job, shown_facts, way_on
 from mdl.jobs.records import Records
 from mdl.owner import process_of
 from mdl.paths import shown
 
 _LOOK = 0.2
+_WIDE = 100
+"""Columns of a terminal that has room for whole dates."""
 _LATEST = 20
 """How many of those that are over are shown unasked."""
 
@@ -72,22 +75,23 @@ def list_jobs(
     everything: Annotated[bool, typer.Option("-a", "--all", help="Also the old ones that are over.")] = False,
 ) -> int:
     """The jobs, the newest first: all that can go on, and the last that are over. With --json every one."""
-    jobs = [job for job in _records(session).all() if not status or job.status in status]
+    wants_all = everything or session.common.json
+    jobs, older = _records(session).latest(sys.maxsize if wants_all else _LATEST, status or ())
     if session.common.json:
         return _document(session, jobs)
     if not jobs:
         session.console.note("no jobs")
         return 0
-    over = [job for job in jobs if job.status in ENDED][_LATEST:] if not everything else []
-    old = {job.id for job in over}
-    rows = [_row(job) for job in jobs if job.id not in old]
+    streams = session.console.streams
+    is_narrow = streams.stdout.is_terminal and streams.size(streams.stdout)[0] < _WIDE
+    rows = [_row(job, _shortly if is_narrow else _local) for job in jobs]
     session.console.table(("ID", "STATUS", "DONE", "OF", "SPEED", "LEFT", "STARTED", "WHAT"), rows)
-    if old:
-        session.console.note(f"{len(old)} older ones are over: --all")
+    if older:
+        session.console.note(f"{older} older ones are over: --all")
     return 0
 
 
-def _row(job: Job) -> tuple[str, ...]:
+def _row(job: Job, started: Callable[[str], str]) -> tuple[str, ...]:
     return (
         job.id,
         job.status,
@@ -95,7 +99,7 @@ def _row(job: Job) -> tuple[str, ...]:
         "?" if job.bytes_total is None else human_bytes(job.bytes_total),
         human_rate(job.bytes_per_second) if job.bytes_per_second is not None else "-",
         human_duration(job.eta_seconds) if job.eta_seconds is not None else "-",
-        _local(job.started_at),
+        started(job.started_at),
         shown(" ".join((job.command, *job.models))),
     )
 
@@ -106,6 +110,17 @@ def _local(moment: str) -> str:
         return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M")
     except ValueError:
         return "?"
+
+
+def _shortly(moment: str) -> str:
+    """The same in five columns, as ``ps`` has it: the hour of today, the day of this year, else the year."""
+    try:
+        when, today = datetime.fromisoformat(moment).astimezone(), datetime.now().astimezone()
+    except ValueError:
+        return "?"
+    if when.date() == today.date():
+        return when.strftime("%H:%M")
+    return when.strftime("%m-%d" if when.year == today.year else "%Y")
 
 
 def show_job(session: Session, name: Id) -> int:
@@ -125,7 +140,7 @@ def _facts(job: Job) -> list[tuple[str, str]]:
     running = job.status == "running"
     return [
         ("job", job.id),
-        ("command", " ".join(word for word in job.again.words if word != "--")),
+        ("command", _typed(job)),
         ("status", f"{job.status}, process {process_of(job.owner)} on {job.host}" if running else job.status),
         ("bytes", f"{human_bytes(job.bytes_done)} of {total}"),
         ("speed", human_rate(job.bytes_per_second) if job.bytes_per_second is not None else ""),
@@ -137,8 +152,24 @@ def _facts(job: Job) -> list[tuple[str, str]]:
         ("error", ": ".join(filter(None, (error.get("item"), error.get("message"))))),
         ("hint", error.get("hint") or ""),
         ("log", job.log or "none was kept"),
-        ("next", f"mdl jobs resume {job.id}" if job.status in ("paused", "dead", "failed", "cancelled") else ""),
+        ("next", _next(job)),
     ]
+
+
+def _typed(job: Job) -> str:
+    """The command as a shell would take it again."""
+    at = job.again.words.index("--") if "--" in job.again.words else len(job.again.words)
+    before, after = job.again.words[:at], job.again.words[at:]
+    needs_mark = any(word.startswith("-") for word in after[1:])
+    return shlex.join((*before, *(after if needs_mark else after[1:])))
+
+
+def _next(job: Job) -> str:
+    if job.status in ("done", "running"):
+        return ""
+    if job.again.withheld:
+        return "the command again, with the secret that it held: mdl does not keep it"
+    return way_on(job) or "the command again"
 
 
 def log_of_job(
@@ -177,6 +208,7 @@ def cancel(session: Session, names: Ids) -> int:
 def _each(session: Session, names: list[str], change: Callable[[Job, Records], Job]) -> int:
     """Each job by itself; one that fails hinders no other."""
     records = _records(session)
+    is_lines = session.console.progress == "json"
     jobs: list[Job] = []
     errors: list[MdlError] = []
     for name in names:
@@ -187,11 +219,15 @@ def _each(session: Session, names: list[str], change: Callable[[Job, Records], J
             raise
         except MdlError as error:
             errors.append(error)
-            session.console.error(error)
-    code = joint_exit_code(error.exit_code for error in errors)
+            if not is_lines:
+                session.console.error(error)
+    problem = joint_error(errors)
+    code = problem.exit_code if problem else 0
+    if problem and is_lines:
+        session.console.error(problem)
     if session.common.json:
         facts = {"jobs": [shown_facts(job) for job in jobs]}
-        session.console.document("jobs", facts, ok=not code, exit_code=code, error=errors[0] if errors else None)
+        session.console.document("jobs", facts, ok=not code, exit_code=code, error=problem)
     return code
 
 

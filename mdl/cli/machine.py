@@ -16,7 +16,7 @@ from mdl.cli.command import command
 from mdl.cli.flags import Home, Network
 from mdl.cli.session import Session
 from mdl.console import Console
-from mdl.errors import UsageError, joint_exit_code
+from mdl.errors import UsageError, joint_error
 
 _SETTINGS = "the user config folder"
 
@@ -94,9 +94,12 @@ def doctor(
         findings.append(found)
         checks.append({"name": found.name, "ok": found.ok, "detail": found.detail, "advice": found.advice or None})
         _tell(session.console, found)
-    code = joint_exit_code(found.exit_code for found in findings if not found.ok)
+    problem = joint_error([found.error() for found in findings if not found.ok])
+    code = problem.exit_code if problem else 0
+    if problem and session.console.progress == "json":
+        session.console.error(problem)
     if session.common.json:
-        session.console.document("doctor", {"checks": checks}, ok=code == 0, exit_code=code)
+        session.console.document("doctor", {"checks": checks}, ok=code == 0, exit_code=code, error=problem)
     return code
 
 

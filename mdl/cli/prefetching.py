@@ -13,12 +13,13 @@ import typer
 
 from mdl.cli import places
 from mdl.cli.bringing import Order, bring
-from mdl.cli.command import command
+from mdl.cli.command import command, exit_code_of
 from mdl.cli.fetching import payload, tell, told
 from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
-from mdl.errors import Busy, Deadline, MdlError, UsageError, storage_error
-from mdl.events import Report
+from mdl.download.stock import stock_of
+from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
+from mdl.events import ModelReport, Report
 from mdl.jobs.background import give_way
 from mdl.jobs.metrics import Outcome, write_metrics
 from mdl.schemas import empty
@@ -41,7 +42,7 @@ class Nightly:
 
 
 def register(app: typer.Typer) -> None:
-    command(app, _NAME, epilog=_EXAMPLES)(prefetch)
+    command(app, _NAME, checks=True, epilog=_EXAMPLES)(prefetch)
 
 
 _EXAMPLES = """Examples: mdl prefetch nightly --window 22:00-06:00 --limit-rate 20M ·
@@ -67,9 +68,10 @@ def prefetch(
     def order() -> Order:
         wanted = names or [model.name for model in session.catalog.models.values() if not model.gone]
         turn = _turn(session, where)
-        return Order(wanted, where, choice, network, locking, unattended, dry_run, force, turn)
+        return Order(wanted, where, choice, network, locking, unattended, dry_run, force, turn, replaces=True)
 
     if dry_run:
+        session.check_config()
         return told(session, order())
     session.console.hush()
     give_way()
@@ -88,18 +90,11 @@ class _Run:
     wishes: Nightly
     began: float = field(default_factory=time.monotonic)
     report: Report = field(default_factory=Report)
+    order: Order | None = None
 
     def of(self, order: Callable[[], Order]) -> int:
-        code = MdlError.exit_code
         try:
-            brought = bring(self.session, order())
-            self.report = brought.report
-            code = tell(self.session, brought, folders=False)
-            if code:
-                self.session.console.warn(f"the log of this prefetch: mdl jobs log {brought.job}")
-            if not brought.is_elsewhere:
-                self.measure(code)
-            return code
+            return self._carried_out(order)
         except Busy as error:
             if isinstance(error, _Taken):
                 return self.not_now(error)
@@ -107,9 +102,27 @@ class _Run:
             raise
         except Deadline as stopped:
             return self.stopped(stopped)
-        except MdlError as error:
-            self.measure(error.exit_code)
+        except (Exception, KeyboardInterrupt) as error:
+            self.came_to(error)
+            self.measure(exit_code_of(error))
             raise
+
+    def came_to(self, error: BaseException) -> None:
+        """How far it was when it was stopped, where the error tells."""
+        if isinstance(error, Cancelled) and isinstance(error.so_far, Report):
+            self.report = error.so_far
+
+    def _carried_out(self, order: Callable[[], Order]) -> int:
+        self.session.check_config()
+        self.order = order()
+        brought = bring(self.session, self.order)
+        self.report = brought.report
+        code = tell(self.session, brought, folders=False)
+        if code:
+            self.session.console.warn(f"the log of this prefetch: mdl jobs log {brought.job}")
+        if not brought.is_elsewhere:
+            self.measure(code)
+        return code
 
     def not_now(self, error: Busy) -> int:
         """Another one runs; raises `Busy` unless that is to be skipped."""
@@ -121,8 +134,7 @@ class _Run:
 
     def stopped(self, error: Deadline) -> int:
         """Its time is over, as was asked for: nothing that anybody has to be told of."""
-        if isinstance(error.so_far, Report):
-            self.report = error.so_far
+        self.came_to(error)
         self.measure(error.exit_code)
         if self.session.console.progress == "json":
             self.session.console.error(error)
@@ -135,29 +147,52 @@ class _Run:
         """Replace the metrics file, where one is asked for. That it cannot be written is told, and changes nothing."""
         if not self.wishes.metrics:
             return
+        report = self.report if self.report.models else self._standing()
         try:
-            write_metrics(self.wishes.metrics, Outcome(time.time(), time.monotonic() - self.began, code, self.report))
+            write_metrics(self.wishes.metrics, Outcome(time.time(), time.monotonic() - self.began, code, report))
         except OSError as error:
             self.session.console.warn(f"the metrics file {self.wishes.metrics}: {error.strerror}")
 
+    def _standing(self) -> Report:
+        """How the models of a run that came to nothing stand on this disk, as far as that is known."""
+        session, order = self.session, self.order
+        if order is None:
+            return Report()
+        try:
+            models = session.models(order.targets, order.choice)
+            store = session.store(order.where, models, order.targets)
+            sources = session.sources(store, choice=order.choice, locking=order.locking)
+            stocks = [(model.name, stock_of(model, sources, store)) for model in models]
+        except (MdlError, OSError):
+            return Report()
+        return Report(tuple(ModelReport(name, str(stock.path), stock.status) for name, stock in stocks))
+
 
 def _turn(session: Session, where: Where) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """Holds the one turn that this user's prefetches have. Raises `Busy` at once where another one has it."""
-    try:
-        folder = places.state_dir() / "locks"
-    except UsageError:
-        folder = session.store(Where(where.to, layout=where.layout)).locks
+    """Holds the one turn that this user's prefetches have. Raises `Busy` at once where another one has it.
+
+    Where the state folder cannot be had, the turn is that of the models folder; without either it is gone without, as
+    a lock only saves work.
+    """
 
     @contextlib.contextmanager
     def turn() -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(held(folder, _NAME, 0.0, lambda _holder: None))
-            except Busy as error:
-                hint = "wait for it; with --skip-if-running this ends with 0"
-                raise _Taken(error.message, item=_NAME, hint=hint) from error
-            except OSError as error:
-                raise storage_error(error, str(folder)) from error
+            for folder in _folders(session, where):
+                try:
+                    stack.enter_context(held(folder, _NAME, 0.0, lambda _holder: None))
+                except Busy as error:
+                    hint = "wait for it; with --skip-if-running this ends with 0"
+                    raise _Taken(error.message, item=_NAME, hint=hint) from error
+                except OSError:
+                    continue
+                break
             yield
 
     return turn
+
+
+def _folders(session: Session, where: Where) -> Iterator[Path]:
+    with contextlib.suppress(UsageError):
+        yield places.state_dir() / "locks"
+    yield session.store(Where(where.to, layout=where.layout)).locks

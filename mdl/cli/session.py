@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdl.catalog.find import SHIPPED, find_catalogs
+from mdl.catalog.find import SHIPPED, doubt, find_catalogs
 from mdl.catalog.lock import NAME as LOCK_NAME
 from mdl.catalog.lock import Lock
 from mdl.catalog.model import Catalog, Model
@@ -58,6 +58,10 @@ class Session:
     def config(self) -> dict[str, Any]:
         return places.read_config()
 
+    def check_config(self) -> None:
+        """Raises `UsageError` where the settings are wrong."""
+        assert self.config is not None
+
     @property
     def defaults(self) -> dict[str, Any]:
         found: dict[str, Any] = self.config.get("defaults", {})
@@ -65,12 +69,15 @@ class Session:
 
     @cached_property
     def catalog_place(self) -> tuple[tuple[Any, ...], str]:
-        """The catalog files in use, and why these."""
+        """The catalog files in use, and why these. One that may be somebody else's is told of."""
         try:
             folder = places.config_dir()
         except UsageError:
             folder = places.working_folder()
-        return find_catalogs(self.common.catalog or (), self.environ, places.working_folder(), folder)
+        paths, why = find_catalogs(self.common.catalog or (), self.environ, places.working_folder(), folder)
+        if doubted := doubt(paths[0], why):
+            self.console.warn(f"{paths[0]} was found {why}, and {doubted}: if you trust it, name it with --catalog")
+        return paths, why
 
     @cached_property
     def catalog(self) -> Catalog:

@@ -17,7 +17,7 @@ from mdl.cli.working import Work, tell_elsewhere
 from mdl.console.humans import human_bytes
 from mdl.console.watch import ended_by
 from mdl.download.store import Store
-from mdl.errors import Cancelled, LockError, MdlError, UsageError, joint_exit_code
+from mdl.errors import Cancelled, LockError, MdlError, UsageError, joint_error
 from mdl.get import locked
 from mdl.paths import shown
 from mdl.sources import Sources
@@ -74,11 +74,11 @@ def verify(
         if is_job and any(row.status in ("corrupt", "missing") for row in rows):
             with locked(models, store, wait, tell):
                 rows = _repaired(session, rows, models, store, network, sources, mend.force, errors, tell)
-        code = joint_exit_code([verdict(rows, strict=mend.strict), *(error.exit_code for error in errors.values())])
-        problem = next(iter(errors.values()), None) if errors else failure(rows, code)
+        failed = [*errors.values(), *filter(None, [failure(rows, verdict(rows, strict=mend.strict))])]
+        problem = joint_error(failed)
         if problem:
             tell(ended_by(problem))
-    return _tell_checked(session, models, rows, problem, code)
+    return _tell_checked(session, models, rows, failed)
 
 
 def _all_here(session: Session, store: Store) -> list[Model]:
@@ -143,12 +143,11 @@ def _repaired(
     return [row for row in rows if row.model not in wrong] + again
 
 
-def _tell_checked(
-    session: Session, models: list[Model], rows: list[Checked], problem: MdlError | None, code: int
-) -> int:
-    console = session.console
-    if problem:
-        console.error(problem)
+def _tell_checked(session: Session, models: list[Model], rows: list[Checked], failed: list[MdlError]) -> int:
+    console, problem = session.console, joint_error(failed)
+    code = problem.exit_code if problem else 0
+    for error in failed:
+        console.error(error)
     if session.common.json:
         payload = {
             "models": [

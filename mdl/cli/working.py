@@ -16,7 +16,7 @@ from mdl.cli.session import Session
 from mdl.cli.words import JOB_VARIABLE, again
 from mdl.console import Console
 from mdl.console.watch import Watch
-from mdl.errors import Busy, UsageError
+from mdl.errors import Busy, Deadline, UsageError
 from mdl.events import Ended, Listener, Noticed
 from mdl.jobs.background import detach
 from mdl.jobs.job import Job
@@ -48,7 +48,9 @@ class Work:
     ) -> None:
         self._session, self._models, self._folder, self._wishes, self._method = session, models, folder, wishes, method
         hooks = session.config.get("hooks", {})
-        self._on_complete = _hook(wishes.on_complete or hooks.get("on_complete"), "--on-complete")
+        is_off = _is_off(session, wishes.on_complete, "--on-complete")
+        on_complete = None if is_off else wishes.on_complete or hooks.get("on_complete")
+        self._on_complete = _hook(on_complete, "--on-complete")
         self._on_failure = _hook(hooks.get("on_failure"), "[hooks] on_failure")
         self._is_unrecorded = False
         self._state = _state_folder(session, wishes)
@@ -83,13 +85,25 @@ class Work:
         let_go()
         return False
 
+    def replace_earlier(self) -> None:
+        """Remove the records of earlier jobs of the same command and models that their time limit or window stopped:
+        this one goes on with what they left."""
+        if self._records is None:
+            return
+        job = self._tracker.job
+        for one in self._records.all():
+            is_left = one.status == "paused" and (one.error or {}).get("code") == Deadline.code
+            if is_left and one.id != job.id and (one.command, one.models) == (job.command, job.models):
+                self._records.remove(one.id)
+
     def __enter__(self) -> Watch:
         listeners: list[Listener] = [self._tracker]
         self._watch = self._session.console.watch(self.id, self._method, listeners)
         try:
             self._tracker.write()
             if logs := self._logs():
-                self._logged = Logged(logs, self._session.console.secrets, self.id, self._tracker.job.command)
+                secrets, command = self._session.console.secrets, self._tracker.job.command
+                self._logged = Logged(logs, secrets, self.id, command, self._no_log)
                 listeners.append(self._logged)
             if self._wishes.ready_file:
                 listeners.append(Ready(self._wishes.ready_file, self._folders, self._not_ready))
@@ -138,9 +152,7 @@ class Work:
 
     @property
     def _is_unlogged(self) -> bool:
-        """An empty name switches the logs off."""
-        is_said = any(word.startswith("--log-file") for word in self._session.words)
-        return self._wishes.log_file == "" or (not is_said and self._session.environ.get("MDL_LOG_FILE") == "")
+        return _is_off(self._session, self._wishes.log_file, "--log-file")
 
     def _logs(self) -> list[Log]:
         if self._is_unlogged:
@@ -153,8 +165,11 @@ class Work:
                 logs.append(Log(path, is_own=not chosen or path != paths[0]))
             except OSError as error:
                 if not (self._is_unrecorded and path.parent == self._state):
-                    self._session.console.warn(f"no log is kept in {path}: {error.strerror}")
+                    self._no_log(path, error)
         return logs
+
+    def _no_log(self, path: Path, error: OSError) -> None:
+        self._session.console.warn(f"no log is kept in {path}: {error.strerror}")
 
     def _no_record(self, error: OSError) -> None:
         self._is_unrecorded = True
@@ -195,8 +210,15 @@ class Work:
         }
 
 
+def _is_off(session: Session, value: str | None, flag: str) -> bool:
+    """Whether an empty text, given by ``flag``, its variable or its setting, switches off what it would name."""
+    is_said = any(word.startswith(flag) for word in session.words)
+    variable = "MDL_" + flag[2:].upper().replace("-", "_")
+    return value == "" or (not is_said and session.environ.get(variable) == "")
+
+
 def _hook(command: str | None, what: str) -> list[str] | None:
-    return programs.words_of(command, what) if command is not None else None
+    return programs.words_of(command, what) if command else None
 
 
 def _state_folder(session: Session, wishes: Unattended) -> Path | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rich.console import ConsoleDimensions
+from rich.control import Control
 from rich.live import Live
+from rich.segment import ControlType
 from rich.text import Text
 
 from mdl.console.board import ASCII, Board, Glyphs, Line
@@ -62,10 +64,13 @@ class Bars:
             self._scroll(event)
             if self._board.busy and not isinstance(event, Ended):
                 self._refresh(hurry=isinstance(event, (Started, Finished, Failed)))
+            self._park()
 
     def say(self, text: str) -> None:
         """Plain lines above the bars."""
-        self._print(Text(text.removesuffix("\n")))
+        with self._console:
+            self._print(Text(text.removesuffix("\n")))
+            self._park()
 
     def close(self) -> None:
         """Take the bars away and show the cursor again."""
@@ -73,6 +78,12 @@ class Bars:
             self._live.stop()
         finally:
             self._streams.stderr.drain()
+
+    def _park(self) -> None:
+        """Leave the cursor at the start of the last row: at its end, a terminal that shows ``^C`` would begin another
+        row with it, and the bars would be taken away one row too low."""
+        if self._live.is_started:
+            self._console.control(Control((ControlType.CARRIAGE_RETURN,)))
 
     def _refresh(self, *, hurry: bool) -> None:
         now = self._clock()

@@ -55,7 +55,8 @@ class Board:
         self._glyphs = glyphs or Glyphs()
         self._rows: dict[tuple[str, str], _Row] = {}
         self._whole = Progressed()
-        self._index = self._count = 0
+        self._count = 0
+        self._done: set[tuple[str, str]] = set()
         self._speed: tuple[str, str] = ("", "")
         self._speed_at = -math.inf
 
@@ -67,8 +68,8 @@ class Board:
                 self._whole = Progressed(bytes_done=event.bytes_kept, bytes_total=event.bytes_total)
             case Started():
                 self.busy = True
-                self._index, self._count = max(self._index, event.index), max(self._count, event.count)
-                self._rows.pop((event.model, event.file), None)
+                self._count = max(self._count, event.count)
+                self._forget(event)
                 row = self._row(event)
                 row.done, row.total = event.resumed_at, event.total
             case Progressed():
@@ -84,10 +85,18 @@ class Board:
             case Rewound():
                 row = self._row(event)
                 row.done = max(0, row.done - event.bytes_discarded)
-            case Finished() | Failed():
-                self._rows.pop((event.model, event.file), None)
+            case Finished():
+                self._forget(event)
+                self._done.add((event.model, event.file))
+            case Failed():
+                self._forget(event)
             case _:
                 pass
+
+    def _forget(self, event: Event) -> None:
+        """What was known of the file: it begins, or is over."""
+        self._rows.pop((event.model, event.file), None)
+        self._done.discard((event.model, event.file))
 
     def _row(self, event: Event | FileProgress) -> _Row:
         key = (event.model, event.file)
@@ -115,7 +124,6 @@ class Board:
         if file.done != row.done:
             row.waiting, row.checking = "", False
         row.done, row.total = file.done, file.total
-        self._index = max(self._index, file.index)
 
     def bytes_total(self) -> int | None:
         """The size of the whole, or None while nobody knows it."""
@@ -156,7 +164,8 @@ class Board:
         return [(_INDENT, ""), (label, "whole"), (_GAP, ""), *amount]
 
     def _counted(self) -> str:
-        return f"{self._index:>{len(str(self._count))}}/{self._count}" if self._count else ""
+        """How many of the files are done."""
+        return f"{len(self._done):>{len(str(self._count))}}/{self._count}" if self._count else ""
 
     def _draw_amount(self, done: int, total: int | None, columns: _Columns, look: str) -> Line:
         known = total is not None and 0 <= done <= total

@@ -41,7 +41,12 @@ def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
         is_plain = how is redact_value and not secrets and "://" not in value
         return value if is_plain else how(value, secrets)
     if isinstance(value, dict):
-        return {key: _redacted(inner, secrets, redact if key == "error" else how) for key, inner in value.items()}
+        return {
+            key: inner
+            if inner is None or isinstance(inner, int | float)
+            else _redacted(inner, secrets, redact if key == "error" else how)
+            for key, inner in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_redacted(inner, secrets, how) for inner in value]
     return value

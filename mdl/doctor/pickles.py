@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mdl.doctor.finding import Finding
 from mdl.errors import Cancelled, MdlError
-from mdl.pickles import HEAD, is_pickle, warning
+from mdl.pickles import head_of, is_pickle, warning
 
 _MOST = 20_000
 
@@ -23,7 +23,7 @@ def pickles(place: Callable[[], Path]) -> Iterator[Finding]:
         raise
     except MdlError:
         return
-    names = [name for name in islice(_files(folder), _MOST) if is_pickle(name, _head(folder / name))]
+    names = [name for name in islice(_files(folder), _MOST) if is_pickle(name, _head(folder / name, head_of(name)))]
     if names:
         yield Finding("pickles", True, warning(sorted(names)))
 
@@ -34,11 +34,11 @@ def _files(folder: Path) -> Iterator[str]:
         yield from (os.path.relpath(os.path.join(at, name), folder) for name in names)
 
 
-def _head(path: Path) -> bytes:
+def _head(path: Path, count: int) -> bytes:
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            return os.read(fd, HEAD)
+            return os.read(fd, count)
         finally:
             os.close(fd)
     return b""

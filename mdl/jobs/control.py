@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 
 from mdl.errors import Busy, UsageError
-from mdl.jobs.job import Job
+from mdl.jobs.job import Job, way_on
 from mdl.jobs.records import Records, now
 from mdl.owner import host, is_gone, process_of
 
@@ -24,7 +24,7 @@ def pause(job: Job, records: Records) -> Job:
     if job.status == "running":
         job = _stopped(job, _PAUSE, records)
     if job.status != "paused":
-        raise UsageError(f"it is {job.status}: there is nothing to pause", item=job.id, hint=_next(job))
+        raise UsageError(f"it is {job.status}: there is nothing to pause", item=job.id, hint=way_on(job))
     return job
 
 
@@ -36,12 +36,8 @@ def cancel(job: Job, records: Records) -> Job:
         job = replace(job, status="cancelled", finished_at=job.finished_at or now(), exit_code=_CANCELLED)
         records.put(job)
     if job.status != "cancelled":
-        raise UsageError(f"it is {job.status}: there is nothing to cancel", item=job.id, hint=_next(job))
+        raise UsageError(f"it is {job.status}: there is nothing to cancel", item=job.id, hint=way_on(job))
     return job
-
-
-def _next(job: Job) -> str | None:
-    return f"mdl jobs resume {job.id}" if job.status not in ("done", "running") else None
 
 
 def _stopped(job: Job, how: signal.Signals, records: Records) -> Job:

@@ -67,6 +67,12 @@ _SHOWN = (
 )
 
 
+def way_on(job: Job) -> str | None:
+    """The command that goes on with it; None where it is over or runs, or its record does not say enough for that."""
+    can = job.status not in ("done", "running") and job.again.words and not job.again.withheld
+    return f"mdl jobs resume {job.id}" if can else None
+
+
 def shown_facts(job: Job) -> dict[str, Any]:
     """What ``--json`` tells of it."""
     return {name: getattr(job, name) for name in _SHOWN}
@@ -81,8 +87,9 @@ def job_of(facts: Mapping[str, Any]) -> Job | None:
     """The job of a record; None where it is not one."""
     try:
         values = {name: facts[name] for name in _NAMES}
-        if not all(isinstance(values[name], kinds) for name, kinds in _KINDS.items()):
-            return None
+        for name, kinds in _KINDS.items():
+            if not isinstance(values[name], kinds):
+                return None
         again = values["again"]
         if not _are_texts([again["folder"], *again["words"], *again["variables"], *again["variables"].values()]):
             return None
@@ -94,4 +101,7 @@ def job_of(facts: Mapping[str, Any]) -> Job | None:
 
 
 def _are_texts(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, str) and "\0" not in value for value in values)
+    for value in values:  # noqa: SIM110 - there may be ten thousand records, and this takes half the time
+        if not isinstance(value, str) or "\0" in value:
+            return False
+    return True

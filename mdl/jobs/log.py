@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,11 +38,29 @@ class Log:
         else:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._fd = os.open(path, self._flags, 0o600)
+        self._torn = b""
 
     def append(self, text: str) -> None:
-        """Add one line, whole, whoever else writes too."""
+        """Add one line, whole or not at all, whoever else writes too."""
         self._follow()
-        os.write(self._fd, text.encode("utf-8", "backslashreplace") + b"\n")
+        whole = self._torn + text.encode("utf-8", "backslashreplace") + b"\n"
+        written = os.write(self._fd, whole)
+        try:
+            while written < len(whole):
+                written += os.write(self._fd, whole[written:])
+        except OSError:
+            self._take_back(written)
+            raise
+        self._torn = b""
+
+    def _take_back(self, written: int) -> None:
+        """Part of a line had room: take it out again; where that cannot be, the next line begins with its end."""
+        self._torn = b"\n"
+        with contextlib.suppress(OSError):
+            end = os.lseek(self._fd, 0, os.SEEK_CUR)
+            if os.fstat(self._fd).st_size == end:
+                os.ftruncate(self._fd, end - written)
+                self._torn = b""
 
     def close(self) -> None:
         os.close(self._fd)
@@ -80,21 +100,32 @@ class Log:
 
 
 class Logged:
-    """A listener that writes what happens to several logs, free of secrets."""
+    """A listener that writes what happens to several logs, free of secrets.
 
-    def __init__(self, logs: list[Log], secrets: Secrets, job: str, command: str) -> None:
+    ``trouble`` is told once of each log that has no room for a line; the next line is tried all the same.
+    """
+
+    def __init__(
+        self, logs: list[Log], secrets: Secrets, job: str, command: str, trouble: Callable[[Path, OSError], None]
+    ) -> None:
         self._logs, self._secrets, self._entries = logs, secrets, Entries()
+        self._trouble, self._gaps = trouble, set[Path]()
         self._before: tuple[Fact, ...] = (("job", job), ("pid", os.getpid()), ("command", command))
 
     def __call__(self, event: Event) -> None:
-        """Write down what happened. A log that fails is left alone from then on."""
+        """Write down what happened."""
         for entry in self._entries(event):
             text = line(self._clean(entry), now(), self._before)
-            for log in list(self._logs):
-                try:
-                    log.append(text)
-                except OSError:
-                    self._logs.remove(log)
+            for log in self._logs:
+                self._append(log, text)
+
+    def _append(self, log: Log, text: str) -> None:
+        try:
+            log.append(text)
+        except OSError as error:
+            if log.path not in self._gaps:
+                self._gaps.add(log.path)
+                self._trouble(log.path, error)
 
     def _clean(self, entry: Entry) -> Entry:
         facts = [(key, redact(value, self._secrets) if isinstance(value, str) else value) for key, value in entry.facts]

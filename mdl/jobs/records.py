@@ -11,12 +11,13 @@ import glob
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from mdl import staging
 from mdl.errors import NotFound, StateError, UsageError
+from mdl.jobs.glimpse import Glimpse, glimpse
 from mdl.jobs.job import ENDED, VERSION, Job, facts_of, job_of
 from mdl.owner import is_gone
 from mdl.private import private_folder
@@ -24,7 +25,8 @@ from mdl.sealed import line_of, parse_line
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 _RECORD, _LOG = ".job", ".log"
-_LARGEST = 2**26
+_USUAL, _LARGEST = 2**12, 2**26
+"""Bytes of a record."""
 
 
 def now() -> str:
@@ -64,19 +66,50 @@ class Records:
             raise UsageError(f"{len(found)} jobs begin so", item=name, hint=", ".join(sorted(found)[:5]))
         if not found:
             raise NotFound("no such job", item=name, hint="'mdl jobs' shows what there is")
-        return self._as_it_is(_read(str(self._place(found[0])), found[0]))
+        return self._as_it_is(_read(self._place(found[0]), found[0]))
 
     def all(self) -> list[Job]:
         """Every job, the newest first."""
-        jobs = []
-        for name in self._names():
-            try:
-                jobs.append(self._as_it_is(_read(f"{self.folder}/{name}{_RECORD}", name)))
-            except StateError as error:
-                self._damaged(self._place(name), error.message)
-            except NotFound:
-                continue  # cleaned meanwhile
-        return sorted(jobs, key=lambda job: (job.started_at, job.id), reverse=True)
+        return _newest_first(job for name, line in self._lines() if (job := self._told(name, line)))
+
+    def latest(self, most: int, statuses: Collection[str] = ()) -> tuple[list[Job], int]:
+        """All jobs that can go on and the last ``most`` that are over, the newest first; and how many older ones are
+        over. Of those that have one of these ``statuses``, where any is named."""
+        jobs: list[Job] = []
+        over: list[tuple[Glimpse, bytes]] = []
+        for name, line in self._lines():
+            seen = glimpse(line)
+            if seen and seen.id == name and seen.status in ENDED:
+                over.append((seen, line))
+            elif (job := self._told(name, line)) and (not statuses or job.status in statuses):
+                jobs.append(job)
+        over = sorted((one for one in over if not statuses or one[0].status in statuses), reverse=True)
+        jobs += [job for seen, line in over[:most] if (job := self._told(seen.id, line))]
+        return _newest_first(jobs), len(over[most:])
+
+    def _lines(self) -> Iterator[tuple[str, bytes]]:
+        """Every record as it is on disk; one that cannot be read is told of."""
+        try:
+            folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            for name in self._names():
+                try:
+                    yield name, _line_of(f"{name}{_RECORD}", folder)
+                except FileNotFoundError:
+                    continue  # cleaned meanwhile
+                except OSError as error:
+                    self._damaged(self._place(name), error.strerror or str(error))
+        finally:
+            os.close(folder)
+
+    def _told(self, name: str, line: bytes) -> Job | None:
+        try:
+            return self._as_it_is(_parsed(line, name, self._place(name)))
+        except StateError as error:
+            self._damaged(self._place(name), error.message)
+            return None
 
     def remove(self, name: str) -> None:
         """The record and its logs."""
@@ -102,7 +135,7 @@ class Records:
         if (place if place.exists() else self.log(name)).stat().st_mtime >= before:
             return False, None
         try:
-            job = self._as_it_is(_read(str(place), name))
+            job = self._as_it_is(_read(place, name))
         except _Newer:
             return False, None
         except (NotFound, StateError):
@@ -131,22 +164,37 @@ class _Newer(StateError):
     """A record that a newer mdl wrote."""
 
 
-def _read(place: str, name: str) -> Job:
+def _newest_first(jobs: Iterable[Job]) -> list[Job]:
+    return sorted(jobs, key=lambda job: (job.started_at, job.id), reverse=True)
+
+
+def _line_of(name: str | Path, folder: int | None = None) -> bytes:
+    """The line of a record, without its newline. Raises `OSError`."""
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        data = os.read(fd, _USUAL)
+        if len(data) == _USUAL:
+            data += os.read(fd, min(os.fstat(fd).st_size, _LARGEST))
+    finally:
+        os.close(fd)
+    return data.rstrip(b"\n")
+
+
+def _read(place: Path, name: str) -> Job:
     """Raises `StateError` for a damaged record and for a newer mdl's, `NotFound` where it is gone."""
     try:
-        fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            data = os.read(fd, min(os.fstat(fd).st_size, _LARGEST))
-        finally:
-            os.close(fd)
+        return _parsed(_line_of(place), name, place)
     except FileNotFoundError:
-        raise NotFound("no such job", item=place) from None
+        raise NotFound("no such job", item=str(place)) from None
     except OSError as error:
-        raise StateError(error.strerror or str(error), item=place, hint="check its permissions") from error
-    facts = parse_line(data.rstrip(b"\n"))
+        raise StateError(error.strerror or str(error), item=str(place), hint="check its permissions") from error
+
+
+def _parsed(line: bytes, name: str, place: Path) -> Job:
+    facts = parse_line(line)
     if isinstance(facts, dict) and isinstance(facts.get("mdl-job"), int) and facts["mdl-job"] > VERSION:
-        raise _Newer("a newer mdl wrote this record", item=place, hint="upgrade mdl")
+        raise _Newer("a newer mdl wrote this record", item=str(place), hint="upgrade mdl")
     job = job_of(facts) if isinstance(facts, dict) else None
     if job is None or job.id != name:
-        raise StateError("this record is damaged", item=place, hint="remove it; no model depends on it")
+        raise StateError("this record is damaged", item=str(place), hint="remove it; no model depends on it")
     return job
