@@ -217,6 +217,16 @@ def storage_trouble(item: object, when_full: str) -> Iterator[None]:
         raise storage_error(error, str(item), when_full) from error
 
 
+def fault_of(error: BaseException) -> MdlError:
+    """What nobody thought of, as an error that can be told."""
+    if isinstance(error, MemoryError):
+        fault = MdlError("there is not enough memory", hint="end other programs, or raise the limit (ulimit -v)")
+    else:
+        fault = MdlError(f"{type(error).__name__}: {error}", hint="this is a fault in mdl; please report it with -v")
+    fault.__cause__ = error
+    return fault
+
+
 def joint_exit_code(codes: Iterable[int]) -> int:
     """One exit code for several items: 0, the one reason they share, or 10."""
     failed = {code for code in codes if code}

@@ -88,4 +88,4 @@ def test_without_a_place_for_its_turn(shell: Shell, mdl: Inside, capfd: Captured
         (shell.models / ".mdl" / "locks").write_text("in the way")
     assert mdl(shell, "prefetch", "one") == 0
     assert arrived(shell)
-    assert capfd.readouterr().err.count("mdl: ") == 1
+    assert capfd.readouterr().err.count("mdl: warning: ") == 1

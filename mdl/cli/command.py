@@ -20,7 +20,7 @@ from mdl.cli.quick import QuickCommand, QuickGroup
 from mdl.cli.session import Session
 from mdl.cli.words import words_of
 from mdl.console.streams import BROKEN_PIPE
-from mdl.errors import Cancelled, MdlError, storage_error
+from mdl.errors import Cancelled, MdlError, fault_of, storage_error
 
 Body = TypeVar("Body", bound=Callable[..., int])
 _OWN_VARIABLE = {"--to": "MDL_HOME", "--catalog": "MDL_CATALOG", "--no-color": "NO_COLOR"}
@@ -200,9 +200,7 @@ def _as_told(error: BaseException) -> MdlError:
             return Cancelled()
         case OSError():
             return storage_error(error, str(error.filename or "the working folder"))
-    fault = MdlError(f"{type(error).__name__}: {error}", hint="this is a fault in mdl; please report it with -v")
-    fault.__cause__ = error
-    return fault
+    return fault_of(error)
 
 
 def report(session: Session, error: MdlError) -> int:

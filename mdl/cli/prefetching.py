@@ -163,6 +163,8 @@ class _Run:
             store = session.store(order.where, models, order.targets)
             sources = session.sources(store, choice=order.choice, locking=order.locking)
             stocks = [(model.name, stock_of(model, sources, store)) for model in models]
+        except Cancelled:
+            raise
         except (MdlError, OSError):
             return Report()
         return Report(tuple(ModelReport(name, str(stock.path), stock.status) for name, stock in stocks))

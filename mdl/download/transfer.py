@@ -18,7 +18,7 @@ from mdl.download.plan import Item
 from mdl.download.schedule import Schedule, Work
 from mdl.download.segments import Download
 from mdl.download.store import Store
-from mdl.errors import Cancelled, Deadline, MdlError, NetworkError
+from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, fault_of
 from mdl.events import Event, Failed, FileProgress, Listener, Progressed
 from mdl.net.http import Http
 from mdl.net.retry import Backoff
@@ -209,9 +209,7 @@ class _Transfer:
             except MdlError as error:
                 self._give_up(work, error)
             except BaseException as error:
-                fault = MdlError(f"{type(error).__name__}: {error}", hint="this is a fault in mdl; please report it")
-                fault.__cause__ = error
-                self._give_up(work, fault)
+                self._give_up(work, fault_of(error))
 
     def _give_up(self, work: Work, error: MdlError) -> None:
         download = work.download
