@@ -66,6 +66,8 @@ def get(
     """
     began = time.monotonic()
     with contextlib.nullcontext() if wishes.dry_run else locked(models, store, wishes.lock_wait, tell):
+        if not wishes.dry_run:
+            store.tidy(model.name for model in models)
         resolved = _resolve(models, sources, store, tell)
         plan = _sized(Plan.of(resolved.wanted, force=wishes.force), sources, store, resolved)
         plan, same = _from_elsewhere(plan, wishes, tell)

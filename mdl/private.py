@@ -31,11 +31,19 @@ def private_folder(path: Path) -> Path:
             below = step_into(fd, step, at, 0o700)
             os.close(fd)
             fd = below
+        _shut(fd)
     except Occupied as error:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(at)) from error
     finally:
         os.close(fd)
     return path
+
+
+def _shut(folder: int) -> None:
+    """Take from everybody what a loose umask gave them once."""
+    status = os.fstat(folder)
+    if status.st_mode & stat.S_IWOTH and status.st_uid == os.geteuid():
+        os.fchmod(folder, 0o700)
 
 
 def _ancestors(path: Path, mode: int) -> None:

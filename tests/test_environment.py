@@ -86,6 +86,16 @@ def test_names_the_terminal_cannot_write(tmp_path: Path, locale: str) -> None:
     assert os.fsencode(file.name) == f"{ODD[:4]}.txt".encode()
 
 
+@pytest.mark.fault(139)
+def test_names_the_disk_cannot_have(tmp_path: Path) -> None:
+    """Where Python is told to write names in ASCII it is 7 before the first byte, and how to get them is said."""
+    with LoopbackHub([Repo("org/m", {f"{ODD[:4]}.txt": b"1"})]) as hub:
+        variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        ran = machine(tmp_path, endpoint=hub.url, **variables).run("get", "hf:org/m")
+        assert (ran.code, any("/resolve/" in one.path and one.method == "GET" for one in hub.requests)) == (7, False)
+    assert "PYTHONUTF8=1" in ran.err
+
+
 @pytest.mark.fault(141)
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
 def test_models_go_by_the_umask(shell: Shell, mask: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,25 @@ def test_what_cannot_be_done_again(mdl: Inside, tmp_path: Path, again: dict[str,
     """A record that no process can be made of is refused with a word, not as a fault of mdl's own."""
     whole = {"words": ["get"], "folder": str(tmp_path), "variables": {}, "withheld": False}
     assert mdl(recorded(tmp_path, again=whole | again), "jobs", "resume", "a") in (2, 3, 7, 11, 12)
+
+
+@pytest.mark.fault(157)
+def test_a_record_of_another_user(mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What another user put among the records is no job of this one's, and is never done again."""
+    if os.geteuid():
+        pytest.skip("ONLY ROOT CAN GIVE FILES AWAY: no record of another user was tried")
+    shell = recorded(tmp_path)
+    os.chown(records_of(shell).folder / "a.job", 12345, -1)
+    assert mdl(shell, "jobs", "list") == 0
+    assert "another user" in capfd.readouterr().err
+    assert mdl(shell, "jobs", "resume", "a") == 12
+
+
+@pytest.mark.fault(157)
+def test_a_state_folder_open_to_all(mdl: Inside, tmp_path: Path) -> None:
+    """A folder of records that everybody could write is shut when it is next used."""
+    shell = recorded(tmp_path)
+    folder = records_of(shell).folder
+    folder.chmod(0o777)
+    mdl(shell, "get", "hf:org/m")
+    assert folder.stat().st_mode & 0o777 == 0o700

@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from leftover import dead_owner
 
 from mdl.digests import Digest, Fingerprint
 from mdl.download.plan import Plan, Wanted
 from mdl.download.store import Store
 from mdl.errors import Busy, Occupied, StorageError, Unsafe
 from mdl.files import RemoteFile
+from mdl.owner import me
 from mdl.paths import RelPath
 
 DATA = b"weights" * 100
@@ -245,6 +247,17 @@ def test_publish_taken_over_leaves_no_receipt(store: Store) -> None:
     with pytest.raises(Busy):
         store.publish("model", REMOTE, partial, PRINT, "sha256")
     assert store.glance("model", REMOTE).receipt is None
+
+
+def test_what_killed_processes_staged_is_tidied(store: Store) -> None:
+    """What a killed process staged for a model goes with the next download of it; what lives stays."""
+    folders = [store.own / "stage", store.listings, store.own / "receipts" / "m"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / f".a.{dead_owner()}.mdl-tmp").touch()
+        (folder / f".b.{me()}.mdl-tmp").touch()
+    store.tidy(["m"])
+    assert [[path.name for path in folder.iterdir()] for folder in folders] == [[f".b.{me()}.mdl-tmp"]] * 3
 
 
 def test_damaged_file_is_copied_and_left_alone(store: Store) -> None:

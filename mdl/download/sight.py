@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mdl.digests import Fingerprint, fingerprint
-from mdl.errors import storage_error
+from mdl.errors import StorageError, storage_error
 from mdl.files import Kind, Stamp
 from mdl.paths import RelPath
 
@@ -40,12 +40,15 @@ def standing(at: Path, path: RelPath) -> tuple[Kind, Stamp | None, str]:
 
 
 def _absent(final: Path) -> tuple[Kind, None, str]:
-    """Nothing is there, and it could be: a path that the system does not take is found out before a download."""
+    """Nothing is there, and it could be: a path that the system or the locale does not take is found out before a download."""
     try:
         os.lstat(final)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise storage_error(error, str(final)) from error
+    except UnicodeEncodeError as error:
+        hint = "set PYTHONUTF8=1, or a locale of UTF-8 (LC_ALL=C.UTF-8)"
+        raise StorageError(f"file names are {error.encoding} here, which has no such letters", hint=hint) from error
     return "absent", None, ""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -99,6 +99,11 @@ class Store:
         if self.partials.exists():
             partial = claimed_of(self.partials, key_of(model, remote.path), Identity.of(remote))
         return LocalFile(kind, stamp, receipt, None, partial, why)
+
+    def tidy(self, models: Iterable[str]) -> None:
+        """Remove what killed processes left staged for these models; half a download is kept."""
+        for folder in (self.own / "stage", self.listings, *(self.own / "receipts" / model for model in models)):
+            staging.sweep(folder)
 
     def open_partial(self, model: str, remote: RemoteFile) -> Partial:
         return Partial.open(self.partials, key_of(model, remote.path), Identity.of(remote))

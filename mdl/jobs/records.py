@@ -7,6 +7,7 @@ the moment it was started, so that another process with the same id is never tak
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import secrets
@@ -169,9 +170,14 @@ def _newest_first(jobs: Iterable[Job]) -> list[Job]:
 
 
 def _line_of(name: str | Path, folder: int | None = None) -> bytes:
-    """The line of a record, without its newline. Raises `OSError`."""
+    """The line of a record, without its newline; another user's is none, for it could be done again.
+
+    Raises `OSError`.
+    """
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "this record is another user's")
         data = os.read(fd, _USUAL)
         if len(data) == _USUAL:
             data += os.read(fd, min(os.fstat(fd).st_size, _LARGEST))
