@@ -40,7 +40,7 @@ def standing(at: Path, path: RelPath) -> tuple[Kind, Stamp | None, str]:
 
 
 def _absent(final: Path) -> tuple[Kind, None, str]:
-    """Nothing is there, and it could be: a path that the system or the locale does not take is found out before a download."""
+    """Nothing is there, and it could be: what system or locale has no name for is found out before a download."""
     try:
         os.lstat(final)
     except OSError as error:
