@@ -14,6 +14,7 @@ from mdl import staging
 from mdl.digests import Digest
 from mdl.errors import ProtocolError
 from mdl.files import Stamp
+from mdl.private import private_folder, read_regular
 from mdl.sealed import line_of, parse_line
 
 VERSION = 1
@@ -50,6 +51,7 @@ class Hashes:
             for (path, _), (stamp, digest) in list(self._known.items())[-_MOST:]
         ]
         with contextlib.suppress(OSError):
+            private_folder(self._place.parent)
             staging.write_file(self._place, line_of({"mdl-hashes": VERSION, "files": rows}), lasting=False)
             self._is_new = False
 
@@ -59,8 +61,7 @@ _Known = dict[tuple[str, str], tuple[Stamp, Digest]]
 
 def _read(place: Path) -> _Known:
     try:
-        with place.open("rb") as file:
-            facts = parse_line(file.readline(_LARGEST).rstrip(b"\n"))
+        facts = parse_line((read_regular(place, _LARGEST) or b"").rstrip(b"\n"))
         if not isinstance(facts, dict) or facts["mdl-hashes"] != VERSION:
             return {}
         return dict(_row(*row) for row in facts["files"])
