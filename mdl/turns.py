@@ -60,5 +60,5 @@ def _holder(who: Path) -> str:
     try:
         data = json.loads(read_regular(who, _LARGEST) or b"")
         return f"another mdl (process {int(data['pid'])}, since {str(data['since'])[:8]})"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, OverflowError, KeyError, TypeError):
         return "another mdl"

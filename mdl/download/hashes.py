@@ -65,7 +65,7 @@ def _read(place: Path) -> _Known:
         if not isinstance(facts, dict) or facts["mdl-hashes"] != VERSION:
             return {}
         return dict(_row(*row) for row in facts["files"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ProtocolError):
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, ProtocolError):
         return {}
 
 

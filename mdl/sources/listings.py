@@ -53,7 +53,7 @@ class Listings:
             return Listing(str(data["commit"]), entries)
         except Cancelled:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, MdlError):
+        except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, MdlError):
             return None
 
     def put(self, endpoint: str, origin: HubOrigin, listing: Listing) -> None:
