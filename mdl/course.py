@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mdl.catalog.model import Model
 from mdl.download.elsewhere import Elsewhere, link_all
 from mdl.download.plan import Item, Plan
+from mdl.download.receipts import receipt_of
 from mdl.download.store import Store
 from mdl.errors import Cancelled, MdlError, NetworkError
 from mdl.events import Finished, Listener, Report
@@ -86,6 +87,6 @@ def adopt_kept(plan: Plan, store: Store) -> None:
             with contextlib.suppress(OSError):
                 strange = item.local.receipt is None or item.local.receipt.adopted
                 print_, stamp = item.local.fingerprint, item.local.stamp
-                store.write_receipt(item.wanted.model, item.remote, print_, verified, stamp, adopted=strange)
+                store.receipts.put(receipt_of(item.wanted.model, item.remote, print_, verified, stamp, adopted=strange))
         with contextlib.suppress(OSError):
             store.expose(item.wanted.model, item.remote)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mdl.catalog.model import Model
 from mdl.course import Course, adopt_kept
 from mdl.download.elsewhere import Elsewhere, link_all, once
+from mdl.download.leavings import tidy
 from mdl.download.plan import Item, Plan, Wanted
 from mdl.download.store import Store
 from mdl.errors import AuthError, Cancelled, LockError, MdlError
@@ -67,7 +68,7 @@ def get(
     began = time.monotonic()
     with contextlib.nullcontext() if wishes.dry_run else locked(models, store, wishes.lock_wait, tell):
         if not wishes.dry_run:
-            store.tidy(model.name for model in models)
+            tidy(store.own, [model.name for model in models])
         resolved = _resolve(models, sources, store, tell)
         plan = _sized(Plan.of(resolved.wanted, force=wishes.force), sources, store, resolved)
         plan, same = _from_elsewhere(plan, wishes, tell)

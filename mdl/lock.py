@@ -48,7 +48,7 @@ def read_lock(path: Path) -> Lock | None:
 def write_lock(path: Path, lock: Lock) -> None:
     """Whole or not at all. Raises `StorageError`."""
     try:
-        staging.write_file(path, lock.to_toml().encode(), mode=0o666 & ~staging.umask())
+        staging.write_file(path, lock.to_toml().encode(), mode=0o666 & ~staging.umask(), sweeps=True)
     except OSError as error:
         raise storage_error(error, str(path)) from error
 

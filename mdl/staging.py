@@ -38,11 +38,14 @@ def _sync(folder: int) -> None:
             raise
 
 
-def write_file(path: Path, data: bytes, *, mode: int = 0o600, lasting: bool = True) -> None:
+def write_file(path: Path, data: bytes, *, mode: int = 0o600, lasting: bool = True, sweeps: bool = False) -> None:
     """Put ``data`` under ``path`` whole or not at all, on the disk before it is seen.
 
-    ``lasting=False`` leaves the syncing to the system: for what can be found out again.
+    ``lasting=False`` leaves the syncing to the system: for what can be found out again. ``sweeps``: what killed
+    processes left staged in that folder goes first, for nobody else looks there.
     """
+    if sweeps:
+        sweep(path.parent)
     staged = stage(path.parent, path.name, data, mode=mode, lasting=lasting)
     try:
         os.replace(staged, path)

@@ -13,7 +13,7 @@ from storing import Hub, Inside, got, listing, mdl
 
 from mdl.demo.hub import Repo
 from mdl.digests import Fingerprint
-from mdl.download.receipts import key_of
+from mdl.download.receipts import key_of, receipt_of
 from mdl.download.store import Store
 from mdl.files import RemoteFile, Stamp
 from mdl.owner import me
@@ -53,7 +53,7 @@ def kinds(shell: Shell, mdl: Inside) -> dict[str, tuple[str, str]]:
     return {os.path.relpath(path, shell.models): facts for path, facts in items(mdl(shell, "clean", "--json")).items()}
 
 
-def receipt_of(shell: Shell, path: str, model: str = "tiny") -> Path:
+def receipt_at(shell: Shell, path: str, model: str = "tiny") -> Path:
     return shell.models / ".mdl" / "receipts" / model / f"{key_of(model, RelPath.parse(path))}.receipt"
 
 
@@ -62,9 +62,9 @@ def every_kind(shell: Shell, hub: Hub, mdl: Inside) -> dict[str, str]:
     hub.publish(NEW)
     got(mdl(shell, "get", "tiny"))
     own, model = shell.models / ".mdl", shell.models / "tiny"
-    right = receipt_of(shell, "model.bin").read_bytes()
-    receipt_of(shell, "torn.bin").write_bytes(right[:-40])
-    receipt_of(shell, "newer.bin").write_bytes(line_of({"mdl-receipt": 9}))
+    right = receipt_at(shell, "model.bin").read_bytes()
+    receipt_at(shell, "torn.bin").write_bytes(right[:-40])
+    receipt_at(shell, "newer.bin").write_bytes(line_of({"mdl-receipt": 9}))
     _publish_and_lose(shell, "gone.bin")
     staged = [own / "stage" / f".a.{dead_owner()}.mdl-tmp", model / f".b.{dead_owner()}.mdl-tmp"]
     side = own / "side" / f"{'a' * 32}.{dead_owner()}"
@@ -72,7 +72,7 @@ def every_kind(shell: Shell, hub: Hub, mdl: Inside) -> dict[str, str]:
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(b"x" * 5000)
     found = {left_behind(own / "partials", dead_owner()): "partial", model / "unet" / "old.bin": "superseded"}
-    found |= dict.fromkeys([receipt_of(shell, name) for name in ("gone.bin", "torn.bin", "newer.bin")], "receipt")
+    found |= dict.fromkeys([receipt_at(shell, name) for name in ("gone.bin", "torn.bin", "newer.bin")], "receipt")
     found |= dict.fromkeys([*staged, side], "leftover")
     return {str(path.relative_to(shell.models)): kind for path, kind in found.items()}
 
@@ -85,7 +85,7 @@ def _publish_and_lose(shell: Shell, name: str) -> None:
     file = shell.models / "tiny" / name
     file.write_bytes(b"m" * 5000)
     remote = RemoteFile(RelPath.parse(name), old.url, 5000, old.digest)
-    store.write_receipt("tiny", remote, Fingerprint(old.digest, 5000), "sha256", Stamp.of(file.lstat()))
+    store.receipts.put(receipt_of("tiny", remote, Fingerprint(old.digest, 5000), "sha256", Stamp.of(file.lstat())))
     file.unlink()
 
 
@@ -112,7 +112,7 @@ def test_exactly_what_was_shown_goes(shell: Shell, hub: Hub, mdl: Inside, words:
     expected = every_kind(shell, hub, mdl)
     before = listing(shell.models)
     assert set(items(mdl(shell, *words, "--json")).values()) == {(kind, "deleted") for kind in expected.values()}
-    gone = [*expected, str(receipt_of(shell, "unet/old.bin").relative_to(shell.models))]
+    gone = [*expected, str(receipt_at(shell, "unet/old.bin").relative_to(shell.models))]
     left = {p for p in before if not any(p == path or p.startswith(f"{path}/") for path in gone)}
     after = listing(shell.models)
     assert set(after) == left
@@ -146,7 +146,7 @@ def test_superseded_by_a_branch_that_moved(shell: Shell, hub: Hub, mdl: Inside) 
     got(mdl(shell, "clean", "--yes"))
     assert (shell.models / "tiny" / "model.bin").exists()
     assert not (shell.models / "tiny" / "unet" / "old.bin").exists()
-    assert not receipt_of(shell, "unet/old.bin").exists()
+    assert not receipt_at(shell, "unet/old.bin").exists()
 
 
 def test_superseded_by_the_lock(shell: Shell, hub: Hub, mdl: Inside) -> None:

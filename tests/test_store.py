@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 from leftover import dead_owner
 
+from mdl import staging
 from mdl.digests import Digest, Fingerprint
+from mdl.download.leavings import tidy
 from mdl.download.plan import Plan, Wanted
 from mdl.download.store import Store
 from mdl.errors import Busy, Occupied, StorageError, Unsafe
 from mdl.files import RemoteFile
 from mdl.owner import me
 from mdl.paths import RelPath
+from mdl.spots import Spot
 
 DATA = b"weights" * 100
 DIGEST = Digest("sha256", hashlib.sha256(DATA).hexdigest())
@@ -256,7 +259,7 @@ def test_what_killed_processes_staged_is_tidied(store: Store) -> None:
         folder.mkdir(parents=True)
         (folder / f".a.{dead_owner()}.mdl-tmp").touch()
         (folder / f".b.{me()}.mdl-tmp").touch()
-    store.tidy(["m"])
+    tidy(store.own, ["m"])
     assert [[path.name for path in folder.iterdir()] for folder in folders] == [[f".b.{me()}.mdl-tmp"]] * 3
 
 
@@ -308,3 +311,40 @@ def test_free_space_is_told_before_the_folder_exists(store: Store) -> None:
     """The free bytes of the disk that the models folder will be on, and no folder made to find out."""
     assert store.free_bytes() > 0
     assert not store.root.exists()
+
+
+def give(store: Store, data: bytes = DATA) -> None:
+    """Publish bytes that nobody knew a digest of."""
+    print_ = Fingerprint(Digest("sha256", hashlib.sha256(data).hexdigest()), len(data))
+    store.publish_small("m", replace(REMOTE, digest=None), data, print_, "none")
+
+
+def test_the_receipt_is_there_before_the_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without a published digest is mdl's own from its first moment, also for who is killed in between."""
+    seen, real = [], staging.publish
+
+    def look(staged: Path, spot: Spot) -> os.stat_result | None:
+        seen.append((store.receipts.get("m", REMOTE.path), spot.path.exists()))
+        return real(staged, spot)
+
+    monkeypatch.setattr(staging, "publish", look)
+    give(store)
+    assert seen == [(store.receipts.get("m", REMOTE.path), False)]
+    assert seen[0][0] is not None
+
+
+def test_a_name_that_cannot_be_given_leaves_the_old_receipt(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the rename fails the receipt of before is back, or there is none, as before."""
+
+    def refuse(_staged: Path, _spot: Spot) -> None:
+        raise OSError(5, "Input/output error")
+
+    for before in (None, DATA):
+        if before:
+            give(store, before)
+        receipt = store.receipts.get("m", REMOTE.path)
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input"):
+            patch.setattr(staging, "publish", refuse)
+            give(store, b"other")
+        assert store.receipts.get("m", REMOTE.path) == receipt
+        assert (receipt is None) == (before is None)

@@ -88,7 +88,7 @@ def _text(path: Path) -> str:
 
 def _write(session: Session, path: Path, text: str, name: str) -> int:
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~staging.umask()
-    staging.write_file(path.resolve(), text.encode(), mode=mode)
+    staging.write_file(path.resolve(), text.encode(), mode=mode, sweeps=True)
     if session.common.json:
         session.console.document(session.command, {"path": str(path), "name": name}, ok=True, exit_code=0)
     else:

@@ -182,8 +182,12 @@ class Partial:
             return False
         return not size or os.lseek(self.fd, 0, os.SEEK_HOLE) == size
 
-    def publish(self, spot: Spot) -> os.stat_result:
-        """Sync the bytes, give them their final name, forget the journal; returns the status of what was verified.
+    def status(self) -> os.stat_result:
+        """Of the open file. Raises `OSError`."""
+        return os.fstat(self.fd)
+
+    def publish(self, spot: Spot) -> os.stat_result | None:
+        """Sync the bytes, give them their final name, forget the journal; returns what `staging.publish` does.
 
         Raises `Busy` where another process took this partial over, `StorageError` where it is gone,
         `FileExistsError` where the spot is to be new and is taken, `OSError`.
@@ -200,7 +204,7 @@ class Partial:
             copied = staging.publish(data, spot)
             self.close()
             self.discard()
-            return copied or status
+            return copied
 
     def _lost(self, status: os.stat_result) -> MdlError:
         """Why the open file is no longer under its name: another mdl renamed its folder, or it was removed."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mdl import staging
-from mdl.digests import Digest
+from mdl.digests import Digest, Fingerprint
 from mdl.errors import Cancelled, MdlError, StateError
-from mdl.files import HubFile, Receipt, Stamp
+from mdl.files import HubFile, Receipt, RemoteFile, Stamp
 from mdl.paths import RelPath
 from mdl.private import private_folder, read_regular
 from mdl.sealed import line_of, parse_line
@@ -27,6 +27,32 @@ _REPO_TYPES = ("model", "dataset", "space")
 def key_of(model: str, path: RelPath) -> str:
     """The name under which mdl keeps what it knows of one file: 32 hex digits, whatever the path's length."""
     return hashlib.sha256(f"{model}\0{path}".encode()).hexdigest()[:32]
+
+
+def receipt_of(
+    model: str,
+    remote: RemoteFile,
+    print_: Fingerprint,
+    verified: str,
+    stamp: Stamp,
+    *,
+    validator: str | None = None,
+    adopted: bool = False,
+) -> Receipt:
+    """What vouches for the file that bore ``stamp`` when it was verified."""
+    return Receipt(
+        model=model,
+        path=remote.path,
+        stamp=stamp,
+        digest=print_.digest,
+        verified=verified,
+        url=remote.url,
+        validator=remote.validator or validator,
+        commit=remote.commit,
+        adopted=adopted,
+        hub=remote.hub,
+        prefixes=print_.prefixes,
+    )
 
 
 class Receipts:
@@ -75,6 +101,14 @@ class Receipts:
         place = self._place(receipt.model, receipt.path)
         private_folder(place.parent)
         staging.write_file(place, data, lasting=False)
+
+    def take_back(self, receipt: Receipt, before: Receipt | None) -> None:
+        """Put what was there before in place of a receipt, as far as the disk lets one."""
+        with contextlib.suppress(OSError):
+            if before:
+                self.put(before)
+            else:
+                self._place(receipt.model, receipt.path).unlink(missing_ok=True)
 
     def distrust(self, model: str, path: RelPath) -> None:
         """Have the next look at this file read its bytes."""

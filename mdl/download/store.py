@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from mdl import copies, staging
@@ -19,7 +20,7 @@ from mdl.download.clearing import cleared
 from mdl.download.journal import Identity
 from mdl.download.layout import Layout, Plain
 from mdl.download.partial import Partial, claimed_of, leftovers
-from mdl.download.receipts import Receipts, key_of
+from mdl.download.receipts import Receipts, key_of, receipt_of
 from mdl.download.sight import hashed, opened, standing
 from mdl.errors import StorageError, Unsafe, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
@@ -100,11 +101,6 @@ class Store:
             partial = claimed_of(self.partials, key_of(model, remote.path), Identity.of(remote))
         return LocalFile(kind, stamp, receipt, None, partial, why)
 
-    def tidy(self, models: Iterable[str]) -> None:
-        """Remove what killed processes left staged for these models; half a download is kept."""
-        for folder in (self.own / "stage", self.listings, *(self.own / "receipts" / model for model in models)):
-            staging.sweep(folder)
-
     def open_partial(self, model: str, remote: RemoteFile) -> Partial:
         return Partial.open(self.partials, key_of(model, remote.path), Identity.of(remote))
 
@@ -145,9 +141,10 @@ class Store:
         not mdl's, stays; without ``seen`` whatever file is there goes. Raises `Occupied`, `OSError`, `Busy`, `Unsafe`.
         """
         validator = remote.validator or next(iter(partial.validators.values()), None)
+        receipt = receipt_of(model, remote, print_, verified, Stamp.of(partial.status()), validator=validator)
         with self._make_room(model, remote, print_, seen) as spot:
-            stamp = Stamp.of(partial.publish(spot))
-        self.write_receipt(model, remote, print_, verified, stamp, validator=validator)
+            self._vouched(receipt, lambda: partial.publish(spot))
+        self._layout.expose(remote)
 
     def publish_small(
         self,
@@ -162,12 +159,12 @@ class Store:
         with self._make_room(model, remote, print_, seen) as spot:
             staged = staging.stage(private_folder(self.own / "stage"), spot.name, data, mode=0o666)
             try:
-                status = staged.lstat()
-                stamp = Stamp.of(staging.publish(staged, spot) or status)
+                receipt = receipt_of(model, remote, print_, verified, Stamp.of(staged.lstat()))
+                self._vouched(receipt, lambda: staging.publish(staged, spot))
             except BaseException:
                 staged.unlink(missing_ok=True)
                 raise
-        self.write_receipt(model, remote, print_, verified, stamp)
+        self._layout.expose(remote)
 
     @contextlib.contextmanager
     def side_folder(self, model: str, remote: RemoteFile) -> Iterator[Path]:
@@ -197,8 +194,22 @@ class Store:
         with path.open("rb") as file:
             os.fsync(file.fileno())
         with self._make_room(model, remote, print_, seen) as spot:
-            copied = staging.publish(path, spot)
-        self.write_receipt(model, remote, print_, verified, Stamp.of(copied) if copied else stamp)
+            self._vouched(receipt_of(model, remote, print_, verified, stamp), lambda: staging.publish(path, spot))
+        self._layout.expose(remote)
+
+    def _vouched(self, receipt: Receipt, give: Callable[[], os.stat_result | None]) -> None:
+        """Write the receipt, then ``give`` the file its name: who is killed in between leaves a receipt of what is not
+        there yet, and never a file that nobody vouches for. ``give`` tells of the copy that it made, if it made one.
+        Where it fails the receipt of before is back. Raises what ``give`` does, `OSError`."""
+        before = self.receipts.get(receipt.model, receipt.path, prefixes=True)
+        self.receipts.put(receipt)
+        try:
+            copied = give()
+        except BaseException:
+            self.receipts.take_back(receipt, before)
+            raise
+        if copied:
+            self.receipts.put(replace(receipt, stamp=Stamp.of(copied)))
 
     def take(self, model: str, remote: RemoteFile, source: Path, seen: LocalFile | None = None) -> Digest:
         """Give the bytes of another file here the final name too: cloned where the file system can, hard-linked, or
@@ -248,35 +259,6 @@ class Store:
 
         watched = None if self._layout.is_by_digest else seen
         return cleared(self._layout.place(model, remote), remote, watched, is_ours)
-
-    def write_receipt(
-        self,
-        model: str,
-        remote: RemoteFile,
-        print_: Fingerprint,
-        verified: str,
-        stamp: Stamp,
-        *,
-        validator: str | None = None,
-        adopted: bool = False,
-    ) -> Receipt:
-        """Vouch for the file that bore ``stamp`` when it was verified. Raises `OSError`."""
-        receipt = Receipt(
-            model=model,
-            path=remote.path,
-            stamp=stamp,
-            digest=print_.digest,
-            verified=verified,
-            url=remote.url,
-            validator=remote.validator or validator,
-            commit=remote.commit,
-            adopted=adopted,
-            hub=remote.hub,
-            prefixes=print_.prefixes,
-        )
-        self.receipts.put(receipt)
-        self._layout.expose(remote)
-        return receipt
 
     def free_bytes(self) -> int:
         """Bytes an ordinary user can still write on the file system of the models folder."""

@@ -32,7 +32,8 @@ class Outcome:
 
 def write_metrics(path: Path, outcome: Outcome) -> None:
     """Replace ``path`` as a whole; the moment of the last success is taken over. Raises `OSError`."""
-    staging.write_file(path, "".join(_lines(outcome, _last_success(path))).encode(), mode=0o644, lasting=False)
+    text = "".join(_lines(outcome, _last_success(path)))
+    staging.write_file(path, text.encode(), mode=0o644, lasting=False, sweeps=True)
 
 
 def _last_success(path: Path) -> float:

@@ -24,7 +24,7 @@ class Ready:
                 self._path.unlink(missing_ok=True)
             elif isinstance(event, Ended) and event.status == "finished":
                 facts = {"schema": "mdl.ready/1", "time": now(), "models": self._models()}
-                staging.write_file(self._path, json.dumps(facts).encode() + b"\n", mode=0o644)
+                staging.write_file(self._path, json.dumps(facts).encode() + b"\n", mode=0o644, sweeps=True)
         except OSError as error:
             if not self._is_lost:
                 self._is_lost = True
