@@ -67,8 +67,6 @@ def get(
     """
     began = time.monotonic()
     with contextlib.nullcontext() if wishes.dry_run else locked(models, store, wishes.lock_wait, tell):
-        if not wishes.dry_run:
-            tidy(store.own, [model.name for model in models])
         resolved = _resolve(models, sources, store, tell)
         plan = _sized(Plan.of(resolved.wanted, force=wishes.force), sources, store, resolved)
         plan, same = _from_elsewhere(plan, wishes, tell)
@@ -151,14 +149,17 @@ def locked(models: Sequence[Model], store: Store, wait: float, tell: Listener) -
     """Hold every model's lock, always taken in one order so that two of us cannot wait for each other.
 
     Where a lock cannot even be made (a read-only folder) it is gone without: whatever must be written will say so.
+    What killed processes left of these models goes then.
     Raises `Busy` after ``wait`` seconds.
     """
+    names = sorted({model.name for model in models})
     with contextlib.ExitStack() as stack:
-        for name in sorted({model.name for model in models}):
+        for name in names:
             try:
                 stack.enter_context(held(store.locks, name, wait, _waiting(name, tell)))
             except OSError:
                 continue
+        tidy(store.own, names)
         yield
 
 

@@ -16,6 +16,7 @@ from mdl.files import Receipt, RemoteFile
 from mdl.private import read_regular
 from mdl.sources import Sources
 
+_CAME = ("fetched", "kept")
 _LARGEST = 256 * 2**20
 
 
@@ -88,13 +89,14 @@ def resolve_lock(models: Sequence[Model], old: Lock, asked: Asked, *, sources: S
 
 
 def with_first_digests(lock: Lock, models: Sequence[Model], report: Report) -> Lock:
-    """The lock with the digests of what came just now, for files that nobody published one of."""
+    """The lock with the digests of what came, for files that nobody published one of: just now, or when mdl was killed
+    before it could write them down."""
     covered = {model.name for model in models if lock.covers(model)}
     for model in report.models:
         if model.name not in covered:
             continue
         locked = lock.models[model.name]
-        came = {(row.path, row.url): row for row in model.files if row.sha256 and row.action == "fetched"}
+        came = {(row.path, row.url): row for row in model.files if row.sha256 and row.action in _CAME}
         files = tuple(_trusted(one, came.get((one.path.text, _bare(one.source)))) for one in locked.files)
         lock = lock.with_model(replace(locked, files=files))
     return lock
