@@ -63,7 +63,7 @@ class Matrix:
         lines = [
             "# The fault matrix",
             "",
-            "Written by `python -m pytest --fault-table docs/faults.md`, not by hand.",
+            "Written by `python -m pytest --fault-table=docs/faults.md`, not by hand.",
             "",
         ]
         lines += [next(self.summary()) + ".", ""]
