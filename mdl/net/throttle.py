@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mdl.net.cancel import Cancel
 
-_SLACK = 0.1
+_SLACK = 0.25
 """Seconds that may be caught up after a late wake-up; a longer silence of the network is never made up for."""
 _QUANTUM = 0.01
 _LEAST = 4096
