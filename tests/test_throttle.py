@@ -49,7 +49,7 @@ def test_the_rate_is_held(rate: int, reads: list[int]) -> None:
 
 
 def test_silence_is_not_made_up_for() -> None:
-    """After ten seconds without a byte no burst follows: a second's bytes still take nearly a second."""
+    """After ten seconds without a byte no burst follows: a second's bytes still take three quarters of one."""
     clock = Clock()
     throttle = Throttle(all_day(1e6), clock)
     clock.now = 10.0
