@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mdl import staging
 from mdl.download import journal
-from mdl.download.partial import is_held
+from mdl.download.leavings import of_the_dead
 from mdl.download.receipts import readable
 from mdl.download.store import Store
 from mdl.errors import StateError
@@ -23,7 +23,6 @@ from mdl.paths import RelPath
 Known = Callable[[str], Sequence[RemoteFile] | None]
 """A model's files as its source or lock has them; None where that is not known."""
 
-_PARTIAL = r"[0-9a-f]{32}\.[0-9a-f]{12}-[0-9]+-[0-9]+"
 _RECEIPT = r"[0-9a-f]{32}\.receipt"
 
 
@@ -56,10 +55,9 @@ def remove(waste: Waste) -> bool:
 
 
 def _partials(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:
-    for folder in _entries(store.partials, _PARTIAL):
-        if not is_held(folder):
-            kept = "a job may want it" if wanted(folder) else ""
-            yield Waste("partial", (folder,), _size(folder), f"unfinished: {_of_what(folder)}", kept)
+    for folder in of_the_dead(store.partials):
+        kept = "a job may want it" if wanted(folder) else ""
+        yield Waste("partial", (folder,), _size(folder), f"unfinished: {_of_what(folder)}", kept)
 
 
 def _of_what(partial: Path) -> str:
@@ -112,9 +110,8 @@ def _leftovers(store: Store) -> Iterator[Waste]:
             continue
         for path in staging.leftovers(folder):
             yield Waste("leftover", (path,), _size(path), "left by a process that is gone")
-    for folder in _entries(store.own / "side", _PARTIAL):
-        if not is_held(folder):
-            yield Waste("leftover", (folder,), _size(folder), "left by a process that is gone")
+    for folder in of_the_dead(store.own / "side"):
+        yield Waste("leftover", (folder,), _size(folder), "left by a process that is gone")
 
 
 def _entries(folder: Path, named: str = ".*") -> list[Path]:

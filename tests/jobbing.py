@@ -58,6 +58,14 @@ class Gate:
         assert self.reached.wait(PATIENCE), "nobody came to the gate"
 
 
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Shut until the test opens it, or is over."""
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
 def _body(answer: Answer) -> bytes:
     return b"".join(piece for piece in answer.pieces() if isinstance(piece, bytes))
 

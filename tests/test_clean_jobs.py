@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from faults import honest, routes
 from faulty import FaultyServer
-from jobbing import DATA, Gate, catalog_of, ended, machine, started, the_job, until, waits
+from jobbing import DATA, Gate, catalog_of, ended, gate, machine, started, the_job, until, waits
 from leftover import dead_owner, left_behind
 from shell import Shell
 from storing import Inside, got, listing, mdl
@@ -20,15 +20,8 @@ from mdl.owner import me
 from mdl.paths import RelPath
 from mdl.sealed import line_of
 
-__all__ = ["mdl"]
+__all__ = ["gate", "mdl"]
 FILE = RelPath.parse("f.bin")
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.opened.set()
 
 
 @pytest.fixture

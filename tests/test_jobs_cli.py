@@ -25,6 +25,7 @@ from jobbing import (
     catalog_of,
     done,
     ended,
+    gate,
     log_of,
     machine,
     mdl,
@@ -42,17 +43,10 @@ from mdl.download import journal
 from mdl.errors import Cancelled, Paused
 from mdl.owner import is_alive, process_of
 
-__all__ = ["mdl"]
+__all__ = ["gate", "mdl"]
 TOKEN = "hf_" + "s3cr3t" * 5
 terminated = functools.partial(Cancelled, terminated=True)
 SIGNED = "X-Amz-Signature=5ignatur3&Expires=1"
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.opened.set()
 
 
 @pytest.fixture

@@ -7,29 +7,16 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from documents import document_of
-from faults import honest
-from faulty import FaultyServer
-from jobbing import SMALL, Inside, arrived, entry_of, machine, mdl, records_of, state_of, the_job, with_environ
+from jobbing import SMALL, Inside, arrived, mdl, records_of, state_of, the_job, with_environ
 from shell import Shell
+from small import server, shell
 
-__all__ = ["mdl"]
-
-
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(honest(SMALL)) as server:
-        yield server
-
-
-@pytest.fixture
-def shell(tmp_path: Path, server: FaultyServer) -> Shell:
-    return machine(tmp_path / "home", "schema = 1\n" + entry_of("one", f"{server.url}/f", SMALL))
+__all__ = ["mdl", "server", "shell"]
 
 
 @pytest.mark.fault(156)

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from faults import honest
 from faulty import FaultyServer, reply
 from jobbing import SMALL, Inside, arrived, done, entry_of, machine, mdl, state_of, the_job, until, with_environ
 from shell import Shell
+from small import server, shell
 
-__all__ = ["mdl"]
-
-
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(honest(SMALL)) as server:
-        yield server
-
-
-@pytest.fixture
-def shell(tmp_path: Path, server: FaultyServer) -> Shell:
-    return machine(tmp_path / "home", "schema = 1\n" + entry_of("one", f"{server.url}/f", SMALL))
+__all__ = ["mdl", "server", "shell"]
 
 
 @pytest.mark.parametrize("how", ["MDL_LOG_FILE", "--log-file=", "[defaults]"])

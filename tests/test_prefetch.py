@@ -23,6 +23,7 @@ from jobbing import (
     catalog_of,
     ended,
     entry_of,
+    gate,
     log_of,
     machine,
     mdl,
@@ -39,16 +40,9 @@ from shell import Shell
 from mdl.events import ModelReport, Report
 from mdl.jobs.metrics import Outcome, write_metrics
 
-__all__ = ["mdl"]
+__all__ = ["gate", "mdl"]
 GONE = answers(404, ("X-Request-Id", "req-18"), body=b"moved to the moon")
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.opened.set()
 
 
 @pytest.fixture

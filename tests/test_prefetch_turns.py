@@ -16,6 +16,7 @@ from jobbing import (
     catalog_of,
     done,
     ended,
+    gate,
     log_of,
     machine,
     mdl,
@@ -29,14 +30,7 @@ from shell import Shell
 
 from mdl.owner import is_alive
 
-__all__ = ["mdl"]
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.opened.set()
+__all__ = ["gate", "mdl"]
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from mdl.catalog.model import Catalog, Model
 from mdl.catalog.table import Table
 from mdl.errors import Cancelled, CatalogError, MdlError
 from mdl.paths import RelPath, shown
+from mdl.private import read_regular
 
 SCHEMA = 1
 """The version of the catalog format that this mdl reads."""
@@ -57,17 +56,15 @@ def read_text(path: Path) -> str:
     Raises `CatalogError`, which does not name the file.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise CatalogError("not a regular file")
-            data = file.read(_LARGEST + 1)
+        data = read_regular(path, _LARGEST + 1, is_own=False)
     except FileNotFoundError:
         raise CatalogError("no such file") from None
     except IsADirectoryError:
         raise CatalogError("a folder, not a file") from None
     except (OSError, ValueError) as error:
         raise CatalogError(getattr(error, "strerror", None) or str(error)) from error
+    if data is None:
+        raise CatalogError("not a regular file")
     if len(data) > _LARGEST:
         raise CatalogError(f"over {_LARGEST // 2**20} MiB; that is no catalog")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):

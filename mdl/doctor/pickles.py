@@ -11,6 +11,7 @@ from pathlib import Path
 from mdl.doctor.finding import Finding
 from mdl.errors import Cancelled, MdlError
 from mdl.pickles import head_of, is_pickle, warning
+from mdl.private import read_regular
 
 _MOST = 20_000
 
@@ -36,9 +37,5 @@ def _files(folder: Path) -> Iterator[str]:
 
 def _head(path: Path, count: int) -> bytes:
     with contextlib.suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            return os.read(fd, count)
-        finally:
-            os.close(fd)
+        return read_regular(path, count) or b""
     return b""

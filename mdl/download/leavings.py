@@ -18,15 +18,17 @@ def tidy(own: Path, models: Iterable[str]) -> None:
     bytes have theirs already. Half a download is kept, and whatever belongs to a living process."""
     for folder in (own / "stage", own / "listings", *(own / "receipts" / model for model in models)):
         staging.sweep(folder)
-    for folder in _of_the_dead(own / "side"):
+    for folder in of_the_dead(own / "side"):
         staging.remove(folder)
-    for folder in _of_the_dead(own / "partials"):
+    for folder in of_the_dead(own / "partials"):
         if not (folder / "data").exists():
             staging.remove(folder)
 
 
-def _of_the_dead(place: Path) -> list[Path]:
+def of_the_dead(place: Path) -> list[Path]:
+    """The folders of processes that are gone, in ``side`` or ``partials``; none where that is a link, for then it is
+    somebody else's."""
     with contextlib.suppress(OSError):
         if not place.is_symlink():
-            return [one for one in place.iterdir() if _OWNED.fullmatch(one.name) and not is_held(one)]
+            return sorted(one for one in place.iterdir() if _OWNED.fullmatch(one.name) and not is_held(one))
     return []
