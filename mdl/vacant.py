@@ -38,7 +38,7 @@ def _call() -> Callable[[bytes, int, bytes], int] | None:
 
         word, flag = _CALLS[sys.platform]
         function = getattr(ctypes.CDLL(None, use_errno=True), word)
-    except (ImportError, OSError, AttributeError, KeyError):
+    except (ImportError, OSError, AttributeError, KeyError, MemoryError):  # the last: no executable page to be had
         return None
     function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
     here = _AT_FDCWD[sys.platform]
