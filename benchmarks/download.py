@@ -13,7 +13,20 @@ from pathlib import Path
 
 from nginx import SKIPPED, Nginx
 from runs import Contender, Run, alternate, claim, machine, ratios, span, table
-from scene import Sample, catalog, common_flags, environment, folder, mdl_get, random_file, remove, shown, skip, tool
+from scene import (
+    Sample,
+    catalog,
+    common_flags,
+    environment,
+    folder,
+    mdl_get,
+    random_file,
+    remove,
+    shown,
+    skip,
+    tool,
+    warm,
+)
 
 _CURL, _HASHED, _SYNCED = "curl", "curl && openssl dgst -sha256", "curl && sync"
 _FLOOR = "dd conv=fdatasync (no network)"
@@ -32,7 +45,11 @@ def contenders(place: Path, sample: Sample, url: str, flags: list[str], throttle
         return "" if size == sample.size else f"{size} bytes of {sample.size}"
 
     def one(name: str, argv: list[str], wrote: Path, *others: Path) -> Contender:
-        return Contender(name, argv, lambda: remove(place / "models", output, *others), lambda: whole(wrote))
+        def clean() -> None:
+            remove(place / "models", output, *others)
+            warm(sample.path)
+
+        return Contender(name, argv, clean, lambda: whole(wrote))
 
     found = [one(_MDL, mdl_get(book, models, *flags), models / "bench" / sample.path.name)]
     found.append(one(_CURL, ["sh", "-c", curl], output))
@@ -92,7 +109,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--throttle", default="", metavar="RATE", help="nginx's limit_rate per connection, as 10m")
     parser.add_argument("--connections", type=int, help="mdl's --connections")
-    parser.add_argument("--touch", type=float, default=2, metavar="GIB", help="memory to use once before each run [2]")
+    parser.add_argument(
+        "--touch", type=float, metavar="GIB", help="memory to use once before each run [1 more than the file]"
+    )
     args = parser.parse_args()
     if not tool("curl"):
         skip("curl is not on PATH", SKIPPED)
@@ -102,7 +121,7 @@ def main() -> int:
         with Nginx(place) as server:
             url = server.url(sample.path.name, args.throttle)
             field = contenders(place, sample, url, flags, bool(args.throttle))
-            touch = int(args.touch * 2**30)
+            touch = 2**30 + args.size if args.touch is None else int(args.touch * 2**30)
             runs = alternate(field, args.rounds, environment(place / "home"), place, touch, server.cpu)
     head = ("case", "wall s", "wall / curl", "CPU s/GiB", "user+sys", "CPU / curl", "nginx CPU s/GiB", "RSS MiB")
     table(head, rows(runs, args.size / 2**30))

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import weights
 from runs import Contender, Run, alternate, claim, machine, ratios, run, settle, span, table
-from scene import common_flags, environment, folder, remove, shown, tool
+from scene import common_flags, environment, folder, remove, shown, tool, warm
 
 _MDL, _MDL_STORED = "mdl pack (sha256, fsync)", "mdl pack --compress store (sha256, fsync)"
 _ZIP_0, _ZIP_1, _ZIP_6 = "zip -r -0", "zip -r -1", "zip -r -6"
@@ -96,6 +96,8 @@ class Field:
 
     def _clean(self) -> None:
         remove(self._zip, self._copy)
+        for name in self._files:
+            warm(self._run / name)
 
     def _zipped(self, name: str) -> str:
         self.sizes[name] = self._zip.stat().st_size

@@ -117,6 +117,13 @@ def remove(*paths: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def warm(path: Path) -> None:
+    """Read a file through, so that who serves or copies it has it from memory: a quiet machine may have put it out."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(_STEP):
+            pass
+
+
 def tool(name: str) -> str | None:
     """A program on PATH, or beside this Python."""
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))

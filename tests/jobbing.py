@@ -153,6 +153,7 @@ def started(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        process_group=0,  # with this process beside it: a group that nobody could continue cannot be stopped
     )
     with process:
         try:

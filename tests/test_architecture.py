@@ -51,6 +51,7 @@ PURE = {
         "files",
         "events",
         "errors",
+        "net/answers",
         "net/ranges",
         "net/retry",
         "net/hosts",

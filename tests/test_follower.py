@@ -7,8 +7,10 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from engine import until
 
 from mdl import digests
 from mdl.digests import fingerprint
@@ -243,3 +245,53 @@ def test_short_reads_lose_no_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     os.close(fd)
     assert found.digest.hex == sha256(DATA)
     assert found.prefixes == prefixes_of(DATA)
+
+
+def test_what_is_written_while_it_hashes_wakes_it_again(partial: Partial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No wait is ended by its time-out: whoever caught up hears of the next bytes at once."""
+    heard: list[bool] = []
+    waiting: list[threading.Condition] = []
+    reading, go_on = threading.Event(), threading.Event()
+
+    class Heard(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            waiting.append(self)
+            heard.append(super().wait(10))
+            waiting.clear()
+            return heard[-1]
+
+    def gated(*arguments: object) -> Iterator[memoryview]:
+        reading.set()
+        assert go_on.wait(60)
+        return digests.read_blocks(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(followers, "_STEP", STEP)
+    monkeypatch.setattr(followers, "read_blocks", gated)
+    monkeypatch.setattr(followers, "threading", SimpleNamespace(Condition=Heard, Thread=threading.Thread))
+    follower = Follower(partial, "sha256", SIZE)
+    for n in range(3):
+        partial.write(n * STEP, DATA[n * STEP : (n + 1) * STEP])
+        follower.wake()
+        assert reading.wait(60)  # the first piece is being read when the second comes
+    go_on.set()
+    until(lambda: follower.done == 3 * STEP and bool(waiting))
+    partial.write(3 * STEP, DATA[3 * STEP :])
+    follower.wake()
+    found = follower.result(ticked)
+    assert found is not None
+    assert found.digest.hex == sha256(DATA)
+    assert all(heard)
+
+
+def test_what_ends_the_thread_is_told_to_who_waits(partial: Partial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there is no memory left: no digest of a part, and nothing that is only printed."""
+
+    def full(*_: object) -> Iterator[memoryview]:
+        raise MemoryError
+
+    monkeypatch.setattr(followers, "read_blocks", full)
+    follower = Follower(partial, "sha256", SIZE)
+    partial.write(0, DATA)
+    follower.wake()
+    with pytest.raises(MemoryError):
+        follower.result(ticked)

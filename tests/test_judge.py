@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.errors import ProtocolError
-from mdl.net.ranges import Accept, ByteRange, Changed, Lie, Verdict, Whole, judge
+from mdl.net.answers import Accept, Changed, Lie, Verdict, Whole, judge
+from mdl.net.ranges import ByteRange
 
 calm = settings(deadline=None)
 

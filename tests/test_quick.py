@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from typing import Any
@@ -33,6 +34,17 @@ CALLS = (
     "list --progress loud",
     "jobs show",
     "jobs show a b",
+    "get one --to \udcff --catalog ~/a.toml --into a//b/../c",
+    "get one --connections 007 --retries -1",
+    "get one --connections ٣ -vvv",
+    "get one --connections 1_0",
+    "get one --connections 65",
+    "get one --retries 99999999999999999999",
+    "get one --layout HF-CACHE",
+    "list --kind model --kind animal",
+    "checkpoints run --kind x",
+    "pack run --compress store --keep 3",
+    "unpack a.zip --to x --keep 2 --max-members 9 --max-ratio 3.5",
 )
 
 
@@ -72,7 +84,9 @@ def test_a_word_means_what_typer_makes_of_it(
     assert quick
 
 
-@pytest.mark.parametrize("words", ["list", "get one", "jobs", "prefetch one"])
+@pytest.mark.parametrize(
+    "words", ["list", "get one --to x --catalog c.toml --progress none --connections 4", "jobs", "prefetch one"]
+)
 def test_nothing_is_converted_for_nothing(words: str, shell: Shell) -> None:
     """Where no value needs it, pydantic is not imported, which would take longer than all the rest."""
     code = f"import sys; from mdl.cli.main import run; run({words.split()!r}); sys.exit('pydantic' in sys.modules)"
@@ -80,6 +94,19 @@ def test_nothing_is_converted_for_nothing(words: str, shell: Shell) -> None:
         [sys.executable, "-c", code], env=shell.environ, cwd=shell.home, capture_output=True, check=False
     )
     assert ran.returncode == 0, ran.stderr.decode()
+
+
+@pytest.mark.parametrize(("before", "told"), [("", ""), ("sys.setprofile(lambda *_: None);", "True")], ids=len)
+def test_nothing_is_taken_down_for_nothing(before: str, told: str, shell: Shell) -> None:
+    """The process ends as soon as all is said; under a profiler in the ordinary way, and garbage is collected."""
+    code = f"import atexit, gc, sys; atexit.register(lambda: print(gc.isenabled())); {before}"
+    code += "sys.argv = ['mdl', 'list', '--json']; from mdl.__main__ import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=shell.environ, cwd=shell.home, capture_output=True, text=True, check=True
+    )
+    document, _, rest = ran.stdout.partition("\n")
+    assert json.loads(document)["ok"]
+    assert rest.strip() == told
 
 
 @pytest.fixture

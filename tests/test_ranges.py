@@ -8,15 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mdl.net.ranges import (
-    ByteRange,
-    RangeSet,
-    content_length,
-    is_encoded,
-    parse_content_range,
-    unsatisfied_total,
-    validator_of,
-)
+from mdl.net.answers import content_length, is_encoded, parse_content_range, unsatisfied_total, validator_of
+from mdl.net.ranges import ByteRange, RangeSet
 
 calm = settings(deadline=None)
 
@@ -74,6 +67,14 @@ def test_without_is_the_difference(left: list[tuple[bool, int, int]], right: lis
     """One set without another is the plain difference."""
     (ours, our_model), (theirs, their_model) = _build(left), _build(right)
     assert _ints(ours.without(theirs)) == our_model - their_model
+
+
+@calm
+@given(_PIECES, _AT, _AT)
+def test_a_range_is_covered_where_all_of_it_is_here(pieces: list[tuple[bool, int, int]], start: int, stop: int) -> None:
+    """As for the plain set; of nothing, all is here."""
+    ranges, model = _build(pieces)
+    assert ranges.covers(start, stop) == (set(range(start, stop)) <= model)
 
 
 @calm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -80,6 +81,7 @@ def run(arguments: Sequence[str]) -> int:
                 signal.signal(name, handler)
     try:
         app = build(arguments)
+        _collect_garbage()
         code = int(app(args=list(arguments) or ["--help"], prog_name="mdl", standalone_mode=False) or 0)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -94,6 +96,13 @@ def run(arguments: Sequence[str]) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141 if isinstance(error, BrokenPipeError) else StorageError.exit_code
+
+
+def _collect_garbage() -> None:
+    """From now on, where `mdl.__main__` put it off; what was imported stays and need not be looked through again."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:

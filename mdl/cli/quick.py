@@ -1,18 +1,23 @@
 """Quick: commands that take what needs no conversion as it is.
 
 Typer converts every value, also the ones nobody gave, with pydantic, whose import takes longer than all the rest of a
-short command. Most values are None, a default, or a word that is wanted as a word.
+short command. Most values are None, a default, or a word that is wanted as a word, a path, a choice or a number.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from enum import StrEnum
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_origin
 
 from typer.core import TyperCommand, TyperGroup
 
 _Convert = Callable[[Any, Any], Any]
+_UNKNOWN: Any = object()
+"""What only Typer can tell."""
 
 
 class QuickCommand(TyperCommand):
@@ -37,21 +42,49 @@ def _hastened(param: Any) -> Any:
 
 def _processed(param: Any, convert: _Convert, ctx: Any, value: Any) -> Any:
     """What Typer would make of ``value``: without asking it where that is plain."""
-    if not _is_plain(param, value):
+    made = _made(param, value)
+    if made is _UNKNOWN:
         return convert(ctx, value)
-    if param.multiple or param.nargs == -1:
-        value = list(value) if value else ()
-    return param.callback(ctx, param, value) if param.callback else value
+    return param.callback(ctx, param, made) if param.callback else made
 
 
-def _is_plain(param: Any, value: Any) -> bool:
-    """Nobody gave it, or it is a word or words that are wanted as such."""
+def _made(param: Any, value: Any) -> Any:
+    """The value wanted, where nobody gave one or words were given that are plainly right; else `_UNKNOWN`."""
+    many = param.multiple or param.nargs == -1
     if value is None:
-        return not param.required
+        return _UNKNOWN if param.required else () if many else None
     wanted = getattr(getattr(param, "type_descriptor", None), "annotation", None)
-    if param.multiple or param.nargs == -1:
-        is_words = isinstance(value, list | tuple) and all(type(one) is str for one in value)
-        return wanted == list[str] and is_words and bool(value)
-    if type(value) is str and wanted is str:
-        return True
-    return value is param.default and isinstance(wanted, type) and isinstance(value, wanted)
+    if not many:
+        return _one(param, wanted, value)
+    if not isinstance(value, list | tuple) or not value or get_origin(wanted) is not list:
+        return _UNKNOWN
+    found = [_one(param, get_args(wanted)[0], one) for one in value]
+    return _UNKNOWN if any(one is _UNKNOWN for one in found) else found
+
+
+def _one(param: Any, wanted: Any, value: Any) -> Any:
+    """One word as what is wanted: itself, a path, a choice, a number within its bounds."""
+    if not isinstance(wanted, type):
+        return _UNKNOWN
+    if type(value) is not str:
+        return value if value is param.default and isinstance(value, wanted) else _UNKNOWN
+    if wanted is str:
+        return value
+    if wanted is Path:
+        return _UNKNOWN if _is_special_path(param.type_descriptor.parameter_info) else Path(value)
+    if issubclass(wanted, StrEnum) and value in wanted.__members__.values():
+        return wanted(value)
+    return _number(param.type_descriptor.parameter_info, value) if wanted is int else _UNKNOWN
+
+
+def _is_special_path(info: Any) -> bool:
+    """Whether Typer is to look at the disk, or to make something else of it."""
+    return bool(info.exists or info.resolve_path or info.allow_dash or info.path_type or info.parser)
+
+
+def _number(info: Any, word: str) -> Any:
+    if info.parser or not re.fullmatch("[0-9]{1,9}", word):
+        return _UNKNOWN
+    number = int(word)
+    is_within = (info.min is None or info.min <= number) and (info.max is None or number <= info.max)
+    return number if is_within else _UNKNOWN

@@ -18,11 +18,12 @@ from mdl.download.schedule import Schedule
 from mdl.download.segments import Download, Segment
 from mdl.errors import DigestMismatch, NoSpace, ProtocolError
 from mdl.events import Event, Rewound
+from mdl.net.answers import Accept, Changed, Lie, Whole, content_length, judge, parse_size
 from mdl.net.body import BUFFER
 from mdl.net.cancel import wake
 from mdl.net.hosts import origin_of
 from mdl.net.http import Http, Opened
-from mdl.net.ranges import Accept, ByteRange, Changed, Lie, Whole, content_length, judge, parse_size
+from mdl.net.ranges import ByteRange
 from mdl.net.words import impostor
 
 _CHANGES = 1

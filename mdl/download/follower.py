@@ -14,7 +14,7 @@ from mdl.digests import PREFIX_STEP, Digest, Fingerprint, new_hasher, read_block
 from mdl.download.partial import Partial
 from mdl.net.ranges import ByteRange
 
-_STEP = 1024 * 1024
+_STEP = 512 * 1024
 """Bytes worth waking up for."""
 
 
@@ -37,7 +37,7 @@ class Follower:
         self._prefixes: list[str] = []
         self._moved = threading.Condition()
         self._seen = self._stop = False
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self.done = 0
         self._thread = threading.Thread(target=self._run, name="mdl-follower", daemon=True)
         self._thread.start()
@@ -60,7 +60,7 @@ class Follower:
         """Wait until every byte is hashed; ``tell`` is called with the bytes done meanwhile and may raise.
 
         None where a block was found bad meanwhile and must be fetched again first. Raises `OSError` where
-        reading back failed.
+        reading back failed, `MemoryError`.
         """
         while self._thread.is_alive() and self.done < self._size:
             if self._partial.front < self._size:
@@ -74,19 +74,18 @@ class Follower:
         return Fingerprint(Digest(self._algorithm, self._hasher.hexdigest()), self.done, tuple(self._prefixes))
 
     def _run(self) -> None:
-        buffer = bytearray(_STEP)
         try:
+            buffer = bytearray(_STEP)
             while self.done < self._size and not self._stop:
                 self._follow(buffer)
-        except OSError as error:
+        except Exception as error:  # for who waits for the result: nobody else hears of this thread
             self._error = error
 
     def _follow(self, buffer: bytearray) -> None:
         with self._moved:
-            front = self._partial.front
-            if front <= self.done and not self._stop:
+            self._seen = False  # before the look: what is written after it wakes this thread
+            if self._partial.front <= self.done and not self._stop:
                 self._moved.wait(0.5)
-            self._seen = False
         while self.done < (front := self._partial.front) and not self._stop:
             edge = min(front, (self.done // PREFIX_STEP + 1) * PREFIX_STEP)
             for block in read_blocks(self._partial.fd, self.done, edge, buffer):

@@ -21,7 +21,7 @@ from mdl.net.codings import Decoder, codings_of
 from mdl.net.heads import Heads
 from mdl.net.throttle import Throttle
 
-BUFFER = 512 * 1024
+BUFFER = 768 * 1024
 """Bytes of one read: what one ``recv_into`` returns is handed on at once."""
 
 _LARGE = 1024 * 1024

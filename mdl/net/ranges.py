@@ -1,19 +1,13 @@
-"""Byte ranges, and judging a server's answer to one. Pure: no socket, no clock.
+"""Byte ranges and sets of them. Pure.
 
-Ranges are half open, ``[start, stop)``, in bytes. The rules of an answer follow RFC 9110,
-sections 13, 14 and 15.3.7: an answer is taken only where it provably holds the bytes asked for.
+Ranges are half open, ``[start, stop)``, in bytes.
 """
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-
-from mdl.errors import ProtocolError
-from mdl.net.codings import codings_of, is_readable, unreadable
 
 
 @dataclass(frozen=True, order=True)
@@ -96,6 +90,11 @@ class RangeSet:
                     both.append(ByteRange(start, stop))
         return both
 
+    def covers(self, start: int, stop: int) -> bool:
+        """Whether all of ``[start, stop)`` is here."""
+        index = bisect_right(self._starts, start) - 1
+        return start >= stop or (index >= 0 and self._stops[index] >= stop)
+
     @property
     def front(self) -> int:
         """How many bytes are here without a gap from the start."""
@@ -117,180 +116,3 @@ class RangeSet:
         return isinstance(other, RangeSet) and (self._starts, self._stops) == (other._starts, other._stops)
 
     __hash__ = None  # type: ignore[assignment]
-
-
-@dataclass(frozen=True)
-class Accept:
-    """The body holds ``[start, stop)`` of the file; ``stop`` is None where its end is not announced.
-    ``ranged`` says the server honoured the range, ``encoded`` that the body is compressed on the way."""
-
-    start: int
-    stop: int | None
-    total: int | None
-    validator: str | None
-    ranged: bool
-    encoded: bool = False
-
-
-@dataclass(frozen=True)
-class Changed:
-    """The file there is not the one begun: another size or validator."""
-
-    why: str
-    total: int | None = None
-    validator: str | None = None
-
-
-@dataclass(frozen=True)
-class Whole:
-    """The server sends the file from its start though a later range was asked: it serves no ranges."""
-
-    accept: Accept
-
-
-@dataclass(frozen=True)
-class Lie:
-    """An answer that must not be written to any file."""
-
-    error: ProtocolError
-
-
-Verdict = Accept | Changed | Whole | Lie
-
-_CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE | re.ASCII)
-_TOO_LARGE = 2**63
-_UNSATISFIED = re.compile(r"bytes\s+\*/(\d{1,19})", re.IGNORECASE | re.ASCII)
-
-
-def parse_content_range(text: str) -> tuple[ByteRange, int | None] | None:
-    """``bytes 0-9/20`` as a range and a total (None for ``*``); None where the text is not one."""
-    match = _CONTENT_RANGE.fullmatch(text.strip())
-    if not match:
-        return None
-    start, last = int(match[1]), int(match[2])
-    total = None if match[3] == "*" else int(match[3])
-    if last < start or last >= _TOO_LARGE or (total is not None and not last < total < _TOO_LARGE):
-        return None
-    return ByteRange(start, last + 1), total
-
-
-def unsatisfied_total(headers: Mapping[str, str]) -> int | None:
-    """The file's size as a 416 tells it (``Content-Range: bytes */N``), or None."""
-    match = _UNSATISFIED.fullmatch(headers.get("content-range", "").strip())
-    return parse_size(match[1]) if match else None
-
-
-def content_length(headers: Mapping[str, str]) -> int | None:
-    return parse_size(headers.get("content-length", ""))
-
-
-def parse_size(text: str) -> int | None:
-    """A size in bytes as a header tells it; None for what is none, or is more than any file."""
-    text = text.strip(" \t")
-    size = int(text) if re.fullmatch(r"[0-9]{1,19}", text) else _TOO_LARGE
-    return size if size < _TOO_LARGE else None
-
-
-def validator_of(headers: Mapping[str, str]) -> str | None:
-    """What tells two versions of a file apart: a strong ETag, else a date safely in the past.
-
-    RFC 9110, 8.8.1 and 8.8.2.2: weak tags do not count, and a Last-Modified counts only where it is
-    at least 60 seconds older than the answer's Date.
-    """
-    etag = headers.get("etag", "").strip()
-    if etag and not etag.startswith("W/"):
-        return etag
-    try:
-        modified = parsedate_to_datetime(headers["last-modified"])
-        now = parsedate_to_datetime(headers["date"])
-        settled = (now - modified).total_seconds() >= 60
-    except (KeyError, ValueError, TypeError, OverflowError):
-        return None
-    return headers["last-modified"] if settled else None
-
-
-def is_encoded(headers: Mapping[str, str]) -> bool:
-    return bool(codings_of(headers))
-
-
-def judge(
-    status: int,
-    headers: Mapping[str, str],
-    *,
-    asked: ByteRange | None,
-    size: int | None,
-    validator: str | None,
-    pinned: bool = False,
-) -> Verdict:
-    """What a 200, 206 or 416 is worth. ``headers`` has lower-case keys; ``asked`` is None for a plain GET.
-
-    ``size`` and ``validator`` are what the file was begun with, None where unknown; ``pinned`` says that a digest
-    will decide in the end. Then what is called an encoding may be the file itself, as Apache serves a .tar.gz.
-    """
-    seen = validator_of(headers)
-    if validator and seen and seen != validator:
-        why = f"the server's file changed: its validator was {validator}, now {seen}"
-        return Changed(why, _total(status, headers), seen)
-    if status == 206:
-        return _judge_partial(headers, asked, size, seen, pinned)
-    if status == 200:
-        return _judge_whole(headers, asked, size, seen, pinned)
-    if status != 416:
-        return _lie(f"an answer of status {status} holds no file")
-    total = unsatisfied_total(headers)
-    if total == 0 and not size:
-        return Accept(0, 0, 0, seen, ranged=True)
-    if total is not None and total != size:
-        return Changed(f"the server's file has {total} bytes, expected {size}", total, seen)
-    return _lie("the server refused a range that lies inside the file (416)")
-
-
-def _total(status: int, headers: Mapping[str, str]) -> int | None:
-    """The size of the file there, as an answer tells it."""
-    if status == 206:
-        parsed = parse_content_range(headers.get("content-range", ""))
-        return parsed[1] if parsed else None
-    return unsatisfied_total(headers) if status == 416 else content_length(headers)
-
-
-def _judge_partial(
-    headers: Mapping[str, str], asked: ByteRange | None, size: int | None, seen: str | None, pinned: bool
-) -> Verdict:
-    if asked is None:
-        return _lie("a partial answer (206) to a request for the whole file")
-    if headers.get("content-type", "").lower().startswith("multipart/"):
-        return _lie("a multipart answer to a single range")
-    parsed = parse_content_range(headers.get("content-range", ""))
-    if is_encoded(headers) and not (pinned and parsed and parsed[1] is not None and parsed[1] == size):
-        return _lie(f"a range of a {headers['content-encoding']} encoding instead of the file's own bytes")
-    if parsed is None:
-        return _lie(f"a partial answer without a usable Content-Range ({headers.get('content-range', 'none')!r})")
-    got, total = parsed
-    if got.start != asked.start:
-        return _lie(f"asked for bytes from {asked.start}, the server sent bytes from {got.start}")
-    if total is not None and size is not None and total != size:
-        return Changed(f"the server's file has {total} bytes, expected {size}", total, seen)
-    length = content_length(headers)
-    if length is not None and length != got.length:
-        return _lie(f"a Content-Length of {length} for a range of {got.length} bytes")
-    return Accept(got.start, min(got.stop, asked.stop), total, seen, ranged=True)
-
-
-def _judge_whole(
-    headers: Mapping[str, str], asked: ByteRange | None, size: int | None, seen: str | None, pinned: bool
-) -> Verdict:
-    length, codings = content_length(headers), codings_of(headers)
-    is_the_file = pinned and (not is_readable(codings) or (length is not None and length == size))
-    if codings and not is_the_file:
-        if not is_readable(codings):
-            return Lie(unreadable(codings))
-        accept = Accept(0, None, size, seen, ranged=False, encoded=True)
-    else:
-        if length is not None and size is not None and length != size:
-            return Changed(f"the server announces {length} bytes, expected {size}", length, seen)
-        accept = Accept(0, length, length if length is not None else size, seen, ranged=False)
-    return Whole(accept) if asked is not None and asked.start > 0 else accept
-
-
-def _lie(why: str) -> Lie:
-    return Lie(ProtocolError(why, hint="the server or a proxy on the way is at fault; try again, or another mirror"))

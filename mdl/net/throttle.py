@@ -52,7 +52,8 @@ class Throttle:
     @property
     def rate(self) -> float | None:
         """Bytes a second now; None for no limit."""
-        return self._timetable.rate_at(self._minute())
+        rates = self._timetable.rates
+        return rates[0][1] if len(rates) == 1 else self._timetable.rate_at(self._minute())
 
     def quantum(self, most: int) -> int:
         """How many bytes to read at a time, ``most`` at most."""

@@ -16,8 +16,8 @@ from mdl.digests import Digest
 from mdl.errors import Cancelled, MdlError, UsageError
 from mdl.events import Listener, Retrying
 from mdl.files import HubFile, RemoteFile
+from mdl.net.answers import content_length, is_encoded, parse_content_range, parse_size, unsatisfied_total, validator_of
 from mdl.net.patience import patiently
-from mdl.net.ranges import content_length, is_encoded, parse_content_range, parse_size, unsatisfied_total, validator_of
 from mdl.net.retry import Backoff
 from mdl.sources.endpoint import Endpoint
 

@@ -11,9 +11,10 @@ import httpx
 from mdl.catalog.references import check_url, parse_hub, parse_hub_page, url_name
 from mdl.digests import Digest
 from mdl.errors import MdlError
+from mdl.net.answers import Accept, Whole, judge, parse_content_range, parse_size, validator_of
 from mdl.net.hosts import Bearer, Hosts, host_of
 from mdl.net.http import Http
-from mdl.net.ranges import Accept, ByteRange, Whole, judge, parse_content_range, parse_size, validator_of
+from mdl.net.ranges import ByteRange
 from mdl.net.retry import retry_after
 from mdl.net.words import refusal, server_words
 from mdl.paths import RelPath
