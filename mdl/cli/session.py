@@ -1,4 +1,5 @@
-"""Session: what one run of mdl has at hand. The composition root; everything is opened here, late."""
+"""Session: what one run of mdl has at hand. The composition root; everything is opened here, and imported, late: a
+command that has to do with trained runs alone needs no catalog, no store and no source."""
 
 from __future__ import annotations
 
@@ -10,32 +11,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdl.catalog.find import SHIPPED, doubt, find_catalogs
-from mdl.catalog.lock import NAME as LOCK_NAME
-from mdl.catalog.lock import Lock
-from mdl.catalog.model import Catalog, Model
-from mdl.catalog.read import read_catalog
-from mdl.catalog.targets import is_adhoc, models_of
 from mdl.cli import places
 from mdl.cli.flags import Choice, Common, Home, Layout, Locking, Network, Via, Where
 from mdl.cli.units import parse_duration, parse_rate, seconds_left
 from mdl.console import Console
-from mdl.download.elsewhere import Elsewhere
-from mdl.download.layout import HubCache
-from mdl.download.store import Store
 from mdl.errors import Cancelled, Deadline, MdlError, UsageError
 from mdl.events import Listener, Report, silence
-from mdl.net.hosts import Hosts, host_of
-from mdl.net.retry import Backoff
-from mdl.sources import Sources
-from mdl.sources.direct import hub_origin
-from mdl.sources.endpoint import Endpoint, is_true
-from mdl.sources.listings import Listings
 
 if TYPE_CHECKING:
+    from mdl.catalog.lock import Lock
+    from mdl.catalog.model import Catalog, Model
+    from mdl.download.elsewhere import Elsewhere
     from mdl.download.hub_carrier import HubCarrier
+    from mdl.download.store import Store
     from mdl.download.transfer import Limits
+    from mdl.net.hosts import Hosts
     from mdl.net.http import Http
+    from mdl.sources import Sources
+    from mdl.sources.endpoint import Endpoint
 
 
 class Session:
@@ -70,6 +63,8 @@ class Session:
     @cached_property
     def catalog_place(self) -> tuple[tuple[Any, ...], str]:
         """The catalog files in use, and why these. One that may be somebody else's is told of."""
+        from mdl.catalog.find import doubt, find_catalogs
+
         try:
             folder = places.config_dir()
         except UsageError:
@@ -81,13 +76,18 @@ class Session:
 
     @cached_property
     def catalog(self) -> Catalog:
+        from mdl.catalog.read import read_catalog
+
         return read_catalog(self.catalog_place[0])
 
     @cached_property
     def lock_path(self) -> Path:
         """Beside the catalog it locks; the catalog that comes with mdl is locked in the user's config folder."""
+        from mdl.catalog.find import SHIPPED
+        from mdl.catalog.lock import NAME
+
         first = Path(self.catalog_place[0][0])
-        return (places.config_dir() if first == SHIPPED else first.absolute().parent) / LOCK_NAME
+        return (places.config_dir() if first == SHIPPED else first.absolute().parent) / NAME
 
     @cached_property
     def lock(self) -> Lock | None:
@@ -101,6 +101,8 @@ class Session:
 
     def pin(self, locking: Locking) -> Callable[[Model], Model]:
         """What the lock makes of a model. Raises `LockError` there where the flags ask for a lock and there is none."""
+        from mdl.catalog.lock import Lock
+
         lock = self.lock
         if locking.locked or locking.frozen:
             held, stale = lock or Lock(), locking.frozen and not locking.locked
@@ -133,6 +135,8 @@ class Session:
 
     @cached_property
     def endpoint(self) -> Endpoint:
+        from mdl.sources.endpoint import Endpoint
+
         found = Endpoint.from_environ(self.environ)
         if found.token:
             self.console.secrets.add(found.token)
@@ -140,6 +144,9 @@ class Session:
 
     def models(self, targets: Sequence[str], choice: Choice) -> list[Model]:
         """What the targets mean. The catalog is read only where one of them is a name."""
+        from mdl.catalog.model import Catalog
+        from mdl.catalog.targets import is_adhoc, models_of
+
         catalog = Catalog() if all(is_adhoc(target) for target in targets) else self.catalog
         return models_of(targets, catalog, self.endpoint.page_hosts, choice.revision)
 
@@ -151,6 +158,9 @@ class Session:
 
     def store(self, where: Where | Home, models: Sequence[Model] = (), targets: Sequence[str] = ()) -> Store:
         """The models folder. Raises `UsageError` for ``--into`` with several targets or models."""
+        from mdl.download.layout import HubCache
+        from mdl.download.store import Store
+
         into = where.into if isinstance(where, Where) else None
         if where.layout is Layout.hf_cache:
             if into is not None:
@@ -165,6 +175,8 @@ class Session:
 
     def elsewhere(self, store: Store) -> Elsewhere:
         """Where on this machine the same bytes may be: ``store`` itself, the hub's cache, ``[stores] also``."""
+        from mdl.download.elsewhere import Elsewhere
+
         caches = [store.root] if store.is_by_digest else []
         with contextlib.suppress(UsageError):
             caches.append(places.hub_cache(self.environ))
@@ -172,6 +184,8 @@ class Session:
         return Elsewhere(store, tuple(dict.fromkeys(caches)), also)
 
     def is_offline(self, network: Network) -> bool:
+        from mdl.sources.endpoint import is_true
+
         hub = is_true(self.environ.get("HF_HUB_OFFLINE")) or is_true(self.environ.get("TRANSFORMERS_OFFLINE"))
         return network.offline or hub
 
@@ -214,6 +228,9 @@ class Session:
         )
 
     def hosts(self, models: Iterable[Model], more: Iterable[str] = ()) -> Hosts:
+        from mdl.net.hosts import Hosts, host_of
+        from mdl.sources.direct import hub_origin
+
         patterns = [host_of(self.endpoint.url)]
         patterns += self.environ.get("MDL_ALLOW_HOSTS", "").split(",")
         patterns += [str(host) for host in self.defaults.get("allow_hosts", [])]
@@ -234,6 +251,10 @@ class Session:
         exact: bool = False,
     ) -> Sources:
         """``locking`` None resolves without any lock; ``exact`` to commits everywhere."""
+        from mdl.net.retry import Backoff
+        from mdl.sources import Sources
+        from mdl.sources.listings import Listings
+
         return Sources(
             self.endpoint,
             Listings(store.listings),
