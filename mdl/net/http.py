@@ -96,7 +96,7 @@ class Http:
         self._proxies = urllib.request.getproxies()
         limits = httpx.Limits(max_connections=connections * 2 + 8, max_keepalive_connections=connections + 4)
         self._client = httpx.Client(
-            transport=Wire(tls_context(), limits, self._proxies, self.cancel),
+            transport=Wire(tls_context, limits, self._proxies, self.cancel),
             trust_env=False,
             timeout=httpx.Timeout(timeouts.stall, connect=timeouts.connect),
             headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
