@@ -35,7 +35,6 @@ _CALLS = {  # name: its numbers on x86_64 and aarch64, and what its arguments ar
     "ftruncate": (77, 46, "f"),
     "fsync": (74, 82, "f"),
     "fdatasync": (75, 83, "f"),
-    "fallocate": (285, 47, "f"),
 }
 _MACHINE = platform.machine()
 _KINDS = {(arm if _MACHINE == "aarch64" else x86): (name, kinds) for name, (x86, arm, kinds) in _CALLS.items()}

@@ -70,14 +70,6 @@ def test_without_is_the_difference(left: list[tuple[bool, int, int]], right: lis
 
 
 @calm
-@given(_PIECES, _AT, _AT)
-def test_a_range_is_covered_where_all_of_it_is_here(pieces: list[tuple[bool, int, int]], start: int, stop: int) -> None:
-    """As for the plain set; of nothing, all is here."""
-    ranges, model = _build(pieces)
-    assert ranges.covers(start, stop) == (set(range(start, stop)) <= model)
-
-
-@calm
 @given(_PIECES)
 def test_front_counts_from_the_start(pieces: list[tuple[bool, int, int]]) -> None:
     """The front is the first byte that is missing."""

@@ -17,7 +17,6 @@ from pathlib import Path
 from mdl import staging
 from mdl.download import journal as journals
 from mdl.download.journal import Identity, Journal, Record
-from mdl.download.preallocation import Preallocation
 from mdl.errors import Busy, MdlError, StorageError
 from mdl.net.ranges import ByteRange, RangeSet
 from mdl.owner import is_alive, me, process_of
@@ -42,7 +41,6 @@ class Partial:
         self.validators: dict[str, str] = {}
         self.claim_below: int | None = None
         self._length: int | None = None
-        self._blocks: Preallocation | None = None
         self.is_meddled = False
         """Somebody else cut the file while it was written."""
         self.dropped, self.dropped_why = 0, ""
@@ -110,15 +108,12 @@ class Partial:
         """Give the sparse file its final length."""
         os.ftruncate(self.fd, size)
         self._length = size
-        self._blocks = Preallocation(self.fd, size, self._have)
 
     def write(self, offset: int, data: memoryview | bytes) -> None:
         """Put bytes at ``offset``. Raises `OSError`."""
         if self._length is not None and os.fstat(self.fd).st_size < self._length:
             self.is_meddled = True
         view, at = memoryview(data), offset
-        if self._blocks:
-            self._blocks.cover(at, at + len(view))
         while view:
             count = os.pwrite(self.fd, view, at)
             view, at = view[count:], at + count
@@ -175,7 +170,7 @@ class Partial:
             self._journal.close()
             self._journal = Journal.create(self.folder / "journal", identity)
             self._have, self._claimed = RangeSet(), RangeSet()
-            self.claim_below = self._length = self._blocks = None
+            self.claim_below = self._length = None
             self.is_meddled = False
             self.identity, self.validators = identity, {}
             return lost

@@ -90,11 +90,6 @@ class RangeSet:
                     both.append(ByteRange(start, stop))
         return both
 
-    def covers(self, start: int, stop: int) -> bool:
-        """Whether all of ``[start, stop)`` is here."""
-        index = bisect_right(self._starts, start) - 1
-        return start >= stop or (index >= 0 and self._stops[index] >= stop)
-
     @property
     def front(self) -> int:
         """How many bytes are here without a gap from the start."""
