@@ -20,7 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SEED = 1
-_TOUCH = "import sys; b'1' * int(sys.argv[1])"
+_HELD = "import sys, time; held = b'1' * int(sys.argv[1]); time.sleep(float(sys.argv[2]))"
+_HOLD_SECONDS = 3.0
+"""Longer than a guest waits before it gives free memory back to its host (2 s): to take it again costs a second a GiB,
+so which run that befell would decide more than what is measured."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,11 @@ def run(argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | N
 
 
 def settle(touch: int) -> None:
-    """Give every contender the same start: nothing of the last one unwritten, ``touch`` bytes of memory used once."""
+    """Give every contender the same start: nothing of the last one unwritten, ``touch`` bytes of memory let go just
+    now, after what was let go before has gone back to the host, where there is one."""
     os.sync()
     if touch:
-        subprocess.run([sys.executable, "-c", _TOUCH, str(touch)], check=True)
+        subprocess.run([sys.executable, "-c", _HELD, str(touch), str(_HOLD_SECONDS)], check=True)
 
 
 def alternate(

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from matrix import Matrix
 
+from mdl.net.pipe import Pipe
+
 MATRIX = Matrix()
+
+
+@pytest.fixture(params=["pipe", "memory"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """By which a large body without TLS comes into its file: both are tried."""
+    found = str(request.param)
+    if found == "memory":
+        monkeypatch.setattr(Pipe, "open", lambda: None)
+    elif sys.platform != "linux":
+        pytest.skip("no splice(2) here")
+    return found
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

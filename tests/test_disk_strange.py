@@ -17,6 +17,7 @@ from engine import MIB, Bench, noise, pinned, until
 from faulty import Answer, FaultyServer, Request
 from jobbing import DATA as BODY
 from jobbing import arrived, catalog_of, done, machine
+from pouring import judge_writes
 
 from mdl import vacant
 from mdl.download.store import Store
@@ -32,9 +33,11 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 @pytest.mark.fault(109, 111)
-def test_interrupted_calls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pipes", ["splice:error=EINTR:when=2+2", "splice:error=EINVAL"], ids=["pipe", "memory"])
+def test_interrupted_calls(tmp_path: Path, pipes: str) -> None:
     """Calls that come back with EINTR all the time, and a file system without fallocate, are not even noticed."""
     calls = [f"{call}:error=EINTR:when=2+2" for call in ("pwrite64", "fdatasync", "ftruncate", "recvfrom", "fsync")]
+    calls.append(pipes)
     with FaultyServer(faults.honest(BODY)) as server:
         shell = machine(tmp_path, catalog_of(one=server.url + "/f"))
         done(shell.run("get", "one", "-q", prefix=failing(*calls, "fallocate:error=EOPNOTSUPP")))
@@ -42,22 +45,34 @@ def test_interrupted_calls(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(121)
-@pytest.mark.parametrize("call", ["pwrite", "fdatasync", "fsync", "ftruncate", "preadv"])
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("call", ["write", "fdatasync", "fsync", "ftruncate", "preadv"])
 def test_a_handle_that_went_stale(bench: Bench, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """ESTALE in whatever call is 7 in the system's words, without another try; once it works again, so does mdl."""
     real, calls = getattr(os, call), []
 
     def stale(*what: object) -> object:
+        look(*what)
+        return real(*what)
+
+    def look(*what: object) -> None:
         calls.append(what)
         if len(calls) > 1:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return real(*what)
+
+    def verdict(offset: int, count: int) -> int:
+        look(offset, count)
+        return count
 
     with FaultyServer(faults.honest(DATA)) as server:
         file = pinned(server.url + "/f", DATA)
         with monkeypatch.context() as patch:
-            patch.setattr(os, call, stale)
+            if call == "write":
+                judge_writes(patch, verdict)
+            else:
+                patch.setattr(os, call, stale)
             run = bench.run(file, stall=2.0)
+        assert len(calls) > 1 or call in ("ftruncate", "fsync", "fdatasync"), calls
         if len(calls) > 1:
             assert (run.code, run.error["code"], run.retries) == (7, "LOCALIO", 0), run
             assert os.strerror(errno.ESTALE) in run.error["message"]

@@ -13,6 +13,7 @@ from faulty import FaultyServer, Handler
 from mdl.catalog.model import HubOrigin
 from mdl.events import Event, Progressed
 
+pytestmark = pytest.mark.usefixtures("way")
 DATA, TINY = noise(4 * MIB), noise(100_000, 1)
 SIZE = len(DATA)
 Framing = Literal["close", "chunked"]

@@ -10,6 +10,7 @@ import faults
 import pytest
 from engine import MIB, Bench, noise, pinned
 from faulty import Answer, FaultyServer, Request
+from pouring import judge_writes
 
 from mdl import vacant
 from mdl.errors import NoSpace
@@ -45,21 +46,22 @@ def test_what_is_here_needs_no_space(bench: Bench, monkeypatch: pytest.MonkeyPat
         assert bench.run(file).code == 0
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.fault(105)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS])
 def test_the_disk_gives_up_midway(bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """A disk that fills or breaks midway: 7 at once, what was written is kept, and a later run goes on (F99, F101)."""
-    limit, real = SIZE // 2, os.pwrite
+    limit = SIZE // 2
 
-    def pwrite(fd: int, data: bytes | memoryview, offset: int) -> int:
-        if offset + len(data) > limit:
+    def verdict(offset: int, count: int) -> int:
+        if offset + count > limit:
             raise OSError(code, os.strerror(code))
-        return real(fd, data, offset)
+        return count
 
     with FaultyServer(faults.honest(DATA)) as server:
         file = pinned(server.url + "/f", DATA)
         with monkeypatch.context() as patch:
-            patch.setattr(os, "pwrite", pwrite)
+            judge_writes(patch, verdict)
             run = bench.run(file)
         full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         assert (run.code, run.error["code"], run.retries) == (7, "SPACE" if full else "LOCALIO", 0)
@@ -72,29 +74,27 @@ def test_the_disk_gives_up_midway(bench: Bench, monkeypatch: pytest.MonkeyPatch,
     assert bench.final.read_bytes() == DATA
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.fault(108)
 def test_short_writes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that takes only a part of the bytes is gone on with (F108)."""
-    real = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:10_000], offset))
+    judge_writes(monkeypatch, lambda offset, count: min(count, 10_000))
     with FaultyServer(faults.honest(DATA)) as server:
         run = bench.run(pinned(server.url + "/f", DATA))
     assert run.code == 0
     assert bench.final.read_bytes() == DATA
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.fault(108)
 def test_a_lying_write(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that claims more than it wrote is found by the digest; nothing wrong is published (F108)."""
-    real = os.pwrite
     lies = iter([True])
 
-    def pwrite(fd: int, data: bytes | memoryview, offset: int) -> int:
-        if offset > MIB and next(lies, False):
-            return len(data)
-        return real(fd, data, offset)
+    def verdict(offset: int, count: int) -> int:
+        return 0 if offset > MIB and next(lies, False) else count
 
-    monkeypatch.setattr(os, "pwrite", pwrite)
+    judge_writes(monkeypatch, verdict)
     with FaultyServer(faults.honest(DATA)) as server:
         file = pinned(server.url + "/f", DATA)
         run = bench.run(file)
@@ -104,6 +104,7 @@ def test_a_lying_write(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bench.final.read_bytes() == DATA
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.fault(106)
 def test_sync_fails_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a failed sync nothing unsynced is claimed; a later run fetches it again and ends right (F106)."""

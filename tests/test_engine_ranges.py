@@ -13,6 +13,7 @@ from mdl.events import Event
 from mdl.files import RemoteFile
 from mdl.net.ranges import ByteRange
 
+pytestmark = pytest.mark.usefixtures("way")
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
 SIZE = len(DATA)
 

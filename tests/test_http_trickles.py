@@ -17,6 +17,7 @@ from mdl.catalog.model import HubOrigin
 from mdl.net.http import Http
 from mdl.net.throttle import Throttle, Timetable
 
+pytestmark = pytest.mark.usefixtures("way")
 DATA, TINY = noise(4 * MIB), noise(20_000, 1)
 COMMIT = HubOrigin("org/repo", revision="a" * 40)
 STALL, WINDOW = 0.2, 0.2

@@ -33,7 +33,7 @@ from mdl.net.tls import tls_context
 LARGE, TINY = noise(MIB + 1000, 7), noise(1000, 8)
 CALLS = (
     *("open", "mkdir", "pwrite", "write", "fsync", "fdatasync", "ftruncate", "replace", "rename", "unlink", "rmdir"),
-    *("link", "symlink", "chmod"),
+    *("link", "symlink", "chmod", "splice"),
 )
 MOST = 400
 STEP = 1 if os.environ.get("MDL_LONG") == "1" else 3
@@ -179,7 +179,19 @@ def test_killed_in_every_life(tmp_path: Path) -> None:
     assert len(found) >= 10
 
 
-NAMES = "fsync", "fdatasync", "ftruncate", "rename", "renameat", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir"
+NAMES = (
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "rename",
+    "renameat",
+    "unlink",
+    "unlinkat",
+    "mkdir",
+    "mkdirat",
+    "rmdir",
+    "splice",
+)
 
 
 @pytest.mark.fault(125)

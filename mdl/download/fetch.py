@@ -198,7 +198,7 @@ class Fetcher:
         sock = stream.get_extra_info("socket")
         segment.abort = lambda: wake(sock)
         length = None if accept.encoded else content_length(opened.headers)
-        for block in self._http.body(opened, length, _buffer(), decode=_decodes(download, accept)):
+        for block in self._http.pourable(opened, length, _buffer(), decode=_decodes(download, accept)):
             if download.rewind_why or download.ended:
                 return
             stop = segment.stop

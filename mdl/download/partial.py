@@ -18,6 +18,7 @@ from mdl import staging
 from mdl.download import journal as journals
 from mdl.download.journal import Identity, Journal, Record
 from mdl.errors import Busy, MdlError, StorageError
+from mdl.net.pipe import Piped, write_at
 from mdl.net.ranges import ByteRange, RangeSet
 from mdl.owner import is_alive, me, process_of
 from mdl.private import private_folder
@@ -109,16 +110,16 @@ class Partial:
         os.ftruncate(self.fd, size)
         self._length = size
 
-    def write(self, offset: int, data: memoryview | bytes) -> None:
+    def write(self, offset: int, data: memoryview | bytes | Piped) -> None:
         """Put bytes at ``offset``. Raises `OSError`."""
         if self._length is not None and os.fstat(self.fd).st_size < self._length:
             self.is_meddled = True
-        view, at = memoryview(data), offset
-        while view:
-            count = os.pwrite(self.fd, view, at)
-            view, at = view[count:], at + count
+        if isinstance(data, Piped):
+            data.pour(self.fd, offset)
+        else:
+            write_at(self.fd, offset, data)
         with self._lock:
-            self._have.add(offset, at)
+            self._have.add(offset, offset + len(data))
 
     def forget(self, lost: ByteRange) -> None:
         """These bytes turned out wrong; they are missing from now on."""

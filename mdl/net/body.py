@@ -2,8 +2,9 @@
 
 httpx makes the request; its own body loop parses every 64 KiB through h11, and that is where the time
 of a large download goes. So for a large body of known length the first chunk is taken from
-``iter_raw()``, which empties what the parser holds, and the rest is read straight off the socket into
-one reused buffer. Small, chunked and encoded bodies go the ordinary way.
+``iter_raw()``, which empties what the parser holds, and the rest is read straight off the socket: into
+one reused buffer, or, for who only puts it into a file, into a pipe where that can be. Small, chunked
+and encoded bodies go the ordinary way.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sized
+from contextlib import closing
+from typing import TypeVar
 
 import httpx
 
@@ -19,6 +22,7 @@ from mdl.errors import NetworkError, ProtocolError
 from mdl.net.cancel import Cancel, wake
 from mdl.net.codings import Decoder, codings_of
 from mdl.net.heads import Heads
+from mdl.net.pipe import REFUSALS, Pipe, Piped
 from mdl.net.throttle import Throttle
 
 BUFFER = 768 * 1024
@@ -30,6 +34,10 @@ _AGAIN = "run the same command again; what was fetched is kept"
 _TOO_SLOW = "the connection is too slow to go on"
 _SLOWEST = 1000.0
 _SLOW_WINDOW = 60.0
+
+_Block = TypeVar("_Block", bound=Sized)
+_Rest = Callable[[socket.socket, int], Iterator[_Block]]
+"""How the so many bytes that are left are read off a socket."""
 
 
 class _Pace:
@@ -83,8 +91,29 @@ class Reader:
         `NetworkError` where the body ends early or the line is silent or a trickle, `ProtocolError` for an encoding
         that cannot be undone, `Cancelled` on cancel; httpx's own errors pass through.
         """
+
+        def rest(sock: socket.socket, left: int) -> Iterator[memoryview]:
+            return self._by_memory(sock, left, buffer)
+
+        return self._paced(response, _pieces(response, length, decode, rest))
+
+    def pourable(
+        self, response: httpx.Response, length: int | None, buffer: bytearray, *, decode: bool = True
+    ) -> Iterator[memoryview | bytes | Piped]:
+        """As `blocks`, but what can go by a pipe does: to be poured before the next one is asked for."""
+
+        def rest(sock: socket.socket, left: int) -> Iterator[memoryview | Piped]:
+            pipe = None if isinstance(sock, ssl.SSLSocket) else Pipe.open()
+            if pipe:
+                with closing(pipe):
+                    left = yield from self._by_pipe(sock, left, pipe)
+            yield from self._by_memory(sock, left, buffer)
+
+        return self._paced(response, _pieces(response, length, decode, rest))
+
+    def _paced(self, response: httpx.Response, pieces: Iterator[_Block]) -> Iterator[_Block]:
+        """Whatever the pieces are: no slower than they may come, no faster than they shall, ended by a cancel."""
         pace = _Pace(socket_of(response), self._stall)
-        pieces = _pieces(response, length, self._stall, buffer, self._throttle, decode)
         with self._watch.also(pace.look):
             while True:
                 pace.waits()
@@ -101,10 +130,42 @@ class Reader:
                 self._throttle.take(len(block), self._cancel)
                 yield block
 
+    def _by_memory(self, sock: socket.socket, left: int, buffer: bytearray) -> Iterator[memoryview]:
+        sock.settimeout(self._stall)
+        view = memoryview(buffer)
+        fill = isinstance(sock, ssl.SSLSocket)
+        wanted = left
+        while left:
+            count, trouble = _receive(sock, view[: min(self._throttle.quantum(len(view)), left)], fill)
+            if count:
+                left -= count
+                yield view[:count]
+            if trouble:
+                raise trouble
+            if count == 0:
+                raise _ended(wanted - left, wanted)
+
+    def _by_pipe(self, sock: socket.socket, left: int, pipe: Pipe) -> Generator[Piped, None, int]:
+        """All of it, or nothing where the socket will not have a pipe; tells how many bytes are left."""
+        sock.settimeout(self._stall)
+        wanted = left
+        while left:
+            try:
+                piped = pipe.draw(sock, min(self._throttle.quantum(pipe.size), left))
+            except OSError as error:
+                if left == wanted and error.errno in REFUSALS:
+                    return left
+                raise _broken(sock, error) from error
+            if not piped:
+                raise _ended(wanted - left, wanted)
+            left -= len(piped)
+            yield piped
+        return 0
+
 
 def _pieces(
-    response: httpx.Response, length: int | None, stall: float, buffer: bytearray, throttle: Throttle, decode: bool
-) -> Iterator[memoryview | bytes]:
+    response: httpx.Response, length: int | None, decode: bool, rest: _Rest[_Block]
+) -> Iterator[bytes | _Block]:
     codings = codings_of(response.headers) if decode else ()
     if codings:
         yield from _decoded(response, codings)
@@ -126,7 +187,7 @@ def _pieces(
     if sock is None:
         raise _ended(got, length)
     # ``stream`` stays alive below: were it collected, the response would close under the socket.
-    yield from _off_the_socket(sock, length - got, stall, buffer, throttle)
+    yield from rest(sock, length - got)
     del stream
 
 
@@ -161,24 +222,6 @@ def _raw_socket(response: httpx.Response) -> socket.socket | None:
     return sock if secure == (response.url.scheme == "https") else None
 
 
-def _off_the_socket(
-    sock: socket.socket, left: int, stall: float, buffer: bytearray, throttle: Throttle
-) -> Iterator[memoryview]:
-    sock.settimeout(stall)
-    view = memoryview(buffer)
-    fill = isinstance(sock, ssl.SSLSocket)
-    wanted = left
-    while left:
-        count, trouble = _receive(sock, view[: min(throttle.quantum(len(view)), left)], fill)
-        if count:
-            left -= count
-            yield view[:count]
-        if trouble:
-            raise trouble
-        if count == 0:
-            raise _ended(wanted - left, wanted)
-
-
 def _receive(sock: socket.socket, view: memoryview, fill: bool) -> tuple[int, NetworkError | None]:
     """One read; on TLS, where a read gives at most 16 KiB, as many as fit in 20 ms."""
     count, began = 0, time.monotonic()
@@ -189,10 +232,12 @@ def _receive(sock: socket.socket, view: memoryview, fill: bool) -> tuple[int, Ne
             if more == 0:
                 break
             count += more
-    except TimeoutError:
-        return count, NetworkError(f"no byte for {sock.gettimeout():.0f} s", hint=_AGAIN)
     except OSError as error:
-        return count, NetworkError(
-            f"the connection broke: {error.strerror or error}", hint="run the same command again"
-        )
+        return count, _broken(sock, error)
     return count, None
+
+
+def _broken(sock: socket.socket, error: OSError) -> NetworkError:
+    if isinstance(error, TimeoutError):
+        return NetworkError(f"no byte for {sock.gettimeout():.0f} s", hint=_AGAIN)
+    return NetworkError(f"the connection broke: {error.strerror or error}", hint="run the same command again")

@@ -29,6 +29,7 @@ from mdl.net.cancel import Cancel
 from mdl.net.codings import beginning
 from mdl.net.heads import Heads
 from mdl.net.hosts import Bearer, Hosts, host_of, is_private, origin_of
+from mdl.net.pipe import Piped
 from mdl.net.proxies import proxy_of
 from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.net.tls import tls_context
@@ -143,6 +144,12 @@ class Http:
     ) -> Iterator[memoryview | bytes]:
         """The body of an answer, ``length`` bytes of it if that is known; see `mdl.net.body.Reader`."""
         return self._reader.blocks(opened.response, length, buffer, decode=decode)
+
+    def pourable(
+        self, opened: Opened, length: int | None, buffer: bytearray, *, decode: bool = True
+    ) -> Iterator[memoryview | bytes | Piped]:
+        """As `body`, for who puts it into a file: some of it may be in a pipe."""
+        return self._reader.pourable(opened.response, length, buffer, decode=decode)
 
     def beginning(self, opened: Opened) -> bytes:
         """Some 4 KiB of a body, to tell what it is; less or nothing where it cannot be had."""
