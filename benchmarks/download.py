@@ -20,12 +20,12 @@ from scene import (
     environment,
     folder,
     mdl_get,
+    memory,
     random_file,
     remove,
     shown,
     skip,
     tool,
-    warm,
 )
 
 _CURL, _HASHED, _SYNCED = "curl", "curl && openssl dgst -sha256", "curl && sync"
@@ -47,9 +47,8 @@ def contenders(place: Path, sample: Sample, url: str, flags: list[str], throttle
     def one(name: str, argv: list[str], wrote: Path, *others: Path) -> Contender:
         def clean() -> None:
             remove(place / "models", output, *others)
-            warm(sample.path)
 
-        return Contender(name, argv, clean, lambda: whole(wrote))
+        return Contender(name, argv, clean, lambda: whole(wrote), [sample.path])
 
     found = [one(_MDL, mdl_get(book, models, *flags), models / "bench" / sample.path.name)]
     found.append(one(_CURL, ["sh", "-c", curl], output))
@@ -115,10 +114,10 @@ def main() -> int:
     args = parser.parse_args()
     if not tool("curl"):
         skip("curl is not on PATH", SKIPPED)
-    with folder(args.dir) as place:
-        sample = random_file(place / "served.bin", args.size)
+    with folder(args.dir) as place, folder(memory(args.size) or args.dir) as served:
+        sample = random_file(served / "served.bin", args.size)
         flags = ["--connections", str(args.connections)] if args.connections else []
-        with Nginx(place) as server:
+        with Nginx(served) as server:
             url = server.url(sample.path.name, args.throttle)
             field = contenders(place, sample, url, flags, bool(args.throttle))
             touch = 2**30 + args.size if args.touch is None else int(args.touch * 2**30)

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import weights
 from runs import Contender, Run, alternate, claim, machine, ratios, run, settle, span, table
-from scene import common_flags, environment, folder, remove, shown, tool, warm
+from scene import common_flags, environment, folder, remove, shown, tool
 
 _MDL, _MDL_STORED = "mdl pack (sha256, fsync)", "mdl pack --compress store (sha256, fsync)"
 _ZIP_0, _ZIP_1, _ZIP_6 = "zip -r -0", "zip -r -1", "zip -r -6"
@@ -53,6 +53,7 @@ class Field:
         self.place, self.sizes = place, dict[str, int]()
         self._run, self._zip, self._copy = place / "run", place / "out.zip", place / "copy"
         self._files = {path.name: path.stat().st_size for path in self._run.iterdir()}
+        self._reads = [self._run / name for name in self._files]
 
     @property
     def gib(self) -> float:
@@ -89,15 +90,13 @@ class Field:
 
     def _cp(self, name: str, then: str) -> Contender:
         command = "cp -r run copy" + (f" && {then}" if then else "")
-        return Contender(name, ["sh", "-c", command], self._clean, lambda: self._copied(name))
+        return Contender(name, ["sh", "-c", command], self._clean, lambda: self._copied(name), self._reads)
 
     def _one(self, name: str, argv: list[str]) -> Contender:
-        return Contender(name, argv, self._clean, lambda: self._zipped(name))
+        return Contender(name, argv, self._clean, lambda: self._zipped(name), self._reads)
 
     def _clean(self) -> None:
         remove(self._zip, self._copy)
-        for name in self._files:
-            warm(self._run / name)
 
     def _zipped(self, name: str) -> str:
         self.sizes[name] = self._zip.stat().st_size
@@ -155,7 +154,7 @@ def once(contenders: Sequence[Contender], env: Mapping[str, str], place: Path, t
     found = {}
     for one in contenders:
         one.clean()
-        settle(touch)
+        settle(touch, one.reads)
         found[one.name] = [done := run(one.argv, env, place)]
         trouble = f"exit code {done.code}" if done.code else one.check()
         one.clean()

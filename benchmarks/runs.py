@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SEED = 1
+_STEP = 2**20
 _HELD = "import sys, time; held = b'1' * int(sys.argv[1]); time.sleep(float(sys.argv[2]))"
 _HOLD_SECONDS = 3.0
 """Longer than a guest waits before it gives free memory back to its host (2 s): to take it again costs a second a GiB,
@@ -44,12 +45,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Contender:
-    """``argv`` is run; ``clean`` removes what it wrote, ``check`` tells what is wrong with it, or ''."""
+    """``argv`` is run; ``clean`` removes what it wrote, ``check`` tells what is wrong with it, or ''.
+
+    ``reads`` are files that are to be in memory.
+    """
 
     name: str
     argv: Sequence[str]
     clean: Callable[[], None] = lambda: None
     check: Callable[[], str] = lambda: ""
+    reads: Sequence[Path] = ()
 
 
 def run(argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Run:
@@ -65,12 +70,23 @@ def run(argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | N
     return Run(wall, usage.ru_utime, usage.ru_stime, usage.ru_maxrss * unit, code)
 
 
-def settle(touch: int) -> None:
-    """Give every contender the same start: nothing of the last one unwritten, ``touch`` bytes of memory let go just
-    now, after what was let go before has gone back to the host, where there is one."""
+def settle(touch: int, reads: Sequence[Path] = ()) -> None:
+    """Give every contender the same start: nothing of the last one unwritten, what it ``reads`` in memory.
+
+    And ``touch`` bytes of memory were let go just now, after all that was let go before has gone back to the host.
+    """
     os.sync()
     if touch:
         subprocess.run([sys.executable, "-c", _HELD, str(touch), str(_HOLD_SECONDS)], check=True)
+    for path in reads:
+        _warm(path)
+
+
+def _warm(path: Path) -> None:
+    """Read a file through: a quiet machine puts out what was not used for some seconds."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(_STEP):
+            pass
 
 
 def alternate(
@@ -87,7 +103,7 @@ def alternate(
     for number in range(rounds + 1):
         for one in draw.sample(list(contenders), len(contenders)):
             one.clean()
-            settle(touch)
+            settle(touch, one.reads)
             before = server_cpu()
             done = run(one.argv, env, cwd)
             trouble = f"exit code {done.code}" if done.code else one.check()

@@ -38,6 +38,12 @@ def folder(under: Path | None) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def memory(size: int) -> Path | None:
+    """A folder in memory with room for so many bytes, to serve them from; None where there is none."""
+    place = Path("/dev/shm")
+    return place if place.is_dir() and shutil.disk_usage(place).free > 2 * size else None
+
+
 def size_of(text: str) -> int:
     """``64M``, ``1G``, ``20G``: powers of two, for argparse."""
     match = re.fullmatch(r"(\d+)([KMG]?)", text.upper())
@@ -115,13 +121,6 @@ def remove(*paths: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def warm(path: Path) -> None:
-    """Read a file through, so that who serves or copies it has it from memory: a quiet machine may have put it out."""
-    with path.open("rb", buffering=0) as file:
-        while file.read(_STEP):
-            pass
 
 
 def tool(name: str) -> str | None:

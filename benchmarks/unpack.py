@@ -56,7 +56,7 @@ class Scene:
         return found
 
     def _one(self, name: str, *argv: str) -> Contender:
-        return Contender(name, argv, lambda: remove(self._out), self._whole)
+        return Contender(name, argv, lambda: remove(self._out), self._whole, [self.archive])
 
     def _whole(self) -> str:
         """What is missing; bytes are compared once, by `right`."""
