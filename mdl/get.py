@@ -169,9 +169,11 @@ def _waiting(name: str, tell: Listener) -> Callable[[str], None]:
 
 def _resolve(models: Sequence[Model], sources: Sources, store: Store, tell: Listener) -> _Resolved:
     resolved = _Resolved()
-    for model in models:
+    for model, found in zip(models, sources.resolve_all(models), strict=True):
         try:
-            for remote in sources.resolve(model):
+            if isinstance(found, MdlError):
+                raise found
+            for remote in found:
                 local = store.look(model.name, remote, watch=_watch(model.name, remote, tell))
                 resolved.wanted.append(Wanted(model.name, remote, local))
         except Cancelled:
@@ -206,16 +208,13 @@ def _watch(model: str, remote: RemoteFile, tell: Listener) -> Callable[[int], No
 
 def _sized(plan: Plan, sources: Sources, store: Store, resolved: _Resolved) -> Plan:
     """Ask for the sizes that nobody told, of files that must be fetched. What cannot be asked breaks its model."""
-    probed: dict[tuple[str, str], RemoteFile] = {}
-    for item in plan.fetch:
-        if item.remote.size is not None:
-            continue
-        try:
-            probed[item.wanted.model, item.remote.path.text] = sources.probe(item.remote)
-        except Cancelled:
-            raise
-        except MdlError:
-            continue  # the transfer meets the same trouble, and tells it of the file it happens to
+    unknown = [item for item in plan.fetch if item.remote.size is None]
+    answers = zip(unknown, sources.probe_all([item.remote for item in unknown]), strict=True)
+    probed = {
+        (item.wanted.model, item.remote.path.text): answer
+        for item, answer in answers
+        if not isinstance(answer, MdlError)  # the transfer meets the same trouble, and tells it of the file
+    }
     plan = plan.with_sizes(probed)
     fetch = tuple(
         replace(item, wanted=replace(item.wanted, local=store.glance(item.wanted.model, item.remote)))

@@ -30,7 +30,7 @@ from mdl.events import Event, FileReport, Progressed, Report, Retrying, Rewound
 from mdl.get import Wishes, get
 from mdl.net.hosts import Bearer, Hosts
 from mdl.net.http import Http, Timeouts
-from mdl.net.retry import Backoff
+from mdl.net.policy import RetryPolicy
 from mdl.sources import Sources
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.listings import Listings
@@ -115,7 +115,7 @@ class Bench:
         for name in _PROXIES:
             monkeypatch.delenv(name, raising=False)
             monkeypatch.delenv(name.lower(), raising=False)
-        monkeypatch.setattr(Backoff, "delay", self._no_delay)
+        monkeypatch.setattr(RetryPolicy, "delay", self._no_delay)
 
     def segments(self, length: int) -> None:
         """Have even small files fetched in several segments at once."""
@@ -181,13 +181,17 @@ class Bench:
         endpoint = Endpoint(hub, token)
         timeouts = Timeouts(connect=min(stall, 5.0), stall=stall)
         http = Http(
-            hosts or Hosts.of(self.allow), bearer=bearer or endpoint.bearer, timeouts=timeouts, connections=connections
+            hosts or Hosts.of(self.allow),
+            bearer=bearer or endpoint.bearer,
+            timeouts=timeouts,
+            connections=connections,
+            policy=RetryPolicy(retries),
         )
         with http:
-            sources = Sources(endpoint, Listings(self.store.listings), http, backoff=Backoff(retries), tell=listen)
+            sources = Sources(endpoint, Listings(self.store.listings), http, tell=listen)
             model = Model("m", files=files, sources=(source,) if source else ())
             try:
-                limits = Limits(connections, retries)
+                limits = Limits(connections)
                 run.report = get(
                     [model], sources=sources, store=self.store, http=http, limits=limits, wishes=wishes, tell=listen
                 )

@@ -14,7 +14,7 @@ from mdl.catalog.model import HubOrigin
 from mdl.events import Event
 from mdl.net.hosts import Hosts
 from mdl.net.http import Http
-from mdl.net.retry import Backoff
+from mdl.net.policy import RetryPolicy
 from mdl.sources import Sources
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub import HubSource
@@ -25,7 +25,7 @@ COMMIT, LATER = "c" * 40, "d" * 40
 SHA, GIT = "ab" * 32, "12" * 20
 ORIGIN = HubOrigin("org/repo")
 PINNED = HubOrigin("org/repo", revision=COMMIT)
-AT_ONCE = Backoff(tries=3, first=0.0)
+AT_ONCE = RetryPolicy(tries=3, first=0.0)
 REVISION = f"{HUB}/api/models/org/repo/revision/main"
 
 
@@ -50,15 +50,15 @@ class World:
         self.mock, self.told, self.waits = mock, list[Event](), list[float]()
         self.endpoint = Endpoint(token=token)
         self.listings = Listings(folder / "listings")
-        self.http = Http(Hosts.of([]), bearer=self.endpoint.bearer)
+        self.http = Http(Hosts.of([]), bearer=self.endpoint.bearer, policy=AT_ONCE)
         self.http.cancel.wait = self.waits.append  # type: ignore[method-assign]
         self.next_run()
-        self.offline = HubSource(self.endpoint, self.listings, None, AT_ONCE, self.told.append)
-        self.sources = Sources(self.endpoint, self.listings, self.http, backoff=AT_ONCE, tell=self.told.append)
+        self.offline = HubSource(self.endpoint, self.listings, None, self.told.append)
+        self.sources = Sources(self.endpoint, self.listings, self.http, tell=self.told.append)
 
     def next_run(self) -> None:
         """What one run asked is asked again in the next."""
-        self.hub = HubSource(self.endpoint, self.listings, self.http, AT_ONCE, self.told.append)
+        self.hub = HubSource(self.endpoint, self.listings, self.http, self.told.append)
 
     def revision(self, commit: Any = COMMIT, **more: Any) -> None:
         """Answer which commit the branch is."""

@@ -19,6 +19,7 @@ from mdl.errors import Cancelled
 from mdl.events import Event
 from mdl.net.hosts import Hosts
 from mdl.net.http import Http
+from mdl.net.policy import RetryPolicy
 from mdl.sources import Sources
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.listings import Listings
@@ -56,10 +57,8 @@ def repaired(bench: Bench, file: CatalogFile) -> tuple[Result, list[Event]]:
         if len(events) > 60:
             raise Cancelled
 
-    with Http(Hosts.of(bench.allow)) as http:
-        return repair(
-            mending(rows, bench.store), store=bench.store, http=http, limits=Limits(4, 3), tell=listen
-        ), events
+    with Http(Hosts.of(bench.allow), policy=RetryPolicy(3)) as http:
+        return repair(mending(rows, bench.store), store=bench.store, http=http, limits=Limits(4), tell=listen), events
 
 
 def flip(path: Path, *offsets: int) -> None:

@@ -1,4 +1,4 @@
-"""How often and how long: backoff, the server's wish, and patience that keeps to both."""
+"""How often and how long: policy, the server's wish, and patience that keeps to both."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from mdl.errors import Cancelled, NetworkError, NotFound
 from mdl.net.cancel import Cancel
-from mdl.net.patience import patiently
-from mdl.net.retry import Backoff, retry_after
+from mdl.net.pacer import Pacer
+from mdl.net.patience import OnWait, Patience
+from mdl.net.policy import RetryPolicy, retry_after
 
 calm = settings(deadline=None)
 
@@ -24,24 +25,24 @@ CHANCE = st.floats(0, 1, exclude_max=True)
 @given(st.integers(1, 10_000), CHANCE)
 def test_delay_doubles_up_to_the_cap(failure: int, chance: float) -> None:
     """The n-th wait is between half and the whole of first·2^(n-1), and never over the cap."""
-    backoff = Backoff(first=0.5, cap=30.0)
+    policy = RetryPolicy(first=0.5, longest=30.0)
     full = min(30.0, 0.5 * 2 ** min(failure - 1, 100))
-    assert full / 2 <= backoff.delay(failure, chance) <= full
+    assert full / 2 <= policy.delay(failure, chance) <= full
 
 
 @calm
 @given(st.integers(1, 100), CHANCE, st.floats(0, 600))
 def test_wish_is_never_undercut(failure: int, chance: float, wish: float) -> None:
-    """A wait is at least as long as the server asked for, and no longer than the wish or the backoff."""
-    backoff = Backoff()
-    delay = backoff.delay(failure, chance, wish)
-    assert delay == max(wish, backoff.delay(failure, chance))
+    """A wait is at least as long as the server asked for, and no longer than the wish or the policy."""
+    policy = RetryPolicy()
+    delay = policy.delay(failure, chance, wish)
+    assert delay == max(wish, policy.delay(failure, chance))
 
 
 @pytest.mark.fault(57)
 def test_clients_spread() -> None:
     """Two clients that failed together do not come back together."""
-    assert Backoff().delay(3, 0.0) < Backoff().delay(3, 0.5) < Backoff().delay(3, 0.99)
+    assert RetryPolicy().delay(3, 0.0) < RetryPolicy().delay(3, 0.5) < RetryPolicy().delay(3, 0.99)
 
 
 @pytest.mark.fault(58)
@@ -112,7 +113,11 @@ class Script:
         return "answer"
 
 
-AT_ONCE = Backoff(tries=3, first=0.0)
+AT_ONCE = RetryPolicy(tries=3, first=0.0)
+
+
+def patiently(script: Script, policy: RetryPolicy, cancel: Cancel, on_wait: OnWait | None = None) -> str:
+    return Patience(policy, Pacer(1, policy.tries), cancel).ask("https://host/x", script, on_wait)
 
 
 def test_patience_outlives_trouble() -> None:

@@ -84,9 +84,7 @@ def _brought(
     wishes = Wishes(order.force, order.dry_run, wait, session.carrier(network, models), session.elsewhere(store))
     http = None if session.is_offline(network) else session.http(network, models, session.locked_urls(models))
     try:
-        sources = session.sources(
-            store, http=http, retries=network.retries, tell=tell, choice=order.choice, locking=order.locking
-        )
+        sources = session.sources(store, http=http, tell=tell, choice=order.choice, locking=order.locking)
         endless = replace(limits, until=math.inf)
         with time_limit(limits.until):
             report = get(models, sources=sources, store=store, http=http, limits=endless, wishes=wishes, tell=tell)

@@ -56,7 +56,7 @@ def lock(
     http = None if session.is_offline(network) else session.http(network, models)
     with session.console.watch() as tell:
         try:
-            sources = session.sources(store, http=http, retries=network.retries, tell=tell, exact=True)
+            sources = session.sources(store, http=http, tell=tell, exact=True)
             anew = wanted if moving.check and http is not None else ()
             asked = Asked(wanted | upgraded, anew, () if moving.check else upgraded)
             done = resolve_lock(models, old or Lock(), asked, sources=sources, store=store)

@@ -192,7 +192,7 @@ class Session:
     def limits(self, network: Network) -> Limits:
         from mdl.download.transfer import Limits
 
-        return Limits(network.connections, network.retries, self.until(network))
+        return Limits(network.connections, self.until(network))
 
     def until(self, network: Network) -> float:
         """The moment of the monotonic clock at which to stop. Raises `Deadline` outside the window."""
@@ -216,6 +216,7 @@ class Session:
     def http(self, network: Network, models: Iterable[Model], more: Iterable[str] = ()) -> Http:
         """A client that may speak to the hub, to what models and ``more`` name, and to what the user allowed."""
         from mdl.net.http import Http, Timeouts
+        from mdl.net.policy import RetryPolicy
         from mdl.net.throttle import NO_LIMIT, Throttle
 
         stall = parse_duration(network.stall, "--stall")
@@ -225,6 +226,7 @@ class Session:
             timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
             connections=network.connections,
             throttle=Throttle(parse_rate(network.limit_rate, "--limit-rate")) if network.limit_rate else NO_LIMIT,
+            policy=RetryPolicy(network.retries),
         )
 
     def hosts(self, models: Iterable[Model], more: Iterable[str] = ()) -> Hosts:
@@ -244,14 +246,12 @@ class Session:
         store: Store,
         *,
         http: Http | None = None,
-        retries: int = 5,
         tell: Listener = silence,
         choice: Choice = Choice(),  # noqa: B008 - frozen
         locking: Locking | None = None,
         exact: bool = False,
     ) -> Sources:
         """``locking`` None resolves without any lock; ``exact`` to commits everywhere."""
-        from mdl.net.retry import Backoff
         from mdl.sources import Sources
         from mdl.sources.listings import Listings
 
@@ -259,7 +259,6 @@ class Session:
             self.endpoint,
             Listings(store.listings),
             http,
-            backoff=Backoff(retries),
             tell=tell,
             include=choice.include or (),
             exclude=choice.exclude or (),

@@ -16,6 +16,7 @@ from mdl.events import Event, Finished, Rewound, Started, Verifying
 from mdl.files import Stamp
 from mdl.net.cancel import Cancel
 from mdl.net.hosts import host_of
+from mdl.net.policy import Verified
 
 
 class Delivery:
@@ -88,8 +89,8 @@ class Delivery:
         hasher.update(data)
         print_ = Fingerprint(Digest(algorithm, hasher.hexdigest()), len(data))
         download.progressed(len(data))
-        if download.remote.digest and print_.digest != download.remote.digest:
-            error = _mismatch(download, print_.digest)
+        error = _mismatch(download, print_.digest)
+        if error:
             called_by_name(error, data)
             download.discarded += len(data)
             self._post(Rewound(download.model, download.name, bytes_discarded=len(data), why=error.message))
@@ -105,8 +106,9 @@ class Delivery:
         with self._store.side_folder(download.model, remote) as folder:
             path = carrier.fetch(remote.hub, folder, download.progressed)
             stamp, print_ = Stamp.of(path.lstat()), self._store.fingerprint(path, remote)
-            if remote.digest and print_.digest != remote.digest:
-                raise _mismatch(download, print_.digest)
+            error = _mismatch(download, print_.digest)
+            if error:
+                raise error
             seen = download.item.seen
             self._store.publish_file(download.model, remote, path, print_, _verified(download), stamp, seen)
         self._published(download, print_, _verified(download))
@@ -123,60 +125,49 @@ class Delivery:
         if print_ is None:
             self._schedule.ready(download)
             return
-        if not partial.is_as_written(size) and not self._still_right(download, partial, print_):
+        error = self._meddled(partial, print_) or _mismatch(download, print_.digest)
+        self._cancel.check()
+        received, is_mixed = download.fetched, isinstance(error, StorageError) or _is_mixed(download)
+        self._schedule.outcome(download, Verified(error, is_mixed, received))
+        if error is None and not download.error:
+            verified = _verified(download)
+            self._store.publish(download.model, download.remote, partial, print_, verified, download.item.seen)
+            self._published(download, print_, verified)
             return
-        if download.remote.digest and print_.digest != download.remote.digest:
-            self._mismatched(download, print_.digest)
-            return
-        verified = _verified(download)
-        self._store.publish(download.model, download.remote, partial, print_, verified, download.item.seen)
-        self._published(download, print_, verified)
+        if download.error and error:
+            self._throw_away(download, error.message)
+        download.expected = ()
+        self._schedule.ready(download)
 
-    def _still_right(self, download: Download, partial: Partial, print_: Fingerprint) -> bool:
-        """Read the whole file again, for the digest is of what was read on the way. Where it is another now, begin
-        once more. Raises `StorageError` the second time."""
+    def _meddled(self, partial: Partial, print_: Fingerprint) -> StorageError | None:
+        """The error if another program changed the file while it was written. If it may have, the whole is read
+        again, for the digest is of what was read on the way. Raises `OSError`."""
+        if partial.is_as_written(print_.size):
+            return None
         partial.stretch(print_.size)
         if not partial.is_meddled:
             now = fingerprint(partial.fd, print_.digest.algorithm, watch=self._verify_tick)
             if now.digest == print_.digest:
-                return True
-        why = "another program changed the unfinished file"
-        if download.clean_retry_done:
-            download.discarded += partial.total
-            partial.discard()
-            raise StorageError(why, hint="find out which, and run the same command again")
-        download.clean_retry_done = True
-        self._fetcher.rewind(download, why)
-        self._schedule.ready(download)
-        return False
+                return None
+        hint = "find out which, and run the same command again"
+        return StorageError("another program changed the unfinished file", hint=hint)
+
+    def _throw_away(self, download: Download, why: str) -> None:
+        """The file is given up, and no byte of it is worth keeping."""
+        partial = download.partial
+        assert partial is not None
+        lost = partial.total
+        download.discarded += lost
+        partial.discard()
+        self._post(Rewound(download.model, download.name, bytes_discarded=lost, why=why))
 
     def _verify_tick(self, _done: int) -> None:
         self._cancel.check()
 
-    def _mismatched(self, download: Download, got: Digest) -> None:
-        """Wrong bytes: once more where they came in several answers, then the next mirror, then the end."""
-        error = _mismatch(download, got)
-        several = (download.resumed_at > 0 or download.answers > 1) and not download.expected
-        if several and not download.clean_retry_done:
-            download.clean_retry_done = True
-        elif download.candidate + 1 < len(download.candidates):
-            download.candidate += 1
-            download.others.append(error)
-        else:
-            lost = download.partial.total if download.partial else 0
-            download.discarded += lost
-            if download.partial:
-                download.partial.discard()
-            self._post(Rewound(download.model, download.name, bytes_discarded=lost, why=error.message))
-            raise error
-        download.expected = ()
-        self._fetcher.rewind(download, error.message)
-        self._schedule.ready(download)
-
     def _published(self, download: Download, print_: Fingerprint, verified: str) -> None:
         download.fingerprint = print_
         download.verified = verified
-        self._schedule.end(download, None)
+        self._schedule.end(download)
         self._post(Finished(download.model, download.name, size=print_.size, verified=verified))
 
 
@@ -187,7 +178,15 @@ def _verified(download: Download) -> str:
     return "none" if download.streamed else "size"
 
 
-def _mismatch(download: Download, got: Digest) -> DigestMismatch:
+def _is_mixed(download: Download) -> bool:
+    """The bytes came in more than one answer: asking for the whole once more may help."""
+    return (download.resumed_at > 0 or download.answers > 1) and not download.expected
+
+
+def _mismatch(download: Download, got: Digest) -> DigestMismatch | None:
+    """The error if the file's digest is known and another one came."""
+    if download.remote.digest in (None, got):
+        return None
     return DigestMismatch(
         f"wrong bytes from {host_of(download.url)}: {got}, expected {download.remote.digest}",
         hint="the source or the catalog's digest is wrong; look at both",

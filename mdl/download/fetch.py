@@ -23,10 +23,10 @@ from mdl.net.body import BUFFER
 from mdl.net.cancel import wake
 from mdl.net.hosts import origin_of
 from mdl.net.http import Http, Opened
+from mdl.net.policy import Changed as OtherVersion
 from mdl.net.ranges import ByteRange
 from mdl.net.words import impostor
 
-_CHANGES = 1
 _RESERVE = 16 * 2**20
 """Bytes left free on the disk while a file of unknown size comes in, and how often that is looked at."""
 _TELLING = 4096
@@ -84,7 +84,7 @@ class Fetcher:
         assert partial is not None
         validator = partial.validators.get(origin_of(opened.url)) or download.remote.validator
         size, pinned = download.remote.size, download.remote.digest is not None
-        if pinned and download.changes:
+        if pinned and download.attempts.changes:
             validator = None  # machines behind one name, each with validators of its own: the digest decides
         verdict = judge(opened.status, opened.headers, asked=asked, size=size, validator=validator, pinned=pinned)
         if isinstance(verdict, Changed):
@@ -165,18 +165,14 @@ class Fetcher:
         return called_by_name(error, self._http.beginning(opened)) if opened.status == 200 else error
 
     def _changed(self, download: Download, verdict: Changed, opened: Opened) -> None:
-        download.changes += 1
-        if download.remote.digest:
-            is_other = download.remote.size is not None and verdict.total not in (None, download.remote.size)
-        else:
-            is_other = download.changes > _CHANGES
-        if is_other:
-            error = ProtocolError(verdict.why, hint="the source is not what was asked for; look at the source")
+        size, pinned = download.remote.size, download.remote.digest is not None
+        error = ProtocolError(verdict.why, hint="the source is not what was asked for; look at the source")
+        if pinned and size is not None and verdict.total not in (None, size):
             raise self._named(error, opened)
-        if download.remote.digest is None:
-            size = verdict.total if verdict.total is not None else download.remote.size
+        self._schedule.outcome(download, OtherVersion(error))
+        if download.rewind_why and not pinned:
+            size = verdict.total if verdict.total is not None else size
             download.remote = replace(download.remote, size=size, validator=verdict.validator)
-        self._schedule.rewind(download, verdict.why)
 
     def _remember(self, download: Download, opened: Opened, accept: Accept) -> None:
         partial = download.partial
@@ -199,7 +195,7 @@ class Fetcher:
         segment.abort = lambda: wake(sock)
         length = None if accept.encoded else content_length(opened.headers)
         for block in self._http.pourable(opened, length, _buffer(), decode=_decodes(download, accept)):
-            if download.rewind_why or download.ended:
+            if download.rewind_why or download.error:
                 return
             stop = segment.stop
             room = len(block) if stop is None else stop - segment.at
@@ -246,11 +242,11 @@ def called_by_name(error: ProtocolError, beginning: bytes | bytearray) -> Protoc
 def _decodes(download: Download, accept: Accept) -> bool:
     """Whether to undo the encoding. Where that gave a wrong file, the next try takes it for the file's own: the digest
     decides which of the two it is."""
-    return accept.encoded and not (download.remote.digest and download.lies % 2)
+    return accept.encoded and not (download.remote.digest and download.attempts.protocol_errors % 2)
 
 
 def _headers(download: Download) -> dict[str, str]:
-    return {"Cache-Control": "no-cache"} if download.asks_past_caches else {}
+    return {"Cache-Control": "no-cache"} if download.attempts.is_suspicious else {}
 
 
 def _as_error(verdict: Changed | Whole | Lie) -> ProtocolError:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from mdl.digests import PREFIX_STEP, Digest, Fingerprint, new_hasher, read_blocks
 from mdl.download.partial import Partial
+from mdl.errors import Cancelled
 from mdl.net.ranges import ByteRange
 
 _STEP = 512 * 1024
@@ -39,8 +40,11 @@ class Follower:
         self._seen = self._stop = False
         self._error: Exception | None = None
         self.done = 0
-        self._thread = threading.Thread(target=self._run, name="mdl-follower", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="mdl-follower", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread is to be had: `result` hashes it all at the end
+            self._thread = None
 
     def wake(self) -> None:
         """The front may have moved. Cheap; call it after a write."""
@@ -53,24 +57,31 @@ class Follower:
         with self._moved:
             self._stop = True
             self._moved.notify()
-        if wait:
+        if wait and self._thread:
             self._thread.join()
 
     def result(self, tell: Callable[[int], None]) -> Fingerprint | None:
         """Wait until every byte is hashed; ``tell`` is called with the bytes done meanwhile and may raise.
 
-        None where a block was found bad meanwhile and must be fetched again first. Raises `OSError` where
-        reading back failed, `MemoryError`.
+        None if a block was found bad meanwhile and must be fetched again first. Raises `OSError` if reading back
+        failed, `MemoryError`, and `Cancelled` if `stop` came before the last byte was hashed.
         """
-        while self._thread.is_alive() and self.done < self._size:
+        if self._thread is None and self._partial.front >= self._size:
+            self._run()
+        while self._thread and self._thread.is_alive() and self.done < self._size:
             if self._partial.front < self._size:
                 return None
             self.wake()
             self._thread.join(0.05)
             tell(self.done)
-        self._thread.join()
+        if self._thread:
+            self._thread.join()
         if self._error:
             raise self._error
+        if self.done < self._size:
+            if self._stop:
+                raise Cancelled
+            return None
         return Fingerprint(Digest(self._algorithm, self._hasher.hexdigest()), self.done, tuple(self._prefixes))
 
     def _run(self) -> None:
@@ -78,7 +89,9 @@ class Follower:
             buffer = bytearray(_STEP)
             while self.done < self._size and not self._stop:
                 self._follow(buffer)
-        except Exception as error:  # for who waits for the result: nobody else hears of this thread
+                if self._thread is None and self._partial.front < self._size:
+                    return  # a block was bad and is missing again
+        except Exception as error:  # `result` raises it: nobody else hears of this thread
             self._error = error
 
     def _follow(self, buffer: bytearray) -> None:

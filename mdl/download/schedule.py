@@ -1,7 +1,8 @@
 """Schedule: who does what next. One lock, one queue, files already begun first.
 
-A worker takes a piece of Work, does it outside the lock, and says how it went. Nothing here touches
-the network or the disk.
+A worker takes a piece of Work, does it outside the lock, and says how it ended. What follows then is decided by
+`mdl.net.policy`, and how much an origin is asked for by `mdl.net.pacer`; here their decisions are carried out. A file
+that must wait leaves its connection to one that can go on. Nothing here touches the network or the disk.
 """
 
 from __future__ import annotations
@@ -15,21 +16,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mdl.download.segments import Download, Segment
-from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, StorageError
+from mdl.errors import MdlError, NetworkError
 from mdl.events import Event, Retrying
 from mdl.net.hosts import host_of
-from mdl.net.retry import Backoff
+from mdl.net.pacer import Pacer
+from mdl.net.policy import PROGRESS, Again, Decision, Ended, GiveUp, NextMirror, Outcome, RetryPolicy, Rewind, decide
 
-_LIES = 2
-_REFUSALS = 2
+_MOST_BEGUN = 64
+"""Files that are begun at once, those that wait included: each holds two descriptors."""
 
 
 @dataclass(frozen=True)
 class Work:
     """``begin`` opens a file's partial, ``fetch`` runs a segment, ``rewind`` throws bytes away, ``finish``
-    verifies and publishes."""
+    verifies and publishes, ``close`` puts a file away that failed."""
 
-    kind: Literal["begin", "fetch", "rewind", "finish"]
+    kind: Literal["begin", "fetch", "rewind", "finish", "close"]
     download: Download
     segment: Segment | None = None
 
@@ -38,13 +40,17 @@ class Schedule:
     """The downloads of one transfer. ``post`` takes events from any thread."""
 
     def __init__(
-        self, downloads: Sequence[Download], connections: int, backoff: Backoff, post: Callable[[Event], None]
+        self,
+        downloads: Sequence[Download],
+        connections: int,
+        policy: RetryPolicy,
+        pacer: Pacer,
+        post: Callable[[Event], None],
     ) -> None:
         self._waiting = deque(downloads)
         self.active: list[Download] = []
         self._left = len(downloads)
-        self._room: dict[str, int] = {}
-        self._connections, self._backoff, self._post = connections, backoff, post
+        self._connections, self._policy, self._pacer, self._post = connections, policy, pacer, post
         self._changed = threading.Condition(threading.RLock())
         self._closed = False
 
@@ -56,7 +62,7 @@ class Schedule:
                 work = self._next(now)
                 if work:
                     return work
-                soonest = min((d.retry_at for d in self.active if d.retry_at > now), default=now + 0.25)
+                soonest = min((d.attempts.retry_at for d in self.active if d.attempts.retry_at > now), default=now + 1)
                 self._changed.wait(max(0.005, min(0.25, soonest - now)))
             return None
 
@@ -68,40 +74,29 @@ class Schedule:
             return bool(self._left) and not self._closed
 
     def close(self) -> None:
+        """No work is handed out from now on."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def _next(self, now: float) -> Work | None:
-        for download in self.active:
+        """Files in trouble come last, so that one broken file does not speak for its whole origin."""
+        for download in sorted(self.active, key=lambda one: one.attempts.network_errors):
             work = self._next_of(download, now)
             if work:
                 return work
-        if self._waiting and len(self.active) < self._connections:
-            download = self._waiting.popleft()
-            download.busy = True
-            self.active.append(download)
-            return Work("begin", download)
-        for download in self.active:
-            idle = download.busy or download.rewind_why or not self._has_room(download)
-            tail = None if idle else download.split(now)
-            if tail:
-                download.running.add(tail)
-                return Work("fetch", download, tail)
-        return None
+        return self._begin(now) or self._split(now)
 
     def _next_of(self, download: Download, now: float) -> Work | None:
         if download.busy:
             return None
-        if download.rewind_why:
+        kind = self._exclusive(download)
+        if kind:
             if download.running:
                 return None
             download.busy = True
-            return Work("rewind", download)
-        if download.complete:
-            download.busy = True
-            return Work("finish", download)
-        if now < download.retry_at or not self._has_room(download):
+            return Work(kind, download)
+        if now < download.attempts.retry_at or self._is_lost(download, now) or not self._has_room(download, now):
             return None
         segment = download.cut()
         if segment is None:
@@ -109,24 +104,58 @@ class Schedule:
         download.running.add(segment)
         return Work("fetch", download, segment)
 
-    def _running_on(self, host: str) -> int:
-        return sum(len(one.running) for one in self.active if host_of(one.url) == host)
+    def _exclusive(self, download: Download) -> Literal["close", "rewind", "finish"] | None:
+        """What can only be done while nothing runs on the file."""
+        if download.error:
+            return "close"
+        if download.rewind_why:
+            return "rewind"
+        return "finish" if download.complete else None
 
-    def _has_room(self, download: Download) -> bool:
-        """Fewer run on its host than that host was seen to take: it turned one away while these went on."""
-        host = host_of(download.url)
-        return host not in self._room or self._running_on(host) < self._room[host]
+    def _begin(self, now: float) -> Work | None:
+        """The first file of those not begun whose origin may be asked."""
+        begun = sum(not download.is_waiting for download in self.active)
+        if begun >= self._connections or len(self.active) >= max(_MOST_BEGUN, self._connections):
+            return None
+        full: set[str] = set()
+        for download in self._waiting:
+            if download.origin in full:
+                continue
+            if self._is_lost(download, now) or self._has_room(download, now):
+                self._waiting.remove(download)
+                self.active.append(download)
+                download.busy = True
+                return Work("close" if download.error else "begin", download)
+            full.add(download.origin)
+        return None
+
+    def _split(self, now: float) -> Work | None:
+        for download in self.active:
+            if download.busy or self._exclusive(download) or not self._has_room(download, now):
+                continue
+            tail = download.split(now)
+            if tail:
+                download.running.add(tail)
+                return Work("fetch", download, tail)
+        return None
+
+    def _running_on(self, origin: str) -> int:
+        return sum(len(one.running) for one in self.active if one.origin == origin)
+
+    def _has_room(self, download: Download, now: float) -> bool:
+        return self._pacer.has_room(download.origin, self._running_on(download.origin), now)
+
+    def _is_lost(self, download: Download, now: float) -> bool:
+        """The file's origin is down, and nothing else will do."""
+        down = None if download.running else self._pacer.down(download.origin, now)
+        if down:
+            self._decide(download, Ended(now, error=down), now)
+        return download.error is not None
 
     def ready(self, download: Download) -> None:
-        """``begin`` or ``rewind`` is done."""
+        """``begin`` or ``rewind`` is done, or ``finish`` found more to do."""
         with self._changed:
             download.busy = False
-            self._changed.notify_all()
-
-    def returned(self, download: Download, segment: Segment) -> None:
-        """A segment ended in order; what it did not bring is queued again."""
-        with self._changed:
-            download.give_back(segment)
             self._changed.notify_all()
 
     def missing(self, download: Download, start: int, stop: int) -> None:
@@ -135,98 +164,105 @@ class Schedule:
             download.pending.add(start, stop)
             self._changed.notify_all()
 
-    def end(self, download: Download, error: MdlError | None) -> bool:
-        """The file is done, or given up; False where it was already."""
+    def returned(self, download: Download, segment: Segment, error: MdlError | None = None) -> None:
+        """The request for a segment ended, in order or by ``error``; what it did not bring is queued again."""
         with self._changed:
-            if download.ended:
-                return False
-            download.ended, download.error = True, error
-            self.active.remove(download)
-            self._left -= 1
-            for segment in download.running:
-                if segment.abort:
-                    segment.abort()
+            others = self._running_on(download.origin) - 1
+            ended = download.ended_request(segment, others, error)
+            download.give_back(segment)
+            if error and download.location == segment.asked_url:
+                download.location = None
             self._changed.notify_all()
-            return True
+            if not (download.ended or download.error or download.rewind_why):
+                self._pace(download, ended, self._decide(download, ended, time.monotonic()))
+
+    def outcome(self, download: Download, outcome: Outcome) -> None:
+        """What was found out of the file: the server has another version, or the bytes are wrong. Carries out what
+        follows."""
+        with self._changed:
+            if not (download.ended or download.error or download.rewind_why):
+                self._decide(download, outcome, time.monotonic())
+                self._changed.notify_all()
 
     def rewind(self, download: Download, why: str) -> None:
         """Have every byte thrown away once nothing runs any more."""
         with self._changed:
             download.rewind_why = download.rewind_why or why
-            for segment in download.running:
-                if segment.abort:
-                    segment.abort()
-            self._changed.notify_all()
+            self._stop(download)
 
-    def failed(self, download: Download, segment: Segment, error: MdlError) -> bool:
-        """A segment ended in trouble: wait and try again, ask another mirror, or give the file up.
-
-        True where this very failure ended the file.
-        """
+    def abandon(self, work: Work, error: MdlError) -> None:
+        """A worker could not do its work, for a reason that no other try would mend."""
         with self._changed:
-            progressed = download.got_further()
-            began = segment.at > segment.first
-            download.give_back(segment)
+            if work.segment:
+                work.download.running.discard(work.segment)
+            else:
+                work.download.busy = False
+            self.fail(work.download, error)
+
+    def fail(self, download: Download, error: MdlError) -> None:
+        """The file ends with ``error``; a worker closes it once nothing runs on it."""
+        with self._changed:
+            if not download.ended:
+                download.error = download.error or error
+            self._stop(download)
+
+    def end(self, download: Download) -> None:
+        """The file is published, or closed after it failed."""
+        with self._changed:
+            if not download.ended:
+                download.ended = True
+                self.active.remove(download)
+                self._left -= 1
+                if not download.error:
+                    self._pacer.served(download.origin, time.monotonic())
             self._changed.notify_all()
-            if download.ended or download.rewind_why:
-                return False
-            final = self._judge(download, segment, error, progressed or began)
-            if final is not None:
-                self._give_up(download, final)
-            return download.ended
 
-    def _judge(self, download: Download, segment: Segment, error: MdlError, answered: bool) -> MdlError | None:
-        """None to go on with the same server, else the error that ends it."""
-        if isinstance(error, (AuthError, NotFound)) and (segment.asked_url != download.url or error.redirected):
-            if download.location in (None, segment.asked_url):
-                download.refusals += 1
-                download.location = None
-            return None if download.refusals <= _REFUSALS else error
-        if isinstance(error, ProtocolError):
-            download.location = None
-            download.lies += 1
-            if download.lies > min(_LIES, self._backoff.tries - 1):
-                return error
-            self._again(download, error, download.lies)
-            return None
-        if not isinstance(error, NetworkError) or error.final:
-            return error
-        download.location = None
-        others = self._running_on(host_of(download.url))
-        if others and not answered:
-            self._room[host_of(download.url)] = others
-            return None
-        now = time.monotonic()
-        if now >= download.retry_at:
-            download.failures += 1
-            if download.failures >= self._backoff.tries:
-                return error
-            self._again(download, error, download.failures, error.retry_after)
-        return None
+    def _stop(self, download: Download) -> None:
+        for segment in download.running:
+            if segment.abort:
+                segment.abort()
+        self._changed.notify_all()
 
-    def _again(self, download: Download, error: MdlError, failure: int, wish: float | None = None) -> None:
-        delay = self._backoff.delay(failure, random.random(), wish)
-        download.retry_at = time.monotonic() + delay
-        self._post(Retrying(download.model, download.name, why=error.message, attempt=failure, delay=delay))
+    def _pace(self, download: Download, ended: Ended, decision: Decision) -> None:
+        """Tell the pacer how the origin took this request."""
+        now, origin = time.monotonic(), download.origin
+        if ended.is_surplus:
+            self._pacer.refused(origin, ended.others, now)
+        elif ended.brought >= PROGRESS or (ended.error is None and ended.is_worth):
+            self._pacer.served(origin, now)
+        elif ended.is_passing and isinstance(ended.error, NetworkError):
+            delay = decision.delay if isinstance(decision, Again) else 0.0
+            self._pacer.failed(origin, ended.began, now, delay, ended.error)
 
-    def _give_up(self, download: Download, error: MdlError) -> None:
-        """This server will not do: the next mirror, or the end."""
+    def _decide(self, download: Download, outcome: Outcome, now: float) -> Decision:
+        """What the policy says, carried out."""
+        download.attempts, decision = decide(self._policy, download.attempts, outcome, now, random.random())
+        if isinstance(decision, Again) and decision.failure:
+            self._tell(download, decision.why, decision.failure, decision.delay)
+        elif isinstance(decision, Rewind):
+            self.rewind(download, decision.why)
+        elif isinstance(decision, NextMirror):
+            self._next_mirror(download, decision)
+        elif isinstance(decision, GiveUp):
+            self.fail(download, _with_mirrors(decision.error, download.others))
+        return decision
+
+    def _next_mirror(self, download: Download, decision: NextMirror) -> None:
+        error = decision.error
         download.others.append(error)
-        if not isinstance(error, StorageError) and self._next_mirror(download, error):
-            return
-        first = download.others[0]
-        if len(download.others) > 1:
-            tried = "; ".join(one.message for one in download.others[1:])
-            first.message += f"; mirrors: {tried}"
-        self.end(download, first)
+        download.go_on_elsewhere()
+        self._tell(download, f"{error.message}; going on with the mirror at {host_of(download.url)}", 0, 0.0)
+        if decision.rewind:
+            self.rewind(download, error.message)
 
-    def _next_mirror(self, download: Download, error: MdlError) -> bool:
-        if download.candidate + 1 >= len(download.candidates):
-            return False
-        download.candidate += 1
-        download.location, download.opened = None, False
-        download.failures = download.lies = download.refusals = 0
-        download.retry_at = 0.0
-        why = f"{error.message}; going on with the mirror at {host_of(download.url)}"
-        self._post(Retrying(download.model, download.name, why=why, attempt=0, delay=0.0))
-        return True
+    def _tell(self, download: Download, why: str, attempt: int, delay: float) -> None:
+        self._post(Retrying(download.model, download.name, why=why, attempt=attempt, delay=delay))
+
+
+def _with_mirrors(error: MdlError, others: Sequence[MdlError]) -> MdlError:
+    """The first server's error, which says as well what the mirrors answered."""
+    if not others:
+        return error
+    tried = "; ".join(one.message for one in (*others[1:], error))
+    others[0].message += f"; mirrors: {tried}"
+    return others[0]

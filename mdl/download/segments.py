@@ -1,7 +1,7 @@
 """Segments of one file, and Download: where the fetching of one file stands. No I/O here.
 
-A Download's fields are guarded by its schedule's lock, but for a Segment's ``at``, which only the worker
-that runs it moves.
+Which worker may change what: ``busy`` gives one worker the whole Download; otherwise `Schedule` changes it under its
+lock, and a worker only the Segment that it runs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from mdl.download.plan import Item
 from mdl.download.ramp import Ramp
 from mdl.errors import MdlError
 from mdl.files import RemoteFile
+from mdl.net.hosts import origin_of
+from mdl.net.policy import Ended, State
 from mdl.net.ranges import ByteRange, RangeSet
 
 SMALL = 1024 * 1024
@@ -69,8 +71,9 @@ class Download:
         self.remote: RemoteFile = item.remote
         self.carried = carried and item.remote.hub is not None
         mirrors = item.remote.mirrors if item.remote.digest and not self.carried else ()
-        self.candidates = (item.remote.url, *mirrors)
-        self.candidate = 0
+        self._urls = (item.remote.url, *mirrors)
+        self._origins = tuple(map(origin_of, self._urls))
+        self.attempts = State(mirrors=len(mirrors))
         self.ramp = Ramp(connections, time.monotonic())
         self.partial: Partial | None = None
         self.follower: Follower | None = None
@@ -80,10 +83,8 @@ class Download:
         self.location: str | None = None
         self.opened = self.single = self.busy = self.ended = self.streamed = False
         self.rewind_why = ""
-        self.retry_at = 0.0
-        self.failures = self.lies = self.refusals = self.changes = self.answers = 0
-        self.clean_retry_done = False
-        self.resumed_at = self.fetched = self.discarded = self.best = 0
+        self.answers = 0
+        self.resumed_at = self.fetched = self.discarded = 0
         self.error: MdlError | None = None
         self.others: list[MdlError] = []
         self.fingerprint: Fingerprint | None = None
@@ -101,12 +102,17 @@ class Download:
     @property
     def url(self) -> str:
         """The stable URL that is asked now."""
-        return self.candidates[self.candidate]
+        return self._urls[-1 - self.attempts.mirrors]
 
     @property
-    def asks_past_caches(self) -> bool:
-        """What came before was wrong: a cache on the way may have given it."""
-        return self.clean_retry_done or self.lies > 0
+    def origin(self) -> str:
+        """The origin of `url`, which is asked for no more than it takes."""
+        return self._origins[-1 - self.attempts.mirrors]
+
+    @property
+    def is_waiting(self) -> bool:
+        """Nothing runs on it and nothing may yet: others can use its connection."""
+        return not self.running and not self.busy and self.attempts.retry_at > time.monotonic()
 
     @property
     def small(self) -> bool:
@@ -158,15 +164,28 @@ class Download:
         if not self.single and segment.stop is not None:
             self.pending.add(segment.at, segment.stop)
 
+    def ended_request(self, segment: Segment, others: int, error: MdlError | None) -> Ended:
+        """How the request for ``segment`` ended, while ``others`` went on at the same origin."""
+        first = max(segment.first, self.attempts.done) if self.single else segment.first
+        return Ended(
+            began=segment.began,
+            brought=max(0, segment.at - first),
+            asked=None if segment.stop is None else segment.stop - segment.first,
+            done=self.partial.total if self.partial else 0,
+            size=self.remote.size,
+            received=self.fetched,
+            error=error,
+            by_link=error is not None and (segment.asked_url != self.url or error.redirected),
+            others=others,
+        )
+
+    def go_on_elsewhere(self) -> None:
+        """Another server is asked from now on: nothing is known of it."""
+        self.location, self.opened = None, False
+        if self.single and self.partial and self.remote.size is not None and not self.running:
+            self.single, self.pending = False, RangeSet(self.partial.gaps(self.remote.size))
+
     def progressed(self, count: int) -> None:
         """Bytes came in."""
         with self._counting:
             self.fetched += count
-
-    def got_further(self) -> bool:
-        """More of the file is here than at any failure before; bytes that had to be thrown away do not count."""
-        done = self.partial.total if self.partial else 0
-        further = done > self.best
-        if further:
-            self.best, self.failures, self.lies, self.refusals = done, 0, 0, 0
-        return further

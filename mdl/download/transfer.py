@@ -1,10 +1,13 @@
 """Transfer: carry a Plan out. Workers fetch, followers hash, one thread syncs, the caller's thread tells.
 
-Every event reaches the listener from the thread that called `transfer`, so a listener needs no lock.
+Every event reaches the listener from the thread that called `transfer`, so a listener needs no lock. That thread also
+looks after the others: a fault of a worker ends the file that it had, never the worker, and if no worker is left the
+transfer ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import queue
 import threading
@@ -18,11 +21,11 @@ from mdl.download.plan import Item
 from mdl.download.schedule import Schedule, Work
 from mdl.download.segments import Download
 from mdl.download.store import Store
-from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, fault_of
+from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, StorageError, fault_of
 from mdl.events import Event, Failed, FileProgress, Listener, Progressed
 from mdl.net.http import Http
-from mdl.net.retry import Backoff
 from mdl.speed import Speed
+from mdl.threads import start_threads
 
 _TICK = 0.1
 _SYNC_BYTES = 2**20
@@ -34,11 +37,9 @@ _LAST_SYNC_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Limits:
-    """``connections`` in all at once (8), ``retries``: attempts without progress (5), ``until``: the moment of the
-    monotonic clock at which to stop."""
+    """``connections`` in all at once (8), ``until``: the moment of the monotonic clock at which to stop."""
 
     connections: int = 8
-    retries: int = 5
     until: float = math.inf
 
 
@@ -95,7 +96,7 @@ class _Transfer:
         self._downloads = [
             Download(item, n, limits.connections, carried=carrier is not None) for n, item in enumerate(items, 1)
         ]
-        self._schedule = Schedule(self._downloads, limits.connections, Backoff(limits.retries), self._events.put)
+        self._schedule = Schedule(self._downloads, limits.connections, http.policy, http.pacer, self._events.put)
         self._fetcher = Fetcher(http, self._schedule, self._events.put, lambda: store.free_bytes())
         self._store, self._http, self._limits, self._tell = store, http, limits, tell
         self._whole_files_kept, self._carrier = bytes_kept, carrier
@@ -105,20 +106,25 @@ class _Transfer:
         self._speed = Speed(time.monotonic())
         self._rate = 0.0
         self._stop_syncing = threading.Event()
+        self._synced_at = time.monotonic()
+        self._fault: MdlError | None = None
 
     def run(self) -> Result:
-        workers = [
-            threading.Thread(target=self._work, name=f"mdl-worker-{n}", daemon=True)
-            for n in range(min(self._limits.connections, max(1, self._most_work())))
-        ]
-        syncer = threading.Thread(target=self._sync, name="mdl-syncer", daemon=True)
+        most = min(self._limits.connections, max(1, self._most_work()))
         try:
-            for thread in [*workers, syncer]:
-                thread.start()
+            workers = start_threads("mdl-worker", [self._work] * most)
+            if not workers:
+                hint = "raise the limit of processes and threads (ulimit -u, or the container's pids limit)"
+                raise StorageError("the system starts no thread", hint=hint)
+            syncing = start_threads("mdl-syncer", [self._keep_syncing])
             while self._schedule.wait(_TICK):
                 self._tick()
+                if not syncing:
+                    self._sync_due()
                 if time.monotonic() >= self._limits.until:
                     raise Deadline("its time is over")
+                if not any(worker.is_alive() for worker in workers):
+                    break
             for worker in workers:
                 worker.join()
         except (KeyboardInterrupt, Cancelled) as error:
@@ -129,7 +135,7 @@ class _Transfer:
         finally:
             self._stop_syncing.set()
         self._tick()
-        return self._result(NetworkError("not reached"))
+        return self._result(self._fault or NetworkError("not reached"))
 
     def _most_work(self) -> int:
         """How many workers could ever be busy."""
@@ -179,60 +185,59 @@ class _Transfer:
             )
         )
 
-    def _sync(self) -> None:
-        """Claim what was written, soon and often: a kill then costs next to nothing, and so does the last sync."""
-        last = time.monotonic()
+    def _keep_syncing(self) -> None:
         while not self._stop_syncing.wait(0.02):
-            due = time.monotonic() - last > _SYNC_SECONDS
-            enough = max(_SYNC_BYTES, int(self._rate * _SYNC_WORTH_SECONDS))
-            for download in list(self._schedule.active):
-                partial = download.partial
-                if partial is None or download.busy or partial.unclaimed < (1 if due else enough):
-                    continue
-                try:
-                    partial.checkpoint()
-                except OSError as error:
-                    self._end(download, self._store.trouble(error, download.name))
-            last = time.monotonic() if due else last
+            self._sync_due()
+
+    def _sync_due(self) -> None:
+        """Claim what was written, soon and often: a kill then costs next to nothing, and so does the last sync."""
+        now = time.monotonic()
+        is_due = now - self._synced_at > _SYNC_SECONDS
+        enough = max(_SYNC_BYTES, int(self._rate * _SYNC_WORTH_SECONDS))
+        for download in list(self._schedule.active):
+            partial = download.partial
+            if partial is None or download.busy or partial.unclaimed < (1 if is_due else enough):
+                continue
+            try:
+                partial.checkpoint()
+            except OSError as error:
+                self._schedule.fail(download, self._store.trouble(error, download.name))
+            except Exception as error:
+                self._schedule.fail(download, fault_of(error))
+        self._synced_at = now if is_due else self._synced_at
 
     def _work(self) -> None:
-        while True:
-            work = self._schedule.take()
-            if work is None:
-                return
-            try:
-                self._do(work)
-            except Cancelled:
-                return
-            except OSError as error:
-                self._give_up(work, self._store.trouble(error, work.download.name))
-            except MdlError as error:
-                self._give_up(work, error)
-            except BaseException as error:
-                self._give_up(work, fault_of(error))
-
-    def _give_up(self, work: Work, error: MdlError) -> None:
-        download = work.download
-        if self._http.cancel.is_set():
+        """What one worker does until nothing is left."""
+        try:
+            while (work := self._schedule.take()) is not None:
+                self._carry_out(work)
+        except Cancelled:
             return
-        if work.kind != "fetch" or work.segment is None:
-            self._end(download, error)
-        elif self._schedule.failed(download, work.segment, error):
-            self._failed(download, download.error or error)
-        elif download.ended:
-            self._close(download)
+        except BaseException as error:
+            self._fault = fault_of(error)
 
-    def _end(self, download: Download, error: MdlError) -> None:
-        if self._schedule.end(download, error):
-            self._failed(download, error)
+    def _carry_out(self, work: Work) -> None:
+        """Do it; whatever goes wrong ends this file alone. Raises `Cancelled`."""
+        try:
+            self._do(work)
+        except Cancelled:
+            raise
+        except BaseException as error:
+            if self._http.cancel.is_set():
+                raise Cancelled from error
+            self._failed(work, error)
 
-    def _failed(self, download: Download, error: MdlError) -> None:
-        self._close(download)
-        error.on(f"{download.model}/{download.name}")
-        self._events.put(Failed(download.model, download.name, error.code, error.message, error.hint))
+    def _failed(self, work: Work, error: BaseException) -> None:
+        download, segment = work.download, work.segment
+        if isinstance(error, OSError):
+            self._schedule.abandon(work, self._store.trouble(error, download.name))
+        elif isinstance(error, MdlError) and segment:
+            self._schedule.returned(download, segment, error)
+        else:
+            self._schedule.abandon(work, error if isinstance(error, MdlError) else fault_of(error))
 
     def _do(self, work: Work) -> None:
-        download = work.download
+        download, segment = work.download, work.segment
         if work.kind == "begin":
             self._delivery.begin(download)
         elif work.kind == "rewind":
@@ -240,28 +245,33 @@ class _Transfer:
             self._schedule.ready(download)
         elif work.kind == "finish":
             self._delivery.finish(download)
-        elif download.carried and self._carrier:
+        elif work.kind == "close":
+            self._close(download)
+        elif segment and download.carried and self._carrier:
             self._delivery.carried(download, self._carrier)
-        elif download.small and work.segment:
-            self._delivery.small(download, work.segment)
-        elif work.segment:
-            self._fetcher.fetch(download, work.segment)
-            self._schedule.returned(download, work.segment)
-            if download.ended:
-                self._close(download)
+        elif segment and download.small:
+            self._delivery.small(download, segment)
+        elif segment:
+            self._fetcher.fetch(download, segment)
+            self._schedule.returned(download, segment)
 
     def _close(self, download: Download) -> None:
-        """Put a file that failed away, once nothing runs on it any more."""
-        if download.running:
-            return
-        if download.follower:
-            download.follower.stop()
-        if download.partial:
-            try:
+        """Put a file away that failed, and say so. What is here of it is kept."""
+        error = download.error or NetworkError("not reached")
+        error.on(f"{download.model}/{download.name}")
+        try:
+            if download.follower:
+                download.follower.stop()
+            if download.partial:
                 download.partial.checkpoint()
-            except OSError:
-                pass
-            download.partial.close()
+        except OSError:
+            pass  # what could not be synced is not claimed: it is fetched again
+        finally:
+            if download.partial:
+                with contextlib.suppress(OSError):
+                    download.partial.close()
+            self._events.put(Failed(download.model, download.name, error.code, error.message, error.hint))
+            self._schedule.end(download)
 
     def _result(self, lost: MdlError) -> Result:
         """How every file ended; ``lost`` stands for those that did not."""

@@ -29,7 +29,10 @@ from mdl.net.cancel import Cancel
 from mdl.net.codings import beginning
 from mdl.net.heads import Heads
 from mdl.net.hosts import Bearer, Hosts, host_of, is_private, origin_of
+from mdl.net.pacer import Pacer
+from mdl.net.patience import Patience
 from mdl.net.pipe import Piped
+from mdl.net.policy import RetryPolicy
 from mdl.net.proxies import proxy_of
 from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.net.tls import tls_context
@@ -89,9 +92,13 @@ class Http:
         cancel: Cancel | None = None,
         connections: int = 16,
         throttle: Throttle = NO_LIMIT,
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     ) -> None:
         self.hosts, self.bearer, self.timeouts = hosts, bearer, timeouts
         self.cancel = cancel or Cancel()
+        self.policy, self.connections = policy, connections
+        self.pacer = Pacer(connections, policy.tries)
+        self.patience = Patience(policy, self.pacer, self.cancel)
         self._heads = Heads(2 * timeouts.stall)
         self._reader = Reader(self.cancel, timeouts.stall, throttle, self._heads)
         self._proxies = urllib.request.getproxies()

@@ -1,38 +1,73 @@
-"""Patience: ask again while trouble may pass. For short requests; bodies have their own way."""
+"""Patience: ask again while trouble may pass. For short requests; files have their own engine."""
 
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
-from mdl.errors import NetworkError
+from mdl.errors import MdlError, NetworkError
 from mdl.net.cancel import Cancel
-from mdl.net.retry import Backoff
+from mdl.net.hosts import origin_of
+from mdl.net.pacer import Pacer
+from mdl.net.policy import Again, Ended, RetryPolicy, State, decide
 
 Answer = TypeVar("Answer")
+OnWait = Callable[[MdlError, int, float], None]
 
 
-def patiently(
-    call: Callable[[], Answer],
-    backoff: Backoff,
-    cancel: Cancel,
-    on_wait: Callable[[NetworkError, int, float], None] | None = None,
-) -> Answer:
-    """The answer of ``call``, tried again with backoff while it raises a `NetworkError` that is not final.
+class Patience:
+    """Asks by one policy, and no origin more than it takes. For any number of threads."""
 
-    ``on_wait`` is told the error, the number of the failure and the seconds until the next try.
-    Raises the last error, or `Cancelled`.
-    """
-    failure = 0
-    while True:
-        try:
-            return call()
-        except NetworkError as error:
-            failure += 1
-            if error.final or failure >= backoff.tries:
-                raise
-            delay = backoff.delay(failure, random.random(), error.retry_after)
-            if on_wait:
-                on_wait(error, failure, delay)
-            cancel.wait(delay)
+    def __init__(self, policy: RetryPolicy, pacer: Pacer, cancel: Cancel) -> None:
+        self._policy = replace(policy, protocol_errors=0)  # an answer that is no answer does not get better
+        self._pacer, self._cancel = pacer, cancel
+        self._lock = threading.Lock()
+
+    def ask(self, url: str, call: Callable[[], Answer], on_wait: OnWait | None = None) -> Answer:
+        """The answer of ``call``, which asks ``url``; tried again while it fails with an error that may pass.
+
+        ``on_wait`` is told the error, the number of the failure and the seconds until the next try.
+        Raises the last error, that of an origin that is down, or `Cancelled`.
+        """
+        state, origin = State(), origin_of(url)
+        self._wait(origin, 0.0, time.monotonic())
+        while True:
+            began = time.monotonic()
+            try:
+                answer = call()
+            except MdlError as error:
+                state = self._again(state, origin, Ended(began, asked=1, error=error), error, on_wait)
+                continue
+            with self._lock:
+                self._pacer.served(origin, time.monotonic())
+            return answer
+
+    def _again(self, state: State, origin: str, ended: Ended, error: MdlError, on_wait: OnWait | None) -> State:
+        """Spend budget and wait. Raises ``error`` if that was the last try."""
+        now = time.monotonic()
+        state, decision = decide(self._policy, state, ended, now, random.random())
+        delay = decision.delay if isinstance(decision, Again) else 0.0
+        if isinstance(error, NetworkError) and ended.is_passing:
+            with self._lock:
+                self._pacer.failed(origin, ended.began, now, delay, error)
+        if not isinstance(decision, Again):
+            raise error
+        if on_wait:
+            on_wait(error, decision.failure, delay)
+        self._wait(origin, delay, now)
+        return state
+
+    def _wait(self, origin: str, delay: float, now: float) -> None:
+        """Wait for so long, and until the origin may be asked again. Raises the error for which it is down."""
+        with self._lock:
+            delay = max(delay, self._pacer.retry_at(origin) - now)
+        if delay > 0:
+            self._cancel.wait(delay)
+        with self._lock:
+            down = self._pacer.down(origin, time.monotonic())
+        if down:
+            raise down

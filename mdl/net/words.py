@@ -13,7 +13,7 @@ from typing import Any
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.net.hosts import host_of
-from mdl.net.retry import LONGEST_WISH, RETRIED, retry_after
+from mdl.net.policy import may_pass, retry_after
 from mdl.paths import shown
 
 PROXY_PASSWORD = "check the user name and password of the proxy variable"
@@ -95,10 +95,10 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, url: str, *, t
     if status in (404, 410):
         hint = {"RevisionNotFound": "check the revision", "EntryNotFound": "check the file's path in the repository"}
         return NotFound(message, hint=hint.get(code, "check the name; a private one needs HF_TOKEN"))
-    if status not in RETRIED:
+    if not may_pass(status, None):
         return NetworkError(message, hint="the server will not serve this as asked", final=True)
     wish = retry_after(headers)
-    if wish is not None and wish > LONGEST_WISH:
+    if wish is not None and not may_pass(status, wish):
         return NetworkError(
             f"{message}; it asks to wait {wish:.0f} s", hint="run the same command again later", final=True
         )

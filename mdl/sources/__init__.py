@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
 from mdl.digests import Digest
-from mdl.errors import DigestMismatch, NotFound
-from mdl.events import Listener, Noticed, silence
+from mdl.errors import Cancelled, DigestMismatch, MdlError, NotFound
+from mdl.events import Event, Listener, Noticed, silence
 from mdl.files import RemoteFile
 from mdl.globs import matches
-from mdl.net.retry import Backoff
 from mdl.paths import refuse_twins
 from mdl.sources.direct import DirectSource, hub_origin, remote_of
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub import HubSource, lacks_data
 from mdl.sources.listings import Listings
+from mdl.threads import in_parallel
 
 if TYPE_CHECKING:
     from mdl.net.http import Http
 
-_USUAL = Backoff()
+Found = TypeVar("Found")
 
 
 class Sources:
@@ -38,16 +41,17 @@ class Sources:
         listings: Listings,
         http: Http | None = None,
         *,
-        backoff: Backoff = _USUAL,
         tell: Listener = silence,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         pin: Callable[[Model], Model] = lambda model: model,
         exact: bool = False,
     ) -> None:
-        self.endpoint = endpoint
-        self._hub = HubSource(endpoint, listings, http, backoff, tell)
-        self._direct = DirectSource(http, backoff, tell)
+        self.endpoint, self._http = endpoint, http
+        self._home = threading.get_ident()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._hub = HubSource(endpoint, listings, http, self._post)
+        self._direct = DirectSource(http, self._post)
         self._tell, self._include, self._exclude, self._pin = tell, tuple(include), tuple(exclude), pin
         self._exact = exact
 
@@ -63,10 +67,41 @@ class Sources:
         for origin in model.sources:
             found = self._hub.resolve(origin)
             if origin.repo_type == "dataset" and lacks_data(found):
-                self._tell(Noticed(model.name, message=f"{origin} holds no data files, only cards and loader scripts"))
+                self._post(Noticed(model.name, message=f"{origin} holds no data files, only cards and loader scripts"))
             files += _narrow(found, model.include, model.exclude, str(origin))
         files += [self._named(file) for file in model.files]
         return self._checked(model, files)
+
+    def resolve_all(self, models: Sequence[Model]) -> Iterator[list[RemoteFile] | MdlError]:
+        """`resolve` of each model, or the error that it raises, in their order. Several are asked for at once, so that
+        one host does not keep the others waiting."""
+        yield from self._in_parallel([partial(self.resolve, model) for model in models])
+
+    def probe_all(self, remotes: Sequence[RemoteFile]) -> Iterator[RemoteFile | MdlError]:
+        """What each file's server tells of it, or the error, in their order; several are asked at once."""
+        yield from self._in_parallel([partial(self._direct.probe, remote) for remote in remotes])
+
+    def _in_parallel(self, calls: Sequence[Callable[[], Found]]) -> Iterator[Found | MdlError]:
+        """The results in order. Events reach the listener in the caller's thread."""
+        self._home = threading.get_ident()
+        http = self._http
+        try:
+            yield from in_parallel(calls, http.connections if http else 1, self._look)
+        except (KeyboardInterrupt, Cancelled):
+            if http:
+                http.cancel.set()  # the other calls end as well
+            raise
+        self._look()
+
+    def _post(self, event: Event) -> None:
+        if threading.get_ident() == self._home:
+            self._tell(event)
+        else:
+            self._events.put(event)
+
+    def _look(self) -> None:
+        while not self._events.empty():
+            self._tell(self._events.get())
 
     def known(self, model: Model) -> list[RemoteFile] | None:
         """As `resolve`, without contacting anybody; None where a repository was never listed, or none is named."""
@@ -82,10 +117,6 @@ class Sources:
         for file in model.files:
             files.append(self._known_file(file))
         return self._checked(model, files)
-
-    def probe(self, remote: RemoteFile) -> RemoteFile:
-        """What the file's server tells of it. Raises `MdlError`."""
-        return self._direct.probe(remote)
 
     def _named(self, file: CatalogFile) -> RemoteFile:
         """A file the catalog names: as it stands where its digest is known, else as the hub or its server says."""

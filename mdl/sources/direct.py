@@ -17,8 +17,6 @@ from mdl.errors import Cancelled, MdlError, UsageError
 from mdl.events import Listener, Retrying
 from mdl.files import HubFile, RemoteFile
 from mdl.net.answers import content_length, is_encoded, parse_content_range, parse_size, unsatisfied_total, validator_of
-from mdl.net.patience import patiently
-from mdl.net.retry import Backoff
 from mdl.sources.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -62,8 +60,8 @@ def _hub_file(origin: HubOrigin, branch: str) -> HubFile:
 class DirectSource:
     """Asks servers what they have under a URL."""
 
-    def __init__(self, http: Http | None, backoff: Backoff, tell: Listener) -> None:
-        self._http, self._backoff, self._tell = http, backoff, tell
+    def __init__(self, http: Http | None, tell: Listener) -> None:
+        self._http, self._tell = http, tell
 
     def probe(self, remote: RemoteFile) -> RemoteFile:
         """The same file with what its server tells of it. The mirrors are asked where the first server fails
@@ -74,10 +72,9 @@ class DirectSource:
         first: MdlError | None = None
         for url in (remote.url, *(remote.mirrors if remote.digest else ())):
             try:
-                return patiently(
+                return http.patience.ask(
+                    url,
                     lambda url=url: self._probe(http, remote, url),  # type: ignore[misc]
-                    self._backoff,
-                    http.cancel,
                     lambda error, failure, delay: self._tell(
                         Retrying(file=remote.path.text, why=error.message, attempt=failure, delay=delay)
                     ),

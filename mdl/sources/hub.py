@@ -7,6 +7,8 @@ Protocol: ``GET /api/{type}s/{id}/revision/{rev}`` and ``/tree/{commit}?recursiv
 from __future__ import annotations
 
 import re
+import threading
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -19,8 +21,6 @@ from mdl.errors import LockError, MdlError, NotFound, ProtocolError, Unsafe
 from mdl.events import Listener, Retrying
 from mdl.files import HubFile, RemoteFile
 from mdl.net.hosts import host_of, origin_of
-from mdl.net.patience import patiently
-from mdl.net.retry import Backoff
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.listings import Entry, Listing, Listings
@@ -37,11 +37,10 @@ _NO_DATA = re.compile(r"(.*/)?(\.gitattributes|\.gitignore|readme.*|licen[sc]e.*
 class HubSource:
     """One hub. ``http`` is None when nothing may be contacted: then only kept listings are known."""
 
-    def __init__(
-        self, endpoint: Endpoint, listings: Listings, http: Http | None, backoff: Backoff, tell: Listener
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, listings: Listings, http: Http | None, tell: Listener) -> None:
         self.endpoint = endpoint
-        self._listings, self._http, self._backoff, self._tell = listings, http, backoff, tell
+        self._listings, self._http, self._tell = listings, http, tell
+        self._locks: defaultdict[tuple[str, str, str | None], threading.Lock] = defaultdict(threading.Lock)
         self._asked: dict[tuple[str, str, str | None], Listing] = {}
 
     def resolve(self, origin: HubOrigin) -> list[RemoteFile]:
@@ -52,9 +51,13 @@ class HubSource:
         `NetworkError`, `ProtocolError`, `Unsafe`.
         """
         key = (origin.repo_type, origin.repo, origin.revision)
-        listing = self._asked.get(key)
-        if listing is not None:
-            return self._files(origin, listing)
+        with self._locks[key]:
+            listing = self._asked.get(key) or self._listed(origin)
+            self._asked[key] = listing
+        return self._files(origin, listing)
+
+    def _listed(self, origin: HubOrigin) -> Listing:
+        """What is kept if the revision cannot move, else what the hub says now."""
         listing = self._kept(origin) if is_pinned(origin.revision) or self._http is None else None
         if listing is None:
             try:
@@ -62,8 +65,7 @@ class HubSource:
             except MdlError as error:
                 raise error.on(str(origin)) from error
             self._keep(origin, listing)
-        self._asked[key] = listing
-        return self._files(origin, listing)
+        return listing
 
     def known(self, origin: HubOrigin) -> list[RemoteFile] | None:
         """As `resolve`, from what is kept alone; None where nothing is."""
@@ -138,10 +140,9 @@ class HubSource:
         http = self._http
         if http is None:
             raise LockError("offline, and this revision was never listed here", item=str(origin), hint="go online once")
-        return patiently(
+        return http.patience.ask(
+            url,
             lambda: http.get_json(url),
-            self._backoff,
-            http.cancel,
             lambda error, failure, delay: self._tell(
                 Retrying(model=str(origin), why=error.message, attempt=failure, delay=delay)
             ),

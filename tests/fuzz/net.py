@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 
 import httpx
+from mdl.net.policy import retry_after
 
 from mdl.catalog.references import check_url, parse_hub, parse_hub_page, url_name
 from mdl.digests import Digest
@@ -15,7 +16,6 @@ from mdl.net.answers import Accept, Whole, judge, parse_content_range, parse_siz
 from mdl.net.hosts import Bearer, Hosts, host_of
 from mdl.net.http import Http
 from mdl.net.ranges import ByteRange
-from mdl.net.retry import retry_after
 from mdl.net.words import refusal, server_words
 from mdl.paths import RelPath
 from mdl.sources.direct import _size

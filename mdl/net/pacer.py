@@ -1,0 +1,96 @@
+"""Pacer: how many requests an origin takes now, and when it may be asked again. Pure: the clock is the caller's.
+
+Each origin (scheme, host, port) has a limit. A refusal lowers it to the number of requests that go on there; it
+rises by one every few seconds, and more rarely each time that the origin refuses the additional request (additive
+increase, after RFC 5681). If an origin serves nobody any more, all files of it wait together and fail together:
+twelve models of a dead host cost as much time as one, and other hosts are not kept waiting.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mdl.errors import NetworkError
+
+_RISE_SECONDS = 5.0
+_LONGEST_RISE_SECONDS = 600.0
+_DOWN_SECONDS = 30.0
+"""An origin that was given up on is not asked for so long; then one request finds out."""
+
+
+@dataclass
+class _Origin:
+    limit: int
+    rises_at: float = math.inf
+    rise: float = _RISE_SECONDS
+    failures: int = 0
+    retry_at: float = -math.inf
+    charged_at: float = -math.inf
+    served_at: float = -math.inf
+    down: NetworkError | None = None
+    down_until: float = -math.inf
+
+
+class Pacer:
+    """All origins of one client. ``connections`` is the most that any of them is asked at once; after ``tries``
+    failures in a row, between which it served nobody, an origin counts as down."""
+
+    def __init__(self, connections: int, tries: int = 5) -> None:
+        self._most, self._tries = max(1, connections), tries
+        self._origins: dict[str, _Origin] = {}
+
+    def has_room(self, origin: str, running: int, now: float) -> bool:
+        """Whether one request more may be sent to ``origin`` while ``running`` ones go on there."""
+        found = self._origins.get(origin)
+        if found is None:
+            return True
+        if now < found.retry_at:
+            return False
+        if now >= found.rises_at:
+            found.limit += 1
+            found.rises_at = now + found.rise if found.limit < self._most else math.inf
+        return running < found.limit
+
+    def retry_at(self, origin: str) -> float:
+        """The moment from which on the origin may be asked again; in the past if it may be asked now."""
+        found = self._origins.get(origin)
+        return found.retry_at if found else -math.inf
+
+    def down(self, origin: str, now: float) -> NetworkError | None:
+        """Why the origin is given up on for now, or None."""
+        found = self._origins.get(origin)
+        if found is None or found.down is None:
+            return None
+        if now >= found.down_until:
+            found.down, found.failures = None, self._tries - 1
+            return None
+        return NetworkError(found.down.message, hint=found.down.hint, final=True)
+
+    def served(self, origin: str, now: float) -> None:
+        """The origin gave what it was asked for, or a good part of it."""
+        found = self._origins.get(origin)
+        if found is not None:
+            found.served_at, found.failures, found.down, found.retry_at = now, 0, None, -math.inf
+
+    def refused(self, origin: str, others: int, now: float) -> None:
+        """The origin turned a request away while ``others`` go on: it takes no more than these at once."""
+        found = self._of(origin)
+        if math.isfinite(found.rises_at):
+            found.rise = min(_LONGEST_RISE_SECONDS, found.rise * 2)
+        found.limit = max(1, min(found.limit, others))
+        found.rises_at = now + found.rise
+
+    def failed(self, origin: str, began: float, now: float, delay: float, error: NetworkError) -> None:
+        """A request that ``began`` then failed, and is to be repeated after ``delay`` seconds. It counts once for all
+        that overlap, and not at all if the origin has served others meanwhile: then it is the file's own trouble."""
+        found = self._of(origin)
+        if began < found.charged_at or began < found.served_at:
+            return
+        found.failures += 1
+        found.charged_at, found.retry_at = now, now + delay
+        if found.failures >= self._tries:
+            found.down, found.down_until, found.retry_at = error, now + _DOWN_SECONDS, -math.inf
+
+    def _of(self, origin: str) -> _Origin:
+        return self._origins.setdefault(origin, _Origin(self._most))
