@@ -80,12 +80,21 @@ class Schedule:
             self._changed.notify_all()
 
     def _next(self, now: float) -> Work | None:
-        """Files in trouble come last, so that one broken file does not speak for its whole origin."""
-        for download in sorted(self.active, key=lambda one: one.attempts.network_errors):
+        """Files already begun come first; but while it is in doubt whether an origin still serves anybody, a file that
+        it failed lets the others of that origin try, so that one broken file does not speak for all."""
+        sure = [download for download in self.active if not self._is_in_doubt(download)]
+        doubtful = [download for download in self.active if self._is_in_doubt(download)]
+        return self._first_of(sure, now) or self._begin(now) or self._first_of(doubtful, now) or self._split(now)
+
+    def _is_in_doubt(self, download: Download) -> bool:
+        return download.attempts.network_errors > 0 and self._pacer.is_in_doubt(download.origin)
+
+    def _first_of(self, downloads: Sequence[Download], now: float) -> Work | None:
+        for download in downloads:
             work = self._next_of(download, now)
             if work:
                 return work
-        return self._begin(now) or self._split(now)
+        return None
 
     def _next_of(self, download: Download, now: float) -> Work | None:
         if download.busy:
@@ -114,7 +123,7 @@ class Schedule:
 
     def _begin(self, now: float) -> Work | None:
         """The first file of those not begun whose origin may be asked."""
-        begun = sum(not download.is_waiting for download in self.active)
+        begun = sum(bool(one.running) or one.busy or not self._may_wait(one, now) for one in self.active)
         if begun >= self._connections or len(self.active) >= max(_MOST_BEGUN, self._connections):
             return None
         full: set[str] = set()
@@ -128,6 +137,10 @@ class Schedule:
                 return Work("close" if download.error else "begin", download)
             full.add(download.origin)
         return None
+
+    def _may_wait(self, download: Download, now: float) -> bool:
+        """Its connection is better used by another file for now."""
+        return download.attempts.retry_at > now or self._is_in_doubt(download)
 
     def _split(self, now: float) -> Work | None:
         for download in self.active:

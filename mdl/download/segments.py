@@ -110,11 +110,6 @@ class Download:
         return self._origins[-1 - self.attempts.mirrors]
 
     @property
-    def is_waiting(self) -> bool:
-        """Nothing runs on it and nothing may yet: others can use its connection."""
-        return not self.running and not self.busy and self.attempts.retry_at > time.monotonic()
-
-    @property
     def small(self) -> bool:
         return self.remote.size is not None and self.remote.size <= SMALL and not self.expected
 

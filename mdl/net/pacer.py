@@ -67,6 +67,11 @@ class Pacer:
             return None
         return NetworkError(found.down.message, hint=found.down.hint, final=True)
 
+    def is_in_doubt(self, origin: str) -> bool:
+        """The origin failed, and has served nobody since."""
+        found = self._origins.get(origin)
+        return found is not None and found.failures > 0
+
     def served(self, origin: str, now: float) -> None:
         """The origin gave what it was asked for, or a good part of it."""
         found = self._origins.get(origin)

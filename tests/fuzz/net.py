@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from functools import cache
 
 import httpx
-from mdl.net.policy import retry_after
 
 from mdl.catalog.references import check_url, parse_hub, parse_hub_page, url_name
 from mdl.digests import Digest
@@ -15,6 +14,7 @@ from mdl.errors import MdlError
 from mdl.net.answers import Accept, Whole, judge, parse_content_range, parse_size, validator_of
 from mdl.net.hosts import Bearer, Hosts, host_of
 from mdl.net.http import Http
+from mdl.net.policy import retry_after
 from mdl.net.ranges import ByteRange
 from mdl.net.words import refusal, server_words
 from mdl.paths import RelPath

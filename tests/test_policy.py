@@ -1,0 +1,355 @@
+"""The retry policy and the pacer: whatever servers answer, the requests and the seconds for a file are bounded."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdl.digests import Digest
+from mdl.download import schedule as scheduling
+from mdl.download import segments
+from mdl.download.plan import Item, Wanted
+from mdl.download.schedule import Schedule, Work
+from mdl.download.segments import Download, Segment
+from mdl.errors import AuthError, DigestMismatch, MdlError, NetworkError, ProtocolError
+from mdl.files import LocalFile, RemoteFile
+from mdl.net.pacer import Pacer
+from mdl.net.policy import (
+    PROGRESS,
+    Changed,
+    RetryPolicy,
+    Verified,
+)
+from mdl.net.ranges import ByteRange, RangeSet
+from mdl.paths import RelPath
+
+POLICY = RetryPolicy()
+LONGEST_REQUEST = 60.0
+"""Seconds; longer silence is a stall."""
+
+
+@dataclass
+class Clock:
+    """Time that passes when the world says so."""
+
+    now: float = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@dataclass
+class Bytes:
+    """A partial that holds no bytes, only which are there."""
+
+    have: RangeSet = field(default_factory=RangeSet)
+
+    @property
+    def total(self) -> int:
+        return self.have.total
+
+    def gaps(self, size: int) -> list[ByteRange]:
+        return self.have.gaps(size)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a request meets: ``share`` of what it asked for comes, in at least ``least`` bytes, then ``error``."""
+
+    share: float = 0.0
+    least: int = 0
+    error: Callable[[], MdlError] | None = None
+    seconds: float = 0.01
+    by_link: bool = False
+    changed: bool = False
+
+
+class World:
+    """The real `Schedule` in an invented time: no thread, no socket, no disk. ``replies`` are met in turn, for ever."""
+
+    def __init__(self, replies: list[Reply], *, right: Iterator[bool] = itertools.repeat(True)) -> None:  # noqa: B008
+        self.clock, self._number, self._right = Clock(), itertools.count(), right
+        turns = itertools.cycle(replies)
+        self.reply_to: Callable[[str], Reply] = lambda url: next(turns)
+        self.requests: list[tuple[float, str]] = []
+        self._running: list[tuple[float, int, Work, Reply]] = []
+
+    def run(
+        self, sizes: list[int], *, connections: int, mirrors: int = 0, hosts: int = 1, tries: int = 5
+    ) -> list[Download]:
+        """Fetch one file of each size; file n is on host n modulo ``hosts``."""
+        files = [_download(n, size, connections, mirrors, n % hosts) for n, size in enumerate(sizes)]
+        pacer = Pacer(connections, tries)
+        self.schedule = Schedule(files, connections, RetryPolicy(tries), pacer, lambda event: None)
+        while not all(one.ended for one in files):
+            work = self.schedule._next(self.clock.now)
+            if work:
+                self._begin(work)
+            elif self._running:
+                self._end(*heapq.heappop(self._running))
+            else:
+                self.clock.now += 0.25
+            assert len(self.requests) < 200_000, "it asks without end"
+        return files
+
+    def _begin(self, work: Work) -> None:
+        one = work.download
+        if work.kind == "fetch":
+            reply = self.reply_to(one.url)
+            self.requests.append((self.clock.now, one.url))
+            heapq.heappush(self._running, (self.clock.now + reply.seconds, next(self._number), work, reply))
+            return
+        size = one.remote.size or 0
+        if work.kind == "close":
+            self.schedule.end(one)
+        elif work.kind == "finish":
+            self._finish(one)
+        else:
+            one.partial, one.pending = Bytes(), RangeSet([ByteRange(0, size)])  # type: ignore[assignment]
+            one.opened, one.rewind_why, one.location = False, "", None
+            self.schedule.ready(one)
+
+    def _finish(self, one: Download) -> None:
+        error = None if next(self._right) else DigestMismatch("wrong bytes")
+        self.schedule.outcome(one, Verified(error, one.answers > 1, one.fetched))
+        if error:
+            self.schedule.ready(one)
+        else:
+            self.schedule.end(one)
+
+    def _end(self, moment: float, _number: int, work: Work, reply: Reply) -> None:
+        self.clock.now = max(self.clock.now, moment)
+        one, segment = work.download, work.segment
+        assert segment is not None
+        assert segment.stop is not None
+        count = min(segment.left, max(reply.least, int(segment.left * reply.share)))
+        if not (one.rewind_why or one.error) and count:
+            one.partial.have.add(segment.at, segment.at + count)  # type: ignore[union-attr]
+            segment.at += count
+            one.progressed(count)
+            one.answers += 1
+            one.opened = True
+        segment.asked_url = "https://elsewhere/x" if reply.by_link else one.url
+        if reply.changed:
+            self.schedule.outcome(one, Changed(ProtocolError("changed")))
+        self.schedule.returned(one, segment, reply.error() if reply.error else None)
+
+
+def _download(number: int, size: int, connections: int, mirrors: int, host: int) -> Download:
+    urls = [f"https://host{host}.example/{number}", *(f"https://mirror{n}.example/{number}" for n in range(mirrors))]
+    remote = RemoteFile(
+        path=RelPath.parse(f"{number}.bin"),
+        url=urls[0],
+        size=size,
+        digest=Digest("sha256", "ab" * 32),
+        mirrors=tuple(urls[1:]),
+    )
+    one = Download(Item(Wanted("m", remote, LocalFile("absent")), "missing"), number + 1, connections)
+    one.ramp.width = connections
+    return one
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
+    """Makes worlds of the given replies."""
+    return lambda *replies: _patched(monkeypatch, list(replies), itertools.repeat(True))
+
+
+def _began_at(clock: Clock) -> Callable[[Segment], None]:
+    def post_init(self: Segment) -> None:
+        self.first, self.began = self.at, clock.now
+
+    return post_init
+
+
+def _network() -> MdlError:
+    return NetworkError("reset")
+
+
+def _protocol() -> MdlError:
+    return ProtocolError("a lie")
+
+
+def _refused() -> MdlError:
+    return AuthError("expired")
+
+
+FRUITLESS = st.builds(
+    Reply,
+    share=st.just(0.0),
+    least=st.sampled_from([0, 0, 1, 17, PROGRESS - 1]),
+    error=st.sampled_from([None, _network, _protocol, _refused]),
+    seconds=st.floats(0.0, LONGEST_REQUEST),
+    by_link=st.booleans(),
+)
+ANY = st.builds(
+    Reply,
+    share=st.sampled_from([0.0, 0.0, 0.1, 0.5, 1.0]),
+    least=st.sampled_from([0, 1, PROGRESS - 1, PROGRESS, 3 * PROGRESS]),
+    error=st.sampled_from([None, None, _network, _protocol, _refused]),
+    seconds=st.floats(0.0, LONGEST_REQUEST),
+    by_link=st.booleans(),
+    changed=st.sampled_from([False] * 9 + [True]),
+)
+BUDGET = POLICY.tries + POLICY.protocol_errors + 1 + POLICY.refused_links + 1
+"""Failures that one server can be charged with between two times that a file came further."""
+calm = settings(deadline=None, max_examples=150)
+
+
+def most_requests(size: int, connections: int, mirrors: int) -> int:
+    """The bound: while a file comes 64 KiB further, each budget can be spent once, by failures that overlap; and a file
+    is begun again once for a change, once for wrong bytes and once for each mirror."""
+    steps = size // PROGRESS + 1
+    return (mirrors + 3) * (steps + 1) * (BUDGET + 1) * connections
+
+
+@pytest.mark.fault(221)
+@calm
+@given(
+    st.lists(ANY, min_size=1, max_size=12),
+    st.lists(st.booleans(), min_size=1, max_size=4),
+    st.integers(1, 64),
+    st.integers(0, 3),
+    st.integers(1, 5 * 2**20),
+)
+def test_requests_and_seconds_are_bounded(
+    replies: list[Reply], right: list[bool], connections: int, mirrors: int, size: int
+) -> None:
+    """For any answers, of any number of connections and mirrors, a file ends within a bound of requests and seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        world = _patched(patch, replies, itertools.cycle(right))
+        began = world.clock.now
+        world.run([size], connections=connections, mirrors=mirrors)
+        assert len(world.requests) <= most_requests(size, connections, mirrors)
+        seconds = world.clock.now - began
+        assert seconds <= len(world.requests) * (LONGEST_REQUEST + POLICY.longest) + 1
+
+
+@pytest.mark.fault(221)
+@calm
+@given(st.lists(FRUITLESS, min_size=1, max_size=12), st.integers(1, 64), st.integers(0, 3), st.integers(2**16, 2**26))
+def test_fruitless_answers_cost_the_budget_alone(
+    replies: list[Reply], connections: int, mirrors: int, size: int
+) -> None:
+    """Servers that never bring 64 KiB at once cost the budget once for each 64 KiB that they do bring in all."""
+    with pytest.MonkeyPatch.context() as patch:
+        world = _patched(patch, replies, itertools.repeat(True))
+        files = world.run([size], connections=connections, mirrors=mirrors)
+        steps = files[0].fetched // PROGRESS + 1
+        assert len(world.requests) <= steps * BUDGET * (mirrors + 1) * connections
+
+
+def _patched(patch: pytest.MonkeyPatch, replies: list[Reply], right: Iterator[bool]) -> World:
+    made = World(replies, right=right)
+    patch.setattr(segments, "_LEAST", 256 * 1024)
+    patch.setattr(segments, "SMALL", 0)
+    patch.setattr(scheduling, "time", made.clock)
+    patch.setattr(segments, "time", made.clock)
+    patch.setattr(Segment, "__post_init__", _began_at(made.clock))
+    return made
+
+
+ONE_BYTE, EMPTY = Reply(least=1), Reply()
+GOOD, RESET = Reply(share=1.0), Reply(error=_network)
+MIB = 2**20
+
+
+@pytest.mark.fault(221)
+@pytest.mark.parametrize(
+    ("replies", "most"),
+    [
+        ([EMPTY], 5),
+        ([ONE_BYTE], 5),
+        ([RESET], 5),
+        ([Reply(least=1, error=_network)], 5),
+        ([Reply(least=1, error=_protocol)], 3),
+        ([Reply(least=1), Reply(error=_refused, by_link=True)], 6),
+        ([Reply(least=1, error=_network), Reply(least=1, error=_protocol)], 6),
+    ],
+    ids=["empty", "one byte", "reset", "byte and cut", "byte and lie", "byte then 403", "cut then lie"],
+)
+def test_answers_that_bring_nothing_end_it(world: Callable[..., World], replies: list[Reply], most: int) -> None:
+    """Ten answers without progress are too many, whatever they are: it ends after the few that the budget allows."""
+    here = world(*replies)
+    (one,) = here.run([100 * MIB], connections=1)
+    assert one.error is not None
+    assert len(here.requests) <= most
+
+
+def test_the_good_mirror_is_asked(world: Callable[..., World]) -> None:
+    """A host that brings one byte an answer is left for the mirror, which brings the rest."""
+    here = world(*[ONE_BYTE] * 5, *[GOOD] * 100)
+    (one,) = here.run([MIB], connections=1, mirrors=1)
+    assert (one.error, one.url) == (None, "https://mirror0.example/0")
+
+
+@pytest.mark.fault(222)
+@pytest.mark.parametrize("trouble", [_network, _protocol, _refused], ids=["reset", "lie", "expired link"])
+@pytest.mark.parametrize("connections", [1, 2, 3, 8, 64])
+def test_trouble_that_all_connections_meet_counts_once(
+    world: Callable[..., World], connections: int, trouble: Callable[[], MdlError]
+) -> None:
+    """A bad moment of a host or an expired link is one failure, however many connections meet it at once."""
+    bad = Reply(least=PROGRESS // 2, error=trouble, by_link=trouble is _refused, seconds=1.0)
+    here = world(*[bad] * connections, *[GOOD] * 1000)
+    (one,) = here.run([64 * MIB], connections=connections, tries=3)
+    assert one.error is None
+
+
+@pytest.mark.fault(223)
+def test_one_broken_host_keeps_no_other_waiting(world: Callable[..., World]) -> None:
+    """A host that asks for ten minutes' patience holds up no file of another host."""
+    here = world()
+    wish = Reply(error=lambda: NetworkError("busy", retry_after=599.0))
+    here.reply_to = lambda url: wish if "host0" in url else GOOD
+    files = here.run([MIB] * 24, connections=4, hosts=2)
+    good = [moment for moment, url in here.requests if "host1" in url]
+    assert len(good) >= 12
+    assert max(good) - 1000.0 < 1.0
+    assert [one.error is None for one in files] == [False, True] * 12
+
+
+@pytest.mark.fault(223)
+def test_files_of_a_dead_host_fail_together(world: Callable[..., World]) -> None:
+    """Two thousand files of a dead host take as long as one: all that is spent is the host's budget."""
+    here = world(RESET)
+    files = here.run([MIB] * 2000, connections=8)
+    assert all(one.error for one in files)
+    assert len(here.requests) < 100
+    assert here.clock.now - 1000.0 < 60
+
+
+def test_a_broken_file_does_not_speak_for_its_host(world: Callable[..., World]) -> None:
+    """A file that its host cannot serve fails alone; all others of that host come."""
+    here = world()
+    here.reply_to = lambda url: RESET if url.endswith("/0") else GOOD
+    files = here.run([MIB] * 20, connections=1)
+    assert [one.error is None for one in files] == [False] + [True] * 19
+
+
+@pytest.mark.fault(224)
+def test_a_limit_recovers() -> None:
+    """A refusal lowers an origin's limit to what goes on there; with time it rises to what it was."""
+    pacer = Pacer(8)
+    pacer.refused("o", 3, 0.0)
+    assert [pacer.has_room("o", running, 0.1) for running in (2, 3)] == [True, False]
+    limits = [next(n for n in range(9) if not pacer.has_room("o", n, float(second))) for second in range(1, 60)]
+    assert limits == sorted(limits)
+    assert (limits[0], limits[-1]) == (3, 8)
+
+
+@pytest.mark.fault(224)
+def test_a_surplus_connection_is_tried_ever_more_rarely() -> None:
+    """An origin that takes one connection alone is asked for a second one a few times an hour, not twice a second."""
+    pacer, refusals = Pacer(8), 0
+    for second in range(3600):
+        if pacer.has_room("o", 1, float(second)):
+            pacer.refused("o", 1, float(second))
+            refusals += 1
+    assert 3 <= refusals <= 16
