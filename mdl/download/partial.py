@@ -58,11 +58,20 @@ class Partial:
         private_folder(mine)
         record = journals.load(mine / "journal")
         fd = os.open(mine / "data", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        if record and record.identity.resumable_as(identity):
-            return cls._resumed(mine, identity, fd, record)
+        try:
+            if record and record.identity.resumable_as(identity):
+                return cls._resumed(mine, identity, fd, record)
+            return cls._begun(mine, identity, fd, record)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def _begun(cls, folder: Path, identity: Identity, fd: int, record: Record | None) -> Partial:
+        """Begin from nothing; what stood there is dropped."""
         lost = record.have.total if record else os.fstat(fd).st_blocks * 512
         os.ftruncate(fd, 0)
-        partial = cls(mine, identity, fd, Journal.create(mine / "journal", identity), RangeSet())
+        partial = cls(folder, identity, fd, Journal.create(folder / "journal", identity), RangeSet())
         partial.dropped = lost
         partial.dropped_why = _why_not(record.identity, identity) if record else "its journal is damaged"
         return partial

@@ -220,8 +220,6 @@ class _Transfer:
         """Do it; whatever goes wrong ends this file alone. Raises `Cancelled`."""
         try:
             self._do(work)
-        except Cancelled:
-            raise
         except BaseException as error:
             if self._http.cancel.is_set():
                 raise Cancelled from error

@@ -83,7 +83,8 @@ class Heads:
     def _begin(self) -> None:
         if self._watcher is None:
             self._watcher = threading.Thread(target=_watch, args=(weakref.ref(self),), name="mdl-heads", daemon=True)
-            self._watcher.start()
+            with contextlib.suppress(RuntimeError):  # no thread is to be had: the usual timeouts do
+                self._watcher.start()
 
     def check(self) -> None:
         """End what is overdue."""
