@@ -20,12 +20,7 @@ from mdl.download.segments import Download, Segment
 from mdl.errors import AuthError, DigestMismatch, MdlError, NetworkError, ProtocolError
 from mdl.files import LocalFile, RemoteFile
 from mdl.net.pacer import Pacer
-from mdl.net.policy import (
-    PROGRESS,
-    Changed,
-    RetryPolicy,
-    Verified,
-)
+from mdl.net.policy import PROGRESS, WORTH, Changed, Ended, GiveUp, RetryPolicy, State, Verified, decide
 from mdl.net.ranges import ByteRange, RangeSet
 from mdl.paths import RelPath
 
@@ -75,6 +70,7 @@ class World:
 
     def __init__(self, replies: list[Reply], *, right: Iterator[bool] = itertools.repeat(True)) -> None:  # noqa: B008
         self.clock, self._number, self._right = Clock(), itertools.count(), right
+        self.patience = 200_000
         turns = itertools.cycle(replies)
         self.reply_to: Callable[[str], Reply] = lambda url: next(turns)
         self.requests: list[tuple[float, str]] = []
@@ -95,7 +91,7 @@ class World:
                 self._end(*heapq.heappop(self._running))
             else:
                 self.clock.now += 0.25
-            assert len(self.requests) < 200_000, "it asks without end"
+            assert len(self.requests) < self.patience, "it asks without end"
         return files
 
     def _begin(self, work: Work) -> None:
@@ -253,6 +249,33 @@ def _patched(patch: pytest.MonkeyPatch, replies: list[Reply], right: Iterator[bo
     patch.setattr(segments, "time", made.clock)
     patch.setattr(Segment, "__post_init__", _began_at(made.clock))
     return made
+
+
+@pytest.mark.fault(221)
+@calm
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=200), st.integers(1, 2**34))
+def test_files_without_ranges_are_not_served_without_end(cuts: list[float], size: int) -> None:
+    """A file that always comes from its start and is cut is received eight times and a few, however it is cut."""
+    state, received, now = State(), 0, 0.0
+    for share in itertools.cycle(cuts):
+        done = int(size * share)
+        received, now = received + done, now + 1000.0
+        new = max(0, done - state.done)
+        ended = Ended(now, new, size, done, size, received, NetworkError("cut") if done < size else None)
+        state, decision = decide(POLICY, state, ended, now + 1.0)
+        if isinstance(decision, GiveUp) or done == size:
+            break
+    assert received <= (WORTH + POLICY.tries) * size
+
+
+@pytest.mark.fault(221)
+def test_without_the_rule_it_asks_without_end(world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: if every answer counted as progress, a server of one byte an answer were asked for each byte."""
+    monkeypatch.setattr(Ended, "is_worth", True)
+    here = world(ONE_BYTE)
+    here.patience = 2000
+    with pytest.raises(AssertionError, match="without end"):
+        here.run([100 * MIB], connections=1)
 
 
 ONE_BYTE, EMPTY = Reply(least=1), Reply()

@@ -164,3 +164,42 @@ def test_patience_ends_on_cancel() -> None:
     with pytest.raises(Cancelled):
         patiently(script, AT_ONCE, cancel)
     assert script.calls == 1
+
+
+@pytest.mark.fault(223)
+def test_a_dead_host_is_asked_once_for_all() -> None:
+    """Twelve short requests to a host that serves nobody cost the tries of one; those to another host go on."""
+    patience = Patience(AT_ONCE, Pacer(8, AT_ONCE.tries), Cancel())
+    calls: list[str] = []
+
+    def dead() -> str:
+        calls.append("dead")
+        raise NetworkError("refused")
+
+    for _ in range(12):
+        with pytest.raises(NetworkError, match="refused"):
+            patience.ask("https://dead/api", dead)
+    assert len(calls) == AT_ONCE.tries
+    assert patience.ask("https://alive/api", lambda: "answer") == "answer"
+
+
+@pytest.mark.fault(223)
+def test_a_host_that_comes_back_is_asked_again() -> None:
+    """What a host said before it served somebody is forgotten."""
+    pacer = Pacer(8, 2)
+    for moment in (1.0, 2.0):
+        pacer.failed("o", moment, moment, 0.0, NetworkError("reset"))
+    assert pacer.down("o", 3.0)
+    pacer.served("o", 4.0)
+    assert pacer.down("o", 4.0) is None
+
+
+def test_a_host_that_is_down_is_asked_again_later() -> None:
+    """After half a minute one request finds out whether the host is back."""
+    pacer = Pacer(8, 2)
+    for moment in (1.0, 2.0):
+        pacer.failed("o", moment, moment, 0.0, NetworkError("reset"))
+    assert pacer.down("o", 31.0)
+    assert pacer.down("o", 33.0) is None
+    pacer.failed("o", 33.0, 34.0, 0.0, NetworkError("reset"))
+    assert pacer.down("o", 35.0)
