@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mdl.archive.checkpoints import Checkpoint
 from mdl.archive.layouts import broken, inference
 from mdl.archive.logs import is_log, is_only_log
-from mdl.archive.manifest import NAME, Manifest, Skipped
+from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
 from mdl.archive.runs import Run
 from mdl.archive.safetensors import SUFFIX, trouble
 from mdl.archive.tree import Entry, Tree
@@ -91,7 +91,7 @@ class _Choosing:
             files=(),
             run=self._run.name,
             checkpoint=checkpoint.name if checkpoint else "",
-            step=checkpoint.step if checkpoint else None,
+            step=checkpoint.step if checkpoint and is_step(checkpoint.step) else None,
             layout=self._run.layout,
             inference_only=self._rules.inference_only,
             incomplete=cut,
