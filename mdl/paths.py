@@ -5,7 +5,7 @@ platform would lead elsewhere, or would be another spelling of another file's na
 every platform. One rule holds for all three sources.
 
 Characters that Windows merely refuses to store (``: * ? " < > |``) are let through: it says so and
-writes nothing, and many of the hub's datasets have them (``2023-07-19T13:48:53/details_harness|arc:challenge.parquet``).
+writes nothing, and many of the hub's datasets have (``2023-07-19T13:48:53/details_harness|arc:challenge.parquet``).
 """
 
 from __future__ import annotations
