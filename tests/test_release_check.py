@@ -1,4 +1,4 @@
-"""What a release is held against: its archive's bytes, also of one that is here, and what the user's check did to it."""
+"""What a release is held against: its archive's bytes, also of one that is here, and what a check did to it."""
 
 from __future__ import annotations
 
