@@ -54,7 +54,8 @@ def plan_pack(folder: Path, out: Path | None, *, to_stdout: bool, pick: str | No
         _check_place(run, place)
     own = {str(place)} if place else set()
     own |= {str(run.tree.root / entry.real) for entry in run.tree.children() if _is_own(entry.name, run.name)}
-    return Packing(run, Selection.of(run, checkpoint, rules, own), place, name)
+    passed_over = run.passed_over(checkpoint) if checkpoint and pick in ("latest", "best") else ()
+    return Packing(run, Selection.of(run, checkpoint, rules, own, passed_over), place, name)
 
 
 def archive_name(run: Run, checkpoint: Checkpoint | None, *, logs: bool = False) -> str:

@@ -13,20 +13,23 @@ from mdl.archive.limits import Limits
 from mdl.archive.manifest import Manifest
 from mdl.archive.meter import Meter
 from mdl.archive.reader import Archive
-from mdl.archive.releases import Shelf, back, seal, stamps, switched
+from mdl.archive.releases import Shelf, Watch, back, seal, switched
 from mdl.archive.unpacking import (
     Unpacked,
+    check_bytes,
+    check_room,
     check_target,
-    free_space,
     publish,
     staged_folder,
     unpack_into,
 )
 from mdl.errors import ProtocolError, storage_trouble
 from mdl.events import Listener, Noticed, silence
+from mdl.paths import shown
 from mdl.turns import held
 
 _NEW = "new"
+_NAMED = 5
 _WHEN_FULL = "free some space; nothing was left behind"
 
 
@@ -62,8 +65,9 @@ def default_target(archive: Path) -> Path:
 def unpack(archive: Path, target: Path, *, limits: Limits, tell: Listener = silence) -> Unpacked:
     """The whole archive into ``target``, or nothing. Raises `MdlError`, `OSError`."""
     target = Path(os.path.abspath(target))
-    with Archive(archive, limits, free_space(target.parent)) as opened:
+    with Archive(archive, limits) as opened:
         check_target(target)
+        check_room(opened, target.parent)
         with storage_trouble(target, _WHEN_FULL), staged_folder(target) as staged:
             meter = Meter(tell, archive.name, "unpack", len(opened.members), opened.size)
             unpacked = unpack_into(opened, staged, meter)
@@ -77,15 +81,25 @@ def release(archive: Path, folder: Path, *, limits: Limits, service: Service, te
     shelf = Shelf(Path(os.path.abspath(folder)))
     if service.check is not None:
         programs.words_of(service.check, "--check")
-    with Archive(archive, limits, free_space(shelf.folder)) as opened:
+    with Archive(archive, limits) as opened:
+        known = opened.manifest.version if opened.manifest else ""
+        if not shelf.has(known):
+            check_room(opened, shelf.folder)
         shelf.folder.mkdir(parents=True, exist_ok=True)
         with held(shelf.folder / ".mdl", "releases", service.lock_wait, _waiting(tell)):
             shelf.prepare()
             history = shelf.history()
-            known = opened.manifest.version if opened.manifest else ""
             if shelf.has(known):
+                _check_archive(opened, tell)
                 return _serve(shelf, history, known, service, tell)
             return _release_new(opened, shelf, history, service, tell)
+
+
+def _check_archive(opened: Archive, tell: Listener) -> None:
+    """An archive that says it is a release that is here must be it, down to its bytes. Raises `ProtocolError`."""
+    meter = Meter(tell, opened.path.name, "check", len(opened.members), opened.size)
+    check_bytes(opened, meter)
+    meter.finish(opened.size, "kept", _held_against(opened))
 
 
 def _release_new(opened: Archive, shelf: Shelf, history: History, service: Service, tell: Listener) -> Released:
@@ -97,7 +111,7 @@ def _release_new(opened: Archive, shelf: Shelf, history: History, service: Servi
         if shelf.has(version):
             return _serve(shelf, history, version, service, tell)
         seal(staged, unpacked.manifest)
-        _run_check(service.check, staged, version)
+        _run_check(service.check, staged, version, unpacked.manifest)
         publish(staged, shelf.place(version))
     return _switch(shelf, history, version, service, linked=unpacked.linked)
 
@@ -107,10 +121,10 @@ def _serve(shelf: Shelf, history: History, version: str, service: Service, tell:
     if history.active == version:
         shelf.settle(history)
         return Released(version, shelf.place(version), False, history.previous, shelf.manifest(version))
-    shelf.check(version)
+    manifest = shelf.check(version)
     if version in history.withdrawn:
         tell(Noticed(message=f"{version} was rolled back from before, and is served again now"))
-    _run_check(service.check, shelf.place(version), version)
+    _run_check(service.check, shelf.place(version), version, manifest)
     return _switch(shelf, history, version, service)
 
 
@@ -141,22 +155,22 @@ def _held_against(archive: Archive) -> str:
     return "sha256" if archive.manifest else "crc32"
 
 
-def _run_check(command: str | None, place: Path, version: str) -> None:
+def _run_check(command: str | None, place: Path, version: str, manifest: Manifest) -> None:
     """Ask the user's own check; what it prints goes to stderr, and it may change nothing.
 
     Raises `ProtocolError` unless it ends with 0, `UsageError` where it cannot be run.
     """
     if command is None:
         return
-    before = stamps(place)
+    watch = Watch(place, manifest)
     facts = {"MDL_RELEASE_PATH": str(place), "MDL_RELEASE_VERSION": version}
     code = programs.run(programs.words_of(command, "--check"), facts)
     hint = "nothing was switched; 'current' is what it was"
     if code:
         raise ProtocolError(f"the check ended with {code}: {command}", item=version, hint=hint)
-    changed = sorted({file for file, _ in before.items() ^ stamps(place).items()})
+    changed = watch.changed()
     if changed:
-        what = f"the check wrote to the release: {changed[0].relative_to(place)}"
+        what = f"the check changed the release: {', '.join(map(shown, changed[:_NAMED]))}"
         raise ProtocolError(what, item=version, hint="let it write elsewhere; nothing was switched")
 
 

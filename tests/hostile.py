@@ -199,6 +199,20 @@ LINKS: Tricks = {
     "link by Info-ZIP's old field": add(Member(name=b"l", data=b"/etc", mode=0, extra=asi(0o120777, b"/etc"))),
     "PKWARE link": add(Member(name=b"l", data=b"", mode=0o120777, extra=HARD)),
 }
+PLAIN = extra(0x000D, bytes(12))
+TWO_KINDS: Tricks = {
+    **{
+        f"{name}{where}": add(Member(name=b"l", data=b"/etc", mode=mode, **facts))
+        for name, mode, fields in (
+            ("a link, then a file, by Info-ZIP's old field", 0, asi(0o120777, b"/etc") + asi(0o100644, b"")),
+            ("a file, then a link, by Info-ZIP's old field", 0, asi(0o100644, b"") + asi(0o120777, b"/etc")),
+            ("two modes by Info-ZIP's old field", 0, asi(0o100644, b"") + asi(0o100755, b"")),
+            ("a link, then a file, by PKWARE's field", None, HARD + PLAIN),
+            ("a file, then a link, by PKWARE's field", None, PLAIN + HARD),
+        )
+        for where, facts in (("", {"extra": fields}), (", told locally", {"local": {"extra": fields}}))
+    }
+}
 KINDS: Tricks = {
     "hard link": add(Member(name=b"h", data=b"", extra=HARD)),
     "hard link, told locally": add(Member(name=b"h", data=b"", local={"extra": HARD})),
@@ -759,6 +773,13 @@ MANIFESTS: Tricks = {
         Member(name=b"mdl-manifest.json", data=json.dumps(facts_of(archive)).encode(), **both(crc=1))
     ),
 }
+STEPS: Tricks = {
+    "step of 300 digits": manifest(lambda facts: facts.update(step=10**300)),
+    "step past 64 bits": manifest(lambda facts: facts.update(step=2**63)),
+    "step below zero": manifest(lambda facts: facts.update(step=-1)),
+    "step is true": manifest(lambda facts: facts.update(step=True)),
+    "step is a word": manifest(lambda facts: facts.update(step="1500")),
+}
 NEWER_MANIFESTS: Tricks = {
     "of a newer mdl": manifest(lambda facts: facts.update(schema="mdl.manifest/2")),
     "of a far newer mdl": manifest(lambda _: b'{"schema": "mdl.manifest/99", "what": "ever"}'),
@@ -789,6 +810,7 @@ def every_case() -> Iterator[Case]:
     yield from bad_names()
     yield from cases(186, UNSAFE, LINKS)
     yield from cases(187, UNSAFE, KINDS)
+    yield from cases(362, EITHER, TWO_KINDS)
     yield from cases(188, UNSAFE, TWINS)
     yield from cases(189, UNSAFE, FILE_AS_FOLDER)
     yield from cases(191, EITHER, SECOND_NAMES)
@@ -810,6 +832,7 @@ def every_case() -> Iterator[Case]:
     yield from cases(198, UNSAFE, VOLUMES, whole=True)
     yield from cases(199, BAD, BEYOND)
     yield from cases(0, BAD, {f"manifest {name}": trick for name, trick in MANIFESTS.items()}, whole=True)
+    yield from cases(364, BAD, {f"manifest {name}": trick for name, trick in STEPS.items()}, whole=True)
     yield from cases(0, NEWER, {f"manifest {name}": trick for name, trick in NEWER_MANIFESTS.items()}, whole=True)
     yield from cases(0, BAD, {f"safetensors {name}": trick for name, trick in SAFETENSORS.items()})
 

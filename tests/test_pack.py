@@ -100,6 +100,24 @@ def test_an_archive_bears_the_name_of_its_run(shell: Shell, words: tuple[str, ..
         assert "train.log" not in held
 
 
+@pytest.mark.fault(368)
+@pytest.mark.parametrize("pick", ["latest", "best"])
+def test_an_incomplete_one_that_is_passed_over_is_named(shell: Shell, pick: str) -> None:
+    """``latest`` and ``best`` that skip a newer incomplete checkpoint say which and why: stderr, document, manifest."""
+    (shell.home / "run" / "checkpoint-1000" / "trainer_state.json").unlink()
+    ran = shell.run("pack", "run", "--checkpoint", pick, "--json")
+    assert (ran.code, ran.document["archive"]) == (0, "model_run_checkpoint-500.zip"), ran.err
+    left = [one for one in ran.document["skipped"] if one["path"] == "checkpoint-1000"]
+    assert len(left) == 1
+    assert left[0]["why"].startswith("not complete: ")
+    assert "trainer_state.json" in left[0]["why"]
+    assert "checkpoint-500 is taken" in left[0]["why"]
+    assert "left out: checkpoint-1000 (not complete" in ran.err
+    assert json.loads(read_whole(Path(ran.document["path"]))[MANIFEST])["skipped"] == left
+    for words in (("--checkpoint", "checkpoint-500"), ()):
+        assert "not complete" not in shell.run("pack", "run", *words, "-n").err
+
+
 @pytest.mark.fault(216)
 def test_a_file_a_folder_and_a_pipe_get_the_same_bytes(shell: Shell) -> None:
     """-o FILE, -o DIR and -o - write one and the same archive; stdout holds it or its path, nothing else."""

@@ -16,10 +16,12 @@ import pytest
 from shell import Ran, Shell
 from test_pack import make_run, read_whole
 
+from mdl.archive.limits import Limits
 from mdl.archive.selection import Rules
 from mdl.errors import MdlError, Unsafe
 from mdl.pack import Packing, pack, plan_pack
 from mdl.staging import remove
+from mdl.unpack import unpack
 
 NO_RULES = Rules()
 Stranger = tuple[Path, Callable[..., Ran]]
@@ -172,6 +174,18 @@ def test_a_link_to_a_secret_is_one(run: Path, secret: str) -> None:
         (run / name).write_text("hush")
     (run / "notes").symlink_to(secret)
     assert not [name for name in names(planned(run)) if name.startswith("notes")]
+
+
+@pytest.mark.fault(364)
+@pytest.mark.parametrize("digits", [18, 19, 200])
+def test_a_checkpoint_of_any_number_can_be_unpacked(run: Path, digits: int) -> None:
+    """The number in a folder's name is a step only as far as a trainer can count: what is packed can be unpacked."""
+    name = f"checkpoint-{'9' * digits}"
+    (run / "checkpoint-1000").rename(run / name)
+    pack(planned(run, name))
+    unpacked = unpack(run.parent / "x.zip", run.parent / "back", limits=Limits())
+    assert unpacked.manifest.checkpoint == name
+    assert unpacked.manifest.step == (int("9" * 18) if digits == 18 else None)
 
 
 TWINS = [(b"A.bin", b"a.BIN"), ("\u00e9".encode(), "e\u0301".encode())]

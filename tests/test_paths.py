@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import random
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mdl.errors import Unsafe
-from mdl.paths import RelPath, refuse_twins, shown
+from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
 
 GOOD = [
     *("a", "model.safetensors", "a/b/c.bin", "unet/model-00001-of-00002.safetensors", ".gitattributes", "-rf", "a b"),
     *("x [/] y.bin", "[red]", "a..b", "...a", "console", "com10", "lpt", "nul1.txt", "مدل.bin", "é", "ab:c", "a/.mdl"),
     *("x" * 255, "é" * 127, "a@b", "a~", "100%"),
+    *("2023-07-19T13:48:53.093937/details_harness|arc:challenge|25.parquet", 'a*?"<b>.bin', "a$", "$x", "épée: 1.bin"),
 ]
 
 BAD = {
@@ -22,6 +26,7 @@ BAD = {
     "dots": [".", "..", "../a", "a/../b", "a/./b", "a/..", "./a"],
     "trailing": ["a.", "a ", "a./b", "dir /b", "a/..."],
     "drives and backslashes": ["C:", "c:/x", "C:x", "a\\b", "\\\\host\\share\\x", "a/d:/b", "\\"],
+    "streams": ["a::$DATA", "a:x:$data", "a/b::$INDEX_ALLOCATION/c", "a:$I30:$INDEX_ALLOCATION"],
     "home": ["~", "~root/x", "a/~b"],
     "reserved": ["CON", "nul.txt", "COM1", "lpt9.tar.gz", "a/aux", "prn .txt", "CONOUT$", "com¹"],
     "hidden": [
@@ -42,13 +47,14 @@ BAD = {
 }
 
 
+@pytest.mark.fault(363)
 @pytest.mark.parametrize("text", GOOD)
 def test_good_path_is_accepted(text: str) -> None:
     """An ordinary name in any script, with brackets or a leading dash, is accepted and kept as it is."""
     assert RelPath.parse(text).text == text
 
 
-@pytest.mark.fault(161, 162)
+@pytest.mark.fault(161, 162, 363)
 @pytest.mark.parametrize("text", [text for texts in BAD.values() for text in texts])
 def test_bad_path_is_refused(text: str) -> None:
     """What would be unsafe or ambiguous on any platform is refused on every platform, as code 11."""
@@ -130,6 +136,79 @@ def test_twins_do_not_depend_on_order(texts: list[str]) -> None:
         return False
 
     assert clash(paths) == clash(paths[::-1])
+
+
+def clashes(files: list[RelPath], folders: list[RelPath]) -> set[str]:
+    """What of these names clashes, looked up one by one in a list of all of them and of all their folders."""
+    found, names = set[str](), [path.folded for path in files]
+    if len(set(names)) < len(names):
+        found.add("twin files")
+    spelt: dict[str, set[str]] = {}
+    for text in [path.text.rpartition("/")[0] for path in files] + [path.text for path in folders]:
+        parts = text.split("/") if text else []
+        for depth in range(1, len(parts) + 1):
+            at = RelPath("/".join(parts[:depth]))
+            spelt.setdefault(at.folded, set()).add(at.text)
+    below = {"/".join(name.split("/")[:depth]) for name in names for depth in range(1, name.count("/") + 1)}
+    found |= {"a file as a folder of files"} if below & set(names) else set()
+    found |= {"twin folders"} if any(len(texts) > 1 for texts in spelt.values()) else set()
+    return found | ({"a file as a folder"} if spelt.keys() & set(names) else set())
+
+
+def is_refused(check: Callable[..., None], *paths: list[RelPath]) -> bool:
+    try:
+        check(*paths)
+    except Unsafe:
+        return True
+    return False
+
+
+def parsed(texts: list[str]) -> list[RelPath]:
+    """Those of the texts that are paths."""
+    found = []
+    for text in texts:
+        try:
+            found.append(RelPath.parse(text))
+        except Unsafe:
+            continue
+    return found
+
+
+TREES = st.lists(st.text(st.sampled_from("aAb/é\u0301ßs.-! "), min_size=1, max_size=6), max_size=6)
+
+
+@pytest.mark.fault(360)
+@settings(max_examples=1000)
+@given(TREES, TREES)
+@example(["a/b", "A/c"], [])
+@example(["a", "a!", "a/b"], [])
+@example(["a/b/c", "a/b!/c", "a/B/d"], [])
+@example(["e\u0301/x", "é/y"], [])
+@example(["a"], ["a"])
+@example(["a/b"], ["A"])
+@example([], ["a/b", "a/B"])
+def test_neighbours_tell_what_a_list_of_all_would(files: list[str], folders: list[str]) -> None:
+    """Names are refused if, and only if, two of them clash among all names and all their folders."""
+    files_, folders_ = parsed(files), parsed(folders)
+    found = clashes(files_, folders_)
+    assert is_refused(refuse_twins, files_) == bool(found & {"twin files", "a file as a folder of files"})
+    assert is_refused(refuse_twin_folders, files_, folders_) == bool(found & {"twin folders", "a file as a folder"})
+
+
+@pytest.mark.fault(360)
+def test_deep_names_cost_memory_by_their_length() -> None:
+    """5,000 names, each with 63 folders of its own, are compared in a few times the memory of the names."""
+    chance = random.Random(1)
+    texts = ["/".join([*chance.choices("abcdefghijklmnopqrstuvwxyz", k=63), str(n)]) for n in range(5000)]
+    paths = parsed(texts)
+    tracemalloc.start()
+    try:
+        refuse_twins(paths)
+        refuse_twin_folders(paths)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * sum(map(len, texts))
 
 
 @pytest.mark.fault(163)

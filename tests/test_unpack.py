@@ -350,15 +350,20 @@ exit $code
 """
 
 
-@pytest.mark.fault(201)
+@pytest.mark.fault(201, 367)
 @pytest.mark.usefixtures("namespace")
 @pytest.mark.parametrize(
-    ("size", "flags", "code"),
-    [("size=1m", ["--max-size", "1G"], 7), ("size=64m,nr_inodes=9", [], 7), ("size=1m", [], 11)],
-    ids=["bytes", "inodes", "free space"],
+    ("size", "flags", "words"),
+    [
+        ("size=1m", [], "short"),
+        ("size=1m", ["--max-size", "1G"], "short"),
+        ("size=64m,nr_inodes=9", [], "inodes"),
+        ("size=1m", ["--release"], "short"),
+    ],
+    ids=["bytes", "bytes allowed", "inodes", "release"],
 )
-def test_full_disk(tmp_path: Path, size: str, flags: list[str], code: int) -> None:
-    """A disk that fills: 7, in the system's words, and nothing is left; too little room told before: 11 (F201)."""
+def test_no_room(tmp_path: Path, size: str, flags: list[str], words: str) -> None:
+    """More than the disk has room for: 7 with need and have, before even a folder is made (F201)."""
     shell, disk = Shell(tmp_path), tmp_path / "disk"
     disk.mkdir()
     members = [Member(name=b"%d.bin" % n, data=bytes(200_000)) for n in range(20)]
@@ -372,12 +377,46 @@ def test_full_disk(tmp_path: Path, size: str, flags: list[str], code: int) -> No
         text=True,
         check=False,
     )
-    assert done.returncode == code, done.stderr
-    assert ("No space left on device" if code == 7 else "are free") in done.stderr
+    assert (done.returncode, done.stdout) == (7, ""), done.stderr
+    assert words in done.stderr
+    assert "nothing was written" in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout == ""
 
 
+@pytest.mark.fault(201)
+@pytest.mark.usefixtures("namespace")
+def test_full_disk(tmp_path: Path) -> None:
+    """A disk that somebody else fills meanwhile: 7, in the system's words, and nothing is left (F201)."""
+    disk, place = tmp_path / "disk", archive_of(tmp_path / "a.zip", Member(data=bytes(2 * MIB)))
+    disk.mkdir()
+    command = [sys.executable, "-c", _FILLING, str(place), str(disk)]
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", FULL, "sh", "size=4m", str(disk), *command],
+        env=Shell(tmp_path).environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (7, "filler\n"), done.stderr
+    assert "No space left on device" in done.stderr
+
+
+_FILLING = """
+import sys
+from pathlib import Path
+from mdl.archive.limits import Limits
+from mdl.errors import MdlError
+from mdl.events import Started
+from mdl.unpack import unpack
+
+disk = Path(sys.argv[2])
+fill = lambda event: isinstance(event, Started) and (disk / "filler").write_bytes(bytes(3 * 2**20))
+try:
+    unpack(Path(sys.argv[1]), disk / "out", limits=Limits(), tell=fill)
+except MdlError as error:
+    print(error.message, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
 MOUNTED = """
 mount -t tmpfs tmpfs "$1" || exit 99
 place=$1; shift

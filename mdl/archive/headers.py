@@ -31,6 +31,8 @@ _PATCHED = 1 << 5
 _HARMLESS = (1 << 1) | (1 << 2) | DEFERRED | UTF8
 """Flags: how hard the deflater tried, sizes behind the data, UTF-8."""
 _UNICODE_PATH, _UNIX_LINK, _ASI_UNIX = 0x7075, 0x000D, 0x756E
+_BELIEVED = (ZIP64_EXTRA, _UNICODE_PATH, _UNIX_LINK, _ASI_UNIX)
+"""Extra fields by which a reader learns a member's size, name or kind."""
 _UNIX_PLAIN = 12
 """Bytes of PKWARE's Unix field where no link's target follows."""
 _METHODS = dict(
@@ -160,8 +162,11 @@ def _pairs(extra: bytes, item: str) -> Iterator[tuple[int, bytes]]:
                 raise ProtocolError("its extra field is damaged", item=item)
             return
         number, length = Struct("<2H").unpack_from(extra, at)
-        if at + 4 + length > len(extra) or (number in seen and number in (ZIP64_EXTRA, _UNICODE_PATH)):
+        if at + 4 + length > len(extra):
             raise ProtocolError("its extra field is damaged", item=item)
+        if number in seen and number in _BELIEVED:
+            what = f"two extra fields {number:#06x}; readers would disagree on which holds"
+            raise ProtocolError(what, item=item)
         seen.add(number)
         yield number, extra[at + 4 : at + 4 + length]
         at += 4 + length

@@ -1,35 +1,82 @@
-"""What is never packed unless it is named: secrets, and what tools leave behind. Pure."""
+"""What is never packed unless it is named: secrets, and what tools leave behind. Pure.
+
+A name is judged by what programs really call their keys, tokens and histories, so that nothing of a model's own is
+taken for one. Two of them are close: ``token.txt`` is where people keep an access token, and is left out;
+``tokens.txt`` is the vocabulary of speech models (icefall, k2, sherpa), and is packed.
+"""
 
 from __future__ import annotations
 
 import re
 
-_FOLDERS = {
-    **dict.fromkeys((".git", ".hg", ".svn"), "version control"),
-    **dict.fromkeys(("wandb", ".neptune", ".clearml", ".aim", ".dvc"), "an experiment tracker's own files"),
+_HIDDEN = {
+    **dict.fromkeys((".git", ".hg", ".svn", ".jj"), "version control"),
+    **dict.fromkeys((".neptune", ".clearml", ".aim", ".dvc"), "an experiment tracker's own files"),
+    **dict.fromkeys((".cache", ".ipynb_checkpoints", ".pytest_cache", ".mypy_cache", ".ruff_cache"), "a cache"),
+    **dict.fromkeys((".venv", ".env"), "an environment"),
     **dict.fromkeys(
-        (".cache", "__pycache__", ".ipynb_checkpoints", ".pytest_cache", ".mypy_cache", ".ruff_cache"), "a cache"
+        (
+            *(".ssh", ".aws", ".azure", ".gcloud", ".oci", ".kube", ".docker", ".gnupg", ".pki", ".password-store"),
+            *(".huggingface", ".kaggle", ".databricks", ".cloudflared", ".terraform.d", ".mc", ".vnc", ".jupyter"),
+            *(".secret", ".secrets", ".credentials"),
+        ),
+        "credentials",
     ),
-    **dict.fromkeys((".venv", "venv", "node_modules"), "an environment"),
-    **dict.fromkeys((".ssh", ".aws", ".gnupg", ".kube", ".docker", ".huggingface"), "credentials"),
+    **dict.fromkeys((".config", ".ipython", ".history"), "settings and histories of other programs"),
     ".mdl": "mdl's own",
 }
-_SECRET = re.compile(
-    r"\.env(\..+)?|\.envrc|\.netrc|_netrc|\.git-credentials|\.pypirc|\.npmrc|\.pgpass|\.htpasswd"
-    r"|token|\.token|hf_token|stored_tokens|credentials(\.json)?|secrets?\.(json|ya?ml|toml|env)"
-    r"|id_(rsa|dsa|ecdsa|ed25519)|.+\.(pem|p12|pfx|keystore|jks)|service[-_]account.*\.json|kaggle\.json",
-    re.IGNORECASE,
+"""Names of folders; a file of such a name (a submodule's ``.git``) stands for one."""
+_FOLDERS = {
+    **dict.fromkeys(("secrets", "credentials", "private_keys", "keyrings"), "credentials"),
+    **dict.fromkeys(("venv", "node_modules"), "an environment"),
+    "wandb": "an experiment tracker's own files",
+    "__pycache__": "a cache",
+}
+
+_TEXT = r"(\.(txt|json|ya?ml|toml|ini|cfg|conf|csv|xml|env|db|pickle|enc))?"
+"""The suffixes of a text that may be nothing but a secret; weights have others."""
+_OWNER = (
+    r"(api|access|refresh|auth|oauth|bearer|jwt|session|secret|private|personal|service|bot|deploy"
+    r"|hf|hugging[-_]?face|git|gh|github|gitlab|openai|anthropic|wandb|runpod|civitai|modal|replicate|kaggle"
+    r"|aws|s3|gcp|gcs|gcloud|google|firebase|sa|azure|vault|ssh|pypi|npm|slack|discord|telegram)"
 )
-_NOT_SECRET = re.compile(r"\.env\.(example|sample|template)", re.IGNORECASE)
+"""Whose key or token it is. Any other word before it may be a model's: ``eos_token.txt``, ``label_key.json``."""
+_NAMES = (
+    # tokens, keys, passwords in files of their own
+    r"\.?token(\.(txt|json|pickle))?|stored_tokens|rootkey\.csv|client[-_]?secrets?.*\.json",
+    r"\.?o?auth\.(json|toml)|\.?cookies?\.(txt|json|sqlite)",
+    # private keys
+    r"id_(rsa|dsa|ecdsa|ed25519)(_sk)?([-_.].+)?|ssh_host_.+_key|kubeconfig(\.ya?ml)?|krb5cc_.+",
+    # environments and settings that hold them
+    r"\.env(\..+)?|\.envrc|[._]netrc|\.git-credentials|\.pypirc|\.npmrc|\.yarnrc\.yml|\.?pgpass(\.conf)?|\.htpasswd",
+    r"\.my(login)?\.cnf|\.s3cfg|\.s3curl|\.boto|\.?passwd-s3fs|\.?rclone\.conf|\.databrickscfg|\.cdsapirc|\.terraformrc",
+    r"credentials\.tfrc\.json|\.dockercfg|\.dockerconfigjson|kaggle\.json|\.modal\.toml|\.comet\.config|\.sentryclirc",
+    # what was typed, and who may look at the screen
+    r"\..*history|fish_history|\.octave_hist|\.lesshst|\.viminfo|\.zhistory|\.(X|ICE)authority",
+)
+_ENDINGS = (
+    rf"(^|[-_.]){_OWNER}[-_.]?(access[-_]?)?(tokens?|key){_TEXT}|(^|[-_.])(api|access|secret|private|ssh)[-_.]?keys{_TEXT}",
+    rf"(^|[-_.])(secrets?|credentials?|passw(or)?ds?|passphrase){_TEXT}|service[-_]?account.*\.json",
+    r"-firebase-adminsdk-.*\.json|\.(key|pem|p8|p12|pfx|pkcs12|der|ppk|keystore|jks|keytab|kdbx|ovpn|kubeconfig)",
+    r"\.(env|tfvars|tfvars\.json|tfstate|tfstate\.backup)",
+)
+_SECRET = re.compile(rf"^({'|'.join(_NAMES)})$|({'|'.join(_ENDINGS)})$", re.IGNORECASE | re.DOTALL)
+_NOT_SECRET = re.compile(r"\.env\.(example|sample|template|dist)|(example|sample|template)\.env|.+\.pub", re.IGNORECASE)
+_BACKUP = re.compile(r"(~|[._-](bak|backup|old|orig|save|copy))+$", re.IGNORECASE)
+"""What is put behind a name for a second copy."""
 _JUNK = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|.+\.(pyc|swp|lock|incomplete)|\..+\.mdl-tmp", re.IGNORECASE)
 
 
 def why_left_out(name: str, *, is_folder: bool) -> str | None:
     """Why an entry of this name is left out, or None."""
-    if is_folder and name.lower() in _FOLDERS:
-        return _FOLDERS[name.lower()]
-    if _SECRET.fullmatch(name) and not _NOT_SECRET.fullmatch(name):
+    lower = name.lower()
+    if is_folder and lower in _FOLDERS:
+        return _FOLDERS[lower]
+    if not is_folder and _is_secret(name):
         return "may hold a secret"
-    if _JUNK.fullmatch(name):
-        return "not part of a model"
-    return None
+    return _HIDDEN.get(lower) or ("not part of a model" if _JUNK.fullmatch(name) else None)
+
+
+def _is_secret(name: str) -> bool:
+    first = _BACKUP.sub("", name)
+    return any(_SECRET.search(one) and not _NOT_SECRET.fullmatch(one) for one in {name, first})

@@ -1,4 +1,4 @@
-"""Limits: how much an archive may hold before it is taken for a bomb. Pure."""
+"""Limits: how much an archive may hold before it is taken for a bomb. Pure; the disk's room is another question."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ _HARMLESS = 100 * 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """``members`` in all; ``ratio`` of unpacked to packed bytes above 100 MiB; ``bytes`` unpacked, None for what is
-    free."""
+    """``members`` in all; ``ratio`` of unpacked to packed bytes above 100 MiB; ``bytes`` unpacked, None for any."""
 
     members: int = 1_000_000
     ratio: float = 200.0
@@ -27,17 +26,16 @@ class Limits:
             hint = "--max-members allows more, where you trust its source"
             raise Unsafe(f"{count:,} members, the limit is {self.members:,}", hint=hint)
 
-    def check(self, members: Iterable[Listed], free: int | None) -> None:
-        """Hold the sizes against the limits; ``free`` bytes are left on the disk, if that matters. Raises `Unsafe`."""
+    def check(self, members: Iterable[Listed]) -> None:
+        """Hold the sizes against the limits. Raises `Unsafe`."""
         size = packed = 0
         for member in members:
             size, packed = size + member.size, packed + member.packed
             self._check_ratio(member.size, member.packed, member.shown)
         self._check_ratio(size, packed, None)
-        most = free if self.bytes is None else self.bytes
-        if most is not None and size > most:
-            what = "are free" if self.bytes is None else "are allowed by --max-size"
-            raise Unsafe(f"it unpacks to {size:,} bytes and {most:,} {what}", hint="nothing was written")
+        if self.bytes is not None and size > self.bytes:
+            what = f"it unpacks to {size:,} bytes and {self.bytes:,} are allowed by --max-size"
+            raise Unsafe(what, hint="nothing was written")
 
     def _check_ratio(self, size: int, packed: int, item: str | None) -> None:
         if size > _HARMLESS and size > self.ratio * max(packed, 1):

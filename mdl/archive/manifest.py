@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from mdl.errors import ProtocolError, StateError
 from mdl.paths import shown
@@ -16,6 +16,7 @@ NAME = "mdl-manifest.json"
 SCHEMA = "mdl.manifest/1"
 _MOST_SKIPPED, _LONG = 1000, 100
 """Lines on what was left out: a manifest stays in proportion to its members."""
+_MOST_STEP = 2**63 - 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -129,7 +130,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def is_step(value: object) -> TypeGuard[int]:
+    """Whether a number can be a count of a trainer's, and not merely the digits of somebody's name."""
+    return type(value) is int and 0 <= value <= _MOST_STEP
+
+
 def _step(value: Any) -> int | None:
-    if value is not None and (type(value) is not int or value < 0):
-        raise ValueError
-    return value
+    if value is None or is_step(value):
+        return value
+    raise ValueError

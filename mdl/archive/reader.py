@@ -49,15 +49,14 @@ class Archive:
     `OSError`.
     """
 
-    def __init__(self, path: Path, limits: Limits, free: int | None = None) -> None:
-        """``free`` bytes are left where it would be unpacked; None where it will not be."""
+    def __init__(self, path: Path, limits: Limits) -> None:
         self.path = path
         self._fd = _opened(path)
         try:
             with _named(path):
                 self._stamp = Stamp.of(os.fstat(self._fd))
                 self._directory: Directory = read_directory(self._fd, limits)
-                limits.check(self.members, free)
+                limits.check(self.members)
                 self.manifest = self._read_manifest()
         except BaseException:
             os.close(self._fd)
@@ -74,8 +73,8 @@ class Archive:
         """Bytes that all members have unpacked."""
         return sum(member.size for member in self.members)
 
-    def copy(self, member: Listed, to: int) -> Iterator[int | str]:
-        """Write a member's bytes to the descriptor ``to``: yields the bytes of each step and at last the sha256.
+    def copy(self, member: Listed, to: int | None) -> Iterator[int | str]:
+        """Write a member's bytes to the descriptor ``to``, if any: yields the bytes of each step, at last the sha256.
 
         Raises `ProtocolError` for damage, `OSError`.
         """
@@ -91,7 +90,8 @@ class Archive:
             if hashing:
                 hashing.result()
             hashing = self._pool.submit(hashed, block)
-            _write(to, block)
+            if to is not None:
+                _write(to, block)
             count += len(block)
             yield len(block)
         if hashing:

@@ -6,10 +6,12 @@ history. The order of releases is the recorded one, never that of names or times
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from mdl import staging
@@ -18,7 +20,6 @@ from mdl.archive.manifest import NAME, Line, Manifest
 from mdl.archive.unpacking import Reuse
 from mdl.digests import fingerprint
 from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe
-from mdl.files import Stamp
 from mdl.paths import RelPath
 
 _CURRENT, _RELEASES, _HISTORY = "current", "releases", "releases.json"
@@ -113,7 +114,7 @@ class Shelf:
                     "this file of the release is damaged or gone", item=f"{version}/{line.path}", hint=hint
                 )
 
-    def check(self, version: str) -> None:
+    def check(self, version: str) -> Manifest:
         """Read a release again and hold it against its manifest. Raises `ProtocolError` naming what is wrong."""
         manifest = self.manifest(version)
         hint = f"remove {self.place(version)} and unpack the archive again"
@@ -123,6 +124,7 @@ class Shelf:
             if not _holds(RelPath.parse(line.path).under(self.place(version)), line):
                 what = "this file of the release is damaged or gone"
                 raise ProtocolError(what, item=f"{version}/{line.path}", hint=hint)
+        return manifest
 
     def reuse(self, version: str) -> Reuse:
         """Where the same bytes are in a release already, once they were read and their digest matched."""
@@ -150,9 +152,65 @@ def seal(folder: Path, manifest: Manifest) -> None:
         file.chmod(stat.S_IMODE(file.lstat().st_mode) & 0o555)
 
 
-def stamps(folder: Path) -> dict[Path, Stamp]:
-    """Every file of a release with its stamp: equal ones mean that nobody touched it."""
-    return {file: Stamp.of(file.lstat()) for file in _files(folder)}
+class Watch:
+    """A release while a command of the user's looks at it: what of it is another afterwards.
+
+    No program can set a file's ctime, so a file is read again only if its ctime has moved, or may have without being
+    seen: file systems count in ticks of some milliseconds, old ones in seconds.
+    """
+
+    _TICK = 0.02
+    """Seconds; more than the kernel's clock of file times takes for a step."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._folder = folder
+        self._lines = {line.path: line for line in (*manifest.files, _line_of(folder / NAME))}
+        self._before = _looks(folder)
+        time.sleep(self._TICK)
+        self._since = time.time_ns() - int(self._TICK / 2 * 1e9)
+
+    def changed(self) -> list[str]:
+        """The names that were added, removed, replaced, written to, or given other modes, owners or times."""
+        after = _looks(self._folder)
+        return sorted(name for name in self._before.keys() | after.keys() if self._is_changed(name, after.get(name)))
+
+    def _is_changed(self, name: str, after: _Look | None) -> bool:
+        before = self._before.get(name)
+        if before is None or after is None or before.facts != after.facts:
+            return True
+        if stat.S_ISDIR(after.facts[0]):
+            return False
+        is_settled = before.ctime_ns < self._since and before.ctime_ns % 10**9
+        if is_settled and before.ctime_ns == after.ctime_ns:
+            return False
+        line = self._lines.get(name)
+        return before.ctime_ns != after.ctime_ns if line is None else not _holds(self._folder / name, line)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One entry: what must stay as it is, its mode first, and the time of its last change of any kind."""
+
+    facts: tuple[int, ...]
+    ctime_ns: int
+
+
+def _looks(folder: Path) -> dict[str, _Look]:
+    """Every file and folder of a release by its name, and the release's own folder as ``.``."""
+    found = {}
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place), *(Path(place, name) for name in (*folders, *files))):
+            facts = path.lstat()
+            fixed: tuple[int, ...] = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_dev, facts.st_ino)
+            if not stat.S_ISDIR(facts.st_mode):
+                fixed += (facts.st_size, facts.st_mtime_ns)
+            found[str(path.relative_to(folder))] = _Look(fixed, facts.st_ctime_ns)
+    return found
+
+
+def _line_of(path: Path) -> Line:
+    data = path.read_bytes()
+    return Line(path.name, len(data), hashlib.sha256(data).hexdigest())
 
 
 def switched(before: str, after: str, why: str) -> Switch:

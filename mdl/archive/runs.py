@@ -57,6 +57,11 @@ class Run:
             return fitting[0]
         raise NotFound(self._why_none(pick, fitting), item=str(self.tree.root), hint=self._there_are())
 
+    def passed_over(self, chosen: Checkpoint) -> tuple[Checkpoint, ...]:
+        """The incomplete checkpoints that come after ``chosen``: what it stands in for as the latest or best."""
+        after = self.checkpoints[self.checkpoints.index(chosen) + 1 :]
+        return tuple(one for one in after if not one.complete)
+
     def finished(self) -> Checkpoint:
         """The finished model. Raises `NotFound` where there are only checkpoints."""
         *_, last = self.checkpoints or (None,)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mdl.archive.checkpoints import Checkpoint
 from mdl.archive.layouts import broken, inference
 from mdl.archive.logs import is_log, is_only_log
-from mdl.archive.manifest import NAME, Manifest, Skipped
+from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
 from mdl.archive.runs import Run
 from mdl.archive.safetensors import SUFFIX, trouble
 from mdl.archive.tree import Entry, Tree
@@ -53,12 +53,22 @@ class Selection:
     bytes: int = field(default=0)
 
     @classmethod
-    def of(cls, run: Run, checkpoint: Checkpoint | None, rules: Rules, own: Iterable[str] = ()) -> Selection:
-        """Choose. ``own`` are real paths of archives that must not swallow themselves.
+    def of(
+        cls,
+        run: Run,
+        checkpoint: Checkpoint | None,
+        rules: Rules,
+        own: Iterable[str] = (),
+        passed_over: Iterable[Checkpoint] = (),
+    ) -> Selection:
+        """Choose. ``own`` are real paths of archives that must not swallow themselves; ``passed_over`` the newer
+        checkpoints that are not complete, so that ``checkpoint`` was taken.
 
         Raises `NotFound` where nothing is left, `Unsafe` for a path or a link, `StorageError` for what cannot be read.
         """
-        return _Choosing(run, checkpoint, rules, frozenset(own)).choose()
+        choosing = _Choosing(run, checkpoint, rules, frozenset(own))
+        choosing.name_incomplete(passed_over)
+        return choosing.choose()
 
 
 class _Choosing:
@@ -72,6 +82,13 @@ class _Choosing:
         self._unreadable: list[Entry] = []
         is_finished = checkpoint is None or checkpoint.name == "final"
         self._without_logs = is_finished and not rules.logs
+
+    def name_incomplete(self, passed_over: Iterable[Checkpoint]) -> None:
+        """Say which checkpoints were left out for want of bytes or of their trainer's last word."""
+        taken = self._checkpoint.name if self._checkpoint else "the model"
+        for one in passed_over:
+            why = f"not complete{f': {one.note}' if one.note else ''}; {taken} is taken"
+            self._skipped.append(Skipped(shown(one.name), shown(why)))
 
     def choose(self) -> Selection:
         self._refuse_incomplete()
@@ -91,7 +108,7 @@ class _Choosing:
             files=(),
             run=self._run.name,
             checkpoint=checkpoint.name if checkpoint else "",
-            step=checkpoint.step if checkpoint else None,
+            step=checkpoint.step if checkpoint and is_step(checkpoint.step) else None,
             layout=self._run.layout,
             inference_only=self._rules.inference_only,
             incomplete=cut,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from mdl.archive.manifest import NAME, Line, Manifest, digests
 from mdl.archive.meter import Meter
 from mdl.archive.reader import Archive
 from mdl.archive.safetensors import SUFFIX, trouble
-from mdl.errors import DigestMismatch, Occupied, ProtocolError
+from mdl.errors import DigestMismatch, NoSpace, Occupied, ProtocolError
 
 Reuse = Callable[[Line], Path | None]
 """Tells where the same bytes are already, of which a hard link may be made."""
@@ -76,11 +75,41 @@ def publish(staged: Path, target: Path) -> None:
         raise
 
 
-def free_space(folder: Path) -> int:
-    """Bytes free where ``folder`` is or will be."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+def check_room(archive: Archive, folder: Path) -> None:
+    """See that the disk has room for all of an archive below ``folder``, which need not be there yet.
+
+    Raises `NoSpace` with need and have, before anything is written.
+    """
+    near = folder
+    while not near.exists() and near != near.parent:
+        near = near.parent
+    space = os.statvfs(near)
+    free, hint = space.f_bavail * space.f_frsize, "free some space, or unpack to another disk; nothing was written"
+    if archive.size > free:
+        what = f"it unpacks to {archive.size:,} bytes and {free:,} are free: {archive.size - free:,} short"
+        raise NoSpace(what, item=str(folder), hint=hint)
+    if space.f_files and len(archive.members) > space.f_favail:
+        what = f"it unpacks to {len(archive.members):,} files and the disk has inodes for {space.f_favail:,} more"
+        raise NoSpace(what, item=str(folder), hint=hint)
+
+
+def check_bytes(archive: Archive, meter: Meter) -> None:
+    """Read every member, and hold it against its CRC-32 and the manifest. Writes nothing. Raises `ProtocolError`."""
+    known = digests(archive.manifest.files) if archive.manifest else {}
+    with archive.named():
+        for member in (one for one in archive.members if not one.is_folder):
+            for step in archive.copy(member, None):
+                if isinstance(step, str):
+                    _hold(member, step, known)
+                else:
+                    meter.add(step, member.path.text)
+        archive.check_unchanged()
+
+
+def _hold(member: Listed, sha256: str, known: dict[str, str]) -> None:
+    expected = known.get(member.path.text)
+    if expected and sha256 != expected:
+        raise DigestMismatch(f"sha256 is {sha256}, the manifest says {expected}", item=member.shown)
 
 
 def unpack_into(archive: Archive, folder: Path, meter: Meter, reuse: Reuse | None = None) -> Unpacked:
@@ -125,8 +154,7 @@ class _Unpacking:
             self._meter.add(member.size, name)
             return
         sha256 = self._write(member, place)
-        if expected and sha256 != expected:
-            raise DigestMismatch(f"sha256 is {sha256}, the manifest says {expected}", item=member.shown)
+        _hold(member, sha256, self._known)
         if name == NAME:
             return
         line = Line(name, member.size, sha256)

@@ -31,7 +31,7 @@ class Bounds:
     ] = 200.0
     max_size: Annotated[
         str | None,
-        typer.Option("--max-size", metavar="SIZE", help="Refuse what unpacks to more. [default: the free space]"),
+        typer.Option("--max-size", metavar="SIZE", help="Refuse what unpacks to more. [default: no limit]"),
     ] = None
 
 
