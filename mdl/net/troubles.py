@@ -1,4 +1,4 @@
-"""Troubles: httpx's errors as mdl's own, with the host that was asked and without any URL's query."""
+"""Troubles: httpx's errors as mdl's own, with the host that was asked and without what was sent to it in secret."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from mdl.net.hosts import host_of
 from mdl.net.proxies import without_userinfo
 from mdl.net.wire import PROXY
 from mdl.net.words import PROXY_PASSWORD
+from mdl.redact import Secrets, redact_error
 
 _AGAIN = "run the same command again; what was fetched is kept"
 
 
 @contextlib.contextmanager
-def translated(url: str) -> Iterator[None]:
-    """httpx's errors as mdl's own, with the host and without the URL's query."""
+def translated(url: str, secrets: Secrets) -> Iterator[None]:
+    """httpx's errors as mdl's own, with the host. No error that comes out holds one of the ``secrets`` that were sent,
+    whatever the server repeated."""
     try:
-        yield
-    except httpx.HTTPError as error:
-        raise _translate(error, url) from error
-    except httpx.StreamError as error:
-        raise NetworkError(f"{host_of(url)}: {error}") from error
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise _translate(error, url) from error
+        except httpx.StreamError as error:
+            raise NetworkError(f"{host_of(url)}: {error}") from error
+    except Exception as error:
+        redact_error(error, secrets)
+        raise
 
 
 def _translate(error: httpx.HTTPError, url: str) -> MdlError:
