@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
 from collections.abc import Callable
@@ -11,10 +12,29 @@ from urllib.parse import quote, unquote
 import faults
 import pytest
 from faulty import Answer, FaultyServer, Handler, Request, reply
-from jobbing import DATA, Inside, catalog_of, machine, mdl, program, records_of, state_of
+from jobbing import (
+    DATA,
+    Gate,
+    Inside,
+    catalog_of,
+    done,
+    gate,
+    machine,
+    mdl,
+    program,
+    records_of,
+    state_of,
+    the_job,
+    until,
+    waits,
+)
 from shell import Shell
 
-__all__ = ["mdl"]
+from mdl.jobs import background
+from mdl.owner import process_of
+from mdl.turns import held
+
+__all__ = ["gate", "mdl"]
 SIGNED = {
     "quote": "?filename*=UTF-8''x&auth=canary-1",
     "double quote": '?name="x"&auth=canary-1',
@@ -155,3 +175,67 @@ def test_a_server_that_repeats_a_signed_url(
             looked_at(shell, mdl)
         assert leaks(home, *capfd.readouterr()) == [], kind
         assert "ERROR" in (state_of(shell) / "downloads.log").read_text()
+
+
+@pytest.mark.fault(171, 262)
+def test_a_signed_url_in_the_background(tmp_path: Path, gate: Gate) -> None:
+    """Everybody may read a process's arguments: those of a detached job are its id. Its environment is clean too."""
+    with FaultyServer(gate) as server:
+        shell = machine(tmp_path / "home")
+        ran = done(shell.run("get", f"{server.url}/one/f.bin?a=ü&auth='canary-1'", "--detach"))
+        job = waits(shell, gate)
+        place = Path("/proc", str(process_of(job.owner)))
+        assert [ran.out, ran.err] == [f"{job.id}\n", ""]
+        if place.exists():
+            assert job.id in (place / "cmdline").read_text()
+            assert "canary" not in (place / "cmdline").read_text() + (place / "environ").read_text()
+        assert leaks(shell.home) == []
+        gate.opened.set()
+        until(lambda: the_job(shell).status == "done", "it does not end")
+        assert any("canary-1" in request.target for request in server.requests)
+    assert next(shell.models.glob("*/f.bin")).read_bytes() == DATA
+    assert leaks(shell.home) == []
+
+
+@pytest.mark.fault(262)
+def test_the_flag_of_the_background_is_nobody_elses(tmp_path: Path) -> None:
+    """Typed by hand it is no flag (2): nothing is read from a terminal, a file or a pipe."""
+    ran = machine(tmp_path).run(background.FLAG, "1122-abcd")
+    assert (ran.code, "Traceback" in ran.err) == (2, False)
+
+
+@pytest.mark.fault(263)
+@pytest.mark.parametrize(("words", "code"), [("", 9), ("--skip-if-running", 0)])
+def test_another_prefetch_is_quicker(
+    mdl: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, code: int
+) -> None:
+    """One that begins before the process in the background does is told at once, and leaves no job behind."""
+    shell, start = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f")), background.start
+    turn = contextlib.ExitStack()
+
+    def slipped_in(*arguments: object) -> int | None:
+        turn.enter_context(held(state_of(shell) / "locks", "prefetch", 0.0, print))
+        return start(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mdl.cli.working.start", slipped_in)
+    with turn:
+        assert mdl(shell, "prefetch", "one", "--detach", *words.split()) == code
+    assert records_of(shell).all() == []
+
+
+@pytest.mark.fault(262)
+def test_a_job_that_cannot_begin(
+    mdl: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What ends before it has begun in the background gives the command its code; where its words are is said."""
+    shell, start = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f")), background.start
+
+    def spoilt(*arguments: object) -> int | None:
+        (tmp_path / "catalog.toml").write_text("schema = 0")
+        return start(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mdl.cli.working.start", spoilt)
+    assert mdl(shell, "get", "one", "--detach") == 2
+    job = the_job(shell)
+    assert (job.status, str(records_of(shell).log(job.id)) in capfd.readouterr().err) == ("paused", True)
+    assert "schema" in records_of(shell).log(job.id).read_text()
