@@ -37,6 +37,7 @@ class Secrets:
 
     def __init__(self, values: Iterable[str | None] = ()) -> None:
         self._values: set[str] = set()
+        self._urls: set[str] = set()
         for value in values:
             self.add(value)
 
@@ -75,22 +76,26 @@ class Secrets:
 
         What is in the URL's host or path as well is no secret.
         """
-        from html import escape
-        from urllib.parse import quote, unquote, unquote_plus
-
-        bare, behind = bare_url(url), re.search(r"[?#;]", url)
-        query = url[behind.end() :] if behind else ""
-        for text in dict.fromkeys((query, unquote(query), unquote_plus(query))):
-            values = (
-                part.partition("=")[2] or part.strip("=") for part in (*text.split("&"), *re.split("[?#;&]", text))
-            )
-            for value in {text, *values}:
-                if len(value) >= _SHORTEST and value not in bare and not re.fullmatch(_PLAIN, value):
-                    self._values |= {value, quote(value, safe=""), escape(value)}
+        self._urls.add(url)  # taken apart when a server has said something, which most never do
 
     def __iter__(self) -> Iterator[str]:
         """Longest first, so that a secret that holds another goes as a whole."""
-        return iter(sorted(self._values, key=len, reverse=True))
+        values = self._values.union(*map(_values_behind, self._urls))
+        return iter(sorted(values, key=len, reverse=True))
+
+
+def _values_behind(url: str) -> Iterator[str]:
+    """What stands behind the path of a URL, in every form in which a server may repeat it."""
+    from html import escape
+    from urllib.parse import quote, unquote, unquote_plus
+
+    bare, behind = bare_url(url), re.search("[?#;]", url)
+    query = url[behind.end() :] if behind else ""
+    for text in dict.fromkeys((query, unquote(query), unquote_plus(query))):
+        values = (part.partition("=")[2] or part.strip("=") for part in (*text.split("&"), *re.split("[?#;&]", text)))
+        for value in {text, *values}:
+            if len(value) >= _SHORTEST and value not in bare and not re.fullmatch(_PLAIN, value):
+                yield from (value, quote(value, safe=""), escape(value))
 
 
 def bare_url(url: str) -> str:
