@@ -22,9 +22,19 @@ def main() -> None:
             warnings.simplefilter("ignore")  # they are for who develops mdl, with lines of source: see python -W
         from mdl.cli.main import run
 
-        _end(run(sys.argv[1:]))
+        _end(run(_words()))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _words() -> list[str]:
+    """What is to be done. A job in the background is told so by the command that started it."""
+    if sys.argv[1:2] == ["--background"]:
+        from mdl.jobs.background import words_from_foreground
+
+        with contextlib.suppress(OSError, ValueError):
+            return words_from_foreground()
+    return sys.argv[1:]
 
 
 def _end(code: int) -> None:

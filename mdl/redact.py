@@ -1,14 +1,15 @@
-"""Redact: what must never be read in an output, a log or a journal is taken out of a text.
+"""Redact: what must never be read in an output, a log or a journal is taken out of a text. Pure.
 
-Taken out are the user and password of a URL, every URL query string (it may be signed), values known
+Of a URL its scheme, host and path stay: see `bare_url`, the one way to write a URL. Taken out as well are values known
 to be secret, bearer tokens and hub tokens.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+
+from mdl.errors import MdlError
 
 MARK = "***"
 
@@ -17,7 +18,11 @@ _SHORTEST = 4
 
 # Kept as text: `re` compiles and remembers a pattern when it is first needed, not when mdl starts.
 _USERINFO = r"(?i)([a-z][a-z0-9+.-]{0,19}://)[^\s/?#]*@"
-_QUERY = r"(?i)([a-z][a-z0-9+.-]{0,19}://[^\s?\"'<>]*)\?[^\s\"'<>]*"
+_URL = r"(?i)[a-z][a-z0-9+.-]{0,19}://\S+"
+_CLOSING = ")]}>'\",.;:!?"
+"""What ends a sentence, not the URL in it."""
+_PLAIN = r"(?i)true|false|none|null|main|host|https?|inline|attachment|(aws|goog)4-[a-z0-9-]+|[0-9.]{1,9}"
+"""Values of a query that are no secret, long as they are."""
 _PARAMETER = (
     r"(?i)((?:^|[\s?&;#,(\"'>])[\w.-]{0,64}"
     r"(?:signature|sig|token|credential|secret|password|passwd|policy|key|key-id)=)[^\s&\"'<>]+"
@@ -32,6 +37,7 @@ class Secrets:
 
     def __init__(self, values: Iterable[str | None] = ()) -> None:
         self._values: set[str] = set()
+        self._urls: set[str] = set()
         for value in values:
             self.add(value)
 
@@ -52,10 +58,10 @@ class Secrets:
         user, _, password = userinfo.partition(":")
         if not password:
             return
-        plain = unquote_to_bytes(os.fsencode(password))
+        plain = unquote_to_bytes(password.encode(errors="surrogateescape"))
         self.add(password)
         self.add(plain.decode(errors="replace"))
-        self.add(b64encode(unquote_to_bytes(os.fsencode(user)) + b":" + plain).decode())
+        self.add(b64encode(unquote_to_bytes(user.encode(errors="surrogateescape")) + b":" + plain).decode())
 
     def add(self, value: str | None) -> None:
         """Keep ``value`` out of every output from now on."""
@@ -65,14 +71,49 @@ class Secrets:
         if len(value) >= _SHORTEST:
             self._values |= {value, quote(value, safe="")}
 
+    def add_query(self, url: str) -> None:
+        """Keep what stands behind the path of a URL out of what its server says: the whole of it and each value.
+
+        What is in the URL's host or path as well is no secret.
+        """
+        self._urls.add(url)  # taken apart when a server has said something, which most never do
+
     def __iter__(self) -> Iterator[str]:
         """Longest first, so that a secret that holds another goes as a whole."""
-        return iter(sorted(self._values, key=len, reverse=True))
+        values = self._values.union(*map(_values_behind, self._urls))
+        return iter(sorted(values, key=len, reverse=True))
+
+
+def _values_behind(url: str) -> Iterator[str]:
+    """What stands behind the path of a URL, in every form in which a server may repeat it."""
+    from html import escape
+    from urllib.parse import quote, unquote, unquote_plus
+
+    bare, behind = bare_url(url), re.search("[?#;]", url)
+    query = url[behind.end() :] if behind else ""
+    for text in dict.fromkeys((query, unquote(query), unquote_plus(query))):
+        values = (part.partition("=")[2] or part.strip("=") for part in (*text.split("&"), *re.split("[?#;&]", text)))
+        for value in {text, *values}:
+            if len(value) >= _SHORTEST and value not in bare and not re.fullmatch(_PLAIN, value):
+                yield from (value, quote(value, safe=""), escape(value))
+
+
+def bare_url(url: str) -> str:
+    """A URL as it may leave mdl: scheme, host and path, without user, password, parameters, query and fragment."""
+    place = re.sub(";[^/]*", "", re.split("[?#]", url, maxsplit=1)[0])
+    scheme = re.match("(?!hf:)[A-Za-z][A-Za-z0-9+.-]*:/*", place)
+    start = scheme.end() if scheme else 0
+    host, slash, path = place[start:].partition("/")
+    if scheme and not re.fullmatch(r"(.*@)?([^:@]*|\[[^@]*\])(:[0-9]*)?", host):
+        host, slash, path = place[start:].rpartition("@")[2].partition("/")  # a password with a slash in it
+    return place[:start] + (host.rpartition("@")[2] if scheme else host) + slash + path
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """A sentence without secrets: for messages, which may quote anything."""
     text = redact_value(text, secrets)
+    if "?" in text:
+        text = re.sub(r"\S+", lambda word: _without_query(word[0]), text)
     text = re.sub(_PARAMETER, r"\1…", text)
     text = re.sub(_AUTHORIZATION, rf"\1{MARK}", text)
     text = re.sub(_BEARER, rf"\1{MARK}", text)
@@ -85,5 +126,29 @@ def redact_value(text: str, secrets: Iterable[str] = ()) -> str:
         text = text.replace(secret, MARK)
     if "://" in text:
         text = re.sub(_USERINFO, r"\1", text)
-        text = re.sub(_QUERY, r"\1?…", text)
+        text = re.sub(_URL, lambda word: _marked(word[0]), text)
     return text
+
+
+def redact_error(error: BaseException, secrets: Secrets) -> None:
+    """Take the secrets out of what an error and its causes say, before anybody hears it."""
+    known, seen = tuple(secrets), set[int]()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        one.args = tuple(redact_value(text, known) if isinstance(text, str) else text for text in one.args)
+        if isinstance(one, MdlError):
+            one.message = redact_value(one.message, known)
+        one = one.__cause__ or one.__context__
+
+
+def _without_query(word: str) -> str:
+    """A path without the query behind it, as a server repeats a request; any other word as it is."""
+    path, _, query = word.partition("?")
+    return f"{path}?…" if "/" in path and "=" in query else word
+
+
+def _marked(word: str) -> str:
+    """The URL that a word begins with, bare, with a mark in the place of what was taken out."""
+    url = word.rstrip(_CLOSING)
+    return bare_url(url) + ("?…" if re.search("[?#;]", url) else "") + word[len(url) :]

@@ -12,6 +12,7 @@ from mdl.download.store import Store
 from mdl.errors import MdlError, joint_exit_code
 from mdl.events import FileReport, ModelReport, Report
 from mdl.files import RemoteFile
+from mdl.redact import bare_url
 
 if TYPE_CHECKING:
     from mdl.download.transfer import Outcome
@@ -78,7 +79,7 @@ def _status(rows: Sequence[FileReport], error: MdlError | None) -> str:
 
 
 def _row(remote: RemoteFile, size: int | None, sha256: str | None, action: str, verified: str) -> FileReport:
-    return FileReport(remote.path.text, size, sha256, action, verified, url=remote.url.split("?")[0])
+    return FileReport(remote.path.text, size, sha256, action, verified, url=bare_url(remote.url))
 
 
 def _sha256(remote: RemoteFile) -> str | None:

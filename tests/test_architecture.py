@@ -47,6 +47,7 @@ PURE = {
         "jobs/job",
         "jobs/entries",
         "paths",
+        "redact",
         "sealed",
         "files",
         "events",

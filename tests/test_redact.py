@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mdl.redact import Secrets, redact, redact_value
+from mdl.redact import Secrets, bare_url, redact, redact_value
 
 SECRET = "s3cr3t+value/with=signs"
 
@@ -21,7 +21,10 @@ SECRET = "s3cr3t+value/with=signs"
         ("<https://h.example/x?sig=1>, 'https://h.example/y?z'", "<https://h.example/x?…>, 'https://h.example/y?…'"),
         ("s3://key:word@bucket/p and HTTPS://a:b@H.example", "s3://bucket/p and HTTPS://H.example"),
         ("https://h.example/x?to=https://u:p@other.example/", "https://h.example/x?…"),
-        ("Location: /a/b?X-Amz-Credential=AKIA&Expires=5", "Location: /a/b?X-Amz-Credential=…&Expires=5"),
+        ("Location: /a/b?X-Amz-Credential=AKIA&Expires=5", "Location: /a/b?…"),
+        ("https://h.example/x?name='a'&n=\"b\"&auth=<c>;d is gone", "https://h.example/x?… is gone"),
+        ("is it https://h.example/a;sid=1/b#part?", "is it https://h.example/a/b?…?"),
+        ("bytearray(b'HTTP/1.1 no /f.bin?auth=abc\\r\\n')", "bytearray(b'HTTP/1.1 no /f.bin?…"),
         ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer ***"),
         ("{'authorization': 'Basic dXNlcjpwYXNz'}", "{'authorization': 'Basic ***'}"),
         ("the server said bearer xxx", "the server said bearer ***"),
@@ -40,6 +43,7 @@ def test_what_goes(text: str, clean: str) -> None:
         "https://h.example/org/repo/resolve/main/a.bin",
         "hf_short is a name",
         "x [/] y.bin: 12 % done?",
+        "and/or? = perhaps; https://h.example/a.bin; then more",
         "hf:org/repo@main",
     ],
 )
@@ -82,7 +86,65 @@ def test_twice_is_once() -> None:
     assert redact(once, Secrets([SECRET])) == once
 
 
-@pytest.mark.parametrize("text", ["a" * 200_000, "://" * 70_000, "?sig" * 50_000, "https://" + "@" * 200_000])
+@pytest.mark.fault(166, 260)
+@pytest.mark.parametrize(
+    ("url", "bare"),
+    [
+        ("https://h.example:8443/a/b.bin?x=1#y", "https://h.example:8443/a/b.bin"),
+        ("HTTPS://h/a;v=1/b;c", "HTTPS://h/a/b"),
+        ("https://h#x?y", "https://h"),
+        ("https://me:pw@h/a@1/b", "https://h/a@1/b"),
+        ("https://me:p@w@h/", "https://h/"),
+        ("https://me:p/w@h/a", "https://h/a"),
+        ("https:me:pw@h", "https:h"),
+        ("https://[::1]:80/a@b:c/d", "https://[::1]:80/a@b:c/d"),
+        ("hf:org/repo@main/a.bin", "hf:org/repo@main/a.bin"),
+        ("/a/b?c", "/a/b"),
+        ("", ""),
+    ],
+)
+def test_a_bare_url(url: str, bare: str) -> None:
+    """Scheme, host, port and path stay as they are; user, password, parameters, query and fragment go."""
+    assert bare_url(url) == bare
+    assert bare_url(bare) == bare
+
+
+@pytest.mark.fault(261)
+def test_values_of_a_query() -> None:
+    """They are secrets in whatever form they are repeated, and what is no secret is none."""
+    secrets = Secrets()
+    secrets.add_query(
+        "https://h/org/weights.bin?sig=s%2Bcret%3D&to=%2Fx%3Fkey%3Dinner&download=true&ab&f=weights.bin&n=1048"
+    )
+    for said in ("s+cret=", "s%2Bcret%3D", "s%252Bcret%253D", "inner"):
+        assert redact(f"no {said} here", secrets) == "no *** here"
+    for said in ("download true ab 1048", "org/weights.bin", "main host sig to", "https://h/org"):
+        assert redact(said, secrets) == said
+
+
+@pytest.mark.fault(261)
+@pytest.mark.parametrize("query", ["a" * 60_000, "?" * 60_000, "&=" * 30_000, ";x" * 30_000, "%3F%26" * 10_000])
+def test_long_hostile_query(query: str) -> None:
+    """The query that a hostile redirect names costs no more than a moment and a few times its size."""
+    before, secrets = time.process_time(), Secrets()
+    secrets.add_query(f"https://h/f?{query}")
+    redact(query, secrets)
+    assert time.process_time() - before < 5
+    assert sum(map(len, secrets)) < 20 * len(query)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/" * 200_000,
+        "/?=" * 70_000,
+        "http://h/;" * 20_000,
+        "a" * 200_000,
+        "://" * 70_000,
+        "?sig" * 50_000,
+        "https://" + "@" * 200_000,
+    ],
+)
 def test_long_hostile_text(text: str) -> None:
     """A long text from a hostile server costs no more than a moment."""
     before = time.process_time()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
-from mdl.net.words import impostor, refusal, request_id, server_words
+from mdl.net.words import impostor, quoted, refusal, request_id, server_words
 
 calm = settings(deadline=None)
 URL = "https://huggingface.co/org/repo/resolve/main/model.bin?X-Amz-Signature=secret"
@@ -65,6 +65,29 @@ def test_words_are_one_short_harmless_line(body: bytes, kind: str) -> None:
     words = server_words({"content-type": kind}, body * 40)
     assert len(words) <= 300
     assert not any(ord(char) < 32 or ord(char) == 127 or char in "\u202e\u200b\u2028" for char in words)
+
+
+@pytest.mark.fault(261)
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Cannot GET /f.bin?a=1&amp;auth=x here", "Cannot GET /f.bin?… here"),
+        ("no /f.bin%3Fauth%3Dx", "no /f.bin?…"),
+        ("no f.bin?secret", "no f.bin?…"),
+        ("no &quot;/f?&#x61;uth=x&quot; &lt;here&gt;", 'no "/f?… <here>'),
+        ("who?! are you? yes", "who?! are you? yes"),
+        ("no https://me:pw@h/f;x#y", "no https://h/f?…"),
+    ],
+)
+def test_a_query_is_not_quoted(said: str, shown: str) -> None:
+    """A word with a query is cut there, whatever it is; other words are quoted as they are meant."""
+    assert quoted(said) == shown
+
+
+def test_no_part_of_a_secret_is_quoted() -> None:
+    """Secrets are taken out before a text is cut to its length."""
+    assert "s3cr3t" not in quoted("x" * 290 + " s3cr3t-and-so-on", ["s3cr3t-and-so-on"])
+    assert "s3cr3t" not in request_id({"x-request-id": "x" * 90 + " s3cr3t-and-so-on"}, ["s3cr3t-and-so-on"])
 
 
 def test_deep_json_is_survived() -> None:

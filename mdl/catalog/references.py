@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from mdl.catalog.model import HubOrigin
 from mdl.errors import CatalogError, UsageError
 from mdl.paths import RelPath, shown
+from mdl.redact import bare_url
 
 HUB_HOSTS = frozenset({"huggingface.co", "hf.co"})
 """The hosts whose pages a catalog may name instead of ``hf:``."""
@@ -214,15 +215,12 @@ def url_name(url: str) -> RelPath:
     if url.startswith("hf:"):
         name = parse_hub(url).subpath.rpartition("/")[2]
     else:
-        name = unquote(urlsplit(url).path.rpartition("/")[2])
+        name = unquote(urlsplit(bare_url(url)).path.rpartition("/")[2])
     if not name or "/" in name:
         raise UsageError("the URL ends in no file name", item=_redacted(url), hint="say which path it gets")
     return RelPath.parse(name)
 
 
 def _redacted(url: str) -> str:
-    """``url`` for a message: no user or password, no query, nothing a terminal would obey."""
-    bare = re.split(r"[?#]", url, maxsplit=1)[0]
-    head, at, tail = bare.rpartition("@")
-    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/*", head)
-    return shown((scheme[0] if scheme else "") + "…@" + tail if at else bare)[:200]
+    """``url`` for a message: bare, and nothing a terminal would obey."""
+    return shown(bare_url(url))[:200]

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from mdl.catalog.model import Catalog, CatalogFile, HubOrigin, Model
 from mdl.catalog.references import check_revision, check_url, parse_hub, parse_hub_page, url_name
 from mdl.errors import UsageError
+from mdl.redact import bare_url
 
 _LONGEST_NAME = 120
 _SIGNED = re.compile(r"(?i)x-(amz|goog)-.*|expires|signature|policy|key-pair-id|sig|s[etvrpk]|token|download")
@@ -78,7 +79,7 @@ def _of_hub(origin: HubOrigin) -> Model:
 def _of_url(url: str) -> Model:
     """A file lands in a folder named after where it comes from, so that two of one name never meet."""
     parts = urlsplit(url)
-    *folders, _ = unquote(parts.path).split("/")
+    *folders, _ = unquote(urlsplit(bare_url(url)).path).split("/")
     place = "--".join([parts.netloc, *filter(None, folders)])
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", place).strip("._-") or "download"
     asked = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if not _SIGNED.fullmatch(pair[0])]

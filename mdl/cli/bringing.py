@@ -15,7 +15,7 @@ from mdl.cli.units import parse_duration
 from mdl.console.watch import Watch, ended_by
 from mdl.download.store import Store
 from mdl.download.transfer import Limits
-from mdl.errors import MdlError, NoSpace, PartialFailure
+from mdl.errors import Busy, MdlError, NoSpace, PartialFailure
 from mdl.events import Report
 
 
@@ -58,18 +58,21 @@ def bring(session: Session, order: Order) -> Brought:
         with session.console.watch(method=method) as tell:
             return _brought(session, order, models, store, limits, tell, "")
     from mdl.cli.working import Work
+    from mdl.jobs.background import is_background
 
     with ExitStack() as stack:
         stack.enter_context(order.turn())
-        if order.unattended.detach:
-            stack.close()
         work = Work(session, [model.name for model in models], store.folder, order.unattended, method)
-        if work.leaves():
-            return Brought(work.id, is_elsewhere=True)
+        if order.unattended.detach and not is_background():
+            stack.close()
+        try:
+            if work.leaves():
+                return Brought(work.id, is_elsewhere=True)
+        except Busy:
+            with order.turn():  # which says so where another prefetch was quicker
+                raise
         session.empty = session.empty | {"job": work.id or None}
         with work as tell:
-            if order.unattended.detach:
-                stack.enter_context(order.turn())
             if order.replaces:
                 work.replace_earlier()
             return _brought(session, order, models, store, limits, tell, work.id)

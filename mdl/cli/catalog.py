@@ -15,6 +15,7 @@ from mdl.console.humans import human_bytes
 from mdl.download.stock import Stock, stock_of
 from mdl.errors import UsageError
 from mdl.paths import shown
+from mdl.redact import bare_url
 
 
 def register(app: typer.Typer) -> None:
@@ -102,7 +103,7 @@ def show(
         {
             "path": row.remote.path.text,
             "role": row.remote.role,
-            "url": row.remote.url.split("?")[0],
+            "url": bare_url(row.remote.url),
             "size": row.remote.size,
             "sha256": row.remote.digest.hex if row.remote.digest and row.remote.digest.algorithm == "sha256" else None,
             "status": row.status,

@@ -20,7 +20,7 @@ from mdl.cli.session import Session
 from mdl.download.stock import stock_of
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.events import ModelReport, Report
-from mdl.jobs.background import give_way
+from mdl.jobs.background import give_way, is_background
 from mdl.jobs.metrics import Outcome, write_metrics
 from mdl.schemas import empty
 from mdl.turns import held
@@ -125,8 +125,8 @@ class _Run:
         return code
 
     def not_now(self, error: Busy) -> int:
-        """Another one runs; raises `Busy` unless that is to be skipped."""
-        if not self.wishes.skip_if_running:
+        """Another one runs; raises `Busy` unless that is to be skipped, which is not for the background to say."""
+        if not self.wishes.skip_if_running or is_background():
             raise error
         if self.session.common.json:
             self.session.console.document(_NAME, empty(_NAME), ok=True, exit_code=0)

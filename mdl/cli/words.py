@@ -37,6 +37,12 @@ def words_of(ctx: typer.Context, common: Common) -> tuple[str, ...]:
     return (ctx.command.name or "", *options, "--", *arguments)
 
 
+def in_background(words: tuple[str, ...], common: Common) -> list[str]:
+    """The same for a process that nobody looks at."""
+    command, *others = words
+    return [command, "--progress=none", "--quiet", *(["--yes"] if common.yes else []), "--detach", *others]
+
+
 def again(words: tuple[str, ...], environ: Mapping[str, str], secrets: Iterable[str] = ()) -> Again:
     """What is written down of it. A secret is not: then ``withheld`` is set."""
     known = tuple(secrets)

@@ -13,12 +13,11 @@ from mdl import programs
 from mdl.cli import places
 from mdl.cli.flags import Unattended
 from mdl.cli.session import Session
-from mdl.cli.words import JOB_VARIABLE, again
-from mdl.console import Console
+from mdl.cli.words import JOB_VARIABLE, again, in_background
 from mdl.console.watch import Watch
-from mdl.errors import Busy, Deadline, UsageError
+from mdl.errors import Busy, Deadline, MdlError, UsageError
 from mdl.events import Ended, Listener, Noticed
-from mdl.jobs.background import detach
+from mdl.jobs.background import begun, is_background, start
 from mdl.jobs.job import Job
 from mdl.jobs.log import Log, Logged
 from mdl.jobs.ready import Ready
@@ -52,7 +51,7 @@ class Work:
         on_complete = None if is_off else wishes.on_complete or hooks.get("on_complete")
         self._on_complete = _hook(on_complete, "--on-complete")
         self._on_failure = _hook(hooks.get("on_failure"), "[hooks] on_failure")
-        self._is_unrecorded = False
+        self._is_unrecorded = self._is_resumed = False
         self._state = _state_folder(session, wishes)
         self._records = Records(self._state / "jobs") if self._state else None
         self._tracker = Tracker(self._begin(), self._records, session.console.secrets, self._no_record)
@@ -68,22 +67,31 @@ class Work:
         return self._tracker.job.log
 
     def leaves(self) -> bool:
-        """With ``--detach``: True in the process that has nothing more to do but to say the job's id."""
+        """With ``--detach``: True once the job has begun in the background, and its id is all there is to say.
+
+        Raises `Busy` and other errors where it could not begin.
+        """
         if not self._wishes.detach:
             return False
         if self._records is None or not self.id:
             raise UsageError("a job needs a record to go on in the background", item="--detach")
-        self._tracker.write()
-        let_go = detach(self._records.log(self.id))
-        if let_go is None:
-            return True
-        secrets = self._session.console.secrets
-        self._session.console = Console(progress="none", quiet=True, environ=self._session.environ)
-        self._session.console.secrets = secrets
-        self._tracker.job = replace(self._tracker.job, owner=me())
-        self._tracker.write()
-        let_go()
-        return False
+        if is_background():
+            self._tracker.write()
+            begun()
+            return False
+        if not self._is_resumed:
+            self._records.put(replace(self._tracker.job, status="paused"))
+        words, log = in_background(self._session.words, self._session.common), self._records.log(self.id)
+        code = start(self.id, words, {**os.environ, JOB_VARIABLE: self.id}, log)
+        if code == Busy.exit_code:
+            if not self._is_resumed:
+                self._records.remove(self.id)
+            raise Busy("another mdl was at work on it when it was to begin in the background")
+        if code is not None:
+            error = MdlError("it ended before it had begun", item=self.id, hint=f"its last words are in {log}")
+            error.exit_code = code
+            raise error
+        return True
 
     def replace_earlier(self) -> None:
         """Remove the records of earlier jobs of the same command and models that their time limit or window stopped:
@@ -136,6 +144,7 @@ class Work:
             job = self._records.find(resumed)
             if job.status == "running":
                 raise Busy("it is running", item=resumed)
+            self._is_resumed = True
             return replace(
                 job, status="running", owner=me(), host=host(), finished_at=None, exit_code=None, error=None, file=None
             )

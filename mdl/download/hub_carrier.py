@@ -15,6 +15,7 @@ from typing import Any
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.files import HubFile
 from mdl.net.hosts import Bearer, Hosts
+from mdl.net.words import quoted
 
 _fencing = threading.Lock()
 
@@ -82,7 +83,7 @@ def _translated(error: Exception) -> MdlError:
     """The hub client's error as mdl's own, in its words without the request's URL."""
     from huggingface_hub import errors
 
-    words = " ".join(str(error).split("\n\n")[0].split())
+    words = quoted(str(error).split("\n\n")[0])
     message = f"huggingface_hub: {words}"
     if isinstance(error, errors.GatedRepoError):
         return AuthError(message, hint="accept the licence on the repository's page and set HF_TOKEN")

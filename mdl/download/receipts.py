@@ -17,6 +17,7 @@ from mdl.errors import Cancelled, MdlError, StateError
 from mdl.files import HubFile, Receipt, RemoteFile, Stamp
 from mdl.paths import RelPath
 from mdl.private import private_folder, read_regular
+from mdl.redact import bare_url
 from mdl.sealed import line_of, parse_line
 
 VERSION = 1
@@ -90,7 +91,7 @@ class Receipts:
             "stamp": [receipt.stamp.size, receipt.stamp.mtime_ns, receipt.stamp.inode],
             "digest": str(receipt.digest),
             "verified": receipt.verified,
-            "url": receipt.url.split("?")[0],
+            "url": bare_url(receipt.url),
             "validator": receipt.validator,
             "commit": receipt.commit,
             "suspect": receipt.suspect,

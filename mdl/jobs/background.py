@@ -1,38 +1,86 @@
-"""Background: going on without the terminal, and giving way to everybody else on the machine."""
+"""Background: going on without the terminal, and giving way to everybody else on the machine.
+
+A job in the background is mdl started anew. Everybody on the machine may read the arguments of a process, and a URL
+among them may be signed: the words of the command go there over a socket, which is its stdin until it has them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+
+FLAG = "--background"
+"""Before the job's id: all the arguments that such a process has."""
+_foreground: socket.socket | None = None
+"""In the background: where the command in the foreground waits to hear that the job has begun."""
 
 
-def detach(errors: Path) -> Callable[[], None] | None:
-    """Fork. The child lives on in a session of its own, reads nothing and writes to ``errors`` only.
+def start(job: str, words: Sequence[str], environ: Mapping[str, str], errors: Path) -> int | None:
+    """Start mdl with ``words`` in a session of its own, which reads nothing and writes to ``errors`` only.
 
-    To be called before there is any thread. The child gets a function that lets the parent go, to be called once
-    what the parent promises is true; the parent gets None then, or when the child is gone.
+    None once it says that it has `begun`, or the exit code with which it ended before. Raises `OSError`.
     """
-    hears, says = os.pipe()
-    first = os.fork()
-    if first:
-        os.close(says)
-        os.waitpid(first, 0)
-        os.read(hears, 1)
-        os.close(hears)
-        return None
-    os.close(hears)
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    log = os.open(errors, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    for descriptor, target in ((nothing, 0), (nothing, 1), (log, 2)):
-        os.dup2(descriptor, target)
-    for descriptor in {nothing, log} - {0, 1, 2}:
-        os.close(descriptor)
-    return lambda: os.close(says)
+    import json
+    import socket
+    import subprocess
+
+    ours, theirs = socket.socketpair()
+    with ours:
+        log = os.open(errors, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with theirs, os.fdopen(log, "ab") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "mdl", FLAG, job],
+                env=environ,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+                start_new_session=True,
+            )
+        with contextlib.suppress(ConnectionError):
+            ours.sendall(json.dumps(words).encode())
+            ours.shutdown(socket.SHUT_WR)
+            if ours.recv(1):
+                return None
+    code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
+def words_from_foreground() -> list[str]:
+    """In the background: the words to carry out. From then on there is nothing to read.
+
+    Raises `OSError` and `ValueError` where nobody has sent them, or not all of them.
+    """
+    import json
+    import socket
+
+    global _foreground
+    _foreground = socket.socket(fileno=os.dup(0))
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    data = b""
+    while piece := _foreground.recv(2**16):
+        data += piece
+    words: list[str] = json.loads(data)
+    return words
+
+
+def is_background() -> bool:
+    """Whether this process was started by `start`."""
+    return _foreground is not None
+
+
+def begun() -> None:
+    """In the background: let the command in the foreground go, for what it promises is true."""
+    assert _foreground is not None
+    with contextlib.suppress(ConnectionError):
+        _foreground.send(b"1")
 
 
 def give_way() -> None:

@@ -39,6 +39,7 @@ from mdl.net.tls import tls_context
 from mdl.net.troubles import translated
 from mdl.net.wire import PRIVATE, PROXY, Wire
 from mdl.net.words import refusal
+from mdl.redact import Secrets
 
 USER_AGENT = f"mdl/{__version__}; python/{platform.python_version()}"
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -131,13 +132,14 @@ class Http:
         `TlsError`. httpx's errors from reading the body inside the block are translated too.
         """
         response: httpx.Response | None = None
-        with translated(url):
+        secrets = Secrets([self.bearer.token if self.bearer else None])
+        with translated(url, secrets):
             try:
-                response, final, hops, token_sent = self._ask(method, url, headers or {})
+                response, final, hops, token_sent = self._ask(method, url, headers or {}, secrets)
                 if response.status_code >= 400 and response.status_code not in allow:
                     with self._heads.awaited():
                         body, seen = _peek(response), lower(response.headers)
-                    error = refusal(response.status_code, seen, body, final, token_sent=token_sent)
+                    error = refusal(response.status_code, seen, body, final, token_sent=token_sent, secrets=secrets)
                     error.redirected = bool(hops)
                     raise error
                 with self._heads.body(socket_of(response)):
@@ -169,20 +171,22 @@ class Http:
         return bytes(text)
 
     def _ask(
-        self, method: str, url: str, headers: Mapping[str, str]
+        self, method: str, url: str, headers: Mapping[str, str], secrets: Secrets
     ) -> tuple[httpx.Response, str, tuple[Mapping[str, str], ...], bool]:
         try:
-            return self._follow(method, url, headers)
+            return self._follow(method, url, headers, secrets)
         except (httpx.InvalidURL, UnicodeError, ValueError) as error:
             raise Unsafe(f"refused: {host_of(url)} leads to an unusable URL: {error}", item=host_of(url)) from error
 
     def _follow(
-        self, method: str, url: str, headers: Mapping[str, str]
+        self, method: str, url: str, headers: Mapping[str, str], secrets: Secrets
     ) -> tuple[httpx.Response, str, tuple[Mapping[str, str], ...], bool]:
+        """Every URL that is asked adds what stands behind its path to ``secrets``."""
         hops: list[Mapping[str, str]] = []
         start_private, at_home, current = self._starts_private(url), True, url
         for _ in range(_MAX_HOPS + 1):
             self.cancel.check()
+            secrets.add_query(current)
             parts = self.hosts.check(current)
             at_home = at_home and origin_of(current) == origin_of(url)
             token = self._token_for(current) if at_home else None

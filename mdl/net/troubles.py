@@ -1,4 +1,4 @@
-"""Troubles: httpx's errors as mdl's own, with the host that was asked and without any URL's query."""
+"""Troubles: httpx's errors as mdl's own, with the host that was asked and without what was sent to it in secret."""
 
 from __future__ import annotations
 
@@ -12,25 +12,31 @@ from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, TlsErro
 from mdl.net.hosts import host_of
 from mdl.net.proxies import without_userinfo
 from mdl.net.wire import PROXY
-from mdl.net.words import PROXY_PASSWORD
+from mdl.net.words import PROXY_PASSWORD, quoted
+from mdl.redact import Secrets, redact_error
 
 _AGAIN = "run the same command again; what was fetched is kept"
 
 
 @contextlib.contextmanager
-def translated(url: str) -> Iterator[None]:
-    """httpx's errors as mdl's own, with the host and without the URL's query."""
+def translated(url: str, secrets: Secrets) -> Iterator[None]:
+    """httpx's errors as mdl's own, with the host. No error that comes out holds one of the ``secrets`` that were sent,
+    whatever the server repeated."""
     try:
-        yield
-    except httpx.HTTPError as error:
-        raise _translate(error, url) from error
-    except httpx.StreamError as error:
-        raise NetworkError(f"{host_of(url)}: {error}") from error
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise _translate(error, url, secrets) from error
+        except httpx.StreamError as error:
+            raise NetworkError(f"{host_of(url)}: {error}") from error
+    except Exception as error:
+        redact_error(error, secrets)
+        raise
 
 
-def _translate(error: httpx.HTTPError, url: str) -> MdlError:
+def _translate(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
     host, proxy = _whereabouts(error, url)
-    words = str(error) or type(error).__name__
+    words = quoted(str(error), secrets) or type(error).__name__
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
         return _unconnected(error, host, proxy, words)
     if isinstance(error, httpx.TimeoutException):

@@ -5,9 +5,10 @@ Header names and codes of the hub: https://huggingface.co/docs (X-Error-Code, X-
 
 from __future__ import annotations
 
+import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +16,7 @@ from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.net.hosts import host_of
 from mdl.net.policy import may_pass, retry_after
 from mdl.paths import shown
+from mdl.redact import bare_url, redact_value
 
 PROXY_PASSWORD = "check the user name and password of the proxy variable"
 _LONGEST = 300
@@ -24,10 +26,21 @@ _CLOCK = re.compile(r"not yet valid|TimeTooSkewed|request time and the (current|
 """How S3 and others say that a signature's time is not theirs."""
 
 
-def server_words(headers: Mapping[str, str], body: bytes) -> str:
+_QUERY = re.compile(r"(\?|%3f)[^\s?]*\w\S*", re.IGNORECASE)
+"""What ends a word in which a server repeats the query that it was asked with."""
+
+
+def quoted(text: str, secrets: Iterable[str] = (), longest: int = _LONGEST) -> str:
+    """What a server said, in one short line that is safe to show: without ``secrets``, and without any query."""
+    for form in (str, html.unescape):
+        text = _QUERY.sub("?…", redact_value(form(text), secrets))
+    return shown(" ".join(text.split()))[:longest]
+
+
+def server_words(headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = ()) -> str:
     """What the server said of its refusal, in one line, '' if nothing: header, JSON, XML or HTML title, text."""
     text = headers.get("x-error-message", "") or _from_body(headers.get("content-type", ""), body)
-    return shown(" ".join(text.split()))[:_LONGEST]
+    return quoted(text, secrets)
 
 
 def _from_body(kind: str, body: bytes) -> str:
@@ -69,22 +82,27 @@ def impostor(body: bytes) -> tuple[str, str] | None:
     return what, "where a network wants a sign-in first, do that; else look at the URL in a browser"
 
 
-def request_id(headers: Mapping[str, str]) -> str:
+def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str:
     for name in ("x-request-id", "x-amzn-trace-id", "x-amz-cf-id", "x-amz-request-id"):
         if headers.get(name):
-            return shown(headers[name])[:100]
+            return quoted(headers[name], secrets, 100)
     return ""
 
 
-def refusal(status: int, headers: Mapping[str, str], body: bytes, url: str, *, token_sent: bool) -> MdlError:
-    """The error that an HTTP status of 400 or more is. ``url`` only lends its host and path to the message."""
+def refusal(
+    status: int, headers: Mapping[str, str], body: bytes, url: str, *, token_sent: bool, secrets: Iterable[str] = ()
+) -> MdlError:
+    """The error that an HTTP status of 400 or more is. ``url`` only lends its host and path to the message.
+
+    ``secrets`` are what the server was sent and must not be quoted with.
+    """
     host = host_of(url)
-    words = server_words(headers, body)
+    words = server_words(headers, body, secrets)
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    ident = request_id(headers)
+    ident = request_id(headers, secrets)
     message = f"{host} answered {status} {phrase}".rstrip() + (f": {words}" if words else "")
     message += f" (request {ident})" if ident else ""
     code = headers.get("x-error-code", "")
@@ -108,7 +126,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, url: str, *, t
 def _auth_hint(code: str, words: str, url: str, token_sent: bool) -> str:
     if _CLOCK.search(words):
         return "check this machine's clock, its date and time zone: the server goes by the time of a request"
-    page = re.sub(r"/(resolve|api|raw)/.*", "", url.split("?")[0].replace("/api/models/", "/").replace("/api/", "/"))
+    page = re.sub(r"/(resolve|api|raw)/.*", "", bare_url(url).replace("/api/models/", "/").replace("/api/", "/"))
     page = re.sub(r"/(tree|revision)/.*", "", page)
     if code == "GatedRepo":
         need = "with an account that has access, then set HF_TOKEN" if not token_sent else "with the token's account"
