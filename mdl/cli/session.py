@@ -173,15 +173,23 @@ class Session:
             return Store(into.expanduser(), into=True)
         return Store(self.home(where).path)
 
-    def elsewhere(self, store: Store) -> Elsewhere:
-        """Where on this machine the same bytes may be: ``store`` itself, the hub's cache, ``[stores] also``."""
+    def elsewhere(self, store: Store) -> Elsewhere | None:
+        """Where on this machine the same bytes may be: ``store`` itself, the usual models folder, the hub's cache,
+        ``[stores] also``. None if ``[stores] link`` says that nothing is to be taken from there."""
         from mdl.download.elsewhere import Elsewhere
+        from mdl.download.store import Store
 
-        caches = [store.root] if store.is_by_digest else []
+        wishes = self.config.get("stores", {})
+        if wishes.get("link") == "none":
+            return None
+        caches, others = [store.root] if store.is_by_digest else [], []
         with contextlib.suppress(UsageError):
             caches.append(places.hub_cache(self.environ))
-        also = [Path(one).expanduser() for one in self.config.get("stores", {}).get("also", [])]
-        return Elsewhere(store, tuple(dict.fromkeys(caches)), also)
+        with contextlib.suppress(UsageError):
+            home = places.models_home(None, self.environ, self.defaults).path
+            others = [] if home == store.root else [Store(home)]
+        also = [Path(one).expanduser() for one in wishes.get("also", [])]
+        return Elsewhere(store, others, tuple(dict.fromkeys(caches)), also, wishes.get("link", "auto"))
 
     def is_offline(self, network: Network) -> bool:
         from mdl.sources.endpoint import is_true
