@@ -19,7 +19,7 @@ LEVELS = [
     {"paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles"},
     {"spots", "vacant"},
     {"private"},
-    {"staging", "turns", "programs", "copies"},
+    {"staging", "turns", "programs", "copies", "folder_lock"},
     {"net", "files", "events"},
     {"catalog"},
     {"sources"},

@@ -120,14 +120,12 @@ class Session:
 
         The lock is read anew, for somebody may have written it meanwhile.
         """
-        from mdl.lock import read_lock, with_first_digests, write_lock
+        from mdl.lock import update_lock, with_first_digests
 
         if self.lock is None:
             return
         try:
-            lock = read_lock(self.lock_path)
-            if lock is not None and (filled := with_first_digests(lock, models, report)) != lock:
-                write_lock(self.lock_path, filled)
+            update_lock(self.lock_path, lambda lock: lock and with_first_digests(lock, models, report))
         except Cancelled:
             raise
         except MdlError as error:
