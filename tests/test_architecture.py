@@ -58,7 +58,16 @@ PURE = {
         "net/words",
     ),
     *("net/proxies", "net/codings"),
-    *("download/plan", "download/ramp", "speed", "globs", "catalog/entry", "catalog/lines", "catalog/mistakes"),
+    *(
+        "download/plan",
+        "download/content",
+        "download/ramp",
+        "speed",
+        "globs",
+        "catalog/entry",
+        "catalog/lines",
+        "catalog/mistakes",
+    ),
     *(
         "archive/records",
         "archive/manifest",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from mdl.digests import Digest, Fingerprint, fingerprint, new_hasher
+from mdl.download.content import LOOKED_AT, check_content
 from mdl.download.fetch import Fetcher, called_by_name
 from mdl.download.hub_carrier import HubCarrier
 from mdl.download.partial import Partial
 from mdl.download.schedule import Schedule
 from mdl.download.segments import Download, Segment
 from mdl.download.store import Store
-from mdl.errors import DigestMismatch, StorageError
+from mdl.errors import DigestMismatch, MdlError, StorageError
 from mdl.events import Event, Finished, Rewound, Started, Verifying
 from mdl.files import Stamp
 from mdl.net.cancel import Cancel
@@ -94,6 +96,10 @@ class Delivery:
             download.discarded += len(data)
             self._post(Rewound(download.model, download.name, bytes_discarded=len(data), why=error.message))
             raise error
+        if download.remote.digest is None and (wrong := check_content(download.name, data[:LOOKED_AT], len(data))):
+            download.discarded += len(data)
+            self._post(Rewound(download.model, download.name, bytes_discarded=len(data), why=wrong.message))
+            raise wrong
         verified = _verified(download)
         self._store.publish_small(download.model, download.remote, data, print_, verified, download.item.seen)
         self._published(download, print_, verified)
@@ -126,7 +132,11 @@ class Delivery:
         if not partial.is_as_written(size) and not self._still_right(download, partial, print_):
             return
         if download.remote.digest and print_.digest != download.remote.digest:
-            self._mismatched(download, print_.digest)
+            self._mismatched(download, _mismatch(download, print_.digest))
+            return
+        beginning = b"" if download.remote.digest else os.pread(partial.fd, LOOKED_AT, 0)
+        if download.remote.digest is None and (error := check_content(download.name, beginning, print_.size)):
+            self._mismatched(download, error)
             return
         verified = _verified(download)
         self._store.publish(download.model, download.remote, partial, print_, verified, download.item.seen)
@@ -153,9 +163,8 @@ class Delivery:
     def _verify_tick(self, _done: int) -> None:
         self._cancel.check()
 
-    def _mismatched(self, download: Download, got: Digest) -> None:
+    def _mismatched(self, download: Download, error: MdlError) -> None:
         """Wrong bytes: once more where they came in several answers, then the next mirror, then the end."""
-        error = _mismatch(download, got)
         several = (download.resumed_at > 0 or download.answers > 1) and not download.expected
         if several and not download.clean_retry_done:
             download.clean_retry_done = True

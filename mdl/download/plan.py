@@ -113,9 +113,9 @@ def no_space(to_fetch: int, to_copy: int, free: int) -> NoSpace | None:
     need = to_fetch + to_copy
     if need <= free:
         return None
-    copied = f", {to_copy} of them for copies from elsewhere on this machine" if to_copy else ""
+    copied = f" ({to_copy} of them for copies from elsewhere on this machine)" if to_copy else ""
     return NoSpace(
-        f"the plan needs {need} bytes{copied}, and {free} are free: {need - free} short",
+        f"the plan needs {need} bytes{copied} and {free} are free: {need - free} short",
         hint="free some space, choose another folder with --to, or narrow with --include",
     )
 
