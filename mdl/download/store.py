@@ -36,8 +36,16 @@ _NOT_THERE = (UsageError, StorageError, Unsafe, OSError)
 class Store:
     """One models folder, laid out as ``layout`` says."""
 
-    def __init__(self, root: Path, *, into: bool = False, layout: Callable[[Path], Layout] | None = None) -> None:
-        self.root = root.absolute()
+    def __init__(
+        self,
+        root: Path,
+        *,
+        into: bool = False,
+        layout: Callable[[Path], Layout] | None = None,
+        catalog: str | None = None,
+    ) -> None:
+        """``catalog`` names the catalog for which files are brought, if there is one."""
+        self.root, self.catalog = root.absolute(), catalog
         self._layout = layout(self.root) if layout else Plain(self.root, into=into)
         self.own = self._layout.own
         self.receipts = Receipts(self.own / "receipts")
@@ -203,6 +211,8 @@ class Store:
         there yet, and never a file that nobody vouches for. ``give`` tells of the copy that it made, if it made one.
         Where it fails the receipt of before is back. Raises what ``give`` does, `OSError`."""
         before = self.receipts.get(receipt.model, receipt.path, prefixes=True)
+        is_shared = before is not None and before.catalog != self.catalog
+        receipt = replace(receipt, catalog=None if is_shared else self.catalog)
         self.receipts.put(receipt)
         try:
             copied = give()
