@@ -17,8 +17,8 @@ from mdl.download.leavings import of_the_dead
 from mdl.download.receipts import readable
 from mdl.download.store import Store
 from mdl.errors import StateError
-from mdl.files import Receipt, RemoteFile
-from mdl.paths import RelPath
+from mdl.files import HubFile, Receipt, RemoteFile
+from mdl.net.hosts import host_of
 
 Known = Callable[[str], Sequence[RemoteFile] | None]
 """A model's files as its source or lock has them; None where that is not known."""
@@ -41,7 +41,8 @@ class Waste:
 
 
 def find_waste(store: Store, known: Known, wanted: Callable[[Path], bool]) -> list[Waste]:
-    """Everything that could go. A partial stays that is ``wanted``, which is told its folder."""
+    """Everything that could go. A partial stays that is ``wanted``, which is told its folder. What another catalog than
+    the store's brought or kept is not superseded, for ``known`` says nothing of that one's models."""
     if store.own.is_symlink():
         return []
     return [*_partials(store, wanted), *_files(store, known), *_leftovers(store)]
@@ -84,24 +85,39 @@ def _files(store: Store, known: Known) -> Iterator[Waste]:
             yield Waste("leftover", (path,), _size(path), "left by a process that is gone")
 
 
-def _current(receipts: Mapping[Path, Receipt | None], known: Sequence[RemoteFile] | None) -> set[RelPath] | None:
-    """The paths a model has now; None where that is not known, or where another revision was fetched last."""
+def _current(
+    receipts: Mapping[Path, Receipt | None], known: Sequence[RemoteFile] | None
+) -> Sequence[RemoteFile] | None:
+    """The files a model has now; None if that is not known, or if another revision was fetched last."""
     whole = [(entry.lstat().st_mtime_ns, receipt.commit) for entry, receipt in receipts.items() if receipt]
     if known is None or not whole:
         return None
     last = max(whole, key=lambda one: one[0])[1]
     commits = {remote.commit for remote in known}
-    return {remote.path for remote in known} if last is None or last in commits else None
+    return known if last is None or last in commits else None
 
 
-def _of(receipt: Receipt, entry: Path, store: Store, current: set[RelPath] | None) -> Waste | None:
+def _of(receipt: Receipt, entry: Path, store: Store, current: Sequence[RemoteFile] | None) -> Waste | None:
     place = store.place_of(receipt)
     if place is None:
         gone = store.is_gone(receipt)
         return Waste("receipt", (entry,), _size(entry), f"{receipt.path} is gone") if gone else None
-    if current is None or receipt.path in current or receipt.adopted or store.is_by_digest:
+    if current is None or receipt.adopted or store.is_by_digest or not _is_of(receipt, store.catalog, current):
+        return None
+    if receipt.path in {remote.path for remote in current}:
         return None
     return Waste("superseded", (place, entry), receipt.stamp.size, f"no file of {receipt.model} any more")
+
+
+def _is_of(receipt: Receipt, catalog: str | None, current: Sequence[RemoteFile]) -> bool:
+    """Whether the file came for the entry as this very catalog has it: for no other catalog, from the same repository
+    or host. (Catalogs in two containers may have one path.)"""
+    sources = {_source(remote.hub, remote.url) for remote in current}
+    return catalog is not None and receipt.catalog == catalog and _source(receipt.hub, receipt.url) in sources
+
+
+def _source(hub: HubFile | None, url: str) -> tuple[str, ...]:
+    return (hub.repo_type, hub.repo) if hub else (host_of(url),)
 
 
 def _leftovers(store: Store) -> Iterator[Waste]:

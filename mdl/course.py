@@ -80,7 +80,7 @@ class Course:
 
 
 def adopt_kept(plan: Plan, store: Store) -> None:
-    """Right bytes without a receipt get one."""
+    """Right bytes without a receipt get one; those that another catalog brought belong to both."""
     for item in plan.keep:
         if item.adopt and item.local.fingerprint and item.local.stamp:
             verified = item.remote.digest.algorithm if item.remote.digest else kept_verified(item)
@@ -88,5 +88,8 @@ def adopt_kept(plan: Plan, store: Store) -> None:
                 strange = item.local.receipt is None or item.local.receipt.adopted
                 print_, stamp = item.local.fingerprint, item.local.stamp
                 store.receipts.put(receipt_of(item.wanted.model, item.remote, print_, verified, stamp, adopted=strange))
+        elif item.local.receipt and item.local.receipt.catalog != store.catalog:
+            with contextlib.suppress(OSError):
+                store.receipts.share(item.wanted.model, item.remote.path, store.catalog)
         with contextlib.suppress(OSError):
             store.expose(item.wanted.model, item.remote)

@@ -21,12 +21,15 @@ class Event:
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """A plan stands: how many files and bytes are wanted, kept and still to be fetched (or what ``verb`` says)."""
+    """A plan stands: how many files and bytes are wanted, kept and still to be fetched (or what ``verb`` says). Of the
+    bytes kept, ``bytes_elsewhere`` are in another place on this disk, and ``bytes_to_copy`` of these are copied."""
 
     files: int = 0
     bytes_total: int = 0
     bytes_kept: int = 0
     bytes_to_fetch: int = 0
+    bytes_elsewhere: int = 0
+    bytes_to_copy: int = 0
     verb: str = "fetch"
 
 
@@ -91,11 +94,13 @@ class Verifying(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The file stands under its final name. ``action`` as in `FileReport`."""
+    """The file stands under its final name. ``action`` as in `FileReport`; ``way`` says how bytes from elsewhere on
+    this disk came: ``clone``, ``link`` or ``copy``."""
 
     size: int = 0
     action: str = "fetched"
     verified: str = "none"
+    way: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def silence(_event: Event) -> None:
 @dataclass(frozen=True)
 class FileReport:
     """How one file went. ``error`` holds the error's facts (code, message, hint, exit_code) when it failed. What is
-    only planned may be ``elsewhere`` on this disk."""
+    only planned may be ``elsewhere`` on this disk; ``way`` says how its bytes come from there, as in `Finished`."""
 
     path: str
     size: int | None
@@ -147,6 +152,7 @@ class FileReport:
     url: str = ""
     error: dict[str, Any] | None = None
     elsewhere: bool = False
+    way: str | None = None
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ class Receipt:
 
     ``prefixes`` are running digests at every 16 MiB; ``digest`` is of the bytes that came, and
     ``verified`` says what they were held against: a published digest, only a size, or nothing. An ``adopted``
-    file was there before, put there by somebody else.
+    file was there before, put there by somebody else. ``catalog`` names the one catalog whose entry brought or kept it;
+    None if there was none, or several.
     """
 
     model: str
@@ -91,6 +92,7 @@ class Receipt:
     adopted: bool = False
     prefixes: tuple[str, ...] = field(default=(), repr=False)
     hub: HubFile | None = None
+    catalog: str | None = None
 
     @property
     def remote(self) -> RemoteFile:

@@ -14,7 +14,7 @@ from mdl.download.elsewhere import Elsewhere, link_all, once
 from mdl.download.leavings import tidy
 from mdl.download.plan import Item, Plan, Wanted
 from mdl.download.store import Store
-from mdl.errors import AuthError, Cancelled, LockError, MdlError
+from mdl.errors import AuthError, Cancelled, LockError, MdlError, NoSpace
 from mdl.events import Failed, Listener, Noticed, Planned, Report, Verifying, silence
 from mdl.files import RemoteFile
 from mdl.pickles import head_of, is_pickle, warning
@@ -69,7 +69,7 @@ def get(
     with contextlib.nullcontext() if wishes.dry_run else locked(models, store, wishes.lock_wait, tell):
         resolved = _resolve(models, sources, store, tell)
         plan = _sized(Plan.of(resolved.wanted, force=wishes.force), sources, store, resolved)
-        plan, same = _from_elsewhere(plan, wishes, tell)
+        plan, same = _from_elsewhere(plan, wishes, store, tell, is_offline=http is None)
         whole = replace(plan, linked=(*plan.linked, *same))
         tell(_planned(whole))
         if not wishes.dry_run:
@@ -77,7 +77,7 @@ def get(
         if http is None:
             report = _offline_report(models, store, plan, same, resolved, adopt=not wishes.dry_run)
         elif not wishes.dry_run:
-            plan.check_space(store.free_bytes())
+            replace(plan, linked=tuple(same)).check_space(store.free_bytes())
             course = Course(models, plan, same, resolved.broken, store, tell, began)
             report = course.run(http, limits, wishes.carrier, wishes.elsewhere)
         if wishes.dry_run:
@@ -104,20 +104,40 @@ def _settle(report: Report, resolved: _Resolved, store: Store, *, is_news: bool)
             store.settle([one.remote for one in resolved.wanted if one.model == model.name], is_news=is_news)
 
 
-def _from_elsewhere(plan: Plan, wishes: Wishes, tell: Listener) -> tuple[Plan, list[Item]]:
+def _from_elsewhere(
+    plan: Plan, wishes: Wishes, store: Store, tell: Listener, *, is_offline: bool
+) -> tuple[Plan, list[Item]]:
     """The same plan, once what is elsewhere on this disk has been taken from there (in a dry run, as if it had); and
-    the files whose bytes another file of the plan fetches already."""
+    the files whose bytes another file of the plan fetches already. Raises `NoSpace` before anything is copied."""
     if wishes.elsewhere is None:
         return plan, []
     if wishes.force:
-        linked, left = [], list(plan.fetch)
-    elif wishes.dry_run:
-        linked = [item for item in plan.fetch if any(wishes.elsewhere.candidates(item.remote))]
-        left = [item for item in plan.fetch if item not in linked]
-    else:
-        linked, left = link_all(plan.fetch, wishes.elsewhere, tell)
-    first, same = once(left)
+        return _each_once(plan, list(plan.fetch), [], wishes.elsewhere)
+    foreseen = {item: wishes.elsewhere.foresee(item) for item in plan.fetch}
+    linked = [found for found in foreseen.values() if found]
+    expected, same = _each_once(plan, [item for item, found in foreseen.items() if not found], linked, wishes.elsewhere)
+    if wishes.dry_run:
+        return expected, same
+    whole = replace(expected, linked=(*expected.linked, *same), fetch=() if is_offline else expected.fetch)
+    if whole.bytes_to_copy:
+        _check_space(whole, store, tell)
+    linked, left = link_all(plan.fetch, wishes.elsewhere, tell)
+    return _each_once(plan, left, linked, wishes.elsewhere)
+
+
+def _each_once(plan: Plan, left: list[Item], linked: list[Item], elsewhere: Elsewhere) -> tuple[Plan, list[Item]]:
+    """The plan with each digest that is left fetched once; and those that want it again."""
+    first, again = once(left)
+    same = [elsewhere.foresee_again(item) for item in again]
     return replace(plan, fetch=tuple(first), linked=(*plan.linked, *linked)), same
+
+
+def _check_space(plan: Plan, store: Store, tell: Listener) -> None:
+    try:
+        plan.check_space(store.free_bytes())
+    except NoSpace:
+        tell(_planned(plan))
+        raise
 
 
 def _warn_of_pickles(report: Report, resolved: _Resolved, store: Store, tell: Listener) -> None:
@@ -231,11 +251,17 @@ def _planned(plan: Plan) -> Planned:
         bytes_total=plan.bytes_total,
         bytes_kept=plan.bytes_kept,
         bytes_to_fetch=plan.bytes_to_fetch,
+        bytes_elsewhere=plan.bytes_elsewhere,
+        bytes_to_copy=plan.bytes_to_copy,
     )
 
 
 def _space(plan: Plan, store: Store) -> dict[str, int]:
     """What a dry run tells of the disk."""
-    linked = sum(item.remote.size or 0 for item in plan.linked)
-    facts = {"bytes_to_fetch": plan.bytes_to_fetch, "bytes_free": store.free_bytes(), "bytes_total": plan.bytes_total}
-    return facts | {"bytes_elsewhere": linked}
+    return {
+        "bytes_to_fetch": plan.bytes_to_fetch,
+        "bytes_free": store.free_bytes(),
+        "bytes_total": plan.bytes_total,
+        "bytes_elsewhere": plan.bytes_elsewhere,
+        "bytes_to_copy": plan.bytes_to_copy,
+    }

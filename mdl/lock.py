@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from mdl.download.store import Store
 from mdl.errors import Cancelled, MdlError, storage_error
 from mdl.events import FileReport, Report
 from mdl.files import Receipt, RemoteFile
+from mdl.folder_lock import folder_lock
 from mdl.private import read_regular
 from mdl.redact import bare_url
 from mdl.sources import Sources
@@ -53,6 +54,21 @@ def write_lock(path: Path, lock: Lock) -> None:
         staging.write_file(path, lock.to_toml().encode(), mode=0o666 & ~staging.umask(), sweeps=True)
     except OSError as error:
         raise storage_error(error, str(path)) from error
+
+
+def update_lock(path: Path, change: Callable[[Lock | None], Lock | None]) -> None:
+    """Change the lock at ``path`` as it is now, which may have been written since it was read; None changes nothing.
+    Raises `StateError`, `StorageError`, `Busy`."""
+    with folder_lock(path.parent):
+        now = read_lock(path)
+        while True:
+            before, new = now, change(now)
+            if new is None or new == before:
+                return
+            now = read_lock(path)
+            if now == before:
+                write_lock(path, new)
+                return
 
 
 @dataclass(frozen=True)

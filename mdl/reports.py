@@ -42,7 +42,7 @@ def report_of(
     for item in plan.keep:
         files[item.wanted.model].append(_kept_report(item))
     for item in plan.linked:
-        row = replace(_planned_report(item), elsewhere=True) if planned else _linked_report(item)
+        row = replace(_planned_report(item), elsewhere=True, way=item.way) if planned else _linked_report(item)
         files[item.wanted.model].append(row)
     for item in plan.refuse:
         files[item.wanted.model].append(_failed_report(item, item.refused))
@@ -97,7 +97,8 @@ def _kept_report(item: Item) -> FileReport:
 
 def _linked_report(item: Item) -> FileReport:
     assert item.remote.digest is not None
-    return _row(item.remote, item.remote.size, _sha256(item.remote), "linked", item.remote.digest.algorithm)
+    row = _row(item.remote, item.remote.size, _sha256(item.remote), "linked", item.remote.digest.algorithm)
+    return replace(row, way=item.way)
 
 
 def _planned_report(item: Item) -> FileReport:

@@ -226,3 +226,46 @@ def test_what_was_asked_for_by_revision_stays(shell: Shell, hub: Hub, mdl: Insid
     got(mdl(shell, "get", "tiny", "--revision", "dev"))
     got(mdl(shell, "clean", "--yes"))
     assert (shell.models / "tiny" / "unet" / "old.bin").exists()
+
+
+def other_project(shell: Shell, text: str) -> Shell:
+    """Another project of the same user's, with a catalog of its own and the same models folder."""
+    home = shell.home.parent / "other"
+    home.mkdir()
+    (home / "catalog.toml").write_text(text)
+    return Shell(home, shell.endpoint, {"MDL_HOME": str(shell.models)})
+
+
+@pytest.mark.fault(308)
+def test_what_another_catalog_brought_stays(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """Two catalogs have a model of one name and one models folder: what one does not have is not superseded for the
+    other's sake, whoever fetched last."""
+    hub.publish(Repo(OLD.id, OLD.files | {"more.bin": b"x" * 5000}, lfs_threshold=1000))
+    other = other_project(shell, CATALOG + 'include = ["more.bin", "unet/old.bin"]\n')
+    got(mdl(other, "get", "tiny"))
+    hub.publish(NEW)
+    got(mdl(shell, "get", "tiny"))
+    got(mdl(shell, "clean", "--yes"))
+    assert (shell.models / "tiny" / "unet" / "old.bin").exists()
+    assert (shell.models / "tiny" / "more.bin").exists()
+
+
+@pytest.mark.fault(308)
+def test_another_repository_of_that_name(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """A catalog of the same path, as two containers have, whose model comes from another repository takes nothing."""
+    hub.publish(Repo("org/else", {"other.bin": b"e" * 5000}, lfs_threshold=1000))
+    (shell.home / "catalog.toml").write_text(CATALOG.replace("org/tiny", "org/else"))
+    got(mdl(shell, "get", "tiny"))
+    got(mdl(shell, "clean", "--yes"))
+    assert (shell.models / "tiny" / "unet" / "old.bin").exists()
+    assert (shell.models / "tiny" / "other.bin").exists()
+
+
+@pytest.mark.fault(308)
+def test_what_both_keep_belongs_to_both(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """What this catalog brought and another one kept is not superseded when this one's entry drops it."""
+    other = other_project(shell, CATALOG)
+    got(mdl(other, "get", "tiny"))
+    hub.publish(NEW)
+    got(mdl(shell, "get", "tiny"))
+    assert kinds(shell, mdl) == {}

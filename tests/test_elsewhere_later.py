@@ -11,7 +11,7 @@ from faults import honest
 from faulty import FaultyServer
 from leftover import dead_owner
 from shell import Shell
-from storing import MIB, Hub, Inside, actions, catalog_of, got, mdl
+from storing import MIB, Hub, Inside, actions, catalog_of, got, mdl, settings
 
 from mdl.demo.hub import Generated, Repo
 from mdl.download import transfer
@@ -42,7 +42,9 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     home = tmp_path / "home"
     home.mkdir()
     (home / "catalog.toml").write_text(catalog_of(DATA, one=f"{server.url}/one", two=f"{server.url}/two"))
-    return Shell(home)
+    shell = Shell(home)
+    settings(shell, '[stores]\nlink = "hard"\n')
+    return shell
 
 
 def place(shell: Shell, name: str = "one") -> Path:

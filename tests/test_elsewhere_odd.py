@@ -43,7 +43,7 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     (home / "also").mkdir(parents=True)
     (home / "catalog.toml").write_text(catalog_of(DATA, one=f"{server.url}/one", two=f"{server.url}/two"))
     shell = Shell(home)
-    settings(shell, f'[stores]\nalso = ["{home / "also"}"]\n')
+    settings(shell, f'[stores]\nlink = "hard"\nalso = ["{home / "also"}"]\n')
     return shell
 
 
@@ -53,7 +53,7 @@ def elsewhere(shell: Shell) -> Iterator[Path]:
     if not os.access("/dev/shm", os.W_OK) or os.stat("/dev/shm").st_dev == os.stat(shell.home).st_dev:
         pytest.skip("there is no second file system")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        settings(shell, f'[stores]\nalso = ["{folder}", "{shell.home / "also"}"]\n')
+        settings(shell, f'[stores]\nlink = "hard"\nalso = ["{folder}", "{shell.home / "also"}"]\n')
         yield Path(folder)
 
 

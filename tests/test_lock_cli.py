@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from documents import document_of
@@ -16,8 +19,9 @@ from faulty import Answer, FaultyServer, Request
 from shell import Ran, Shell
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel
-from mdl.cli import main
+from mdl.cli import locking, main
 from mdl.demo.hub import LoopbackHub, Repo
+from mdl.lock import read_lock, update_lock
 
 TINY = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": b"1" * 5000}, lfs_threshold=1000)
 MOVED = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": b"2" * 5000, "new.txt": b"n"}, lfs_threshold=1000)
@@ -290,3 +294,56 @@ def test_a_frozen_repair_is_checked_against_the_lock(shell: Shell, mdl: Inside) 
     write(shell, CATALOG.replace('tiny"\n[', 'tiny"\ninclude = ["*.txt"]\n['))
     (shell.models / "tiny" / "model.bin").write_bytes(b"3" * 5000)
     assert mdl(shell, "verify", "tiny", "--frozen", "--repair") == 0
+
+
+@pytest.mark.fault(306)
+def test_two_locks_at_once(tmp_path: Path, hub: LoopbackHub, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another 'mdl lock', or a first use, writes while this one resolves is still there when it ends."""
+    shell = machine(tmp_path / "two", f'{CATALOG}[models.other]\nsource = "hf:org/tiny"\n', hub.url)
+    really = locking.resolve_lock
+
+    def slow(*words: Any, **more: Any) -> Any:
+        monkeypatch.setattr(locking, "resolve_lock", really)
+        done(shell.run("lock", "other"))
+        return really(*words, **more)
+
+    monkeypatch.setattr(locking, "resolve_lock", slow)
+    assert mdl(shell, "lock", "tiny") == 0
+    assert sorted(models_of(shell)) == ["other", "tiny"]
+
+
+@pytest.mark.fault(306)
+def test_first_digests_at_once(tmp_path: Path) -> None:
+    """Many that put a model each into one lock at the same time lose none."""
+    path, names = tmp_path / "mdl.lock", [f"model{number}" for number in range(24)]
+
+    def put(name: str) -> None:
+        update_lock(path, lambda now: (now or Lock()).with_model(LockedModel(name, "entry", ())))
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(put, names))
+    found = read_lock(path)
+    assert found
+    assert sorted(found.models) == sorted(names)
+
+
+@pytest.mark.fault(306)
+def test_two_first_uses_at_once(tmp_path: Path, server: FaultyServer) -> None:
+    """Two gets whose files have no published digest, ended at the same time, both leave what came in the lock."""
+    names = ("one", "two", "three", "four")
+    models = [one(f"{server.url}/{name}").replace("models.one", f"models.{name}") for name in names]
+    shell = machine(tmp_path / "home", "schema = 1\n" + "".join(text.removeprefix("schema = 1\n") for text in models))
+    done(shell.run("lock"))
+    running = [
+        subprocess.Popen(
+            shell.command("get", name),
+            env=shell.environ,
+            cwd=shell.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for name in names
+    ]
+    assert [process.wait() for process in running] == [0] * len(names)
+    assert all(models_of(shell)[name].files[0].tofu for name in names)

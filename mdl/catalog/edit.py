@@ -48,12 +48,27 @@ def without_model(text: str, path: Path, name: str) -> str:
         elif _names_models(key):
             edited = edited[:start] + _without(edited[start:stop], name) + edited[stop:]
     try:
-        parse_catalog(edited, path)
+        if name in parse_catalog(edited, path).models:
+            edited = _without_key(edited, name)
+        left = parse_catalog(edited, path).models
     except CatalogError as error:
-        raise UsageError(
-            f"it cannot be taken out by itself: {error.message}", item=name, hint="edit the catalog"
-        ) from None
+        raise _inseparable(name, error.message) from None
+    if left.keys() != catalog.models.keys() - {name}:
+        raise _inseparable(name, "of the way it is written")
     return edited
+
+
+def _inseparable(name: str, why: str) -> UsageError:
+    return UsageError(f"it cannot be taken out by itself: {why}", item=name, hint="edit the catalog")
+
+
+def _without_key(text: str, name: str) -> str:
+    """The text without a model that has no lines of its own, as in ``models = { a = {…}, b = {…} }``."""
+    document = tomlkit.parse(text)
+    models = document.get("models")
+    if isinstance(models, dict):
+        models.pop(name, None)
+    return tomlkit.dumps(document)
 
 
 def _names_models(key: Key) -> bool:

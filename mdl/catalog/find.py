@@ -7,6 +7,8 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mdl.errors import storage_error
+
 NAME = "catalog.toml"
 SHIPPED = Path(__file__).parent / "shipped.toml"
 """The catalog that comes with mdl."""
@@ -21,6 +23,9 @@ def find_catalogs(
     ``--catalog`` comes first, then ``MDL_CATALOG`` (several with ``:`` between), then ``catalog.toml`` in
     ``cwd`` or the nearest folder above it, then the one in ``config_dir``, then the shipped one. What a flag or
     the environment names is not looked at here: that it is missing is for the reader to say.
+
+    Raises `StorageError` for a place that cannot be looked at: another catalog would not be what the user means. Only
+    a folder above that the user may not enter is passed over, for nothing in it can be the user's catalog.
     """
     if flags:
         return tuple(flags), "given by --catalog"
@@ -28,7 +33,7 @@ def find_catalogs(
     if named:
         return tuple(named), "given by MDL_CATALOG"
     for folder in (cwd, *cwd.parents):
-        if _is_there(folder / NAME):
+        if _is_there(folder / NAME, may_be_shut=folder != cwd):
             return (folder / NAME,), _HERE if folder == cwd else _ABOVE
     if _is_there(config_dir / NAME):
         return (config_dir / NAME,), "in the user's config folder"
@@ -49,6 +54,16 @@ def doubt(path: Path, why: str) -> str | None:
     return "everybody may write it" if file.st_mode & stat.S_IWOTH else None
 
 
-def _is_there(path: Path) -> bool:
+def _is_there(path: Path, *, may_be_shut: bool = False) -> bool:
     """A folder of that name is something else; a dangling link is somebody's catalog, and will be reported."""
-    return os.path.lexists(path) and not path.is_dir()
+    try:
+        os.lstat(path)
+        return not path.is_dir()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError as error:
+        if may_be_shut:
+            return False
+        raise storage_error(error, str(path)) from error
+    except OSError as error:
+        raise storage_error(error, str(path)) from error

@@ -126,6 +126,13 @@ class Lock:
         wanted = set(names)
         return Lock({name: locked for name, locked in self.models.items() if name in wanted})
 
+    def with_changes(self, before: Lock, after: Lock) -> Lock:
+        """This lock with what ``after`` says differently from ``before``, and all else as it is here."""
+        names = before.models.keys() | after.models.keys()
+        changed = {name for name in names if before.models.get(name) != after.models.get(name)}
+        kept = {name: locked for name, locked in self.models.items() if name not in changed}
+        return Lock(kept | {name: locked for name, locked in after.models.items() if name in changed})
+
     def differences(self, new: Lock) -> list[str]:
         """What another lock of the same catalog says differently, a line each."""
         told = []

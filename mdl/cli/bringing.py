@@ -13,9 +13,10 @@ from mdl.cli.session import Session
 from mdl.cli.timing import time_limit
 from mdl.cli.units import parse_duration
 from mdl.console.watch import Watch, ended_by
+from mdl.download.plan import no_space
 from mdl.download.store import Store
 from mdl.download.transfer import Limits
-from mdl.errors import Busy, MdlError, NoSpace, PartialFailure
+from mdl.errors import Busy, MdlError, PartialFailure
 from mdl.events import Report
 
 
@@ -105,8 +106,8 @@ def _brought(
 def _joint_error(report: Report) -> MdlError | None:
     """The one error that stands for a report's failures, or None."""
     space = report.extra
-    if space and space["bytes_to_fetch"] > space["bytes_free"]:
-        return NoSpace(f"the plan needs {space['bytes_to_fetch']} bytes and {space['bytes_free']} are free")
+    if space and (short := no_space(space["bytes_to_fetch"], space["bytes_to_copy"], space["bytes_free"])):
+        return short
     failed = [(model.name, model.error) for model in report.models if model.error]
     failed += [(f"{m.name}/{f.path}", f.error) for m in report.models for f in m.files if f.error]
     if not failed:

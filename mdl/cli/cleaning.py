@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ def clean(
     home: Home = Home(),  # noqa: B008 - frozen
 ) -> int:
     """Unfinished downloads nobody goes on with, files a model no longer has, leftovers: shown; removed with --yes."""
+    with suppress(MdlError):
+        session.use_catalog()
     store = session.store(home)
     known = _known(session, store)
     rows = []

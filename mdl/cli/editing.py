@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from mdl.cli.command import command
 from mdl.cli.flags import Globs
 from mdl.cli.session import Session
 from mdl.errors import CatalogError, UsageError
+from mdl.folder_lock import folder_lock
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,6 @@ def add(
     from mdl.catalog.edit import EMPTY, with_model
 
     path = _editable(session, may_be_new=True)
-    text = read_text(path) if path.exists() else EMPTY
     entry: dict[str, str | list[str]] = {
         "title": facts.title or "",
         "kind": facts.kind or "",
@@ -54,7 +55,8 @@ def add(
         "include": facts.include or [],
         "exclude": facts.exclude or [],
     }
-    return _write(session, path, with_model(text, path, name, entry), name)
+    _edit(path, lambda text: with_model(text or EMPTY, path, name, entry), may_be_new=True)
+    return _tell(session, path, name)
 
 
 def remove(
@@ -64,7 +66,8 @@ def remove(
     from mdl.catalog.edit import without_model
 
     path = _editable(session)
-    return _write(session, path, without_model(_text(path), path, name), name)
+    _edit(path, lambda text: without_model(text or "", path, name))
+    return _tell(session, path, name)
 
 
 def _editable(session: Session, *, may_be_new: bool = False) -> Path:
@@ -79,16 +82,34 @@ def _editable(session: Session, *, may_be_new: bool = False) -> Path:
     return path
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, *, may_be_new: bool) -> str | None:
+    """The catalog as it is now; None if there is none yet and ``may_be_new``. Raises `CatalogError`."""
+    if may_be_new and not path.exists():
+        return None
     try:
         return read_text(path)
     except CatalogError as error:
         raise error.on(str(path)) from None
 
 
-def _write(session: Session, path: Path, text: str, name: str) -> int:
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~staging.umask()
-    staging.write_file(path.resolve(), text.encode(), mode=mode, sweeps=True)
+def _edit(path: Path, change: Callable[[str | None], str], *, may_be_new: bool = False) -> None:
+    """Change the catalog's text. What another mdl, or an editor, writes meanwhile is not lost: then the change is made
+    to that. Raises `CatalogError`, `UsageError`, `Busy`, `OSError`."""
+    place = path.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with folder_lock(place.parent):
+        before, text = _text(path, may_be_new=may_be_new), ""
+        while True:
+            text = change(before)
+            now = _text(path, may_be_new=may_be_new)
+            if now == before:
+                break
+            before = now
+        mode = place.stat().st_mode & 0o777 if before is not None else 0o666 & ~staging.umask()
+        staging.write_file(place, text.encode(), mode=mode, sweeps=True)
+
+
+def _tell(session: Session, path: Path, name: str) -> int:
     if session.common.json:
         session.console.document(session.command, {"path": str(path), "name": name}, ok=True, exit_code=0)
     else:

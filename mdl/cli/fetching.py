@@ -108,7 +108,7 @@ def _tell_failures(session: Session, report: Report, error: MdlError) -> None:
 def _tell_plan(session: Session, report: Report) -> None:
     rows = [
         (
-            "link" if row.elsewhere else {"planned": "fetch", "kept": "keep", "failed": "refuse"}.get(row.action, "-"),
+            row.way or {"planned": "fetch", "kept": "keep", "failed": "refuse"}.get(row.action, "-"),
             human_bytes(row.size) if row.size is not None else "?",
             human_bytes(row.resumed_at) if row.resumed_at else "-",
             shown(f"{model.name}/{row.path}"),
@@ -118,5 +118,7 @@ def _tell_plan(session: Session, report: Report) -> None:
     ]
     session.console.table(("ACTION", "SIZE", "HERE", "FILE"), rows)
     fetch, free, near = (report.extra[key] for key in ("bytes_to_fetch", "bytes_free", "bytes_elsewhere"))
-    linked = f"elsewhere on this disk: {human_bytes(near)}; " if near else ""
+    to_copy = report.extra["bytes_to_copy"]
+    copied = f", of which {human_bytes(to_copy)} are copied" if to_copy else ""
+    linked = f"elsewhere on this disk: {human_bytes(near)}{copied}; " if near else ""
     session.console.note(f"to fetch: {human_bytes(fetch)}; {linked}free on the disk: {human_bytes(free)}")

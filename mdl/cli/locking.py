@@ -15,7 +15,7 @@ from mdl.cli.flags import Network, Where
 from mdl.cli.session import Session
 from mdl.console.watch import ended_by
 from mdl.errors import LockError, MdlError, NotFound, PartialFailure, joint_exit_code
-from mdl.lock import Asked, Locked, read_lock, resolve_lock, write_lock
+from mdl.lock import Asked, Locked, read_lock, resolve_lock, update_lock
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ def lock(
         error = _trouble(done, old, check=moving.check)
         if error:
             tell(ended_by(error))
-    if not moving.check and done.lock != (old or Lock()):
-        write_lock(path, done.lock)
+    before = old or Lock()
+    if not moving.check and done.lock != before:
+        update_lock(path, lambda now: (now or Lock()).with_changes(before, done.lock))
     return _tell(session, models, done, error)
 
 

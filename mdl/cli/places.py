@@ -12,6 +12,7 @@ from typing import Any
 
 import platformdirs
 
+from mdl.copies import RULES
 from mdl.errors import UsageError
 from mdl.private import read_regular
 
@@ -23,12 +24,13 @@ DEFAULTS = (
 _TABLES = {
     "defaults": DEFAULTS,
     "hooks": ("on_complete", "on_failure"),
-    "stores": ("also",),
+    "stores": ("also", "link"),
     "remotes": None,
 }
 _LARGEST = 2**20
 _LISTS = {"allow_hosts", "also"}
 _TEXTS = {"home", "on_complete", "on_failure"}
+_CHOICES = {"link": RULES}
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,9 @@ def _check_table(name: str, table: Any, path: str) -> None:
             raise UsageError(f"unknown key {key!r} in [{name}]", item=path, hint=_near(key, known))
         if key in _TEXTS and not isinstance(value, str):
             raise UsageError(f"[{name}] {key} is not text", item=path)
+        if key in _CHOICES and value not in _CHOICES[key]:
+            hint = _near(str(value), _CHOICES[key])
+            raise UsageError(f"[{name}] {key} cannot be {value!r}", item=path, hint=hint)
         if key in _LISTS and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
             raise UsageError(f"[{name}] {key} is not a list of texts", item=path)
 

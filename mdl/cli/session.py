@@ -38,6 +38,7 @@ class Session:
     def __init__(self, command: str, common: Common, environ: Mapping[str, str], words: tuple[str, ...] = ()) -> None:
         self.command, self.common, self.environ, self.words = command, common, environ, words
         self.empty: dict[str, Any] = {}
+        self._catalog_id: str | None = None
         self.console = Console(
             progress=common.progress.value if common.progress else "auto",
             quiet=common.quiet,
@@ -120,14 +121,12 @@ class Session:
 
         The lock is read anew, for somebody may have written it meanwhile.
         """
-        from mdl.lock import read_lock, with_first_digests, write_lock
+        from mdl.lock import update_lock, with_first_digests
 
         if self.lock is None:
             return
         try:
-            lock = read_lock(self.lock_path)
-            if lock is not None and (filled := with_first_digests(lock, models, report)) != lock:
-                write_lock(self.lock_path, filled)
+            update_lock(self.lock_path, lambda lock: lock and with_first_digests(lock, models, report))
         except Cancelled:
             raise
         except MdlError as error:
@@ -142,12 +141,24 @@ class Session:
             self.console.secrets.add(found.token)
         return found
 
+    def use_catalog(self) -> None:
+        """Have the stores that are opened from now on note that files are there for the catalog in use."""
+        import hashlib
+
+        from mdl.catalog.find import SHIPPED
+
+        paths = ["shipped" if path == SHIPPED else str(Path(path).resolve()) for path in self.catalog_place[0]]
+        self._catalog_id = hashlib.sha256("\0".join(sorted(paths)).encode()).hexdigest()[:16]
+
     def models(self, targets: Sequence[str], choice: Choice) -> list[Model]:
         """What the targets mean. The catalog is read only where one of them is a name."""
         from mdl.catalog.model import Catalog
         from mdl.catalog.targets import is_adhoc, models_of
 
-        catalog = Catalog() if all(is_adhoc(target) for target in targets) else self.catalog
+        is_named = not all(is_adhoc(target) for target in targets)
+        catalog = self.catalog if is_named else Catalog()
+        if is_named:
+            self.use_catalog()
         return models_of(targets, catalog, self.endpoint.page_hosts, choice.revision)
 
     def home(self, where: Where | Home) -> places.Place:
@@ -165,23 +176,31 @@ class Session:
         if where.layout is Layout.hf_cache:
             if into is not None:
                 raise UsageError("--into and --layout hf-cache do not go together", hint="--to names the cache")
-            return Store(self.home(where).path, layout=HubCache)
+            return Store(self.home(where).path, layout=HubCache, catalog=self._catalog_id)
         if into is not None:
             count = max(len(models), len(targets))
             if count != 1:
                 raise UsageError(f"--into takes one target, not {count}", hint="use --to for several")
-            return Store(into.expanduser(), into=True)
-        return Store(self.home(where).path)
+            return Store(into.expanduser(), into=True, catalog=self._catalog_id)
+        return Store(self.home(where).path, catalog=self._catalog_id)
 
-    def elsewhere(self, store: Store) -> Elsewhere:
-        """Where on this machine the same bytes may be: ``store`` itself, the hub's cache, ``[stores] also``."""
+    def elsewhere(self, store: Store) -> Elsewhere | None:
+        """Where on this machine the same bytes may be: ``store`` itself, the usual models folder, the hub's cache,
+        ``[stores] also``. None if ``[stores] link`` says that nothing is to be taken from there."""
         from mdl.download.elsewhere import Elsewhere
+        from mdl.download.store import Store
 
-        caches = [store.root] if store.is_by_digest else []
+        wishes = self.config.get("stores", {})
+        if wishes.get("link") == "none":
+            return None
+        caches, others = [store.root] if store.is_by_digest else [], []
         with contextlib.suppress(UsageError):
             caches.append(places.hub_cache(self.environ))
-        also = [Path(one).expanduser() for one in self.config.get("stores", {}).get("also", [])]
-        return Elsewhere(store, tuple(dict.fromkeys(caches)), also)
+        with contextlib.suppress(UsageError):
+            home = places.models_home(None, self.environ, self.defaults).path
+            others = [] if home == store.root else [Store(home)]
+        also = [Path(one).expanduser() for one in wishes.get("also", [])]
+        return Elsewhere(store, others, tuple(dict.fromkeys(caches)), also, wishes.get("link", "auto"))
 
     def is_offline(self, network: Network) -> bool:
         from mdl.sources.endpoint import is_true

@@ -12,6 +12,7 @@ Clean = Callable[[str], str]
 
 _CHECKS = {"none": "unverified", "size": "only its size checked"}
 _ACTIONS = {"kept": "already here", "linked": "linked", "planned": "planned"}
+_WAYS = {"clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
 
 
 def item_of(event: Event) -> str:
@@ -32,8 +33,18 @@ def error_text(item: str | None, message: str, hint: str | None, clean: Clean) -
 def plan_words(event: Planned) -> str:
     """``plan: 7 files, 7.2 GB: 1.0 GB already here, 6.2 GB to fetch``."""
     files = "1 file" if event.files == 1 else f"{event.files} files"
-    kept = f"{human_bytes(event.bytes_kept)} already here, " if event.bytes_kept else ""
-    return f"plan: {files}, {human_bytes(event.bytes_total)}: {kept}{human_bytes(event.bytes_to_fetch)} to {event.verb}"
+    here = event.bytes_kept - event.bytes_elsewhere
+    parts = [f"{human_bytes(here)} already here"] if here else []
+    if event.bytes_elsewhere:
+        parts.append(elsewhere_words(event.bytes_elsewhere, event.bytes_to_copy))
+    parts.append(f"{human_bytes(event.bytes_to_fetch)} to {event.verb}")
+    return f"plan: {files}, {human_bytes(event.bytes_total)}: {', '.join(parts)}"
+
+
+def elsewhere_words(found: int, to_copy: int) -> str:
+    """``400.1 MB elsewhere on this disk (400.1 MB are copied)``."""
+    copied = f" ({human_bytes(to_copy)} are copied)" if to_copy else ""
+    return f"{human_bytes(found)} elsewhere on this disk{copied}"
 
 
 def resumed_words(event: Started) -> str:
@@ -56,7 +67,7 @@ def rewound_words(event: Rewound, clean: Clean) -> str:
 def finished_words(event: Finished, clean: Clean) -> str:
     """``1.2 GB  sha256 ok``."""
     check = _CHECKS.get(event.verified) or (f"{clean(event.verified)} ok" if event.verified else "")
-    words = [human_bytes(event.size), check, _ACTIONS.get(event.action, "")]
+    words = [human_bytes(event.size), check, _WAYS.get(event.way or "") or _ACTIONS.get(event.action, "")]
     return "  ".join(word for word in words if word)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from mdl.digests import Digest, Fingerprint, fingerprint, new_hasher
+from mdl.download.content import LOOKED_AT, check_content
 from mdl.download.fetch import Fetcher, called_by_name
 from mdl.download.hub_carrier import HubCarrier
 from mdl.download.partial import Partial
 from mdl.download.schedule import Schedule
 from mdl.download.segments import Download, Segment
 from mdl.download.store import Store
-from mdl.errors import DigestMismatch, StorageError
+from mdl.errors import DigestMismatch, MdlError, StorageError
 from mdl.events import Event, Finished, Rewound, Started, Verifying
 from mdl.files import Stamp
 from mdl.net.cancel import Cancel
@@ -89,15 +91,21 @@ class Delivery:
         hasher.update(data)
         print_ = Fingerprint(Digest(algorithm, hasher.hexdigest()), len(data))
         download.progressed(len(data))
-        error = _mismatch(download, print_.digest)
+        error = self._wrong_bytes(download, data, print_.digest)
         if error:
-            called_by_name(error, data)
             download.discarded += len(data)
             self._post(Rewound(download.model, download.name, bytes_discarded=len(data), why=error.message))
             raise error
         verified = _verified(download)
         self._store.publish_small(download.model, download.remote, data, print_, verified, download.item.seen)
         self._published(download, print_, verified)
+
+    def _wrong_bytes(self, download: Download, data: bytes, got: Digest) -> MdlError | None:
+        """Why a small file is not what was asked for: by its digest, or by how it begins if no digest is known."""
+        mismatch = _mismatch(download, got)
+        if mismatch:
+            return called_by_name(mismatch, data)
+        return None if download.remote.digest else check_content(download.name, data[:LOOKED_AT], len(data))
 
     def carried(self, download: Download, carrier: HubCarrier) -> None:
         """The whole file by the hub's own client; verified here all the same. Raises `MdlError`, `OSError`."""
@@ -125,7 +133,7 @@ class Delivery:
         if print_ is None:
             self._schedule.ready(download)
             return
-        error = self._meddled(partial, print_) or _mismatch(download, print_.digest)
+        error = self._meddled(partial, print_) or _mismatch(download, print_.digest) or _impostor(download, partial)
         self._cancel.check()
         received, is_mixed = download.fetched, isinstance(error, StorageError) or _is_mixed(download)
         self._schedule.outcome(download, Verified(error, is_mixed, received))
@@ -181,6 +189,13 @@ def _verified(download: Download) -> str:
 def _is_mixed(download: Download) -> bool:
     """The bytes came in more than one answer: asking for the whole once more may help."""
     return (download.resumed_at > 0 or download.answers > 1) and not download.expected
+
+
+def _impostor(download: Download, partial: Partial) -> MdlError | None:
+    """The error if no digest is known and the file begins as something else than its name says. Raises `OSError`."""
+    if download.remote.digest:
+        return None
+    return check_content(download.name, os.pread(partial.fd, LOOKED_AT, 0), partial.total)
 
 
 def _mismatch(download: Download, got: Digest) -> DigestMismatch | None:

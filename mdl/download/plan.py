@@ -20,12 +20,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Item:
-    """A decision on one file. ``adopt`` marks right bytes that lack a receipt; ``refused`` is why not."""
+    """A decision on one file. ``adopt`` marks right bytes that lack a receipt; ``refused`` is why not. ``way`` is how
+    bytes from elsewhere on this disk come here: ``clone``, ``link`` or ``copy``."""
 
     wanted: Wanted
     why: str
     adopt: bool = False
     refused: MdlError | None = None
+    way: str | None = None
 
     @property
     def remote(self) -> RemoteFile:
@@ -82,6 +84,16 @@ class Plan:
     def bytes_to_fetch(self) -> int:
         return sum(max(0, (item.remote.size or 0) - item.local.partial) for item in self.fetch)
 
+    @property
+    def bytes_elsewhere(self) -> int:
+        """Bytes that are elsewhere on this disk."""
+        return sum(_size(item) for item in self.linked)
+
+    @property
+    def bytes_to_copy(self) -> int:
+        """Of `bytes_elsewhere`, those that cannot be shared, and need their room."""
+        return sum(_size(item) for item in self.linked if item.way == "copy")
+
     def with_sizes(self, probed: dict[tuple[str, str], RemoteFile]) -> Plan:
         """The same decisions, with what probing found out about files of unknown size."""
         fetch = []
@@ -91,13 +103,21 @@ class Plan:
         return replace(self, fetch=tuple(fetch))
 
     def check_space(self, free: int) -> None:
-        """Fail before the first byte where the whole plan does not fit. Raises `NoSpace` with need and have."""
-        need = self.bytes_to_fetch
-        if need > free:
-            raise NoSpace(
-                f"the plan needs {need} bytes and {free} are free: {need - free} short",
-                hint="free some space, choose another folder with --to, or narrow with --include",
-            )
+        """Fail before the first byte if the whole plan does not fit. Raises `NoSpace` with need and have."""
+        if error := no_space(self.bytes_to_fetch, self.bytes_to_copy, free):
+            raise error
+
+
+def no_space(to_fetch: int, to_copy: int, free: int) -> NoSpace | None:
+    """The error of a plan that needs more bytes than are free; None if it fits."""
+    need = to_fetch + to_copy
+    if need <= free:
+        return None
+    copied = f" ({to_copy} of them for copies from elsewhere on this machine)" if to_copy else ""
+    return NoSpace(
+        f"the plan needs {need} bytes{copied} and {free} are free: {need - free} short",
+        hint="free some space, choose another folder with --to, or narrow with --include",
+    )
 
 
 _HERE, _RIGHT, _FORCED = "already here", "the right bytes were there", "forced"

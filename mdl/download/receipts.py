@@ -97,6 +97,7 @@ class Receipts:
             "suspect": receipt.suspect,
             "adopted": receipt.adopted,
             "hub": [hub.repo, hub.repo_type, hub.revision, hub.path, hub.branch] if (hub := receipt.hub) else None,
+            "catalog": receipt.catalog,
         }
         data = line_of(facts) + line_of(list(receipt.prefixes))
         place = self._place(receipt.model, receipt.path)
@@ -116,6 +117,12 @@ class Receipts:
         receipt = self.get(model, path, prefixes=True)
         if receipt and not receipt.suspect:
             self.put(replace(receipt, suspect=True))
+
+    def share(self, model: str, path: RelPath, catalog: str | None) -> None:
+        """Note that a file is kept for ``catalog`` too: from now on it belongs to no single one."""
+        receipt = self.get(model, path, prefixes=True)
+        if receipt and receipt.catalog not in (None, catalog):
+            self.put(replace(receipt, catalog=None))
 
     def _place(self, model: str, path: RelPath) -> Path:
         return self._folder / model / f"{key_of(model, path)}.receipt"
@@ -161,6 +168,7 @@ def _receipt(facts: dict[str, Any], prefixes: tuple[Any, ...]) -> Receipt | None
             adopted=facts.get("adopted", False) is True,
             prefixes=tuple(_of(str, prefix) for prefix in prefixes),
             hub=_hub_file(facts.get("hub")),
+            catalog=_of(str, facts.get("catalog"), or_none=True),
         )
     except Cancelled:
         raise

@@ -13,7 +13,7 @@ _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 def free_bytes(root: Path) -> int:
     """Bytes an ordinary user can still write on the file system of a folder, which need not be there yet."""
-    space = os.statvfs(_nearest(root))
+    space = os.statvfs(nearest(root))
     return space.f_bavail * space.f_frsize
 
 
@@ -31,7 +31,7 @@ def trouble(error: OSError, item: str, root: Path) -> StorageError:
 def _lacks_inodes(root: Path) -> bool:
     """A file system that does not count inodes says that it has none at all."""
     try:
-        space = os.statvfs(_nearest(root))
+        space = os.statvfs(nearest(root))
     except OSError:
         return False
     return space.f_files > 0 and space.f_favail == 0
@@ -40,11 +40,11 @@ def _lacks_inodes(root: Path) -> bool:
 def _refusing(error: OSError, root: Path) -> Path:
     """The file or folder that may not be written or entered, as far as the system's error tells."""
     named = Path(os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "")
-    path = _nearest(named)
+    path = nearest(named)
     return path if path.is_relative_to(root) else root
 
 
-def _nearest(path: Path) -> Path:
+def nearest(path: Path) -> Path:
     """The path itself, or the first folder above it that is there."""
     while not os.path.exists(path) and path != path.parent:
         path = path.parent

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mdl import copies, staging
+from mdl.copies import Rule, Way
 from mdl.digests import Digest, Fingerprint
 from mdl.download import room
 from mdl.download.clearing import cleared
@@ -35,8 +36,16 @@ _NOT_THERE = (UsageError, StorageError, Unsafe, OSError)
 class Store:
     """One models folder, laid out as ``layout`` says."""
 
-    def __init__(self, root: Path, *, into: bool = False, layout: Callable[[Path], Layout] | None = None) -> None:
-        self.root = root.absolute()
+    def __init__(
+        self,
+        root: Path,
+        *,
+        into: bool = False,
+        layout: Callable[[Path], Layout] | None = None,
+        catalog: str | None = None,
+    ) -> None:
+        """``catalog`` names the catalog for which files are brought, if there is one."""
+        self.root, self.catalog = root.absolute(), catalog
         self._layout = layout(self.root) if layout else Plain(self.root, into=into)
         self.own = self._layout.own
         self.receipts = Receipts(self.own / "receipts")
@@ -202,6 +211,8 @@ class Store:
         there yet, and never a file that nobody vouches for. ``give`` tells of the copy that it made, if it made one.
         Where it fails the receipt of before is back. Raises what ``give`` does, `OSError`."""
         before = self.receipts.get(receipt.model, receipt.path, prefixes=True)
+        is_shared = before is not None and before.catalog != self.catalog
+        receipt = replace(receipt, catalog=None if is_shared else self.catalog)
         self.receipts.put(receipt)
         try:
             copied = give()
@@ -211,19 +222,23 @@ class Store:
         if copied:
             self.receipts.put(replace(receipt, stamp=Stamp.of(copied)))
 
-    def take(self, model: str, remote: RemoteFile, source: Path, seen: LocalFile | None = None) -> Digest:
-        """Give the bytes of another file here the final name too: cloned where the file system can, hard-linked, or
-        copied; or only tell their digest where that is another one. Raises `OSError`, `MdlError`."""
+    def take(
+        self, model: str, remote: RemoteFile, source: Path, rule: Rule, seen: LocalFile | None = None
+    ) -> tuple[Digest, Way]:
+        """Give the bytes of another file here the final name too, as the ``rule`` says; or only tell their digest, if
+        that is another one. Returns the digest and how it was done. Raises `OSError`, `MdlError`."""
         with self.side_folder(model, remote) as folder, opened(source) as fd:
             before, here = Stamp.of(os.fstat(fd)), folder / "data"
-            how = copies.same_bytes(fd, source, here, self.free_bytes())
+            way = copies.same_bytes(fd, source, here, rule, self.free_bytes())
             stamp, print_ = Stamp.of(os.lstat(here)), self.fingerprint(here, remote)
             if print_.digest != remote.digest:
-                return print_.digest
-            if how == "link" and Stamp.of(os.lstat(here)) != before:
-                raise StorageError("it was written to while it was read")
+                return print_.digest, way
+            if way == "link":
+                copies.lock(here)
+                if Stamp.of(os.lstat(here)) != before:
+                    raise StorageError("it was written to while it was read")
             self.publish_file(model, remote, here, print_, print_.digest.algorithm, stamp, seen)
-            return print_.digest
+            return print_.digest, way
 
     def head(self, model: str, remote: RemoteFile, count: int) -> bytes:
         """The first ``count`` bytes under the final name; none where it cannot be read."""
