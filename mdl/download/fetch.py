@@ -48,7 +48,7 @@ class Fetcher:
             self._from_the_start(download)
         headers = _headers(download) | ({"Range": asked.header} if asked else {})
         segment.asked_url = address_of(download)
-        with self._http.open("GET", segment.asked_url, headers, allow=(416,)) as opened:
+        with self._http.open("GET", segment.asked_url, headers, start=download.url, allow=(416,)) as opened:
             _check_identity(download, opened)
             accept = self._take(download, segment, asked, opened)
             if accept is None:
@@ -60,7 +60,7 @@ class Fetcher:
         """The whole of a small file. Raises `MdlError`."""
         size = download.remote.size
         segment.asked_url = address_of(download)
-        with self._http.open("GET", segment.asked_url, _headers(download)) as opened:
+        with self._http.open("GET", segment.asked_url, _headers(download), start=download.url) as opened:
             _check_identity(download, opened)
             pinned = download.remote.digest is not None
             validator = None if pinned else download.remote.validator
@@ -184,8 +184,8 @@ class Fetcher:
         download.answers += 1
         if accept.validator:
             partial.note_validator(origin_of(opened.url), accept.validator)
-        if opened.url != download.url:
-            download.location = opened.url
+        if opened.location:
+            download.location = opened.location
         if not download.opened:
             weak = download.remote.digest is None and accept.validator is None
             download.single = download.single or not accept.ranged or weak

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import ssl
 from collections.abc import Iterator
 
@@ -14,6 +15,8 @@ from mdl.net.proxies import without_userinfo
 from mdl.net.wire import PROXY
 from mdl.net.words import PROXY_PASSWORD
 
+_DUMP = re.compile(r"\W*\b(bytearray\()?b(['\"]).*", re.DOTALL)
+"""The bytes that the parser quotes."""
 _AGAIN = "run the same command again; what was fetched is kept"
 
 
@@ -43,7 +46,7 @@ def _translate(error: httpx.HTTPError, url: str) -> MdlError:
             return Unsafe(f"refused: {host} redirects to an unusable URL", item=host)
         if words.startswith(dropped):
             return NetworkError(f"{host} dropped the connection: {words}", hint=_AGAIN)
-        return ProtocolError(f"{host} does not speak HTTP properly: {words}")
+        return ProtocolError(f"{host} does not speak HTTP properly: {_DUMP.sub('', words)}")
     return NetworkError(f"{host}: {words}", hint=_AGAIN)
 
 
