@@ -193,7 +193,7 @@ def test_a_late_head_ends_its_own_request_alone() -> None:
 
     def trickle() -> object:
         for count in range(400):
-            if count == 10:
+            if count == 15:
                 half.set()
             yield b"X"
             yield 0.05
