@@ -18,9 +18,13 @@ from hypothesis import strategies as st
 from pytest_httpx import HTTPXMock
 from shell import Shell
 
+from mdl.catalog.model import CatalogFile, Model
+from mdl.cli.flags import Common
+from mdl.cli.session import Session
 from mdl.errors import MdlError, Unsafe
 from mdl.net.hosts import HUB_HOSTS, Hosts, is_private
 from mdl.net.http import Http
+from mdl.paths import RelPath
 
 DATA = noise(50_000)
 HUB = "https://huggingface.co/f"
@@ -116,7 +120,7 @@ def test_a_named_host_that_turns_private(resolver: dict[str, list[str]], named: 
     with FaultyServer(gone, address=PUBLIC) as outside, FaultyServer(faults.honest(b"[]"), port=outside.port) as inside:
         with Http(named) as http:
             assert http.get_json(f"http://start.example:{outside.port}/1")[0] == []
-            with pytest.raises(Unsafe, match="private address"):
+            with pytest.raises(Unsafe, match="was at a public one before"):
                 http.get_json(f"http://start.example:{outside.port}/2")
         assert inside.requests == []
 
@@ -279,3 +283,16 @@ def test_the_hubs_own_client_stays_with_the_hub(tmp_path: Path) -> None:
         ran = shell.run("get", "hf:org/tiny", "--via", "hub")
         assert other.requests == []
     assert (ran.code, "localhost" in ran.err) == (11, True), ran.err
+
+
+@pytest.mark.fault(246)
+def test_only_settings_are_trusted(tmp_path: Path) -> None:
+    """MDL_ALLOW_HOSTS may name a host to which a public one leads on a private network; the catalog and HF_ENDPOINT
+    name hosts to be asked by themselves."""
+    files = (CatalogFile(RelPath.parse("f"), "http://nas.example/f"),)
+    environ = {"HOME": str(tmp_path), "MDL_ALLOW_HOSTS": "cache.example:8080", "HF_ENDPOINT": "https://hub.example"}
+    allowed = Session("get", Common(), environ).hosts([Model("m", files=files)], ["http://box.example/x"])
+    assert all(allowed.names(host, 80) for host in ("nas.example", "hub.example", "box.example"))
+    assert not any(allowed.trusts(host, 80) for host in ("nas.example", "hub.example", "box.example", "cache.example"))
+    assert allowed.names("cache.example", 8080)
+    assert allowed.trusts("cache.example", 8080)

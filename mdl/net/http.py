@@ -195,7 +195,7 @@ class Http:
             private_ok = proxy is not None or self._may_be_private(current, start, met_public)
             request = self._client.build_request(method, current, headers={**headers, **(token or {})})
             request.extensions |= {PROXY: proxy}
-            errand = Errand(host_of(current), private_ok)
+            errand = Errand(host_of(current), private_ok, was_public=host_of(current) in self._public)
             response = self._send(request, errand)
             if proxy is None and errand.peer and not is_private(errand.peer):
                 met_public = True

@@ -24,22 +24,26 @@ from mdl.net.hosts import is_private
 
 @dataclass
 class Errand:
-    """One request of the calling thread. ``peer`` is the address it went to, ``is_fresh`` whether by a connection of
-    its own; both are told by the `Line`."""
+    """One request of the calling thread. ``private_ok`` says that it may reach a private address, ``was_public`` that
+    the host was at a public one before. ``peer`` is the address it went to, ``is_fresh`` whether by a connection of its
+    own; these two are told by the `Line`."""
 
     host: str
     private_ok: bool
+    was_public: bool = False
     peer: str = ""
     is_fresh: bool = False
 
     def goes_to(self, peer: str) -> None:
         """Raises `Unsafe` if the request may not go there."""
         if not self.private_ok and is_private(peer):
-            raise Unsafe(
-                f"refused: {self.host} leads to the private address {peer}",
-                item=self.host,
-                hint="a public host does not lead into a private network; if it is yours: MDL_ALLOW_HOSTS",
-            )
+            why, hint = "", f"if you trust it: MDL_ALLOW_HOSTS={self.host}"
+            if self.was_public:
+                why, hint = (
+                    ", and was at a public one before",
+                    "look at who may change what its name leads to",
+                )
+            raise Unsafe(f"refused: {self.host} leads to the private address {peer}{why}", item=self.host, hint=hint)
         self.peer = peer
 
     @contextlib.contextmanager
