@@ -76,7 +76,7 @@ def _telling(second: threading.Event) -> Callable[..., None]:
     write, requests = Line.write, []
 
     def wrote(line: Line, buffer: bytes, timeout: float | None = None) -> None:
-        requests.append(buffer)
+        requests.extend([buffer] if buffer else [])
         if len(requests) == 2:
             second.set()
         write(line, buffer, timeout)
