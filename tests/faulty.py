@@ -87,7 +87,9 @@ class FaultyServer:
     """The server, a context manager. Leaving it lets every stalled connection go and waits for the threads;
     an exception raised by the handler comes out there, unless the test fails for another reason."""
 
-    def __init__(self, handler: Handler, *, send_buffer: int | None = None) -> None:
+    def __init__(
+        self, handler: Handler, *, send_buffer: int | None = None, address: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.handler = handler
         self._send_buffer = send_buffer
         self._lock = threading.Lock()
@@ -98,10 +100,10 @@ class FaultyServer:
         self._connections = 0
         self._bytes_sent = 0
         self._errors: list[Exception] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener = socket.create_server((address, port), backlog=128)
         self._wake, self._waker = socket.socketpair()
         self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{address}:{self.port}"
 
     @property
     def requests(self) -> list[Request]:

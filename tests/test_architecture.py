@@ -37,7 +37,7 @@ ONLY = {
     "typer": {"cli"},
     "rich": {"console"},
     "httpx": {"net/http", "net/body", "net/wire", "net/troubles"},
-    "httpcore": {"net/dialling"},
+    "httpcore": {"net/dialling", "net/line"},
     "tomlkit": {"catalog/edit"},
     "isal": {"archive/compression"},
     "huggingface_hub": {"sources/hub", "download/hub_carrier"},

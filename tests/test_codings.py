@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdl.errors import ProtocolError
-from mdl.net.codings import STEP, Decoder, beginning, codings_of
+from mdl.net.codings import STEP, Decoder, beginning, codings_of, is_as_stored
 
 GZIP, DEFLATE = ("gzip",), ("deflate",)
 
@@ -84,3 +84,28 @@ def test_the_beginning_of_a_body() -> None:
     assert beginning({"content-encoding": "gzip"}, gzip.compress(b"words", mtime=0)[:-3]) == b"words"
     assert beginning({"content-encoding": "br"}, b"x") == b""
     assert beginning({}, b"words") == b"words"
+
+
+@pytest.mark.parametrize(
+    ("coding", "name", "pinned", "length", "size", "expected"),
+    [
+        ("gzip", "m.tar.gz", False, 9, None, True),
+        ("gzip", "config.json", False, 9, None, False),
+        ("gzip", "config.json", False, 9, 9, False),
+        ("gzip", "config.json", True, 9, 9, True),
+        ("gzip", "m.tar.gz", True, 9, 99, False),
+        ("gzip", "m.tar.gz", True, None, 99, True),
+        ("gzip", "config.json", True, None, 99, False),
+        ("gzip, gzip", "m.tar.gz", False, 9, None, False),
+        ("x-bzip2", "m.bz2", False, 9, None, True),
+        ("zstd", "m.zst", False, None, None, True),
+        ("br", "m.tar.gz", False, 9, 9, False),
+        ("br", "config.json", True, 9, 99, True),
+    ],
+)
+def test_what_is_taken_as_it_comes(
+    coding: str, name: str, pinned: bool, length: int | None, size: int | None, expected: bool
+) -> None:
+    """Where a digest decides, the length tells whether an encoding is the file itself; else its name does."""
+    codings = codings_of({"content-encoding": coding})
+    assert is_as_stored(codings, [name], pinned=pinned, length=length, size=size) is expected

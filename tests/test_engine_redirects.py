@@ -7,7 +7,7 @@ from pathlib import Path
 
 import faults
 import pytest
-from engine import MIB, Bench, noise, pinned
+from engine import MIB, Bench, loose, noise, pinned
 from faulty import FaultyServer
 
 from mdl.net.hosts import Bearer, Hosts, origin_of
@@ -83,6 +83,59 @@ def test_token_of_another_origin(bench: Bench) -> None:
     with FaultyServer(faults.honest(DATA)) as server:
         bench.run(pinned(server.url + "/f", DATA), bearer=Bearer("https://hub.example:443", TOKEN))
         assert secrets(server) == set()
+
+
+def tokens(server: FaultyServer) -> dict[str, set[str | None]]:
+    """What authorization each path was asked with."""
+    given: dict[str, set[str | None]] = {}
+    for request in server.requests:
+        given.setdefault(request.path, set()).add(request.header("authorization"))
+    return given
+
+
+@pytest.mark.fault(240)
+@pytest.mark.parametrize("how", ["segments", "cut", "loose"])
+def test_there_and_back_again(bench: Bench, how: str) -> None:
+    """A place at the hub that another host's redirect named never gets the token, also in later requests."""
+    bench.segments(MIB)
+    with FaultyServer(faults.honest(DATA)) as away, FaultyServer(faults.honest(DATA)) as home:
+        there = faults.first(1, faults.cut(faults.honest(DATA), MIB // 2), faults.honest(DATA))
+        home.handler = faults.routes({"/back": there if how == "cut" else faults.honest(DATA)})
+        home.handler = faults.choose(lambda r: r.path == "/f", faults.redirects(away.url + "/x"), home.handler)
+        away.handler = faults.redirects(home.url + "/back")
+        url = home.url + "/f"
+        file = loose(url) if how == "loose" else pinned(url, DATA)
+        run = bench.run(file, bearer=Bearer(origin_of(home.url), TOKEN))
+        given = tokens(home)
+        assert secrets(away) == set()
+        assert sum(request.path == "/back" for request in home.requests) > 1
+    assert (run.code, given) == (0, {"/f": {f"Bearer {TOKEN}"}, "/back": {None}})
+
+
+@pytest.mark.fault(240)
+@pytest.mark.parametrize("hops", [1, 2])
+def test_a_stranger_that_leads_to_the_hub(bench: Bench, hops: int) -> None:
+    """A stranger's URL that leads to a path of the hub gets nothing that only the token could have."""
+    bench.segments(MIB)
+    with FaultyServer(faults.honest(DATA)) as hub, FaultyServer(faults.redirects(hub.url + "/private")) as stranger:
+        if hops == 2:
+            last = faults.redirects(hub.url + "/private")
+            stranger.handler = faults.choose(lambda r: r.path == "/2", last, faults.redirects("/2"))
+        run = bench.run(pinned(stranger.url + "/f", DATA), bearer=Bearer(origin_of(hub.url), TOKEN))
+        assert len(hub.requests) > 1
+        assert secrets(hub) == secrets(stranger) == set()
+    assert run.code == 0
+
+
+@pytest.mark.fault(240)
+def test_a_place_at_home(bench: Bench) -> None:
+    """Where the hub sends to another path of its own, the token goes there as well, in every request."""
+    bench.segments(MIB)
+    with FaultyServer(faults.moved(DATA)) as home:
+        run = bench.run(pinned(home.url + "/f", DATA), bearer=Bearer(origin_of(home.url), TOKEN))
+        assert set().union(*tokens(home).values()) == {f"Bearer {TOKEN}"}
+        assert len(home.requests) > 2
+    assert run.code == 0
 
 
 HARMLESS = ("line feed", "no host")

@@ -163,7 +163,9 @@ def test_private_address_is_known(address: str) -> None:
     assert is_private(address)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "huggingface.co", "", "127.1"])
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "huggingface.co", "", "127.1"]
+)
 def test_public_address_or_name_is_not_private(address: str) -> None:
     """A public address is not private; a name is no address."""
     assert not is_private(address)
@@ -173,6 +175,20 @@ def test_public_address_or_name_is_not_private(address: str) -> None:
 @pytest.mark.parametrize("address", ["64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2002:a00:1::"])
 def test_private_ipv4_inside_a_transition_address_is_private(address: str) -> None:
     """The metadata service or a private net is not reached through a NAT64 or 6to4 address either."""
+    assert is_private(address)
+
+
+@pytest.mark.fault(247)
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("fec0::1", "ff02::1", "ff0e::1", "224.0.0.1", "239.255.255.250", "::127.0.0.1", "::10.0.0.1"),
+        *("::ffff:0:127.0.0.1", "::ffff:0:10.0.0.1", "::ffff:0:8.8.8.8", "64:ff9b:1::7f00:1", "64:ff9b:1::808:808"),
+        *("3fff::1", "5f00::1", "::ffff:224.0.0.1", "64:ff9b::e000:1"),
+    ],
+)
+def test_what_is_no_public_address(address: str) -> None:
+    """What is local by its definition, goes to many, or wraps an IPv4 address in a way of the past is not public."""
     assert is_private(address)
 
 

@@ -111,6 +111,33 @@ def test_a_coding_that_is_the_file_in_chunks(bench: Bench, data: bytes) -> None:
     assert bench.final.read_bytes() == data
 
 
+@pytest.mark.fault(31, 248)
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("data", [CODED, gzip.compress(TINY, mtime=0)], ids=["large", "small"])
+def test_an_archive_as_apache_serves_it(bench: Bench, data: bytes, known: bool, ranges: bool) -> None:
+    """A .tar.gz with an encoding of x-gzip is stored as it is served, also in segments, with a digest or without."""
+    bench.segments(MIB)
+    right = faults.honest(data) if ranges else faults.norange(data)
+    with FaultyServer(faults.with_headers(right, ("Content-Encoding", "x-gzip"))) as server:
+        url = server.url + "/m.tar.gz"
+        run = bench.run(pinned(url, data) if known else loose(url))
+    assert (run.code, run.rewound, run.retries) == (0, 0, 0)
+    assert bench.final.read_bytes() == data
+
+
+@pytest.mark.fault(31)
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_encoding_of_a_file_without_a_digest(bench: Bench, ranges: bool) -> None:
+    """Another file that comes in an encoding nobody asked for is decoded; its length is not the file's size."""
+    packed = gzip.compress(TINY, mtime=0)
+    right = faults.honest(packed) if ranges else faults.norange(packed)
+    with FaultyServer(faults.with_headers(right, GZIP)) as server:
+        run = bench.run(loose(server.url + "/config.json"))
+    assert run.code == 0
+    assert bench.final.read_bytes() == TINY
+
+
 TWICE = ("Content-Encoding", "gzip, gzip")
 INFLATED = 32 * MIB
 BOMB = gzip.compress(gzip.compress(b" " * INFLATED, 1))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.errors import ProtocolError
-from mdl.net.answers import Accept, Changed, Lie, Verdict, Whole, judge
+from mdl.net.answers import Accept, Changed, Lie, Verdict, Whole, announced_size, judge
 from mdl.net.ranges import ByteRange
 
 calm = settings(deadline=None)
@@ -180,6 +180,73 @@ def test_a24_offsets_beyond_2_to_53() -> None:
     assert isinstance(answer(206, asked, near, size=total), Lie)
 
 
+@pytest.mark.fault(243)
+@pytest.mark.parametrize("headers", [{"content_range": "bytes */0"}, {"content_range": "bytes */1000"}, {}])
+@pytest.mark.parametrize("known", [{}, {"size": None, "validator": None}])
+def test_416_to_a_plain_request_is_a_lie(headers: dict[str, str], known: dict[str, Any]) -> None:
+    """A range is refused that nobody asked for: whatever it tells of the file, its body holds none."""
+    assert isinstance(answer(416, None, {**headers, "content_length": 23}, **known), Lie)
+
+
+@pytest.mark.fault(244)
+@pytest.mark.parametrize("asked", [FIRST, LATER])
+def test_200_with_a_content_range_is_a_part(asked: ByteRange) -> None:
+    """A part is a part also with status 200, as rclone's S3 sends it."""
+    headers = {"content_range": f"bytes {asked.start}-{asked.stop - 1}/1000", "content_length": asked.length}
+    assert answer(200, asked, headers) == answer(206, asked, headers)
+    assert isinstance(answer(200, asked, headers), Accept)
+
+
+@pytest.mark.fault(244)
+@pytest.mark.parametrize("size", [None, 1, SIZE])
+def test_200_with_a_content_range_is_not_the_whole(size: int | None) -> None:
+    """A part that nobody asked for is refused; its length is not taken for the file's."""
+    headers = {"content_range": "bytes 0-0/1000", "content_length": 1}
+    assert isinstance(answer(200, None, headers, size=size), Lie)
+    assert isinstance(answer(200, LATER, headers, size=size), Lie)
+    assert isinstance(answer(200, LATER, {**headers, "content_range": "nonsense"}, size=size), Lie)
+
+
+@pytest.mark.fault(244)
+def test_200_with_the_content_range_of_the_whole() -> None:
+    """A Content-Range that tells of the whole file makes no part of it."""
+    headers = {"content_range": "bytes 0-999/1000", "content_length": 1000}
+    assert answer(200, None, headers) == Accept(0, 1000, 1000, None, ranged=False)
+    assert answer(200, LATER, headers) == Whole(Accept(0, 1000, 1000, None, ranged=False))
+
+
+@pytest.mark.fault(244)
+@pytest.mark.parametrize(
+    ("status", "headers", "size"),
+    [
+        (200, {"content-length": "9"}, 9),
+        (200, {"content-length": "1", "content-range": "bytes 0-0/9"}, 9),
+        (200, {"content-length": "1", "content-range": "bytes 0-0/*"}, None),
+        (200, {"content-length": "1", "content-range": "nonsense"}, None),
+        (206, {"content-length": "1", "content-range": "bytes 0-0/9"}, 9),
+        (206, {"content-length": "1"}, None),
+        (416, {"content-length": "1", "content-range": "bytes */9"}, 9),
+        (200, {"content-length": "9", "content-encoding": "gzip"}, None),
+        (206, {"content-range": "bytes 0-0/9", "content-encoding": "gzip"}, None),
+    ],
+)
+def test_the_size_that_is_announced(status: int, headers: dict[str, str], size: int | None) -> None:
+    """A part tells the whole file's size by its Content-Range alone, an encoding tells none."""
+    assert announced_size(status, headers) == size
+
+
+@pytest.mark.fault(248)
+@pytest.mark.parametrize("name", ["https://a.example/m.tar.gz?x=y.bin", "m.TGZ"])
+def test_an_archive_that_is_called_encoded(name: str) -> None:
+    """An archive's own compression is no encoding, in a range neither."""
+    headers = {"content_encoding": "x-gzip", "content_length": 1000}
+    assert answer(200, None, headers, names=["m", name]) == Accept(0, 1000, 1000, None, ranged=False)
+    part = {"content_encoding": "x-gzip", "content_range": "bytes 100-199/1000"}
+    assert answer(206, LATER, part, names=["m", name]) == Accept(100, 200, 1000, None, ranged=True)
+    assert isinstance(answer(206, LATER, part, names=["m.json"]), Lie)
+    assert announced_size(200, {"content-encoding": "x-gzip", "content-length": "9"}, [name]) == 9
+
+
 def test_206_to_a_plain_request_is_a_lie() -> None:
     """A part nobody asked for is not the file."""
     assert isinstance(answer(206, None, {"content_range": "bytes 0-999/1000"}), Lie)
@@ -254,7 +321,8 @@ def test_what_is_accepted_lies_where_it_was_asked(
     verdict = judge(status, headers, asked=LATER, size=size, validator=validator)
     if isinstance(verdict, Accept):
         empty = (verdict.start, verdict.stop) == (0, 0) and not size
-        assert empty or (status == 206 and verdict.start == LATER.start)
+        is_part = status == 206 or "content-range" in headers
+        assert empty or (is_part and verdict.start == LATER.start)
         assert verdict.stop is not None
         assert verdict.stop <= LATER.stop
         assert size is None or verdict.total in (None, size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,20 @@ from hypothesis import strategies as st
 from pytest_httpx import HTTPXMock
 from shell import Shell
 
+from mdl.catalog.model import CatalogFile, Model
+from mdl.cli.flags import Common
+from mdl.cli.session import Session
 from mdl.errors import MdlError, Unsafe
-from mdl.net.hosts import HUB_HOSTS, Hosts
+from mdl.net.hosts import HUB_HOSTS, Hosts, is_private
 from mdl.net.http import Http
+from mdl.paths import RelPath
 
 DATA = noise(50_000)
 HUB = "https://huggingface.co/f"
 PRIVATE = ("127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0")
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8 on the loopback")
 
 
 @pytest.fixture
@@ -83,6 +91,107 @@ def test_a_connection_that_was_allowed_before(bench: Bench, resolver: dict[str, 
                 opened.response.read()
             with pytest.raises(Unsafe), http.open("GET", f"http://start.example:{server.port}/f"):
                 pass
+
+
+PUBLIC = "127.0.0.2"
+"""An address of this machine that the tests below take for a public one."""
+
+
+@pytest.fixture
+def public(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(address: str) -> bool:
+        return address != PUBLIC and is_private(address)
+
+    monkeypatch.setattr("mdl.net.line.is_private", judged)
+    monkeypatch.setattr("mdl.net.http.is_private", judged)
+
+
+NAMED = [Hosts.of(["start.example"]), Hosts.of([], ["start.example"])]
+
+
+@linux
+@pytest.mark.fault(245)
+@pytest.mark.usefixtures("public")
+@pytest.mark.parametrize("named", NAMED, ids=["catalog", "settings"])
+def test_a_named_host_that_turns_private(resolver: dict[str, list[str]], named: Hosts) -> None:
+    """A host that was at a public address is not asked at a private one later, whoever named it."""
+    resolver["start.example"] = [PUBLIC, "127.0.0.1"]
+    gone = faults.with_headers(faults.honest(b"[]"), ("Connection", "close"))
+    with FaultyServer(gone, address=PUBLIC) as outside, FaultyServer(faults.honest(b"[]"), port=outside.port) as inside:
+        with Http(named) as http:
+            assert http.get_json(f"http://start.example:{outside.port}/1")[0] == []
+            with pytest.raises(Unsafe, match="was at a public one before"):
+                http.get_json(f"http://start.example:{outside.port}/2")
+        assert inside.requests == []
+
+
+@linux
+@pytest.mark.fault(245)
+@pytest.mark.usefixtures("public")
+@pytest.mark.parametrize("named", NAMED, ids=["catalog", "settings"])
+def test_a_redirect_to_its_own_name(resolver: dict[str, list[str]], named: Hosts) -> None:
+    """A public host does not lead to a private one by sending to another port of its own name."""
+    resolver["start.example"] = [PUBLIC, "127.0.0.1"]
+    with FaultyServer(faults.honest(b"[]")) as inside:
+        away = faults.redirects(f"http://start.example:{inside.port}/x")
+        with (
+            FaultyServer(away, address=PUBLIC) as outside,
+            Http(named) as http,
+            pytest.raises(Unsafe, match="private address"),
+        ):
+            http.get_json(f"http://start.example:{outside.port}/1")
+        assert inside.requests == []
+
+
+@linux
+@pytest.mark.fault(246)
+@pytest.mark.usefixtures("public")
+@pytest.mark.parametrize("target", ["127.0.0.1", "localhost", "nas.example"])
+@pytest.mark.parametrize("trusted", [True, False])
+def test_from_a_public_host_to_a_private_one(resolver: dict[str, list[str]], target: str, trusted: bool) -> None:
+    """A public host leads to a private one that the catalog names only if the user's settings allow that."""
+    resolver |= {"start.example": [PUBLIC], "nas.example": ["127.0.0.1"]}
+    named = Hosts.of(["start.example"], [target]) if trusted else Hosts.of(["start.example", target])
+    with FaultyServer(faults.honest(b"[]")) as inside:
+        away = faults.redirects(f"http://{target}:{inside.port}/x")
+        with FaultyServer(away, address=PUBLIC) as outside, Http(named) as http:
+            assert http.get_json(f"http://{target}:{inside.port}/by-itself")[0] == []
+            if trusted:
+                assert http.get_json(f"http://start.example:{outside.port}/1")[0] == []
+            else:
+                with pytest.raises(Unsafe, match="private address") as caught:
+                    http.get_json(f"http://start.example:{outside.port}/1")
+                assert "MDL_ALLOW_HOSTS" in str(caught.value.hint)
+        assert len(inside.requests) == (2 if trusted else 1)
+
+
+@linux
+@pytest.mark.fault(245, 246)
+@pytest.mark.usefixtures("public")
+def test_a_private_mirror_of_a_public_file(bench: Bench, resolver: dict[str, list[str]]) -> None:
+    """A mirror on a private network, named in the catalog, is asked where the public host fails."""
+    resolver |= {"start.example": [PUBLIC], "mirror.example": ["127.0.0.1"]}
+    with FaultyServer(faults.answers(404), address=PUBLIC) as outside, FaultyServer(faults.honest(DATA)) as mirror:
+        file = pinned(
+            f"http://start.example:{outside.port}/f", DATA, mirrors=[f"http://mirror.example:{mirror.port}/f"]
+        )
+        run = bench.run(file, hosts=Hosts.of(["start.example", "mirror.example"]))
+    assert run.code == 0
+
+
+@linux
+@pytest.mark.fault(246)
+@pytest.mark.usefixtures("public")
+def test_a_mirror_that_leads_to_loopback(bench: Bench, resolver: dict[str, list[str]]) -> None:
+    """A public mirror that redirects to this machine is refused: 11, and nothing is asked there."""
+    resolver |= {"start.example": ["127.0.0.1"], "mirror.example": [PUBLIC]}
+    with FaultyServer(faults.answers(404)) as first:
+        away = faults.redirects(f"http://start.example:{first.port}/secret")
+        with FaultyServer(away, address=PUBLIC) as mirror:
+            url = f"http://start.example:{first.port}/f"
+            file = pinned(url, DATA, mirrors=[f"http://mirror.example:{mirror.port}/f"])
+            bench.run(file, hosts=Hosts.of(["start.example", "mirror.example"]))
+        assert {request.path for request in first.requests} == {"/f"}
 
 
 DOWN = (
@@ -174,3 +283,16 @@ def test_the_hubs_own_client_stays_with_the_hub(tmp_path: Path) -> None:
         ran = shell.run("get", "hf:org/tiny", "--via", "hub")
         assert other.requests == []
     assert (ran.code, "localhost" in ran.err) == (11, True), ran.err
+
+
+@pytest.mark.fault(246)
+def test_only_settings_are_trusted(tmp_path: Path) -> None:
+    """MDL_ALLOW_HOSTS may name a host to which a public one leads on a private network; the catalog and HF_ENDPOINT
+    name hosts to be asked by themselves."""
+    files = (CatalogFile(RelPath.parse("f"), "http://nas.example/f"),)
+    environ = {"HOME": str(tmp_path), "MDL_ALLOW_HOSTS": "cache.example:8080", "HF_ENDPOINT": "https://hub.example"}
+    allowed = Session("get", Common(), environ).hosts([Model("m", files=files)], ["http://box.example/x"])
+    assert all(allowed.names(host, 80) for host in ("nas.example", "hub.example", "box.example"))
+    assert not any(allowed.trusts(host, 80) for host in ("nas.example", "hub.example", "box.example", "cache.example"))
+    assert allowed.names("cache.example", 8080)
+    assert allowed.trusts("cache.example", 8080)

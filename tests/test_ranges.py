@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mdl.net.answers import content_length, is_encoded, parse_content_range, unsatisfied_total, validator_of
+from mdl.net.answers import content_length, parse_content_range, unsatisfied_total, validator_of
 from mdl.net.ranges import ByteRange, RangeSet
 
 calm = settings(deadline=None)
@@ -208,9 +208,3 @@ def test_header_readers_never_fail(one: str, other: str) -> None:
     content_length(headers)
     unsatisfied_total(headers)
     parse_content_range(other)
-
-
-def test_encoding_is_seen() -> None:
-    """Any Content-Encoding but identity is an encoding."""
-    assert [is_encoded({"content-encoding": text}) for text in ("gzip", "br", "zstd", "gzip, br")] == [True] * 4
-    assert [is_encoded(h) for h in ({}, {"content-encoding": ""}, {"content-encoding": " Identity "})] == [False] * 3

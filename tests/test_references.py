@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mdl.catalog.model import HubOrigin
+from mdl.catalog.read import parse_catalog
 from mdl.catalog.references import HUB_HOSTS, check_revision, check_url, parse_hub, parse_hub_page, url_name
+from mdl.catalog.targets import models_of
 from mdl.errors import CatalogError, MdlError, Unsafe, UsageError
 
 SHA = "c61c0e422dc8b541b7548cf33a4ef8302b0f8085"
@@ -251,6 +255,8 @@ def test_error_shows_no_control_character() -> None:
     [
         ("https://h/a/b.bin?x=/y#/z", "b.bin"),
         ("https://h/a%20b.bin", "a b.bin"),
+        ("https://h/b.bin;v=1;type=a", "b.bin"),
+        ("https://h/a%3Bb.bin", "a;b.bin"),
         ("hf:org/repo@main/dir/m.gguf", "m.gguf"),
         ("hf:org/repo/100%25.txt", "100%25.txt"),
     ],
@@ -258,6 +264,19 @@ def test_error_shows_no_control_character() -> None:
 def test_name_of_a_url(url: str, name: str) -> None:
     """A file's name is the last segment of its URL, decoded."""
     assert url_name(url).text == name
+
+
+@pytest.mark.fault(250)
+def test_the_fragment_of_a_url() -> None:
+    """A fragment is no part of the URL that a file is asked for by, however it was named."""
+    text = '[[models.m.files]]\npath = "f"\nurl = "https://h/f?x#y"\nmirrors = ["https://i/f#sha256=0"]\n'
+    catalog = parse_catalog(f'schema = 1\n[models.m]\ntitle = "m"\nsource = "https://h/g;v=1#y"\n{text}', Path("c"))
+    first, second = catalog.models["m"].files
+    assert {first.url, second.url} == {"https://h/f?x", "https://h/g;v=1"}
+    assert {first.path.text, second.path.text} == {"f", "g"}
+    assert {*first.mirrors, *second.mirrors} == {"https://i/f"}
+    (model,) = models_of(["https://h/f.bin;v=1?x#y"], catalog, HUB_HOSTS)
+    assert (model.files[0].url, model.files[0].path.text) == ("https://h/f.bin;v=1?x", "f.bin")
 
 
 @pytest.mark.parametrize("url", ["https://h", "https://h/", "https://h/a/", "https://h/a%2Fb", "hf:org/repo"])

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from mdl.catalog.mistakes import did_you_mean
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
-from mdl.catalog.references import HUB_HOSTS, check_revision, check_url, parse_hub, parse_hub_page, url_name
+from mdl.catalog.references import HUB_HOSTS, check_revision, check_url, file_url, parse_hub, parse_hub_page, url_name
 from mdl.catalog.table import Table
 from mdl.digests import Digest
 from mdl.errors import ProtocolError, Unsafe, UsageError
@@ -67,7 +67,7 @@ def _read_sources(table: Table) -> tuple[list[HubOrigin | None], list[CatalogFil
 def _read_source(text: str) -> HubOrigin | CatalogFile:
     if text.startswith("hf:"):
         return parse_hub(text)
-    url = check_url(text)
+    url = file_url(text)
     page = _hub_page(url)
     return page or CatalogFile(url_name(url), url)
 
@@ -131,7 +131,7 @@ def _check_file_url(url: str) -> str:
             hint = "write hf:org/repo@revision/path/of/the/file"
             raise UsageError("names a repository, not a file of it", hint=hint)
         return url
-    checked = check_url(url)
+    checked = file_url(url)
     if _hub_page(checked):
         raise UsageError("is a page to look at, not the file", hint="write the /resolve/ URL")
     return checked

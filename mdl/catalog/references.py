@@ -148,6 +148,11 @@ def check_url(url: str) -> str:
     return parts.scheme + url[len(parts.scheme) :]
 
 
+def file_url(url: str) -> str:
+    """As `check_url`, without a ``#fragment``: no server is told of it, and it tells nothing of a file."""
+    return check_url(url).partition("#")[0]
+
+
 def _split(url: str) -> SplitResult | None:
     try:
         return urlsplit(url)
@@ -208,7 +213,7 @@ def _why_bad_host(host: str, *, bracketed: bool) -> tuple[str | None, str | None
 
 
 def url_name(url: str) -> RelPath:
-    """The file name a URL or ``hf:`` reference ends in, percent-decoded where it is a URL.
+    """The file name a URL or ``hf:`` reference ends in, percent-decoded and without ``;parameters`` if it is a URL.
 
     Raises `UsageError` where there is none, `Unsafe` where it is not safe.
     """

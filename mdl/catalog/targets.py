@@ -9,7 +9,7 @@ from dataclasses import replace
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mdl.catalog.model import Catalog, CatalogFile, HubOrigin, Model
-from mdl.catalog.references import check_revision, check_url, parse_hub, parse_hub_page, url_name
+from mdl.catalog.references import check_revision, file_url, parse_hub, parse_hub_page, url_name
 from mdl.errors import UsageError
 from mdl.redact import bare_url
 
@@ -58,7 +58,7 @@ def _models_of(target: str, catalog: Catalog, page_hosts: Collection[str]) -> li
         return [_of_hub(parse_hub(target))]
     if "://" in target:
         origin = parse_hub_page(target, page_hosts)
-        return [_of_hub(origin) if origin else _of_url(check_url(target))]
+        return [_of_hub(origin) if origin else _of_url(file_url(target))]
     return catalog.find(target)
 
 

@@ -253,12 +253,12 @@ class Session:
         from mdl.sources.direct import hub_origin
 
         patterns = [host_of(self.endpoint.url)]
-        patterns += self.environ.get("MDL_ALLOW_HOSTS", "").split(",")
-        patterns += [str(host) for host in self.defaults.get("allow_hosts", [])]
+        trusted = self.environ.get("MDL_ALLOW_HOSTS", "").split(",")
+        trusted += [str(host) for host in self.defaults.get("allow_hosts", [])]
         for model in models:
             urls = [url for url in model.urls if hub_origin(url, self.endpoint) is None]
             patterns += [host_of(url) for url in urls]
-        return Hosts.of([*patterns, *map(host_of, more)])
+        return Hosts.of([*patterns, *map(host_of, more)], trusted)
 
     def sources(
         self,

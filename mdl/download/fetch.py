@@ -48,7 +48,9 @@ class Fetcher:
             self._from_the_start(download)
         headers = _headers(download) | ({"Range": asked.header} if asked else {})
         segment.asked_url = address_of(download)
-        with self._http.open("GET", segment.asked_url, headers, allow=(416,)) as opened:
+        with self._http.open(
+            "GET", segment.asked_url, headers, start=download.url, allow=(416,) if asked else ()
+        ) as opened:
             _check_identity(download, opened)
             accept = self._take(download, segment, asked, opened)
             if accept is None:
@@ -60,16 +62,19 @@ class Fetcher:
         """The whole of a small file. Raises `MdlError`."""
         size = download.remote.size
         segment.asked_url = address_of(download)
-        with self._http.open("GET", segment.asked_url, _headers(download)) as opened:
+        with self._http.open("GET", segment.asked_url, _headers(download), start=download.url) as opened:
             _check_identity(download, opened)
             pinned = download.remote.digest is not None
             validator = None if pinned else download.remote.validator
-            verdict = judge(opened.status, opened.headers, asked=None, size=size, validator=validator, pinned=pinned)
+            names = (download.name, download.url)
+            verdict = judge(
+                opened.status, opened.headers, asked=None, size=size, validator=validator, pinned=pinned, names=names
+            )
             if not isinstance(verdict, Accept):
                 raise self._named(_as_error(verdict), opened)
             data = bytearray()
             length = None if verdict.encoded else content_length(opened.headers)
-            for block in self._http.body(opened, length, _buffer(), decode=_decodes(download, verdict)):
+            for block in self._http.body(opened, length, _buffer(), decode=verdict.encoded):
                 data += block
                 if size is not None and len(data) > size:
                     raise called_by_name(ProtocolError(f"the server sent more than the file's {size} bytes"), data)
@@ -86,7 +91,10 @@ class Fetcher:
         size, pinned = download.remote.size, download.remote.digest is not None
         if pinned and download.attempts.changes:
             validator = None  # machines behind one name, each with validators of its own: the digest decides
-        verdict = judge(opened.status, opened.headers, asked=asked, size=size, validator=validator, pinned=pinned)
+        names = (download.name, download.url)
+        verdict = judge(
+            opened.status, opened.headers, asked=asked, size=size, validator=validator, pinned=pinned, names=names
+        )
         if isinstance(verdict, Changed):
             self._changed(download, verdict, opened)
             return None
@@ -180,8 +188,8 @@ class Fetcher:
         download.answers += 1
         if accept.validator:
             partial.note_validator(origin_of(opened.url), accept.validator)
-        if opened.url != download.url:
-            download.location = opened.url
+        if opened.location:
+            download.location = opened.location
         if not download.opened:
             weak = download.remote.digest is None and accept.validator is None
             download.single = download.single or not accept.ranged or weak
@@ -194,7 +202,7 @@ class Fetcher:
         sock = stream.get_extra_info("socket")
         segment.abort = lambda: wake(sock)
         length = None if accept.encoded else content_length(opened.headers)
-        for block in self._http.pourable(opened, length, _buffer(), decode=_decodes(download, accept)):
+        for block in self._http.pourable(opened, length, _buffer(), decode=accept.encoded):
             if download.rewind_why or download.error:
                 return
             stop = segment.stop
@@ -237,12 +245,6 @@ def called_by_name(error: ProtocolError, beginning: bytes | bytearray) -> Protoc
     if found:
         error.message, error.hint = f"{error.message}: {found[0]}", found[1]
     return error
-
-
-def _decodes(download: Download, accept: Accept) -> bool:
-    """Whether to undo the encoding. Where that gave a wrong file, the next try takes it for the file's own: the digest
-    decides which of the two it is."""
-    return accept.encoded and not (download.remote.digest and download.attempts.protocol_errors % 2)
 
 
 def _headers(download: Download) -> dict[str, str]:

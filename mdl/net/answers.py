@@ -7,19 +7,19 @@ asked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from mdl.errors import ProtocolError
-from mdl.net.codings import codings_of, is_readable, unreadable
+from mdl.net.codings import codings_of, is_as_stored, is_readable, unreadable
 from mdl.net.ranges import ByteRange
 
 
 @dataclass(frozen=True)
 class Accept:
     """The body holds ``[start, stop)`` of the file; ``stop`` is None where its end is not announced.
-    ``ranged`` says the server honoured the range, ``encoded`` that the body is compressed on the way."""
+    ``ranged`` says the server honoured the range, ``encoded`` that the body is to be decoded."""
 
     start: int
     stop: int | None
@@ -106,8 +106,21 @@ def validator_of(headers: Mapping[str, str]) -> str | None:
     return headers["last-modified"] if settled else None
 
 
-def is_encoded(headers: Mapping[str, str]) -> bool:
-    return bool(codings_of(headers))
+def announced_size(
+    status: int, headers: Mapping[str, str], names: Iterable[str] = (), *, pinned: bool = False
+) -> int | None:
+    """The size of the whole file as an answer of status 200, 206 or 416 tells it, to whatever was asked; None if it
+    does not. For ``names`` and ``pinned`` see `judge`: the length of an encoding is not the file's."""
+    if status == 416:
+        return unsatisfied_total(headers)
+    codings, is_part = codings_of(headers), status == 206 or "content-range" in headers
+    stored = is_as_stored(codings, names, pinned=pinned, length=None, size=None) or (pinned and is_part)
+    if codings and not stored:
+        return None
+    if not is_part:
+        return content_length(headers)
+    parsed = parse_content_range(headers.get("content-range", ""))
+    return parsed[1] if parsed else None
 
 
 def judge(
@@ -118,22 +131,25 @@ def judge(
     size: int | None,
     validator: str | None,
     pinned: bool = False,
+    names: Iterable[str] = (),
 ) -> Verdict:
     """What a 200, 206 or 416 is worth. ``headers`` has lower-case keys; ``asked`` is None for a plain GET.
 
     ``size`` and ``validator`` are what the file was begun with, None where unknown; ``pinned`` says that a digest
-    will decide in the end. Then what is called an encoding may be the file itself, as Apache serves a .tar.gz.
+    will decide in the end. ``names`` are the file's path and URL: they tell whether what is called an encoding is the
+    file itself, as Apache serves a .tar.gz.
     """
     seen = validator_of(headers)
     if validator and seen and seen != validator:
         why = f"the server's file changed: its validator was {validator}, now {seen}"
-        return Changed(why, _total(status, headers), seen)
-    if status == 206:
-        return _judge_partial(headers, asked, size, seen, pinned)
-    if status == 200:
-        return _judge_whole(headers, asked, size, seen, pinned)
+        return Changed(why, announced_size(status, headers, names, pinned=pinned), seen)
+    if status in (200, 206):
+        known = _Known(asked, size, seen, pinned, tuple(names))
+        return _judge_partial(headers, known) if _is_part(status, headers, asked) else _judge_whole(headers, known)
     if status != 416:
         return _lie(f"an answer of status {status} holds no file")
+    if asked is None:
+        return _lie("the server refused a range (416) where none was asked for")
     total = unsatisfied_total(headers)
     if total == 0 and not size:
         return Accept(0, 0, 0, seen, ranged=True)
@@ -142,23 +158,39 @@ def judge(
     return _lie("the server refused a range that lies inside the file (416)")
 
 
-def _total(status: int, headers: Mapping[str, str]) -> int | None:
-    """The size of the file there, as an answer tells it."""
-    if status == 206:
-        parsed = parse_content_range(headers.get("content-range", ""))
-        return parsed[1] if parsed else None
-    return unsatisfied_total(headers) if status == 416 else content_length(headers)
+@dataclass(frozen=True)
+class _Known:
+    """What was asked, what the file was begun with, and the validator that came."""
+
+    asked: ByteRange | None
+    size: int | None
+    seen: str | None
+    pinned: bool
+    names: tuple[str, ...]
+
+    def is_as_stored(self, headers: Mapping[str, str], length: int | None) -> bool:
+        codings = codings_of(headers)
+        return not codings or is_as_stored(codings, self.names, pinned=self.pinned, length=length, size=self.size)
 
 
-def _judge_partial(
-    headers: Mapping[str, str], asked: ByteRange | None, size: int | None, seen: str | None, pinned: bool
-) -> Verdict:
+def _is_part(status: int, headers: Mapping[str, str], asked: ByteRange | None) -> bool:
+    """True for a 206, and for a 200 with a Content-Range, as which some servers send one (rclone's S3); but not for one
+    that tells it of a whole file that is sent instead of a part."""
+    if status == 206 or "content-range" not in headers:
+        return status == 206
+    parsed = parse_content_range(headers["content-range"])
+    is_whole = parsed is not None and parsed[0].start == 0 and parsed[0].stop == parsed[1]
+    return not is_whole or (asked is not None and asked.start == 0)
+
+
+def _judge_partial(headers: Mapping[str, str], known: _Known) -> Verdict:
+    asked, size = known.asked, known.size
     if asked is None:
-        return _lie("a partial answer (206) to a request for the whole file")
+        return _lie("a part of the file in answer to a request for all of it")
     if headers.get("content-type", "").lower().startswith("multipart/"):
         return _lie("a multipart answer to a single range")
     parsed = parse_content_range(headers.get("content-range", ""))
-    if is_encoded(headers) and not (pinned and parsed and parsed[1] is not None and parsed[1] == size):
+    if not known.is_as_stored(headers, parsed[1] if parsed else None):
         return _lie(f"a range of a {headers['content-encoding']} encoding instead of the file's own bytes")
     if parsed is None:
         return _lie(f"a partial answer without a usable Content-Range ({headers.get('content-range', 'none')!r})")
@@ -166,26 +198,24 @@ def _judge_partial(
     if got.start != asked.start:
         return _lie(f"asked for bytes from {asked.start}, the server sent bytes from {got.start}")
     if total is not None and size is not None and total != size:
-        return Changed(f"the server's file has {total} bytes, expected {size}", total, seen)
+        return Changed(f"the server's file has {total} bytes, expected {size}", total, known.seen)
     length = content_length(headers)
     if length is not None and length != got.length:
         return _lie(f"a Content-Length of {length} for a range of {got.length} bytes")
-    return Accept(got.start, min(got.stop, asked.stop), total, seen, ranged=True)
+    return Accept(got.start, min(got.stop, asked.stop), total, known.seen, ranged=True)
 
 
-def _judge_whole(
-    headers: Mapping[str, str], asked: ByteRange | None, size: int | None, seen: str | None, pinned: bool
-) -> Verdict:
+def _judge_whole(headers: Mapping[str, str], known: _Known) -> Verdict:
+    asked, size = known.asked, known.size
     length, codings = content_length(headers), codings_of(headers)
-    is_the_file = pinned and (not is_readable(codings) or (length is not None and length == size))
-    if codings and not is_the_file:
+    if not known.is_as_stored(headers, length):
         if not is_readable(codings):
             return Lie(unreadable(codings))
-        accept = Accept(0, None, size, seen, ranged=False, encoded=True)
+        accept = Accept(0, None, size, known.seen, ranged=False, encoded=True)
     else:
         if length is not None and size is not None and length != size:
-            return Changed(f"the server announces {length} bytes, expected {size}", length, seen)
-        accept = Accept(0, length, length if length is not None else size, seen, ranged=False)
+            return Changed(f"the server announces {length} bytes, expected {size}", length, known.seen)
+        accept = Accept(0, length, length if length is not None else size, known.seen, ranged=False)
     return Whole(accept) if asked is not None and asked.start > 0 else accept
 
 

@@ -19,9 +19,9 @@ from typing import TypeVar
 import httpx
 
 from mdl.errors import NetworkError, ProtocolError
-from mdl.net.cancel import Cancel, wake
+from mdl.net.cancel import Cancel
 from mdl.net.codings import Decoder, codings_of
-from mdl.net.heads import Heads
+from mdl.net.line import within
 from mdl.net.pipe import REFUSALS, Pipe, Piped
 from mdl.net.throttle import Throttle
 
@@ -43,22 +43,15 @@ _Rest = Callable[[socket.socket, int], Iterator[_Block]]
 class _Pace:
     """Finds the trickle that never quite stalls: less than 1 kB/s over a minute of waiting for it.
 
-    What a rate limit or the disk takes does not count. The reader counts what came; the client's watch looks as
-    well, for what trickles around a body's own bytes and never comes here.
+    What a rate limit or the disk takes does not count.
     """
 
-    def __init__(self, sock: socket.socket | None, stall: float) -> None:
-        self._sock, self._longest = sock, max(_SLOW_WINDOW, stall)
-        self._waited, self._bytes, self._since = 0.0, 0, 0.0
-        self.given_up: NetworkError | None = None
+    def __init__(self) -> None:
+        self._waited, self._bytes = 0.0, 0
 
-    def waits(self) -> None:
-        self._since = time.monotonic()
-
-    def came(self, size: int) -> None:
-        """So many bytes came since `waits`. Raises `NetworkError`."""
-        self._waited += time.monotonic() - self._since
-        self._since = 0.0
+    def came(self, size: int, seconds: float) -> None:
+        """So many bytes came, after so long a wait. Raises `NetworkError`."""
+        self._waited += seconds
         self._bytes += size
         if self._waited < _SLOW_WINDOW:
             return
@@ -66,21 +59,13 @@ class _Pace:
             raise NetworkError(f"only {self._bytes} bytes in {self._waited:.0f} s", hint=_TOO_SLOW)
         self._waited, self._bytes = 0.0, 0
 
-    def look(self) -> None:
-        """From another thread: end the reader's waiting for one piece where it was in vain for too long."""
-        since = self._since
-        seconds = time.monotonic() - since if since else 0.0
-        if self._sock and seconds >= self._longest:
-            self.given_up = NetworkError(f"nothing of the body in {seconds:.0f} s", hint=_TOO_SLOW)
-            wake(self._sock)
-
 
 class Reader:
     """How bodies are read: ``stall`` is the longest silence in seconds, ``throttle`` holds all bodies together to a
-    rate, ``watch`` looks at what takes too long."""
+    rate."""
 
-    def __init__(self, cancel: Cancel, stall: float, throttle: Throttle, watch: Heads) -> None:
-        self._cancel, self._stall, self._throttle, self._watch = cancel, stall, throttle, watch
+    def __init__(self, cancel: Cancel, stall: float, throttle: Throttle) -> None:
+        self._cancel, self._stall, self._throttle = cancel, stall, throttle
 
     def blocks(
         self, response: httpx.Response, length: int | None, buffer: bytearray, *, decode: bool = True
@@ -95,7 +80,7 @@ class Reader:
         def rest(sock: socket.socket, left: int) -> Iterator[memoryview]:
             return self._by_memory(sock, left, buffer)
 
-        return self._paced(response, _pieces(response, length, decode, rest))
+        return self._paced(_pieces(response, length, decode, rest))
 
     def pourable(
         self, response: httpx.Response, length: int | None, buffer: bytearray, *, decode: bool = True
@@ -109,26 +94,22 @@ class Reader:
                     left = yield from self._by_pipe(sock, left, pipe)
             yield from self._by_memory(sock, left, buffer)
 
-        return self._paced(response, _pieces(response, length, decode, rest))
+        return self._paced(_pieces(response, length, decode, rest))
 
-    def _paced(self, response: httpx.Response, pieces: Iterator[_Block]) -> Iterator[_Block]:
+    def _paced(self, pieces: Iterator[_Block]) -> Iterator[_Block]:
         """Whatever the pieces are: no slower than they may come, no faster than they shall, ended by a cancel."""
-        pace = _Pace(socket_of(response), self._stall)
-        with self._watch.also(pace.look):
-            while True:
-                pace.waits()
-                try:
-                    block = next(pieces, None)
-                except Exception as error:
-                    if pace.given_up:
-                        raise pace.given_up from error
-                    raise
-                self._cancel.check()
-                if block is None:
-                    return
-                pace.came(len(block))
-                self._throttle.take(len(block), self._cancel)
-                yield block
+        pace, longest = _Pace(), max(_SLOW_WINDOW, self._stall)
+        late = NetworkError(f"nothing of the body in {longest:.0f} s", hint=_TOO_SLOW)
+        while True:
+            began = time.monotonic()
+            with within(longest, late):
+                block = next(pieces, None)
+            self._cancel.check()
+            if block is None:
+                return
+            pace.came(len(block), time.monotonic() - began)
+            self._throttle.take(len(block), self._cancel)
+            yield block
 
     def _by_memory(self, sock: socket.socket, left: int, buffer: bytearray) -> Iterator[memoryview]:
         sock.settimeout(self._stall)

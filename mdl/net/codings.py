@@ -7,7 +7,8 @@ a bomb's shape and nobody's habit. What comes out does so in pieces of a bounded
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import urlsplit
 
 from mdl.errors import ProtocolError
 
@@ -16,6 +17,15 @@ STEP = 256 * 1024
 
 READABLE = frozenset({"gzip", "x-gzip", "deflate"})
 _GZIP, _ZLIB, _RAW = 31, 15, -15
+_ENDINGS = {
+    "gzip": (".gz", ".tgz", ".svgz"),
+    "compress": (".z", ".taz"),
+    "bzip2": (".bz2", ".tbz2", ".tbz"),
+    "xz": (".xz", ".txz"),
+    "zstd": (".zst", ".tzst"),
+    "br": (".br",),
+}
+"""How the names of files end whose own bytes are in a coding."""
 
 
 def codings_of(headers: Mapping[str, str]) -> tuple[str, ...]:
@@ -27,6 +37,23 @@ def codings_of(headers: Mapping[str, str]) -> tuple[str, ...]:
 def is_readable(codings: tuple[str, ...]) -> bool:
     """True for what a `Decoder` undoes."""
     return len(codings) == 1 and codings[0] in READABLE
+
+
+def is_as_stored(
+    codings: tuple[str, ...], names: Iterable[str], *, pinned: bool, length: int | None, size: int | None
+) -> bool:
+    """Whether a body that is called encoded holds the file's own bytes, and is to be taken as it comes.
+
+    mdl asks for no encoding, but many servers call an archive's own compression one (Apache: .tar.gz is ``x-gzip``).
+    ``pinned`` says that a digest decides in the end: then the announced ``length`` tells, if the file's ``size`` is
+    known. Else one of the file's ``names``, a path or a URL, does. What nobody could undo is taken as it comes if there
+    is a digest.
+    """
+    if pinned and is_readable(codings) and None not in (length, size):
+        return length == size
+    endings = tuple(ending for coding in codings for ending in _ENDINGS.get(coding.removeprefix("x-"), ()))
+    named = len(codings) == 1 and any(urlsplit(name).path.lower().endswith(endings) for name in names)
+    return named or (pinned and not is_readable(codings))
 
 
 def unreadable(codings: tuple[str, ...]) -> ProtocolError:

@@ -21,6 +21,7 @@ import httpcore
 from httpcore._backends.sync import SyncStream
 
 from mdl.net.cancel import Cancel
+from mdl.net.line import Line
 
 _HEAD_START = 0.25
 """Seconds that an address has for itself (RFC 8305, 5)."""
@@ -44,7 +45,7 @@ class Dialler(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Raises httpcore's ``ConnectTimeout`` and ``ConnectError``, `Cancelled`."""
+        """Raises httpcore's ``ConnectTimeout`` and ``ConnectError``, `Cancelled`, `Unsafe`."""
         try:
             sock = dialled(addresses(host, port), math.inf if timeout is None else timeout, self._cancel)
             for option in (*(socket_options or ()), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)):
@@ -53,7 +54,7 @@ class Dialler(httpcore.SyncBackend):
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
-        return SyncStream(sock)
+        return Line(SyncStream(sock), self._cancel).opened()
 
 
 def addresses(host: str, port: int) -> list[Address]:

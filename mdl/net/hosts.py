@@ -39,14 +39,23 @@ def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def is_private(address: str) -> bool:
-    """Loopback, link-local, private or otherwise not a public address; also as IPv4 inside IPv6."""
+    """Loopback, link-local, private, multicast or otherwise not a public address; also as IPv4 inside IPv6."""
     found = address_of(address.split("%")[0])
     if found is None:
         return False
-    return not (_inner(found) or found).is_global
+    if any(found in network for network in _NEVER_PUBLIC):
+        return True
+    found = _inner(found) or found
+    return found.is_multicast or not found.is_global
 
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NEVER_PUBLIC = tuple(
+    ipaddress.ip_network(text)
+    for text in ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10", "3fff::/20", "5f00::/16")
+)
+"""IPv4-compatible and IPv4-translated addresses, local NAT64, site-local, documentation, SRv6 (RFC 4291, 2765, 8215,
+3879, 9637, 9602). Not every Python knows all of them."""
 
 
 def _inner(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
@@ -75,28 +84,26 @@ class Bearer:
 
 @dataclass(frozen=True)
 class Hosts:
-    """An allow-list. ``named`` patterns were written by the user, the catalog or the endpoint setting."""
+    """An allow-list. ``named`` patterns were written by the user, the catalog or the endpoint setting; ``trusted`` are
+    those of them that the user's own settings allow, whatever leads there."""
 
     named: frozenset[str]
     general: tuple[str, ...] = HUB_HOSTS
+    trusted: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, patterns: Iterable[str]) -> Hosts:
+    def of(cls, patterns: Iterable[str], trusted: Iterable[str] = ()) -> Hosts:
         """Check and collect patterns. Raises `UsageError` naming a bad one."""
-        named = set()
-        for pattern in patterns:
-            text = pattern.strip().lower()
-            if not text:
-                continue
-            if not _PATTERN.fullmatch(text):
-                raise UsageError("not a host, host:port or *.suffix", item=pattern.strip())
-            named.add(text)
-        return cls(frozenset(named))
+        allowed = _checked(trusted)
+        return cls(_checked(patterns) | allowed, trusted=allowed)
 
     def names(self, host: str, port: int) -> bool:
-        """True where exactly this host was named: such a host may be on a private network."""
-        bare = f"[{host}]" if ":" in host else host
-        return not {host, bare, f"{bare}:{port}"}.isdisjoint(self.named)
+        """True if exactly this host was named: such a host may be on a private network."""
+        return _is_in(self.named, host, port)
+
+    def trusts(self, host: str, port: int) -> bool:
+        """True if the user's own settings allow exactly this host: a public host may lead there, if it is private."""
+        return _is_in(self.trusted, host, port)
 
     def allows(self, host: str, port: int) -> bool:
         if self.names(host, port):
@@ -125,3 +132,17 @@ class Hosts:
                 hint=f"if you trust it: MDL_ALLOW_HOSTS={host}",
             )
         return parts
+
+
+def _checked(patterns: Iterable[str]) -> frozenset[str]:
+    found = set()
+    for pattern in map(str.strip, patterns):
+        if pattern and not _PATTERN.fullmatch(pattern.lower()):
+            raise UsageError("not a host, host:port or *.suffix", item=pattern)
+        found.add(pattern.lower())
+    return frozenset(found - {""})
+
+
+def _is_in(patterns: frozenset[str], host: str, port: int) -> bool:
+    bare = f"[{host}]" if ":" in host else host
+    return not {host, bare, f"{bare}:{port}"}.isdisjoint(patterns)

@@ -8,11 +8,9 @@ Referer or custom header follows a redirect.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import platform
 import re
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,11 +22,11 @@ import httpx
 
 from mdl import __version__
 from mdl.errors import NetworkError, ProtocolError, Unsafe
-from mdl.net.body import Reader, socket_of
+from mdl.net.body import Reader
 from mdl.net.cancel import Cancel
 from mdl.net.codings import beginning
-from mdl.net.heads import Heads
 from mdl.net.hosts import Bearer, Hosts, host_of, is_private, origin_of
+from mdl.net.line import Errand, within
 from mdl.net.pacer import Pacer
 from mdl.net.patience import Patience
 from mdl.net.pipe import Piped
@@ -37,12 +35,13 @@ from mdl.net.proxies import proxy_of
 from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.net.tls import tls_context
 from mdl.net.troubles import translated
-from mdl.net.wire import PRIVATE, PROXY, Wire
+from mdl.net.wire import PROXY, Wire
 from mdl.net.words import refusal
 from mdl.redact import Secrets
 
 USER_AGENT = f"mdl/{__version__}; python/{platform.python_version()}"
 _REDIRECTS = (301, 302, 303, 307, 308)
+_PORTS = {"http": 80, "https": 443}
 _MAX_HOPS = 10
 _SMALL, _LITTLE = 64 * 1024, 4096
 _DRAIN_SECONDS = 0.5
@@ -62,11 +61,13 @@ class Timeouts:
 @dataclass(frozen=True)
 class Opened:
     """An answer whose body is still to be read. ``url`` is where it came from in the end, ``hops`` the headers
-    of the redirects on the way, lower-case keys."""
+    of the redirects on the way, lower-case keys. ``location`` is where it may be asked for directly the next time, with
+    the same ``start``; None if that is the start itself, or a place there that only another host named."""
 
     response: httpx.Response
     url: str
     hops: tuple[Mapping[str, str], ...]
+    location: str | None
 
     @property
     def status(self) -> int:
@@ -100,8 +101,8 @@ class Http:
         self.policy, self.connections = policy, connections
         self.pacer = Pacer(connections, policy.tries)
         self.patience = Patience(policy, self.pacer, self.cancel)
-        self._heads = Heads(2 * timeouts.stall)
-        self._reader = Reader(self.cancel, timeouts.stall, throttle, self._heads)
+        self._reader = Reader(self.cancel, timeouts.stall, throttle)
+        self._public: set[str] = set()
         self._proxies = urllib.request.getproxies()
         limits = httpx.Limits(max_connections=connections * 2 + 8, max_keepalive_connections=connections + 4)
         self._client = httpx.Client(
@@ -123,9 +124,18 @@ class Http:
 
     @contextlib.contextmanager
     def open(
-        self, method: str, url: str, headers: Mapping[str, str] | None = None, *, allow: tuple[int, ...] = ()
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        start: str | None = None,
+        allow: tuple[int, ...] = (),
     ) -> Iterator[Opened]:
         """Ask ``url``, following redirects, and hand over the answer with its body unread.
+
+        ``start`` is the URL that somebody named, if ``url`` is only where that once led to (`Opened.location`): what
+        a redirect named gets no more when it is asked by itself than it got then.
 
         A status of 400 or more that is not in ``allow`` raises the error it means (`AuthError`, `NotFound`,
         `NetworkError`); a refused hop raises `Unsafe`; trouble on the wire `NetworkError`, `ProtocolError` or
@@ -135,15 +145,16 @@ class Http:
         secrets = Secrets([self.bearer.token if self.bearer else None])
         with translated(url, secrets):
             try:
-                response, final, hops, token_sent = self._ask(method, url, headers or {}, secrets)
+                response, opened, token_sent = self._ask(method, url, start or url, headers or {}, secrets)
                 if response.status_code >= 400 and response.status_code not in allow:
-                    with self._heads.awaited():
-                        body, seen = _peek(response), lower(response.headers)
-                    error = refusal(response.status_code, seen, body, final, token_sent=token_sent, secrets=secrets)
-                    error.redirected = bool(hops)
+                    with contextlib.suppress(httpx.HTTPError, httpx.StreamError, NetworkError), self._in_time():
+                        _peek(response, body := bytearray())
+                    words = beginning(response.headers, bytes(body[:_SMALL]))
+                    status, seen = response.status_code, opened.headers
+                    error = refusal(status, seen, words, opened.url, token_sent=token_sent, secrets=secrets)
+                    error.redirected = bool(opened.hops)
                     raise error
-                with self._heads.body(socket_of(response)):
-                    yield Opened(response, final, hops)
+                yield opened
             finally:
                 if response is not None:
                     response.close()
@@ -171,37 +182,70 @@ class Http:
         return bytes(text)
 
     def _ask(
-        self, method: str, url: str, headers: Mapping[str, str], secrets: Secrets
-    ) -> tuple[httpx.Response, str, tuple[Mapping[str, str], ...], bool]:
+        self, method: str, url: str, start: str, headers: Mapping[str, str], secrets: Secrets
+    ) -> tuple[httpx.Response, Opened, bool]:
         try:
-            return self._follow(method, url, headers, secrets)
+            return self._follow(method, url, start, headers, secrets)
         except (httpx.InvalidURL, UnicodeError, ValueError) as error:
             raise Unsafe(f"refused: {host_of(url)} leads to an unusable URL: {error}", item=host_of(url)) from error
 
     def _follow(
-        self, method: str, url: str, headers: Mapping[str, str], secrets: Secrets
-    ) -> tuple[httpx.Response, str, tuple[Mapping[str, str], ...], bool]:
-        """Every URL that is asked adds what stands behind its path to ``secrets``."""
+        self, method: str, url: str, start: str, headers: Mapping[str, str], secrets: Secrets
+    ) -> tuple[httpx.Response, Opened, bool]:
+        """The answer at the end of the redirects, and whether the token was sent for it. Every URL that is asked adds
+        what stands behind its path to ``secrets``."""
         hops: list[Mapping[str, str]] = []
-        start_private, at_home, current = self._starts_private(url), True, url
+        home, at_home, current = origin_of(start), True, url
+        met_public = url != start and host_of(start) in self._public
         for _ in range(_MAX_HOPS + 1):
             self.cancel.check()
             secrets.add_query(current)
-            parts = self.hosts.check(current)
-            at_home = at_home and origin_of(current) == origin_of(url)
+            self.hosts.check(current)
+            at_home = at_home and origin_of(current) == home
             token = self._token_for(current) if at_home else None
             proxy = proxy_of(current, self._proxies)
-            private_ok = start_private or self.hosts.names(host_of(current), parts.port or 0) or proxy is not None
+            private_ok = proxy is not None or self._may_be_private(current, start, met_public)
             request = self._client.build_request(method, current, headers={**headers, **(token or {})})
-            request.extensions["trace"] = functools.partial(self._on_trace, private_ok, host_of(current))
-            request.extensions |= {PROXY: proxy, PRIVATE: private_ok}
-            with self._heads.awaited():
-                response = self._client.send(request, stream=True)
+            request.extensions |= {PROXY: proxy}
+            errand = Errand(host_of(current), private_ok, was_public=host_of(current) in self._public)
+            response = self._send(request, errand)
+            if proxy is None and errand.peer and not is_private(errand.peer):
+                met_public = True
+                self._public.add(errand.host)
             if response.status_code not in _REDIRECTS:
-                return response, current, tuple(hops), token is not None
+                is_back = not at_home and origin_of(current) == home
+                location = None if is_back or current == start else current
+                return response, Opened(response, current, tuple(hops), location), token is not None
             hops.append({**lower(response.headers), ":url": current})
             current = self._next_hop(response, current)
         raise NetworkError(f"more than {_MAX_HOPS} redirects, the last to {host_of(current)}", final=True)
+
+    def _send(self, request: httpx.Request, errand: Errand) -> httpx.Response:
+        """The answer, its body unread. If a connection that was used before has died since or turns out to be out of
+        step, the request is asked again on another: each of them had carried an answer, so there is an end to it."""
+        while True:
+            try:
+                with self._in_time(), errand.begun():
+                    return self._client.send(request, stream=True)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                self.cancel.check()
+                if errand.is_fresh or not errand.peer:
+                    raise
+
+    def _in_time(self) -> contextlib.AbstractContextManager[None]:
+        """A status line and headers, or the words of a refusal, must be there after twice the longest silence."""
+        seconds = 2 * self.timeouts.stall
+        return within(seconds, NetworkError(f"no whole answer head within {seconds:.0f} s"))
+
+    def _may_be_private(self, url: str, start: str, met_public: bool) -> bool:
+        """Whether a request for ``url``, on the way from ``start``, may reach a private address: a host that was named
+        or follows on a start at such an address may, unless a public address was on the way; one that the user's
+        settings allow may always. None may that was at a public address before."""
+        host, port = host_of(url), urlsplit(url).port or _PORTS[urlsplit(url).scheme]
+        if host in self._public:
+            return False
+        follows = is_private(host_of(start)) or host_of(start) == "localhost" or self.hosts.names(host, port)
+        return self.hosts.trusts(host, port) or (follows and not met_public)
 
     def _next_hop(self, response: httpx.Response, current: str) -> str:
         location = str(response.headers.get("location", ""))
@@ -221,28 +265,6 @@ class Http:
             return {"Authorization": f"Bearer {self.bearer.token}"}
         return None
 
-    def _starts_private(self, url: str) -> bool:
-        host = host_of(url)
-        return is_private(host) or host == "localhost"
-
-    def _on_trace(self, private_ok: bool, host: str, name: str, info: Mapping[str, Any]) -> None:
-        """httpcore's trace extension: every fresh connection comes by here before a byte is sent on it."""
-        if not name.endswith(("connect_tcp.complete", "start_tls.complete")):
-            return
-        sock = info["return_value"].get_extra_info("socket")
-        self.cancel.register(sock)
-        self._heads.opened(sock)
-        if private_ok or not name.endswith("connect_tcp.complete"):
-            return
-        try:
-            peer = sock.getpeername()
-        except OSError as error:
-            sock.close()
-            raise NetworkError(f"{host}: {error.strerror}") from error
-        if isinstance(peer, tuple) and is_private(str(peer[0])):
-            sock.close()
-            raise Unsafe(f"refused: {host} leads to the private address {peer[0]}", item=host)
-
     def get_json(self, url: str) -> tuple[Any, Mapping[str, str], str]:
         """A bounded JSON answer, its headers and the URL it came from in the end.
 
@@ -260,25 +282,20 @@ class Http:
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
 
 
-def _peek(response: httpx.Response) -> bytes:
-    """The first 64 KiB of an error's body; trouble while reading it is no new trouble."""
-    body = b""
-    with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
-        for chunk in response.iter_raw():
-            body += chunk
-            if len(body) >= _SMALL:
-                break
-    return beginning(response.headers, body[:_SMALL])
+def _peek(response: httpx.Response, body: bytearray) -> None:
+    """Put the first 64 KiB of an error's body into ``body``."""
+    for chunk in response.iter_raw():
+        body += chunk
+        if len(body) >= _SMALL:
+            return
 
 
 def _drain(response: httpx.Response) -> None:
     """Read a redirect's small body so that the connection lives on; leave one that is large or late unread."""
     length = response.headers.get("content-length", "")
-    response.request.extensions["timeout"]["read"] = _DRAIN_SECONDS
     if length.isdigit() and int(length) <= _SMALL:
-        until = time.monotonic() + _DRAIN_SECONDS
-        with contextlib.suppress(httpx.HTTPError):
+        late = NetworkError("the body of a redirect is late")
+        with contextlib.suppress(httpx.HTTPError, NetworkError), within(_DRAIN_SECONDS, late):
             for _ in response.iter_raw():
-                if time.monotonic() > until:
-                    break
+                pass
     response.close()

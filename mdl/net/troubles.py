@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import ssl
 from collections.abc import Iterator
 
@@ -15,6 +16,8 @@ from mdl.net.wire import PROXY
 from mdl.net.words import PROXY_PASSWORD, quoted
 from mdl.redact import Secrets, redact_error
 
+_DUMP = re.compile(r"\W*\b(bytearray\()?b(['\"]).*", re.DOTALL)
+"""The bytes that the parser quotes."""
 _AGAIN = "run the same command again; what was fetched is kept"
 
 
@@ -49,7 +52,7 @@ def _translate(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
             return Unsafe(f"refused: {host} redirects to an unusable URL", item=host)
         if words.startswith(dropped):
             return NetworkError(f"{host} dropped the connection: {words}", hint=_AGAIN)
-        return ProtocolError(f"{host} does not speak HTTP properly: {words}")
+        return ProtocolError(f"{host} does not speak HTTP properly: {_DUMP.sub('', words)}")
     return NetworkError(f"{host}: {words}", hint=_AGAIN)
 
 

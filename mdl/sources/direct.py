@@ -6,7 +6,6 @@ tells the size, whether ranges are served, and what the file is called by its va
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from mdl.digests import Digest
 from mdl.errors import Cancelled, MdlError, UsageError
 from mdl.events import Listener, Retrying
 from mdl.files import HubFile, RemoteFile
-from mdl.net.answers import content_length, is_encoded, parse_content_range, parse_size, unsatisfied_total, validator_of
+from mdl.net.answers import announced_size, parse_size, validator_of
 from mdl.sources.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -88,7 +87,9 @@ class DirectSource:
 
     def _probe(self, http: Http, remote: RemoteFile, url: str) -> RemoteFile:
         with http.open("GET", url, {"Range": "bytes=0-0"}, allow=(416,)) as opened:
-            size, validator = _size(opened.status, opened.headers), validator_of(opened.headers)
+            names, pinned = (remote.path.text, url), remote.digest is not None
+            size = announced_size(opened.status, opened.headers, names, pinned=pinned)
+            validator = validator_of(opened.headers)
             digest, commit = remote.digest, remote.commit
             for headers in opened.hops:
                 digest = digest or Digest.of_etag(headers.get("x-linked-etag"))
@@ -97,13 +98,3 @@ class DirectSource:
             digest = digest or Digest.of_etag(opened.headers.get("x-linked-etag"))
         known = remote.size if remote.size is not None else size
         return replace(remote, size=known, digest=digest, commit=commit, validator=validator, probed=True)
-
-
-def _size(status: int, headers: Mapping[str, str]) -> int | None:
-    """The whole file's size as the answer to a request for its first byte tells it."""
-    if status == 206:
-        parsed = parse_content_range(headers.get("content-range", ""))
-        return parsed[1] if parsed else None
-    if status == 416:
-        return unsatisfied_total(headers)
-    return None if is_encoded(headers) else content_length(headers)
