@@ -16,7 +16,7 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors"},
-    {"paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles"},
+    {"paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles", "threads"},
     {"spots", "vacant"},
     {"private"},
     {"staging", "turns", "programs", "copies", "folder_lock"},
@@ -54,7 +54,8 @@ PURE = {
         "errors",
         "net/answers",
         "net/ranges",
-        "net/retry",
+        "net/policy",
+        "net/pacer",
         "net/hosts",
         "net/words",
     ),

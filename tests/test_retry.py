@@ -168,7 +168,7 @@ def test_patience_ends_on_cancel() -> None:
 
 @pytest.mark.fault(223)
 def test_a_dead_host_is_asked_once_for_all() -> None:
-    """Twelve short requests to a host that serves nobody cost the tries of one; those to another host go on."""
+    """Twelve short requests to a host that serves nobody cost the tries of one and a look; other hosts are asked."""
     patience = Patience(AT_ONCE, Pacer(8, AT_ONCE.tries), Cancel())
     calls: list[str] = []
 
@@ -176,10 +176,10 @@ def test_a_dead_host_is_asked_once_for_all() -> None:
         calls.append("dead")
         raise NetworkError("refused")
 
-    for _ in range(12):
+    for number in range(12):
         with pytest.raises(NetworkError, match="refused"):
-            patience.ask("https://dead/api", dead)
-    assert len(calls) == AT_ONCE.tries
+            patience.ask(f"https://dead/api/{number}", dead)
+    assert len(calls) == AT_ONCE.tries + 1
     assert patience.ask("https://alive/api", lambda: "answer") == "answer"
 
 
@@ -188,7 +188,7 @@ def test_a_host_that_comes_back_is_asked_again() -> None:
     """What a host said before it served somebody is forgotten."""
     pacer = Pacer(8, 2)
     for moment in (1.0, 2.0):
-        pacer.failed("o", moment, moment, 0.0, NetworkError("reset"))
+        pacer.failed("o", f"url {moment}", moment, moment, 0.0, NetworkError("reset"))
     assert pacer.down("o", 3.0)
     pacer.served("o", 4.0)
     assert pacer.down("o", 4.0) is None
@@ -198,8 +198,8 @@ def test_a_host_that_is_down_is_asked_again_later() -> None:
     """After half a minute one request finds out whether the host is back."""
     pacer = Pacer(8, 2)
     for moment in (1.0, 2.0):
-        pacer.failed("o", moment, moment, 0.0, NetworkError("reset"))
+        pacer.failed("o", f"url {moment}", moment, moment, 0.0, NetworkError("reset"))
     assert pacer.down("o", 31.0)
     assert pacer.down("o", 33.0) is None
-    pacer.failed("o", 33.0, 34.0, 0.0, NetworkError("reset"))
+    pacer.failed("o", "url", 33.0, 34.0, 0.0, NetworkError("reset"))
     assert pacer.down("o", 35.0)

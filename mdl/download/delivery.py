@@ -91,7 +91,7 @@ class Delivery:
         hasher.update(data)
         print_ = Fingerprint(Digest(algorithm, hasher.hexdigest()), len(data))
         download.progressed(len(data))
-        error = self._wrong_bytes(download, data, print_.digest)
+        error = self._not_it(download, print_, data[:LOOKED_AT])
         if error:
             download.discarded += len(data)
             self._post(Rewound(download.model, download.name, bytes_discarded=len(data), why=error.message))
@@ -99,13 +99,6 @@ class Delivery:
         verified = _verified(download)
         self._store.publish_small(download.model, download.remote, data, print_, verified, download.item.seen)
         self._published(download, print_, verified)
-
-    def _wrong_bytes(self, download: Download, data: bytes, got: Digest) -> MdlError | None:
-        """Why a small file is not what was asked for: by its digest, or by how it begins if no digest is known."""
-        mismatch = _mismatch(download, got)
-        if mismatch:
-            return called_by_name(mismatch, data)
-        return None if download.remote.digest else check_content(download.name, data[:LOOKED_AT], len(data))
 
     def carried(self, download: Download, carrier: HubCarrier) -> None:
         """The whole file by the hub's own client; verified here all the same. Raises `MdlError`, `OSError`."""
@@ -133,7 +126,7 @@ class Delivery:
         if print_ is None:
             self._schedule.ready(download)
             return
-        error = self._meddled(partial, print_) or _mismatch(download, print_.digest) or _impostor(download, partial)
+        error = self._meddled(partial, print_) or self._not_it(download, print_, os.pread(partial.fd, LOOKED_AT, 0))
         self._cancel.check()
         received, is_mixed = download.fetched, isinstance(error, StorageError) or _is_mixed(download)
         self._schedule.outcome(download, Verified(error, is_mixed, received))
@@ -146,6 +139,18 @@ class Delivery:
             self._throw_away(download, error.message)
         download.expected = ()
         self._schedule.ready(download)
+
+    def _not_it(self, download: Download, print_: Fingerprint, beginning: bytes) -> MdlError | None:
+        """The error if this is not the file that was asked for: by its digest, or by how it begins if none is known."""
+        error: MdlError | None = _mismatch(download, print_.digest)
+        if isinstance(error, DigestMismatch) and download.small:
+            called_by_name(error, beginning)
+        if download.remote.digest is None:
+            kind, url = download.content_type, download.answered_by
+            error = check_content(download.name, beginning, print_.size, content_type=kind, url=url)
+        if error:
+            download.clean(error)
+        return error
 
     def _meddled(self, partial: Partial, print_: Fingerprint) -> StorageError | None:
         """The error if another program changed the file while it was written. If it may have, the whole is read
@@ -189,13 +194,6 @@ def _verified(download: Download) -> str:
 def _is_mixed(download: Download) -> bool:
     """The bytes came in more than one answer: asking for the whole once more may help."""
     return (download.resumed_at > 0 or download.answers > 1) and not download.expected
-
-
-def _impostor(download: Download, partial: Partial) -> MdlError | None:
-    """The error if no digest is known and the file begins as something else than its name says. Raises `OSError`."""
-    if download.remote.digest:
-        return None
-    return check_content(download.name, os.pread(partial.fd, LOOKED_AT, 0), partial.total)
 
 
 def _mismatch(download: Download, got: Digest) -> DigestMismatch | None:

@@ -81,6 +81,7 @@ class Fetcher:
             if size is not None and len(data) != size:
                 error = ProtocolError(f"the server sent {len(data)} bytes of {size} and called it whole")
                 raise called_by_name(error, data)
+            download.answered_by, download.content_type = opened.url, opened.headers.get("content-type", "")
             return bytes(data)
 
     def _take(self, download: Download, segment: Segment, asked: ByteRange | None, opened: Opened) -> Accept | None:
@@ -186,6 +187,7 @@ class Fetcher:
         partial = download.partial
         assert partial is not None
         download.answers += 1
+        download.answered_by, download.content_type = opened.url, opened.headers.get("content-type", "")
         if accept.validator:
             partial.note_validator(origin_of(opened.url), accept.validator)
         if opened.location:

@@ -187,7 +187,10 @@ class Schedule:
                 download.location = None
             self._changed.notify_all()
             if not (download.ended or download.error or download.rewind_why):
-                self._pace(download, ended, self._decide(download, ended, time.monotonic()))
+                origin, url, now = download.origin, download.url, time.monotonic()
+                decision = self._decide(download, ended, now)
+                delay = decision.delay if isinstance(decision, Again) else 0.0
+                self._pace(origin, url, ended, now, delay)
 
     def outcome(self, download: Download, outcome: Outcome) -> None:
         """What was found out of the file: the server has another version, or the bytes are wrong. Carries out what
@@ -236,16 +239,14 @@ class Schedule:
                 segment.abort()
         self._changed.notify_all()
 
-    def _pace(self, download: Download, ended: Ended, decision: Decision) -> None:
+    def _pace(self, origin: str, url: str, ended: Ended, now: float, delay: float) -> None:
         """Tell the pacer how the origin took this request."""
-        now, origin = time.monotonic(), download.origin
         if ended.is_surplus:
             self._pacer.refused(origin, ended.others, now)
         elif ended.brought >= PROGRESS or (ended.error is None and ended.is_worth):
             self._pacer.served(origin, now)
         elif ended.is_passing and isinstance(ended.error, NetworkError):
-            delay = decision.delay if isinstance(decision, Again) else 0.0
-            self._pacer.failed(origin, ended.began, now, delay, ended.error)
+            self._pacer.failed(origin, url, ended.began, now, delay, ended.error)
 
     def _decide(self, download: Download, outcome: Outcome, now: float) -> Decision:
         """What the policy says, carried out."""

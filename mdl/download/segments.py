@@ -21,6 +21,7 @@ from mdl.files import RemoteFile
 from mdl.net.hosts import origin_of
 from mdl.net.policy import Ended, State
 from mdl.net.ranges import ByteRange, RangeSet
+from mdl.redact import Secrets, redact_error
 
 SMALL = 1024 * 1024
 """Files up to this size are fetched in one piece and held in memory."""
@@ -81,6 +82,7 @@ class Download:
         self.pending = RangeSet()
         self.running: set[Segment] = set()
         self.location: str | None = None
+        self.answered_by = self.content_type = ""
         self.opened = self.single = self.busy = self.ended = self.streamed = False
         self.rewind_why = ""
         self.answers = 0
@@ -173,6 +175,13 @@ class Download:
             by_link=error is not None and (segment.asked_url != self.url or error.redirected),
             others=others,
         )
+
+    def clean(self, error: MdlError) -> None:
+        """Take out of an error what stands behind the paths of the URLs that were asked: a server may repeat it."""
+        secrets = Secrets()
+        for url in (self.url, self.location, self.answered_by):
+            secrets.add_query(url or "")
+        redact_error(error, secrets)
 
     def go_on_elsewhere(self) -> None:
         """Another server is asked from now on: nothing is known of it."""

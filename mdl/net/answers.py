@@ -141,7 +141,7 @@ def judge(
     """
     seen = validator_of(headers)
     if validator and seen and seen != validator:
-        why = f"the server's file changed: its validator was {validator}, now {seen}"
+        why = "the server's file changed: its validator (ETag or date) is another now"  # an ETag may repeat the request
         return Changed(why, announced_size(status, headers, names, pinned=pinned), seen)
     if status in (200, 206):
         known = _Known(asked, size, seen, pinned, tuple(names))

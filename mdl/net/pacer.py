@@ -25,6 +25,8 @@ class _Origin:
     rises_at: float = math.inf
     rise: float = _RISE_SECONDS
     failures: int = 0
+    failed_url: str = ""
+    is_several: bool = False
     retry_at: float = -math.inf
     charged_at: float = -math.inf
     served_at: float = -math.inf
@@ -34,7 +36,7 @@ class _Origin:
 
 class Pacer:
     """All origins of one client. ``connections`` is the most that any of them is asked at once; after ``tries``
-    failures in a row, between which it served nobody, an origin counts as down."""
+    failures in a row, of more than one file and with nobody served between, an origin counts as down."""
 
     def __init__(self, connections: int, tries: int = 5) -> None:
         self._most, self._tries = max(1, connections), tries
@@ -77,6 +79,7 @@ class Pacer:
         found = self._origins.get(origin)
         if found is not None:
             found.served_at, found.failures, found.down, found.retry_at = now, 0, None, -math.inf
+            found.failed_url, found.is_several = "", False
 
     def refused(self, origin: str, others: int, now: float) -> None:
         """The origin turned a request away while ``others`` go on: it takes no more than these at once."""
@@ -86,15 +89,18 @@ class Pacer:
         found.limit = max(1, min(found.limit, others))
         found.rises_at = now + found.rise
 
-    def failed(self, origin: str, began: float, now: float, delay: float, error: NetworkError) -> None:
-        """A request that ``began`` then failed, and is to be repeated after ``delay`` seconds. It counts once for all
-        that overlap, and not at all if the origin has served others meanwhile: then it is the file's own trouble."""
+    def failed(self, origin: str, url: str, began: float, now: float, delay: float, error: NetworkError) -> None:
+        """A request for ``url`` that ``began`` then failed, and is to be repeated after ``delay`` seconds. It counts
+        once for all that overlap, and not at all if the origin has served others meanwhile: then it is the file's own
+        trouble. One file alone does not speak for its origin."""
         found = self._of(origin)
+        found.is_several = found.is_several or found.failed_url not in ("", url)
+        found.failed_url = url
         if began < found.charged_at or began < found.served_at:
             return
         found.failures += 1
         found.charged_at, found.retry_at = now, now + delay
-        if found.failures >= self._tries:
+        if found.failures >= self._tries and found.is_several:
             found.down, found.down_until, found.retry_at = error, now + _DOWN_SECONDS, -math.inf
 
     def _of(self, origin: str) -> _Origin:

@@ -40,20 +40,20 @@ class Patience:
             try:
                 answer = call()
             except MdlError as error:
-                state = self._again(state, origin, Ended(began, asked=1, error=error), error, on_wait)
+                state = self._again(state, url, Ended(began, asked=1, error=error), error, on_wait)
                 continue
             with self._lock:
                 self._pacer.served(origin, time.monotonic())
             return answer
 
-    def _again(self, state: State, origin: str, ended: Ended, error: MdlError, on_wait: OnWait | None) -> State:
+    def _again(self, state: State, url: str, ended: Ended, error: MdlError, on_wait: OnWait | None) -> State:
         """Spend budget and wait. Raises ``error`` if that was the last try."""
-        now = time.monotonic()
+        now, origin = time.monotonic(), origin_of(url)
         state, decision = decide(self._policy, state, ended, now, random.random())
         delay = decision.delay if isinstance(decision, Again) else 0.0
         if isinstance(error, NetworkError) and ended.is_passing:
             with self._lock:
-                self._pacer.failed(origin, ended.began, now, delay, error)
+                self._pacer.failed(origin, url, ended.began, now, delay, error)
         if not isinstance(decision, Again):
             raise error
         if on_wait:
