@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mdl.cancel import Cancel
 from mdl.errors import Cancelled, NetworkError, NotFound
-from mdl.net.cancel import Cancel
 from mdl.net.patience import patiently
 from mdl.net.retry import Backoff, retry_after
 

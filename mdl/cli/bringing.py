@@ -53,6 +53,7 @@ def bring(session: Session, order: Order) -> Brought:
     store = session.store(order.where, models, order.targets)
     limits = session.limits(order.network)
     parse_duration(order.network.lock_wait, "--lock-wait", least=0)
+    session.signals.poll()
     method = order.network.via.value
     if order.dry_run:
         with session.console.watch(method=method) as tell:

@@ -15,7 +15,7 @@ from typing import Any
 from mdl.console.documents import error_facts, json_text
 from mdl.console.streams import Streams
 from mdl.console.wording import item_of
-from mdl.errors import MdlError
+from mdl.errors import Problem
 from mdl.events import (
     Ended,
     Event,
@@ -76,7 +76,7 @@ class JsonLines:
         """Something to be said that is no event: progress with another status, and the words as its error."""
         self._write({"status": status, "error": _trouble(None, message)})
 
-    def fail(self, error: MdlError) -> None:
+    def fail(self, error: Problem) -> None:
         """The last object, for an error that came before anything could be watched."""
         self._write({"event": "failed", "status": "failed", "error": error_facts(error)})
 

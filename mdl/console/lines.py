@@ -17,7 +17,7 @@ from mdl.console.wording import (
     retrying_words,
     rewound_words,
 )
-from mdl.errors import MdlError
+from mdl.errors import Problem
 from mdl.events import (
     Ended,
     Event,
@@ -136,7 +136,7 @@ class FailuresOnly:
             else:
                 self._outlet.post(text)
 
-    def has_told(self, error: MdlError) -> bool:
+    def has_told(self, error: Problem) -> bool:
         """The same failure was written down already, whichever way its item is named."""
         item = error.item or ""
         return any(

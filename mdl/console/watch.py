@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol
 
-from mdl.errors import Cancelled, MdlError
+from mdl.errors import Cancelled, MdlError, Problem
 from mdl.events import Ended, Event, Failed, Listener
 
 
@@ -72,7 +72,7 @@ def ended_by(error: BaseException) -> Ended:
     """The last event that an exception amounts to."""
     if isinstance(error, KeyboardInterrupt):
         error = Cancelled()
-    if not isinstance(error, MdlError):
+    if not isinstance(error, Problem):
         error = MdlError(str(error) or type(error).__name__)
     status = error.status if isinstance(error, Cancelled) else "failed"
     return Ended(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mdl.cancel import Cancel
 from mdl.digests import Digest, Fingerprint, fingerprint, new_hasher
 from mdl.download.fetch import Fetcher, called_by_name
 from mdl.download.hub_carrier import HubCarrier
@@ -14,7 +15,6 @@ from mdl.download.store import Store
 from mdl.errors import DigestMismatch, StorageError
 from mdl.events import Event, Finished, Rewound, Started, Verifying
 from mdl.files import Stamp
-from mdl.net.cancel import Cancel
 from mdl.net.hosts import host_of
 
 

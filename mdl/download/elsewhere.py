@@ -17,7 +17,7 @@ from mdl.digests import Digest
 from mdl.download.hashes import Hashes
 from mdl.download.plan import Item
 from mdl.download.store import Store
-from mdl.errors import Busy, Cancelled, MdlError, StateError
+from mdl.errors import Busy, MdlError, StateError
 from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
 from mdl.files import Receipt, RemoteFile, Stamp
 
@@ -130,8 +130,6 @@ def _link(item: Item, elsewhere: Elsewhere, tell: Listener) -> bool:
                 tell(Finished(model, remote.path.text, remote.size or 0, "linked", remote.digest.algorithm))
                 return True
             why = f"it does not have {remote.digest}"
-        except Cancelled:
-            raise
         except (OSError, MdlError) as error:
             why = _why(error)
         tell(Noticed(model, remote.path.text, f"{path} cannot be used: {why}"))

@@ -14,8 +14,8 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 
+from mdl.cancel import wake
 from mdl.errors import NetworkError
-from mdl.net.cancel import wake
 
 
 class Heads:

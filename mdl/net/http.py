@@ -23,9 +23,9 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from mdl import __version__
+from mdl.cancel import Cancel
 from mdl.errors import NetworkError, ProtocolError, Unsafe
 from mdl.net.body import Reader, socket_of
-from mdl.net.cancel import Cancel
 from mdl.net.codings import beginning
 from mdl.net.heads import Heads
 from mdl.net.hosts import Bearer, Hosts, host_of, is_private, origin_of
@@ -135,6 +135,9 @@ class Http:
                     raise error
                 with self._heads.body(socket_of(response)):
                     yield Opened(response, final, hops)
+            except Exception:
+                self.cancel.check()  # it shut the connection: that is all the trouble there is
+                raise
             finally:
                 if response is not None:
                     response.close()

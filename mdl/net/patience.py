@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from typing import TypeVar
 
+from mdl.cancel import Cancel
 from mdl.errors import NetworkError
-from mdl.net.cancel import Cancel
 from mdl.net.retry import Backoff
 
 Answer = TypeVar("Answer")

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 
 import httpx
 
+from mdl.cancel import Cancel
 from mdl.errors import UsageError
-from mdl.net.cancel import Cancel
 from mdl.net.dialling import Dialler
 from mdl.net.proxies import proxies_in, without_userinfo
 
