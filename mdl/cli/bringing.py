@@ -15,7 +15,7 @@ from mdl.cli.units import parse_duration
 from mdl.console.watch import Watch, ended_by
 from mdl.download.store import Store
 from mdl.download.transfer import Limits
-from mdl.errors import MdlError, NoSpace, PartialFailure
+from mdl.errors import Cancelled, MdlError, NoSpace, PartialFailure
 from mdl.events import Report
 
 
@@ -68,12 +68,18 @@ def bring(session: Session, order: Order) -> Brought:
         if work.leaves():
             return Brought(work.id, is_elsewhere=True)
         session.empty = session.empty | {"job": work.id or None}
-        with work as tell:
-            if order.unattended.detach:
-                stack.enter_context(order.turn())
-            if order.replaces:
-                work.replace_earlier()
-            return _brought(session, order, models, store, limits, tell, work.id)
+        brought = Brought(work.id)
+        try:
+            with work as tell:
+                if order.unattended.detach:
+                    stack.enter_context(order.turn())
+                if order.replaces:
+                    work.replace_earlier()
+                brought = _brought(session, order, models, store, limits, tell, work.id)
+        except Cancelled as stopped:
+            stopped.so_far = stopped.so_far or brought.report
+            raise
+        return brought
 
 
 def _brought(

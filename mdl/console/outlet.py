@@ -31,8 +31,8 @@ seconds."""
 
 
 class Outlet:
-    """Where text leaves the process. ``trouble`` is the errno that broke it, or 0; ``dropped`` counts the texts that
-    were posted and never written. Once ``cancel`` is set nobody waits for the reader any more."""
+    """Where text leaves the process. ``trouble`` is the errno that broke it, or 0. Once ``cancel`` is set nobody
+    waits for the reader any more."""
 
     def __init__(self, stream: IO[str] | None, cancel: Cancel | None = None) -> None:
         self._stream, self._cancel = stream, cancel or Cancel()
@@ -43,7 +43,7 @@ class Outlet:
         self._loose = 0
         """Bytes in the backlog that may be dropped."""
         self._lock = RLock()
-        self.trouble = self.dropped = 0
+        self.trouble = self._dropped = 0
         self.descriptor = _descriptor(stream)
         self.encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
 
@@ -85,6 +85,12 @@ class Outlet:
             self._push(wait=False)
             return not self._is_waiting and self._has_room()
 
+    def take_dropped(self) -> int:
+        """How many texts were posted and dropped since this was asked last."""
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
+            return dropped
+
     def drain(self) -> None:
         """Wait until all that was posted is written, or all is stopped and the reader takes nothing."""
         with self._lock:
@@ -116,7 +122,7 @@ class Outlet:
                 left.append((data, keep))
             else:
                 self._loose -= len(data)
-                self.dropped += 1
+                self._dropped += 1
         self._backlog = left
 
     def _encoded(self, text: str) -> bytes:
