@@ -14,7 +14,7 @@ import typer
 from mdl import __version__
 from mdl.cli.command import ALIASES, report, root, told_as
 from mdl.cli.session import Session
-from mdl.cli.signals import listen
+from mdl.cli.signals import listen, the_signals
 from mdl.errors import Cancelled, StorageError, UsageError
 
 _HELP = """Bring machine-learning models to this machine, and trained ones away from it: every byte verified.
@@ -74,8 +74,8 @@ def _version(wanted: bool) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code. Signals end it in order: what is there is kept."""
-    listen()
     try:
+        listen()
         app = build(arguments)
         _collect_garbage()
         code = int(app(args=list(arguments) or ["--help"], prog_name="mdl", standalone_mode=False) or 0)
@@ -92,6 +92,8 @@ def run(arguments: Sequence[str]) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141 if isinstance(error, BrokenPipeError) else StorageError.exit_code
+    finally:
+        the_signals().rest()
 
 
 def _collect_garbage() -> None:

@@ -59,6 +59,10 @@ class Signals:
         self._is_polled = True
         self.cancel.check()
 
+    def rest(self) -> None:
+        """The run is over: a signal changes nothing any more."""
+        self._is_polled = True
+
     def _heard(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends it at once
