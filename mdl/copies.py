@@ -12,16 +12,19 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 _FICLONE = 0x40049409
 """Linux, ``linux/fs.h``: let one file share the blocks of another until one of them is written."""
+_PIECE = 2**26
+"""Bytes that the kernel is asked to copy at a time."""
 _SMALL = 2**20
 """Below this a hard link saves nothing worth a read-only file."""
 
+Watch = Callable[[int], None]
 Way = Literal["clone", "link", "copy"]
 RULES = ("auto", "reflink", "hard", "copy", "none")
 """How bytes are taken from elsewhere on the disk: ``auto`` clones, else hard-links large files that nobody may write
@@ -62,9 +65,10 @@ def way_of(fd: int, folder: Path, rule: Rule, size: int | None = None) -> Way:
     return "link" if rule.links(os.fstat(fd), size) and _is_same_mount(fd, folder) else "copy"
 
 
-def same_bytes(fd: int, source: Path, target: Path, rule: Rule, room: int) -> Way:
+def same_bytes(fd: int, source: Path, target: Path, rule: Rule, room: int, watch: Watch) -> Way:
     """Make ``target`` hold what the open file ``source`` holds, and tell how; a copy only if it takes no more than
-    ``room`` bytes. What was linked must go through `lock`. Raises `OSError`."""
+    ``room`` bytes, with ``watch`` told how many are written. What was linked must go through `lock`. Raises `OSError`,
+    and what ``watch`` does."""
     if rule.clones() and _clone(fd, target):
         return "clone"
     if rule.links(os.fstat(fd)) and _link(fd, source, target):
@@ -72,7 +76,7 @@ def same_bytes(fd: int, source: Path, target: Path, rule: Rule, room: int) -> Wa
     if os.fstat(fd).st_size > room:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
     with _new(target) as out:
-        copy(fd, out, os.fstat(fd).st_size)
+        copy(fd, out, os.fstat(fd).st_size, watch)
     return "copy"
 
 
@@ -145,15 +149,17 @@ def _new(target: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def copy(source: int, target: int, size: int) -> int:
-    """Copy up to ``size`` bytes between open files, inside the kernel where it can be done; tells how many."""
+def copy(source: int, target: int, size: int, watch: Watch) -> int:
+    """Copy up to ``size`` bytes between open files, inside the kernel where it can be done; tells how many. ``watch``
+    is told so meanwhile, and may raise."""
     done = 0
     while done < size:
         try:
-            count = os.copy_file_range(source, target, min(size - done, 2**30), done, done)
+            count = os.copy_file_range(source, target, min(size - done, _PIECE), done, done)
         except OSError:
             count = os.pwrite(target, os.pread(source, 2**20, done), done)
         if count == 0:
             break
         done += count
+        watch(done)
     return done

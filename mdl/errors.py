@@ -4,6 +4,9 @@ The tree is the documentation: every class below has a code name (the same in ``
 and an exit status. A message says what failed and why, in the server's or system's own words;
 ``item`` says on what; ``hint`` says what to do next.
 
+`MdlError` is an ``Exception``. `Cancelled` is none: who goes on after errors must not go on after a stop.
+Both are a `Problem`: anything that ends a command and can be told.
+
     MdlError                1   INTERNAL
     ├── UsageError          2   USAGE
     │   └── CatalogError    2   CATALOG
@@ -21,10 +24,10 @@ and an exit status. A message says what failed and why, in the server's or syste
     ├── Unsafe             11   UNSAFE
     ├── StateError         12   STATE
     ├── TlsError           13   TLS
-    ├── NotFinished        14   PENDING
-    └── Cancelled         130   SIGINT (143 for SIGTERM: CANCELLED)
-        ├── Deadline       75   DEADLINE
-        └── Paused         75   PAUSED
+    └── NotFinished        14   PENDING
+    Cancelled             130   SIGINT (143 for SIGTERM: CANCELLED)
+    ├── Deadline           75   DEADLINE
+    └── Paused             75   PAUSED
 """
 
 from __future__ import annotations
@@ -34,8 +37,8 @@ import errno
 from collections.abc import Iterable, Iterator, Sequence
 
 
-class MdlError(Exception):
-    """Anything mdl stops for; see the tree in this module's docstring."""
+class Problem(BaseException):
+    """Anything that ends a command and can be told; see the tree in this module's docstring."""
 
     code = "INTERNAL"
     exit_code = 1
@@ -49,11 +52,6 @@ class MdlError(Exception):
         self.message = message
         self.item = item
         self.hint = hint
-
-    def on(self, item: str) -> MdlError:
-        """The same error, naming ``item`` if it named nothing yet."""
-        self.item = self.item or item
-        return self
 
     @property
     def advice(self) -> str | None:
@@ -69,6 +67,15 @@ class MdlError(Exception):
             "hint": self.advice,
             "item": self.item,
         }
+
+
+class MdlError(Problem, Exception):
+    """Anything that goes wrong."""
+
+    def on(self, item: str) -> MdlError:
+        """The same error, naming ``item`` if it named nothing yet."""
+        self.item = self.item or item
+        return self
 
 
 class UsageError(MdlError):
@@ -162,7 +169,7 @@ class NotFinished(MdlError):
     code, exit_code = "PENDING", 14
 
 
-class Cancelled(MdlError):
+class Cancelled(Problem):
     """Stopped by a signal; what is there is kept."""
 
     code, exit_code = "SIGINT", 130
@@ -175,6 +182,12 @@ class Cancelled(MdlError):
             self.code, self.exit_code = "CANCELLED", 143
         self.so_far: object = None
         """How far it came, as the room it passes through last tells it."""
+
+    def as_error(self) -> MdlError:
+        """The same as the error of a file that was not reached."""
+        error = MdlError(self.message, item=self.item, hint=self.hint)
+        error.code, error.exit_code = self.code, self.exit_code
+        return error
 
 
 class Deadline(Cancelled):

@@ -14,7 +14,7 @@ from mdl.download.elsewhere import Elsewhere, link_all, once
 from mdl.download.leavings import tidy
 from mdl.download.plan import Item, Plan, Wanted
 from mdl.download.store import Store
-from mdl.errors import AuthError, Cancelled, LockError, MdlError, NoSpace
+from mdl.errors import AuthError, LockError, MdlError, NoSpace
 from mdl.events import Failed, Listener, Noticed, Planned, Report, Verifying, silence
 from mdl.files import RemoteFile
 from mdl.pickles import head_of, is_pickle, warning
@@ -176,7 +176,7 @@ def locked(models: Sequence[Model], store: Store, wait: float, tell: Listener) -
     with contextlib.ExitStack() as stack:
         for name in names:
             try:
-                stack.enter_context(held(store.locks, name, wait, _waiting(name, tell)))
+                stack.enter_context(held(store.locks, name, wait, _waiting(name, tell), store.cancel))
             except OSError:
                 continue
         tidy(store.own, names)
@@ -196,8 +196,6 @@ def _resolve(models: Sequence[Model], sources: Sources, store: Store, tell: List
             for remote in found:
                 local = store.look(model.name, remote, watch=_watch(model.name, remote, tell))
                 resolved.wanted.append(Wanted(model.name, remote, local))
-        except Cancelled:
-            raise
         except MdlError as error:
             resolved.wanted = [one for one in resolved.wanted if one.model != model.name]
             resolved.broken[model.name] = _with_note(error, model)

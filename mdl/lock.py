@@ -10,7 +10,7 @@ from mdl import staging
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Model
 from mdl.download.store import Store
-from mdl.errors import Cancelled, MdlError, storage_error
+from mdl.errors import MdlError, storage_error
 from mdl.events import FileReport, Report
 from mdl.files import Receipt, RemoteFile
 from mdl.folder_lock import folder_lock
@@ -96,8 +96,6 @@ def resolve_lock(models: Sequence[Model], old: Lock, asked: Asked, *, sources: S
         receipts = store.receipts.of_model(name) if name not in asked.forget else []
         try:
             new.lock = new.lock.with_model(_resolved(model, before, receipts, sources))
-        except Cancelled:
-            raise
         except MdlError as error:
             error.item = f"{name}: {error.item}" if error.item else name
             new.broken[name] = error

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import subprocess
 from collections.abc import Mapping
 
+from mdl.cancel import Cancel
 from mdl.errors import UsageError
 
 _STDERR = 2
 """Where the program's own output goes: stdout is for mdl's data."""
+_TICK, _GRACE = 0.05, 5.0
+"""How often mdl looks whether it is to stop, and how long a program has to end once it was asked to, in seconds."""
 
 
 def words_of(command: str, what: str) -> list[str]:
@@ -31,15 +35,43 @@ def words_of(command: str, what: str) -> list[str]:
     return words
 
 
-def run(words: list[str], facts: Mapping[str, str], *, unheard: bool = False) -> int:
+def run(words: list[str], facts: Mapping[str, str], *, unheard: bool = False, cancel: Cancel | None = None) -> int:
     """Run it to its end with ``facts`` in its environment; tells how it ended. It reads nothing of mdl's, and what it
-    says goes to stderr, or nowhere if ``unheard``. Raises `UsageError` where it cannot be run."""
+    says goes to stderr, or nowhere if ``unheard``. A stop ends it too, but no pause, for there is nothing in it that
+    could go on later. Raises `UsageError` if it cannot be run, `Cancelled`."""
+    cancel = cancel or Cancel()
+    _check(cancel)
     out, err = (subprocess.DEVNULL, subprocess.DEVNULL) if unheard else (_STDERR, None)
     environ = {**os.environ, **facts}
     try:
-        return subprocess.run(
-            words, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err, check=False
-        ).returncode
+        process = subprocess.Popen(words, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"it cannot be run: {why}", item=words[0], hint="name a program that is there") from error
+    try:
+        return _waited_for(process, cancel)
+    except BaseException:
+        _end(process)
+        raise
+
+
+def _waited_for(process: subprocess.Popen[bytes], cancel: Cancel) -> int:
+    while True:
+        _check(cancel)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(_TICK)
+
+
+def _check(cancel: Cancel) -> None:
+    if cancel.reason is not None and cancel.reason.status != "paused":
+        cancel.check()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask it to end, and see to it that it does."""
+    process.terminate()
+    try:
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

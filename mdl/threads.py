@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from mdl.errors import Cancelled, MdlError
+from mdl.errors import MdlError
 
 Result = TypeVar("Result")
 
@@ -80,7 +80,5 @@ class _Task(Generic[Result]):
 def _outcome(call: Callable[[], Result]) -> Result | MdlError:
     try:
         return call()
-    except Cancelled:
-        raise
     except MdlError as error:
         return error

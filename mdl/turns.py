@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mdl.cancel import Cancel
 from mdl.errors import Busy
 from mdl.private import private_folder, read_regular
 
@@ -19,10 +20,12 @@ _LARGEST = 1000
 
 
 @contextlib.contextmanager
-def held(folder: Path, name: str, wait: float, on_wait: Callable[[str], None]) -> Iterator[None]:
+def held(
+    folder: Path, name: str, wait: float, on_wait: Callable[[str], None], cancel: Cancel | None = None
+) -> Iterator[None]:
     """Hold the lock ``name`` in ``folder``; wait up to ``wait`` seconds for it.
 
-    ``on_wait`` is told once for whom. Raises `Busy` saying who holds it.
+    ``on_wait`` is told once for whom. Raises `Busy` saying who holds it, `Cancelled`.
     """
     private_folder(folder)
     lock = FileLock(folder / f"{name}.lock", mode=0o600)
@@ -31,7 +34,7 @@ def held(folder: Path, name: str, wait: float, on_wait: Callable[[str], None]) -
         lock.acquire(timeout=0)
     except Timeout:
         on_wait(_holder(who))
-        _wait_for(lock, who, name, wait)
+        _wait_for(lock, who, name, wait, cancel or Cancel())
     try:
         with contextlib.suppress(OSError):
             _say_who(who)
@@ -48,12 +51,15 @@ def _say_who(who: Path) -> None:
         json.dump({"pid": os.getpid(), "since": time.strftime("%H:%M:%S")}, file)
 
 
-def _wait_for(lock: FileLock, who: Path, name: str, wait: float) -> None:
-    try:
-        lock.acquire(timeout=wait, poll_interval=_POLL_SECONDS)
-    except Timeout:
-        hint = "wait for it, or give it longer with --lock-wait"
-        raise Busy(f"{_holder(who)} is at work on it", item=name, hint=hint) from None
+def _wait_for(lock: FileLock, who: Path, name: str, wait: float, cancel: Cancel) -> None:
+    until = time.monotonic() + wait
+    while (left := until - time.monotonic()) > 0:
+        cancel.wait(min(_POLL_SECONDS, left))
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=0)
+            return
+    hint = "wait for it, or give it longer with --lock-wait"
+    raise Busy(f"{_holder(who)} is at work on it", item=name, hint=hint)
 
 
 def _holder(who: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from matrix import Matrix
 from mdl.net.pipe import Pipe
 
 MATRIX = Matrix()
+
+
+@pytest.fixture(autouse=True)
+def unraisable() -> Iterator[None]:
+    """A run of mdl in this process leaves nothing of its own behind for exceptions that Python ignores."""
+    before = sys.unraisablehook
+    yield
+    sys.unraisablehook = before
 
 
 @pytest.fixture(params=["pipe", "memory"])

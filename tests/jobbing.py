@@ -28,6 +28,7 @@ SMALL = b"small enough to be held in memory"
 GATE = -(-len(DATA) * 7 // 10)
 """Where the gate stands: the first byte of which the log says 70 per cent."""
 PATIENCE = 30.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)
 Inside = Callable[..., int]
 
 
@@ -182,7 +183,7 @@ def mdl(monkeypatch: pytest.MonkeyPatch) -> Inside:
     """A command line run in this process, which is quicker: its exit code. It gives way to nobody."""
 
     def run(shell: Shell, *words: str) -> int:
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
         try:
             with monkeypatch.context() as patch:
                 patch.setattr("mdl.cli.prefetching.give_way", lambda: None)

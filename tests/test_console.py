@@ -560,6 +560,57 @@ def test_trouble_is_never_dropped() -> None:
     assert statuses.count(("progress", "file-failed")) == statuses.count(("progress", "notice")) == 5
 
 
+@pytest.mark.fault(344)
+@pytest.mark.parametrize("count", [1, 8, 100, 3000])
+def test_every_finish_is_told(count: int) -> None:
+    """However many files finish within a second, each is told once, before the last object, with its own time."""
+    console, _, err, clock = made("json")
+    with console.watch() as tell:
+        for step in range(count):
+            tell(Finished("m", f"{step}", 10))
+        clock.now += 0.001
+        during = err.getvalue().count("\n")
+    seen = objects(err)
+    finished = [one["file"] for one in seen if one["status"] == "file-finished"]
+    assert finished == [f"{step}" for step in range(count)]
+    assert during <= 10
+    assert (len(seen), seen[-1]["event"]) == (count + 1, "finished")
+
+
+@pytest.mark.fault(345)
+@pytest.mark.parametrize("progress_kind", ["json", "lines"])
+def test_a_reader_that_takes_nothing(progress_kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries without end cost bounded memory and no time; the newest are there in the end, with the number of those
+    that were dropped, what failed and the last word."""
+    monkeypatch.setattr("mdl.console.outlet._MOST", 100_000)
+    reading, writing = os.pipe()
+    stderr = os.fdopen(writing, "w")
+    console = Console(progress_kind, environ={}, stdout=io.StringIO(), stderr=stderr)
+    got, total = bytearray(), 5000
+
+    def read_all() -> None:
+        while piece := os.read(reading, 65536):
+            got.extend(piece)
+
+    reader = threading.Thread(target=read_all)
+    with console.watch() as tell:
+        tell(Failed("m", "g", "NET", "the first failure"))
+        for step in range(total):
+            tell(Retrying("m", "f", f"try-{step}.", 2, 4.0))
+        outlet = console.streams.stderr
+        assert sum(len(data) for data, _ in outlet._backlog) < 110_000
+        reader.start()
+    stderr.close()
+    reader.join()
+    os.close(reading)
+    tried = [int(found) for found in re.findall(rb"try-(\d+)\.", bytes(got))]
+    (dropped,) = re.findall(rb"(\d+) lines are left out here", bytes(got))
+    assert len(tried) + int(dropped) == total
+    assert (tried, tried[-1]) == (sorted(tried), total - 1)
+    assert b"the first failure" in got
+    assert progress_kind == "lines" or events_of(got.decode())[-1]["event"] == "failed"
+
+
 @pytest.mark.parametrize(
     ("error", "last", "code"),
     [

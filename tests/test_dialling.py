@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from mdl.cancel import Cancel
 from mdl.errors import Cancelled
-from mdl.net.cancel import Cancel
 from mdl.net.dialling import Address, addresses, dialled
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from documents import events_of
+from documents import document_of, events_of
 from faults import answers, honest, routes
 from faulty import FaultyServer
 from jobbing import (
@@ -21,6 +24,7 @@ from jobbing import (
     arrived,
     catalog_of,
     done,
+    ended,
     entry_of,
     machine,
     mdl,
@@ -33,6 +37,13 @@ from jobbing import (
     with_environ,
 )
 from shell import Shell
+
+from mdl import programs
+from mdl.cancel import Cancel
+from mdl.errors import Cancelled
+from mdl.events import Ended
+from mdl.jobs.hooks import hook_facts, told
+from mdl.jobs.job import Again, Job
 
 __all__ = ["mdl"]
 TOKEN = "hf_" + "s3cr3t" * 5
@@ -80,7 +91,9 @@ def test_what_a_hook_is_told(shell: Shell, mdl: Inside, hook: str, capfd: Captur
     assert "said by the hook" not in out
     (_, first), (_, second) = calls(hook)
     job = records_of(shell).find(first["MDL_HOOK_JOB"])
+    assert not Path(first.pop("MDL_HOOK_FILE")).exists()
     assert {key: value for key, value in first.items() if key.startswith("MDL_HOOK_")} == {
+        "MDL_HOOK_COUNT": "1",
         "MDL_HOOK_EVENT": "complete",
         "MDL_HOOK_JOB": job.id,
         "MDL_HOOK_COMMAND": "get",
@@ -207,6 +220,103 @@ def test_a_hook_that_fails(
     warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("mdl: warning: ")]
     assert warnings == [f"mdl: warning: {told}"]
     assert (the_job(shell).exit_code, the_job(shell).status) == (code, "failed" if code else "done")
+
+
+def waiting(folder: Path, *, trap: str = "") -> str:
+    """A hook that says ``begun`` in ``folder`` and goes on until ``over`` is there, or it is ended."""
+    place = folder / "waiting"
+    place.write_text(f"#!/bin/sh\n{trap}\ntouch {folder}/begun\nwhile [ ! -e {folder}/over ]; do sleep 0.05; done\n")
+    place.chmod(0o755)
+    return str(place)
+
+
+@pytest.mark.fault(342)
+@pytest.mark.parametrize("json_lines", [True, False])
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_while_the_hook_runs(
+    shell: Shell, tmp_path: Path, how: signal.Signals, code: int, json_lines: bool
+) -> None:
+    """The hook is ended. Exit code, record, stdout, document and last event all say that it was cancelled."""
+    words = ("get", "one", "--json", "--on-complete", waiting(tmp_path))
+    with started(shell, *words, *(["--progress", "json"] if json_lines else [])) as process:
+        until((tmp_path / "begun").exists, "it is not run")
+        assert the_job(shell).status == "running"
+        process.send_signal(how)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code, err
+    assert (the_job(shell).status, the_job(shell).exit_code) == ("cancelled", code)
+    document = document_of(out)
+    assert (document["ok"], document["exit_code"]) == (False, code)
+    assert document["models"][0]["files"][0]["action"] == "fetched"
+    assert not json_lines or events_of(err)[-1]["event"] == "cancelled"
+    assert arrived(shell, SMALL)
+
+
+@pytest.mark.fault(342)
+def test_paused_while_the_hook_runs(shell: Shell, tmp_path: Path) -> None:
+    """There is nothing left to pause: the hook runs to its end, and the job is done."""
+    with started(shell, "get", "one", "-q", "--on-complete", waiting(tmp_path)) as process:
+        until((tmp_path / "begun").exists, "it is not run")
+        process.send_signal(signal.SIGUSR1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        (tmp_path / "over").touch()
+        assert ended(process, 0).out == f"{shell.models / 'one'}\n"
+    assert (the_job(shell).status, the_job(shell).exit_code) == ("done", 0)
+
+
+@pytest.mark.fault(342)
+def test_a_hook_that_will_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that ignores that it is told to end is killed."""
+    monkeypatch.setattr("mdl.programs._GRACE", 0.2)
+    cancel = Cancel()
+    threading.Thread(target=lambda: (until((tmp_path / "begun").exists, "not begun"), cancel.set())).start()
+    with pytest.raises(Cancelled):
+        programs.run([waiting(tmp_path, trap="trap '' TERM")], {}, cancel=cancel)
+
+
+@pytest.mark.fault(342)
+def test_the_hook_of_a_failure_is_stopped(shell: Shell, tmp_path: Path) -> None:
+    """The hook is ended, and the failure is how it ended."""
+    configured(shell, on_failure=waiting(tmp_path))
+    with started(shell, "get", "two", "-q") as process:
+        until((tmp_path / "begun").exists, "it is not run")
+        process.send_signal(signal.SIGTERM)
+        ended(process, 3)
+    assert (the_job(shell).status, the_job(shell).exit_code) == ("failed", 3)
+
+
+@pytest.mark.fault(342)
+def test_the_ready_file_is_there_before_the_hook(shell: Shell, tmp_path: Path) -> None:
+    """What the hook starts may wait for it."""
+    words = ("--ready-file", str(tmp_path / "ready"), "--on-complete", f"test -e {tmp_path / 'ready'}")
+    assert "warning" not in done(shell.run("get", "one", *words)).err
+
+
+_READS = """
+import json, os, sys
+with open(os.environ["MDL_HOOK_FILE"]) as file:
+    facts = json.load(file)
+lists = [os.environ[name].split("\\n") for name in ("MDL_HOOK_MODELS", "MDL_HOOK_PATHS")]
+with open(sys.argv[1], "w") as file:
+    json.dump([facts, *lists, os.environ["MDL_HOOK_COUNT"]], file)
+"""
+
+
+@pytest.mark.fault(343)
+@pytest.mark.parametrize("count", [1, 20_000])
+def test_a_hook_for_many_models(tmp_path: Path, count: int) -> None:
+    """It is run however many there are: the file has them all, the variables as many as fit, whole names only; a line
+    break in a path is no second path in the file."""
+    folders = {name: f"/models/a\nb/{name}" for name in (f"a-model-with-a-long-name-{n:05}" for n in range(count))}
+    job = Job("0101-x", "get", tuple(folders), "owner", "host", Again(), "2026-01-01T00:00:00Z")
+    with told(hook_facts(job, folders, Ended(), str)) as variables:
+        assert programs.run([sys.executable, "-c", _READS, str(tmp_path / "told")], variables) == 0
+    facts, models, paths, said = json.loads((tmp_path / "told").read_text())
+    assert facts["models"] == [{"name": name, "path": path} for name, path in folders.items()]
+    assert (facts["schema"], facts["event"], facts["exit_code"], said) == ("mdl.hook/1", "complete", 0, str(count))
+    assert models == list(folders)[: len(models)]
+    assert len(models) == count or (len(models) > 1000 and paths[-1].startswith("b/"))
 
 
 def test_a_hook_reads_nothing_of_ours(shell: Shell) -> None:

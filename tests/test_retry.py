@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mdl.cancel import Cancel
 from mdl.errors import Cancelled, NetworkError, NotFound
-from mdl.net.cancel import Cancel
 from mdl.net.pacer import Pacer
 from mdl.net.patience import OnWait, Patience
 from mdl.net.policy import RetryPolicy, retry_after

@@ -131,7 +131,7 @@ def test_a_failure_has_every_key(name: str) -> None:
 def test_every_error_is_known() -> None:
     """The codes and exit codes are those of the errors there are, each pair as its class has it."""
     definitions = schemas.schema("get")["$defs"]
-    errors: list[Any] = [MdlError, Cancelled(terminated=True)]
+    errors: list[Any] = [MdlError, Cancelled, Cancelled(terminated=True)]
     for one in errors:
         errors += one.__subclasses__() if isinstance(one, type) else []
     assert {one.code for one in errors} == set(definitions["code"]["enum"])

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shell import Shell
 
+from mdl.cancel import Cancel
 from mdl.cli.units import parse_rate, parse_size, seconds_left
 from mdl.demo.hub import Generated, LoopbackHub, Repo
 from mdl.errors import Cancelled, UsageError
-from mdl.net.cancel import Cancel
 from mdl.net.throttle import Throttle, Timetable
 
 MINUTES = st.integers(0, 24 * 60 - 1)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
 from mdl.catalog.references import parse_hub
 from mdl.digests import Digest
-from mdl.errors import Cancelled, LockError, MdlError, StateError
+from mdl.errors import LockError, MdlError, StateError
 from mdl.files import RemoteFile
 from mdl.paths import RelPath, refuse_twins, shown
 
@@ -165,8 +165,6 @@ class Lock:
             raise StateError(why, hint="use a newer mdl" if newer else _AGAIN)
         try:
             return cls(_models(data))
-        except Cancelled:
-            raise
         except (KeyError, TypeError, ValueError, AttributeError, MdlError) as error:
             raise StateError(f"the lock is damaged: {shown(str(error))[:80]}", hint=_AGAIN) from None
 

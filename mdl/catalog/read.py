@@ -13,7 +13,7 @@ from mdl.catalog.lines import Key
 from mdl.catalog.mistakes import CatalogText, Mistakes, did_you_mean, words_of
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.table import Table
-from mdl.errors import Cancelled, CatalogError, MdlError
+from mdl.errors import CatalogError, MdlError
 from mdl.paths import RelPath, shown
 from mdl.private import read_regular
 
@@ -160,8 +160,6 @@ def _check_name(name: str) -> None:
         raise CatalogError("a name must not look like a reference or a URL")
     try:
         RelPath.parse(name)
-    except Cancelled:
-        raise
     except MdlError as error:
         raise CatalogError(error.message.replace("path", "name", 1)) from error
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from mdl.catalog.lines import Key
 from mdl.catalog.mistakes import CatalogText, did_you_mean, words_of
-from mdl.errors import Cancelled, MdlError
+from mdl.errors import MdlError
 from mdl.paths import is_harmful_in_prose, shown
 
 T = TypeVar("T")
@@ -109,8 +109,6 @@ class Table:
         """``parse(text)``, or None and a mistake at ``key`` when it refuses."""
         try:
             return parse(text)
-        except Cancelled:
-            raise
         except MdlError as error:
             self.wrong(words_of(error), *key)
             return None

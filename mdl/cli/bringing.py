@@ -16,7 +16,7 @@ from mdl.console.watch import Watch, ended_by
 from mdl.download.plan import no_space
 from mdl.download.store import Store
 from mdl.download.transfer import Limits
-from mdl.errors import Busy, MdlError, PartialFailure
+from mdl.errors import Busy, Cancelled, MdlError, PartialFailure
 from mdl.events import Report
 
 
@@ -54,6 +54,7 @@ def bring(session: Session, order: Order) -> Brought:
     store = session.store(order.where, models, order.targets)
     limits = session.limits(order.network)
     parse_duration(order.network.lock_wait, "--lock-wait", least=0)
+    session.signals.poll()
     method = order.network.via.value
     if order.dry_run:
         with session.console.watch(method=method) as tell:
@@ -73,10 +74,16 @@ def bring(session: Session, order: Order) -> Brought:
             with order.turn():  # which says so where another prefetch was quicker
                 raise
         session.empty = session.empty | {"job": work.id or None}
-        with work as tell:
-            if order.replaces:
-                work.replace_earlier()
-            return _brought(session, order, models, store, limits, tell, work.id)
+        brought = Brought(work.id)
+        try:
+            with work as tell:
+                if order.replaces:
+                    work.replace_earlier()
+                brought = _brought(session, order, models, store, limits, tell, work.id)
+        except Cancelled as stopped:
+            stopped.so_far = stopped.so_far or brought.report
+            raise
+        return brought
 
 
 def _brought(

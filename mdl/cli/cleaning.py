@@ -17,7 +17,7 @@ from mdl.cli.session import Session
 from mdl.console.humans import human_bytes
 from mdl.download.receipts import key_of
 from mdl.download.store import Store
-from mdl.errors import Cancelled, MdlError, UsageError
+from mdl.errors import MdlError, UsageError
 from mdl.files import RemoteFile
 from mdl.jobs.records import Records
 
@@ -71,8 +71,6 @@ def _known(session: Session, store: Store) -> Callable[[str], Sequence[RemoteFil
         try:
             model = session.catalog.models.get(name)
             return session.sources(store, locking=Locking()).known(model) if model else None
-        except Cancelled:
-            raise
         except MdlError:
             return None
 

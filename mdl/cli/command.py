@@ -20,7 +20,7 @@ from mdl.cli.quick import QuickCommand, QuickGroup
 from mdl.cli.session import Session
 from mdl.cli.words import words_of
 from mdl.console.streams import BROKEN_PIPE
-from mdl.errors import Cancelled, MdlError, fault_of, storage_error
+from mdl.errors import Cancelled, MdlError, Problem, fault_of, storage_error
 
 Body = TypeVar("Body", bound=Callable[..., int])
 _OWN_VARIABLE = {"--to": "MDL_HOME", "--catalog": "MDL_CATALOG", "--no-color": "NO_COLOR"}
@@ -180,7 +180,7 @@ def guarded(name: str, common: Common, body: Callable[[Session], int], words: tu
         code = body(session)
     except BrokenPipeError as error:
         code = exit_code_of(error)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Cancelled) as error:
         code = report(session, _as_told(error))
     session.console.last_word()
     return session.console.stdout_trouble() or code
@@ -191,10 +191,10 @@ def exit_code_of(error: BaseException) -> int:
     return BROKEN_PIPE if isinstance(error, BrokenPipeError) else _as_told(error).exit_code
 
 
-def _as_told(error: BaseException) -> MdlError:
+def _as_told(error: BaseException) -> Problem:
     """Whatever was raised, as an error that can be told."""
     match error:
-        case MdlError():
+        case Problem():
             return error
         case KeyboardInterrupt():
             return Cancelled()
@@ -203,7 +203,7 @@ def _as_told(error: BaseException) -> MdlError:
     return fault_of(error)
 
 
-def report(session: Session, error: MdlError) -> int:
+def report(session: Session, error: Problem) -> int:
     """Tell the error, as a document too where one was asked for; returns its exit code."""
     console = session.console
     error.hint = error.advice

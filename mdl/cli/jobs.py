@@ -21,7 +21,7 @@ from mdl.cli.session import Session
 from mdl.cli.units import parse_duration
 from mdl.cli.words import JOB_VARIABLE
 from mdl.console.humans import human_bytes, human_duration, human_rate
-from mdl.errors import Busy, Cancelled, MdlError, NotFound, StateError, UsageError, joint_error, storage_error
+from mdl.errors import Busy, MdlError, NotFound, StateError, UsageError, joint_error, storage_error
 from mdl.jobs import control
 from mdl.jobs.job import Job, shown_facts, way_on
 from mdl.jobs.records import Records
@@ -215,8 +215,6 @@ def _each(session: Session, names: list[str], change: Callable[[Job, Records], J
         try:
             jobs.append(change(records.find(name), records))
             session.console.note(f"{jobs[-1].id}: {jobs[-1].status}")
-        except Cancelled:
-            raise
         except MdlError as error:
             errors.append(error)
             if not is_lines:

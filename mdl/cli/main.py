@@ -6,17 +6,16 @@ import contextlib
 import gc
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 import typer
 
 from mdl import __version__
 from mdl.cli.command import ALIASES, report, root, told_as
 from mdl.cli.session import Session
-from mdl.errors import Cancelled, Paused, StorageError, UsageError
+from mdl.cli.signals import listen, the_signals
+from mdl.errors import Cancelled, StorageError, UsageError
 
 _HELP = """Bring machine-learning models to this machine, and trained ones away from it: every byte verified.
 
@@ -75,11 +74,8 @@ def _version(wanted: bool) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code. Signals end it in order: what is there is kept."""
-    for name, handler in ((signal.SIGTERM, _terminated), (signal.SIGHUP, _terminated), (signal.SIGUSR1, _paused)):
-        with contextlib.suppress(ValueError, OSError):
-            if signal.getsignal(name) is not signal.SIG_IGN:
-                signal.signal(name, handler)
     try:
+        listen()
         app = build(arguments)
         _collect_garbage()
         code = int(app(args=list(arguments) or ["--help"], prog_name="mdl", standalone_mode=False) or 0)
@@ -96,6 +92,8 @@ def run(arguments: Sequence[str]) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141 if isinstance(error, BrokenPipeError) else StorageError.exit_code
+    finally:
+        the_signals().rest()
 
 
 def _collect_garbage() -> None:
@@ -110,20 +108,3 @@ def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:
     name = next((word for word in arguments if word in _FAMILIES), "")
     usage = UsageError(" ".join(error.format_message().split()), hint=" ".join(filter(None, ("mdl", name, "--help"))))
     return report(Session(ALIASES.get(name, name) or "mdl", told_as(arguments), os.environ), usage)
-
-
-def _once() -> None:
-    """From now on a stop is under way, and another one would only spoil it. Ctrl-C still ends it at once."""
-    for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM):
-        signal.signal(name, signal.SIG_IGN)
-
-
-def _terminated(_number: int, _frame: FrameType | None) -> None:
-    _once()
-    raise Cancelled("terminated", terminated=True)
-
-
-def _paused(_number: int, _frame: FrameType | None) -> None:
-    """What 'mdl jobs pause' sends."""
-    _once()
-    raise Paused("paused")

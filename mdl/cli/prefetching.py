@@ -102,7 +102,7 @@ class _Run:
             raise
         except Deadline as stopped:
             return self.stopped(stopped)
-        except (Exception, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt, Cancelled) as error:
             self.came_to(error)
             self.measure(exit_code_of(error))
             raise
@@ -163,8 +163,6 @@ class _Run:
             store = session.store(order.where, models, order.targets)
             sources = session.sources(store, choice=order.choice, locking=order.locking)
             stocks = [(model.name, stock_of(model, sources, store)) for model in models]
-        except Cancelled:
-            raise
         except (MdlError, OSError):
             return Report()
         return Report(tuple(ModelReport(name, str(stock.path), stock.status) for name, stock in stocks))

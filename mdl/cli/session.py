@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from mdl.cli import places
 from mdl.cli.flags import Choice, Common, Home, Layout, Locking, Network, Via, Where
+from mdl.cli.signals import the_signals
 from mdl.cli.units import parse_duration, parse_rate, seconds_left
 from mdl.console import Console
-from mdl.errors import Cancelled, Deadline, MdlError, UsageError
+from mdl.errors import Deadline, MdlError, UsageError
 from mdl.events import Listener, Report, silence
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Session:
         self.command, self.common, self.environ, self.words = command, common, environ, words
         self.empty: dict[str, Any] = {}
         self._catalog_id: str | None = None
+        self.signals = the_signals()
+        self.cancel = self.signals.cancel
         self.console = Console(
             progress=common.progress.value if common.progress else "auto",
             quiet=common.quiet,
@@ -46,6 +49,7 @@ class Session:
             color=not common.no_color,
             json_output=common.json,
             environ=environ,
+            cancel=self.cancel,
         )
 
     @cached_property
@@ -127,8 +131,6 @@ class Session:
             return
         try:
             update_lock(self.lock_path, lambda lock: lock and with_first_digests(lock, models, report))
-        except Cancelled:
-            raise
         except MdlError as error:
             self.console.warn(f"the lock could not be brought up to date: {error.message}")
 
@@ -176,13 +178,13 @@ class Session:
         if where.layout is Layout.hf_cache:
             if into is not None:
                 raise UsageError("--into and --layout hf-cache do not go together", hint="--to names the cache")
-            return Store(self.home(where).path, layout=HubCache, catalog=self._catalog_id)
+            return Store(self.home(where).path, layout=HubCache, catalog=self._catalog_id, cancel=self.cancel)
         if into is not None:
             count = max(len(models), len(targets))
             if count != 1:
                 raise UsageError(f"--into takes one target, not {count}", hint="use --to for several")
-            return Store(into.expanduser(), into=True, catalog=self._catalog_id)
-        return Store(self.home(where).path, catalog=self._catalog_id)
+            return Store(into.expanduser(), into=True, catalog=self._catalog_id, cancel=self.cancel)
+        return Store(self.home(where).path, catalog=self._catalog_id, cancel=self.cancel)
 
     def elsewhere(self, store: Store) -> Elsewhere | None:
         """Where on this machine the same bytes may be: ``store`` itself, the usual models folder, the hub's cache,
@@ -243,6 +245,7 @@ class Session:
             self.hosts(models, more),
             bearer=self.endpoint.bearer,
             timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
+            cancel=self.cancel,
             connections=network.connections,
             throttle=Throttle(parse_rate(network.limit_rate, "--limit-rate")) if network.limit_rate else NO_LIMIT,
             policy=RetryPolicy(network.retries),

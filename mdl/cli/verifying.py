@@ -17,7 +17,7 @@ from mdl.cli.working import Work, tell_elsewhere
 from mdl.console.humans import human_bytes
 from mdl.console.watch import ended_by
 from mdl.download.store import Store
-from mdl.errors import Cancelled, LockError, MdlError, UsageError, joint_error
+from mdl.errors import LockError, MdlError, UsageError, joint_error
 from mdl.get import locked
 from mdl.paths import shown
 from mdl.sources import Sources
@@ -62,13 +62,12 @@ def verify(
     work = Work(session, [model.name for model in models], store.folder, unattended) if is_job else None
     if work and work.leaves():
         return tell_elsewhere(session, work.id)
+    session.signals.poll()
     with work or session.console.watch() as tell:
         rows: list[Checked] = []
         for model in models:
             try:
                 rows += check(model, sources=sources, store=store, tell=tell)
-            except Cancelled:
-                raise
             except MdlError as error:
                 errors[model.name] = error.on(model.name)
         if is_job and any(row.status in ("corrupt", "missing") for row in rows):

@@ -15,9 +15,10 @@ from mdl.cli.flags import Unattended
 from mdl.cli.session import Session
 from mdl.cli.words import JOB_VARIABLE, again, in_background
 from mdl.console.watch import Watch
-from mdl.errors import Busy, Deadline, MdlError, UsageError
-from mdl.events import Ended, Listener, Noticed
+from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
+from mdl.events import Ended, Listener, Noticed, silence
 from mdl.jobs.background import begun, is_background, start
+from mdl.jobs.hooks import hook_facts, told
 from mdl.jobs.job import Job
 from mdl.jobs.log import Log, Logged
 from mdl.jobs.ready import Ready
@@ -57,6 +58,7 @@ class Work:
         self._tracker = Tracker(self._begin(), self._records, session.console.secrets, self._no_record)
         self._logged: Logged | None = None
         self._watch: Watch | None = None
+        self._ready: Listener = silence
 
     @property
     def id(self) -> str:
@@ -114,7 +116,8 @@ class Work:
                 self._logged = Logged(logs, secrets, self.id, command, self._no_log)
                 listeners.append(self._logged)
             if self._wishes.ready_file:
-                listeners.append(Ready(self._wishes.ready_file, self._folders, self._not_ready))
+                self._ready = Ready(self._wishes.ready_file, self._folders, self._not_ready)
+                listeners.append(self._ready)
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -123,16 +126,33 @@ class Work:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._watch is not None
+        watch, stopped = self._watch, None
+        assert watch is not None
         try:
-            self._watch.__exit__(kind, error, trace)
-            if self._watch.end:
-                self._run_hook(self._watch.end)
+            if error is None and watch.is_well:
+                stopped = self._completed(watch)
+            watch.__exit__(type(stopped) if stopped else kind, stopped or error, trace)
+            if watch.end and watch.end.status == "failed":
+                with contextlib.suppress(Cancelled):  # the failure is how it ended
+                    self._run_hook(self._on_failure, watch.end)
         finally:
             if self._logged:
                 self._logged.close()
         if self._records:
             self._records.clean(_KEPT_SECONDS)
+        if stopped:
+            raise stopped
+
+    def _completed(self, watch: Watch) -> Cancelled | None:
+        """All is there. The hook is the last part of the job, which is over when the hook is; tells what stopped it."""
+        self._ready(Ended())
+        if self._on_complete:
+            watch.put_away()
+            try:
+                self._run_hook(self._on_complete, Ended())
+            except Cancelled as stopped:
+                return stopped
+        return None
 
     def _folders(self) -> dict[str, str]:
         return {name: str(self._folder(name)) for name in self._models}
@@ -187,36 +207,26 @@ class Work:
     def _not_ready(self, error: OSError) -> None:
         self._session.console.warn(f"the ready file {self._wishes.ready_file}: {error.strerror}")
 
-    def _run_hook(self, end: Ended) -> None:
-        """What the user wants done then. Its failure is told, and changes nothing."""
-        command = {"finished": self._on_complete, "failed": self._on_failure}.get(end.status)
+    def _run_hook(self, command: list[str] | None, end: Ended) -> None:
+        """What the user wants done then. Its failure is told, and changes nothing. Raises `Cancelled`."""
         if not command:
             return
-        is_json = self._session.console.progress == "json"
+        console, trouble = self._session.console, ""
+        job, folders = self._tracker.job, self._folders()
         try:
-            code = programs.run(command, self._facts(end), unheard=is_json)
-            trouble = f"the hook ended with {code}: {' '.join(command)}" if code else ""
+            with told(hook_facts(job, folders, end, console.clean)) as facts:
+                if code := programs.run(
+                    command, facts, unheard=console.progress == "json", cancel=self._session.cancel
+                ):
+                    trouble = f"the hook ended with {code}: {' '.join(command)}"
         except UsageError as error:
             trouble = f"the hook {error.item}: {error.message}"
+        except OSError as error:
+            trouble = f"the hook {command[0]}: its facts cannot be written: {error.strerror}"
         if trouble and self._logged:
             self._logged(Noticed(message=trouble))
         if trouble:
             self._session.console.warn(trouble)
-
-    def _facts(self, end: Ended) -> dict[str, str]:
-        job = self._tracker.job
-        return {
-            "MDL_HOOK_EVENT": "complete" if end.status == "finished" else "failure",
-            "MDL_HOOK_JOB": job.id,
-            "MDL_HOOK_COMMAND": job.command,
-            "MDL_HOOK_MODELS": "\n".join(self._models),
-            "MDL_HOOK_PATHS": "\n".join(self._folders().values()),
-            "MDL_HOOK_BYTES": str(job.bytes_done),
-            "MDL_HOOK_EXIT_CODE": str(end.exit_code),
-            "MDL_HOOK_ERROR": self._session.console.clean(end.message or ""),
-            "MDL_HOOK_ITEM": self._session.console.clean(end.item or ""),
-            "MDL_HOOK_LOG": job.log or "",
-        }
 
 
 def _is_off(session: Session, value: str | None, flag: str) -> bool:

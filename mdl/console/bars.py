@@ -16,6 +16,7 @@ from mdl.console.streams import Streams
 from mdl.console.terminal import rich_console
 from mdl.console.wording import (
     Clean,
+    dropped_words,
     ended_words,
     finished_words,
     item_of,
@@ -76,6 +77,8 @@ class Bars:
         """Take the bars away and show the cursor again."""
         try:
             self._live.stop()
+            if words := dropped_words(self._streams.stderr.take_dropped()):
+                self.say(words)
         finally:
             self._streams.stderr.drain()
 

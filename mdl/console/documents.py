@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mdl.errors import MdlError
+from mdl.errors import Problem
 from mdl.paths import is_harmful_in_prose
 from mdl.redact import redact, redact_value
 
@@ -19,9 +19,9 @@ def json_text(value: Any, *, secrets: Iterable[str] = (), ascii_only: bool = Tru
     return text if ascii_only else re.sub(_NOT_PLAIN, lambda match: _escaped(match[0]), text)
 
 
-def error_facts(error: MdlError | Mapping[str, Any] | None) -> dict[str, Any] | None:
+def error_facts(error: Problem | Mapping[str, Any] | None) -> dict[str, Any] | None:
     """An error as the four facts that a script reads."""
-    if isinstance(error, MdlError):
+    if isinstance(error, Problem):
         return {"code": error.code, "message": error.message, "hint": error.hint, "item": error.item}
     return None if error is None else dict(error)
 

@@ -1,7 +1,8 @@
 """JSON lines: every event as one JSON object a line, ``mdl.event/1``, for a program that watches.
 
-Never more than ten objects of routine in a second: progress that comes too fast is dropped, the finish
-of a file waits for its turn. What went wrong is always told, and the last object is always the end.
+Never more than ten objects of routine in a second: progress that comes too fast is dropped, the finish of a file waits
+for its turn, with the time at which it happened. Before the last object, which is the end, every finish that still
+waits is told, however many there are. What went wrong is told at once.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 
 from mdl.console.documents import error_facts, json_text
 from mdl.console.streams import Streams
-from mdl.console.wording import item_of
-from mdl.errors import MdlError
+from mdl.console.wording import dropped_words, item_of
+from mdl.errors import Problem
 from mdl.events import (
     Ended,
     Event,
@@ -56,7 +57,7 @@ class JsonLines:
     def __call__(self, event: Event) -> None:
         """Write what happened, or drop it when the second is full."""
         self._note(event)
-        self._write_finishes(_MOST - 1 if isinstance(event, Ended) else _MOST_FINISHES)
+        self._write_finishes(math.inf if isinstance(event, Ended) else _MOST_FINISHES)
         match event:
             case Progressed():
                 self._look("progress", self._of_first_file(event))
@@ -66,19 +67,19 @@ class JsonLines:
                 if self._has_turn(_MOST_STARTS):
                     self._write(self._of(event, event.resumed_at, event.total) | {"event": "started"})
             case Finished():
-                finish = self._of(event, event.size, event.size) | {"status": "file-finished"}
-                self._finishes.append(finish)
+                facts = {"status": "file-finished", "time": _now()}
+                self._finishes.append(self._of(event, event.size, event.size) | facts)
                 self._write_finishes(_MOST_FINISHES)
             case _:
                 self._write_weighty(event)
 
     def remark(self, status: str, message: str) -> None:
         """Something to be said that is no event: progress with another status, and the words as its error."""
-        self._write({"status": status, "error": _trouble(None, message)})
+        self._write({"status": status, "error": _trouble(None, message)}, keep=True)
 
-    def fail(self, error: MdlError) -> None:
+    def fail(self, error: Problem) -> None:
         """The last object, for an error that came before anything could be watched."""
-        self._write({"event": "failed", "status": "failed", "error": error_facts(error)})
+        self._write({"event": "failed", "status": "failed", "error": error_facts(error)}, keep=True)
 
     def close(self) -> None:
         """Wait until the reader has it all."""
@@ -99,13 +100,16 @@ class JsonLines:
                 self._write(of | {"event": "rewound", "error": _trouble(None, why, item)})
             case Failed():
                 trouble = _trouble(event.code, event.message, item, event.hint)
-                self._write(of | {"status": "file-failed", "error": trouble})
+                self._write(of | {"status": "file-failed", "error": trouble}, keep=True)
             case Noticed():
                 self._write(of | {"status": "notice", "error": _trouble(None, event.message, item)})
             case Ended():
                 trouble = _trouble(event.code, event.message or "", event.item or item, event.hint)
+                if words := dropped_words(self._outlet.take_dropped()):
+                    self._write({"status": "notice", "error": _trouble(None, words)}, keep=True)
                 is_well = event.code is None and event.message is None
-                self._write(of | {"event": event.status, "status": event.status, "error": None if is_well else trouble})
+                end = {"event": event.status, "status": event.status, "error": None if is_well else trouble}
+                self._write(of | end, keep=True)
 
     def _note(self, event: Event) -> None:
         """Remember what later lines repeat."""
@@ -140,11 +144,11 @@ class JsonLines:
         first = event.files[0]
         return self._of(Event(first.model, first.file), first.done, first.total)
 
-    def _write_finishes(self, most: int) -> None:
+    def _write_finishes(self, most: float) -> None:
         while self._finishes and self._has_turn(most):
-            self._write(self._finishes.popleft())
+            self._write(self._finishes.popleft(), keep=True)
 
-    def _has_turn(self, most: int) -> bool:
+    def _has_turn(self, most: float) -> bool:
         now = self._clock()
         while self._written_at and now - self._written_at[0] >= _SPAN:
             self._written_at.popleft()
@@ -168,8 +172,8 @@ class JsonLines:
             self._looked_at = now
             self._written_at.append(now)
 
-    def _write(self, facts: Mapping[str, Any]) -> None:
-        self._outlet.post(self._line(facts))
+    def _write(self, facts: Mapping[str, Any], *, keep: bool = False) -> None:
+        self._outlet.post(self._line(facts), keep=keep)
         self._written_at.append(self._clock())
 
     def _line(self, facts: Mapping[str, Any]) -> str:
@@ -177,7 +181,7 @@ class JsonLines:
         record = {
             "event": known("event", "progress"),
             "schema": "mdl.event/1",
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": known("time") or _now(),
             "job": self._job or None,
             "model": known("model"),
             "method": self._method,
@@ -194,6 +198,10 @@ class JsonLines:
             "error": known("error"),
         }
         return json_text(record, secrets=self._secrets) + "\n"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _trouble(code: str | None, message: str, item: str | None = None, hint: str | None = None) -> dict[str, Any]:

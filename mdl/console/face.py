@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mdl.console.streams import Streams
-from mdl.errors import MdlError, StorageError
+from mdl.errors import Problem, StorageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself would cost more at start than all of this room
     from typing import IO, Any, Literal
 
+    from mdl.cancel import Cancel
     from mdl.console.events_json import JsonLines
     from mdl.console.lines import FailuresOnly
     from mdl.console.watch import Face, Watch
@@ -43,12 +44,13 @@ class Console:
         *,
         stdout: IO[str] | None = None,
         stderr: IO[str] | None = None,
+        cancel: Cancel | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         from mdl.redact import Secrets
 
         environ = os.environ if environ is None else environ
-        self.streams = Streams(environ, color=color, stdout=stdout, stderr=stderr)
+        self.streams = Streams(environ, color=color, stdout=stdout, stderr=stderr, cancel=cancel)
         self.secrets = Secrets.of(environ)
         self.progress, self.quiet, self.verbose, self.json_output = progress, quiet, verbose, json_output
         self._clock = clock
@@ -102,7 +104,7 @@ class Console:
         payload: Mapping[str, Any],
         ok: bool = True,
         exit_code: int = 0,
-        error: MdlError | Mapping[str, Any] | None = None,
+        error: Problem | Mapping[str, Any] | None = None,
     ) -> None:
         """The one JSON document of ``--json``, on a line of its own; spread out for a reader at a terminal."""
         from mdl.console.documents import document, json_text
@@ -126,7 +128,7 @@ class Console:
         if self.verbose:
             self._say("debug", "debug: ", text)
 
-    def error(self, error: MdlError) -> None:
+    def error(self, error: Problem) -> None:
         """What failed, on what and why, on one line of stderr; what to do on the next."""
         if self.progress == "json":
             end = self._watch.end if self._watch else None

@@ -8,6 +8,7 @@ from mdl.console.humans import human_bytes, human_duration, human_rate
 from mdl.console.streams import Streams
 from mdl.console.wording import (
     Clean,
+    dropped_words,
     ended_words,
     error_text,
     finished_words,
@@ -17,7 +18,7 @@ from mdl.console.wording import (
     retrying_words,
     rewound_words,
 )
-from mdl.errors import MdlError
+from mdl.errors import Problem
 from mdl.events import (
     Ended,
     Event,
@@ -34,6 +35,8 @@ from mdl.events import (
 
 _EVERY = 30.0
 _LONG_CHECK = 500_000_000
+_KEPT = (Planned, Finished, Failed, Ended)
+"""What a reader that takes nothing for a while is told all the same. There are no more of them than files."""
 
 
 class Lines:
@@ -53,10 +56,12 @@ class Lines:
             return
         words = self._words(event)
         if words:
-            self._outlet.post(f"{words}\n")
+            self._outlet.post(f"{words}\n", keep=isinstance(event, _KEPT))
 
     def close(self) -> None:
-        """Wait until the reader has it all."""
+        """Say what was dropped, and wait until the reader has the rest."""
+        if words := dropped_words(self._outlet.take_dropped()):
+            self._outlet.post(f"{words}\n", keep=True)
         self._outlet.drain()
 
     def _words(self, event: Event) -> str:
@@ -134,9 +139,9 @@ class FailuresOnly:
             if self._at_end:
                 self._block += text
             else:
-                self._outlet.post(text)
+                self._outlet.post(text, keep=True)
 
-    def has_told(self, error: MdlError) -> bool:
+    def has_told(self, error: Problem) -> bool:
         """The same failure was written down already, whichever way its item is named."""
         item = error.item or ""
         return any(
@@ -146,5 +151,6 @@ class FailuresOnly:
     def close(self) -> None:
         """Tell what is left to tell, and wait until the reader has it all."""
         if self._block:
-            self._outlet.post(self._block)
+            self._outlet.post(self._block, keep=True)
+            self._block = ""
         self._outlet.drain()

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
+from mdl.cancel import Cancel
 from mdl.console.outlet import Outlet
 from mdl.errors import StorageError
 
@@ -30,18 +31,22 @@ class Streams:
         color: bool = True,
         stdout: IO[str] | None = None,
         stderr: IO[str] | None = None,
+        cancel: Cancel | None = None,
     ) -> None:
         hold_standard_descriptors()
-        self.stdout = Outlet(stdout or sys.stdout)
-        self.stderr = Outlet(stderr or sys.stderr)
+        self._cancel = cancel or Cancel()
+        self.stdout = Outlet(stdout or sys.stdout, self._cancel)
+        self.stderr = Outlet(stderr or sys.stderr, self._cancel)
         self.environ = environ
         self.above: Callable[[str], None] | None = None
         self.patient = True
         self._color = color and not environ.get("NO_COLOR")
 
     def out(self, text: str) -> None:
-        """Data. A stdout that breaks is remembered; see `stdout_trouble`."""
-        self.stdout.write(text)
+        """Data. A stdout that breaks is remembered; see `stdout_trouble`. Raises the reason of a stop if nobody takes
+        it."""
+        if not self.stdout.write(text):
+            self._cancel.check()
 
     def err(self, text: str) -> None:
         """Everything else. A broken stderr is nobody's concern; while a download is watched, nobody waits for it."""
@@ -50,7 +55,7 @@ class Streams:
         elif self.patient:
             self.stderr.write(text)
         else:
-            self.stderr.post(text)
+            self.stderr.post(text, keep=True)
 
     def stdout_trouble(self) -> int:
         """The exit code that a broken stdout asks for: 0 none, 141 its reader went away, 7 it cannot be written."""

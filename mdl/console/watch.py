@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol
 
-from mdl.errors import Cancelled, MdlError
+from mdl.errors import Cancelled, MdlError, Problem
 from mdl.events import Ended, Event, Failed, Listener
 
 
@@ -41,6 +41,18 @@ class Watch:
         for listener in self._others:
             listener(event)
 
+    @property
+    def is_well(self) -> bool:
+        """Neither the end nor a failure was told."""
+        return self.end is None and self._failure is None
+
+    def put_away(self) -> None:
+        """Leave the terminal to somebody else, before the last event is told."""
+        try:
+            self._face.close()
+        finally:
+            self._on_close()
+
     def ended(self, error: BaseException | None = None) -> None:
         """Tell the last event: all went well, or ``error`` stands for what did not."""
         self(ended_by(error) if error else Ended())
@@ -54,10 +66,7 @@ class Watch:
         try:
             self(ended_by(error) if error else self._plain_end())
         finally:
-            try:
-                self._face.close()
-            finally:
-                self._on_close()
+            self.put_away()
 
     def _plain_end(self) -> Ended:
         if self._failure is None:
@@ -72,7 +81,7 @@ def ended_by(error: BaseException) -> Ended:
     """The last event that an exception amounts to."""
     if isinstance(error, KeyboardInterrupt):
         error = Cancelled()
-    if not isinstance(error, MdlError):
+    if not isinstance(error, Problem):
         error = MdlError(str(error) or type(error).__name__)
     status = error.status if isinstance(error, Cancelled) else "failed"
     return Ended(

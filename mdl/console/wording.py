@@ -71,6 +71,11 @@ def finished_words(event: Finished, clean: Clean) -> str:
     return "  ".join(word for word in words if word)
 
 
+def dropped_words(count: int) -> str:
+    """What is said of the lines that nobody read in time; nothing if there are none."""
+    return f"{count} lines are left out here: they were not read in time" if count else ""
+
+
 def ended_words(event: Ended, done: int, total: int | None) -> str:
     """``paused at 1.2 GB of 4.3 GB``."""
     whole = "?" if total is None else human_bytes(total)

@@ -14,7 +14,7 @@ from mdl.doctor.pickles import pickles
 from mdl.doctor.proxy import proxy
 from mdl.doctor.token import token_file
 from mdl.doctor.versions import versions
-from mdl.errors import Cancelled, MdlError
+from mdl.errors import MdlError
 from mdl.net.http import Http
 from mdl.sources.endpoint import Endpoint
 
@@ -47,8 +47,6 @@ def examine(subject: Subject) -> Iterator[Finding]:
     yield certificates()
     try:
         endpoint = subject.endpoint()
-    except Cancelled:
-        raise
     except MdlError as error:
         yield _unset(error)
         return
@@ -67,7 +65,5 @@ def _unset(error: MdlError) -> Finding:
 def _told(name: str, tell: Callable[[], str]) -> Finding:
     try:
         return Finding(name, True, tell())
-    except Cancelled:
-        raise
     except MdlError as error:
         return Finding.of(name, error)

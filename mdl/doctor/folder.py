@@ -11,7 +11,7 @@ from pathlib import Path
 from mdl import staging
 from mdl.doctor.abilities import abilities
 from mdl.doctor.finding import Finding
-from mdl.errors import Cancelled, MdlError, NoSpace, StorageError
+from mdl.errors import MdlError, NoSpace, StorageError
 
 _BLOCK = 2**20
 _MOST_BLOCKS = 32
@@ -24,8 +24,6 @@ def models_folder(place: Callable[[], Path]) -> list[Finding]:
     advice = "choose another folder with --to or MDL_HOME"
     try:
         folder = place()
-    except Cancelled:
-        raise
     except MdlError as error:
         return [Finding.of("models folder", error)]
     found = _room("models folder", folder, advice)
@@ -43,8 +41,6 @@ def state_folder(place: Callable[[], Path]) -> Finding:
     """Room for records, locks and logs."""
     try:
         folder = place()
-    except Cancelled:
-        raise
     except MdlError as error:
         return Finding("state folder", True, f"none: {error.message}")
     advice = "choose another folder with XDG_STATE_HOME"

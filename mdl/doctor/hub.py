@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from mdl.doctor.finding import Finding
 from mdl.doctor.proxy import through
 from mdl.doctor.token import token
-from mdl.errors import Cancelled, MdlError, NetworkError, ProtocolError, TlsError, UsageError
+from mdl.errors import MdlError, NetworkError, ProtocolError, TlsError, UsageError
 from mdl.net.http import Http, Opened
 from mdl.sources.endpoint import Endpoint
 
@@ -31,8 +31,6 @@ def hub(endpoint: Endpoint, connect: Callable[[], Http] | None) -> Iterator[Find
         return
     try:
         http = connect()
-    except Cancelled:
-        raise
     except MdlError as error:
         detail = f"{endpoint.url}, not asked: {error.message}"
         yield Finding("endpoint", False, detail, error.advice or "see above", error.exit_code)
@@ -58,8 +56,6 @@ def _asked(endpoint: Endpoint, http: Http) -> tuple[Finding, Mapping[str, str]]:
             elif not _is_json(http, opened):
                 raise ProtocolError("it answers, but not as a hub does")
             return Finding("endpoint", True, words), opened.headers
-    except Cancelled:
-        raise
     except MdlError as error:
         detail = f"{endpoint.url}{way}: {error.message}"
         return Finding("endpoint", False, detail, _advice(error), error.exit_code), {}

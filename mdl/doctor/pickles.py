@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from mdl.doctor.finding import Finding
-from mdl.errors import Cancelled, MdlError
+from mdl.errors import MdlError
 from mdl.pickles import head_of, is_pickle, warning
 from mdl.private import read_regular
 
@@ -20,8 +20,6 @@ def pickles(place: Callable[[], Path]) -> Iterator[Finding]:
     """Whether there are any, by name and first bytes. It is not wrong to have them, so this never fails."""
     try:
         folder = place()
-    except Cancelled:
-        raise
     except MdlError:
         return
     names = [name for name in islice(_files(folder), _MOST) if is_pickle(name, _head(folder / name, head_of(name)))]

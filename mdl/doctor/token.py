@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl.doctor.finding import Finding
-from mdl.errors import AuthError, Cancelled, MdlError, NotFound, UsageError
+from mdl.errors import AuthError, MdlError, NotFound, UsageError
 from mdl.net.hosts import host_of
 from mdl.net.http import Http
 from mdl.paths import shown
@@ -49,8 +49,6 @@ def token(endpoint: Endpoint, http: Http | None) -> Finding:
         data, _, _ = http.get_json(f"{endpoint.url}/api/whoami-v2")
     except NotFound:
         return Finding("token", True, f"{source}; {host} does not tell whether it is valid")
-    except Cancelled:
-        raise
     except MdlError as error:
         if not isinstance(error, AuthError) or error.redirected:
             return Finding("token", True, f"{source}; whether it is valid could not be asked: {error.message}")

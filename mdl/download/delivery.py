@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from mdl.cancel import Cancel
 from mdl.digests import Digest, Fingerprint, fingerprint, new_hasher
 from mdl.download.content import LOOKED_AT, check_content
 from mdl.download.fetch import Fetcher, called_by_name
@@ -16,7 +17,6 @@ from mdl.download.store import Store
 from mdl.errors import DigestMismatch, MdlError, StorageError
 from mdl.events import Event, Finished, Rewound, Started, Verifying
 from mdl.files import Stamp
-from mdl.net.cancel import Cancel
 from mdl.net.hosts import host_of
 from mdl.net.policy import Verified
 

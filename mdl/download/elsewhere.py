@@ -21,7 +21,7 @@ from mdl.download.plan import Item
 from mdl.download.room import nearest
 from mdl.download.sight import opened
 from mdl.download.store import Store
-from mdl.errors import Busy, Cancelled, MdlError, StateError
+from mdl.errors import Busy, MdlError, StateError
 from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
 from mdl.files import Receipt, RemoteFile, Stamp
 
@@ -186,8 +186,6 @@ def _link(item: Item, elsewhere: Elsewhere, tell: Listener) -> Way | None:
                 tell(Finished(model, remote.path.text, remote.size or 0, "linked", remote.digest.algorithm, way))
                 return way
             why = f"it does not have {remote.digest}"
-        except Cancelled:
-            raise
         except (OSError, MdlError) as error:
             why = _why(error)
         tell(Noticed(model, remote.path.text, f"{candidate.path} cannot be used: {why}"))

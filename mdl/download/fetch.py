@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from mdl.cancel import wake
 from mdl.digests import Digest
 from mdl.download.address import address_of
 from mdl.download.follower import Follower
@@ -20,7 +21,6 @@ from mdl.errors import DigestMismatch, NoSpace, ProtocolError
 from mdl.events import Event, Rewound
 from mdl.net.answers import Accept, Changed, Lie, Whole, content_length, judge, parse_size
 from mdl.net.body import BUFFER
-from mdl.net.cancel import wake
 from mdl.net.hosts import origin_of
 from mdl.net.http import Http, Opened
 from mdl.net.policy import Changed as OtherVersion

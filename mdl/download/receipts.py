@@ -13,7 +13,7 @@ from typing import Any
 
 from mdl import staging
 from mdl.digests import Digest, Fingerprint
-from mdl.errors import Cancelled, MdlError, StateError
+from mdl.errors import MdlError, StateError
 from mdl.files import HubFile, Receipt, RemoteFile, Stamp
 from mdl.paths import RelPath
 from mdl.private import private_folder, read_regular
@@ -170,8 +170,6 @@ def _receipt(facts: dict[str, Any], prefixes: tuple[Any, ...]) -> Receipt | None
             hub=_hub_file(facts.get("hub")),
             catalog=_of(str, facts.get("catalog"), or_none=True),
         )
-    except Cancelled:
-        raise
     except (KeyError, ValueError, TypeError, AttributeError, MdlError):
         return None
 

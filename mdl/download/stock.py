@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mdl.catalog.model import Model
 from mdl.download.store import Store
-from mdl.errors import Cancelled, MdlError, UsageError
+from mdl.errors import MdlError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.sources import Sources
 
@@ -60,8 +60,6 @@ def stock_of(model: Model, sources: Sources, store: Store) -> Stock:
 def _known(model: Model, sources: Sources) -> list[RemoteFile] | None:
     try:
         return sources.known(model)
-    except Cancelled:
-        raise
     except MdlError:
         return None  # the catalog's patterns no longer fit the last listing; 'get' will say so
 

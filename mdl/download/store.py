@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mdl import copies, staging
+from mdl.cancel import Cancel
 from mdl.copies import Rule, Way
 from mdl.digests import Digest, Fingerprint
 from mdl.download import room
@@ -34,7 +35,7 @@ _NOT_THERE = (UsageError, StorageError, Unsafe, OSError)
 
 
 class Store:
-    """One models folder, laid out as ``layout`` says."""
+    """One models folder, laid out as ``layout`` says. ``cancel`` ends what takes long."""
 
     def __init__(
         self,
@@ -43,9 +44,10 @@ class Store:
         into: bool = False,
         layout: Callable[[Path], Layout] | None = None,
         catalog: str | None = None,
+        cancel: Cancel | None = None,
     ) -> None:
-        """``catalog`` names the catalog for which files are brought, if there is one."""
-        self.root, self.catalog = root.absolute(), catalog
+        """``catalog`` names the catalog for which files are brought, if there is one; ``cancel`` ends long reads."""
+        self.root, self.catalog, self.cancel = root.absolute(), catalog, cancel or Cancel()
         self._layout = layout(self.root) if layout else Plain(self.root, into=into)
         self.own = self._layout.own
         self.receipts = Receipts(self.own / "receipts")
@@ -89,7 +91,7 @@ class Store:
         self, model: str, remote: RemoteFile, *, watch: Callable[[int], None] | None = None, deep: bool = False
     ) -> LocalFile:
         """What stands under the file's final name. Bytes are read only where the receipt does not settle it,
-        or with ``deep``; ``watch`` is told the bytes read. Raises `StorageError`, `StateError`."""
+        or with ``deep``; ``watch`` is told the bytes read. Raises `StorageError`, `StateError`, `Cancelled`."""
         found = self.glance(model, remote)
         if found.kind != "file" or found.stamp is None:
             return found
@@ -97,7 +99,7 @@ class Store:
         settled = found.untouched and found.receipt is not None and found.receipt.digest.algorithm == algorithm
         if not deep and (settled or not _worth_hashing(found.stamp, remote, found.receipt)):
             return found
-        print_, stamp = hashed(self.final(model, remote), algorithm, watch)
+        print_, stamp = hashed(self.final(model, remote), algorithm, self._stoppable(watch))
         return LocalFile("file", stamp, found.receipt, print_, found.partial)
 
     def glance(self, model: str, remote: RemoteFile) -> LocalFile:
@@ -130,7 +132,7 @@ class Store:
         assert remote.size is not None
         partial.rewind(Identity.of(remote))
         with self.final(model, remote).open("rb") as file:
-            copied = copies.copy(file.fileno(), partial.fd, remote.size)
+            copied = copies.copy(file.fileno(), partial.fd, remote.size, self._stoppable())
         partial.stretch(remote.size)
         partial.claim_below = 0
         if copied:
@@ -187,7 +189,17 @@ class Store:
 
     def fingerprint(self, path: Path, remote: RemoteFile) -> Fingerprint:
         """Hash a file that somebody else wrote. Raises `StorageError`."""
-        return hashed(path, remote.digest.algorithm if remote.digest else "sha256")[0]
+        return hashed(path, remote.digest.algorithm if remote.digest else "sha256", self._stoppable())[0]
+
+    def _stoppable(self, watch: Callable[[int], None] | None = None) -> Callable[[int], None]:
+        """``watch``, for what reads a large file; it raises once all is to stop."""
+
+        def look(done: int) -> None:
+            self.cancel.check()
+            if watch:
+                watch(done)
+
+        return look
 
     def publish_file(
         self,
@@ -229,7 +241,7 @@ class Store:
         that is another one. Returns the digest and how it was done. Raises `OSError`, `MdlError`."""
         with self.side_folder(model, remote) as folder, opened(source) as fd:
             before, here = Stamp.of(os.fstat(fd)), folder / "data"
-            way = copies.same_bytes(fd, source, here, rule, self.free_bytes())
+            way = copies.same_bytes(fd, source, here, rule, self.free_bytes(), self._stoppable())
             stamp, print_ = Stamp.of(os.lstat(here)), self.fingerprint(here, remote)
             if print_.digest != remote.digest:
                 return print_.digest, way

@@ -121,6 +121,7 @@ class _Transfer:
                 self._tick()
                 if not syncing:
                     self._sync_due()
+                self._http.cancel.check()
                 if time.monotonic() >= self._limits.until:
                     raise Deadline("its time is over")
                 if not any(worker.is_alive() for worker in workers):
@@ -128,9 +129,9 @@ class _Transfer:
             for worker in workers:
                 worker.join()
         except (KeyboardInterrupt, Cancelled) as error:
-            self._stopped()
             stopped = error if isinstance(error, Cancelled) else Cancelled()
-            stopped.so_far = self._result(stopped)
+            self._stopped(stopped)
+            stopped.so_far = self._result(stopped.as_error())
             raise stopped from error
         finally:
             self._stop_syncing.set()
@@ -141,9 +142,9 @@ class _Transfer:
         """How many workers could ever be busy."""
         return sum(1 if download.small else self._limits.connections for download in self._downloads)
 
-    def _stopped(self) -> None:
+    def _stopped(self, stopped: Cancelled) -> None:
         """Wake every blocked thread, then sync and claim what was written, but do not make the user wait."""
-        self._http.cancel.set()
+        self._http.cancel.set(stopped)
         self._schedule.close()
         last = threading.Thread(target=self._checkpoint_all, daemon=True)
         last.start()

@@ -16,13 +16,17 @@ class Ready:
 
     def __init__(self, path: Path, models: Callable[[], dict[str, str]], trouble: Callable[[OSError], None]) -> None:
         self._path, self._models, self._trouble, self._is_lost = path, models, trouble, False
+        self._is_told = False
+        """It was written for this end already."""
 
     def __call__(self, event: Event) -> None:
         """``trouble`` is told once where the file cannot be written or removed."""
         try:
             if isinstance(event, Started) or (isinstance(event, Ended) and event.status == "failed"):
+                self._is_told = False
                 self._path.unlink(missing_ok=True)
-            elif isinstance(event, Ended) and event.status == "finished":
+            elif isinstance(event, Ended) and event.status == "finished" and not self._is_told:
+                self._is_told = True
                 facts = {"schema": "mdl.ready/1", "time": now(), "models": self._models()}
                 staging.write_file(self._path, json.dumps(facts).encode() + b"\n", mode=0o644, sweeps=True)
         except OSError as error:

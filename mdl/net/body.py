@@ -18,8 +18,8 @@ from typing import TypeVar
 
 import httpx
 
+from mdl.cancel import Cancel
 from mdl.errors import NetworkError, ProtocolError
-from mdl.net.cancel import Cancel
 from mdl.net.codings import Decoder, codings_of
 from mdl.net.line import within
 from mdl.net.pipe import REFUSALS, Pipe, Piped

@@ -6,25 +6,30 @@ beside it. All of them together have that timeout.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import math
 import os
 import selectors
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from concurrent.futures import Future
 from typing import Any
 
 import httpcore
 from httpcore._backends.sync import SyncStream
 
-from mdl.net.cancel import Cancel
+from mdl.cancel import Cancel
 from mdl.net.line import Line
 
 _HEAD_START = 0.25
 """Seconds that an address has for itself (RFC 8305, 5)."""
+_TICK = 0.05
+"""How often somebody who waits for an address looks whether all is stopped, in seconds."""
 _ON_ITS_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 Address = tuple[int, int, int, Any]
@@ -47,7 +52,7 @@ class Dialler(httpcore.SyncBackend):
     ) -> httpcore.NetworkStream:
         """Raises httpcore's ``ConnectTimeout`` and ``ConnectError``, `Cancelled`, `Unsafe`."""
         try:
-            sock = dialled(addresses(host, port), math.inf if timeout is None else timeout, self._cancel)
+            sock = dialled(_looked_up(host, port, self._cancel), math.inf if timeout is None else timeout, self._cancel)
             for option in (*(socket_options or ()), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)):
                 sock.setsockopt(*option)
         except TimeoutError as error:
@@ -55,6 +60,30 @@ class Dialler(httpcore.SyncBackend):
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
         return Line(SyncStream(sock), self._cancel).opened()
+
+
+def _looked_up(host: str, port: int, cancel: Cancel) -> list[Address]:
+    """`addresses`; the main thread does not wait for them past a cancel, for no signal ends a look-up. Raises
+    `OSError`, `Cancelled`."""
+    if threading.current_thread() is not threading.main_thread():
+        return addresses(host, port)
+    found: Future[list[Address]] = Future()
+    try:
+        threading.Thread(target=_look_up, args=(found, host, port), name="mdl-names", daemon=True).start()
+    except RuntimeError:  # no more threads
+        return addresses(host, port)
+    while not found.done():
+        with contextlib.suppress(TimeoutError):
+            found.exception(_TICK)
+        cancel.check()
+    return found.result()
+
+
+def _look_up(found: Future[list[Address]], host: str, port: int) -> None:
+    try:
+        found.set_result(addresses(host, port))
+    except Exception as error:
+        found.set_exception(error)
 
 
 def addresses(host: str, port: int) -> list[Address]:

@@ -21,9 +21,9 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from mdl import __version__
+from mdl.cancel import Cancel
 from mdl.errors import NetworkError, ProtocolError, Unsafe
 from mdl.net.body import Reader
-from mdl.net.cancel import Cancel
 from mdl.net.codings import beginning
 from mdl.net.hosts import Bearer, Hosts, host_of, is_private, origin_of
 from mdl.net.line import Errand, within
@@ -155,6 +155,9 @@ class Http:
                     error.redirected = bool(opened.hops)
                     raise error
                 yield opened
+            except Exception:
+                self.cancel.check()  # it shut the connection: that is all the trouble there is
+                raise
             finally:
                 if response is not None:
                     response.close()

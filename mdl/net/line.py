@@ -17,8 +17,8 @@ from typing import Any
 
 import httpcore
 
+from mdl.cancel import Cancel
 from mdl.errors import NetworkError, Unsafe
-from mdl.net.cancel import Cancel
 from mdl.net.hosts import is_private
 
 

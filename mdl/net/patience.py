@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
+from mdl.cancel import Cancel
 from mdl.errors import MdlError, NetworkError
-from mdl.net.cancel import Cancel
 from mdl.net.hosts import origin_of
 from mdl.net.pacer import Pacer
 from mdl.net.policy import Again, Ended, RetryPolicy, State, decide

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mdl.net.cancel import Cancel
+from mdl.cancel import Cancel
 
 _SLACK = 0.25
 """Seconds that may be caught up after a late wake-up; a longer silence of the network is never made up for."""

@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
+from mdl.cancel import Cancel
 from mdl.errors import UsageError
-from mdl.net.cancel import Cancel
 from mdl.net.dialling import Dialler
 from mdl.net.proxies import proxies_in, without_userinfo
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mdl.catalog.model import CatalogFile, HubOrigin, is_pinned
 from mdl.catalog.references import parse_hub, parse_hub_page
 from mdl.digests import Digest
-from mdl.errors import Cancelled, MdlError, UsageError
+from mdl.errors import MdlError, UsageError
 from mdl.events import Listener, Retrying
 from mdl.files import HubFile, RemoteFile
 from mdl.net.answers import announced_size, parse_size, validator_of
@@ -78,8 +78,6 @@ class DirectSource:
                         Retrying(file=remote.path.text, why=error.message, attempt=failure, delay=delay)
                     ),
                 )
-            except Cancelled:
-                raise
             except MdlError as error:
                 first = first or error
         assert first is not None

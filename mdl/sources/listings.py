@@ -13,7 +13,7 @@ from pathlib import Path
 from mdl import staging
 from mdl.catalog.model import HubOrigin
 from mdl.digests import Digest
-from mdl.errors import Cancelled, MdlError
+from mdl.errors import MdlError
 from mdl.paths import RelPath
 from mdl.private import private_folder, read_regular
 from mdl.sealed import line_of, parse_line
@@ -51,8 +51,6 @@ class Listings:
                 return None
             entries = tuple(Entry(RelPath.parse(path), int(size), _digest(text)) for path, size, text in data["files"])
             return Listing(str(data["commit"]), entries)
-        except Cancelled:
-            raise
         except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, MdlError):
             return None
 

@@ -1,0 +1,75 @@
+"""Cancel: one switch that stops every thread and wakes whatever is blocked, and the reason why it was set.
+
+A signal handler may set it: nothing in `Cancel.set` waits for a lock that the interrupted thread could hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import weakref
+from _thread import TIMEOUT_MAX, allocate_lock
+
+from mdl.errors import Cancelled
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+
+class Cancel:
+    """From the first `set` on, `check` and `wait` raise the reason, and every registered socket is shut down."""
+
+    def __init__(self) -> None:
+        self._reason: Cancelled | None = None
+        self._gate = allocate_lock()
+        """Held until it is set: whoever sleeps waits for it, and may be let through by a signal handler."""
+        self._gate.acquire()
+        self._sockets: weakref.WeakValueDictionary[int, socket.socket] = weakref.WeakValueDictionary()
+
+    @property
+    def reason(self) -> Cancelled | None:
+        """Why it was set; None if it was not."""
+        return self._reason
+
+    def set(self, reason: Cancelled | None = None) -> None:
+        """Stop everything. The first ``reason`` stays, but a pause gives way to an end."""
+        reason = reason or Cancelled()
+        if self._reason is None or (self._reason.status == "paused" and reason.status != "paused"):
+            self._reason = reason
+        self._open_gate()
+        for found in self._sockets.valuerefs():
+            if (sock := found()) is not None:
+                wake(sock)
+
+    def is_set(self) -> bool:
+        return self._reason is not None
+
+    def check(self) -> None:
+        """Raises the reason once it is set: a `Cancelled`, `Paused` or `Deadline` of the caller's own."""
+        if self._reason is not None:
+            raise copy.copy(self._reason)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not past a `set`. Raises as `check`."""
+        if self._gate.acquire(timeout=min(max(seconds, 0.0), TIMEOUT_MAX)):
+            self._open_gate()
+        self.check()
+
+    def register(self, sock: socket.socket) -> None:
+        """Have ``sock`` shut down when it is set; forgotten by itself when it is closed and collected."""
+        self._sockets[id(sock)] = sock
+        if self.is_set():
+            wake(sock)
+
+    def _open_gate(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is open
+            self._gate.release()
+
+
+def wake(sock: socket.socket) -> None:
+    """End whatever another thread does on ``sock``. Also right for TLS: no goodbye is attempted."""
+    import socket
+
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
