@@ -170,7 +170,7 @@ class Session:
             count = max(len(models), len(targets))
             if count != 1:
                 raise UsageError(f"--into takes one target, not {count}", hint="use --to for several")
-            return Store(into.expanduser(), into=True)
+            return Store(places.expanded(into, "--into"), into=True)
         return Store(self.home(where).path)
 
     def elsewhere(self, store: Store) -> Elsewhere:
@@ -180,7 +180,7 @@ class Session:
         caches = [store.root] if store.is_by_digest else []
         with contextlib.suppress(UsageError):
             caches.append(places.hub_cache(self.environ))
-        also = [Path(one).expanduser() for one in self.config.get("stores", {}).get("also", [])]
+        also = [places.expanded(one, "[stores] also") for one in self.config.get("stores", {}).get("also", [])]
         return Elsewhere(store, tuple(dict.fromkeys(caches)), also)
 
     def is_offline(self, network: Network) -> bool:

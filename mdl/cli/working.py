@@ -52,6 +52,8 @@ class Work:
         on_complete = None if is_off else wishes.on_complete or hooks.get("on_complete")
         self._on_complete = _hook(on_complete, "--on-complete")
         self._on_failure = _hook(hooks.get("on_failure"), "[hooks] on_failure")
+        self._log_file = places.expanded(wishes.log_file, "--log-file") if wishes.log_file else None
+        self._ready_file = places.output_file(wishes.ready_file, "--ready-file") if wishes.ready_file else None
         self._is_unrecorded = False
         self._state = _state_folder(session, wishes)
         self._records = Records(self._state / "jobs") if self._state else None
@@ -105,8 +107,8 @@ class Work:
                 secrets, command = self._session.console.secrets, self._tracker.job.command
                 self._logged = Logged(logs, secrets, self.id, command, self._no_log)
                 listeners.append(self._logged)
-            if self._wishes.ready_file:
-                listeners.append(Ready(self._wishes.ready_file, self._folders, self._not_ready))
+            if self._ready_file:
+                listeners.append(Ready(self._ready_file, self._folders, self._not_ready))
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -157,12 +159,11 @@ class Work:
     def _logs(self) -> list[Log]:
         if self._is_unlogged:
             return []
-        chosen = self._wishes.log_file
-        paths = [Path(chosen).expanduser()] if chosen else [self._state / LOG] if self._state else []
+        paths = [self._log_file] if self._log_file else [self._state / LOG] if self._state else []
         logs = []
         for path in [*paths, *([Path(self.log)] if self.log else [])]:
             try:
-                logs.append(Log(path, is_own=not chosen or path != paths[0]))
+                logs.append(Log(path, is_own=path != self._log_file))
             except OSError as error:
                 if not (self._is_unrecorded and path.parent == self._state):
                     self._no_log(path, error)

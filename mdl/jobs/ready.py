@@ -21,7 +21,7 @@ class Ready:
         """``trouble`` is told once where the file cannot be written or removed."""
         try:
             if isinstance(event, Started) or (isinstance(event, Ended) and event.status == "failed"):
-                self._path.unlink(missing_ok=True)
+                staging.withdraw(self._path)
             elif isinstance(event, Ended) and event.status == "finished":
                 facts = {"schema": "mdl.ready/1", "time": now(), "models": self._models()}
                 staging.write_file(self._path, json.dumps(facts).encode() + b"\n", mode=0o644, sweeps=True)
