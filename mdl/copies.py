@@ -57,14 +57,16 @@ def _new(target: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def copy(source: int, target: int, size: int) -> int:
-    """Copy up to ``size`` bytes between open files, inside the kernel where it can be done; tells how many."""
+def copy(source: int, target: int, size: int, start: int = 0) -> int:
+    """Copy up to ``size`` bytes from ``start`` on between open files, inside the kernel where it can be done; tells how
+    many. Raises `OSError`."""
     done = 0
     while done < size:
+        at, left = start + done, size - done
         try:
-            count = os.copy_file_range(source, target, min(size - done, 2**30), done, done)
+            count = os.copy_file_range(source, target, min(left, 2**30), at, at)
         except OSError:
-            count = os.pwrite(target, os.pread(source, 2**20, done), done)
+            count = os.pwrite(target, os.pread(source, min(left, 2**20), at), at)
         if count == 0:
             break
         done += count

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import TracebackType
 
 from mdl import vacant
-from mdl.owner import is_alive, me
+from mdl.owner import NAME, is_alive, me
 from mdl.spots import Spot
 
-_STAGED = re.compile(r"\..+\.([0-9a-f]{12}-[0-9]+-[0-9]+)\.mdl-tmp")
+_STAGED = re.compile(rf"\..+\.({NAME})\.mdl-tmp")
 _SPECIAL = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),

@@ -16,8 +16,8 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors"},
-    {"paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles"},
-    {"spots", "vacant"},
+    {"paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles", "mounts"},
+    {"spots", "vacant", "pulse"},
     {"private"},
     {"staging", "turns", "programs", "copies"},
     {"net", "files", "events"},

@@ -25,6 +25,7 @@ from mdl.jobs.ready import Ready
 from mdl.jobs.records import Records, now
 from mdl.jobs.tracker import Tracker
 from mdl.owner import host, me
+from mdl.pulse import Pulse
 from mdl.schemas import empty
 
 LOG = "downloads.log"
@@ -59,6 +60,7 @@ class Work:
         self._records = Records(self._state / "jobs") if self._state else None
         self._tracker = Tracker(self._begin(), self._records, session.console.secrets, self._no_record)
         self._logged: Logged | None = None
+        self._pulse: Pulse | None = None
         self._watch: Watch | None = None
 
     @property
@@ -102,6 +104,7 @@ class Work:
         listeners: list[Listener] = [self._tracker]
         self._watch = self._session.console.watch(self.id, self._method, listeners)
         try:
+            self._pulse = self._beating()
             self._tracker.write()
             if logs := self._logs():
                 secrets, command = self._session.console.secrets, self._tracker.job.command
@@ -125,8 +128,17 @@ class Work:
         finally:
             if self._logged:
                 self._logged.close()
+            if self._pulse:
+                self._pulse.stop()
         if self._records:
             self._records.clean(_KEPT_SECONDS)
+
+    def _beating(self) -> Pulse | None:
+        """The job's pulse; it goes on without where there can be none."""
+        with contextlib.suppress(OSError):
+            if self._records and self.id:
+                return self._records.pulse(self.id)
+        return None
 
     def _folders(self) -> dict[str, str]:
         return {name: str(self._folder(name)) for name in self._models}
