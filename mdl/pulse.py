@@ -27,15 +27,14 @@ _FRESH_SECONDS = 2.0
 _QUIET_SECONDS = 60.0
 _UNLOCKED_SECONDS = 600.0
 """The same if there is no lock to be asked."""
-_PROBING_SECONDS = 1.0
 
 
-def try_lock(fd: int) -> bool | None:
-    """Lock an open file until it is closed. False if another process has it locked, None if it cannot be locked at all.
+def try_lock(fd: int, patience: float = 0.5) -> bool | None:
+    """Lock an open file until it is closed. False if another descriptor has it locked, None if it cannot be locked.
 
-    Somebody may just be asking whether it is locked, so this tries for a second.
+    Somebody may just be asking whether it is locked, so this tries for ``patience`` seconds.
     """
-    until = time.monotonic() + _PROBING_SECONDS
+    until = time.monotonic() + patience
     while (found := _lock(fd, is_shared=False)) is False and time.monotonic() < until:
         time.sleep(0.02)
     return found

@@ -182,7 +182,7 @@ def output_file(path: Path, what: str) -> Path:
     try:
         staging.refuse_special(path)
     except FileExistsError as error:
-        trouble = error.strerror
+        trouble = str(error.strerror)
     except OSError:
         return path  # whoever writes it tells why that cannot be
     if trouble:

@@ -45,6 +45,7 @@ class Partial:
         self.validators: dict[str, str] = {}
         self.claim_below: int | None = None
         self._length: int | None = None
+        self._is_locked = False
         self.is_meddled = False
         """Somebody else cut the file while it was written."""
         self.dropped, self.dropped_why = 0, ""
@@ -60,7 +61,7 @@ class Partial:
         _adopt(partials, key, mine, identity)
         private_folder(mine)
         record = journals.load(mine / "journal")
-        fd = _locked(mine / "data")
+        fd = _held_open(mine / "data")
         if record and record.identity.resumable_as(identity):
             return cls._resumed(mine, identity, fd, record)
         lost = record.have.total if record else os.fstat(fd).st_blocks * 512
@@ -145,6 +146,8 @@ class Partial:
                 new = self._claimable()
             if not new or self.fd < 0:
                 return
+            if not self._is_locked:  # an earlier download in this process may not have let go of it at once
+                self._is_locked = try_lock(self.fd, patience=0.0) is not False
             try:
                 os.fdatasync(self.fd)
             except OSError:
@@ -310,20 +313,20 @@ def _copy(folder: Path, mine: Path, identity: Identity) -> None:
     journal.close()
 
 
-def _locked(data: Path) -> int:
-    """Open a partial's data, locked as long as it is open so that nobody takes its owner for dead. Raises `Busy` if
-    somebody did all the same, `OSError`."""
+def _held_open(data: Path) -> int:
+    """Open a partial's data and lock it, so that nobody takes its owner for dead. Raises `Busy` if somebody did all the
+    same, `OSError`."""
     fd = os.open(data, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    is_mine = try_lock(fd) is not False
+    try_lock(fd)
     with contextlib.suppress(OSError):
-        if is_mine and os.path.samestat(data.lstat(), os.fstat(fd)):
+        if os.path.samestat(data.lstat(), os.fstat(fd)):
             return fd
     os.close(fd)
     raise Busy("another mdl took this download over", hint="let it finish, or run the same command again")
 
 
 def wait_for_owners(partials: Path, keys: Iterable[str], seconds: float, on_wait: Callable[[str], None]) -> None:
-    """Wait up to ``seconds`` until no other process holds a partial of these keys. ``on_wait`` is told once who does."""
+    """Wait up to ``seconds`` until no other process holds a partial of these keys. ``on_wait`` is told once who."""
     until, told = time.monotonic() + seconds, False
     for key in keys:
         while held := [one for one in leftovers(partials, key) if _owner(one) != me() and is_held(one)]:
