@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from mdl.cli import places
 from mdl.cli.flags import Choice, Common, Home, Layout, Locking, Network, Via, Where
-from mdl.cli.units import parse_duration, parse_rate, seconds_left
+from mdl.cli.timing import TimeLimit
+from mdl.cli.units import Window, parse_duration, parse_rate
 from mdl.console import Console
 from mdl.errors import Cancelled, Deadline, MdlError, UsageError
 from mdl.events import Listener, Report, silence
@@ -192,18 +192,15 @@ class Session:
     def limits(self, network: Network) -> Limits:
         from mdl.download.transfer import Limits
 
-        return Limits(network.connections, network.retries, self.until(network))
+        return Limits(network.connections, network.retries, self.time_limit(network).is_over)
 
-    def until(self, network: Network) -> float:
-        """The moment of the monotonic clock at which to stop. Raises `Deadline` outside the window."""
+    def time_limit(self, network: Network) -> TimeLimit:
+        """When to stop. Raises `Deadline` outside the window."""
         seconds = parse_duration(network.max_duration, "--max-duration") if network.max_duration else math.inf
-        if network.window:
-            now = time.localtime()
-            minute = now.tm_hour * 60 + now.tm_min + now.tm_sec / 60
-            seconds = min(seconds, seconds_left(network.window, minute, "--window"))
-        if seconds <= 0:
+        limit = TimeLimit(seconds, Window.parse(network.window, "--window") if network.window else None)
+        if limit.is_over():
             raise Deadline(f"it is not the time for it: the window is {network.window}")
-        return time.monotonic() + seconds
+        return limit
 
     def carrier(self, network: Network, models: Iterable[Model]) -> HubCarrier | None:
         """The hub's own client, where it was asked for."""

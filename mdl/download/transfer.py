@@ -5,10 +5,10 @@ Every event reaches the listener from the thread that called `transfer`, so a li
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mdl.download.delivery import Delivery
@@ -34,12 +34,12 @@ _LAST_SYNC_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Limits:
-    """``connections`` in all at once (8), ``retries``: attempts without progress (5), ``until``: the moment of the
-    monotonic clock at which to stop."""
+    """``connections`` in all at once (8), ``retries``: attempts without progress (5), ``is_over``: whether to stop now,
+    asked at every tick."""
 
     connections: int = 8
     retries: int = 5
-    until: float = math.inf
+    is_over: Callable[[], bool] = lambda: False
 
 
 @dataclass
@@ -117,7 +117,7 @@ class _Transfer:
                 thread.start()
             while self._schedule.wait(_TICK):
                 self._tick()
-                if time.monotonic() >= self._limits.until:
+                if self._limits.is_over():
                     raise Deadline("its time is over")
             for worker in workers:
                 worker.join()
