@@ -16,7 +16,7 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors"},
-    {"paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles", "mounts"},
+    {"paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles", "mounts", "toml"},
     {"spots", "vacant", "pulse"},
     {"private"},
     {"staging", "turns", "programs", "copies"},
@@ -48,6 +48,7 @@ PURE = {
         "jobs/entries",
         "paths",
         "sealed",
+        "toml",
         "files",
         "events",
         "errors",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,7 +13,9 @@ import platformdirs
 
 from mdl import staging
 from mdl.errors import UsageError
-from mdl.private import read_regular
+from mdl.paths import shown
+from mdl.private import read_whole
+from mdl.toml import parse_toml
 
 DEFAULTS = (
     *("home", "connections", "progress", "retries", "stall", "lock_wait", "limit_rate", "via", "allow_hosts"),
@@ -69,16 +70,13 @@ def read_config() -> dict[str, Any]:
     except UsageError:
         return {}
     try:
-        text = read_regular(path, _LARGEST, is_own=False)
-        if text is None:
-            raise UsageError("not a regular file", item=str(path))
-        data = tomllib.loads(text.decode())
+        data = parse_toml(read_whole(path, _LARGEST).decode())
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise UsageError(f"unreadable: {error.strerror}", item=str(path)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"not TOML: {error}", item=str(path)) from error
+    except ValueError as error:
+        raise UsageError(f"not TOML: {shown(str(error))[:200]}", item=str(path)) from error
     for name, table in data.items():
         _check_table(name, table, str(path))
     return data
