@@ -208,7 +208,8 @@ class Session:
             return None
         from mdl.download.hub_carrier import HubCarrier
 
-        return HubCarrier(self.endpoint.url, self.endpoint.bearer, self.hosts(models))
+        stall = parse_duration(network.stall, "--stall")
+        return HubCarrier(self.endpoint.url, self.endpoint.bearer, self.hosts(models), stall)
 
     def http(self, network: Network, models: Iterable[Model], more: Iterable[str] = ()) -> Http:
         """A client that may speak to the hub, to what models and ``more`` name, and to what the user allowed."""
