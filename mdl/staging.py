@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +18,7 @@ from mdl.owner import NAME, is_alive, me
 from mdl.spots import Spot
 
 _STAGED = re.compile(rf"\..+\.({NAME})\.mdl-tmp")
+_ABANDONED_SECONDS = 86400.0
 _SPECIAL = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -196,9 +198,18 @@ def leftovers(folder: Path) -> list[Path]:
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
             match = _STAGED.fullmatch(entry.name)
-            if match and is_alive(match[1]) is False:
+            if match and _is_left(entry, match[1]):
                 found.append(entry)
     return found
+
+
+def _is_left(entry: Path, owner: str) -> bool:
+    """Whether its owner is gone; one that cannot be seen from here, if nothing was written for a day."""
+    alive = is_alive(owner)
+    if alive is not None:
+        return not alive
+    newest = max(path.lstat().st_mtime for path in (entry, *entry.rglob("*")))
+    return time.time() - newest > _ABANDONED_SECONDS
 
 
 def remove(path: Path) -> None:

@@ -13,7 +13,6 @@ from pytest_httpx import HTTPXMock
 
 from mdl.catalog.model import HubOrigin
 from mdl.errors import LockError, NotFound, ProtocolError, Unsafe
-from mdl.sources import hub as hub_room
 from mdl.sources.hub import lacks_data, role_of
 
 
