@@ -94,7 +94,10 @@ class _Watched:
 
     def run(self, download: Callable[[], Path]) -> Path:
         """Raises what ``download`` does, `NetworkError` for silence."""
-        threading.Thread(target=self._carry_out, args=(download,), name="mdl-hub", daemon=True).start()
+        try:
+            threading.Thread(target=self._carry_out, args=(download,), name="mdl-hub", daemon=True).start()
+        except RuntimeError:  # no thread to be had: the client's own timeout has to do
+            return download()
         while True:
             try:
                 ended = self._ended.get(timeout=min(_LOOK_SECONDS, self._stall))
