@@ -208,8 +208,8 @@ def _is_left(entry: Path, owner: str) -> bool:
     alive = is_alive(owner)
     if alive is not None:
         return not alive
-    below = () if entry.is_symlink() else entry.rglob("*")
-    newest = max(path.lstat().st_mtime for path in (entry, *below))
+    paths = [entry] if entry.is_symlink() else [entry, *entry.rglob("*")]
+    newest = max(path.lstat().st_mtime for path in paths)
     return time.time() - newest > _ABANDONED_SECONDS
 
 
