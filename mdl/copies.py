@@ -25,6 +25,12 @@ _SMALL = 2**20
 """Below this a hard link saves nothing worth a read-only file."""
 
 Watch = Callable[[int], None]
+
+
+def _unwatched(_done: int) -> None:
+    """Nobody looks."""
+
+
 Way = Literal["clone", "link", "copy"]
 RULES = ("auto", "reflink", "hard", "copy", "none")
 """How bytes are taken from elsewhere on the disk: ``auto`` clones, else hard-links large files that nobody may write
@@ -149,15 +155,16 @@ def _new(target: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def copy(source: int, target: int, size: int, watch: Watch) -> int:
-    """Copy up to ``size`` bytes between open files, inside the kernel where it can be done; tells how many. ``watch``
-    is told so meanwhile, and may raise."""
+def copy(source: int, target: int, size: int, watch: Watch = _unwatched, start: int = 0) -> int:
+    """Copy up to ``size`` bytes from ``start`` on between open files, inside the kernel where it can be done; tells how
+    many. ``watch`` is told so meanwhile, and may raise. Raises `OSError`."""
     done = 0
     while done < size:
+        at, left = start + done, size - done
         try:
-            count = os.copy_file_range(source, target, min(size - done, _PIECE), done, done)
+            count = os.copy_file_range(source, target, min(left, _PIECE), at, at)
         except OSError:
-            count = os.pwrite(target, os.pread(source, 2**20, done), done)
+            count = os.pwrite(target, os.pread(source, min(left, 2**20), at), at)
         if count == 0:
             break
         done += count

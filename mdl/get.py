@@ -12,7 +12,9 @@ from mdl.catalog.model import Model
 from mdl.course import Course, adopt_kept
 from mdl.download.elsewhere import Elsewhere, link_all, once
 from mdl.download.leavings import tidy
+from mdl.download.partial import wait_for_owners
 from mdl.download.plan import Item, Plan, Wanted
+from mdl.download.receipts import key_of
 from mdl.download.store import Store
 from mdl.errors import AuthError, LockError, MdlError, NoSpace
 from mdl.events import Failed, Listener, Noticed, Planned, Report, Verifying, silence
@@ -78,6 +80,8 @@ def get(
             report = _offline_report(models, store, plan, same, resolved, adopt=not wishes.dry_run)
         elif not wishes.dry_run:
             replace(plan, linked=tuple(same)).check_space(store.free_bytes())
+            keys = [key_of(item.wanted.model, item.remote.path) for item in plan.fetch]
+            wait_for_owners(store.partials, keys, wishes.lock_wait, _waiting("", tell), store.cancel)
             course = Course(models, plan, same, resolved.broken, store, tell, began)
             report = course.run(http, limits, wishes.carrier, wishes.elsewhere)
         if wishes.dry_run:

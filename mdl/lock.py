@@ -10,16 +10,16 @@ from mdl import staging
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Model
 from mdl.download.store import Store
-from mdl.errors import MdlError, storage_error
+from mdl.errors import MdlError, StateError, storage_error
 from mdl.events import FileReport, Report
 from mdl.files import Receipt, RemoteFile
 from mdl.folder_lock import folder_lock
-from mdl.private import read_regular
+from mdl.private import ODD, read_whole
 from mdl.redact import bare_url
 from mdl.sources import Sources
 
 _CAME = ("fetched", "kept")
-_LARGEST = 256 * 2**20
+_LARGEST = 64 * 2**20
 
 
 @dataclass
@@ -34,13 +34,14 @@ class Locked:
 def read_lock(path: Path) -> Lock | None:
     """The lock at ``path``; None where there is none. Raises `StateError` for a broken one, `StorageError`."""
     try:
-        data = read_regular(path, _LARGEST, is_own=False)
-        text = "\0" if data is None else data.decode()
+        text = read_whole(path, _LARGEST).decode()
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
         text = "\0"
     except OSError as error:
+        if error.errno in ODD:
+            raise StateError(f"the lock cannot be read: {error.strerror}", item=str(path)) from error
         raise storage_error(error, str(path)) from error
     try:
         return Lock.from_toml(text)

@@ -11,6 +11,8 @@ from pathlib import Path
 from mdl.errors import Occupied
 from mdl.spots import FOLDER, step_into
 
+ODD = (errno.EINVAL, errno.EFBIG)
+"""What `read_whole` says of a pipe or device, and of a file that is too large."""
 OWN = ".mdl"
 """The folder of mdl's own in a folder of the user's."""
 
@@ -53,12 +55,43 @@ def _ancestors(path: Path, mode: int) -> None:
                 folder.mkdir(mode)
 
 
-def read_regular(path: Path, most: int, *, is_own: bool = True) -> bytes | None:
-    """The first ``most`` bytes of a file; None for what is no regular file, which is not waited for.
+def open_regular(path: Path, *, is_own: bool = True) -> int:
+    """Open a regular file for reading. One of mdl's own is not followed if it is a link.
 
-    One of mdl's own is not followed where it is a link. Raises `OSError`.
+    Raises `OSError`, also for a folder, pipe or device, which is not waited for.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if is_own else 0))
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise _NotRegular(errno.EINVAL, "not a regular file", str(path))
+
+
+class _NotRegular(OSError):
+    pass
+
+
+def read_regular(path: Path, most: int, *, is_own: bool = True) -> bytes | None:
+    """The first ``most`` bytes of a file; None for what is no regular file. As `open_regular`."""
+    try:
+        fd = open_regular(path, is_own=is_own)
+    except _NotRegular:
+        return None
     with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        return file.read(min(most, status.st_size)) if stat.S_ISREG(status.st_mode) else None
+        return file.read(min(most, os.fstat(fd).st_size))
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """All of a regular file of the user's or another program's, which has at most ``most`` bytes; a link is followed.
+
+    Raises `OSError`, also for a larger file. As `open_regular`.
+    """
+    with os.fdopen(open_regular(path, is_own=False), "rb") as file:
+        data = file.read(min(most, max(os.fstat(file.fileno()).st_size, 2**12)) + 1)
+    if len(data) > most:
+        size = f"{most // 2**20} MiB" if most >= 2**20 else f"{most // 2**10} KiB"
+        raise OSError(errno.EFBIG, f"over {size}, which cannot be meant", str(path))
+    return data

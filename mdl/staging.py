@@ -9,14 +9,23 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from pathlib import Path
 from types import TracebackType
 
 from mdl import vacant
-from mdl.owner import is_alive, me
+from mdl.owner import NAME, is_alive, me
 from mdl.spots import Spot
 
-_STAGED = re.compile(r"\..+\.([0-9a-f]{12}-[0-9]+-[0-9]+)\.mdl-tmp")
+_STAGED = re.compile(rf"\..+\.({NAME})\.mdl-tmp")
+_ABANDONED_SECONDS = 86400.0
+_SPECIAL = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 _LONGEST = 150
 """Bytes of a final name that its staged name repeats."""
 
@@ -48,12 +57,42 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o600, lasting: bool = Tr
         sweep(path.parent)
     staged = stage(path.parent, path.name, data, mode=mode, lasting=lasting)
     try:
-        os.replace(staged, path)
+        _replace(staged, path)
     except BaseException:
         staged.unlink(missing_ok=True)
         raise
     if lasting:
         sync_folder(path.parent)
+
+
+def _replace(staged: Path, final: Path) -> None:
+    """Give a staged file the name of a regular file, or one that nobody has. Raises `OSError`."""
+    refuse_special(final)
+    os.replace(staged, final)
+
+
+def refuse_special(path: Path) -> None:
+    """Raises `FileExistsError` if ``path`` is a folder, device, pipe or socket, or a link to one: a rename would put a
+    regular file in its place, and root may do that even to ``/dev/null``. Raises `OSError`."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return
+        raise
+    _refuse(mode, path)
+
+
+def _refuse(mode: int, path: Path) -> None:
+    if not stat.S_ISREG(mode):
+        what = next((word for is_such, word in _SPECIAL if is_such(mode)), "no regular file")
+        raise FileExistsError(errno.EEXIST, f"it is {what}, and mdl replaces regular files only", str(path))
+
+
+def withdraw(path: Path) -> None:
+    """Remove a regular file that was published under ``path``, if one is there. Raises `OSError`."""
+    refuse_special(path)
+    path.unlink(missing_ok=True)
 
 
 def stage(folder: Path, name: str, data: bytes, *, mode: int, lasting: bool = True) -> Path:
@@ -101,11 +140,13 @@ def publish(staged: Path, spot: Spot) -> os.stat_result | None:
 
 
 def _rename(staged: Path, spot: Spot) -> None:
-    if spot.is_new:
-        if vacant.take(staged, spot.folder, spot.name):
-            return
-        if spot.stat() is not None:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(spot.path))
+    if spot.is_new and vacant.take(staged, spot.folder, spot.name):
+        return
+    found = spot.stat()
+    if found is not None and spot.is_new:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(spot.path))
+    if found is not None and not stat.S_ISLNK(found.st_mode):
+        _refuse(found.st_mode, spot.path)
     os.replace(staged, spot.name, dst_dir_fd=spot.folder)
 
 
@@ -157,9 +198,19 @@ def leftovers(folder: Path) -> list[Path]:
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
             match = _STAGED.fullmatch(entry.name)
-            if match and is_alive(match[1]) is False:
+            if match and _is_left(entry, match[1]):
                 found.append(entry)
     return found
+
+
+def _is_left(entry: Path, owner: str) -> bool:
+    """Whether its owner is gone; one that cannot be seen from here, if nothing was written for a day."""
+    alive = is_alive(owner)
+    if alive is not None:
+        return not alive
+    paths = [entry] if entry.is_symlink() else [entry, *entry.rglob("*")]
+    newest = max(path.lstat().st_mtime for path in paths)
+    return time.time() - newest > _ABANDONED_SECONDS
 
 
 def remove(path: Path) -> None:
@@ -193,7 +244,7 @@ class StagedFile:
     def publish(self) -> None:
         """On the disk first, then seen. Raises `OSError`."""
         os.fsync(self.fd)
-        os.replace(self.path, self.final)
+        _replace(self.path, self.final)
         sync_folder(self.final.parent)
 
     def __enter__(self) -> StagedFile:
@@ -218,11 +269,18 @@ def link(source: Path, final: Path) -> None:
     """Make ``final`` a hard link to ``source``, in place of what is there. Raises `OSError`, and nothing changed."""
     staged = beside(final)
     os.link(source, staged)
-    os.replace(staged, final)
+    try:
+        _replace(staged, final)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
 
 
 def switch_link(link: Path, target: str) -> None:
-    """Point ``link`` at ``target`` in one step: a reader finds the old one or the new one, never none."""
+    """Point ``link`` at ``target`` in one step: a reader finds the old one or the new one, never none. What is there
+    and is no link stays. Raises `OSError`."""
+    if os.path.lexists(link) and not link.is_symlink():
+        raise FileExistsError(errno.EEXIST, "it is no link", str(link))
     staged = beside(link)
     staged.unlink(missing_ok=True)
     os.symlink(target, staged)

@@ -16,8 +16,9 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors"},
-    {"cancel", "paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles", "threads"},
-    {"spots", "vacant"},
+    {"cancel", "paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles", "threads"}
+    | {"mounts", "toml"},
+    {"spots", "vacant", "pulse"},
     {"private"},
     {"staging", "turns", "programs", "copies", "folder_lock"},
     {"net", "files", "events"},
@@ -49,6 +50,7 @@ PURE = {
         "paths",
         "redact",
         "sealed",
+        "toml",
         "files",
         "events",
         "errors",

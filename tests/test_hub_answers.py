@@ -18,7 +18,8 @@ from shell import Shell
 
 from mdl.catalog.model import HubOrigin
 from mdl.demo.hub import LoopbackHub, Repo
-from mdl.errors import MdlError, NoSpace, Unsafe
+from mdl.errors import MdlError, NoSpace, ProtocolError, Unsafe
+from mdl.sources import hub as hub_room
 
 COMMIT = HubOrigin("org/repo", revision="a" * 40)
 
@@ -55,6 +56,24 @@ def test_next_page_that_is_no_url(here: World, target: str) -> None:
         here.hub.resolve(PINNED)
     assert caught.value.exit_code in (6, 11)
     assert here.asked == [tree_url()]
+
+
+@pytest.mark.fault(330)
+@pytest.mark.parametrize(("bound", "words"), [(("_MOST_ITEMS", 5), "5 files"), (("_MOST_PAGES", 3), "3 pages")])
+def test_a_listing_that_never_ends(
+    here: World, monkeypatch: pytest.MonkeyPatch, bound: tuple[str, int], words: str
+) -> None:
+    """All pages of a listing have one bound of files and folders, and one of pages: beyond it nobody is asked, 6."""
+    monkeypatch.setattr(hub_room, *bound)
+    folder = {"type": "directory", "path": "x", "oid": "0"}
+    for number in range(3):
+        more = f"&cursor={number}" if number else ""
+        items = [entry(f"{number}.json"), folder]
+        links = {"Link": f'<{tree_url(more=f"&cursor={number + 1}")}>; rel="next"'}
+        here.mock.add_response(url=tree_url(more=more), json=items, headers=links)
+    with pytest.raises(ProtocolError, match=f"more than {words}"):
+        here.hub.resolve(PINNED)
+    assert len(here.asked) == 3
 
 
 @pytest.mark.fault(76, 77)

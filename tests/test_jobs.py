@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jobbing import until
 from leftover import dead_owner
 
 from mdl.errors import NotFound, StateError, UsageError
@@ -25,6 +26,7 @@ from mdl.jobs.job import Again, Job, facts_of, job_of
 from mdl.jobs.log import Log
 from mdl.jobs.records import Records
 from mdl.jobs.tracker import Tracker
+from mdl.mounts import type_of
 from mdl.owner import host, me
 from mdl.redact import Secrets
 from mdl.sealed import line_of, parse_line
@@ -61,10 +63,14 @@ def place(records: Records, name: str = JOB.id) -> Path:
     return records.folder / f"{name}.job"
 
 
-def owner(pid: int | str = "", born: int | str = "", machine: str = "") -> str:
+def owner(pid: int | str = "", born: int | str = "", machine: str = "", space: str = "") -> str:
     """The name of this process, with parts of it exchanged."""
     own = me().split("-")
-    return "-".join(str(new or old) for new, old in zip((machine, pid, born), own, strict=True))
+    return "-".join(str(new or old) for new, old in zip((machine, pid, born, space), own, strict=True))
+
+
+UNSEEN = (owner(machine="0" * 12), owner(space="1"))
+"""A process of another machine or boot, and one in another container of this machine."""
 
 
 @given(words=st.lists(TEXTS), folder=TEXTS, variables=st.dictionaries(TEXTS, TEXTS, max_size=3), file=TEXTS)
@@ -188,19 +194,75 @@ def test_figures_are_written_twice_a_second(records: Told) -> None:
         (me(), host(), "running"),
         (owner(born=1), host(), "dead"),
         (owner(pid=2**22 + 1), host(), "dead"),
-        (owner(machine="0" * 12), host(), "dead"),
-        (owner(machine="0" * 12), "elsewhere", "running"),
+        (UNSEEN[0], "elsewhere", "running"),
+        (UNSEEN[1], host(), "running"),
         (owner(pid="x"), host(), "running"),
         ("", "elsewhere", "running"),
     ],
-    ids=["this process", "its id used again", "no such process", "an earlier boot", "another host", "no id", "nothing"],
+    ids=["this process", "its id used again", "no such process", "another host", "a container", "no id", "nothing"],
 )
 def test_whether_it_runs_is_asked_of_its_process(records: Told, name: str, machine: str, status: str) -> None:
-    """Another start, boot or process is dead and has no speed; what cannot be known from here is as it says."""
+    """Another start or process is dead and has no speed; what cannot be known from here is as it said just now."""
     records.put(replace(JOB, owner=name, host=machine, bytes_per_second=5.0, eta_seconds=1.0))
     found = records.find(JOB.id)
     assert (found.status, found.bytes_per_second) == (status, None if status == "dead" else 5.0)
     assert records.all() == [found]
+
+
+def quiet(records: Told, seconds: float, *names: str) -> None:
+    """Have nothing of these jobs been touched for so long."""
+    then = time.time() - seconds
+    for name in names or (JOB.id,):
+        for path in records.folder.glob(f"{name}.*"):
+            os.utime(path, (then, then))
+
+
+@pytest.mark.fault(323)
+@pytest.mark.parametrize("name", UNSEEN, ids=["another machine", "a container"])
+@pytest.mark.parametrize(("is_local", "seconds"), [(True, 5.0), (False, 70.0)])
+def test_a_job_that_cannot_be_seen(
+    records: Told, monkeypatch: pytest.MonkeyPatch, name: str, is_local: bool, seconds: float
+) -> None:
+    """It runs as long as its pulse is locked, or was touched lately if locks may lie; then it is dead, and can be
+    cancelled and cleaned."""
+    monkeypatch.setattr("mdl.pulse._LOCAL", {type_of(records.folder.parent)} if is_local else set())
+    records.put(replace(JOB, owner=name))
+    pulse = records.pulse(JOB.id)
+    assert records.find(JOB.id).status == "running"
+    quiet(records, 1e6)
+    assert records.find(JOB.id).status == "running"
+    with pytest.raises(UsageError, match="cannot be reached from here"):
+        control.cancel(records.find(JOB.id), records)
+    os.close(pulse._fd)  # as a kill leaves it
+    quiet(records, 0.1)
+    assert records.find(JOB.id).status == "running"
+    quiet(records, seconds)
+    assert records.find(JOB.id).status == "dead"
+    with pytest.raises(UsageError, match="dead"):
+        control.pause(records.find(JOB.id), records)
+    assert control.cancel(records.find(JOB.id), records).status == "cancelled"
+    assert [job.id for job in records.clean(-1.0)] == [JOB.id]
+    assert list(records.folder.iterdir()) == []
+
+
+def test_an_unlocked_job_of_before(records: Told) -> None:
+    """A job of an earlier mdl, which locked nothing, that cannot be seen is dead ten minutes after its last sign."""
+    records.put(replace(JOB, owner=UNSEEN[0].rpartition("-")[0]))
+    for seconds, status in ((300, "running"), (700, "dead")):
+        quiet(records, seconds)
+        assert records.find(JOB.id).status == status
+
+
+@pytest.mark.fault(323)
+def test_a_pulse_beats(records: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is touched as long as its process lives, and nothing of it is left after."""
+    monkeypatch.setattr("mdl.pulse._BEAT_SECONDS", 0.01)
+    records.put(JOB)
+    pulse = records.pulse(JOB.id)
+    quiet(records, 1e6)
+    until(lambda: time.time() - pulse._path.stat().st_mtime < 1e5, "it is not touched")
+    pulse.stop()
+    assert [path.name for path in records.folder.iterdir()] == [f"{JOB.id}.job"]
 
 
 @pytest.mark.parametrize("status", ["done", "failed", "cancelled", "paused"])
@@ -211,17 +273,23 @@ def test_what_is_over_needs_no_process(records: Told, status: str) -> None:
 
 
 @pytest.mark.fault(132)
-@pytest.mark.parametrize("machine", [host(), "elsewhere"])
-def test_no_stranger_is_ever_signalled(records: Told, stranger: subprocess.Popen[bytes], machine: str) -> None:
-    """pause and cancel of a job whose process id another process has now leave that one alone."""
-    boot = "" if machine == host() else "0" * 12
-    records.put(replace(JOB, owner=owner(stranger.pid, 1, boot), host=machine))
+@pytest.mark.parametrize("where", ["here", "elsewhere", "container"])
+def test_no_stranger_is_ever_signalled(records: Told, stranger: subprocess.Popen[bytes], where: str) -> None:
+    """pause and cancel of a job whose process id another process has now, or has here, leave that one alone."""
+    born = re.split(r"\) ", Path(f"/proc/{stranger.pid}/stat").read_text())[1].split()[19]
+    names = {
+        "here": owner(stranger.pid, 1),
+        "elsewhere": owner(stranger.pid, born, "0" * 12),
+        "container": owner(stranger.pid, born, space="1"),
+    }
+    machine = "elsewhere" if where == "elsewhere" else host()
+    records.put(replace(JOB, owner=names[where], host=machine))
     with pytest.raises(UsageError):
         control.pause(records.find(JOB.id), records)
     stale = replace(records.find(JOB.id), status="running")
     with pytest.raises(UsageError):  # as it was a moment ago
         control.pause(stale, records)
-    if machine == host():
+    if where == "here":
         assert control.cancel(stale, records).status == "cancelled"
         assert records.find(JOB.id).exit_code == 143
     assert stranger.poll() is None

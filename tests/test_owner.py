@@ -8,25 +8,38 @@ import sys
 from pathlib import Path
 
 import pytest
+from apart import prefix_of
 
-from mdl.owner import host, is_alive, is_gone, me
+from mdl.owner import is_alive, keeps_locked, me, process_of
 
 
 @pytest.fixture
 def past() -> str:
-    """A process of this machine that is over."""
+    """A process of this machine and PID name space that is over."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-    machine, *_ = me().split("-")
-    return f"{machine}-{process.pid}-1"
+    machine, _, _, space = me().split("-")
+    return f"{machine}-{process.pid}-1-{space}"
 
 
 def test_this_process_and_one_that_is_over(past: str) -> None:
-    """We are alive, and not gone; what ended is gone, and so is who had our number before us."""
-    again = me().rpartition("-")[0] + "-1"
-    assert [(is_alive(one), is_gone(one, host())) for one in (me(), past, again)] == [
-        *((True, False), (False, True), (False, True)),
-    ]
+    """We are alive, what ended is not, nor who had our number before us; a name without a PID name space is as well."""
+    machine, pid, born, space = me().split("-")
+    again, short = f"{machine}-{pid}-1-{space}", f"{machine}-{pid}-{born}"
+    names = (me(), past, again, short, past.rpartition("-")[0])
+    assert [is_alive(one) for one in names] == [True, False, False, True, False]
+    assert [keeps_locked(one) for one in names] == [True, True, True, False, False]
+    assert [process_of(one) for one in (me(), short, "strange")] == [os.getpid(), os.getpid(), 0]
+
+
+@pytest.mark.fault(321)
+def test_another_name_space_is_unknown(past: str) -> None:
+    """A process of another PID name space, another boot or no name at all: nobody knows from here whether it lives."""
+    for owner in (me(), past):
+        machine, pid, born, space = owner.split("-")
+        assert is_alive(f"{machine}-{pid}-{born}-{int(space) + 1}") is None
+        assert is_alive(f"{'0' * 12}-{pid}-{born}-{space}") is None
+    assert is_alive("") is None
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="nothing could be hidden")
@@ -37,4 +50,16 @@ def test_a_process_that_is_hidden(past: str, monkeypatch: pytest.MonkeyPatch) ->
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", kill)
-    assert (is_alive(past), is_gone(past, host())) == (None, False)
+    assert is_alive(past) is None
+
+
+@pytest.mark.fault(321)
+def test_a_container_that_sees_its_host_by_proc() -> None:
+    """In a PID name space whose /proc counts processes as the one outside does, who lives is asked of the kernel."""
+    code = (
+        "import os, mdl.owner as o; print(o.is_alive(o.me()), o.is_alive(o.me().replace(f'-{os.getpid()}-', '-77-')))"
+    )
+    words = [*prefix_of(("-pf",)), sys.executable, "-c", code]
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": root})
+    assert done.stdout.split() == ["True", "False"]

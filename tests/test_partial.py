@@ -16,11 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from leftover import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
-from mdl import owner
-from mdl.download.partial import Partial, claimed_of, leftovers
+from mdl import copies, owner
+from mdl.download.journal import Journal
+from mdl.download.leavings import of_the_dead
+from mdl.download.partial import Partial, claimed_of, is_held, leftovers, wait_for_owners
 from mdl.errors import Busy
+from mdl.mounts import type_of
 from mdl.net.ranges import ByteRange
 from mdl.paths import RelPath
+from mdl.pulse import is_believed
 from mdl.spots import spot
 
 
@@ -218,14 +222,118 @@ def test_living_process_is_not_disturbed(tmp_path: Path) -> None:
     assert opened(tmp_path).total == 300
 
 
-def test_foreign_machine_is_busy_until_it_is_silent(tmp_path: Path) -> None:
-    """A partial of another machine is left alone while it is fresh, and taken over once nobody touched it for long."""
+def unseen(of: str = "") -> str:
+    """The name of a process in a container, which cannot be seen from here."""
+    return (of or dead_owner()).rpartition("-")[0] + "-1"
+
+
+def quiet(folder: Path, seconds: float) -> None:
+    """Have nothing in this partial been touched for so long."""
+    then = time.time() - seconds
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (then, then))
+
+
+def test_an_unlocked_partial_of_before(tmp_path: Path) -> None:
+    """A partial of an earlier mdl on another machine, which locked nothing, is left alone for ten minutes."""
     folder = left_behind(tmp_path, "f" * 12 + "-77-1")
-    with pytest.raises(Busy, match="77"):
-        Partial.open(tmp_path, KEY, WHO)
-    for name in ("journal", "data"):
-        os.utime(folder / name, (1e9, 1e9))
+    for seconds in (0, 300):
+        quiet(folder, seconds)
+        with pytest.raises(Busy, match="77 of another machine"):
+            Partial.open(tmp_path, KEY, WHO)
+    quiet(folder, 700)
     assert opened(tmp_path).total == 400
+
+
+@pytest.mark.fault(321)
+@pytest.mark.parametrize("is_local", [True, False])
+def test_a_locked_partial_is_never_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_local: bool) -> None:
+    """A process that cannot be seen and keeps its partial locked is alive, however long it has been quiet."""
+    if not is_local:
+        monkeypatch.setattr("mdl.pulse._LOCAL", set())
+    alive = opened(tmp_path / "partials")
+    alive.folder = alive.folder.rename(tmp_path / "partials" / f"{KEY}.{unseen(owner.me())}")
+    quiet(alive.folder, 1e6)
+    with pytest.raises(Busy, match="container"):
+        Partial.open(tmp_path / "partials", KEY, WHO)
+    assert of_the_dead(tmp_path / "partials") == []
+    alive.close()
+    assert is_held(alive.folder) is False
+
+
+@pytest.mark.fault(322)
+def test_a_successor_goes_on_at_once(tmp_path: Path) -> None:
+    """What a killed container left is taken over as soon as its lock is free, if the kernel here knows every lock."""
+    if not is_believed(tmp_path):
+        pytest.skip(f"LOCKS MAY LIE HERE: {type_of(tmp_path)}")
+    folder = left_behind(tmp_path, unseen())
+    inode = (folder / "data").stat().st_ino
+    quiet(folder, 3.0)
+    partial = opened(tmp_path)
+    assert (partial.total, partial.status().st_ino) == (400, inode)
+
+
+@pytest.mark.fault(322)
+def test_where_locks_may_lie_no_file_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a leftover is waited for, then copied: its owner, if it lives and begins anew, spoils nothing of ours."""
+    monkeypatch.setattr("mdl.pulse._LOCAL", set())
+    folder = left_behind(tmp_path, unseen())
+    quiet(folder, 30.0)
+    with pytest.raises(Busy, match="container"):
+        Partial.open(tmp_path, KEY, WHO)
+    quiet(folder, 70.0)
+    with (folder / "data").open("r+b") as of_the_living:
+        partial = opened(tmp_path)
+        of_the_living.write(b"wrong" * 100)
+        of_the_living.truncate(0)
+    assert (partial.total, partial.dropped, folder.exists()) == (400, 0, False)
+    assert os.pread(partial.fd, 400, 0) == b"x" * 400
+    assert claimed(partial) == 400
+
+
+@pytest.mark.fault(322)
+@pytest.mark.parametrize("change", ["cut", "begun anew", "another file"])
+def test_what_changes_while_it_is_copied_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Bytes that its owner cut off or claims no more are not taken over, nor is another file's."""
+    monkeypatch.setattr("mdl.pulse._LOCAL", set())
+    folder = left_behind(tmp_path, unseen(), OTHER if change == "another file" else WHO)
+    quiet(folder, 70.0)
+    real = copies.copy
+
+    def copy(source: int, target: int, size: int, start: int = 0) -> int:
+        done = real(source, target, size, start)
+        os.truncate(folder / "data", 100 if change == "cut" else 0)
+        if change == "begun anew":
+            Journal.create(folder / "journal", WHO).close()
+            os.truncate(folder / "data", SIZE)
+        return done
+
+    monkeypatch.setattr(copies, "copy", copy)
+    partial = opened(tmp_path)
+    assert (partial.total, claimed(partial)) == ((100, 100) if change == "cut" else (0, 0))
+    assert partial.dropped == (400 if change == "another file" else 0)
+
+
+@pytest.mark.fault(322)
+def test_it_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it is held, within the time given; the wait is told once, and for whom."""
+    folder, told = left_behind(tmp_path, unseen()), list[str]()
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            quiet(folder, 1e6)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr("mdl.pulse.is_believed", lambda _path: False)
+    wait_for_owners(tmp_path, [KEY], 0.0, told.append)
+    assert (waits, told) == ([], [])
+    wait_for_owners(tmp_path, ["b" * 32, KEY], 1e3, told.append)
+    assert (len(waits), len(told)) == (3, 1)
+    assert "container" in told[0]
 
 
 @pytest.mark.fault(149)

@@ -106,11 +106,11 @@ def test_folder_of_an_odd_name_is_survived(tmp_path: Path) -> None:
 
 def test_owner_is_told_apart(tmp_path: Path) -> None:
     """This process is alive; the same id born at another time, or of an id nobody has, is not; elsewhere is unknown."""
-    machine, pid, born = owner.me().split("-")
+    machine, pid, born, space = owner.me().split("-")
     assert owner.is_alive(owner.me()) is True
-    assert owner.is_alive(f"{machine}-{pid}-{int(born) + 1}") is False
+    assert owner.is_alive(f"{machine}-{pid}-{int(born) + 1}-{space}") is False
     assert owner.is_alive(dead_owner()) is False
-    for other in (f"{'f' * 12}-{pid}-{born}", "", "odd", f"{machine}-x-1", f"{machine}"):
+    for other in (f"{'f' * 12}-{pid}-{born}-{space}", "", "odd", f"{machine}-x-1", f"{machine}"):
         assert owner.is_alive(other) is None
 
 

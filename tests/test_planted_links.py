@@ -32,7 +32,7 @@ __all__ = ["mdl"]
 DATA, SMALL = noise(2**21), noise(1000)
 KEY = key_of("m", RelPath.parse(NAME))
 STATE = ".local/state/mdl"
-KNOWN = (0, 7, 9, 11, 12)
+KNOWN = (0, 2, 7, 9, 11, 12)
 
 FOLDERS = [
     *(".mdl", ".mdl/partials", ".mdl/receipts", ".mdl/receipts/m", ".mdl/locks"),

@@ -202,9 +202,10 @@ def test_metrics_are_replaced_as_a_whole(shell: Shell, server: FaultyServer, mdl
     assert mdl(shell, *words) == 3
     assert metrics(shell, "node/mdl.prom")["last_success_timestamp_seconds"] == 0
     server.handler = honest(DATA)
+    (shell.home / "file").touch()
     capfd.readouterr()
-    assert mdl(shell, "prefetch", "--metrics", "node") == 0
-    assert capfd.readouterr().err.startswith("mdl: warning: the metrics file node: ")
+    assert mdl(shell, "prefetch", "--metrics", "file/mdl.prom") == 0
+    assert re.match("mdl: warning: the metrics file .*file/mdl.prom: ", capfd.readouterr().err)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_the_ready_file(shell: Shell, server: FaultyServer, gate: Gate, mdl: Ins
 
 def test_a_ready_file_that_cannot_be(shell: Shell, mdl: Inside, capfd: Captured) -> None:
     """Where there can be no ready file it is one warning, and the download is right."""
-    (shell.home / "run").mkdir()
-    assert mdl(shell, "prefetch", "--ready-file", "run") == 0
+    (shell.home / "run").touch()
+    assert mdl(shell, "prefetch", "--ready-file", "run/ready") == 0
     assert arrived(shell)
-    assert capfd.readouterr().err.count("mdl: warning: the ready file run: ") == 1
+    assert capfd.readouterr().err.count("mdl: warning: the ready file run/ready: ") == 1

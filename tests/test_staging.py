@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mdl import staging
+from mdl.owner import me
 from mdl.paths import RelPath
 from mdl.spots import spot
 
@@ -178,3 +179,21 @@ def test_only_one_claims_a_folder(tmp_path: Path) -> None:
     assert staging.claim(tmp_path / "left", tmp_path / "mine")
     assert not staging.claim(tmp_path / "left", tmp_path / "yours")
     assert (tmp_path / "mine" / "data").exists()
+
+
+@pytest.mark.fault(321)
+def test_what_a_container_left_staged(tmp_path: Path) -> None:
+    """What is staged by a process that cannot be seen from here stays, file or folder, until nothing was written for a
+    day; then it is swept, for every container is another one."""
+    owner = me().rpartition("-")[0] + "-1"
+    file, folder = (tmp_path / f".{name}.{owner}.mdl-tmp" for name in ("file", "folder"))
+    file.touch()
+    (folder / "below").mkdir(parents=True)
+    (folder / "below" / "part").touch()
+    for path in (file, folder, folder / "below"):
+        os.utime(path, (1e9, 1e9))
+    staging.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [folder]
+    os.utime(folder / "below" / "part", (1e9, 1e9))
+    staging.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []

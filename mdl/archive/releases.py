@@ -21,8 +21,11 @@ from mdl.archive.unpacking import Reuse
 from mdl.digests import fingerprint
 from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe
 from mdl.paths import RelPath
+from mdl.private import ODD, read_whole
 
 _CURRENT, _RELEASES, _HISTORY = "current", "releases", "releases.json"
+_LARGEST = 256 * 2**20
+"""Bytes of a history, and of a manifest of a million members."""
 _VERSION = re.compile(r"(step-[0-9]+|model)-[0-9a-f]{12}")
 
 
@@ -56,9 +59,14 @@ class Shelf:
         """What happened here; the link itself has the last word. Raises `StateError`, `OSError`."""
         path = self.folder / _HISTORY
         try:
-            found, coming = from_json(path.read_bytes())
+            found, coming = from_json(read_whole(path, _LARGEST))
         except FileNotFoundError:
             found, coming = History(), None
+        except OSError as error:
+            if error.errno not in ODD:
+                raise
+            hint = "move it away; 'current' and the releases stay as they are"
+            raise StateError(f"no history of releases: {error.strerror}", item=str(path), hint=hint) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Unsafe) as error:
             hint = "move it away; 'current' and the releases stay as they are"
             raise StateError("the history of releases cannot be read", item=str(path), hint=hint) from error
@@ -98,7 +106,7 @@ class Shelf:
     def manifest(self, version: str) -> Manifest | None:
         """What a release holds, as it was recorded; None where that cannot be read."""
         try:
-            return Manifest.from_json((self.place(version) / NAME).read_bytes())
+            return Manifest.from_json(read_whole(self.place(version) / NAME, _LARGEST))
         except (OSError, ProtocolError, StateError):
             return None
 
@@ -139,7 +147,7 @@ class Shelf:
 
     def _record(self, history: History, coming: History | None = None) -> None:
         path, data = self.folder / _HISTORY, to_json(history, coming)
-        if not path.exists() or path.read_bytes() != data:
+        if not path.exists() or read_whole(path, _LARGEST) != data:
             staging.write_file(path, data, mode=0o644)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from mdl.digests import Digest
 from mdl.errors import LockError, MdlError, StateError
 from mdl.files import RemoteFile
 from mdl.paths import RelPath, refuse_twins, shown
+from mdl.toml import parse_toml
 
 NAME = "mdl.lock"
 VERSION = 1
@@ -155,8 +155,8 @@ class Lock:
     def from_toml(cls, text: str) -> Lock:
         """Raises `StateError` for what is no lock, or one of a newer mdl."""
         try:
-            data = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = parse_toml(text)
+        except ValueError as error:
             raise StateError(f"the lock cannot be read: {shown(str(error))[:80]}", hint=_AGAIN) from None
         version = data.get("version")
         if type(version) is not int or version != VERSION:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ from mdl.catalog.model import Catalog, Model
 from mdl.catalog.table import Table
 from mdl.errors import CatalogError, MdlError
 from mdl.paths import RelPath, shown
-from mdl.private import read_regular
+from mdl.private import read_whole
+from mdl.toml import NestedTooDeeply, parse_toml
 
 SCHEMA = 1
 """The version of the catalog format that this mdl reads."""
 
 _LARGEST = 64 * 2**20
-_MOST_DOTS = 200
-_DOTTED_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"]*+"|'[^']*+')[ \t]*+\.[ \t]*+){{{_MOST_DOTS}}}""")
 _SCHEME = re.compile(r"(hf|s3|https?|file):", re.IGNORECASE)
 
 
@@ -56,17 +54,13 @@ def read_text(path: Path) -> str:
     Raises `CatalogError`, which does not name the file.
     """
     try:
-        data = read_regular(path, _LARGEST + 1, is_own=False)
+        data = read_whole(path, _LARGEST)
     except FileNotFoundError:
         raise CatalogError("no such file") from None
     except IsADirectoryError:
         raise CatalogError("a folder, not a file") from None
     except (OSError, ValueError) as error:
         raise CatalogError(getattr(error, "strerror", None) or str(error)) from error
-    if data is None:
-        raise CatalogError("not a regular file")
-    if len(data) > _LARGEST:
-        raise CatalogError(f"over {_LARGEST // 2**20} MiB; that is no catalog")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise CatalogError("UTF-16; save it as UTF-8")
     if b"\0" in data:
@@ -111,10 +105,9 @@ def _toml(text: CatalogText) -> dict[str, Any]:
     """The file's TOML; where it is none, a mistake, and a catalog that is merely empty."""
     source = text.text.removeprefix("\ufeff")
     try:
-        _refuse_endless_keys(source)
-        return tomllib.loads(source)
-    except RecursionError:
-        text.broken("nested too deeply")
+        return parse_toml(source)
+    except NestedTooDeeply as error:
+        text.broken(str(error))
     except ValueError as error:
         words = str(error)
         at = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", words)
@@ -122,13 +115,6 @@ def _toml(text: CatalogText) -> dict[str, Any]:
         column = f" (column {at[2]})" if at and at[2] else ""
         text.broken(f"not TOML: {shown(words[: at.start() if at else 200])}{column}", line)
     return {"schema": SCHEMA}
-
-
-def _refuse_endless_keys(source: str) -> None:
-    """Refuse a key of countless parts, over which tomllib would spend hours. Raises `ValueError`."""
-    for number, line in enumerate(source.split("\n"), 1):
-        if line.count(".") >= _MOST_DOTS and (key := _DOTTED_KEY.search(line)):
-            raise ValueError(f"a key of over {_MOST_DOTS} parts (at line {number}, column {key.start() + 1})")
 
 
 def _is_newer(top: Table) -> bool:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from mdl.catalog.model import Model
 from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
-from mdl.cli.timing import time_limit
+from mdl.cli.timing import TimeLimit, time_limit
 from mdl.cli.units import parse_duration
 from mdl.console.watch import Watch, ended_by
 from mdl.download.plan import no_space
@@ -52,13 +51,14 @@ def bring(session: Session, order: Order) -> Brought:
     """Carry the order out. Raises `MdlError` where nothing could be begun, `Cancelled` with the `Report` so far."""
     models = session.models(order.targets, order.choice)
     store = session.store(order.where, models, order.targets)
-    limits = session.limits(order.network)
+    limit = session.time_limit(order.network)
+    limits = Limits(order.network.connections, limit.is_over)
     parse_duration(order.network.lock_wait, "--lock-wait", least=0)
     session.signals.poll()
     method = order.network.via.value
     if order.dry_run:
         with session.console.watch(method=method) as tell:
-            return _brought(session, order, models, store, limits, tell, "")
+            return _brought(session, order, models, store, limits, limit, tell, "")
     from mdl.cli.working import Work
     from mdl.jobs.background import is_background
 
@@ -79,7 +79,7 @@ def bring(session: Session, order: Order) -> Brought:
             with work as tell:
                 if order.replaces:
                     work.replace_earlier()
-                brought = _brought(session, order, models, store, limits, tell, work.id)
+                brought = _brought(session, order, models, store, limits, limit, tell, work.id)
         except Cancelled as stopped:
             stopped.so_far = stopped.so_far or brought.report
             raise
@@ -87,7 +87,14 @@ def bring(session: Session, order: Order) -> Brought:
 
 
 def _brought(
-    session: Session, order: Order, models: list[Model], store: Store, limits: Limits, tell: Watch, job: str
+    session: Session,
+    order: Order,
+    models: list[Model],
+    store: Store,
+    limits: Limits,
+    limit: TimeLimit,
+    tell: Watch,
+    job: str,
 ) -> Brought:
     from mdl.get import Wishes, get
 
@@ -96,9 +103,8 @@ def _brought(
     http = None if session.is_offline(network) else session.http(network, models, session.locked_urls(models))
     try:
         sources = session.sources(store, http=http, tell=tell, choice=order.choice, locking=order.locking)
-        endless = replace(limits, until=math.inf)
-        with time_limit(limits.until):
-            report = get(models, sources=sources, store=store, http=http, limits=endless, wishes=wishes, tell=tell)
+        with time_limit(limit):
+            report = get(models, sources=sources, store=store, http=http, limits=limits, wishes=wishes, tell=tell)
         error = _joint_error(report)
         if error:
             tell(ended_by(error))

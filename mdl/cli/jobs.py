@@ -27,10 +27,12 @@ from mdl.jobs.job import Job, shown_facts, way_on
 from mdl.jobs.records import Records
 from mdl.owner import process_of
 from mdl.paths import shown
+from mdl.private import open_regular
 
 _LOOK = 0.2
 _WIDE = 100
 """Columns of a terminal that has room for whole dates."""
+_LONGEST_LINE = 2**16
 _LATEST = 20
 """How many of those that are over are shown unasked."""
 
@@ -184,10 +186,14 @@ def log_of_job(
         return _document(session, [job])
     if job.log is None or not Path(job.log).exists():
         raise NotFound("no log was kept of it", item=job.id, hint="is MDL_LOG_FILE set to nothing?")
-    with Path(job.log).open(encoding="utf-8", errors="replace") as log:
+    try:
+        fd = open_regular(Path(job.log))
+    except OSError as error:
+        raise storage_error(error, job.log) from error
+    with os.fdopen(fd, encoding="utf-8", errors="replace") as log:
         while True:
             ended = job.status != "running"
-            for line in log:
+            while line := log.readline(_LONGEST_LINE):
                 session.console.data(shown(line.rstrip("\n")))
             if ended or not follow:
                 return 0

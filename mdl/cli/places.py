@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,9 +11,12 @@ from typing import Any
 
 import platformdirs
 
+from mdl import staging
 from mdl.copies import RULES
 from mdl.errors import UsageError
-from mdl.private import read_regular
+from mdl.paths import shown
+from mdl.private import read_whole
+from mdl.toml import parse_toml
 
 DEFAULTS = (
     *("home", "connections", "progress", "retries", "stall", "lock_wait", "limit_rate", "via", "allow_hosts"),
@@ -70,16 +72,13 @@ def read_config() -> dict[str, Any]:
     except UsageError:
         return {}
     try:
-        text = read_regular(path, _LARGEST, is_own=False)
-        if text is None:
-            raise UsageError("not a regular file", item=str(path))
-        data = tomllib.loads(text.decode())
+        data = parse_toml(read_whole(path, _LARGEST).decode())
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise UsageError(f"unreadable: {error.strerror}", item=str(path)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"not TOML: {error}", item=str(path)) from error
+    except ValueError as error:
+        raise UsageError(f"not TOML: {shown(str(error))[:200]}", item=str(path)) from error
     for name, table in data.items():
         _check_table(name, table, str(path))
     return data
@@ -115,11 +114,12 @@ def _near(word: str, words: tuple[str, ...]) -> str:
 def models_home(to: Path | None, environ: Mapping[str, str], defaults: Mapping[str, Any]) -> Place:
     """The models folder: ``--to``, ``MDL_HOME``, ``[defaults] home``, the user data folder."""
     if to is not None:
-        return Place(to.expanduser().absolute(), "given by --to")
+        return Place(expanded(to, "--to").absolute(), "given by --to")
     if environ.get("MDL_HOME"):
-        return Place(Path(environ["MDL_HOME"]).expanduser().absolute(), "given by MDL_HOME")
+        return Place(expanded(environ["MDL_HOME"], "MDL_HOME").absolute(), "given by MDL_HOME")
     if defaults.get("home"):
-        return Place(Path(str(defaults["home"])).expanduser().absolute(), f"[defaults] home in {config_file()}")
+        home = expanded(str(defaults["home"]), "[defaults] home").absolute()
+        return Place(home, f"[defaults] home in {config_file()}")
     return Place(_needs_home(lambda: platformdirs.user_data_dir("mdl")) / "models", "the user data folder")
 
 
@@ -130,18 +130,20 @@ def hub_cache(environ: Mapping[str, str]) -> Path:
     """Hugging Face's cache: ``HF_HUB_CACHE``, ``HF_HOME``, the user cache folder, as huggingface_hub finds it."""
     named = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
     if named:
-        return Path(os.path.expandvars(named)).expanduser().absolute()
+        return expanded(os.path.expandvars(named), "HF_HUB_CACHE").absolute()
     home = environ.get("HF_HOME")
     if not home:
         cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
         home = os.path.join(cache, "huggingface")
-    return _needs_home(lambda: str(Path(os.path.expandvars(home)).expanduser().absolute())) / "hub"
+    if home.startswith("~/"):
+        return _needs_home(lambda: str(Path(os.path.expandvars(home)).expanduser().absolute())) / "hub"
+    return expanded(os.path.expandvars(home), "HF_HOME").absolute() / "hub"
 
 
 def cache_home(to: Path | None, environ: Mapping[str, str]) -> Place:
     """As `models_home`, with ``--layout hf-cache``: ``--to``, else the hub's cache."""
     if to is not None:
-        return Place(to.expanduser().absolute(), "given by --to")
+        return Place(expanded(to, "--to").absolute(), "given by --to")
     named = next((name for name in _CACHE_VARIABLES if environ.get(name)), None)
     return Place(hub_cache(environ), f"the hub's cache, given by {named}" if named else "the hub's cache")
 
@@ -158,4 +160,34 @@ def place_of(text: str, what: str) -> Path:
     """A path as it was given; an empty one, as of an unset variable, raises `UsageError` naming ``what``."""
     if not text:
         raise UsageError("it is empty", item=what, hint="is a variable unset?")
-    return Path(text).expanduser()
+    return expanded(text, what)
+
+
+def expanded(path: str | Path, what: str) -> Path:
+    """The path with ``~`` and ``~name`` replaced by the home folder of that user. Raises `UsageError` naming ``what``
+    if there is no such user or home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        name = Path(path).parts[0]
+        hint = "name the folder itself, or write ./~… for a name that begins so"
+        raise UsageError(f"nobody knows the home folder of {name}", item=what, hint=hint) from error
+
+
+def output_file(path: Path, what: str) -> Path:
+    """The path of a file that is to be replaced as a whole: a regular file, or nothing yet. A link there is not
+    followed, for anybody may have put it there, nor replaced: ``/dev/stdout`` is one.
+
+    Raises `UsageError` naming ``what`` if something else is there.
+    """
+    path = expanded(path, what)
+    trouble = "it is a link, and mdl replaces regular files only" if path.is_symlink() else ""
+    try:
+        staging.refuse_special(path)
+    except FileExistsError as error:
+        trouble = str(error.strerror)
+    except OSError:
+        return path  # whoever writes it tells why that cannot be
+    if trouble:
+        raise UsageError(f"{path}: {trouble}", item=what, hint="name a regular file, or a new one")
+    return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -74,8 +74,9 @@ def prefetch(
         session.check_config()
         return told(session, order())
     session.console.hush()
+    metrics = places.output_file(nightly.metrics, "--metrics") if nightly.metrics else None
     give_way()
-    return _Run(session, nightly).of(order)
+    return _Run(session, replace(nightly, metrics=metrics)).of(order)
 
 
 class _Taken(Busy):

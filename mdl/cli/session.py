@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from mdl.cli import places
 from mdl.cli.flags import Choice, Common, Home, Layout, Locking, Network, Via, Where
 from mdl.cli.signals import the_signals
-from mdl.cli.units import parse_duration, parse_rate, seconds_left
+from mdl.cli.timing import TimeLimit
+from mdl.cli.units import Window, parse_duration, parse_rate
 from mdl.console import Console
 from mdl.errors import Deadline, MdlError, UsageError
 from mdl.events import Listener, Report, silence
@@ -183,7 +183,8 @@ class Session:
             count = max(len(models), len(targets))
             if count != 1:
                 raise UsageError(f"--into takes one target, not {count}", hint="use --to for several")
-            return Store(into.expanduser(), into=True, catalog=self._catalog_id, cancel=self.cancel)
+            into = places.expanded(into, "--into")
+            return Store(into, into=True, catalog=self._catalog_id, cancel=self.cancel)
         return Store(self.home(where).path, catalog=self._catalog_id, cancel=self.cancel)
 
     def elsewhere(self, store: Store) -> Elsewhere | None:
@@ -201,7 +202,7 @@ class Session:
         with contextlib.suppress(UsageError):
             home = places.models_home(None, self.environ, self.defaults).path
             others = [] if home == store.root else [Store(home)]
-        also = [Path(one).expanduser() for one in wishes.get("also", [])]
+        also = [places.expanded(one, "[stores] also") for one in wishes.get("also", [])]
         return Elsewhere(store, others, tuple(dict.fromkeys(caches)), also, wishes.get("link", "auto"))
 
     def is_offline(self, network: Network) -> bool:
@@ -213,18 +214,15 @@ class Session:
     def limits(self, network: Network) -> Limits:
         from mdl.download.transfer import Limits
 
-        return Limits(network.connections, self.until(network))
+        return Limits(network.connections, self.time_limit(network).is_over)
 
-    def until(self, network: Network) -> float:
-        """The moment of the monotonic clock at which to stop. Raises `Deadline` outside the window."""
+    def time_limit(self, network: Network) -> TimeLimit:
+        """When to stop. Raises `Deadline` outside the window."""
         seconds = parse_duration(network.max_duration, "--max-duration") if network.max_duration else math.inf
-        if network.window:
-            now = time.localtime()
-            minute = now.tm_hour * 60 + now.tm_min + now.tm_sec / 60
-            seconds = min(seconds, seconds_left(network.window, minute, "--window"))
-        if seconds <= 0:
+        limit = TimeLimit(seconds, Window.parse(network.window, "--window") if network.window else None)
+        if limit.is_over():
             raise Deadline(f"it is not the time for it: the window is {network.window}")
-        return time.monotonic() + seconds
+        return limit
 
     def carrier(self, network: Network, models: Iterable[Model]) -> HubCarrier | None:
         """The hub's own client, where it was asked for."""
@@ -232,7 +230,8 @@ class Session:
             return None
         from mdl.download.hub_carrier import HubCarrier
 
-        return HubCarrier(self.endpoint.url, self.endpoint.bearer, self.hosts(models))
+        stall = parse_duration(network.stall, "--stall")
+        return HubCarrier(self.endpoint.url, self.endpoint.bearer, self.hosts(models), stall)
 
     def http(self, network: Network, models: Iterable[Model], more: Iterable[str] = ()) -> Http:
         """A client that may speak to the hub, to what models and ``more`` name, and to what the user allowed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from mdl.errors import UsageError
 
@@ -72,15 +73,22 @@ def parse_moment(text: str, flag: str) -> int:
     return int(match[1]) * 60 + int(match[2])
 
 
-def seconds_left(window: str, minute: float, flag: str) -> float:
-    """How long a window ``22:00-06:00`` is still open at ``minute`` of the local day; 0 outside.
+@dataclass(frozen=True)
+class Window:
+    """Hours of every day: from minute ``start`` until minute ``stop`` of the clock on the wall, also past midnight; the
+    whole day if they are the same."""
 
-    Raises `UsageError` naming ``flag``.
-    """
-    first, dash, last = window.partition("-")
-    if not dash:
-        raise UsageError(f"{window!r} is no window", item=flag, hint="write 22:00-06:00")
-    start, stop = parse_moment(first.strip(), flag), parse_moment(last.strip(), flag)
-    length = (stop - start) % _DAY or _DAY
-    gone = (minute - start) % _DAY
-    return max(0.0, length - gone) * 60
+    start: int
+    stop: int
+
+    @classmethod
+    def parse(cls, text: str, flag: str) -> Window:
+        """``22:00-06:00``. Raises `UsageError` naming ``flag``."""
+        first, dash, last = text.partition("-")
+        if not dash:
+            raise UsageError(f"{text!r} is no window", item=flag, hint="write 22:00-06:00")
+        return cls(parse_moment(first.strip(), flag), parse_moment(last.strip(), flag))
+
+    def is_open(self, minute: float) -> bool:
+        """At this minute of the local day. Asked again and again, for clocks are set, and machines sleep."""
+        return (minute - self.start) % _DAY < ((self.stop - self.start) % _DAY or _DAY)

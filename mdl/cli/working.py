@@ -25,6 +25,7 @@ from mdl.jobs.ready import Ready
 from mdl.jobs.records import Records, now
 from mdl.jobs.tracker import Tracker
 from mdl.owner import host, me
+from mdl.pulse import Pulse
 from mdl.schemas import empty
 
 LOG = "downloads.log"
@@ -52,11 +53,14 @@ class Work:
         on_complete = None if is_off else wishes.on_complete or hooks.get("on_complete")
         self._on_complete = _hook(on_complete, "--on-complete")
         self._on_failure = _hook(hooks.get("on_failure"), "[hooks] on_failure")
+        self._log_file = places.expanded(wishes.log_file, "--log-file") if wishes.log_file else None
+        self._ready_file = places.output_file(wishes.ready_file, "--ready-file") if wishes.ready_file else None
         self._is_unrecorded = self._is_resumed = False
         self._state = _state_folder(session, wishes)
         self._records = Records(self._state / "jobs") if self._state else None
         self._tracker = Tracker(self._begin(), self._records, session.console.secrets, self._no_record)
         self._logged: Logged | None = None
+        self._pulse: Pulse | None = None
         self._watch: Watch | None = None
         self._ready: Listener = silence
 
@@ -110,13 +114,14 @@ class Work:
         listeners: list[Listener] = [self._tracker]
         self._watch = self._session.console.watch(self.id, self._method, listeners)
         try:
+            self._pulse = self._beating()
             self._tracker.write()
             if logs := self._logs():
                 secrets, command = self._session.console.secrets, self._tracker.job.command
                 self._logged = Logged(logs, secrets, self.id, command, self._no_log)
                 listeners.append(self._logged)
-            if self._wishes.ready_file:
-                self._ready = Ready(self._wishes.ready_file, self._folders, self._not_ready)
+            if self._ready_file:
+                self._ready = Ready(self._ready_file, self._folders, self._not_ready)
                 listeners.append(self._ready)
         except BaseException as error:
             self.__exit__(type(error), error, None)
@@ -138,6 +143,8 @@ class Work:
         finally:
             if self._logged:
                 self._logged.close()
+            if self._pulse:
+                self._pulse.stop()
         if self._records:
             self._records.clean(_KEPT_SECONDS)
         if stopped:
@@ -152,6 +159,13 @@ class Work:
                 self._run_hook(self._on_complete, Ended())
             except Cancelled as stopped:
                 return stopped
+        return None
+
+    def _beating(self) -> Pulse | None:
+        """The job's pulse; it goes on without where there can be none."""
+        with contextlib.suppress(OSError):
+            if self._records and self.id:
+                return self._records.pulse(self.id)
         return None
 
     def _folders(self) -> dict[str, str]:
@@ -186,12 +200,11 @@ class Work:
     def _logs(self) -> list[Log]:
         if self._is_unlogged:
             return []
-        chosen = self._wishes.log_file
-        paths = [Path(chosen).expanduser()] if chosen else [self._state / LOG] if self._state else []
+        paths = [self._log_file] if self._log_file else [self._state / LOG] if self._state else []
         logs = []
         for path in [*paths, *([Path(self.log)] if self.log else [])]:
             try:
-                logs.append(Log(path, is_own=not chosen or path != paths[0]))
+                logs.append(Log(path, is_own=path != self._log_file))
             except OSError as error:
                 if not (self._is_unrecorded and path.parent == self._state):
                     self._no_log(path, error)

@@ -6,18 +6,17 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from mdl.doctor.finding import Finding
 from mdl.errors import StorageError
+from mdl.mounts import type_of
 
 _FICLONE = 0x40049409
 _APPARENT = 2**24
 _BEYOND_4_GIB = 2**32 + 1
-_MOUNTS = Path("/proc/self/mountinfo")
 
 
 def abilities(folder: Path) -> Finding:
@@ -35,7 +34,7 @@ def abilities(folder: Path) -> Finding:
     locks, trouble = _locks(file)
     has = [*locks, *(name for name, worked in can.items() if worked)]
     lacks = [name for name, worked in can.items() if not worked]
-    parts = [f"{_type_of(folder) or 'it'} has {', '.join(has)}" + (f"; no {', no '.join(lacks)}" if lacks else "")]
+    parts = [f"{type_of(folder) or 'it'} has {', '.join(has)}" + (f"; no {', no '.join(lacks)}" if lacks else "")]
     if longest := _longest_name(folder):
         parts.append(f"names up to {longest} bytes")
     if (folder / "FILE").exists():
@@ -100,7 +99,7 @@ def _clones(file: Path) -> bool:
 def _holds_large(file: Path) -> bool:
     """Asked only where it costs nothing: a file system without holes would write them."""
     if not file.with_name("sparse").stat().st_blocks * 512 < _APPARENT:
-        return _type_of(file.parent) not in ("vfat", "msdos")
+        return type_of(file.parent) not in ("vfat", "msdos")
     os.truncate(file.with_name("sparse"), _BEYOND_4_GIB)
     return True
 
@@ -109,18 +108,3 @@ def _longest_name(folder: Path) -> int:
     with contextlib.suppress(OSError, ValueError):
         return os.pathconf(folder, "PC_NAME_MAX")
     return 0
-
-
-def _type_of(folder: Path) -> str:
-    """``ext4``, ``nfs4`` …; '' where the system does not tell."""
-    here, found, longest = os.path.realpath(folder), "", 0
-    try:
-        lines = os.fsdecode(_MOUNTS.read_bytes()).splitlines()
-    except OSError:
-        return ""
-    for line in lines:
-        front, _, back = line.partition(" - ")
-        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), (front.split(" ") + [""] * 5)[4])
-        if len(point) >= longest and f"{here}/".startswith(point.rstrip("/") + "/"):
-            found, longest = back.split(" ")[0], len(point)
-    return found

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from mdl import staging
 from mdl.download.partial import is_held
+from mdl.owner import NAME, is_alive, keeps_locked
+from mdl.pulse import may_live
 
-_OWNED = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{12}-[0-9]+-[0-9]+")
+_OWNED = re.compile(rf"[0-9a-f]{{32}}\.({NAME})")
 
 
 def tidy(own: Path, models: Iterable[str]) -> None:
@@ -26,9 +28,17 @@ def tidy(own: Path, models: Iterable[str]) -> None:
 
 
 def of_the_dead(place: Path) -> list[Path]:
-    """The folders of processes that are gone, in ``side`` or ``partials``; none where that is a link, for then it is
+    """The folders of processes that are gone, in ``side`` or ``partials``; none if that is a link, for then it is
     somebody else's."""
+    in_use = is_held if place.name == "partials" else _is_side_of_the_living
     with contextlib.suppress(OSError):
         if not place.is_symlink():
-            return sorted(one for one in place.iterdir() if _OWNED.fullmatch(one.name) and not is_held(one))
+            return sorted(one for one in place.iterdir() if _OWNED.fullmatch(one.name) and not in_use(one))
     return []
+
+
+def _is_side_of_the_living(folder: Path) -> bool:
+    """Whether the process that has this folder of ``side``, which it keeps locked, lives or may live."""
+    owner = folder.name.partition(".")[2]
+    alive = is_alive(owner)
+    return may_live(folder, folder.rglob("*"), keeps_locked=keeps_locked(owner)) if alive is None else alive

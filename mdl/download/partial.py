@@ -1,7 +1,9 @@
 """Partial: one hidden, sparse, unfinished file and its journal, in a folder of their own.
 
-The folder's name is ``<key>.<owner>``; whoever goes on with a leftover renames the folder, so that two
-processes never write one partial. Bytes first, then the sync, then the claim.
+The folder's name is ``<key>.<owner>``; whoever goes on with the leftover of a dead process renames the folder, so that
+two processes never write one partial. If the owner cannot be seen from here, and no lock proves that it is dead, what
+it left is copied: were it alive and went on, or began its file anew, it would do so in a file that nobody else uses.
+Bytes first, then the sync, then the claim.
 """
 
 from __future__ import annotations
@@ -12,22 +14,24 @@ import shutil
 import stat
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mdl import staging
+from mdl import copies, staging
+from mdl.cancel import Cancel
 from mdl.download import journal as journals
 from mdl.download.journal import Identity, Journal, Record
 from mdl.errors import Busy, MdlError, StorageError
 from mdl.net.pipe import Piped, write_at
 from mdl.net.ranges import ByteRange, RangeSet
-from mdl.owner import is_alive, me, process_of
+from mdl.owner import is_alive, keeps_locked, me, process_of
 from mdl.private import private_folder
+from mdl.pulse import is_believed, may_live, try_lock
 from mdl.spots import Spot
 
 _JOURNAL_SECONDS = 1.0
 """How often a journal's claims are made to survive a power cut; a kill costs no claim anyway."""
-_FOREIGN_SECONDS = 600.0
-"""A partial of another machine, untouched for this long, is taken for a leftover."""
+_LOOK_SECONDS = 0.2
 
 
 class Partial:
@@ -42,6 +46,7 @@ class Partial:
         self.validators: dict[str, str] = {}
         self.claim_below: int | None = None
         self._length: int | None = None
+        self._is_locked = False
         self.is_meddled = False
         """Somebody else cut the file while it was written."""
         self.dropped, self.dropped_why = 0, ""
@@ -57,7 +62,7 @@ class Partial:
         _adopt(partials, key, mine, identity)
         private_folder(mine)
         record = journals.load(mine / "journal")
-        fd = os.open(mine / "data", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        fd = _held_open(mine / "data")
         try:
             if record and record.identity.resumable_as(identity):
                 return cls._resumed(mine, identity, fd, record)
@@ -151,6 +156,8 @@ class Partial:
                 new = self._claimable()
             if not new or self.fd < 0:
                 return
+            if not self._is_locked:  # an earlier download in this process may not have let go of it at once
+                self._is_locked = try_lock(self.fd, patience=0.0) is not False
             try:
                 os.fdatasync(self.fd)
             except OSError:
@@ -265,28 +272,104 @@ def _worth(folder: Path, identity: Identity) -> int:
 
 
 def _adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
-    """Take over what dead processes left: the one that has most of this very file. Raises `Busy`."""
+    """Take over what dead processes left: the one that has most of this very file. Raises `Busy`, `OSError`."""
     for folder in sorted(leftovers(partials, key), key=lambda one: _worth(one, identity), reverse=True):
         if folder == mine:
             continue
         if is_held(folder):
-            process = process_of(folder.name.partition(".")[2]) or "unknown"
-            raise Busy(f"another mdl (process {process}) is at work on it", hint="wait for it, or stop it")
+            raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
         if mine.exists():
             shutil.rmtree(folder, ignore_errors=True)
-        else:
+        elif _is_dead(folder):
             staging.claim(folder, mine)
+        else:
+            try:
+                _copy(folder, mine, identity)
+            except BaseException:
+                shutil.rmtree(mine, ignore_errors=True)
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copy(folder: Path, mine: Path, identity: Identity) -> None:
+    """Copy what the journal of a leftover claims, if it is of this very file. Raises `OSError`.
+
+    Its owner may be alive after all: what it cut off or began anew meanwhile is not believed.
+    """
+    record = journals.load(folder / "journal")
+    if record is None:
+        return
+    private_folder(mine)
+    source = os.open(folder / "data", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    target = os.open(mine / "data", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        if record.identity.resumable_as(identity):
+            for claim in record.have:
+                copies.copy(source, target, claim.length, start=claim.start)
+            os.fdatasync(target)
+        length = os.fstat(source).st_size
+        now = journals.load(folder / "journal")  # after the length: a file begun anew has a new journal when it grows
+    finally:
+        os.close(target)
+        os.close(source)
+    if now is None or now.identity != record.identity or record.have.without(now.have):
+        (mine / "data").unlink()
+        return
+    record.have.remove(length, 2**63)
+    journal = Journal.create(mine / "journal", record.identity)
+    journal.claim(record.have)
+    for origin, validator in record.validators.items():
+        journal.note_validator(origin, validator)
+    journal.close()
+
+
+def _held_open(data: Path) -> int:
+    """Open a partial's data and lock it, so that nobody takes its owner for dead. Raises `Busy` if somebody did all the
+    same, `OSError`."""
+    fd = os.open(data, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try_lock(fd)
+    with contextlib.suppress(OSError):
+        if os.path.samestat(data.lstat(), os.fstat(fd)):
+            return fd
+    os.close(fd)
+    raise Busy("another mdl took this download over", hint="let it finish, or run the same command again")
+
+
+def wait_for_owners(
+    partials: Path, keys: Iterable[str], seconds: float, on_wait: Callable[[str], None], cancel: Cancel
+) -> None:
+    """Wait up to ``seconds`` until no other process holds a partial of these keys. ``on_wait`` is told once who."""
+    until, told = time.monotonic() + seconds, False
+    for key in keys:
+        while held := [one for one in leftovers(partials, key) if _owner(one) != me() and is_held(one)]:
+            if time.monotonic() >= until:
+                return
+            if not told:
+                told = True
+                on_wait(_holder(held[0]))
+            cancel.wait(_LOOK_SECONDS)
+
+
+def _owner(folder: Path) -> str:
+    return folder.name.partition(".")[2]
+
+
+def _holder(folder: Path) -> str:
+    """Who holds a partial, in words."""
+    where = "" if is_alive(_owner(folder)) else " of another machine or container"
+    return f"another mdl (process {process_of(_owner(folder)) or 'unknown'}{where})"
+
+
+def _is_dead(folder: Path) -> bool:
+    """Of a leftover that nobody holds: whether its owner is known to be gone, not only very likely to be."""
+    owner = _owner(folder)
+    return is_alive(owner) is False or (keeps_locked(owner) and is_believed(folder))
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a living process is at work in it; of another machine's, by when it was touched."""
-    alive = is_alive(folder.name.partition(".")[2])
-    return _touched_lately(folder) if alive is None else alive
-
-
-def _touched_lately(folder: Path) -> bool:
-    newest = 0.0
-    for name in ("journal", "data"):
-        with contextlib.suppress(OSError):
-            newest = max(newest, (folder / name).stat().st_mtime)
-    return time.time() - newest < _FOREIGN_SECONDS
+    """Whether a living process is at work in this folder of ``partials``, or may be."""
+    owner = _owner(folder)
+    alive = is_alive(owner)
+    if alive is not None:
+        return alive
+    return may_live(folder / "data", [folder / "journal", folder], keeps_locked=keeps_locked(owner))

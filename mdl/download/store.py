@@ -29,6 +29,7 @@ from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
 from mdl.net.ranges import ByteRange
 from mdl.owner import me
 from mdl.private import private_folder
+from mdl.pulse import try_lock
 from mdl.spots import Spot
 
 _NOT_THERE = (UsageError, StorageError, Unsafe, OSError)
@@ -182,10 +183,13 @@ class Store:
         """A folder of mdl's own for another client to write into; kept on failure only for as long as this runs."""
         folder = self.own / "side" / f"{key_of(model, remote.path)}.{me()}"
         private_folder(folder)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
+            try_lock(lock)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
 
     def fingerprint(self, path: Path, remote: RemoteFile) -> Fingerprint:
         """Hash a file that somebody else wrote. Raises `StorageError`."""

@@ -8,10 +8,10 @@ transfer ends.
 from __future__ import annotations
 
 import contextlib
-import math
 import queue
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mdl.download.delivery import Delivery
@@ -37,10 +37,11 @@ _LAST_SYNC_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Limits:
-    """``connections`` in all at once (8), ``until``: the moment of the monotonic clock at which to stop."""
+    """``connections`` in all at once (8), ``is_over``: whether to stop now,
+    asked at every tick."""
 
     connections: int = 8
-    until: float = math.inf
+    is_over: Callable[[], bool] = lambda: False
 
 
 @dataclass
@@ -122,7 +123,7 @@ class _Transfer:
                 if not syncing:
                     self._sync_due()
                 self._http.cancel.check()
-                if time.monotonic() >= self._limits.until:
+                if self._limits.is_over():
                     raise Deadline("its time is over")
                 if not any(worker.is_alive() for worker in workers):
                     break

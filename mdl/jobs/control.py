@@ -11,7 +11,7 @@ from dataclasses import replace
 from mdl.errors import Busy, UsageError
 from mdl.jobs.job import Job, way_on
 from mdl.jobs.records import Records, now
-from mdl.owner import host, is_gone, process_of
+from mdl.owner import host, is_alive, process_of
 
 _PAUSE, _CANCEL = signal.SIGUSR1, signal.SIGTERM
 _CANCELLED = 143
@@ -42,13 +42,14 @@ def cancel(job: Job, records: Records) -> Job:
 
 def _stopped(job: Job, how: signal.Signals, records: Records) -> Job:
     """Send ``how`` to the job's process and wait until its record says what became of it."""
-    if job.host != host():
-        raise UsageError(f"it runs on {job.host}", item=job.id, hint="say it there")
+    if is_alive(job.owner) is None:
+        where = job.host if job.host != host() else "this machine, in a container"
+        raise UsageError(f"it runs on {where}, and cannot be reached from here", item=job.id, hint="say it there")
     _send(job, how)
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         found = records.find(job.id)
-        if found.status != "running" and is_gone(job.owner, job.host):
+        if found.status != "running" and is_alive(job.owner) is False:
             return found
         time.sleep(_LOOK)
     why = f"process {process_of(job.owner)} was told to stop and has not yet"
@@ -60,12 +61,12 @@ def _send(job: Job, how: signal.Signals) -> None:
     pid = process_of(job.owner)
     with contextlib.suppress(ProcessLookupError):
         if not hasattr(os, "pidfd_open"):
-            if not is_gone(job.owner, job.host):
+            if is_alive(job.owner):
                 os.kill(pid, how)
             return
         handle = os.pidfd_open(pid)
         try:
-            if not is_gone(job.owner, job.host):
+            if is_alive(job.owner):
                 signal.pidfd_send_signal(handle, how)
         finally:
             os.close(handle)

@@ -24,7 +24,7 @@ class Ready:
         try:
             if isinstance(event, Started) or (isinstance(event, Ended) and event.status == "failed"):
                 self._is_told = False
-                self._path.unlink(missing_ok=True)
+                staging.withdraw(self._path)
             elif isinstance(event, Ended) and event.status == "finished" and not self._is_told:
                 self._is_told = True
                 facts = {"schema": "mdl.ready/1", "time": now(), "models": self._models()}

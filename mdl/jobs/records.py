@@ -1,7 +1,8 @@
 """Records: every job's record on disk, one small sealed file each, with its log beside it.
 
-Whether a job that says it is running really is, is asked of its process: the machine, the boot, the process id and
-the moment it was started, so that another process with the same id is never taken for it.
+Whether a job that says it is running really is, is asked of its process: the boot, the PID name space, the process id
+and the moment it was started, so that another process with the same id is never taken for it. If the process cannot be
+seen from here, its pulse is asked for, a file beside the record.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from mdl import staging
 from mdl.errors import NotFound, StateError, UsageError
 from mdl.jobs.glimpse import Glimpse, glimpse
 from mdl.jobs.job import ENDED, VERSION, Job, facts_of, job_of
-from mdl.owner import is_gone
+from mdl.owner import is_alive, keeps_locked
 from mdl.private import private_folder
+from mdl.pulse import Pulse, may_live
 from mdl.sealed import line_of, parse_line
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
-_RECORD, _LOG = ".job", ".log"
+_RECORD, _LOG, _PULSE = ".job", ".log", ".pulse"
 _USUAL, _LARGEST = 2**12, 2**26
 """Bytes of a record."""
 
@@ -53,6 +55,13 @@ class Records:
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}{_LOG}"
+
+    def pulse(self, name: str) -> Pulse:
+        """The pulse of the job of that id, until it is stopped. Raises `OSError`."""
+        return Pulse(self._pulse(name))
+
+    def _pulse(self, name: str) -> Path:
+        return self.folder / f"{name}{_PULSE}"
 
     def put(self, job: Job) -> None:
         """Raises `OSError`."""
@@ -113,8 +122,8 @@ class Records:
             return None
 
     def remove(self, name: str) -> None:
-        """The record and its logs."""
-        for path in (self._place(name), *self.folder.glob(f"{glob.escape(name)}{_LOG}*")):
+        """The record, its logs and its pulse."""
+        for path in (self._place(name), self._pulse(name), *self.folder.glob(f"{glob.escape(name)}{_LOG}*")):
             path.unlink(missing_ok=True)
 
     def clean(self, older: float) -> list[Job]:
@@ -156,9 +165,16 @@ class Records:
         return list(dict.fromkeys(name for name, dot, end in names if dot + end in (endings or (_RECORD,))))
 
     def _as_it_is(self, job: Job) -> Job:
-        if job.status != "running" or not is_gone(job.owner, job.host):
+        if job.status != "running" or self._lives(job):
             return job
         return replace(job, status="dead", bytes_per_second=None, eta_seconds=None)
+
+    def _lives(self, job: Job) -> bool:
+        alive = is_alive(job.owner)
+        if alive is not None:
+            return alive
+        has_pulse = keeps_locked(job.owner)
+        return may_live(self._pulse(job.id), [self._place(job.id), self.log(job.id)], keeps_locked=has_pulse)
 
 
 class _Newer(StateError):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import ssl
+from pathlib import Path
 
 import truststore
 
 from mdl.errors import TlsError
+from mdl.private import read_whole
+
+_LARGEST = 16 * 2**20
 
 
 def tls_context() -> ssl.SSLContext:
@@ -22,6 +26,8 @@ def tls_context() -> ssl.SSLContext:
 def _context() -> ssl.SSLContext:
     file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     try:
+        if file:
+            read_whole(Path(file), _LARGEST)  # OpenSSL would wait for a pipe
         if file or folder:
             return ssl.create_default_context(cafile=file or None, capath=folder or None)
         if _no_system_store():
@@ -31,7 +37,9 @@ def _context() -> ssl.SSLContext:
         return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     except OSError as error:
         name = file or folder or "the system's CA store"
-        raise TlsError(f"no CA certificates from {name}: {error}", hint="fix SSL_CERT_FILE or SSL_CERT_DIR") from error
+        raise TlsError(
+            f"no CA certificates from {name}: {error.strerror or error}", hint="fix SSL_CERT_FILE or SSL_CERT_DIR"
+        ) from error
 
 
 def trusted() -> str:

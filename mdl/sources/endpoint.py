@@ -6,6 +6,7 @@ all of mdl's start. The order is its own: HF_TOKEN, HUGGING_FACE_HUB_TOKEN, the 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,11 +16,13 @@ from urllib.parse import quote, urlsplit
 from mdl.catalog.model import HubOrigin
 from mdl.errors import UsageError
 from mdl.net.hosts import Bearer, host_of, is_private, origin_of
+from mdl.private import ODD, read_whole
 
 DEFAULT = "https://huggingface.co"
 PAGE_HOSTS = ("huggingface.co", "hf.co", "www.huggingface.co")
 """Hosts whose pages are the hub's, whatever endpoint is set."""
 
+_LARGEST_TOKEN = 2**16
 _TRUE = {"1", "on", "yes", "true"}
 
 
@@ -83,7 +86,10 @@ def _token(environ: Mapping[str, str]) -> tuple[str | None, str]:
 
 def token_places(environ: Mapping[str, str]) -> list[str]:
     """Every variable and file that has a token; only the first one's is used."""
-    return [place for _, place in _tokens(environ)]
+    found = []
+    with contextlib.suppress(UsageError):
+        found += [place for _, place in _tokens(environ)]
+    return found
 
 
 def _tokens(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -92,12 +98,25 @@ def _tokens(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         if text:
             yield text, name
     path = token_path(environ)
-    try:
-        text = path.read_text(encoding="utf-8").strip() if path else ""
-    except (OSError, UnicodeDecodeError):
-        text = ""
+    text = _from_file(path) if path else ""
     if text:
         yield text, str(path)
+
+
+def _from_file(path: Path) -> str:
+    """The token in a file; '' if there is none or it cannot be read. Raises `UsageError` for a pipe, a device, and a
+    file too large for a token."""
+    try:
+        return read_whole(path, _LARGEST_TOKEN).decode().strip()
+    except OSError as error:
+        if error.errno in ODD:
+            hint = "name the file that holds the token, or set HF_TOKEN"
+            raise UsageError(
+                f"no token can be read from {path}: {error.strerror}", item=str(path), hint=hint
+            ) from error
+    except UnicodeDecodeError:
+        pass
+    return ""
 
 
 def token_path(environ: Mapping[str, str]) -> Path | None:

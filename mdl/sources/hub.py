@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mdl.net.http import Http
 
 _MOST_PAGES = 1000
+_MOST_ITEMS = 500_000
+"""Files and folders of all pages together: about a gigabyte of memory."""
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".parquet")
 _VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_tokens")
 _NO_DATA = re.compile(r"(.*/)?(\.gitattributes|\.gitignore|readme.*|licen[sc]e.*|dataset_infos?\.json|[^/]*\.py)", re.I)
@@ -125,16 +127,24 @@ class HubSource:
     def _tree(self, origin: HubOrigin, commit: str) -> list[Entry]:
         url: str | None = self.endpoint.api_url(origin, "tree", commit) + "?recursive=true&expand=false"
         entries: list[Entry] = []
-        for _ in range(_MOST_PAGES):
-            assert url is not None
+        asked: set[str] = set()
+        items = 0
+        while url is not None:
+            if url in asked:
+                raise ProtocolError("the hub's listing goes round in circles")
+            if len(asked) >= _MOST_PAGES:
+                raise ProtocolError(f"the hub's listing has more than {_MOST_PAGES} pages")
+            asked.add(url)
             page, headers, final = self._json(url, origin)
             if not isinstance(page, list):
                 raise ProtocolError("the hub's listing is not a list")
+            items += len(page)
+            if items > _MOST_ITEMS:
+                hint = "name a smaller repository; mdl keeps every name of it in memory"
+                raise ProtocolError(f"the hub's listing has more than {_MOST_ITEMS} files and folders", hint=hint)
             entries += [_entry(item) for item in page if not _is_folder(item)]
             url = _next_page(headers, final)
-            if url is None:
-                return entries
-        raise ProtocolError(f"the hub's listing has more than {_MOST_PAGES} pages")
+        return entries
 
     def _json(self, url: str, origin: HubOrigin) -> tuple[Any, Mapping[str, str], str]:
         http = self._http
