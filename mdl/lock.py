@@ -12,7 +12,8 @@ from mdl.catalog.model import Model
 from mdl.download.store import Store
 from mdl.errors import Cancelled, MdlError, storage_error
 from mdl.events import FileReport, Report
-from mdl.files import Receipt, RemoteFile
+from mdl.files import Receipt
+from mdl.presigned import bare
 from mdl.private import read_regular
 from mdl.sources import Sources
 
@@ -97,7 +98,7 @@ def with_first_digests(lock: Lock, models: Sequence[Model], report: Report) -> L
             continue
         locked = lock.models[model.name]
         came = {(row.path, row.url): row for row in model.files if row.sha256 and row.action in _CAME}
-        files = tuple(_trusted(one, came.get((one.path.text, _bare(one.source)))) for one in locked.files)
+        files = tuple(_trusted(one, came.get((one.path.text, bare(one.source)))) for one in locked.files)
         lock = lock.with_model(replace(locked, files=files))
     return lock
 
@@ -108,27 +109,15 @@ def _trusted(one: LockedFile, row: FileReport | None) -> LockedFile:
 
 def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Receipt], sources: Sources) -> LockedModel:
     old = {one.source: one for one in before.files} if before else {}
-    first = {(receipt.path, _bare(receipt.url)): receipt for receipt in receipts}
+    first = {receipt.path: receipt for receipt in receipts}
     mirrors = {file.path: file.mirrors for file in model.files}
     files = []
     for remote in sources.resolve(model):
-        receipt = first.get((remote.path, _bare(remote.url)))
-        is_its = receipt is not None and _is_of(receipt, remote)
-        digest = receipt.digest if receipt and is_its else None
+        receipt = first.get(remote.path)
+        digest = receipt.digest if receipt and receipt.settles(remote) else None
         one = LockedFile.of(remote, first=digest, mirrors=mirrors.get(remote.path, ()))
         known = old.get(one.source)
         if remote.digest is None and known and known.tofu and known.size == one.size:
             one = known
         files.append(one)
     return LockedModel(model.name, entry_of(model), tuple(sorted(files, key=lambda one: one.path)))
-
-
-def _is_of(receipt: Receipt, remote: RemoteFile) -> bool:
-    """What came then is, as far as anybody tells, what is there now."""
-    same_size = remote.size in (None, receipt.stamp.size)
-    return same_size and (None in (remote.validator, receipt.validator) or remote.validator == receipt.validator)
-
-
-def _bare(url: str) -> str:
-    """A URL without its query, as receipts and reports keep it."""
-    return url.split("?")[0]

@@ -16,7 +16,7 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors"},
-    {"paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles"},
+    {"paths", "digests", "owner", "redact", "sealed", "presigned", "globs", "speed", "schemas", "pickles"},
     {"spots", "vacant"},
     {"private"},
     {"staging", "turns", "programs", "copies"},
@@ -47,6 +47,7 @@ PURE = {
         "jobs/job",
         "jobs/entries",
         "paths",
+        "presigned",
         "sealed",
         "files",
         "events",

@@ -16,6 +16,7 @@ from typing import Any
 from mdl.errors import StateError
 from mdl.files import RemoteFile
 from mdl.net.ranges import ByteRange, RangeSet
+from mdl.presigned import identity
 from mdl.private import read_regular
 from mdl.sealed import line_of, parse_line
 
@@ -25,7 +26,7 @@ _LARGEST = 64 * 2**20
 
 @dataclass(frozen=True)
 class Identity:
-    """What a partial is a part of. ``digest`` as text, or None; ``url`` without its query."""
+    """What a partial is a part of. ``digest`` as text, or None; ``url`` is what `identity` makes of it."""
 
     url: str
     size: int | None
@@ -36,7 +37,7 @@ class Identity:
     @classmethod
     def of(cls, remote: RemoteFile) -> Identity:
         digest = str(remote.digest) if remote.digest else None
-        return cls(remote.url.split("?")[0], remote.size, digest, remote.validator, remote.commit)
+        return cls(identity(remote.url), remote.size, digest, remote.validator, remote.commit)
 
     def resumable_as(self, other: Identity) -> bool:
         """True where bytes of this are bytes of ``other``: the same digest and size, or, where no digest is

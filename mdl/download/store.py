@@ -84,12 +84,17 @@ class Store:
         found = self.glance(model, remote)
         if found.kind != "file" or found.stamp is None:
             return found
+        final, receipt = self.final(model, remote), found.receipt
         algorithm = remote.digest.algorithm if remote.digest else "sha256"
-        settled = found.untouched and found.receipt is not None and found.receipt.digest.algorithm == algorithm
-        if not deep and (settled or not _worth_hashing(found.stamp, remote, found.receipt)):
-            return found
-        print_, stamp = hashed(self.final(model, remote), algorithm, watch)
-        return LocalFile("file", stamp, found.receipt, print_, found.partial)
+        if deep or _may_be_right(found, remote):
+            print_, stamp = hashed(final, algorithm, watch)
+            found = replace(found, fingerprint=print_, stamp=stamp)
+            if print_.digest == remote.digest:
+                return found
+        if receipt and found.is_edited and found.stamp and found.stamp.size == receipt.stamp.size:
+            print_, stamp = hashed(final, receipt.digest.algorithm, watch)
+            found = replace(found, fingerprint=found.fingerprint or print_, stamp=stamp, own_digest=print_.digest)
+        return found
 
     def glance(self, model: str, remote: RemoteFile) -> LocalFile:
         """As `look`, without reading a byte of the file itself."""
@@ -269,8 +274,9 @@ class Store:
         return room.trouble(error, item, self.root)
 
 
-def _worth_hashing(stamp: Stamp, remote: RemoteFile, receipt: Receipt | None) -> bool:
-    """Hash only what could turn out right: a known digest and the right size."""
-    if remote.size is not None and stamp.size != remote.size:
+def _may_be_right(local: LocalFile, remote: RemoteFile) -> bool:
+    """Only hashing tells whether these are the bytes: a known digest, the right size, and no receipt that says it."""
+    if remote.digest is None or local.stamp is None or remote.size not in (None, local.stamp.size):
         return False
-    return remote.digest is not None or receipt is not None
+    receipt = local.receipt
+    return not (local.untouched and receipt and receipt.digest.algorithm == remote.digest.algorithm)
