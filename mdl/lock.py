@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from mdl import staging
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Model
 from mdl.download.store import Store
-from mdl.errors import Cancelled, MdlError, storage_error
+from mdl.errors import Cancelled, MdlError, Unsafe, storage_error
 from mdl.events import FileReport, Report
 from mdl.files import Receipt
 from mdl.presigned import bare
@@ -30,21 +32,37 @@ class Locked:
     broken: dict[str, MdlError] = field(default_factory=dict)
 
 
-def read_lock(path: Path) -> Lock | None:
-    """The lock at ``path``; None where there is none. Raises `StateError` for a broken one, `StorageError`."""
+def read_lock(path: Path, catalog: Path) -> Lock | None:
+    """The lock at ``path`` of a ``catalog``; None where there is none.
+
+    Raises `StateError` for a broken one, `Unsafe` for one that belongs to neither the user nor root nor the catalog's
+    owner, `StorageError`.
+    """
     try:
-        data = read_regular(path, _LARGEST, is_own=False)
+        data = read_regular(path, _LARGEST, is_own=False, owners=_believed(catalog))
         text = "\0" if data is None else data.decode()
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
         text = "\0"
+    except Unsafe as error:
+        error.hint = (
+            "look at it; if it is right, put a copy of your own in its place, else remove it and run 'mdl lock'"
+        )
+        raise
     except OSError as error:
         raise storage_error(error, str(path)) from error
     try:
         return Lock.from_toml(text)
     except MdlError as error:
         raise error.on(str(path)) from None
+
+
+def _believed(catalog: Path) -> set[int]:
+    found = {os.geteuid(), 0}
+    with contextlib.suppress(OSError):
+        found.add(catalog.stat().st_uid)
+    return found
 
 
 def write_lock(path: Path, lock: Lock) -> None:

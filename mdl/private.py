@@ -1,49 +1,178 @@
-"""What mdl keeps for itself: folders for their user alone, never behind a link; files that are never waited for."""
+"""What mdl keeps for itself: folders for their user alone, never behind a link; files that are never waited for.
+
+The rule, at every door: what mdl keeps in a folder that others may use too is believed if it belongs to the user or to
+root and nobody else may write it. A ``.mdl`` that is not so is refused; a file in it that is not so counts as absent.
+Root also believes the owner of the folder that the ``.mdl`` is in: he can replace the models themselves anyway.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import secrets
 import stat
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mdl.errors import Occupied
-from mdl.spots import FOLDER, step_into
+from mdl.errors import Occupied, Unsafe
+from mdl.spots import FOLDER, owners_in, step_into, user_name
 
 OWN = ".mdl"
 """The folder of mdl's own in a folder of the user's."""
+_CACHE_OWN = ".locks"
+"""Where in the hub's cache that folder is; it may be made by anybody who uses the cache."""
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Whose files are believed. ``has_modes`` is False on a file system that has none of its own (FAT, some SMB)."""
+
+    owners: frozenset[int]
+    has_modes: bool = True
+
+    def doubt(self, status: os.stat_result, *, may_be_shared: bool = False) -> str:
+        """Why what bears this status may be somebody else's work; '' if it cannot."""
+        if status.st_uid not in self.owners:
+            return f"belongs to {user_name(status.st_uid)}"
+        if status.st_mode & _OTHERS and self.has_modes and not may_be_shared:
+            return "can be written by other users"
+        return ""
 
 
 def private_folder(path: Path) -> Path:
     """Make the folder ``path``, and what is missing above it, readable by its user alone; the same path.
 
     From a ``.mdl`` on no part of it may be a link, elsewhere not the last: who wants mdl's files on another disk
-    links a folder of their own. Raises `Unsafe` for a link, `OSError`.
+    links a folder of their own. Raises `Unsafe` for a link and for another user's ``.mdl``, `OSError`.
     """
-    steps = path.parts[path.parts.index(OWN) :] if OWN in path.parts else path.parts[-1:]
-    at = Path(*path.parts[: len(path.parts) - len(steps)])
-    _ancestors(at, 0o777 if OWN in path.parts else 0o700)
-    fd = os.open(at, FOLDER)
+    _ancestors(_split(path)[1], 0o777 if OWN in path.parts else 0o700)
+    with _inside(path, make=True):
+        return path
+
+
+def open_own(path: Path, flags: int, mode: int = 0o600, *, may_be_shared: bool = False) -> int:
+    """Open a file of mdl's own. Raises `Unsafe` for one that another user made or may write, and in a folder of such;
+    `OSError`. ``may_be_shared``: that others may write it is no harm, as they cannot come to it."""
+    with _inside(path.parent) as (folder, rule):
+        fd = os.open(path.name, flags | _OPEN, mode, dir_fd=folder)
+        if doubt := rule.doubt(os.fstat(fd), may_be_shared=may_be_shared):
+            os.close(fd)
+            raise _unsafe(path, doubt)
+        return fd
+
+
+def open_new(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open an empty file of mdl's own: the one there, or a new one in place of somebody else's. As `open_own`."""
     try:
+        fd = open_own(path, flags | os.O_CREAT, mode)
+    except Unsafe:
+        path.unlink()
+        fd = open_own(path, flags | os.O_CREAT | os.O_EXCL, mode, may_be_shared=True)
+    try:
+        os.ftruncate(fd, 0)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def is_own_folder(path: Path) -> bool:
+    """Whether a folder is there that mdl made for this user, or root did."""
+    try:
+        with _inside(path):
+            return True
+    except (OSError, Unsafe):
+        return False
+
+
+def owners_of(folder: Path) -> frozenset[int]:
+    """Whose files are believed beside this folder of mdl's own; nobody's where it is not this user's."""
+    with contextlib.suppress(OSError, Unsafe), _inside(folder) as (_, rule):
+        return rule.owners
+    return frozenset()
+
+
+def read_regular(path: Path, most: int, *, is_own: bool = True, owners: Collection[int] | None = None) -> bytes | None:
+    """The first ``most`` bytes of a file; None where it is no regular file, which is not waited for.
+
+    One of mdl's own is not followed where it is a link, and None where another user may have written it. Raises
+    `Unsafe` for a file, or a link to one, that belongs to none of ``owners``; `OSError`.
+    """
+    try:
+        fd = open_own(path, os.O_RDONLY) if is_own else os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except Unsafe:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        if owners is not None and (strangers := {status.st_uid, os.lstat(path).st_uid}.difference(owners)):
+            raise Unsafe(f"refused: it belongs to {user_name(strangers.pop())}", item=str(path))
+        return file.read(min(most, status.st_size)) if stat.S_ISREG(status.st_mode) else None
+
+
+@contextlib.contextmanager
+def _inside(path: Path, *, make: bool = False) -> Iterator[tuple[int, _Rule]]:
+    """The folder ``path`` of mdl's own, opened step by step, and whom to believe in it. Raises `Unsafe`, `OSError`."""
+    steps, at = _split(path)
+    top = os.open(at, FOLDER)
+    fd = os.dup(top)
+    try:
+        rule = _Rule(owners_in(at.parent if at.name == _CACHE_OWN else at))
         for step in steps:
             at = at / step
-            below = step_into(fd, step, at, 0o700)
+            below = step_into(fd, step, at, 0o700 if make else None)
             os.close(fd)
             fd = below
-        _shut(fd)
+            _shut(fd, rule)
+            if OWN in path.parts and rule.doubt(os.fstat(fd)):
+                rule = _as_shown_here(top, rule)
+                if doubt := rule.doubt(os.fstat(fd)):
+                    raise _unsafe(at, doubt)
+        yield fd, rule
     except Occupied as error:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(at)) from error
     finally:
         os.close(fd)
-    return path
+        os.close(top)
 
 
-def _shut(folder: int) -> None:
-    """Take from everybody what a loose umask gave them once."""
+def _split(path: Path) -> tuple[tuple[str, ...], Path]:
+    """The steps that may be no links, and the folder they begin in."""
+    at = path.parts.index(OWN) if OWN in path.parts else len(path.parts) - 1
+    return path.parts[at:], Path(*path.parts[:at])
+
+
+def _shut(folder: int, rule: _Rule) -> None:
+    """Take from everybody what a loose umask, or a chmod, gave them."""
     status = os.fstat(folder)
-    if status.st_mode & stat.S_IWOTH and status.st_uid == os.geteuid():
-        os.fchmod(folder, 0o700)
+    if status.st_mode & _OTHERS and status.st_uid in rule.owners:
+        with contextlib.suppress(OSError):
+            os.fchmod(folder, 0o700)
+
+
+def _as_shown_here(folder: int, rule: _Rule) -> _Rule:
+    """The same rule for a file system that shows other owners or modes than it was told: what a file of this user's
+    looks like there, which is found out by making one."""
+    name = f".{secrets.token_hex(8)}{OWN}-tmp"
+    try:
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=folder)
+    except OSError:
+        return rule
+    try:
+        shown = os.fstat(fd)
+        os.unlink(name, dir_fd=folder)
+    finally:
+        os.close(fd)
+    return replace(rule, owners=rule.owners | {shown.st_uid}, has_modes=not shown.st_mode & _OTHERS)
+
+
+def _unsafe(path: Path, doubt: str) -> Unsafe:
+    owner = user_name(path.lstat().st_uid)
+    hint = f"let {owner} remove it or close it to others (chmod go-w), or take a models folder of your own with --to"
+    return Unsafe(f"refused: {path} {doubt}, who could forge what mdl knows of the files", item=str(path), hint=hint)
 
 
 def _ancestors(path: Path, mode: int) -> None:
@@ -51,14 +180,3 @@ def _ancestors(path: Path, mode: int) -> None:
         if not folder.exists():
             with contextlib.suppress(FileExistsError):
                 folder.mkdir(mode)
-
-
-def read_regular(path: Path, most: int, *, is_own: bool = True) -> bytes | None:
-    """The first ``most`` bytes of a file; None for what is no regular file, which is not waited for.
-
-    One of mdl's own is not followed where it is a link. Raises `OSError`.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if is_own else 0))
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        return file.read(min(most, status.st_size)) if stat.S_ISREG(status.st_mode) else None

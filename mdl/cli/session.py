@@ -91,11 +91,14 @@ class Session:
 
     @cached_property
     def lock(self) -> Lock | None:
-        """Raises `StateError` for a broken one."""
+        """Raises `StateError` for a broken one, `Unsafe` for another user's."""
+        from mdl.catalog.find import doubt
         from mdl.lock import read_lock
 
         try:
-            return read_lock(self.lock_path)
+            if doubted := doubt(self.lock_path, self.catalog_place[1]):
+                self.console.warn(f"{self.lock_path}: {doubted}")
+            return read_lock(self.lock_path, self.catalog_place[0][0])
         except UsageError:
             return None  # nobody's home: no settings, no lock
 
@@ -125,7 +128,7 @@ class Session:
         if self.lock is None:
             return
         try:
-            lock = read_lock(self.lock_path)
+            lock = read_lock(self.lock_path, self.catalog_place[0][0])
             if lock is not None and (filled := with_first_digests(lock, models, report)) != lock:
                 write_lock(self.lock_path, filled)
         except Cancelled:

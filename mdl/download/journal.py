@@ -17,7 +17,7 @@ from mdl.errors import StateError
 from mdl.files import RemoteFile
 from mdl.net.ranges import ByteRange, RangeSet
 from mdl.presigned import identity
-from mdl.private import read_regular
+from mdl.private import open_new, open_own, read_regular
 from mdl.sealed import line_of, parse_line
 
 VERSION = 1
@@ -56,6 +56,10 @@ class Record:
     identity: Identity
     have: RangeSet = field(default_factory=RangeSet)
     validators: dict[str, str] = field(default_factory=dict)
+
+    def resumable_as(self, identity: Identity) -> bool:
+        """Bytes of this are bytes of ``identity``, and not more than it has."""
+        return self.identity.resumable_as(identity) and (identity.size is None or self.have.end <= identity.size)
 
 
 def header_of(identity: Identity) -> bytes:
@@ -106,7 +110,8 @@ def _take(record: Record, fact: Any) -> None:
 
 
 def load(path: Path) -> Record | None:
-    """Read the journal at ``path``; None where there is none that claims anything. Raises `StateError`."""
+    """Read the journal at ``path``; None where there is none that claims anything, or it may be somebody else's work.
+    Raises `StateError`."""
     try:
         data = read_regular(path, _LARGEST)
     except OSError:
@@ -123,8 +128,7 @@ class Journal:
     @classmethod
     def create(cls, path: Path, identity: Identity) -> Journal:
         """Begin anew: what stood there claims nothing from now on, also after a power cut."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC
-        journal = cls(path, os.open(path, flags, 0o600))
+        journal = cls(path, open_new(path, os.O_WRONLY | os.O_APPEND))
         journal._append(header_of(identity))
         os.fsync(journal._fd)
         return journal
@@ -133,7 +137,7 @@ class Journal:
     def reopen(cls, path: Path) -> Journal:
         """Go on with a journal that was read. A torn tail is closed with a newline first, so that it
         stays one damaged line."""
-        journal = cls(path, os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_APPEND | os.O_CLOEXEC))
+        journal = cls(path, open_own(path, os.O_RDWR | os.O_APPEND))
         size = os.fstat(journal._fd).st_size
         if size and os.pread(journal._fd, 1, size - 1) != b"\n":
             journal._append(b"\n")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import stat
 import threading
 import time
 from pathlib import Path
@@ -17,11 +16,11 @@ from pathlib import Path
 from mdl import staging
 from mdl.download import journal as journals
 from mdl.download.journal import Identity, Journal, Record
-from mdl.errors import Busy, MdlError, StorageError
+from mdl.errors import Busy, MdlError, StorageError, Unsafe
 from mdl.net.pipe import Piped, write_at
 from mdl.net.ranges import ByteRange, RangeSet
 from mdl.owner import is_alive, me, process_of
-from mdl.private import private_folder
+from mdl.private import is_own_folder, open_new, open_own, private_folder
 from mdl.spots import Spot
 
 _JOURNAL_SECONDS = 1.0
@@ -56,15 +55,14 @@ class Partial:
         mine = partials / f"{key}.{me()}"
         _adopt(partials, key, mine, identity)
         private_folder(mine)
-        record = journals.load(mine / "journal")
-        fd = os.open(mine / "data", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        if record and record.identity.resumable_as(identity):
-            return cls._resumed(mine, identity, fd, record)
-        lost = record.have.total if record else os.fstat(fd).st_blocks * 512
-        os.ftruncate(fd, 0)
+        record, data = journals.load(mine / "journal"), mine / "data"
+        if record and record.resumable_as(identity):
+            return cls._resumed(mine, identity, _reopened(data), record)
+        lost = record.have.total if record else _blocks(data)
+        fd = open_new(data, os.O_RDWR, 0o666)
         partial = cls(mine, identity, fd, Journal.create(mine / "journal", identity), RangeSet())
         partial.dropped = lost
-        partial.dropped_why = _why_not(record.identity, identity) if record else "its journal is damaged"
+        partial.dropped_why = _why_not(record, identity) if record else "its journal is damaged, or not this user's"
         return partial
 
     @classmethod
@@ -227,7 +225,26 @@ class Partial:
                 os.close(fd)
 
 
-def _why_not(old: Identity, new: Identity) -> str:
+def _reopened(data: Path) -> int:
+    """Bytes that nobody else could write, or an empty file in their place. That the file may be written by others once
+    it has its name is no harm: they do not come into its folder. Raises `OSError`."""
+    try:
+        return open_own(data, os.O_RDWR | os.O_CREAT, 0o666, may_be_shared=True)
+    except Unsafe:
+        return open_new(data, os.O_RDWR, 0o666)
+
+
+def _blocks(data: Path) -> int:
+    """Bytes that the file takes on the disk, if it is there."""
+    with contextlib.suppress(OSError):
+        return data.lstat().st_blocks * 512
+    return 0
+
+
+def _why_not(record: Record, new: Identity) -> str:
+    old = record.identity
+    if new.size is not None and record.have.end > new.size:
+        return f"the file there has {new.size} bytes, and {record.have.end} had come"
     if old.size != new.size:
         return f"the file there has {new.size} bytes now, it had {old.size}"
     if old.digest != new.digest:
@@ -238,10 +255,10 @@ def _why_not(old: Identity, new: Identity) -> str:
 
 
 def leftovers(partials: Path, key: str) -> list[Path]:
-    """The partial folders of ``key``, whoever owns them."""
+    """The partial folders of ``key``, whichever process of this user made them."""
     with contextlib.suppress(OSError):
         found = (entry for entry in partials.iterdir() if entry.name.startswith(f"{key}."))
-        return sorted(entry for entry in found if stat.S_ISDIR(entry.lstat().st_mode))
+        return sorted(entry for entry in found if is_own_folder(entry))
     return []
 
 
@@ -252,7 +269,7 @@ def claimed_of(partials: Path, key: str, identity: Identity) -> int:
 
 def _worth(folder: Path, identity: Identity) -> int:
     record = journals.load(folder / "journal")
-    return record.have.total if record and record.identity.resumable_as(identity) else 0
+    return record.have.total if record and record.resumable_as(identity) else 0
 
 
 def _adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:

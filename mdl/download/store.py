@@ -26,7 +26,7 @@ from mdl.errors import StorageError, Unsafe, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
 from mdl.net.ranges import ByteRange
 from mdl.owner import me
-from mdl.private import private_folder
+from mdl.private import owners_of, private_folder
 from mdl.spots import Spot
 
 _NOT_THERE = (UsageError, StorageError, Unsafe, OSError)
@@ -99,12 +99,13 @@ class Store:
     def glance(self, model: str, remote: RemoteFile) -> LocalFile:
         """As `look`, without reading a byte of the file itself."""
         self._layout.expect(model, remote)
-        kind, stamp, why = standing(*self._layout.place(model, remote))
+        found = self._standing(model, remote)
         receipt = self.receipts.get(model, remote.path)
-        partial = 0
-        if self.partials.exists():
-            partial = claimed_of(self.partials, key_of(model, remote.path), Identity.of(remote))
-        return LocalFile(kind, stamp, receipt, None, partial, why)
+        partial = claimed_of(self.partials, key_of(model, remote.path), Identity.of(remote))
+        return replace(found, receipt=receipt, partial=partial)
+
+    def _standing(self, model: str, remote: RemoteFile) -> LocalFile:
+        return standing(*self._layout.place(model, remote), owners_of(self.own))
 
     def open_partial(self, model: str, remote: RemoteFile) -> Partial:
         return Partial.open(self.partials, key_of(model, remote.path), Identity.of(remote))
@@ -242,15 +243,15 @@ class Store:
     def place_of(self, receipt: Receipt) -> Path | None:
         """Where the file of a receipt stands, if nobody touched it since."""
         with contextlib.suppress(*_NOT_THERE):
-            kind, stamp, _ = standing(*self._layout.place(receipt.model, receipt.remote))
-            if kind == "file" and stamp == receipt.stamp and not receipt.suspect:
+            found = self._standing(receipt.model, receipt.remote)
+            if found.kind == "file" and replace(found, receipt=receipt).untouched:
                 return self.final(receipt.model, receipt.remote)
         return None
 
     def is_gone(self, receipt: Receipt) -> bool:
         """Nothing stands where the file of a receipt was."""
         with contextlib.suppress(*_NOT_THERE):
-            return standing(*self._layout.place(receipt.model, receipt.remote))[0] == "absent"
+            return self._standing(receipt.model, receipt.remote).kind == "absent"
         return False
 
     def _make_room(

@@ -96,6 +96,11 @@ class RangeSet:
         return self._stops[0] if self._starts and self._starts[0] == 0 else 0
 
     @property
+    def end(self) -> int:
+        """Where the last of the bytes ends; 0 where there are none."""
+        return self._stops[-1] if self._stops else 0
+
+    @property
     def total(self) -> int:
         return sum(self._stops) - sum(self._starts)
 
