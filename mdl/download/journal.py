@@ -21,7 +21,8 @@ from mdl.private import open_new, open_own, read_regular
 from mdl.sealed import line_of, parse_line
 
 VERSION = 1
-_LARGEST = 64 * 2**20
+LARGEST = 16 * 2**20
+"""Of a longer journal only the beginning is read; half as long, and it is written anew when it is gone on with."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,10 @@ def parse(data: bytes, name: str) -> Record | None:
     identity = _identity(parse_line(lines[0]), name)
     if identity is None:
         return None
-    record = Record(identity)
+    record, claims = Record(identity), []
     for line in lines[1:]:
-        _take(record, parse_line(line))
+        claims += _take(record, parse_line(line))
+    record.have = RangeSet(claims)
     return record
 
 
@@ -99,21 +101,23 @@ def _identity(head: Any, name: str) -> Identity | None:
     return Identity(**head)
 
 
-def _take(record: Record, fact: Any) -> None:
+def _take(record: Record, fact: Any) -> list[ByteRange]:
+    """The bytes that a line claims; a validator is noted."""
     size = record.identity.size
     if isinstance(fact, list) and len(fact) == 2 and all(type(n) is int for n in fact):
         start, stop = fact
         if 0 <= start < stop and (size is None or stop <= size):
-            record.have.add(start, stop)
+            return [ByteRange(start, stop)]
     elif isinstance(fact, dict) and isinstance(fact.get("origin"), str) and isinstance(fact.get("validator"), str):
         record.validators[fact["origin"]] = fact["validator"]
+    return []
 
 
 def load(path: Path) -> Record | None:
     """Read the journal at ``path``; None where there is none that claims anything, or it may be somebody else's work.
     Raises `StateError`."""
     try:
-        data = read_regular(path, _LARGEST)
+        data = read_regular(path, LARGEST)
     except OSError:
         return None
     return None if data is None else parse(data, str(path))

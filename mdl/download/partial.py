@@ -71,12 +71,13 @@ class Partial:
         path, have, claimed = folder / "journal", record.have, record.have.total
         have.remove(os.fstat(fd).st_size, 2**63)
         cut = claimed - have.total
-        journal = Journal.create(path, identity) if cut else Journal.reopen(path)
-        if cut:
+        is_anew = cut > 0 or path.stat().st_size > journals.LARGEST // 2
+        journal = Journal.create(path, identity) if is_anew else Journal.reopen(path)
+        if is_anew:
             journal.claim(have)
         partial = cls(folder, identity, fd, journal, have)
         for origin, validator in record.validators.items():
-            if cut:
+            if is_anew:
                 journal.note_validator(origin, validator)
             partial.validators[origin] = validator
         partial.dropped, partial.dropped_why = cut, "the partial file is shorter than its journal says" if cut else ""
