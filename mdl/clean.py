@@ -19,6 +19,7 @@ from mdl.download.store import Store
 from mdl.errors import StateError
 from mdl.files import Receipt, RemoteFile
 from mdl.paths import RelPath
+from mdl.private import is_own_folder
 
 Known = Callable[[str], Sequence[RemoteFile] | None]
 """A model's files as its source or lock has them; None where that is not known."""
@@ -42,7 +43,7 @@ class Waste:
 
 def find_waste(store: Store, known: Known, wanted: Callable[[Path], bool]) -> list[Waste]:
     """Everything that could go. A partial stays that is ``wanted``, which is told its folder."""
-    if store.own.is_symlink():
+    if os.path.lexists(store.own) and not is_own_folder(store.own):
         return []
     return [*_partials(store, wanted), *_files(store, known), *_leftovers(store)]
 

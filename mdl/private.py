@@ -89,11 +89,13 @@ def is_own_folder(path: Path) -> bool:
         return False
 
 
-def owners_of(folder: Path) -> frozenset[int]:
-    """Whose files are believed beside this folder of mdl's own; nobody's where it is not this user's."""
-    with contextlib.suppress(OSError, Unsafe), _inside(folder) as (_, rule):
-        return rule.owners
-    return frozenset()
+def is_believed(uid: int, own: Path) -> bool:
+    """Whether files of this user, beside the folder ``own`` of mdl's, are as good as those of who runs it."""
+    if uid in (0, os.geteuid()):
+        return True
+    with contextlib.suppress(OSError, Unsafe), _inside(own) as (_, rule):
+        return uid in rule.owners
+    return False
 
 
 def read_regular(path: Path, most: int, *, is_own: bool = True, owners: Collection[int] | None = None) -> bytes | None:
@@ -117,25 +119,23 @@ def read_regular(path: Path, most: int, *, is_own: bool = True, owners: Collecti
 def _inside(path: Path, *, make: bool = False) -> Iterator[tuple[int, _Rule]]:
     """The folder ``path`` of mdl's own, opened step by step, and whom to believe in it. Raises `Unsafe`, `OSError`."""
     steps, at = _split(path)
-    top = os.open(at, FOLDER)
-    fd = os.dup(top)
+    top = fd = os.open(at, FOLDER)
     try:
         rule = _Rule(owners_in(at.parent if at.name == _CACHE_OWN else at))
         for step in steps:
             at = at / step
             below = step_into(fd, step, at, 0o700 if make else None)
-            os.close(fd)
+            if fd != top:
+                os.close(fd)
             fd = below
-            _shut(fd, rule)
-            if OWN in path.parts and rule.doubt(os.fstat(fd)):
-                rule = _as_shown_here(top, rule)
-                if doubt := rule.doubt(os.fstat(fd)):
-                    raise _unsafe(at, doubt)
+            if rule.doubt(os.fstat(fd)):
+                rule = _mended(fd, at, top, rule)
         yield fd, rule
     except Occupied as error:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(at)) from error
     finally:
-        os.close(fd)
+        if fd != top:
+            os.close(fd)
         os.close(top)
 
 
@@ -145,12 +145,17 @@ def _split(path: Path) -> tuple[tuple[str, ...], Path]:
     return path.parts[at:], Path(*path.parts[:at])
 
 
-def _shut(folder: int, rule: _Rule) -> None:
-    """Take from everybody what a loose umask, or a chmod, gave them."""
-    status = os.fstat(folder)
-    if status.st_mode & _OTHERS and status.st_uid in rule.owners:
+def _mended(folder: int, path: Path, top: int, rule: _Rule) -> _Rule:
+    """Take from everybody what a loose umask, or a chmod, gave them in a folder; the rule for what is in it. Raises
+    `Unsafe` where it is another user's all the same."""
+    if os.fstat(folder).st_uid in rule.owners:
         with contextlib.suppress(OSError):
             os.fchmod(folder, 0o700)
+    if OWN in path.parts and rule.doubt(os.fstat(folder)):
+        rule = _as_shown_here(top, rule)
+        if doubt := rule.doubt(os.fstat(folder)):
+            raise _unsafe(path, doubt)
+    return rule
 
 
 def _as_shown_here(folder: int, rule: _Rule) -> _Rule:

@@ -6,19 +6,23 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mdl.digests import Fingerprint, fingerprint
 from mdl.errors import StorageError, storage_error
 from mdl.files import LocalFile, Stamp
 from mdl.paths import RelPath
+from mdl.private import is_believed
 from mdl.spots import is_strange_link, user_name
 
 
-def standing(at: Path, path: RelPath, owners: Collection[int]) -> LocalFile:
-    """What stands at ``path`` below the folder ``at``: a file with its stamp, foreign if it belongs to none of the
-    ``owners``, or in words what is in the way; nothing on the way may be a link. Raises `StorageError`."""
+def standing(at: Path, path: RelPath, own: Path) -> LocalFile:
+    """What stands at ``path`` below the folder ``at``: a file with its stamp, or in words what is in the way; nothing on
+    the way may be a link. A file is foreign if its owner is not believed beside mdl's ``own`` folder.
+
+    Raises `StorageError`.
+    """
     final = path.under(at)
     for segment in ("", *path.text.split("/")):
         at = at / segment if segment else at
@@ -36,7 +40,7 @@ def standing(at: Path, path: RelPath, owners: Collection[int]) -> LocalFile:
         if not last and segment and not stat.S_ISDIR(status.st_mode):
             return LocalFile("folder", why=f"{at} is a file where a folder is needed")
     if stat.S_ISREG(status.st_mode):
-        return LocalFile("file", Stamp.of(status), foreign=status.st_uid not in owners)
+        return LocalFile("file", Stamp.of(status), foreign=not is_believed(status.st_uid, own))
     if stat.S_ISDIR(status.st_mode):
         return LocalFile("folder", why=f"{at} is a folder")
     return LocalFile("special", why=f"{at} is a device, pipe or socket")

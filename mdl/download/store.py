@@ -26,7 +26,7 @@ from mdl.errors import StorageError, Unsafe, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
 from mdl.net.ranges import ByteRange
 from mdl.owner import me
-from mdl.private import owners_of, private_folder
+from mdl.private import private_folder
 from mdl.spots import Spot
 
 _NOT_THERE = (UsageError, StorageError, Unsafe, OSError)
@@ -105,7 +105,7 @@ class Store:
         return replace(found, receipt=receipt, partial=partial)
 
     def _standing(self, model: str, remote: RemoteFile) -> LocalFile:
-        return standing(*self._layout.place(model, remote), owners_of(self.own))
+        return standing(*self._layout.place(model, remote), self.own)
 
     def open_partial(self, model: str, remote: RemoteFile) -> Partial:
         return Partial.open(self.partials, key_of(model, remote.path), Identity.of(remote))
