@@ -18,8 +18,8 @@ from mdl.spots import is_strange_link, user_name
 
 
 def standing(at: Path, path: RelPath, own: Path) -> LocalFile:
-    """What stands at ``path`` below the folder ``at``: a file with its stamp, or in words what is in the way; nothing on
-    the way may be a link. A file is foreign if its owner is not believed beside mdl's ``own`` folder.
+    """What stands at ``path`` below the folder ``at``: a file with its stamp, or in words what is in the way; nothing
+    on the way may be a link. A file is foreign if its owner is not believed beside mdl's ``own`` folder.
 
     Raises `StorageError`.
     """
