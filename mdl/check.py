@@ -95,7 +95,7 @@ def mending(rows: Sequence[Checked], store: Store, *, force: bool = False) -> Pl
         digest = row.remote.digest or (receipt.digest if receipt else None)
         size = row.remote.size if row.remote.size is not None else (receipt.stamp.size if receipt else None)
         wanted.append(Wanted(row.model, replace(row.remote, digest=digest, size=size), row.local))
-    return Plan.of(wanted, force=force)
+    return Plan.of(wanted, force=force, repair=True)
 
 
 def repair(plan: Plan, *, store: Store, http: Http, limits: Limits, tell: Listener) -> Result:

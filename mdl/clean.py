@@ -19,6 +19,7 @@ from mdl.download.store import Store
 from mdl.errors import StateError
 from mdl.files import HubFile, Receipt, RemoteFile
 from mdl.net.hosts import host_of
+from mdl.private import is_own_folder
 
 Known = Callable[[str], Sequence[RemoteFile] | None]
 """A model's files as its source or lock has them; None where that is not known."""
@@ -43,7 +44,7 @@ class Waste:
 def find_waste(store: Store, known: Known, wanted: Callable[[Path], bool]) -> list[Waste]:
     """Everything that could go. A partial stays that is ``wanted``, which is told its folder. What another catalog than
     the store's brought or kept is not superseded, for ``known`` says nothing of that one's models."""
-    if store.own.is_symlink():
+    if os.path.lexists(store.own) and not is_own_folder(store.own):
         return []
     return [*_partials(store, wanted), *_files(store, known), *_leftovers(store)]
 

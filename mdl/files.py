@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from mdl.digests import Digest, Fingerprint
 from mdl.paths import RelPath
+from mdl.presigned import asked_mark
+from mdl.redact import bare_url
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,10 @@ class HubFile:
     revision: str
     path: str
     branch: str = ""
+
+    def is_same_as(self, other: HubFile) -> bool:
+        """The same file at the same revision, whichever branch led there."""
+        return replace(self, branch="") == replace(other, branch="")
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Receipt:
     ``prefixes`` are running digests at every 16 MiB; ``digest`` is of the bytes that came, and
     ``verified`` says what they were held against: a published digest, only a size, or nothing. An ``adopted``
     file was there before, put there by somebody else. ``catalog`` names the one catalog whose entry brought or kept it;
-    None if there was none, or several.
+    None if there was none, or several. ``url`` has no query; ``asked`` is the `asked_mark` of it.
     """
 
     model: str
@@ -86,6 +92,7 @@ class Receipt:
     digest: Digest
     verified: str
     url: str
+    asked: str = ""
     validator: str | None = None
     commit: str | None = None
     suspect: bool = False
@@ -99,12 +106,29 @@ class Receipt:
         """The file that came, as far as the receipt tells."""
         return RemoteFile(self.path, self.url, self.stamp.size, self.digest, hub=self.hub)
 
+    def settles(self, remote: RemoteFile) -> bool:
+        """What came then is what the source has now, by all that both tell. A validator tells versions of one URL
+        apart, not two URLs (RFC 9110, 8.8.3): without a digest another URL or commit is another file."""
+        if remote.size not in (None, self.stamp.size):
+            return False
+        if remote.digest is not None:
+            return remote.digest == self.digest
+        return self._came_from(remote) and remote.validator in (None, self.validator)
+
+    def _came_from(self, remote: RemoteFile) -> bool:
+        """The same place at the same commit; the mirrors of a file are one place with it."""
+        if self.commit and remote.commit and self.commit != remote.commit:
+            return False
+        if self.hub and remote.hub:
+            return self.hub.is_same_as(remote.hub)
+        return (self.url, self.asked) in {(bare_url(url), asked_mark(url)) for url in (remote.url, *remote.mirrors)}
+
 
 @dataclass(frozen=True)
 class LocalFile:
-    """What stands under the final name. ``fingerprint`` is set where the bytes were hashed just now;
-    ``partial`` counts the bytes an unfinished download already has; ``why`` says what a link or a
-    folder in the way is."""
+    """What stands under the final name. ``fingerprint`` is set where the bytes were hashed just now, and ``own_digest``
+    where they were hashed as the receipt's digest was; ``partial`` counts the bytes an unfinished download already
+    has; ``why`` says what a link or a folder in the way is. A ``foreign`` file belongs to another user."""
 
     kind: Kind = "absent"
     stamp: Stamp | None = None
@@ -112,8 +136,25 @@ class LocalFile:
     fingerprint: Fingerprint | None = None
     partial: int = 0
     why: str = ""
+    own_digest: Digest | None = None
+    foreign: bool = False
 
     @property
     def untouched(self) -> bool:
-        """mdl published this very file and nobody touched it since."""
-        return self.receipt is not None and self.receipt.stamp == self.stamp and not self.receipt.suspect
+        """mdl published this very file and nobody touched it since, nor could put its times back."""
+        return self.receipt is not None and self._is_the_same and not self.receipt.suspect
+
+    @property
+    def is_as_it_came(self) -> bool:
+        """The bytes are those that mdl wrote."""
+        hashed = (self.fingerprint.digest if self.fingerprint else None, self.own_digest)
+        return self.untouched or (self.receipt is not None and self.receipt.digest in hashed)
+
+    @property
+    def is_edited(self) -> bool:
+        """Somebody changed the file since mdl wrote it. Other bytes under the old stamp are damage of the disk."""
+        return self.receipt is not None and not self._is_the_same and not self.is_as_it_came
+
+    @property
+    def _is_the_same(self) -> bool:
+        return self.receipt is not None and self.receipt.stamp == self.stamp and not self.foreign

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,9 +12,9 @@ from mdl import staging
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Model
 from mdl.download.store import Store
-from mdl.errors import MdlError, StateError, storage_error
+from mdl.errors import MdlError, StateError, Unsafe, storage_error
 from mdl.events import FileReport, Report
-from mdl.files import Receipt, RemoteFile
+from mdl.files import Receipt
 from mdl.folder_lock import folder_lock
 from mdl.private import ODD, read_whole
 from mdl.redact import bare_url
@@ -31,14 +33,23 @@ class Locked:
     broken: dict[str, MdlError] = field(default_factory=dict)
 
 
-def read_lock(path: Path) -> Lock | None:
-    """The lock at ``path``; None where there is none. Raises `StateError` for a broken one, `StorageError`."""
+def read_lock(path: Path, catalog: Path) -> Lock | None:
+    """The lock at ``path`` of a ``catalog``; None where there is none.
+
+    Raises `StateError` for a broken one, `Unsafe` for one that belongs to neither the user nor root nor the catalog's
+    owner, `StorageError`.
+    """
     try:
-        text = read_whole(path, _LARGEST).decode()
+        text = read_whole(path, _LARGEST, owners=_believed(catalog)).decode()
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
         text = "\0"
+    except Unsafe as error:
+        error.hint = (
+            "look at it; if it is right, put a copy of your own in its place, else remove it and run 'mdl lock'"
+        )
+        raise
     except OSError as error:
         if error.errno in ODD:
             raise StateError(f"the lock cannot be read: {error.strerror}", item=str(path)) from error
@@ -49,6 +60,13 @@ def read_lock(path: Path) -> Lock | None:
         raise error.on(str(path)) from None
 
 
+def _believed(catalog: Path) -> set[int]:
+    found = {os.geteuid(), 0}
+    with contextlib.suppress(OSError):
+        found.add(catalog.stat().st_uid)
+    return found
+
+
 def write_lock(path: Path, lock: Lock) -> None:
     """Whole or not at all. Raises `StorageError`."""
     try:
@@ -57,16 +75,16 @@ def write_lock(path: Path, lock: Lock) -> None:
         raise storage_error(error, str(path)) from error
 
 
-def update_lock(path: Path, change: Callable[[Lock | None], Lock | None]) -> None:
-    """Change the lock at ``path`` as it is now, which may have been written since it was read; None changes nothing.
-    Raises `StateError`, `StorageError`, `Busy`."""
+def update_lock(path: Path, catalog: Path, change: Callable[[Lock | None], Lock | None]) -> None:
+    """Change the lock at ``path`` of a ``catalog`` as it is now, which may have been written since it was read; None
+    changes nothing. Raises `StateError`, `StorageError`, `Busy`."""
     with folder_lock(path.parent):
-        now = read_lock(path)
+        now = read_lock(path, catalog)
         while True:
             before, new = now, change(now)
             if new is None or new == before:
                 return
-            now = read_lock(path)
+            now = read_lock(path, catalog)
             if now == before:
                 write_lock(path, new)
                 return
@@ -124,22 +142,15 @@ def _trusted(one: LockedFile, row: FileReport | None) -> LockedFile:
 
 def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Receipt], sources: Sources) -> LockedModel:
     old = {one.source: one for one in before.files} if before else {}
-    first = {(receipt.path, bare_url(receipt.url)): receipt for receipt in receipts}
+    first = {receipt.path: receipt for receipt in receipts}
     mirrors = {file.path: file.mirrors for file in model.files}
     files = []
     for remote in sources.resolve(model):
-        receipt = first.get((remote.path, bare_url(remote.url)))
-        is_its = receipt is not None and _is_of(receipt, remote)
-        digest = receipt.digest if receipt and is_its else None
+        receipt = first.get(remote.path)
+        digest = receipt.digest if receipt and receipt.settles(remote) else None
         one = LockedFile.of(remote, first=digest, mirrors=mirrors.get(remote.path, ()))
         known = old.get(one.source)
         if remote.digest is None and known and known.tofu and known.size == one.size:
             one = known
         files.append(one)
     return LockedModel(model.name, entry_of(model), tuple(sorted(files, key=lambda one: one.path)))
-
-
-def _is_of(receipt: Receipt, remote: RemoteFile) -> bool:
-    """What came then is, as far as anybody tells, what is there now."""
-    same_size = remote.size in (None, receipt.stamp.size)
-    return same_size and (None in (remote.validator, receipt.validator) or remote.validator == receipt.validator)

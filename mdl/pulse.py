@@ -50,7 +50,7 @@ def _lock(fd: int, *, is_shared: bool) -> bool | None:
         return False if isinstance(error, OSError) and error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
 
 
-def is_believed(path: Path) -> bool:
+def has_true_locks(path: Path) -> bool:
     """Whether a free lock on the file system of ``path`` proves that no process holds it."""
     return type_of(path) in _LOCAL
 
@@ -64,7 +64,7 @@ def may_live(path: Path, touched: Iterable[Path] = (), *, keeps_locked: bool = T
     age = time.time() - max((_touched(one) for one in (path, *touched)), default=0.0)
     if found is None:
         return age < _UNLOCKED_SECONDS
-    return abs(age) < _FRESH_SECONDS if is_believed(path) else age < _QUIET_SECONDS
+    return abs(age) < _FRESH_SECONDS if has_true_locks(path) else age < _QUIET_SECONDS
 
 
 def _is_locked(path: Path) -> bool | None:

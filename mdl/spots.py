@@ -62,13 +62,14 @@ class Spot:
 
 @contextlib.contextmanager
 def spot(root: Path, path: RelPath) -> Iterator[Spot]:
-    """The spot of ``path`` below ``root``; folders that are missing are made. ``root`` itself may be a link.
+    """The spot of ``path`` below ``root``; folders that are missing are made. ``root`` itself may be a link of the
+    user's own or root's.
 
     Raises `Unsafe` where a step is a link, `Occupied` where it is no folder, `OSError`.
     """
     root.mkdir(parents=True, exist_ok=True)
     *steps, name = path.text.split("/")
-    at, fd = root, os.open(root, FOLDER)
+    at, fd = root, _enter(root)
     try:
         for step in steps:
             at = at / step
@@ -80,12 +81,54 @@ def spot(root: Path, path: RelPath) -> Iterator[Spot]:
         os.close(fd)
 
 
-def step_into(folder: int, name: str, path: Path, mode: int = 0o777) -> int:
-    """Open the folder ``name`` in an open one, made where it is missing; ``path`` is for messages. As `spot`."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(name, mode, dir_fd=folder)
+def _enter(root: Path) -> int:
+    """Open a folder; of a link there is one that `is_strange_link` does not call so, and where that very link leads."""
+    try:
+        return os.open(root, FOLDER | os.O_NOFOLLOW)
+    except OSError:
+        link = os.lstat(root)
+        if not stat.S_ISLNK(link.st_mode):
+            raise
+        target = os.readlink(root)
+        now = os.lstat(root)
+        is_other = not os.path.samestat(link, now) or link.st_ctime_ns != now.st_ctime_ns
+        if is_strange_link(root, link) or is_other:
+            raise Unsafe(f"refused: {root} is a symbolic link of {user_name(link.st_uid)}", item=str(root)) from None
+    return os.open(root.parent / target, FOLDER)
+
+
+def is_strange_link(path: Path, status: os.stat_result) -> bool:
+    """A link that neither the user nor root made, nor, where root asks, the owner of the folder it is in."""
+    return stat.S_ISLNK(status.st_mode) and status.st_uid not in owners_in(path.parent)
+
+
+def owners_in(folder: Path) -> frozenset[int]:
+    """Whose work in a folder is believed: the user's own and root's; by root also that of the folder's owner, who can
+    put there what he likes anyway. Raises `OSError`."""
+    me = os.geteuid()
+    return frozenset({0, me} if me else {0, os.stat(folder).st_uid})
+
+
+def user_name(uid: int) -> str:
+    """Who that is, for messages."""
+    with contextlib.suppress(ImportError, KeyError):
+        import pwd
+
+        return pwd.getpwuid(uid).pw_name
+    return f"user {uid}"
+
+
+def step_into(folder: int, name: str, path: Path, mode: int | None = 0o777) -> int:
+    """Open the folder ``name`` in an open one, made with ``mode`` (if any) where it is missing; ``path`` is for
+    messages. As `spot`."""
+    if mode is not None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, mode, dir_fd=folder)
     try:
         return os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     except NotADirectoryError:
         Spot(folder, name, path).refuse_strange()
         raise Occupied(f"{path} is a file where a folder is needed", item=str(path)) from None
+    except PermissionError as error:
+        error.filename = str(path)
+        raise

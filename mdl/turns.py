@@ -12,8 +12,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mdl.cancel import Cancel
-from mdl.errors import Busy
-from mdl.private import private_folder, read_regular
+from mdl.errors import Busy, Unsafe
+from mdl.private import open_new, open_own, private_folder, read_regular
 
 _POLL_SECONDS = 0.2
 _LARGEST = 1000
@@ -28,6 +28,7 @@ def held(
     ``on_wait`` is told once for whom. Raises `Busy` saying who holds it, `Cancelled`.
     """
     private_folder(folder)
+    _drop_of_stranger(folder / f"{name}.lock")
     lock = FileLock(folder / f"{name}.lock", mode=0o600)
     who = folder / f"{name}.who"
     try:
@@ -45,9 +46,19 @@ def held(
         lock.release()
 
 
+def _drop_of_stranger(lock: Path) -> None:
+    """A lock file of another user, who may hold it for ever, goes. None is made: without ``flock`` its being there is
+    the lock."""
+    try:
+        os.close(open_own(lock, os.O_RDONLY))
+    except Unsafe:
+        lock.unlink()
+    except FileNotFoundError:
+        return
+
+
 def _say_who(who: Path) -> None:
-    fd = os.open(who, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w") as file:
+    with os.fdopen(open_new(who, os.O_WRONLY), "w") as file:
         json.dump({"pid": os.getpid(), "since": time.strftime("%H:%M:%S")}, file)
 
 

@@ -18,7 +18,7 @@ LEVELS = [
     {"errors"},
     {"cancel", "paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles", "threads"}
     | {"mounts", "toml"},
-    {"spots", "vacant", "pulse"},
+    {"spots", "vacant", "pulse", "presigned"},
     {"private"},
     {"staging", "turns", "programs", "copies", "folder_lock"},
     {"net", "files", "events"},
@@ -48,6 +48,7 @@ PURE = {
         "jobs/job",
         "jobs/entries",
         "paths",
+        "presigned",
         "redact",
         "sealed",
         "toml",

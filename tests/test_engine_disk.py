@@ -8,13 +8,14 @@ from pathlib import Path
 
 import faults
 import pytest
-from engine import MIB, Bench, noise, pinned
+from engine import MIB, NAME, Bench, noise, pinned
 from faulty import Answer, FaultyServer, Request
 from pouring import judge_writes
 
 from mdl import vacant
 from mdl.errors import NoSpace
 from mdl.get import Wishes
+from mdl.paths import RelPath
 
 DATA, OTHER, TINY = noise(4 * MIB), noise(4 * MIB, 1), noise(1000, 2)
 SIZE = len(DATA)
@@ -296,10 +297,14 @@ def test_right_bytes_are_adopted(bench: Bench) -> None:
 
 
 def test_own_damaged_file_is_fetched_again(bench: Bench) -> None:
-    """A file of mdl's own that was damaged, or whose source has a newer one, is replaced without --force."""
+    """A file of mdl's own that the disk damaged and a check distrusts, or whose source has a newer one, is replaced
+    without --force."""
     with FaultyServer(faults.honest(DATA)) as server:
         assert bench.run(pinned(server.url + "/f", DATA)).code == 0
+        before = bench.final.stat()
         flip(bench.final, 5)
+        os.utime(bench.final, ns=(before.st_atime_ns, before.st_mtime_ns))
+        bench.store.receipts.distrust("m", RelPath.parse(NAME))
         assert bench.run(pinned(server.url + "/f", DATA)).row.action == "fetched"
         assert bench.final.read_bytes() == DATA
         server.handler = faults.honest(OTHER, etag='"v2"')

@@ -17,6 +17,7 @@ from mdl.digests import Digest
 from mdl.download.transfer import Limits, Result
 from mdl.errors import Cancelled
 from mdl.events import Event
+from mdl.get import Wishes
 from mdl.net.hosts import Hosts
 from mdl.net.http import Http
 from mdl.net.policy import RetryPolicy
@@ -157,7 +158,7 @@ def test_get_after_failed_repair(bench: Bench) -> None:
         server.handler = faults.answers(404)
         repaired(bench, file)
         server.handler = faults.honest(BIG)
-        assert bench.run(file).code == 0
+        assert bench.run(file, wishes=Wishes(force=True)).code == 0
     assert verified(bench, file) == ["ok"]
 
 

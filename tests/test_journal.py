@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -276,3 +277,35 @@ def test_only_a_plain_file_is_a_journal(tmp_path: Path) -> None:
 def test_a_folder_is_no_journal(tmp_path: Path) -> None:
     """A folder under the journal's name claims nothing."""
     assert load(tmp_path) is None
+
+
+@pytest.mark.fault(287)
+@pytest.mark.parametrize("order", ["forward", "backward", "by turns"])
+def test_many_separate_claims_take_time_in_proportion(tmp_path: Path, order: str) -> None:
+    """200,000 claims that do not touch are read, and the next one is noted, in seconds and not in hours."""
+    claims = [(at, at + 2) for at in range(0, 800_000, 4)]
+    claims = {"forward": claims, "backward": claims[::-1], "by turns": claims[::2] + claims[1::2]}[order]
+    place = tmp_path / "journal"
+    place.write_bytes(header_of(replace(WHO, size=None)) + b"".join(line_of(list(claim)) for claim in claims))
+    began = time.process_time()
+    record = load(place)
+    assert record is not None
+    assert record.have.total == 400_000
+    more = record.have.copy()
+    more.add(900_000, 900_001)
+    assert more.without(record.have) == [ByteRange(900_000, 900_001)]
+    more.remove(900_000, 2**63)
+    assert more == record.have
+    assert time.process_time() - began < 20
+
+
+@pytest.mark.fault(287)
+def test_of_an_endless_journal_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is behind the bound claims nothing, and a line that the bound cuts neither."""
+    monkeypatch.setattr("mdl.download.journal.LARGEST", len(SMALL) - 1)
+    place = tmp_path / "journal"
+    place.write_bytes(SMALL + SMALL)
+    cut, whole = load(place), parse(SMALL, "")
+    assert cut is not None
+    assert whole is not None
+    assert cut.have.total < whole.have.total

@@ -170,12 +170,12 @@ def test_what_is_no_lock_is_a_state_error(text: str) -> None:
 def test_a_broken_lock_names_its_file(tmp_path: Path) -> None:
     """Where there is no lock there is None; bytes that are no text are a StateError that names the file."""
     path = tmp_path / "mdl.lock"
-    assert read_lock(path) is None
+    assert read_lock(path, path) is None
     write_lock(path, WHOLE)
-    assert read_lock(path) == WHOLE
+    assert read_lock(path, path) == WHOLE
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(StateError) as caught:
-        read_lock(path)
+        read_lock(path, path)
     assert caught.value.item == str(path)
 
 

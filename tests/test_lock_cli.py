@@ -318,11 +318,11 @@ def test_first_digests_at_once(tmp_path: Path) -> None:
     path, names = tmp_path / "mdl.lock", [f"model{number}" for number in range(24)]
 
     def put(name: str) -> None:
-        update_lock(path, lambda now: (now or Lock()).with_model(LockedModel(name, "entry", ())))
+        update_lock(path, path, lambda now: (now or Lock()).with_model(LockedModel(name, "entry", ())))
 
     with ThreadPoolExecutor(len(names)) as pool:
         list(pool.map(put, names))
-    found = read_lock(path)
+    found = read_lock(path, path)
     assert found
     assert sorted(found.models) == sorted(names)
 

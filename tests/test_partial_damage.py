@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,29 @@ def test_old_claims_are_gone_for_good_before_new_bytes_come(tmp_path: Path, monk
         monkeypatch.setattr(os, name, spy)
     partial.rewind(WHO)
     assert (partial.folder / "journal").stat().st_ino in synced
+
+
+@pytest.mark.fault(286)
+def test_more_than_the_file_has_is_not_gone_on_with(tmp_path: Path) -> None:
+    """A partial of a file of unknown size that got more bytes than the file turns out to have is begun anew, and what
+    it has counts for nothing before."""
+    folder = left_behind(tmp_path, dead_owner(), replace(WHO, size=None), (0, 400))
+    assert [claimed_of(tmp_path, KEY, replace(WHO, size=size)) for size in (400, 399)] == [400, 0]
+    partial = Partial.open(tmp_path, KEY, replace(WHO, size=399))
+    assert (partial.total, partial.dropped, folder.exists()) == (0, 400, False)
+    assert "has 399 bytes, and 400 had come" in partial.dropped_why
+
+
+@pytest.mark.fault(287)
+def test_a_long_journal_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal that grows towards the bound is made short again when it is gone on with, and claims the same."""
+    folder = left_behind(tmp_path, dead_owner())
+    before = claimed_of(tmp_path, KEY, WHO)
+    journal = folder / "journal"
+    first, *rest = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(first + b"".join(rest) * 50)
+    monkeypatch.setattr("mdl.download.journal.LARGEST", journal.stat().st_size)
+    long = journal.stat().st_size
+    partial = opened(tmp_path)
+    assert (partial.total, partial.dropped) == (before, 0)
+    assert (partial.folder / "journal").stat().st_size < long // 4

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mdl.digests import Digest, Fingerprint
 from mdl.download.plan import Plan, Wanted
 from mdl.errors import MdlError, NoSpace, Occupied, Unsafe
-from mdl.files import Kind, LocalFile, Receipt, RemoteFile, Stamp
+from mdl.files import HubFile, Kind, LocalFile, Receipt, RemoteFile, Stamp
 from mdl.paths import RelPath
 
 calm = settings(deadline=None)
@@ -22,7 +22,7 @@ STAMP, TOUCHED = Stamp(100, 5, 7), Stamp(100, 6, 7)
 
 
 def remote(**facts: Any) -> RemoteFile:
-    return RemoteFile(PATH, "https://h/m.bin", **{"size": 100, "digest": RIGHT, **facts})
+    return RemoteFile(PATH, **{"url": "https://h/m.bin", "size": 100, "digest": RIGHT, **facts})
 
 
 def receipt(**facts: Any) -> Receipt:
@@ -47,6 +47,7 @@ def decided(local: LocalFile, wanted: RemoteFile | None = None, *, force: bool =
 
 
 ABSENT = LocalFile()
+HUB = HubFile("org/repo", "model", "c" * 40, "m.bin")
 NO_DIGEST = remote(digest=None, validator='"a"')
 TABLE: dict[str, tuple[LocalFile, RemoteFile, str, bool]] = {
     "nothing there": (ABSENT, remote(), "fetch", False),
@@ -54,8 +55,14 @@ TABLE: dict[str, tuple[LocalFile, RemoteFile, str, bool]] = {
     "own receipt, untouched": (there(by=receipt()), remote(), "keep", False),
     "own receipt, untouched, size unknown": (there(by=receipt()), remote(size=None), "keep", False),
     "own receipt, touched, right bytes": (there(RIGHT, stamp=TOUCHED, by=receipt()), remote(), "keep", True),
-    "own receipt, touched, damaged": (there(WRONG, stamp=TOUCHED, by=receipt()), remote(), "fetch", False),
-    "own receipt, another size now": (there(stamp=Stamp(99, 6, 7), by=receipt()), remote(), "fetch", False),
+    "own receipt, edited": (there(WRONG, stamp=TOUCHED, by=receipt()), remote(), "refuse", False),
+    "own receipt, another size now": (there(stamp=Stamp(99, 6, 7), by=receipt()), remote(), "refuse", False),
+    "own receipt, touched, bytes as they came, newer there": (
+        there(OLD, stamp=TOUCHED, by=receipt(digest=OLD)),
+        remote(),
+        "fetch",
+        False,
+    ),
     "own receipt, distrusted, right bytes": (there(RIGHT, by=receipt(suspect=True)), remote(), "keep", True),
     "own receipt, distrusted, damaged": (there(WRONG, by=receipt(suspect=True)), remote(), "fetch", False),
     "own receipt of an older version": (there(by=receipt(digest=OLD)), remote(), "fetch", False),
@@ -81,7 +88,45 @@ TABLE: dict[str, tuple[LocalFile, RemoteFile, str, bool]] = {
         "fetch",
         False,
     ),
-    "no digest, touched, damaged": (there(WRONG, stamp=TOUCHED, by=receipt()), remote(digest=None), "fetch", False),
+    "no digest, edited": (there(WRONG, stamp=TOUCHED, by=receipt()), remote(digest=None), "refuse", False),
+    "no digest, another URL": (there(by=receipt()), remote(digest=None, url="https://h/v2/m.bin"), "fetch", False),
+    "no digest, another URL with the same validator": (
+        there(by=receipt(validator='"a"')),
+        remote(digest=None, url="https://h/v2/m.bin", validator='"a"'),
+        "fetch",
+        False,
+    ),
+    "no digest, another query": (there(by=receipt()), remote(digest=None, url="https://h/m.bin?v=2"), "fetch", False),
+    "no digest, touched, another URL": (
+        there(RIGHT, stamp=TOUCHED, by=receipt()),
+        remote(digest=None, url="https://h/v2/m.bin"),
+        "fetch",
+        False,
+    ),
+    "no digest, signed anew": (
+        there(by=receipt()),
+        remote(digest=None, url="https://h/m.bin?X-Amz-Date=2&X-Amz-Signature=b"),
+        "keep",
+        False,
+    ),
+    "no digest, now first a mirror": (
+        there(by=receipt()),
+        remote(digest=None, url="https://n/m.bin", mirrors=("https://h/m.bin",)),
+        "keep",
+        False,
+    ),
+    "no digest, another commit": (
+        there(by=receipt(commit="c" * 40)),
+        remote(digest=None, commit="d" * 40),
+        "fetch",
+        False,
+    ),
+    "no digest, the same commit from another endpoint": (
+        there(by=receipt(hub=HUB)),
+        remote(digest=None, url="https://n/m.bin", hub=HUB),
+        "keep",
+        False,
+    ),
     "a folder": (LocalFile("folder", why="it is a folder"), remote(), "refuse", False),
     "a link": (LocalFile("link", why="it is a link"), remote(), "refuse", False),
     "a device": (LocalFile("special", why="it is a device"), remote(), "refuse", False),
@@ -123,10 +168,23 @@ def test_strangers_file_is_refused_with_the_way_out() -> None:
     assert item.refused.item == PATH.text
 
 
+@pytest.mark.fault(283)
+def test_an_edited_file_is_refused_with_the_way_out() -> None:
+    """A file changed since mdl wrote it is code 7, says since when and what replaces it, and a repair does."""
+    edited = Wanted("model", remote(), there(WRONG, stamp=Stamp(100, 86_400 * 10**9, 7), by=receipt()))
+    (item,) = Plan.of([edited]).refuse
+    assert item.refused is not None
+    assert (item.refused.exit_code, item.refused.item) == (7, PATH.text)
+    assert "changed after mdl wrote it, last on 1970-01-02 at 00:00:00 UTC" in item.refused.message
+    assert all(word in str(item.refused.hint) for word in ("--force", "verify --repair"))
+    assert [one.why for one in Plan.of([edited], repair=True).fetch] == ["damaged here"]
+
+
 def test_reasons_tell_cases_apart() -> None:
     """A newer file there, a damaged one here, one that is partly here and one that is missing are called so."""
     assert decided(there(by=receipt(digest=OLD)))[1] == "a newer one is there"
-    assert decided(there(WRONG, stamp=TOUCHED, by=receipt()))[1] == "damaged here"
+    assert decided(there(WRONG, by=receipt(suspect=True)))[1] == "damaged here"
+    assert decided(there(WRONG, stamp=TOUCHED, by=receipt()))[1] == "edited"
     assert decided(LocalFile(partial=40))[1] == "partly here"
     assert decided(ABSENT)[1] == "missing"
 
@@ -183,7 +241,7 @@ def test_probed_sizes_are_taken_in() -> None:
 def test_refusals_are_errors_of_mdl() -> None:
     """Every refusal of the table has an exit code and names the file."""
     plan = Plan.of(Wanted("model", wanted, local) for local, wanted, _, _ in TABLE.values())
-    assert len(plan.refuse) == 6
+    assert len(plan.refuse) == 9
     for item in plan.refuse:
         assert isinstance(item.refused, MdlError)
         assert item.refused.exit_code in (7, 11)

@@ -6,16 +6,17 @@ import hashlib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from mdl.catalog.model import Catalog, CatalogFile, HubOrigin, Model
 from mdl.catalog.references import check_revision, file_url, parse_hub, parse_hub_page, url_name
 from mdl.errors import UsageError
+from mdl.presigned import asked
 from mdl.redact import bare_url
 
 _LONGEST_NAME = 120
-_SIGNED = re.compile(r"(?i)x-(amz|goog)-.*|expires|signature|policy|key-pair-id|sig|s[etvrpk]|token|download")
-"""Query parameters that sign a URL rather than say what it names."""
+_PLAIN_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
+_PLAIN_FOLDER = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def models_of(
@@ -77,15 +78,26 @@ def _of_hub(origin: HubOrigin) -> Model:
 
 
 def _of_url(url: str) -> Model:
-    """A file lands in a folder named after where it comes from, so that two of one name never meet."""
-    parts = urlsplit(url)
-    *folders, _ = unquote(urlsplit(bare_url(url)).path).split("/")
+    """A file lands in a folder named after where it comes from, so that two of one name never meet. What the name
+    alone does not tell, a mark at its end does."""
+    path, parts = url_name(url), urlsplit(bare_url(url))
+    *folders, _ = unquote(parts.path).split("/")
     place = "--".join([parts.netloc, *filter(None, folders)])
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", place).strip("._-") or "download"
-    asked = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if not _SIGNED.fullmatch(pair[0])]
-    if asked:
-        name += f"-{hashlib.sha256(repr(asked).encode()).hexdigest()[:8]}"
+    told = repr(found) if (found := asked(url)) else ""
+    if not _is_told_by_name(parts):
+        told += f" of {parts.netloc}{parts.path}"
     if len(name) > _LONGEST_NAME:
-        name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
-    path = url_name(url)
+        name, told = name[:_LONGEST_NAME], place + told
+    if told:
+        name += f"-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
     return Model(name=name, title=path.name, files=(CatalogFile(path=path, url=url),), origin="command line")
+
+
+def _is_told_by_name(parts: SplitResult) -> bool:
+    """Host and folders can be read off the name that they are made to, and the file's name off its own."""
+    _, *folders, last = parts.path.split("/")
+    plain = _PLAIN_HOST.fullmatch(parts.netloc) and all(map(_PLAIN_FOLDER.fullmatch, folders))
+    ends = any("--" in part or part.strip("-") != part for part in (parts.netloc, *folders))
+    readable = "\ufffd" not in unquote(last)
+    return bool(plain) and not ends and readable and (not folders or folders[-1].rstrip("._") == folders[-1])

@@ -47,7 +47,7 @@ def lock(
     path = session.lock_path
     session.empty = {"path": str(path)}
     catalog = session.catalog
-    old = read_lock(path)
+    old = read_lock(path, session.catalog_place[0][0])
     upgraded = {model.name for name in moving.upgrade or () for model in catalog.find(name)}
     wanted = {one.name for name in names for one in catalog.find(name)} if names else set(catalog.models)
     models = list(catalog.models.values())
@@ -68,7 +68,7 @@ def lock(
             tell(ended_by(error))
     before = old or Lock()
     if not moving.check and done.lock != before:
-        update_lock(path, lambda now: (now or Lock()).with_changes(before, done.lock))
+        update_lock(path, session.catalog_place[0][0], lambda now: (now or Lock()).with_changes(before, done.lock))
     return _tell(session, models, done, error)
 
 

@@ -96,11 +96,14 @@ class Session:
 
     @cached_property
     def lock(self) -> Lock | None:
-        """Raises `StateError` for a broken one."""
+        """Raises `StateError` for a broken one, `Unsafe` for another user's."""
+        from mdl.catalog.find import doubt
         from mdl.lock import read_lock
 
         try:
-            return read_lock(self.lock_path)
+            if doubted := doubt(self.lock_path, self.catalog_place[1]):
+                self.console.warn(f"{self.lock_path}: {doubted}")
+            return read_lock(self.lock_path, self.catalog_place[0][0])
         except UsageError:
             return None  # nobody's home: no settings, no lock
 
@@ -130,7 +133,11 @@ class Session:
         if self.lock is None:
             return
         try:
-            update_lock(self.lock_path, lambda lock: lock and with_first_digests(lock, models, report))
+            update_lock(
+                self.lock_path,
+                self.catalog_place[0][0],
+                lambda lock: lock and with_first_digests(lock, models, report),
+            )
         except MdlError as error:
             self.console.warn(f"the lock could not be brought up to date: {error.message}")
 

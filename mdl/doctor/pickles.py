@@ -35,5 +35,5 @@ def _files(folder: Path) -> Iterator[str]:
 
 def _head(path: Path, count: int) -> bytes:
     with contextlib.suppress(OSError):
-        return read_regular(path, count) or b""
+        return read_regular(path, count, is_own=False) or b""
     return b""

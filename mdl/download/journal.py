@@ -16,17 +16,18 @@ from typing import Any
 from mdl.errors import StateError
 from mdl.files import RemoteFile
 from mdl.net.ranges import ByteRange, RangeSet
-from mdl.private import read_regular
-from mdl.redact import bare_url
+from mdl.presigned import identity
+from mdl.private import open_new, open_own, read_regular
 from mdl.sealed import line_of, parse_line
 
 VERSION = 1
-_LARGEST = 64 * 2**20
+LARGEST = 16 * 2**20
+"""Of a longer journal only the beginning is read; half as long, and it is written anew when it is gone on with."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a partial is a part of. ``digest`` as text, or None; ``url`` is bare."""
+    """What a partial is a part of. ``digest`` as text, or None; ``url`` is what `identity` makes of it."""
 
     url: str
     size: int | None
@@ -37,7 +38,7 @@ class Identity:
     @classmethod
     def of(cls, remote: RemoteFile) -> Identity:
         digest = str(remote.digest) if remote.digest else None
-        return cls(bare_url(remote.url), remote.size, digest, remote.validator, remote.commit)
+        return cls(identity(remote.url), remote.size, digest, remote.validator, remote.commit)
 
     def resumable_as(self, other: Identity) -> bool:
         """True where bytes of this are bytes of ``other``: the same digest and size, or, where no digest is
@@ -57,6 +58,10 @@ class Record:
     have: RangeSet = field(default_factory=RangeSet)
     validators: dict[str, str] = field(default_factory=dict)
 
+    def resumable_as(self, identity: Identity) -> bool:
+        """Bytes of this are bytes of ``identity``, and not more than it has."""
+        return self.identity.resumable_as(identity) and (identity.size is None or self.have.end <= identity.size)
+
 
 def header_of(identity: Identity) -> bytes:
     return line_of({"mdl-journal": VERSION, **vars(identity)})
@@ -73,9 +78,10 @@ def parse(data: bytes, name: str) -> Record | None:
     identity = _identity(parse_line(lines[0]), name)
     if identity is None:
         return None
-    record = Record(identity)
+    record, claims = Record(identity), []
     for line in lines[1:]:
-        _take(record, parse_line(line))
+        claims += _take(record, parse_line(line))
+    record.have = RangeSet(claims)
     return record
 
 
@@ -95,20 +101,23 @@ def _identity(head: Any, name: str) -> Identity | None:
     return Identity(**head)
 
 
-def _take(record: Record, fact: Any) -> None:
+def _take(record: Record, fact: Any) -> list[ByteRange]:
+    """The bytes that a line claims; a validator is noted."""
     size = record.identity.size
     if isinstance(fact, list) and len(fact) == 2 and all(type(n) is int for n in fact):
         start, stop = fact
         if 0 <= start < stop and (size is None or stop <= size):
-            record.have.add(start, stop)
+            return [ByteRange(start, stop)]
     elif isinstance(fact, dict) and isinstance(fact.get("origin"), str) and isinstance(fact.get("validator"), str):
         record.validators[fact["origin"]] = fact["validator"]
+    return []
 
 
 def load(path: Path) -> Record | None:
-    """Read the journal at ``path``; None where there is none that claims anything. Raises `StateError`."""
+    """Read the journal at ``path``; None where there is none that claims anything, or it may be somebody else's work.
+    Raises `StateError`."""
     try:
-        data = read_regular(path, _LARGEST)
+        data = read_regular(path, LARGEST)
     except OSError:
         return None
     return None if data is None else parse(data, str(path))
@@ -123,8 +132,7 @@ class Journal:
     @classmethod
     def create(cls, path: Path, identity: Identity) -> Journal:
         """Begin anew: what stood there claims nothing from now on, also after a power cut."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC
-        journal = cls(path, os.open(path, flags, 0o600))
+        journal = cls(path, open_new(path, os.O_WRONLY | os.O_APPEND))
         journal._append(header_of(identity))
         os.fsync(journal._fd)
         return journal
@@ -133,7 +141,7 @@ class Journal:
     def reopen(cls, path: Path) -> Journal:
         """Go on with a journal that was read. A torn tail is closed with a newline first, so that it
         stays one damaged line."""
-        journal = cls(path, os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_APPEND | os.O_CLOEXEC))
+        journal = cls(path, open_own(path, os.O_RDWR | os.O_APPEND))
         size = os.fstat(journal._fd).st_size
         if size and os.pread(journal._fd, 1, size - 1) != b"\n":
             journal._append(b"\n")

@@ -17,6 +17,7 @@ from mdl import staging
 from mdl.errors import UsageError
 from mdl.files import HubFile, RemoteFile
 from mdl.paths import RelPath
+from mdl.private import private_folder
 from mdl.spots import spot
 
 _LONGEST_REF = 1000
@@ -111,7 +112,8 @@ class HubCache:
             wanted = f"{up}blobs/{_blob(remote)}"
             is_link = here is not None and stat.S_ISLNK(here.st_mode)
             if not (is_link and os.readlink(found.name, dir_fd=found.folder) == wanted):
-                staging.publish(staging.stage_link(self.own / "stage", found.name, wanted), found)
+                stage = private_folder(self.own / "stage")
+                staging.publish(staging.stage_link(stage, found.name, wanted), found)
 
     def pointer(self, remote: RemoteFile) -> Path | None:
         return _pointer(_hub_file(remote)).under(self._root)
@@ -123,7 +125,8 @@ class HubCache:
             with spot(self._root, RelPath.parse(f"{_repo_folder(hub)}/refs/{hub.branch or 'main'}")) as ref:
                 known = ref.read(_LONGEST_REF)
                 if known is None or (hub.branch and is_news and known != hub.revision.encode()):
-                    staged = staging.stage(self.own / "stage", ref.name, hub.revision.encode(), mode=0o644)
+                    stage = private_folder(self.own / "stage")
+                    staged = staging.stage(stage, ref.name, hub.revision.encode(), mode=0o644)
                     staging.publish(staged, ref)
 
     def _snapshot(self, hub: HubFile) -> Path:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,12 +20,12 @@ from mdl import copies, staging
 from mdl.cancel import Cancel
 from mdl.download import journal as journals
 from mdl.download.journal import Identity, Journal, Record
-from mdl.errors import Busy, MdlError, StorageError
+from mdl.errors import Busy, MdlError, StorageError, Unsafe
 from mdl.net.pipe import Piped, write_at
 from mdl.net.ranges import ByteRange, RangeSet
 from mdl.owner import is_alive, keeps_locked, me, process_of
-from mdl.private import private_folder
-from mdl.pulse import is_believed, may_live, try_lock
+from mdl.private import is_own_folder, open_new, open_own, private_folder
+from mdl.pulse import has_true_locks, may_live, try_lock
 from mdl.spots import Spot
 
 _JOURNAL_SECONDS = 1.0
@@ -47,6 +46,7 @@ class Partial:
         self.claim_below: int | None = None
         self._length: int | None = None
         self._is_locked = False
+        self._sync_error: OSError | None = None
         self.is_meddled = False
         """Somebody else cut the file while it was written."""
         self.dropped, self.dropped_why = 0, ""
@@ -61,24 +61,19 @@ class Partial:
         mine = partials / f"{key}.{me()}"
         _adopt(partials, key, mine, identity)
         private_folder(mine)
-        record = journals.load(mine / "journal")
-        fd = _held_open(mine / "data")
+        record, data = journals.load(mine / "journal"), mine / "data"
+        lost = record.have.total if record else _blocks(data)
+        is_resumed = record is not None and record.resumable_as(identity)
+        fd = _locked(data, _reopened(data) if is_resumed else open_new(data, os.O_RDWR, 0o666))
         try:
-            if record and record.identity.resumable_as(identity):
+            if record and is_resumed:
                 return cls._resumed(mine, identity, fd, record)
-            return cls._begun(mine, identity, fd, record)
+            partial = cls(mine, identity, fd, Journal.create(mine / "journal", identity), RangeSet())
         except BaseException:
             os.close(fd)
             raise
-
-    @classmethod
-    def _begun(cls, folder: Path, identity: Identity, fd: int, record: Record | None) -> Partial:
-        """Begin from nothing; what stood there is dropped."""
-        lost = record.have.total if record else os.fstat(fd).st_blocks * 512
-        os.ftruncate(fd, 0)
-        partial = cls(folder, identity, fd, Journal.create(folder / "journal", identity), RangeSet())
         partial.dropped = lost
-        partial.dropped_why = _why_not(record.identity, identity) if record else "its journal is damaged"
+        partial.dropped_why = _why_not(record, identity) if record else "its journal is damaged, or not this user's"
         return partial
 
     @classmethod
@@ -87,12 +82,13 @@ class Partial:
         path, have, claimed = folder / "journal", record.have, record.have.total
         have.remove(os.fstat(fd).st_size, 2**63)
         cut = claimed - have.total
-        journal = Journal.create(path, identity) if cut else Journal.reopen(path)
-        if cut:
+        is_anew = cut > 0 or path.stat().st_size > journals.LARGEST // 2
+        journal = Journal.create(path, identity) if is_anew else Journal.reopen(path)
+        if is_anew:
             journal.claim(have)
         partial = cls(folder, identity, fd, journal, have)
         for origin, validator in record.validators.items():
-            if cut:
+            if is_anew:
                 journal.note_validator(origin, validator)
             partial.validators[origin] = validator
         partial.dropped, partial.dropped_why = cut, "the partial file is shorter than its journal says" if cut else ""
@@ -160,7 +156,8 @@ class Partial:
                 self._is_locked = try_lock(self.fd, patience=0.0) is not False
             try:
                 os.fdatasync(self.fd)
-            except OSError:
+            except OSError as error:
+                self._sync_error = error
                 with self._lock:
                     self._have = self._claimed.copy()
                 raise
@@ -210,6 +207,8 @@ class Partial:
         `FileExistsError` where the spot is to be new and is taken, `OSError`.
         """
         with self._syncing:
+            if self._sync_error:
+                raise self._sync_error  # the system tells once what it lost, and then calls the rest synced
             os.fsync(self.fd)
             status, data = os.fstat(self.fd), self.folder / "data"
             try:
@@ -243,7 +242,26 @@ class Partial:
                 os.close(fd)
 
 
-def _why_not(old: Identity, new: Identity) -> str:
+def _reopened(data: Path) -> int:
+    """Bytes that nobody else could write, or an empty file in their place. That the file may be written by others once
+    it has its name is no harm: they do not come into its folder. Raises `OSError`."""
+    try:
+        return open_own(data, os.O_RDWR | os.O_CREAT, 0o666, may_be_shared=True)
+    except Unsafe:
+        return open_new(data, os.O_RDWR, 0o666)
+
+
+def _blocks(data: Path) -> int:
+    """Bytes that the file takes on the disk, if it is there."""
+    with contextlib.suppress(OSError):
+        return data.lstat().st_blocks * 512
+    return 0
+
+
+def _why_not(record: Record, new: Identity) -> str:
+    old = record.identity
+    if new.size is not None and record.have.end > new.size:
+        return f"the file there has {new.size} bytes, and {record.have.end} had come"
     if old.size != new.size:
         return f"the file there has {new.size} bytes now, it had {old.size}"
     if old.digest != new.digest:
@@ -254,10 +272,10 @@ def _why_not(old: Identity, new: Identity) -> str:
 
 
 def leftovers(partials: Path, key: str) -> list[Path]:
-    """The partial folders of ``key``, whoever owns them."""
+    """The partial folders of ``key``, whichever process of this user made them."""
     with contextlib.suppress(OSError):
         found = (entry for entry in partials.iterdir() if entry.name.startswith(f"{key}."))
-        return sorted(entry for entry in found if stat.S_ISDIR(entry.lstat().st_mode))
+        return sorted(entry for entry in found if is_own_folder(entry))
     return []
 
 
@@ -268,7 +286,7 @@ def claimed_of(partials: Path, key: str, identity: Identity) -> int:
 
 def _worth(folder: Path, identity: Identity) -> int:
     record = journals.load(folder / "journal")
-    return record.have.total if record and record.identity.resumable_as(identity) else 0
+    return record.have.total if record and record.resumable_as(identity) else 0
 
 
 def _adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
@@ -300,10 +318,13 @@ def _copy(folder: Path, mine: Path, identity: Identity) -> None:
     if record is None:
         return
     private_folder(mine)
-    source = os.open(folder / "data", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    target = os.open(mine / "data", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        if record.identity.resumable_as(identity):
+        source = open_own(folder / "data", os.O_RDONLY, may_be_shared=True)
+    except Unsafe:
+        return
+    target = open_new(mine / "data", os.O_WRONLY, 0o666)
+    try:
+        if record.resumable_as(identity):
             for claim in record.have:
                 copies.copy(source, target, claim.length, start=claim.start)
             os.fdatasync(target)
@@ -323,10 +344,9 @@ def _copy(folder: Path, mine: Path, identity: Identity) -> None:
     journal.close()
 
 
-def _held_open(data: Path) -> int:
-    """Open a partial's data and lock it, so that nobody takes its owner for dead. Raises `Busy` if somebody did all the
-    same, `OSError`."""
-    fd = os.open(data, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+def _locked(data: Path, fd: int) -> int:
+    """Lock a partial's open data, so that nobody takes its owner for dead. Raises `Busy` if somebody did all the same;
+    then it is closed."""
     try_lock(fd)
     with contextlib.suppress(OSError):
         if os.path.samestat(data.lstat(), os.fstat(fd)):
@@ -363,7 +383,7 @@ def _holder(folder: Path) -> str:
 def _is_dead(folder: Path) -> bool:
     """Of a leftover that nobody holds: whether its owner is known to be gone, not only very likely to be."""
     owner = _owner(folder)
-    return is_alive(owner) is False or (keeps_locked(owner) and is_believed(folder))
+    return is_alive(owner) is False or (keeps_locked(owner) and has_true_locks(folder))
 
 
 def is_held(folder: Path) -> bool:

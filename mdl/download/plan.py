@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from mdl.errors import MdlError, NoSpace, Occupied, Unsafe
 from mdl.files import LocalFile, RemoteFile
@@ -53,12 +55,13 @@ class Plan:
     linked: tuple[Item, ...] = ()
 
     @classmethod
-    def of(cls, wanted: Iterable[Wanted], *, force: bool = False) -> Plan:
+    def of(cls, wanted: Iterable[Wanted], *, force: bool = False, repair: bool = False) -> Plan:
+        """``force`` replaces whatever file is there, ``repair`` one that mdl wrote and somebody changed since."""
         keep: list[Item] = []
         fetch: list[Item] = []
         refuse: list[Item] = []
         for one in wanted:
-            item = _decide(one, force)
+            item = _decide(one, force, repair)
             (refuse if item.refused else keep if item.why in _KEPT else fetch).append(item)
         return cls(tuple(keep), tuple(fetch), tuple(refuse))
 
@@ -128,7 +131,7 @@ def _size(item: Item) -> int:
     return item.remote.size if item.remote.size is not None else (item.local.stamp.size if item.local.stamp else 0)
 
 
-def _decide(one: Wanted, force: bool) -> Item:
+def _decide(one: Wanted, force: bool, repair: bool) -> Item:
     local, remote = one.local, one.remote
     if local.kind in ("link", "special"):
         return Item(one, "unsafe", refused=Unsafe(f"refused: {local.why}", item=remote.path.text))
@@ -138,31 +141,25 @@ def _decide(one: Wanted, force: bool) -> Item:
         return Item(one, "partly here" if local.partial else "missing")
     if force:
         return Item(one, _FORCED)
-    if local.untouched and _receipt_settles(local, remote):
+    receipt = local.receipt
+    if local.untouched and receipt and receipt.settles(remote):
         return Item(one, _HERE)
     if local.fingerprint and remote.digest and local.fingerprint.digest == remote.digest:
         return Item(one, _RIGHT, adopt=True)
-    if local.receipt is None:
+    if receipt is None:
         hint = "use --force to replace it, or --to for another folder"
         return Item(one, "occupied", refused=Occupied("another file stands there", item=remote.path.text, hint=hint))
-    if remote.digest is None and _only_touched(local, remote):
+    if local.is_edited and not repair:
+        return Item(one, "edited", refused=_edited(local, remote))
+    if local.is_as_it_came and remote.digest is None and receipt.settles(remote):
         return Item(one, _RIGHT, adopt=True)
-    return Item(one, "a newer one is there" if local.untouched else "damaged here")
+    return Item(one, "a newer one is there" if local.is_as_it_came else "damaged here")
 
 
-def _receipt_settles(local: LocalFile, remote: RemoteFile) -> bool:
-    receipt = local.receipt
-    assert receipt is not None
-    if remote.size is not None and remote.size != receipt.stamp.size:
-        return False
-    if remote.digest is not None:
-        return remote.digest == receipt.digest
-    return remote.validator is None or remote.validator == receipt.validator
-
-
-def _only_touched(local: LocalFile, remote: RemoteFile) -> bool:
-    """The bytes are still those that came, by the receipt's own digest, and the source's file is the same."""
-    receipt = local.receipt
-    assert receipt is not None
-    same = local.fingerprint is not None and local.fingerprint.digest == receipt.digest
-    return same and (remote.validator is None or remote.validator == receipt.validator)
+def _edited(local: LocalFile, remote: RemoteFile) -> Occupied:
+    why = "it was changed after mdl wrote it"
+    with contextlib.suppress(OverflowError, ValueError, OSError):
+        seconds = local.stamp.mtime_ns // 10**9 if local.stamp else 0
+        why += f", last on {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d at %H:%M:%S} UTC"
+    hint = "keep your copy under another name, then --force or 'mdl verify --repair' replaces it"
+    return Occupied(why, item=remote.path.text, hint=hint)

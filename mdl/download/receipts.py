@@ -16,6 +16,7 @@ from mdl.digests import Digest, Fingerprint
 from mdl.errors import MdlError, StateError
 from mdl.files import HubFile, Receipt, RemoteFile, Stamp
 from mdl.paths import RelPath
+from mdl.presigned import asked_mark
 from mdl.private import private_folder, read_regular
 from mdl.redact import bare_url
 from mdl.sealed import line_of, parse_line
@@ -47,7 +48,8 @@ def receipt_of(
         stamp=stamp,
         digest=print_.digest,
         verified=verified,
-        url=remote.url,
+        url=bare_url(remote.url),
+        asked=asked_mark(remote.url),
         validator=remote.validator or validator,
         commit=remote.commit,
         adopted=adopted,
@@ -92,6 +94,7 @@ class Receipts:
             "digest": str(receipt.digest),
             "verified": receipt.verified,
             "url": bare_url(receipt.url),
+            "asked": receipt.asked,
             "validator": receipt.validator,
             "commit": receipt.commit,
             "suspect": receipt.suspect,
@@ -162,6 +165,7 @@ def _receipt(facts: dict[str, Any], prefixes: tuple[Any, ...]) -> Receipt | None
             digest=Digest.parse(algorithm, text),
             verified=_of(str, facts["verified"]),
             url=_of(str, facts["url"]),
+            asked=_of(str, facts.get("asked", "")),
             validator=_of(str, facts["validator"], or_none=True),
             commit=_of(str, facts["commit"], or_none=True),
             suspect=_of(bool, facts["suspect"]),

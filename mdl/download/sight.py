@@ -11,13 +11,18 @@ from pathlib import Path
 
 from mdl.digests import Fingerprint, fingerprint
 from mdl.errors import StorageError, storage_error
-from mdl.files import Kind, Stamp
+from mdl.files import LocalFile, Stamp
 from mdl.paths import RelPath
+from mdl.private import is_believed
+from mdl.spots import is_strange_link, user_name
 
 
-def standing(at: Path, path: RelPath) -> tuple[Kind, Stamp | None, str]:
-    """The kind of what stands at ``path`` below the folder ``at``, its stamp where it is a file, and in words what is
-    in the way; nothing on the way may be a link. Raises `StorageError`."""
+def standing(at: Path, path: RelPath, own: Path) -> LocalFile:
+    """What stands at ``path`` below the folder ``at``: a file with its stamp, or in words what is in the way; nothing
+    on the way may be a link. A file is foreign if its owner is not believed beside mdl's ``own`` folder.
+
+    Raises `StorageError`.
+    """
     final = path.under(at)
     for segment in ("", *path.text.split("/")):
         at = at / segment if segment else at
@@ -29,17 +34,19 @@ def standing(at: Path, path: RelPath) -> tuple[Kind, Stamp | None, str]:
         except OSError as error:
             raise storage_error(error, str(at)) from error
         if stat.S_ISLNK(status.st_mode) and (last or segment):
-            return "link", None, f"{at} is a symbolic link"
+            return LocalFile("link", why=f"{at} is a symbolic link")
+        if is_strange_link(at, status):
+            return LocalFile("link", why=f"{at} is a symbolic link of {user_name(status.st_uid)}")
         if not last and segment and not stat.S_ISDIR(status.st_mode):
-            return "folder", None, f"{at} is a file where a folder is needed"
+            return LocalFile("folder", why=f"{at} is a file where a folder is needed")
     if stat.S_ISREG(status.st_mode):
-        return "file", Stamp.of(status), ""
+        return LocalFile("file", Stamp.of(status), foreign=not is_believed(status.st_uid, own))
     if stat.S_ISDIR(status.st_mode):
-        return "folder", None, f"{at} is a folder"
-    return "special", None, f"{at} is a device, pipe or socket"
+        return LocalFile("folder", why=f"{at} is a folder")
+    return LocalFile("special", why=f"{at} is a device, pipe or socket")
 
 
-def _absent(final: Path) -> tuple[Kind, None, str]:
+def _absent(final: Path) -> LocalFile:
     """Nothing is there, and it could be: what system or locale has no name for is found out before a download."""
     try:
         os.lstat(final)
@@ -49,7 +56,7 @@ def _absent(final: Path) -> tuple[Kind, None, str]:
     except UnicodeEncodeError as error:
         hint = "set PYTHONUTF8=1, or a locale of UTF-8 (LC_ALL=C.UTF-8)"
         raise StorageError(f"file names are {error.encoding} here, which has no such letters", hint=hint) from error
-    return "absent", None, ""
+    return LocalFile()
 
 
 @contextlib.contextmanager

@@ -77,7 +77,7 @@ def _row(local: LocalFile, remote: RemoteFile) -> StockRow:
     receipt, stamp = local.receipt, local.stamp
     if local.kind == "file" and stamp is not None:
         right = remote.size is None or stamp.size == remote.size
-        ours = receipt is not None and local.untouched and (remote.digest is None or _same(receipt, remote))
+        ours = receipt is not None and local.untouched and _is_its(receipt, remote)
         if right and ours and receipt is not None:
             weak = receipt.verified in ("size", "none") and remote.digest != receipt.digest
             return StockRow(remote, "unverified" if weak else "present", stamp.size)
@@ -87,9 +87,10 @@ def _row(local: LocalFile, remote: RemoteFile) -> StockRow:
     return StockRow(remote, "partial" if local.partial else "missing", local.partial)
 
 
-def _same(receipt: Receipt, remote: RemoteFile) -> bool:
+def _is_its(receipt: Receipt, remote: RemoteFile) -> bool:
+    """What came is what the source has, as far as that can be told without reading."""
     digest = remote.digest
-    return digest is None or digest.algorithm != receipt.digest.algorithm or digest == receipt.digest
+    return receipt.settles(remote) or (digest is not None and digest.algorithm != receipt.digest.algorithm)
 
 
 def _status(rows: tuple[StockRow, ...], complete: bool) -> str:

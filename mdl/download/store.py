@@ -96,22 +96,28 @@ class Store:
         found = self.glance(model, remote)
         if found.kind != "file" or found.stamp is None:
             return found
+        final, receipt = self.final(model, remote), found.receipt
         algorithm = remote.digest.algorithm if remote.digest else "sha256"
-        settled = found.untouched and found.receipt is not None and found.receipt.digest.algorithm == algorithm
-        if not deep and (settled or not _worth_hashing(found.stamp, remote, found.receipt)):
-            return found
-        print_, stamp = hashed(self.final(model, remote), algorithm, self._stoppable(watch))
-        return LocalFile("file", stamp, found.receipt, print_, found.partial)
+        if deep or _may_be_right(found, remote):
+            print_, stamp = hashed(final, algorithm, self._stoppable(watch))
+            found = replace(found, fingerprint=print_, stamp=stamp)
+            if print_.digest == remote.digest:
+                return found
+        if receipt and found.is_edited and found.stamp and found.stamp.size == receipt.stamp.size:
+            print_, stamp = hashed(final, receipt.digest.algorithm, self._stoppable(watch))
+            found = replace(found, fingerprint=found.fingerprint or print_, stamp=stamp, own_digest=print_.digest)
+        return found
 
     def glance(self, model: str, remote: RemoteFile) -> LocalFile:
         """As `look`, without reading a byte of the file itself."""
         self._layout.expect(model, remote)
-        kind, stamp, why = standing(*self._layout.place(model, remote))
+        found = self._standing(model, remote)
         receipt = self.receipts.get(model, remote.path)
-        partial = 0
-        if self.partials.exists():
-            partial = claimed_of(self.partials, key_of(model, remote.path), Identity.of(remote))
-        return LocalFile(kind, stamp, receipt, None, partial, why)
+        partial = claimed_of(self.partials, key_of(model, remote.path), Identity.of(remote))
+        return replace(found, receipt=receipt, partial=partial)
+
+    def _standing(self, model: str, remote: RemoteFile) -> LocalFile:
+        return standing(*self._layout.place(model, remote), self.own)
 
     def open_partial(self, model: str, remote: RemoteFile) -> Partial:
         return Partial.open(self.partials, key_of(model, remote.path), Identity.of(remote))
@@ -268,15 +274,15 @@ class Store:
     def place_of(self, receipt: Receipt) -> Path | None:
         """Where the file of a receipt stands, if nobody touched it since."""
         with contextlib.suppress(*_NOT_THERE):
-            kind, stamp, _ = standing(*self._layout.place(receipt.model, receipt.remote))
-            if kind == "file" and stamp == receipt.stamp and not receipt.suspect:
+            found = self._standing(receipt.model, receipt.remote)
+            if found.kind == "file" and replace(found, receipt=receipt).untouched:
                 return self.final(receipt.model, receipt.remote)
         return None
 
     def is_gone(self, receipt: Receipt) -> bool:
         """Nothing stands where the file of a receipt was."""
         with contextlib.suppress(*_NOT_THERE):
-            return standing(*self._layout.place(receipt.model, receipt.remote))[0] == "absent"
+            return self._standing(receipt.model, receipt.remote).kind == "absent"
         return False
 
     def _make_room(
@@ -300,8 +306,9 @@ class Store:
         return room.trouble(error, item, self.root)
 
 
-def _worth_hashing(stamp: Stamp, remote: RemoteFile, receipt: Receipt | None) -> bool:
-    """Hash only what could turn out right: a known digest and the right size."""
-    if remote.size is not None and stamp.size != remote.size:
+def _may_be_right(local: LocalFile, remote: RemoteFile) -> bool:
+    """Only hashing tells whether these are the bytes: a known digest, the right size, and no receipt that says it."""
+    if remote.digest is None or local.stamp is None or remote.size not in (None, local.stamp.size):
         return False
-    return remote.digest is not None or receipt is not None
+    receipt = local.receipt
+    return not (local.untouched and receipt and receipt.digest.algorithm == remote.digest.algorithm)

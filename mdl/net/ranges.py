@@ -37,7 +37,7 @@ class RangeSet:
     def __init__(self, ranges: Iterable[ByteRange] = ()) -> None:
         self._starts: list[int] = []
         self._stops: list[int] = []
-        for item in ranges:
+        for item in sorted(ranges):
             self.add(item.start, item.stop)
 
     def add(self, start: int, stop: int) -> None:
@@ -54,15 +54,13 @@ class RangeSet:
 
     def remove(self, start: int, stop: int) -> None:
         """Take ``[start, stop)`` out; an empty one changes nothing."""
-        if start >= stop:
+        first, last = bisect_right(self._stops, start), bisect_left(self._starts, stop)
+        if start >= stop or first >= last:
             return
-        kept = []
-        for item in self:
-            kept.append((item.start, min(item.stop, start)))
-            kept.append((max(item.start, stop), item.stop))
-        kept = [(a, b) for a, b in kept if a < b]
-        self._starts = [a for a, _ in kept]
-        self._stops = [b for _, b in kept]
+        left, right = (self._starts[first], start), (stop, self._stops[last - 1])
+        kept = [(a, b) for a, b in (left, right) if a < b]
+        self._starts[first:last] = [a for a, _ in kept]
+        self._stops[first:last] = [b for _, b in kept]
 
     def gaps(self, size: int) -> list[ByteRange]:
         """What is missing of ``[0, size)``."""
@@ -79,21 +77,30 @@ class RangeSet:
 
     def without(self, other: RangeSet) -> list[ByteRange]:
         """What is here and not in ``other``."""
-        if not self._stops:
-            return []
-        missing = other.gaps(self._stops[-1])
-        both = []
-        for item in self:
-            for gap in missing:
-                start, stop = max(item.start, gap.start), min(item.stop, gap.stop)
-                if start < stop:
-                    both.append(ByteRange(start, stop))
-        return both
+        found, at = [], 0
+        for start, stop in zip(self._starts, self._stops, strict=True):
+            while at < len(other._stops) and other._stops[at] <= start:
+                at += 1
+            while at < len(other._stops) and other._starts[at] < stop:
+                if start < other._starts[at]:
+                    found.append(ByteRange(start, other._starts[at]))
+                start = other._stops[at]
+                if start >= stop:
+                    break
+                at += 1
+            if start < stop:
+                found.append(ByteRange(start, stop))
+        return found
 
     @property
     def front(self) -> int:
         """How many bytes are here without a gap from the start."""
         return self._stops[0] if self._starts and self._starts[0] == 0 else 0
+
+    @property
+    def end(self) -> int:
+        """Where the last of the bytes ends; 0 where there are none."""
+        return self._stops[-1] if self._stops else 0
 
     @property
     def total(self) -> int:

@@ -83,7 +83,7 @@ class HubSource:
             pinned = replace(origin, revision=listing.commit)
             if pinned.revision != origin.revision:
                 self._listings.put(self.endpoint.url, pinned, listing)
-        except OSError:
+        except (OSError, Unsafe):
             return  # a listing that cannot be kept is asked for again
 
     def _files(self, origin: HubOrigin, listing: Listing) -> list[RemoteFile]:

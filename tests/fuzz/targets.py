@@ -98,7 +98,8 @@ def catalog(data: bytes) -> None:
 
 def lock(data: bytes) -> None:
     """A lock that is read is written as a lock that is read as the same one."""
-    found = read_lock(_file("mdl.lock", data))
+    path = _file("mdl.lock", data)
+    found = read_lock(path, path)
     assert found is not None
     for model in found.models.values():
         for file in model.files:
