@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from mdl.download.address import _expires_in
 
-SIGNED = datetime.now(UTC) - timedelta(seconds=100)
+SIGNED = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 STAMP = SIGNED.strftime("%Y%m%dT%H%M%SZ")
 END = SIGNED + timedelta(seconds=300)
 
@@ -29,6 +30,7 @@ END = SIGNED + timedelta(seconds=300)
         ("", math.inf),
     ],
 )
-def test_expiry_is_read_from_the_query(query: str, seconds: float) -> None:
+def test_expiry_is_read_from_the_query(query: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four dialects of signed URLs say when they end; whatever else stands in a query says nothing."""
-    assert _expires_in(f"https://host/f?{query}") == pytest.approx(seconds, abs=5)
+    monkeypatch.setattr(time, "time", lambda: SIGNED.timestamp() + 100)
+    assert _expires_in(f"https://host/f?{query}") == seconds

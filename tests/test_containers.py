@@ -17,7 +17,7 @@ from jobbing import Gate, arrived, catalog_of, gate, machine, records_of, state_
 from shell import Shell
 
 from mdl import staging
-from mdl.pulse import is_believed
+from mdl.pulse import has_true_locks
 
 __all__ = ["gate"]
 CONTAINER = ("-p", "-u", "-f", "--mount-proc", "--kill-child")
@@ -25,7 +25,7 @@ CONTAINER = ("-p", "-u", "-f", "--mount-proc", "--kill-child")
 
 @pytest.fixture
 def shell(tmp_path: Path, gate: Gate) -> Iterator[Shell]:
-    if not is_believed(tmp_path):
+    if not has_true_locks(tmp_path):
         pytest.skip("LOCKS MAY LIE HERE: nothing is done at once")
     with FaultyServer(gate) as server:
         yield machine(tmp_path / "home", catalog_of(one=server.url, two=server.url))

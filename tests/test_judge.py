@@ -107,8 +107,8 @@ def test_a11_a12_another_etag_is_another_file(status: int, headers: dict[str, An
     verdict = answer(status, LATER, {**headers, "etag": '"b"'})
     assert isinstance(verdict, Changed)
     assert verdict.validator == '"b"'
-    assert '"a"' in verdict.why
-    assert '"b"' in verdict.why
+    assert "validator" in verdict.why
+    assert '"b"' not in verdict.why  # it may repeat the request, and that a signature
 
 
 @pytest.mark.fault(14)

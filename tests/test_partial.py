@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from leftover import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
 from mdl import copies, owner
+from mdl.cancel import Cancel
 from mdl.download.journal import Journal
 from mdl.download.leavings import of_the_dead
 from mdl.download.partial import Partial, claimed_of, is_held, leftovers, wait_for_owners
@@ -24,7 +25,7 @@ from mdl.errors import Busy
 from mdl.mounts import type_of
 from mdl.net.ranges import ByteRange
 from mdl.paths import RelPath
-from mdl.pulse import is_believed
+from mdl.pulse import has_true_locks
 from mdl.spots import spot
 
 
@@ -264,7 +265,7 @@ def test_a_locked_partial_is_never_taken(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.fault(322)
 def test_a_successor_goes_on_at_once(tmp_path: Path) -> None:
     """What a killed container left is taken over as soon as its lock is free, if the kernel here knows every lock."""
-    if not is_believed(tmp_path):
+    if not has_true_locks(tmp_path):
         pytest.skip(f"LOCKS MAY LIE HERE: {type_of(tmp_path)}")
     folder = left_behind(tmp_path, unseen())
     inode = (folder / "data").stat().st_ino
@@ -302,8 +303,8 @@ def test_what_changes_while_it_is_copied_is_not_believed(
     quiet(folder, 70.0)
     real = copies.copy
 
-    def copy(source: int, target: int, size: int, start: int = 0) -> int:
-        done = real(source, target, size, start)
+    def copy(source: int, target: int, size: int, *, start: int = 0) -> int:
+        done = real(source, target, size, start=start)
         os.truncate(folder / "data", 100 if change == "cut" else 0)
         if change == "begun anew":
             Journal.create(folder / "journal", WHO).close()
@@ -327,11 +328,12 @@ def test_it_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         if len(waits) == 3:
             quiet(folder, 1e6)
 
-    monkeypatch.setattr(time, "sleep", sleep)
-    monkeypatch.setattr("mdl.pulse.is_believed", lambda _path: False)
-    wait_for_owners(tmp_path, [KEY], 0.0, told.append)
+    cancel = Cancel()
+    monkeypatch.setattr(cancel, "wait", sleep)
+    monkeypatch.setattr("mdl.pulse.has_true_locks", lambda _path: False)
+    wait_for_owners(tmp_path, [KEY], 0.0, told.append, cancel)
     assert (waits, told) == ([], [])
-    wait_for_owners(tmp_path, ["b" * 32, KEY], 1e3, told.append)
+    wait_for_owners(tmp_path, ["b" * 32, KEY], 1e3, told.append, cancel)
     assert (len(waits), len(told)) == (3, 1)
     assert "container" in told[0]
 

@@ -51,7 +51,7 @@ class Signals:
         for number in _HEARD:
             with contextlib.suppress(ValueError, OSError):  # not the main thread
                 if number == signal.SIGALRM or signal.getsignal(number) is not signal.SIG_IGN:
-                    signal.signal(number, self._heard)
+                    signal.signal(number, self.hear)
         sys.unraisablehook = self._swallowed
 
     def poll(self) -> None:
@@ -63,7 +63,8 @@ class Signals:
         """The run is over: a signal changes nothing any more."""
         self._is_polled = True
 
-    def _heard(self, number: int, _frame: FrameType | None) -> None:
+    def hear(self, number: int, _frame: FrameType | None) -> None:
+        """The handler of them all."""
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends it at once
         if number != signal.SIGALRM or not self.cancel.is_set():

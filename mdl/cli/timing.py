@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from mdl.cli.signals import the_signals
 from mdl.cli.units import Window
 
 _LOOK_SECONDS = 1.0
@@ -46,21 +47,21 @@ class TimeLimit:
 @contextlib.contextmanager
 def time_limit(limit: TimeLimit) -> Iterator[None]:
     """As soon as the limit is over the command is told to stop, with a `Deadline`, as by any other signal."""
-    heard = signal.getsignal(signal.SIGALRM)
-    if not math.isfinite(limit.next_look()) or not callable(heard):
+    if not math.isfinite(limit.next_look()):
         yield
         return
+    signals = the_signals()
 
     def look(number: int, frame: FrameType | None) -> None:
         if limit.is_over():
-            heard(number, frame)
+            signals.hear(number, frame)
         else:
             signal.setitimer(signal.ITIMER_REAL, limit.next_look())
 
-    signal.signal(signal.SIGALRM, look)
+    before = signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_REAL, limit.next_look())
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, heard)
+        signal.signal(signal.SIGALRM, before)
