@@ -36,8 +36,8 @@ _SLOWEST = 1000.0
 _SLOW_WINDOW = 60.0
 
 _Block = TypeVar("_Block", bound=Sized)
-_Rest = Callable[[socket.socket, int], Iterator[_Block]]
-"""How the so many bytes that are left are read off a socket."""
+_Rest = Callable[[socket.socket, int], Generator[_Block, None, int]]
+"""How the so many bytes that are left are read off a socket; tells how many still are when the connection ends."""
 
 
 class _Pace:
@@ -77,7 +77,7 @@ class Reader:
         that cannot be undone, `Cancelled` on cancel; httpx's own errors pass through.
         """
 
-        def rest(sock: socket.socket, left: int) -> Iterator[memoryview]:
+        def rest(sock: socket.socket, left: int) -> Generator[memoryview, None, int]:
             return self._by_memory(sock, left, buffer)
 
         return self._paced(_pieces(response, length, decode, rest))
@@ -87,12 +87,12 @@ class Reader:
     ) -> Iterator[memoryview | bytes | Piped]:
         """As `blocks`, but what can go by a pipe does: to be poured before the next one is asked for."""
 
-        def rest(sock: socket.socket, left: int) -> Iterator[memoryview | Piped]:
+        def rest(sock: socket.socket, left: int) -> Generator[memoryview | Piped, None, int]:
             pipe = None if isinstance(sock, ssl.SSLSocket) else Pipe.open()
             if pipe:
                 with closing(pipe):
                     left = yield from self._by_pipe(sock, left, pipe)
-            yield from self._by_memory(sock, left, buffer)
+            return (yield from self._by_memory(sock, left, buffer))
 
         return self._paced(_pieces(response, length, decode, rest))
 
@@ -111,11 +111,11 @@ class Reader:
             self._throttle.take(len(block), self._cancel)
             yield block
 
-    def _by_memory(self, sock: socket.socket, left: int, buffer: bytearray) -> Iterator[memoryview]:
+    def _by_memory(self, sock: socket.socket, left: int, buffer: bytearray) -> Generator[memoryview, None, int]:
+        """Tells how many bytes are left when the connection ends."""
         sock.settimeout(self._stall)
         view = memoryview(buffer)
         fill = isinstance(sock, ssl.SSLSocket)
-        wanted = left
         while left:
             count, trouble = _receive(sock, view[: min(self._throttle.quantum(len(view)), left)], fill)
             if count:
@@ -124,10 +124,11 @@ class Reader:
             if trouble:
                 raise trouble
             if count == 0:
-                raise _ended(wanted - left, wanted)
+                break
+        return left
 
     def _by_pipe(self, sock: socket.socket, left: int, pipe: Pipe) -> Generator[Piped, None, int]:
-        """All of it, or nothing where the socket will not have a pipe; tells how many bytes are left."""
+        """As `_by_memory`; nothing if the socket will not have a pipe."""
         sock.settimeout(self._stall)
         wanted = left
         while left:
@@ -138,10 +139,10 @@ class Reader:
                     return left
                 raise _broken(sock, error) from error
             if not piped:
-                raise _ended(wanted - left, wanted)
+                break
             left -= len(piped)
             yield piped
-        return 0
+        return left
 
 
 def _pieces(
@@ -168,7 +169,9 @@ def _pieces(
     if sock is None:
         raise _ended(got, length)
     # ``stream`` stays alive below: were it collected, the response would close under the socket.
-    yield from rest(sock, length - got)
+    left = yield from rest(sock, length - got)
+    if left:
+        raise _ended(length - left, length)
     del stream
 
 
