@@ -810,7 +810,7 @@ def every_case() -> Iterator[Case]:
     yield from bad_names()
     yield from cases(186, UNSAFE, LINKS)
     yield from cases(187, UNSAFE, KINDS)
-    yield from cases(362, EITHER, TWO_KINDS)
+    yield from cases(282, EITHER, TWO_KINDS)
     yield from cases(188, UNSAFE, TWINS)
     yield from cases(189, UNSAFE, FILE_AS_FOLDER)
     yield from cases(191, EITHER, SECOND_NAMES)
@@ -832,7 +832,7 @@ def every_case() -> Iterator[Case]:
     yield from cases(198, UNSAFE, VOLUMES, whole=True)
     yield from cases(199, BAD, BEYOND)
     yield from cases(0, BAD, {f"manifest {name}": trick for name, trick in MANIFESTS.items()}, whole=True)
-    yield from cases(364, BAD, {f"manifest {name}": trick for name, trick in STEPS.items()}, whole=True)
+    yield from cases(284, BAD, {f"manifest {name}": trick for name, trick in STEPS.items()}, whole=True)
     yield from cases(0, NEWER, {f"manifest {name}": trick for name, trick in NEWER_MANIFESTS.items()}, whole=True)
     yield from cases(0, BAD, {f"safetensors {name}": trick for name, trick in SAFETENSORS.items()})
 

@@ -236,7 +236,7 @@ def other_project(shell: Shell, text: str) -> Shell:
     return Shell(home, shell.endpoint, {"MDL_HOME": str(shell.models)})
 
 
-@pytest.mark.fault(308)
+@pytest.mark.fault(260)
 def test_what_another_catalog_brought_stays(shell: Shell, hub: Hub, mdl: Inside) -> None:
     """Two catalogs have a model of one name and one models folder: what one does not have is not superseded for the
     other's sake, whoever fetched last."""
@@ -250,7 +250,7 @@ def test_what_another_catalog_brought_stays(shell: Shell, hub: Hub, mdl: Inside)
     assert (shell.models / "tiny" / "more.bin").exists()
 
 
-@pytest.mark.fault(308)
+@pytest.mark.fault(260)
 def test_another_repository_of_that_name(shell: Shell, hub: Hub, mdl: Inside) -> None:
     """A catalog of the same path, as two containers have, whose model comes from another repository takes nothing."""
     hub.publish(Repo("org/else", {"other.bin": b"e" * 5000}, lfs_threshold=1000))
@@ -261,7 +261,7 @@ def test_another_repository_of_that_name(shell: Shell, hub: Hub, mdl: Inside) ->
     assert (shell.models / "tiny" / "other.bin").exists()
 
 
-@pytest.mark.fault(308)
+@pytest.mark.fault(260)
 def test_what_both_keep_belongs_to_both(shell: Shell, hub: Hub, mdl: Inside) -> None:
     """What this catalog brought and another one kept is not superseded when this one's entry drops it."""
     other = other_project(shell, CATALOG)

@@ -560,7 +560,7 @@ def test_trouble_is_never_dropped() -> None:
     assert statuses.count(("progress", "file-failed")) == statuses.count(("progress", "notice")) == 5
 
 
-@pytest.mark.fault(344)
+@pytest.mark.fault(278)
 @pytest.mark.parametrize("count", [1, 8, 100, 3000])
 def test_every_finish_is_told(count: int) -> None:
     """However many files finish within a second, each is told once, before the last object, with its own time."""
@@ -577,7 +577,7 @@ def test_every_finish_is_told(count: int) -> None:
     assert (len(seen), seen[-1]["event"]) == (count + 1, "finished")
 
 
-@pytest.mark.fault(345)
+@pytest.mark.fault(279)
 @pytest.mark.parametrize("progress_kind", ["json", "lines"])
 def test_a_reader_that_takes_nothing(progress_kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries without end cost bounded memory and no time; the newest are there in the end, with the number of those

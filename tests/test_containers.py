@@ -54,7 +54,7 @@ def partials(shell: Shell) -> list[str]:
     return sorted(os.listdir(shell.models / ".mdl" / "partials"))
 
 
-@pytest.mark.fault(321)
+@pytest.mark.fault(264)
 def test_nothing_is_taken_from_who_lives_in_a_container(shell: Shell, gate: Gate) -> None:
     """clean, another get, jobs and cancel leave a download in a container alone; it ends well, and was never dead."""
     with contained(shell, "get", "one") as living:
@@ -71,7 +71,7 @@ def test_nothing_is_taken_from_who_lives_in_a_container(shell: Shell, gate: Gate
     assert records_of(shell).find(job.id).status == "done"
 
 
-@pytest.mark.fault(321)
+@pytest.mark.fault(264)
 def test_folders_beside_are_not_taken_either(shell: Shell, gate: Gate) -> None:
     """What a process in a container has beside, for another client to write into, is not removed by a get of another
     model; once it was killed it goes."""
@@ -93,7 +93,7 @@ def test_folders_beside_are_not_taken_either(shell: Shell, gate: Gate) -> None:
     assert (shell.run("get", "two").code, side.exists()) == (0, False)
 
 
-@pytest.mark.fault(322, 323)
+@pytest.mark.fault(265, 266)
 def test_the_successor_of_a_killed_container(shell: Shell, gate: Gate) -> None:
     """A container with another host name, on the same disk, goes on at once with what a killed one left; the killed
     one's job is dead, not running, and can be cancelled and cleaned."""
@@ -115,7 +115,7 @@ def test_the_successor_of_a_killed_container(shell: Shell, gate: Gate) -> None:
     assert [one for one in (state_of(shell) / "jobs").iterdir() if one.name.startswith(job.id)] == []
 
 
-@pytest.mark.fault(321)
+@pytest.mark.fault(264)
 def test_two_packs_of_one_folder(tmp_path: Path) -> None:
     """A pack here sweeps nothing of one that is at work on the same archive in a container: both end well."""
     staged = tmp_path / "out"

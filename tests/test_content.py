@@ -46,7 +46,7 @@ RIGHT = {
 }
 
 
-@pytest.mark.fault(307)
+@pytest.mark.fault(259)
 @pytest.mark.parametrize("name", RIGHT)
 @pytest.mark.parametrize("content_type", ["", "text/html; charset=utf-8", "application/octet-stream"])
 def test_a_right_file_is_never_refused(name: str, content_type: str) -> None:
@@ -54,7 +54,7 @@ def test_a_right_file_is_never_refused(name: str, content_type: str) -> None:
     assert check_content(name, RIGHT[name], len(RIGHT[name]), content_type=content_type) is None
 
 
-@pytest.mark.fault(307)
+@pytest.mark.fault(259)
 @pytest.mark.parametrize(
     ("name", "body", "more", "exit_code"),
     [
@@ -103,7 +103,7 @@ def server() -> Iterator[FaultyServer]:
         yield server
 
 
-@pytest.mark.fault(307)
+@pytest.mark.fault(259)
 @pytest.mark.parametrize("padding", [0, 3 * MIB], ids=["small", "large"])
 @pytest.mark.parametrize(("body", "exit_code"), [(PAGE, 6), (SIGN_IN, 4), (POINTER, 6), (noise(500), 6)], ids=KINDS)
 def test_nothing_is_published(
@@ -120,7 +120,7 @@ def test_nothing_is_published(
     assert bench.partials == []
 
 
-@pytest.mark.fault(307)
+@pytest.mark.fault(259)
 @pytest.mark.parametrize("name", ["model.gguf", "model.safetensors", "data.zip", "model.onnx", "index.html"])
 def test_right_ones_come(tmp_path: Path, server: FaultyServer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A right file without a digest is published as ever."""

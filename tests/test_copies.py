@@ -85,7 +85,7 @@ def edit(file: Path, prefix: tuple[str, ...]) -> None:
                 opened.write(b"xxxx")
 
 
-@pytest.mark.fault(300)
+@pytest.mark.fault(252)
 def test_an_edit_does_not_reach_another_model(shell: Shell, user: tuple[str, ...]) -> None:
     """Whoever writes into a model's file, as its user may, changes no other model that has the same bytes."""
     got(shell.run("get", "one", *JSON, prefix=user))
@@ -94,7 +94,7 @@ def test_an_edit_does_not_reach_another_model(shell: Shell, user: tuple[str, ...
     assert place(shell, "one").read_bytes() == DATA
 
 
-@pytest.mark.fault(300)
+@pytest.mark.fault(252)
 def test_an_edit_does_not_reach_a_model_of_the_same_command(shell: Shell, user: tuple[str, ...]) -> None:
     """Two models of one command that share their bytes go the same way."""
     got(shell.run("get", "one", "two", *JSON, prefix=user))
@@ -102,7 +102,7 @@ def test_an_edit_does_not_reach_a_model_of_the_same_command(shell: Shell, user: 
     assert place(shell, "two").read_bytes() == DATA
 
 
-@pytest.mark.fault(300)
+@pytest.mark.fault(252)
 def test_an_edit_does_not_reach_the_hubs_cache(tmp_path: Path, user: tuple[str, ...]) -> None:
     """Neither a small file's edit nor a large one's reaches the blob in the hub's cache that it was taken from."""
     with Hub([Repo("org/tiny", {"config.json": SMALL, "model.bin": DATA})]) as hub:
@@ -115,7 +115,7 @@ def test_an_edit_does_not_reach_the_hubs_cache(tmp_path: Path, user: tuple[str, 
     assert blobs == {SMALL, DATA}
 
 
-@pytest.mark.fault(300)
+@pytest.mark.fault(252)
 def test_a_large_file_is_one_file_and_read_only(shell: Shell) -> None:
     """For a user whom modes bind, a large file is hard-linked, neither name may be written to, and the text says so;
     reading stays as it was allowed."""
@@ -130,7 +130,7 @@ def test_a_large_file_is_one_file_and_read_only(shell: Shell) -> None:
     assert "hard-linked, read-only" in ran.err
 
 
-@pytest.mark.fault(300)
+@pytest.mark.fault(252)
 def test_another_programs_file_keeps_its_mode(shell: Shell) -> None:
     """A file of ``[stores] also`` that its program may write to is copied; one that is read-only is linked."""
     if clones(shell.home):
@@ -145,7 +145,7 @@ def test_another_programs_file_keeps_its_mode(shell: Shell) -> None:
     assert (file.stat().st_mode & 0o777, file.stat().st_nlink) == (0o444, 2)
 
 
-@pytest.mark.fault(301)
+@pytest.mark.fault(253)
 def test_a_file_of_another_user_is_never_linked(shell: Shell, mdl: Inside) -> None:
     """Another user's file is copied, whatever the settings say: who owns the inode can write it, and set its times."""
     if os.geteuid() != 0:
@@ -176,7 +176,7 @@ def test_nothing_is_taken(shell: Shell, server: FaultyServer, mdl: Inside) -> No
     assert (file.stat().st_nlink, server.bytes_sent) == (1, 2 * len(DATA))
 
 
-@pytest.mark.fault(302)
+@pytest.mark.fault(254)
 @pytest.mark.parametrize(
     ("line", "hint"), [('link = "hrad"', "hard"), ("link = 3", "hard"), ('lnk = "hard"', "link")], ids=str
 )
@@ -188,7 +188,7 @@ def test_a_misspelt_choice(shell: Shell, mdl: Inside, line: str, hint: str) -> N
     assert hint in ran.document["error"]["hint"]
 
 
-@pytest.mark.fault(303)
+@pytest.mark.fault(255)
 def test_a_read_only_file_gives_way(shell: Shell, server: FaultyServer) -> None:
     """mdl replaces and repairs its own read-only file, and never writes into an inode that another name has."""
     user = prefix_of(USER)
@@ -210,7 +210,7 @@ def test_a_read_only_file_gives_way(shell: Shell, server: FaultyServer) -> None:
     assert (place(shell).read_bytes(), place(shell, "two").read_bytes()) == (other, damaged)
 
 
-@pytest.mark.fault(304)
+@pytest.mark.fault(256)
 @pytest.mark.parametrize("words", [("-n",), ()], ids=["dry run", "get"])
 def test_copies_count(
     shell: Shell, server: FaultyServer, mdl: Inside, far: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
@@ -226,7 +226,7 @@ def test_copies_count(
     assert (server.requests, place(shell).exists()) == ([], False)
 
 
-@pytest.mark.fault(304)
+@pytest.mark.fault(256)
 def test_a_plan_says_what_is_copied(shell: Shell, mdl: Inside, far: Path) -> None:
     """What is on another file system is not "already here": the plan says that it is elsewhere, and copied."""
     (far / "f.bin").write_bytes(DATA)
@@ -239,7 +239,7 @@ def test_a_plan_says_what_is_copied(shell: Shell, mdl: Inside, far: Path) -> Non
     assert "copied from this disk" in got(mdl(shell, "get", "one")).err
 
 
-@pytest.mark.fault(304)
+@pytest.mark.fault(256)
 def test_copies_for_a_second_model_count(
     shell: Shell, server: FaultyServer, mdl: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +253,7 @@ def test_copies_for_a_second_model_count(
     got(mdl(shell, "get", "one", "two", *JSON))
 
 
-@pytest.mark.fault(305)
+@pytest.mark.fault(257)
 @pytest.mark.parametrize("first", ["plain", "hf-cache"])
 def test_the_layouts_know_each_other(tmp_path: Path, mdl: Inside, first: str) -> None:
     """What is here in one layout is not fetched again for the other, and each is whole then."""
@@ -269,7 +269,7 @@ def test_the_layouts_know_each_other(tmp_path: Path, mdl: Inside, first: str) ->
     assert sorted(blobs) == sorted(RIGHT)
 
 
-@pytest.mark.fault(305)
+@pytest.mark.fault(257)
 def test_a_folder_of_its_own_knows_the_models_folder(shell: Shell, server: FaultyServer, mdl: Inside) -> None:
     """With --to and --into, what the usual models folder has is taken from there."""
     got(mdl(shell, "get", "one", *JSON))

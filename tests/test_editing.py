@@ -115,7 +115,7 @@ def test_a_catalog_of_ones_own(tmp_path: Path) -> None:
     assert book.read_text().rstrip() == EMPTY.rstrip()
 
 
-@pytest.mark.fault(306)
+@pytest.mark.fault(258)
 def test_twelve_at_once(tmp_path: Path) -> None:
     """Twelve that add a model each to one catalog, which nobody had yet, all end with 0, and all are in it."""
     shell = Shell(tmp_path)
@@ -138,7 +138,7 @@ def test_twelve_at_once(tmp_path: Path) -> None:
     assert os.listdir(book.parent) == [book.name]
 
 
-@pytest.mark.fault(306)
+@pytest.mark.fault(258)
 @pytest.mark.parametrize("locks", [True, False], ids=["locks", "no locks here"])
 def test_what_an_editor_saves_meanwhile(
     tmp_path: Path, mdl: Inside, monkeypatch: pytest.MonkeyPatch, locks: bool
@@ -164,7 +164,7 @@ def test_what_an_editor_saves_meanwhile(
     assert "bert" in parse_catalog(book.read_text(), book).models
 
 
-@pytest.mark.fault(306)
+@pytest.mark.fault(258)
 def test_an_edit_that_never_ends(tmp_path: Path) -> None:
     """Who holds the folder longer than one waits is told of: 9."""
     with folder_lock(tmp_path), pytest.raises(Busy) as caught, folder_lock(tmp_path, 0.05):
@@ -172,7 +172,7 @@ def test_an_edit_that_never_ends(tmp_path: Path) -> None:
     assert caught.value.item == str(tmp_path)
 
 
-@pytest.mark.fault(309)
+@pytest.mark.fault(261)
 @pytest.mark.parametrize(
     "text",
     [
@@ -192,7 +192,7 @@ def test_removed_however_it_is_written(text: str) -> None:
     assert all("b" not in members for members in parse_catalog(left, HERE).groups.values())
 
 
-@pytest.mark.fault(310)
+@pytest.mark.fault(262)
 @pytest.mark.parametrize("trouble", [errno.EIO, errno.EACCES])
 def test_a_catalog_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: int) -> None:
     """An error on ./catalog.toml is told, and no other catalog is used in its place."""

@@ -61,7 +61,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     models, dice = tmp_path / "models", random.Random(7)
     words = ("get", f"hf:demo/big@{repo.commit}", "--into", str(models), "--connections", "4")
     kills = unclaimed = 0
-    with LoopbackHub([repo], bytes_per_second=7e6) as hub:
+    with LoopbackHub([repo], bytes_per_second=14e6) as hub:
         for _ in range(KILLS):
             process = child(tmp_path, *words, HF_ENDPOINT=hub.url)
             goal = served(hub) + dice.randint(14 * MIB, 22 * MIB)

@@ -230,7 +230,7 @@ def waiting(folder: Path, *, trap: str = "") -> str:
     return str(place)
 
 
-@pytest.mark.fault(342)
+@pytest.mark.fault(276)
 @pytest.mark.parametrize("json_lines", [True, False])
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_stopped_while_the_hook_runs(
@@ -252,7 +252,7 @@ def test_stopped_while_the_hook_runs(
     assert arrived(shell, SMALL)
 
 
-@pytest.mark.fault(342)
+@pytest.mark.fault(276)
 def test_paused_while_the_hook_runs(shell: Shell, tmp_path: Path) -> None:
     """There is nothing left to pause: the hook runs to its end, and the job is done."""
     with started(shell, "get", "one", "-q", "--on-complete", waiting(tmp_path)) as process:
@@ -265,7 +265,7 @@ def test_paused_while_the_hook_runs(shell: Shell, tmp_path: Path) -> None:
     assert (the_job(shell).status, the_job(shell).exit_code) == ("done", 0)
 
 
-@pytest.mark.fault(342)
+@pytest.mark.fault(276)
 def test_a_hook_that_will_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that ignores that it is told to end is killed."""
     monkeypatch.setattr("mdl.programs._GRACE", 0.2)
@@ -275,7 +275,7 @@ def test_a_hook_that_will_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         programs.run([waiting(tmp_path, trap="trap '' TERM")], {}, cancel=cancel)
 
 
-@pytest.mark.fault(342)
+@pytest.mark.fault(276)
 def test_the_hook_of_a_failure_is_stopped(shell: Shell, tmp_path: Path) -> None:
     """The hook is ended, and the failure is how it ended."""
     configured(shell, on_failure=waiting(tmp_path))
@@ -286,7 +286,7 @@ def test_the_hook_of_a_failure_is_stopped(shell: Shell, tmp_path: Path) -> None:
     assert (the_job(shell).status, the_job(shell).exit_code) == ("failed", 3)
 
 
-@pytest.mark.fault(342)
+@pytest.mark.fault(276)
 def test_the_ready_file_is_there_before_the_hook(shell: Shell, tmp_path: Path) -> None:
     """What the hook starts may wait for it."""
     words = ("--ready-file", str(tmp_path / "ready"), "--on-complete", f"test -e {tmp_path / 'ready'}")
@@ -303,7 +303,7 @@ with open(sys.argv[1], "w") as file:
 """
 
 
-@pytest.mark.fault(343)
+@pytest.mark.fault(277)
 @pytest.mark.parametrize("count", [1, 20_000])
 def test_a_hook_for_many_models(tmp_path: Path, count: int) -> None:
     """It is run however many there are: the file has them all, the variables as many as fit, whole names only; a line

@@ -178,7 +178,7 @@ def test_private_ipv4_inside_a_transition_address_is_private(address: str) -> No
     assert is_private(address)
 
 
-@pytest.mark.fault(247)
+@pytest.mark.fault(236)
 @pytest.mark.parametrize(
     "address",
     [

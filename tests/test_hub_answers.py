@@ -58,7 +58,7 @@ def test_next_page_that_is_no_url(here: World, target: str) -> None:
     assert here.asked == [tree_url()]
 
 
-@pytest.mark.fault(330)
+@pytest.mark.fault(273)
 @pytest.mark.parametrize(("bound", "words"), [(("_MOST_ITEMS", 5), "5 files"), (("_MOST_PAGES", 3), "3 pages")])
 def test_a_listing_that_never_ends(
     here: World, monkeypatch: pytest.MonkeyPatch, bound: tuple[str, int], words: str

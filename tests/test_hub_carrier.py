@@ -50,7 +50,7 @@ def test_an_honest_hub(tmp_path: Path) -> None:
     assert fetched(Hub(), tmp_path) == DATA
 
 
-@pytest.mark.fault(328)
+@pytest.mark.fault(271)
 def test_a_short_file_is_no_fault_of_the_disk(tmp_path: Path) -> None:
     """A file shorter than the hub said is 5, in the client's words."""
     with pytest.raises(MdlError, match="should be of size 70000 but has size 500") as caught:
@@ -58,7 +58,7 @@ def test_a_short_file_is_no_fault_of_the_disk(tmp_path: Path) -> None:
     assert caught.value.exit_code == 5
 
 
-@pytest.mark.fault(328)
+@pytest.mark.fault(271)
 @pytest.mark.parametrize("etag", ['"a/b"', '"../../../x"', '"' + "e" * 300 + '"', '"a b"', '""'])
 def test_an_etag_that_is_none(tmp_path: Path, etag: str) -> None:
     """The client makes a file name of the ETag: one that can be none is a lie, 6; nothing is fetched."""
@@ -69,7 +69,7 @@ def test_an_etag_that_is_none(tmp_path: Path, etag: str) -> None:
     assert not list(tmp_path.rglob("*.incomplete"))
 
 
-@pytest.mark.fault(329)
+@pytest.mark.fault(272)
 def test_a_silent_hub_is_given_up(tmp_path: Path) -> None:
     """Not a byte for as long as --stall says: 5, however long the client would wait."""
     began = time.monotonic()

@@ -39,7 +39,7 @@ def shell(tmp_path: Path) -> Shell:
 CHANGES = [("/v1/f.bin", "/v2/f.bin"), ("/f.bin?v=1", "/f.bin?v=2"), ("/f.bin?token=a", "/f.bin?token=2")]
 
 
-@pytest.mark.fault(282)
+@pytest.mark.fault(246)
 @pytest.mark.parametrize("etag", ['"same"', 'W/"same"', None])
 @pytest.mark.parametrize(("before", "after"), CHANGES)
 def test_a_catalog_names_another_url(
@@ -60,7 +60,7 @@ def test_a_catalog_names_another_url(
     assert str(only_file(shell).digest) == f"sha256:{hashlib.sha256(SECOND).hexdigest()}"
 
 
-@pytest.mark.fault(282)
+@pytest.mark.fault(246)
 def test_the_same_url_signed_anew(shell: Shell, server: FaultyServer, mdl: Inside) -> None:
     """A URL that is only signed anew, and one that was a mirror before, are the same thing: nothing is fetched."""
     signed = server.url + "/f.bin?part=1&X-Amz-Date={0}&X-Amz-Signature={0}"
@@ -74,7 +74,7 @@ def test_the_same_url_signed_anew(shell: Shell, server: FaultyServer, mdl: Insid
     assert server.bytes_sent - sent < 10
 
 
-@pytest.mark.fault(282)
+@pytest.mark.fault(246)
 def test_half_of_another_query(shell: Shell, server: FaultyServer) -> None:
     """The mark of a query is neither the query nor that of another one; a signature leaves none."""
     assert identity("https://h/f?key=hunter2") not in (identity("https://h/f?key=hunter3"), identity("https://h/f"))
@@ -93,7 +93,7 @@ SIGNED = [
 ]
 
 
-@pytest.mark.fault(282)
+@pytest.mark.fault(246)
 @pytest.mark.parametrize("query", SIGNED)
 def test_signatures_say_nothing_of_the_thing(query: str) -> None:
     """What the usual ways of signing add to a query is no part of it; without the signature it is."""
@@ -102,7 +102,7 @@ def test_signatures_say_nothing_of_the_thing(query: str) -> None:
     assert asked_mark(f"https://h/f?{bare}")
 
 
-@pytest.mark.fault(283)
+@pytest.mark.fault(247)
 @pytest.mark.parametrize("size", [13, len(FIRST)])
 def test_an_edited_file_stays(shell: Shell, server: FaultyServer, mdl: Inside, size: int) -> None:
     """A file changed since mdl wrote it stays as it is, 7, whether or not another revision is there; --force and
@@ -122,7 +122,7 @@ def test_an_edited_file_stays(shell: Shell, server: FaultyServer, mdl: Inside, s
     assert (mdl(shell, "verify", "one", "--repair"), place.read_bytes() == SECOND) == (0, True)
 
 
-@pytest.mark.fault(283)
+@pytest.mark.fault(247)
 @pytest.mark.parametrize("known", ["", f'sha256 = "{hashlib.sha256(SECOND).hexdigest()}"\n'])
 def test_a_file_that_was_only_touched(shell: Shell, server: FaultyServer, mdl: Inside, known: str) -> None:
     """Another mtime over the same bytes is no edit: kept; and a newer revision takes its place, digest or not."""
@@ -154,7 +154,7 @@ APART = [
 ]
 
 
-@pytest.mark.fault(285)
+@pytest.mark.fault(249)
 @pytest.mark.parametrize("paths", APART)
 def test_other_things_have_other_folders(paths: tuple[str, ...]) -> None:
     """Two URLs that their folder's plain name does not tell apart have two folders."""

@@ -217,7 +217,7 @@ def quiet(records: Told, seconds: float, *names: str) -> None:
             os.utime(path, (then, then))
 
 
-@pytest.mark.fault(323)
+@pytest.mark.fault(266)
 @pytest.mark.parametrize("name", UNSEEN, ids=["another machine", "a container"])
 @pytest.mark.parametrize(("is_local", "seconds"), [(True, 5.0), (False, 70.0)])
 def test_a_job_that_cannot_be_seen(
@@ -253,7 +253,7 @@ def test_an_unlocked_job_of_before(records: Told) -> None:
         assert records.find(JOB.id).status == status
 
 
-@pytest.mark.fault(323)
+@pytest.mark.fault(266)
 def test_a_pulse_beats(records: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is touched as long as its process lives, and nothing of it is left after."""
     monkeypatch.setattr("mdl.pulse._BEAT_SECONDS", 0.01)

@@ -48,28 +48,28 @@ FOLDERS = """
 MODEL_FOLDERS = "token tokens key keys secret tokenizer unet.key env history api_key"
 
 
-@pytest.mark.fault(361)
+@pytest.mark.fault(281)
 @pytest.mark.parametrize("name", SECRET.split())
 def test_a_secret_is_left_out(name: str) -> None:
     """A file that is called as programs and people call their secrets is left out."""
     assert why_left_out(name, is_folder=False) == "may hold a secret"
 
 
-@pytest.mark.fault(361)
+@pytest.mark.fault(281)
 @pytest.mark.parametrize("name", MODELS_OWN.split())
 def test_a_models_own_file_is_packed(name: str) -> None:
     """Vocabularies, weights and settings are packed, however near to a secret's name theirs is."""
     assert why_left_out(name, is_folder=False) is None
 
 
-@pytest.mark.fault(361)
+@pytest.mark.fault(281)
 def test_folders_go_by_names_of_their_own() -> None:
     """Folders of credentials, caches and other programs are left out; a model's folder may be called as a secret is."""
     assert [name for name in FOLDERS.split() if why_left_out(name, is_folder=True) is None] == []
     assert [name for name in MODEL_FOLDERS.split() if why_left_out(name, is_folder=True)] == []
 
 
-@pytest.mark.fault(361)
+@pytest.mark.fault(281)
 def test_secrets_below_are_left_out_and_named(tmp_path: Path) -> None:
     """Deep in a run as at its head: a submodule's ``.git`` file and a key stay behind, and are listed with why."""
     below = tmp_path / "run" / "sub" / "deep"
@@ -81,7 +81,7 @@ def test_secrets_below_are_left_out_and_named(tmp_path: Path) -> None:
     assert skipped(plan) == {"sub/deep/.git": "version control", "sub/deep/server.key": "may hold a secret"}
 
 
-@pytest.mark.fault(361)
+@pytest.mark.fault(281)
 def test_a_secret_is_packed_under_its_very_name(tmp_path: Path) -> None:
     """``--include sub/server.key`` takes it, because it was named; ``*.key`` and ``*`` do not."""
     (tmp_path / "run" / "sub").mkdir(parents=True)

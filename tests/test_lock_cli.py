@@ -296,7 +296,7 @@ def test_a_frozen_repair_is_checked_against_the_lock(shell: Shell, mdl: Inside) 
     assert mdl(shell, "verify", "tiny", "--frozen", "--repair") == 0
 
 
-@pytest.mark.fault(306)
+@pytest.mark.fault(258)
 def test_two_locks_at_once(tmp_path: Path, hub: LoopbackHub, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another 'mdl lock', or a first use, writes while this one resolves is still there when it ends."""
     shell = machine(tmp_path / "two", f'{CATALOG}[models.other]\nsource = "hf:org/tiny"\n', hub.url)
@@ -312,7 +312,7 @@ def test_two_locks_at_once(tmp_path: Path, hub: LoopbackHub, mdl: Inside, monkey
     assert sorted(models_of(shell)) == ["other", "tiny"]
 
 
-@pytest.mark.fault(306)
+@pytest.mark.fault(258)
 def test_first_digests_at_once(tmp_path: Path) -> None:
     """Many that put a model each into one lock at the same time lose none."""
     path, names = tmp_path / "mdl.lock", [f"model{number}" for number in range(24)]
@@ -327,7 +327,7 @@ def test_first_digests_at_once(tmp_path: Path) -> None:
     assert sorted(found.models) == sorted(names)
 
 
-@pytest.mark.fault(306)
+@pytest.mark.fault(258)
 def test_two_first_uses_at_once(tmp_path: Path, server: FaultyServer) -> None:
     """Two gets whose files have no published digest, ended at the same time, both leave what came in the lock."""
     names = ("one", "two", "three", "four")

@@ -43,7 +43,7 @@ def behind(answer: Answer, more: bytes) -> Handler:
     return lambda request, number: Answer(None, body=whole(answer) + more)
 
 
-@pytest.mark.fault(241, 242)
+@pytest.mark.fault(230, 231)
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("more", [PAGE, SMUGGLED, b"\r\n"], ids=["page", "answer", "line"])
 def test_bytes_behind_a_redirect(bench: Bench, more: bytes, known: bool) -> None:
@@ -55,7 +55,7 @@ def test_bytes_behind_a_redirect(bench: Bench, more: bytes, known: bool) -> None
     assert bench.final.read_bytes() == TINY
 
 
-@pytest.mark.fault(242)
+@pytest.mark.fault(231)
 def test_late_bytes_behind_a_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same if they come when the next request is on its way already: it is asked again on another connection."""
     asked = threading.Event()
@@ -84,7 +84,7 @@ def _telling(second: threading.Event) -> Callable[..., None]:
     return wrote
 
 
-@pytest.mark.fault(242)
+@pytest.mark.fault(231)
 def test_a_message_quotes_no_bytes(bench: Bench) -> None:
     """A server that does not speak HTTP is said to do so in words, not by a dump of its bytes."""
     with FaultyServer(lambda request, number: Answer(None, body=PAGE * 3, end="close")) as server:
@@ -95,7 +95,7 @@ def test_a_message_quotes_no_bytes(bench: Bench) -> None:
     assert "secret" not in run.error["message"]
 
 
-@pytest.mark.fault(241)
+@pytest.mark.fault(230)
 @pytest.mark.parametrize("more", [b"{}\n", SMUGGLED], ids=["three bytes", "answer"])
 def test_bytes_behind_a_listing(bench: Bench, more: bytes) -> None:
     """An API answer with bytes behind it is taken, and they are not the next answer."""
@@ -112,7 +112,7 @@ def test_bytes_behind_a_listing(bench: Bench, more: bytes) -> None:
     assert connections == 3
 
 
-@pytest.mark.fault(241)
+@pytest.mark.fault(230)
 def test_a_connection_in_step_is_used_again() -> None:
     """Answers that end where they say share one connection, redirects and refusals among them."""
 
@@ -125,7 +125,7 @@ def test_a_connection_in_step_is_used_again() -> None:
         assert (server.connections, len(server.requests)) == (1, 4)
 
 
-@pytest.mark.fault(241)
+@pytest.mark.fault(230)
 def test_bytes_behind_a_refusal() -> None:
     """What comes behind a 404 is not the answer to the next question."""
     missing = behind(reply(404, b"none"), whole(reply(200, b'["smuggled"]')))
@@ -136,7 +136,7 @@ def test_bytes_behind_a_refusal() -> None:
         assert http.get_json(server.url + "/g")[0] == []
 
 
-@pytest.mark.fault(243)
+@pytest.mark.fault(232)
 @pytest.mark.parametrize("told", ["bytes */0", "none"])
 def test_416_to_a_request_without_a_range(bench: Bench, told: str) -> None:
     """A 416 to a request for the whole file is a refusal; its page is never the file."""
@@ -162,7 +162,7 @@ def parts_of_200(data: bytes, etag: str | None = faults.ETAG) -> Handler:
     return handler
 
 
-@pytest.mark.fault(244)
+@pytest.mark.fault(233)
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 @pytest.mark.parametrize("known", [True, False])
 def test_ranges_of_status_200(bench: Bench, data: bytes, known: bool) -> None:
@@ -175,7 +175,7 @@ def test_ranges_of_status_200(bench: Bench, data: bytes, known: bool) -> None:
     assert bench.final.read_bytes() == data
 
 
-@pytest.mark.fault(244)
+@pytest.mark.fault(233)
 @pytest.mark.parametrize("size", [None, 100])
 def test_a_part_that_nobody_asked_for(bench: Bench, size: int | None) -> None:
     """A 200 with the Content-Range of a part is not the whole file, though its length is right."""
@@ -186,7 +186,7 @@ def test_a_part_that_nobody_asked_for(bench: Bench, size: int | None) -> None:
     assert not bench.final.exists()
 
 
-@pytest.mark.fault(249)
+@pytest.mark.fault(238)
 def test_a_late_head_ends_its_own_request_alone() -> None:
     """A host whose head trickles in without end costs no other host's request its connection."""
     half, late = threading.Event(), threading.Event()

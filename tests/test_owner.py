@@ -32,7 +32,7 @@ def test_this_process_and_one_that_is_over(past: str) -> None:
     assert [process_of(one) for one in (me(), short, "strange")] == [os.getpid(), os.getpid(), 0]
 
 
-@pytest.mark.fault(321)
+@pytest.mark.fault(264)
 def test_another_name_space_is_unknown(past: str) -> None:
     """A process of another PID name space, another boot or no name at all: nobody knows from here whether it lives."""
     for owner in (me(), past):
@@ -53,7 +53,7 @@ def test_a_process_that_is_hidden(past: str, monkeypatch: pytest.MonkeyPatch) ->
     assert is_alive(past) is None
 
 
-@pytest.mark.fault(321)
+@pytest.mark.fault(264)
 def test_a_container_that_sees_its_host_by_proc() -> None:
     """In a PID name space whose /proc counts processes as the one outside does, who lives is asked of the kernel."""
     code = (

@@ -100,7 +100,7 @@ def test_an_archive_bears_the_name_of_its_run(shell: Shell, words: tuple[str, ..
         assert "train.log" not in held
 
 
-@pytest.mark.fault(368)
+@pytest.mark.fault(288)
 @pytest.mark.parametrize("pick", ["latest", "best"])
 def test_an_incomplete_one_that_is_passed_over_is_named(shell: Shell, pick: str) -> None:
     """``latest`` and ``best`` that skip a newer incomplete checkpoint say which and why: stderr, document, manifest."""

@@ -246,7 +246,7 @@ def test_an_unlocked_partial_of_before(tmp_path: Path) -> None:
     assert opened(tmp_path).total == 400
 
 
-@pytest.mark.fault(321)
+@pytest.mark.fault(264)
 @pytest.mark.parametrize("is_local", [True, False])
 def test_a_locked_partial_is_never_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_local: bool) -> None:
     """A process that cannot be seen and keeps its partial locked is alive, however long it has been quiet."""
@@ -262,7 +262,7 @@ def test_a_locked_partial_is_never_taken(tmp_path: Path, monkeypatch: pytest.Mon
     assert is_held(alive.folder) is False
 
 
-@pytest.mark.fault(322)
+@pytest.mark.fault(265)
 def test_a_successor_goes_on_at_once(tmp_path: Path) -> None:
     """What a killed container left is taken over as soon as its lock is free, if the kernel here knows every lock."""
     if not has_true_locks(tmp_path):
@@ -274,7 +274,7 @@ def test_a_successor_goes_on_at_once(tmp_path: Path) -> None:
     assert (partial.total, partial.status().st_ino) == (400, inode)
 
 
-@pytest.mark.fault(322)
+@pytest.mark.fault(265)
 def test_where_locks_may_lie_no_file_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There a leftover is waited for, then copied: its owner, if it lives and begins anew, spoils nothing of ours."""
     monkeypatch.setattr("mdl.pulse._LOCAL", set())
@@ -292,7 +292,7 @@ def test_where_locks_may_lie_no_file_is_shared(tmp_path: Path, monkeypatch: pyte
     assert claimed(partial) == 400
 
 
-@pytest.mark.fault(322)
+@pytest.mark.fault(265)
 @pytest.mark.parametrize("change", ["cut", "begun anew", "another file"])
 def test_what_changes_while_it_is_copied_is_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
@@ -317,7 +317,7 @@ def test_what_changes_while_it_is_copied_is_not_believed(
     assert partial.dropped == (400 if change == "another file" else 0)
 
 
-@pytest.mark.fault(322)
+@pytest.mark.fault(265)
 def test_it_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as it is held, within the time given; the wait is told once, and for whom."""
     folder, told = left_behind(tmp_path, unseen()), list[str]()

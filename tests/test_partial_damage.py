@@ -169,7 +169,7 @@ def test_old_claims_are_gone_for_good_before_new_bytes_come(tmp_path: Path, monk
     assert (partial.folder / "journal").stat().st_ino in synced
 
 
-@pytest.mark.fault(286)
+@pytest.mark.fault(250)
 def test_more_than_the_file_has_is_not_gone_on_with(tmp_path: Path) -> None:
     """A partial of a file of unknown size that got more bytes than the file turns out to have is begun anew, and what
     it has counts for nothing before."""
@@ -180,7 +180,7 @@ def test_more_than_the_file_has_is_not_gone_on_with(tmp_path: Path) -> None:
     assert "has 399 bytes, and 400 had come" in partial.dropped_why
 
 
-@pytest.mark.fault(287)
+@pytest.mark.fault(251)
 def test_a_long_journal_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A journal that grows towards the bound is made short again when it is gone on with, and claims the same."""
     folder = left_behind(tmp_path, dead_owner())

@@ -47,14 +47,14 @@ BAD = {
 }
 
 
-@pytest.mark.fault(363)
+@pytest.mark.fault(283)
 @pytest.mark.parametrize("text", GOOD)
 def test_good_path_is_accepted(text: str) -> None:
     """An ordinary name in any script, with brackets or a leading dash, is accepted and kept as it is."""
     assert RelPath.parse(text).text == text
 
 
-@pytest.mark.fault(161, 162, 363)
+@pytest.mark.fault(161, 162, 283)
 @pytest.mark.parametrize("text", [text for texts in BAD.values() for text in texts])
 def test_bad_path_is_refused(text: str) -> None:
     """What would be unsafe or ambiguous on any platform is refused on every platform, as code 11."""
@@ -177,7 +177,7 @@ def parsed(texts: list[str]) -> list[RelPath]:
 TREES = st.lists(st.text(st.sampled_from("aAb/é\u0301ßs.-! "), min_size=1, max_size=6), max_size=6)
 
 
-@pytest.mark.fault(360)
+@pytest.mark.fault(280)
 @settings(max_examples=1000)
 @given(TREES, TREES)
 @example(["a/b", "A/c"], [])
@@ -195,7 +195,7 @@ def test_neighbours_tell_what_a_list_of_all_would(files: list[str], folders: lis
     assert is_refused(refuse_twin_folders, files_, folders_) == bool(found & {"twin folders", "a file as a folder"})
 
 
-@pytest.mark.fault(360)
+@pytest.mark.fault(280)
 def test_deep_names_cost_memory_by_their_length() -> None:
     """5,000 names, each with 63 folders of its own, are compared in a few times the memory of the names."""
     chance = random.Random(1)

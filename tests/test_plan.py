@@ -168,7 +168,7 @@ def test_strangers_file_is_refused_with_the_way_out() -> None:
     assert item.refused.item == PATH.text
 
 
-@pytest.mark.fault(283)
+@pytest.mark.fault(247)
 def test_an_edited_file_is_refused_with_the_way_out() -> None:
     """A file changed since mdl wrote it is code 7, says since when and what replaces it, and a repair does."""
     edited = Wanted("model", remote(), there(WRONG, stamp=Stamp(100, 86_400 * 10**9, 7), by=receipt()))

@@ -110,7 +110,7 @@ NAMED = [Hosts.of(["start.example"]), Hosts.of([], ["start.example"])]
 
 
 @linux
-@pytest.mark.fault(245)
+@pytest.mark.fault(234)
 @pytest.mark.usefixtures("public")
 @pytest.mark.parametrize("named", NAMED, ids=["catalog", "settings"])
 def test_a_named_host_that_turns_private(resolver: dict[str, list[str]], named: Hosts) -> None:
@@ -126,7 +126,7 @@ def test_a_named_host_that_turns_private(resolver: dict[str, list[str]], named: 
 
 
 @linux
-@pytest.mark.fault(245)
+@pytest.mark.fault(234)
 @pytest.mark.usefixtures("public")
 @pytest.mark.parametrize("named", NAMED, ids=["catalog", "settings"])
 def test_a_redirect_to_its_own_name(resolver: dict[str, list[str]], named: Hosts) -> None:
@@ -144,7 +144,7 @@ def test_a_redirect_to_its_own_name(resolver: dict[str, list[str]], named: Hosts
 
 
 @linux
-@pytest.mark.fault(246)
+@pytest.mark.fault(235)
 @pytest.mark.usefixtures("public")
 @pytest.mark.parametrize("target", ["127.0.0.1", "localhost", "nas.example"])
 @pytest.mark.parametrize("trusted", [True, False])
@@ -166,7 +166,7 @@ def test_from_a_public_host_to_a_private_one(resolver: dict[str, list[str]], tar
 
 
 @linux
-@pytest.mark.fault(245, 246)
+@pytest.mark.fault(234, 235)
 @pytest.mark.usefixtures("public")
 def test_a_private_mirror_of_a_public_file(bench: Bench, resolver: dict[str, list[str]]) -> None:
     """A mirror on a private network, named in the catalog, is asked where the public host fails."""
@@ -180,7 +180,7 @@ def test_a_private_mirror_of_a_public_file(bench: Bench, resolver: dict[str, lis
 
 
 @linux
-@pytest.mark.fault(246)
+@pytest.mark.fault(235)
 @pytest.mark.usefixtures("public")
 def test_a_mirror_that_leads_to_loopback(bench: Bench, resolver: dict[str, list[str]]) -> None:
     """A public mirror that redirects to this machine is refused: 11, and nothing is asked there."""
@@ -285,7 +285,7 @@ def test_the_hubs_own_client_stays_with_the_hub(tmp_path: Path) -> None:
     assert (ran.code, "localhost" in ran.err) == (11, True), ran.err
 
 
-@pytest.mark.fault(246)
+@pytest.mark.fault(235)
 def test_only_settings_are_trusted(tmp_path: Path) -> None:
     """MDL_ALLOW_HOSTS may name a host to which a public one leads on a private network; the catalog and HF_ENDPOINT
     name hosts to be asked by themselves."""

@@ -266,7 +266,7 @@ def test_name_of_a_url(url: str, name: str) -> None:
     assert url_name(url).text == name
 
 
-@pytest.mark.fault(250)
+@pytest.mark.fault(239)
 def test_the_fragment_of_a_url() -> None:
     """A fragment is no part of the URL that a file is asked for by, however it was named."""
     text = '[[models.m.files]]\npath = "f"\nurl = "https://h/f?x#y"\nmirrors = ["https://i/f#sha256=0"]\n'

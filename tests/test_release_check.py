@@ -30,7 +30,7 @@ def forged(path: Path, letter: str, other: str) -> Path:
     return path
 
 
-@pytest.mark.fault(365)
+@pytest.mark.fault(285)
 @pytest.mark.parametrize("served", ["a", "ab"], ids=["served", "here, not served"])
 def test_a_manifest_alone_is_no_release(site: Site, tmp_path: Path, served: str) -> None:
     """An archive with the manifest of a release that is here and with other bytes is 6, and nothing is changed."""
@@ -43,7 +43,7 @@ def test_a_manifest_alone_is_no_release(site: Site, tmp_path: Path, served: str)
     assert "x.zip" in str(caught.value.item)
 
 
-@pytest.mark.fault(365)
+@pytest.mark.fault(285)
 def test_a_damaged_archive_of_what_is_served(site: Site, tmp_path: Path) -> None:
     """One flipped bit in the archive of the served release is 6 as well, not "active already"."""
     site.release("a")
@@ -95,7 +95,7 @@ def checking(script: str) -> str:
     return shlex.join([sys.executable, "-c", FACTS + script])
 
 
-@pytest.mark.fault(366)
+@pytest.mark.fault(286)
 @pytest.mark.parametrize("again", [False, True], ids=["new", "here already"])
 @pytest.mark.parametrize(("name", "script"), CASES)
 def test_a_check_that_changes_anything_is_noticed(site: Site, name: str, script: str, again: bool) -> None:
@@ -107,7 +107,7 @@ def test_a_check_that_changes_anything_is_noticed(site: Site, name: str, script:
     assert site.served == "b"
 
 
-@pytest.mark.fault(366)
+@pytest.mark.fault(286)
 @pytest.mark.parametrize("script", HARMLESS.values(), ids=HARMLESS)
 def test_a_check_that_leaves_all_as_it_was(site: Site, script: str) -> None:
     """A check that reads, or that puts everything back, is no reason to refuse a release."""

@@ -125,5 +125,5 @@ def test_a_state_folder_open_to_all(mdl: Inside, tmp_path: Path) -> None:
     shell = recorded(tmp_path)
     folder = records_of(shell).folder
     folder.chmod(0o777)
-    mdl(shell, "get", "hf:org/m")
+    mdl(shell, "get", "hf:org/m", "--retries", "1")
     assert folder.stat().st_mode & 0o777 == 0o700

@@ -63,7 +63,7 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path / "home", catalog_of(one=server.url))
 
 
-@pytest.mark.fault(320)
+@pytest.mark.fault(263)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("words", ["prefetch --metrics out", "prefetch --ready-file out", "get one --ready-file out"])
 def test_no_special_file_is_replaced(
@@ -80,7 +80,7 @@ def test_no_special_file_is_replaced(
     assert sorted(entry.name for entry in shell.home.iterdir() if "mdl-tmp" in entry.name) == []
 
 
-@pytest.mark.fault(320)
+@pytest.mark.fault(263)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("door", ["write_file", "StagedFile", "link", "withdraw"])
 def test_the_door_itself_refuses(tmp_path: Path, door: str, kind: str) -> None:
@@ -104,7 +104,7 @@ def test_the_door_itself_refuses(tmp_path: Path, door: str, kind: str) -> None:
     assert sorted(os.listdir(tmp_path)) == names
 
 
-@pytest.mark.fault(320)
+@pytest.mark.fault(263)
 @pytest.mark.parametrize("target", ["file", "nothing"])
 def test_a_link_is_not_followed_and_stays(shell: Shell, server: FaultyServer, mdl: Inside, target: str) -> None:
     """A link in place of an output is refused too, whatever it leads to: /dev/stdout is one, and /dev is shared."""
@@ -149,7 +149,7 @@ READERS: dict[str, tuple[str, str, dict[str, str], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.fault(326)
+@pytest.mark.fault(269)
 @pytest.mark.parametrize("kind", NOT_REGULAR)
 @pytest.mark.parametrize("reader", READERS)
 def test_what_is_read_is_regular_and_bounded(shell: Shell, reader: str, kind: str) -> None:
@@ -168,7 +168,7 @@ def test_what_is_read_is_regular_and_bounded(shell: Shell, reader: str, kind: st
     assert "Traceback" not in ran.err
 
 
-@pytest.mark.fault(326)
+@pytest.mark.fault(269)
 @pytest.mark.parametrize("kind", NOT_REGULAR)
 def test_an_odd_receipt_is_none(shell: Shell, kind: str) -> None:
     """In place of a receipt they are none: the file is hashed, and kept."""
@@ -203,7 +203,7 @@ TILDES: dict[str, tuple[str, dict[str, str], str]] = {
 }
 
 
-@pytest.mark.fault(324)
+@pytest.mark.fault(267)
 @pytest.mark.parametrize("where", TILDES)
 def test_the_home_of_nobody(shell: Shell, mdl: Inside, capfd: Captured, where: str) -> None:
     """A path that begins with ~ and a name nobody has is 2, and says where it stands; nothing is fetched."""
@@ -222,7 +222,7 @@ def test_the_home_of_nobody(shell: Shell, mdl: Inside, capfd: Captured, where: s
 DEEP = {"brackets": "x-a = " + "[" * 3000, "digits": "x-a = " + "9" * 5000, "keys": "x-" + "a." * 5000 + "b = 1"}
 
 
-@pytest.mark.fault(325)
+@pytest.mark.fault(268)
 @pytest.mark.parametrize("text", DEEP)
 @pytest.mark.parametrize(
     ("place", "words", "code"),
@@ -244,7 +244,7 @@ def test_toml_that_is_too_much(
 JSON = {"brackets": "[" * 100_000, "digits": '{"schema": ' + "9" * 5000 + "}"}
 
 
-@pytest.mark.fault(325)
+@pytest.mark.fault(268)
 @pytest.mark.parametrize("text", JSON)
 def test_json_that_is_too_much(shell: Shell, mdl: Inside, capfd: Captured, text: str) -> None:
     """So for the history of releases, the record of a job, a lock's holder and a listing."""

@@ -181,7 +181,7 @@ def test_only_one_claims_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "data").exists()
 
 
-@pytest.mark.fault(321)
+@pytest.mark.fault(264)
 def test_what_a_container_left_staged(tmp_path: Path) -> None:
     """What is staged by a process that cannot be seen from here stays, file or folder, until nothing was written for a
     day; then it is swept, for every container is another one."""

@@ -55,7 +55,7 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
 # The flag.
 
 
-@pytest.mark.fault(340)
+@pytest.mark.fault(274)
 def test_the_reason_is_what_is_raised() -> None:
     """Each check raises a stop of its own that tells the reason; a pause gives way to an end, and to nothing else."""
     cancel = Cancel()
@@ -74,7 +74,7 @@ def test_the_reason_is_what_is_raised() -> None:
     assert (last.value.code, last.value.exit_code) == ("CANCELLED", 143)
 
 
-@pytest.mark.fault(340)
+@pytest.mark.fault(274)
 def test_all_who_sleep_are_woken() -> None:
     """Every thread that waits is let through by one `set`, which no lock of theirs can hold up."""
     cancel, woken, sleeping = Cancel(), [], threading.Barrier(9)
@@ -95,7 +95,7 @@ def test_all_who_sleep_are_woken() -> None:
     assert len(woken) == 8
 
 
-@pytest.mark.fault(340)
+@pytest.mark.fault(274)
 def test_no_library_takes_it_for_an_error() -> None:
     """A stop passes through ``except Exception``."""
     cancel = Cancel()
@@ -142,7 +142,7 @@ sys.exit(run({words}))
 _WAYS = {"destructor": "Finalised()", "library": "swallow()"}
 
 
-@pytest.mark.fault(340)
+@pytest.mark.fault(274)
 @pytest.mark.parametrize("how", _WAYS)
 @pytest.mark.parametrize("command", ["get", "pack"])
 def test_a_stop_that_is_swallowed(shell: Shell, how: str, command: str) -> None:
@@ -186,7 +186,7 @@ def stopped(process: subprocess.Popen[str], how: signal.Signals, code: int) -> s
 _HOWS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 75)]
 
 
-@pytest.mark.fault(341)
+@pytest.mark.fault(275)
 @pytest.mark.parametrize(("how", "code"), _HOWS)
 def test_while_it_asks_the_hub(tmp_path: Path, how: signal.Signals, code: int) -> None:
     """A hub that says nothing is waited for by the main thread: a stop ends that at once."""
@@ -213,7 +213,7 @@ sys.exit(run(["get", "hf:org/repo", "-q"]))
 """
 
 
-@pytest.mark.fault(341)
+@pytest.mark.fault(275)
 def test_while_it_looks_a_name_up(tmp_path: Path) -> None:
     """A name server that says nothing, which no signal can interrupt, holds up no stop."""
     shell = machine(tmp_path, endpoint="https://hub.example")
@@ -231,7 +231,7 @@ def test_while_it_looks_a_name_up(tmp_path: Path) -> None:
         stopped(process, signal.SIGTERM, 143)
 
 
-@pytest.mark.fault(341)
+@pytest.mark.fault(275)
 @pytest.mark.parametrize(("how", "code"), _HOWS)
 def test_while_it_waits_for_another(shell: Shell, gate: Gate, how: signal.Signals, code: int) -> None:
     """One that waits for its turn is stopped alone; the one that is at work goes on."""
@@ -246,7 +246,7 @@ def test_while_it_waits_for_another(shell: Shell, gate: Gate, how: signal.Signal
     assert arrived(shell)
 
 
-@pytest.mark.fault(341)
+@pytest.mark.fault(275)
 @pytest.mark.parametrize("command", ["get", "verify"])
 @pytest.mark.parametrize(("how", "code"), _HOWS)
 def test_while_it_hashes(tmp_path: Path, mdl: Inside, command: str, how: signal.Signals, code: int) -> None:
@@ -271,7 +271,7 @@ def opened_by(pid: int) -> set[str]:
         return set()
 
 
-@pytest.mark.fault(341)
+@pytest.mark.fault(275)
 @pytest.mark.parametrize(("how", "code"), _HOWS)
 def test_while_it_fetches(shell: Shell, gate: Gate, mdl: Inside, how: signal.Signals, code: int) -> None:
     """A stalled download ends at once, keeps what it has, and goes on the next time."""
@@ -284,7 +284,7 @@ def test_while_it_fetches(shell: Shell, gate: Gate, mdl: Inside, how: signal.Sig
     assert arrived(shell)
 
 
-@pytest.mark.fault(341)
+@pytest.mark.fault(275)
 @pytest.mark.parametrize(("how", "code"), _HOWS[:2])
 def test_while_nobody_reads_what_it_says(shell: Shell, gate: Gate, how: signal.Signals, code: int) -> None:
     """A full pipe at stderr is not waited for once it is told to stop."""
@@ -307,7 +307,7 @@ def test_while_nobody_reads_what_it_says(shell: Shell, gate: Gate, how: signal.S
     os.close(sink)
 
 
-@pytest.mark.fault(341)
+@pytest.mark.fault(275)
 @pytest.mark.parametrize(("how", "code"), _HOWS[:2])
 def test_while_it_packs(tmp_path: Path, how: signal.Signals, code: int) -> None:
     """In the middle of a file that takes minutes to pack; no archive, and nothing unfinished, is left."""
@@ -322,7 +322,7 @@ def test_while_it_packs(tmp_path: Path, how: signal.Signals, code: int) -> None:
     assert sorted(path.name for path in tmp_path.iterdir() if "run" in path.name) == ["run"]
 
 
-@pytest.mark.fault(341)
+@pytest.mark.fault(275)
 @pytest.mark.parametrize(("how", "code"), _HOWS[:2])
 def test_while_a_release_is_checked(tmp_path: Path, mdl: Inside, how: signal.Signals, code: int) -> None:
     """The check is ended with it, and nothing is switched."""

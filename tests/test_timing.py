@@ -44,7 +44,7 @@ def moment(text: str, zone: ZoneInfo) -> float:
     return datetime.fromisoformat(text).replace(tzinfo=zone).timestamp()
 
 
-@pytest.mark.fault(327)
+@pytest.mark.fault(270)
 @pytest.mark.parametrize(
     ("day", "hours"), [("2025-03-30", 3), ("2025-10-26", 5), ("2025-06-01", 4)], ids=["spring", "autumn", "else"]
 )
@@ -59,7 +59,7 @@ def test_daylight_saving(berlin: ZoneInfo, day: str, hours: int) -> None:
     assert seen == [False] * (hours * 60) + [True] * ((12 - hours) * 60)
 
 
-@pytest.mark.fault(327)
+@pytest.mark.fault(270)
 def test_sleep_and_a_clock_that_is_set(berlin: ZoneInfo) -> None:
     """A machine that slept past the end stops as soon as it wakes, though it worked for a moment only; one whose
     clock is set back goes on. A duration counts work alone."""
@@ -74,7 +74,7 @@ def test_sleep_and_a_clock_that_is_set(berlin: ZoneInfo) -> None:
     assert limit.is_over()
 
 
-@pytest.mark.fault(327)
+@pytest.mark.fault(270)
 def test_a_blocked_call_is_left_when_the_window_shuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the command waits for then, it is woken within a second or so; without a limit nothing is armed."""
     began, now = time.monotonic(), [time.struct_time((2025, 6, 1, 3, 59, 59, 6, 152, 0))]
@@ -91,7 +91,7 @@ def test_a_blocked_call_is_left_when_the_window_shuts(monkeypatch: pytest.Monkey
     assert TimeLimit().next_look() == math.inf
 
 
-@pytest.mark.fault(327)
+@pytest.mark.fault(270)
 def test_a_get_that_slept(tmp_path: Path, gate: Gate) -> None:
     """A real get in the night whose clock on the wall jumps into the day, as after a suspend, ends with 75."""
     if not shutil.which("faketime"):

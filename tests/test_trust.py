@@ -68,7 +68,7 @@ def code_of(bench: Bench, url: str) -> int:
         return error.exit_code
 
 
-@pytest.mark.fault(280)
+@pytest.mark.fault(244)
 @pytest.mark.parametrize("whose", ["stranger's", "open"])
 def test_a_forged_receipt(bench: Bench, whose: str) -> None:
     """A receipt that another user made or may write keeps nothing: the file it vouches for is read, and not taken."""
@@ -79,7 +79,7 @@ def test_a_forged_receipt(bench: Bench, whose: str) -> None:
         assert (run.code, run.error["code"], server.requests) == (7, "OCCUPIED", [])
 
 
-@pytest.mark.fault(280)
+@pytest.mark.fault(244)
 def test_a_folder_of_another_user(bench: Bench) -> None:
     """A `.mdl` that another user made is 11, by name, with whose it is and what to do; nothing is asked for."""
     forged(bench, OTHER)
@@ -94,7 +94,7 @@ def test_a_folder_of_another_user(bench: Bench) -> None:
     assert bench.store.receipts.get("m", RelPath.parse(NAME)) is None
 
 
-@pytest.mark.fault(280)
+@pytest.mark.fault(244)
 @pytest.mark.parametrize("depth", ["partials", "receipts", "receipts/m", "locks"])
 def test_a_folder_in_it_of_another_user(bench: Bench, depth: str) -> None:
     """The same for every folder in `.mdl` that mdl writes to."""
@@ -120,7 +120,7 @@ def remote(size: int | None) -> RemoteFile:
     return RemoteFile(RelPath.parse(NAME), "http://127.0.0.1/f", size, pinned("", DATA).digest)
 
 
-@pytest.mark.fault(280)
+@pytest.mark.fault(244)
 @pytest.mark.parametrize("whose", ["", "data", "journal"])
 @pytest.mark.parametrize("mode", [0o666, 0o600])
 def test_a_planted_partial(bench: Bench, whose: str, mode: int) -> None:
@@ -138,7 +138,7 @@ def test_a_planted_partial(bench: Bench, whose: str, mode: int) -> None:
     assert bench.final.stat().st_uid == 0
 
 
-@pytest.mark.fault(280)
+@pytest.mark.fault(244)
 def test_a_partial_that_was_open_to_all(bench: Bench) -> None:
     """A partial of one's own in a `.mdl` that was made open to everybody is begun anew in another file: who has the old
     one open cannot write to the new one. The folder is closed."""
@@ -153,7 +153,7 @@ def test_a_partial_that_was_open_to_all(bench: Bench) -> None:
     assert bench.store.own.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.fault(280)
+@pytest.mark.fault(244)
 @pytest.mark.parametrize("place", ["listings/x.json", "hashes", "locks/m.who"])
 def test_other_files_of_another_user(tmp_path: Path, place: str) -> None:
     """Every file in `.mdl` is read through the one door: another user's, or one that others may write, is absent."""
@@ -169,7 +169,7 @@ def test_other_files_of_another_user(tmp_path: Path, place: str) -> None:
     assert read_regular(path, 10) is None
 
 
-@pytest.mark.fault(280)
+@pytest.mark.fault(244)
 def test_a_lock_of_another_user(bench: Bench) -> None:
     """A lock file in one's own `.mdl` that another user made, who may hold it for ever, gives way to a new one."""
     lock = private_folder(bench.store.locks) / "m.lock"
@@ -180,7 +180,7 @@ def test_a_lock_of_another_user(bench: Bench) -> None:
     assert not lock.exists() or lock.stat().st_uid == 0
 
 
-@pytest.mark.fault(280)
+@pytest.mark.fault(244)
 def test_a_file_put_in_place_of_ours(bench: Bench) -> None:
     """A file that another user put under the final name is read, though size, time and inode are those of the receipt;
     the right bytes are kept, and read at every run."""
@@ -197,7 +197,7 @@ def test_a_file_put_in_place_of_ours(bench: Bench) -> None:
     assert (run.code, run.error["code"]) == (7, "OCCUPIED")
 
 
-@pytest.mark.fault(280)
+@pytest.mark.fault(244)
 def test_a_planted_place_in_the_hubs_cache(tmp_path: Path) -> None:
     """In the hub's cache `.mdl` is one folder deeper, in one that anybody may have made: who owns that is not asked."""
     own = tmp_path / ".locks" / ".mdl"
@@ -207,7 +207,7 @@ def test_a_planted_place_in_the_hubs_cache(tmp_path: Path) -> None:
         private_folder(own / "receipts")
 
 
-@pytest.mark.fault(280)
+@pytest.mark.fault(244)
 def test_root_in_a_users_folder(bench: Bench) -> None:
     """Root goes on with what the owner of the models folder has there: he can replace the models anyway."""
     folder = planted(bench, claimed=len(DATA) // 2)
@@ -246,7 +246,7 @@ def shared() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.fault(280)
+@pytest.mark.fault(244)
 @pytest.mark.parametrize("mask", [0o002, 0o000, 0o077])
 def test_ones_own_goes_on_with_any_umask(shared: Path, monkeypatch: pytest.MonkeyPatch, mask: int) -> None:
     """Whatever the umask, a user's own half download is gone on with and his own receipt believed, also in a folder of
@@ -267,7 +267,7 @@ def test_ones_own_goes_on_with_any_umask(shared: Path, monkeypatch: pytest.Monke
     assert bench.final.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
-@pytest.mark.fault(280)
+@pytest.mark.fault(244)
 def test_two_users_of_a_groups_folder(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second user of a folder whose finished files are shared has the right ones kept, each read; what is missing
     he is told he cannot bring, with the `.mdl` that is another's."""
@@ -284,7 +284,7 @@ def test_two_users_of_a_groups_folder(shared: Path, monkeypatch: pytest.MonkeyPa
     assert (run.code, ".mdl" in str(run.error)) == (7, True)
 
 
-@pytest.mark.fault(280)
+@pytest.mark.fault(244)
 def test_a_file_system_that_shows_another_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a file system that shows every file as somebody else's and open to all (SMB, FAT, a squashed NFS) a user's own
     is told by what a file that he makes there looks like."""
@@ -308,7 +308,7 @@ def shell(tmp_path: Path) -> Shell:
     return machine(tmp_path / "home")
 
 
-@pytest.mark.fault(281)
+@pytest.mark.fault(245)
 @pytest.mark.parametrize("as_link", [False, True])
 @pytest.mark.parametrize("words", ["get m", "get m --locked", "list", "lock"])
 def test_a_lock_of_a_stranger_beside_the_catalog(
@@ -331,7 +331,7 @@ def test_a_lock_of_a_stranger_beside_the_catalog(
         assert mdl(shell, *words.split()) == 0
 
 
-@pytest.mark.fault(281)
+@pytest.mark.fault(245)
 def test_a_lock_that_everybody_may_write(shell: Shell, mdl: Inside, capsys: pytest.CaptureFixture[str]) -> None:
     """A lock of one's own that others may write is told of, as such a catalog is."""
     (shell.home / "catalog.toml").write_text(one("http://127.0.0.1:9/f"))
@@ -341,7 +341,7 @@ def test_a_lock_that_everybody_may_write(shell: Shell, mdl: Inside, capsys: pyte
     assert "mdl.lock: everybody may write it" in capsys.readouterr().err
 
 
-@pytest.mark.fault(284)
+@pytest.mark.fault(248)
 @pytest.mark.parametrize("whose", [STRANGER, 0])
 @pytest.mark.parametrize("size", [1000, len(DATA)])
 def test_a_models_folder_that_is_a_link(bench: Bench, tmp_path: Path, whose: int, size: int) -> None:

@@ -350,7 +350,7 @@ exit $code
 """
 
 
-@pytest.mark.fault(201, 367)
+@pytest.mark.fault(201, 287)
 @pytest.mark.usefixtures("namespace")
 @pytest.mark.parametrize(
     ("size", "flags", "words"),

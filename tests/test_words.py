@@ -67,7 +67,7 @@ def test_words_are_one_short_harmless_line(body: bytes, kind: str) -> None:
     assert not any(ord(char) < 32 or ord(char) == 127 or char in "\u202e\u200b\u2028" for char in words)
 
 
-@pytest.mark.fault(261)
+@pytest.mark.fault(241)
 @pytest.mark.parametrize(
     ("said", "shown"),
     [

@@ -60,6 +60,14 @@ class Follower:
         if wait and self._thread:
             self._thread.join()
 
+    def join(self, seconds: float) -> None:
+        """Wait so long for a stopped follower's thread to end."""
+        if self._thread:
+            self._thread.join(seconds)
+
+    def is_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
     def result(self, tell: Callable[[int], None]) -> Fingerprint | None:
         """Wait until every byte is hashed; ``tell`` is called with the bytes done meanwhile and may raise.
 

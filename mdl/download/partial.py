@@ -40,7 +40,7 @@ class Partial:
         self.folder, self.identity, self.fd = folder, identity, fd
         self._journal, self._have, self._claimed = journal, have, have.copy()
         self._lock = threading.Lock()
-        self._syncing = threading.Lock()
+        self._syncing = threading.RLock()
         self._journal_synced = time.monotonic()
         self.validators: dict[str, str] = {}
         self.claim_below: int | None = None
@@ -234,12 +234,13 @@ class Partial:
 
     def close(self) -> None:
         """A descriptor is gone whatever closing it says: it is closed once. Raises `OSError`."""
-        fd, self.fd = self.fd, -1
-        try:
-            self._journal.close()
-        finally:
-            if fd >= 0:
-                os.close(fd)
+        with self._syncing:
+            fd, self.fd = self.fd, -1
+            try:
+                self._journal.close()
+            finally:
+                if fd >= 0:
+                    os.close(fd)
 
 
 def _reopened(data: Path) -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from mdl.download.delivery import Delivery
 from mdl.download.fetch import Fetcher
+from mdl.download.follower import Follower
 from mdl.download.hub_carrier import HubCarrier
 from mdl.download.plan import Item
 from mdl.download.schedule import Schedule, Work
@@ -109,18 +110,19 @@ class _Transfer:
         self._stop_syncing = threading.Event()
         self._synced_at = time.monotonic()
         self._fault: MdlError | None = None
+        self._workers: list[threading.Thread] = []
 
     def run(self) -> Result:
         most = min(self._limits.connections, max(1, self._most_work()))
         try:
-            workers = start_threads("mdl-worker", [self._work] * most)
+            workers = self._workers = start_threads("mdl-worker", [self._work] * most)
             if not workers:
                 hint = "raise the limit of processes and threads (ulimit -u, or the container's pids limit)"
                 raise StorageError("the system starts no thread", hint=hint)
             syncing = start_threads("mdl-syncer", [self._keep_syncing])
             while self._schedule.wait(_TICK):
                 self._tick()
-                if not syncing:
+                if not any(thread.is_alive() for thread in syncing):
                     self._sync_due()
                 self._http.cancel.check()
                 if self._limits.is_over():
@@ -147,14 +149,31 @@ class _Transfer:
         """Wake every blocked thread, then sync and claim what was written, but do not make the user wait."""
         self._http.cancel.set(stopped)
         self._schedule.close()
+        self._stop_syncing.set()
         last = threading.Thread(target=self._checkpoint_all, daemon=True)
         last.start()
         for download in list(self._schedule.active):
             if download.follower:
                 download.follower.stop(wait=False)
         last.join(_LAST_SYNC_SECONDS)
+        if not last.is_alive():
+            self._let_go(time.monotonic() + _LAST_SYNC_SECONDS)
         while not self._events.empty():
             self._tell(self._events.get())
+
+    def _let_go(self, until: float) -> None:
+        """Close what is open, if all threads that use it have ended by then, as they do at once if no disk holds them
+        up: whoever goes on with it in this process finds it free."""
+        active = list(self._schedule.active)
+        threads: list[threading.Thread | Follower] = [*self._workers]
+        for thread in threads + [one.follower for one in active if one.follower]:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                return
+        for download in active:
+            if download.partial:
+                with contextlib.suppress(OSError):
+                    download.partial.close()
 
     def _checkpoint_all(self) -> None:
         for download in list(self._schedule.active):
@@ -188,8 +207,10 @@ class _Transfer:
         )
 
     def _keep_syncing(self) -> None:
-        while not self._stop_syncing.wait(0.02):
-            self._sync_due()
+        """What the syncer does; if it cannot, for want of memory, the caller's thread does."""
+        with contextlib.suppress(Exception):
+            while not self._stop_syncing.wait(0.02):
+                self._sync_due()
 
     def _sync_due(self) -> None:
         """Claim what was written, soon and often: a kill then costs next to nothing, and so does the last sync."""
