@@ -195,7 +195,7 @@ ANY = st.builds(
 )
 BUDGET = POLICY.tries + POLICY.protocol_errors + 1 + POLICY.refused_links + 1
 """Failures that one server can be charged with between two times that a file came further."""
-calm = settings(deadline=None, max_examples=150)
+calm = settings(deadline=None, max_examples=80)
 
 
 def most_requests(size: int, connections: int, mirrors: int) -> int:
