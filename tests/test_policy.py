@@ -81,7 +81,7 @@ class World:
     ) -> list[Download]:
         """Fetch one file of each size; file n is on host n modulo ``hosts``."""
         files = [_download(n, size, connections, mirrors, n % hosts) for n, size in enumerate(sizes)]
-        pacer = Pacer(connections, tries)
+        pacer = Pacer(connections, RetryPolicy(tries))
         self.schedule = Schedule(files, connections, RetryPolicy(tries), pacer, lambda event: None)
         while not all(one.ended for one in files):
             work = self.schedule._next(self.clock.now)
@@ -376,3 +376,12 @@ def test_a_surplus_connection_is_tried_ever_more_rarely() -> None:
             pacer.refused("o", 1, float(second))
             refusals += 1
     assert 3 <= refusals <= 16
+
+
+@pytest.mark.fault(223)
+@pytest.mark.parametrize("files", [1, 8, 200])
+def test_an_outage_of_a_few_seconds_is_sat_out(world: Callable[..., World], files: int) -> None:
+    """A host that restarts is waited for as long for many files as for one."""
+    here = world()
+    here.reply_to = lambda url: RESET if here.clock.now < 1003.0 else GOOD
+    assert not any(one.error for one in here.run([MIB] * files, connections=8))

@@ -117,7 +117,7 @@ AT_ONCE = RetryPolicy(tries=3, first=0.0)
 
 
 def patiently(script: Script, policy: RetryPolicy, cancel: Cancel, on_wait: OnWait | None = None) -> str:
-    return Patience(policy, Pacer(1, policy.tries), cancel).ask("https://host/x", script, on_wait)
+    return Patience(policy, Pacer(1, policy), cancel).ask("https://host/x", script, on_wait)
 
 
 def test_patience_outlives_trouble() -> None:
@@ -169,7 +169,7 @@ def test_patience_ends_on_cancel() -> None:
 @pytest.mark.fault(223)
 def test_a_dead_host_is_asked_once_for_all() -> None:
     """Twelve short requests to a host that serves nobody cost the tries of one and a look; other hosts are asked."""
-    patience = Patience(AT_ONCE, Pacer(8, AT_ONCE.tries), Cancel())
+    patience = Patience(AT_ONCE, Pacer(8, AT_ONCE), Cancel())
     calls: list[str] = []
 
     def dead() -> str:
@@ -186,7 +186,7 @@ def test_a_dead_host_is_asked_once_for_all() -> None:
 @pytest.mark.fault(223)
 def test_a_host_that_comes_back_is_asked_again() -> None:
     """What a host said before it served somebody is forgotten."""
-    pacer = Pacer(8, 2)
+    pacer = Pacer(8, RetryPolicy(2))
     for moment in (1.0, 2.0):
         pacer.failed("o", f"url {moment}", moment, moment, 0.0, NetworkError("reset"))
     assert pacer.down("o", 3.0)
@@ -196,7 +196,7 @@ def test_a_host_that_comes_back_is_asked_again() -> None:
 
 def test_a_host_that_is_down_is_asked_again_later() -> None:
     """After half a minute one request finds out whether the host is back."""
-    pacer = Pacer(8, 2)
+    pacer = Pacer(8, RetryPolicy(2))
     for moment in (1.0, 2.0):
         pacer.failed("o", f"url {moment}", moment, moment, 0.0, NetworkError("reset"))
     assert pacer.down("o", 31.0)

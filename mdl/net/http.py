@@ -99,7 +99,7 @@ class Http:
         self.hosts, self.bearer, self.timeouts = hosts, bearer, timeouts
         self.cancel = cancel or Cancel()
         self.policy, self.connections = policy, connections
-        self.pacer = Pacer(connections, policy.tries)
+        self.pacer = Pacer(connections, policy)
         self.patience = Patience(policy, self.pacer, self.cancel)
         self._reader = Reader(self.cancel, timeouts.stall, throttle)
         self._public: set[str] = set()

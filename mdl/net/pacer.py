@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 from mdl.errors import NetworkError
+from mdl.net.policy import RetryPolicy
 
 _RISE_SECONDS = 5.0
 _LONGEST_RISE_SECONDS = 600.0
@@ -35,11 +36,11 @@ class _Origin:
 
 
 class Pacer:
-    """All origins of one client. ``connections`` is the most that any of them is asked at once; after ``tries``
-    failures in a row, of more than one file and with nobody served between, an origin counts as down."""
+    """All origins of one client. ``connections`` is the most that any of them is asked at once. An origin counts as
+    down after as many failures in a row as the ``policy`` has tries, of more than one file and with nobody served."""
 
-    def __init__(self, connections: int, tries: int = 5) -> None:
-        self._most, self._tries = max(1, connections), tries
+    def __init__(self, connections: int, policy: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 - frozen
+        self._most, self._policy = max(1, connections), policy
         self._origins: dict[str, _Origin] = {}
 
     def has_room(self, origin: str, running: int, now: float) -> bool:
@@ -65,7 +66,7 @@ class Pacer:
         if found is None or found.down is None:
             return None
         if now >= found.down_until:
-            found.down, found.failures = None, self._tries - 1
+            found.down, found.failures = None, self._policy.tries - 1
             return None
         return NetworkError(found.down.message, hint=found.down.hint, final=True)
 
@@ -90,17 +91,21 @@ class Pacer:
         found.rises_at = now + found.rise
 
     def failed(self, origin: str, url: str, began: float, now: float, delay: float, error: NetworkError) -> None:
-        """A request for ``url`` that ``began`` then failed, and is to be repeated after ``delay`` seconds. It counts
-        once for all that overlap, and not at all if the origin has served others meanwhile: then it is the file's own
-        trouble. One file alone does not speak for its origin."""
+        """A request for ``url`` that ``began`` then failed, and is to be repeated after ``delay`` seconds at the least.
+
+        The more often the origin fails, the longer it is left alone. All failures that overlap count once. They do
+        not count at all if the origin has served others meanwhile: then it is the file's own trouble. One file alone
+        does not speak for its origin.
+        """
         found = self._of(origin)
         found.is_several = found.is_several or found.failed_url not in ("", url)
         found.failed_url = url
         if began < found.charged_at or began < found.served_at:
             return
         found.failures += 1
-        found.charged_at, found.retry_at = now, now + delay
-        if found.failures >= self._tries and found.is_several:
+        patience = self._policy.delay(found.failures, 0.5)
+        found.charged_at, found.retry_at = now, now + max(delay, patience)
+        if found.failures >= self._policy.tries and found.is_several:
             found.down, found.down_until, found.retry_at = error, now + _DOWN_SECONDS, -math.inf
 
     def _of(self, origin: str) -> _Origin:

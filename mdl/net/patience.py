@@ -63,11 +63,17 @@ class Patience:
 
     def _wait(self, origin: str, delay: float, now: float) -> None:
         """Wait for so long, and until the origin may be asked again. Raises the error for which it is down."""
-        with self._lock:
-            delay = max(delay, self._pacer.retry_at(origin) - now)
+        moment = now + delay
         if delay > 0:
             self._cancel.wait(delay)
+        while (later := self._retry_at(origin)) > moment:  # others found out meanwhile
+            self._cancel.wait(later - moment)
+            moment = later
         with self._lock:
             down = self._pacer.down(origin, time.monotonic())
         if down:
             raise down
+
+    def _retry_at(self, origin: str) -> float:
+        with self._lock:
+            return self._pacer.retry_at(origin)
