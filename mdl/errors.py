@@ -17,7 +17,7 @@ Both are a `Problem`: anything that ends a command and can be told.
     │   └── DigestMismatch  6   HASH
     ├── StorageError        7   LOCALIO
     │   ├── NoSpace         7   SPACE
-    │   └── Occupied        7   OCCUPIED   somebody else's bytes under the final name
+    │   └── Occupied        7   OCCUPIED   a file that mdl must not overwrite
     ├── LockError           8   LOCK
     ├── Busy                9   BUSY
     ├── PartialFailure     10   PARTIAL

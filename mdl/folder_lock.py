@@ -43,6 +43,6 @@ def _acquire(fd: int, folder: Path, wait: float) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                hint = "wait for it, or end it"
-                raise Busy("another process has been editing here all the time", item=str(folder), hint=hint) from None
+                hint = "wait until it ends, or stop it"
+                raise Busy("another process keeps this folder locked", item=str(folder), hint=hint) from None
         time.sleep(_POLL_SECONDS)

@@ -46,9 +46,7 @@ def read_lock(path: Path, catalog: Path) -> Lock | None:
     except UnicodeDecodeError:
         text = "\0"
     except Unsafe as error:
-        error.hint = (
-            "look at it; if it is right, put a copy of your own in its place, else remove it and run 'mdl lock'"
-        )
+        error.hint = "look at it; if it is right, replace it with a copy of your own, else remove it and run 'mdl lock'"
         raise
     except OSError as error:
         if error.errno in ODD:

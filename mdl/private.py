@@ -143,7 +143,7 @@ def read_whole(path: Path, most: int, *, owners: Collection[int] | None = None) 
         data = file.read(min(most, max(status.st_size, 2**12)) + 1)
     if len(data) > most:
         size = f"{most // 2**20} MiB" if most >= 2**20 else f"{most // 2**10} KiB"
-        raise OSError(errno.EFBIG, f"over {size}, which cannot be meant", str(path))
+        raise OSError(errno.EFBIG, f"the file is larger than {size}, the most that mdl reads here", str(path))
     return data
 
 
@@ -208,8 +208,8 @@ def _as_shown_here(folder: int, rule: _Rule) -> _Rule:
 
 def _unsafe(path: Path, doubt: str) -> Unsafe:
     owner = user_name(path.lstat().st_uid)
-    hint = f"let {owner} remove it or close it to others (chmod go-w), or take a models folder of your own with --to"
-    return Unsafe(f"refused: {path} {doubt}, who could forge what mdl knows of the files", item=str(path), hint=hint)
+    hint = f"take a models folder of your own with --to, or ask {owner} to remove {path.name}"
+    return Unsafe(f"refused: {path} {doubt}; mdl's records in it could be forged", item=str(path), hint=hint)
 
 
 def _ancestors(path: Path, mode: int) -> None:

@@ -1,9 +1,9 @@
 """Pulse: whether a process lives that cannot be seen from here: on another machine, or in another container.
 
-A living process keeps a file locked, and writes to it or touches it. File locks alone are no proof: they lie on Lustre,
-GPFS and some NFS. They are believed where a file system belongs to one machine, whose kernel knows every lock;
-elsewhere a free lock counts only once nothing was touched for a minute. So a verdict of "dead" may be wrong there, and
-whoever acts on it must be safe against a process that goes on writing: see `mdl.download.partial`.
+A living process keeps a file locked, and writes to it or touches it. File locks alone are no proof: they are
+unreliable on Lustre, GPFS and some NFS. They are believed if a file system belongs to one machine, whose kernel knows
+every lock; elsewhere a free lock counts only once nothing was touched for a minute. A verdict of "dead" may be wrong
+there: who acts on it must be safe against a process that goes on writing, see `mdl.download.partial`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def has_true_locks(path: Path) -> bool:
 
 def may_live(path: Path, touched: Iterable[Path] = (), *, keeps_locked: bool = True) -> bool:
     """Whether the process that has ``path`` in hand may be alive. ``touched`` are further files that it writes;
-    without ``keeps_locked`` it is of an mdl that locked nothing."""
+    ``keeps_locked`` is False for an older mdl, which held no lock."""
     found = _is_locked(path) if keeps_locked else None
     if found:
         return True

@@ -280,7 +280,7 @@ def switch_link(link: Path, target: str) -> None:
     """Point ``link`` at ``target`` in one step: a reader finds the old one or the new one, never none. What is there
     and is no link stays. Raises `OSError`."""
     if os.path.lexists(link) and not link.is_symlink():
-        raise FileExistsError(errno.EEXIST, "it is no link", str(link))
+        raise FileExistsError(errno.EEXIST, "it is not a symbolic link", str(link))
     staged = beside(link)
     staged.unlink(missing_ok=True)
     os.symlink(target, staged)

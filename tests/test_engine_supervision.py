@@ -155,7 +155,7 @@ def test_fewer_threads_than_wanted(
 
     monkeypatch.setattr(threading.Thread, "start", start)
     if not given:
-        with pytest.raises(StorageError, match="no thread") as caught:
+        with pytest.raises(StorageError, match="start a thread") as caught:
             bench.run(pinned(server.url + "/f", DATA))
         assert "ulimit -u" in str(caught.value.hint)
         return

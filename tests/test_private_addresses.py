@@ -120,7 +120,7 @@ def test_a_named_host_that_turns_private(resolver: dict[str, list[str]], named: 
     with FaultyServer(gone, address=PUBLIC) as outside, FaultyServer(faults.honest(b"[]"), port=outside.port) as inside:
         with Http(named) as http:
             assert http.get_json(f"http://start.example:{outside.port}/1")[0] == []
-            with pytest.raises(Unsafe, match="was at a public one before"):
+            with pytest.raises(Unsafe, match="led to a public one before"):
                 http.get_json(f"http://start.example:{outside.port}/2")
         assert inside.requests == []
 

@@ -165,7 +165,7 @@ def _pairs(extra: bytes, item: str) -> Iterator[tuple[int, bytes]]:
         if at + 4 + length > len(extra):
             raise ProtocolError("its extra field is damaged", item=item)
         if number in seen and number in _BELIEVED:
-            what = f"two extra fields {number:#06x}; readers would disagree on which holds"
+            what = f"the extra field {number:#06x} appears twice; programs disagree on which one counts"
             raise ProtocolError(what, item=item)
         seen.add(number)
         yield number, extra[at + 4 : at + 4 + length]

@@ -66,7 +66,9 @@ class Shelf:
             if error.errno not in ODD:
                 raise
             hint = "move it away; 'current' and the releases stay as they are"
-            raise StateError(f"no history of releases: {error.strerror}", item=str(path), hint=hint) from error
+            raise StateError(
+                f"the history of releases cannot be read: {error.strerror}", item=str(path), hint=hint
+            ) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Unsafe) as error:
             hint = "move it away; 'current' and the releases stay as they are"
             raise StateError("the history of releases cannot be read", item=str(path), hint=hint) from error

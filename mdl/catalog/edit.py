@@ -54,12 +54,12 @@ def without_model(text: str, path: Path, name: str) -> str:
     except CatalogError as error:
         raise _inseparable(name, error.message) from None
     if left.keys() != catalog.models.keys() - {name}:
-        raise _inseparable(name, "of the way it is written")
+        raise _inseparable(name, "the way the catalog is written does not allow it")
     return edited
 
 
 def _inseparable(name: str, why: str) -> UsageError:
-    return UsageError(f"it cannot be taken out by itself: {why}", item=name, hint="edit the catalog")
+    return UsageError(f"mdl cannot remove this model alone: {why}", item=name, hint="remove it in an editor")
 
 
 def _without_key(text: str, name: str) -> str:

@@ -170,8 +170,8 @@ def expanded(path: str | Path, what: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         name = Path(path).parts[0]
-        hint = "name the folder itself, or write ./~… for a name that begins so"
-        raise UsageError(f"nobody knows the home folder of {name}", item=what, hint=hint) from error
+        hint = "write the whole path, or ./~… for a name that begins with ~"
+        raise UsageError(f"there is no home folder for {name}", item=what, hint=hint) from error
 
 
 def output_file(path: Path, what: str) -> Path:

@@ -86,7 +86,7 @@ class Window:
         """``22:00-06:00``. Raises `UsageError` naming ``flag``."""
         first, dash, last = text.partition("-")
         if not dash:
-            raise UsageError(f"{text!r} is no window", item=flag, hint="write 22:00-06:00")
+            raise UsageError(f"{text!r} is not a window of time", item=flag, hint="write START-END, as in 22:00-06:00")
         return cls(parse_moment(first.strip(), flag), parse_moment(last.strip(), flag))
 
     def is_open(self, minute: float) -> bool:

@@ -27,11 +27,15 @@ class Bounds:
     )
     max_ratio: Annotated[
         float,
-        typer.Option("--max-ratio", min=1, help="Refuse what unpacks to more than this times its size, past 100 MiB."),
+        typer.Option(
+            "--max-ratio", min=1, help="Refuse an archive that unpacks to more than this times its size, past 100 MiB."
+        ),
     ] = 200.0
     max_size: Annotated[
         str | None,
-        typer.Option("--max-size", metavar="SIZE", help="Refuse what unpacks to more. [default: no limit]"),
+        typer.Option(
+            "--max-size", metavar="SIZE", help="Refuse an archive that unpacks to more than this. [default: no limit]"
+        ),
     ] = None
 
 

@@ -92,9 +92,11 @@ class Work:
         if code == Busy.exit_code:
             if not self._is_resumed:
                 self._records.remove(self.id)
-            raise Busy("another mdl was at work on it when it was to begin in the background")
+            raise Busy("another mdl started to work on these models first", hint="wait for it; 'mdl jobs' shows it")
         if code is not None:
-            error = MdlError("it ended before it had begun", item=self.id, hint=f"its last words are in {log}")
+            error = MdlError(
+                "the background process ended before the job began", item=self.id, hint=f"the log says why: {log}"
+            )
             error.exit_code = code
             raise error
         return True
@@ -235,7 +237,7 @@ class Work:
         except UsageError as error:
             trouble = f"the hook {error.item}: {error.message}"
         except OSError as error:
-            trouble = f"the hook {command[0]}: its facts cannot be written: {error.strerror}"
+            trouble = f"the hook {command[0]}: was not run, for MDL_HOOK_FILE cannot be written: {error.strerror}"
         if trouble and self._logged:
             self._logged(Noticed(message=trouble))
         if trouble:

@@ -59,7 +59,7 @@ def check_content(
     if fits is None:
         return None
     hint = "look at the URL in a browser; if the file is right, give it the name of its real format"
-    return ProtocolError(f"what came is no {suffix} file: it begins with {beginning[:8]!r}", hint=hint)
+    return ProtocolError(f"what came is not a {suffix} file: it begins with {beginning[:8]!r}", hint=hint)
 
 
 def _is_page(suffix: str, beginning: bytes, content_type: str) -> bool:
@@ -81,7 +81,7 @@ def _named(beginning: bytes, kind: type[AuthError] | type[ProtocolError]) -> Aut
     what, hint = impostor(beginning) or ("what came is a web page", "look at the URL in a browser")
     if kind is AuthError:
         what = what.replace("a web page", "a page to sign in at")
-        hint = "sign in to the network or the host first, or take a URL that needs no browser"
+        hint = "sign in to the network or to the host first, or use a direct download URL"
     return kind(what, hint=hint)
 
 

@@ -262,14 +262,14 @@ def _blocks(data: Path) -> int:
 def _why_not(record: Record, new: Identity) -> str:
     old = record.identity
     if new.size is not None and record.have.end > new.size:
-        return f"the file there has {new.size} bytes, and {record.have.end} had come"
+        return f"the server's file has {new.size} bytes, and {record.have.end} had come"
     if old.size != new.size:
-        return f"the file there has {new.size} bytes now, it had {old.size}"
+        return f"the server's file has {new.size} bytes now; it had {old.size}"
     if old.digest != new.digest:
-        return "the file there has another digest now"
+        return "the server's file has another digest now"
     if new.digest is None and (old.validator is None or new.validator is None):
         return "neither a digest nor a strong validator tells whether it is still the same file"
-    return "the file there has changed"
+    return "the server's file has changed"
 
 
 def leftovers(partials: Path, key: str) -> list[Path]:

@@ -118,7 +118,7 @@ class _Transfer:
             workers = self._workers = start_threads("mdl-worker", [self._work] * most)
             if not workers:
                 hint = "raise the limit of processes and threads (ulimit -u, or the container's pids limit)"
-                raise StorageError("the system starts no thread", hint=hint)
+                raise StorageError("the system refuses to start a thread", hint=hint)
             syncing = start_threads("mdl-syncer", [self._keep_syncing])
             while self._schedule.wait(_TICK):
                 self._tick()

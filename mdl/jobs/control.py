@@ -44,7 +44,9 @@ def _stopped(job: Job, how: signal.Signals, records: Records) -> Job:
     """Send ``how`` to the job's process and wait until its record says what became of it."""
     if is_alive(job.owner) is None:
         where = job.host if job.host != host() else "this machine, in a container"
-        raise UsageError(f"it runs on {where}, and cannot be reached from here", item=job.id, hint="say it there")
+        raise UsageError(
+            f"the job runs on {where}; mdl cannot signal it from here", item=job.id, hint="run the same command there"
+        )
     _send(job, how)
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
@@ -52,7 +54,7 @@ def _stopped(job: Job, how: signal.Signals, records: Records) -> Job:
         if found.status != "running" and is_alive(job.owner) is False:
             return found
         time.sleep(_LOOK)
-    why = f"process {process_of(job.owner)} was told to stop and has not yet"
+    why = f"process {process_of(job.owner)} was told to stop and is still running"
     raise Busy(why, item=job.id, hint="look again later")
 
 

@@ -141,15 +141,16 @@ def judge(
     """
     seen = validator_of(headers)
     if validator and seen and seen != validator:
-        why = "the server's file changed: its validator (ETag or date) is another now"  # an ETag may repeat the request
+        # the validators themselves are not quoted: an ETag may repeat the request, and that a signature
+        why = "the server's file changed: its validator (ETag or Last-Modified) is different now"
         return Changed(why, announced_size(status, headers, names, pinned=pinned), seen)
     if status in (200, 206):
         known = _Known(asked, size, seen, pinned, tuple(names))
         return _judge_partial(headers, known) if _is_part(status, headers, asked) else _judge_whole(headers, known)
     if status != 416:
-        return _lie(f"an answer of status {status} holds no file")
+        return _lie(f"the server answered with status {status}, which carries no file")
     if asked is None:
-        return _lie("the server refused a range (416) where none was asked for")
+        return _lie("the server answered 416 (range not satisfiable), but no range was asked for")
     total = unsatisfied_total(headers)
     if total == 0 and not size:
         return Accept(0, 0, 0, seen, ranged=True)
@@ -186,14 +187,17 @@ def _is_part(status: int, headers: Mapping[str, str], asked: ByteRange | None) -
 def _judge_partial(headers: Mapping[str, str], known: _Known) -> Verdict:
     asked, size = known.asked, known.size
     if asked is None:
-        return _lie("a part of the file in answer to a request for all of it")
+        return _lie("the server sent a part of the file in answer to a request for all of it")
     if headers.get("content-type", "").lower().startswith("multipart/"):
-        return _lie("a multipart answer to a single range")
+        return _lie("the server sent a multipart answer to a single range")
     parsed = parse_content_range(headers.get("content-range", ""))
     if not known.is_as_stored(headers, parsed[1] if parsed else None):
-        return _lie(f"a range of a {headers['content-encoding']} encoding instead of the file's own bytes")
+        return _lie(
+            f"the server sent a range of a {headers['content-encoding']} encoding instead of the file's own bytes"
+        )
     if parsed is None:
-        return _lie(f"a partial answer without a usable Content-Range ({headers.get('content-range', 'none')!r})")
+        said = headers.get("content-range", "none")
+        return _lie(f"the server sent a partial answer without a usable Content-Range ({said!r})")
     got, total = parsed
     if got.start != asked.start:
         return _lie(f"asked for bytes from {asked.start}, the server sent bytes from {got.start}")
@@ -201,7 +205,7 @@ def _judge_partial(headers: Mapping[str, str], known: _Known) -> Verdict:
         return Changed(f"the server's file has {total} bytes, expected {size}", total, known.seen)
     length = content_length(headers)
     if length is not None and length != got.length:
-        return _lie(f"a Content-Length of {length} for a range of {got.length} bytes")
+        return _lie(f"the server sent a Content-Length of {length} for a range of {got.length} bytes")
     return Accept(got.start, min(got.stop, asked.stop), total, known.seen, ranged=True)
 
 

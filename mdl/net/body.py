@@ -99,7 +99,7 @@ class Reader:
     def _paced(self, pieces: Iterator[_Block]) -> Iterator[_Block]:
         """Whatever the pieces are: no slower than they may come, no faster than they shall, ended by a cancel."""
         pace, longest = _Pace(), max(_SLOW_WINDOW, self._stall)
-        late = NetworkError(f"nothing of the body in {longest:.0f} s", hint=_TOO_SLOW)
+        late = NetworkError(f"the server sent nothing of the body for {longest:.0f} s", hint=_TOO_SLOW)
         while True:
             began = time.monotonic()
             with within(longest, late):

@@ -238,7 +238,9 @@ class Http:
     def _in_time(self) -> contextlib.AbstractContextManager[None]:
         """A status line and headers, or the words of a refusal, must be there after twice the longest silence."""
         seconds = 2 * self.timeouts.stall
-        return within(seconds, NetworkError(f"no whole answer head within {seconds:.0f} s"))
+        return within(
+            seconds, NetworkError(f"the server did not send its whole response headers within {seconds:.0f} s")
+        )
 
     def _may_be_private(self, url: str, start: str, met_public: bool) -> bool:
         """Whether a request for ``url``, on the way from ``start``, may reach a private address: a host that was named
@@ -297,7 +299,7 @@ def _drain(response: httpx.Response) -> None:
     """Read a redirect's small body so that the connection lives on; leave one that is large or late unread."""
     length = response.headers.get("content-length", "")
     if length.isdigit() and int(length) <= _SMALL:
-        late = NetworkError("the body of a redirect is late")
+        late = NetworkError("the server did not finish the body of a redirect in time")
         with contextlib.suppress(httpx.HTTPError, NetworkError), within(_DRAIN_SECONDS, late):
             for _ in response.iter_raw():
                 pass

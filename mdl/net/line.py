@@ -1,4 +1,4 @@
-"""Line: one connection, and what the request that uses it is bound by.
+"""Line: one connection, and the limits of the request that uses it.
 
 httpx does not tell which connection of its pool a request goes by. So each connection asks, when it is written to or
 read, what the calling thread's request may do: which address it may reach, and by when something must have come. A
@@ -39,10 +39,7 @@ class Errand:
         if not self.private_ok and is_private(peer):
             why, hint = "", f"if you trust it: MDL_ALLOW_HOSTS={self.host}"
             if self.was_public:
-                why, hint = (
-                    ", and was at a public one before",
-                    "look at who may change what its name leads to",
-                )
+                why, hint = ", and led to a public one before", "find out who controls the DNS records of that name"
             raise Unsafe(f"refused: {self.host} leads to the private address {peer}{why}", item=self.host, hint=hint)
         self.peer = peer
 

@@ -24,8 +24,8 @@ PROGRESS = 64 * 1024
 """New bytes that count as progress."""
 
 WORTH = 8
-"""Of so many bytes received, at least one must be new: a file that can only be fetched from its start is not
-fetched for ever by answers that each come a little further."""
+"""Of so many bytes received, at least one must be new. Otherwise a file that a server always sends from the start would
+be fetched for ever."""
 
 LONGEST_WISH = 600.0
 """A server that asks for a longer wait than this (seconds) is given up on, in its own words."""

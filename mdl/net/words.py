@@ -79,7 +79,7 @@ def impostor(body: bytes) -> tuple[str, str] | None:
         return None
     title = server_words({}, body)
     what = "what came is a web page" + (f", {title!r}" if title else "")
-    return what, "where a network wants a sign-in first, do that; else look at the URL in a browser"
+    return what, "if your network requires a sign-in, sign in first; else look at the URL in a browser"
 
 
 def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str:

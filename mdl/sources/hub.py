@@ -140,8 +140,8 @@ class HubSource:
                 raise ProtocolError("the hub's listing is not a list")
             items += len(page)
             if items > _MOST_ITEMS:
-                hint = "name a smaller repository; mdl keeps every name of it in memory"
-                raise ProtocolError(f"the hub's listing has more than {_MOST_ITEMS} files and folders", hint=hint)
+                hint = "mdl cannot list a repository of this size; fetch the files that you need by their URLs"
+                raise ProtocolError(f"the hub's listing has more than {_MOST_ITEMS:,} files and folders", hint=hint)
             entries += [_entry(item) for item in page if not _is_folder(item)]
             url = _next_page(headers, final)
         return entries
