@@ -298,3 +298,15 @@ def test_beyond_4_gib(bench: Bench) -> None:
     with bench.partials[0].open("rb") as data:
         data.seek(at)
         assert data.read() == tail
+
+
+def test_the_last_missing_bytes_are_progress(bench: Bench) -> None:
+    """All comes anew in one good answer, because ranges ended at the last few bytes: it costs no try, and is done."""
+    bench.segments(MIB)
+    data = DATA[: 2 * MIB + 1000]
+    size = len(data)
+    is_last = lambda request: (request.range(size) or (0, 0))[1] == size  # noqa: E731
+    last = faults.choose(is_last, faults.norange(data), faults.honest(data))
+    with FaultyServer(last) as server:
+        run = bench.run(pinned(server.url + "/f", data), connections=1, retries=1)
+    assert (run.code, run.retries, bench.final.read_bytes() == data) == (0, 0, True)

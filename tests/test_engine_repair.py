@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,8 @@ from mdl.catalog.model import CatalogFile, Model
 from mdl.check import check, mending, repair
 from mdl.demo.content import Generated, hex_digest
 from mdl.digests import Digest
+from mdl.download.follower import Follower
+from mdl.download.segments import Download, Segment
 from mdl.download.transfer import Limits, Result
 from mdl.errors import Cancelled
 from mdl.events import Event
@@ -241,3 +246,70 @@ def test_all_mirrors_fail(bench: Bench) -> None:
         run = bench.run(pinned(server.url + "/1", DATA, mirrors=[server.url + "/2"]))
     assert (run.code, run.error["code"]) == (4, "AUTH")
     assert "404" in run.error["message"]
+
+
+@pytest.mark.fault(221)
+def test_a_wrong_block_of_a_server_without_ranges_is_no_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a repair's server sends all from the start, and a block of it wrong, the whole digest decides: 6."""
+    data, hashed, look = noise(20 * MIB, 5), threading.Event(), Follower._at_edge
+    wrong = bytearray(data)
+    wrong[5] ^= 1
+
+    def at_edge(self: Follower) -> None:
+        look(self)
+        hashed.set()
+
+    def handler(request: Request, number: int) -> Answer:
+        body = [bytes(wrong[:-MIB]), hashed, bytes(wrong[-MIB:])]
+        return Answer(200, [("Content-Length", str(len(wrong)))], body)
+
+    with FaultyServer(faults.honest(data)) as server:
+        file = pinned(server.url + "/f", data)
+        assert bench.run(file).code == 0
+        flip(bench.final, 100)
+        server.handler, before = handler, len(server.requests)
+        hashed.clear()
+        monkeypatch.setattr(Follower, "_at_edge", at_edge)
+        result, _ = repaired(bench, file)
+        assert len(server.requests) - before <= 4
+    (outcome,) = result.outcomes
+    assert outcome.error is not None
+    assert outcome.error.exit_code == 6
+
+
+@pytest.mark.fault(222)
+def test_what_the_first_server_still_says_is_not_the_mirror_s(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four connections are refused for good at once: the mirror is asked once, and not passed over for each of them."""
+    monkeypatch.setattr(Download, "cut", _four_at_once(Download.cut))
+    bench.segments(256 * 1024)
+    together, right = threading.Barrier(4), faults.honest(DATA)
+
+    def handler(request: Request, number: int) -> Answer:
+        if number == 0:
+            return right(request, number)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(2)
+        return reply(429, b"slow down", ("Retry-After", "7200"))
+
+    with FaultyServer(handler) as server, FaultyServer(right) as mirror:
+        run = bench.run(pinned(server.url + "/f", DATA, mirrors=[mirror.url + "/f"]), connections=4, retries=5)
+    assert (run.code, bench.final.read_bytes() == DATA) == (0, True)
+
+
+def _four_at_once(cut: Callable[[Download], Segment | None]) -> Callable[[Download], Segment | None]:
+    def wide(self: Download) -> Segment | None:
+        self.ramp.width = 4
+        return cut(self)
+
+    return wide
+
+
+def test_a_size_that_was_guessed_is_not_held_against_the_mirror(bench: Bench) -> None:
+    """How far a stream without a length came is not the file's size: the mirror brings all of it."""
+    with (
+        FaultyServer(faults.no_length_cut(DATA, len(DATA) // 2)) as server,
+        FaultyServer(faults.honest(DATA)) as mirror,
+    ):
+        file = replace(pinned(server.url + "/f", DATA, mirrors=[mirror.url + "/f"]), size=None)
+        run = bench.run(file, connections=2)
+    assert (run.code, bench.final.read_bytes() == DATA) == (0, True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from email.utils import formatdate
 from pathlib import Path
 
 import faults
 import pytest
-from engine import MIB, Bench, loose, noise, pinned, stalled
+from engine import MIB, Bench, loose, noise, pinned, stalled, until
 from faulty import Answer, FaultyServer, Request
 
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
@@ -173,3 +174,14 @@ def test_ignored_if_range(bench: Bench) -> None:
         run = bench.run(file)
     assert (run.code, run.rewound) == (0, SIZE // 2)
     assert good(bench, OTHER)
+
+
+def test_a_large_file_that_becomes_a_small_one(bench: Bench) -> None:
+    """The new version of a file is small: it goes on in what was begun, and nothing stays open or behind."""
+    bench.segments(256 * 1024)
+    new = noise(300 * 1024, 9)
+    old = faults.honest(DATA, etag='"v1"')
+    with FaultyServer(faults.first(1, old, faults.honest(new, etag='"v2"'))) as server:
+        run = bench.run(loose(server.url + "/f"), connections=2)
+    assert (run.code, bench.final.read_bytes() == new, bench.partials) == (0, True, [])
+    until(lambda: not any(thread.name == "mdl-follower" for thread in threading.enumerate()))

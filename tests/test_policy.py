@@ -385,3 +385,23 @@ def test_an_outage_of_a_few_seconds_is_sat_out(world: Callable[..., World], file
     here = world()
     here.reply_to = lambda url: RESET if here.clock.now < 1003.0 else GOOD
     assert not any(one.error for one in here.run([MIB] * files, connections=8))
+
+
+@pytest.mark.fault(224)
+def test_two_that_always_fail_are_no_proof_for_each_other(world: Callable[..., World]) -> None:
+    """A request is surplus only if the origin serves the others: two files that both fail for ever come to an end."""
+    here = world()
+    here.reply_to = lambda url: Reply(error=_network, seconds=30.0 if url.endswith("/0") else 41.0)
+    files = here.run([MIB, MIB], connections=2)
+    assert all(one.error for one in files)
+    assert len(here.requests) <= 2 * POLICY.tries + 2
+
+
+@pytest.mark.fault(222)
+def test_a_failure_of_the_server_before_is_not_the_mirror_s(world: Callable[..., World]) -> None:
+    """What still comes from a server that was given up on costs the mirror nothing."""
+    here = world()
+    final = Reply(error=lambda: NetworkError("for good", final=True), seconds=1.0)
+    here.reply_to = lambda url: GOOD if "mirror" in url else final
+    (one,) = here.run([64 * MIB], connections=8, mirrors=1)
+    assert (one.error, one.url) == (None, "https://mirror0.example/0")

@@ -51,6 +51,8 @@ class Fetcher:
         with self._http.open(
             "GET", segment.asked_url, headers, start=download.url, allow=(416,) if asked else ()
         ) as opened:
+            if not download.is_of_now(segment):
+                return  # that server was given up on meanwhile
             _check_identity(download, opened)
             accept = self._take(download, segment, asked, opened)
             if accept is None:
@@ -106,7 +108,7 @@ class Fetcher:
         if isinstance(verdict, Whole) or (asked and not verdict.ranged):
             accept = verdict.accept if isinstance(verdict, Whole) else verdict
             if download.opened:
-                download.single = True
+                download.single, download.expected = True, ()
                 self._schedule.rewind(download, "the server stopped serving ranges")
                 return None
             self._alone(download, segment, accept)
@@ -115,7 +117,7 @@ class Fetcher:
 
     def _alone(self, download: Download, segment: Segment, accept: Accept) -> None:
         """The server serves no ranges: the file comes from its start, in one stream."""
-        download.single = True
+        download.single, download.expected = True, ()  # all comes anew: the whole digest decides, no block's
         self._from_the_start(download, "the server does not serve ranges")
         download.pending.remove(0, 2**63)
         segment.at = segment.first = 0
@@ -133,6 +135,8 @@ class Fetcher:
         assert partial is not None
         if download.follower:
             download.follower.stop()
+        if download.streamed:  # the size was only how far the stream came
+            download.remote = replace(download.remote, size=None)
         lost = partial.rewind(Identity.of(download.remote))
         download.discarded += lost
         download.opened, download.streamed, download.location = False, False, None
@@ -157,8 +161,8 @@ class Fetcher:
         again: set[int] = set()
 
         def bad(lost: ByteRange) -> bool:
-            if lost.start in again:
-                return False  # fetched anew and still wrong: the whole file's digest will tell
+            if lost.start in again or download.single:
+                return False  # fetched anew and still wrong, or not to be had alone: the whole file's digest will tell
             again.add(lost.start)
             partial.forget(lost)
             download.discarded += lost.length

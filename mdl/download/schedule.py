@@ -110,7 +110,7 @@ class Schedule:
         segment = download.cut()
         if segment is None:
             return None
-        download.running.add(segment)
+        download.start(segment)
         return Work("fetch", download, segment)
 
     def _exclusive(self, download: Download) -> Literal["close", "rewind", "finish"] | None:
@@ -144,24 +144,25 @@ class Schedule:
 
     def _split(self, now: float) -> Work | None:
         for download in self.active:
-            if download.busy or self._exclusive(download) or not self._has_room(download, now):
-                continue
-            tail = download.split(now)
+            is_free = not (download.busy or self._exclusive(download) or now < download.attempts.retry_at)
+            tail = download.split(now) if is_free and self._has_room(download, now) else None
             if tail:
-                download.running.add(tail)
+                download.start(tail)
                 return Work("fetch", download, tail)
         return None
 
     def _running_on(self, origin: str) -> int:
-        return sum(len(one.running) for one in self.active if one.origin == origin)
+        return len(self._requests_to(origin))
+
+    def _requests_to(self, origin: str) -> list[Segment]:
+        return [segment for one in self.active for segment in one.running if segment.origin == origin]
 
     def _has_room(self, download: Download, now: float) -> bool:
         return self._pacer.has_room(download.origin, self._running_on(download.origin), now)
 
     def _is_lost(self, download: Download, now: float) -> bool:
         """The file's origin is down, and nothing else will do."""
-        down = None if download.running else self._pacer.down(download.origin, now)
-        if down:
+        while not (download.running or download.error) and (down := self._pacer.down(download.origin, now)):
             self._decide(download, Ended(now, error=down), now)
         return download.error is not None
 
@@ -180,13 +181,15 @@ class Schedule:
     def returned(self, download: Download, segment: Segment, error: MdlError | None = None) -> None:
         """The request for a segment ended, in order or by ``error``; what it did not bring is queued again."""
         with self._changed:
-            others = self._running_on(download.origin) - 1
-            ended = download.ended_request(segment, others, error)
+            others = [one for one in self._requests_to(segment.origin) if one is not segment]
+            is_serving = self._pacer.served_since(segment.origin, segment.began)
+            is_serving = is_serving or any(one.at > one.first for one in others)
+            ended = download.ended_request(segment, len(others), is_serving, error)
             download.give_back(segment)
             if error and download.location == segment.asked_url:
                 download.location = None
             self._changed.notify_all()
-            if not (download.ended or download.error or download.rewind_why):
+            if download.is_of_now(segment) and not (download.ended or download.error or download.rewind_why):
                 origin, url, now = download.origin, download.url, time.monotonic()
                 decision = self._decide(download, ended, now)
                 delay = decision.delay if isinstance(decision, Again) else 0.0
@@ -241,10 +244,11 @@ class Schedule:
 
     def _pace(self, origin: str, url: str, ended: Ended, now: float, delay: float) -> None:
         """Tell the pacer how the origin took this request."""
-        if ended.is_surplus:
-            self._pacer.refused(origin, ended.others, now)
-        elif ended.brought >= PROGRESS or (ended.error is None and ended.is_worth):
+        if ended.brought >= PROGRESS or (ended.error is None and ended.is_worth):
             self._pacer.served(origin, now)
+        elif ended.is_passing and ended.others:
+            if not ended.brought:
+                self._pacer.refused(origin, ended.others, now)
         elif ended.is_passing and isinstance(ended.error, NetworkError):
             self._pacer.failed(origin, url, ended.began, now, delay, ended.error)
 

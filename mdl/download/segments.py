@@ -38,13 +38,16 @@ def segment_length(size: int, connections: int) -> int:
 
 @dataclass(eq=False)
 class Segment:
-    """A range being fetched: written up to ``at``; ``stop`` may come nearer when another takes its tail."""
+    """A range being fetched: written up to ``at``; ``stop`` may come nearer when another takes its tail. ``origin`` and
+    ``mirrors`` (how many were left) say which server it is asked of."""
 
     stop: int | None
     at: int
     began: float = field(default_factory=time.monotonic)
     first: int = 0
     asked_url: str = ""
+    origin: str = ""
+    mirrors: int = 0
     abort: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
@@ -113,7 +116,8 @@ class Download:
 
     @property
     def small(self) -> bool:
-        return self.remote.size is not None and self.remote.size <= SMALL and not self.expected
+        fits = self.remote.size is not None and self.remote.size <= SMALL
+        return fits and not self.expected and self.partial is None
 
     @property
     def done(self) -> int:
@@ -161,8 +165,18 @@ class Download:
         if not self.single and segment.stop is not None:
             self.pending.add(segment.at, segment.stop)
 
-    def ended_request(self, segment: Segment, others: int, error: MdlError | None) -> Ended:
-        """How the request for ``segment`` ended, while ``others`` went on at the same origin."""
+    def start(self, segment: Segment) -> None:
+        """The segment is asked of the server of now."""
+        segment.origin, segment.mirrors = self.origin, self.attempts.mirrors
+        self.running.add(segment)
+
+    def is_of_now(self, segment: Segment) -> bool:
+        """The segment is asked of the server that is asked now, not of one that was given up on since."""
+        return segment.mirrors == self.attempts.mirrors
+
+    def ended_request(self, segment: Segment, others: int, is_serving: bool, error: MdlError | None) -> Ended:
+        """How the request for ``segment`` ended, while ``others`` went on at the same origin, which ``is_serving``
+        them."""
         first = max(segment.first, self.attempts.done) if self.single else segment.first
         return Ended(
             began=segment.began,
@@ -172,8 +186,11 @@ class Download:
             size=self.remote.size,
             received=self.fetched,
             error=error,
-            by_link=error is not None and (segment.asked_url != self.url or error.redirected),
+            by_link=error is not None
+            and bool(segment.asked_url)
+            and (segment.asked_url != self.url or error.redirected),
             others=others,
+            is_serving=is_serving,
         )
 
     def clean(self, error: MdlError) -> None:

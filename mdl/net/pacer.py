@@ -16,6 +16,8 @@ from mdl.net.policy import RetryPolicy
 
 _RISE_SECONDS = 5.0
 _LONGEST_RISE_SECONDS = 600.0
+_LONG_AGO = 20
+"""After so many times the seconds that a limit took to rise, a refusal counts as the first one again."""
 _DOWN_SECONDS = 30.0
 """An origin that was given up on is not asked for so long; then one request finds out."""
 
@@ -25,6 +27,7 @@ class _Origin:
     limit: int
     rises_at: float = math.inf
     rise: float = _RISE_SECONDS
+    refused_at: float = -math.inf
     failures: int = 0
     failed_url: str = ""
     is_several: bool = False
@@ -75,18 +78,23 @@ class Pacer:
         found = self._origins.get(origin)
         return found is not None and found.failures > 0
 
+    def served_since(self, origin: str, moment: float) -> bool:
+        """Whether the origin has served anybody after ``moment``."""
+        found = self._origins.get(origin)
+        return found is not None and found.served_at > moment
+
     def served(self, origin: str, now: float) -> None:
         """The origin gave what it was asked for, or a good part of it."""
-        found = self._origins.get(origin)
-        if found is not None:
-            found.served_at, found.failures, found.down, found.retry_at = now, 0, None, -math.inf
-            found.failed_url, found.is_several = "", False
+        found = self._of(origin)
+        found.served_at, found.failures, found.down, found.retry_at = now, 0, None, -math.inf
+        found.failed_url, found.is_several = "", False
 
     def refused(self, origin: str, others: int, now: float) -> None:
         """The origin turned a request away while ``others`` go on: it takes no more than these at once."""
         found = self._of(origin)
-        if math.isfinite(found.rises_at):
-            found.rise = min(_LONGEST_RISE_SECONDS, found.rise * 2)
+        is_again = now - found.refused_at < _LONG_AGO * found.rise
+        found.rise = min(_LONGEST_RISE_SECONDS, found.rise * 2) if is_again else _RISE_SECONDS
+        found.refused_at = now
         found.limit = max(1, min(found.limit, others))
         found.rises_at = now + found.rise
 

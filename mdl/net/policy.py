@@ -87,7 +87,7 @@ class Ended:
     """A request ended. It ``began`` then, put ``brought`` bytes into the file of the ``asked`` ones (None: unknown),
     and ended in order or with ``error``. By then ``done`` bytes of the file's ``size`` are here and ``received``
     came from the network. ``by_link``: the host that refused was named by a redirect. ``others`` requests to the
-    same origin go on."""
+    same origin go on; ``is_serving``: it has served some of them since this one began."""
 
     began: float
     brought: int = 0
@@ -98,6 +98,7 @@ class Ended:
     error: MdlError | None = None
     by_link: bool = False
     others: int = 0
+    is_serving: bool = False
 
     @property
     def is_passing(self) -> bool:
@@ -106,13 +107,14 @@ class Ended:
 
     @property
     def is_worth(self) -> bool:
-        """It brought all that it was asked for, or enough of it."""
-        return self.asked is None or self.brought >= min(PROGRESS, self.asked)
+        """It brought all that it was asked for, or enough of it, or the last that was missing."""
+        is_whole = self.size is not None and self.done >= self.size
+        return is_whole or self.asked is None or self.brought >= min(PROGRESS, self.asked)
 
     @property
     def is_surplus(self) -> bool:
         """The origin turned this request away and goes on serving others."""
-        return self.is_passing and self.others > 0 and not self.brought
+        return self.is_passing and self.others > 0 and self.is_serving and not self.brought
 
 
 @dataclass(frozen=True)
