@@ -185,3 +185,24 @@ def test_a_large_file_that_becomes_a_small_one(bench: Bench) -> None:
         run = bench.run(loose(server.url + "/f"), connections=2)
     assert (run.code, bench.final.read_bytes() == new, bench.partials) == (0, True, [])
     until(lambda: not any(thread.name == "mdl-follower" for thread in threading.enumerate()))
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize("size", [2000, 300 * 1024, 2 * MIB])
+def test_a_small_file_that_changes_once_is_fetched_anew(bench: Bench, size: int) -> None:
+    """A small file without a digest changed between the plan and the request: its new version comes, of any size."""
+    new = noise(size, 11)
+    changed = faults.first(1, faults.honest(DATA[:1000], etag='"v1"'), faults.honest(new, etag='"v2"'))
+    with FaultyServer(changed) as server:
+        run = bench.run(loose(server.url + "/f"))
+    assert (run.code, bench.final.read_bytes() == new) == (0, True)
+
+
+@pytest.mark.fault(12)
+def test_a_small_file_that_always_changes_is_given_up(bench: Bench) -> None:
+    """One that is another at every request is the server's fault: 6, after two requests for it."""
+    turns = faults.alternate(*(faults.honest(noise(1000, n), etag=f'"v{n}"') for n in range(9)))
+    with FaultyServer(turns) as server:
+        run = bench.run(loose(server.url + "/f"))
+        requests = len(server.requests)
+    assert (run.code, requests) == (6, 3)

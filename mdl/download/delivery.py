@@ -83,8 +83,20 @@ class Delivery:
                 download.pending.add(gap.start, gap.stop)
             download.follower = self._fetcher.follower(download)
 
+    def rewind(self, download: Download) -> None:
+        """Begin anew. Nothing of a small file is here that could be thrown away; but its new version may be large."""
+        if download.partial:
+            self._fetcher.rewind(download, download.rewind_why)
+        elif not download.small:
+            self._open(download)
+        download.rewind_why = ""
+        self._schedule.ready(download)
+
     def small(self, download: Download, segment: Segment) -> None:
         data = self._fetcher.fetch_small(download, segment)
+        if data is None:
+            self._schedule.returned(download, segment)
+            return
         download.answers += 1
         algorithm = download.remote.digest.algorithm if download.remote.digest else "sha256"
         hasher = new_hasher(algorithm, len(data))

@@ -60,8 +60,8 @@ class Fetcher:
             self._remember(download, opened, accept)
             self._write(download, segment, accept, opened)
 
-    def fetch_small(self, download: Download, segment: Segment) -> bytes:
-        """The whole of a small file. Raises `MdlError`."""
+    def fetch_small(self, download: Download, segment: Segment) -> bytes | None:
+        """The whole of a small file; None if it is another version than the one begun. Raises `MdlError`."""
         size = download.remote.size
         segment.asked_url = address_of(download)
         with self._http.open("GET", segment.asked_url, _headers(download), start=download.url) as opened:
@@ -72,6 +72,9 @@ class Fetcher:
             verdict = judge(
                 opened.status, opened.headers, asked=None, size=size, validator=validator, pinned=pinned, names=names
             )
+            if isinstance(verdict, Changed):
+                self._changed(download, verdict, opened)
+                return None
             if not isinstance(verdict, Accept):
                 raise self._named(_as_error(verdict), opened)
             data = bytearray()
@@ -257,10 +260,8 @@ def _headers(download: Download) -> dict[str, str]:
     return {"Cache-Control": "no-cache"} if download.attempts.is_suspicious else {}
 
 
-def _as_error(verdict: Changed | Whole | Lie) -> ProtocolError:
-    if isinstance(verdict, Lie):
-        return verdict.error
-    return ProtocolError(verdict.why if isinstance(verdict, Changed) else "not the whole file")
+def _as_error(verdict: Whole | Lie) -> ProtocolError:
+    return verdict.error if isinstance(verdict, Lie) else ProtocolError("the server did not send the whole file")
 
 
 def _buffer() -> bytearray:

@@ -262,8 +262,7 @@ class _Transfer:
         if work.kind == "begin":
             self._delivery.begin(download)
         elif work.kind == "rewind":
-            self._fetcher.rewind(download, download.rewind_why)
-            self._schedule.ready(download)
+            self._delivery.rewind(download)
         elif work.kind == "finish":
             self._delivery.finish(download)
         elif work.kind == "close":
