@@ -15,6 +15,7 @@ from mdl.errors import Cancelled
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
 
 
 class Cancel:
@@ -26,6 +27,8 @@ class Cancel:
         """Held until it is set: whoever sleeps waits for it, and may be let through by a signal handler."""
         self._gate.acquire()
         self._sockets: weakref.WeakValueDictionary[int, socket.socket] = weakref.WeakValueDictionary()
+        self.is_polled = False
+        """The main thread looks at it now and then: a signal handler sets it and raises nothing."""
 
     @property
     def reason(self) -> Cancelled | None:
@@ -41,6 +44,15 @@ class Cancel:
         for found in self._sockets.valuerefs():
             if (sock := found()) is not None:
                 wake(sock)
+
+    @contextlib.contextmanager
+    def polled(self) -> Iterator[None]:
+        """Meanwhile the main thread looks at it: an exception out of the blue would leave half of a step undone."""
+        before, self.is_polled = self.is_polled, True
+        try:
+            yield
+        finally:
+            self.is_polled = before
 
     def is_set(self) -> bool:
         return self._reason is not None

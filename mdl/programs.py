@@ -40,19 +40,20 @@ def run(words: list[str], facts: Mapping[str, str], *, unheard: bool = False, ca
     says goes to stderr, or nowhere if ``unheard``. A stop ends it too, but no pause, for there is nothing in it that
     could go on later. Raises `UsageError` if it cannot be run, `Cancelled`."""
     cancel = cancel or Cancel()
-    _check(cancel)
     out, err = (subprocess.DEVNULL, subprocess.DEVNULL) if unheard else (_STDERR, None)
-    environ = {**os.environ, **facts}
-    try:
-        process = subprocess.Popen(words, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"it cannot be run: {why}", item=words[0], hint="name a program that is there") from error
-    try:
-        return _waited_for(process, cancel)
-    except BaseException:
-        _end(process)
-        raise
+    with cancel.polled():  # an exception in the middle of the start would leave the program to itself
+        _check(cancel)
+        try:
+            environ = {**os.environ, **facts}
+            process = subprocess.Popen(words, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"it cannot be run: {why}", item=words[0], hint="name a program that is there") from error
+        try:
+            return _waited_for(process, cancel)
+        except BaseException:
+            _end(process)
+            raise
 
 
 def _waited_for(process: subprocess.Popen[bytes], cancel: Cancel) -> int:

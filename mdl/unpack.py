@@ -23,6 +23,7 @@ from mdl.archive.unpacking import (
     staged_folder,
     unpack_into,
 )
+from mdl.cancel import Cancel
 from mdl.errors import ProtocolError, storage_trouble
 from mdl.events import Listener, Noticed, silence
 from mdl.paths import shown
@@ -36,11 +37,12 @@ _WHEN_FULL = "free some space; nothing was left behind"
 @dataclass(frozen=True)
 class Service:
     """How a release is put into service: ``keep`` complete ones stay; ``check`` must end with 0 before the switch;
-    ``lock_wait`` seconds to wait for another mdl that is at it."""
+    ``lock_wait`` seconds to wait for another mdl that is at it; ``cancel`` ends the check."""
 
     keep: int = 3
     check: str | None = None
     lock_wait: float = 600.0
+    cancel: Cancel | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _release_new(opened: Archive, shelf: Shelf, history: History, service: Servi
         if shelf.has(version):
             return _serve(shelf, history, version, service, tell)
         seal(staged, unpacked.manifest)
-        _run_check(service.check, staged, version, unpacked.manifest)
+        _run_check(service, staged, version, unpacked.manifest)
         publish(staged, shelf.place(version))
     return _switch(shelf, history, version, service, linked=unpacked.linked)
 
@@ -124,7 +126,7 @@ def _serve(shelf: Shelf, history: History, version: str, service: Service, tell:
     manifest = shelf.check(version)
     if version in history.withdrawn:
         tell(Noticed(message=f"{version} was rolled back from before, and is served again now"))
-    _run_check(service.check, shelf.place(version), version, manifest)
+    _run_check(service, shelf.place(version), version, manifest)
     return _switch(shelf, history, version, service)
 
 
@@ -155,16 +157,17 @@ def _held_against(archive: Archive) -> str:
     return "sha256" if archive.manifest else "crc32"
 
 
-def _run_check(command: str | None, place: Path, version: str, manifest: Manifest) -> None:
+def _run_check(service: Service, place: Path, version: str, manifest: Manifest) -> None:
     """Ask the user's own check; what it prints goes to stderr, and it may change nothing.
 
     Raises `ProtocolError` unless it ends with 0, `UsageError` where it cannot be run.
     """
+    command = service.check
     if command is None:
         return
     watch = Watch(place, manifest)
     facts = {"MDL_RELEASE_PATH": str(place), "MDL_RELEASE_VERSION": version}
-    code = programs.run(programs.words_of(command, "--check"), facts)
+    code = programs.run(programs.words_of(command, "--check"), facts, cancel=service.cancel)
     hint = "nothing was switched; 'current' is what it was"
     if code:
         raise ProtocolError(f"the check ended with {code}: {command}", item=version, hint=hint)

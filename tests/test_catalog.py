@@ -403,7 +403,7 @@ def test_file_over_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     with path.open("wb") as file:
         file.truncate(64 * 2**20 + 1)
-    with pytest.raises(CatalogError, match="over 64 MiB"):
+    with pytest.raises(CatalogError, match="larger than 64 MiB"):
         read_catalog([path])
 
 

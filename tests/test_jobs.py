@@ -231,7 +231,7 @@ def test_a_job_that_cannot_be_seen(
     assert records.find(JOB.id).status == "running"
     quiet(records, 1e6)
     assert records.find(JOB.id).status == "running"
-    with pytest.raises(UsageError, match="cannot be reached from here"):
+    with pytest.raises(UsageError, match="cannot signal it from here"):
         control.cancel(records.find(JOB.id), records)
     os.close(pulse._fd)  # as a kill leaves it
     quiet(records, 0.1)

@@ -44,7 +44,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.cancel = Cancel()
-        self._is_polled = self._was_raised = False
+        self._was_raised = False
 
     def listen(self) -> None:
         """Handle them from now on. One that is ignored stays so, as under ``nohup``."""
@@ -56,12 +56,12 @@ class Signals:
 
     def poll(self) -> None:
         """From now on the flag is looked at, and nothing is raised by a signal. Raises what one was sent for before."""
-        self._is_polled = True
+        self.cancel.is_polled = True
         self.cancel.check()
 
     def rest(self) -> None:
         """The run is over: a signal changes nothing any more."""
-        self._is_polled = True
+        self.cancel.is_polled = True
 
     def hear(self, number: int, _frame: FrameType | None) -> None:
         """The handler of them all."""
@@ -69,7 +69,7 @@ class Signals:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends it at once
         if number != signal.SIGALRM or not self.cancel.is_set():
             self.cancel.set(_reason(number))
-        if not self._is_polled and not self._was_raised:
+        if not self.cancel.is_polled and not self._was_raised:
             self._was_raised = True
             self.cancel.check()
 

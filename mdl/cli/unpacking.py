@@ -143,7 +143,8 @@ def _release(session: Session, archive: Path, to: Path | None, limits: Any, serv
 
     if to is None:
         raise UsageError("--release needs the folder of the releases", hint="add --to DIR")
-    service = Service(serving.keep, serving.check, parse_duration(serving.lock_wait, "--lock-wait", least=0))
+    wait = parse_duration(serving.lock_wait, "--lock-wait", least=0)
+    service = Service(serving.keep, serving.check, wait, session.cancel)
     with session.console.watch(method="inline") as tell, all_or_nothing():
         done = release(archive, to, limits=limits, service=service, tell=tell)
     files = done.manifest.files if done.manifest else ()
