@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
-from mdl.course import adopt_kept
+from mdl.course import adopt_kept, wait_for_others
 from mdl.digests import Digest
 from mdl.download.plan import Plan, Wanted
 from mdl.download.store import Store
@@ -98,12 +98,13 @@ def mending(rows: Sequence[Checked], store: Store, *, force: bool = False) -> Pl
     return Plan.of(wanted, force=force, repair=True)
 
 
-def repair(plan: Plan, *, store: Store, http: Http, limits: Limits, tell: Listener) -> Result:
+def repair(plan: Plan, *, store: Store, http: Http, limits: Limits, tell: Listener, lock_wait: float = 0.0) -> Result:
     """Fetch what a `mending` says; of a damaged file only the blocks that are wrong, where its receipt has prefix
-    digests. Raises `Cancelled`."""
+    digests. Others that have these files in hand are waited for, ``lock_wait`` seconds. Raises `Cancelled`."""
     from mdl.download.transfer import transfer
 
     adopt_kept(plan, store)
+    wait_for_others(plan.fetch, store, lock_wait, tell)
     return transfer(plan.fetch, store, http, limits, tell, repair=True)
 
 

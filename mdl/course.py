@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
 from mdl.download.elsewhere import Elsewhere, link_all
+from mdl.download.partial import wait_for_owners
 from mdl.download.plan import Item, Plan
-from mdl.download.receipts import receipt_of
+from mdl.download.receipts import key_of, receipt_of
 from mdl.download.store import Store
 from mdl.errors import Cancelled, MdlError, NetworkError
-from mdl.events import Finished, Listener, Report
+from mdl.events import Finished, Listener, Noticed, Report
 from mdl.reports import kept_verified, report_of
 
 if TYPE_CHECKING:
@@ -77,6 +78,13 @@ class Course:
             bytes_discarded=self.discarded,
             seconds=time.monotonic() - self.began,
         )
+
+
+def wait_for_others(items: Sequence[Item], store: Store, seconds: float, tell: Listener) -> None:
+    """Wait up to ``seconds`` for processes, also of other machines and containers, that have these files in hand."""
+    keys = [key_of(item.wanted.model, item.remote.path) for item in items]
+    notice: Callable[[str], None] = lambda holder: tell(Noticed(message=f"waiting for {holder}"))  # noqa: E731
+    wait_for_owners(store.partials, keys, seconds, notice, store.cancel)
 
 
 def adopt_kept(plan: Plan, store: Store) -> None:

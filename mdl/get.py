@@ -9,12 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
-from mdl.course import Course, adopt_kept
+from mdl.course import Course, adopt_kept, wait_for_others
 from mdl.download.elsewhere import Elsewhere, link_all, once
 from mdl.download.leavings import tidy
-from mdl.download.partial import wait_for_owners
 from mdl.download.plan import Item, Plan, Wanted
-from mdl.download.receipts import key_of
 from mdl.download.store import Store
 from mdl.errors import AuthError, LockError, MdlError, NoSpace
 from mdl.events import Failed, Listener, Noticed, Planned, Report, Verifying, silence
@@ -80,8 +78,7 @@ def get(
             report = _offline_report(models, store, plan, same, resolved, adopt=not wishes.dry_run)
         elif not wishes.dry_run:
             replace(plan, linked=tuple(same)).check_space(store.free_bytes())
-            keys = [key_of(item.wanted.model, item.remote.path) for item in plan.fetch]
-            wait_for_owners(store.partials, keys, wishes.lock_wait, _waiting("", tell), store.cancel)
+            wait_for_others(plan.fetch, store, wishes.lock_wait, tell)
             course = Course(models, plan, same, resolved.broken, store, tell, began)
             report = course.run(http, limits, wishes.carrier, wishes.elsewhere)
         if wishes.dry_run:

@@ -17,15 +17,18 @@ from mdl.catalog.model import CatalogFile, Model
 from mdl.check import check, mending, repair
 from mdl.demo.content import Generated, hex_digest
 from mdl.digests import Digest
+from mdl.download import partial as partials
 from mdl.download.follower import Follower
+from mdl.download.receipts import key_of
 from mdl.download.segments import Download, Segment
 from mdl.download.transfer import Limits, Result
 from mdl.errors import Cancelled
-from mdl.events import Event
+from mdl.events import Event, Noticed
 from mdl.get import Wishes
 from mdl.net.hosts import Hosts
 from mdl.net.http import Http
 from mdl.net.policy import RetryPolicy
+from mdl.private import private_folder
 from mdl.sources import Sources
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.listings import Listings
@@ -64,7 +67,9 @@ def repaired(bench: Bench, file: CatalogFile) -> tuple[Result, list[Event]]:
             raise Cancelled
 
     with Http(Hosts.of(bench.allow), policy=RetryPolicy(3)) as http:
-        return repair(mending(rows, bench.store), store=bench.store, http=http, limits=Limits(4), tell=listen), events
+        return repair(
+            mending(rows, bench.store), store=bench.store, http=http, limits=Limits(4), tell=listen, lock_wait=60.0
+        ), events
 
 
 def flip(path: Path, *offsets: int) -> None:
@@ -313,3 +318,18 @@ def test_a_size_that_was_guessed_is_not_held_against_the_mirror(bench: Bench) ->
         file = replace(pinned(server.url + "/f", DATA, mirrors=[mirror.url + "/f"]), size=None)
         run = bench.run(file, connections=2)
     assert (run.code, bench.final.read_bytes() == DATA) == (0, True)
+
+
+def test_a_repair_waits_for_an_owner_that_cannot_be_seen(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another container has the file in hand: the repair waits for it as a get does, says so, and goes on."""
+    with FaultyServer(faults.honest(DATA)) as server:
+        file = pinned(server.url + "/f", DATA)
+        assert bench.run(file).code == 0
+        flip(bench.final, 100)
+        private_folder(bench.store.partials / f"{key_of('m', file.path)}.elsewhere")
+        looks = iter([True, True])
+        monkeypatch.setattr(partials, "is_held", lambda folder: next(looks, False))
+        monkeypatch.setattr(bench.store.cancel, "wait", lambda seconds: None)
+        result, events = repaired(bench, file)
+    assert [outcome.error for outcome in result.outcomes] == [None]
+    assert any("waiting for" in event.message for event in events if isinstance(event, Noticed))

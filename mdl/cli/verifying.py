@@ -125,7 +125,9 @@ def _repaired(
         errors[item] = refused.refused
     http = session.http(network, models, [row.remote.url for row in rows])
     try:
-        result = repair(plan, store=store, http=http, limits=session.limits(network), tell=tell)
+        wait = parse_duration(network.lock_wait, "--lock-wait", least=0)
+        limits = session.limits(network)
+        result = repair(plan, store=store, http=http, limits=limits, tell=tell, lock_wait=wait)
     finally:
         http.close()
     for outcome in result.outcomes:
