@@ -40,7 +40,7 @@ from scene import (
     tool,
 )
 
-from mdl.download import journal
+from mdl.engine import journal
 
 _MOST = {1: 1.05, 8: 1.10}
 """What may be served of a file's size, by mdl's connections."""

@@ -31,7 +31,7 @@ from scene import environment, folder
 from mdl.archive.limits import Limits
 from mdl.archive.manifest import NAME, Line, Manifest
 from mdl.archive.releases import Shelf
-from mdl.unpack import Service, release, roll_back
+from mdl.operations.release import Service, release, roll_back
 
 _OWN = {".mdl", "current", "releases", "releases.json"}
 _CALLS = (
@@ -42,7 +42,7 @@ _HEAD = ("killed at", "kills", "before the switch", "recovered", "left over", "n
 _CHILD = """\
 import pathlib, sys
 from mdl.archive.limits import Limits
-from mdl.unpack import Service, release
+from mdl.operations.release import Service, release
 print("ready", flush=True)
 release(*map(pathlib.Path, sys.argv[1:]), limits=Limits(), service=Service(keep=1))
 """

@@ -28,8 +28,8 @@ from mdl.catalog.lock import Lock
 from mdl.catalog.read import parse_catalog
 from mdl.demo.content import hex_digest
 from mdl.demo.hub import Generated, LoopbackHub, Repo
-from mdl.download import journal
-from mdl.download.receipts import readable
+from mdl.engine import journal
+from mdl.engine.receipts import readable
 from mdl.jobs.records import Records
 from mdl.owner import process_of
 from mdl.sealed import parse_line

@@ -3,7 +3,7 @@
 A living process keeps a file locked, and writes to it or touches it. File locks alone are no proof: they are
 unreliable on Lustre, GPFS and some NFS. They are believed if a file system belongs to one machine, whose kernel knows
 every lock; elsewhere a free lock counts only once nothing was touched for a minute. A verdict of "dead" may be wrong
-there: who acts on it must be safe against a process that goes on writing, see `mdl.download.partial`.
+there: who acts on it must be safe against a process that goes on writing, see `mdl.engine.partial`.
 """
 
 from __future__ import annotations

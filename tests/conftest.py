@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from matrix import Matrix
 
-from mdl.net.pipe import Pipe
+from mdl.http.pipe import Pipe
 
 MATRIX = Matrix()
 

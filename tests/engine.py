@@ -22,15 +22,15 @@ from faulty import Answer, Handler, Request
 
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
 from mdl.digests import Digest
-from mdl.download import journal
-from mdl.download.store import Store
-from mdl.download.transfer import Limits
+from mdl.engine import journal
+from mdl.engine.store import Store
+from mdl.engine.transfer import Limits
 from mdl.errors import Cancelled
 from mdl.events import Event, FileReport, Progressed, Report, Retrying, Rewound
-from mdl.get import Wishes, get
-from mdl.net.hosts import Bearer, Hosts
-from mdl.net.http import Http, Timeouts
-from mdl.net.policy import RetryPolicy
+from mdl.http.client import Http, Timeouts
+from mdl.http.hosts import Bearer, Hosts
+from mdl.http.policy import RetryPolicy
+from mdl.operations.get import Wishes, get
 from mdl.sources import Sources
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.listings import Listings
@@ -119,7 +119,7 @@ class Bench:
 
     def segments(self, length: int) -> None:
         """Have even small files fetched in several segments at once."""
-        self._patch.setattr("mdl.download.segments._LEAST", length)
+        self._patch.setattr("mdl.engine.segments._LEAST", length)
 
     def _no_delay(self, failure: int, chance: float, wish: float | None = None) -> float:
         self.waits.append(wish)

@@ -26,7 +26,7 @@ from zips import DEFERRED, DEFLATED, END, FULL16, FULL32, UTF8, Member, Zip, def
 
 from mdl.archive.limits import Limits
 from mdl.errors import MdlError
-from mdl.unpack import unpack
+from mdl.operations.release import unpack
 
 Mutation = Callable[[Zip], Zip]
 Tricks = dict[str, Mutation]

@@ -12,9 +12,9 @@ from pytest_httpx import HTTPXMock
 
 from mdl.catalog.model import HubOrigin
 from mdl.events import Event
-from mdl.net.hosts import Hosts
-from mdl.net.http import Http
-from mdl.net.policy import RetryPolicy
+from mdl.http.client import Http
+from mdl.http.hosts import Hosts
+from mdl.http.policy import RetryPolicy
 from mdl.sources import Sources
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub import HubSource

@@ -8,9 +8,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from mdl.download import journal as journals
-from mdl.download.journal import Identity
-from mdl.download.partial import Partial
+from mdl.engine import journal as journals
+from mdl.engine.journal import Identity
+from mdl.engine.partial import Partial
 
 KEY = "a" * 32
 SIZE = 1000

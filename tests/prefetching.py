@@ -6,7 +6,7 @@ import re
 
 from shell import Shell
 
-from mdl.net.throttle import minute_of_day
+from mdl.http.throttle import minute_of_day
 
 
 def metrics(shell: Shell, name: str = "mdl.prom") -> dict[str, float]:

@@ -6,9 +6,9 @@ import json
 import os
 from pathlib import Path
 
-from mdl.archive.checkpoints import Checkpoint
-from mdl.archive.layouts import Found, Inference, inference, recognise
-from mdl.archive.tree import Tree
+from mdl.trainers import Found, Inference, inference, recognise
+from mdl.trainers.checkpoints import Checkpoint
+from mdl.trainers.tree import Tree
 
 PICKLE = b"PK\x03\x04 not really a pickle"
 

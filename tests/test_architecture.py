@@ -21,13 +21,13 @@ LEVELS = [
     {"spots", "vacant", "pulse", "presigned"},
     {"private"},
     {"staging", "turns", "programs", "copies", "folder_lock"},
-    {"net", "files", "events"},
+    {"http", "files", "events"},
     {"catalog"},
     {"sources"},
-    {"download", "archive"},
-    {"reports"},
-    {"course"},
-    {"get", "check", "lock", "clean", "pack", "unpack", "jobs", "console"},
+    {"trainers"},
+    {"engine", "archive"},
+    {"jobs", "console"},
+    {"operations"},
     {"doctor", "demo"},
     {"cli"},
     {"__main__"},
@@ -37,11 +37,11 @@ LEVELS = [
 ONLY = {
     "typer": {"cli"},
     "rich": {"console"},
-    "httpx": {"net/http", "net/body", "net/wire", "net/troubles"},
-    "httpcore": {"net/dialling", "net/line"},
+    "httpx": {"http/client", "http/body", "http/wire", "http/troubles"},
+    "httpcore": {"http/dialling", "http/line"},
     "tomlkit": {"catalog/edit"},
     "isal": {"archive/compression"},
-    "huggingface_hub": {"sources/hub", "download/hub_carrier"},
+    "huggingface_hub": {"sources/hub", "engine/hub_carrier"},
 }
 PURE = {
     *(
@@ -55,18 +55,18 @@ PURE = {
         "files",
         "events",
         "errors",
-        "net/answers",
-        "net/ranges",
-        "net/policy",
-        "net/pacer",
-        "net/hosts",
-        "net/words",
+        "http/answers",
+        "http/ranges",
+        "http/policy",
+        "http/pacer",
+        "http/hosts",
+        "http/words",
     ),
-    *("net/proxies", "net/codings"),
+    *("http/proxies", "http/codings"),
     *(
-        "download/plan",
-        "download/content",
-        "download/ramp",
+        "engine/plan",
+        "engine/content",
+        "engine/ramp",
         "speed",
         "globs",
         "catalog/entry",
@@ -77,11 +77,11 @@ PURE = {
         "archive/records",
         "archive/manifest",
         "archive/history",
-        "archive/leftout",
+        "trainers/leftout",
         "archive/logs",
-        "archive/safetensors",
+        "trainers/safetensors",
     ),
-    *("archive/safetensors", "catalog/model", "catalog/lock", "catalog/references", "catalog/table", "catalog/targets"),
+    *("trainers/safetensors", "catalog/model", "catalog/lock", "catalog/references", "catalog/table", "catalog/targets"),
 }
 IMPURE = {
     "os",
@@ -185,8 +185,8 @@ def test_the_two_stories_never_meet() -> None:
     """Download and sources know nothing of archive, nor it of them."""
     for module in trees():
         others = {room(other) for other in inner(module)}
-        assert not (room(module) in ("download", "sources") and "archive" in others), module
-        assert not (room(module) == "archive" and others & {"download", "sources"}), module
+        assert not (room(module) in ("engine", "sources") and others & {"archive", "trainers"}), module
+        assert not (room(module) in ("archive", "trainers") and others & {"engine", "sources"}), module
 
 
 def test_only_staging_gives_names() -> None:

@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from zips import DEFLATED, Member, Zip
 
+from mdl.operations.release import unpack
 from mdl.paths import is_hidden_character
-from mdl.unpack import unpack
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ import sys
 from pathlib import Path
 from mdl.archive.limits import Limits
 from mdl.errors import MdlError
-from mdl.unpack import unpack
+from mdl.operations.release import unpack
 def peak():
     [line] = [one for one in open("/proc/self/status") if one.startswith("VmHWM")]
     return int(line.split()[1])

@@ -13,8 +13,8 @@ from storing import Hub, Inside, got, listing, mdl
 
 from mdl.demo.hub import Repo
 from mdl.digests import Fingerprint
-from mdl.download.receipts import key_of, receipt_of
-from mdl.download.store import Store
+from mdl.engine.receipts import key_of, receipt_of
+from mdl.engine.store import Store
 from mdl.files import RemoteFile, Stamp
 from mdl.owner import me
 from mdl.paths import RelPath

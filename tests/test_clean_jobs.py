@@ -15,7 +15,7 @@ from shell import Shell
 from storing import Inside, got, listing, mdl
 
 from mdl import staging
-from mdl.download.receipts import key_of
+from mdl.engine.receipts import key_of
 from mdl.owner import me
 from mdl.paths import RelPath
 from mdl.sealed import line_of

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdl.errors import ProtocolError
-from mdl.net.codings import STEP, Decoder, beginning, codings_of, is_as_stored
+from mdl.http.codings import STEP, Decoder, beginning, codings_of, is_as_stored
 
 GZIP, DEFLATE = ("gzip",), ("deflate",)
 

@@ -76,7 +76,7 @@ def test_folders_beside_are_not_taken_either(shell: Shell, gate: Gate) -> None:
     """What a process in a container has beside, for another client to write into, is not removed by a get of another
     model; once it was killed it goes."""
     code = (
-        "import sys, time; from pathlib import Path; from mdl.download.store import Store; from mdl.files import *;"
+        "import sys, time; from pathlib import Path; from mdl.engine.store import Store; from mdl.files import *;"
         "from mdl.paths import RelPath; remote = RemoteFile(RelPath.parse('f.bin'), 'http://h/f.bin');"
         "side = Store(Path(sys.argv[1])).side_folder('three', remote);"
         "print(side.__enter__().name, flush=True); time.sleep(100)"

@@ -17,7 +17,7 @@ from shell import Ran, Shell
 from storing import MIB, Hub, Inside, actions, cache_of, catalog_of, clones, got, mdl, repo_of, settings, sha256
 
 from mdl.demo.hub import Generated, Repo
-from mdl.download.store import Store
+from mdl.engine.store import Store
 
 __all__ = ["mdl"]
 

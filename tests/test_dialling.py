@@ -13,7 +13,7 @@ import pytest
 
 from mdl.cancel import Cancel
 from mdl.errors import Cancelled
-from mdl.net.dialling import Address, addresses, dialled
+from mdl.http.dialling import Address, addresses, dialled
 
 
 def at(port: int, host: str = "127.0.0.1") -> Address:

@@ -15,7 +15,7 @@ from engine import MIB, Bench, Run, noise, pinned
 from faulty import Answer, FaultyServer, Request
 from leftover import dead_owner
 
-from mdl.download.receipts import key_of
+from mdl.engine.receipts import key_of
 from mdl.errors import NoSpace
 from mdl.paths import RelPath
 

@@ -13,9 +13,9 @@ import pytest
 from engine import MIB, Bench, loose, noise, pinned, until
 from faulty import Answer, FaultyServer, Handler, Request
 
-from mdl.download import store as stores
+from mdl.engine import store as stores
 from mdl.events import Event, Planned
-from mdl.get import Wishes
+from mdl.operations.get import Wishes
 
 DATA, OTHER, TINY = noise(4 * MIB), noise(4 * MIB, 1), noise(1000, 2)
 SIZE = len(DATA)

@@ -23,7 +23,7 @@ import pytest
 from engine import MIB, environ, noise, sha256, until
 from faulty import Answer, FaultyServer, Handler, Request
 
-from mdl.download import journal
+from mdl.engine import journal
 
 DATA, SMALL = noise(24 * MIB), noise(300_000, 1)
 TRIALS, SEED = 8, 126

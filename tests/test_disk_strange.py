@@ -20,7 +20,7 @@ from jobbing import arrived, catalog_of, done, machine
 from pouring import judge_writes
 
 from mdl import vacant
-from mdl.download.store import Store
+from mdl.engine.store import Store
 from mdl.events import Event
 
 DATA, TINY = noise(4 * MIB), noise(1000, 1)

@@ -28,8 +28,8 @@ from mdl.doctor.folder import models_folder, state_folder, write_speed
 from mdl.doctor.hub import hub
 from mdl.doctor.proxy import proxy
 from mdl.doctor.token import token_file
-from mdl.net.hosts import Hosts
-from mdl.net.http import Http, Timeouts
+from mdl.http.client import Http, Timeouts
+from mdl.http.hosts import Hosts
 from mdl.sources.endpoint import Endpoint
 
 TOKEN = "hf_" + "s3cr3t" * 5

@@ -14,9 +14,9 @@ from shell import Shell
 from storing import MIB, Hub, Inside, actions, catalog_of, got, mdl, settings
 
 from mdl.demo.hub import Generated, Repo
-from mdl.download import transfer
-from mdl.download.receipts import key_of
-from mdl.download.store import Store
+from mdl.engine import transfer
+from mdl.engine.receipts import key_of
+from mdl.engine.store import Store
 from mdl.errors import Cancelled
 from mdl.paths import RelPath
 from mdl.sealed import line_of
@@ -117,7 +117,7 @@ def _interrupted(*_: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", [f"mdl.download.store.Store.{name}" for name in ("fingerprint", "place_of")] + [f"mdl.{RECEIPT}"]
+    "where", [f"mdl.engine.store.Store.{name}" for name in ("fingerprint", "place_of")] + [f"mdl.{RECEIPT}"]
 )
 def test_stopped_while_it_looks(
     shell: Shell, server: FaultyServer, mdl: Inside, monkeypatch: pytest.MonkeyPatch, where: str

@@ -18,7 +18,7 @@ from storing import MIB, Inside, actions, catalog_of, clones, got, mdl, settings
 from mdl import staging
 from mdl.demo.hub import Generated
 from mdl.digests import Fingerprint
-from mdl.download.store import Store
+from mdl.engine.store import Store
 from mdl.files import RemoteFile
 from mdl.spots import Spot
 

@@ -14,7 +14,7 @@ from pouring import judge_writes
 
 from mdl import vacant
 from mdl.errors import NoSpace
-from mdl.get import Wishes
+from mdl.operations.get import Wishes
 from mdl.paths import RelPath
 
 DATA, OTHER, TINY = noise(4 * MIB), noise(4 * MIB, 1), noise(1000, 2)
@@ -184,7 +184,7 @@ def test_a_damaged_journal(bench: Bench, damage: str) -> None:
         if damage == "gone":
             place.unlink()
         elif damage == "claims too much":
-            from mdl.download.journal import line_of
+            from mdl.engine.journal import line_of
 
             place.write_bytes(text + line_of([0, SIZE]))
         else:

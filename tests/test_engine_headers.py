@@ -211,7 +211,7 @@ def test_silence_before_the_headers(bench: Bench) -> None:
 @pytest.mark.fault(62)
 def test_trickle(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that never quite stalls but brings next to nothing is given up, and gone on with elsewhere (C62)."""
-    monkeypatch.setattr("mdl.net.body._SLOW_WINDOW", 0.3)
+    monkeypatch.setattr("mdl.http.body._SLOW_WINDOW", 0.3)
     slow = faults.trickle(faults.honest(DATA), piece=10, pause=0.05)
     with FaultyServer(faults.first(1, slow, faults.honest(DATA))) as server:
         run = bench.run(pinned(server.url + "/f", DATA))

@@ -181,7 +181,7 @@ def test_killed_and_lied_to(mode: str, tmp_path: Path) -> None:
 
 def claims(models: Path) -> int:
     """Bytes that the journals in a models folder claim."""
-    from mdl.download import journal
+    from mdl.engine import journal
 
     records = [journal.load(path) for path in models.glob(".mdl/partials/*/journal")]
     return sum(record.have.total for record in records if record)

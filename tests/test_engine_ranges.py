@@ -11,7 +11,7 @@ from faulty import Answer, FaultyServer, Handler, Request
 
 from mdl.events import Event
 from mdl.files import RemoteFile
-from mdl.net.ranges import ByteRange
+from mdl.http.ranges import ByteRange
 
 pytestmark = pytest.mark.usefixtures("way")
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
@@ -168,7 +168,7 @@ def test_complete_part(bench: Bench, known: bool, monkeypatch: pytest.MonkeyPatc
         url = server.url + "/f"
         file = pinned(url, DATA) if known else loose(url)
         with monkeypatch.context() as patch:
-            patch.setattr("mdl.download.store.Store.publish", _power_cut)
+            patch.setattr("mdl.engine.store.Store.publish", _power_cut)
             assert bench.run(file).code == 7
         server.handler = faults.choose(probes, faults.honest(DATA), faults.unsatisfiable(DATA))
         before = len(server.requests)

@@ -10,7 +10,7 @@ import pytest
 from engine import MIB, Bench, loose, noise, pinned
 from faulty import FaultyServer
 
-from mdl.net.hosts import Bearer, Hosts, origin_of
+from mdl.http.hosts import Bearer, Hosts, origin_of
 
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
 SIZE = len(DATA)

@@ -14,20 +14,20 @@ from engine import MIB, Bench, noise, pinned
 from faulty import Answer, FaultyServer, Request, reply
 
 from mdl.catalog.model import CatalogFile, Model
-from mdl.check import check, mending, repair
 from mdl.demo.content import Generated, hex_digest
 from mdl.digests import Digest
-from mdl.download import partial as partials
-from mdl.download.follower import Follower
-from mdl.download.receipts import key_of
-from mdl.download.segments import Download, Segment
-from mdl.download.transfer import Limits, Result
+from mdl.engine import partial as partials
+from mdl.engine.follower import Follower
+from mdl.engine.receipts import key_of
+from mdl.engine.segments import Download, Segment
+from mdl.engine.transfer import Limits, Result
 from mdl.errors import Cancelled
 from mdl.events import Event, Noticed
-from mdl.get import Wishes
-from mdl.net.hosts import Hosts
-from mdl.net.http import Http
-from mdl.net.policy import RetryPolicy
+from mdl.http.client import Http
+from mdl.http.hosts import Hosts
+from mdl.http.policy import RetryPolicy
+from mdl.operations.get import Wishes
+from mdl.operations.verify import check, mending, repair
 from mdl.private import private_folder
 from mdl.sources import Sources
 from mdl.sources.endpoint import Endpoint

@@ -17,8 +17,8 @@ from faulty import Answer, FaultyServer, Handler, Request
 
 from mdl.catalog.model import HubOrigin
 from mdl.demo.hub import Generated, LoopbackHub, Repo
-from mdl.download import journal
-from mdl.net.http import Http
+from mdl.engine import journal
+from mdl.http.client import Http
 
 DATA = noise(4 * MIB)
 SIZE = len(DATA)
@@ -224,7 +224,7 @@ def test_cancel_in_the_process_frees_everything(bench: Bench) -> None:
 def test_http_is_cancelled_for_good(bench: Bench) -> None:
     """A cancelled client takes no further request."""
     from mdl.errors import Cancelled
-    from mdl.net.hosts import Hosts
+    from mdl.http.hosts import Hosts
 
     with FaultyServer(faults.honest(DATA)) as server:
         with Http(Hosts.of(bench.allow)) as http:

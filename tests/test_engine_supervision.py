@@ -13,12 +13,12 @@ import pytest
 from engine import MIB, Bench, noise, pinned, until
 from faulty import FaultyServer
 
-from mdl.download.delivery import Delivery
-from mdl.download.follower import Follower
-from mdl.download.journal import Journal
-from mdl.download.partial import Partial
-from mdl.download.schedule import Schedule
-from mdl.download.segments import Download
+from mdl.engine.delivery import Delivery
+from mdl.engine.follower import Follower
+from mdl.engine.journal import Journal
+from mdl.engine.partial import Partial
+from mdl.engine.schedule import Schedule
+from mdl.engine.segments import Download
 from mdl.errors import Cancelled, StorageError
 from mdl.events import Event, Failed, Verifying
 
@@ -127,7 +127,7 @@ def test_a_stop_during_the_last_hash_loses_nothing(
 @pytest.mark.fault(226)
 def test_a_stopped_follower_has_no_digest(tmp_path: Path) -> None:
     """Asked for the digest of what it hashed in part, a stopped follower says that it was stopped."""
-    from mdl.download.journal import Identity
+    from mdl.engine.journal import Identity
 
     partial = Partial.open(tmp_path, "k" * 32, Identity("https://h/m", len(DATA), None, '"a"', None))
     follower = Follower(partial, "sha256", len(DATA))

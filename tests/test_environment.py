@@ -22,7 +22,7 @@ from jobbing import DATA, Gate, Inside, arrived, catalog_of, ended, entry_of, ma
 from shell import Shell
 
 from mdl.demo.hub import LoopbackHub, Repo
-from mdl.download.fetch import Fetcher
+from mdl.engine.fetch import Fetcher
 
 __all__ = ["mdl"]
 ODD = "模型-ß-\u202e"

@@ -14,11 +14,11 @@ from engine import until
 
 from mdl import digests
 from mdl.digests import fingerprint
-from mdl.download import follower as followers
-from mdl.download.follower import Follower
-from mdl.download.journal import Identity
-from mdl.download.partial import Partial
-from mdl.net.ranges import ByteRange
+from mdl.engine import follower as followers
+from mdl.engine.follower import Follower
+from mdl.engine.journal import Identity
+from mdl.engine.partial import Partial
+from mdl.http.ranges import ByteRange
 
 STEP = 4096
 SIZE = 5 * STEP + 123

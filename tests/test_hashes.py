@@ -14,8 +14,8 @@ from storing import MIB, Inside, actions, catalog_of, got, listing, mdl, setting
 
 from mdl.demo.hub import Generated
 from mdl.digests import Digest, Fingerprint
-from mdl.download.hashes import Hashes
-from mdl.download.store import Store
+from mdl.engine.hashes import Hashes
+from mdl.engine.store import Store
 from mdl.files import RemoteFile, Stamp
 
 __all__ = ["mdl"]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.errors import Unsafe, UsageError
-from mdl.net.hosts import Bearer, Hosts, host_of, is_private, origin_of, refuse_odd_address
+from mdl.http.hosts import Bearer, Hosts, host_of, is_private, origin_of, refuse_odd_address
 
 calm = settings(deadline=None)
 

@@ -20,7 +20,7 @@ from engine import MIB, Bench, noise, pinned
 from faulty import Answer, FaultyServer, Request
 
 from mdl.events import Event, Retrying
-from mdl.net.hosts import Hosts
+from mdl.http.hosts import Hosts
 
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
 SIZE = len(DATA)

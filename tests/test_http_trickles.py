@@ -14,8 +14,8 @@ from engine import MIB, Bench, loose, noise, pinned
 from faulty import Answer, FaultyServer, Handler, Piece, Request
 
 from mdl.catalog.model import HubOrigin
-from mdl.net.http import Http
-from mdl.net.throttle import Throttle, Timetable
+from mdl.http.client import Http
+from mdl.http.throttle import Throttle, Timetable
 
 pytestmark = pytest.mark.usefixtures("way")
 DATA, TINY = noise(4 * MIB), noise(20_000, 1)
@@ -28,7 +28,7 @@ PAUSES, LONG, PAUSE = 30, 3000, 0.04
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("mdl.net.body._SLOW_WINDOW", WINDOW)
+    monkeypatch.setattr("mdl.http.body._SLOW_WINDOW", WINDOW)
     return Bench(tmp_path, monkeypatch)
 
 

@@ -10,10 +10,10 @@ import pytest
 from faults import honest
 from faulty import Answer, FaultyServer, Request
 
-from mdl.download.hub_carrier import HubCarrier
+from mdl.engine.hub_carrier import HubCarrier
 from mdl.errors import MdlError
 from mdl.files import HubFile
-from mdl.net.hosts import Hosts
+from mdl.http.hosts import Hosts
 
 DATA = b"weights" * 10_000
 COMMIT = "a" * 40

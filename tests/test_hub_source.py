@@ -235,7 +235,7 @@ def test_answer_that_is_no_json_is_a_lie(here: World, body: bytes) -> None:
 @pytest.mark.fault(76)
 def test_answer_is_bounded(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An API answer is read up to a limit and no further."""
-    monkeypatch.setattr("mdl.net.http.MAX_JSON", 1000)
+    monkeypatch.setattr("mdl.http.client.MAX_JSON", 1000)
     here.tree(*(entry(f"{n}.json") for n in range(100)))
     with pytest.raises(ProtocolError, match="over 1000 bytes"):
         here.hub.resolve(PINNED)

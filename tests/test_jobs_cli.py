@@ -39,7 +39,7 @@ from jobbing import (
 )
 from shell import Shell
 
-from mdl.download import journal
+from mdl.engine import journal
 from mdl.errors import Cancelled, Paused
 from mdl.owner import is_alive, process_of
 

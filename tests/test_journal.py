@@ -15,10 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mdl.digests import Digest
-from mdl.download.journal import Identity, Journal, Record, header_of, line_of, load, parse, parse_line
+from mdl.engine.journal import Identity, Journal, Record, header_of, line_of, load, parse, parse_line
 from mdl.errors import StateError
 from mdl.files import RemoteFile
-from mdl.net.ranges import ByteRange, RangeSet
+from mdl.http.ranges import ByteRange, RangeSet
 from mdl.paths import RelPath
 
 calm = settings(deadline=None)
@@ -302,7 +302,7 @@ def test_many_separate_claims_take_time_in_proportion(tmp_path: Path, order: str
 @pytest.mark.fault(251)
 def test_of_an_endless_journal_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is behind the bound claims nothing, and a line that the bound cuts neither."""
-    monkeypatch.setattr("mdl.download.journal.LARGEST", len(SMALL) - 1)
+    monkeypatch.setattr("mdl.engine.journal.LARGEST", len(SMALL) - 1)
     place = tmp_path / "journal"
     place.write_bytes(SMALL + SMALL)
     cut, whole = load(place), parse(SMALL, "")

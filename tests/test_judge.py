@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.errors import ProtocolError
-from mdl.net.answers import Accept, Changed, Lie, Verdict, Whole, announced_size, judge
-from mdl.net.ranges import ByteRange
+from mdl.http.answers import Accept, Changed, Lie, Verdict, Whole, announced_size, judge
+from mdl.http.ranges import ByteRange
 
 calm = settings(deadline=None)
 

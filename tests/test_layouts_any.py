@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs_made import put
 
-from mdl.archive.layouts import LAYOUTS, inference, recognise
-from mdl.archive.layouts.natural import count, natural
-from mdl.archive.tree import Tree
 from mdl.errors import NotFound
+from mdl.trainers import LAYOUTS, inference, recognise
+from mdl.trainers.natural import count, natural
+from mdl.trainers.tree import Tree
 
 FOLDERS = [
     *("", "checkpoint-5/", "checkpoint-10/", "checkpoint-best/", "tmp-checkpoint-7/", "global_step5/", "checkpoints/"),

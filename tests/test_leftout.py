@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from test_pack_paths import NO_RULES, names, planned, skipped
 
-from mdl.archive.leftout import why_left_out
 from mdl.archive.selection import Rules
+from mdl.trainers.leftout import why_left_out
 
 SECRET = """
     token .token token.txt token.json token.pickle hf_token hf_token.txt .hf_token stored_tokens access_token

@@ -18,7 +18,7 @@ from mdl.catalog.references import parse_hub
 from mdl.digests import Digest
 from mdl.errors import LockError, MdlError, StateError, Unsafe
 from mdl.files import HubFile, RemoteFile
-from mdl.lock import read_lock, write_lock
+from mdl.operations.lock import read_lock, write_lock
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Sources
 from mdl.sources.direct import remote_of

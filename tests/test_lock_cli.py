@@ -21,7 +21,7 @@ from shell import Ran, Shell
 from mdl.catalog.lock import Lock, LockedFile, LockedModel
 from mdl.cli import locking, main
 from mdl.demo.hub import LoopbackHub, Repo
-from mdl.lock import read_lock, update_lock
+from mdl.operations.lock import read_lock, update_lock
 
 TINY = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": b"1" * 5000}, lfs_threshold=1000)
 MOVED = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": b"2" * 5000, "new.txt": b"n"}, lfs_threshold=1000)

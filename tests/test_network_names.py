@@ -22,7 +22,7 @@ from engine import MIB, Bench, noise, pinned
 from faulty import Answer, FaultyServer, Request
 
 from mdl.events import Event, Planned, Retrying
-from mdl.net.hosts import Hosts
+from mdl.http.hosts import Hosts
 
 DATA, SMALL = noise(4 * MIB), noise(1500 * 1000, 1)
 HOST = "models.example.org"

@@ -28,8 +28,8 @@ from test_tls import serving
 
 from mdl.demo.hub import LoopbackHub, Repo
 from mdl.errors import MdlError, TlsError
-from mdl.net.hosts import Hosts
-from mdl.net.http import Http, Timeouts
+from mdl.http.client import Http, Timeouts
+from mdl.http.hosts import Hosts
 
 __all__ = ["mdl"]
 DATA = noise(3 * MIB)

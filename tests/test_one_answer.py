@@ -14,9 +14,9 @@ from faulty import Answer, FaultyServer, Handler, Request, reply
 
 from mdl.catalog.model import HubOrigin
 from mdl.errors import NetworkError, NotFound
-from mdl.net.hosts import Hosts
-from mdl.net.http import Http, Timeouts
-from mdl.net.line import Line
+from mdl.http.client import Http, Timeouts
+from mdl.http.hosts import Hosts
+from mdl.http.line import Line
 
 DATA, TINY, OTHER = noise(2 * MIB), noise(5_000, 1), noise(5_000, 2)
 COMMIT = HubOrigin("org/repo", revision="a" * 40)
@@ -65,7 +65,7 @@ def test_late_bytes_behind_a_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
 
     handler = faults.routes({"/moved": faults.honest(TINY), "/f": away})
     with FaultyServer(handler) as server, Http(Hosts.of(["127.0.0.1"])) as http:
-        monkeypatch.setattr("mdl.net.line.Line.write", _telling(asked))
+        monkeypatch.setattr("mdl.http.line.Line.write", _telling(asked))
         with http.open("GET", server.url + "/f") as opened:
             body = b"".join(bytes(block) for block in http.body(opened, None, bytearray()))
     assert (opened.status, body, server.connections) == (200, TINY, 2)

@@ -13,8 +13,8 @@ from test_pack import noise, read_whole
 
 from mdl.archive.limits import Limits
 from mdl.archive.selection import Rules
-from mdl.pack import pack, plan_pack
-from mdl.unpack import unpack
+from mdl.operations.pack import pack, plan_pack
+from mdl.operations.release import unpack
 
 
 def with_hole(path: Path) -> None:

@@ -19,7 +19,7 @@ from test_pack import MANIFEST, make_run, noise, read_whole
 from mdl.archive.outlet import Outlet
 from mdl.archive.selection import Rules
 from mdl.errors import MdlError, ProtocolError
-from mdl.pack import Packing, pack, plan_pack
+from mdl.operations.pack import Packing, pack, plan_pack
 
 BEFORE = b"the archive of yesterday"
 

@@ -18,15 +18,15 @@ from shell import Shell
 from test_pack import MANIFEST, make_run, noise, read_whole
 
 from mdl.archive import compression
-from mdl.archive.leftout import why_left_out
 from mdl.archive.limits import Limits
 from mdl.archive.logs import is_only_log
 from mdl.archive.selection import Rules
 from mdl.archive.writer import Written
 from mdl.errors import ProtocolError
-from mdl.pack import pack, plan_pack
+from mdl.operations.pack import pack, plan_pack
+from mdl.operations.release import unpack
 from mdl.paths import RelPath, why_unsafe
-from mdl.unpack import unpack
+from mdl.trainers.leftout import why_left_out
 
 Files = dict[str, tuple[bytes, bool] | None]
 """Path to bytes and x bit; None for an empty folder."""

@@ -18,12 +18,12 @@ from leftover import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, op
 
 from mdl import copies, owner
 from mdl.cancel import Cancel
-from mdl.download.journal import Journal
-from mdl.download.leavings import of_the_dead
-from mdl.download.partial import Partial, claimed_of, is_held, leftovers, wait_for_owners
+from mdl.engine.journal import Journal
+from mdl.engine.leavings import of_the_dead
+from mdl.engine.partial import Partial, claimed_of, is_held, leftovers, wait_for_owners
 from mdl.errors import Busy
+from mdl.http.ranges import ByteRange
 from mdl.mounts import type_of
-from mdl.net.ranges import ByteRange
 from mdl.paths import RelPath
 from mdl.pulse import has_true_locks
 from mdl.spots import spot
@@ -206,8 +206,8 @@ def test_dead_process_is_gone_on_with(tmp_path: Path) -> None:
 def test_living_process_is_not_disturbed(tmp_path: Path) -> None:
     """A partial that a living process holds is Busy (9), names that process, and stays as it is."""
     holds = (
-        "import sys; from pathlib import Path; from mdl.download.journal import Identity;"
-        "from mdl.download.partial import Partial;"
+        "import sys; from pathlib import Path; from mdl.engine.journal import Identity;"
+        "from mdl.engine.partial import Partial;"
         f"p = Partial.open(Path(sys.argv[1]), {KEY!r}, Identity(*{(WHO.url, SIZE, WHO.digest, None, None)!r}));"
         "p.write(0, b'z' * 300); p.checkpoint(); print('held', flush=True); sys.stdin.read()"
     )

@@ -13,9 +13,9 @@ import pytest
 from leftover import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
 from mdl import owner
-from mdl.download.partial import Partial, claimed_of
+from mdl.engine.partial import Partial, claimed_of
 from mdl.errors import Busy
-from mdl.net.ranges import ByteRange
+from mdl.http.ranges import ByteRange
 
 
 @pytest.mark.fault(148)
@@ -188,7 +188,7 @@ def test_a_long_journal_is_written_anew(tmp_path: Path, monkeypatch: pytest.Monk
     journal = folder / "journal"
     first, *rest = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(first + b"".join(rest) * 50)
-    monkeypatch.setattr("mdl.download.journal.LARGEST", journal.stat().st_size)
+    monkeypatch.setattr("mdl.engine.journal.LARGEST", journal.stat().st_size)
     long = journal.stat().st_size
     partial = opened(tmp_path)
     assert (partial.total, partial.dropped) == (before, 0)

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from jobbing import DATA as BODY
 from jobbing import arrived, catalog_of, done, machine
 
-from mdl.net import pipe as pipes
-from mdl.net.pipe import Pipe, Piped
+from mdl.http import pipe as pipes
+from mdl.http.pipe import Pipe, Piped
 
 if sys.platform != "linux":
     pytest.skip("no splice(2) here", allow_module_level=True)

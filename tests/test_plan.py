@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.digests import Digest, Fingerprint
-from mdl.download.plan import Plan, Wanted
+from mdl.engine.plan import Plan, Wanted
 from mdl.errors import MdlError, NoSpace, Occupied, Unsafe
 from mdl.files import HubFile, Kind, LocalFile, Receipt, RemoteFile, Stamp
 from mdl.paths import RelPath

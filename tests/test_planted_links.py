@@ -22,7 +22,7 @@ from leftover import dead_owner
 from shell import Shell
 from test_release import files_of, zipped
 
-from mdl.download.receipts import key_of
+from mdl.engine.receipts import key_of
 from mdl.errors import Unsafe
 from mdl.owner import me
 from mdl.paths import RelPath

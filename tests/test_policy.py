@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.digests import Digest
-from mdl.download import schedule as scheduling
-from mdl.download import segments
-from mdl.download.plan import Item, Wanted
-from mdl.download.schedule import Schedule, Work
-from mdl.download.segments import Download, Segment
+from mdl.engine import schedule as scheduling
+from mdl.engine import segments
+from mdl.engine.plan import Item, Wanted
+from mdl.engine.schedule import Schedule, Work
+from mdl.engine.segments import Download, Segment
 from mdl.errors import AuthError, DigestMismatch, MdlError, NetworkError, ProtocolError
 from mdl.files import LocalFile, RemoteFile
-from mdl.net.pacer import Pacer
-from mdl.net.policy import PROGRESS, WORTH, Changed, Ended, GiveUp, RetryPolicy, State, Verified, decide
-from mdl.net.ranges import ByteRange, RangeSet
+from mdl.http.pacer import Pacer
+from mdl.http.policy import PROGRESS, WORTH, Changed, Ended, GiveUp, RetryPolicy, State, Verified, decide
+from mdl.http.ranges import ByteRange, RangeSet
 from mdl.paths import RelPath
 
 POLICY = RetryPolicy()

@@ -22,8 +22,8 @@ from mdl.catalog.model import CatalogFile, Model
 from mdl.cli.flags import Common
 from mdl.cli.session import Session
 from mdl.errors import MdlError, Unsafe
-from mdl.net.hosts import HUB_HOSTS, Hosts, is_private
-from mdl.net.http import Http
+from mdl.http.client import Http
+from mdl.http.hosts import HUB_HOSTS, Hosts, is_private
 from mdl.paths import RelPath
 
 DATA = noise(50_000)
@@ -102,8 +102,8 @@ def public(monkeypatch: pytest.MonkeyPatch) -> None:
     def judged(address: str) -> bool:
         return address != PUBLIC and is_private(address)
 
-    monkeypatch.setattr("mdl.net.line.is_private", judged)
-    monkeypatch.setattr("mdl.net.http.is_private", judged)
+    monkeypatch.setattr("mdl.http.line.is_private", judged)
+    monkeypatch.setattr("mdl.http.client.is_private", judged)
 
 
 NAMED = [Hosts.of(["start.example"]), Hosts.of([], ["start.example"])]

@@ -20,7 +20,7 @@ from leftover import dead_owner
 from shell import Ran, Shell
 
 from mdl import turns
-from mdl.download.store import Store
+from mdl.engine.store import Store
 from mdl.errors import Busy
 from mdl.owner import process_of
 

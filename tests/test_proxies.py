@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.errors import Unsafe, UsageError
-from mdl.net.hosts import Hosts
-from mdl.net.http import Http
-from mdl.net.proxies import proxy_of, without_userinfo
+from mdl.http.client import Http
+from mdl.http.hosts import Hosts
+from mdl.http.proxies import proxy_of, without_userinfo
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
 HOSTS = ("hub.example", "cdn.hub.example", "ahub.example", "10.0.0.7", "localhost", "example", "HUB.example")

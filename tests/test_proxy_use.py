@@ -16,8 +16,8 @@ from test_proxies import VARIABLES
 from test_tls import BODY, serving
 
 from mdl.errors import AuthError, MdlError, NetworkError, TlsError, UsageError
-from mdl.net.hosts import Hosts
-from mdl.net.http import Http, Timeouts
+from mdl.http.client import Http, Timeouts
+from mdl.http.hosts import Hosts
 
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
 NAMES = Hosts.of(["localhost", "files.example", "127.0.0.1"])

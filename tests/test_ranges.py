@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mdl.net.answers import content_length, parse_content_range, unsatisfied_total, validator_of
-from mdl.net.ranges import ByteRange, RangeSet
+from mdl.http.answers import content_length, parse_content_range, unsatisfied_total, validator_of
+from mdl.http.ranges import ByteRange, RangeSet
 
 calm = settings(deadline=None)
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.digests import Digest
-from mdl.download.journal import line_of
-from mdl.download.receipts import Receipts, key_of
+from mdl.engine.journal import line_of
+from mdl.engine.receipts import Receipts, key_of
 from mdl.errors import StateError
 from mdl.files import HubFile, LocalFile, Receipt, Stamp
 from mdl.paths import RelPath

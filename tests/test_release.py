@@ -20,7 +20,7 @@ from shell import Ran, Shell
 
 from mdl.archive.limits import Limits
 from mdl.archive.manifest import NAME, Line, Manifest
-from mdl.unpack import Released, Service, release, roll_back
+from mdl.operations.release import Released, Service, release, roll_back
 
 Files = Mapping[str, bytes]
 

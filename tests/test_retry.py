@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from mdl.cancel import Cancel
 from mdl.errors import Cancelled, NetworkError, NotFound
-from mdl.net.pacer import Pacer
-from mdl.net.patience import OnWait, Patience
-from mdl.net.policy import RetryPolicy, retry_after
+from mdl.http.pacer import Pacer
+from mdl.http.patience import OnWait, Patience
+from mdl.http.policy import RetryPolicy, retry_after
 
 calm = settings(deadline=None)
 

@@ -16,8 +16,8 @@ from faulty import Answer, FaultyServer, Handler, Request, reply
 from jobbing import DATA, Inside, catalog_of, machine, mdl, program, records_of, state_of, until
 
 from mdl.errors import MdlError, UsageError
-from mdl.net.hosts import Bearer, Hosts, origin_of
-from mdl.net.http import Http
+from mdl.http.client import Http
+from mdl.http.hosts import Bearer, Hosts, origin_of
 from mdl.sources.endpoint import Endpoint
 
 __all__ = ["mdl"]

@@ -14,9 +14,9 @@ from faulty import Answer, FaultyServer, Request
 from mdl.catalog.model import Model
 from mdl.errors import Cancelled, MdlError, NetworkError
 from mdl.events import Event, Retrying
-from mdl.net.hosts import Hosts
-from mdl.net.http import Http
-from mdl.net.policy import RetryPolicy
+from mdl.http.client import Http
+from mdl.http.hosts import Hosts
+from mdl.http.policy import RetryPolicy
 from mdl.sources import Sources
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.listings import Listings

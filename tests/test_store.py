@@ -12,9 +12,9 @@ from leftover import dead_owner
 
 from mdl import staging
 from mdl.digests import Digest, Fingerprint
-from mdl.download.leavings import tidy
-from mdl.download.plan import Plan, Wanted
-from mdl.download.store import Store
+from mdl.engine.leavings import tidy
+from mdl.engine.plan import Plan, Wanted
+from mdl.engine.store import Store
 from mdl.errors import Busy, Occupied, StorageError, Unsafe
 from mdl.files import RemoteFile
 from mdl.owner import me
@@ -56,7 +56,7 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_: object, **__: object) -> None:
         raise AssertionError("the bytes were read")
 
-    monkeypatch.setattr("mdl.download.sight.fingerprint", read)
+    monkeypatch.setattr("mdl.engine.sight.fingerprint", read)
 
 
 def test_places(tmp_path: Path) -> None:

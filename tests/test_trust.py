@@ -21,11 +21,11 @@ from test_lock_cli import one
 
 from mdl import private
 from mdl.digests import Digest
-from mdl.download.journal import Identity, Journal
-from mdl.download.receipts import Receipts, key_of
+from mdl.engine.journal import Identity, Journal
+from mdl.engine.receipts import Receipts, key_of
 from mdl.errors import MdlError, Unsafe
 from mdl.files import Receipt, RemoteFile, Stamp
-from mdl.net.ranges import ByteRange
+from mdl.http.ranges import ByteRange
 from mdl.paths import RelPath
 from mdl.private import open_own, private_folder, read_regular
 

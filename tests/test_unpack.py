@@ -18,7 +18,7 @@ from zips import Member, Zip
 
 from mdl.errors import MdlError, NotFound, Occupied, ProtocolError
 from mdl.events import Event, Started
-from mdl.unpack import unpack
+from mdl.operations.release import unpack
 
 MIB = 2**20
 FILES = {m.name.decode().rstrip("/"): None if m.name.endswith(b"/") else m.data for m in BASE.members}
@@ -407,7 +407,7 @@ from pathlib import Path
 from mdl.archive.limits import Limits
 from mdl.errors import MdlError
 from mdl.events import Started
-from mdl.unpack import unpack
+from mdl.operations.release import unpack
 
 disk = Path(sys.argv[2])
 fill = lambda event: isinstance(event, Started) and (disk / "filler").write_bytes(bytes(3 * 2**20))
@@ -505,7 +505,7 @@ RSS = """
 import sys
 from pathlib import Path
 from mdl.archive.limits import Limits
-from mdl.unpack import unpack
+from mdl.operations.release import unpack
 unpack(Path(sys.argv[1]), Path(sys.argv[2]), limits=Limits())
 [line] = [one for one in open("/proc/self/status") if one.startswith("VmHWM")]
 print(int(line.split()[1]) // 1024)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
-from mdl.net.words import impostor, quoted, refusal, request_id, server_words
+from mdl.http.words import impostor, quoted, refusal, request_id, server_words
 
 calm = settings(deadline=None)
 URL = "https://huggingface.co/org/repo/resolve/main/model.bin?X-Amz-Signature=secret"

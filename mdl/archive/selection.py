@@ -6,16 +6,16 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mdl.archive.checkpoints import Checkpoint
-from mdl.archive.layouts import broken, inference
 from mdl.archive.logs import is_log, is_only_log
 from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
-from mdl.archive.runs import Run
-from mdl.archive.safetensors import SUFFIX, trouble
-from mdl.archive.tree import Entry, Tree
 from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe
 from mdl.globs import matches
 from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
+from mdl.trainers import broken, inference
+from mdl.trainers.checkpoints import Checkpoint
+from mdl.trainers.runs import Run
+from mdl.trainers.safetensors import SUFFIX, trouble
+from mdl.trainers.tree import Entry, Tree
 
 _NAMED = 5
 _INCOMPLETE = "wait until the trainer has written it, or take it all the same with --allow-incomplete"

@@ -16,8 +16,8 @@ from mdl.archive.headers import Listed
 from mdl.archive.manifest import NAME, Line, Manifest, digests
 from mdl.archive.meter import Meter
 from mdl.archive.reader import Archive
-from mdl.archive.safetensors import SUFFIX, trouble
 from mdl.errors import DigestMismatch, NoSpace, Occupied, ProtocolError
+from mdl.trainers.safetensors import SUFFIX, trouble
 
 Reuse = Callable[[Line], Path | None]
 """Tells where the same bytes are already, of which a hard link may be made."""

@@ -21,9 +21,9 @@ from mdl.archive.outlet import Outlet
 from mdl.archive.reading import BLOCK, BUFFERS, LAG, Reading
 from mdl.archive.records import DEFLATED, STORED, Record
 from mdl.archive.selection import Member, Selection
-from mdl.archive.tree import Entry, changed
 from mdl.errors import ProtocolError, storage_error
 from mdl.files import Stamp
+from mdl.trainers.tree import Entry, changed
 
 _PACKERS = min(LAG, os.cpu_count() or 1)
 

@@ -12,9 +12,9 @@ from mdl.cli.session import Session
 from mdl.cli.timing import TimeLimit, time_limit
 from mdl.cli.units import parse_duration
 from mdl.console.watch import Watch, ended_by
-from mdl.download.plan import no_space
-from mdl.download.store import Store
-from mdl.download.transfer import Limits
+from mdl.engine.plan import no_space
+from mdl.engine.store import Store
+from mdl.engine.transfer import Limits
 from mdl.errors import Busy, Cancelled, MdlError, PartialFailure
 from mdl.events import Report
 
@@ -96,7 +96,7 @@ def _brought(
     tell: Watch,
     job: str,
 ) -> Brought:
-    from mdl.get import Wishes, get
+    from mdl.operations.get import Wishes, get
 
     network, wait = order.network, parse_duration(order.network.lock_wait, "--lock-wait", least=0)
     wishes = Wishes(order.force, order.dry_run, wait, session.carrier(network, models), session.elsewhere(store))

@@ -9,17 +9,17 @@ from typing import Any
 
 import typer
 
-from mdl.clean import Waste, find_waste, remove
 from mdl.cli import places
 from mdl.cli.command import command
 from mdl.cli.flags import Home, Locking
 from mdl.cli.session import Session
 from mdl.console.humans import human_bytes
-from mdl.download.receipts import key_of
-from mdl.download.store import Store
+from mdl.engine.receipts import key_of
+from mdl.engine.store import Store
 from mdl.errors import MdlError, UsageError
 from mdl.files import RemoteFile
 from mdl.jobs.records import Records
+from mdl.operations.clean import Waste, find_waste, remove
 
 
 def register(app: typer.Typer) -> None:

@@ -15,7 +15,7 @@ from mdl.cli.flags import Network, Where
 from mdl.cli.session import Session
 from mdl.console.watch import ended_by
 from mdl.errors import LockError, MdlError, NotFound, PartialFailure, joint_exit_code
-from mdl.lock import Asked, Locked, read_lock, resolve_lock, update_lock
+from mdl.operations.lock import Asked, Locked, read_lock, resolve_lock, update_lock
 
 
 @dataclass(frozen=True)

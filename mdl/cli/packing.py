@@ -70,7 +70,7 @@ mdl pack runs/tts --logs · mdl pack runs/tts -o - | ssh host 'cat > tts.zip'"""
 
 def checkpoints(session: Session, run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP)]) -> int:
     """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
-    from mdl.archive.runs import Run
+    from mdl.trainers.runs import Run
 
     session.empty = {"run": run}
     found = Run.find(place_of(run, "RUN"))
@@ -143,8 +143,8 @@ def pack(
 ) -> int:
     """A trained model as one zip: model_<run>.zip, model_<run>_<checkpoint>.zip or logs_<run>.zip."""
     from mdl.archive.selection import Rules
-    from mdl.pack import pack as write
-    from mdl.pack import plan_pack, skipped_facts
+    from mdl.operations.pack import pack as write
+    from mdl.operations.pack import plan_pack, skipped_facts
 
     to_stdout = how.output == "-"
     _check_pack(session, what, to_stdout=to_stdout and not how.dry_run)
@@ -195,7 +195,7 @@ def _check_pack(session: Session, what: What, *, to_stdout: bool) -> None:
 
 
 def _show_packing(session: Session, plan: Any) -> int:
-    from mdl.pack import skipped_facts
+    from mdl.operations.pack import skipped_facts
 
     selection = plan.selection
     if session.common.json:

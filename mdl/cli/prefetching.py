@@ -17,7 +17,7 @@ from mdl.cli.command import command, exit_code_of
 from mdl.cli.fetching import payload, tell, told
 from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
-from mdl.download.stock import stock_of
+from mdl.engine.stock import stock_of
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.events import ModelReport, Report
 from mdl.jobs.background import give_way, is_background

@@ -22,12 +22,12 @@ from mdl.events import Listener, Report, silence
 if TYPE_CHECKING:
     from mdl.catalog.lock import Lock
     from mdl.catalog.model import Catalog, Model
-    from mdl.download.elsewhere import Elsewhere
-    from mdl.download.hub_carrier import HubCarrier
-    from mdl.download.store import Store
-    from mdl.download.transfer import Limits
-    from mdl.net.hosts import Hosts
-    from mdl.net.http import Http
+    from mdl.engine.elsewhere import Elsewhere
+    from mdl.engine.hub_carrier import HubCarrier
+    from mdl.engine.store import Store
+    from mdl.engine.transfer import Limits
+    from mdl.http.client import Http
+    from mdl.http.hosts import Hosts
     from mdl.sources import Sources
     from mdl.sources.endpoint import Endpoint
 
@@ -98,7 +98,7 @@ class Session:
     def lock(self) -> Lock | None:
         """Raises `StateError` for a broken one, `Unsafe` for another user's."""
         from mdl.catalog.find import doubt
-        from mdl.lock import read_lock
+        from mdl.operations.lock import read_lock
 
         try:
             if doubted := doubt(self.lock_path, self.catalog_place[1]):
@@ -128,7 +128,7 @@ class Session:
 
         The lock is read anew, for somebody may have written it meanwhile.
         """
-        from mdl.lock import update_lock, with_first_digests
+        from mdl.operations.lock import update_lock, with_first_digests
 
         if self.lock is None:
             return
@@ -178,8 +178,8 @@ class Session:
 
     def store(self, where: Where | Home, models: Sequence[Model] = (), targets: Sequence[str] = ()) -> Store:
         """The models folder. Raises `UsageError` for ``--into`` with several targets or models."""
-        from mdl.download.layout import HubCache
-        from mdl.download.store import Store
+        from mdl.engine.layout import HubCache
+        from mdl.engine.store import Store
 
         into = where.into if isinstance(where, Where) else None
         if where.layout is Layout.hf_cache:
@@ -197,8 +197,8 @@ class Session:
     def elsewhere(self, store: Store) -> Elsewhere | None:
         """Where on this machine the same bytes may be: ``store`` itself, the usual models folder, the hub's cache,
         ``[stores] also``. None if ``[stores] link`` says that nothing is to be taken from there."""
-        from mdl.download.elsewhere import Elsewhere
-        from mdl.download.store import Store
+        from mdl.engine.elsewhere import Elsewhere
+        from mdl.engine.store import Store
 
         wishes = self.config.get("stores", {})
         if wishes.get("link") == "none":
@@ -219,7 +219,7 @@ class Session:
         return network.offline or hub
 
     def limits(self, network: Network) -> Limits:
-        from mdl.download.transfer import Limits
+        from mdl.engine.transfer import Limits
 
         return Limits(network.connections, self.time_limit(network).is_over)
 
@@ -235,16 +235,16 @@ class Session:
         """The hub's own client, where it was asked for."""
         if network.via is not Via.hub:
             return None
-        from mdl.download.hub_carrier import HubCarrier
+        from mdl.engine.hub_carrier import HubCarrier
 
         stall = parse_duration(network.stall, "--stall")
         return HubCarrier(self.endpoint.url, self.endpoint.bearer, self.hosts(models), stall)
 
     def http(self, network: Network, models: Iterable[Model], more: Iterable[str] = ()) -> Http:
         """A client that may speak to the hub, to what models and ``more`` name, and to what the user allowed."""
-        from mdl.net.http import Http, Timeouts
-        from mdl.net.policy import RetryPolicy
-        from mdl.net.throttle import NO_LIMIT, Throttle
+        from mdl.http.client import Http, Timeouts
+        from mdl.http.policy import RetryPolicy
+        from mdl.http.throttle import NO_LIMIT, Throttle
 
         stall = parse_duration(network.stall, "--stall")
         return Http(
@@ -258,7 +258,7 @@ class Session:
         )
 
     def hosts(self, models: Iterable[Model], more: Iterable[str] = ()) -> Hosts:
-        from mdl.net.hosts import Hosts, host_of
+        from mdl.http.hosts import Hosts, host_of
         from mdl.sources.direct import hub_origin
 
         patterns = [host_of(self.endpoint.url)]

@@ -9,7 +9,7 @@ from mdl.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from mdl.net.throttle import Timetable
+    from mdl.http.throttle import Timetable
 
 _DAY = 24 * 60
 _SLOWEST = 1000
@@ -40,7 +40,7 @@ def parse_size(text: str, flag: str) -> int:
 
 def parse_rate(text: str, flag: str) -> Timetable:
     """``20M`` bytes a second all day, or a timetable ``08:00,2M 22:00,off``. Raises `UsageError` naming ``flag``."""
-    from mdl.net.throttle import Timetable
+    from mdl.http.throttle import Timetable
 
     words = text.split()
     if len(words) == 1 and "," not in words[0]:

@@ -94,8 +94,8 @@ def unpack(
         return _show_archive(session, archive, limits)
     if serving.release:
         return _release(session, archive, to, limits, serving)
-    from mdl.unpack import default_target
-    from mdl.unpack import unpack as write
+    from mdl.operations.release import default_target
+    from mdl.operations.release import unpack as write
 
     to = to or default_target(archive)
     with session.console.watch(method="inline") as tell, all_or_nothing():
@@ -139,7 +139,7 @@ def _show_archive(session: Session, archive: Path, limits: Any) -> int:
 
 
 def _release(session: Session, archive: Path, to: Path | None, limits: Any, serving: Serving) -> int:
-    from mdl.unpack import Service, release
+    from mdl.operations.release import Service, release
 
     if to is None:
         raise UsageError("--release needs the folder of the releases", hint="add --to DIR")
@@ -179,7 +179,7 @@ def rollback(
     ] = "10m",
 ) -> int:
     """Serve the release that was served before; no network, one atomic switch."""
-    from mdl.unpack import roll_back
+    from mdl.operations.release import roll_back
 
     wait = parse_duration(lock_wait, "--lock-wait", least=0)
     done = roll_back(place_of(folder, "DIR"), lock_wait=wait, tell=session.console.watch(method="inline"))

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from mdl.catalog.model import Model
-from mdl.check import Checked, check, failure, mending, repair, settle, verdict
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
@@ -16,9 +15,10 @@ from mdl.cli.units import parse_duration
 from mdl.cli.working import Work, tell_elsewhere
 from mdl.console.humans import human_bytes
 from mdl.console.watch import ended_by
-from mdl.download.store import Store
+from mdl.engine.store import Store
 from mdl.errors import LockError, MdlError, UsageError, joint_error
-from mdl.get import locked
+from mdl.operations.get import locked
+from mdl.operations.verify import Checked, check, failure, mending, repair, settle, verdict
 from mdl.paths import shown
 from mdl.sources import Sources
 

@@ -15,7 +15,7 @@ from mdl.doctor.proxy import proxy
 from mdl.doctor.token import token_file
 from mdl.doctor.versions import versions
 from mdl.errors import MdlError
-from mdl.net.http import Http
+from mdl.http.client import Http
 from mdl.sources.endpoint import Endpoint
 
 __all__ = ["Finding", "Subject", "examine"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mdl.doctor.finding import Finding
 from mdl.errors import TlsError
-from mdl.net.tls import tls_context, trusted
+from mdl.http.tls import tls_context, trusted
 
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 _OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")

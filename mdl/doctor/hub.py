@@ -12,7 +12,7 @@ from mdl.doctor.finding import Finding
 from mdl.doctor.proxy import through
 from mdl.doctor.token import token
 from mdl.errors import MdlError, NetworkError, ProtocolError, TlsError, UsageError
-from mdl.net.http import Http, Opened
+from mdl.http.client import Http, Opened
 from mdl.sources.endpoint import Endpoint
 
 _ANSWERS = tuple(status for status in range(400, 500) if status not in (407, 408, 429))

@@ -8,8 +8,8 @@ from urllib.request import getproxies
 
 from mdl.doctor.finding import Finding
 from mdl.errors import UsageError
-from mdl.net.hosts import host_of
-from mdl.net.proxies import exemption, proxy_of, without_userinfo
+from mdl.http.hosts import host_of
+from mdl.http.proxies import exemption, proxy_of, without_userinfo
 
 
 def proxy(url: str) -> Finding:

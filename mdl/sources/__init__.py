@@ -23,7 +23,7 @@ from mdl.sources.listings import Listings
 from mdl.threads import in_parallel
 
 if TYPE_CHECKING:
-    from mdl.net.http import Http
+    from mdl.http.client import Http
 
 Found = TypeVar("Found")
 

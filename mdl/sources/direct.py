@@ -15,11 +15,11 @@ from mdl.digests import Digest
 from mdl.errors import MdlError, UsageError
 from mdl.events import Listener, Retrying
 from mdl.files import HubFile, RemoteFile
-from mdl.net.answers import announced_size, parse_size, validator_of
+from mdl.http.answers import announced_size, parse_size, validator_of
 from mdl.sources.endpoint import Endpoint
 
 if TYPE_CHECKING:
-    from mdl.net.http import Http
+    from mdl.http.client import Http
 
 
 def hub_origin(url: str, endpoint: Endpoint) -> HubOrigin | None:

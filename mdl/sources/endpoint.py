@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from mdl.catalog.model import HubOrigin
 from mdl.errors import UsageError
-from mdl.net.hosts import Bearer, host_of, is_private, origin_of
+from mdl.http.hosts import Bearer, host_of, is_private, origin_of
 from mdl.private import ODD, read_whole
 
 DEFAULT = "https://huggingface.co"

@@ -20,13 +20,13 @@ from mdl.digests import Digest
 from mdl.errors import LockError, MdlError, NotFound, ProtocolError, Unsafe
 from mdl.events import Listener, Retrying
 from mdl.files import HubFile, RemoteFile
-from mdl.net.hosts import host_of, origin_of
+from mdl.http.hosts import host_of, origin_of
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.listings import Entry, Listing, Listings
 
 if TYPE_CHECKING:
-    from mdl.net.http import Http
+    from mdl.http.client import Http
 
 _MOST_PAGES = 1000
 _MOST_ITEMS = 500_000

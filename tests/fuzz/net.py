@@ -11,12 +11,12 @@ import httpx
 from mdl.catalog.references import check_url, parse_hub, parse_hub_page, url_name
 from mdl.digests import Digest
 from mdl.errors import MdlError
-from mdl.net.answers import Accept, Whole, announced_size, judge, parse_content_range, parse_size, validator_of
-from mdl.net.hosts import Bearer, Hosts, host_of
-from mdl.net.http import Http
-from mdl.net.policy import retry_after
-from mdl.net.ranges import ByteRange
-from mdl.net.words import refusal, server_words
+from mdl.http.answers import Accept, Whole, announced_size, judge, parse_content_range, parse_size, validator_of
+from mdl.http.client import Http
+from mdl.http.hosts import Bearer, Hosts, host_of
+from mdl.http.policy import retry_after
+from mdl.http.ranges import ByteRange
+from mdl.http.words import refusal, server_words
 from mdl.paths import RelPath
 from mdl.sources.hub import _next_page
 

@@ -23,24 +23,24 @@ from mdl.archive.history import from_json, to_json
 from mdl.archive.limits import Limits
 from mdl.archive.manifest import Manifest
 from mdl.archive.reader import Archive
-from mdl.archive.safetensors import read_header, trouble
 from mdl.catalog.edit import without_model
 from mdl.catalog.lock import Lock, entry_of
 from mdl.catalog.model import HubOrigin
 from mdl.catalog.read import read_catalog, read_text
-from mdl.download import journal as journals
-from mdl.download.layout import HubCache
-from mdl.download.receipts import Receipts, key_of, readable
-from mdl.download.store import Store
+from mdl.engine import journal as journals
+from mdl.engine.layout import HubCache
+from mdl.engine.receipts import Receipts, key_of, readable
+from mdl.engine.store import Store
 from mdl.errors import CatalogError, MdlError, UsageError
 from mdl.jobs.job import shown_facts
 from mdl.jobs.records import Records
-from mdl.lock import read_lock
+from mdl.operations.lock import read_lock
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
 from mdl.redact import Secrets, redact
 from mdl.sealed import line_of
 from mdl.sources.hub import _entry
 from mdl.sources.listings import Listing, Listings
+from mdl.trainers.safetensors import read_header, trouble
 
 _MEMORY = Path("/dev/shm")
 _FOLDER = Path(tempfile.mkdtemp(prefix="mdl-fuzz-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))

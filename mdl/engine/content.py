@@ -1,0 +1,113 @@
+"""Content: whether what came can be the file that was asked for, if no digest tells. Pure.
+
+A captive portal, a sign-in page and a git-lfs pointer come with status 200 and the right length. Only what cannot be
+right is refused: the bytes decide, the server's Content-Type only when they do not.
+
+Formats: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, https://huggingface.co/docs/safetensors,
+APPNOTE.TXT 4.3 of PKWARE for zip, https://protobuf.dev/programming-guides/encoding for ONNX.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import PurePosixPath
+
+from mdl.errors import AuthError, ProtocolError
+from mdl.http.words import impostor
+
+LOOKED_AT = 2**16
+"""Bytes of a file's beginning that `check_content` wants to see."""
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_LONGEST_POINTER = 1024
+_MAY_BE_A_PAGE = {
+    *(".html", ".htm", ".xhtml", ".shtml", ".xml", ".svg", ".md", ".markdown", ".rst", ".txt", ".csv", ".tsv"),
+    *(".jinja", ".jinja2", ".j2", ".tmpl", ".tpl", ".php", ".vue", ".py", ".js", ".ts", ".css"),
+}
+_IS_NO_TEXT = {
+    *(".gguf", ".ggml", ".safetensors", ".onnx", ".pt", ".pth", ".ckpt", ".bin", ".h5", ".hdf5", ".keras", ".tflite"),
+    *(".npy", ".npz", ".msgpack", ".parquet", ".arrow", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z"),
+}
+_PAGE = re.compile(
+    rb"\s*+(?:<\?xml[^>]*+>\s*+)?+(?:(?><!--.*?-->)\s*+)*+<(?:!doctype\s+html|html|head|title|body)\b", re.I | re.S
+)
+_SIGN_IN = re.compile(
+    rb"""<input[^>]{0,500}type\s*=\s*["']?password|<title[^>]{0,200}>[^<]{0,200}\b(?:log|sign)[\s-]?(?:in|on)\b""", re.I
+)
+_SIGN_IN_PATH = re.compile(r"/(?:log[-_]?in|sign[-_]?in|sso|saml2?|oauth2?|auth)(?:[/.?]|$)", re.I)
+_BOM = b"\xef\xbb\xbf"
+
+
+def check_content(
+    name: str, beginning: bytes, size: int, *, content_type: str = "", url: str = ""
+) -> AuthError | ProtocolError | None:
+    """Why the file ``name`` of ``size`` bytes, which begins so, cannot be what was asked for; None if it can.
+
+    ``beginning`` is its first `LOOKED_AT` bytes, or all. ``content_type`` is the server's; ``url`` is where the last
+    redirect led. A page to sign in at is an `AuthError`, all else a `ProtocolError`.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    fits = _FORMATS.get(suffix)
+    if fits and fits(beginning, size):
+        return None
+    if size <= _LONGEST_POINTER and beginning.startswith(_POINTER):
+        return _named(beginning, ProtocolError)
+    if suffix not in _MAY_BE_A_PAGE and _is_page(suffix, beginning, content_type):
+        is_sign_in = _SIGN_IN.search(beginning) or _SIGN_IN_PATH.search(url.split("?")[0])
+        return _named(beginning, AuthError if is_sign_in else ProtocolError)
+    if fits is None:
+        return None
+    hint = "look at the URL in a browser; if the file is right, give it the name of its real format"
+    return ProtocolError(f"what came is not a {suffix} file: it begins with {beginning[:8]!r}", hint=hint)
+
+
+def _is_page(suffix: str, beginning: bytes, content_type: str) -> bool:
+    if _PAGE.match(beginning.removeprefix(_BOM)):
+        return True
+    is_said = content_type.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
+    return is_said and suffix in _IS_NO_TEXT and _is_text(beginning)
+
+
+def _is_text(beginning: bytes) -> bool:
+    """That it is cut in the middle of a letter is no harm."""
+    text = beginning.decode("utf-8", "replace")
+    return (
+        bool(text) and text.count("\ufffd") < 2 and all(letter.isprintable() or letter in "\t\r\n" for letter in text)
+    )
+
+
+def _named(beginning: bytes, kind: type[AuthError] | type[ProtocolError]) -> AuthError | ProtocolError:
+    what, hint = impostor(beginning) or ("what came is a web page", "look at the URL in a browser")
+    if kind is AuthError:
+        what = what.replace("a web page", "a page to sign in at")
+        hint = "sign in to the network or to the host first, or use a direct download URL"
+    return kind(what, hint=hint)
+
+
+def _is_gguf(beginning: bytes, _size: int) -> bool:
+    return beginning.startswith(b"GGUF")
+
+
+def _is_safetensors(beginning: bytes, size: int) -> bool:
+    """The length of a JSON header, which fits into the file and begins right there."""
+    header = int.from_bytes(beginning[:8], "little")
+    return len(beginning) > 8 and 2 <= header <= size - 8 and beginning[8:9] == b"{"
+
+
+def _is_zip(beginning: bytes, _size: int) -> bool:
+    """A member, an empty archive, a part of a split one, or an archive that unpacks itself."""
+    return beginning.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"PK00", b"MZ", b"\x7fELF", b"#!"))
+
+
+def _is_onnx(beginning: bytes, _size: int) -> bool:
+    """A protobuf message: it begins with the tag of a field that has a number and a wire type in use."""
+    return not beginning or (beginning[0] >> 3 > 0 and beginning[0] & 7 in (0, 1, 2, 5))
+
+
+_FORMATS: dict[str, Callable[[bytes, int], bool]] = {
+    ".gguf": _is_gguf,
+    ".safetensors": _is_safetensors,
+    ".zip": _is_zip,
+    ".onnx": _is_onnx,
+}

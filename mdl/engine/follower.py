@@ -1,0 +1,132 @@
+"""Follower: hashes the contiguous front of a partial while it downloads.
+
+So verification is over when the last byte is in. The running digest is copied every 16 MiB: the copies
+are the receipt's prefix digests, and, where they are known beforehand (a repair), each block is held
+against its own and a bad one is handed back to be fetched again; only what passed is claimed then.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from mdl.digests import PREFIX_STEP, Digest, Fingerprint, new_hasher, read_blocks
+from mdl.engine.partial import Partial
+from mdl.errors import Cancelled
+from mdl.http.ranges import ByteRange
+
+_STEP = 512 * 1024
+"""Bytes worth waking up for."""
+
+
+class Follower:
+    """One thread reading one partial behind its front, ``size`` bytes in all."""
+
+    def __init__(
+        self,
+        partial: Partial,
+        algorithm: str,
+        size: int,
+        *,
+        expected: Sequence[str] = (),
+        on_bad: Callable[[ByteRange], bool] | None = None,
+    ) -> None:
+        self._partial, self._algorithm, self._size = partial, algorithm, size
+        self._expected, self._on_bad = expected, on_bad
+        self._hasher = new_hasher(algorithm, size)
+        self._good = self._hasher.copy()
+        self._prefixes: list[str] = []
+        self._moved = threading.Condition()
+        self._seen = self._stop = False
+        self._error: Exception | None = None
+        self.done = 0
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="mdl-follower", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread is to be had: `result` hashes it all at the end
+            self._thread = None
+
+    def wake(self) -> None:
+        """The front may have moved. Cheap; call it after a write."""
+        if not self._seen and self._partial.front - self.done >= min(_STEP, self._size - self.done):
+            with self._moved:
+                self._seen = True
+                self._moved.notify()
+
+    def stop(self, *, wait: bool = True) -> None:
+        with self._moved:
+            self._stop = True
+            self._moved.notify()
+        if wait and self._thread:
+            self._thread.join()
+
+    def join(self, seconds: float) -> None:
+        """Wait so long for a stopped follower's thread to end."""
+        if self._thread:
+            self._thread.join(seconds)
+
+    def is_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def result(self, tell: Callable[[int], None]) -> Fingerprint | None:
+        """Wait until every byte is hashed; ``tell`` is called with the bytes done meanwhile and may raise.
+
+        None if a block was found bad meanwhile and must be fetched again first. Raises `OSError` if reading back
+        failed, `MemoryError`, and `Cancelled` if `stop` came before the last byte was hashed.
+        """
+        if self._thread is None and self._partial.front >= self._size:
+            self._run()
+        while self._thread and self._thread.is_alive() and self.done < self._size:
+            if self._partial.front < self._size:
+                return None
+            self.wake()
+            self._thread.join(0.05)
+            tell(self.done)
+        if self._thread:
+            self._thread.join()
+        if self._error:
+            raise self._error
+        if self.done < self._size:
+            if self._stop:
+                raise Cancelled
+            return None
+        return Fingerprint(Digest(self._algorithm, self._hasher.hexdigest()), self.done, tuple(self._prefixes))
+
+    def _run(self) -> None:
+        try:
+            buffer = bytearray(_STEP)
+            while self.done < self._size and not self._stop:
+                self._follow(buffer)
+                if self._thread is None and self._partial.front < self._size:
+                    return  # a block was bad and is missing again
+        except Exception as error:  # `result` raises it: nobody else hears of this thread
+            self._error = error
+
+    def _follow(self, buffer: bytearray) -> None:
+        with self._moved:
+            self._seen = False  # before the look: what is written after it wakes this thread
+            if self._partial.front <= self.done and not self._stop:
+                self._moved.wait(0.5)
+        while self.done < (front := self._partial.front) and not self._stop:
+            edge = min(front, (self.done // PREFIX_STEP + 1) * PREFIX_STEP)
+            for block in read_blocks(self._partial.fd, self.done, edge, buffer):
+                self._hasher.update(block)
+                self.done += len(block)
+            if self.done != edge:
+                raise OSError("the partial file is shorter than what was written to it")
+            if self.done % PREFIX_STEP == 0 or (self.done == self._size and self._expected):
+                self._at_edge()
+
+    def _at_edge(self) -> None:
+        index = (self.done - 1) // PREFIX_STEP
+        prefix = self._hasher.copy().hexdigest()
+        if self._on_bad and index < len(self._expected) and self._expected[index] != prefix:
+            bad = ByteRange(index * PREFIX_STEP, self.done)
+            if self._on_bad(bad):
+                self._hasher, self.done = self._good.copy(), bad.start
+                return
+        if self._expected:
+            self._partial.claim_below = self.done
+        if self.done % PREFIX_STEP == 0:
+            self._prefixes.append(prefix)
+        self._good = self._hasher.copy()

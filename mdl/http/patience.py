@@ -1,0 +1,79 @@
+"""Patience: ask again while trouble may pass. For short requests; files have their own engine."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from mdl.cancel import Cancel
+from mdl.errors import MdlError, NetworkError
+from mdl.http.hosts import origin_of
+from mdl.http.pacer import Pacer
+from mdl.http.policy import Again, Ended, RetryPolicy, State, decide
+
+Answer = TypeVar("Answer")
+OnWait = Callable[[MdlError, int, float], None]
+
+
+class Patience:
+    """Asks by one policy, and no origin more than it takes. For any number of threads."""
+
+    def __init__(self, policy: RetryPolicy, pacer: Pacer, cancel: Cancel) -> None:
+        self._policy = replace(policy, protocol_errors=0)  # an answer that is no answer does not get better
+        self._pacer, self._cancel = pacer, cancel
+        self._lock = threading.Lock()
+
+    def ask(self, url: str, call: Callable[[], Answer], on_wait: OnWait | None = None) -> Answer:
+        """The answer of ``call``, which asks ``url``; tried again while it fails with an error that may pass.
+
+        ``on_wait`` is told the error, the number of the failure and the seconds until the next try.
+        Raises the last error, that of an origin that is down, or `Cancelled`.
+        """
+        state, origin = State(), origin_of(url)
+        self._wait(origin, 0.0, time.monotonic())
+        while True:
+            began = time.monotonic()
+            try:
+                answer = call()
+            except MdlError as error:
+                state = self._again(state, url, Ended(began, asked=1, error=error), error, on_wait)
+                continue
+            with self._lock:
+                self._pacer.served(origin, time.monotonic())
+            return answer
+
+    def _again(self, state: State, url: str, ended: Ended, error: MdlError, on_wait: OnWait | None) -> State:
+        """Spend budget and wait. Raises ``error`` if that was the last try."""
+        now, origin = time.monotonic(), origin_of(url)
+        state, decision = decide(self._policy, state, ended, now, random.random())
+        delay = decision.delay if isinstance(decision, Again) else 0.0
+        if isinstance(error, NetworkError) and ended.is_passing:
+            with self._lock:
+                self._pacer.failed(origin, url, ended.began, now, delay, error)
+        if not isinstance(decision, Again):
+            raise error
+        if on_wait:
+            on_wait(error, decision.failure, delay)
+        self._wait(origin, delay, now)
+        return state
+
+    def _wait(self, origin: str, delay: float, now: float) -> None:
+        """Wait for so long, and until the origin may be asked again. Raises the error for which it is down."""
+        moment = now + delay
+        if delay > 0:
+            self._cancel.wait(delay)
+        while (later := self._retry_at(origin)) > moment:  # others found out meanwhile
+            self._cancel.wait(later - moment)
+            moment = later
+        with self._lock:
+            down = self._pacer.down(origin, time.monotonic())
+        if down:
+            raise down
+
+    def _retry_at(self, origin: str) -> float:
+        with self._lock:
+            return self._pacer.retry_at(origin)

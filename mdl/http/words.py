@@ -1,0 +1,138 @@
+"""The server's own words, and which error a refusal is. Pure.
+
+Header names and codes of the hub: https://huggingface.co/docs (X-Error-Code, X-Error-Message).
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from mdl.errors import AuthError, MdlError, NetworkError, NotFound
+from mdl.http.hosts import host_of
+from mdl.http.policy import may_pass, retry_after
+from mdl.paths import shown
+from mdl.redact import bare_url, redact_value
+
+PROXY_PASSWORD = "check the user name and password of the proxy variable"
+_LONGEST = 300
+_LOOKED_AT = 4096
+_PAGE = re.compile(rb"<(!doctype\s+html|html|head|title)\b", re.IGNORECASE)
+_CLOCK = re.compile(r"not yet valid|TimeTooSkewed|request time and the (current|server)", re.IGNORECASE)
+"""How S3 and others say that a signature's time is not theirs."""
+
+
+_QUERY = re.compile(r"(\?|%3f)[^\s?]*\w\S*", re.IGNORECASE)
+"""What ends a word in which a server repeats the query that it was asked with."""
+
+
+def quoted(text: str, secrets: Iterable[str] = (), longest: int = _LONGEST) -> str:
+    """What a server said, in one short line that is safe to show: without ``secrets``, and without any query."""
+    for form in (str, html.unescape):
+        text = _QUERY.sub("?…", redact_value(form(text), secrets))
+    return shown(" ".join(text.split()))[:longest]
+
+
+def server_words(headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = ()) -> str:
+    """What the server said of its refusal, in one line, '' if nothing: header, JSON, XML or HTML title, text."""
+    text = headers.get("x-error-message", "") or _from_body(headers.get("content-type", ""), body)
+    return quoted(text, secrets)
+
+
+def _from_body(kind: str, body: bytes) -> str:
+    text = body[:_LOOKED_AT].decode("utf-8", "replace")
+    if "json" in kind or text.lstrip().startswith("{"):
+        try:
+            return _from_json(json.loads(text))
+        except (ValueError, RecursionError):
+            pass
+    for tag in ("Message", "title", "h1"):
+        match = re.search(rf"<{tag}[^>]*>(.*?)</{tag}>", text, re.IGNORECASE | re.DOTALL)
+        if match:
+            return match[1]
+    return "" if "<" in text else text.strip().split("\n")[0]
+
+
+def _from_json(data: Any) -> str:
+    if not isinstance(data, dict):
+        return ""
+    for key in ("error", "errors", "message", "error_description", "detail"):
+        value = data.get(key)
+        if isinstance(value, list) and value:
+            value = value[0]
+        if isinstance(value, dict):
+            value = value.get("message")
+        if isinstance(value, str) and value:
+            return value
+    return ""
+
+
+def impostor(body: bytes) -> tuple[str, str] | None:
+    """What came in a file's place, by how it begins, and what to do: a web page or a git-lfs pointer; else None."""
+    if body.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "what came is a git-lfs pointer, not the file", "take the URL under which the file itself is served"
+    if not _PAGE.search(body[:_LOOKED_AT]):
+        return None
+    title = server_words({}, body)
+    what = "what came is a web page" + (f", {title!r}" if title else "")
+    return what, "if your network requires a sign-in, sign in first; else look at the URL in a browser"
+
+
+def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str:
+    for name in ("x-request-id", "x-amzn-trace-id", "x-amz-cf-id", "x-amz-request-id"):
+        if headers.get(name):
+            return quoted(headers[name], secrets, 100)
+    return ""
+
+
+def refusal(
+    status: int, headers: Mapping[str, str], body: bytes, url: str, *, token_sent: bool, secrets: Iterable[str] = ()
+) -> MdlError:
+    """The error that an HTTP status of 400 or more is. ``url`` only lends its host and path to the message.
+
+    ``secrets`` are what the server was sent and must not be quoted with.
+    """
+    host = host_of(url)
+    words = server_words(headers, body, secrets)
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    ident = request_id(headers, secrets)
+    message = f"{host} answered {status} {phrase}".rstrip() + (f": {words}" if words else "")
+    message += f" (request {ident})" if ident else ""
+    code = headers.get("x-error-code", "")
+    if status == 407:
+        return AuthError(f"the proxy answered {message}", hint=PROXY_PASSWORD)
+    if status in (401, 403):
+        return AuthError(message, hint=_auth_hint(code, words, url, token_sent))
+    if status in (404, 410):
+        hint = {"RevisionNotFound": "check the revision", "EntryNotFound": "check the file's path in the repository"}
+        return NotFound(message, hint=hint.get(code, "check the name; a private one needs HF_TOKEN"))
+    if not may_pass(status, None):
+        return NetworkError(message, hint="the server will not serve this as asked", final=True)
+    wish = retry_after(headers)
+    if wish is not None and not may_pass(status, wish):
+        return NetworkError(
+            f"{message}; it asks to wait {wish:.0f} s", hint="run the same command again later", final=True
+        )
+    return NetworkError(message, hint="run the same command again later; what was fetched is kept", retry_after=wish)
+
+
+def _auth_hint(code: str, words: str, url: str, token_sent: bool) -> str:
+    if _CLOCK.search(words):
+        return "check this machine's clock, its date and time zone: the server goes by the time of a request"
+    page = re.sub(r"/(resolve|api|raw)/.*", "", bare_url(url).replace("/api/models/", "/").replace("/api/", "/"))
+    page = re.sub(r"/(tree|revision)/.*", "", page)
+    if code == "GatedRepo":
+        need = "with an account that has access, then set HF_TOKEN" if not token_sent else "with the token's account"
+        return f"gated: accept the licence at {page} {need}"
+    if "Invalid credentials" in words:
+        return "HF_TOKEN is wrong or has expired; make a new one"
+    if token_sent:
+        return "the token lacks access; or the repository does not exist: the server does not tell these apart"
+    return "absent, private or gated: the server does not tell these apart; if it exists, set HF_TOKEN"

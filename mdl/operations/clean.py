@@ -1,0 +1,147 @@
+"""Clean: what mdl has on this disk and nobody needs any more: found first, removed only when asked to.
+
+Never a file that mdl did not publish itself, nor one that was touched since.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdl import staging
+from mdl.engine import journal
+from mdl.engine.leavings import of_the_dead
+from mdl.engine.receipts import readable
+from mdl.engine.store import Store
+from mdl.errors import StateError
+from mdl.files import HubFile, Receipt, RemoteFile
+from mdl.http.hosts import host_of
+from mdl.private import is_own_folder
+
+Known = Callable[[str], Sequence[RemoteFile] | None]
+"""A model's files as its source or lock has them; None where that is not known."""
+
+_RECEIPT = r"[0-9a-f]{32}\.receipt"
+
+
+@dataclass(frozen=True)
+class Waste:
+    """``kind``: ``partial``, ``superseded``, ``receipt`` or ``leftover``; ``bytes`` on the disk; ``paths`` go together.
+
+    ``kept`` says why it stays all the same.
+    """
+
+    kind: str
+    paths: tuple[Path, ...]
+    bytes: int
+    why: str
+    kept: str = ""
+
+
+def find_waste(store: Store, known: Known, wanted: Callable[[Path], bool]) -> list[Waste]:
+    """Everything that could go. A partial stays that is ``wanted``, which is told its folder. What another catalog than
+    the store's brought or kept is not superseded, for ``known`` says nothing of that one's models."""
+    if os.path.lexists(store.own) and not is_own_folder(store.own):
+        return []
+    return [*_partials(store, wanted), *_files(store, known), *_leftovers(store)]
+
+
+def remove(waste: Waste) -> bool:
+    """Remove it. What cannot be removed is left for the next time; tells whether it is gone."""
+    for path in waste.paths:
+        staging.remove(path)
+    return not any(os.path.lexists(path) for path in waste.paths)
+
+
+def _partials(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:
+    for folder in of_the_dead(store.partials):
+        kept = "a job may want it" if wanted(folder) else ""
+        yield Waste("partial", (folder,), _size(folder), f"unfinished: {_of_what(folder)}", kept)
+
+
+def _of_what(partial: Path) -> str:
+    """What it was to become, as its journal says."""
+    try:
+        record = journal.load(partial / "journal")
+    except StateError:
+        return "of a newer mdl"
+    return record.identity.url if record else "nobody knows of what"
+
+
+def _files(store: Store, known: Known) -> Iterator[Waste]:
+    for folder in _entries(store.own / "receipts"):
+        entries = _entries(folder, _RECEIPT)
+        receipts = {entry: readable(entry) for entry in entries}
+        current = _current(receipts, known(folder.name))
+        for entry, receipt in receipts.items():
+            if receipt is None:
+                why = "unreadable; the file it was for is hashed at the next get"
+                yield Waste("receipt", (entry,), _size(entry), why)
+            elif waste := _of(receipt, entry, store, current):
+                yield waste
+        for path in staging.leftovers(folder):
+            yield Waste("leftover", (path,), _size(path), "left by a process that is gone")
+
+
+def _current(
+    receipts: Mapping[Path, Receipt | None], known: Sequence[RemoteFile] | None
+) -> Sequence[RemoteFile] | None:
+    """The files a model has now; None if that is not known, or if another revision was fetched last."""
+    whole = [(entry.lstat().st_mtime_ns, receipt.commit) for entry, receipt in receipts.items() if receipt]
+    if known is None or not whole:
+        return None
+    last = max(whole, key=lambda one: one[0])[1]
+    commits = {remote.commit for remote in known}
+    return known if last is None or last in commits else None
+
+
+def _of(receipt: Receipt, entry: Path, store: Store, current: Sequence[RemoteFile] | None) -> Waste | None:
+    place = store.place_of(receipt)
+    if place is None:
+        gone = store.is_gone(receipt)
+        return Waste("receipt", (entry,), _size(entry), f"{receipt.path} is gone") if gone else None
+    if current is None or receipt.adopted or store.is_by_digest or not _is_of(receipt, store.catalog, current):
+        return None
+    if receipt.path in {remote.path for remote in current}:
+        return None
+    return Waste("superseded", (place, entry), receipt.stamp.size, f"no file of {receipt.model} any more")
+
+
+def _is_of(receipt: Receipt, catalog: str | None, current: Sequence[RemoteFile]) -> bool:
+    """Whether the file came for the entry as this very catalog has it: for no other catalog, from the same repository
+    or host. (Catalogs in two containers may have one path.)"""
+    sources = {_source(remote.hub, remote.url) for remote in current}
+    return catalog is not None and receipt.catalog == catalog and _source(receipt.hub, receipt.url) in sources
+
+
+def _source(hub: HubFile | None, url: str) -> tuple[str, ...]:
+    return (hub.repo_type, hub.repo) if hub else (host_of(url),)
+
+
+def _leftovers(store: Store) -> Iterator[Waste]:
+    for folder in (store.own / "stage", *_entries(store.root)):
+        if folder.is_symlink() or folder == store.own:
+            continue
+        for path in staging.leftovers(folder):
+            yield Waste("leftover", (path,), _size(path), "left by a process that is gone")
+    for folder in of_the_dead(store.own / "side"):
+        yield Waste("leftover", (folder,), _size(folder), "left by a process that is gone")
+
+
+def _entries(folder: Path, named: str = ".*") -> list[Path]:
+    """What is in a folder under such a name; nothing where the folder is a link, for that is somebody else's."""
+    try:
+        found = [] if folder.is_symlink() else list(folder.iterdir())
+    except OSError:
+        return []
+    return sorted(path for path in found if re.fullmatch(named, path.name))
+
+
+def _size(path: Path) -> int:
+    """Bytes on the disk, of a sparse file only what it holds."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_blocks * 512
+    return sum(os.lstat(os.path.join(at, name)).st_blocks * 512 for at, _, names in os.walk(path) for name in names)

@@ -1,0 +1,265 @@
+"""Tree: what is in a run's folder, looked at once; and the only way its files are opened.
+
+Links are followed only where they stay inside. FIFOs, sockets and devices are never opened. A file is opened
+without following any link on its way, and only as the very file that was looked at.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mdl.errors import NotFound, ProtocolError, Unsafe
+from mdl.files import Stamp
+from mdl.trainers.leftout import why_left_out
+
+MOST_ENTRIES = 1_000_000
+_MOST_DEPTH = 100
+_STATE_LIMIT = 128 * 2**20
+_NO_STAMP = Stamp(0, 0, 0)
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+Kind = Literal["file", "folder", "left-out", "leaves", "odd", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in the run. ``path`` is where it is seen, ``real`` where it is, both below the run's folder.
+
+    ``kind``: ``left-out`` is a secret or junk, ``leaves`` a link out of the run, ``odd`` a dangling link, a loop
+    or no file at all, ``unreadable`` what could not even be looked at; ``why`` tells it of these four.
+    """
+
+    path: str
+    kind: Kind
+    stamp: Stamp = _NO_STAMP
+    real: str = ""
+    is_executable: bool = False
+    why: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Everything below ``root``, sorted by path; ``root`` is absolute and free of links, ``identity`` its device and
+    inode."""
+
+    root: Path
+    identity: tuple[int, int]
+    entries: tuple[Entry, ...]
+    _by_path: dict[str, Entry] = field(repr=False)
+    _children: dict[str, list[Entry]] = field(repr=False)
+
+    @classmethod
+    def scan(cls, folder: Path) -> Tree:
+        """Look at every name once. Raises `NotFound`, `Unsafe` past a million entries, `OSError`."""
+        try:
+            root = Path(os.path.realpath(folder, strict=True))
+        except OSError as error:
+            raise NotFound(f"no such run: {error.strerror}", item=str(folder), hint=_run_hint(folder)) from None
+        if not root.is_dir():
+            raise NotFound("a run is a folder, and this is a file", item=str(folder), hint=_run_hint(folder))
+        found = sorted(_Walk(str(root)).run(), key=lambda entry: entry.path.split("/"))
+        children: dict[str, list[Entry]] = {}
+        for entry in found:
+            children.setdefault(entry.path.rpartition("/")[0], []).append(entry)
+        return cls(root, _identity(root.stat()), tuple(found), {entry.path: entry for entry in found}, children)
+
+    def get(self, path: str) -> Entry | None:
+        return self._by_path.get(path)
+
+    def is_file(self, path: str) -> bool:
+        entry = self._by_path.get(path)
+        return entry is not None and entry.kind == "file"
+
+    def is_folder(self, path: str) -> bool:
+        entry = self._by_path.get(path)
+        return path == "" or (entry is not None and entry.kind == "folder")
+
+    def children(self, folder: str = "") -> list[Entry]:
+        """What is directly in ``folder``; "" is the run's own."""
+        return self._children.get(folder, [])
+
+    def below(self, path: str = "") -> Iterator[Entry]:
+        """Every entry under a folder, or the one entry of a file."""
+        own = self._by_path.get(path)
+        if own is not None and own.kind != "folder":
+            yield own
+        for child in self.children(path):
+            if child.kind == "folder":
+                yield child
+            yield from self.below(child.path)
+
+    def files(self, path: str = "") -> list[Entry]:
+        """Every readable file under a folder."""
+        return [entry for entry in self.below(path) if entry.kind == "file"]
+
+    def is_unchanged(self, entry: Entry) -> bool:
+        """Whether the file is still the one that was looked at."""
+        try:
+            return Stamp.of(os.lstat(self.root / entry.real)) == entry.stamp
+        except OSError:
+            return False
+
+    def open(self, entry: Entry, *, strict: bool = True) -> int:
+        """A descriptor of the very file that was looked at; not ``strict``: of whatever file is there now.
+
+        Raises `ProtocolError` where it is another or gone, `OSError`.
+        """
+        *folders, name = entry.real.split("/")
+        at = -1
+        try:
+            at = self._open_root(entry)
+            for folder in folders:
+                inner = os.open(folder, _FOLDER, dir_fd=at)
+                os.close(at)
+                at = inner
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.ENXIO):
+                raise changed(entry) from error
+            raise
+        finally:
+            if at >= 0:
+                os.close(at)
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode) or (strict and Stamp.of(facts) != entry.stamp):
+            os.close(fd)
+            raise changed(entry)
+        return fd
+
+    def _open_root(self, entry: Entry) -> int:
+        fd = os.open(self.root, _FOLDER)
+        if _identity(os.fstat(fd)) != self.identity:
+            os.close(fd)
+            raise changed(entry)
+        return fd
+
+    def head(self, path: str, count: int) -> bytes:
+        """The first ``count`` bytes of a file; empty where there is none that can be read."""
+        entry = self._by_path.get(path)
+        if entry is None or entry.kind != "file":
+            return b""
+        try:
+            fd = self.open(entry)
+        except (OSError, ProtocolError):
+            return b""
+        with os.fdopen(fd, "rb") as file:
+            return file.read(count)
+
+    def text(self, path: str) -> str | None:
+        """A small text file; None where there is none that can be read."""
+        return self.head(path, _STATE_LIMIT).decode("utf-8", "replace") if self.is_file(path) else None
+
+    def json(self, path: str) -> Any:
+        """A small JSON file; None where there is none or it is broken."""
+        try:
+            return json.loads(self.text(path) or "null")
+        except (ValueError, RecursionError):
+            return None
+
+
+def _identity(facts: os.stat_result) -> tuple[int, int]:
+    return facts.st_dev, facts.st_ino
+
+
+def changed(entry: Entry) -> ProtocolError:
+    hint = "pack when the training is done or pauses; --allow-changing packs it as it is read"
+    return ProtocolError("it changed while it was read", item=entry.path, hint=hint)
+
+
+def _run_hint(folder: Path) -> str:
+    try:
+        others = sorted(entry.name for entry in folder.parent.iterdir() if entry.is_dir())[:8]
+    except OSError:
+        return "name the folder that the trainer wrote"
+    return f"in {folder.parent} there are: {', '.join(others)}" if others else "name the folder that the trainer wrote"
+
+
+class _Walk:
+    """One walk: links resolved against ``root``, folders that contain themselves cut off."""
+
+    def __init__(self, root: str) -> None:
+        self._root, self._count = root, 0
+
+    def run(self) -> Iterator[Entry]:
+        yield from self._folder("", "", (_identity(os.stat(self._root)),))
+
+    def _folder(self, path: str, real: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
+        """What is in the folder seen at ``path`` and really at ``real``. Raises `OSError`."""
+        with os.scandir(os.path.join(self._root, real) if real else self._root) as listing:
+            names = sorted(listing, key=lambda one: one.name)
+        if path:
+            yield Entry(path, "folder", real=real)
+        for one in names:
+            self._count += 1
+            if self._count > MOST_ENTRIES:
+                raise Unsafe(f"more than {MOST_ENTRIES:,} entries", item=self._root, hint="name a folder inside it")
+            yield from self._entry(one, _join(path, one.name), _join(real, one.name), above)
+
+    @staticmethod
+    def _why_target(real: str, *, is_folder: bool) -> str | None:
+        """A link is left out with what it leads to."""
+        parts = Path(real).parts
+        whys = [why_left_out(part, is_folder=True) for part in parts[:-1]]
+        whys += [why_left_out(part, is_folder=is_folder) for part in parts[-1:]]
+        return next(filter(None, whys), None)
+
+    def _entry(
+        self, one: os.DirEntry[str], path: str, real: str, above: tuple[tuple[int, int], ...]
+    ) -> Iterator[Entry]:
+        try:
+            why = why_left_out(one.name, is_folder=one.is_dir())
+            if one.is_symlink():
+                target = os.path.realpath(one.path, strict=True)
+                if target != self._root and not target.startswith(self._root + os.sep):
+                    yield Entry(path, "leaves", real=real, why=f"a link to {target}, outside the run")
+                    return
+                real = os.path.relpath(target, self._root)
+                why = why or self._why_target(real, is_folder=one.is_dir())
+            facts = os.stat(os.path.join(self._root, real), follow_symlinks=False)
+        except OSError as error:
+            yield _unseen(path, real, error)
+            return
+        if stat.S_ISREG(facts.st_mode):
+            is_executable = bool(facts.st_mode & stat.S_IXUSR)
+            yield Entry(path, "left-out" if why else "file", Stamp.of(facts), real, is_executable, why or "")
+        elif why:
+            yield Entry(path, "left-out", real=real, why=why)
+        elif stat.S_ISDIR(facts.st_mode):
+            me = _identity(facts)
+            if me in above:
+                yield Entry(path, "odd", real=real, why="a link that leads to itself")
+                return
+            if len(above) > _MOST_DEPTH:
+                raise Unsafe(f"folders more than {_MOST_DEPTH} deep", item=path, hint="name a folder inside it")
+            try:
+                yield from self._folder(path, real, (*above, me))
+            except OSError as error:
+                yield _unseen(path, real, error)
+        else:
+            yield Entry(path, "odd", real=real, why=f"a {_special(facts.st_mode)}, not a file")
+
+
+def _unseen(path: str, real: str, error: OSError) -> Entry:
+    """What could not be looked at: an oddity where it leads nowhere, else something that is missing."""
+    words = {errno.ENOENT: "a dangling link", errno.ELOOP: "a link that leads to itself"}
+    why = words.get(error.errno or 0)
+    return Entry(path, "odd" if why else "unreadable", real=real, why=why or error.strerror or str(error))
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _special(mode: int) -> str:
+    kinds = ((stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"), (stat.S_ISBLK, "device"), (stat.S_ISCHR, "device"))
+    return next((name for test, name in kinds if test(mode)), "special file")

@@ -1,0 +1,89 @@
+"""Whether saved files are whole, as far as names, sizes, indexes and headers tell. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from mdl.trainers.safetensors import trouble
+from mdl.trainers.tree import Entry, Tree
+from mdl.trainers.weights import is_weights
+
+_INDEX = re.compile(r".+\.(safetensors|bin|h5|msgpack)\.index(\.[^.]+)?\.json")
+_SHARD = re.compile(r".+-[0-9]{5}-of-[0-9]{5}(\.[^.]+)?\.(safetensors|bin)")
+_PART = re.compile(r"(.+)-[0-9]{5}-of-([0-9]{5})(\.gguf)|(.+\.data)-[0-9]{5}-of-([0-9]{5})")
+_STAGED = re.compile(r"(.+)\.(tmp|part|partial)", re.IGNORECASE)
+
+
+def broken(tree: Tree, entries: Iterable[Entry]) -> str:
+    """What is wrong with files that were saved together; empty where nothing is seen to be."""
+    folders: dict[str, dict[str, Entry]] = defaultdict(dict)
+    for entry in entries:
+        folder, _, name = entry.path.rpartition("/")
+        folders[folder][name] = entry
+    return next((why for folder, held in folders.items() for why in _faults(tree, folder, held)), "")
+
+
+def missing_shard(tree: Tree, index: str) -> str | None:
+    """What the index at this path names and its folder lacks: the first such shard; None where all are there."""
+    table = tree.json(index)
+    shards = table.get("weight_map") if isinstance(table, dict) else None
+    name = index.rpartition("/")[2]
+    if not isinstance(shards, dict) or not shards:
+        return f"{name} cannot be read"
+    folder = index[: -len(name)]
+    names = sorted({shard if isinstance(shard, str) else repr(shard) for shard in shards.values()})
+    return next(
+        (f"shard {shard} of the index is missing" for shard in names if not _is_there(tree, folder + shard)), None
+    )
+
+
+def is_index(name: str) -> bool:
+    return _INDEX.fullmatch(name) is not None
+
+
+def _is_there(tree: Tree, path: str) -> bool:
+    entry = tree.get(path)
+    return entry is not None and entry.kind in ("file", "leaves")
+
+
+def _faults(tree: Tree, folder: str, held: dict[str, Entry]) -> Iterator[str]:
+    """All that is wrong within one folder."""
+    files = {name: entry for name, entry in held.items() if entry.kind == "file"}
+    for name, entry in held.items():
+        staged = _STAGED.fullmatch(name)
+        if staged and is_weights(staged[1]):
+            yield f"{name} was still being written"
+        if is_weights(name) and entry.kind in ("odd", "unreadable"):
+            yield f"{name}: {entry.why}"
+    yield from _unindexed(tree, files)
+    for name, entry in files.items():
+        if is_weights(name) and not entry.stamp.size:
+            yield f"{name} is empty"
+        elif name.endswith(".safetensors"):
+            yield from _header(tree, entry)
+    if any(name.endswith(".distcp") for name in files) and ".metadata" not in files:
+        yield f"{folder.rpartition('/')[2]}/.metadata, which is written last, is missing"
+
+
+def _unindexed(tree: Tree, files: dict[str, Entry]) -> Iterator[str]:
+    """Shards that an index names and that are not there, an index that is not there, parts of a split file."""
+    indexes = [entry for name, entry in files.items() if is_index(name)]
+    yield from (why for entry in indexes if (why := missing_shard(tree, entry.path)))
+    shards = [name for name in files if _SHARD.fullmatch(name)]
+    if shards and not indexes:
+        yield f"the index of {shards[0]} is missing"
+    for part in filter(None, map(_PART.fullmatch, files)):
+        stem, total, suffix, first = (part[1], part[2], part[3], 1) if part[3] else (part[4], part[5], "", 0)
+        wanted = range(first, first + min(int(total), len(files) + 1))
+        others = (f"{stem}-{number:05}-of-{total}{suffix}" for number in wanted)
+        yield from (f"{other} is missing" for other in others if other not in files)
+
+
+def _header(tree: Tree, entry: Entry) -> Iterator[str]:
+    if entry.stamp.size and not tree.head(entry.path, 1):
+        return  # unreadable: packing says so, in the system's words
+    wrong = trouble(entry.stamp.size, lambda size: tree.head(entry.path, size))
+    if wrong:
+        yield f"{entry.name}: {wrong}"
