@@ -24,7 +24,6 @@ from mdl.catalog.model import CatalogFile, HubOrigin, Model
 from mdl.digests import Digest
 from mdl.engine import journal
 from mdl.engine.store import Store
-from mdl.engine.transfer import Limits
 from mdl.errors import Cancelled
 from mdl.events import Event, FileReport, Progressed, Report, Retrying, Rewound
 from mdl.http.client import Http, Timeouts
@@ -191,10 +190,7 @@ class Bench:
             sources = Sources(endpoint, Listings(self.store.listings), http, tell=listen)
             model = Model("m", files=files, sources=(source,) if source else ())
             try:
-                limits = Limits(connections)
-                run.report = get(
-                    [model], sources=sources, store=self.store, http=http, limits=limits, wishes=wishes, tell=listen
-                )
+                run.report = get([model], sources=sources, store=self.store, http=http, wishes=wishes, tell=listen)
             except Cancelled:
                 if not circles:
                     until(lambda: self.claimed >= (stop_at or 0))

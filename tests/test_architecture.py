@@ -16,9 +16,22 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors"},
-    {"cancel", "paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles", "threads"}
+    {
+        "cancel",
+        "units",
+        "paths",
+        "digests",
+        "owner",
+        "redact",
+        "sealed",
+        "globs",
+        "speed",
+        "schemas",
+        "pickles",
+        "threads",
+    }
     | {"mounts", "toml"},
-    {"spots", "vacant", "pulse", "presigned"},
+    {"spots", "vacant", "pulse", "presigned", "deadline"},
     {"private"},
     {"staging", "turns", "programs", "copies", "folder_lock"},
     {"http", "files", "events"},
@@ -81,7 +94,14 @@ PURE = {
         "archive/logs",
         "trainers/safetensors",
     ),
-    *("trainers/safetensors", "catalog/model", "catalog/lock", "catalog/references", "catalog/table", "catalog/targets"),
+    *(
+        "trainers/safetensors",
+        "catalog/model",
+        "catalog/lock",
+        "catalog/references",
+        "catalog/table",
+        "catalog/targets",
+    ),
 }
 IMPURE = {
     "os",

@@ -20,7 +20,7 @@ from mdl.engine import partial as partials
 from mdl.engine.follower import Follower
 from mdl.engine.receipts import key_of
 from mdl.engine.segments import Download, Segment
-from mdl.engine.transfer import Limits, Result
+from mdl.engine.transfer import Result
 from mdl.errors import Cancelled
 from mdl.events import Event, Noticed
 from mdl.http.client import Http
@@ -66,10 +66,8 @@ def repaired(bench: Bench, file: CatalogFile) -> tuple[Result, list[Event]]:
         if len(events) > 60:
             raise Cancelled
 
-    with Http(Hosts.of(bench.allow), policy=RetryPolicy(3)) as http:
-        return repair(
-            mending(rows, bench.store), store=bench.store, http=http, limits=Limits(4), tell=listen, lock_wait=60.0
-        ), events
+    with Http(Hosts.of(bench.allow), connections=4, policy=RetryPolicy(3)) as http:
+        return repair(mending(rows, bench.store), store=bench.store, http=http, tell=listen, lock_wait=60.0), events
 
 
 def flip(path: Path, *offsets: int) -> None:

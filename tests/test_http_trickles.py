@@ -15,7 +15,8 @@ from faulty import Answer, FaultyServer, Handler, Piece, Request
 
 from mdl.catalog.model import HubOrigin
 from mdl.http.client import Http
-from mdl.http.throttle import Throttle, Timetable
+from mdl.http.throttle import Throttle
+from mdl.units import Timetable
 
 pytestmark = pytest.mark.usefixtures("way")
 DATA, TINY = noise(4 * MIB), noise(20_000, 1)

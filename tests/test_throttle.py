@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from shell import Shell
 
 from mdl.cancel import Cancel
-from mdl.cli.units import Window, parse_rate, parse_size
 from mdl.demo.hub import Generated, LoopbackHub, Repo
 from mdl.errors import Cancelled, UsageError
-from mdl.http.throttle import Throttle, Timetable
+from mdl.http.throttle import Throttle
+from mdl.units import Timetable, Window, parse_rate, parse_size
 
 MINUTES = st.integers(0, 24 * 60 - 1)
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from mdl.catalog.model import Model
 from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
-from mdl.cli.timing import TimeLimit, time_limit
-from mdl.cli.units import parse_duration
 from mdl.console.watch import Watch, ended_by
+from mdl.deadline import TimeLimit, time_limit
 from mdl.engine.plan import no_space
 from mdl.engine.store import Store
-from mdl.engine.transfer import Limits
 from mdl.errors import Busy, Cancelled, MdlError, PartialFailure
 from mdl.events import Report
+from mdl.units import parse_duration
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,12 @@ def bring(session: Session, order: Order) -> Brought:
     models = session.models(order.targets, order.choice)
     store = session.store(order.where, models, order.targets)
     limit = session.time_limit(order.network)
-    limits = Limits(order.network.connections, limit.is_over)
     parse_duration(order.network.lock_wait, "--lock-wait", least=0)
     session.signals.poll()
     method = order.network.via.value
     if order.dry_run:
         with session.console.watch(method=method) as tell:
-            return _brought(session, order, models, store, limits, limit, tell, "")
+            return _brought(session, order, models, store, limit, tell, "")
     from mdl.cli.working import Work
     from mdl.jobs.background import is_background
 
@@ -79,7 +77,7 @@ def bring(session: Session, order: Order) -> Brought:
             with work as tell:
                 if order.replaces:
                     work.replace_earlier()
-                brought = _brought(session, order, models, store, limits, limit, tell, work.id)
+                brought = _brought(session, order, models, store, limit, tell, work.id)
         except Cancelled as stopped:
             stopped.so_far = stopped.so_far or brought.report
             raise
@@ -91,7 +89,6 @@ def _brought(
     order: Order,
     models: list[Model],
     store: Store,
-    limits: Limits,
     limit: TimeLimit,
     tell: Watch,
     job: str,
@@ -103,8 +100,8 @@ def _brought(
     http = None if session.is_offline(network) else session.http(network, models, session.locked_urls(models))
     try:
         sources = session.sources(store, http=http, tell=tell, choice=order.choice, locking=order.locking)
-        with time_limit(limit):
-            report = get(models, sources=sources, store=store, http=http, limits=limits, wishes=wishes, tell=tell)
+        with time_limit(limit, session.cancel):
+            report = get(models, sources=sources, store=store, http=http, wishes=wishes, tell=tell)
         error = _joint_error(report)
         if error:
             tell(ended_by(error))

@@ -18,7 +18,6 @@ from mdl.cli import places
 from mdl.cli.command import command, group
 from mdl.cli.flags import Common
 from mdl.cli.session import Session
-from mdl.cli.units import parse_duration
 from mdl.cli.words import JOB_VARIABLE
 from mdl.console.humans import human_bytes, human_duration, human_rate
 from mdl.errors import Busy, MdlError, NotFound, StateError, UsageError, joint_error, storage_error
@@ -28,6 +27,7 @@ from mdl.jobs.records import Records
 from mdl.owner import process_of
 from mdl.paths import shown
 from mdl.private import open_regular
+from mdl.units import parse_duration
 
 _LOOK = 0.2
 _WIDE = 100

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from mdl.cli import places
 from mdl.cli.flags import Choice, Common, Home, Layout, Locking, Network, Via, Where
 from mdl.cli.signals import the_signals
-from mdl.cli.timing import TimeLimit
-from mdl.cli.units import Window, parse_duration, parse_rate
 from mdl.console import Console
+from mdl.deadline import TimeLimit
 from mdl.errors import Deadline, MdlError, UsageError
 from mdl.events import Listener, Report, silence
+from mdl.units import Window, parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from mdl.catalog.lock import Lock
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from mdl.engine.elsewhere import Elsewhere
     from mdl.engine.hub_carrier import HubCarrier
     from mdl.engine.store import Store
-    from mdl.engine.transfer import Limits
     from mdl.http.client import Http
     from mdl.http.hosts import Hosts
     from mdl.sources import Sources
@@ -217,11 +216,6 @@ class Session:
 
         hub = is_true(self.environ.get("HF_HUB_OFFLINE")) or is_true(self.environ.get("TRANSFORMERS_OFFLINE"))
         return network.offline or hub
-
-    def limits(self, network: Network) -> Limits:
-        from mdl.engine.transfer import Limits
-
-        return Limits(network.connections, self.time_limit(network).is_over)
 
     def time_limit(self, network: Network) -> TimeLimit:
         """When to stop. Raises `Deadline` outside the window."""

@@ -11,16 +11,17 @@ from mdl.catalog.model import Model
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
-from mdl.cli.units import parse_duration
 from mdl.cli.working import Work, tell_elsewhere
 from mdl.console.humans import human_bytes
 from mdl.console.watch import ended_by
+from mdl.deadline import time_limit
 from mdl.engine.store import Store
 from mdl.errors import LockError, MdlError, UsageError, joint_error
 from mdl.operations.get import locked
 from mdl.operations.verify import Checked, check, failure, mending, repair, settle, verdict
 from mdl.paths import shown
 from mdl.sources import Sources
+from mdl.units import parse_duration
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,8 @@ def _repaired(
     http = session.http(network, models, [row.remote.url for row in rows])
     try:
         wait = parse_duration(network.lock_wait, "--lock-wait", least=0)
-        limits = session.limits(network)
-        result = repair(plan, store=store, http=http, limits=limits, tell=tell, lock_wait=wait)
+        with time_limit(session.time_limit(network), session.cancel):
+            result = repair(plan, store=store, http=http, tell=tell, lock_wait=wait)
     finally:
         http.close()
     for outcome in result.outcomes:

@@ -11,7 +11,6 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mdl.engine.delivery import Delivery
@@ -22,7 +21,7 @@ from mdl.engine.plan import Item
 from mdl.engine.schedule import Schedule, Work
 from mdl.engine.segments import Download
 from mdl.engine.store import Store
-from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, StorageError, fault_of
+from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, fault_of
 from mdl.events import Event, Failed, FileProgress, Listener, Progressed
 from mdl.http.client import Http
 from mdl.speed import Speed
@@ -34,15 +33,6 @@ _SYNC_SECONDS = 1.0
 _SYNC_WORTH_SECONDS = 0.025
 """A sync is worth it for a megabyte, or for what comes in this time: at high speed syncs hold the writers up."""
 _LAST_SYNC_SECONDS = 0.25
-
-
-@dataclass(frozen=True)
-class Limits:
-    """``connections`` in all at once (8), ``is_over``: whether to stop now,
-    asked at every tick."""
-
-    connections: int = 8
-    is_over: Callable[[], bool] = lambda: False
 
 
 @dataclass
@@ -67,19 +57,19 @@ def transfer(
     items: tuple[Item, ...],
     store: Store,
     http: Http,
-    limits: Limits,
     tell: Listener,
     *,
     bytes_kept: int = 0,
     repair: bool = False,
     carrier: HubCarrier | None = None,
 ) -> Result:
-    """Fetch, verify and publish every item; the hub's files by the ``carrier`` where one is given.
+    """Fetch, verify and publish every item, over at most ``http.connections`` at once; the hub's files by the
+    ``carrier`` if one is given.
 
     Raises `Cancelled` (and ``KeyboardInterrupt`` as it) once what is there is safe, with the `Result` so far; every
     other trouble is in the outcomes.
     """
-    return _Transfer(items, store, http, limits, tell, bytes_kept, repair, carrier).run()
+    return _Transfer(items, store, http, tell, bytes_kept, repair, carrier).run()
 
 
 class _Transfer:
@@ -88,7 +78,6 @@ class _Transfer:
         items: tuple[Item, ...],
         store: Store,
         http: Http,
-        limits: Limits,
         tell: Listener,
         bytes_kept: int,
         repair: bool,
@@ -96,11 +85,11 @@ class _Transfer:
     ) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._downloads = [
-            Download(item, n, limits.connections, carried=carrier is not None) for n, item in enumerate(items, 1)
+            Download(item, n, http.connections, carried=carrier is not None) for n, item in enumerate(items, 1)
         ]
-        self._schedule = Schedule(self._downloads, limits.connections, http.policy, http.pacer, self._events.put)
+        self._schedule = Schedule(self._downloads, http.connections, http.policy, http.pacer, self._events.put)
         self._fetcher = Fetcher(http, self._schedule, self._events.put, lambda: store.free_bytes())
-        self._store, self._http, self._limits, self._tell = store, http, limits, tell
+        self._store, self._http, self._tell = store, http, tell
         self._whole_files_kept, self._carrier = bytes_kept, carrier
         self._delivery = Delivery(
             store, self._schedule, self._fetcher, self._events.put, http.cancel, count=len(items), repair=repair
@@ -113,7 +102,7 @@ class _Transfer:
         self._workers: list[threading.Thread] = []
 
     def run(self) -> Result:
-        most = min(self._limits.connections, max(1, self._most_work()))
+        most = min(self._http.connections, max(1, self._most_work()))
         try:
             workers = self._workers = start_threads("mdl-worker", [self._work] * most)
             if not workers:
@@ -125,8 +114,6 @@ class _Transfer:
                 if not any(thread.is_alive() for thread in syncing):
                     self._sync_due()
                 self._http.cancel.check()
-                if self._limits.is_over():
-                    raise Deadline("its time is over")
                 if not any(worker.is_alive() for worker in workers):
                     break
             for worker in workers:
@@ -143,7 +130,7 @@ class _Transfer:
 
     def _most_work(self) -> int:
         """How many workers could ever be busy."""
-        return sum(1 if download.small else self._limits.connections for download in self._downloads)
+        return sum(1 if download.small else self._http.connections for download in self._downloads)
 
     def _stopped(self, stopped: Cancelled) -> None:
         """Wake every blocked thread, then sync and claim what was written, but do not make the user wait."""

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from mdl.cancel import Cancel
+from mdl.units import Timetable
 
 _SLACK = 0.25
 """Seconds that may be caught up after a late wake-up; a longer silence of the network is never made up for."""
 _QUANTUM = 0.01
 _LEAST = 4096
-_DAY = 24 * 60
-
-
-@dataclass(frozen=True)
-class Timetable:
-    """Rates in bytes a second (None: no limit), each from a minute of the local day on until the next one's."""
-
-    rates: Sequence[tuple[int, float | None]]
-
-    def rate_at(self, minute: int) -> float | None:
-        """The rate in force at ``minute`` of the day; before the first entry that is the last one of the day before."""
-        current = self.rates[-1][1]
-        for start, rate in self.rates:
-            if start <= minute % _DAY:
-                current = rate
-        return current
 
 
 def minute_of_day() -> int:

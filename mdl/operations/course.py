@@ -20,7 +20,7 @@ from mdl.operations.reports import kept_verified, report_of
 
 if TYPE_CHECKING:
     from mdl.engine.hub_carrier import HubCarrier
-    from mdl.engine.transfer import Limits, Outcome, Result
+    from mdl.engine.transfer import Outcome, Result
     from mdl.http.client import Http
 
 
@@ -39,7 +39,7 @@ class Course:
     fetched: int = 0
     discarded: int = 0
 
-    def run(self, http: Http, limits: Limits, carrier: HubCarrier | None, elsewhere: Elsewhere | None) -> Report:
+    def run(self, http: Http, carrier: HubCarrier | None, elsewhere: Elsewhere | None) -> Report:
         """Fetch what is left to fetch, each digest once; who wants the same bytes gets them from the first."""
         from mdl.engine.transfer import Result, transfer
 
@@ -51,7 +51,7 @@ class Course:
         try:
             while waiting:
                 fetching, waiting = tuple(waiting), []
-                self._add(transfer(fetching, self.store, http, limits, self.tell, bytes_kept=whole, carrier=carrier))
+                self._add(transfer(fetching, self.store, http, self.tell, bytes_kept=whole, carrier=carrier))
                 if self.same and elsewhere:
                     linked, waiting = link_all(self.same, replace(elsewhere), self.tell)
                     self.same, self.plan = [], replace(self.plan, linked=(*self.plan.linked, *linked))

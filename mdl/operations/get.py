@@ -24,7 +24,6 @@ from mdl.turns import held
 
 if TYPE_CHECKING:
     from mdl.engine.hub_carrier import HubCarrier
-    from mdl.engine.transfer import Limits
     from mdl.http.client import Http
 
 
@@ -55,7 +54,6 @@ def get(
     sources: Sources,
     store: Store,
     http: Http | None,
-    limits: Limits,
     wishes: Wishes = Wishes(),
     tell: Listener = silence,
 ) -> Report:
@@ -80,7 +78,7 @@ def get(
             replace(plan, linked=tuple(same)).check_space(store.free_bytes())
             wait_for_others(plan.fetch, store, wishes.lock_wait, tell)
             course = Course(models, plan, same, resolved.broken, store, tell, began)
-            report = course.run(http, limits, wishes.carrier, wishes.elsewhere)
+            report = course.run(http, wishes.carrier, wishes.elsewhere)
         if wishes.dry_run:
             report = report_of(models, store, whole, [], resolved.broken, planned=True) if http else report
             return replace(report, seconds=time.monotonic() - began, extra=_space(whole, store))

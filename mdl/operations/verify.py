@@ -17,7 +17,7 @@ from mdl.operations.course import adopt_kept, wait_for_others
 from mdl.sources import Sources
 
 if TYPE_CHECKING:
-    from mdl.engine.transfer import Limits, Result
+    from mdl.engine.transfer import Result
     from mdl.http.client import Http
 
 
@@ -98,14 +98,14 @@ def mending(rows: Sequence[Checked], store: Store, *, force: bool = False) -> Pl
     return Plan.of(wanted, force=force, repair=True)
 
 
-def repair(plan: Plan, *, store: Store, http: Http, limits: Limits, tell: Listener, lock_wait: float = 0.0) -> Result:
+def repair(plan: Plan, *, store: Store, http: Http, tell: Listener, lock_wait: float = 0.0) -> Result:
     """Fetch what a `mending` says; of a damaged file only the blocks that are wrong, where its receipt has prefix
     digests. Others that have these files in hand are waited for, ``lock_wait`` seconds. Raises `Cancelled`."""
     from mdl.engine.transfer import transfer
 
     adopt_kept(plan, store)
     wait_for_others(plan.fetch, store, lock_wait, tell)
-    return transfer(plan.fetch, store, http, limits, tell, repair=True)
+    return transfer(plan.fetch, store, http, tell, repair=True)
 
 
 def settle(rows: Sequence[Checked], store: Store) -> None:

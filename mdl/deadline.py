@@ -1,24 +1,25 @@
-"""Timing: the end of the time a command was given, wherever it is then."""
+"""When a command has to stop: after so many seconds of work, or outside of its hours of the day."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
 
-from mdl.cli.signals import the_signals
-from mdl.cli.units import Window
+from mdl.cancel import Cancel
+from mdl.errors import Deadline
+from mdl.threads import start_threads
+from mdl.units import Window
 
 _LOOK_SECONDS = 1.0
-"""How often the clock on the wall is looked at while nobody else asks."""
+"""How often the wall clock is looked at: clocks are set, and machines sleep."""
 
 
 class TimeLimit:
-    """When a command has to stop: after ``seconds`` of work, and as soon as the clock on the wall is outside of
-    ``window``, whether the machine slept, the clock was set, or daylight saving began."""
+    """When a command has to stop: after ``seconds`` of work, and as soon as the wall clock is outside of ``window``,
+    also if the machine slept, the clock was set, or daylight saving began."""
 
     def __init__(
         self,
@@ -31,7 +32,6 @@ class TimeLimit:
         self._until = clock() + seconds
 
     def is_over(self) -> bool:
-        """Asked at every tick."""
         if self._window is not None:
             now = self._wall()
             if not self._window.is_open(now.tm_hour * 60 + now.tm_min + now.tm_sec / 60):
@@ -45,23 +45,23 @@ class TimeLimit:
 
 
 @contextlib.contextmanager
-def time_limit(limit: TimeLimit) -> Iterator[None]:
-    """As soon as the limit is over the command is told to stop, with a `Deadline`, as by any other signal."""
+def time_limit(limit: TimeLimit, cancel: Cancel) -> Iterator[None]:
+    """Within the block, ``cancel`` is set with a `Deadline` as soon as the limit is over. A thread of its own looks."""
     if not math.isfinite(limit.next_look()):
         yield
         return
-    signals = the_signals()
+    is_done = threading.Event()
 
-    def look(number: int, frame: FrameType | None) -> None:
-        if limit.is_over():
-            signals.hear(number, frame)
-        else:
-            signal.setitimer(signal.ITIMER_REAL, limit.next_look())
+    def look() -> None:
+        while not is_done.wait(min(limit.next_look(), threading.TIMEOUT_MAX)):
+            if limit.is_over():
+                cancel.set(Deadline("its time is over"))
+                return
 
-    before = signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, limit.next_look())
+    watchers = start_threads("mdl-deadline", [look])
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        is_done.set()
+        for watcher in watchers:
+            watcher.join()

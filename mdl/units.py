@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mdl.errors import UsageError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from mdl.http.throttle import Timetable
 
 _DAY = 24 * 60
 _SLOWEST = 1000
@@ -38,10 +35,23 @@ def parse_size(text: str, flag: str) -> int:
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
+@dataclass(frozen=True)
+class Timetable:
+    """Rates in bytes a second (None: no limit), each from a minute of the local day on until the next one's."""
+
+    rates: Sequence[tuple[int, float | None]]
+
+    def rate_at(self, minute: int) -> float | None:
+        """The rate in force at ``minute`` of the day; before the first entry that is the last one of the day before."""
+        current = self.rates[-1][1]
+        for start, rate in self.rates:
+            if start <= minute % _DAY:
+                current = rate
+        return current
+
+
 def parse_rate(text: str, flag: str) -> Timetable:
     """``20M`` bytes a second all day, or a timetable ``08:00,2M 22:00,off``. Raises `UsageError` naming ``flag``."""
-    from mdl.http.throttle import Timetable
-
     words = text.split()
     if len(words) == 1 and "," not in words[0]:
         return Timetable(((0, _rate(words[0], flag)),))
