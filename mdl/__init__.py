@@ -1,3 +1,113 @@
-"""mdl: models to the machine that needs them, trained ones away from the machine that made them."""
+"""mdl: models to the machine that needs them, trained runs away from the machine that made them. Every byte verified.
+
+    import mdl
+
+    path = mdl.get("hf:org/repo@v1.0", include=["*.safetensors"])
+    report = mdl.download(["bert-fa", "nightly"], home="/models", locked=True)
+
+The functions here are one operation each under the settings given; `Client` keeps the settings for several. Names are
+imported when they are first used. See docs/python.md.
+"""
+
+from __future__ import annotations
+
+import importlib
 
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` itself would cost more than all of this
+    from mdl.api import download, get, lock, pack, plan, release, rollback, unpack, verify
+    from mdl.cancel import Cancel
+    from mdl.catalog.model import Catalog, Model
+    from mdl.client import Client, MdlWarning
+    from mdl.config import Settings
+    from mdl.errors import (
+        AuthError,
+        Busy,
+        Cancelled,
+        CatalogError,
+        Deadline,
+        DigestMismatch,
+        LockError,
+        MdlError,
+        NetworkError,
+        NoSpace,
+        NotFinished,
+        NotFound,
+        Occupied,
+        PartialFailure,
+        ProtocolError,
+        StateError,
+        StorageError,
+        TlsError,
+        Unsafe,
+        UsageError,
+    )
+    from mdl.reports import FileReport, LockReport, ModelReport, PlanReport, Report, VerifyReport
+
+__all__ = [
+    "AuthError",
+    "Busy",
+    "Cancel",
+    "Cancelled",
+    "Catalog",
+    "CatalogError",
+    "Client",
+    "Deadline",
+    "DigestMismatch",
+    "FileReport",
+    "LockError",
+    "LockReport",
+    "MdlError",
+    "MdlWarning",
+    "Model",
+    "ModelReport",
+    "NetworkError",
+    "NoSpace",
+    "NotFinished",
+    "NotFound",
+    "Occupied",
+    "PartialFailure",
+    "PlanReport",
+    "ProtocolError",
+    "Report",
+    "Settings",
+    "StateError",
+    "StorageError",
+    "TlsError",
+    "Unsafe",
+    "UsageError",
+    "VerifyReport",
+    "__version__",
+    "download",
+    "get",
+    "lock",
+    "pack",
+    "plan",
+    "release",
+    "rollback",
+    "unpack",
+    "verify",
+]
+_HOMES = {
+    "mdl.api": ("download", "get", "lock", "pack", "plan", "release", "rollback", "unpack", "verify"),
+    "mdl.cancel": ("Cancel",),
+    "mdl.catalog.model": ("Catalog", "Model"),
+    "mdl.client": ("Client", "MdlWarning"),
+    "mdl.config": ("Settings",),
+    "mdl.reports": ("FileReport", "LockReport", "ModelReport", "PlanReport", "Report", "VerifyReport"),
+}
+"""The modules of the public names; every other one is an error."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'mdl' has no attribute {name!r}")
+    home = next((module for module, names in _HOMES.items() if name in names), "mdl.errors")
+    found = globals()[name] = getattr(importlib.import_module(home), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -21,14 +21,31 @@ if TYPE_CHECKING:
 class Cancel:
     """From the first `set` on, `check` and `wait` raise the reason, and every registered socket is shut down."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: Cancel | None = None) -> None:
+        """One with a ``parent`` is set with it, and may be set alone."""
         self._reason: Cancelled | None = None
+        self._parent, self._children = parent, weakref.WeakSet[Cancel]()
         self._gate = allocate_lock()
         """Held until it is set: whoever sleeps waits for it, and may be let through by a signal handler."""
         self._gate.acquire()
         self._sockets: weakref.WeakValueDictionary[int, socket.socket] = weakref.WeakValueDictionary()
-        self.is_polled = False
+        self._is_polled = False
+        if parent:
+            parent._children.add(self)
+            if parent.reason:
+                self.set(parent.reason)
+
+    @property
+    def is_polled(self) -> bool:
         """The main thread looks at it now and then: a signal handler sets it and raises nothing."""
+        return self._parent.is_polled if self._parent else self._is_polled
+
+    @is_polled.setter
+    def is_polled(self, value: bool) -> None:
+        if self._parent:
+            self._parent.is_polled = value
+        else:
+            self._is_polled = value
 
     @property
     def reason(self) -> Cancelled | None:
@@ -41,6 +58,8 @@ class Cancel:
         if self._reason is None or (self._reason.status == "paused" and reason.status != "paused"):
             self._reason = reason
         self._open_gate()
+        for child in list(self._children):
+            child.set(reason)
         for found in self._sockets.valuerefs():
             if (sock := found()) is not None:
                 wake(sock)

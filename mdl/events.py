@@ -7,8 +7,7 @@ bytes, rates bytes per second, durations seconds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -136,42 +135,3 @@ Listener = Callable[[Event], None]
 
 def silence(_event: Event) -> None:
     """The listener that tells nobody."""
-
-
-@dataclass(frozen=True)
-class FileReport:
-    """How one file went. ``error`` holds the error's facts (code, message, hint, exit_code) when it failed. What is
-    only planned may be ``elsewhere`` on this disk; ``way`` says how its bytes come from there, as in `Finished`."""
-
-    path: str
-    size: int | None
-    sha256: str | None
-    action: str
-    verified: str
-    resumed_at: int = 0
-    url: str = ""
-    error: dict[str, Any] | None = None
-    elsewhere: bool = False
-    way: str | None = None
-
-
-@dataclass(frozen=True)
-class ModelReport:
-    name: str
-    path: str
-    status: str
-    files: tuple[FileReport, ...] = ()
-    error: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """How the whole went: bytes from the network, bytes kept from before, bytes thrown away, seconds."""
-
-    models: tuple[ModelReport, ...] = ()
-    bytes_fetched: int = 0
-    bytes_kept: int = 0
-    bytes_discarded: int = 0
-    seconds: float = 0.0
-    exit_code: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)

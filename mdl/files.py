@@ -32,7 +32,8 @@ class RemoteFile:
     """One file as its source describes it.
 
     ``url`` is the stable one (pinned to a commit where the source has commits), never a signed one.
-    ``hub`` names it to the hub's own client. ``size`` is in bytes; None where nobody said yet.
+    ``reference`` is how a catalog or a lock writes it, pinned to its commit; '' if that is the URL. ``hub`` names it to
+    the hub's own client. ``size`` is in bytes; None where nobody said yet.
     ``validator`` is the source's own strong ETag or date, used as identity only where no digest is
     known. ``mirrors`` hold the same bytes.
     """
@@ -47,6 +48,7 @@ class RemoteFile:
     role: str = "other"
     probed: bool = False
     hub: HubFile | None = None
+    reference: str = field(default="", compare=False)
 
 
 Kind = Literal["absent", "file", "folder", "link", "special"]

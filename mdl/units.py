@@ -102,3 +102,11 @@ class Window:
     def is_open(self, minute: float) -> bool:
         """At this minute of the local day. Asked again and again, for clocks are set, and machines sleep."""
         return (minute - self.start) % _DAY < ((self.stop - self.start) % _DAY or _DAY)
+
+
+_TRUE = {"1", "on", "yes", "true"}
+
+
+def is_true(text: str | None) -> bool:
+    """A flag variable as the hub's client reads it: 1, ON, YES or TRUE in any case."""
+    return (text or "").strip().lower() in _TRUE

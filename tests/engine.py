@@ -20,19 +20,21 @@ import faults
 import pytest
 from faulty import Answer, Handler, Request
 
-from mdl.catalog.model import CatalogFile, HubOrigin, Model
+from mdl.catalog.model import CatalogFile, Model
+from mdl.catalog.resolver import Resolver
 from mdl.digests import Digest
 from mdl.engine import journal
 from mdl.engine.store import Store
 from mdl.errors import Cancelled
-from mdl.events import Event, FileReport, Progressed, Report, Retrying, Rewound
+from mdl.events import Event, Progressed, Retrying, Rewound
 from mdl.http.client import Http, Timeouts
 from mdl.http.hosts import Bearer, Hosts
 from mdl.http.policy import RetryPolicy
-from mdl.operations.get import Wishes, get
-from mdl.sources import Sources
+from mdl.operations.get import Tools, get
+from mdl.reports import FileReport, Report
+from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
-from mdl.sources.listings import Listings
+from mdl.sources.hub_origin import HubOrigin
 
 MIB = 2**20
 NAME = "model.bin"
@@ -156,7 +158,8 @@ class Bench:
         retries: int = 3,
         stall: float = 10.0,
         stop_at: int | None = None,
-        wishes: Wishes = Wishes(lock_wait=0.0),  # noqa: B008 - frozen
+        force: bool = False,
+        lock_wait: float = 0.0,
         tell: Callable[[Event], None] | None = None,
     ) -> Run:
         """Get the files (or the hub's repository) as the model ``m``; with ``stop_at`` bytes here, interrupt."""
@@ -187,10 +190,11 @@ class Bench:
             policy=RetryPolicy(retries),
         )
         with http:
-            sources = Sources(endpoint, Listings(self.store.listings), http, tell=listen)
+            resolver = Resolver(Context(endpoint, self.store.listings, http, listen))
+            tools = Tools(resolver, self.store, http, lock_wait=lock_wait, on_event=listen)
             model = Model("m", files=files, sources=(source,) if source else ())
             try:
-                run.report = get([model], sources=sources, store=self.store, http=http, wishes=wishes, tell=listen)
+                run.report = get([model], tools, force=force)
             except Cancelled:
                 if not circles:
                     until(lambda: self.claimed >= (stop_at or 0))

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from pytest_httpx import HTTPXMock
 
-from mdl.catalog.model import HubOrigin
+from mdl.catalog.resolver import Resolver
 from mdl.events import Event
 from mdl.http.client import Http
 from mdl.http.hosts import Hosts
 from mdl.http.policy import RetryPolicy
-from mdl.sources import Sources
+from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub import HubSource
+from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.listings import Listings
 
 HUB = "https://huggingface.co"
@@ -49,16 +50,20 @@ class World:
     def __init__(self, folder: Path, mock: HTTPXMock, token: str | None = None) -> None:
         self.mock, self.told, self.waits = mock, list[Event](), list[float]()
         self.endpoint = Endpoint(token=token)
-        self.listings = Listings(folder / "listings")
+        self.folder = folder / "listings"
+        self.listings = Listings(self.folder)
         self.http = Http(Hosts.of([]), bearer=self.endpoint.bearer, policy=AT_ONCE)
         self.http.cancel.wait = self.waits.append  # type: ignore[method-assign]
         self.next_run()
-        self.offline = HubSource(self.endpoint, self.listings, None, self.told.append)
-        self.sources = Sources(self.endpoint, self.listings, self.http, tell=self.told.append)
+        self.offline = HubSource(self._context(None))
+        self.sources = Resolver(self._context(self.http))
 
     def next_run(self) -> None:
         """What one run asked is asked again in the next."""
-        self.hub = HubSource(self.endpoint, self.listings, self.http, self.told.append)
+        self.hub = HubSource(self._context(self.http))
+
+    def _context(self, http: Http | None) -> Context:
+        return Context(self.endpoint, self.folder, http, self.told.append)
 
     def revision(self, commit: Any = COMMIT, **more: Any) -> None:
         """Answer which commit the branch is."""

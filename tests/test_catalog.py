@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdl.catalog.find import SHIPPED, find_catalogs
-from mdl.catalog.model import Catalog, CatalogFile, HubOrigin
+from mdl.catalog.model import Catalog, CatalogFile
 from mdl.catalog.read import parse_catalog, read_catalog
-from mdl.catalog.references import HUB_HOSTS, parse_hub_page
 from mdl.digests import Digest
 from mdl.errors import CatalogError, MdlError
 from mdl.paths import RelPath, is_harmful_in_prose
+from mdl.sources import HUB_HOSTS
+from mdl.sources.hub_origin import HubOrigin, parse_page
 
 NAME = Path("catalog.toml")
 SHA = "df1c5baa86d1398c979495a6072dbcee79444fdb884a2445582ba0769c44e9a1"
@@ -204,7 +205,7 @@ g = ["b"]
         ('[models.a]\ngone = ""', "3: models.a.gone: is empty"),
         ("[models.a]\nsource = true", "3: models.a.source: must be a list of texts, not true or false"),
         ('[models.a]\nsource = ["hf:o/r", 1979-05-27]', "3: models.a.source[1]: must be text, not a date or time"),
-        ('[models.a]\nsource = "org/repo"', "3: models.a.source: not a usable URL: only http"),
+        ('[models.a]\nsource = "org/repo"', "3: models.a.source: not a reference to a source"),
         (
             '[models.a]\nsource = "s3://b/k"',
             "3: models.a.source: not a usable URL: s3:// sources are not supported yet",
@@ -501,7 +502,7 @@ def test_shipped_files_are_pinned() -> None:
     for file in files:
         assert file.digest is not None
         for url in (file.url, *file.mirrors):
-            page = parse_hub_page(url, HUB_HOSTS)
+            page = parse_page(url, HUB_HOSTS)
             assert page is not None
             assert re.fullmatch(r"[0-9a-f]{40}", page.revision or ""), url
             assert page.subpath

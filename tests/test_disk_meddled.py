@@ -15,7 +15,6 @@ from faulty import Answer, FaultyServer, Handler, Request
 
 from mdl.engine import store as stores
 from mdl.events import Event, Planned
-from mdl.operations.get import Wishes
 
 DATA, OTHER, TINY = noise(4 * MIB), noise(4 * MIB, 1), noise(1000, 2)
 SIZE = len(DATA)
@@ -165,7 +164,7 @@ def test_a_strangers_file_that_comes_meanwhile(bench: Bench, data: bytes) -> Non
         file = pinned(server.url + "/f", data)
         run = bench.run(file)
         assert (run.code, bench.final.read_bytes()) == (7, b"mine")
-        assert bench.run(file, wishes=Wishes(force=True)).code == 0
+        assert bench.run(file, force=True).code == 0
     assert bench.final.read_bytes() == data
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mdl.catalog.model import HubOrigin
 from mdl.errors import UsageError
 from mdl.sources.endpoint import DEFAULT, Endpoint, is_true, token_path
+from mdl.sources.hub_origin import HubOrigin
 
 TOKEN = "hf_secretsecret"
 

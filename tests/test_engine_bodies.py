@@ -10,8 +10,8 @@ import pytest
 from engine import MIB, Bench, loose, noise, pinned
 from faulty import FaultyServer, Handler
 
-from mdl.catalog.model import HubOrigin
 from mdl.events import Event, Progressed
+from mdl.sources.hub_origin import HubOrigin
 
 pytestmark = pytest.mark.usefixtures("way")
 DATA, TINY = noise(4 * MIB), noise(100_000, 1)

@@ -14,7 +14,6 @@ from pouring import judge_writes
 
 from mdl import vacant
 from mdl.errors import NoSpace
-from mdl.operations.get import Wishes
 from mdl.paths import RelPath
 
 DATA, OTHER, TINY = noise(4 * MIB), noise(4 * MIB, 1), noise(1000, 2)
@@ -209,7 +208,7 @@ def test_links_in_the_way(bench: Bench, tmp_path: Path, where: str, data: bytes)
     path = "sub/x.bin" if where == "folder" else "x.bin"
     with FaultyServer(faults.honest(data)) as server:
         for force in (False, True):
-            run = bench.run(pinned(server.url + "/f", data, path=path), wishes=Wishes(force=force))
+            run = bench.run(pinned(server.url + "/f", data, path=path), force=force)
             assert (run.code, run.error["code"]) == (11, "UNSAFE")
         assert server.requests == []
     assert sorted(entry.name for entry in elsewhere.iterdir()) == ["victim"]
@@ -254,7 +253,7 @@ def test_folder_in_the_way(bench: Bench, kind: str) -> None:
     path = "sub" if kind == "folder" else "sub/x"
     with FaultyServer(faults.honest(DATA)) as server:
         for force in (False, True):
-            run = bench.run(pinned(server.url + "/f", DATA, path=path), wishes=Wishes(force=force))
+            run = bench.run(pinned(server.url + "/f", DATA, path=path), force=force)
             assert (run.code, run.error["code"]) == (7, "OCCUPIED")
         assert server.requests == []
 
@@ -272,7 +271,7 @@ def test_strangers_file(bench: Bench, theirs: bytes, tmp_path: Path) -> None:
         assert (run.code, run.error["code"], server.requests) == (7, "OCCUPIED", [])
         assert "--force" in run.error["hint"]
         assert bench.final.read_bytes() == theirs
-        forced = bench.run(file, wishes=Wishes(force=True))
+        forced = bench.run(file, force=True)
     assert forced.code == 0
     assert bench.final.read_bytes() == DATA
     assert twin.read_bytes() == theirs
@@ -283,7 +282,7 @@ def test_force_that_fails_keeps_the_old(bench: Bench) -> None:
     bench.final.parent.mkdir(parents=True)
     bench.final.write_bytes(b"mine")
     with FaultyServer(faults.answers(404)) as server:
-        run = bench.run(pinned(server.url + "/f", DATA), wishes=Wishes(force=True))
+        run = bench.run(pinned(server.url + "/f", DATA), force=True)
     assert (run.code, bench.final.read_bytes()) == (3, b"mine")
 
 

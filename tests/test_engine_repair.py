@@ -26,7 +26,6 @@ from mdl.events import Event, Noticed
 from mdl.http.client import Http
 from mdl.http.hosts import Hosts
 from mdl.http.policy import RetryPolicy
-from mdl.operations.get import Wishes
 from mdl.operations.verify import check, mending, repair
 from mdl.private import private_folder
 from mdl.sources import Sources
@@ -166,7 +165,7 @@ def test_get_after_failed_repair(bench: Bench) -> None:
         server.handler = faults.answers(404)
         repaired(bench, file)
         server.handler = faults.honest(BIG)
-        assert bench.run(file, wishes=Wishes(force=True)).code == 0
+        assert bench.run(file, force=True).code == 0
     assert verified(bench, file) == ["ok"]
 
 

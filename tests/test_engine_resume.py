@@ -15,10 +15,10 @@ import pytest
 from engine import MIB, NAME, Bench, child, loose, noise, pinned, sha256, until
 from faulty import Answer, FaultyServer, Handler, Request
 
-from mdl.catalog.model import HubOrigin
 from mdl.demo.hub import Generated, LoopbackHub, Repo
 from mdl.engine import journal
 from mdl.http.client import Http
+from mdl.sources.hub_origin import HubOrigin
 
 DATA = noise(4 * MIB)
 SIZE = len(DATA)

@@ -11,8 +11,8 @@ import pytest
 from engine import MIB, Bench, loose, noise, pinned, until
 from faulty import Answer, FaultyServer, Request, reply
 
-from mdl.catalog.model import HubOrigin
 from mdl.events import Failed
+from mdl.sources.hub_origin import HubOrigin
 
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
 SIZE = len(DATA)

@@ -13,7 +13,7 @@ import pytest
 from engine import MIB, Bench, loose, noise, pinned
 from faulty import Answer, FaultyServer, Handler, reply
 
-from mdl.catalog.model import HubOrigin
+from mdl.sources.hub_origin import HubOrigin
 
 DATA, TINY = noise(2 * MIB), noise(100_000, 1)
 CODED = gzip.compress(DATA, mtime=0)

@@ -13,9 +13,9 @@ import pytest
 from engine import MIB, Bench, loose, noise, pinned
 from faulty import Answer, FaultyServer, Handler, Piece, Request
 
-from mdl.catalog.model import HubOrigin
 from mdl.http.client import Http
 from mdl.http.throttle import Throttle
+from mdl.sources.hub_origin import HubOrigin
 from mdl.units import Timetable
 
 pytestmark = pytest.mark.usefixtures("way")

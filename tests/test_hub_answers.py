@@ -16,10 +16,10 @@ from hubs import HUB, PINNED, World, entry, tree_url, world
 from pytest_httpx import HTTPXMock
 from shell import Shell
 
-from mdl.catalog.model import HubOrigin
 from mdl.demo.hub import LoopbackHub, Repo
 from mdl.errors import MdlError, NoSpace, ProtocolError, Unsafe
 from mdl.sources import hub as hub_room
+from mdl.sources.hub_origin import HubOrigin
 
 COMMIT = HubOrigin("org/repo", revision="a" * 40)
 

@@ -13,8 +13,8 @@ import pytest
 from engine import MIB, Bench, noise, stalled
 from faulty import Answer, FaultyServer, Handler, Request, reply
 
-from mdl.catalog.model import HubOrigin
 from mdl.demo.hub import LoopbackHub, Repo
+from mdl.sources.hub_origin import HubOrigin
 
 OLD, NEW, TINY = noise(3 * MIB), noise(3 * MIB, 1), b'{"a": 1}'
 SIZE, HALF = len(OLD), len(OLD) // 2

@@ -11,11 +11,12 @@ import pytest
 from hubs import AT_ONCE, COMMIT, HUB, LATER, ORIGIN, PINNED, REVISION, SHA, World, entry, large, tree_url, world
 from pytest_httpx import HTTPXMock
 
-from mdl.catalog.model import CatalogFile, HubOrigin, Model
+from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import AuthError, Cancelled, MdlError, NetworkError, NotFound, ProtocolError
 from mdl.events import Retrying
 from mdl.files import RemoteFile
 from mdl.paths import RelPath
+from mdl.sources.hub_origin import HubOrigin
 
 TOKEN = "hf_secretsecret"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from hubs import COMMIT, GIT, HUB, LATER, ORIGIN, PINNED, REVISION, SHA, World, entry, large, tree_url, world
 from pytest_httpx import HTTPXMock
 
-from mdl.catalog.model import HubOrigin
 from mdl.errors import LockError, NotFound, ProtocolError, Unsafe
-from mdl.sources.hub import lacks_data, role_of
+from mdl.events import Noticed
+from mdl.sources.hub import role_of
+from mdl.sources.hub_origin import HubOrigin
 
 
 @pytest.fixture
@@ -288,7 +290,12 @@ def test_role_is_told_by_the_name(name: str, role: str) -> None:
 
 def test_cards_and_scripts_are_no_data(here: World) -> None:
     """A dataset of cards and loader scripts has no data; one file of data is data."""
-    here.tree(*(entry(name) for name in ("README.md", ".gitattributes", "load.py", "LICENSE", "dataset_infos.json")))
-    files = here.hub.resolve(PINNED)
-    assert lacks_data(files)
-    assert not lacks_data([*files, replace(files[0], path=replace(files[0].path, text="data/train.csv"))])
+    cards = [entry(name) for name in ("README.md", ".gitattributes", "load.py", "LICENSE", "dataset_infos.json")]
+    data = HubOrigin("org/data", "dataset", COMMIT)
+    for files, notices in ((cards, 1), ([*cards, entry("data/train.csv")], 0)):
+        here.mock.add_response(url=tree_url(repo="datasets/org/data"), json=files)
+        here.told.clear()
+        shutil.rmtree(here.folder, ignore_errors=True)
+        here.next_run()
+        here.hub.resolve(data)
+        assert [type(event) for event in here.told] == [Noticed] * notices

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hubs import COMMIT, HUB, LATER, ORIGIN, PINNED, SHA
 
-from mdl.catalog.model import is_pinned
 from mdl.digests import Digest
 from mdl.paths import RelPath
+from mdl.sources.hub_origin import is_pinned
 from mdl.sources.listings import Entry, Listing, Listings
 
 LISTING = Listing(

@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
-from mdl.catalog.model import CatalogFile, HubOrigin, Model
-from mdl.catalog.references import parse_hub
+from mdl.catalog.model import CatalogFile, Model
+from mdl.catalog.resolver import Resolver
 from mdl.digests import Digest
 from mdl.errors import LockError, MdlError, StateError, Unsafe
 from mdl.files import HubFile, RemoteFile
 from mdl.operations.lock import read_lock, write_lock
 from mdl.paths import RelPath, refuse_twins
-from mdl.sources import Sources
-from mdl.sources.direct import remote_of
+from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub_origin import HubOrigin, parse_reference
 from mdl.sources.listings import Entry, Listing, Listings
 
 COMMIT, LATER = "c" * 40, "d" * 40
@@ -219,7 +219,7 @@ def test_pin_leaves_nothing_to_resolve() -> None:
         CatalogFile(RelPath("a.bin"), f"hf:org/repo@{COMMIT}/a.bin", (), 10, SHA),
         CatalogFile(RelPath("b"), "https://h/b", ("https://i/b",), 10, None, role="config"),
     )
-    assert lock.urls(["m", "none"]) == ["https://h/b", "https://i/b"]
+    assert lock.urls(["m", "none"]) == [f"hf:org/repo@{COMMIT}/a.bin", "https://h/b", "https://i/b"]
 
 
 AFTER = file(source=f"hf:org/repo@{LATER}/a.bin", digest=GIT)
@@ -250,9 +250,10 @@ def test_a_hub_file_is_found_again(path: RelPath, repo_type: str, repo: str) -> 
     endpoint, origin = Endpoint(), HubOrigin(repo, repo_type, COMMIT, path.text)
     url = endpoint.resolve_url(origin, COMMIT, path.text)
     remote = RemoteFile(path, url, 10, GIT, COMMIT, hub=HubFile(repo, repo_type, COMMIT, path.text))
+    remote = replace(remote, reference=str(origin))
     locked = LockedFile.of(remote)
-    assert parse_hub(locked.source) == origin
-    pinned = remote_of(of(locked).pin(Model("m"), stale=True).files[0], endpoint)
+    assert parse_reference(locked.source) == origin
+    pinned = stated(of(locked).pin(Model("m"), stale=True).files[0], endpoint)
     assert (pinned.url, pinned.commit, pinned.hub, pinned.digest) == (url, COMMIT, remote.hub, GIT)
 
 
@@ -265,16 +266,21 @@ def test_the_commit_of_a_hub_file_is_known() -> None:
 def test_mirrors_of_a_hub_file_are_kept() -> None:
     """A hub file's mirrors are locked with it: without them the locked model has fewer places to come from."""
     named = CatalogFile(RelPath("a.bin"), "hf:org/repo@main/a.bin", ("https://i/a.bin",), 10, SHA)
-    assert LockedFile.of(remote_of(named, Endpoint()), mirrors=named.mirrors).mirrors == named.mirrors
+    assert LockedFile.of(stated(named, Endpoint()), mirrors=named.mirrors).mirrors == named.mirrors
 
 
 def test_the_endpoint_in_use_is_not_locked() -> None:
     """What is locked is the same at any HF_ENDPOINT, also where a mirror is a file of the hub."""
     named = CatalogFile(RelPath("a.bin"), "https://h/a.bin", ("hf:org/repo@main/a.bin",), 10, SHA)
     here, there = (
-        LockedFile.of(remote_of(named, Endpoint(url)), mirrors=named.mirrors) for url in ("https://one", "https://two")
+        LockedFile.of(stated(named, Endpoint(url)), mirrors=named.mirrors) for url in ("https://one", "https://two")
     )
     assert here == there
+
+
+def stated(file: CatalogFile, endpoint: Endpoint) -> RemoteFile:
+    """The file as the catalog has it."""
+    return Resolver(Context(endpoint, Path("unused")))._stated(file)
 
 
 def test_a_hub_file_with_a_hash_is_locked_at_its_commit(tmp_path: Path) -> None:
@@ -282,5 +288,5 @@ def test_a_hub_file_with_a_hash_is_locked_at_its_commit(tmp_path: Path) -> None:
     listings, origin = Listings(tmp_path), HubOrigin("org/repo", revision="main")
     listings.put(Endpoint().url, origin, Listing(COMMIT, (Entry(RelPath("a.bin"), 10, SHA),)))
     named = CatalogFile(RelPath("a.bin"), "hf:org/repo@main/a.bin", digest=SHA)
-    [found] = Sources(Endpoint(), listings, exact=True).resolve(Model("m", files=(named,)))
+    [found] = Resolver(Context(Endpoint(), tmp_path), exact=True).resolve(Model("m", files=(named,)))
     assert (LockedFile.of(found).revision, found.size) == (COMMIT, 10)

@@ -12,11 +12,11 @@ import pytest
 from engine import MIB, Bench, loose, noise, pinned
 from faulty import Answer, FaultyServer, Handler, Request, reply
 
-from mdl.catalog.model import HubOrigin
 from mdl.errors import NetworkError, NotFound
 from mdl.http.client import Http, Timeouts
 from mdl.http.hosts import Hosts
 from mdl.http.line import Line
+from mdl.sources.hub_origin import HubOrigin
 
 DATA, TINY, OTHER = noise(2 * MIB), noise(5_000, 1), noise(5_000, 2)
 COMMIT = HubOrigin("org/repo", revision="a" * 40)

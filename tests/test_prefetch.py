@@ -37,8 +37,8 @@ from jobbing import (
 from prefetching import clock, metrics
 from shell import Shell
 
-from mdl.events import ModelReport, Report
 from mdl.jobs.metrics import Outcome, write_metrics
+from mdl.reports import ModelReport, Report
 
 __all__ = ["gate", "mdl"]
 GONE = answers(404, ("X-Request-Id", "req-18"), body=b"moved to the moon")

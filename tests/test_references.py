@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdl.catalog.model import HubOrigin
 from mdl.catalog.read import parse_catalog
-from mdl.catalog.references import HUB_HOSTS, check_revision, check_url, parse_hub, parse_hub_page, url_name
 from mdl.catalog.targets import models_of
 from mdl.errors import CatalogError, MdlError, Unsafe, UsageError
+from mdl.sources import HUB_HOSTS, parse
+from mdl.sources.hub_origin import HubOrigin, check_revision, parse_page, parse_reference
+from mdl.sources.url import check_url
 
 SHA = "c61c0e422dc8b541b7548cf33a4ef8302b0f8085"
 
@@ -40,13 +41,13 @@ HUB = {
 @pytest.mark.parametrize(("text", "origin"), HUB.items())
 def test_hub_reference_is_read(text: str, origin: HubOrigin) -> None:
     """Every documented form of a hub reference is read into its parts."""
-    assert parse_hub(text) == origin
+    assert parse_reference(text) == origin
 
 
 @pytest.mark.parametrize("origin", HUB.values(), ids=str)
 def test_hub_reference_survives_its_own_text(origin: HubOrigin) -> None:
     """What an origin says of itself reads back as the same origin."""
-    assert parse_hub(str(origin)) == origin
+    assert parse_reference(str(origin)) == origin
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_hub_reference_survives_its_own_text(origin: HubOrigin) -> None:
 def test_what_is_no_hub_reference_is_refused(text: str) -> None:
     """A malformed reference, id or revision is a usage error (2) before anybody is asked."""
     with pytest.raises(UsageError) as caught:
-        parse_hub(text)
+        parse_reference(text)
     assert caught.value.exit_code == 2
 
 
@@ -74,20 +75,20 @@ def test_what_is_no_hub_reference_is_refused(text: str) -> None:
 def test_unsafe_path_in_a_repository_is_refused(text: str) -> None:
     """A path that would leave its folder is refused as unsafe."""
     with pytest.raises(Unsafe):
-        parse_hub(text)
+        parse_reference(text)
 
 
 @given(st.text(max_size=60))
 def test_parsers_only_fail_as_mdl_errors(text: str) -> None:
     """No text whatever makes a parser fail with anything but mdl's own errors."""
-    for parse in (parse_hub, check_url, check_revision):
+    for read in (parse_reference, check_url, check_revision):
         for form in (text, f"hf:{text}", f"https://{text}", f"https://huggingface.co/{text}"):
             try:
-                parse(form)
+                read(form)
             except MdlError:
                 continue
     try:
-        parse_hub_page(f"https://huggingface.co/{text}", HUB_HOSTS)
+        parse_page(f"https://huggingface.co/{text}", HUB_HOSTS)
     except MdlError:
         pass
 
@@ -116,7 +117,7 @@ PAGES = {
 @pytest.mark.parametrize(("path", "origin"), PAGES.items())
 def test_hub_page_is_read(path: str, origin: HubOrigin) -> None:
     """A page's address, copied from a browser, is read into repository, revision and path."""
-    assert parse_hub_page("https://huggingface.co" + path, HUB_HOSTS) == origin
+    assert parse_page("https://huggingface.co" + path, HUB_HOSTS) == origin
 
 
 @pytest.mark.parametrize(
@@ -130,21 +131,21 @@ def test_hub_page_is_read(path: str, origin: HubOrigin) -> None:
 )
 def test_other_addresses_are_no_hub_pages(url: str) -> None:
     """An API address, another host or no URL at all is not taken for a repository."""
-    assert parse_hub_page(url, HUB_HOSTS) is None
+    assert parse_page(url, HUB_HOSTS) is None
 
 
 def test_hub_page_of_another_endpoint() -> None:
     """A host with a port means that port; a host without one any port, as in the allow-list."""
     page = "http://127.0.0.1:8000/org/repo"
-    assert parse_hub_page(page, ["127.0.0.1:8000"]) == HubOrigin("org/repo")
-    assert parse_hub_page(page, ["127.0.0.1"]) == HubOrigin("org/repo")
-    assert parse_hub_page(page, ["127.0.0.1:8001"]) is None
+    assert parse_page(page, ["127.0.0.1:8000"]) == HubOrigin("org/repo")
+    assert parse_page(page, ["127.0.0.1"]) == HubOrigin("org/repo")
+    assert parse_page(page, ["127.0.0.1:8001"]) is None
 
 
 def test_raw_page_is_refused_with_a_hint() -> None:
     """/raw/ serves the pointer of a large file, so it is refused and /resolve/ is named."""
     with pytest.raises(UsageError) as caught:
-        parse_hub_page("https://huggingface.co/org/repo/raw/main/model.bin?x=secret", HUB_HOSTS)
+        parse_page("https://huggingface.co/org/repo/raw/main/model.bin?x=secret", HUB_HOSTS)
     assert "/resolve/" in (caught.value.hint or "")
     assert "secret" not in (caught.value.item or "")
 
@@ -153,7 +154,7 @@ def test_raw_page_is_refused_with_a_hint() -> None:
 def test_page_without_a_file_is_refused(path: str) -> None:
     """A page that holds no file is refused instead of being saved as one."""
     with pytest.raises(UsageError, match="holds no file"):
-        parse_hub_page("https://huggingface.co" + path, HUB_HOSTS)
+        parse_page("https://huggingface.co" + path, HUB_HOSTS)
 
 
 @pytest.mark.fault(77)
@@ -161,7 +162,7 @@ def test_page_without_a_file_is_refused(path: str) -> None:
 def test_unsafe_path_in_a_page_is_refused(path: str) -> None:
     """Percent-encoding hides no unsafe path."""
     with pytest.raises(Unsafe):
-        parse_hub_page("https://huggingface.co" + path, HUB_HOSTS)
+        parse_page("https://huggingface.co" + path, HUB_HOSTS)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +264,7 @@ def test_error_shows_no_control_character() -> None:
 )
 def test_name_of_a_url(url: str, name: str) -> None:
     """A file's name is the last segment of its URL, decoded."""
-    assert url_name(url).text == name
+    assert parse(url, ()).file_name.text == name
 
 
 @pytest.mark.fault(239)
@@ -283,7 +284,7 @@ def test_the_fragment_of_a_url() -> None:
 def test_url_without_a_name(url: str) -> None:
     """A URL that ends in no file name asks for a path."""
     with pytest.raises(UsageError):
-        url_name(url)
+        parse(url, ()).check_is_file()
 
 
 @pytest.mark.parametrize(
@@ -292,4 +293,4 @@ def test_url_without_a_name(url: str) -> None:
 def test_url_with_an_unsafe_name(url: str) -> None:
     """A URL's own file name is checked as any other path."""
     with pytest.raises(Unsafe):
-        url_name(url)
+        parse(url, ()).check_is_file()

@@ -12,14 +12,14 @@ from engine import loose, noise, until
 from faulty import Answer, FaultyServer, Request
 
 from mdl.catalog.model import Model
+from mdl.catalog.resolver import Resolver
 from mdl.errors import Cancelled, MdlError, NetworkError
 from mdl.events import Event, Retrying
 from mdl.http.client import Http
 from mdl.http.hosts import Hosts
 from mdl.http.policy import RetryPolicy
-from mdl.sources import Sources
+from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
-from mdl.sources.listings import Listings
 from mdl.threads import in_parallel
 
 DATA = noise(1000)
@@ -40,7 +40,7 @@ def test_a_host_that_is_silent_keeps_no_other_waiting(tmp_path: Path) -> None:
         return right(request, number)
 
     with FaultyServer(slow) as one, FaultyServer(quick) as other, Http(Hosts.of(["127.0.0.1"])) as http:
-        sources = Sources(Endpoint("http://127.0.0.1:9"), Listings(tmp_path), http)
+        sources = Resolver(Context(Endpoint("http://127.0.0.1:9"), tmp_path, http))
         models = [Model("one", files=(loose(one.url + "/f"),)), Model("other", files=(loose(other.url + "/f"),))]
         found = list(sources.resolve_all(models))
     assert [[file.size for file in files] for files in found if not isinstance(files, MdlError)] == [[1000], [1000]]
@@ -52,7 +52,7 @@ def test_events_come_in_the_caller_s_thread(tmp_path: Path) -> None:
     busy = faults.busy(faults.honest(DATA), times=1)
     with FaultyServer(busy) as server, Http(Hosts.of(["127.0.0.1"]), policy=RetryPolicy(first=0.0)) as http:
         listen: Callable[[Event], None] = lambda event: told.append((threading.get_ident(), event))  # noqa: E731
-        sources = Sources(Endpoint("http://127.0.0.1:9"), Listings(tmp_path), http, tell=listen)
+        sources = Resolver(Context(Endpoint("http://127.0.0.1:9"), tmp_path, http, listen))
         models = [Model(name, files=(loose(f"{server.url}/{name}"),)) for name in "abcd"]
         assert not any(isinstance(one, MdlError) for one in sources.resolve_all(models))
     assert [thread for thread, event in told if isinstance(event, Retrying)]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 
 from mdl.catalog.mistakes import did_you_mean
-from mdl.catalog.model import CatalogFile, HubOrigin, Model
-from mdl.catalog.references import HUB_HOSTS, check_revision, check_url, file_url, parse_hub, parse_hub_page, url_name
+from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.table import Table
 from mdl.digests import Digest
 from mdl.errors import ProtocolError, Unsafe, UsageError
 from mdl.paths import RelPath, refuse_twins
+from mdl.sources import HUB_HOSTS, Origin, parse
+from mdl.sources.url import UrlOrigin, check_url
 
 ROLES = ("weights", "config", "vocab", "other")
 """What a file of a model is for."""
@@ -51,9 +51,9 @@ def read_entry(name: str, table: Table) -> Model:
     )
 
 
-def _read_sources(table: Table) -> tuple[list[HubOrigin | None], list[CatalogFile]]:
-    """Hub repositories (None where one is wrong) and files whose URL is a source."""
-    origins: list[HubOrigin | None] = []
+def _read_sources(table: Table) -> tuple[list[Origin | None], list[CatalogFile]]:
+    """Collections, such as hub repositories (None if one is wrong), and files whose URL is a source."""
+    origins: list[Origin | None] = []
     files: list[CatalogFile] = []
     for key, text in table.one_or_many("source"):
         source = table.attempt(_read_source, text, *key)
@@ -64,26 +64,22 @@ def _read_sources(table: Table) -> tuple[list[HubOrigin | None], list[CatalogFil
     return origins, files
 
 
-def _read_source(text: str) -> HubOrigin | CatalogFile:
-    if text.startswith("hf:"):
-        return parse_hub(text)
-    url = file_url(text)
-    page = _hub_page(url)
-    return page or CatalogFile(url_name(url), url)
+def _read_source(text: str) -> Origin | CatalogFile:
+    origin = _origin(text)
+    return CatalogFile(origin.file_name, origin.url) if isinstance(origin, UrlOrigin) else origin
 
 
-def _hub_page(url: str) -> HubOrigin | None:
-    """The repository or folder that ``url`` shows in a browser; None where it is the file itself."""
-    verb = re.search(r"/(tree|blob|raw|resolve)/", url)
-    return None if verb and verb[1] == "resolve" else parse_hub_page(url, HUB_HOSTS)
+def _origin(text: str) -> Origin:
+    """What a reference means; a ``/resolve/`` URL of the hub is the file itself, as any other URL."""
+    verb = re.search(r"/(tree|blob|raw|resolve)/", text)
+    return parse(text, () if verb and verb[1] == "resolve" else HUB_HOSTS)
 
 
-def _pin(table: Table, origins: list[HubOrigin | None]) -> tuple[HubOrigin, ...]:
+def _pin(table: Table, origins: list[Origin | None]) -> tuple[Origin, ...]:
     """The origins, with ``revision`` put into the one there is."""
     known = [origin for origin in origins if origin]
-    text = table.string("revision")
-    revision = table.attempt(check_revision, text, "revision") if text else None
-    if revision is None or len(known) < len(origins):
+    revision = table.string("revision")
+    if not revision or len(known) < len(origins):
         return tuple(known)
     if len(known) != 1:
         table.wrong("belongs to one hub source; with others write hf:org/repo@revision in each", "revision")
@@ -91,7 +87,7 @@ def _pin(table: Table, origins: list[HubOrigin | None]) -> tuple[HubOrigin, ...]
     [origin] = known
     if origin.revision not in (None, revision):
         table.wrong(f"is {revision}, but the source says {origin.revision}", "revision")
-    return (replace(origin, revision=revision),)
+    return (table.attempt(origin.at, revision, "revision") or origin,)
 
 
 def _read_file(table: Table) -> CatalogFile | None:
@@ -121,20 +117,18 @@ def _read_path(table: Table, url: str) -> RelPath | None:
     if "path" in table.data:
         text = table.string("path")
         return table.attempt(RelPath.parse, text, "path") if text else None
-    return table.attempt(url_name, url, "path") if url else None
+    return table.attempt(lambda text: _origin(text).file_name, url, "path") if url else None
 
 
 def _check_file_url(url: str) -> str:
-    """A file's URL or ``hf:`` reference, as given."""
-    if url.startswith("hf:"):
-        if not parse_hub(url).subpath:
-            hint = "write hf:org/repo@revision/path/of/the/file"
-            raise UsageError("names a repository, not a file of it", hint=hint)
-        return url
-    checked = file_url(url)
-    if _hub_page(checked):
+    """A file's URL or another reference to one file, as it is written."""
+    origin = _origin(url)
+    if isinstance(origin, UrlOrigin):
+        return origin.url
+    if url.startswith("http"):
         raise UsageError("is a page to look at, not the file", hint="write the /resolve/ URL")
-    return checked
+    origin.check_is_file()
+    return url
 
 
 def _read_sha256(text: str) -> Digest:

@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from mdl.catalog.model import CatalogFile, HubOrigin, Model
-from mdl.catalog.references import parse_hub
+from mdl.catalog.model import CatalogFile, Model
 from mdl.digests import Digest
 from mdl.errors import LockError, MdlError, StateError
 from mdl.files import RemoteFile
 from mdl.paths import RelPath, refuse_twins, shown
+from mdl.sources import parse
 from mdl.toml import parse_toml
 
 NAME = "mdl.lock"
@@ -46,8 +46,7 @@ class LockedFile:
         """``first`` is the digest of what came, for a file that nobody published one of; ``mirrors`` are as the
         catalog writes them."""
         digest = remote.digest or first
-        hub = remote.hub
-        source = str(HubOrigin(hub.repo, hub.repo_type, hub.revision, hub.path)) if hub else remote.url
+        source = remote.reference or remote.url
         is_tofu = remote.digest is None and first is not None
         return cls(remote.path, source, remote.size, digest, is_tofu, mirrors, remote.role)
 
@@ -62,13 +61,13 @@ class LockedFile:
 
     @property
     def repository(self) -> str:
-        """``hf:`` and the repository of a hub's file, or ''."""
-        return self.source.partition("@")[0] if self.source.startswith("hf:") else ""
+        """The repository of a file that comes from one, as ``hf:org/repo``; else ''."""
+        return parse(self.source, ()).repository
 
     @property
     def revision(self) -> str:
-        """The commit of a hub's file, or ''."""
-        return self.source.partition("@")[2].partition("/")[0] if self.source.startswith("hf:") else ""
+        """The commit of a file that comes from a repository, or ''."""
+        return parse(self.source, ()).revision or ""
 
 
 @dataclass(frozen=True)
@@ -115,9 +114,9 @@ class Lock:
         return replace(model, sources=(), include=(), exclude=(), files=files)
 
     def urls(self, names: Iterable[str]) -> list[str]:
-        """The URLs, other than the hub's, that these models come from."""
+        """The references that these models' files come from, mirrors too."""
         files = [one for name in names if name in self.models for one in self.models[name].files]
-        return [url for one in files for url in (one.source, *one.mirrors) if not url.startswith("hf:")]
+        return [url for one in files for url in (one.source, *one.mirrors)]
 
     def with_model(self, locked: LockedModel) -> Lock:
         return Lock({**self.models, locked.name: locked})
@@ -187,10 +186,10 @@ def entry_of(model: Model) -> str:
 def _branches(model: Model) -> dict[str, str]:
     """The branch that an entry follows of each repository it follows one of, and no second one nor a commit."""
     found: dict[str, set[str]] = {}
-    hubs = [parse_hub(file.url) for file in model.files if file.url.startswith("hf:")]
-    for origin in (*model.sources, *hubs):
-        repository = str(HubOrigin(origin.repo, origin.repo_type))
-        found.setdefault(repository, set()).add(origin.branch)
+    files = [parse(file.url, ()) for file in model.files if file.url]
+    for origin in (*model.sources, *files):
+        if origin.repository:
+            found.setdefault(origin.repository, set()).add(origin.branch)
     return {repository: next(iter(names)) for repository, names in found.items() if len(names) == 1}
 
 

@@ -1,4 +1,4 @@
-"""Model, Origin and Catalog: what a catalog says, as values."""
+"""Model and Catalog: what a catalog says, as values."""
 
 from __future__ import annotations
 
@@ -9,36 +9,10 @@ from pathlib import Path
 from mdl.digests import Digest
 from mdl.errors import NotFound
 from mdl.paths import RelPath
+from mdl.sources import Origin
 
-
-def is_pinned(revision: str | None) -> bool:
-    """A full commit id, which always means the same files: 40 hex digits, 64 on some hubs."""
-    text = revision or ""
-    return len(text) in (40, 64) and all(char in "0123456789abcdef" for char in text)
-
-
-@dataclass(frozen=True)
-class HubOrigin:
-    """A repository of the hub: ``repo_type`` is ``model``, ``dataset`` or ``space``; ``revision`` a branch,
-    tag, ref or commit, None for the default branch; ``subpath`` one file or folder of it, '' for all."""
-
-    repo: str
-    repo_type: str = "model"
-    revision: str | None = None
-    subpath: str = ""
-
-    @property
-    def branch(self) -> str:
-        """The branch or tag that is followed, '' for a commit."""
-        return "" if is_pinned(self.revision) else self.revision or "main"
-
-    def __str__(self) -> str:
-        kind = {"model": "", "dataset": "datasets/", "space": "spaces/"}[self.repo_type]
-        revision = self.revision or ""
-        if not revision.startswith(("refs/pr/", "refs/convert/")):
-            revision = revision.replace("%", "%25").replace("/", "%2F")
-        at = f"@{revision}" if revision else ""
-        return f"hf:{kind}{self.repo}{at}" + (f"/{self.subpath}" if self.subpath else "")
+COMMAND_LINE = "command line"
+"""The `Model.origin` of a model that a reference made, not a catalog."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +33,7 @@ class CatalogFile:
 
 @dataclass(frozen=True)
 class Model:
-    """One entry of a catalog. ``sources`` are hub repositories to take files from, narrowed by
+    """One entry of a catalog. ``sources`` are collections to take files from, such as hub repositories, narrowed by
     ``include``/``exclude`` globs; ``files`` are named one by one. ``gone`` says why an entry no longer has
     data, ``see`` which entries to use instead. ``direct`` are URLs whose file names come from the URL."""
 
@@ -72,12 +46,17 @@ class Model:
     homepage: str = ""
     gone: str = ""
     see: tuple[str, ...] = ()
-    sources: tuple[HubOrigin, ...] = ()
+    sources: tuple[Origin, ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     files: tuple[CatalogFile, ...] = ()
     origin: str = ""
     """Which file (and line) the entry was read from, for messages."""
+
+    @property
+    def is_of_catalog(self) -> bool:
+        """A catalog has it, not the command line alone."""
+        return self.origin not in ("", COMMAND_LINE)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -89,7 +68,7 @@ class Model:
         """Where it comes from, in one line."""
         if self.sources:
             return ", ".join(str(source) for source in self.sources)
-        places = (url if url.startswith("hf:") else url.split("/")[2] for url in self.urls)
+        places = (url.split("/")[2] if url.startswith("http") else url for url in self.urls)
         return ", ".join(dict.fromkeys(places))
 
 

@@ -1,21 +1,21 @@
-"""list, show, path: what the catalog has, and what of it is on this disk. Nobody is contacted."""
+"""list, show, path: what the catalog has, and what of it is on this disk. Nothing is contacted."""
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdl.catalog.model import Model
 from mdl.cli.command import command
-from mdl.cli.flags import Choice, Home, Layout, Locking
+from mdl.cli.flags import LookSettings
 from mdl.cli.session import Session
 from mdl.console.humans import human_bytes
-from mdl.engine.stock import Stock, stock_of
-from mdl.errors import UsageError
 from mdl.paths import shown
 from mdl.redact import bare_url
+
+if TYPE_CHECKING:
+    from mdl.catalog.model import Model
+    from mdl.engine.stock import Stock
 
 
 def register(app: typer.Typer) -> None:
@@ -26,41 +26,26 @@ def register(app: typer.Typer) -> None:
 
 def list_models(
     session: Session,
+    settings: LookSettings,
     patterns: Annotated[list[str] | None, typer.Argument(metavar="PATTERN", help="Part of a name, or a glob.")] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="Only this kind: model, tts, dataset …")] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="Only with this tag.")] = None,
     present: Annotated[bool, typer.Option("--present", help="Only what is whole on this disk.")] = False,
     partial: Annotated[bool, typer.Option("--partial", help="Only what is partly here.")] = False,
     missing: Annotated[bool, typer.Option("--missing", help="Only what is not here.")] = False,
-    home: Home = Home(),  # noqa: B008 - frozen
 ) -> int:
     """Every model of the catalog, with what is on this disk."""
-    store = session.store(home)
-    sources = session.sources(store, locking=Locking())
-    wanted = {"present": present, "partial": partial, "missing": missing}
-    statuses = {name for name, asked in wanted.items() if asked}
-    if "present" in statuses:
-        statuses.add("unverified")
-    rows = [
-        (model, stock_of(model, sources, store))
-        for model in session.catalog.models.values()
-        if _fits(model, patterns or [], kind, tag)
-    ]
-    rows = [(model, stock) for model, stock in rows if not statuses or stock.status in statuses]
-    if session.common.json:
-        session.console.document("list", {"models": [_facts(*row) for row in rows]}, ok=True, exit_code=0)
-        return 0
-    session.console.table(("NAME", "KIND", "STATUS", "SIZE", "LICENSE", "TITLE"), [_row(*row) for row in rows])
-    if not rows:
-        session.console.note("nothing in the catalog fits" if session.catalog.models else "the catalog is empty")
-    return 0
+    client = session.client(settings)
+    asked = {"present": present, "unverified": present, "partial": partial, "missing": missing}
+    statuses = [status for status, is_asked in asked.items() if is_asked]
+    rows = client.statuses(patterns or (), kind=kind, tag=tag, status=statuses)
 
+    def tell() -> None:
+        session.console.table(("NAME", "KIND", "STATUS", "SIZE", "LICENSE", "TITLE"), [_row(*row) for row in rows])
+        if not rows:
+            session.console.note("nothing in the catalog fits" if client.catalog.models else "the catalog is empty")
 
-def _fits(model: Model, patterns: list[str], kind: str | None, tag: str | None) -> bool:
-    if (kind and model.kind != kind) or (tag and tag not in model.tags):
-        return False
-    name = model.name.lower()
-    return not patterns or any(p.lower() in name or fnmatchcase(name, p.lower()) for p in patterns)
+    return session.show({"models": [_facts(*row) for row in rows]}, tell)
 
 
 def _row(model: Model, stock: Stock) -> tuple[str, ...]:
@@ -93,12 +78,10 @@ def _facts(model: Model, stock: Stock) -> dict[str, Any]:
 def show(
     session: Session,
     name: Annotated[str, typer.Argument(help="A model of the catalog, or hf:org/repo, or a URL.")],
-    home: Home = Home(),  # noqa: B008 - frozen
+    settings: LookSettings,
 ) -> int:
     """One model: files, sources, sizes, licence, status."""
-    model = _one(session, name)
-    store = session.store(home)
-    stock = stock_of(model, session.sources(store, locking=Locking()), store)
+    model, stock = session.client(settings).status(name)
     files = [
         {
             "path": row.remote.path.text,
@@ -111,20 +94,8 @@ def show(
         }
         for row in stock.rows
     ]
-    if session.common.json:
-        payload = {"model": _facts(model, stock), "files": files}
-        session.console.document("show", payload, ok=True, exit_code=0)
-        return 0
-    _show_text(session, model, stock, files)
-    return 0
-
-
-def _one(session: Session, name: str) -> Model:
-    models = session.models([name], Choice())
-    if len(models) != 1:
-        members = ", ".join(model.name for model in models)
-        raise UsageError("a group, not a model", item=name, hint=f"it holds {members}")
-    return models[0]
+    facts = {"model": _facts(model, stock), "files": files}
+    return session.show(facts, lambda: _show_text(session, model, stock, files))
 
 
 def _show_text(session: Session, model: Model, stock: Stock, files: list[dict[str, Any]]) -> None:
@@ -168,15 +139,8 @@ def _show_text(session: Session, model: Model, stock: Stock, files: list[dict[st
 def path(
     session: Session,
     name: Annotated[str, typer.Argument(help="A model of the catalog, or hf:org/repo, or a URL.")],
-    home: Home = Home(),  # noqa: B008 - frozen
+    settings: LookSettings,
 ) -> int:
     """The model's folder, nothing else: cd "$(mdl path NAME)"."""
-    model, store = _one(session, name), session.store(home)
-    folder = store.folder(model.name)
-    if home.layout is Layout.hf_cache:
-        folder = stock_of(model, session.sources(store, locking=Locking()), store).path
-    if session.common.json:
-        session.console.document("path", {"path": str(folder)}, ok=True, exit_code=0)
-    else:
-        session.console.data(str(folder))
-    return 0
+    folder = str(session.client(settings).path(name))
+    return session.show({"path": folder}, lambda: session.console.data(folder))

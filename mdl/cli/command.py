@@ -10,20 +10,20 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
 from mdl.cli.flags import Common, Progress
-from mdl.cli.places import read_config
 from mdl.cli.quick import QuickCommand, QuickGroup
 from mdl.cli.session import Session
 from mdl.cli.words import words_of
+from mdl.config import Settings, read_config, settings_table
 from mdl.console.streams import BROKEN_PIPE
 from mdl.errors import Cancelled, MdlError, Problem, fault_of, storage_error
 
 Body = TypeVar("Body", bound=Callable[..., int])
-_OWN_VARIABLE = {"--to": "MDL_HOME", "--catalog": "MDL_CATALOG", "--no-color": "NO_COLOR"}
+_OWN_VARIABLE = {"--catalog": "MDL_CATALOG", "--no-color": "NO_COLOR"}
 """Flags whose variable has another name and is read where the value is settled."""
 ALIASES: dict[str, str] = {}
 """What a command's other names stand for, as far as its room was opened."""
@@ -34,8 +34,9 @@ def command(
 ) -> Callable[[Body], Body]:
     """Register ``body(session, ...) -> exit code`` as the command ``name``, or as one ``of`` a group of commands.
 
-    A parameter whose type is a dataclass becomes one flag a field; its value is that dataclass. A body that
-    ``checks`` reads the settings itself; any other is not begun where they are wrong.
+    A parameter whose type is a dataclass becomes one flag a field, and its value is that dataclass; one of
+    ``Annotated[Settings, names]`` becomes a flag for each of these settings, and its value is a dictionary. A body that
+    ``checks`` reads the settings itself; any other is not begun if they are wrong.
     """
 
     def register(body: Body) -> Body:
@@ -50,7 +51,7 @@ def command(
 
 
 def _checked(body: Callable[..., int]) -> Callable[..., int]:
-    """The same, once the settings were found in order. Raises `UsageError`."""
+    """The same, if the settings are in order. Raises `UsageError`."""
 
     @functools.wraps(body)
     def run(session: Session, **values: Any) -> int:
@@ -64,15 +65,19 @@ def _spread(name: str, body: Callable[..., int]) -> Callable[..., None]:
     hints = get_type_hints(body, include_extras=True)
     groups: dict[str, type] = {"common": Common}
     parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+    settings: dict[str, tuple[str, ...]] = {}
     plain: list[str] = []
     for parameter in list(inspect.signature(body).parameters.values())[1:]:
         kind = hints[parameter.name]
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             groups[parameter.name] = kind
+        elif get_args(kind)[:1] == (Settings,):
+            settings[parameter.name] = kind.__metadata__[0]
         else:
             plain.append(parameter.name)
             annotation = _with_variable(kind)
             parameters.append(parameter.replace(annotation=annotation, kind=inspect.Parameter.KEYWORD_ONLY))
+    parameters += [_flag(setting) for names in settings.values() for setting in names]
     for group in [*list(groups.values())[1:], Common]:
         parameters += [_parameter(field, group) for field in dataclasses.fields(group)]
 
@@ -82,6 +87,7 @@ def _spread(name: str, body: Callable[..., int]) -> Callable[..., None]:
             for key, group in groups.items()
         }
         common = merged(ctx.obj or Common(), made.pop("common"))
+        made.update((key, {name: values[name] or None for name in names}) for key, names in settings.items())
         made.update((key, values[key]) for key in plain)
         words = words_of(ctx, common)
         raise typer.Exit(guarded(name, common, lambda session: body(session, **made), words))
@@ -123,7 +129,7 @@ def root(app: typer.Typer, version: Callable[[bool], None]) -> None:
             defaults = read_config().get("defaults", {})
         except MdlError:
             return  # the command reads them again, and tells of it in its own way
-        flags = {key: value for key, value in defaults.items() if key not in ("home", "allow_hosts")}
+        flags = {key: value for key, value in defaults.items() if key not in settings_table()}
         ctx.default_map = dict.fromkeys(ctx.command.list_commands(ctx), flags)  # type: ignore[attr-defined]
 
     app.callback(cls=QuickGroup)(_signed(before, parameters))
@@ -138,6 +144,23 @@ def _signed(run: Callable[..., None], parameters: list[inspect.Parameter]) -> Ca
 def _parameter(field: dataclasses.Field[Any], group: type) -> inspect.Parameter:
     annotation = _with_variable(_hints_of(group)[field.name])
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+
+
+def _flag(name: str) -> inspect.Parameter:
+    """The flag of a setting. It is None, or False, if it was not given: then `mdl.config` looks further."""
+    setting = settings_table()[name]
+    is_switch = isinstance(setting.default, bool)
+    default = f" [default: {setting.default}]" if setting.default and not is_switch else ""
+    variable = f" ({setting.variable})" if setting.variable else ""
+    option = typer.Option(
+        setting.flag or "--" + name.replace("_", "-"),
+        metavar=None if is_switch else setting.metavar,
+        help=f"{setting.help.removesuffix('.')}{variable}.{default}",
+        show_default=False,
+    )
+    kind, value = (bool, False) if is_switch else (str | None, None)
+    annotation = Annotated[kind, option]  # type: ignore[valid-type]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=annotation)
 
 
 def _with_variable(annotation: Any) -> Any:

@@ -14,16 +14,16 @@ from typing import Annotated
 
 import typer
 
-from mdl.cli import places
+from mdl import config as places
 from mdl.cli.command import command, group
 from mdl.cli.flags import Common
 from mdl.cli.session import Session
-from mdl.cli.words import JOB_VARIABLE
 from mdl.console.humans import human_bytes, human_duration, human_rate
 from mdl.errors import Busy, MdlError, NotFound, StateError, UsageError, joint_error, storage_error
 from mdl.jobs import control
 from mdl.jobs.job import Job, shown_facts, way_on
 from mdl.jobs.records import Records
+from mdl.jobs.run import JOB_VARIABLE
 from mdl.owner import process_of
 from mdl.paths import shown
 from mdl.private import open_regular

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdl.cli import places
+from mdl import config as places
 from mdl.cli.command import command
-from mdl.cli.flags import Home, Network
+from mdl.cli.flags import DoctorSettings, LookSettings
 from mdl.cli.session import Session
 from mdl.console import Console
 from mdl.errors import UsageError, joint_error
@@ -21,6 +21,7 @@ from mdl.errors import UsageError, joint_error
 _SETTINGS = "the user config folder"
 
 if TYPE_CHECKING:
+    from mdl.client import Client
     from mdl.doctor import Finding
 
 _INDENT = " " * 6
@@ -33,36 +34,35 @@ def register(app: typer.Typer) -> None:
 
 def config(
     session: Session,
+    settings: LookSettings,
     what: Annotated[str | None, typer.Argument(metavar="path", help="'path': the settings file, nothing else.")] = None,
-    home: Home = Home(),  # noqa: B008 - frozen
 ) -> int:
     """Where settings, catalog, state and models are, and why."""
     if what not in (None, "path"):
         raise UsageError("config takes 'path' or nothing", item=what)
-    rows = _places(session, home) if what is None else [_facts("settings", places.config_file(), _SETTINGS)]
-    if session.common.json:
-        keys = ("what", "path", "exists", "why")
-        payload = {"places": [dict(zip(keys, row, strict=True)) for row in rows]}
-        session.console.document("config", payload, ok=True, exit_code=0)
-        return 0
-    if what == "path":
-        session.console.data(rows[0][1])
-        return 0
-    table = [(what, path + ("" if exists else " (not there)"), why) for what, path, exists, why in rows]
-    session.console.table(("WHAT", "WHERE", "WHY"), table)
-    return 0
+    rows = [_facts("settings", places.config_file(), _SETTINGS)] if what else _places(session, settings)
+
+    def tell() -> None:
+        if what:
+            session.console.data(rows[0][1])
+            return
+        table = [(kind, path + ("" if exists else " (not there)"), why) for kind, path, exists, why in rows]
+        session.console.table(("WHAT", "WHERE", "WHY"), table)
+
+    keys = ("what", "path", "exists", "why")
+    return session.show({"places": [dict(zip(keys, row, strict=True)) for row in rows]}, tell)
 
 
-def _places(session: Session, home: Home) -> list[tuple[str, str, bool, str]]:
+def _places(session: Session, settings: LookSettings) -> list[tuple[str, str, bool, str]]:
+    client = session.client(settings)
     found: list[tuple[str, Path, str]] = []
     with contextlib.suppress(UsageError):
         found.append(("settings", places.config_file(), _SETTINGS))
-    paths, why = session.catalog_place
+    paths, why = client.workspace.catalog_paths
     found += [("catalog", Path(path), why) for path in paths]
     with contextlib.suppress(UsageError):
         found.append(("state", places.state_dir(), "the user state folder"))
-    models = session.home(home)
-    found.append(("models", models.path, models.why))
+    found.append(("models", client.workspace.home.path, client.workspace.home.why))
     return [_facts(*one) for one in found]
 
 
@@ -70,22 +70,19 @@ def _facts(what: str, path: Path, why: str) -> tuple[str, str, bool, str]:
     return what, str(path), os.path.exists(path), why
 
 
-def doctor(
-    session: Session,
-    home: Home = Home(),  # noqa: B008 - frozen
-    offline: Annotated[bool, typer.Option("--offline", help="Contact nobody.")] = False,
-) -> int:
+def doctor(session: Session, settings: DoctorSettings) -> int:
     """What works here, and what to do about what does not: endpoint, proxy, CA, token, clock, disk, versions."""
     from mdl.doctor import Subject, examine
 
-    network = Network(stall="10s", offline=offline)
+    settings["stall"] = settings.get("stall") or "10s"
+    client = session.client(settings)
     subject = Subject(
-        catalog=lambda: _catalog(session),
-        lock=lambda: _lock(session),
-        home=lambda: session.home(home).path,
+        catalog=lambda: _catalog(client),
+        lock=lambda: _lock(client),
+        home=lambda: client.workspace.home.path,
         state=places.state_dir,
-        endpoint=lambda: session.endpoint,
-        connect=None if session.is_offline(network) else lambda: session.http(network, ()),
+        endpoint=lambda: client.workspace.endpoint,
+        connect=None if client.workspace.is_offline else client.workspace.http,
     )
     findings: list[Finding] = []
     checks: list[dict[str, object]] = []
@@ -95,22 +92,21 @@ def doctor(
         checks.append({"name": found.name, "ok": found.ok, "detail": found.detail, "advice": found.advice or None})
         _tell(session.console, found)
     problem = joint_error([found.error() for found in findings if not found.ok])
-    code = problem.exit_code if problem else 0
     if problem and session.console.progress == "json":
         session.console.error(problem)
-    if session.common.json:
-        session.console.document("doctor", {"checks": checks}, ok=code == 0, exit_code=code, error=problem)
-    return code
+    return session.show({"checks": checks}, error=problem)
 
 
-def _catalog(session: Session) -> str:
-    paths, why = session.catalog_place
-    return f"{len(session.catalog.models)} models in {', '.join(map(str, paths))} ({why})"
+def _catalog(client: Client) -> str:
+    paths, why = client.workspace.catalog_paths
+    return f"{len(client.catalog.models)} models in {', '.join(map(str, paths))} ({why})"
 
 
-def _lock(session: Session) -> str:
-    lock = session.lock
-    return "none; 'mdl lock' writes one" if lock is None else f"{len(lock.models)} models in {session.lock_path}"
+def _lock(client: Client) -> str:
+    lock = client.workspace.locked
+    return (
+        "none; 'mdl lock' writes one" if lock is None else f"{len(lock.models)} models in {client.workspace.lock_path}"
+    )
 
 
 def _tell(console: Console, found: Finding) -> None:

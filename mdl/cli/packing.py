@@ -12,8 +12,8 @@ import typer
 
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Globs
-from mdl.cli.places import place_of
 from mdl.cli.session import Session
+from mdl.config import place_of
 from mdl.console.humans import human_bytes
 from mdl.errors import StorageError, UsageError
 from mdl.paths import shown

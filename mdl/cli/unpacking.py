@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.places import place_of
 from mdl.cli.session import Session
+from mdl.config import place_of
 from mdl.console.humans import human_bytes
 from mdl.errors import UsageError
 from mdl.paths import shown

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 import typer
 
 from mdl.cli.flags import Common
-from mdl.cli.places import working_folder
-from mdl.jobs.job import Again
+from mdl.config import working_folder
+from mdl.jobs.job import Invocation
+from mdl.jobs.run import JOB_VARIABLE
 from mdl.redact import redact
 
 _OF_THE_MOMENT = {field.name for field in dataclasses.fields(Common)} | {"detach", "ctx"}
 _OTHERS = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
-JOB_VARIABLE = "MDL_JOB"
 _VARIABLES_OF_THE_MOMENT = {JOB_VARIABLE, *(f"MDL_{name.upper()}" for name in _OF_THE_MOMENT - {"catalog"})}
 
 
@@ -37,17 +37,17 @@ def words_of(ctx: typer.Context, common: Common) -> tuple[str, ...]:
     return (ctx.command.name or "", *options, "--", *arguments)
 
 
-def in_background(words: tuple[str, ...], common: Common) -> list[str]:
-    """The same for a process that nobody looks at."""
+def in_background(words: tuple[str, ...]) -> list[str]:
+    """The same for a process without a terminal."""
     command, *others = words
-    return [command, "--progress=none", "--quiet", *(["--yes"] if common.yes else []), "--detach", *others]
+    return [command, "--progress=none", "--quiet", "--detach", *others]
 
 
-def again(words: tuple[str, ...], environ: Mapping[str, str], secrets: Iterable[str] = ()) -> Again:
-    """What is written down of it. A secret is not: then ``withheld`` is set."""
+def invocation_of(words: tuple[str, ...], environ: Mapping[str, str], secrets: Iterable[str] = ()) -> Invocation:
+    """What is written down of a command, to go on with it later. A secret is not: then ``withheld`` is set."""
     known = tuple(secrets)
     kept = {key: value for key, value in environ.items() if key.startswith("MDL_") or key in _OTHERS}
     kept = {key: value for key, value in kept.items() if key not in _VARIABLES_OF_THE_MOMENT}
     clean = tuple(redact(word, known) for word in words)
     variables = {key: value for key, value in kept.items() if redact(value, known) == value}
-    return Again(clean, str(working_folder()), variables, withheld=clean != words or variables != kept)
+    return Invocation(clean, str(working_folder()), variables, withheld=clean != words or variables != kept)

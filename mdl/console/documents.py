@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from mdl.errors import Problem
@@ -37,6 +38,10 @@ _Redact = Callable[[str, Iterable[str]], str]
 
 
 def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
+    if isinstance(value, Problem):
+        value = value.facts()
+    elif isinstance(value, Path):
+        value = str(value)
     if isinstance(value, str):
         is_plain = how is redact_value and not secrets and "://" not in value
         return value if is_plain else how(value, secrets)

@@ -60,6 +60,11 @@ class Console:
         self._is_told = self._has_complained = self._is_hushed = False
         self._held: list[str] = []
 
+    @property
+    def is_machine_readable(self) -> bool:
+        """Everything on stderr is a JSON object."""
+        return self.progress == "json"
+
     def watch(self, job: str = "", method: str = "http", others: Sequence[Listener] = ()) -> Watch:
         """``with console.watch(job) as tell``: a listener for one download, of the kind that fits who looks.
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from mdl.errors import MdlError, NoSpace, Occupied, Unsafe
+from mdl.errors import MdlError, Occupied, Unsafe
 from mdl.files import LocalFile, RemoteFile
+from mdl.reports import no_space
 
 
 @dataclass(frozen=True)
@@ -109,18 +110,6 @@ class Plan:
         """Fail before the first byte if the whole plan does not fit. Raises `NoSpace` with need and have."""
         if error := no_space(self.bytes_to_fetch, self.bytes_to_copy, free):
             raise error
-
-
-def no_space(to_fetch: int, to_copy: int, free: int) -> NoSpace | None:
-    """The error of a plan that needs more bytes than are free; None if it fits."""
-    need = to_fetch + to_copy
-    if need <= free:
-        return None
-    copied = f" ({to_copy} of them for copies from elsewhere on this machine)" if to_copy else ""
-    return NoSpace(
-        f"the plan needs {need} bytes{copied} and {free} are free: {need - free} short",
-        hint="free some space, choose another folder with --to, or narrow with --include",
-    )
 
 
 _HERE, _RIGHT, _FORCED = "already here", "the right bytes were there", "forced"

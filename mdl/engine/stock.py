@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdl.catalog.model import Model
+from mdl.catalog.resolver import Resolver
 from mdl.engine.store import Store
 from mdl.errors import MdlError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
-from mdl.sources import Sources
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Stock:
         return "?" if self.files is None else str(self.files)
 
 
-def stock_of(model: Model, sources: Sources, store: Store) -> Stock:
+def stock_of(model: Model, resolver: Resolver, store: Store) -> Stock:
     """Look at every file of the model, by the catalog, kept listings and receipts."""
-    known = _known(model, sources)
+    known = _known(model, resolver)
     expected = known if known is not None else [receipt.remote for receipt in store.receipts.of_model(model.name)]
     rows = tuple(_stood(model.name, remote, store) for remote in expected)
     here = [row for row in rows if row.status in ("present", "unverified")]
@@ -57,9 +57,9 @@ def stock_of(model: Model, sources: Sources, store: Store) -> Stock:
     )
 
 
-def _known(model: Model, sources: Sources) -> list[RemoteFile] | None:
+def _known(model: Model, resolver: Resolver) -> list[RemoteFile] | None:
     try:
-        return sources.known(model)
+        return resolver.known(model)
     except MdlError:
         return None  # the catalog's patterns no longer fit the last listing; 'get' will say so
 

@@ -15,7 +15,7 @@ ENDED = ("done", "failed", "cancelled")
 
 
 @dataclass(frozen=True)
-class Again:
+class Invocation:
     """What it takes to do the same once more: the words after ``mdl``, the folder, the variables that mattered.
 
     ``withheld`` is True where a word held a secret, which is never written down.
@@ -36,7 +36,7 @@ class Job:
     models: tuple[str, ...]
     owner: str
     host: str
-    again: Again
+    again: Invocation
     started_at: str
     log: str | None = None
     status: str = "running"
@@ -93,7 +93,9 @@ def job_of(facts: Mapping[str, Any]) -> Job | None:
         again = values["again"]
         if not _are_texts([again["folder"], *again["words"], *again["variables"], *again["variables"].values()]):
             return None
-        values["again"] = Again(tuple(again["words"]), again["folder"], again["variables"], bool(again["withheld"]))
+        values["again"] = Invocation(
+            tuple(again["words"]), again["folder"], again["variables"], bool(again["withheld"])
+        )
         values["models"] = tuple(values["models"])
         return Job(**values) if _are_texts(values["models"]) else None
     except (KeyError, TypeError, AttributeError):

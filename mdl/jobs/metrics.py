@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdl import staging
-from mdl.events import Report
 from mdl.private import read_regular
+from mdl.reports import Report
 
 _LARGEST = 2**24
 _STATUSES = ("present", "unverified", "partial", "missing")

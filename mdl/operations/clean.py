@@ -14,11 +14,12 @@ from pathlib import Path
 from mdl import staging
 from mdl.engine import journal
 from mdl.engine.leavings import of_the_dead
-from mdl.engine.receipts import readable
+from mdl.engine.receipts import key_of, readable
 from mdl.engine.store import Store
 from mdl.errors import StateError
 from mdl.files import HubFile, Receipt, RemoteFile
 from mdl.http.hosts import host_of
+from mdl.jobs.records import Records
 from mdl.private import is_own_folder
 
 Known = Callable[[str], Sequence[RemoteFile] | None]
@@ -54,6 +55,17 @@ def remove(waste: Waste) -> bool:
     for path in waste.paths:
         staging.remove(path)
     return not any(os.path.lexists(path) for path in waste.paths)
+
+
+def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[Path], bool]:
+    """Whether a job that runs or is paused may want a partial: by its models, or any partial if those are not known.
+    ``state`` is the folder that holds the records of jobs."""
+    jobs = Records(state / "jobs").all() if state else []
+    models = {model for job in jobs if job.status in ("running", "paused") for model in job.models}
+    files = {model: known(model) for model in models}
+    keys = {key_of(model, file.path) for model, found in files.items() for file in found or ()}
+    is_open = None in files.values()
+    return lambda folder: is_open or folder.name.partition(".")[0] in keys
 
 
 def _partials(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:

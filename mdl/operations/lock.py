@@ -1,4 +1,4 @@
-"""Locking: every model of a catalog resolved once, and written down beside it."""
+"""lock: resolve every model of a catalog once, and write that down beside it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from pathlib import Path
 
 from mdl import staging
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
-from mdl.catalog.model import Model
-from mdl.engine.store import Store
-from mdl.errors import MdlError, StateError, Unsafe, storage_error
-from mdl.events import FileReport, Report
+from mdl.catalog.model import Catalog, Model
+from mdl.catalog.resolver import Resolver
+from mdl.errors import (
+    LockError,
+    MdlError,
+    NotFound,
+    PartialFailure,
+    StateError,
+    Unsafe,
+    joint_exit_code,
+    storage_error,
+)
 from mdl.files import Receipt
 from mdl.folder_lock import folder_lock
+from mdl.operations.get import Tools
 from mdl.private import ODD, read_whole
 from mdl.redact import bare_url
-from mdl.sources import Sources
+from mdl.reports import FileReport, LockReport, LockRow, Report
 
 _CAME = ("fetched", "kept")
 _LARGEST = 64 * 2**20
-
-
-@dataclass
-class Locked:
-    """A new lock, what it says differently, and which models could not be resolved and why."""
-
-    lock: Lock
-    changes: list[str] = field(default_factory=list)
-    broken: dict[str, MdlError] = field(default_factory=dict)
 
 
 def read_lock(path: Path, catalog: Path) -> Lock | None:
@@ -88,36 +88,112 @@ def update_lock(path: Path, catalog: Path, change: Callable[[Lock | None], Lock 
                 return
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Which models to lock, which of them to resolve ``anew`` although they are covered, and which to ``forget``
-    first: of these not even a digest that was trusted on first use is kept."""
+@dataclass
+class Resolved:
+    """A new lock, what it says differently, and which models could not be resolved and why."""
 
-    wanted: Collection[str]
-    anew: Collection[str] = ()
-    forget: Collection[str] = ()
+    lock: Lock
+    changes: list[str] = field(default_factory=list)
+    failures: dict[str, MdlError] = field(default_factory=dict)
 
 
-def resolve_lock(models: Sequence[Model], old: Lock, asked: Asked, *, sources: Sources, store: Store) -> Locked:
-    """Lock what is asked; what the old lock still covers is kept.
+def resolve_lock(
+    models: Sequence[Model],
+    old: Lock,
+    tools: Tools,
+    *,
+    wanted: Collection[str],
+    anew: Collection[str] = (),
+    forget: Collection[str] = (),
+) -> Resolved:
+    """Lock the ``wanted`` models; what the old lock still covers is kept, unless it is to be resolved ``anew``.
 
-    ``models`` are all of the catalog: what is locked and not among them is dropped. What cannot be resolved keeps
-    its old block and is in ``broken``.
+    Of those to ``forget`` not even a digest that was trusted on first use is kept. ``models`` are all of the catalog:
+    what is locked and not among them is dropped. What cannot be resolved keeps its old block and is in ``failures``.
     """
-    new = Locked(old.only(model.name for model in models if not model.gone))
+    new = Resolved(old.only(model.name for model in models if not model.gone))
     for model in models:
         name = model.name
-        if name not in asked.wanted or model.gone or (old.covers(model) and name not in {*asked.anew, *asked.forget}):
+        if name not in wanted or model.gone or (old.covers(model) and name not in {*anew, *forget}):
             continue
-        before = old.models.get(name) if name not in asked.forget else None
-        receipts = store.receipts.of_model(name) if name not in asked.forget else []
+        before = old.models.get(name) if name not in forget else None
+        receipts = tools.store.receipts.of_model(name) if name not in forget else []
         try:
-            new.lock = new.lock.with_model(_resolved(model, before, receipts, sources))
+            new.lock = new.lock.with_model(_resolved(model, before, receipts, tools.resolver))
         except MdlError as error:
             error.item = f"{name}: {error.item}" if error.item else name
-            new.broken[name] = error
+            new.failures[name] = error
     new.changes = old.differences(new.lock)
     return new
+
+
+def lock(
+    catalog: Catalog,
+    path: Path,
+    tools: Tools,
+    *,
+    names: Sequence[str] = (),
+    check: bool = False,
+    upgrade: Sequence[str] = (),
+) -> LockReport:
+    """Resolve the models and groups of ``names`` (all of them if there are none) to commits, files, sizes and digests,
+    and write them to the lock at ``path``.
+
+    What the lock still covers is not asked for again, except for ``upgrade``. With ``check`` nothing is written, all is
+    asked for anew, and a lock that is not up to date is the report's error (`LockError`). Raises `NotFound` for a name
+    that the catalog does not have, `StateError` for a damaged lock, `StorageError`, `Busy`, `Cancelled`.
+    """
+    first = catalog.paths[0]
+    old = read_lock(path, first)
+    upgraded = {model.name for name in upgrade for model in catalog.find(name)}
+    wanted = {one.name for name in names for one in catalog.find(name)} if names else set(catalog.models)
+    models = list(catalog.models.values())
+    for model in (catalog.models[name] for name in wanted if names):
+        if model.gone:
+            raise NotFound(f"has no data any more: {model.gone}", item=model.name)
+    before = old or Lock()
+    new = resolve_lock(
+        models,
+        before,
+        tools,
+        wanted=wanted | upgraded,
+        anew=wanted if check and tools.http is not None else (),
+        forget=() if check else upgraded,
+    )
+    if not check and new.lock != before:
+        update_lock(path, first, lambda now: (now or Lock()).with_changes(before, new.lock))
+    rows = tuple(_row(model.name, new.lock) for model in models if not model.gone)
+    return LockReport(path, tuple(new.changes), rows, new.failures, _error(new, old, check=check))
+
+
+def _row(name: str, lock: Lock) -> LockRow:
+    locked = lock.models.get(name)
+    files = locked.files if locked else ()
+    return LockRow(
+        name,
+        locked is not None,
+        len(files),
+        without_digest=sum(one.digest is None for one in files),
+        tofu=sum(one.tofu for one in files),
+        revisions=sorted({one.revision for one in files if one.revision}),
+    )
+
+
+def _error(new: Resolved, old: Lock | None, *, check: bool) -> MdlError | None:
+    """The one error that stands for all, or None."""
+    if new.failures:
+        first = next(iter(new.failures.values()))
+        if len(new.failures) == 1:
+            return first
+        error = PartialFailure(f"{len(new.failures)} models could not be resolved", hint=first.advice)
+        error.exit_code = joint_exit_code(one.exit_code for one in new.failures.values())
+        if error.exit_code != PartialFailure.exit_code:
+            error.code = first.code
+        return error
+    if check and (old is None or new.changes):
+        why = "there is no lock" if old is None else "; ".join(new.changes[:5])
+        return LockError(why, hint="mdl lock; --upgrade NAME for what moved at its source")
+    return None
 
 
 def with_first_digests(lock: Lock, models: Sequence[Model], report: Report) -> Lock:
@@ -138,12 +214,12 @@ def _trusted(one: LockedFile, row: FileReport | None) -> LockedFile:
     return one.trusted(row.sha256, row.size) if row and row.sha256 and one.digest is None else one
 
 
-def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Receipt], sources: Sources) -> LockedModel:
+def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Receipt], resolver: Resolver) -> LockedModel:
     old = {one.source: one for one in before.files} if before else {}
     first = {receipt.path: receipt for receipt in receipts}
     mirrors = {file.path: file.mirrors for file in model.files}
     files = []
-    for remote in sources.resolve(model):
+    for remote in resolver.resolve(model):
         receipt = first.get(remote.path)
         digest = receipt.digest if receipt and receipt.settles(remote) else None
         one = LockedFile.of(remote, first=digest, mirrors=mirrors.get(remote.path, ()))

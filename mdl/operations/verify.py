@@ -1,30 +1,34 @@
-"""Verify: read what is on disk again and hold it against what it should be; repair what is wrong."""
+"""verify: read what is on disk again and compare it with what it should be; fetch what is wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
+from mdl.catalog.resolver import Resolver
 from mdl.digests import Digest
 from mdl.engine.plan import Plan, Wanted
 from mdl.engine.store import Store
-from mdl.errors import MdlError, NotFound
-from mdl.events import Listener, Verifying, silence
+from mdl.errors import DigestMismatch, LockError, MdlError, NotFound
+from mdl.events import Listener, Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
-from mdl.operations.course import adopt_kept, wait_for_others
-from mdl.sources import Sources
+from mdl.operations.get import Tools, adopt_kept, model_locks, wait_for_others
+from mdl.reports import VerifiedFile, VerifyReport
 
 if TYPE_CHECKING:
     from mdl.engine.transfer import Result
     from mdl.http.client import Http
 
+_WRONG = ("corrupt", "missing")
+_NAMED = 5
+"""How many files one error names."""
+
 
 @dataclass(frozen=True)
 class Checked:
-    """One file's verdict: ``ok``, ``corrupt``, ``missing`` or ``unverified`` (as it came, but no published hash
-    is known to hold it against). ``expected`` and ``actual`` are digests as text."""
+    """One file with its verdict; see `VerifiedFile`."""
 
     model: str
     remote: RemoteFile
@@ -33,24 +37,67 @@ class Checked:
     expected: str | None
     actual: str | None
 
+    @property
+    def verdict(self) -> VerifiedFile:
+        return VerifiedFile(self.remote.path.text, self.status, self.expected, self.actual)
 
-def check(model: Model, *, sources: Sources, store: Store, tell: Listener = silence) -> list[Checked]:
-    """Re-hash every file of the model. A corrupt one is distrusted from now on.
 
-    Raises `NotFound` where nothing of the model is known here, `StorageError`.
+def verify(
+    models: Sequence[Model],
+    tools: Tools,
+    *,
+    connect: Callable[[Sequence[str]], Http | None] | None = None,
+    force: bool = False,
+    strict: bool = False,
+) -> VerifyReport:
+    """Read every file of ``models`` again and compare it with its digest.
+
+    ``connect`` asks for a repair: if anything is wrong it is given the URLs that are needed, and returns the client to
+    fetch them with; None if that is not possible because mdl is offline. ``force`` lets a repair replace files that
+    are not mdl's; with ``strict`` a file without a published digest counts as corrupt. What fails for one file hinders
+    no other. Raises `Busy`, `StorageError`, `Cancelled`.
     """
-    rows = []
-    for remote in _expected(model, sources, store):
-        row = _check_one(model.name, remote, store, tell)
+    rows: list[Checked] = []
+    errors: dict[str, MdlError] = {}
+    for model in models:
+        try:
+            rows += _check(model, tools)
+        except MdlError as error:
+            errors[model.name] = error.on(model.name)
+    wrong, fetched = sorted({row.model for row in rows if row.status in _WRONG}), None
+    if connect and wrong:
+        http = connect([row.remote.url for row in rows])
+        if http is None:
+            hint = "run it without --offline"
+            errors |= {name: LockError("wrong or missing here, and offline", item=name, hint=hint) for name in wrong}
+        else:
+            with http, model_locks(models, tools):
+                fetched = _repair(rows, tools, http, force=force, errors=errors).bytes_fetched
+                again = [row for model in models if model.name in wrong for row in _check(model, tools)]
+                _settle(again, tools.store)
+                rows = [row for row in rows if row.model not in wrong] + again
+    failure = _failure(rows, strict=strict)
+    found = {model.name: tuple(row.verdict for row in rows if row.model == model.name) for model in models}
+    return VerifyReport(found, (*errors.values(), *([failure] if failure else [])), fetched)
+
+
+def _check(model: Model, tools: Tools) -> list[Checked]:
+    """Hash every file of the model. A corrupt one is distrusted from now on.
+
+    Raises `NotFound` if nothing of the model is known here, `StorageError`.
+    """
+    rows, store = [], tools.store
+    for remote in _expected(model, tools.resolver, store):
+        row = _check_one(model.name, remote, store, tools.on_event)
         if row.status == "corrupt":
             store.receipts.distrust(model.name, remote.path)
         rows.append(row)
     return rows
 
 
-def _expected(model: Model, sources: Sources, store: Store) -> list[RemoteFile]:
+def _expected(model: Model, resolver: Resolver, store: Store) -> list[RemoteFile]:
     """What should be here: by the catalog and kept listings, else by the receipts alone."""
-    known = sources.known(model)
+    known = resolver.known(model)
     if known is not None:
         return known
     receipts = store.receipts.of_model(model.name)
@@ -64,8 +111,8 @@ def _from_receipt(receipt: Receipt) -> RemoteFile:
     return replace(receipt.remote, digest=digest, validator=receipt.validator, commit=receipt.commit, probed=True)
 
 
-def _check_one(model: str, remote: RemoteFile, store: Store, tell: Listener) -> Checked:
-    tell(Verifying(model, remote.path.text, done=0, total=remote.size))
+def _check_one(model: str, remote: RemoteFile, store: Store, on_event: Listener) -> Checked:
+    on_event(Verifying(model, remote.path.text, done=0, total=remote.size))
     receipt = store.receipts.get(model, remote.path)
     published = remote.digest
     wanted = published or (receipt.digest if receipt else None)
@@ -85,11 +132,31 @@ def _check_one(model: str, remote: RemoteFile, store: Store, tell: Listener) -> 
     return Checked(model, remote, local, "ok" if published else "unverified", expected, str(actual))
 
 
-def mending(rows: Sequence[Checked], store: Store, *, force: bool = False) -> Plan:
+def _repair(rows: Sequence[Checked], tools: Tools, http: Http, *, force: bool, errors: dict[str, MdlError]) -> Result:
+    """Fetch what is wrong; of a damaged file only the blocks that are wrong, if its receipt has prefix digests. What
+    fails is put into ``errors``. Raises `Busy`, `Cancelled`."""
+    from mdl.engine.transfer import transfer
+
+    plan = _repair_plan(rows, tools.store, force=force)
+    for item in plan.refuse:
+        if (refused := item.refused) is not None:
+            refused.item = f"{item.wanted.model}/{item.remote.path}"
+            errors[refused.item] = refused
+    adopt_kept(plan, tools.store)
+    wait_for_others(plan.fetch, tools)
+    result = transfer(plan.fetch, tools.store, http, tools.on_event, repair=True)
+    for outcome in result.outcomes:
+        if outcome.error:
+            name = f"{outcome.download.model}/{outcome.download.name}"
+            errors[name] = outcome.error.on(name)
+    return result
+
+
+def _repair_plan(rows: Sequence[Checked], store: Store, *, force: bool) -> Plan:
     """What of the corrupt and missing files is fetched, and what is refused: a stranger's file, without ``force``."""
     wanted = []
     for row in rows:
-        if row.status not in ("corrupt", "missing"):
+        if row.status not in _WRONG:
             continue
         receipt = store.receipts.get(row.model, row.remote.path)
         digest = row.remote.digest or (receipt.digest if receipt else None)
@@ -98,17 +165,7 @@ def mending(rows: Sequence[Checked], store: Store, *, force: bool = False) -> Pl
     return Plan.of(wanted, force=force, repair=True)
 
 
-def repair(plan: Plan, *, store: Store, http: Http, tell: Listener, lock_wait: float = 0.0) -> Result:
-    """Fetch what a `mending` says; of a damaged file only the blocks that are wrong, where its receipt has prefix
-    digests. Others that have these files in hand are waited for, ``lock_wait`` seconds. Raises `Cancelled`."""
-    from mdl.engine.transfer import transfer
-
-    adopt_kept(plan, store)
-    wait_for_others(plan.fetch, store, lock_wait, tell)
-    return transfer(plan.fetch, store, http, tell, repair=True)
-
-
-def settle(rows: Sequence[Checked], store: Store) -> None:
+def _settle(rows: Sequence[Checked], store: Store) -> None:
     """Note of every model that is whole that it is, after a repair. Raises `OSError`."""
     for model in {row.model for row in rows}:
         files = [row for row in rows if row.model == model]
@@ -116,23 +173,17 @@ def settle(rows: Sequence[Checked], store: Store) -> None:
             store.settle([row.remote for row in files], is_news=False)
 
 
-def verdict(rows: Sequence[Checked], *, strict: bool) -> int:
-    """The exit code: 6 where anything is corrupt (or, with ``strict``, unverified), else 3 where anything is
-    missing, else 0."""
+def _failure(rows: Sequence[Checked], *, strict: bool) -> MdlError | None:
+    """The one error for what is wrong: `DigestMismatch` if anything is corrupt (or, with ``strict``, unverified), else
+    `NotFound` if anything is missing; None if all is well."""
     statuses = {row.status for row in rows}
     if "corrupt" in statuses or (strict and "unverified" in statuses):
-        return 6
-    return NotFound.exit_code if "missing" in statuses else 0
-
-
-def failure(rows: Sequence[Checked], code: int) -> MdlError | None:
-    """The one error that stands for all, or None."""
-    bad = [row for row in rows if row.status in ("corrupt", "missing", "unverified")]
-    if not code or not bad:
+        kind: type[MdlError] = DigestMismatch
+    elif "missing" in statuses:
+        kind = NotFound
+    else:
         return None
-    names = ", ".join(f"{row.model}/{row.remote.path} ({row.status})" for row in bad[:5])
-    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-    from mdl.errors import DigestMismatch
-
-    kind = DigestMismatch if code == DigestMismatch.exit_code else NotFound
+    bad = [row for row in rows if row.status in (*_WRONG, "unverified")]
+    names = ", ".join(f"{row.model}/{row.remote.path} ({row.status})" for row in bad[:_NAMED])
+    more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     return kind(f"{names}{more}", hint="mdl verify --repair fetches what is wrong")

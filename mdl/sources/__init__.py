@@ -1,172 +1,149 @@
-"""Sources: a Model becomes RemoteFiles. One family, picked by where the model says it comes from."""
+"""Sources: where files come from. A reference (``hf:org/repo``, a URL) becomes an `Origin`, and its `Source` lists
+the files.
+
+A new source is one module here, with a function ``parse(text, page_hosts) -> Origin`` and a function
+``open_source(context) -> Source``, and one line in `SOURCES`.
+"""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+import importlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from mdl.catalog.model import CatalogFile, HubOrigin, Model
-from mdl.digests import Digest
-from mdl.errors import Cancelled, DigestMismatch, MdlError, NotFound
-from mdl.events import Event, Listener, Noticed, silence
+from mdl.errors import UsageError
+from mdl.events import Listener, silence
 from mdl.files import RemoteFile
-from mdl.globs import matches
-from mdl.paths import refuse_twins
-from mdl.sources.direct import DirectSource, hub_origin, remote_of
-from mdl.sources.endpoint import Endpoint
-from mdl.sources.hub import HubSource, lacks_data
-from mdl.sources.listings import Listings
-from mdl.threads import in_parallel
+from mdl.paths import RelPath, shown
 
 if TYPE_CHECKING:
     from mdl.http.client import Http
+    from mdl.sources.endpoint import Endpoint
 
-Found = TypeVar("Found")
+SOURCES = {
+    "hf": "mdl.sources.hub",
+    "http": "mdl.sources.url",
+    "https": "mdl.sources.url",
+}
+"""The module that reads the references of each scheme. It is imported when the first of them is read."""
+
+HUB_HOSTS = frozenset({"huggingface.co", "hf.co"})
+"""The hosts whose pages may be written instead of ``hf:…``, whatever endpoint is set."""
 
 
-class Sources:
-    """All of them behind one question. Without ``http`` nobody is contacted.
+class Origin:
+    """Where files come from, as a frozen value. ``str(origin)`` is its one canonical text, which `parse` reads back."""
 
-    ``include`` and ``exclude`` narrow every model further, as the command line asked; ``pin`` makes of a model what
-    its lock says, and may raise `LockError`; ``exact`` asks for the commit also where a digest would do.
-    """
+    scheme: ClassVar[str]
+    """A key of `SOURCES`."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        listings: Listings,
-        http: Http | None = None,
-        *,
-        tell: Listener = silence,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        pin: Callable[[Model], Model] = lambda model: model,
-        exact: bool = False,
-    ) -> None:
-        self.endpoint, self._http = endpoint, http
-        self._home = threading.get_ident()
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._hub = HubSource(endpoint, listings, http, self._post)
-        self._direct = DirectSource(http, self._post)
-        self._tell, self._include, self._exclude, self._pin = tell, tuple(include), tuple(exclude), pin
-        self._exact = exact
+    @property
+    def revision(self) -> str | None:
+        """The branch, tag or commit that is named; None for the default one, and if there are no revisions."""
+        return None
 
-    def resolve(self, model: Model) -> list[RemoteFile]:
-        """Every file of the model, at one commit for each repository.
+    @property
+    def branch(self) -> str:
+        """The branch or tag that is followed; '' for a commit, and if there are no revisions."""
+        return ""
 
-        Raises `NotFound` where the model is gone, a pattern names nothing, or nothing is left; and what the
-        sources raise.
+    @property
+    def subpath(self) -> str:
+        """The one file or folder of it that is meant; '' for all."""
+        return ""
+
+    @property
+    def repository(self) -> str:
+        """The canonical text without revision and path; '' if there are no revisions."""
+        return ""
+
+    @property
+    def file_name(self) -> RelPath:
+        """The name of the one file that it means. Raises `UsageError` if it is certainly a collection."""
+        raise UsageError("names no single file", item=str(self))
+
+    def check_is_file(self) -> None:
+        """Raises `UsageError` if it certainly is a collection of files."""
+        _ = self.file_name
+
+    @property
+    def folder(self) -> str:
+        """What the folder of its files is called if no catalog gives them one."""
+        raise NotImplementedError
+
+    def at(self, revision: str) -> Origin:
+        """The same files at another revision. Raises `UsageError` if there are no revisions, or for a wrong one."""
+        raise UsageError("has no revisions", item=str(self), hint="--revision is for hf:org/repo and its like")
+
+
+class Source(Protocol):
+    """One kind of place that files come from. Its methods are called from several threads at once."""
+
+    def resolve(self, origin: Any) -> list[RemoteFile]:
+        """Every file of ``origin``, at one revision. Asks the network; a branch becomes a commit here, once.
+
+        Raises `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`, `Unsafe`, and `LockError` if it is offline.
         """
-        _refuse_gone(model)
-        model = self._pin(model)
-        files: list[RemoteFile] = []
-        for origin in model.sources:
-            found = self._hub.resolve(origin)
-            if origin.repo_type == "dataset" and lacks_data(found):
-                self._post(Noticed(model.name, message=f"{origin} holds no data files, only cards and loader scripts"))
-            files += _narrow(found, model.include, model.exclude, str(origin))
-        files += [self._named(file) for file in model.files]
-        return self._checked(model, files)
 
-    def resolve_all(self, models: Sequence[Model]) -> Iterator[list[RemoteFile] | MdlError]:
-        """`resolve` of each model, or the error that it raises, in their order. Several are asked for at once, so that
-        one host does not keep the others waiting."""
-        yield from self._in_parallel([partial(self.resolve, model) for model in models])
+    def known(self, origin: Any) -> list[RemoteFile] | None:
+        """The same without any network, from what was kept of an earlier answer; None if nothing was."""
 
-    def probe_all(self, remotes: Sequence[RemoteFile]) -> Iterator[RemoteFile | MdlError]:
-        """What each file's server tells of it, or the error, in their order; several are asked at once."""
-        yield from self._in_parallel([partial(self._direct.probe, remote) for remote in remotes])
+    def file(self, origin: Any) -> RemoteFile:
+        """The one file that ``origin`` names, as far as the reference itself tells.
 
-    def _in_parallel(self, calls: Sequence[Callable[[], Found]]) -> Iterator[Found | MdlError]:
-        """The results in order. Events reach the listener in the caller's thread."""
-        self._home = threading.get_ident()
-        http = self._http
-        try:
-            yield from in_parallel(calls, http.connections if http else 1, self._look)
-        except (KeyboardInterrupt, Cancelled):
-            if http:
-                http.cancel.set()  # the other calls end as well
-            raise
-        self._look()
+        Raises `UsageError` if it names no single file.
+        """
 
-    def _post(self, event: Event) -> None:
-        if threading.get_ident() == self._home:
-            self._tell(event)
-        else:
-            self._events.put(event)
+    def complete(self, origin: Any, stated: RemoteFile) -> RemoteFile:
+        """``stated`` is a file with what the catalog says of it; returned with what the server adds (size, digest,
+        commit). Asks the network; raises as `resolve`, and `DigestMismatch` if the two contradict each other."""
 
-    def _look(self) -> None:
-        while not self._events.empty():
-            self._tell(self._events.get())
-
-    def known(self, model: Model) -> list[RemoteFile] | None:
-        """As `resolve`, without contacting anybody; None where a repository was never listed, or none is named."""
-        model = self._pin(model)
-        files: list[RemoteFile] = []
-        if not model.sources and not model.files:
-            return None
-        for origin in model.sources:
-            found = self._hub.known(origin)
-            if found is None:
-                return None
-            files += _narrow(found, model.include, model.exclude, str(origin))
-        for file in model.files:
-            files.append(self._known_file(file))
-        return self._checked(model, files)
-
-    def _named(self, file: CatalogFile) -> RemoteFile:
-        """A file the catalog names: as it stands where its digest is known, else as the hub or its server says."""
-        origin = hub_origin(file.url, self.endpoint)
-        if file.digest is not None and (origin is None or not self._exact):
-            return remote_of(file, self.endpoint)
-        if origin is None:
-            return self._direct.probe(remote_of(file, self.endpoint))
-        found = _placed(file, origin, self._hub.resolve(origin))
-        if file.digest and found.digest and _disagree(file.digest, found.digest):
-            raise DigestMismatch(f"the hub has {found.digest}, the catalog says {file.digest}", item=file.path.text)
-        return replace(found, digest=file.digest or found.digest)
-
-    def _known_file(self, file: CatalogFile) -> RemoteFile:
-        origin = hub_origin(file.url, self.endpoint) if file.digest is None else None
-        listed = self._hub.known(origin) if origin else None
-        return _placed(file, origin, listed) if origin and listed else remote_of(file, self.endpoint)
-
-    def _checked(self, model: Model, files: list[RemoteFile]) -> list[RemoteFile]:
-        narrowed = _narrow(files, self._include, self._exclude, model.name)
-        refuse_twins(file.path for file in narrowed)
-        return sorted(narrowed, key=lambda file: file.path)
+    def hosts(self, origin: Any) -> tuple[str, ...]:
+        """The hosts, as the allow-list takes them, that are asked for ``origin`` beyond those always allowed."""
 
 
-def _disagree(one: Digest, other: Digest) -> bool:
-    return one.algorithm == other.algorithm and one != other
+@dataclass(frozen=True)
+class Context:
+    """What a source may use. ``http`` is None offline; ``folder`` is where it may keep answers; ``on_event`` may be
+    called from any thread."""
+
+    endpoint: Endpoint
+    folder: Path
+    http: Http | None = None
+    on_event: Listener = silence
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
-def _placed(file: CatalogFile, origin: HubOrigin, listed: list[RemoteFile]) -> RemoteFile:
-    """The hub's file under the path the catalog gives it."""
-    for remote in listed:
-        if remote.path.text == origin.subpath:
-            return replace(remote, path=file.path, role=file.role)
-    raise NotFound("names a folder, not a file", item=file.url)
+def is_reference(text: str) -> bool:
+    """Whether ``text`` says by itself where files come from; any other text is a name of the catalog."""
+    return _scheme_of(text) is not None
 
 
-def _refuse_gone(model: Model) -> None:
-    if model.gone:
-        hint = f"see {', '.join(model.see)}" if model.see else model.note or None
-        raise NotFound(f"has no data any more: {model.gone}", item=model.name, hint=hint)
+def parse(text: str, page_hosts: Collection[str] = HUB_HOSTS) -> Origin:
+    """The origin that a reference means; an http(s) page of the hub on ``page_hosts`` is the hub's.
+
+    Raises `UsageError` for what is no reference, `Unsafe` for a path that is not safe.
+    """
+    scheme = _scheme_of(text)
+    if scheme is None:
+        hint = "write hf:org/repo, hf:org/repo@revision/path or https://…"
+        raise UsageError("not a reference to a source", item=shown(text)[:200], hint=hint)
+    origin: Origin = importlib.import_module(SOURCES[scheme]).parse(text, page_hosts)
+    return origin
 
 
-def _narrow(files: list[RemoteFile], include: Sequence[str], exclude: Sequence[str], item: str) -> list[RemoteFile]:
-    """What the patterns leave. Raises `NotFound` for a pattern that names nothing."""
-    for pattern in include:
-        if not any(matches(file.path.text, (pattern,)) for file in files):
-            names = ", ".join(file.path.text for file in files[:5])
-            raise NotFound(f"nothing matches {pattern!r}", item=item, hint=f"there is {names}")
-    kept = [file for file in files if not include or matches(file.path.text, include)]
-    kept = [file for file in kept if not matches(file.path.text, exclude)]
-    if not kept:
-        raise NotFound("no file is left after --exclude", item=item)
-    return kept
+def _scheme_of(text: str) -> str | None:
+    """The scheme of `SOURCES` that reads ``text``. What looks like a URL of another scheme is read as one of https,
+    whose parser says what is wrong with it."""
+    scheme = text.partition(":")[0].lower()
+    if scheme in SOURCES and text.startswith((f"{scheme}:", f"{scheme}://")[scheme.startswith("http")]):
+        return scheme
+    return "https" if "://" in text else None
+
+
+def open_source(scheme: str, context: Context) -> Source:
+    """The source of a scheme of `SOURCES`."""
+    source: Source = importlib.import_module(SOURCES[scheme]).open_source(context)
+    return source

@@ -13,22 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from mdl.catalog.model import HubOrigin
 from mdl.errors import UsageError
 from mdl.http.hosts import Bearer, host_of, is_private, origin_of
 from mdl.private import ODD, read_whole
+from mdl.sources.hub_origin import HubOrigin
+from mdl.units import is_true
 
 DEFAULT = "https://huggingface.co"
 PAGE_HOSTS = ("huggingface.co", "hf.co", "www.huggingface.co")
 """Hosts whose pages are the hub's, whatever endpoint is set."""
 
 _LARGEST_TOKEN = 2**16
-_TRUE = {"1", "on", "yes", "true"}
-
-
-def is_true(text: str | None) -> bool:
-    """A flag variable as the hub's client reads it: 1, ON, YES or TRUE in any case."""
-    return (text or "").strip().lower() in _TRUE
 
 
 @dataclass(frozen=True)

@@ -9,24 +9,24 @@ from __future__ import annotations
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
-from mdl.catalog.model import HubOrigin, is_pinned
 from mdl.digests import Digest
-from mdl.errors import LockError, MdlError, NotFound, ProtocolError, Unsafe
-from mdl.events import Listener, Retrying
+from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe
+from mdl.events import Noticed, Retrying
 from mdl.files import HubFile, RemoteFile
 from mdl.http.hosts import host_of, origin_of
 from mdl.paths import RelPath, refuse_twins
-from mdl.sources.endpoint import Endpoint
+from mdl.sources import Context
+from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
 from mdl.sources.listings import Entry, Listing, Listings
 
 if TYPE_CHECKING:
-    from mdl.http.client import Http
+    pass
 
 _MOST_PAGES = 1000
 _MOST_ITEMS = 500_000
@@ -36,12 +36,21 @@ _VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_to
 _NO_DATA = re.compile(r"(.*/)?(\.gitattributes|\.gitignore|readme.*|licen[sc]e.*|dataset_infos?\.json|[^/]*\.py)", re.I)
 
 
-class HubSource:
-    """One hub. ``http`` is None when nothing may be contacted: then only kept listings are known."""
+def parse(text: str, page_hosts: Collection[str]) -> HubOrigin:
+    """The origin that ``hf:…`` names."""
+    return parse_reference(text)
 
-    def __init__(self, endpoint: Endpoint, listings: Listings, http: Http | None, tell: Listener) -> None:
-        self.endpoint = endpoint
-        self._listings, self._http, self._tell = listings, http, tell
+
+def open_source(context: Context) -> HubSource:
+    return HubSource(context)
+
+
+class HubSource:
+    """One hub. Offline only kept listings are known."""
+
+    def __init__(self, context: Context) -> None:
+        self.endpoint = context.endpoint
+        self._listings, self._http, self._on_event = Listings(context.folder), context.http, context.on_event
         self._locks: defaultdict[tuple[str, str, str | None], threading.Lock] = defaultdict(threading.Lock)
         self._asked: dict[tuple[str, str, str | None], Listing] = {}
 
@@ -52,11 +61,18 @@ class HubSource:
         pinned and its listing is kept. Raises `NotFound`, `AuthError`,
         `NetworkError`, `ProtocolError`, `Unsafe`.
         """
+        files = self._files(origin, self._listing(origin))
+        if origin.repo_type == "dataset" and all(_NO_DATA.fullmatch(file.path.text) for file in files):
+            self._on_event(Noticed(str(origin), message="holds no data files, only cards and loader scripts"))
+        return files
+
+    def _listing(self, origin: HubOrigin) -> Listing:
+        """The listing of the revision, asked for once whatever is taken from it."""
         key = (origin.repo_type, origin.repo, origin.revision)
         with self._locks[key]:
             listing = self._asked.get(key) or self._listed(origin)
             self._asked[key] = listing
-        return self._files(origin, listing)
+        return listing
 
     def _listed(self, origin: HubOrigin) -> Listing:
         """What is kept if the revision cannot move, else what the hub says now."""
@@ -73,6 +89,33 @@ class HubSource:
         """As `resolve`, from what is kept alone; None where nothing is."""
         listing = self._kept(origin)
         return self._files(origin, listing) if listing else None
+
+    def file(self, origin: HubOrigin) -> RemoteFile:
+        """The file at its stable URL, at the revision as it is written."""
+        name, revision = origin.file_name, origin.revision or "main"
+        return RemoteFile(
+            path=name,
+            url=self.endpoint.resolve_url(origin, revision, origin.subpath),
+            commit=revision if is_pinned(revision) else None,
+            hub=HubFile(origin.repo, origin.repo_type, revision, origin.subpath),
+            reference=str(replace(origin, revision=revision)),
+        )
+
+    def complete(self, origin: HubOrigin, stated: RemoteFile) -> RemoteFile:
+        """The file as the hub's listing has it; a digest that the catalog states must be the hub's."""
+        found = next(
+            (one for one in self._files(origin, self._listing(origin)) if one.hub and one.hub.path == origin.subpath),
+            None,
+        )
+        if found is None:
+            raise NotFound("names a folder, not a file", item=str(origin))
+        if stated.digest and found.digest and _disagree(stated.digest, found.digest):
+            why = f"the hub has {found.digest}, the catalog says {stated.digest}"
+            raise DigestMismatch(why, item=stated.path.text)
+        return replace(found, path=stated.path, role=stated.role, digest=stated.digest or found.digest)
+
+    def hosts(self, origin: HubOrigin) -> tuple[str, ...]:
+        return ()  # the hub in use is always allowed
 
     def _kept(self, origin: HubOrigin) -> Listing | None:
         return self._listings.get(self.endpoint.url, origin)
@@ -109,6 +152,7 @@ class HubSource:
                 role=role_of(entry.path.text),
                 probed=True,
                 hub=HubFile(origin.repo, origin.repo_type, listing.commit, entry.path.text, origin.branch),
+                reference=str(replace(origin, revision=listing.commit, subpath=entry.path.text)),
             )
             for entry in entries
         ]
@@ -153,7 +197,7 @@ class HubSource:
         return http.patience.ask(
             url,
             lambda: http.get_json(url),
-            lambda error, failure, delay: self._tell(
+            lambda error, failure, delay: self._on_event(
                 Retrying(model=str(origin), why=error.message, attempt=failure, delay=delay)
             ),
         )
@@ -209,6 +253,5 @@ def role_of(path: str) -> str:
     return "config" if name.endswith((".json", ".yaml", ".yml", ".toml")) else "other"
 
 
-def lacks_data(files: list[RemoteFile]) -> bool:
-    """True for a dataset repository that holds only cards and loader scripts."""
-    return all(_NO_DATA.fullmatch(file.path.text) for file in files)
+def _disagree(one: Digest, other: Digest) -> bool:
+    return one.algorithm == other.algorithm and one != other

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdl import staging
-from mdl.catalog.model import HubOrigin
 from mdl.digests import Digest
 from mdl.errors import MdlError
 from mdl.paths import RelPath
 from mdl.private import private_folder, read_regular
 from mdl.sealed import line_of, parse_line
+from mdl.sources.hub_origin import HubOrigin
 
 VERSION = 1
 _LARGEST = 256 * 2**20

@@ -8,7 +8,6 @@ from functools import cache
 
 import httpx
 
-from mdl.catalog.references import check_url, parse_hub, parse_hub_page, url_name
 from mdl.digests import Digest
 from mdl.errors import MdlError
 from mdl.http.answers import Accept, Whole, announced_size, judge, parse_content_range, parse_size, validator_of
@@ -19,6 +18,8 @@ from mdl.http.ranges import ByteRange
 from mdl.http.words import refusal, server_words
 from mdl.paths import RelPath
 from mdl.sources.hub import _next_page
+from mdl.sources.hub_origin import parse_page, parse_reference
+from mdl.sources.url import UrlOrigin, check_url
 
 _HUB = "https://huggingface.co"
 _PATTERNS = ("cdn.example", "127.0.0.1:8080", "*.wide.example")
@@ -160,14 +161,14 @@ def hosts(data: bytes) -> None:
 def references(data: bytes) -> None:
     """What people write as a source is a reference, a URL that httpx takes as well, or refused."""
     text = text_of(data)
-    for parse in (parse_hub, lambda one: parse_hub_page(one, ["huggingface.co"])):
+    for parse in (parse_reference, lambda one: parse_page(one, ["huggingface.co"])):
         try:
             parse(text)
         except MdlError:
             continue
     url = check_url(text)
     assert _host(url) == host_of(url)
-    name = url_name(url)
+    name = UrlOrigin(url).file_name
     assert RelPath.parse(name.text) == name
 
 

@@ -25,7 +25,6 @@ from mdl.archive.manifest import Manifest
 from mdl.archive.reader import Archive
 from mdl.catalog.edit import without_model
 from mdl.catalog.lock import Lock, entry_of
-from mdl.catalog.model import HubOrigin
 from mdl.catalog.read import read_catalog, read_text
 from mdl.engine import journal as journals
 from mdl.engine.layout import HubCache
@@ -39,6 +38,7 @@ from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_
 from mdl.redact import Secrets, redact
 from mdl.sealed import line_of
 from mdl.sources.hub import _entry
+from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.listings import Listing, Listings
 from mdl.trainers.safetensors import read_header, trouble
 

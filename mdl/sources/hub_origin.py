@@ -1,23 +1,20 @@
-"""References: the texts that say where files come from, checked and read into values. Pure.
+"""References to the hub: ``hf:org/repo@revision/path``, or a page copied from a browser. Pure.
 
-``hf:org/repo@revision/path``, a hub page copied from a browser, or a plain http(s) URL. Nothing here
-contacts anybody; a reference that cannot be right is refused before a socket is opened.
+Nothing here asks anything of a server; a reference that cannot be right is refused before a socket is opened.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from dataclasses import dataclass, replace
+from typing import ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from mdl.catalog.model import HubOrigin
-from mdl.errors import CatalogError, UsageError
+from mdl.errors import UsageError
 from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
-
-HUB_HOSTS = frozenset({"huggingface.co", "hf.co"})
-"""The hosts whose pages a catalog may name instead of ``hf:``."""
+from mdl.sources import Origin
 
 _TYPES = {"datasets": "dataset", "spaces": "space"}
 _FORMS = "write hf:org/repo, hf:org/repo@revision or hf:org/repo@revision/path/in/repo"
@@ -32,7 +29,58 @@ _NOT_REPOS = {
 }
 
 
-def parse_hub(text: str) -> HubOrigin:
+def is_pinned(revision: str | None) -> bool:
+    """A full commit id, which always means the same files: 40 hex digits, 64 on some hubs."""
+    text = revision or ""
+    return len(text) in (40, 64) and all(char in "0123456789abcdef" for char in text)
+
+
+@dataclass(frozen=True)
+class HubOrigin(Origin):
+    """A repository of the hub: ``repo_type`` is ``model``, ``dataset`` or ``space``; ``revision`` a branch,
+    tag, ref or commit, None for the default branch; ``subpath`` one file or folder of it, '' for all."""
+
+    scheme: ClassVar[str] = "hf"
+
+    repo: str
+    repo_type: str = "model"
+    revision: str | None = None
+    subpath: str = ""
+
+    @property
+    def branch(self) -> str:
+        return "" if is_pinned(self.revision) else self.revision or "main"
+
+    def __str__(self) -> str:
+        kind = {"model": "", "dataset": "datasets/", "space": "spaces/"}[self.repo_type]
+        revision = self.revision or ""
+        if not revision.startswith(("refs/pr/", "refs/convert/")):
+            revision = revision.replace("%", "%25").replace("/", "%2F")
+        at = f"@{revision}" if revision else ""
+        return f"hf:{kind}{self.repo}{at}" + (f"/{self.subpath}" if self.subpath else "")
+
+    @property
+    def repository(self) -> str:
+        return str(HubOrigin(self.repo, self.repo_type))
+
+    @property
+    def file_name(self) -> RelPath:
+        if not self.subpath:
+            hint = "write hf:org/repo@revision/path/of/the/file"
+            raise UsageError("names a repository, not a file of it", item=str(self), hint=hint)
+        return RelPath.parse(self.subpath.rpartition("/")[2])
+
+    @property
+    def folder(self) -> str:
+        """``org--name``, ``datasets--org--name``."""
+        kind = "" if self.repo_type == "model" else f"{self.repo_type}s--"
+        return kind + self.repo.replace("/", "--")
+
+    def at(self, revision: str) -> HubOrigin:
+        return replace(self, revision=check_revision(revision))
+
+
+def parse_reference(text: str) -> HubOrigin:
     """Read ``hf:[datasets/|spaces/]org/repo[@revision][/path]``; ``hf://…`` is the same.
 
     A bare id (``hf:gpt2``) is legal; to name a path in it, name its revision too (``hf:gpt2@main/config.json``).
@@ -58,13 +106,13 @@ def parse_hub(text: str) -> HubOrigin:
     return _origin(repo_type, repo, *_take_revision([revision, *tail]))
 
 
-def parse_hub_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
+def parse_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
     """Read a page of the hub as people copy it from a browser: a repository, ``/tree/``, ``/blob/`` or ``/resolve/``.
 
     ``hosts`` are ``host`` (any port) or ``host:port``. None when ``url`` is not such a page. Raises `UsageError`
     for ``/raw/`` and for pages that hold no file, `Unsafe` for a path that is not safe.
     """
-    parts = _split(url)
+    parts = split_url(url)
     if parts is None or parts.scheme not in ("http", "https") or "@" in parts.netloc:
         return None
     if not {(parts.hostname or "").lower(), parts.netloc.lower()} & {host.lower() for host in hosts}:
@@ -86,7 +134,7 @@ def parse_hub_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
         return HubOrigin(repo, repo_type)
     if segments[at] == "raw":
         hint = "write /resolve/ instead of /raw/"
-        raise UsageError("/raw/ serves a pointer instead of a large file", item=_redacted(url), hint=hint)
+        raise UsageError("/raw/ serves a pointer instead of a large file", item=shown_url(url), hint=hint)
     revision, path = _take_revision(segments[at + 1 :])
     return _origin(repo_type, repo, revision, [unquote(segment) for segment in path])
 
@@ -94,7 +142,7 @@ def parse_hub_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
 def _refuse_other_page(segments: list[str], url: str) -> None:
     for page in _OTHER_PAGES.intersection(segments):
         hint = "give the repository, or the file's /resolve/ URL"
-        raise UsageError(f"a /{page}/ page of the hub holds no file", item=_redacted(url), hint=hint)
+        raise UsageError(f"a /{page}/ page of the hub holds no file", item=shown_url(url), hint=hint)
 
 
 def _origin(repo_type: str, repo: str, revision: str | None, path: list[str]) -> HubOrigin:
@@ -136,96 +184,14 @@ def _why_bad_id(repo: str) -> str | None:
     return None
 
 
-def check_url(url: str) -> str:
-    """``url`` if it is an absolute http(s) URL that everybody reads alike; its scheme comes back in lower case.
-
-    Raises `CatalogError`. The message never repeats the URL, which may hold a secret.
-    """
-    parts = _split(url)
-    why, hint = _why_bad_url(url, parts)
-    if why or parts is None:
-        raise CatalogError(f"not a usable URL: {why}", item=_redacted(url), hint=hint)
-    return parts.scheme + url[len(parts.scheme) :]
-
-
-def file_url(url: str) -> str:
-    """As `check_url`, without a ``#fragment``: no server is told of it, and it tells nothing of a file."""
-    return check_url(url).partition("#")[0]
-
-
-def _split(url: str) -> SplitResult | None:
+def split_url(url: str) -> SplitResult | None:
+    """The parts of ``url``; None if it has none."""
     try:
         return urlsplit(url)
     except ValueError:
         return None
 
 
-def _why_bad_url(url: str, parts: SplitResult | None) -> tuple[str | None, str | None]:
-    """What is wrong with ``url`` and what to do about it; (None, None) when it is fine."""
-    if " " in url or not url.isprintable():
-        return "a blank, control or invisible character", "percent-encode it"
-    if "\\" in url:
-        return "a backslash", "percent-encode it"
-    if parts is None:
-        return "malformed host", None
-    if "@" in parts.netloc:
-        return "a user name or password", "never put secrets in URLs; a token comes from the environment"
-    if parts.scheme == "s3":
-        return "s3:// sources are not supported yet", None
-    if parts.scheme not in ("http", "https"):
-        return "only http:// and https://", "write https://… or hf:org/repo"
-    if not parts.hostname:
-        return "no host", "write https://host/path"
-    if not re.fullmatch(r"(\[[^\[\]]*\])?(:[0-9]*)?|[^\[\]]*", parts.netloc):
-        return "something beside the bracketed address", "write https://[address]:port/path"
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if port == 0:
-        return "a port must be 1 to 65535", None
-    return _why_bad_host(parts.hostname, bracketed=parts.netloc.startswith("["))
-
-
-def _why_bad_host(host: str, *, bracketed: bool) -> tuple[str | None, str | None]:
-    """Refuse what is no host name and every spelling of an address but the usual one."""
-    if bracketed:
-        try:
-            address = IPv6Address(host)
-        except AddressValueError:
-            return "not an IPv6 address", None
-        if address.scope_id:
-            return "an address with a zone", None
-        if address.ipv4_mapped:
-            return "an odd spelling of an address", f"write {address.ipv4_mapped}"
-        return (None, None) if str(address) == host else ("an odd spelling of an address", f"write [{address}]")
-    if not host.isascii():
-        return "a host name beyond ASCII", "write its xn-- form"
-    labels = host.removesuffix(".").split(".")
-    if not all(re.fullmatch(r"[a-z0-9_-]{1,63}", label) for label in labels) or len(host) > 253:
-        return "not a host name", None
-    if re.fullmatch(r"0x[0-9a-f]*|[0-9]+", labels[-1]):
-        try:
-            IPv4Address(host)
-        except AddressValueError:
-            return "an odd spelling of an address", "write it as four decimal numbers, such as 127.0.0.1"
-    return None, None
-
-
-def url_name(url: str) -> RelPath:
-    """The file name a URL or ``hf:`` reference ends in, percent-decoded and without ``;parameters`` if it is a URL.
-
-    Raises `UsageError` where there is none, `Unsafe` where it is not safe.
-    """
-    if url.startswith("hf:"):
-        name = parse_hub(url).subpath.rpartition("/")[2]
-    else:
-        name = unquote(urlsplit(bare_url(url)).path.rpartition("/")[2])
-    if not name or "/" in name:
-        raise UsageError("the URL ends in no file name", item=_redacted(url), hint="say which path it gets")
-    return RelPath.parse(name)
-
-
-def _redacted(url: str) -> str:
+def shown_url(url: str) -> str:
     """``url`` for a message: bare, and nothing a terminal would obey."""
     return shown(bare_url(url))[:200]

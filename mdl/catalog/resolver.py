@@ -1,0 +1,181 @@
+"""Resolver: a Model becomes RemoteFiles, by the sources of its origins."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import TypeVar
+
+from mdl.catalog.model import CatalogFile, Model
+from mdl.errors import Cancelled, MdlError, NotFound
+from mdl.events import Event
+from mdl.files import RemoteFile
+from mdl.globs import matches
+from mdl.paths import refuse_twins
+from mdl.sources import Context, Origin, Source, open_source, parse
+from mdl.sources.url import UrlSource
+from mdl.threads import in_parallel
+
+Found = TypeVar("Found")
+
+
+class Resolver:
+    """Asks each model's sources for its files. Without ``context.http`` nothing is contacted.
+
+    ``include`` and ``exclude`` narrow every model further, as the command line asked; ``pin`` makes of a model what
+    its lock says, and may raise `LockError`; ``exact`` asks for the commit also where a digest would do.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        pin: Callable[[Model], Model] = lambda model: model,
+        exact: bool = False,
+    ) -> None:
+        self._home = threading.get_ident()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._context, self._on_event = replace(context, on_event=self._post), context.on_event
+        self._include, self._exclude, self._pin, self._exact = tuple(include), tuple(exclude), pin, exact
+        self._opened: dict[str, Source] = {}
+        self._lock = threading.Lock()
+
+    def resolve(self, model: Model) -> list[RemoteFile]:
+        """Every file of the model, at one commit for each repository.
+
+        Raises `NotFound` if the model is gone, a pattern names nothing, or nothing is left; and what the
+        sources raise.
+        """
+        _refuse_gone(model)
+        model = self._pin(model)
+        files: list[RemoteFile] = []
+        for origin in model.sources:
+            files += _narrow(self._source(origin).resolve(origin), model.include, model.exclude, str(origin))
+        files += [self._named(file) for file in model.files]
+        return self._checked(model, files)
+
+    def resolve_all(self, models: Sequence[Model]) -> Iterator[list[RemoteFile] | MdlError]:
+        """`resolve` of each model, or the error that it raises, in their order. Several are asked for at once, so that
+        one host does not keep the others waiting."""
+        yield from self._in_parallel([partial(self.resolve, model) for model in models])
+
+    def probe_all(self, remotes: Sequence[RemoteFile]) -> Iterator[RemoteFile | MdlError]:
+        """What each file's server tells of it, or the error, in their order; several are asked at once."""
+        yield from self._in_parallel([partial(self._urls.probe, remote) for remote in remotes])
+
+    def _in_parallel(self, calls: Sequence[Callable[[], Found]]) -> Iterator[Found | MdlError]:
+        """The results in order. Events reach the listener in the caller's thread."""
+        self._home = threading.get_ident()
+        http = self._context.http
+        try:
+            yield from in_parallel(calls, http.connections if http else 1, self._look)
+        except (KeyboardInterrupt, Cancelled):
+            if http:
+                http.cancel.set()  # the other calls end as well
+            raise
+        self._look()
+
+    def _post(self, event: Event) -> None:
+        if threading.get_ident() == self._home:
+            self._on_event(event)
+        else:
+            self._events.put(event)
+
+    def _look(self) -> None:
+        while not self._events.empty():
+            self._on_event(self._events.get())
+
+    def known(self, model: Model) -> list[RemoteFile] | None:
+        """As `resolve`, without contacting anything; None if a collection was never listed, or none is named."""
+        model = self._pin(model)
+        files: list[RemoteFile] = []
+        if not model.sources and not model.files:
+            return None
+        for origin in model.sources:
+            found = self._source(origin).known(origin)
+            if found is None:
+                return None
+            files += _narrow(found, model.include, model.exclude, str(origin))
+        return self._checked(model, files + [self._known_file(file) for file in model.files])
+
+    def hosts(self, models: Sequence[Model], more: Sequence[str] = ()) -> list[str]:
+        """The hosts that these models' files, and the references ``more``, come from; those always allowed left out."""
+        origins = [origin for model in models for origin in model.sources]
+        origins += [self._parsed(text) for model in models for text in model.urls]
+        origins += map(self._parsed, more)
+        return [host for origin in origins for host in self._source(origin).hosts(origin)]
+
+    def _parsed(self, text: str) -> Origin:
+        return parse(text, self._context.endpoint.page_hosts)
+
+    def _source(self, origin: Origin) -> Source:
+        with self._lock:
+            if origin.scheme not in self._opened:
+                self._opened[origin.scheme] = open_source(origin.scheme, self._context)
+            return self._opened[origin.scheme]
+
+    @cached_property
+    def _urls(self) -> UrlSource:
+        return UrlSource(self._context)
+
+    def _named(self, file: CatalogFile) -> RemoteFile:
+        """A file that the catalog names: as it is written there if its digest is known, else as its server says."""
+        origin, stated = self._parsed(file.url), self._stated(file)
+        if file.digest is not None and not (self._exact and origin.repository):
+            return stated
+        return self._source(origin).complete(origin, stated)
+
+    def _known_file(self, file: CatalogFile) -> RemoteFile:
+        """The same without asking anything."""
+        origin, stated = self._parsed(file.url), self._stated(file)
+        listed = self._source(origin).known(origin) if file.digest is None else None
+        for found in listed or ():
+            if found.hub and stated.hub and found.hub.path == stated.hub.path:
+                return replace(found, path=stated.path, role=stated.role)
+        return stated
+
+    def _stated(self, file: CatalogFile) -> RemoteFile:
+        """The file as the catalog has it, its references as URLs."""
+        remote = self._file(file.url)
+        return replace(
+            remote,
+            path=file.path,
+            size=file.size,
+            digest=file.digest,
+            mirrors=tuple(self._file(mirror).url for mirror in file.mirrors),
+            role=file.role,
+            hub=replace(remote.hub, branch=file.branch) if remote.hub else None,
+        )
+
+    def _file(self, reference: str) -> RemoteFile:
+        origin = self._parsed(reference)
+        return self._source(origin).file(origin)
+
+    def _checked(self, model: Model, files: list[RemoteFile]) -> list[RemoteFile]:
+        narrowed = _narrow(files, self._include, self._exclude, model.name)
+        refuse_twins(file.path for file in narrowed)
+        return sorted(narrowed, key=lambda file: file.path)
+
+
+def _refuse_gone(model: Model) -> None:
+    if model.gone:
+        hint = f"see {', '.join(model.see)}" if model.see else model.note or None
+        raise NotFound(f"has no data any more: {model.gone}", item=model.name, hint=hint)
+
+
+def _narrow(files: list[RemoteFile], include: Sequence[str], exclude: Sequence[str], item: str) -> list[RemoteFile]:
+    """What the patterns leave. Raises `NotFound` for a pattern that names nothing."""
+    for pattern in include:
+        if not any(matches(file.path.text, (pattern,)) for file in files):
+            names = ", ".join(file.path.text for file in files[:5])
+            raise NotFound(f"nothing matches {pattern!r}", item=item, hint=f"there is {names}")
+    kept = [file for file in files if not include or matches(file.path.text, include)]
+    kept = [file for file in kept if not matches(file.path.text, exclude)]
+    if not kept:
+        raise NotFound("no file is left after --exclude", item=item)
+    return kept

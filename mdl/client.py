@@ -1,0 +1,371 @@
+"""Client: settings become objects, and operations run on them. The one composition root: no Typer, no Rich, no signals.
+
+What an operation needs is opened, and imported, when it is first used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, Unpack
+
+from mdl.cancel import Cancel
+from mdl.config import Config, Settings
+from mdl.errors import MdlError, UsageError
+from mdl.events import Listener, silence
+from mdl.workspace import Folder, Workspace
+
+if TYPE_CHECKING:
+    from mdl.catalog.model import Catalog, Model
+    from mdl.engine.stock import Stock
+    from mdl.engine.store import Store
+    from mdl.files import RemoteFile
+    from mdl.operations.clean import Waste
+    from mdl.operations.get import Tools
+    from mdl.redact import Secrets
+    from mdl.reports import LockReport, PlanReport, Report, VerifyReport
+
+Targets: TypeAlias = "str | Model | Sequence[str | Model]"
+"""Names and groups of the catalog, ``hf:org/repo[@revision][/path]``, pages of the hub, any URL, or models."""
+
+
+class ClientOptions(Settings, total=False):
+    """What `Client` takes: the settings, and who is told, how it is shown, and what stops it."""
+
+    on_event: Listener
+    progress: bool
+    cancel: Cancel
+
+
+class MdlWarning(UserWarning):
+    """Something about the settings that may hurt later."""
+
+
+class Client:
+    """Everything that mdl does with models, under one set of settings.
+
+    Settings are keyword arguments (`mdl.Settings` lists them). What is not given is read as the command line reads it:
+    from ``MDL_…`` variables, then ``config.toml``, then the defaults. ``on_event`` is called with every event of an
+    operation, in the thread that called it (see `mdl.events`); ``progress`` draws bars on stderr instead. Once
+    ``cancel`` is set, from any thread, the running operation and all later ones raise `Cancelled`; what was fetched is
+    kept. ``on_warning`` is told what may hurt later, in words; the default is `warnings.warn`.
+
+    A client may be used from several threads at once. It installs no signal handler, writes nothing to stdout, and
+    never ends the process.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_event: Listener | None = None,
+        progress: bool = False,
+        cancel: Cancel | None = None,
+        on_warning: Callable[[str], None] | None = None,
+        config: Config | None = None,
+        secrets: Secrets | None = None,
+        **settings: Unpack[Settings],
+    ) -> None:
+        """``config`` holds settings that were read already; it replaces ``settings``. ``secrets`` is told the token,
+        which whoever shows anything must keep out of it. Raises `UsageError` for an unknown setting."""
+        warn = on_warning or (lambda text: warnings.warn(text, MdlWarning, stacklevel=3))
+        self.workspace = Workspace(config or Config(settings), cancel or Cancel(), warn, secrets)
+        self._on_event, self._progress = on_event, progress
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open between two operations."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog in use. Raises `CatalogError` with every mistake in it."""
+        return self.workspace.catalog
+
+    @contextlib.contextmanager
+    def _tools(
+        self,
+        models: Sequence[Model],
+        into: Folder | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        on_event: Listener | None = None,
+        *,
+        online: bool = True,
+        exact: bool = False,
+    ) -> Iterator[Tools]:
+        with contextlib.ExitStack() as stack:
+            listener = on_event or self._on_event
+            if listener is None and self._progress:
+                from mdl.console import progress_bars
+
+                listener = stack.enter_context(progress_bars())
+            tools = self.workspace.tools(
+                models, into, include, exclude, listener or silence, online=online, exact=exact
+            )
+            yield stack.enter_context(tools)
+
+    # Models and what of them is on this disk.
+
+    def models(self, targets: Targets, *, revision: str | None = None) -> list[Model]:
+        """What ``targets`` mean, each model once: names and groups of the catalog, ``hf:org/repo``, URLs, models.
+
+        The catalog is read only if one of them is a name. ``revision`` replaces that of every source that has
+        revisions. Raises `NotFound`, `UsageError`, `CatalogError`.
+        """
+        from mdl.catalog.model import Catalog, Model
+        from mdl.catalog.targets import models_of
+        from mdl.sources import is_reference
+
+        wanted = [targets] if isinstance(targets, str | Model) else list(targets)
+        names = [one for one in wanted if isinstance(one, str)]
+        catalog = Catalog() if all(map(is_reference, names)) else self.catalog
+        return models_of(wanted, catalog, self.workspace.endpoint.page_hosts, revision)
+
+    def statuses(
+        self,
+        patterns: Sequence[str] = (),
+        *,
+        kind: str | None = None,
+        tag: str | None = None,
+        status: Iterable[str] = (),
+    ) -> list[tuple[Model, Stock]]:
+        """The catalog's models, each with what of it is on this disk: those whose name holds or matches one of
+        ``patterns``, of this ``kind``, with this ``tag``, of one of these statuses. Contacts nothing."""
+        found, wanted = self._looker([]), set(status)
+        rows = [(model, found(model)) for model in self.catalog.models.values() if _fits(model, patterns, kind, tag)]
+        return [row for row in rows if not wanted or row[1].status in wanted]
+
+    def status(self, target: str | Model) -> tuple[Model, Stock]:
+        """One model, and what of it is on this disk. Contacts nothing. Raises `UsageError` for a group."""
+        model = self._one(target)
+        return model, self._looker([model])(model)
+
+    def path(self, target: str | Model) -> Path:
+        """The folder of one model, whether or not anything is in it. Raises as `status`."""
+        model = self._one(target)
+        return (
+            self._looker([model])(model).path
+            if self.workspace.is_cache
+            else self.workspace.store([model]).folder(model.name)
+        )
+
+    def folders(self, models: Sequence[Model], *, into: Folder | None = None) -> dict[str, Path]:
+        """The folder that each model's files go to, by its name."""
+        store = self.workspace.store(models, into)
+        return {model.name: store.folder(model.name) for model in models}
+
+    def _all_here(self, store: Store) -> list[Model]:
+        """Every model of which something was published here, whether or not the catalog has it."""
+        from mdl.catalog.model import Model
+
+        try:
+            names = sorted(entry.name for entry in (store.own / "receipts").iterdir())
+        except OSError:
+            names = []
+        found = self.catalog.models
+        return [found.get(name) or Model(name=name) for name in names]
+
+    def _one(self, target: str | Model) -> Model:
+        models = self.models(target)
+        if len(models) != 1:
+            members = ", ".join(model.name for model in models)
+            raise UsageError("a group, not a model", item=str(target), hint=f"it holds {members}")
+        return models[0]
+
+    def _looker(self, models: Sequence[Model]) -> Callable[[Model], Stock]:
+        from mdl.engine.stock import stock_of
+
+        store = self.workspace.store(models)
+        return partial(stock_of, resolver=self.workspace.resolver(store), store=store)
+
+    # Operations.
+
+    def get(
+        self,
+        target: str | Model,
+        *,
+        into: Folder | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        revision: str | None = None,
+        force: bool = False,
+        on_event: Listener | None = None,
+    ) -> Path:
+        """As `download`, of one model: returns its folder, and raises the error if anything failed."""
+        model = self._one(target)
+        report = self.download(
+            [model], into=into, include=include, exclude=exclude, revision=revision, force=force, on_event=on_event
+        )
+        report.raise_for_errors()
+        return report.models[0].path
+
+    def download(
+        self,
+        targets: Targets,
+        *,
+        into: Folder | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        revision: str | None = None,
+        force: bool = False,
+        on_event: Listener | None = None,
+    ) -> Report:
+        """Bring every file of ``targets`` to this disk, verified, and say how it went. What is here is kept.
+
+        Files land in ``home/<model>/``, or in ``into`` itself for one target. ``include`` and ``exclude`` are globs on
+        file names; ``force`` fetches all anew and replaces files that are not mdl's. What fails for one file hinders no
+        other and is in the report: see `Report.error` and `Report.raise_for_errors`. Raises `NotFound`, `UsageError`
+        and `CatalogError` for targets, `NoSpace` before the first byte if the whole does not fit, `Busy` if another
+        process is at work on the same models for too long, `Deadline` outside of ``window`` or after ``max_duration``,
+        and `Cancelled`, with the report so far as ``so_far``.
+        """
+        from mdl.operations.get import get
+
+        models = self.models(targets, revision=revision)
+        with self._tools(models, into, include, exclude, on_event) as tools:
+            report = get(models, tools, force=force)
+        if not self.workspace.config["frozen"]:
+            self.workspace.remember_first(models, report)
+        return report
+
+    def plan(
+        self,
+        targets: Targets,
+        *,
+        into: Folder | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        revision: str | None = None,
+        force: bool = False,
+        on_event: Listener | None = None,
+    ) -> PlanReport:
+        """What `download` would do, and how much room it needs. Sources are asked; nothing is written."""
+        from mdl.operations.get import plan
+
+        models = self.models(targets, revision=revision)
+        with self._tools(models, into, include, exclude, on_event) as tools:
+            return plan(models, tools, force=force)
+
+    def verifiable(
+        self,
+        targets: Targets | None = None,
+        *,
+        into: Folder | None = None,
+        revision: str | None = None,
+    ) -> list[Model]:
+        """The models that `verify` looks at: ``targets``, which may be folders that the catalog does not know, or
+        everything that is here."""
+        from mdl.catalog.model import Model
+
+        here = {model.name: model for model in self._all_here(self.workspace.store([Model("")], into))}
+        if not targets:
+            return list(here.values())
+        found: dict[str, Model] = {}
+        for target in [targets] if isinstance(targets, str | Model) else targets:
+            is_here = isinstance(target, str) and target in here and not revision
+            models = [here[target]] if is_here else self.models(target, revision=revision)  # type: ignore[index]
+            found.update((model.name, model) for model in models)
+        return list(found.values())
+
+    def verify(
+        self,
+        targets: Targets | None = None,
+        *,
+        repair: bool = False,
+        force: bool = False,
+        strict: bool = False,
+        into: Folder | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        revision: str | None = None,
+        on_event: Listener | None = None,
+    ) -> VerifyReport:
+        """Read what is on this disk again and compare it with its digests: ``targets``, or everything that is here.
+
+        ``repair`` fetches what is wrong, and only that; with ``force`` also files that are not mdl's. With ``strict`` a
+        file without a published digest counts as corrupt. What is wrong is in the report. Raises as `download`.
+        """
+        from mdl.operations.verify import verify
+
+        models = self.verifiable(targets, into=into, revision=revision)
+        with self._tools(models, into, include, exclude, on_event, online=False) as tools:
+            connect = partial(self.workspace.connect, models, tools.store.cancel) if repair else None
+            return verify(models, tools, connect=connect, force=force, strict=strict)
+
+    def lock(
+        self,
+        names: Sequence[str] = (),
+        *,
+        check: bool = False,
+        upgrade: Sequence[str] = (),
+        on_event: Listener | None = None,
+    ) -> LockReport:
+        """Resolve models of the catalog, or all of them, and write what they are to ``mdl.lock`` beside it.
+
+        What the lock covers is not asked for again, except for ``upgrade``. ``check`` writes nothing; a lock that is
+        not up to date is then the report's error. Raises `NotFound`, `CatalogError`, `StateError`, `Cancelled`.
+        """
+        from mdl.operations.lock import lock
+
+        path = self.workspace.lock_path
+        models = list(self.catalog.models.values())
+        with self._tools(models, on_event=on_event, exact=True) as tools:
+            report = lock(self.catalog, path, tools, names=names, check=check, upgrade=upgrade)
+        self.workspace.forget("locked")
+        return report
+
+    def clean(self, *, remove: bool = False) -> list[tuple[Waste, bool]]:
+        """What mdl has on this disk and nothing needs any more, each with whether it was removed: only with
+        ``remove``, and never what `Waste.kept` says must stay."""
+        from mdl.operations import clean
+
+        catalog = None
+        with contextlib.suppress(MdlError):
+            catalog = self.workspace.catalog_id
+        store = self.workspace.store([], catalog=catalog)
+        resolver = self.workspace.resolver(store)
+
+        def known(name: str) -> Sequence[RemoteFile] | None:
+            try:
+                model = self.catalog.models.get(name)
+                return resolver.known(model) if model else None
+            except MdlError:
+                return None
+
+        found = clean.find_waste(store, known, clean.wanted_by_jobs(known, self.workspace.state))
+        return [(waste, remove and not waste.kept and clean.remove(waste)) for waste in found]
+
+    def add(self, name: str, source: str | Sequence[str], **facts: str | Sequence[str]) -> Path:
+        """Put a model into the catalog, whose comments stay; returns the catalog's path. ``facts`` are further keys of
+        the entry. Raises `UsageError` if the name is taken or the catalog is not the user's own, `CatalogError`."""
+        from mdl.operations.edit import add_model
+
+        sources = [source] if isinstance(source, str) else list(source)
+        first = ("title", "kind", "license", "tags")
+        entry: dict[str, str | Sequence[str]] = {key: facts[key] for key in first if key in facts}
+        entry["source"] = sources[0] if len(sources) == 1 else sources
+        entry.update(facts)
+        path = add_model(self.workspace.catalog_paths[0], name, entry)
+        self.workspace.forget("catalog")
+        return path
+
+    def remove(self, name: str) -> Path:
+        """Take a model out of the catalog; its files stay on the disk. Returns the catalog's path. Raises `NotFound`,
+        `UsageError`, `CatalogError`."""
+        from mdl.operations.edit import remove_model
+
+        path = remove_model(self.workspace.catalog_paths[0], name)
+        self.workspace.forget("catalog")
+        return path
+
+
+def _fits(model: Model, patterns: Sequence[str], kind: str | None, tag: str | None) -> bool:
+    if (kind and model.kind != kind) or (tag and tag not in model.tags):
+        return False
+    name = model.name.lower()
+    return not patterns or any(p.lower() in name or fnmatchcase(name, p.lower()) for p in patterns)

@@ -1,0 +1,393 @@
+"""Settings: what can be set by a flag, a variable ``MDL_…``, a key of ``config.toml``, or an argument of `mdl.Client`.
+
+Also where settings, catalog, state and models are, and why. Every place is found here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+
+import platformdirs
+
+from mdl import staging
+from mdl.copies import RULES
+from mdl.errors import UsageError
+from mdl.paths import shown
+from mdl.private import read_whole
+from mdl.toml import parse_toml
+from mdl.units import Window, is_true, parse_duration, parse_rate
+
+Parse = Callable[[Any, str], Any]
+"""Makes the checked value of what was given under a name. Raises `UsageError` naming it."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting: its default, how its value is read, and what ``--help`` says. A setting ``of_a_run`` makes no sense
+    in ``config.toml``."""
+
+    default: Any
+    parse: Parse
+    help: str
+    metavar: str = ""
+    flag: str = ""
+    """If it is another than ``--`` and the name."""
+    variable: str = ""
+    """If it is another than ``MDL_`` and the flag."""
+    of_a_run: bool = False
+
+
+def _integer(least: int, most: int) -> Parse:
+    def parse(value: Any, name: str) -> int:
+        text = str(value).strip()
+        if isinstance(value, bool) or not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+            raise UsageError(f"{value!r} is not a number from {least} to {most}", item=name)
+        return int(text)
+
+    return parse
+
+
+def _choice(*choices: str) -> Parse:
+    def parse(value: Any, name: str) -> str:
+        if value not in choices:
+            raise UsageError(f"{value!r} is not one of {', '.join(choices)}", item=name)
+        return str(value)
+
+    return parse
+
+
+def _switch(value: Any, name: str) -> bool:
+    words = {True: ("1", "true", "t", "yes", "y", "on"), False: ("0", "false", "f", "no", "n", "off")}
+    for meaning, texts in words.items():
+        if str(value).strip().lower() in texts:
+            return meaning
+    raise UsageError(f"{value!r} is neither yes nor no", item=name, hint="write 1 or 0")
+
+
+def _seconds(least: float = 0.1) -> Parse:
+    return lambda value, name: parse_duration(str(value), name, least=least)
+
+
+def _path(value: Any, name: str) -> Path:
+    return expanded(value, name)
+
+
+def _paths(value: Any, name: str) -> tuple[Path, ...]:
+    return tuple(Path(one) for one in ([value] if isinstance(value, str | os.PathLike) else value))
+
+
+def _texts(value: Any, name: str) -> tuple[str, ...]:
+    return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+
+
+class Settings(TypedDict, total=False):
+    """Every setting, one line each. Flags, variables, the keys of ``[defaults]`` and the arguments of `mdl.Client` are
+    made from this table."""
+
+    home: Annotated[
+        str | os.PathLike[str],
+        Setting(None, _path, "Models folder; files land in DIR/<name>/.", "DIR", "--to", "MDL_HOME"),
+    ]
+    catalog: Annotated[
+        str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        Setting((), _paths, "Catalog file, repeatable.", "FILE", variable="MDL_CATALOG", of_a_run=True),
+    ]
+    layout: Annotated[
+        Literal["plain", "hf-cache"],
+        Setting(
+            "plain",
+            _choice("plain", "hf-cache"),
+            "hf-cache: Hugging Face's own cache, which transformers and hf read offline.",
+            "plain|hf-cache",
+        ),
+    ]
+    connections: Annotated[int, Setting(8, _integer(1, 64), "Connections at once, in all.", "N")]
+    retries: Annotated[int, Setting(5, _integer(1, 1000), "Attempts without progress.", "N")]
+    stall: Annotated[float | str, Setting("30s", _seconds(), "Silence after which a connection is given up.", "TIME")]
+    offline: Annotated[bool, Setting(False, _switch, "Contact nothing (also HF_HUB_OFFLINE).", of_a_run=True)]
+    via: Annotated[
+        Literal["http", "hub"],
+        Setting(
+            "http",
+            _choice("http", "hub"),
+            "hub: let huggingface_hub fetch the hub's files (Xet); they are still verified.",
+            "http|hub",
+        ),
+    ]
+    limit_rate: Annotated[
+        str | float | None,
+        Setting(
+            None,
+            lambda value, name: parse_rate(str(value), name),
+            "Bytes a second in all: 20M, or by the day: '08:00,2M 22:00,off'.",
+            "RATE",
+        ),
+    ]
+    max_duration: Annotated[
+        float | str | None, Setting(None, _seconds(), "Stop after this long, with exit code 75.", "TIME")
+    ]
+    window: Annotated[
+        str | None,
+        Setting(None, Window.parse, "Only at these hours, as 22:00-06:00; else exit code 75.", "FROM-TO"),
+    ]
+    lock_wait: Annotated[
+        float | str, Setting("10m", _seconds(0), "How long to wait for another mdl on the same model.", "TIME")
+    ]
+    locked: Annotated[
+        bool, Setting(False, _switch, "The lock must exist and cover every model (else 8).", of_a_run=True)
+    ]
+    frozen: Annotated[
+        bool,
+        Setting(False, _switch, "Use the lock as it is, even if the catalog changed; ask no hub API.", of_a_run=True),
+    ]
+    allow_hosts: Annotated[
+        Sequence[str], Setting((), _texts, "Hosts that may be contacted beyond those of the catalog and the hub.")
+    ]
+
+
+@cache
+def settings_table() -> dict[str, Setting]:
+    """Every setting by its name."""
+    return {name: hint.__metadata__[0] for name, hint in get_type_hints(Settings, include_extras=True).items()}
+
+
+_OTHER_DEFAULTS = ("progress", "log_file")
+"""Keys of ``[defaults]`` that are flags of the commands alone."""
+_LARGEST = 2**20
+_LISTS = {"allow_hosts", "also"}
+_TEXTS = {"home", "on_complete", "on_failure"}
+_CHOICES = {"link": RULES}
+
+
+def _tables() -> dict[str, tuple[str, ...] | None]:
+    """The tables of ``config.toml`` and their keys; None for any key."""
+    defaults = [name for name, setting in settings_table().items() if not setting.of_a_run]
+    return {
+        "defaults": (*defaults, *_OTHER_DEFAULTS),
+        "hooks": ("on_complete", "on_failure"),
+        "stores": ("also", "link"),
+        "remotes": None,
+    }
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings in effect: what was ``given``, else the variables, else ``config.toml``, else the defaults.
+
+    ``flags`` says that the command line gave them, so that an error names the flag.
+    """
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    flags: bool = False
+
+    def __post_init__(self) -> None:
+        table = settings_table()
+        for name in self.given:
+            if name not in table:
+                raise UsageError("there is no such setting", item=name, hint=_near(name, tuple(table)))
+
+    @cached_property
+    def file(self) -> dict[str, Any]:
+        """``config.toml``, checked. Raises `UsageError`."""
+        return read_config()
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.file.get("defaults", {})
+        return found
+
+    def __getitem__(self, name: str) -> Any:
+        """The checked value of one setting. Raises `UsageError` if it is wrong."""
+        return self.find(name)[0]
+
+    def find(self, name: str) -> tuple[Any, str]:
+        """The checked value of one setting, and where it is from ('' for the default)."""
+        setting = settings_table()[name]
+        flag = setting.flag or "--" + name.replace("_", "-")
+        variable = setting.variable or "MDL_" + name.upper()
+        if self.given.get(name) is not None:
+            where = flag if self.flags else name
+            return setting.parse(self.given[name], where), where
+        if self.environ.get(variable):
+            return setting.parse(self.environ[variable], variable), variable
+        if not setting.of_a_run and name in self.defaults:
+            return setting.parse(self.defaults[name], f"[defaults] {name}"), f"[defaults] {name}"
+        default = setting.default
+        return (setting.parse(default, name) if isinstance(default, str) else default), ""
+
+    @property
+    def is_offline(self) -> bool:
+        hub = (self.environ.get("HF_HUB_OFFLINE"), self.environ.get("TRANSFORMERS_OFFLINE"))
+        return bool(self["offline"]) or any(is_true(text) for text in hub)
+
+    @property
+    def allowed_hosts(self) -> list[str]:
+        """The hosts that were given, those of ``MDL_ALLOW_HOSTS`` and those of ``config.toml``, all together."""
+        given = _texts(self.given.get("allow_hosts") or (), "allow_hosts")
+        return [*given, *self.environ.get("MDL_ALLOW_HOSTS", "").split(","), *self.defaults.get("allow_hosts", ())]
+
+    def models_home(self) -> Place:
+        """The models folder: what was given, ``MDL_HOME``, ``[defaults] home``, the user data folder."""
+        path, where = self.find("home")
+        if path is None:
+            return Place(_needs_home(lambda: platformdirs.user_data_dir("mdl")) / "models", "the user data folder")
+        if where.startswith("["):
+            where += f" in {config_file()}"
+            return Place(path.absolute(), where)
+        return Place(path.absolute(), f"given by {where}")
+
+    def cache_home(self) -> Place:
+        """As `models_home`, with the layout ``hf-cache``: what was given, else the hub's cache."""
+        if self.given.get("home") is not None:
+            path, where = self.find("home")
+            return Place(path.absolute(), f"given by {where}")
+        named = next((name for name in _CACHE_VARIABLES if self.environ.get(name)), None)
+        return Place(hub_cache(self.environ), f"the hub's cache, given by {named}" if named else "the hub's cache")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or folder, and why this one."""
+
+    path: Path
+    why: str
+
+
+def _needs_home(find: Callable[[], str]) -> Path:
+    try:
+        folder = find()
+    except RuntimeError:
+        folder = "~"
+    if folder.startswith("~") or not Path(folder).is_absolute():
+        raise UsageError(
+            "this user has no home folder", hint="set HOME, or name a folder with --to, MDL_HOME or XDG_CONFIG_HOME"
+        )
+    return Path(folder)
+
+
+def config_dir() -> Path:
+    return _needs_home(lambda: platformdirs.user_config_dir("mdl"))
+
+
+def state_dir() -> Path:
+    return _needs_home(lambda: platformdirs.user_state_dir("mdl"))
+
+
+def config_file() -> Path:
+    return config_dir() / "config.toml"
+
+
+def read_config() -> dict[str, Any]:
+    """``config.toml``, checked; an empty one where there is none. Raises `UsageError`."""
+    try:
+        path = config_file()
+    except UsageError:
+        return {}
+    try:
+        data = parse_toml(read_whole(path, _LARGEST).decode())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UsageError(f"unreadable: {error.strerror}", item=str(path)) from error
+    except ValueError as error:
+        raise UsageError(f"not TOML: {shown(str(error))[:200]}", item=str(path)) from error
+    for name, table in data.items():
+        _check_table(name, table, str(path))
+    return data
+
+
+def _check_table(name: str, table: Any, path: str) -> None:
+    if name.startswith("x-"):
+        return
+    tables = _tables()
+    if name not in tables:
+        raise UsageError(f"unknown table [{name}]", item=path, hint=_near(name, tuple(tables)))
+    if not isinstance(table, dict):
+        raise UsageError(f"[{name}] is not a table", item=path)
+    known = tables[name]
+    for key, value in table.items():
+        if known is None or key.startswith("x-"):
+            continue
+        if key not in known:
+            raise UsageError(f"unknown key {key!r} in [{name}]", item=path, hint=_near(key, known))
+        if key in _TEXTS and not isinstance(value, str):
+            raise UsageError(f"[{name}] {key} is not text", item=path)
+        if key in _CHOICES and value not in _CHOICES[key]:
+            hint = _near(str(value), _CHOICES[key])
+            raise UsageError(f"[{name}] {key} cannot be {value!r}", item=path, hint=hint)
+        if key in _LISTS and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+            raise UsageError(f"[{name}] {key} is not a list of texts", item=path)
+
+
+def _near(word: str, words: tuple[str, ...]) -> str:
+    near = get_close_matches(word, words, 1)
+    return f"did you mean {near[0]}?" if near else f"there is {', '.join(words)}"
+
+
+_CACHE_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
+
+
+def hub_cache(environ: Mapping[str, str]) -> Path:
+    """Hugging Face's cache: ``HF_HUB_CACHE``, ``HF_HOME``, the user cache folder, as huggingface_hub finds it."""
+    named = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
+    if named:
+        return expanded(os.path.expandvars(named), "HF_HUB_CACHE").absolute()
+    home = environ.get("HF_HOME")
+    if not home:
+        cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
+        home = os.path.join(cache, "huggingface")
+    if home.startswith("~/"):
+        return _needs_home(lambda: str(Path(os.path.expandvars(home)).expanduser().absolute())) / "hub"
+    return expanded(os.path.expandvars(home), "HF_HOME").absolute() / "hub"
+
+
+def working_folder() -> Path:
+    """The current folder; ``/`` where it was deleted under us, so that absolute paths still work."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path(os.sep)
+
+
+def place_of(text: str, what: str) -> Path:
+    """A path as it was given; an empty one, as of an unset variable, raises `UsageError` naming ``what``."""
+    if not text:
+        raise UsageError("it is empty", item=what, hint="is a variable unset?")
+    return expanded(text, what)
+
+
+def expanded(path: str | os.PathLike[str], what: str) -> Path:
+    """The path with ``~`` and ``~name`` replaced by the home folder of that user. Raises `UsageError` naming ``what``
+    if there is no such user or home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        name = Path(path).parts[0]
+        hint = "write the whole path, or ./~… for a name that begins with ~"
+        raise UsageError(f"there is no home folder for {name}", item=what, hint=hint) from error
+
+
+def output_file(path: Path, what: str) -> Path:
+    """The path of a file that is to be replaced as a whole: a regular file, or nothing yet. A link there is not
+    followed, for anybody may have put it there, nor replaced: ``/dev/stdout`` is one.
+
+    Raises `UsageError` naming ``what`` if something else is there.
+    """
+    path = expanded(path, what)
+    trouble = "it is a link, and mdl replaces regular files only" if path.is_symlink() else ""
+    try:
+        staging.refuse_special(path)
+    except FileExistsError as error:
+        trouble = str(error.strerror)
+    except OSError:
+        return path  # whoever writes it tells why that cannot be
+    if trouble:
+        raise UsageError(f"{path}: {trouble}", item=what, hint="name a regular file, or a new one")
+    return path

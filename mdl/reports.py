@@ -1,0 +1,192 @@
+"""Reports: how an operation went, as values: file by file, model by model. Pure.
+
+Sizes are in bytes, times in seconds. A report keeps the errors themselves; only the console makes text of them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mdl.errors import MdlError, NoSpace, PartialFailure, joint_error, joint_exit_code
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """How one file went.
+
+    ``action`` is ``fetched``, ``kept``, ``linked``, ``failed`` or ``planned``; ``verified`` says what its bytes were
+    compared with: ``sha256``, ``git-sha1``, ``size`` or ``none``. ``resumed_at`` bytes were here before. A planned file
+    may be ``elsewhere`` on this disk; ``way`` says how its bytes come from there: ``clone``, ``link`` or ``copy``.
+    """
+
+    path: str
+    size: int | None
+    sha256: str | None
+    action: str
+    verified: str
+    resumed_at: int = 0
+    url: str = ""
+    error: MdlError | None = None
+    elsewhere: bool = False
+    way: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """How one model went. ``path`` is its folder; ``status`` is ``present``, ``partial``, ``missing`` or
+    ``unverified``; ``error`` is set if the model failed before any of its files."""
+
+    name: str
+    path: Path
+    status: str
+    files: tuple[FileReport, ...] = ()
+    error: MdlError | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Neither the model nor one of its files failed."""
+        return not self.error and not any(file.error for file in self.files)
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a download went: bytes from the network, bytes that were here before, bytes thrown away, seconds."""
+
+    models: tuple[ModelReport, ...] = ()
+    bytes_fetched: int = 0
+    bytes_kept: int = 0
+    bytes_discarded: int = 0
+    seconds: float = 0.0
+
+    @property
+    def failures(self) -> list[tuple[str, MdlError]]:
+        """What failed, as ``model`` or ``model/file``, and why: first the models, then the files."""
+        found = [(model.name, model.error) for model in self.models if model.error]
+        files = ((model.name, file) for model in self.models for file in model.files)
+        return found + [(f"{name}/{file.path}", file.error) for name, file in files if file.error]
+
+    @property
+    def error(self) -> MdlError | None:
+        """The one error that stands for all failures; None if nothing failed."""
+        failed = self.failures
+        if not failed:
+            return None
+        item, first = failed[0]
+        if len(failed) == 1:
+            return copy.copy(first).on(item)
+        reasons = ", ".join(sorted({error.code for _, error in failed}))
+        total = sum(len(model.files) or 1 for model in self.models)
+        whole = PartialFailure(f"{len(failed)} of {total} failed ({reasons})", hint=first.advice)
+        code = joint_exit_code(error.exit_code for _, error in failed)
+        if code != PartialFailure.exit_code:
+            whole.code, whole.exit_code = first.code, code
+        return whole
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with for it."""
+        return self.error.exit_code if self.error else 0
+
+    def raise_for_errors(self) -> None:
+        """Raises `error` if anything failed."""
+        if error := self.error:
+            raise error
+
+
+@dataclass(frozen=True)
+class PlanReport(Report):
+    """What a download would do: nothing was written. Of ``bytes_total``, ``bytes_to_fetch`` come from the network and
+    ``bytes_elsewhere`` are elsewhere on this disk, ``bytes_to_copy`` of which need room; ``bytes_free`` is what the
+    disk has."""
+
+    bytes_to_fetch: int = 0
+    bytes_free: int = 0
+    bytes_total: int = 0
+    bytes_elsewhere: int = 0
+    bytes_to_copy: int = 0
+
+    @property
+    def error(self) -> MdlError | None:
+        return no_space(self.bytes_to_fetch, self.bytes_to_copy, self.bytes_free) or super().error
+
+
+def no_space(to_fetch: int, to_copy: int, free: int) -> NoSpace | None:
+    """The error of a plan that needs more bytes than are free; None if it fits."""
+    need = to_fetch + to_copy
+    if need <= free:
+        return None
+    copied = f" ({to_copy} of them for copies from elsewhere on this machine)" if to_copy else ""
+    return NoSpace(
+        f"the plan needs {need} bytes{copied} and {free} are free: {need - free} short",
+        hint="free some space, choose another folder with --to, or narrow with --include",
+    )
+
+
+@dataclass(frozen=True)
+class VerifiedFile:
+    """The verdict on one file: ``ok``, ``corrupt``, ``missing``, or ``unverified`` if it is as it came, but no
+    published digest is known. ``expected`` and ``actual`` are digests as ``algorithm:hex``; ``actual`` says what
+    stands there instead if that is no file."""
+
+    path: str
+    status: str
+    expected: str | None
+    actual: str | None
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found, by model. ``errors`` stand for what is wrong, and for what could not be repaired.
+    ``bytes_fetched`` is None if no repair was begun."""
+
+    models: dict[str, tuple[VerifiedFile, ...]] = field(default_factory=dict)
+    errors: tuple[MdlError, ...] = ()
+    bytes_fetched: int | None = None
+
+    @property
+    def files(self) -> Iterator[tuple[str, VerifiedFile]]:
+        """Every file with the name of its model."""
+        return ((name, file) for name, files in self.models.items() for file in files)
+
+    @property
+    def error(self) -> MdlError | None:
+        """The one error that stands for all; None if all is well."""
+        return joint_error(self.errors)
+
+    def raise_for_errors(self) -> None:
+        """Raises `error` if anything is wrong."""
+        if error := self.error:
+            raise error
+
+
+@dataclass(frozen=True)
+class LockRow:
+    """What the lock says of one model: how many files, how many without any digest, how many with one that was
+    trusted on first use, and the commits of its repositories."""
+
+    name: str
+    locked: bool
+    files: int
+    without_digest: int
+    tofu: int
+    revisions: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class LockReport:
+    """The lock as it is now: where it is, what changed (a line each), what it says of each model, which models could
+    not be resolved and why, and the one ``error`` that stands for all."""
+
+    path: Path
+    changes: Sequence[str] = ()
+    models: tuple[LockRow, ...] = ()
+    failures: dict[str, MdlError] = field(default_factory=dict)
+    error: MdlError | None = None
+
+    def raise_for_errors(self) -> None:
+        """Raises `error` if there is one."""
+        if self.error:
+            raise self.error

@@ -1,0 +1,318 @@
+"""Workspace: which catalog, lock, models folder, hub and limits are in use, and the objects that this makes.
+
+Everything is opened, and imported, when it is first used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mdl import config as places
+from mdl.cancel import Cancel
+from mdl.config import Config, Place
+from mdl.errors import Cancelled, Deadline, MdlError, UsageError
+from mdl.events import Listener, silence
+
+if TYPE_CHECKING:
+    from mdl.catalog.lock import Lock
+    from mdl.catalog.model import Catalog, Model
+    from mdl.catalog.resolver import Resolver
+    from mdl.deadline import TimeLimit
+    from mdl.engine.elsewhere import Elsewhere
+    from mdl.engine.hub_carrier import HubCarrier
+    from mdl.engine.store import Store
+    from mdl.http.client import Http
+    from mdl.operations.get import Tools
+    from mdl.redact import Secrets
+    from mdl.reports import Report
+    from mdl.sources.endpoint import Endpoint
+
+Folder = str | os.PathLike[str]
+
+
+class Workspace:
+    """What a `Client` works with. ``warn`` is told in words what may hurt later; ``secrets`` is told the token."""
+
+    def __init__(
+        self, config: Config, cancel: Cancel, warn: Callable[[str], None], secrets: Secrets | None = None
+    ) -> None:
+        self.config, self.cancel, self.warn, self._secrets = config, cancel, warn, secrets
+        self.environ: Mapping[str, str] = config.environ
+
+    @cached_property
+    def catalog_paths(self) -> tuple[tuple[Path, ...], str]:
+        """The catalog files in use, and why these. One that another user may have written is warned of."""
+        from mdl.catalog.find import doubt, find_catalogs
+
+        try:
+            folder = places.config_dir()
+        except UsageError:
+            folder = places.working_folder()
+        given = self.config.given.get("catalog") or ()
+        named = [given] if isinstance(given, str | os.PathLike) else given
+        paths, why = find_catalogs([Path(one) for one in named], self.environ, places.working_folder(), folder)
+        if doubted := doubt(paths[0], why):
+            self.warn(f"{paths[0]} was found {why}, and {doubted}: if you trust it, name it with --catalog")
+        return paths, why
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The catalog in use. Raises `CatalogError` with every mistake in it."""
+        from mdl.catalog.read import read_catalog
+
+        return read_catalog(self.catalog_paths[0])
+
+    @cached_property
+    def lock_path(self) -> Path:
+        """Beside the catalog it locks; the catalog that comes with mdl is locked in the user's config folder."""
+        from mdl.catalog.find import SHIPPED
+        from mdl.catalog.lock import NAME
+
+        first = Path(self.catalog_paths[0][0])
+        return (places.config_dir() if first == SHIPPED else first.absolute().parent) / NAME
+
+    @cached_property
+    def locked(self) -> Lock | None:
+        """What the lock file says; None if there is none. Raises `StateError` for a broken one, `Unsafe` for another
+        user's."""
+        from mdl.catalog.find import doubt
+        from mdl.operations.lock import read_lock
+
+        try:
+            if doubted := doubt(self.lock_path, self.catalog_paths[1]):
+                self.warn(f"{self.lock_path}: {doubted}")
+            return read_lock(self.lock_path, self.catalog_paths[0][0])
+        except UsageError:
+            return None  # a user without a home folder has no settings and no lock
+
+    @cached_property
+    def endpoint(self) -> Endpoint:
+        """The hub in use, and the token for it. Raises `UsageError`."""
+        from mdl.sources.endpoint import Endpoint
+
+        found = Endpoint.from_environ(self.environ)
+        if found.token and self._secrets is not None:
+            self._secrets.add(found.token)
+        return found
+
+    def forget(self, name: str) -> None:
+        """``catalog`` or ``locked`` was just written: read it anew."""
+        self.__dict__.pop(name, None)
+
+    @property
+    def home(self) -> Place:
+        """The models folder, or the hub's cache with the layout ``hf-cache``, and why this one. Raises `UsageError`."""
+        return self.config.cache_home() if self.is_cache else self.config.models_home()
+
+    @property
+    def is_offline(self) -> bool:
+        """Nothing may be contacted."""
+        return self.config.is_offline
+
+    @property
+    def is_cache(self) -> bool:
+        return bool(self.config["layout"] == "hf-cache")
+
+    @contextlib.contextmanager
+    def tools(
+        self,
+        models: Sequence[Model],
+        into: Folder | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        on_event: Listener = silence,
+        *,
+        online: bool = True,
+        exact: bool = False,
+    ) -> Iterator[Tools]:
+        """What one operation works with. ``exact`` resolves to commits, past the lock."""
+        from mdl.deadline import time_limit
+        from mdl.operations.get import Tools
+
+        cancel, limit, wait = Cancel(self.cancel), self.time_limit(), self.config["lock_wait"]
+        store = self.store(models, into, cancel)
+        with contextlib.ExitStack() as stack:
+            http = None
+            if online and not self.is_offline:
+                http = stack.enter_context(self.http(models, cancel))
+            resolver = self.resolver(store, http, on_event, include, exclude, exact=exact)
+            stack.enter_context(time_limit(limit, cancel))
+            stack.enter_context(_interrupts())
+            tools = Tools(resolver, store, http, wait, self._hub_client(models), self._local_copies(store), on_event)
+            yield tools
+
+    def store(
+        self,
+        models: Sequence[Model],
+        into: Folder | None = None,
+        cancel: Cancel | None = None,
+        catalog: str | None = None,
+    ) -> Store:
+        """The models folder. Raises `UsageError` for ``into`` with several models."""
+        from mdl.engine.layout import HubCache
+        from mdl.engine.store import Store
+
+        catalog = catalog or (self.catalog_id if any(model.is_of_catalog for model in models) else None)
+        cancel = cancel or self.cancel
+        if into is not None:
+            if self.is_cache:
+                raise UsageError("--into and --layout hf-cache do not go together", hint="--to names the cache")
+            check_into(len(models))
+            return Store(places.expanded(into, "--into"), into=True, catalog=catalog, cancel=cancel)
+        layout = HubCache if self.is_cache else None
+        return Store(self.home.path, layout=layout, catalog=catalog, cancel=cancel)
+
+    @cached_property
+    def catalog_id(self) -> str:
+        """Says of which catalog a file is, in its receipt."""
+        from mdl.catalog.find import SHIPPED
+
+        paths = ["shipped" if path == SHIPPED else str(Path(path).resolve()) for path in self.catalog_paths[0]]
+        return hashlib.sha256("\0".join(sorted(paths)).encode()).hexdigest()[:16]
+
+    @property
+    def state(self) -> Path | None:
+        """The user's state folder; None for a user without a home."""
+        with contextlib.suppress(UsageError):
+            return places.state_dir()
+        return None
+
+    def _local_copies(self, store: Store) -> Elsewhere | None:
+        """Where on this machine the same bytes may be: ``store`` itself, the usual models folder, the hub's cache,
+        ``[stores] also``. None if ``[stores] link`` says that nothing is to be taken from there."""
+        from mdl.engine.elsewhere import Elsewhere
+        from mdl.engine.store import Store
+
+        wishes = self.config.file.get("stores", {})
+        if wishes.get("link") == "none":
+            return None
+        caches, others = [store.root] if store.is_by_digest else [], []
+        with contextlib.suppress(UsageError):
+            caches.append(places.hub_cache(self.environ))
+        with contextlib.suppress(UsageError):
+            usual = Config({}, self.environ).models_home().path
+            others = [] if usual == store.root else [Store(usual)]
+        also = [places.expanded(one, "[stores] also") for one in wishes.get("also", [])]
+        return Elsewhere(store, others, tuple(dict.fromkeys(caches)), also, wishes.get("link", "auto"))
+
+    def time_limit(self) -> TimeLimit:
+        """When to stop. Raises `Deadline` outside the window."""
+        from mdl.deadline import TimeLimit
+
+        seconds, (window, _) = self.config["max_duration"], self.config.find("window")
+        limit = TimeLimit(math.inf if seconds is None else seconds, window)
+        if limit.is_over():
+            raise Deadline(f"it is not the time for it: the window is {window}")
+        return limit
+
+    def _hub_client(self, models: Sequence[Model]) -> HubCarrier | None:
+        """The hub's own client, if it was asked for."""
+        if self.config["via"] != "hub":
+            return None
+        from mdl.engine.hub_carrier import HubCarrier
+        from mdl.http.hosts import Hosts
+
+        hosts = Hosts.of(self._hosts(models), self.config.allowed_hosts)
+        return HubCarrier(self.endpoint.url, self.endpoint.bearer, hosts, self.config["stall"])
+
+    def connect(self, models: Sequence[Model], cancel: Cancel, urls: Sequence[str]) -> Http | None:
+        from mdl.http.hosts import host_of
+
+        return None if self.is_offline else self.http(models, cancel, map(host_of, urls))
+
+    def http(self, models: Sequence[Model] = (), cancel: Cancel | None = None, more: Iterable[str] = ()) -> Http:
+        """A client that may ask the hub, the hosts of ``models``, of the lock, ``more``, and what the user allows."""
+        from mdl.http.client import Http, Timeouts
+        from mdl.http.hosts import Hosts
+        from mdl.http.policy import RetryPolicy
+        from mdl.http.throttle import NO_LIMIT, Throttle
+
+        stall, rate = self.config["stall"], self.config["limit_rate"]
+        return Http(
+            Hosts.of([*self._hosts(models), *more], self.config.allowed_hosts),
+            bearer=self.endpoint.bearer,
+            timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
+            cancel=cancel or self.cancel,
+            connections=self.config["connections"],
+            throttle=Throttle(rate) if rate else NO_LIMIT,
+            policy=RetryPolicy(self.config["retries"]),
+        )
+
+    def _hosts(self, models: Sequence[Model]) -> list[str]:
+        from mdl.http.hosts import host_of
+
+        locked = self.locked.urls(model.name for model in models) if models and self.locked else []
+        hosts = self.resolver(self.store([])).hosts(models, locked) if models else []
+        return [host_of(self.endpoint.url), *hosts]
+
+    def resolver(
+        self,
+        store: Store,
+        http: Http | None = None,
+        on_event: Listener = silence,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        *,
+        exact: bool = False,
+    ) -> Resolver:
+        from mdl.catalog.resolver import Resolver
+        from mdl.sources import Context
+
+        context = Context(self.endpoint, store.listings, http, on_event, self.environ)
+        if exact:
+            return Resolver(context, exact=True)
+        return Resolver(context, include=include, exclude=exclude, pin=self._pin())
+
+    def _pin(self) -> Callable[[Model], Model]:
+        """What the lock makes of a model. Raises `LockError` then if the settings ask for a lock and there is none."""
+        from mdl.catalog.lock import Lock
+
+        lock, must, frozen = self.locked, self.config["locked"], self.config["frozen"]
+        if must or frozen:
+            held, stale = lock or Lock(), frozen and not must
+            return lambda model: held.pin(model, stale=stale)
+        if lock is None:
+            return lambda model: model
+        return lambda model: lock.pin(model) if lock.covers(model) else model
+
+    def remember_first(self, models: Sequence[Model], report: Report) -> None:
+        """Trust on first use: what came of files without a published digest is what the lock says from now on.
+
+        The lock is read anew, for another process may have written it meanwhile.
+        """
+        from mdl.operations.lock import update_lock, with_first_digests
+
+        if self.locked is None:
+            return
+        try:
+            update_lock(
+                self.lock_path,
+                self.catalog_paths[0][0],
+                lambda lock: lock and with_first_digests(lock, models, report),
+            )
+        except MdlError as error:
+            self.warn(f"the lock could not be brought up to date: {error.message}")
+
+
+def check_into(count: int) -> None:
+    """Raises `UsageError` unless one target is to go ``into`` a folder."""
+    if count != 1:
+        raise UsageError(f"--into takes one target, not {count}", hint="use --to for several")
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[None]:
+    """A Ctrl-C that Python itself made a ``KeyboardInterrupt`` is one again once what was fetched is safe."""
+    try:
+        yield
+    except Cancelled as stopped:
+        if isinstance(stopped.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stopped
+        raise
