@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mdl.engine.hub_carrier import HubCarrier
     from mdl.engine.store import Store
     from mdl.http.client import Http
+    from mdl.http.hosts import Hosts
     from mdl.operations.get import Tools
     from mdl.redact import Secrets
     from mdl.reports import Report
@@ -212,31 +213,26 @@ class Workspace:
             raise Deadline(f"it is not the time for it: the window is {window}")
         return limit
 
-    def _hub_client(self, models: Sequence[Model]) -> HubCarrier | None:
-        """The hub's own client, if it was asked for."""
-        if self.config["via"] != "hub":
-            return None
-        from mdl.engine.hub_carrier import HubCarrier
-        from mdl.http.hosts import Hosts
+    def hosts(self, models: Sequence[Model], more: Iterable[str] = ()) -> Hosts:
+        """The hosts that may be asked: the hub, those of ``models`` and of their lock, ``more``, and what the user
+        allows."""
+        from mdl.http.hosts import Hosts, host_of
 
-        hosts = Hosts.of(self._hosts(models), self.config.allowed_hosts)
-        return HubCarrier(self.endpoint.url, self.endpoint.bearer, hosts, self.config["stall"])
-
-    def connect(self, models: Sequence[Model], cancel: Cancel, urls: Sequence[str]) -> Http | None:
-        from mdl.http.hosts import host_of
-
-        return None if self.is_offline else self.http(models, cancel, map(host_of, urls))
+        found: list[str] = []
+        if models:
+            locked = self.locked.urls(model.name for model in models) if self.locked else []
+            found = self.resolver(self.store([])).hosts(models, locked)
+        return Hosts.of([host_of(self.endpoint.url), *found, *more], self.config.allowed_hosts)
 
     def http(self, models: Sequence[Model] = (), cancel: Cancel | None = None, more: Iterable[str] = ()) -> Http:
-        """A client that may ask the hub, the hosts of ``models``, of the lock, ``more``, and what the user allows."""
+        """A client for the `hosts` of ``models`` and ``more``. Close it when done."""
         from mdl.http.client import Http, Timeouts
-        from mdl.http.hosts import Hosts
         from mdl.http.policy import RetryPolicy
         from mdl.http.throttle import NO_LIMIT, Throttle
 
         stall, rate = self.config["stall"], self.config["limit_rate"]
         return Http(
-            Hosts.of([*self._hosts(models), *more], self.config.allowed_hosts),
+            self.hosts(models, more),
             bearer=self.endpoint.bearer,
             timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
             cancel=cancel or self.cancel,
@@ -245,12 +241,20 @@ class Workspace:
             policy=RetryPolicy(self.config["retries"]),
         )
 
-    def _hosts(self, models: Sequence[Model]) -> list[str]:
+    def connect(self, models: Sequence[Model], cancel: Cancel, urls: Sequence[str]) -> Http | None:
+        """A client for these URLs too; None offline."""
         from mdl.http.hosts import host_of
 
-        locked = self.locked.urls(model.name for model in models) if models and self.locked else []
-        hosts = self.resolver(self.store([])).hosts(models, locked) if models else []
-        return [host_of(self.endpoint.url), *hosts]
+        return None if self.is_offline else self.http(models, cancel, map(host_of, urls))
+
+    def _hub_client(self, models: Sequence[Model]) -> HubCarrier | None:
+        """The hub's own client, if it was asked for."""
+        if self.config["via"] != "hub":
+            return None
+        from mdl.engine.hub_carrier import HubCarrier
+
+        hub = self.endpoint
+        return HubCarrier(hub.url, hub.bearer, self.hosts(models), self.config["stall"])
 
     def resolver(
         self,

@@ -14,6 +14,7 @@ from engine import MIB, Bench, noise, pinned
 from faulty import Answer, FaultyServer, Request, reply
 
 from mdl.catalog.model import CatalogFile, Model
+from mdl.catalog.resolver import Resolver
 from mdl.demo.content import Generated, hex_digest
 from mdl.digests import Digest
 from mdl.engine import partial as partials
@@ -22,15 +23,15 @@ from mdl.engine.receipts import key_of
 from mdl.engine.segments import Download, Segment
 from mdl.engine.transfer import Result
 from mdl.errors import Cancelled
-from mdl.events import Event, Noticed
+from mdl.events import Event, Noticed, silence
 from mdl.http.client import Http
 from mdl.http.hosts import Hosts
 from mdl.http.policy import RetryPolicy
-from mdl.operations.verify import check, mending, repair
+from mdl.operations.get import Tools
+from mdl.operations.verify import check, repair
 from mdl.private import private_folder
-from mdl.sources import Sources
+from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
-from mdl.sources.listings import Listings
 
 BLOCK = 16 * MIB
 BIG = Generated(64 * MIB, 5)
@@ -50,14 +51,17 @@ def big(url: str, content: Generated = BIG) -> CatalogFile:
 
 def verified(bench: Bench, file: CatalogFile) -> list[str]:
     """What ``mdl verify`` says of the files."""
-    sources = Sources(Endpoint("http://127.0.0.1:9"), Listings(bench.store.listings))
-    return [row.status for row in check(Model("m", files=(file,)), sources=sources, store=bench.store)]
+    return [row.status for row in check(Model("m", files=(file,)), tools(bench))]
+
+
+def tools(bench: Bench, on_event: Callable[[Event], None] = silence) -> Tools:
+    resolver = Resolver(Context(Endpoint("http://127.0.0.1:9"), bench.store.listings))
+    return Tools(resolver, bench.store, lock_wait=60.0, on_event=on_event)
 
 
 def repaired(bench: Bench, file: CatalogFile) -> tuple[Result, list[Event]]:
     """``mdl verify --repair``."""
-    sources = Sources(Endpoint("http://127.0.0.1:9"), Listings(bench.store.listings))
-    rows = check(Model("m", files=(file,)), sources=sources, store=bench.store)
+    rows = check(Model("m", files=(file,)), tools(bench))
     events: list[Event] = []
 
     def listen(event: Event) -> None:
@@ -66,7 +70,7 @@ def repaired(bench: Bench, file: CatalogFile) -> tuple[Result, list[Event]]:
             raise Cancelled
 
     with Http(Hosts.of(bench.allow), connections=4, policy=RetryPolicy(3)) as http:
-        return repair(mending(rows, bench.store), store=bench.store, http=http, tell=listen, lock_wait=60.0), events
+        return repair(rows, tools(bench, listen), http, force=False, errors={}), events
 
 
 def flip(path: Path, *offsets: int) -> None:

@@ -11,7 +11,7 @@ from faulty import FaultyServer
 from jobbing import SMALL, Inside, entry_of, machine, mdl, secrets_in, the_job, with_environ
 from shell import Shell
 
-from mdl.cli.words import again
+from mdl.cli.words import invocation_of
 
 __all__ = ["mdl"]
 TOKEN = "hf_" + "s3cr3t" * 5
@@ -28,7 +28,7 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path / "home", "schema = 1\n" + entry_of("one", f"{server.url}/f", SMALL))
 
 
-def test_the_same_command_again(shell: Shell, mdl: Inside) -> None:
+def test_the_same_command_invocation_of(shell: Shell, mdl: Inside) -> None:
     """Flags, lists, switches and folders are kept as they were said; how it was shown and what was not said is not."""
     words = (
         "download one --json -q --include *.bin --include=f* --to a/b --connections 3 --force --catalog catalog.toml"
@@ -61,11 +61,11 @@ def test_a_token_in_a_hook_is_written_nowhere(shell: Shell, mdl: Inside, how: st
 def test_how_it_was_shown_is_not_kept() -> None:
     """The variables of flags that are of the moment are left out, as the flags themselves are."""
     moment = dict.fromkeys(("MDL_DETACH", "MDL_JSON", "MDL_QUIET", "MDL_YES", "MDL_VERBOSE", "MDL_NO_COLOR"), "1")
-    kept = again(("get", "--", "one"), {**moment, "MDL_PROGRESS": "json", "MDL_JOB": "x", "MDL_HOME": "/m"})
+    kept = invocation_of(("get", "--", "one"), {**moment, "MDL_PROGRESS": "json", "MDL_JOB": "x", "MDL_HOME": "/m"})
     assert kept.variables == {"MDL_HOME": "/m"}
 
 
 def test_what_cannot_be_done_again_is_withheld() -> None:
     """A job that could only go on without one of its variables is not gone on with, as with one of its words."""
-    kept = again(("get", "--", "one"), {"MDL_ON_COMPLETE": "curl https://chat.example/hook?token=5ignatur3"})
+    kept = invocation_of(("get", "--", "one"), {"MDL_ON_COMPLETE": "curl https://chat.example/hook?token=5ignatur3"})
     assert (kept.variables, kept.withheld) == ({}, True)

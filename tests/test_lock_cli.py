@@ -19,8 +19,9 @@ from faulty import Answer, FaultyServer, Request
 from shell import Ran, Shell
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel
-from mdl.cli import locking, main
+from mdl.cli import main
 from mdl.demo.hub import LoopbackHub, Repo
+from mdl.operations import lock as locking
 from mdl.operations.lock import read_lock, update_lock
 
 TINY = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": b"1" * 5000}, lfs_threshold=1000)

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from pytest_httpx import HTTPXMock
 from shell import Shell
 
+from mdl.cancel import Cancel
 from mdl.catalog.model import CatalogFile, Model
-from mdl.cli.flags import Common
-from mdl.cli.session import Session
+from mdl.config import Config
 from mdl.errors import MdlError, Unsafe
 from mdl.http.client import Http
 from mdl.http.hosts import HUB_HOSTS, Hosts, is_private
 from mdl.paths import RelPath
+from mdl.workspace import Workspace
 
 DATA = noise(50_000)
 HUB = "https://huggingface.co/f"
@@ -291,7 +292,7 @@ def test_only_settings_are_trusted(tmp_path: Path) -> None:
     name hosts to be asked by themselves."""
     files = (CatalogFile(RelPath.parse("f"), "http://nas.example/f"),)
     environ = {"HOME": str(tmp_path), "MDL_ALLOW_HOSTS": "cache.example:8080", "HF_ENDPOINT": "https://hub.example"}
-    allowed = Session("get", Common(), environ).hosts([Model("m", files=files)], ["http://box.example/x"])
+    allowed = Workspace(Config({}, environ), Cancel(), print).hosts([Model("m", files=files)], ["box.example"])
     assert all(allowed.names(host, 80) for host in ("nas.example", "hub.example", "box.example"))
     assert not any(allowed.trusts(host, 80) for host in ("nas.example", "hub.example", "box.example", "cache.example"))
     assert allowed.names("cache.example", 8080)

@@ -61,7 +61,7 @@ def verify(
     errors: dict[str, MdlError] = {}
     for model in models:
         try:
-            rows += _check(model, tools)
+            rows += check(model, tools)
         except MdlError as error:
             errors[model.name] = error.on(model.name)
     wrong, fetched = sorted({row.model for row in rows if row.status in _WRONG}), None
@@ -72,8 +72,8 @@ def verify(
             errors |= {name: LockError("wrong or missing here, and offline", item=name, hint=hint) for name in wrong}
         else:
             with http, model_locks(models, tools):
-                fetched = _repair(rows, tools, http, force=force, errors=errors).bytes_fetched
-                again = [row for model in models if model.name in wrong for row in _check(model, tools)]
+                fetched = repair(rows, tools, http, force=force, errors=errors).bytes_fetched
+                again = [row for model in models if model.name in wrong for row in check(model, tools)]
                 _settle(again, tools.store)
                 rows = [row for row in rows if row.model not in wrong] + again
     failure = _failure(rows, strict=strict)
@@ -81,7 +81,7 @@ def verify(
     return VerifyReport(found, (*errors.values(), *([failure] if failure else [])), fetched)
 
 
-def _check(model: Model, tools: Tools) -> list[Checked]:
+def check(model: Model, tools: Tools) -> list[Checked]:
     """Hash every file of the model. A corrupt one is distrusted from now on.
 
     Raises `NotFound` if nothing of the model is known here, `StorageError`.
@@ -132,7 +132,7 @@ def _check_one(model: str, remote: RemoteFile, store: Store, on_event: Listener)
     return Checked(model, remote, local, "ok" if published else "unverified", expected, str(actual))
 
 
-def _repair(rows: Sequence[Checked], tools: Tools, http: Http, *, force: bool, errors: dict[str, MdlError]) -> Result:
+def repair(rows: Sequence[Checked], tools: Tools, http: Http, *, force: bool, errors: dict[str, MdlError]) -> Result:
     """Fetch what is wrong; of a damaged file only the blocks that are wrong, if its receipt has prefix digests. What
     fails is put into ``errors``. Raises `Busy`, `Cancelled`."""
     from mdl.engine.transfer import transfer
