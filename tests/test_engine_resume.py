@@ -14,9 +14,9 @@ import faults
 import pytest
 from engine import MIB, NAME, Bench, child, loose, noise, pinned, sha256, until
 from faulty import Answer, FaultyServer, Handler, Request
+from loopback_hub import Generated, LoopbackHub, Repo
 
 from mdl.catalog.model import HubOrigin
-from mdl.demo.hub import Generated, LoopbackHub, Repo
 from mdl.engine import journal
 from mdl.http.client import Http
 

@@ -12,9 +12,9 @@ import faults
 import pytest
 from engine import MIB, Bench, noise, stalled
 from faulty import Answer, FaultyServer, Handler, Request, reply
+from loopback_hub import LoopbackHub, Repo
 
 from mdl.catalog.model import HubOrigin
-from mdl.demo.hub import LoopbackHub, Repo
 
 OLD, NEW, TINY = noise(3 * MIB), noise(3 * MIB, 1), b'{"a": 1}'
 SIZE, HALF = len(OLD), len(OLD) // 2

@@ -16,11 +16,11 @@ import pytest
 from documents import document_of
 from faults import honest
 from faulty import Answer, FaultyServer, Request
+from loopback_hub import LoopbackHub, Repo
 from shell import Ran, Shell
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel
 from mdl.cli import locking, main
-from mdl.demo.hub import LoopbackHub, Repo
 from mdl.operations.lock import read_lock, update_lock
 
 TINY = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": b"1" * 5000}, lfs_threshold=1000)

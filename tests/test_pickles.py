@@ -9,9 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from loopback_hub import LoopbackHub, Repo
 from shell import Shell
 
-from mdl.demo.hub import LoopbackHub, Repo
 from mdl.pickles import head_of, is_pickle
 
 

@@ -16,9 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-
-from mdl.demo.content import BLOCK, Generated, blocks, hex_digest
-from mdl.demo.hub import LoopbackHub, Repo
+from loopback_hub import BLOCK, Generated, LoopbackHub, Repo, blocks, hex_digest
 
 WEIGHTS = Generated(3 * BLOCK + 12345, "weights")
 CONFIG = b'{"hidden_size": 312}\n'
