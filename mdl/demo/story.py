@@ -64,23 +64,23 @@ class Demo:
             except MdlError as error:
                 self._say(f"This did not go as it should: {error.message}")
                 return error.exit_code
-        self._say(f"\nEverything is in {self.folder}; remove it when you are done.")
+        self._step(f"Everything is in {self.folder}; remove it when you are done.")
         self._say("For a real model: mdl list, then mdl get NAME. For a run of yours: mdl checkpoints RUN.")
         return 0
 
     def _download(self, hub: DemoHub) -> None:
         """The first half: a download is interrupted, resumed and verified. Raises `MdlError`."""
         to = ("--to", str(self.folder / "models"))
-        self._say("\n1. What is there?")
+        self._step("1. What is there?")
         self._run("list", *to)
-        self._say("\n2. Get it: one connection breaks, then mdl is killed (kill -9, as a power switch would).")
+        self._step("2. Get it: a connection breaks, then mdl is killed (kill -9, like a power cut).")
         self._kill_on_the_way(hub, "get", _MODEL, *to)
-        self._say("\n3. Run the same command again: it goes on where it was.")
+        self._step("3. Run the same command again: it goes on where it was.")
         self._run("get", _MODEL, *to)
         self._say(f"   Served in all: {hub.bytes_sent / _WEIGHTS:.2f} times the file's size.")
-        self._say("\n4. Read it all again and hold it against its digests.")
+        self._step("4. Read it all again and hold it against its digests.")
         self._run("verify", _MODEL, *to)
-        self._say("\n5. And once more: everything is here, so nobody is asked.")
+        self._step("5. And once more: everything is here, so nobody is asked.")
         before = hub.requests
         self._run("get", _MODEL, *to)
         self._say(f"   Requests made: {hub.requests - before}.")
@@ -90,22 +90,27 @@ class Demo:
     def _release(self) -> None:
         """The second half: a trained run is packed, released, replaced and rolled back. Raises `MdlError`."""
         write_run(self.folder / _RUN)
-        self._say("\n6. A training has left a run here. What does it hold?")
+        self._step("6. A training has left a run here. What does it hold?")
         self._run("checkpoints", _RUN)
-        self._say("\n7. Pack the best of it, without what only the trainer needs.")
+        self._step("7. Pack the best of it, without what only the trainer needs.")
         self._run("pack", _RUN, "--checkpoint", "best", "--inference-only", "-o", "best.zip")
-        self._say("\n8. Put it into service: unpacked beside, checked, then one link is switched.")
+        self._step("8. Put it into service: unpacked beside, checked, then one link is switched.")
         self._run("unpack", "best.zip", "--to", _SERVICE, "--release")
         best = self._in_service()
-        self._say("\n9. The latest goes into service; what is the same in both is not stored twice.")
+        self._step("9. The latest goes into service; what is the same in both is not stored twice.")
         self._run("pack", _RUN, "--checkpoint", "latest", "--inference-only", "-o", "latest.zip")
         self._run("unpack", "latest.zip", "--to", _SERVICE, "--release")
         if self._in_service() == best:
             raise MdlError("the second release is not served")
-        self._say("\n10. It was no good: back to the one before, with one switch.")
+        self._step("10. It was no good: back to the one before, with one switch.")
         self._run("rollback", _SERVICE)
         if self._in_service() != best:
             raise MdlError("the rollback did not bring the first release back")
+
+    def _step(self, title: str) -> None:
+        """Say a line after an empty one, which also ends the line on which a killed command drew its bars."""
+        self._say("")
+        self._say(title)
 
     def _in_service(self) -> str:
         """Say and return which release is in service."""
@@ -131,7 +136,7 @@ class Demo:
             process.kill()
         if process.returncode != -signal.SIGKILL:
             raise MdlError("the download was over before it could be killed")
-        self._say(f"   Killed after {hub.bytes_sent / 1e6:.0f} of {_WEIGHTS / 1e6:.0f} MB were served.")
+        self._step(f"   Killed after {hub.bytes_sent / 1e6:.0f} of {_WEIGHTS / 1e6:.0f} MB were served.")
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
         self._say(f"$ mdl {shlex.join(words)}")
