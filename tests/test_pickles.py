@@ -81,6 +81,7 @@ def numpy_file(descr: str, version: int = 1) -> bytes:
     return b"\x93NUMPY" + bytes([version, 0]) + len(header).to_bytes(width, "little") + header.encode() + b"\n'|O'"
 
 
+@pytest.mark.fault(179)
 @pytest.mark.parametrize("version", [1, 2, 3])
 @pytest.mark.parametrize(
     ("descr", "is_one"),
@@ -103,6 +104,7 @@ def test_array_of_objects_is_told_by_its_header(version: int, descr: str, is_one
     assert is_pickle("embeddings.npz", made.getvalue()) == is_one
 
 
+@pytest.mark.fault(179)
 @pytest.mark.parametrize(("layer", "is_one"), [("Lambda", True), ("__lambda__", True), ("Dense", False)])
 def test_lambda_layer_is_told_by_its_name(layer: str, is_one: bool) -> None:
     """A Keras model holds code where it has a Lambda layer or an activation that is one; else it is no such file."""
@@ -117,6 +119,7 @@ def test_lambda_layer_is_told_by_its_name(layer: str, is_one: bool) -> None:
     assert not is_pickle("net.json", config.encode())
 
 
+@pytest.mark.fault(179)
 def test_get_and_doctor_say_so_and_load_nothing(tmp_path: Path) -> None:
     """Both name the file; what it would do when loaded does not happen, which loading it here shows it would."""
     trap = tmp_path / "sprung"

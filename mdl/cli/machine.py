@@ -21,7 +21,7 @@ from mdl.errors import UsageError, joint_error
 _SETTINGS = "the user config folder"
 
 if TYPE_CHECKING:
-    from mdl.doctor import Finding
+    from mdl.doctor import CheckResult
 
 _INDENT = " " * 6
 
@@ -76,10 +76,10 @@ def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Contact nobody.")] = False,
 ) -> int:
     """What works here, and what to do about what does not: endpoint, proxy, CA, token, clock, disk, versions."""
-    from mdl.doctor import Subject, examine
+    from mdl.doctor import Environment, run_checks
 
     network = Network(stall="10s", offline=offline)
-    subject = Subject(
+    environment = Environment(
         catalog=lambda: _catalog(session),
         lock=lambda: _lock(session),
         home=lambda: session.home(home).path,
@@ -87,14 +87,14 @@ def doctor(
         endpoint=lambda: session.endpoint,
         connect=None if session.is_offline(network) else lambda: session.http(network, ()),
     )
-    findings: list[Finding] = []
+    results: list[CheckResult] = []
     checks: list[dict[str, object]] = []
     session.empty = {"checks": checks}
-    for found in examine(subject):
-        findings.append(found)
-        checks.append({"name": found.name, "ok": found.ok, "detail": found.detail, "advice": found.advice or None})
-        _tell(session.console, found)
-    problem = joint_error([found.error() for found in findings if not found.ok])
+    for result in run_checks(environment):
+        results.append(result)
+        checks.append({"name": result.name, "ok": result.ok, "detail": result.detail, "advice": result.advice or None})
+        _tell(session.console, result)
+    problem = joint_error([result.error() for result in results if not result.ok])
     code = problem.exit_code if problem else 0
     if problem and session.console.progress == "json":
         session.console.error(problem)
@@ -113,11 +113,11 @@ def _lock(session: Session) -> str:
     return "none; 'mdl lock' writes one" if lock is None else f"{len(lock.models)} models in {session.lock_path}"
 
 
-def _tell(console: Console, found: Finding) -> None:
+def _tell(console: Console, result: CheckResult) -> None:
     """One line, folded where a terminal is narrower, and what to do on one more."""
-    text = f"{'ok  ' if found.ok else 'FAIL'}  {found.name}: {found.detail}"
+    text = f"{'ok  ' if result.ok else 'FAIL'}  {result.name}: {result.detail}"
     width = console.streams.size(console.streams.stdout)[0] if console.streams.stdout.is_terminal else sys.maxsize
-    for number, line in enumerate(filter(None, [*text.split("\n"), "" if found.ok else found.advice])):
+    for number, line in enumerate(filter(None, [*text.split("\n"), "" if result.ok else result.advice])):
         folded = textwrap.wrap(
             console.clean(line),
             width - 1,
