@@ -1,4 +1,4 @@
-"""Files that run code when they are loaded: recognised by name and first bytes, said by get and doctor, never loaded."""
+"""Files that run code when they are loaded: known by name and first bytes, told by get and doctor, never loaded."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ RUN_NONE = [
 
 
 @pytest.mark.fault(179)
-@pytest.mark.parametrize(("name", "data"), RUN_CODE)
+@pytest.mark.parametrize(("name", "data"), RUN_CODE, ids=[name for name, _ in RUN_CODE])
 def test_files_that_run_code(name: str, data: bytes) -> None:
     """Pickles by name or first bytes, NumPy arrays of objects by their header, Keras models by a Lambda layer."""
     assert is_pickle(name, data[: head_of(name)])
 
 
 @pytest.mark.fault(179)
-@pytest.mark.parametrize(("name", "data"), RUN_NONE)
+@pytest.mark.parametrize(("name", "data"), RUN_NONE, ids=[name for name, _ in RUN_NONE])
 def test_files_that_run_none(name: str, data: bytes) -> None:
     """Numbers and text are not called pickles, whatever the fields or layers in them are called."""
     assert not is_pickle(name, data[: head_of(name)])
