@@ -103,10 +103,10 @@ def _results(checks: Iterable[tuple[str, Check]]) -> Iterator[CheckResult]:
 
 
 def _wrong_setting(error: MdlError) -> tuple[str, Check]:
-    """The check that fails because HF_ENDPOINT or the token cannot be what it is set to."""
-    name, error.hint = "endpoint", "set HF_ENDPOINT as https://host, or unset it"
+    """A check that fails because the value of HF_ENDPOINT, or of the token, is not valid."""
+    name, error.hint = "endpoint", "set HF_ENDPOINT to https://host, or unset it"
     if error.item != "HF_ENDPOINT":
-        name, error.hint = "token", f"put the token alone into {error.item}, with no space or line break in it"
+        name, error.hint = "token", f"put only the token into {error.item}, without spaces or line breaks"
 
     def fail() -> None:
         raise error

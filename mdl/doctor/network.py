@@ -41,8 +41,8 @@ _CLOCK_SECONDS = 120
 def certificates() -> str:
     """The CA certificates that the environment names, or the system's, can be read. Raises `TlsError`."""
     for name, advice in (
-        ("SSL_CERT_FILE", "let SSL_CERT_FILE name a file of CA certificates in PEM form, or unset it"),
-        ("SSL_CERT_DIR", "let SSL_CERT_DIR name a folder that 'openssl rehash' has been through, or unset it"),
+        ("SSL_CERT_FILE", "set SSL_CERT_FILE to a file of CA certificates in PEM format, or unset it"),
+        ("SSL_CERT_DIR", "set SSL_CERT_DIR to a folder that 'openssl rehash' has prepared, or unset it"),
     ):
         if reason := _why_useless(name):
             raise TlsError(reason, hint=advice)
@@ -50,12 +50,12 @@ def certificates() -> str:
         tls_context()
     except TlsError as error:
         raise _reworded(
-            error, error.message, "it must hold CA certificates in PEM form; mend it, or unset the variable"
+            error, error.message, "it must contain CA certificates in PEM format; fix it, or unset the variable"
         ) from None
     others = [name for name in _UNREAD if os.environ.get(name)]
     if not others or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
         return trusted()
-    return f"{trusted()}; {' and '.join(others)} {'are' if len(others) > 1 else 'is'} not read, SSL_CERT_FILE is"
+    return f"{trusted()}; {_ignored(others)}; mdl reads SSL_CERT_FILE"
 
 
 def _why_useless(name: str) -> str:
@@ -65,9 +65,9 @@ def _why_useless(name: str) -> str:
     places = [Path(place) for place in (value.split(os.pathsep) if is_folders else [value]) if place]
     for place in places:
         if not place.exists():
-            return f"{name} names {place}, which is not there"
+            return f"{name} names {place}, which does not exist"
     if is_folders and places and not any(map(_has_certificates, places)) and not os.environ.get("SSL_CERT_FILE"):
-        return f"{name} names {value}, where no certificate has the name that OpenSSL looks for (as 5ed36f99.0)"
+        return f"{name} names {value}, but no certificate there has a name that OpenSSL looks for (such as 5ed36f99.0)"
     return ""
 
 
@@ -92,8 +92,8 @@ def proxy(url: str) -> str:
     chosen = proxy_of(url, settings)
     if chosen is None:
         entry = exemption(url, settings)
-        reason = f"NO_PROXY has {entry}" if entry else f"no proxy is set for {scheme}"
-        return f"none for {host}, as {reason}"
+        reason = f"NO_PROXY contains {entry}" if entry else f"no proxy is set for {scheme}"
+        return f"none for {host}, because {reason}"
     variable = f"{scheme if settings.get(scheme) else 'all'}_proxy"
     source = next((name for name in (variable, variable.upper()) if os.environ.get(name)), "the system's settings")
     try:
@@ -132,14 +132,14 @@ class Hub:
 
 
 def endpoint(hub: Hub) -> str:
-    """The hub answers a question for one line of its list as a hub does. Raises `MdlError` if not."""
+    """The hub answers a request for one line of its list of models. Raises `MdlError` if not."""
     url = hub.endpoint.url
     if hub.connect is None:
-        return f"{url}, not asked (offline)"
+        return f"{url}, not contacted (offline)"
     try:
         http = hub.closing.enter_context(hub.connect())
     except MdlError as error:
-        raise _reworded(error, f"{url}, not asked: {error.message}", error.advice or "see above") from None
+        raise _reworded(error, f"{url}, not contacted: {error.message}", error.advice or "see above") from None
     through = _through_proxy(url)
     began = time.monotonic()
     try:
@@ -148,9 +148,9 @@ def endpoint(hub: Hub) -> str:
             if opened.status in (401, 403):
                 detail += f" (with {opened.status}: {'see the token' if hub.endpoint.token else 'it may want a token'})"
             elif opened.status >= 400:
-                detail += f" (with {opened.status}: it has no list of models, which mdl does not need)"
+                detail += f" (with {opened.status}: it does not list models, and mdl does not need that)"
             elif not _is_json(http, opened):
-                raise ProtocolError("it answers, but not as a hub does")
+                raise ProtocolError("the answer is not that of a hub")
             hub.http, hub.headers = http, opened.headers
             return detail
     except MdlError as error:
@@ -170,13 +170,13 @@ def _is_json(http: Http, opened: Opened) -> bool:
 
 
 def _advice(error: MdlError) -> str:
-    """What to do, as the usual hint of these errors is to run the doctor."""
+    """What to do: the usual hint of these errors is to run the doctor."""
     if isinstance(error, TlsError):
-        return "check the clock; if a company's proxy opens TLS, name its CA certificates in SSL_CERT_FILE"
+        return "check the clock; if a company's proxy decrypts TLS, set SSL_CERT_FILE to its CA certificates"
     if isinstance(error, NetworkError):
         return "check the network, HF_ENDPOINT and the proxy; if they are right, try again later"
     if isinstance(error, ProtocolError):
-        return "check HF_ENDPOINT; a network that wants a sign-in first, or a proxy, may answer in the hub's place"
+        return "check HF_ENDPOINT; a proxy, or a network that wants a sign-in first, may have answered for the hub"
     return error.advice or "check HF_ENDPOINT"
 
 
@@ -194,11 +194,11 @@ def clock(hub: Hub) -> str:
         theirs = parsedate_to_datetime(hub.headers["date"]) + timedelta(seconds=int(age) if age.isdecimal() else 0)
         skew, theirs = abs((now - theirs).total_seconds()), theirs.astimezone(UTC)
     except (KeyError, ValueError, TypeError, OverflowError):
-        return f"{here}; the endpoint told no time to compare it with"
+        return f"{here}; the endpoint's answer has no time to compare it with"
     if skew < _CLOCK_SECONDS:
         return f"{here}, within {max(skew, 1):.0f} s of the endpoint's"
     detail = f"{here}, but the endpoint has {theirs:%Y-%m-%d %H:%M:%S} UTC"
-    raise UsageError(detail, hint="set the clock; certificates are judged by it")
+    raise UsageError(detail, hint="set the clock; certificates and signed links depend on it")
 
 
 # Token
@@ -209,7 +209,7 @@ def token_file(endpoint: Endpoint) -> str | None:
     path = token_path(os.environ)
     if endpoint.token is None or path is None or endpoint.token_from != str(path) or not _is_open_to_others(path):
         return None
-    raise UsageError(f"others can read {path}", hint=f"chmod 600 {path}")
+    raise UsageError(f"other users can read {path}", hint=f"chmod 600 {path}")
 
 
 def _is_open_to_others(path: Path) -> bool:
@@ -227,23 +227,22 @@ def token(hub: Hub) -> str:
     """
     where = hub.endpoint
     if where.token is None:
-        return f"none ({where.token_from}); private and gated repositories will refuse"
+        return f"none ({where.token_from}); private and gated repositories cannot be downloaded"
     host = host_of(where.url)
     others = [place for place in token_places(os.environ) if place != where.token_from]
-    source = f"from {where.token_from}" + (f" (and not from {' or '.join(others)})" if others else "")
-    source += f", for {host} only"
+    source = f"from {where.token_from}" + (f" ({_ignored(others)})" if others else "") + f", for {host} only"
     if hub.http is None:
-        return f"{source}; {host} was not asked whether it is valid"
+        return f"{source}; not checked with {host}"
     try:
         owner = _owner(hub.http.get_json(f"{where.url}/api/whoami-v2")[0])
     except NotFound:
-        return f"{source}; {host} does not tell whether it is valid"
+        return f"{source}; {host} cannot say whether it is valid"
     except MdlError as error:
         if not isinstance(error, AuthError) or error.redirected:
-            return f"{source}; whether it is valid could not be asked: {error.message}"
-        advice = f"put a new one into {where.token_from}; they are made at {where.url}/settings/tokens"
+            return f"{source}; checking it failed: {error.message}"
+        advice = f"create a new token at {where.url}/settings/tokens and put it into {where.token_from}"
         raise _reworded(error, f"{source}: {error.message}", advice) from None
-    return f"{source}; valid: {owner}" if owner else f"{source}; {host} does not tell whose it is"
+    return f"{source}; valid: {owner}" if owner else f"{source}; {host} did not say whose it is"
 
 
 def _owner(answer: Any) -> str:
@@ -263,6 +262,10 @@ def _text(answer: Any, *keys: str) -> str:
     for key in keys:
         answer = answer.get(key) if isinstance(answer, dict) else None
     return shown(" ".join(answer.split()))[:_LONGEST_NAME] if isinstance(answer, str) else ""
+
+
+def _ignored(names: list[str]) -> str:
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} ignored"
 
 
 def _reworded(error: MdlError, message: str, hint: str) -> MdlError:

@@ -38,7 +38,7 @@ def _writable(folder: Path, advice: str) -> str:
         space = os.statvfs(parent)
         free = space.f_bavail * space.f_frsize
         files = f", room for {space.f_favail:,} files" if space.f_files else ""
-        detail = f"{folder}{'' if parent == folder else ' (not made yet)'}: {free / 1e9:.1f} GB free{files}"
+        detail = f"{folder}{'' if parent == folder else ' (does not exist yet)'}: {free / 1e9:.1f} GB free{files}"
         if free <= 0:
             raise NoSpace(detail, hint=f"free some space, or {advice}")
         if space.f_files and space.f_favail <= 0:
@@ -51,7 +51,7 @@ def _writable(folder: Path, advice: str) -> str:
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as error:
-        where = f"{folder}" if parent == folder else f"{folder}, to be made in {parent}"
+        where = f"{folder}" if parent == folder else f"{folder}, to be created in {parent}"
         raise StorageError(f"{where}: {error.strerror or error}", hint=advice) from error
     return detail
 
