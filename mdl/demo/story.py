@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mdl.demo.hub import DemoHub
@@ -120,7 +121,7 @@ class Demo:
 
     def _run(self, *words: str) -> None:
         """Say a command and run it. Raises `MdlError` with its exit code if that is not 0."""
-        with self._start(*words) as process:
+        with self._running(*words) as process:
             code = process.wait()
         if code:
             error = MdlError(f"mdl {words[0]} ended with {code}")
@@ -129,7 +130,7 @@ class Demo:
 
     def _kill_on_the_way(self, hub: DemoHub, *words: str) -> None:
         """Say a command, run it, and kill it when the hub has sent part of the weights."""
-        with self._start(*words) as process:
+        with self._running(*words) as process:
             deadline = time.monotonic() + _PATIENCE
             while process.poll() is None and hub.bytes_sent < _WEIGHTS * _KILL_AT and time.monotonic() < deadline:
                 time.sleep(0.02)
@@ -138,12 +139,18 @@ class Demo:
             raise MdlError("the download was over before it could be killed")
         self._step(f"   Killed after {hub.bytes_sent / 1e6:.0f} of {_WEIGHTS / 1e6:.0f} MB were served.")
 
-    def _start(self, *words: str) -> subprocess.Popen[bytes]:
+    @contextlib.contextmanager
+    def _running(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Say a command and begin it. It is stopped if the demo is."""
         self._say(f"$ mdl {shlex.join(words)}")
         command = [sys.executable, "-m", "mdl", *words]
-        return subprocess.Popen(
+        with subprocess.Popen(
             command, env=self._environ, stdin=subprocess.DEVNULL, stdout=self._stdout, cwd=self.folder
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.terminate()
 
     def _environ_for(self, hub: DemoHub) -> dict[str, str]:
         """The user's environment without what would lead the commands to another hub, catalog or folder."""
