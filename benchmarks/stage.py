@@ -26,13 +26,14 @@ from mdl.archive.reader import Archive
 from mdl.archive.releases import Shelf
 from mdl.catalog.lock import Lock
 from mdl.catalog.read import parse_catalog
-from mdl.demo.content import hex_digest
-from mdl.demo.hub import Generated, LoopbackHub, Repo
 from mdl.engine import journal
 from mdl.engine.receipts import readable
 from mdl.jobs.records import Records
 from mdl.owner import process_of
 from mdl.sealed import parse_line
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+from loopback_hub import Generated, LoopbackHub, Repo, hex_digest
 
 PATIENCE = 120.0
 """Seconds that a command may take."""

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from faults import honest
 from faulty import Answer, Request
+from loopback_hub import Generated
 from shell import Ran, Shell
 
 from mdl.cli import main
-from mdl.demo.hub import Generated
 from mdl.jobs.job import Job
 from mdl.jobs.records import Records
 

@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 from engine import environ
+from loopback_hub import LoopbackHub
 from shell import Ran, Shell
 
 from mdl.cli import main
-from mdl.demo.hub import LoopbackHub
 
 MIB = 2**20
 Inside = Callable[..., Ran]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from leftover import dead_owner, left_behind
+from loopback_hub import Repo
 from shell import Ran, Shell
 from storing import Hub, Inside, got, listing, mdl
 
-from mdl.demo.hub import Repo
 from mdl.digests import Fingerprint
 from mdl.engine.receipts import key_of, receipt_of
 from mdl.engine.store import Store

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 from documents import document_of
+from loopback_hub import Generated, LoopbackHub, Repo
 from shell import Shell
-
-from mdl.demo.hub import Generated, LoopbackHub, Repo
 
 WEIGHTS = Generated(3 * 2**20, 5)
 REPO = Repo("org/tiny", {"config.json": b'{"a": 1}', "vocab.txt": b"one\ntwo\n", "model.bin": WEIGHTS})

@@ -13,10 +13,10 @@ import pytest
 from apart import USER, prefix_of
 from faults import honest
 from faulty import FaultyServer
+from loopback_hub import Generated, Repo
 from shell import Ran, Shell
 from storing import MIB, Hub, Inside, actions, cache_of, catalog_of, clones, got, mdl, repo_of, settings, sha256
 
-from mdl.demo.hub import Generated, Repo
 from mdl.engine.store import Store
 
 __all__ = ["mdl"]

@@ -11,6 +11,7 @@ import pytest
 from documents import events_of
 from faults import honest, routes
 from faulty import FaultyServer, reply
+from loopback_hub import Generated, Repo
 from shell import Shell
 from storing import (
     MIB,
@@ -27,8 +28,6 @@ from storing import (
     settings,
     sha256,
 )
-
-from mdl.demo.hub import Generated, Repo
 
 __all__ = ["hf", "mdl"]
 

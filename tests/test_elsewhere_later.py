@@ -10,10 +10,10 @@ import pytest
 from faults import honest
 from faulty import FaultyServer
 from leftover import dead_owner
+from loopback_hub import Generated, Repo
 from shell import Shell
 from storing import MIB, Hub, Inside, actions, catalog_of, got, mdl, settings
 
-from mdl.demo.hub import Generated, Repo
 from mdl.engine import transfer
 from mdl.engine.receipts import key_of
 from mdl.engine.store import Store

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from faults import honest
 from faulty import FaultyServer
+from loopback_hub import Generated
 from shell import Shell
 from storing import MIB, Inside, actions, catalog_of, clones, got, mdl, settings, sha256
 
 from mdl import staging
-from mdl.demo.hub import Generated
 from mdl.digests import Fingerprint
 from mdl.engine.store import Store
 from mdl.files import RemoteFile

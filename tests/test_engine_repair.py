@@ -12,10 +12,10 @@ import faults
 import pytest
 from engine import MIB, Bench, noise, pinned
 from faulty import Answer, FaultyServer, Request, reply
+from loopback_hub import Generated, hex_digest
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
-from mdl.demo.content import Generated, hex_digest
 from mdl.digests import Digest
 from mdl.engine import partial as partials
 from mdl.engine.follower import Follower

@@ -14,8 +14,8 @@ import faults
 import pytest
 from engine import MIB, NAME, Bench, child, loose, noise, pinned, sha256, until
 from faulty import Answer, FaultyServer, Handler, Request
+from loopback_hub import Generated, LoopbackHub, Repo
 
-from mdl.demo.hub import Generated, LoopbackHub, Repo
 from mdl.engine import journal
 from mdl.http.client import Http
 from mdl.sources.hub_origin import HubOrigin

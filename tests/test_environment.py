@@ -19,9 +19,9 @@ from apart import USER, prefix_of
 from engine import MIB, Bench, noise, pinned, until
 from faulty import FaultyServer
 from jobbing import DATA, Gate, Inside, arrived, catalog_of, ended, entry_of, machine, mdl, started, the_job, waits
+from loopback_hub import LoopbackHub, Repo
 from shell import Shell
 
-from mdl.demo.hub import LoopbackHub, Repo
 from mdl.engine.fetch import Fetcher
 
 __all__ = ["mdl"]

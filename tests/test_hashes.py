@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from faults import honest
 from faulty import FaultyServer
+from loopback_hub import Generated
 from shell import Shell
 from storing import MIB, Inside, actions, catalog_of, got, listing, mdl, settings
 
-from mdl.demo.hub import Generated
 from mdl.digests import Digest, Fingerprint
 from mdl.engine.hashes import Hashes
 from mdl.engine.store import Store

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loopback_hub import Generated, Repo
 from shell import Shell
 from storing import (
     MIB,
@@ -27,8 +28,6 @@ from storing import (
     scanned,
     sha256,
 )
-
-from mdl.demo.hub import Generated, Repo
 
 __all__ = ["hf", "mdl"]
 

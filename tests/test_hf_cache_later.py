@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from engine import child, until
+from loopback_hub import Generated, Repo
 from shell import Shell
 from storing import (
     MIB,
@@ -29,8 +30,6 @@ from storing import (
     settings,
     sha256,
 )
-
-from mdl.demo.hub import Generated, Repo
 
 __all__ = ["hf", "mdl"]
 

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from loopback_hub import Generated, Repo
 from shell import Ran, Shell
 from storing import MIB, Hub, Inside, Turning, listing, mdl, sha256
-
-from mdl.demo.hub import Generated, Repo
 
 __all__ = ["mdl"]
 

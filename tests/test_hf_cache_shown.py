@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loopback_hub import Generated, Repo
 from shell import Shell
 from storing import MIB, Hub, Inside, cache_of, got, main_of, mdl, repo_of, sha256
-
-from mdl.demo.hub import Generated, Repo
 
 __all__ = ["mdl"]
 

@@ -13,10 +13,10 @@ import pytest
 from engine import Bench
 from faulty import Answer, FaultyServer, reply
 from hubs import HUB, PINNED, World, entry, tree_url, world
+from loopback_hub import LoopbackHub, Repo
 from pytest_httpx import HTTPXMock
 from shell import Shell
 
-from mdl.demo.hub import LoopbackHub, Repo
 from mdl.errors import MdlError, NoSpace, ProtocolError, Unsafe
 from mdl.sources import hub as hub_room
 from mdl.sources.hub_origin import HubOrigin

@@ -12,8 +12,8 @@ import faults
 import pytest
 from engine import MIB, Bench, noise, stalled
 from faulty import Answer, FaultyServer, Handler, Request, reply
+from loopback_hub import LoopbackHub, Repo
 
-from mdl.demo.hub import LoopbackHub, Repo
 from mdl.sources.hub_origin import HubOrigin
 
 OLD, NEW, TINY = noise(3 * MIB), noise(3 * MIB, 1), b'{"a": 1}'

@@ -16,11 +16,11 @@ import pytest
 from documents import document_of
 from faults import honest
 from faulty import Answer, FaultyServer, Request
+from loopback_hub import LoopbackHub, Repo
 from shell import Ran, Shell
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel
 from mdl.cli import main
-from mdl.demo.hub import LoopbackHub, Repo
 from mdl.operations import lock as locking
 from mdl.operations.lock import read_lock, update_lock
 

@@ -23,10 +23,10 @@ from cryptography.x509.oid import NameOID
 from engine import MIB, NAME, Bench, noise, pinned
 from faulty import FaultyServer
 from jobbing import Inside, machine, mdl
+from loopback_hub import LoopbackHub, Repo
 from relays import relaying, secured
 from test_tls import serving
 
-from mdl.demo.hub import LoopbackHub, Repo
 from mdl.errors import MdlError, TlsError
 from mdl.http.client import Http, Timeouts
 from mdl.http.hosts import Hosts

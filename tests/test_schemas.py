@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from documents import LAST, document_of, events_of, is_right, mistakes
 from jsonschema import Draft202012Validator
+from loopback_hub import LoopbackHub, Repo
 from shell import Ran, Shell
 
 from mdl import schemas
 from mdl.cli import main
 from mdl.cli.command import ALIASES
 from mdl.console.documents import document
-from mdl.demo.hub import LoopbackHub, Repo
 from mdl.errors import Cancelled, MdlError, UsageError
 
 HEAD = {"schema", "ok", "exit_code", "error"}
@@ -183,8 +183,8 @@ def test_the_demo_prints_one_document(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """With --json stdout is the demo's to write to: what its commands say goes to stderr."""
-    monkeypatch.setattr("mdl.demo.story.Bringing.play", lambda self: self._run("list"))
-    monkeypatch.setattr("mdl.demo.story.Carrying.play", lambda _self: None)
+    monkeypatch.setattr("mdl.demo.story.Demo._download", lambda self, _hub: self._run("list"))
+    monkeypatch.setattr("mdl.demo.story.Demo._release", lambda _self: None)
     story = inside(shell, "demo", "--in", str(shell.home / "play"), "--json").document["story"]
     assert any(line.startswith("$ mdl list") for line in story)
     out, err = capfd.readouterr()

@@ -207,11 +207,8 @@ def test_nothing_splits_a_request(bench: Bench, char: str) -> None:
 @pytest.mark.parametrize(
     "form", ["http://me:{0}@127.0.0.1:9", "http://127.0.0.1:9/?token={0}", "http://127.0.0.1:9/#{0}"]
 )
-def test_a_secret_in_the_endpoint(
-    mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: str
-) -> None:
+def test_a_secret_in_the_endpoint(mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str) -> None:
     """A secret in HF_ENDPOINT is refused (2) without a word of it, and no record holds it."""
-    monkeypatch.setattr("mdl.doctor.folder._SECONDS", 0.0)
     shell = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f"), form.format(PASSWORD))
     assert [mdl(shell, *words.split()) for words in ("get one -v", "doctor")] == [2, 2]
     assert leaks(tmp_path, *capfd.readouterr()) == []

@@ -111,9 +111,8 @@ def test_releases(told: Told, tmp_path: Path) -> None:
         harmless(told(shell, "rollback", "srv"))
 
 
-def test_places(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places(told: Told, tmp_path: Path) -> None:
     """Folders that the user named so are told harmlessly where it is said what is where."""
-    monkeypatch.setattr("mdl.doctor.folder._SECONDS", 0.0)
     shell = machine(tmp_path / NAME, f'schema = 1\nx-a = "{MARKUP}"\n', XDG_STATE_HOME=str(tmp_path / NAME / "state"))
     texts = [harmless(told(shell, *words.split())) for words in ("config", "doctor --offline")]
     assert all("[red]" in text for text in texts)

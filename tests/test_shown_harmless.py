@@ -104,9 +104,8 @@ def whoami(request: Request, number: int) -> Answer:
     return reply(200, json.dumps(facts if "whoami" in request.path else []).encode())
 
 
-def test_whose_token_it_is(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whose_token_it_is(told: Told, tmp_path: Path) -> None:
     """doctor tells what the hub says of a token, whatever it says."""
-    monkeypatch.setattr("mdl.doctor.folder._SECONDS", 0.0)
     with FaultyServer(whoami) as server:
         shell = machine(tmp_path, endpoint=server.url, HF_TOKEN="some-token")
         assert "[red]" in harmless(told(shell, "doctor"))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback_hub import Generated, LoopbackHub, Repo
 from shell import Shell
 
 from mdl.cancel import Cancel
-from mdl.demo.hub import Generated, LoopbackHub, Repo
 from mdl.errors import Cancelled, UsageError
 from mdl.http.throttle import Throttle
 from mdl.units import Timetable, Window, parse_rate, parse_size

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from documents import document_of
-
-from mdl.demo.hub import Generated, LoopbackHub, Repo
+from loopback_hub import Generated, LoopbackHub, Repo
 
 _WEIGHTS = Generated(4 * 2**20, 3)
 

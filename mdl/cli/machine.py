@@ -22,7 +22,7 @@ _SETTINGS = "the user config folder"
 
 if TYPE_CHECKING:
     from mdl.client import Client
-    from mdl.doctor import Finding
+    from mdl.doctor import CheckResult
 
 _INDENT = " " * 6
 
@@ -72,11 +72,11 @@ def _facts(what: str, path: Path, why: str) -> tuple[str, str, bool, str]:
 
 def doctor(session: Session, settings: DoctorSettings) -> int:
     """What works here, and what to do about what does not: endpoint, proxy, CA, token, clock, disk, versions."""
-    from mdl.doctor import Subject, examine
+    from mdl.doctor import Environment, run_checks
 
     settings["stall"] = settings.get("stall") or "10s"
     client = session.client(settings)
-    subject = Subject(
+    environment = Environment(
         catalog=lambda: _catalog(client),
         lock=lambda: _lock(client),
         home=lambda: client.workspace.home.path,
@@ -84,14 +84,14 @@ def doctor(session: Session, settings: DoctorSettings) -> int:
         endpoint=lambda: client.workspace.endpoint,
         connect=None if client.workspace.is_offline else client.workspace.http,
     )
-    findings: list[Finding] = []
+    results: list[CheckResult] = []
     checks: list[dict[str, object]] = []
     session.empty = {"checks": checks}
-    for found in examine(subject):
-        findings.append(found)
-        checks.append({"name": found.name, "ok": found.ok, "detail": found.detail, "advice": found.advice or None})
-        _tell(session.console, found)
-    problem = joint_error([found.error() for found in findings if not found.ok])
+    for result in run_checks(environment):
+        results.append(result)
+        checks.append({"name": result.name, "ok": result.ok, "detail": result.detail, "advice": result.advice or None})
+        _tell(session.console, result)
+    problem = joint_error([result.error() for result in results if not result.ok])
     if problem and session.console.progress == "json":
         session.console.error(problem)
     return session.show({"checks": checks}, error=problem)
@@ -109,11 +109,11 @@ def _lock(client: Client) -> str:
     )
 
 
-def _tell(console: Console, found: Finding) -> None:
+def _tell(console: Console, result: CheckResult) -> None:
     """One line, folded where a terminal is narrower, and what to do on one more."""
-    text = f"{'ok  ' if found.ok else 'FAIL'}  {found.name}: {found.detail}"
+    text = f"{'ok  ' if result.ok else 'FAIL'}  {result.name}: {result.detail}"
     width = console.streams.size(console.streams.stdout)[0] if console.streams.stdout.is_terminal else sys.maxsize
-    for number, line in enumerate(filter(None, [*text.split("\n"), "" if found.ok else found.advice])):
+    for number, line in enumerate(filter(None, [*text.split("\n"), "" if result.ok else result.advice])):
         folded = textwrap.wrap(
             console.clean(line),
             width - 1,

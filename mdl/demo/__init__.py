@@ -1,1 +1,1 @@
-"""A hub on this machine alone, for ``mdl demo`` and for tests. Nothing else in mdl imports it."""
+"""The demo: a model is downloaded and a trained run released, on this machine alone."""

@@ -1,233 +1,147 @@
-"""LoopbackHub: a hub of one's own on 127.0.0.1, with a CDN on a second port, for ``mdl demo`` and for tests.
-
-    with LoopbackHub([Repo("demo/tiny", {"config.json": b"{}", "model.bin": Generated(2**25)})]) as hub:
-        …                                 # HF_ENDPOINT=hub.url
-    hub.requests                          # what was asked of both, and what was sent
-
-The two ports are two origins, so whatever leaks from one to the other shows in `LoopbackHub.requests`.
-"""
+"""DemoHub: one repository on 127.0.0.1, served as Hugging Face serves it, with a CDN on a second port."""
 
 from __future__ import annotations
 
-import socket
+import hashlib
+import json
+import re
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
 from types import TracebackType
-from typing import Any, Literal
+from urllib.parse import unquote
 
-from mdl.demo.answers import Asked, Reply
-from mdl.demo.api import HubApi
-from mdl.demo.cdn import Cdn
-from mdl.demo.content import Content, Generated, blocks
-from mdl.demo.repos import Repo
+_LARGE = 2**20
+"""Bytes from which a file is a large one: known by its sha256, and sent by the CDN."""
 
-__all__ = ["Content", "Generated", "LoopbackHub", "Recorded", "Repo"]
-
-_STEP = 256 * 1024
-_BEATS = 20
-"""How often a second a throttled connection sends."""
+_PIECES_PER_SECOND = 20
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
-@dataclass
-class Recorded:
-    """A request and what became of it. ``path`` has its query; header names are in lower case.
+class DemoHub:
+    """A hub with one repository, at one commit. It serves from entering its context to leaving it.
 
-    ``body_bytes_sent`` grows while the answer goes out and stays short when the client leaves.
+    ``files`` are the contents by path. The CDN sends ``bytes_per_second`` on each connection, and closes its first
+    connection after ``cut_after`` bytes. ``requests`` counts what both ports were asked, ``bytes_sent`` the bytes
+    that the CDN has sent.
     """
 
-    method: str
-    origin: Literal["hub", "cdn"]
-    path: str
-    headers: dict[str, str]
-    status: int = 0
-    body_bytes_sent: int = 0
-
-
-class LoopbackHub:
-    """The hub; serves from entering its context to leaving it. Its urls are known while it serves.
-
-    ``bytes_per_second`` holds every connection to that pace while it sends a file. ``token`` opens private and
-    gated repositories. A signed link is good for ``link_seconds``; a tree comes ``page_size`` items at a time.
-    """
-
-    def __init__(
-        self,
-        repos: Iterable[Repo],
-        *,
-        bytes_per_second: float | None = None,
-        token: str | None = None,
-        link_seconds: float = 3600,
-        page_size: int = 1000,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.bytes_per_second = bytes_per_second
-        self.stopping = threading.Event()
-        self._cdn = Cdn(link_seconds, clock)
-        self._api = HubApi(repos, cdn=self._cdn, token=token, page_size=page_size)
+    def __init__(self, repo: str, files: Mapping[str, bytes], *, bytes_per_second: float, cut_after: int) -> None:
+        self.commit = hashlib.sha1(repo.encode(), usedforsecurity=False).hexdigest()
+        self.requests = self.bytes_sent = 0
+        self._bytes_per_second, self._cut_after = bytes_per_second, cut_after
+        self._list_path = f"/api/models/{repo}/tree/{self.commit}"
+        self._files = {f"/{repo}/resolve/{self.commit}/{path}": (body, _etag(body)) for path, body in files.items()}
+        self._list = [_list_item(path, *file) for path, file in zip(files, self._files.values(), strict=True)]
+        self._large = {f"/{etag}": (body, etag) for body, etag in self._files.values() if len(body) >= _LARGE}
+        self._is_cut = False
         self._lock = threading.Lock()
-        self._recorded: list[Recorded] = []
-        self._servers: list[_Server] = []
+        self._servers = (_Server(self._answer), _Server(self._answer_as_cdn))
+        self.url, self.cdn_url = (server.url for server in self._servers)
 
-    @property
-    def url(self) -> str:
-        """The hub's origin: what HF_ENDPOINT should be."""
-        return self._api.origin
-
-    @property
-    def cdn_url(self) -> str:
-        return self._cdn.origin
-
-    @property
-    def requests(self) -> list[Recorded]:
-        """All requests so far, of both origins, in the order they came in."""
-        with self._lock:
-            return list(self._recorded)
-
-    def publish(self, repo: Repo) -> None:
-        """Move a branch to another commit, or add a repository, while the hub serves."""
-        self._api.publish(repo)
-
-    def expire_links(self) -> None:
-        """Make every signed link handed out so far void."""
-        self._cdn.expire_links()
-
-    def __enter__(self) -> LoopbackHub:
-        self._servers = [_Server(self, "hub", self._api.answer), _Server(self, "cdn", self._cdn.answer)]
-        self._api.origin, self._cdn.origin = (server.origin for server in self._servers)
+    def __enter__(self) -> DemoHub:
         for server in self._servers:
-            server.start()
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.stopping.set()
         for server in self._servers:
-            server.stop()
+            server.shutdown()
+            server.server_close()
 
-    def record(self, asked: Asked, origin: Literal["hub", "cdn"]) -> Recorded:
-        entry = Recorded(asked.method, origin, asked.target, dict(asked.headers))
+    def _answer(self, request: _Request) -> None:
+        """The hub's port: the list of files, small files themselves, and redirects for large ones."""
         with self._lock:
-            self._recorded.append(entry)
-        return entry
+            self.requests += 1
+        path = unquote(request.path.partition("?")[0])
+        body, etag = self._files.get(path, (b"", ""))
+        facts = {"X-Repo-Commit": self.commit, "X-Linked-Size": str(len(body)), "X-Linked-Etag": f'"{etag}"'}
+        if path == self._list_path:
+            request.reply(200, json.dumps(self._list).encode(), {"Content-Type": "application/json"})
+        elif not etag:
+            request.reply(404, b"", {"X-Error-Code": "EntryNotFound"})
+        elif len(body) >= _LARGE:
+            request.reply(302, b"", {**facts, "Location": f"{self.cdn_url}/{etag}"})
+        else:
+            request.reply(200, body, {**facts, "ETag": f'"{etag}"'})
+
+    def _answer_as_cdn(self, request: _Request) -> None:
+        """The CDN's port: a large file, or one range of it, at the pace of a slow network."""
+        with self._lock:
+            self.requests += 1
+            cut_after, self._is_cut = None if self._is_cut else self._cut_after, True
+        body, etag = self._large[request.path]
+        span = _RANGE.fullmatch(request.headers.get("Range", ""))
+        start = int(span[1]) if span else 0
+        stop = min(int(span[2]) + 1, len(body)) if span and span[2] else len(body)
+        headers = {"Content-Range": f"bytes {start}-{stop - 1}/{len(body)}"} if span else {}
+        request.start(206 if span else 200, stop - start, {**headers, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"})
+        began, step = time.monotonic(), int(self._bytes_per_second / _PIECES_PER_SECOND)
+        for at in range(start, stop, step):
+            piece = body[at : min(at + step, stop)]
+            request.wfile.write(piece)
+            with self._lock:
+                self.bytes_sent += len(piece)
+            sent = at + len(piece) - start
+            if cut_after is not None and sent >= cut_after:
+                request.close_connection = True
+                return
+            time.sleep(max(began + sent / self._bytes_per_second - time.monotonic(), 0))
 
 
-class _Server(ThreadingHTTPServer):
-    """One origin: a listening socket, a thread for it, and one for each connection."""
+def _etag(body: bytes) -> str:
+    """The digest by which the hub names a file: sha256 for a large one, the git blob id for a small one."""
+    if len(body) >= _LARGE:
+        return hashlib.sha256(body).hexdigest()
+    return hashlib.sha1(b"blob %d\0%b" % (len(body), body), usedforsecurity=False).hexdigest()
+
+
+def _list_item(path: str, body: bytes, etag: str) -> dict[str, object]:
+    """One file in the hub's list; ``oid`` is what git holds, which is a pointer in the case of a large file."""
+    item = {"type": "file", "path": path, "size": len(body), "oid": etag[:40]}
+    return {**item, "lfs": {"oid": etag, "size": len(body)}} if len(body) >= _LARGE else item
+
+
+class _Server(ThreadingTCPServer):
+    """One port, with a thread for each connection. ``answer`` is called for each request."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, hub: LoopbackHub, name: Literal["hub", "cdn"], answer: Callable[[Asked], Reply]) -> None:
-        self.hub, self.name, self.answer = hub, name, answer
-        self._open: dict[socket.socket, threading.Thread] = {}
-        self._lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.origin = f"http://127.0.0.1:{self.server_address[1]}"
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), name=f"demo-{name}", daemon=True)
+    def __init__(self, answer: Callable[[_Request], None]) -> None:
+        super().__init__(("127.0.0.1", 0), _Request)
+        self.answer = answer
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
-    def server_bind(self) -> None:
-        """Bind without asking the name service for the machine's name."""
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Take no more connections, cut those that are open, and wait for their threads."""
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
-        with self._lock:
-            left = dict(self._open)
-        for sock, thread in left.items():
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        thread = threading.Thread(target=self._converse, args=(request, client_address), daemon=True)
-        with self._lock:
-            self._open[request] = thread
-        thread.start()
-
-    def _converse(self, request: socket.socket, client_address: Any) -> None:
-        try:
-            with suppress(OSError):
-                self.finish_request(request, client_address)
-        finally:
-            with self._lock:
-                self._open.pop(request, None)
-            self.shutdown_request(request)
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a broken connection: a client that is killed leaves one behind."""
+        if not isinstance(sys.exception(), OSError):
+            raise
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """Speaks HTTP/1.1 with keep-alive for one connection; what to say is the server's ``answer``."""
+class _Request(BaseHTTPRequestHandler):
+    """One request; the connection is kept for the next."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
     server: _Server
 
-    def version_string(self) -> str:
-        return "mdl-demo"
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing: requests are recorded."""
-
     def do_GET(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        asked = Asked(self.command, self.path, headers, self.rfile.read(length))
-        entry = self.server.hub.record(asked, self.server.name)
-        reply = self.server.answer(asked)
-        entry.status = reply.status
-        self._send_head(reply, headers)
-        if self.command != "HEAD":
-            self._send_body(reply, entry)
+        self.server.answer(self)
 
-    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
+    def reply(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        """Send a whole answer."""
+        self.start(status, len(body), headers)
+        self.wfile.write(body)
 
-    def _send_head(self, reply: Reply, asked: dict[str, str]) -> None:
-        self.send_response(reply.status)
-        for name, value in reply.headers:
+    def start(self, status: int, length: int, headers: Mapping[str, str]) -> None:
+        """Send the head of an answer whose body has ``length`` bytes."""
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(length)}.items():
             self.send_header(name, value)
-        if self.server.name == "hub":
-            self.send_header("X-Request-Id", asked.get("x-amzn-trace-id", "demo"))
-        if reply.sized:
-            self.send_header("Content-Length", str(reply.end - reply.start))
-        else:
-            self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
 
-    def _send_body(self, reply: Reply, entry: Recorded) -> None:
-        pace = self.server.hub.bytes_per_second if reply.paced else None
-        step = _STEP if pace is None else max(min(int(pace / _BEATS), _STEP), 1)
-        for piece in self._in_time(blocks(reply.content, reply.start, reply.end, step), pace):
-            self._send(piece if reply.sized else b"%x\r\n%b\r\n" % (len(piece), piece), entry)
-        if not reply.sized:
-            self._send(b"0\r\n\r\n", entry)
-
-    def _send(self, data: bytes, entry: Recorded) -> None:
-        """Count first, so that a client that has the bytes finds them counted, and take back what did not go."""
-        view = memoryview(data)
-        entry.body_bytes_sent += len(data)
-        try:
-            while view:
-                view = view[self.connection.send(view) :]
-        finally:
-            entry.body_bytes_sent -= len(view)
-
-    def _in_time(self, pieces: Iterator[bytes], pace: float | None) -> Iterator[bytes]:
-        """The pieces, each when its time has come at this pace; none after the hub stops."""
-        stopping, began, sent = self.server.hub.stopping, time.monotonic(), 0
-        for piece in pieces:
-            sent += len(piece)
-            yield piece
-            early = 0.0 if pace is None else began + sent / pace - time.monotonic()
-            if stopping.wait(early) if early > 0 else stopping.is_set():
-                self.close_connection = True
-                return
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing: the demo counts requests and logs none."""

@@ -1,9 +1,8 @@
-"""The demo hub answers as the hub does: over httpx, and for the hub's own client."""
+"""The tests' hub answers as the hub does: over plain HTTP, and for the hub's own client."""
 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import os
 import socket
@@ -16,9 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-
-from mdl.demo.content import BLOCK, Generated, blocks, hex_digest
-from mdl.demo.hub import LoopbackHub, Repo
+from loopback_hub import BLOCK, Generated, LoopbackHub, Repo, blocks, hex_digest
 
 WEIGHTS = Generated(3 * BLOCK + 12345, "weights")
 CONFIG = b'{"hidden_size": 312}\n'
@@ -74,18 +71,6 @@ def test_generated_content_is_one_content() -> None:
     assert b"".join(blocks(WEIGHTS, 100, 2 * BLOCK, 65536)) == whole[100 : 2 * BLOCK]
     assert len({whole[at : at + BLOCK] for at in range(0, len(whole), BLOCK)}) == 4
     assert Generated(len(WEIGHTS), "weights")[0:100] == whole[:100] != Generated(len(WEIGHTS), "other")[0:100]
-
-
-def test_generated_content_may_be_huge() -> None:
-    """A range far into a terabyte costs no more than the range."""
-    assert len(Generated(2**40)[2**40 - 100 : 2**40]) == 100
-
-
-def test_commit_follows_contents() -> None:
-    """The commit is 40 hex, the same for the same files and another for others."""
-    assert len(TINY.commit) == 40
-    assert Repo("demo/tiny", dict(reversed(FILES.items()))).commit == TINY.commit
-    assert Repo("demo/tiny", {**FILES, "empty": b"no"}).commit != TINY.commit
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
@@ -199,19 +184,6 @@ def test_names_and_revisions(ask: Ask) -> None:
     assert ask("/demo/tiny/raw/main/model.safetensors").content.startswith(b"version https://git-lfs")
 
 
-def test_renamed_repository(ask: Ask) -> None:
-    """An old name is a 307 to the new one, in resolve and API, without ETag or commit."""
-    for old, new in (
-        ("/old/tiny/resolve/main/config.json", SMALL),
-        ("/tiny/resolve/main/config.json", SMALL),
-        ("/api/models/old/tiny/tree/main?recursive=true", "/api/models/demo/tiny/tree/main?recursive=true"),
-        ("/api/models/old/tiny", "/api/models/demo/tiny"),
-    ):
-        got = ask(old)
-        assert (got.status_code, got.headers["location"]) == (307, new)
-        assert not {"etag", "x-repo-commit", "x-linked-etag"} & set(got.headers)
-
-
 def bearer(token: str) -> dict[str, dict[str, str]]:
     return {"headers": {"Authorization": f"Bearer {token}"}}
 
@@ -229,6 +201,8 @@ def bearer(token: str) -> dict[str, dict[str, str]]:
         ("/api/models/demo/private", None, 401, "RepoNotFound"),
         ("/demo/private/resolve/main/model.bin", "hf_other", 401, None),
         ("/demo/private/resolve/main/model.bin", TOKEN, 307, None),
+        ("/old/tiny/resolve/main/config.json", None, 307, None),
+        ("/api/models/old/tiny/tree/main?recursive=true", None, 307, None),
         ("/demo/gated/resolve/main/model.bin", None, 401, "GatedRepo"),
         ("/demo/gated/resolve/main/model.bin", TOKEN, 302, None),
         ("/api/models/demo/gated", None, 200, None),
@@ -237,69 +211,11 @@ def bearer(token: str) -> dict[str, dict[str, str]]:
     ],
 )
 def test_refusals(ask: Ask, path: str, token: str | None, status: int, code: str | None) -> None:
-    """What is absent, private or gated is refused with the hub's status and X-Error-Code."""
+    """What is absent, private, gated or renamed gets the hub's status and X-Error-Code."""
     got = ask(path, **(bearer(token) if token else {}))
     assert (got.status_code, got.headers.get("x-error-code")) == (status, code)
     if code == "EntryNotFound" and "resolve" in path:
         assert got.headers["x-repo-commit"] == TINY.commit
-
-
-def test_gated_for_an_account_without_access() -> None:
-    """A hub that knows no token takes any for that of an account that did not accept the licence."""
-    with LoopbackHub([Repo("demo/gated", {"a": b"g"}, gated=True)]) as hub:
-        got = httpx.get(f"{hub.url}/demo/gated/resolve/main/a", trust_env=False, **bearer("hf_any"))
-    assert (got.status_code, got.headers["x-error-code"]) == (403, "GatedRepo")
-
-
-def test_info(ask: Ask) -> None:
-    """Repository and revision info name id, commit, gating and files, with hashes for ?blobs=true."""
-    info = ask("/api/models/demo/tiny").json()
-    assert (info["id"], info["sha"], info["gated"], info["private"]) == ("demo/tiny", TINY.commit, False, False)
-    assert [item["rfilename"] for item in info["siblings"]] == sorted(FILES)
-    assert ask(f"/api/models/demo/tiny/revision/{TINY.commit}").json() == info
-    assert ask("/api/models/demo/gated").json()["gated"] == "auto"
-    blobs = {item["rfilename"]: item for item in ask("/api/models/demo/tiny?blobs=true").json()["siblings"]}
-    assert blobs["model.safetensors"]["lfs"]["sha256"] == SHA256
-    assert blobs["config.json"]["blobId"] == GIT_SHA1
-
-
-def test_tree_in_pages() -> None:
-    """A tree comes in pages linked by absolute next URLs, each file with size and hash, folders among them."""
-    with LoopbackHub([TINY], page_size=3) as hub, httpx.Client(trust_env=False) as client:
-        items, url = [], f"{hub.url}/api/models/demo/tiny/tree/main?recursive=True&expand=False"
-        while url:
-            page = client.get(url)
-            assert len(page.json()) <= 3
-            items += page.json()
-            url = page.links.get("next", {}).get("url", "")
-        assert len(hub.requests) == 3
-    by_path = {item["path"]: item for item in items}
-    assert sorted(by_path) == sorted([*FILES, "onnx", "onnx/deep"])
-    large, small = by_path["model.safetensors"], by_path["config.json"]
-    assert (large["lfs"]["oid"], large["lfs"]["size"], large["size"]) == (SHA256, len(WEIGHTS), len(WEIGHTS))
-    assert large["oid"] != SHA256
-    assert (small["oid"], small["size"], "lfs" in small) == (GIT_SHA1, len(CONFIG), False)
-
-
-def test_tree_of_a_folder(ask: Ask) -> None:
-    """Without recursion a folder lists its own children only."""
-    for path, names in (
-        ("", ["config.json", "empty", "model.safetensors", "onnx"]),
-        ("/onnx%2Fdeep", ["onnx/deep/x.txt"]),
-    ):
-        got = ask(f"/api/models/demo/tiny/tree/main{path}?recursive=false").json()
-        assert [item["path"] for item in got] == names
-
-
-def test_paths_info_and_refs(ask: Ask) -> None:
-    """paths-info takes a form or JSON and leaves out what is not there; refs name branch and pull request."""
-    want = {"paths": ["config.json", "onnx", "nope"], "expand": "false"}
-    for sent in ({"data": want}, {"json": want}):
-        got = ask("/api/models/demo/tiny/paths-info/main", "POST", **sent).json()
-        assert [(item["type"], item["path"]) for item in got] == [("file", "config.json"), ("directory", "onnx")]
-    refs = ask("/api/models/demo/tiny/refs?include_prs=1").json()
-    assert refs["branches"] == [{"name": "main", "ref": "refs/heads/main", "targetCommit": TINY.commit}]
-    assert [ref["ref"] for ref in refs["pullRequests"]] == ["refs/pr/1"]
 
 
 def test_branch_that_moves(hub: LoopbackHub, ask: Ask) -> None:
@@ -319,18 +235,6 @@ def test_records(hub: LoopbackHub, ask: Ask) -> None:
     assert first.headers["authorization"] == f"Bearer {TOKEN}"
     assert (second.origin, second.status, second.body_bytes_sent) == ("cdn", 206, 10)
     assert "authorization" not in second.headers
-
-
-def test_keep_alive(hub: LoopbackHub) -> None:
-    """One connection serves many requests."""
-    client = http.client.HTTPConnection(urlsplit(hub.url).netloc)
-    client.connect()
-    sock = client.sock
-    for _ in range(3):
-        client.request("GET", "/api/models/demo/tiny")
-        assert client.getresponse().read()
-    assert client.sock is sock
-    client.close()
 
 
 def test_pace() -> None:

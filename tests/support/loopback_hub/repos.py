@@ -1,4 +1,4 @@
-"""A repository of the demo hub, and how the hub's API describes its files.
+"""A repository of the hub, and how the hub's API describes its files.
 
 Small files live in git (known by their git blob id); larger ones are LFS files: git holds a pointer of some
 130 bytes, the bytes are known by their sha256 and come from the CDN.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from mdl.demo.content import Content, hex_digest
+from loopback_hub.content import Content, hex_digest
 
 RepoType = Literal["model", "dataset", "space"]
 Json = dict[str, Any]
@@ -70,8 +70,8 @@ class StoredFile:
 class Repo:
     """One commit of a repository, at the head of ``branch``. ``commit`` is derived from id and files unless given.
 
-    ``renamed_from`` are ids that redirect here. ``gated``: the listing is public, the files are not.
-    ``private``: nothing is, without the token.
+    ``renamed_from`` are ids that redirect here. If ``gated``, the listing is public and the files are not.
+    If ``private``, nothing is answered without the token.
     """
 
     id: str

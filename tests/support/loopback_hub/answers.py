@@ -1,4 +1,4 @@
-"""What the demo hub and its CDN are asked and what they say: values, no sockets."""
+"""Requests and replies of the hub and its CDN, as values: no sockets here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs, quote
 
-from mdl.demo.content import Content
+from loopback_hub.content import Content
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -18,7 +18,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """A request. ``target`` is path and query as they came; header names are in lower case."""
 
     method: str
@@ -65,24 +65,24 @@ def json_reply(value: Any, *headers: tuple[str, str], status: int = 200) -> Repl
 
 
 def error_reply(status: int, code: str | None, message: str, *headers: tuple[str, str]) -> Reply:
-    """A refusal as the hub words it: the code the clients go by, the message, and both in JSON's place."""
+    """A refusal as the hub sends it: the code that clients read, and the message in a header and as JSON."""
     coded = (("X-Error-Code", code),) if code else ()
     return json_reply({"error": message}, *coded, ("X-Error-Message", message), *headers, status=status)
 
 
 def redirect_reply(status: int, location: str, *headers: tuple[str, str]) -> Reply:
-    """A redirect, with a body of its own as the hub's redirects have: its length is not the file's."""
+    """A redirect. It has a body, as the hub's redirects have, so its Content-Length is not the file's."""
     text = f"Redirecting to {location}".encode()
     return Reply(status, (("Location", location), ("Content-Type", "text/plain; charset=utf-8"), *headers), text)
 
 
-def file_reply(asked: Asked, content: Content, etag: str, *headers: tuple[str, str]) -> Reply:
-    """A file or a range of it: 200, 206 or 416. Ranges may be closed, open or a suffix; several at once are not
-    known and get the whole file, as does an If-Range that names another ETag (RFC 9110, 13.1.5 and 14.2)."""
+def file_reply(request: Request, content: Content, etag: str, *headers: tuple[str, str]) -> Reply:
+    """A file or a range of it: 200, 206 or 416. A range may be closed, open or a suffix. Several ranges at
+    once, or an If-Range with another ETag, get the whole file (RFC 9110, 13.1.5 and 14.2)."""
     size = len(content)
     usual = (("Accept-Ranges", "bytes"), ("ETag", etag), *headers)
-    found = _RANGE.fullmatch(asked.headers.get("range", "").strip())
-    if not found or not any(found.groups()) or asked.headers.get("if-range", etag) != etag:
+    found = _RANGE.fullmatch(request.headers.get("range", "").strip())
+    if not found or not any(found.groups()) or request.headers.get("if-range", etag) != etag:
         return Reply(200, usual, content, paced=True)
     first, last = found.groups()
     start = int(first) if first else max(size - int(last), 0)

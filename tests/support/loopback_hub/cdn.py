@@ -1,7 +1,7 @@
-"""The demo hub's CDN: signed links that expire, and the answers to them.
+"""The hub's CDN: signed links that expire, and the answers to them.
 
-It behaves as the hub's body hosts were seen to: a link is good for an hour from when it was minted, for anybody
-who has it; the ETag is the CDN's own; no header of the hub is there; a refusal is XML; a token is not welcome.
+It behaves as the hub's body hosts were seen to behave: a link is good for an hour, for every client that has it;
+the ETag is the CDN's own; the hub's headers are absent; a refusal is XML; a request with a token is refused.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import secrets
 import time
 from collections.abc import Callable
 
-from mdl.demo.answers import Asked, Reply, file_reply, segment
-from mdl.demo.repos import StoredFile
+from loopback_hub.answers import Reply, Request, file_reply, segment
+from loopback_hub.repos import StoredFile
 
 
 class Cdn:
@@ -27,7 +27,7 @@ class Cdn:
         self._files: dict[str, StoredFile] = {}
 
     def expire_links(self) -> None:
-        """Make every link minted so far void, as an hour would."""
+        """Make every link minted so far invalid."""
         self._key = secrets.token_bytes(32)
 
     def link(self, file: StoredFile) -> str:
@@ -39,23 +39,23 @@ class Cdn:
         signature = self._signature(path, str(expires))
         return f"{self.origin}{path}?response-content-disposition={name}&Expires={expires}&Signature={signature}"
 
-    def answer(self, asked: Asked) -> Reply:
-        if "authorization" in asked.headers:
+    def answer(self, request: Request) -> Reply:
+        if "authorization" in request.headers:
             return _xml(400, "InvalidArgument", "Only one auth mechanism allowed")
-        expires = asked.query.get("Expires", [""])[0]
-        given = asked.query.get("Signature", [""])[0]
-        if not hmac.compare_digest(given.encode(), self._signature(asked.path, expires).encode()):
+        expires = request.query.get("Expires", [""])[0]
+        given = request.query.get("Signature", [""])[0]
+        if not hmac.compare_digest(given.encode(), self._signature(request.path, expires).encode()):
             return _xml(403, "AccessDenied", "Access denied")
         if self.clock() >= int(expires):
             return _xml(403, "AccessDenied", "Request has expired")
-        file = self._files.get(asked.path)
+        file = self._files.get(request.path)
         if file is None:
             return _xml(404, "NoSuchKey", "The specified key does not exist.")
-        if asked.method not in ("GET", "HEAD"):
+        if request.method not in ("GET", "HEAD"):
             return _xml(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
         own = hashlib.md5(file.sha256.encode(), usedforsecurity=False).hexdigest()
         kind = ("Content-Type", "application/octet-stream")
-        return file_reply(asked, file.content, f'"{own}"', kind, ("Cache-Control", "public, max-age=31536000"))
+        return file_reply(request, file.content, f'"{own}"', kind, ("Cache-Control", "public, max-age=31536000"))
 
     def _signature(self, path: str, expires: str) -> str:
         return hmac.new(self._key, f"{path}?{expires}".encode(), "sha256").hexdigest()

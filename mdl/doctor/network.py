@@ -1,0 +1,274 @@
+"""Checks of the way to the hub: certificates, proxy, endpoint, clock and token."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, UsageError
+from mdl.http.client import Http, Opened
+from mdl.http.hosts import host_of
+from mdl.http.proxies import exemption, proxy_of, without_userinfo
+from mdl.http.tls import tls_context, trusted
+from mdl.paths import shown
+from mdl.sources.endpoint import Endpoint, token_path, token_places
+
+_HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")
+_UNREAD = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+_REFUSALS = tuple(status for status in range(400, 500) if status not in (407, 408, 429))
+"""Statuses of a server that works: it refuses the token, or it is a mirror that does not know the question."""
+
+_LONGEST_LIST = 2**20
+_LONGEST_NAME = 100
+_CLOCK_SECONDS = 120
+
+
+# Certificates
+
+
+def certificates() -> str:
+    """The CA certificates that the environment names, or the system's, can be read. Raises `TlsError`."""
+    for name, advice in (
+        ("SSL_CERT_FILE", "set SSL_CERT_FILE to a file of CA certificates in PEM format, or unset it"),
+        ("SSL_CERT_DIR", "set SSL_CERT_DIR to a folder that 'openssl rehash' has prepared, or unset it"),
+    ):
+        if reason := _why_useless(name):
+            raise TlsError(reason, hint=advice)
+    try:
+        tls_context()
+    except TlsError as error:
+        raise _reworded(
+            error, error.message, "it must contain CA certificates in PEM format; fix it, or unset the variable"
+        ) from None
+    others = [name for name in _UNREAD if os.environ.get(name)]
+    if not others or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
+        return trusted()
+    return f"{trusted()}; {_ignored(others)}; mdl reads SSL_CERT_FILE"
+
+
+def _why_useless(name: str) -> str:
+    """Why the value of SSL_CERT_FILE or SSL_CERT_DIR is useless, if OpenSSL would not say so; else ''."""
+    value = os.environ.get(name, "")
+    is_folders = name == "SSL_CERT_DIR"
+    places = [Path(place) for place in (value.split(os.pathsep) if is_folders else [value]) if place]
+    for place in places:
+        if not place.exists():
+            return f"{name} names {place}, which does not exist"
+    if is_folders and places and not any(map(_has_certificates, places)) and not os.environ.get("SSL_CERT_FILE"):
+        return f"{name} names {value}, but no certificate there has a name that OpenSSL looks for (such as 5ed36f99.0)"
+    return ""
+
+
+def _has_certificates(folder: Path) -> bool:
+    try:
+        return any(_HASHED_NAME.fullmatch(entry.name) for entry in os.scandir(folder))
+    except OSError:
+        return False
+
+
+# Proxy
+
+
+def proxy(url: str) -> str:
+    """Which proxy is used for ``url``, and which variable says so. Raises `UsageError` for what is not a proxy's URL.
+
+    Whether the proxy answers is found out by `endpoint`.
+    """
+    settings, host, scheme = getproxies(), host_of(url), urlsplit(url).scheme
+    if not any(settings.get(kind) for kind in ("http", "https", "all")):
+        return "none set"
+    chosen = proxy_of(url, settings)
+    if chosen is None:
+        entry = exemption(url, settings)
+        reason = f"NO_PROXY contains {entry}" if entry else f"no proxy is set for {scheme}"
+        return f"none for {host}, because {reason}"
+    variable = f"{scheme if settings.get(scheme) else 'all'}_proxy"
+    source = next((name for name in (variable, variable.upper()) if os.environ.get(name)), "the system's settings")
+    try:
+        return f"{without_userinfo(chosen)} for {host}, from {source}"
+    except ValueError:
+        advice = f"write {source} as http://host:port; in a password write / as %2F, : as %3A and @ as %40"
+        raise UsageError(f"{source} is not the URL of a proxy", hint=advice) from None
+
+
+def _through_proxy(url: str) -> str:
+    """``, through http://proxy:3128`` if a proxy is used for ``url``, else ''."""
+    chosen = proxy_of(url, getproxies())
+    try:
+        return f", through {without_userinfo(chosen)}" if chosen else ""
+    except ValueError:
+        return ""
+
+
+# Endpoint and clock
+
+
+@dataclass
+class Hub:
+    """The hub of an endpoint. `endpoint` asks it first and keeps what `clock` and `token` need.
+
+    If ``connect`` is None, the hub is not contacted. A client that is connected is closed with ``closing``.
+    """
+
+    endpoint: Endpoint
+    connect: Callable[[], Http] | None
+    closing: contextlib.ExitStack
+    http: Http | None = None
+    """The client, once the hub has answered as a hub does."""
+    headers: Mapping[str, str] | None = None
+    """Of that answer."""
+
+
+def endpoint(hub: Hub) -> str:
+    """The hub answers a request for one line of its list of models. Raises `MdlError` if not."""
+    url = hub.endpoint.url
+    if hub.connect is None:
+        return f"{url}, not contacted (offline)"
+    try:
+        http = hub.closing.enter_context(hub.connect())
+    except MdlError as error:
+        raise _reworded(error, f"{url}, not contacted: {error.message}", error.advice or "see above") from None
+    through = _through_proxy(url)
+    began = time.monotonic()
+    try:
+        with http.open("GET", f"{url}/api/models?limit=1", allow=_REFUSALS) as opened:
+            detail = f"{url} answers in {(time.monotonic() - began) * 1000:.0f} ms{through}"
+            if opened.status in (401, 403):
+                detail += f" (with {opened.status}: {'see the token' if hub.endpoint.token else 'it may want a token'})"
+            elif opened.status >= 400:
+                detail += f" (with {opened.status}: it does not list models, and mdl does not need that)"
+            elif not _is_json(http, opened):
+                raise ProtocolError("the answer is not that of a hub")
+            hub.http, hub.headers = http, opened.headers
+            return detail
+    except MdlError as error:
+        raise _reworded(error, f"{url}{through}: {error.message}", _advice(error)) from None
+
+
+def _is_json(http: Http, opened: Opened) -> bool:
+    text = b""
+    for block in http.body(opened, None, bytearray()):
+        text += block
+        if len(text) > _LONGEST_LIST:
+            return False
+    try:
+        return isinstance(json.loads(text), (list, dict))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _advice(error: MdlError) -> str:
+    """What to do: the usual hint of these errors is to run the doctor."""
+    if isinstance(error, TlsError):
+        return "check the clock; if a company's proxy decrypts TLS, set SSL_CERT_FILE to its CA certificates"
+    if isinstance(error, NetworkError):
+        return "check the network, HF_ENDPOINT and the proxy; if they are right, try again later"
+    if isinstance(error, ProtocolError):
+        return "check HF_ENDPOINT; a proxy, or a network that wants a sign-in first, may have answered for the hub"
+    return error.advice or "check HF_ENDPOINT"
+
+
+def clock(hub: Hub) -> str:
+    """This machine's time is within two minutes of the hub's. Raises `UsageError` if not.
+
+    The hub's time is the Date of its answer, plus the Age of a cached one (RFC 9110, 6.6.1, and RFC 9111, 5.1).
+    """
+    now = datetime.now(UTC)
+    here = f"{now:%Y-%m-%d %H:%M:%S} UTC"
+    if hub.headers is None:
+        return f"{here}; there was no answer to compare it with"
+    try:
+        age = hub.headers.get("age", "")
+        theirs = parsedate_to_datetime(hub.headers["date"]) + timedelta(seconds=int(age) if age.isdecimal() else 0)
+        skew, theirs = abs((now - theirs).total_seconds()), theirs.astimezone(UTC)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return f"{here}; the endpoint's answer has no time to compare it with"
+    if skew < _CLOCK_SECONDS:
+        return f"{here}, within {max(skew, 1):.0f} s of the endpoint's"
+    detail = f"{here}, but the endpoint has {theirs:%Y-%m-%d %H:%M:%S} UTC"
+    raise UsageError(detail, hint="set the clock; certificates and signed links depend on it")
+
+
+# Token
+
+
+def token_file(endpoint: Endpoint) -> str | None:
+    """The token's file is closed to other users. Raises `UsageError` if not."""
+    path = token_path(os.environ)
+    if endpoint.token is None or path is None or endpoint.token_from != str(path) or not _is_open_to_others(path):
+        return None
+    raise UsageError(f"other users can read {path}", hint=f"chmod 600 {path}")
+
+
+def _is_open_to_others(path: Path) -> bool:
+    """Others may read it, and may pass through every folder above it."""
+    with contextlib.suppress(OSError, RuntimeError):
+        path = path.resolve()
+        return bool(path.stat().st_mode & 0o044) and all(above.stat().st_mode & 0o011 for above in path.parents)
+    return False
+
+
+def token(hub: Hub) -> str:
+    """Where the token comes from, and whose it is according to the hub. Raises `AuthError` if the hub refuses it.
+
+    The token itself is never shown. If `endpoint` failed, the hub is not asked.
+    """
+    where = hub.endpoint
+    if where.token is None:
+        return f"none ({where.token_from}); private and gated repositories cannot be downloaded"
+    host = host_of(where.url)
+    others = [place for place in token_places(os.environ) if place != where.token_from]
+    source = f"from {where.token_from}" + (f" ({_ignored(others)})" if others else "") + f", for {host} only"
+    if hub.http is None:
+        return f"{source}; not checked with {host}"
+    try:
+        owner = _owner(hub.http.get_json(f"{where.url}/api/whoami-v2")[0])
+    except NotFound:
+        return f"{source}; {host} cannot say whether it is valid"
+    except MdlError as error:
+        if not isinstance(error, AuthError) or error.redirected:
+            return f"{source}; checking it failed: {error.message}"
+        advice = f"create a new token at {where.url}/settings/tokens and put it into {where.token_from}"
+        raise _reworded(error, f"{source}: {error.message}", advice) from None
+    return f"{source}; valid: {owner}" if owner else f"{source}; {host} did not say whose it is"
+
+
+def _owner(answer: Any) -> str:
+    """``user alice, token 'ci', role read``: as much of the hub's answer as is there."""
+    name = _text(answer, "name")
+    if not name:
+        return ""
+    title, role = (_text(answer, "auth", "accessToken", key) for key in ("displayName", "role"))
+    words = [f"{_text(answer, 'type') or 'user'} {name}"]
+    words += [f"token {title!r}"] if title else []
+    words += [f"role {role}"] if role else []
+    return ", ".join(words)
+
+
+def _text(answer: Any, *keys: str) -> str:
+    """The text under these keys, in one harmless line; '' if there is none."""
+    for key in keys:
+        answer = answer.get(key) if isinstance(answer, dict) else None
+    return shown(" ".join(answer.split()))[:_LONGEST_NAME] if isinstance(answer, str) else ""
+
+
+def _ignored(names: list[str]) -> str:
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} ignored"
+
+
+def _reworded(error: MdlError, message: str, hint: str) -> MdlError:
+    """The same error, telling a reader of the doctor what to do."""
+    error.message, error.hint, error.item = message, hint, None
+    return error
