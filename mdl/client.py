@@ -328,12 +328,11 @@ class Client:
         with contextlib.suppress(MdlError):
             catalog = self.workspace.catalog_id
         store = self.workspace.store([], catalog=catalog)
-        resolver = self.workspace.resolver(store)
 
         def known(name: str) -> Sequence[RemoteFile] | None:
             try:
                 model = self.catalog.models.get(name)
-                return resolver.known(model) if model else None
+                return self.workspace.resolver(store).known(model) if model else None
             except MdlError:
                 return None
 

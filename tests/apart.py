@@ -26,7 +26,7 @@ def apart(scene: Callable[[Path], None], folder: Path, kind: tuple[str, ...]) ->
     run = f"import {scene.__module__} as here, pathlib, sys; here.{scene.__name__}(pathlib.Path(sys.argv[1]))"
     done = subprocess.run(
         [*prefix, sys.executable, "-c", run, str(folder)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((tests, str(Path(tests).parent)))},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((tests, f"{tests}/support", str(Path(tests).parent)))},
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,

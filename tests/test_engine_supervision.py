@@ -81,7 +81,7 @@ def test_a_fault_ends_the_file_alone(
     run = bench.run(pinned(server.url + "/a", DATA, path="a.bin"), pinned(server.url + "/f", DATA), connections=2)
     rows = {row.path: row.error for row in run.report.models[0].files} if run.report else {}
     assert rows["a.bin"] is not None
-    assert rows["a.bin"]["exit_code"] == 1
+    assert rows["a.bin"].exit_code == 1
     assert bench.final.read_bytes() == DATA
 
 

@@ -43,7 +43,7 @@ from mdl.cancel import Cancel
 from mdl.errors import Cancelled
 from mdl.events import Ended
 from mdl.jobs.hooks import hook_facts, told
-from mdl.jobs.job import Again, Job
+from mdl.jobs.job import Invocation, Job
 
 __all__ = ["mdl"]
 TOKEN = "hf_" + "s3cr3t" * 5
@@ -309,7 +309,7 @@ def test_a_hook_for_many_models(tmp_path: Path, count: int) -> None:
     """It is run however many there are: the file has them all, the variables as many as fit, whole names only; a line
     break in a path is no second path in the file."""
     folders = {name: f"/models/a\nb/{name}" for name in (f"a-model-with-a-long-name-{n:05}" for n in range(count))}
-    job = Job("0101-x", "get", tuple(folders), "owner", "host", Again(), "2026-01-01T00:00:00Z")
+    job = Job("0101-x", "get", tuple(folders), "owner", "host", Invocation(), "2026-01-01T00:00:00Z")
     with told(hook_facts(job, folders, Ended(), str)) as variables:
         assert programs.run([sys.executable, "-c", _READS, str(tmp_path / "told")], variables) == 0
     facts, models, paths, said = json.loads((tmp_path / "told").read_text())

@@ -126,7 +126,7 @@ def test_the_peer_vanishes(tmp_path: Path) -> None:
     root = str(Path(__file__).parent)
     done = subprocess.run(
         ["unshare", "-Urn", "sh", "-c", 'ip link set lo up && nft list ruleset && exec "$@" || exit 99', "sh", *inside],
-        env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{Path(root).parent}"},
+        env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root}/support{os.pathsep}{Path(root).parent}"},
         capture_output=True,
         text=True,
         check=False,

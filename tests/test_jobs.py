@@ -22,7 +22,7 @@ from leftover import dead_owner
 from mdl.errors import NotFound, StateError, UsageError
 from mdl.events import Ended, Planned, Progressed
 from mdl.jobs import control
-from mdl.jobs.job import Again, Job, facts_of, job_of
+from mdl.jobs.job import Invocation, Job, facts_of, job_of
 from mdl.jobs.log import Log
 from mdl.jobs.records import Records
 from mdl.jobs.tracker import Tracker
@@ -31,7 +31,7 @@ from mdl.owner import host, me
 from mdl.redact import Secrets
 from mdl.sealed import line_of, parse_line
 
-AGAIN = Again(("get", "--to=models", "--", "one"), "/some where", {"MDL_HOME": "/m"})
+AGAIN = Invocation(("get", "--to=models", "--", "one"), "/some where", {"MDL_HOME": "/m"})
 JOB = Job("0102-abcd", "get", ("one",), me(), host(), AGAIN, "2026-01-02T03:04:05.678Z", "/logs/0102-abcd.log")
 DONE = replace(JOB, status="done", bytes_done=7, bytes_total=7, finished_at="2026-01-02T03:05:00.000Z", exit_code=0)
 MONTH = 30 * 86400.0
@@ -76,7 +76,8 @@ UNSEEN = (owner(machine="0" * 12), owner(space="1"))
 @given(words=st.lists(TEXTS), folder=TEXTS, variables=st.dictionaries(TEXTS, TEXTS, max_size=3), file=TEXTS)
 def test_a_record_comes_back_as_it_was(words: list[str], folder: str, variables: dict[str, str], file: str) -> None:
     """Whatever the words, folders and names are, also where they are no Unicode: what is written is what is read."""
-    job = replace(JOB, again=Again(tuple(words), folder, variables, withheld=True), file=file, error={"message": file})
+    again = Invocation(tuple(words), folder, variables, withheld=True)
+    job = replace(JOB, again=again, file=file, error={"message": file})
     line = line_of(facts_of(job))
     assert line.isascii()
     assert job_of(parse_line(line.rstrip(b"\n"))) == job

@@ -262,6 +262,6 @@ def test_stopped_as_soon_as_it_has_a_record(
         raise stop("by a signal")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mdl.cli.working.Log", signalled)
+        patch.setattr("mdl.jobs.run.Log", signalled)
         assert mdl(shell, "get", "one") == code
     assert (the_job(shell).status, the_job(shell).exit_code) == (status, code)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from mdl.jobs import records
 from mdl.jobs.glimpse import glimpse
-from mdl.jobs.job import ENDED, Again, Job, facts_of, job_of
+from mdl.jobs.job import ENDED, Invocation, Job, facts_of, job_of
 from mdl.jobs.records import Records
 from mdl.sealed import line_of
 
-JOB = Job("0101-abcd", "get", ("one",), "0-1-2", "box", Again(), "2026-01-01T00:00:00.000Z", status="done")
+JOB = Job("0101-abcd", "get", ("one",), "0-1-2", "box", Invocation(), "2026-01-01T00:00:00.000Z", status="done")
 TRAPS = st.sampled_from(['","status":"paused",', ',"started_at":"2099"', '{"mdl-job":1,"id":"x",', "\\", '"'])
 TEXTS = st.text() | st.lists(TRAPS).map("".join)
 
@@ -23,7 +23,7 @@ TEXTS = st.text() | st.lists(TRAPS).map("".join)
 @given(TEXTS, TEXTS, st.sampled_from([*ENDED, "paused", "running"]))
 def test_a_glimpse_is_true(name: str, error: str, status: str) -> None:
     """Whatever a model or an error is called, the glimpse has the very facts of the record."""
-    job = replace(JOB, models=(name,), status=status, error={"message": error}, again=Again((name,)))
+    job = replace(JOB, models=(name,), status=status, error={"message": error}, again=Invocation((name,)))
     seen = glimpse(line_of(facts_of(job)).rstrip(b"\n"))
     assert seen is not None
     assert (seen.id, seen.started_at, seen.status) == (job.id, job.started_at, status)

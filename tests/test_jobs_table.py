@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from jobbing import machine, records_of
 
-from mdl.jobs.job import Again, Job
+from mdl.jobs.job import Invocation, Job
 from mdl.jobs.records import now
 from mdl.owner import host, me
 
-JOB = Job("0101-abcd", "get", ("bert-fa",), me(), host(), Again(), "2025-01-01T00:00:00.000Z", status="cancelled")
+JOB = Job("0101-abcd", "get", ("bert-fa",), me(), host(), Invocation(), "2025-01-01T00:00:00.000Z", status="cancelled")
 
 
 @pytest.mark.parametrize(("columns", "date"), [(80, "2025"), (120, "2025-01-01")])

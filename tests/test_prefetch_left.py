@@ -52,10 +52,10 @@ def test_metrics_of_a_run_that_could_not_be(
     else:
         raised = {"fault": RuntimeError("a fault"), "disk": OSError(5, "worn out"), "interrupt": KeyboardInterrupt()}
 
-        def fail(*_words: object) -> None:
+        def fail(*_words: object, **_more: object) -> None:
             raise raised[how]
 
-        monkeypatch.setattr("mdl.cli.prefetching.bring", fail)
+        monkeypatch.setattr("mdl.cli.prefetching.download", fail)
     assert mdl(shell, *words) == code
     assert metrics(shell)["exit_code"] == code
 

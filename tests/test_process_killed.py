@@ -148,7 +148,11 @@ def driven(what: str, folder: Path) -> list[dict[str, Any]]:
         code = f"import test_process_killed as here; here.{what}({str(folder)!r}, {server.url!r})"
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, "HOME": str(folder), "PYTHONPATH": os.pathsep.join((tests, str(Path(tests).parent)))},
+            env={
+                **os.environ,
+                "HOME": str(folder),
+                "PYTHONPATH": os.pathsep.join((tests, f"{tests}/support", str(Path(tests).parent))),
+            },
             capture_output=True,
             text=True,
             check=False,

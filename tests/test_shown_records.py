@@ -13,7 +13,7 @@ from leftover import dead_owner
 from shell import Shell
 from test_shown_harmless import EVIL, NAME, Told, harmless, told
 
-from mdl.jobs.job import Again, Job, facts_of
+from mdl.jobs.job import Invocation, Job, facts_of
 from mdl.owner import host
 from mdl.sealed import line_of
 
@@ -22,7 +22,7 @@ __all__ = ["mdl", "told"]
 
 def tampered(shell: Shell, status: str) -> None:
     """A record with a hostile text in every field, under a hostile name."""
-    again = Again((EVIL, EVIL), EVIL, {EVIL: EVIL})
+    again = Invocation((EVIL, EVIL), EVIL, {EVIL: EVIL})
     error = {"code": EVIL, "message": EVIL, "hint": EVIL, "item": EVIL}
     facts = {"file": EVIL, "finished_at": EVIL, "exit_code": 1, "error": error, "log": EVIL, "status": status}
     job = Job(NAME, EVIL, (EVIL,), EVIL, EVIL, again, EVIL, **facts)  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def test_a_log_that_others_wrote_to(told: Told, tmp_path: Path) -> None:
 def recorded(home: Path, **facts: Any) -> Shell:
     """A machine whose one record, of a job that can go on, says otherwise in some facts."""
     shell = machine(home)
-    usual = {"again": Again(("get", "--", "one"), str(home)), "started_at": "2026-01-01T00:00:00.000Z"}
+    usual = {"again": Invocation(("get", "--", "one"), str(home)), "started_at": "2026-01-01T00:00:00.000Z"}
     job = Job("a", "get", ("one",), dead_owner(), host(), status="paused", **usual)  # type: ignore[arg-type]
     records_of(shell).folder.mkdir(parents=True)
     (records_of(shell).folder / "a.job").write_bytes(line_of(facts_of(job) | facts))

@@ -220,7 +220,7 @@ def test_another_prefetch_is_quicker(
         turn.enter_context(held(state_of(shell) / "locks", "prefetch", 0.0, print))
         return start(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("mdl.cli.working.start", slipped_in)
+    monkeypatch.setattr("mdl.jobs.run.start", slipped_in)
     with turn:
         assert mdl(shell, "prefetch", "one", "--detach", *words.split()) == code
     assert records_of(shell).all() == []
@@ -237,7 +237,7 @@ def test_a_job_that_cannot_begin(
         (tmp_path / "catalog.toml").write_text("schema = 0")
         return start(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("mdl.cli.working.start", spoilt)
+    monkeypatch.setattr("mdl.jobs.run.start", spoilt)
     assert mdl(shell, "get", "one", "--detach") == 2
     job = the_job(shell)
     assert (job.status, str(records_of(shell).log(job.id)) in capfd.readouterr().err) == ("paused", True)

@@ -17,7 +17,7 @@ from jobbing import DATA, Inside, catalog_of, machine, mdl, records_of, state_of
 from shell import Shell
 
 from mdl import staging
-from mdl.jobs.job import Again, Job
+from mdl.jobs.job import Invocation, Job
 from mdl.owner import me
 
 __all__ = ["mdl"]
@@ -135,7 +135,7 @@ def _record_with_log(shell: Shell, name: str) -> None:
     records_of(shell).put(replace(_JOB, log=log))
 
 
-_JOB = Job("0102-abcd", "get", ("one",), me(), "h", Again(), "2026-01-02T03:04:05.678Z", status="done")
+_JOB = Job("0102-abcd", "get", ("one",), me(), "h", Invocation(), "2026-01-02T03:04:05.678Z", status="done")
 READERS: dict[str, tuple[str, str, dict[str, str], tuple[int, ...]]] = {
     "token": ("odd", "get org/repo", {"HF_TOKEN_PATH": "odd"}, (2,)),
     "token in doctor": ("odd", "doctor --offline", {"HF_TOKEN_PATH": "odd"}, (2,)),

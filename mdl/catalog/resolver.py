@@ -14,7 +14,7 @@ from mdl.errors import Cancelled, MdlError, NotFound
 from mdl.events import Event
 from mdl.files import RemoteFile
 from mdl.globs import matches
-from mdl.paths import refuse_twins
+from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context, Origin, Source, open_source, parse
 from mdl.sources.url import UrlSource
 from mdl.threads import in_parallel
@@ -141,20 +141,19 @@ class Resolver:
 
     def _stated(self, file: CatalogFile) -> RemoteFile:
         """The file as the catalog has it, its references as URLs."""
-        remote = self._file(file.url)
+        remote = self._file(file.url, file.path)
         return replace(
             remote,
-            path=file.path,
             size=file.size,
             digest=file.digest,
-            mirrors=tuple(self._file(mirror).url for mirror in file.mirrors),
+            mirrors=tuple(self._file(mirror, file.path).url for mirror in file.mirrors),
             role=file.role,
             hub=replace(remote.hub, branch=file.branch) if remote.hub else None,
         )
 
-    def _file(self, reference: str) -> RemoteFile:
+    def _file(self, reference: str, path: RelPath) -> RemoteFile:
         origin = self._parsed(reference)
-        return self._source(origin).file(origin)
+        return self._source(origin).file(origin, path)
 
     def _checked(self, model: Model, files: list[RemoteFile]) -> list[RemoteFile]:
         narrowed = _narrow(files, self._include, self._exclude, model.name)

@@ -90,8 +90,8 @@ class Source(Protocol):
     def known(self, origin: Any) -> list[RemoteFile] | None:
         """The same without any network, from what was kept of an earlier answer; None if nothing was."""
 
-    def file(self, origin: Any) -> RemoteFile:
-        """The one file that ``origin`` names, as far as the reference itself tells.
+    def file(self, origin: Any, path: RelPath) -> RemoteFile:
+        """The one file that ``origin`` names, which is to go to ``path``, as far as the reference itself tells.
 
         Raises `UsageError` if it names no single file.
         """

@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 from mdl.errors import UsageError
 from mdl.http.hosts import Bearer, host_of, is_private, origin_of
 from mdl.private import ODD, read_whole
-from mdl.sources.hub_origin import HubOrigin
 from mdl.units import is_true
 
 DEFAULT = "https://huggingface.co"
@@ -24,6 +24,15 @@ PAGE_HOSTS = ("huggingface.co", "hf.co", "www.huggingface.co")
 """Hosts whose pages are the hub's, whatever endpoint is set."""
 
 _LARGEST_TOKEN = 2**16
+
+
+class Repository(Protocol):
+    """What names a repository of the hub."""
+
+    @property
+    def repo(self) -> str: ...
+    @property
+    def repo_type(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -64,12 +73,12 @@ class Endpoint:
         """Where a pasted page of the hub may come from. An endpoint counts with its port."""
         return (*PAGE_HOSTS, urlsplit(self.url).netloc.lower())
 
-    def resolve_url(self, origin: HubOrigin, revision: str, path: str) -> str:
+    def resolve_url(self, origin: Repository, revision: str, path: str) -> str:
         """The stable URL of one file at a revision."""
         prefix = {"model": "", "dataset": "datasets/", "space": "spaces/"}[origin.repo_type]
         return f"{self.url}/{prefix}{origin.repo}/resolve/{quote(revision, safe='')}/{quote(path)}"
 
-    def api_url(self, origin: HubOrigin, what: str, revision: str) -> str:
+    def api_url(self, origin: Repository, what: str, revision: str) -> str:
         return f"{self.url}/api/{origin.repo_type}s/{origin.repo}/{what}/{quote(revision, safe='')}"
 
 

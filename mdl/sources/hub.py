@@ -90,11 +90,12 @@ class HubSource:
         listing = self._kept(origin)
         return self._files(origin, listing) if listing else None
 
-    def file(self, origin: HubOrigin) -> RemoteFile:
+    def file(self, origin: HubOrigin, path: RelPath) -> RemoteFile:
         """The file at its stable URL, at the revision as it is written."""
-        name, revision = origin.file_name, origin.revision or "main"
+        origin.check_is_file()
+        revision = origin.revision or "main"
         return RemoteFile(
-            path=name,
+            path=path,
             url=self.endpoint.resolve_url(origin, revision, origin.subpath),
             commit=revision if is_pinned(revision) else None,
             hub=HubFile(origin.repo, origin.repo_type, revision, origin.subpath),

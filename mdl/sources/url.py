@@ -92,13 +92,13 @@ class UrlSource:
         self._http, self._on_event = context.http, context.on_event
 
     def resolve(self, origin: UrlOrigin) -> list[RemoteFile]:
-        return [self.complete(origin, self.file(origin))]
+        return [self.complete(origin, self.file(origin, origin.file_name))]
 
     def known(self, origin: UrlOrigin) -> list[RemoteFile] | None:
         return None
 
-    def file(self, origin: UrlOrigin) -> RemoteFile:
-        return RemoteFile(origin.file_name, origin.url)
+    def file(self, origin: UrlOrigin, path: RelPath) -> RemoteFile:
+        return RemoteFile(path, origin.url)
 
     def complete(self, origin: UrlOrigin, stated: RemoteFile) -> RemoteFile:
         return self.probe(stated)
