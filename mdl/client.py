@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Unpack
 
 from mdl.cancel import Cancel
-from mdl.config import Config, Settings
+from mdl.config import Config, Settings, settings_table
 from mdl.errors import MdlError, UsageError
 from mdl.events import Listener, silence
 from mdl.workspace import Folder, Workspace
@@ -70,7 +71,12 @@ class Client:
         **settings: Unpack[Settings],
     ) -> None:
         """``config`` holds settings that were read already; it replaces ``settings``. ``secrets`` is told the token,
-        which whoever shows anything must keep out of it. Raises `UsageError` for an unknown setting."""
+        which whoever shows anything must keep out of it. Raises ``TypeError`` for an unknown setting."""
+        for name in settings:
+            if name not in settings_table():
+                near = get_close_matches(name, settings_table(), 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"mdl has no setting {name!r}{hint}")
         warn = on_warning or (lambda text: warnings.warn(text, MdlWarning, stacklevel=3))
         self.workspace = Workspace(config or Config(settings), cancel or Cancel(), warn, secrets)
         self._on_event, self._progress = on_event, progress

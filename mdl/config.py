@@ -187,12 +187,6 @@ class Config:
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     flags: bool = False
 
-    def __post_init__(self) -> None:
-        table = settings_table()
-        for name in self.given:
-            if name not in table:
-                raise UsageError("there is no such setting", item=name, hint=_near(name, tuple(table)))
-
     @cached_property
     def file(self) -> dict[str, Any]:
         """``config.toml``, checked. Raises `UsageError`."""

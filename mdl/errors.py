@@ -53,6 +53,9 @@ class Problem(BaseException):
         self.item = item
         self.hint = hint
 
+    def __str__(self) -> str:
+        return f"{self.item}: {self.message}" if self.item else self.message
+
     @property
     def advice(self) -> str | None:
         """The hint, or what usually helps."""

@@ -82,9 +82,11 @@ class Source(Protocol):
     """One kind of place that files come from. Its methods are called from several threads at once."""
 
     def resolve(self, origin: Any) -> list[RemoteFile]:
-        """Every file of ``origin``, at one revision. Asks the network; a branch becomes a commit here, once.
+        """Every file of ``origin``, at one revision. Asks the network; a branch becomes a commit here, once. Offline it
+        is what was kept of an earlier answer.
 
-        Raises `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`, `Unsafe`, and `LockError` if it is offline.
+        Raises `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`, `Unsafe`; `LockError` if it is offline and
+        nothing was kept.
         """
 
     def known(self, origin: Any) -> list[RemoteFile] | None:
