@@ -25,7 +25,7 @@ from mdl.archive.manifest import NAME
 from mdl.archive.reader import Archive
 from mdl.archive.releases import Shelf
 from mdl.catalog.lock import Lock
-from mdl.catalog.read import parse_catalog
+from mdl.catalog.reader import parse_catalog
 from mdl.engine import journal
 from mdl.engine.receipts import readable
 from mdl.jobs.records import Records

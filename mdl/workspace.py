@@ -66,7 +66,7 @@ class Workspace:
     @cached_property
     def catalog(self) -> Catalog:
         """The catalog in use. Raises `CatalogError` with every mistake in it."""
-        from mdl.catalog.read import read_catalog
+        from mdl.catalog.reader import read_catalog
 
         return read_catalog(self.catalog_paths[0])
 

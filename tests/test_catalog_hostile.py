@@ -141,7 +141,7 @@ def test_a_catalog_at_an_address(mdl: Inside, tmp_path: Path, how: str) -> None:
 @pytest.mark.fault(169)
 def test_a_catalog_that_changes_meanwhile(tmp_path: Path) -> None:
     """What a run knows of a catalog is what it read once: another file under the name changes nothing of it."""
-    from mdl.catalog.read import read_catalog
+    from mdl.catalog.reader import read_catalog
 
     place = tmp_path / "c.toml"
     place.write_text('schema = 1\n[models.a]\nsource = "hf:o/r"')

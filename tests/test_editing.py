@@ -19,7 +19,7 @@ from storing import Inside, got, mdl
 from mdl.catalog import edit
 from mdl.catalog.edit import EMPTY, with_model, without_model
 from mdl.catalog.find import SHIPPED, find_catalogs
-from mdl.catalog.read import parse_catalog
+from mdl.catalog.reader import parse_catalog
 from mdl.errors import Busy, CatalogError, NotFound, StorageError, UsageError
 from mdl.folder_lock import folder_lock
 
@@ -156,7 +156,7 @@ def test_what_an_editor_saves_meanwhile(
     def refused(*_: object) -> None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-    monkeypatch.setattr(edit, "with_model", slow)
+    monkeypatch.setattr("mdl.operations.edit.with_model", slow)
     if not locks:
         monkeypatch.setattr(fcntl, "flock", refused)
     got(mdl(Shell(tmp_path), "add", "bert", "hf:org/bert", "--catalog", str(book)))

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import os
-import re
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
 
 import pytest
 from loopback_hub import Generated, LoopbackHub, Repo
-from runs_made import make_run
-
-import mdl
-from mdl.config import Settings, settings_table
-from mdl.events import Event, Finished, Progressed
 
 DOCS = Path(__file__).parents[1] / "docs" / "python.md"
 TINY = Repo("org/tiny", {"config.json": b"{}", "model.safetensors": b"t" * 5000}, lfs_threshold=1000)

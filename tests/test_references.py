@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdl.catalog.read import parse_catalog
+from mdl.catalog.reader import parse_catalog
 from mdl.catalog.targets import models_of
 from mdl.errors import CatalogError, MdlError, Unsafe, UsageError
 from mdl.sources import HUB_HOSTS, parse

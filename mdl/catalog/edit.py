@@ -9,8 +9,8 @@ from pathlib import Path
 
 import tomlkit
 
-from mdl.catalog.lines import Key, spans
-from mdl.catalog.read import SCHEMA, parse_catalog
+from mdl.catalog.positions import Key, spans
+from mdl.catalog.reader import SCHEMA, parse_catalog
 from mdl.errors import CatalogError, UsageError
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")

@@ -8,7 +8,7 @@ from pathlib import Path
 from mdl import staging
 from mdl.catalog.edit import EMPTY, with_model, without_model
 from mdl.catalog.find import SHIPPED
-from mdl.catalog.read import read_text
+from mdl.catalog.reader import read_text
 from mdl.errors import CatalogError, UsageError
 from mdl.folder_lock import folder_lock
 

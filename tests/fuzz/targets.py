@@ -25,7 +25,7 @@ from mdl.archive.manifest import Manifest
 from mdl.archive.reader import Archive
 from mdl.catalog.edit import without_model
 from mdl.catalog.lock import Lock, entry_of
-from mdl.catalog.read import read_catalog, read_text
+from mdl.catalog.reader import read_catalog, read_text
 from mdl.engine import journal as journals
 from mdl.engine.layout import HubCache
 from mdl.engine.receipts import Receipts, key_of, readable

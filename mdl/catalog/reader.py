@@ -1,0 +1,340 @@
+"""Reader: catalog files → text → Catalog. Every problem of every file is told at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mdl.catalog.model import Catalog, CatalogFile, Model
+from mdl.catalog.positions import Key
+from mdl.catalog.problems import CatalogText, Problems, Table, did_you_mean, one_line
+from mdl.digests import Digest
+from mdl.errors import CatalogError, MdlError, ProtocolError, Unsafe, UsageError
+from mdl.paths import RelPath, refuse_twins, shown
+from mdl.private import read_whole
+from mdl.sources import HUB_HOSTS, Origin, parse
+from mdl.sources.url import UrlOrigin, check_url
+from mdl.toml import NestedTooDeeply, parse_toml
+
+SCHEMA = 1
+"""The version of the catalog format that this mdl reads."""
+
+_LARGEST = 64 * 2**20
+_SCHEME = re.compile(r"(hf|s3|https?|file):", re.IGNORECASE)
+ROLES = ("weights", "config", "vocab", "other")
+"""What a file of a model is for."""
+
+_TEXT_KEYS = ("title", "kind", "license", "tags", "note", "homepage", "gone", "see")
+_SOURCE_KEYS = ("source", "include", "exclude", "revision", "files")
+_FILE_KEYS = ("id", "path", "role", "url", "mirrors", "size", "sha256")
+_MOST_TWINS = 10
+
+
+def read_catalog(paths: Sequence[Path]) -> Catalog:
+    """The catalog that ``paths`` hold together.
+
+    Raises `CatalogError` with every problem of every file, each as ``file:line: key: what is wrong``.
+    """
+    problems = Problems()
+    unique = tuple(dict.fromkeys(paths))
+    drafts = []
+    for path in unique:
+        try:
+            text = read_text(path)
+        except CatalogError as error:
+            problems.file(path).broken(one_line(error))
+        else:
+            drafts.append(_Draft(problems.file(path, text)))
+    return _joined(drafts, unique, problems)
+
+
+def parse_catalog(text: str, path: Path) -> Catalog:
+    """The catalog that ``text`` is; ``path`` is its name in messages. Raises as `read_catalog`."""
+    problems = Problems()
+    return _joined([_Draft(problems.file(path, text))], (path,), problems)
+
+
+def read_text(path: Path) -> str:
+    """The text of a catalog file: a regular file of UTF-8, at most 64 MiB; a byte-order mark is dropped.
+
+    Raises `CatalogError`, which does not name the file.
+    """
+    try:
+        data = read_whole(path, _LARGEST)
+    except FileNotFoundError:
+        raise CatalogError("no such file") from None
+    except IsADirectoryError:
+        raise CatalogError("a folder, not a file") from None
+    except (OSError, ValueError) as error:
+        raise CatalogError(getattr(error, "strerror", None) or str(error)) from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise CatalogError("UTF-16; save it as UTF-8")
+    if b"\0" in data:
+        raise CatalogError("holds a NUL byte; save it as UTF-8 text")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise CatalogError(f"not UTF-8 (line {line}); save it as UTF-8") from error
+
+
+class _Draft:
+    """One file's models and groups, before they are compared with the other files' and with each other."""
+
+    def __init__(self, text: CatalogText) -> None:
+        self.text = text
+        self.models: dict[str, Model] = {}
+        self.groups: dict[str, tuple[str, ...]] = {}
+        top = Table(_toml(text), (), text)
+        if _is_newer(top):
+            return
+        top.allow("schema", "models", "groups")
+        _note_schema(top)
+        models, groups = top.table("models"), top.table("groups")
+        for name in models.data:
+            table = models.table(name)
+            self.models[name] = _read_entry(name, table) if table.data is models.data[name] else Model(name)
+        for name in groups.data:
+            self.groups[name] = groups.texts(name)
+        for table in (models, groups):
+            for name in table.data:
+                table.attempt(_check_name, name, name)
+
+    @property
+    def names(self) -> Iterable[tuple[str, Key]]:
+        """Every name this file gives, and where."""
+        yield from ((name, ("models", name)) for name in self.models)
+        yield from ((name, ("groups", name)) for name in self.groups)
+
+
+def _toml(text: CatalogText) -> dict[str, Any]:
+    """The file's TOML; where it is none, a problem, and a catalog that is merely empty."""
+    source = text.text.removeprefix("\ufeff")
+    try:
+        return parse_toml(source)
+    except NestedTooDeeply as error:
+        text.broken(str(error))
+    except ValueError as error:
+        words = str(error)
+        at = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", words)
+        line = int(at[1]) if at and at[1] else source.count("\n") + 1
+        column = f" (column {at[2]})" if at and at[2] else ""
+        text.broken(f"not TOML: {shown(words[: at.start() if at else 200])}{column}", line)
+    return {"schema": SCHEMA}
+
+
+def _is_newer(top: Table) -> bool:
+    """Whether the file is of a format this mdl does not know; noted, and the rest is then left unread."""
+    schema = top.data.get("schema")
+    if not isinstance(schema, int) or schema <= SCHEMA:
+        return False
+    top.wrong(f"{schema} is newer than this mdl, which reads {SCHEMA}; upgrade mdl", "schema")
+    return True
+
+
+def _note_schema(top: Table) -> None:
+    """Note a ``schema`` that is missing or odd; it is no hindrance to reading the rest."""
+    schema = top.data.get("schema")
+    if schema is None:
+        if top.lacks("schema"):
+            top.wrong(f"missing; write schema = {SCHEMA} as the first line", "schema")
+    elif schema != SCHEMA or not isinstance(schema, int) or isinstance(schema, bool):
+        top.wrong(f"must be {SCHEMA}", "schema")
+
+
+def _check_name(name: str) -> None:
+    """A model's name is its folder's name and what one types. Raises `MdlError` when it cannot be."""
+    if not re.match(r"[A-Za-z0-9]", name):
+        raise CatalogError("a name starts with a letter or a digit (a-z, 0-9)")
+    if "/" in name:
+        raise CatalogError("a name is one folder and holds no '/'")
+    if _SCHEME.match(name):
+        raise CatalogError("a name must not look like a reference or a URL")
+    try:
+        RelPath.parse(name)
+    except MdlError as error:
+        raise CatalogError(error.message.replace("path", "name", 1)) from error
+
+
+def _joined(drafts: Sequence[_Draft], paths: tuple[Path, ...], problems: Problems) -> Catalog:
+    """One catalog of all drafts. Raises `CatalogError` with all problems."""
+    _note_twins(drafts)
+    models = {name: model for draft in drafts for name, model in draft.models.items()}
+    groups = {name: members for draft in drafts for name, members in draft.groups.items()}
+    for draft in drafts:
+        for name, model in draft.models.items():
+            _note_unknown(draft.text, ("models", name, "see"), model.see, models, groups)
+        for name, members in draft.groups.items():
+            _note_unknown(draft.text, ("groups", name), members, models, groups)
+    problems.check()
+    return Catalog(models, groups, paths)
+
+
+def _note_twins(drafts: Iterable[_Draft]) -> None:
+    """Note every name that is given twice, or differs from another only by case or Unicode form."""
+    seen: dict[str, tuple[str, Key, _Draft]] = {}
+    for draft in drafts:
+        for name, where in draft.names:
+            folded = RelPath(name).folded
+            if folded not in seen:
+                seen[folded] = (name, where, draft)
+                continue
+            other, there, first = seen[folded]
+            place = first.text.place(there)
+            if other == name:
+                draft.text.wrong(where, f"the name is taken by {place}")
+            else:
+                draft.text.wrong(where, f"differs only by case or Unicode form from {shown(other)} at {place}")
+
+
+def _note_unknown(
+    text: CatalogText, where: Key, names: Iterable[str], models: dict[str, Model], groups: Iterable[str]
+) -> None:
+    """Note every one of ``names`` that is no model, or stands there twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            text.wrong(where, f"names {shown(name)[:80]} twice")
+        elif name in groups:
+            text.wrong(where, f"{shown(name)[:80]} is a group; name its models")
+        elif name not in models:
+            guess = did_you_mean(text.problems.guess(name, models))
+            text.wrong(where, f"no model is called {shown(name)[:80]}{guess}")
+        seen.add(name)
+
+
+def _read_entry(name: str, table: Table) -> Model:
+    """The model that ``table`` describes; what is wrong with it is noted in the table's file."""
+    table.allow(*_TEXT_KEYS, *_SOURCE_KEYS)
+    origins, direct = _read_sources(table)
+    files = [*direct, *filter(None, map(_read_file, table.tables("files")))]
+    _note_same_files(table, files)
+    gone = table.string("gone")
+    if "gone" not in table.data and table.lacks("source", "files"):
+        table.wrong("says nowhere where it comes from; give it a source or files (or gone, with the reason)")
+    homepage = table.prose("homepage")
+    return Model(
+        name=name,
+        title=table.prose("title"),
+        kind=table.string("kind", "model"),
+        license=table.prose("license"),
+        tags=table.texts("tags"),
+        note=table.prose("note"),
+        homepage=(table.attempt(check_url, homepage, "homepage") or "") if homepage else "",
+        gone=gone,
+        see=table.texts("see"),
+        sources=_pin(table, origins),
+        include=table.texts("include"),
+        exclude=table.texts("exclude"),
+        files=tuple(files),
+        origin=table.file.place(table.where),
+    )
+
+
+def _read_sources(table: Table) -> tuple[list[Origin | None], list[CatalogFile]]:
+    """Collections, such as hub repositories (None if one is wrong), and files whose URL is a source."""
+    origins: list[Origin | None] = []
+    files: list[CatalogFile] = []
+    for key, text in table.one_or_many("source"):
+        source = table.attempt(_read_source, text, *key)
+        if isinstance(source, CatalogFile):
+            files.append(source)
+        else:
+            origins.append(source)
+    return origins, files
+
+
+def _read_source(text: str) -> Origin | CatalogFile:
+    origin = _origin(text)
+    return CatalogFile(origin.file_name, origin.url) if isinstance(origin, UrlOrigin) else origin
+
+
+def _origin(text: str) -> Origin:
+    """What a reference means; a ``/resolve/`` URL of the hub is the file itself, as any other URL."""
+    verb = re.search(r"/(tree|blob|raw|resolve)/", text)
+    return parse(text, () if verb and verb[1] == "resolve" else HUB_HOSTS)
+
+
+def _pin(table: Table, origins: list[Origin | None]) -> tuple[Origin, ...]:
+    """The origins, with ``revision`` put into the one there is."""
+    known = [origin for origin in origins if origin]
+    revision = table.string("revision")
+    if not revision or len(known) < len(origins):
+        return tuple(known)
+    if len(known) != 1:
+        table.wrong("belongs to one hub source; with others write hf:org/repo@revision in each", "revision")
+        return tuple(known)
+    [origin] = known
+    if origin.revision not in (None, revision):
+        table.wrong(f"is {revision}, but the source says {origin.revision}", "revision")
+    return (table.attempt(origin.at, revision, "revision") or origin,)
+
+
+def _read_file(table: Table) -> CatalogFile | None:
+    """One ``[[models.NAME.files]]`` table."""
+    table.allow(*_FILE_KEYS)
+    url = ""
+    if table.lacks("url"):
+        table.wrong("missing", "url")
+    elif text := table.string("url"):
+        url = table.attempt(_check_file_url, text, "url") or ""
+    mirrors = [table.attempt(_check_file_url, mirror, *key) for key, mirror in table.strings("mirrors")]
+    path = _read_path(table, url)
+    sha256 = table.string("sha256")
+    digest = table.attempt(_read_sha256, sha256, "sha256") if sha256 else None
+    role = table.string("role", "other")
+    if role not in ROLES:
+        guess = table.file.problems.guess(role, ROLES)
+        table.wrong(f"must be one of {', '.join(ROLES)}{did_you_mean(guess)}", "role")
+    size, name = table.size("size"), table.string("id")
+    if path is None:
+        return None
+    return CatalogFile(path, url, tuple(filter(None, mirrors)), size, digest, name, role)
+
+
+def _read_path(table: Table, url: str) -> RelPath | None:
+    """The path a file gets: its ``path``, else the name its URL ends in."""
+    if "path" in table.data:
+        text = table.string("path")
+        return table.attempt(RelPath.parse, text, "path") if text else None
+    return table.attempt(lambda text: _origin(text).file_name, url, "path") if url else None
+
+
+def _check_file_url(url: str) -> str:
+    """A file's URL or another reference to one file, as it is written."""
+    origin = _origin(url)
+    if isinstance(origin, UrlOrigin):
+        return origin.url
+    if url.startswith("http"):
+        raise UsageError("is a page to look at, not the file", hint="write the /resolve/ URL")
+    origin.check_is_file()
+    return url
+
+
+def _read_sha256(text: str) -> Digest:
+    try:
+        return Digest.parse("sha256", text)
+    except ProtocolError as error:
+        raise UsageError("not a sha256", hint="64 digits, 0-9 and a-f in lower case") from error
+
+
+def _note_same_files(table: Table, files: Iterable[CatalogFile]) -> None:
+    """Note two files with one path or one id, as any file system may see them."""
+    paths = [file.path for file in files]
+    for _ in range(_MOST_TWINS):
+        try:
+            refuse_twins(paths)
+        except Unsafe as error:
+            table.wrong(error.message, "files")
+            last = max(index for index, path in enumerate(paths) if path.text == error.item)
+            del paths[last]
+        else:
+            break
+    seen: set[str] = set()
+    for file in files:
+        folded = RelPath(file.id).folded
+        if file.id and folded in seen:
+            table.wrong(f"two files have the id {file.id}", "files")
+        seen.add(folded)
