@@ -55,7 +55,7 @@ def test_metrics_of_a_run_that_could_not_be(
         def fail(*_words: object, **_more: object) -> None:
             raise raised[how]
 
-        monkeypatch.setattr("mdl.cli.prefetching.download", fail)
+        monkeypatch.setattr("mdl.cli.prefetch.download", fail)
     assert mdl(shell, *words) == code
     assert metrics(shell)["exit_code"] == code
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from mdl.cli.command import command
-from mdl.cli.fetching import show_job
 from mdl.cli.flags import Choice, DownloadSettings, JobFlags
+from mdl.cli.get import show_job
 from mdl.cli.session import Session
 from mdl.cli.words import in_background
 from mdl.console.humans import human_bytes

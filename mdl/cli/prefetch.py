@@ -13,8 +13,8 @@ import typer
 
 from mdl import config as places
 from mdl.cli.command import command, exit_code_of
-from mdl.cli.fetching import Request, download, payload, show, show_plan
 from mdl.cli.flags import Choice, DownloadSettings, JobFlags
+from mdl.cli.get import Request, download, payload, show, show_plan
 from mdl.cli.session import Session
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.jobs.background import give_way, is_background
