@@ -110,7 +110,8 @@ def test_nothing_of_the_process_is_touched(hub: LoopbackHub, capfd: pytest.Captu
     before = [signal.getsignal(number) for number in numbers], sys.unraisablehook, os.getcwd(), dict(os.environ)
     mdl.download(["hf:org/tiny", "hf:org/none"], home="m", max_duration=60)
     mdl.verify(home="m", repair=True)
-    assert ([signal.getsignal(number) for number in numbers], sys.unraisablehook, os.getcwd(), dict(os.environ)) == before
+    after = [signal.getsignal(number) for number in numbers], sys.unraisablehook, os.getcwd(), dict(os.environ)
+    assert after == before
     assert capfd.readouterr() == ("", "")
 
 
