@@ -90,8 +90,7 @@ PURE = {
         "archive/records",
         "archive/manifest",
         "archive/history",
-        "trainers/leftout",
-        "archive/logs",
+        "trainers/default_excludes",
         "trainers/safetensors",
     ),
     *(
