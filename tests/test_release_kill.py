@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -102,13 +103,26 @@ def test_killed_before_the_record_of_a_release_again(site: Site) -> None:
     assert site.served == "b"
 
 
+def test_no_room_for_the_history(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk without room for the history is noticed before anything is switched."""
+    site.release("a")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(staging, "stage", full)
+        site.release("b")
+    assert (site.served, site.release("b").changed, site.served) == ("a", True, "b")
+
+
 @pytest.mark.parametrize("then", ["rollback", "release"])
 def test_killed_before_the_switch_of_a_rollback(site: Site, monkeypatch: pytest.MonkeyPatch, then: str) -> None:
     """A rollback that was killed between its record and its switch did not happen: the way back is what it was."""
     for letter in "abc":
         site.release(letter, keep=9)
     with monkeypatch.context() as patch:
-        patch.setattr(ReleaseDir, "switch_to", lambda *_: None)
+        patch.setattr(ReleaseDir, "_switch_to", lambda *_: None)
         site.back()
     assert (site.served, site.record["active"] == ReleaseDir(site.folder).active()) == ("c", False)
     if then == "release":

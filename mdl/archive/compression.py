@@ -8,9 +8,12 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from mdl.archive.records import DEFLATED, STORED
+
+if TYPE_CHECKING:
+    from zlib import _Compress, _Decompress
 
 _fast: Any = zlib
 with contextlib.suppress(ImportError):
@@ -27,34 +30,15 @@ END_OF_PIECES = b"\x03\x00"
 """A last, empty block (RFC 1951, 3.2.6)."""
 
 
-class Deflater(Protocol):
-    """What mdl uses of a compression object."""
-
-    def compress(self, data: bytes | memoryview, /) -> bytes: ...
-    def flush(self, mode: int = zlib.Z_FINISH, /) -> bytes: ...
-
-
-class Inflater(Protocol):
-    """What mdl uses of a decompression object."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unconsumed_tail(self) -> bytes: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes | memoryview, max_length: int, /) -> bytes: ...
-
-
-def new_deflater() -> Deflater:
+def new_deflater() -> _Compress:
     """A raw deflate stream at level 1."""
-    stream: Deflater = _fast.compressobj(1, zlib.DEFLATED, _RAW)
+    stream: _Compress = _fast.compressobj(1, zlib.DEFLATED, _RAW)
     return stream
 
 
-def new_inflater() -> Inflater:
+def new_inflater() -> _Decompress:
     """The decompression of a raw deflate stream."""
-    stream: Inflater = _fast.decompressobj(_RAW)
+    stream: _Decompress = _fast.decompressobj(_RAW)
     return stream
 
 

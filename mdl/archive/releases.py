@@ -24,6 +24,7 @@ from mdl.digests import fingerprint
 from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe
 from mdl.paths import RelPath
 from mdl.private import ODD, read_whole
+from mdl.spots import spot
 
 _CURRENT, _RELEASES, _HISTORY = "current", "releases", "releases.json"
 _LARGEST = 256 * 2**20
@@ -98,8 +99,26 @@ class ReleaseDir:
         if not path.exists() or read_whole(path, _LARGEST) != data:
             staging.write_file(path, data, mode=0o644)
 
-    def switch_to(self, version: str) -> None:
-        """Serve a version: a reader of ``current`` sees the old one or the new one. Raises `OSError`."""
+    def serve_release(self, after: History) -> None:
+        """Serve the active version of ``after`` and record it. A full disk is noticed before the switch.
+
+        Raises `Unsafe`, `OSError`.
+        """
+        with spot(self.folder, RelPath(_HISTORY)) as place:
+            staged = staging.stage(self.folder, _HISTORY, to_json(after), mode=0o644)
+            try:
+                self._switch_to(after.active)
+                staging.publish(staged, place)
+            finally:
+                staged.unlink(missing_ok=True)
+
+    def serve_previous(self, after: History) -> None:
+        """Record a rollback, and serve the active version of ``after``. Raises `OSError`."""
+        self.record(after)
+        self._switch_to(after.active)
+
+    def _switch_to(self, version: str) -> None:
+        """In one step: a reader of ``current`` sees the old version or the new one."""
         staging.switch_link(self.current, f"{_RELEASES}/{version}")
 
     def here(self) -> set[str]:

@@ -149,11 +149,8 @@ def rollback(
         version = releases.rollback_target(history)
         releases.quick_check(version)
         after = history.rolled_back(new_switch(history.active, version, "rollback"))
-        releases.record(after)
-        releases.switch_to(version)
-        return ReleaseResult(
-            version, releases.path_of(version), True, after.previous or None, releases.manifest(version)
-        )
+        releases.serve_previous(after)
+        return _result(releases, after, changed=True)
 
 
 @dataclass(frozen=True)
@@ -172,17 +169,18 @@ class _Release:
         """``known`` is the version that the archive's manifest claims, or ''."""
         if not self.releases.has(known):
             return self._release_new(archive)
-        progress = Progress(self.on_event, archive.path.name, "check", len(archive.members), archive.size, self.cancel)
+        progress = self._progress(archive, "check")
         check_bytes(archive, progress)  # a manifest alone proves nothing
         progress.finish(archive.size, "kept", _compared_with(archive))
         return self._serve(known)
 
+    def _progress(self, archive: Archive, verb: str) -> Progress:
+        return Progress(self.on_event, archive.path.name, verb, len(archive.members), archive.size, self.cancel)
+
     def _release_new(self, archive: Archive) -> ReleaseResult:
         releases = self.releases
         with storage_trouble(releases.folder, _WHEN_FULL), staged_folder(releases.path_of(_STAGED)) as staged:
-            progress = Progress(
-                self.on_event, archive.path.name, "unpack", len(archive.members), archive.size, self.cancel
-            )
+            progress = self._progress(archive, "unpack")
             extracted = extract(archive, staged, progress, releases.copies_in(self.history.active))
             manifest = extracted.manifest
             progress.finish(manifest.size, "unpacked", _compared_with(archive))
@@ -196,27 +194,25 @@ class _Release:
     def _serve(self, version: str) -> ReleaseResult:
         """Serve a release that is here already."""
         if self.history.active == version:
-            return self._keep(version)
+            return self._keep()
         manifest = self.releases.full_check(version)
         if version in self.history.withdrawn:
             self.on_event(Noticed(message=f"{version} was rolled back from before, and is served again now"))
         self._check(self.releases.path_of(version), version, manifest)
         return self._switch(version)
 
-    def _keep(self, version: str) -> ReleaseResult:
+    def _keep(self) -> ReleaseResult:
         """The version is served already. If mdl was killed before it recorded that, it is recorded now."""
         history = self.history if self.is_recorded else self.history.kept(self.keep, self.releases.here())
         self.releases.prune(history)
-        path, previous = self.releases.path_of(version), history.previous or None
-        return ReleaseResult(version, path, False, previous, self.releases.manifest(version))
+        return _result(self.releases, history, changed=False)
 
     def _switch(self, version: str, linked: int = 0) -> ReleaseResult:
         after = self.history.released(version, new_switch(self.history.active, version, "release"))
         after = after.kept(self.keep, self.releases.here())
-        self.releases.switch_to(version)
+        self.releases.serve_release(after)
         removed = self.releases.prune(after)
-        path, manifest = self.releases.path_of(version), self.releases.manifest(version)
-        return ReleaseResult(version, path, True, after.previous or None, manifest, linked, removed)
+        return _result(self.releases, after, changed=True, linked=linked, removed=removed)
 
     def _check(self, path: Path, version: str, manifest: Manifest) -> None:
         """Run the user's own check. Raises `ProtocolError` unless it ends with 0 and changes nothing."""
@@ -232,6 +228,14 @@ class _Release:
         if changed:
             what = f"the check changed the release: {', '.join(map(shown, changed[:_NAMED]))}"
             raise ProtocolError(what, item=version, hint="let it write elsewhere; nothing was switched")
+
+
+def _result(
+    releases: ReleaseDir, history: History, *, changed: bool, linked: int = 0, removed: tuple[str, ...] = ()
+) -> ReleaseResult:
+    version = history.active
+    path, manifest = releases.path_of(version), releases.manifest(version)
+    return ReleaseResult(version, path, changed, history.previous or None, manifest, linked, removed)
 
 
 def _words(check: str | Sequence[str]) -> list[str]:
