@@ -39,8 +39,7 @@ def why_incomplete(tree: Tree, entries: Iterable[Entry]) -> str:
 
 def missing_shard(tree: Tree, index: str) -> str | None:
     """What is wrong with the index at this path: it cannot be read, or names a shard that is missing; else None."""
-    table = tree.json(index)
-    shards = table.get("weight_map") if isinstance(table, dict) else None
+    shards = tree.json(index).get("weight_map")
     name = index.rpartition("/")[2]
     if not isinstance(shards, dict) or not shards:
         return f"{name} cannot be read"

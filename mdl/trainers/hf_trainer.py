@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from typing import Any
 
 from mdl.trainers.completeness import is_weights, why_incomplete
 from mdl.trainers.inference_filter import RESUME, InferenceFilter, is_only_for_resuming
@@ -48,9 +49,8 @@ def _found(tree: Tree, base: str, folders: list[NumberedFolder]) -> Found:
     recorded = _recorded_best(tree, newest_complete(*newest), base)
     best = next((row for row in rows if row.name == recorded), None) if recorded else best_by_name
     note = f"{recorded} is recorded as best and is gone" if recorded else UNRECORDED
-    is_adapter = any(
-        tree.is_file(join(folder, "adapter_config.json")) for folder in (base, *(row.base for row in rows))
-    )
+    folders_of_models = (base, *(row.base for row in rows))
+    is_adapter = any(tree.is_file(join(folder, "adapter_config.json")) for folder in folders_of_models)
     layout = "peft" if is_adapter else "hf-trainer"
     return Found.of(layout, [*rows, *finished], newest=newest, best=best, best_note=note)
 
@@ -58,7 +58,7 @@ def _found(tree: Tree, base: str, folders: list[NumberedFolder]) -> Found:
 def _checkpoint(tree: Tree, one: NumberedFolder, keeps_state: bool) -> Checkpoint:
     path, wrong = one.path, one.why_staging
     state, entries = join(path, _STATE), list(tree.below(path))
-    step = _global_step(tree, state) if one.word else one.step
+    step = parse_count(tree.json(state).get("global_step")) if one.word else one.step
     if keeps_state and not one.word and not tree.is_file(state):
         wrong = wrong or f"{_STATE}, which is written last, is missing"
     wrong = wrong or _why_no_tag(tree, path) or why_incomplete(tree, entries) or _why_no_weights(path, entries)
@@ -66,7 +66,7 @@ def _checkpoint(tree: Tree, one: NumberedFolder, keeps_state: bool) -> Checkpoin
 
 
 def _why_no_weights(folder: str, entries: list[Entry]) -> str:
-    names = [entry.path[len(folder) + 1 :] for entry in entries if entry.kind in ("file", "escapes")]
+    names = [entry.path.removeprefix(f"{folder}/") for entry in entries if entry.kind in ("file", "escapes")]
     has_weights = any(is_weights(name) and (_is_sharded(name) or not is_only_for_resuming(name)) for name in names)
     return "" if has_weights else "it holds no weights"
 
@@ -96,13 +96,11 @@ def _finished(tree: Tree, base: str, folders: list[NumberedFolder]) -> list[Chec
 
 def _recorded_best(tree: Tree, latest: Checkpoint | None, base: str) -> str:
     """The name of the best checkpoint in the newest checkpoint's state file, else in the run's own; else ""."""
-    folders = [latest.base] if latest else []
-    return next(filter(None, (_best_in(tree.json(join(folder, _STATE))) for folder in [*folders, base])), "")
+    folders = [latest.base, base] if latest else [base]
+    return next(filter(None, (_best_in(tree.json(join(folder, _STATE))) for folder in folders)), "")
 
 
-def _best_in(state: object) -> str:
-    if not isinstance(state, dict):
-        return ""
+def _best_in(state: dict[str, Any]) -> str:
     step, path = parse_count(state.get("best_global_step")), state.get("best_model_checkpoint")
     if step:
         return f"checkpoint-{step}"
@@ -110,15 +108,10 @@ def _best_in(state: object) -> str:
     return name if len(name) <= _LONGEST_NAME else ""
 
 
-def _global_step(tree: Tree, path: str) -> int | None:
-    state = tree.json(path)
-    return parse_count(state.get("global_step")) if isinstance(state, dict) else None
-
-
 def _base_model(tree: Tree, model: Checkpoint) -> tuple[str, ...]:
     """Names the model that an adapter was trained on, without which it cannot be used."""
     config = tree.json(join(model.base, "adapter_config.json"))
-    name = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    name = config.get("base_model_name_or_path")
     if isinstance(name, str) and name:
         return (f"an adapter: it needs its base model, {name[:_LONGEST_NAME]}",)
     return ("an adapter: it needs its base model, which adapter_config.json does not name",) if config else ()

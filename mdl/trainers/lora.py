@@ -81,8 +81,7 @@ def _kohya_checkpoint(tree: Tree, base: str, file: _KohyaFile) -> Checkpoint:
 def _kohya_steps(tree: Tree, file: _KohyaFile) -> int | None:
     """The count of steps in the header, or in the state saved with the file."""
     steps = parse_count(file.metadata.get("ss_steps"))
-    train = tree.json(join(file.state, "train_state.json")) if steps is None else None
-    return parse_count(train.get("current_step")) if isinstance(train, dict) else steps
+    return parse_count(tree.json(join(file.state, "train_state.json")).get("current_step")) if steps is None else steps
 
 
 _AI = re.compile(r"(CRITIC_)?(?P<run>.+?)(_LoRA)?(_(?P<step>[0-9]{9}))?(_refiner)?(?P<suffix>\.safetensors|\.pt)?")

@@ -122,7 +122,8 @@ class Tree:
 
     def all_but(self, base: str, taken: Iterable[str]) -> list[Entry]:
         """All that is in ``base``, except the ``taken`` paths directly in it and what is below them."""
-        left = (child for child in self.children(base) if child.path not in set(taken))
+        others = set(taken)
+        left = (child for child in self.children(base) if child.path not in others)
         return [entry for child in left for entry in self.with_contents(child)]
 
     def is_unchanged(self, entry: Entry) -> bool:
@@ -182,12 +183,13 @@ class Tree:
         """The text of a small file; None if there is no such file."""
         return self.head(path, _STATE_LIMIT).decode("utf-8", "replace") if self.is_file(path) else None
 
-    def json(self, path: str) -> Any:
-        """The value in a small JSON file; None if there is no such file or it is broken."""
+    def json(self, path: str) -> dict[str, Any]:
+        """The object in a small JSON file; empty if there is no such file, or it holds something else."""
         try:
-            return json.loads(self.text(path) or "null")
+            found = json.loads(self.text(path) or "null")
         except (ValueError, RecursionError):
-            return None
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 _PARTS = re.compile(r"[0-9]+|[^0-9]+")
