@@ -84,6 +84,7 @@ def plan_pack(
     what only a resumed training reads; ``logs`` packs the logs and nothing else; ``allow_incomplete`` also packs a
     checkpoint of which bytes are missing.
 
+    Returns the plan: its members, their size in bytes, what is skipped and why. Nothing is written.
     Raises `NotFound` if there is no such run, checkpoint or model, `Unsafe` for an unsafe path or link, `StorageError`
     if a file cannot be read or the output cannot be written, `ProtocolError` for an incomplete checkpoint,
     `UsageError`, `OSError`.
@@ -121,6 +122,7 @@ def write_pack(
     packs a file that changes while it is read as it was read. ``digest`` also makes the archive's own SHA-256.
     ``cancel`` stops the work from another thread. ``on_event`` is called with every event.
 
+    Returns where the archive is, its size in bytes, its digest, and what was left out.
     Raises `ProtocolError` for a file that changed, `StorageError` (`NoSpace` for a full disk), `Cancelled`,
     `BrokenPipeError` if the reader of a pipe is gone, `OSError`.
     """

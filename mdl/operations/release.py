@@ -76,6 +76,7 @@ def unpack(
     the current one, called like the archive. ``limits`` says how much an archive may hold. ``cancel`` stops the work
     from another thread. ``on_event`` is called with every event.
 
+    Returns the folder, and how many files and bytes are in it.
     Raises `NotFound` if there is no such archive, `ProtocolError` if it is damaged, `Unsafe` if it holds what must not
     be unpacked or exceeds the limits, `Occupied` if the folder is not empty, `NoSpace`, `StorageError`, `StateError`
     for a manifest of a newer mdl, `Cancelled`, `OSError`.
@@ -112,6 +113,7 @@ def release(
     archive may hold. ``lock_wait`` is how many seconds to wait for another mdl that works on the same folder.
     ``cancel`` stops the work, and the check, from another thread. ``on_event`` is called with every event.
 
+    Returns the version that is served, its folder, and what changed.
     Raises what `unpack` raises, `ProtocolError` also if the check fails or changes the release, `Occupied` if
     ``current`` is not a release, `Busy` if the other mdl takes too long, `StateError` if the history cannot be read,
     `UsageError` if the check cannot be run.
@@ -137,6 +139,7 @@ def rollback(
     ``folder`` is the folder of the releases. ``lock_wait`` is how many seconds to wait for another mdl that works on
     it; ``cancel`` ends that wait from another thread. ``on_event`` is called with every event.
 
+    Returns the version that is served now, its folder, and the one that the next rollback would return to.
     Raises `NotFound` if no release was served before, `ProtocolError` if a file of that release is missing,
     `Busy`, `Occupied`, `StateError` if the history cannot be read, `Cancelled`, `OSError`.
     """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from mdl.trainers.inference_filter import InferenceFilter
-from mdl.trainers.layout import Layout, NumberedFolder, by_step, checkpoint, folder_checkpoint, numbered_folders
-from mdl.trainers.runs import FINAL, Checkpoint, Found
+from mdl.trainers.layout import Layout, NumberedFolder, by_step, finished_model, folder_checkpoint, numbered_folders
+from mdl.trainers.runs import Checkpoint, Found
 from mdl.trainers.tree import Tree, join
 
 _MODEL = re.compile(
@@ -21,13 +21,11 @@ def find(tree: Tree, base: str) -> Found | None:
     folders = numbered_folders(tree, base)
     if any(tree.is_file(join(one.path, "trainer_state.json")) for one in folders):
         return None
-    finished = tree.files_named(base, _MODEL.fullmatch)
-    if not finished and not any(_is_ours(tree, one.path) for one in folders):
+    final = finished_model(tree, base, _MODEL.fullmatch, [one.path for one in folders])
+    if not final and not any(_is_ours(tree, one.path) for one in folders):
         return None
     keeps_states = any(tree.files_named(one.path, _RANDOM.fullmatch) for one in folders)
     rows = by_step(_checkpoint(tree, one, keeps_states) for one in folders)
-    taken = [one.path for one in folders]
-    final = [checkpoint(tree, FINAL, base, tree.all_but(base, taken))] if finished else []
     best = next((row for row in rows if row.name == "checkpoint-best"), None)
     newest = [[row for row in rows if row is not best], final]
     return Found.of("diffusers", [*rows, *final], newest=newest, best=best)

@@ -12,8 +12,16 @@ from typing import Any
 
 from mdl.trainers.completeness import is_weights, why_incomplete
 from mdl.trainers.inference_filter import RESUME, InferenceFilter, is_only_for_resuming
-from mdl.trainers.layout import Layout, NumberedFolder, by_step, checkpoint, numbered_folders, parse_count
-from mdl.trainers.runs import FINAL, UNRECORDED, Checkpoint, Found, newest_complete
+from mdl.trainers.layout import (
+    Layout,
+    NumberedFolder,
+    by_step,
+    checkpoint,
+    finished_model,
+    numbered_folders,
+    parse_count,
+)
+from mdl.trainers.runs import UNRECORDED, Checkpoint, Found, newest_complete
 from mdl.trainers.sharded import deepspeed_tag
 from mdl.trainers.tree import Entry, Tree, join
 
@@ -89,9 +97,7 @@ def _finished(tree: Tree, base: str, folders: list[NumberedFolder]) -> list[Chec
     if tree.is_folder(merged) and _has_model(tree, merged):
         taken.append(merged)
         rows.append(checkpoint(tree, "merged", merged, tree.below(merged)))
-    if _has_model(tree, base):
-        rows.append(checkpoint(tree, FINAL, base, tree.all_but(base, taken)))
-    return rows
+    return [*rows, *finished_model(tree, base, _MODEL.fullmatch, taken)]
 
 
 def _recorded_best(tree: Tree, latest: Checkpoint | None, base: str) -> str:

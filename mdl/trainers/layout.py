@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from mdl.trainers.completeness import why_incomplete
 from mdl.trainers.inference_filter import InferenceFilter
-from mdl.trainers.runs import Checkpoint, Found
+from mdl.trainers.runs import FINAL, Checkpoint, Found
 from mdl.trainers.safetensors import Header, read_header
-from mdl.trainers.tree import Entry, Tree, natural_key
+from mdl.trainers.tree import Entry, IsName, Tree, natural_key
 
 COUNTS_EPOCHS = "its number counts epochs"
 
@@ -56,6 +56,12 @@ def checkpoint(
 def folder_checkpoint(tree: Tree, folder: Entry, step: int | None = None, *, wrong: str = "") -> Checkpoint:
     """A checkpoint that is a folder with all that is in it."""
     return checkpoint(tree, folder.name, folder.path, tree.below(folder.path), step, wrong=wrong)
+
+
+def finished_model(tree: Tree, base: str, is_model: IsName, taken: Iterable[str]) -> list[Checkpoint]:
+    """The row of the model that lies in ``base`` beside the ``taken`` folders of checkpoints; empty if none does."""
+    has_model = tree.files_named(base, is_model)
+    return [checkpoint(tree, FINAL, base, tree.all_but(base, taken))] if has_model else []
 
 
 def by_step(rows: Iterable[Checkpoint]) -> list[Checkpoint]:

@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 
 from mdl.trainers.inference_filter import RESUME, SHARDED, InferenceFilter, Refusal
-from mdl.trainers.layout import Layout, by_step, checkpoint, folder_checkpoint
+from mdl.trainers.layout import Layout, by_step, checkpoint, finished_model, folder_checkpoint
 from mdl.trainers.runs import FINAL, Checkpoint, Found
 from mdl.trainers.tree import Entry, Tree, join
 
@@ -38,9 +38,7 @@ def _find_deepspeed(tree: Tree, base: str) -> Found | None:
     tagged = next((row for row in rows if row.name == tag), None)
     if tagged:
         rows = [_doubted(row, tagged) for row in rows]
-    has_model = tree.files_named(base, _GATHERED.fullmatch)
-    gathered = tree.all_but(base, [folder.path for folder in folders])
-    final = [checkpoint(tree, FINAL, base, gathered)] if has_model else []
+    final = finished_model(tree, base, _GATHERED.fullmatch, [folder.path for folder in folders])
     newest = [[row for row in rows if row.name == tag], rows]
     return Found.of("deepspeed", [*rows, *final], newest=newest)
 
