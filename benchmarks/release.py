@@ -28,10 +28,9 @@ from pathlib import Path
 from runs import claim, machine, table
 from scene import environment, folder
 
-from mdl.archive.limits import Limits
-from mdl.archive.manifest import NAME, Line, Manifest
-from mdl.archive.releases import Shelf
-from mdl.operations.release import Service, release, roll_back
+from mdl.archive.manifest import NAME, Manifest, ManifestEntry
+from mdl.archive.releases import ReleaseDir
+from mdl.operations.release import release, rollback
 
 _OWN = {".mdl", "current", "releases", "releases.json"}
 _CALLS = (
@@ -41,10 +40,9 @@ _CALLS = (
 _HEAD = ("killed at", "kills", "before the switch", "recovered", "left over", "not in the history")
 _CHILD = """\
 import pathlib, sys
-from mdl.archive.limits import Limits
-from mdl.operations.release import Service, release
+from mdl.operations.release import release
 print("ready", flush=True)
-release(*map(pathlib.Path, sys.argv[1:]), limits=Limits(), service=Service(keep=1))
+release(*map(pathlib.Path, sys.argv[1:]), keep=1)
 """
 _READER = """\
 import hashlib, signal, sys
@@ -93,7 +91,7 @@ class Scene:
             self.release(one, self.base)
 
     def _pack(self, one: str) -> str:
-        lines = [Line(name, len(data), _sha256(data)) for name, data in self.files[one].items()]
+        lines = [ManifestEntry(name, len(data), _sha256(data)) for name, data in self.files[one].items()]
         manifest = Manifest(tuple(lines), step=ord(one))
         with zipfile.ZipFile(self.place / f"{one}.zip", "w") as archive:
             for name, data in self.files[one].items():
@@ -102,7 +100,7 @@ class Scene:
         return manifest.version
 
     def release(self, one: str, folder: Path) -> None:
-        release(self.place / f"{one}.zip", folder, limits=Limits(), service=Service(keep=1))
+        release(self.place / f"{one}.zip", folder, keep=1)
 
     def fresh(self, name: str) -> Path:
         return Path(shutil.copytree(self.base, self.place / name, symlinks=True))
@@ -124,7 +122,7 @@ class Scene:
         return Found(code == -signal.SIGKILL, served, wrong, again, tuple(strays), recorded)
 
     def _served(self, folder: Path) -> str:
-        return {version: one for one, version in self.versions.items()}.get(Shelf(folder).active(), "")
+        return {version: one for one, version in self.versions.items()}.get(ReleaseDir(folder).active(), "")
 
     def _wrong(self, folder: Path) -> str:
         served, place = self._served(folder), folder / "current"
@@ -133,14 +131,14 @@ class Scene:
         if not (self.before or place.is_symlink()):
             return ""
         if served not in (self.before, "c"):
-            return f"current leads to {Shelf(folder).active()!r}"
+            return f"current leads to {ReleaseDir(folder).active()!r}"
         files = {str(one.relative_to(place)): one.read_bytes() for one in place.rglob("*") if one.is_file()}
         files.pop(NAME, None)
         return "" if files == self.files[served] else f"{served} is not whole: {sorted(files)}"
 
     def _again(self, folder: Path) -> str:
         self.release("c", folder)
-        history, staged = Shelf(folder).history(), list(folder.rglob("*.mdl-tmp"))
+        (history, _), staged = ReleaseDir(folder).history(), list(folder.rglob("*.mdl-tmp"))
         if (history.active, history.previous) != (self.versions["c"], self.versions.get(self.before, "")):
             return f"the history says {history.active} after {history.previous}"
         return f"staged names are left: {staged}" if staged else self._wrong(folder)
@@ -235,11 +233,11 @@ def counts(process: subprocess.Popen[str]) -> list[int]:
 def read_on(scene: Scene, switches: int) -> list[int]:
     """Release and roll back in turn under a reader."""
     place = scene.fresh("read")
-    roll_back(place)
+    rollback(place)
     known = [scene.files[one]["model.bin"] for one in "ab"]
     with reader(place / "current" / "model.bin", known) as process:
         for number in range(switches):
-            roll_back(place) if number % 2 else scene.release("b", place)
+            rollback(place) if number % 2 else scene.release("b", place)
         return counts(process)
 
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from release import Scene
 from scene import environment
 
+from mdl.archive.directory import ArchiveLimits
 from mdl.archive.history import from_json
-from mdl.archive.limits import Limits
 from mdl.archive.manifest import NAME
 from mdl.archive.reader import Archive
-from mdl.archive.releases import Shelf
+from mdl.archive.releases import ReleaseDir
 from mdl.catalog.lock import Lock
 from mdl.catalog.reader import parse_catalog
 from mdl.engine import journal
@@ -188,7 +188,7 @@ def _mark(path: Path) -> str:
         return "there"
     data = path.read_bytes()
     if path.name == "releases.json":
-        history = Shelf(path.parent).history()
+        history, _ = ReleaseDir(path.parent).history()
         return str((history.releases, history.served, history.withdrawn))
     if path.suffix in (".toml", ".lock"):
         data = re.sub(rb'127\.0\.0\.1:\d+|entry = "[0-9a-f]+"', b"server", data)
@@ -204,9 +204,9 @@ def _trouble(path: Path, name: str) -> str:
         digests = (hashlib.sha256(data), hashlib.sha1(b"blob %d\0" % len(data) + data))
         return "" if path.name in [one.hexdigest() for one in digests] else "wrong bytes under a final name"
     if name == "out.zip":
-        with Archive(path, Limits()) as archive, open(os.devnull, "wb") as null:
+        with Archive(path, ArchiveLimits()) as archive, open(os.devnull, "wb") as null:
             for member in archive.members:
-                list(archive.copy(member, null.fileno()))
+                archive.copy(member, null.fileno(), lambda _count: None)
     checks: dict[str, Callable[[], object]] = {
         "catalog.toml": lambda: parse_catalog(data.decode(), path),
         "mdl.lock": lambda: Lock.from_toml(data.decode()),

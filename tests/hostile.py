@@ -24,13 +24,13 @@ from typing import Any
 
 from zips import DEFERRED, DEFLATED, END, FULL16, FULL32, UTF8, Member, Zip, deflated, extra, wide
 
-from mdl.archive.limits import Limits
+from mdl.archive.directory import ArchiveLimits
 from mdl.errors import MdlError
 from mdl.operations.release import unpack
 
 Mutation = Callable[[Zip], Zip]
 Tricks = dict[str, Mutation]
-MIB, USUAL = 2**20, Limits()
+MIB, USUAL = 2**20, ArchiveLimits()
 UNSAFE, BAD, EITHER, NEWER = frozenset({11}), frozenset({6}), frozenset({6, 11}), frozenset({12})
 ESCAPES = ("/tmp/mdl-hostile-escape", "/mdl-hostile-escape")
 
@@ -54,7 +54,7 @@ class Case:
     row: int
     mutate: Mutation
     codes: frozenset[int]
-    limits: Limits = USUAL
+    limits: ArchiveLimits = USUAL
     whole: bool = False
     """True where the trick is played on the archive as a whole, not with members of its own."""
     heavy: bool = False
@@ -806,7 +806,7 @@ SAFETENSORS: Tricks = {
 
 def every_case() -> Iterator[Case]:
     """Each trick alone."""
-    few, small = Limits(members=50), Limits(bytes=200)
+    few, small = ArchiveLimits(members=50), ArchiveLimits(bytes=200)
     yield from bad_names()
     yield from cases(186, UNSAFE, LINKS)
     yield from cases(187, UNSAFE, KINDS)
@@ -919,7 +919,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     return found
 
 
-def try_out(folder: Path, data: bytes, limits: Limits = USUAL) -> Outcome:
+def try_out(folder: Path, data: bytes, limits: ArchiveLimits = USUAL) -> Outcome:
     """Unpack ``data`` in the midst of ``folder``, where there is room around to escape into."""
     near = folder / "far" / "near"
     near.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,9 @@ import json
 import os
 from pathlib import Path
 
-from mdl.trainers import Found, Inference, inference, recognise
-from mdl.trainers.checkpoints import Checkpoint
+from mdl.trainers import inference_files, recognise
+from mdl.trainers.inference_filter import InferenceFiles
+from mdl.trainers.runs import Checkpoint, Found
 from mdl.trainers.tree import Tree
 
 PICKLE = b"PK\x03\x04 not really a pickle"
@@ -236,12 +237,12 @@ def row(found: Found, name: str) -> Checkpoint:
     return next(one for one in found.checkpoints if one.name == name)
 
 
-def inferred(run: Path, name: str) -> tuple[Inference, list[str], list[str], list[str]]:
+def inferred(run: Path, name: str) -> tuple[InferenceFiles, list[str], list[str], list[str]]:
     """What inference needs of a checkpoint, and the names kept, dropped and unknown, below its base."""
     tree = seen(run)
     whole = recognise(tree)
     checkpoint = row(whole, name)
-    sifted = inference(tree, whole.layout, checkpoint)
+    sifted = inference_files(tree, checkpoint)
     start = len(checkpoint.base) + 1 if checkpoint.base else 0
     kept, unknown = ([entry.path[start:] for entry in part] for part in (sifted.keep, sifted.unknown))
     return sifted, kept, [entry.path[start:] for entry, _ in sifted.drop], unknown

@@ -82,8 +82,7 @@ PURE = {
         "archive/records",
         "archive/manifest",
         "archive/history",
-        "trainers/leftout",
-        "archive/logs",
+        "trainers/default_excludes",
         "trainers/safetensors",
     ),
     *(

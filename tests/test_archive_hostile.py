@@ -287,7 +287,7 @@ def test_odd_safetensors_header(tmp_path: Path, header: bytes) -> None:
 PEAK = """
 import sys
 from pathlib import Path
-from mdl.archive.limits import Limits
+from mdl.archive.directory import ArchiveLimits
 from mdl.errors import MdlError
 from mdl.operations.release import unpack
 def peak():
@@ -295,7 +295,7 @@ def peak():
     return int(line.split()[1])
 code, before = 0, peak()
 try:
-    unpack(Path(sys.argv[1]), Path(sys.argv[2]), limits=Limits())
+    unpack(Path(sys.argv[1]), Path(sys.argv[2]), limits=ArchiveLimits())
 except MdlError as error:
     code = error.exit_code
 print(code, peak() - before)

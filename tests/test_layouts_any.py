@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from runs_made import put
 
 from mdl.errors import NotFound
-from mdl.trainers import LAYOUTS, inference, recognise
-from mdl.trainers.natural import count, natural
-from mdl.trainers.tree import Tree
+from mdl.trainers import LAYOUTS, inference_files, recognise
+from mdl.trainers.layout import parse_count
+from mdl.trainers.runs import Checkpoint
+from mdl.trainers.tree import Tree, natural_key
 
 FOLDERS = [
     *("", "checkpoint-5/", "checkpoint-10/", "checkpoint-best/", "tmp-checkpoint-7/", "global_step5/", "checkpoints/"),
@@ -93,13 +94,13 @@ def test_any_folder(files: dict[str, bytes]) -> None:
             assert all(row.note for row in rows if not row.complete)
             for row in rows:
                 assert all(entry.path.startswith(row.base) for entry in row.entries)
-                partitioned(tree, found.layout, row)
+                partitioned(tree, row)
 
 
-def partitioned(tree: Tree, layout: str, row) -> None:  # type: ignore[no-untyped-def]
+def partitioned(tree: Tree, row: Checkpoint) -> None:
     """Every file is kept, dropped or unknown, once; or the whole is refused."""
     try:
-        sifted = inference(tree, layout, row)
+        sifted = inference_files(tree, row)
     except NotFound:
         return
     paths = [entry.path for entry in (*sifted.keep, *(entry for entry, _ in sifted.drop), *sifted.unknown)]
@@ -109,20 +110,20 @@ def partitioned(tree: Tree, layout: str, row) -> None:  # type: ignore[no-untype
 @given(st.integers(0, 10**9), st.integers(0, 10**9))
 def test_natural_order(one: int, other: int) -> None:
     """Names with numbers are ordered by these."""
-    assert (natural(f"checkpoint-{one}.x") < natural(f"checkpoint-{other}.x")) == (one < other)
+    assert (natural_key(f"checkpoint-{one}.x") < natural_key(f"checkpoint-{other}.x")) == (one < other)
 
 
 @pytest.mark.parametrize("value", [True, -1, 1.5, None, [], {}, "", "1e3", "٣", " 5", "9" * 5000, 10**30])
 def test_no_count(value: object) -> None:
     """What is no whole number of steps is none."""
-    assert count(value) is None
+    assert parse_count(value) is None
 
 
-def test_every_name_has_one_sieve() -> None:
+def test_every_name_has_one_filter() -> None:
     """A layout's name always means the same allow-list."""
-    sieves: dict[str, set[int]] = {}
+    filters: dict[str, set[int]] = {}
     for layout in LAYOUTS:
         for name in layout.names:
-            sieves.setdefault(name, set()).add(id(layout.sieve))
-    assert {name for name, ids in sieves.items() if len(ids) != 1} == set()
-    assert len(sieves) == 15
+            filters.setdefault(name, set()).add(id(layout.inference))
+    assert {name for name, ids in filters.items() if len(ids) != 1} == set()
+    assert len(filters) == 15

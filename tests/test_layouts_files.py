@@ -166,6 +166,12 @@ def test_lightning_inference(tmp_path: Path) -> None:
     assert "consolidate_checkpoint" in (caught.value.hint or "")
 
 
+def test_a_file_named_like_a_rank(tmp_path: Path) -> None:
+    """A file of DeepSpeed's beside Lightning's checkpoints is not the folder of one of NeMo's ranks."""
+    pickles(tmp_path, "epoch=0-step=5.ckpt", "mp_rank_00_model_states.pt")
+    assert (found(tmp_path).layout, latest(found(tmp_path))) == ("lightning", "epoch=0-step=5.ckpt")
+
+
 def test_lightning_deepspeed_folder(tmp_path: Path) -> None:
     """A folder of DeepSpeed's ZeRO-3 state is a row, and refused for inference."""
     zero_states(tmp_path / "epoch=0-step=5.ckpt" / "checkpoint", stage=3)

@@ -186,7 +186,7 @@ def test_folder_without_weights_is_incomplete(tmp_path: Path) -> None:
     os.symlink("nowhere", folder / "model.safetensors")
     whole = found(tmp_path)
     assert row(whole, "checkpoint-5").note == "model.safetensors: a dangling link"
-    assert any(entry.kind == "odd" for entry in row(whole, "checkpoint-5").entries)
+    assert any(entry.kind == "special" for entry in row(whole, "checkpoint-5").entries)
 
 
 def test_best_and_last_by_name(tmp_path: Path) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_pack_paths import NO_RULES, names, planned, skipped
+from test_pack_paths import names, planned, skipped
 
-from mdl.archive.selection import Rules
-from mdl.trainers.leftout import why_left_out
+from mdl.trainers.default_excludes import why_excluded
 
 SECRET = """
     token .token token.txt token.json token.pickle hf_token hf_token.txt .hf_token stored_tokens access_token
@@ -52,21 +51,21 @@ MODEL_FOLDERS = "token tokens key keys secret tokenizer unet.key env history api
 @pytest.mark.parametrize("name", SECRET.split())
 def test_a_secret_is_left_out(name: str) -> None:
     """A file that is called as programs and people call their secrets is left out."""
-    assert why_left_out(name, is_folder=False) == "may hold a secret"
+    assert why_excluded(name, is_folder=False) == "may hold a secret"
 
 
 @pytest.mark.fault(281)
 @pytest.mark.parametrize("name", MODELS_OWN.split())
 def test_a_models_own_file_is_packed(name: str) -> None:
     """Vocabularies, weights and settings are packed, however near to a secret's name theirs is."""
-    assert why_left_out(name, is_folder=False) is None
+    assert why_excluded(name, is_folder=False) is None
 
 
 @pytest.mark.fault(281)
 def test_folders_go_by_names_of_their_own() -> None:
     """Folders of credentials, caches and other programs are left out; a model's folder may be called as a secret is."""
-    assert [name for name in FOLDERS.split() if why_left_out(name, is_folder=True) is None] == []
-    assert [name for name in MODEL_FOLDERS.split() if why_left_out(name, is_folder=True)] == []
+    assert [name for name in FOLDERS.split() if why_excluded(name, is_folder=True) is None] == []
+    assert [name for name in MODEL_FOLDERS.split() if why_excluded(name, is_folder=True)] == []
 
 
 @pytest.mark.fault(281)
@@ -87,7 +86,7 @@ def test_a_secret_is_packed_under_its_very_name(tmp_path: Path) -> None:
     (tmp_path / "run" / "sub").mkdir(parents=True)
     for name in ("server.key", "model.bin"):
         (tmp_path / "run" / "sub" / name).write_text("x")
-    wanted = Rules(include=["sub/server.key", "sub/model.bin"])
-    assert names(planned(tmp_path / "run", rules=wanted)) == {"sub/server.key", "sub/model.bin"}
-    assert names(planned(tmp_path / "run", rules=Rules(include=["*.key", "*"]))) == {"sub/model.bin"}
-    assert names(planned(tmp_path / "run", rules=NO_RULES)) == {"sub/model.bin"}
+    wanted = ["sub/server.key", "sub/model.bin"]
+    assert names(planned(tmp_path / "run", include=wanted)) == {"sub/server.key", "sub/model.bin"}
+    assert names(planned(tmp_path / "run", include=["*.key", "*"])) == {"sub/model.bin"}
+    assert names(planned(tmp_path / "run")) == {"sub/model.bin"}

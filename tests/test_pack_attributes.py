@@ -11,9 +11,7 @@ import pytest
 from shell import Shell
 from test_pack import noise, read_whole
 
-from mdl.archive.limits import Limits
-from mdl.archive.selection import Rules
-from mdl.operations.pack import pack, plan_pack
+from mdl.operations.pack import pack
 from mdl.operations.release import unpack
 
 
@@ -63,11 +61,11 @@ def test_only_bytes_are_packed(tmp_path: Path, make: Callable[[Path], None]) -> 
     (tmp_path / "plain" / "w.bin").write_bytes((tmp_path / "odd" / "w.bin").read_bytes())
     (tmp_path / "plain" / "w.bin").chmod(0o644)
     for name in ("plain", "odd"):
-        pack(plan_pack(tmp_path / name, tmp_path / f"{name}.zip", to_stdout=False, pick=None, rules=Rules()))
+        pack(tmp_path / name, tmp_path / f"{name}.zip")
     odd, plain = (read_whole(tmp_path / f"{name}.zip") for name in ("odd", "plain"))
     assert odd["w.bin"] == plain["w.bin"]
     assert b"canary" not in (tmp_path / "odd.zip").read_bytes()
-    unpack(tmp_path / "odd.zip", tmp_path / "out", limits=Limits())
+    unpack(tmp_path / "odd.zip", tmp_path / "out")
     assert set(os.listxattr(tmp_path / "out" / "w.bin")) <= {"security.selinux"}
 
 

@@ -16,16 +16,15 @@ from pathlib import Path
 import pytest
 from test_pack import MANIFEST, make_run, noise, read_whole
 
-from mdl.archive.outlet import Outlet
-from mdl.archive.selection import Rules
+from mdl.archive.writer import ArchiveSink
 from mdl.errors import MdlError, ProtocolError
-from mdl.operations.pack import Packing, pack, plan_pack
+from mdl.operations.pack import PackPlan, plan_pack, write_pack
 
 BEFORE = b"the archive of yesterday"
 
 
-def planned(run: Path) -> Packing:
-    return plan_pack(run, run.parent / "x.zip", to_stdout=False, pick=None, rules=Rules())
+def planned(run: Path) -> PackPlan:
+    return plan_pack(run, run.parent / "x.zip")
 
 
 def beside(home: Path) -> list[str]:
@@ -85,16 +84,16 @@ def run(tmp_path: Path) -> Path:
 
 def at_write(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
     """Do something when the archive's ``number``-th write is asked for."""
-    real, count = Outlet.write, 0
+    real, count = ArchiveSink.write, 0
 
-    def write(self: Outlet, data: bytes | memoryview) -> None:
+    def write(self: ArchiveSink, data: bytes | memoryview) -> None:
         nonlocal count
         count += 1
         if count == number:
             act()
         real(self, data)
 
-    monkeypatch.setattr(Outlet, "write", write)
+    monkeypatch.setattr(ArchiveSink, "write", write)
 
 
 @pytest.mark.fault(205, 206)
@@ -104,7 +103,7 @@ def test_a_file_that_changes(run: Path, monkeypatch: pytest.MonkeyPatch, change:
     """Before, within or after its reading: the file is named, 6, and what was under the final name is there still."""
     at_write(monkeypatch, MOMENTS[moment], lambda: CHANGES[change](run / "m.bin"))
     with pytest.raises(ProtocolError) as caught:
-        pack(planned(run))
+        write_pack(planned(run))
     assert (caught.value.exit_code, caught.value.item) == (6, "m.bin")
     assert (run.parent / "x.zip").read_bytes() == BEFORE
     assert beside(run.parent) == []
@@ -116,22 +115,22 @@ def test_a_file_that_changes(run: Path, monkeypatch: pytest.MonkeyPatch, change:
 def test_a_file_that_may_change(run: Path, monkeypatch: pytest.MonkeyPatch, change: str, moment: str) -> None:
     """allow_changing: the archive is whole, says what changed, and holds nothing of outside the run."""
     at_write(monkeypatch, MOMENTS[moment], lambda: CHANGES[change](run / "m.bin"))
-    written = pack(planned(run), allow_changing=True)
+    written = write_pack(planned(run), allow_changing=True)
     held = read_whole(run.parent / "x.zip")
-    said = {*written.manifest.changed, *(one.path for one in written.manifest.skipped)}
+    said = {*written.changed, *(one.path for one in written.skipped)}
     assert said == {"m.bin"}
     assert held["a.bin"] == held["z.bin"] == noise(10)
     assert held.get("m.bin", b"")[:4] in (noise(8)[:4], bytes(4), b"")
-    assert json.loads(held[MANIFEST])["changed"] == list(written.manifest.changed)
+    assert json.loads(held[MANIFEST])["changed"] == list(written.changed)
 
 
 @pytest.mark.fault(206)
 def test_a_file_that_went_away_is_not_called_packed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was gone when its turn came is listed as left out, not as packed as it was read."""
     at_write(monkeypatch, MOMENTS["before"], (run / "m.bin").unlink)
-    written = pack(planned(run), allow_changing=True)
-    assert [one.path for one in written.manifest.skipped] == ["m.bin"]
-    assert written.manifest.changed == ()
+    written = write_pack(planned(run), allow_changing=True)
+    assert [one.path for one in written.skipped] == ["m.bin"]
+    assert written.changed == ()
 
 
 @pytest.mark.fault(206, 208)
@@ -144,8 +143,8 @@ def test_a_link_swapped_in_is_not_followed(tmp_path: Path, what: str) -> None:
     swapped.rename(tmp_path / "outside")
     swapped.symlink_to(tmp_path / "outside")
     with pytest.raises(ProtocolError):
-        pack(plan)
-    pack(plan, allow_changing=True)
+        write_pack(plan)
+    write_pack(plan, allow_changing=True)
     held = read_whole(tmp_path / "x.zip")
     assert ("checkpoint-500/model.safetensors" in held) == (what == "file")
     assert "checkpoint-500/config.json" not in held
@@ -160,7 +159,7 @@ def test_the_run_itself_swapped_for_a_link(tmp_path: Path) -> None:
     make_run(tmp_path, "other")
     run.symlink_to("other")
     with contextlib.suppress(MdlError, OSError):
-        pack(plan, allow_changing=True)
+        write_pack(plan, allow_changing=True)
         assert set(read_whole(tmp_path / "x.zip")) == {MANIFEST}
 
 
@@ -210,7 +209,7 @@ def vandal(run: Path, seed: int) -> Iterator[subprocess.Popen[bytes]]:
 def attempt(run: Path, allow: bool) -> int:
     """Pack once, as the command line would see it: the exit code."""
     try:
-        pack(planned(run), allow_changing=allow)
+        write_pack(planned(run), allow_changing=allow)
     except OSError:
         return 7
     except MdlError as error:

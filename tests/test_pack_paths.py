@@ -11,19 +11,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shell import Ran, Shell
 from test_pack import make_run, read_whole
 
-from mdl.archive.limits import Limits
-from mdl.archive.selection import Rules
 from mdl.errors import MdlError, Unsafe
-from mdl.operations.pack import Packing, pack, plan_pack
+from mdl.operations.pack import PackPlan, plan_pack, write_pack
 from mdl.operations.release import unpack
 from mdl.staging import remove
 
-NO_RULES = Rules()
 Stranger = tuple[Path, Callable[..., Ran]]
 
 
@@ -38,22 +36,22 @@ def run(shell: Shell) -> Path:
     return shell.home / "run"
 
 
-def planned(run: Path, pick: str | None = None, rules: Rules = NO_RULES) -> Packing:
-    return plan_pack(run, run.parent / "x.zip", to_stdout=False, pick=pick, rules=rules)
+def planned(run: Path, checkpoint: str | None = None, **options: Any) -> PackPlan:
+    return plan_pack(run, run.parent / "x.zip", checkpoint=checkpoint, **options)
 
 
-def names(plan: Packing) -> set[str]:
+def names(plan: PackPlan) -> set[str]:
     return {member.path.text for member in plan.selection.members}
 
 
-def skipped(plan: Packing) -> dict[str, str]:
+def skipped(plan: PackPlan) -> dict[str, str]:
     return {one.path: one.why for one in plan.selection.skipped}
 
 
-def refused(run: Path, pick: str | None = None, rules: Rules = NO_RULES) -> MdlError:
+def refused(run: Path, checkpoint: str | None = None, **options: Any) -> MdlError:
     """Why no archive is made, and that none is."""
     with pytest.raises(MdlError) as caught:
-        pack(planned(run, pick, rules))
+        write_pack(planned(run, checkpoint, **options))
     assert not (run.parent / "x.zip").exists()
     return caught.value
 
@@ -87,14 +85,14 @@ def test_a_link_out_of_the_run(run: Path, name: str) -> None:
     error = refused(run)
     assert error.exit_code == 11
     assert name in error.message
-    assert name not in names(planned(run, rules=Rules(exclude=[name])))
+    assert name not in names(planned(run, exclude=[name]))
 
 
 def test_a_folder_excluded_with_its_slash(run: Path) -> None:
     """--exclude DIR/ means the folder: also one that is a link out of the run, and one that is empty."""
     (run / "void").mkdir()
     (run / "data").symlink_to("/etc")
-    assert "void" not in names(planned(run, rules=Rules(exclude=["data/", "void/"])))
+    assert "void" not in names(planned(run, exclude=["data/", "void/"]))
 
 
 @pytest.mark.fault(207)
@@ -102,7 +100,7 @@ def test_links_that_stay_inside_are_followed(run: Path) -> None:
     """A link within the run is packed as what it leads to, a folder with all that is in it."""
     (run / "copy.bin").symlink_to("model.safetensors")
     (run / "last").symlink_to(run / "checkpoint-1000")
-    pack(planned(run))
+    write_pack(planned(run))
     held = read_whole(run.parent / "x.zip")
     assert held["copy.bin"] == held["model.safetensors"]
     assert held["last/optimizer.pt"] == held["checkpoint-1000/optimizer.pt"]
@@ -122,7 +120,7 @@ def test_what_is_no_file_is_left_out_and_said(run: Path) -> None:
         os.mknod(run / "device.bin", stat.S_IFCHR | 0o600, os.makedev(1, 5))
         wanted["device.bin"] = "device"
     plan = planned(run)
-    pack(plan)
+    write_pack(plan)
     held = read_whole(run.parent / "x.zip")
     for name, why in wanted.items():
         assert why in skipped(plan)[name]
@@ -159,8 +157,8 @@ def test_secrets_and_junk_stay_behind(shell: Shell, run: Path) -> None:
 def test_a_secret_that_is_named_is_packed(run: Path) -> None:
     """--include .env takes it, because it was named; a glob that merely matches does not."""
     (run / ".env").write_text("hush")
-    assert names(planned(run, rules=Rules(include=[".env"]))) == {".env"}
-    plan = planned(run, rules=Rules(include=["*"]))
+    assert names(planned(run, include=[".env"])) == {".env"}
+    plan = planned(run, include=["*"])
     assert ".env" not in names(plan)
     assert ".env" in skipped(plan)
 
@@ -182,8 +180,8 @@ def test_a_checkpoint_of_any_number_can_be_unpacked(run: Path, digits: int) -> N
     """The number in a folder's name is a step only as far as a trainer can count: what is packed can be unpacked."""
     name = f"checkpoint-{'9' * digits}"
     (run / "checkpoint-1000").rename(run / name)
-    pack(planned(run, name))
-    unpacked = unpack(run.parent / "x.zip", run.parent / "back", limits=Limits())
+    write_pack(planned(run, name))
+    unpacked = unpack(run.parent / "x.zip", run.parent / "back")
     assert unpacked.manifest.checkpoint == name
     assert unpacked.manifest.step == (int("9" * 18) if digits == 18 else None)
 
@@ -302,4 +300,4 @@ def test_checkpoints_that_are_none(shell: Shell, run: Path) -> None:
 def test_the_latest_is_never_half_written(run: Path) -> None:
     """A checkpoint that lacks what its trainer writes last is not the latest."""
     (run / "checkpoint-1000" / "trainer_state.json").unlink()
-    assert planned(run, "latest").name == "model_run_checkpoint-500.zip"
+    assert planned(run, "latest").selection.manifest.checkpoint == "checkpoint-500"

@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,15 +19,12 @@ from shell import Shell
 from test_pack import MANIFEST, make_run, noise, read_whole
 
 from mdl.archive import compression
-from mdl.archive.limits import Limits
-from mdl.archive.logs import is_only_log
-from mdl.archive.selection import Rules
-from mdl.archive.writer import Written
+from mdl.archive.selection import is_only_log
 from mdl.errors import ProtocolError
-from mdl.operations.pack import pack, plan_pack
+from mdl.operations.pack import PackResult, pack
 from mdl.operations.release import unpack
 from mdl.paths import RelPath, why_unsafe
-from mdl.trainers.leftout import why_left_out
+from mdl.trainers.default_excludes import why_excluded
 
 Files = dict[str, tuple[bytes, bool] | None]
 """Path to bytes and x bit; None for an empty folder."""
@@ -38,8 +36,8 @@ def tool(name: str) -> str:
     return found or pytest.skip(f"{name} is not installed: what it says of mdl's archives is not known")
 
 
-def written(run: Path, out: Path, rules: Rules = Rules()) -> Written:  # noqa: B008 - frozen
-    return pack(plan_pack(run, out, to_stdout=False, pick=None, rules=rules))
+def written(run: Path, out: Path, **options: Any) -> PackResult:
+    return pack(run, out, **options)
 
 
 def told(*command: str | Path, stdin: bytes | None = None) -> bytes:
@@ -132,7 +130,7 @@ def test_a_member_of_more_than_32_bits(tmp_path: Path) -> None:
     (run / "big.bin").touch()
     os.truncate(run / "big.bin", 4_200_000_000 + 2**28)
     (run / "z.bin").write_bytes(b"behind")
-    pack(plan_pack(run, tmp_path / "x.zip", to_stdout=False, pick=None, rules=Rules()), mode="store")
+    pack(run, tmp_path / "x.zip", compress="store")
     with zipfile.ZipFile(tmp_path / "x.zip") as opened:
         assert opened.read("z.bin") == b"behind"
         assert opened.getinfo("big.bin").file_size == 4_200_000_000 + 2**28
@@ -173,7 +171,7 @@ def test_holes_are_packed_as_zeros_in_little_memory(tmp_path: Path) -> None:
 def test_zeros_can_be_unpacked_again(tmp_path: Path) -> None:
     """What mdl packs with its defaults mdl unpacks with its defaults, a large tensor of zeros too."""
     written(sparse(tmp_path, 101 * 2**20), tmp_path / "x.zip")
-    unpack(tmp_path / "x.zip", tmp_path / "out", limits=Limits())
+    unpack(tmp_path / "x.zip", tmp_path / "out")
 
 
 def test_much_that_was_left_out(tmp_path: Path) -> None:
@@ -185,7 +183,7 @@ def test_much_that_was_left_out(tmp_path: Path) -> None:
     for link in range(1, 16):
         (run / str(link)).symlink_to("0")
     written(run, tmp_path / "x.zip")
-    unpack(tmp_path / "x.zip", tmp_path / "out", limits=Limits())
+    unpack(tmp_path / "x.zip", tmp_path / "out")
 
 
 @pytest.mark.fault(220)
@@ -195,13 +193,13 @@ def test_a_half_written_checkpoint(tmp_path: Path) -> None:
     (run / "checkpoint-1000" / "model.safetensors").write_bytes(b"")
     with pytest.raises(ProtocolError, match=r"checkpoint-1000/model\.safetensors"):
         written(run, tmp_path / "x.zip")
-    written(run, tmp_path / "x.zip", Rules(incomplete=True))
-    unpack(tmp_path / "x.zip", tmp_path / "out", limits=Limits())
+    written(run, tmp_path / "x.zip", allow_incomplete=True)
+    unpack(tmp_path / "x.zip", tmp_path / "out")
     assert (tmp_path / "out" / "checkpoint-1000" / "model.safetensors").read_bytes() == b""
 
 
 def is_plain(name: str) -> bool:
-    left_out = why_left_out(name, is_folder=True) or why_left_out(name, is_folder=False)
+    left_out = why_excluded(name, is_folder=True) or why_excluded(name, is_folder=False)
     clash = name.casefold() in (MANIFEST, "model") or name.endswith(".safetensors")
     return "/" not in name and not (why_unsafe(name) or left_out or is_only_log(name) or clash)
 
@@ -260,7 +258,7 @@ def test_unpacking_undoes_packing(monkeypatch: pytest.MonkeyPatch, engine: str, 
                 place.write_bytes(held[0])
                 place.chmod(0o755 if held[1] else 0o644)
         manifest = written(run, archive).manifest
-        assert unpack(archive, back, limits=Limits()).manifest == manifest
+        assert unpack(archive, back).manifest == manifest
         found = tree_of(back)
         assert found.pop(MANIFEST) == (manifest.to_json(), False)
         assert found == tree

@@ -18,9 +18,8 @@ from typing import Any
 import pytest
 from shell import Ran, Shell
 
-from mdl.archive.limits import Limits
-from mdl.archive.manifest import NAME, Line, Manifest
-from mdl.operations.release import Released, Service, release, roll_back
+from mdl.archive.manifest import NAME, Manifest, ManifestEntry
+from mdl.operations.release import ReleaseResult, release, rollback
 
 Files = Mapping[str, bytes]
 
@@ -41,7 +40,9 @@ def zipped(path: Path, files: Files, *, step: int | None = None, manifest: bool 
         for name in names:
             archive.writestr(zipfile.ZipInfo(name, (year, 1, 1, 0, 0, 0)), files[name])
         if manifest:
-            lines = tuple(Line(name, len(files[name]), hashlib.sha256(files[name]).hexdigest()) for name in names)
+            lines = tuple(
+                ManifestEntry(name, len(files[name]), hashlib.sha256(files[name]).hexdigest()) for name in names
+            )
             archive.writestr(NAME, Manifest(lines, step=step).to_json())
     return path
 
@@ -52,12 +53,12 @@ class Site:
 
     folder: Path
 
-    def release(self, what: str | Path, **service: Any) -> Released:
+    def release(self, what: str | Path, **options: Any) -> ReleaseResult:
         archive = zipped(self.folder.parent / f"{what}.zip", files_of(what)) if isinstance(what, str) else what
-        return release(archive, self.folder, limits=Limits(), service=Service(**service))
+        return release(archive, self.folder, **options)
 
-    def back(self) -> Released:
-        return roll_back(self.folder)
+    def back(self) -> ReleaseResult:
+        return rollback(self.folder)
 
     @property
     def served(self) -> str:
@@ -116,7 +117,7 @@ def test_layout_and_streams(site: Site, shell: Shell) -> None:
 @pytest.mark.parametrize("manifest", [True, False], ids=["mdl's", "foreign"])
 def test_a_release_is_read_only_and_has_its_manifest(site: Site, tmp_path: Path, manifest: bool) -> None:
     """No file of a release has a write bit; a manifest with right digests is in it, also of a foreign zip."""
-    place = site.release(zipped(tmp_path / "x.zip", files_of("a"), manifest=manifest)).place
+    place = site.release(zipped(tmp_path / "x.zip", files_of("a"), manifest=manifest)).path
     writable = {one.name: one.stat().st_mode & 0o222 for one in place.rglob("*") if one.is_file()}
     assert writable == {"config.json": 0, "model.bin": 0, "vocab.txt": 0, NAME: 0}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files_of("a").items()}
@@ -139,28 +140,28 @@ def test_the_version_comes_from_the_content(site: Site, tmp_path: Path) -> None:
 @pytest.mark.skipif(not shutil.which("zip"), reason="needs zip")
 def test_the_zip_command_gives_the_same_version(site: Site, tmp_path: Path) -> None:
     """What `zip -r` made of the same files is the same release: active already."""
-    place = site.release(zipped(tmp_path / "x.zip", files_of("a"), manifest=False)).place
+    place = site.release(zipped(tmp_path / "x.zip", files_of("a"), manifest=False)).path
     zipfile.ZipFile(tmp_path / "x.zip").extractall(tmp_path / "tree")
     subprocess.run(["zip", "-qr", str(tmp_path / "y.zip"), "."], cwd=tmp_path / "tree", check=True)
     done = site.release(tmp_path / "y.zip")
-    assert (done.place, done.changed, site.letters) == (place, False, "a")
+    assert (done.path, done.changed, site.letters) == (place, False, "a")
 
 
 @pytest.mark.parametrize("manifest", [True, False], ids=["mdl's", "foreign"])
 def test_unchanged_files_are_linked(site: Site, tmp_path: Path, manifest: bool) -> None:
     """A file that did not change is one inode with that of the release before; what changed is another."""
-    first = site.release("a").place
+    first = site.release("a").path
     done = site.release(zipped(tmp_path / "x.zip", files_of("b"), manifest=manifest))
     assert (done.linked, site.served) == (1, "b")
-    assert (done.place / "config.json").samefile(first / "config.json")
-    assert not (done.place / "model.bin").samefile(first / "model.bin")
+    assert (done.path / "config.json").samefile(first / "config.json")
+    assert not (done.path / "model.bin").samefile(first / "model.bin")
     assert (first / "model.bin").read_bytes() == files_of("a")["model.bin"]
 
 
 def test_keep_goes_by_the_recorded_order(site: Site) -> None:
     """--keep N removes the oldest as recorded, whatever their times and names say."""
     for age, letter in enumerate("abcd"):
-        place = site.release(letter, keep=9).place
+        place = site.release(letter, keep=9).path
         os.utime(place, (2_000_000_000 - age, 2_000_000_000 - age))
     assert site.letters == "abcd"
     order = site.record["releases"]
@@ -257,7 +258,7 @@ def test_rollback_goes_the_way_back(site: Site, shell: Shell) -> None:
     assert ran.document["release"]["version"] == done[1].version
     assert ran.document["release"]["previous"] == done[0].version
     ran = shell.run("rollback", "srv")
-    assert (ran.code, ran.out, site.served) == (0, f"{done[0].place}\n", "a")
+    assert (ran.code, ran.out, site.served) == (0, f"{done[0].path}\n", "a")
     assert [one["why"] for one in site.record["switches"]] == ["release"] * 3 + ["rollback"] * 2
     before, ran = site.facts(), shell.run("rollback", "srv", "--json")
     assert (ran.code, ran.document["error"]["code"], site.facts()) == (3, "NOTFOUND", before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -22,7 +23,7 @@ from test_release import Site, files_of, zipped
 
 from mdl import staging
 from mdl.archive.manifest import NAME
-from mdl.archive.releases import Shelf, switched
+from mdl.archive.releases import ReleaseDir
 from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe
 from mdl.events import silence
 from mdl.turns import held
@@ -88,26 +89,68 @@ def test_killed_while_it_removes(scene: Any) -> None:
     code, folder = bench.killed_at(scene, "unlinkat", 2)
     assert code == -9
     scene.release("a", folder)
-    assert Shelf(folder).active() == scene.versions["a"]
+    assert ReleaseDir(folder).active() == scene.versions["a"]
 
 
 def test_killed_before_the_record_of_a_release_again(site: Site) -> None:
     """a, b, then a again, killed between switch and record: it was no rollback, and the way back is to b."""
     first = site.release("a")
     site.release("b")
-    shelf = Shelf(site.folder)
-    history = shelf.history()
-    shelf._record(history, history.released(first.version, switched(history.active, first.version, "release")))
-    staging.switch_link(shelf.current, f"releases/{first.version}")
+    staging.switch_link(site.folder / "current", f"releases/{first.version}")
     site.release("a")
+    assert [one["why"] for one in site.record["switches"]] == ["release"] * 3
     site.back()
     assert site.served == "b"
+
+
+def test_no_room_for_the_history(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk without room for the history is noticed before anything is switched."""
+    site.release("a")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(staging, "stage", full)
+        site.release("b")
+    assert (site.served, site.release("b").changed, site.served) == ("a", True, "b")
+
+
+@pytest.mark.parametrize("then", ["rollback", "release"])
+def test_killed_before_the_switch_of_a_rollback(site: Site, monkeypatch: pytest.MonkeyPatch, then: str) -> None:
+    """A rollback that was killed between its record and its switch did not happen: the way back is what it was."""
+    for letter in "abc":
+        site.release(letter, keep=9)
+    with monkeypatch.context() as patch:
+        patch.setattr(ReleaseDir, "_switch_to", lambda *_: None)
+        site.back()
+    assert (site.served, site.record["active"] == ReleaseDir(site.folder).active()) == ("c", False)
+    if then == "release":
+        assert not site.release("c", keep=9).changed
+        assert (site.record["active"], site.record["withdrawn"]) == (ReleaseDir(site.folder).active(), [])
+    for letter in "ba":
+        site.back()
+        assert site.served == letter
+
+
+@pytest.mark.parametrize("was_switched", [True, False])
+def test_a_switch_that_an_earlier_mdl_was_killed_in(site: Site, was_switched: bool) -> None:
+    """An earlier mdl wrote before a switch what holds after it, under ``coming``: a rollback stays one."""
+    done = [site.release(letter) for letter in "abc"]
+    record = site.record
+    after = {key: record[key] for key in ("releases", "served", "withdrawn", "switches")}
+    after |= {"served": record["served"][:-1], "withdrawn": [done[2].version]}
+    (site.folder / "releases.json").write_text(json.dumps(record | {"coming": after}))
+    if was_switched:
+        staging.switch_link(site.folder / "current", f"releases/{done[1].version}")
+    site.back()
+    assert site.served == ("a" if was_switched else "b")
 
 
 def test_killed_before_the_switch_and_given_up(site: Site) -> None:
     """A release that was published, not switched to, and never asked for again goes as --keep says."""
     site.release("a")
-    shutil.copytree(site.release("b").place, site.folder / "releases" / "model-000000000000")
+    shutil.copytree(site.release("b").path, site.folder / "releases" / "model-000000000000")
     for letter in "cd":
         site.release(letter, keep=2)
     assert site.letters == "cd"
@@ -150,11 +193,11 @@ def test_what_a_check_writes_is_not_served(site: Site) -> None:
 
 def test_a_damaged_file_is_never_linked(site: Site) -> None:
     """Of an old file whose bytes rotted no link is made; the new release has the right bytes."""
-    old = site.release("a").place / "config.json"
+    old = site.release("a").path / "config.json"
     old.chmod(0o644)
     old.write_bytes(files_of("a")["config.json"].replace(b"2", b"7"))
     done = site.release("b")
-    assert (done.linked, (done.place / "config.json").read_bytes()) == (0, files_of("b")["config.json"])
+    assert (done.linked, (done.path / "config.json").read_bytes()) == (0, files_of("b")["config.json"])
 
 
 _GOOD = {"schema": "mdl.releases/1", "releases": [], "served": [], "withdrawn": [], "switches": []}
@@ -198,9 +241,9 @@ def test_a_real_folder_named_current(site: Site) -> None:
 
 def test_a_release_deleted_by_hand(site: Site) -> None:
     """The active one deleted: the same archive brings it back. The previous deleted: rollback is 3, nothing changes."""
-    first = site.release("a").place
+    first = site.release("a").path
     shutil.rmtree(first)
-    assert (site.release("a").place, site.served) == (first, "a")
+    assert (site.release("a").path, site.served) == (first, "a")
     site.release("b")
     shutil.rmtree(first)
     with pytest.raises(NotFound):
@@ -210,14 +253,14 @@ def test_a_release_deleted_by_hand(site: Site) -> None:
 
 def test_keep_does_not_count_what_is_gone(site: Site) -> None:
     """--keep 3 with three complete releases removes none, though a fourth, deleted by hand, is recorded."""
-    places = [site.release(letter, keep=9).place for letter in "abc"]
+    places = [site.release(letter, keep=9).path for letter in "abc"]
     shutil.rmtree(places[1])
     assert (site.release("d", keep=3).removed, site.letters) == ((), "acd")
 
 
 def test_a_damaged_release_is_not_served_again(site: Site) -> None:
     """An older release whose bytes rotted is 6 when it would be served again, and the file is named."""
-    old = site.release("a").place / "text" / "vocab.txt"
+    old = site.release("a").path / "text" / "vocab.txt"
     site.release("b")
     old.chmod(0o644)
     old.write_bytes(b"?\n")
@@ -273,7 +316,7 @@ def test_an_executable_stays_one(site: Site, tmp_path: Path) -> None:
         archive.getinfo("config.json").external_attr = 0o100755 << 16
         archive.getinfo("config.json").create_system = 3
         archive.writestr("more", b"")
-    assert os.access(site.release(tmp_path / "x.zip").place / "config.json", os.X_OK)
+    assert os.access(site.release(tmp_path / "x.zip").path / "config.json", os.X_OK)
 
 
 def test_a_folder_named_as_the_manifest(site: Site, tmp_path: Path) -> None:

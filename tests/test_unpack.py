@@ -52,7 +52,7 @@ def test_absent_target_is_made(archive: Path, tmp_path: Path, depth: str) -> Non
     """A target that is not there is made, with the folders above it."""
     done = unpack(archive, tmp_path / depth, limits=USUAL)
     assert tree(tmp_path / depth) == FILES
-    assert (done.files, done.linked) == (4, 0)
+    assert (done.files, done.path) == (4, tmp_path / depth)
 
 
 def test_empty_target_is_taken(archive: Path, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_target_filled_meanwhile(archive: Path, tmp_path: Path) -> None:
             (tmp_path / "out" / "mine").write_text("mine")
 
     with pytest.raises(Occupied):
-        unpack(archive, tmp_path / "out", limits=USUAL, tell=intrude)
+        unpack(archive, tmp_path / "out", limits=USUAL, on_event=intrude)
     assert tree(tmp_path) == {"a.zip": archive.read_bytes(), "out": None, "out/mine": b"mine"}
 
 
@@ -223,7 +223,7 @@ def test_archive_changes_while_it_is_read(tmp_path: Path, change: object) -> Non
             change(place)  # type: ignore[operator]
 
     with pytest.raises(ProtocolError) as caught:
-        unpack(place, tmp_path / "out", limits=USUAL, tell=tell)
+        unpack(place, tmp_path / "out", limits=USUAL, on_event=tell)
     assert str(place) in (caught.value.item or "")
     assert os.listdir(tmp_path) == ["a.zip"]
 
@@ -237,7 +237,7 @@ def test_archive_replaced_while_it_is_read(tmp_path: Path) -> None:
         if isinstance(event, Started):
             os.replace(archive_of(tmp_path / "b.zip", Member(name=b"../evil")), place)
 
-    unpack(place, tmp_path / "out", limits=USUAL, tell=tell)
+    unpack(place, tmp_path / "out", limits=USUAL, on_event=tell)
     assert tree(tmp_path / "out") == {"big.bin": BIG.data}
 
 
@@ -245,7 +245,7 @@ def test_archive_replaced_while_it_is_read(tmp_path: Path) -> None:
 def test_archive_removed_while_it_is_read(tmp_path: Path) -> None:
     """An archive that is opened is read to its end, whatever becomes of its name."""
     place = archive_of(tmp_path / "a.zip", BIG)
-    unpack(place, tmp_path / "out", limits=USUAL, tell=lambda event: place.unlink(missing_ok=True))
+    unpack(place, tmp_path / "out", limits=USUAL, on_event=lambda event: place.unlink(missing_ok=True))
     assert tree(tmp_path / "out") == {"big.bin": BIG.data}
 
 
@@ -258,7 +258,7 @@ def test_interrupted_by_the_listener(archive: Path, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        unpack(archive, tmp_path / "out", limits=USUAL, tell=tell)
+        unpack(archive, tmp_path / "out", limits=USUAL, on_event=tell)
     assert os.listdir(tmp_path) == ["a.zip"]
 
 
@@ -404,7 +404,7 @@ def test_full_disk(tmp_path: Path) -> None:
 _FILLING = """
 import sys
 from pathlib import Path
-from mdl.archive.limits import Limits
+from mdl.archive.directory import ArchiveLimits
 from mdl.errors import MdlError
 from mdl.events import Started
 from mdl.operations.release import unpack
@@ -412,7 +412,7 @@ from mdl.operations.release import unpack
 disk = Path(sys.argv[2])
 fill = lambda event: isinstance(event, Started) and (disk / "filler").write_bytes(bytes(3 * 2**20))
 try:
-    unpack(Path(sys.argv[1]), disk / "out", limits=Limits(), tell=fill)
+    unpack(Path(sys.argv[1]), disk / "out", limits=ArchiveLimits(), on_event=fill)
 except MdlError as error:
     print(error.message, file=sys.stderr)
     sys.exit(error.exit_code)
@@ -504,9 +504,9 @@ def test_command_refuses(tmp_path: Path, members: tuple[Member, ...], code: int)
 RSS = """
 import sys
 from pathlib import Path
-from mdl.archive.limits import Limits
+from mdl.archive.directory import ArchiveLimits
 from mdl.operations.release import unpack
-unpack(Path(sys.argv[1]), Path(sys.argv[2]), limits=Limits())
+unpack(Path(sys.argv[1]), Path(sys.argv[2]), limits=ArchiveLimits())
 [line] = [one for one in open("/proc/self/status") if one.startswith("VmHWM")]
 print(int(line.split()[1]) // 1024)
 """

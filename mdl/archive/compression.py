@@ -1,6 +1,6 @@
-"""Compression: whether a member gains by it, and the fastest deflate there is.
+"""Compression: whether a member becomes smaller by it, and the fastest deflate there is.
 
-isal's level 1 packs weights about ten times as fast as zlib's, and no larger; zlib stands in where isal is not.
+isal's level 1 packs weights about ten times as fast as zlib's, and no larger; without isal, zlib is used.
 """
 
 from __future__ import annotations
@@ -8,52 +8,37 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from mdl.archive.records import DEFLATED, STORED
+
+if TYPE_CHECKING:
+    from zlib import _Compress, _Decompress
 
 _fast: Any = zlib
 with contextlib.suppress(ImportError):
     from isal import isal_zlib as _fast
 
-Mode = Literal["auto", "store", "deflate"]
+Compression = Literal["auto", "store", "deflate"]
+"""``auto`` deflates a member if a sample of it becomes smaller."""
 _WORTH = 0.97
 _LARGE, _BOMB = 50 * 2**20, 150
-"""What is large and shrinks to less than a 150th every careful reader would take for a bomb."""
+"""A member larger than this that shrinks below a 150th is stored: a careful reader would refuse it as a bomb."""
 _SAMPLES, _SAMPLE = 16, 64 * 2**10
 _RAW = -15
 END_OF_PIECES = b"\x03\x00"
 """A last, empty block (RFC 1951, 3.2.6)."""
 
 
-class Deflater(Protocol):
-    """The part of a compression object that is used."""
-
-    def compress(self, data: bytes | memoryview, /) -> bytes: ...
-    def flush(self, mode: int = zlib.Z_FINISH, /) -> bytes: ...
-
-
-class Inflater(Protocol):
-    """The part of a decompression object that is used."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unconsumed_tail(self) -> bytes: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes | memoryview, max_length: int, /) -> bytes: ...
-
-
-def new_deflater() -> Deflater:
+def new_deflater() -> _Compress:
     """A raw deflate stream at level 1."""
-    stream: Deflater = _fast.compressobj(1, zlib.DEFLATED, _RAW)
+    stream: _Compress = _fast.compressobj(1, zlib.DEFLATED, _RAW)
     return stream
 
 
-def new_inflater() -> Inflater:
-    """A raw deflate stream the other way."""
-    stream: Inflater = _fast.decompressobj(_RAW)
+def new_inflater() -> _Decompress:
+    """The decompression of a raw deflate stream."""
+    stream: _Decompress = _fast.decompressobj(_RAW)
     return stream
 
 
@@ -67,14 +52,14 @@ def inflate_errors() -> tuple[type[Exception], ...]:
     return zlib.error, _fast.error
 
 
-def choose_method(mode: Mode, size: int, read_at: Callable[[int, int], bytes]) -> int:
-    """Stored or deflated, by ``mode`` or by what 16 samples of 64 KiB would save. ``read_at(offset, count)``.
+def choose_method(compress: Compression, size: int, read_at: Callable[[int, int], bytes]) -> int:
+    """Stored or deflated, by ``compress`` or by what 16 samples of 64 KiB would save. ``read_at(offset, count)``.
 
-    Always the same for the same bytes.
+    The answer is always the same for the same bytes.
     """
-    if mode == "store" or size == 0:
+    if compress == "store" or size == 0:
         return STORED
-    if mode == "deflate":
+    if compress == "deflate":
         return DEFLATED
     if size <= _SAMPLES * _SAMPLE:
         starts, count = [0], size
@@ -91,7 +76,7 @@ def choose_method(mode: Mode, size: int, read_at: Callable[[int, int], bytes]) -
 
 
 def deflated_piece(data: bytes | memoryview) -> bytes:
-    """A piece of a stream, made without knowing the one before: pieces and `END_OF_PIECES` are one deflate stream."""
+    """A piece of a stream, made independently of the others: pieces and `END_OF_PIECES` are one deflate stream."""
     stream = new_deflater()
     return stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH)
 

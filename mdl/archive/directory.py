@@ -1,18 +1,18 @@
-"""Directory: what a zip says it holds, read whole and believed in nothing: before a byte of it is unpacked.
+"""Directory: what a zip says it holds, read and checked in full before a byte of it is unpacked.
 
-The end record must be the only one and end the file; the directory must stand right before it; the members
-must fill, without gap or overlap, all that stands before the directory, each behind a local header that says
-the same. So what one reader sees, every reader sees.
+There must be one end record, at the end of the file, right after the directory. The members must fill, without gap or
+overlap, all that is before the directory, and each local header must agree with the directory. So every reader sees
+the same members. Limits refuse an archive that would unpack to too much; the room on the disk is another question.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from mdl.archive import headers
-from mdl.archive.headers import Listed
-from mdl.archive.limits import Limits
+from mdl.archive.headers import ZipEntry
 from mdl.archive.records import (
     CENTRAL_HEAD,
     DESCRIPTORS,
@@ -30,15 +30,51 @@ from mdl.errors import ProtocolError, Unsafe
 
 _TAIL = END_RECORD.size + FULL16
 _LEAST, _MOST = CENTRAL_HEAD.size, 4096
-"""Bytes that a member takes in the directory: a name has 1,024 at most, and nobody needs longer remarks."""
+"""Bytes that a member takes in the directory: a name has 1,024 at most, and no longer comment is needed."""
 _CHUNK = 2**20
 _NOTHING = (b"", b"\x03\x00")
 """No bytes, stored and deflated."""
 
 
+_HARMLESS = 100 * 2**20
+"""Bytes up to which no ratio is dangerous."""
+
+
 @dataclass(frozen=True)
-class End:
-    """Where the directory is: ``count`` members, ``size`` bytes from ``at`` on; its end records begin at ``stop``."""
+class ArchiveLimits:
+    """How much an archive may hold before it is refused as a bomb: ``members`` in all, ``ratio`` of unpacked to packed
+    bytes (above 100 MiB), and ``bytes`` unpacked (None for any number)."""
+
+    members: int = 1_000_000
+    ratio: float = 200.0
+    bytes: int | None = None
+
+    def check_count(self, count: int) -> None:
+        """Raises `Unsafe` for more members than allowed."""
+        if count > self.members:
+            hint = "--max-members allows more, if you trust its source"
+            raise Unsafe(f"{count:,} members, the limit is {self.members:,}", hint=hint)
+
+    def check_sizes(self, members: Iterable[ZipEntry]) -> None:
+        """Raises `Unsafe` if a member, or all of them, unpack to more than allowed."""
+        size = packed = 0
+        for member in members:
+            size, packed = size + member.size, packed + member.packed
+            self._check_ratio(member.size, member.packed, member.shown)
+        self._check_ratio(size, packed, None)
+        if self.bytes is not None and size > self.bytes:
+            what = f"it unpacks to {size:,} bytes and {self.bytes:,} are allowed by --max-size"
+            raise Unsafe(what, hint="nothing was written")
+
+    def _check_ratio(self, size: int, packed: int, item: str | None) -> None:
+        if size > _HARMLESS and size > self.ratio * max(packed, 1):
+            hint = "--max-ratio allows more, if you trust its source"
+            raise Unsafe(f"{packed:,} bytes unpack to {size:,}, more than {self.ratio:g} to 1", item=item, hint=hint)
+
+
+@dataclass(frozen=True)
+class _End:
+    """Where the directory is: ``count`` members, ``size`` bytes from ``at`` on; the end records begin at ``stop``."""
 
     count: int
     size: int
@@ -46,16 +82,11 @@ class End:
     stop: int
 
 
-@dataclass(frozen=True)
-class Directory:
-    """Every member in the order of the data, each with the place of its data."""
+def read_directory(fd: int, limits: ArchiveLimits) -> tuple[ZipEntry, ...]:
+    """Every member, in the order of the data.
 
-    members: tuple[Listed, ...]
-    bytes: int
-
-
-def read_directory(fd: int, limits: Limits) -> Directory:
-    """Read and check all of it. Raises `ProtocolError` for damage and contradiction, `Unsafe`, `OSError`."""
+    Raises `ProtocolError` for damage and contradictions, `Unsafe` for what must not be unpacked, `OSError`.
+    """
     length = os.fstat(fd).st_size
     end = _find_end(fd, length)
     limits.check_count(end.count)
@@ -66,8 +97,9 @@ def read_directory(fd: int, limits: Limits) -> Directory:
     if end.size > end.count * _MOST:
         raise Unsafe(f"a directory of {end.size:,} bytes for {end.count:,} members")
     members = headers.parse_directory(_read(fd, end.at, end.size), end.count)
-    placed = _place(fd, sorted(members, key=lambda one: one.at), end.at)
-    return Directory(tuple(placed), length)
+    placed = tuple(_place(fd, sorted(members, key=lambda one: one.header_at), end.at))
+    limits.check_sizes(placed)
+    return placed
 
 
 def _read(fd: int, at: int, count: int) -> bytes:
@@ -82,7 +114,7 @@ def _read(fd: int, at: int, count: int) -> bytes:
     return b"".join(pieces)
 
 
-def _find_end(fd: int, length: int) -> End:
+def _find_end(fd: int, length: int) -> _End:
     first = max(0, length - _TAIL)
     tail = _read(fd, first, length - first)
     at = tail.rfind(END)
@@ -109,11 +141,11 @@ def _find_end(fd: int, length: int) -> End:
     disk, start_disk, here, count, size, begin = wide
     if disk or start_disk or here != count:
         raise Unsafe("an archive of several volumes is not unpacked", hint="join it first, e.g. with 'zip -s 0'")
-    return End(count, size, begin, place)
+    return _End(count, size, begin, place)
 
 
 def _ends_file(tail: bytes, at: int) -> bool:
-    """Whether an end record at ``at`` and its comment reach exactly to the file's end."""
+    """Whether an end record at ``at``, with its comment, ends exactly at the end of the file."""
     if at + END_RECORD.size > len(tail):
         return False
     comment: int = END_RECORD.unpack_from(tail, at)[-1]
@@ -121,7 +153,7 @@ def _ends_file(tail: bytes, at: int) -> bool:
 
 
 def _end64(fd: int, end: int) -> tuple[tuple[int, ...], int] | None:
-    """The 64-bit end record before the end record at ``end``, and where it begins; None where there is none."""
+    """The 64-bit end record before the end record at ``end``, and its offset; None if there is none."""
     at = end - LOCATOR_RECORD.size
     if at < 0:
         return None
@@ -138,39 +170,39 @@ def _end64(fd: int, end: int) -> tuple[tuple[int, ...], int] | None:
     return tuple(wide), begin
 
 
-def _place(fd: int, members: list[Listed], stop: int) -> list[Listed]:
-    """Hold every local header against the directory, and see that the members fill everything up to ``stop``."""
+def _place(fd: int, members: list[ZipEntry], stop: int) -> list[ZipEntry]:
+    """Compare every local header with the directory, and see that the members fill everything up to ``stop``."""
     placed, at = [], 0
     for index, member in enumerate(members):
-        if member.at < at:
+        if member.header_at < at:
             raise Unsafe("two members overlap", item=member.shown)
-        if member.at > at:
-            raise ProtocolError(f"{member.at - at} bytes before it belong to no member", item=member.shown)
-        if member.at + LOCAL_HEAD.size > stop:
+        if member.header_at > at:
+            raise ProtocolError(f"{member.header_at - at} bytes before it belong to no member", item=member.shown)
+        if member.header_at + LOCAL_HEAD.size > stop:
             raise ProtocolError("it lies outside the archive's data", item=member.shown)
         head = _read(fd, at, LOCAL_HEAD.size)
         names, extras = LOCAL_HEAD.unpack(head)[-2:]
         data = at + LOCAL_HEAD.size + names + extras
         if data + member.packed > stop:
             raise ProtocolError("it lies outside the archive's data", item=member.shown)
-        headers.hold_local(head + _read(fd, at + LOCAL_HEAD.size, names + extras), member)
+        headers.check_local_header(head + _read(fd, at + LOCAL_HEAD.size, names + extras), member)
         if member.is_folder and (member.packed > 2 or _read(fd, data, member.packed) not in _NOTHING):
             raise ProtocolError("a folder with content", item=member.shown)
-        following = members[index + 1].at if index + 1 < len(members) else stop
+        following = members[index + 1].header_at if index + 1 < len(members) else stop
         at = data + member.packed
         if member.deferred:
             at += _descriptor(fd, at, min(following, stop) - at, member)
-        placed.append(member.placed(data))
+        placed.append(replace(member, data_at=data))
     if at != stop:
         raise ProtocolError(f"{stop - at} bytes before its directory belong to no member")
     return placed
 
 
-def _descriptor(fd: int, at: int, room: int, member: Listed) -> int:
-    """The length of the data descriptor at ``at``, held against the directory."""
+def _descriptor(fd: int, at: int, room: int, member: ZipEntry) -> int:
+    """The length of the data descriptor at ``at``, which is compared with the directory."""
     if room < 0:
         raise Unsafe("two members overlap", item=member.shown)
     if room not in DESCRIPTORS:
         raise ProtocolError("its data descriptor is missing or damaged", item=member.shown)
-    headers.hold_descriptor(_read(fd, at, room), member)
+    headers.check_descriptor(_read(fd, at, room), member)
     return room

@@ -1,11 +1,11 @@
-"""Headers: what a zip's directory and its local headers say of each member, believed only where they agree. Pure."""
+"""Headers: what a zip's directory and its local headers say of each member, believed only if they agree. Pure."""
 
 from __future__ import annotations
 
 import stat
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from struct import Struct
 
 from mdl.archive.records import (
@@ -34,7 +34,7 @@ _UNICODE_PATH, _UNIX_LINK, _ASI_UNIX = 0x7075, 0x000D, 0x756E
 _BELIEVED = (ZIP64_EXTRA, _UNICODE_PATH, _UNIX_LINK, _ASI_UNIX)
 """Extra fields by which a reader learns a member's size, name or kind."""
 _UNIX_PLAIN = 12
-"""Bytes of PKWARE's Unix field where no link's target follows."""
+"""Bytes of PKWARE's Unix field if no target of a link follows."""
 _METHODS = dict(
     zip(
         (1, 6, 9, 12, 14, 20, 93, 95, 97, 98, 99),
@@ -45,8 +45,9 @@ _METHODS = dict(
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """One member as the directory lists it; ``data`` is where its bytes begin, once the local header was read."""
+class ZipEntry:
+    """One member as the directory lists it. ``header_at`` is the offset of its local header; ``data_at`` the offset of
+    its bytes, once that header was read. ``packed`` and ``size`` are bytes, compressed and not."""
 
     raw: bytes
     path: RelPath
@@ -56,9 +57,9 @@ class Listed:
     crc: int
     packed: int
     size: int
-    at: int
+    header_at: int
     executable: bool = False
-    data: int = -1
+    data_at: int = -1
 
     @property
     def deferred(self) -> bool:
@@ -68,11 +69,8 @@ class Listed:
     def shown(self) -> str:
         return shown(self.path.text)
 
-    def placed(self, data: int) -> Listed:
-        return replace(self, data=data)
 
-
-def parse_directory(data: bytes, count: int) -> list[Listed]:
+def parse_directory(data: bytes, count: int) -> list[ZipEntry]:
     """The members a directory lists. Raises `ProtocolError`, and `Unsafe` for what must not be unpacked."""
     members, at = [], 0
     for _ in range(count):
@@ -80,15 +78,15 @@ def parse_directory(data: bytes, count: int) -> list[Listed]:
         members.append(member)
     if at != len(data):
         raise ProtocolError("its directory holds more than its members")
-    _refuse_twins(members)
+    _refuse_collisions(members)
     return members
 
 
-def hold_local(head: bytes, member: Listed) -> None:
-    """See that the local header says the same as the directory. Raises `ProtocolError`."""
+def check_local_header(head: bytes, member: ZipEntry) -> None:
+    """Compare a member's local header with the directory. Raises `ProtocolError` if they differ."""
     signature, _, flags, method, _, _, crc, packed, size, names, extras = LOCAL_HEAD.unpack_from(head)
     if signature != LOCAL:
-        raise ProtocolError("there is no local header where the directory says", item=member.shown)
+        raise ProtocolError("there is no local header at the offset that the directory gives", item=member.shown)
     raw, extra = head[LOCAL_HEAD.size :][:names], head[LOCAL_HEAD.size + names :][:extras]
     fields = _fields(extra, member.shown)
     wide = fields.get(ZIP64_EXTRA, b"")
@@ -104,8 +102,8 @@ def hold_local(head: bytes, member: Listed) -> None:
         raise ProtocolError("its local header and the directory contradict each other", item=member.shown)
 
 
-def hold_descriptor(data: bytes, member: Listed) -> None:
-    """See that the data descriptor says the same as the directory. Raises `ProtocolError`."""
+def check_descriptor(data: bytes, member: ZipEntry) -> None:
+    """Compare a member's data descriptor with the directory. Raises `ProtocolError` if they differ."""
     facts = DESCRIPTORS[len(data)].unpack(data)
     if len(facts) == 4 and facts[0] != DESCRIPTOR:
         raise ProtocolError("its data descriptor is damaged", item=member.shown)
@@ -113,7 +111,7 @@ def hold_descriptor(data: bytes, member: Listed) -> None:
         raise ProtocolError("its data descriptor and the directory contradict each other", item=member.shown)
 
 
-def _parse_central(data: bytes, at: int) -> tuple[Listed, int]:
+def _parse_central(data: bytes, at: int) -> tuple[ZipEntry, int]:
     if at + CENTRAL_HEAD.size > len(data) or not data.startswith(CENTRAL, at):
         raise ProtocolError("its directory is damaged")
     facts = CENTRAL_HEAD.unpack_from(data, at)
@@ -137,15 +135,15 @@ def _parse_central(data: bytes, at: int) -> tuple[Listed, int]:
     _refuse_method(method, flags, packed, size, item)
     path = RelPath.parse(text[:-1] if is_folder else text)
     executable = bool(external >> 16 & stat.S_IXUSR)
-    return Listed(raw, path, is_folder, method, flags, crc, packed, size, begin, executable), stop
+    return ZipEntry(raw, path, is_folder, method, flags, crc, packed, size, begin, executable), stop
 
 
 def _decoded(raw: bytes, flags: int) -> str:
-    """A member's name. What is not UTF-8 is no name that every reader would read alike."""
+    """A member's name. Readers disagree on a name that is not UTF-8."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        why = "it is said to be UTF-8 and is not" if flags & UTF8 else "its encoding is not told"
+        why = "it claims to be UTF-8 and is not" if flags & UTF8 else "its encoding is not declared"
         raise Unsafe(f"name refused: {why}", item=shown(raw.decode("latin-1"))[:200]) from None
 
 
@@ -173,7 +171,7 @@ def _pairs(extra: bytes, item: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _widened(wide: bytes | None, narrow: tuple[int, int, int, int], item: str) -> tuple[int, ...]:
-    """Size, packed size, offset and disk with their 64-bit values where the narrow ones are full."""
+    """Size, packed size, offset and disk, with the 64-bit value of each that is full."""
     fulls = (FULL32, FULL32, FULL32, FULL16)
     full = [value == limit for value, limit in zip(narrow, fulls, strict=True)]
     if wide is None:
@@ -224,15 +222,15 @@ def _refuse_method(method: int, flags: int, packed: int, size: int, item: str) -
             f"packed with {name}; mdl unpacks stored and deflated members", item=item, hint="unpack it with 7z"
         )
     if method == STORED and packed != size:
-        raise ProtocolError("stored, and yet of two sizes", item=item)
+        raise ProtocolError("stored, but its two sizes differ", item=item)
 
 
-def _refuse_twins(members: list[Listed]) -> None:
-    """Two members of one name, or folders that would be one on another file system."""
+def _refuse_collisions(members: list[ZipEntry]) -> None:
+    """Refuse two members of one name, and two that would be one on some file system."""
     names: set[str] = set()
     for member in members:
         if member.path.text in names:
-            raise Unsafe("it is there twice", item=member.shown)
+            raise Unsafe("it is in the archive twice", item=member.shown)
         names.add(member.path.text)
     files = [member.path for member in members if not member.is_folder]
     refuse_twins(files)

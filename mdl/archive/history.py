@@ -1,4 +1,4 @@
-"""History: which releases there are, which were served, and what a rollback returns to. Pure."""
+"""History: which releases there are, which were served in which order, and what a rollback returns to. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from mdl.paths import RelPath
 
 SCHEMA = "mdl.releases/1"
 _REMEMBERED = 1000
-"""Switches that are kept."""
+"""How many switches are kept."""
 
 
 @dataclass(frozen=True)
 class Switch:
-    """One change of what is served: when (UTC), from and to which version, and why: ``release`` or ``rollback``."""
+    """One change of what is served: when (UTC), from and to which version, ``why`` (``release`` or ``rollback``), and
+    by which user and process."""
 
     time: str
     before: str
@@ -27,8 +28,8 @@ class Switch:
 
 @dataclass(frozen=True)
 class History:
-    """``releases`` in the order they came; ``served`` the versions that a rollback goes back through, the last active;
-    ``withdrawn`` those that were rolled back from; ``switches`` what happened, the last thousand times."""
+    """``releases`` are in the order they came; ``served`` are the versions that a rollback goes back through, the
+    active one last; ``withdrawn`` are those that were rolled back from; ``switches`` the last thousand changes."""
 
     releases: tuple[str, ...] = ()
     served: tuple[str, ...] = ()
@@ -41,24 +42,27 @@ class History:
 
     @property
     def previous(self) -> str:
-        """What a rollback returns to, or ''."""
+        """The version that a rollback returns to, or ''."""
         return self.served[-2] if len(self.served) > 1 else ""
 
     def released(self, version: str, switch: Switch) -> History:
-        """``version`` is active now."""
+        """The history once ``version`` is active.
+
+        This also undoes a rollback from ``version`` that was recorded and did not happen.
+        """
         served = (*(one for one in self.served if one != version), version)
         known = self.releases if version in self.releases else (*self.releases, version)
         withdrawn = tuple(one for one in self.withdrawn if one != version)
         return History(known, served, withdrawn, self._with(switch))
 
     def rolled_back(self, switch: Switch) -> History:
-        """The one before is active again, and the one that was active is marked."""
+        """The history once the previous version is active again."""
         withdrawn = (*self.withdrawn, self.active)
         return replace(self, served=self.served[:-1], withdrawn=withdrawn, switches=self._with(switch))
 
     def kept(self, keep: int, here: Container[str]) -> History:
-        """Without what is not ``here`` any more, and without the oldest beyond ``keep``; never without the active or
-        the previous one."""
+        """Without the versions that are not ``here`` any more, and without the oldest beyond ``keep``; the active and
+        the previous version always stay."""
         safe = {self.active, self.previous}
         present = [one for one in self.releases if one in here]
         over = max(len(present) - max(keep, 1), 0)
@@ -73,14 +77,16 @@ class History:
         return (*self.switches, switch)[-_REMEMBERED:]
 
 
-def to_json(history: History, coming: History | None) -> bytes:
-    """``coming`` holds as soon as the link says so: written before the switch, so that a crash loses nothing."""
+def to_json(history: History) -> bytes:
     facts = {"schema": SCHEMA, "active": history.active, "previous": history.previous, **asdict(history)}
-    return json.dumps(facts | {"coming": asdict(coming) if coming else None}, indent=1).encode() + b"\n"
+    return json.dumps(facts, indent=1).encode() + b"\n"
 
 
 def from_json(data: bytes) -> tuple[History, History | None]:
-    """Raises `ValueError`, `KeyError`, `TypeError`, `AttributeError`, `Unsafe` for what is no history."""
+    """The history; and, if an earlier mdl was killed during a switch, the one that holds if the switch was made.
+
+    Raises `ValueError`, `KeyError`, `TypeError`, `AttributeError`, `Unsafe` if this is not a history.
+    """
     facts = json.loads(data)
     if facts["schema"] != SCHEMA:
         raise ValueError(facts["schema"])

@@ -1,11 +1,10 @@
-"""Manifest: what an archive holds, as a JSON member written last: names, sizes in bytes, sha256. Pure."""
+"""Manifest: what an archive holds, as its last member, in JSON: names, sizes in bytes, SHA-256. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeGuard
 
@@ -15,13 +14,13 @@ from mdl.paths import shown
 NAME = "mdl-manifest.json"
 SCHEMA = "mdl.manifest/1"
 _MOST_SKIPPED, _LONG = 1000, 100
-"""Lines on what was left out: a manifest stays in proportion to its members."""
+"""How many skipped files are listed, and the length from which a name is not: so a manifest stays small."""
 _MOST_STEP = 2**63 - 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ManifestEntry:
     """One member: its path in the archive, its size in bytes, and its digest."""
 
     path: str
@@ -31,7 +30,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """What was left out of an archive, and why."""
+    """One path of the run that is not in the archive, and why."""
 
     path: str
     why: str
@@ -39,10 +38,14 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``run``, ``checkpoint``, ``step`` and ``layout`` say where the files come from, as far as that is known;
-    ``changed`` and ``incomplete`` which of them were taken although they changed, or although bytes were missing."""
+    """What an archive holds.
 
-    files: tuple[Line, ...]
+    ``run``, ``checkpoint``, ``step`` and ``layout`` say where the files come from, as far as that is known.
+    ``changed`` are the files that were packed although they changed meanwhile, ``incomplete`` those of which bytes
+    were missing.
+    """
+
+    files: tuple[ManifestEntry, ...]
     run: str = ""
     checkpoint: str = ""
     step: int | None = None
@@ -54,17 +57,27 @@ class Manifest:
 
     @property
     def content(self) -> str:
-        """One sha256 for all names and bytes, whatever archive they came in."""
+        """One SHA-256 for all names and bytes; it does not depend on the archive that they came in."""
         hasher = hashlib.sha256()
-        for line in sorted(self.files, key=lambda one: one.path):
-            hasher.update(f"{line.sha256} {line.size} {json.dumps(line.path)}\n".encode())
+        for one in sorted(self.files, key=lambda one: one.path):
+            hasher.update(f"{one.sha256} {one.size} {json.dumps(one.path)}\n".encode())
         return hasher.hexdigest()
 
     @property
     def version(self) -> str:
-        """A name made of the content, as ``step-1500-0123456789ab``."""
+        """A name made of the content, like ``step-1500-0123456789ab``."""
         head = "model" if self.step is None else f"step-{self.step}"
         return f"{head}-{self.content[:12]}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files, uncompressed."""
+        return sum(one.size for one in self.files)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each path."""
+        return {one.path: one.sha256 for one in self.files}
 
     def to_json(self) -> bytes:
         facts = {"schema": SCHEMA} | vars(self)
@@ -74,7 +87,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
-        """Read one. Raises `ProtocolError` for what is none, `StateError` for one of a newer mdl."""
+        """Read one. Raises `ProtocolError` for damage, `StateError` for a manifest of a newer mdl."""
         try:
             facts = json.loads(data)
             schema = facts["schema"]
@@ -84,7 +97,7 @@ class Manifest:
             raise StateError(f"a manifest of another format: {str(schema)[:40]!r}", item=NAME, hint="use a newer mdl")
         try:
             return cls(
-                files=tuple(_line(line) for line in facts["files"]),
+                files=tuple(_entry(one) for one in facts["files"]),
                 run=_text(facts["run"]),
                 checkpoint=_text(facts["checkpoint"]),
                 step=_step(facts["step"]),
@@ -97,42 +110,35 @@ class Manifest:
         except (KeyError, TypeError, ValueError):
             raise ProtocolError("its manifest is damaged", item=NAME) from None
 
-    def against(self, sizes: dict[str, int]) -> None:
-        """Hold it against the members an archive really has. Raises `ProtocolError` naming the first that differs."""
-        listed = {line.path: line.size for line in self.files}
+    def check_members(self, sizes: dict[str, int]) -> None:
+        """Compare it with the members an archive has, by path. Raises `ProtocolError` for the first that differs."""
+        listed = {one.path: one.size for one in self.files}
         if len(listed) != len(self.files):
             raise ProtocolError("a file is in the manifest twice", item=NAME)
         for path in sorted(listed.keys() ^ sizes.keys()):
-            where = (
-                "in the archive and not in its manifest" if path in sizes else "in the manifest and not in the archive"
-            )
-            raise ProtocolError(f"a file is {where}", item=shown(path))
+            where = "the archive and not in its manifest" if path in sizes else "the manifest and not in the archive"
+            raise ProtocolError(f"a file is in {where}", item=shown(path))
         for path, size in sizes.items():
             if listed[path] != size:
                 raise ProtocolError(f"the manifest says {listed[path]} bytes, the archive {size}", item=shown(path))
 
 
-def digests(lines: Iterable[Line]) -> dict[str, str]:
-    """The sha256 of each path."""
-    return {line.path: line.sha256 for line in lines}
+def is_step(value: object) -> TypeGuard[int]:
+    """Whether a number can be a trainer's count, and is not merely the digits of a long name."""
+    return type(value) is int and 0 <= value <= _MOST_STEP
 
 
-def _line(facts: Any) -> Line:
+def _entry(facts: Any) -> ManifestEntry:
     size, digest = facts["size"], facts["sha256"]
     if type(size) is not int or size < 0 or not _SHA256.fullmatch(digest):
         raise ValueError
-    return Line(_text(facts["path"]), size, digest)
+    return ManifestEntry(_text(facts["path"]), size, digest)
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
-
-
-def is_step(value: object) -> TypeGuard[int]:
-    """Whether a number can be a count of a trainer's, and not merely the digits of somebody's name."""
-    return type(value) is int and 0 <= value <= _MOST_STEP
 
 
 def _step(value: Any) -> int | None:

@@ -1,23 +1,22 @@
-"""Reader: an archive that was checked before anything else, and its members' bytes, each held against its digests."""
+"""Reader: an archive that is checked before anything else, and the bytes of its members, each compared with its CRC."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
 from mdl.archive.compression import crc32, inflate_errors, new_inflater
-from mdl.archive.directory import Directory, read_directory
-from mdl.archive.headers import Listed
-from mdl.archive.limits import Limits
+from mdl.archive.directory import ArchiveLimits, read_directory
+from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest
 from mdl.archive.records import STORED
+from mdl.archive.streaming import BackgroundHash
 from mdl.errors import DigestMismatch, NotFound, ProtocolError, StateError, Unsafe
 from mdl.files import Stamp
 
@@ -28,12 +27,12 @@ _HINTS = {
     Unsafe.exit_code: "nothing was written; look at who made this archive",
 }
 _MANIFEST_BASE, _MANIFEST_LINE, _ESCAPED = 2**20, 200, 6
-"""Bytes that a manifest may have: for itself, for a line, and for each byte of a name where JSON escapes it."""
+"""Bytes that a manifest may have: for itself, for each member, and for each byte of a name, which JSON may escape."""
 
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Whatever is wrong is wrong with this archive, and its source is the place to look at."""
+    """Errors in this context name the archive, and give a hint that fits one."""
     try:
         yield
     except (ProtocolError, Unsafe, StateError) as error:
@@ -43,20 +42,19 @@ def _named(path: Path) -> Iterator[None]:
 
 
 class Archive:
-    """An open zip. Everything is checked when it is opened: `members` and `manifest` can be relied on.
+    """An open zip. It is checked when it is opened: afterwards `members` and `manifest` can be relied on.
 
-    ``manifest`` is None where the zip brings none. Raises `NotFound`, `ProtocolError`, `Unsafe`, `StateError`,
-    `OSError`.
+    ``members`` are in the order of their data; ``manifest`` is None if the zip has none.
+    Raises `NotFound`, `ProtocolError`, `Unsafe`, `StateError`, `OSError`.
     """
 
-    def __init__(self, path: Path, limits: Limits) -> None:
+    def __init__(self, path: Path, limits: ArchiveLimits) -> None:
         self.path = path
         self._fd = _opened(path)
         try:
             with _named(path):
                 self._stamp = Stamp.of(os.fstat(self._fd))
-                self._directory: Directory = read_directory(self._fd, limits)
-                limits.check(self.members)
+                self.members = read_directory(self._fd, limits)
                 self.manifest = self._read_manifest()
         except BaseException:
             os.close(self._fd)
@@ -64,58 +62,42 @@ class Archive:
         self._pool = ThreadPoolExecutor(1, "mdl-hash")
 
     @property
-    def members(self) -> tuple[Listed, ...]:
-        """In the order of their data."""
-        return self._directory.members
-
-    @property
     def size(self) -> int:
-        """Bytes that all members have unpacked."""
+        """Bytes of all members, unpacked."""
         return sum(member.size for member in self.members)
 
-    def copy(self, member: Listed, to: int | None) -> Iterator[int | str]:
-        """Write a member's bytes to the descriptor ``to``, if any: yields the bytes of each step, at last the sha256.
+    def copy(self, member: ZipEntry, to: int | None, wrote: Callable[[int], None]) -> str:
+        """Write a member's bytes to the descriptor ``to``, or only check them if that is None; returns their SHA-256.
 
-        Raises `ProtocolError` for damage, `OSError`.
+        ``wrote`` is called with the number of bytes of each step. Raises `ProtocolError` for damage, `OSError`.
         """
-        hasher, crc, count = hashlib.sha256(), 0, 0
-        hashing = None
-
-        def hashed(block: bytes | memoryview) -> None:
-            nonlocal crc
-            crc = crc32(block, crc)
-            hasher.update(block)
-
+        sha256, crc, count = BackgroundHash(self._pool), 0, 0
         for block in self._blocks(member):
-            if hashing:
-                hashing.result()
-            hashing = self._pool.submit(hashed, block)
+            sha256.update(block)
+            crc, count = crc32(block, crc), count + len(block)
             if to is not None:
                 _write(to, block)
-            count += len(block)
-            yield len(block)
-        if hashing:
-            hashing.result()
+            wrote(len(block))
         if count != member.size:
             raise ProtocolError(f"{count} bytes, the directory says {member.size}", item=member.shown)
         if crc != member.crc:
             raise DigestMismatch(f"damaged: CRC {crc:08x}, the archive says {member.crc:08x}", item=member.shown)
-        yield hasher.hexdigest()
+        return sha256.hexdigest()
 
     def check_unchanged(self) -> None:
-        """Raises `ProtocolError` where somebody wrote to the archive meanwhile."""
+        """Raises `ProtocolError` if the archive was written to since it was opened."""
         if Stamp.of(os.fstat(self._fd)) != self._stamp:
             raise ProtocolError("the archive changed while it was read")
 
     def named(self) -> AbstractContextManager[None]:
-        """A context in which errors bear the archive's name."""
+        """A context in which errors name this archive."""
         return _named(self.path)
 
-    def _blocks(self, member: Listed) -> Iterator[bytes]:
+    def _blocks(self, member: ZipEntry) -> Iterator[bytes]:
         return self._stored(member) if member.method == STORED else self._inflated(member)
 
-    def _stored(self, member: Listed) -> Iterator[bytes]:
-        at, stop = member.data, member.data + member.packed
+    def _stored(self, member: ZipEntry) -> Iterator[bytes]:
+        at, stop = member.data_at, member.data_at + member.packed
         while at < stop:
             block = os.pread(self._fd, min(_BLOCK, stop - at), at)
             if not block:
@@ -123,9 +105,9 @@ class Archive:
             at += len(block)
             yield block
 
-    def _inflated(self, member: Listed) -> Iterator[bytes]:
-        """Never more than one byte past the size that was announced."""
-        inflater, at, stop, left = new_inflater(), member.data, member.data + member.packed, member.size
+    def _inflated(self, member: ZipEntry) -> Iterator[bytes]:
+        """Inflates at most one byte more than the directory announces."""
+        inflater, at, stop, left = new_inflater(), member.data_at, member.data_at + member.packed, member.size
         data = b""
         while not inflater.eof:
             if not data:
@@ -147,10 +129,10 @@ class Archive:
             raise ProtocolError("data follows its end", item=member.shown)
 
     def _read_manifest(self) -> Manifest | None:
-        """mdl's own member, held against the directory."""
+        """mdl's own member, compared with the directory."""
         bearing = [one for one in self.members if f"{one.path}/".startswith(f"{NAME}/")]
         if any(one.is_folder or one.path.text != NAME for one in bearing):
-            raise Unsafe("a folder of this name; only mdl's manifest bears it", item=NAME)
+            raise Unsafe("a folder has the name that is reserved for mdl's manifest", item=NAME)
         if not bearing:
             return None
         found = bearing[0]
@@ -160,7 +142,8 @@ class Archive:
         if len(data) != found.size or crc32(data) != found.crc:
             raise DigestMismatch("its manifest is damaged", item=NAME)
         manifest = Manifest.from_json(data)
-        manifest.against({one.path.text: one.size for one in self.members if not one.is_folder and one is not found})
+        others = (one for one in self.members if not one.is_folder and one is not found)
+        manifest.check_members({one.path.text: one.size for one in others})
         return manifest
 
     def __enter__(self) -> Archive:
@@ -181,7 +164,7 @@ def _opened(path: Path) -> int:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         hint = "name a zip file; a pipe cannot be read"
-        raise ProtocolError("this is no archive, not even a file", item=str(path), hint=hint)
+        raise ProtocolError("this is not an archive, and not even a file", item=str(path), hint=hint)
     return fd
 
 

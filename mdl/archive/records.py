@@ -1,6 +1,6 @@
 """The records of a zip file: local header, data descriptor, central header, end records. Pure.
 
-Built and read here alike; PKWARE's APPNOTE 6.3.10 (sections 4.3 to 4.5) is the source of every field.
+They are used for writing and for reading; PKWARE's APPNOTE 6.3.10 (sections 4.3 to 4.5) is the source of every field.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ END_RECORD = Struct("<4s4H2LH")
 END64_RECORD = Struct("<4sQ2H2L4Q")
 LOCATOR_RECORD = Struct("<4sLQL")
 DESCRIPTORS = {12: Struct("<3L"), 16: Struct("<4s3L"), 20: Struct("<LQQ"), 24: Struct("<4sLQQ")}
-"""By length: with and without the signature, with sizes of 32 and of 64 bits."""
+"""By length in bytes: with and without the signature, with sizes of 32 and of 64 bits."""
 
 STORED, DEFLATED = 0, 8
 FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF
@@ -37,7 +37,8 @@ _FIRST_DAY = (1 << 5) | 1
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What an archive says of one member. ``packed`` and ``size`` in bytes, ``at`` where its local header begins."""
+    """What an archive says of one member. ``packed`` and ``size`` are bytes, compressed and not; ``at`` is the offset
+    of its local header."""
 
     name: str
     method: int
@@ -65,12 +66,13 @@ class Record:
 
 
 def may_be_large(size: int) -> bool:
-    """Whether a member of ``size`` bytes may need 64-bit sizes, deflated or not: known before it is written."""
+    """Whether a member of ``size`` bytes may need 64-bit sizes, deflated or not; this must be known before it is
+    written."""
     return size + size // 1000 + 2**20 >= FULL32
 
 
 def local_header(one: Record) -> bytes:
-    """What stands before the member's data; without CRC and sizes where they are deferred."""
+    """The bytes before the member's data; without CRC and sizes if they are deferred."""
     name = one.name.encode()
     crc, packed, size = (0, 0, 0) if one.deferred else (one.crc, one.packed, one.size)
     extra = b""
@@ -84,12 +86,12 @@ def local_header(one: Record) -> bytes:
 
 
 def descriptor(one: Record) -> bytes:
-    """What stands behind the data of a member whose sizes were deferred."""
+    """The bytes after the data of a member whose sizes were deferred."""
     return DESCRIPTORS[24 if one.large else 16].pack(DESCRIPTOR, one.crc, one.packed, one.size)
 
 
 def central_header(one: Record) -> bytes:
-    """The member's line in the directory at the archive's end."""
+    """The member's entry in the directory at the end of the archive."""
     name = one.name.encode()
     wide = [value for value in (one.size, one.packed, one.at) if value >= FULL32]
     extra = Struct(f"<2H{len(wide)}Q").pack(ZIP64_EXTRA, 8 * len(wide), *wide) if wide else b""

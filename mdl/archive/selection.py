@@ -1,41 +1,58 @@
-"""Selection: what of a run goes into an archive: every path checked, and what is left out with its reason."""
+"""Selection: what of a run goes into an archive. Every path is checked, and what is left out has a reason."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mdl.archive.logs import is_log, is_only_log
 from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
 from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe
 from mdl.globs import matches
 from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
-from mdl.trainers import broken, inference
-from mdl.trainers.checkpoints import Checkpoint
-from mdl.trainers.runs import Run
-from mdl.trainers.safetensors import SUFFIX, trouble
+from mdl.trainers import inference_files
+from mdl.trainers.completeness import truncated_safetensors, why_incomplete
+from mdl.trainers.runs import FINAL, Checkpoint, Run
 from mdl.trainers.tree import Entry, Tree
 
 _NAMED = 5
-_INCOMPLETE = "wait until the trainer has written it, or take it all the same with --allow-incomplete"
+"""How many of several names a message gives."""
+_INCOMPLETE = "wait until the trainer has written it, or pack it as it is with --allow-incomplete"
+_LOGS = re.compile(
+    r".+\.log(\.\d+)?|(.+_)?log\.txt|trainer_log\.jsonl|progress\.json|log_history\.json"
+    r"|events\.out\.tfevents\..+|metrics\.(csv|jsonl?)|loss\.(csv|jsonl?)"
+)
+_STATE = re.compile(
+    r"trainer_state\.json|train_state\.json|results\.csv|learnable_snr\.json|(all|train|eval|test|predict)_results\.json|hparams\.yaml|args\.yaml"
+)
+
+
+def is_only_log(name: str) -> bool:
+    """Whether a file of this name is a log and nothing else, so that a model does not need it."""
+    return _LOGS.fullmatch(name) is not None
+
+
+def _is_log(name: str) -> bool:
+    """Whether a file belongs into a zip of the logs: what was written while training, and what sums it up."""
+    return is_only_log(name) or _STATE.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What of a run is wanted. Globs are held against the names in the archive; ``incomplete`` takes also a checkpoint
-    of which bytes are missing."""
+class PackOptions:
+    """What of a run is packed. Globs are matched with the names in the archive; ``allow_incomplete`` also packs a
+    checkpoint of which bytes are missing."""
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     inference_only: bool = False
     logs: bool = False
-    incomplete: bool = False
+    allow_incomplete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One name in the archive, and the file behind it; none for an empty folder."""
+    """One name in the archive, and the file for it; None for an empty folder."""
 
     path: RelPath
     entry: Entry | None
@@ -43,7 +60,8 @@ class Member:
 
 @dataclass(frozen=True)
 class Selection:
-    """``manifest`` says where the members come from; its files are known when they were read."""
+    """What is packed. ``manifest`` says where the members come from; its files are known only after they were read.
+    ``bytes`` is the size of all members, uncompressed."""
 
     tree: Tree
     members: tuple[Member, ...]
@@ -57,52 +75,52 @@ class Selection:
         cls,
         run: Run,
         checkpoint: Checkpoint | None,
-        rules: Rules,
-        own: Iterable[str] = (),
+        options: PackOptions,
+        own: Collection[str] = (),
         passed_over: Iterable[Checkpoint] = (),
     ) -> Selection:
-        """Choose. ``own`` are real paths of archives that must not swallow themselves; ``passed_over`` the newer
-        checkpoints that are not complete, so that ``checkpoint`` was taken.
+        """Choose the members.
 
-        Raises `NotFound` where nothing is left, `Unsafe` for a path or a link, `StorageError` for what cannot be read.
+        ``own`` are real paths of archives of this run, which are never packed. ``passed_over`` are the incomplete
+        checkpoints that are newer than ``checkpoint``. Raises `NotFound` if nothing is left, `Unsafe` for a path or a
+        link, `StorageError` for files that cannot be read, `ProtocolError` for an incomplete checkpoint.
         """
-        choosing = _Choosing(run, checkpoint, rules, frozenset(own))
-        choosing.name_incomplete(passed_over)
-        return choosing.choose()
+        return _Selecting(run, checkpoint, options, own, passed_over).select()
 
 
-class _Choosing:
+class _Selecting:
     """One selection in the making."""
 
-    def __init__(self, run: Run, checkpoint: Checkpoint | None, rules: Rules, own: frozenset[str]) -> None:
-        self._run, self._checkpoint, self._rules, self._own = run, checkpoint, rules, own
-        self._skipped: list[Skipped] = []
+    def __init__(
+        self,
+        run: Run,
+        checkpoint: Checkpoint | None,
+        options: PackOptions,
+        own: Collection[str],
+        passed_over: Iterable[Checkpoint],
+    ) -> None:
+        self._run, self._checkpoint, self._options, self._own = run, checkpoint, options, own
+        self._tree, self._item = run.tree, str(run.tree.root)
         self._notes: list[str] = []
-        self._leaving: list[tuple[str, Entry]] = []
+        self._escaping: list[tuple[str, Entry]] = []
         self._unreadable: list[Entry] = []
-        is_finished = checkpoint is None or checkpoint.name == "final"
-        self._without_logs = is_finished and not rules.logs
+        self._without_logs = not options.logs and (checkpoint is None or checkpoint.name == FINAL)
+        taken = checkpoint.name if checkpoint else "the model"
+        self._skipped = [
+            Skipped(shown(one.name), shown(f"not complete{f': {one.note}' if one.note else ''}; {taken} is taken"))
+            for one in passed_over
+        ]
 
-    def name_incomplete(self, passed_over: Iterable[Checkpoint]) -> None:
-        """Say which checkpoints were left out for want of bytes or of their trainer's last word."""
-        taken = self._checkpoint.name if self._checkpoint else "the model"
-        for one in passed_over:
-            why = f"not complete{f': {one.note}' if one.note else ''}; {taken} is taken"
-            self._skipped.append(Skipped(shown(one.name), shown(why)))
-
-    def choose(self) -> Selection:
+    def select(self) -> Selection:
         self._refuse_incomplete()
         base, entries = self._candidates()
         head = f"{base}/" if base else ""
-        members = [
-            member for entry in entries if (member := self._member(entry, entry.path.removeprefix(head))) is not None
-        ]
-        self._refuse_bad_ones()
-        members.sort(key=lambda member: member.path.text)
+        found = (self._member(entry, entry.path.removeprefix(head)) for entry in entries)
+        members = sorted(filter(None, found), key=lambda member: member.path.text)
+        self._refuse_unreadable_and_escaping()
         if not any(member.entry for member in members):
             raise self._nothing()
-        self._refuse_twins(members)
-        cut = self._refuse_cut(members)
+        _refuse_collisions(members)
         checkpoint = self._checkpoint
         manifest = Manifest(
             files=(),
@@ -110,126 +128,115 @@ class _Choosing:
             checkpoint=checkpoint.name if checkpoint else "",
             step=checkpoint.step if checkpoint and is_step(checkpoint.step) else None,
             layout=self._run.layout,
-            inference_only=self._rules.inference_only,
-            incomplete=cut,
+            inference_only=self._options.inference_only,
+            incomplete=self._check_truncated(members),
         )
         total = sum(member.entry.stamp.size for member in members if member.entry)
-        return Selection(self._run.tree, tuple(members), manifest, tuple(self._skipped), tuple(self._notes), total)
-
-    @staticmethod
-    def _refuse_twins(members: list[Member]) -> None:
-        """What is packed can be unpacked everywhere, and beside the manifest."""
-        files = [*(member.path for member in members if member.entry), RelPath(NAME)]
-        refuse_twins(files)
-        refuse_twin_folders(files, [member.path for member in members if not member.entry])
-
-    def _refuse_cut(self, members: list[Member]) -> tuple[str, ...]:
-        """A safetensors file that lacks bytes loads nowhere; whoever wants it all the same must say so. Tells which."""
-        tree = self._run.tree
-        cut = [
-            (member.path.text, why)
-            for member in members
-            if member.entry and member.path.text.endswith(SUFFIX)
-            if (why := trouble(member.entry.stamp.size, lambda n, path=member.entry.path: tree.head(path, n)))  # type: ignore[misc]
-        ]
-        if cut and not self._rules.incomplete:
-            told = "; ".join(f"{shown(name)}: {why}" for name, why in cut[:_NAMED])
-            raise ProtocolError(f"not whole: {told}", item=str(tree.root), hint=_INCOMPLETE)
-        return tuple(name for name, _ in cut)
+        return Selection(self._tree, tuple(members), manifest, tuple(self._skipped), tuple(self._notes), total)
 
     def _refuse_incomplete(self) -> None:
-        """A checkpoint that lacks bytes is of no use to anybody; one that only lacks its trainer's last word may be."""
+        """Refuse a checkpoint that lacks bytes; if only its trainer's last mark is missing, note that."""
         checkpoint = self._checkpoint
         if checkpoint is None or checkpoint.complete:
             return
-        why = broken(self._run.tree, checkpoint.entries)
-        if why and not self._rules.incomplete:
+        why = why_incomplete(self._tree, checkpoint.entries)
+        if why and not self._options.allow_incomplete:
             raise ProtocolError(f"this checkpoint is not complete: {why}", item=checkpoint.name, hint=_INCOMPLETE)
         self._notes.append(f"{checkpoint.name} is not complete: {why or checkpoint.note}")
 
+    def _check_truncated(self, members: list[Member]) -> tuple[str, ...]:
+        """The safetensors files that lack bytes, and so cannot be loaded; they are refused unless that is allowed."""
+        truncated = {
+            member.path.text: why
+            for member in members
+            if member.entry and (why := truncated_safetensors(self._tree, member.entry))
+        }
+        if truncated and not self._options.allow_incomplete:
+            listed = "; ".join(f"{shown(name)}: {why}" for name, why in list(truncated.items())[:_NAMED])
+            raise ProtocolError(f"not complete: {listed}", item=self._item, hint=_INCOMPLETE)
+        return tuple(truncated)
+
     def _candidates(self) -> tuple[str, list[Entry]]:
-        """The folder that names begin under, and what may be packed of it."""
-        tree, checkpoint = self._run.tree, self._checkpoint
-        if self._rules.logs:
+        """The folder that names are relative to, and the entries below it that may be packed."""
+        tree, checkpoint = self._tree, self._checkpoint
+        if self._options.logs:
             unseen = [entry for entry in tree.entries if entry.kind == "unreadable"]
-            return "", [entry for entry in tree.entries if entry.kind != "folder" and is_log(entry.name)] + unseen
-        if self._rules.inference_only:
+            return "", [entry for entry in tree.entries if entry.kind != "folder" and _is_log(entry.name)] + unseen
+        if self._options.inference_only:
             return self._for_inference(checkpoint or self._run.finished())
         if checkpoint:
             return checkpoint.base, list(checkpoint.entries)
         return self._run.model_base, list(tree.below(self._run.model_base))
 
     def _for_inference(self, checkpoint: Checkpoint) -> tuple[str, list[Entry]]:
-        found = inference(self._run.tree, checkpoint.layout, checkpoint)
-        head = f"{checkpoint.base}/" if checkpoint.base else ""
-        self._skipped += [Skipped(entry.path.removeprefix(head), why) for entry, why in found.drop]
-        unknown = [entry.path.removeprefix(head) for entry in found.unknown if entry.kind == "file"]
-        self._notes += found.notes
+        files = inference_files(self._tree, checkpoint)
+        self._skipped += [Skipped(checkpoint.relative(entry), why) for entry, why in files.drop]
+        unknown = [checkpoint.relative(entry) for entry in files.unknown if entry.kind == "file"]
+        self._notes += files.notes
         if unknown:
             more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
             self._notes.append(f"packed, though not known to be needed: {', '.join(unknown[:_NAMED])}{more}")
-        return checkpoint.base, [*found.keep, *found.unknown]
+        return checkpoint.base, [*files.keep, *files.unknown]
 
     def _member(self, entry: Entry, name: str) -> Member | None:
-        """The member that an entry becomes; None where it is left out."""
-        rules, kind = self._rules, entry.kind
-        if self._is_passed_by(entry, name):
+        """The member that an entry becomes; None if it is left out."""
+        options, kind = self._options, entry.kind
+        if self._is_unwanted(entry, name):
             return None
-        if kind == "leaves":
-            self._leaving.append((name, entry))
+        if kind == "escapes":
+            self._escaping.append((name, entry))
             return None
         if kind == "folder":
-            is_empty = not rules.include and not rules.inference_only and not self._run.tree.children(entry.path)
+            is_empty = not options.include and not options.inference_only and not self._tree.children(entry.path)
             return Member(RelPath.parse(name), None) if is_empty else None
-        why = (
-            entry.why
-            if kind == "odd" or (kind == "left-out" and name not in rules.include)
-            else self._own_reason(entry, name)
-        )
+        why = self._why_skipped(entry, name)
         if why:
             self._skipped.append(Skipped(shown(name), why))
             return None
-        if kind == "unreadable" or not os.access(self._run.tree.root / entry.real, os.R_OK, follow_symlinks=False):
+        if kind == "unreadable" or not os.access(self._tree.root / entry.real, os.R_OK, follow_symlinks=False):
             self._unreadable.append(entry)
             return None
         return Member(RelPath.parse(name), entry)
 
-    def _is_passed_by(self, entry: Entry, name: str) -> bool:
-        """What the user did not ask for, and archives of this run. What may hold something wanted is not passed by."""
-        rules, names = self._rules, (name,) if entry.kind == "file" else (name, f"{name}/")
-        if any(matches(one, rules.exclude) for one in names) or str(self._run.tree.root / entry.real) in self._own:
+    def _is_unwanted(self, entry: Entry, name: str) -> bool:
+        """Whether it is an archive of this run, or the user did not ask for it. An entry that may hold something
+        wanted is not unwanted."""
+        options, names = self._options, (name,) if entry.kind == "file" else (name, f"{name}/")
+        if any(matches(one, options.exclude) for one in names) or str(self._tree.root / entry.real) in self._own:
             return True
-        if entry.kind in ("left-out", "unreadable") or not rules.include:
+        if entry.kind in ("excluded", "unreadable") or not options.include:
             return False
-        return not any(matches(one, rules.include) for one in names)
+        return not any(matches(one, options.include) for one in names)
 
-    def _own_reason(self, entry: Entry, name: str) -> str:
+    def _why_skipped(self, entry: Entry, name: str) -> str:
+        if entry.kind == "special" or (entry.kind == "excluded" and name not in self._options.include):
+            return entry.why
         if name == NAME:
             return "the archive has a manifest of its own"
-        if self._without_logs and is_only_log(entry.name):
-            return "a log; --logs packs these"
-        return ""
+        return "a log; --logs packs these" if self._without_logs and is_only_log(entry.name) else ""
 
-    def _refuse_bad_ones(self) -> None:
+    def _refuse_unreadable_and_escaping(self) -> None:
         if self._unreadable:
             listed = "\n".join(f"{shown(one.path)}: {one.why or 'not readable'}" for one in self._unreadable)
             count = len(self._unreadable)
-            raise StorageError(
-                f"{count} {'entry' if count == 1 else 'entries'} cannot be read\n{listed}",
-                item=str(self._run.tree.root),
-                hint="make them readable, or leave them out with --exclude",
-            )
-        if self._leaving:
-            listed = "; ".join(f"{shown(name)} is {shown(one.why)}" for name, one in self._leaving[:_NAMED])
+            what = f"{count} {'entry' if count == 1 else 'entries'} cannot be read\n{listed}"
+            raise StorageError(what, item=self._item, hint="make them readable, or leave them out with --exclude")
+        if self._escaping:
+            listed = "; ".join(f"{shown(name)} is {shown(one.why)}" for name, one in self._escaping[:_NAMED])
             hint = "leave it out with --exclude, or put the file itself there"
-            raise Unsafe(f"a link leaves the run: {listed}", item=str(self._run.tree.root), hint=hint)
+            raise Unsafe(f"a link leaves the run: {listed}", item=self._item, hint=hint)
 
     def _nothing(self) -> NotFound:
-        item = str(self._run.tree.root)
-        if self._rules.logs:
-            return NotFound(
-                "there is no log in this run", item=item, hint="logs are *.log, progress.json, event files …"
-            )
-        if self._rules.include or self._rules.exclude:
-            return NotFound("no file is left by --include and --exclude", item=item, hint="-n shows what is packed")
-        return NotFound("there is no model in this run", item=item, hint="'mdl checkpoints' shows what there is")
+        what, hint = "there is no model in this run", "'mdl checkpoints' shows what there is"
+        if self._options.logs:
+            what, hint = "there is no log in this run", "logs are *.log, progress.json, event files …"
+        elif self._options.include or self._options.exclude:
+            what, hint = "no file is left by --include and --exclude", "-n shows what is packed"
+        return NotFound(what, item=self._item, hint=hint)
+
+
+def _refuse_collisions(members: list[Member]) -> None:
+    """What is packed can be unpacked on every file system, together with the manifest. Raises `Unsafe`."""
+    files = [*(member.path for member in members if member.entry), RelPath(NAME)]
+    refuse_twins(files)
+    refuse_twin_folders(files, [member.path for member in members if not member.entry])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from mdl.errors import StorageError, UsageError
 from mdl.paths import shown
 
 _RUN_HELP = "A training's folder."
+_STDOUT = 1
 
 
 class Compress(StrEnum):
@@ -70,10 +71,10 @@ mdl pack runs/tts --logs · mdl pack runs/tts -o - | ssh host 'cat > tts.zip'"""
 
 def checkpoints(session: Session, run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP)]) -> int:
     """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
-    from mdl.trainers.runs import Run
+    from mdl.trainers import find_run
 
     session.empty = {"run": run}
-    found = Run.find(place_of(run, "RUN"))
+    found = find_run(place_of(run, "RUN"))
     rows: list[dict[str, Any]] = [
         {
             "name": one.name,
@@ -98,7 +99,7 @@ def checkpoints(session: Session, run: Annotated[str, typer.Argument(metavar="RU
         session.console.document("checkpoints", payload, ok=True, exit_code=0)
         return 0
     for entry in found.tree.entries:
-        if entry.kind in ("unreadable", "leaves"):
+        if entry.kind in ("unreadable", "escapes"):
             session.console.note(f"not looked at: {entry.path} ({entry.why})")
     if not rows:
         session.console.note(f"there is no model in {found.tree.root}")
@@ -142,37 +143,47 @@ def pack(
     how: How,
 ) -> int:
     """A trained model as one zip: model_<run>.zip, model_<run>_<checkpoint>.zip or logs_<run>.zip."""
-    from mdl.archive.selection import Rules
-    from mdl.operations.pack import pack as write
-    from mdl.operations.pack import plan_pack, skipped_facts
+    from mdl.operations.pack import plan_pack, write_pack
 
     to_stdout = how.output == "-"
     _check_pack(session, what, to_stdout=to_stdout and not how.dry_run)
-    rules = Rules(what.include or (), what.exclude or (), what.inference_only, what.logs, how.allow_incomplete)
     out = place_of(how.output, "-o") if how.output is not None and not to_stdout else None
-    plan = plan_pack(place_of(run, "RUN"), out, to_stdout=to_stdout, pick=what.checkpoint, rules=rules)
+    plan = plan_pack(
+        place_of(run, "RUN"),
+        _STDOUT if to_stdout else out,
+        checkpoint=what.checkpoint,
+        include=what.include or (),
+        exclude=what.exclude or (),
+        inference_only=what.inference_only,
+        logs=what.logs,
+        allow_incomplete=how.allow_incomplete,
+    )
     if how.dry_run:
         return _show_packing(session, plan)
     _tell_left_out(session, plan)
     with session.console.watch(method="inline") as tell, all_or_nothing(_left(to_stdout)):
-        written = write(
-            plan, mode=how.compress.value, allow_changing=how.allow_changing, digest=session.common.json, tell=tell
+        written = write_pack(
+            plan,
+            compress=how.compress.value,
+            allow_changing=how.allow_changing,
+            digest=session.common.json,
+            on_event=tell,
         )
-    for path in written.manifest.changed:
+    for path in written.changed:
         session.console.warn(f"{path} changed while it was read; it is packed as it was read")
     if session.common.json:
         payload = {
-            "archive": plan.archive,
+            "archive": written.name,
             "bytes": written.bytes,
-            "files": len(written.manifest.files),
+            "files": written.files,
             "sha256": written.sha256,
-            "skipped": skipped_facts(written.manifest),
-            "path": str(plan.out),
-            "changed": list(written.manifest.changed),
+            "skipped": [asdict(one) for one in written.skipped],
+            "path": str(written.path),
+            "changed": list(written.changed),
         }
         session.console.document("pack", payload, ok=True, exit_code=0)
-    elif plan.out is not None:
-        session.console.data(str(plan.out))
+    elif written.path is not None:
+        session.console.data(str(written.path))
     return 0
 
 
@@ -195,17 +206,15 @@ def _check_pack(session: Session, what: What, *, to_stdout: bool) -> None:
 
 
 def _show_packing(session: Session, plan: Any) -> int:
-    from mdl.operations.pack import skipped_facts
-
     selection = plan.selection
     if session.common.json:
         payload = {
-            "archive": plan.archive,
+            "archive": plan.name,
             "bytes": selection.bytes,
             "files": len(selection.members),
             "sha256": None,
-            "skipped": skipped_facts(selection),
-            "path": str(plan.out) if plan.out else None,
+            "skipped": [asdict(one) for one in selection.skipped],
+            "path": str(plan.path) if plan.path else None,
             "members": [
                 {"path": one.path.text, "size": one.entry.stamp.size if one.entry else 0} for one in selection.members
             ],
@@ -215,7 +224,7 @@ def _show_packing(session: Session, plan: Any) -> int:
     rows = [(human_bytes(one.entry.stamp.size) if one.entry else "-", one.path.text) for one in selection.members]
     session.console.table(("SIZE", "PATH"), rows)
     _tell_left_out(session, plan)
-    session.console.note(f"{len(rows)} files, {human_bytes(selection.bytes)}, to {plan.out or 'standard output'}")
+    session.console.note(f"{len(rows)} files, {human_bytes(selection.bytes)}, to {plan.path or 'standard output'}")
     return 0
 
 

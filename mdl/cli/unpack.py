@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,13 +78,13 @@ def unpack(
     listing: Annotated[bool, typer.Option("--list", help="Check it, show what it holds, write nothing.")] = False,
 ) -> int:
     """Unpack a zip into a new folder, all or nothing; everything is checked before the first byte is written."""
-    from mdl.archive.limits import Limits
+    from mdl.archive.directory import ArchiveLimits
 
     session.empty = {"archive": source}
     archive = place_of(source, "ARCHIVE")
     to = place_of(target, "--to") if target is not None else None
     size = parse_size(bounds.max_size, "--max-size") if bounds.max_size else None
-    limits = Limits(bounds.max_members, bounds.max_ratio, size)
+    limits = ArchiveLimits(bounds.max_members, bounds.max_ratio, size)
     if serving.check is not None and not serving.release:
         raise UsageError("--check belongs to --release", hint="add --release, or leave out --check")
     if listing and serving.release:
@@ -94,17 +93,14 @@ def unpack(
         return _show_archive(session, archive, limits)
     if serving.release:
         return _release(session, archive, to, limits, serving)
-    from mdl.operations.release import default_target
     from mdl.operations.release import unpack as write
 
-    to = to or default_target(archive)
     with session.console.watch(method="inline") as tell, all_or_nothing():
-        unpacked = write(archive, to, limits=limits, tell=tell)
-    place = os.path.abspath(to)
+        unpacked = write(archive, to, limits=limits, on_event=tell)
     if session.common.json:
-        _document(session, archive, files=unpacked.files, size=unpacked.bytes, path=place)
+        _document(session, archive, files=unpacked.files, size=unpacked.bytes, path=str(unpacked.path))
     else:
-        session.console.data(place)
+        session.console.data(str(unpacked.path))
     return 0
 
 
@@ -122,7 +118,7 @@ def _show_archive(session: Session, archive: Path, limits: Any) -> int:
 
     with Archive(archive, limits) as opened:
         members = sorted((one for one in opened.members if not one.is_folder), key=lambda one: one.path.text)
-        known = {line.path: line.sha256 for line in opened.manifest.files} if opened.manifest else {}
+        known = opened.manifest.digests if opened.manifest else {}
     rows: list[dict[str, Any]] = [
         {"path": one.path.text, "size": one.size, "packed": one.packed, "sha256": known.get(one.path.text)}
         for one in members
@@ -139,25 +135,33 @@ def _show_archive(session: Session, archive: Path, limits: Any) -> int:
 
 
 def _release(session: Session, archive: Path, to: Path | None, limits: Any, serving: Serving) -> int:
-    from mdl.operations.release import Service, release
+    from mdl.operations.release import release
 
     if to is None:
         raise UsageError("--release needs the folder of the releases", hint="add --to DIR")
     wait = parse_duration(serving.lock_wait, "--lock-wait", least=0)
-    service = Service(serving.keep, serving.check, wait, session.cancel)
     with session.console.watch(method="inline") as tell, all_or_nothing():
-        done = release(archive, to, limits=limits, service=service, tell=tell)
+        done = release(
+            archive,
+            to,
+            keep=serving.keep,
+            check=serving.check,
+            limits=limits,
+            lock_wait=wait,
+            cancel=session.cancel,
+            on_event=tell,
+        )
     files = done.manifest.files if done.manifest else ()
     if session.common.json:
-        size = sum(line.size for line in files)
+        size = sum(one.size for one in files)
         facts = _released_facts(done)
-        _document(session, archive, files=len(files), size=size, path=str(done.place), release=facts)
+        _document(session, archive, files=len(files), size=size, path=str(done.path), release=facts)
         return 0
     if not done.changed:
         session.console.note(f"{done.version} is active already")
     for version in done.removed:
         session.console.note(f"removed the old release {version}")
-    session.console.data(str(done.place))
+    session.console.data(str(done.path))
     return 0
 
 
@@ -165,7 +169,7 @@ def _released_facts(done: Any) -> dict[str, Any]:
     return {
         "version": done.version,
         "changed": done.changed,
-        "previous": done.previous or None,
+        "previous": done.previous,
         "linked": done.linked,
         "removed": list(done.removed),
     }
@@ -179,13 +183,13 @@ def rollback(
     ] = "10m",
 ) -> int:
     """Serve the release that was served before; no network, one atomic switch."""
-    from mdl.operations.release import roll_back
+    from mdl.operations.release import rollback as serve_previous
 
     wait = parse_duration(lock_wait, "--lock-wait", least=0)
-    done = roll_back(place_of(folder, "DIR"), lock_wait=wait, tell=session.console.watch(method="inline"))
+    done = serve_previous(place_of(folder, "DIR"), lock_wait=wait, on_event=session.console.watch(method="inline"))
     if session.common.json:
-        payload = {"path": str(done.place), "release": _released_facts(done)}
+        payload = {"path": str(done.path), "release": _released_facts(done)}
         session.console.document("rollback", payload, ok=True, exit_code=0)
     else:
-        session.console.data(str(done.place))
+        session.console.data(str(done.path))
     return 0

@@ -1,118 +1,204 @@
-"""Story 2, the way out: discover a trained run, select, write."""
+"""Pack: discover a trained run, select what goes into the archive, write it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mdl.archive.compression import Mode
-from mdl.archive.manifest import Manifest
-from mdl.archive.meter import Meter
-from mdl.archive.outlet import Outlet
-from mdl.archive.selection import Rules, Selection
-from mdl.archive.writer import Written, write_archive
-from mdl.errors import Occupied, StorageError, storage_trouble
+from mdl.archive.compression import Compression
+from mdl.archive.manifest import Manifest, Skipped
+from mdl.archive.selection import PackOptions, Selection
+from mdl.archive.streaming import Progress
+from mdl.archive.writer import ArchiveSink, write_archive
+from mdl.cancel import Cancel
+from mdl.errors import Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
 from mdl.paths import RelPath
 from mdl.staging import StagedFile
-from mdl.trainers.checkpoints import Checkpoint
-from mdl.trainers.runs import Run
+from mdl.trainers import find_run
+from mdl.trainers.runs import Checkpoint, Run
 
-STDOUT = 1
 _WHEN_FULL = "free some space, or pack to another disk with -o; nothing was left behind"
+Output = str | os.PathLike[str] | int | None
+"""A file or an existing folder; None for the current folder; a number for an open file descriptor, like a pipe."""
 
 
 @dataclass(frozen=True)
-class Packing:
-    """A plan: what of which run goes where. ``out`` is None for standard output."""
+class PackPlan:
+    """What of which run is packed, and where to. Nothing is written yet.
+
+    ``selection`` holds the members, their ``bytes`` (uncompressed), what is ``skipped`` and why, and ``notes`` for the
+    user. ``output`` is the file to be written, or the number of an open descriptor. ``name`` is what the archive is
+    called.
+    """
 
     run: Run
     selection: Selection
-    out: Path | None
+    output: Path | int
     name: str
 
     @property
-    def archive(self) -> str:
-        """The name the archive bears where it goes."""
-        return self.out.name if self.out else self.name
+    def path(self) -> Path | None:
+        """The file to be written, or None if the archive goes to a descriptor."""
+        return None if isinstance(self.output, int) else self.output
 
 
-def plan_pack(folder: Path, out: Path | None, *, to_stdout: bool, pick: str | None, rules: Rules) -> Packing:
-    """Decide everything before the first byte is written.
+@dataclass(frozen=True)
+class PackResult:
+    """An archive that was written.
 
-    ``out`` is a file or an existing folder, None for the current folder. Raises `NotFound`, `Unsafe`, `StorageError`.
+    ``path`` is its file, or None if it went to a descriptor; ``name`` what it is called. ``bytes`` is its size and
+    ``sha256`` its digest (None if that was not asked for). ``files`` counts the files in it, without the manifest.
+    ``skipped`` are the paths of the run that were left out, with the reasons; ``changed`` the files that were packed
+    although they changed meanwhile.
     """
-    run = Run.find(folder)
-    checkpoint = run.checkpoint(pick) if pick is not None else None
-    name = archive_name(run, checkpoint, logs=rules.logs)
-    place = None
-    if not to_stdout:
-        out = Path(name) if out is None else out
-        place = Path(os.path.realpath(out / name if out.is_dir() else out))
-        _check_place(run, place)
-    own = {str(place)} if place else set()
-    own |= {str(run.tree.root / entry.real) for entry in run.tree.children() if _is_own(entry.name, run.name)}
-    passed_over = run.passed_over(checkpoint) if checkpoint and pick in ("latest", "best") else ()
-    return Packing(run, Selection.of(run, checkpoint, rules, own, passed_over), place, name)
+
+    path: Path | None
+    name: str
+    bytes: int
+    sha256: str | None
+    files: int
+    skipped: tuple[Skipped, ...]
+    changed: tuple[str, ...]
+    manifest: Manifest = field(repr=False)
 
 
-def archive_name(run: Run, checkpoint: Checkpoint | None, *, logs: bool = False) -> str:
+def plan_pack(
+    run: str | os.PathLike[str],
+    output: Output = None,
+    *,
+    checkpoint: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    inference_only: bool = False,
+    logs: bool = False,
+    allow_incomplete: bool = False,
+) -> PackPlan:
+    """Decide what of a run is packed, and where to, before the first byte is written.
+
+    ``run`` is the folder of a training. ``output`` is a file, an existing folder, None for the current folder, or the
+    number of an open descriptor. ``checkpoint`` is a checkpoint's name or step, ``latest`` or ``best``; None packs the
+    finished model. ``include`` and ``exclude`` are globs for the names in the archive. ``inference_only`` leaves out
+    what only a resumed training reads; ``logs`` packs the logs and nothing else; ``allow_incomplete`` also packs a
+    checkpoint of which bytes are missing.
+
+    Returns the plan: its members, their size in bytes, what is skipped and why. Nothing is written.
+    Raises `NotFound` if there is no such run, checkpoint or model, `Unsafe` for an unsafe path or link, `StorageError`
+    if a file cannot be read or the output cannot be written, `ProtocolError` for an incomplete checkpoint,
+    `UsageError`, `OSError`.
+    """
+    if logs and (checkpoint is not None or inference_only):
+        raise UsageError("logs are packed alone", hint="leave out the checkpoint and inference_only")
+    found = find_run(Path(run))
+    chosen = found.checkpoint(checkpoint) if checkpoint is not None else None
+    name = _archive_name(found, chosen, logs=logs)
+    if not isinstance(output, int):
+        wanted = Path(name if output is None else output)
+        output = Path(os.path.realpath(wanted / name if wanted.is_dir() else wanted))
+        name = output.name
+        _check_output(found, output)
+    own = {str(found.tree.root / one.real) for one in found.tree.children() if _is_own(one.name, found.name)}
+    own |= {str(output)}
+    passed_over = found.incomplete_after(chosen) if chosen and checkpoint in ("latest", "best") else ()
+    options = PackOptions(include, exclude, inference_only, logs, allow_incomplete)
+    selection = Selection.of(found, chosen, options, own, passed_over)
+    return PackPlan(found, selection, output, name)
+
+
+def write_pack(
+    plan: PackPlan,
+    *,
+    compress: Compression = "auto",
+    allow_changing: bool = False,
+    digest: bool = True,
+    cancel: Cancel | None = None,
+    on_event: Listener = silence,
+) -> PackResult:
+    """Write the archive of a plan: as a file that appears complete or not at all, or to an open descriptor.
+
+    ``compress`` is ``auto`` (deflate a member if that makes it smaller), ``store`` or ``deflate``. ``allow_changing``
+    packs a file that changes while it is read as it was read. ``digest`` also makes the archive's own SHA-256.
+    ``cancel`` stops the work from another thread. ``on_event`` is called with every event.
+
+    Returns where the archive is, its size in bytes, its digest, and what was left out.
+    Raises `ProtocolError` for a file that changed, `StorageError` (`NoSpace` for a full disk), `Cancelled`,
+    `BrokenPipeError` if the reader of a pipe is gone, `OSError`.
+    """
+    selection = plan.selection
+    progress = Progress(on_event, plan.name, "pack", len(selection.members), selection.bytes, cancel)
+
+    def written_to(sink: ArchiveSink) -> PackResult:
+        with sink:
+            manifest = write_archive(selection, sink, progress, compress=compress, allow_changing=allow_changing)
+            skipped, changed, files = manifest.skipped, manifest.changed, len(manifest.files)
+            return PackResult(plan.path, plan.name, sink.at, sink.sha256, files, skipped, changed, manifest)
+
+    if isinstance(plan.output, int):
+        name = "standard output" if plan.output == 1 else f"descriptor {plan.output}"
+        result = written_to(ArchiveSink(plan.output, name, digest=digest))
+    else:
+        with storage_trouble(plan.output, _WHEN_FULL), StagedFile(plan.output) as staged:
+            result = written_to(ArchiveSink(staged.fd, str(plan.output), sync=True, digest=digest))
+            staged.publish()
+    progress.finish(result.bytes, "packed")
+    return result
+
+
+def pack(
+    run: str | os.PathLike[str],
+    output: Output = None,
+    *,
+    checkpoint: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    inference_only: bool = False,
+    logs: bool = False,
+    allow_incomplete: bool = False,
+    allow_changing: bool = False,
+    compress: Compression = "auto",
+    cancel: Cancel | None = None,
+    on_event: Listener = silence,
+) -> PackResult:
+    """Pack a trained run, one checkpoint of it or its logs as one zip: `plan_pack`, then `write_pack`.
+
+    The arguments, and what is raised, are those of the two. Returns where the archive is, its size in bytes, its
+    SHA-256 and what was left out.
+    """
+    plan = plan_pack(
+        run,
+        output,
+        checkpoint=checkpoint,
+        include=include,
+        exclude=exclude,
+        inference_only=inference_only,
+        logs=logs,
+        allow_incomplete=allow_incomplete,
+    )
+    return write_pack(plan, compress=compress, allow_changing=allow_changing, cancel=cancel, on_event=on_event)
+
+
+def _archive_name(run: Run, checkpoint: Checkpoint | None, *, logs: bool) -> str:
     """``model_<run>.zip``, ``model_<run>_<checkpoint>.zip`` or ``logs_<run>.zip``. Raises `Unsafe`."""
     if logs:
         return RelPath.parse(f"logs_{run.name}.zip").name
     return RelPath.parse(f"model_{run.name}{f'_{checkpoint.name}' if checkpoint else ''}.zip").name
 
 
-def pack(
-    plan: Packing,
-    *,
-    mode: Mode = "auto",
-    allow_changing: bool = False,
-    digest: bool = False,
-    tell: Listener = silence,
-) -> Written:
-    """Carry a plan out: to its file, which is seen whole or not at all, or to standard output. With ``digest`` the
-    archive's own sha256 is made too.
-
-    Raises `MdlError`, `OSError`.
-    """
-    selection = plan.selection
-    meter = Meter(tell, plan.archive, "pack", len(selection.members), selection.bytes)
-    if plan.out is None:
-        written = write_archive(
-            selection, Outlet(STDOUT, "standard output"), meter, mode=mode, allow_changing=allow_changing
-        )
-    else:
-        with storage_trouble(plan.out, _WHEN_FULL), StagedFile(plan.out) as staged:
-            outlet = Outlet(staged.fd, str(plan.out), sync=True, digest=digest)
-            try:
-                written = write_archive(selection, outlet, meter, mode=mode, allow_changing=allow_changing)
-            finally:
-                outlet.close()
-            staged.publish()
-    meter.finish(written.bytes, "packed")
-    return written
-
-
-def skipped_facts(manifest: Manifest | Selection) -> list[dict[str, str]]:
-    return [{"path": one.path, "why": one.why} for one in manifest.skipped]
-
-
 def _is_own(name: str, run: str) -> bool:
-    """An archive of this very run, packed into its own folder."""
-    heads: Sequence[str] = (f"model_{run}.", f"model_{run}_", f"logs_{run}.")
-    return name.endswith(".zip") and name.startswith(tuple(heads))
+    """Whether this is the name of an archive of this run, packed into its own folder."""
+    return name.endswith(".zip") and name.startswith((f"model_{run}.", f"model_{run}_", f"logs_{run}."))
 
 
-def _check_place(run: Run, place: Path) -> None:
-    """An archive replaces a file, but not one that it is made of. Raises `Occupied`, `StorageError`."""
+def _check_output(run: Run, path: Path) -> None:
+    """An archive may replace a file, but none that it is made of. Raises `Occupied`, `StorageError`."""
     hint = "choose another name with -o"
-    if not place.parent.is_dir():
-        raise StorageError("no such folder", item=str(place.parent), hint="make it first, or choose another with -o")
-    if os.path.lexists(place) and not place.is_file():
-        raise Occupied("this is no file, and is not replaced by one", item=str(place), hint=f"{hint}; -o - is a pipe")
-    inside = any(place == run.tree.root / entry.real for entry in run.tree.entries if entry.kind != "folder")
-    if inside and place.suffix != ".zip":
-        raise Occupied("this is a file of the run itself", item=str(place), hint=hint)
+    if not path.parent.is_dir():
+        raise StorageError("no such folder", item=str(path.parent), hint="make it first, or choose another with -o")
+    if os.path.lexists(path) and not path.is_file():
+        what = "this is not a file, and is not replaced by one"
+        raise Occupied(what, item=str(path), hint=f"{hint}; -o - is a pipe")
+    inside = any(path == run.tree.root / entry.real for entry in run.tree.entries if entry.kind != "folder")
+    if inside and path.suffix != ".zip":
+        raise Occupied("this is a file of the run itself", item=str(path), hint=hint)

@@ -1,181 +1,264 @@
-"""Story 2, the way back: unpack an archive, put it into service, go back to the one before."""
+"""Unpack and release: check an archive, unpack it, put it into service, and go back to the one before."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mdl import programs
+from mdl.archive.directory import ArchiveLimits
 from mdl.archive.history import History
-from mdl.archive.limits import Limits
 from mdl.archive.manifest import Manifest
-from mdl.archive.meter import Meter
 from mdl.archive.reader import Archive
-from mdl.archive.releases import Shelf, Watch, back, seal, switched
-from mdl.archive.unpacking import (
-    Unpacked,
-    check_bytes,
-    check_room,
-    check_target,
-    publish,
-    staged_folder,
-    unpack_into,
-)
+from mdl.archive.releases import ChangeWatch, ReleaseDir, make_readonly, new_switch
+from mdl.archive.streaming import Progress
+from mdl.archive.unpacking import check_bytes, check_free_space, check_target, extract, publish, staged_folder
 from mdl.cancel import Cancel
-from mdl.errors import ProtocolError, storage_trouble
+from mdl.errors import ProtocolError, UsageError, storage_trouble
 from mdl.events import Listener, Noticed, silence
 from mdl.paths import shown
 from mdl.turns import held
 
-_NEW = "new"
+StrPath = str | os.PathLike[str]
+_STAGED = "new"
 _NAMED = 5
 _WHEN_FULL = "free some space; nothing was left behind"
+_DEFAULT_LIMITS = ArchiveLimits()
 
 
 @dataclass(frozen=True)
-class Service:
-    """How a release is put into service: ``keep`` complete ones stay; ``check`` must end with 0 before the switch;
-    ``lock_wait`` seconds to wait for another mdl that is at it; ``cancel`` ends the check."""
+class UnpackResult:
+    """An archive that was unpacked.
 
-    keep: int = 3
-    check: str | None = None
-    lock_wait: float = 600.0
-    cancel: Cancel | None = field(default=None, compare=False)
+    ``path`` is the folder; ``files`` and ``bytes`` count what was unpacked into it, without mdl's manifest.
+    ``manifest`` lists the files with their digests, also for an archive that came without one.
+    """
+
+    path: Path
+    files: int
+    bytes: int
+    manifest: Manifest = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Released:
-    """What is served now. ``changed`` is false where it was served already."""
+class ReleaseResult:
+    """What is served now.
+
+    ``version`` is its name and ``path`` its folder. ``changed`` is False if it was served already. ``previous`` is the
+    version that a rollback returns to, None if there is none. ``manifest`` lists its files (None if it cannot be read),
+    ``linked`` of which are hard links to files of the release before. ``removed`` are the old versions that were
+    removed.
+    """
 
     version: str
-    place: Path
+    path: Path
     changed: bool
-    previous: str
+    previous: str | None
     manifest: Manifest | None = field(default=None, repr=False)
     linked: int = 0
     removed: tuple[str, ...] = ()
 
 
-def default_target(archive: Path) -> Path:
-    """Where an archive goes that nobody named a place for: its own name, in the current folder."""
+def unpack(
+    archive: StrPath,
+    to: StrPath | None = None,
+    *,
+    limits: ArchiveLimits = _DEFAULT_LIMITS,
+    cancel: Cancel | None = None,
+    on_event: Listener = silence,
+) -> UnpackResult:
+    """Unpack a zip into a new folder, all of it or nothing. It is checked in full before the first byte is written.
+
+    ``archive`` is a zip, mdl's own or any other. ``to`` is a folder that is absent or empty; None means a folder in
+    the current one, called like the archive. ``limits`` says how much an archive may hold. ``cancel`` stops the work
+    from another thread. ``on_event`` is called with every event.
+
+    Returns the folder, and how many files and bytes are in it.
+    Raises `NotFound` if there is no such archive, `ProtocolError` if it is damaged, `Unsafe` if it holds what must not
+    be unpacked or exceeds the limits, `Occupied` if the folder is not empty, `NoSpace`, `StorageError`, `StateError`
+    for a manifest of a newer mdl, `Cancelled`, `OSError`.
+    """
+    archive = Path(archive)
+    target = Path(os.path.abspath(_default_target(archive) if to is None else to))
+    with Archive(archive, limits) as opened:
+        check_target(target)
+        check_free_space(opened, target.parent)
+        with storage_trouble(target, _WHEN_FULL), staged_folder(target) as staged:
+            progress = Progress(on_event, archive.name, "unpack", len(opened.members), opened.size, cancel)
+            manifest = extract(opened, staged, progress).manifest
+            publish(staged, target)
+        progress.finish(manifest.size, "unpacked", _compared_with(opened))
+        return UnpackResult(target, len(manifest.files), manifest.size, manifest)
+
+
+def release(
+    archive: StrPath,
+    folder: StrPath,
+    *,
+    keep: int = 3,
+    check: str | Sequence[str] | None = None,
+    limits: ArchiveLimits = _DEFAULT_LIMITS,
+    lock_wait: float = 600.0,
+    cancel: Cancel | None = None,
+    on_event: Listener = silence,
+) -> ReleaseResult:
+    """Put an archive into service: unpack it beside the other releases of ``folder``, check it, switch ``current``.
+
+    ``keep`` complete releases stay, with the new one; the previous one always does. ``check`` is a command of the
+    user's, a line or its words, that must end with 0 before the switch; it finds the release in ``MDL_RELEASE_PATH``,
+    is started without a shell, writes to stderr and may change nothing in the release. ``limits`` says how much an
+    archive may hold. ``lock_wait`` is how many seconds to wait for another mdl that works on the same folder.
+    ``cancel`` stops the work, and the check, from another thread. ``on_event`` is called with every event.
+
+    Returns the version that is served, its folder, and what changed.
+    Raises what `unpack` raises, `ProtocolError` also if the check fails or changes the release, `Occupied` if
+    ``current`` is not a release, `Busy` if the other mdl takes too long, `StateError` if the history cannot be read,
+    `UsageError` if the check cannot be run.
+    """
+    releases = ReleaseDir(Path(os.path.abspath(folder)))
+    words = None if check is None else _words(check)
+    with Archive(Path(archive), limits) as opened:
+        known = opened.manifest.version if opened.manifest else ""
+        if not releases.has(known):
+            check_free_space(opened, releases.folder)
+        releases.folder.mkdir(parents=True, exist_ok=True)
+        with held(releases.folder / ".mdl", "releases", lock_wait, _waiting(on_event), cancel):
+            releases.prepare()
+            history, is_recorded = releases.history()
+            return _Release(releases, history, is_recorded, keep, words, cancel, on_event).run(opened, known)
+
+
+def rollback(
+    folder: StrPath, *, lock_wait: float = 600.0, cancel: Cancel | None = None, on_event: Listener = silence
+) -> ReleaseResult:
+    """Serve the release that was served before, and mark the one that was active; one switch, no network.
+
+    ``folder`` is the folder of the releases. ``lock_wait`` is how many seconds to wait for another mdl that works on
+    it; ``cancel`` ends that wait from another thread. ``on_event`` is called with every event.
+
+    Returns the version that is served now, its folder, and the one that the next rollback would return to.
+    Raises `NotFound` if no release was served before, `ProtocolError` if a file of that release is missing,
+    `Busy`, `Occupied`, `StateError` if the history cannot be read, `Cancelled`, `OSError`.
+    """
+    releases = ReleaseDir(Path(os.path.abspath(folder)))
+    if not releases.releases.is_dir():
+        releases.rollback_target(History())
+    with held(releases.folder / ".mdl", "releases", lock_wait, _waiting(on_event), cancel):
+        releases.prepare()
+        history, _ = releases.history()
+        version = releases.rollback_target(history)
+        releases.quick_check(version)
+        after = history.rolled_back(new_switch(history.active, version, "rollback"))
+        releases.serve_previous(after)
+        return _result(releases, after, changed=True)
+
+
+@dataclass(frozen=True)
+class _Release:
+    """One archive on its way into service, while the folder of the releases is locked."""
+
+    releases: ReleaseDir
+    history: History
+    is_recorded: bool
+    keep: int
+    check: list[str] | None
+    cancel: Cancel | None
+    on_event: Listener
+
+    def run(self, archive: Archive, known: str) -> ReleaseResult:
+        """``known`` is the version that the archive's manifest claims, or ''."""
+        if not self.releases.has(known):
+            return self._release_new(archive)
+        progress = self._progress(archive, "check")
+        check_bytes(archive, progress)  # a manifest alone proves nothing
+        progress.finish(archive.size, "kept", _compared_with(archive))
+        return self._serve(known)
+
+    def _progress(self, archive: Archive, verb: str) -> Progress:
+        return Progress(self.on_event, archive.path.name, verb, len(archive.members), archive.size, self.cancel)
+
+    def _release_new(self, archive: Archive) -> ReleaseResult:
+        releases = self.releases
+        with storage_trouble(releases.folder, _WHEN_FULL), staged_folder(releases.path_of(_STAGED)) as staged:
+            progress = self._progress(archive, "unpack")
+            extracted = extract(archive, staged, progress, releases.copies_in(self.history.active))
+            manifest = extracted.manifest
+            progress.finish(manifest.size, "unpacked", _compared_with(archive))
+            if releases.has(manifest.version):
+                return self._serve(manifest.version)
+            make_readonly(staged, manifest)
+            self._check(staged, manifest.version, manifest)
+            publish(staged, releases.path_of(manifest.version))
+        return self._switch(manifest.version, extracted.linked)
+
+    def _serve(self, version: str) -> ReleaseResult:
+        """Serve a release that is here already."""
+        if self.history.active == version:
+            return self._keep()
+        manifest = self.releases.full_check(version)
+        if version in self.history.withdrawn:
+            self.on_event(Noticed(message=f"{version} was rolled back from before, and is served again now"))
+        self._check(self.releases.path_of(version), version, manifest)
+        return self._switch(version)
+
+    def _keep(self) -> ReleaseResult:
+        """The version is served already. If mdl was killed before it recorded that, it is recorded now."""
+        history = self.history if self.is_recorded else self.history.kept(self.keep, self.releases.here())
+        self.releases.prune(history)
+        return _result(self.releases, history, changed=False)
+
+    def _switch(self, version: str, linked: int = 0) -> ReleaseResult:
+        after = self.history.released(version, new_switch(self.history.active, version, "release"))
+        after = after.kept(self.keep, self.releases.here())
+        self.releases.serve_release(after)
+        removed = self.releases.prune(after)
+        return _result(self.releases, after, changed=True, linked=linked, removed=removed)
+
+    def _check(self, path: Path, version: str, manifest: Manifest) -> None:
+        """Run the user's own check. Raises `ProtocolError` unless it ends with 0 and changes nothing."""
+        if self.check is None:
+            return
+        watch = ChangeWatch(path, manifest)
+        facts = {"MDL_RELEASE_PATH": str(path), "MDL_RELEASE_VERSION": version}
+        code = programs.run(self.check, facts, cancel=self.cancel)
+        if code:
+            what = f"the check ended with {code}: {shlex.join(self.check)}"
+            raise ProtocolError(what, item=version, hint="nothing was switched; 'current' is what it was")
+        changed = watch.changed()
+        if changed:
+            what = f"the check changed the release: {', '.join(map(shown, changed[:_NAMED]))}"
+            raise ProtocolError(what, item=version, hint="let it write elsewhere; nothing was switched")
+
+
+def _result(
+    releases: ReleaseDir, history: History, *, changed: bool, linked: int = 0, removed: tuple[str, ...] = ()
+) -> ReleaseResult:
+    version = history.active
+    path, manifest = releases.path_of(version), releases.manifest(version)
+    return ReleaseResult(version, path, changed, history.previous or None, manifest, linked, removed)
+
+
+def _words(check: str | Sequence[str]) -> list[str]:
+    """The words of a command. Raises `UsageError` if there are none, or if it needs a shell."""
+    if isinstance(check, str):
+        return programs.words_of(check, "--check")
+    if not check:
+        raise UsageError("it is empty", item="check")
+    return list(check)
+
+
+def _default_target(archive: Path) -> Path:
+    """The folder for an archive if none is given: the archive's name, in the current folder."""
     name = archive.name
     return Path(name.removesuffix(".zip") if name.endswith(".zip") else f"{name}.unpacked")
 
 
-def unpack(archive: Path, target: Path, *, limits: Limits, tell: Listener = silence) -> Unpacked:
-    """The whole archive into ``target``, or nothing. Raises `MdlError`, `OSError`."""
-    target = Path(os.path.abspath(target))
-    with Archive(archive, limits) as opened:
-        check_target(target)
-        check_room(opened, target.parent)
-        with storage_trouble(target, _WHEN_FULL), staged_folder(target) as staged:
-            meter = Meter(tell, archive.name, "unpack", len(opened.members), opened.size)
-            unpacked = unpack_into(opened, staged, meter)
-            publish(staged, target)
-        meter.finish(unpacked.bytes, "unpacked", _held_against(opened))
-        return unpacked
-
-
-def release(archive: Path, folder: Path, *, limits: Limits, service: Service, tell: Listener = silence) -> Released:
-    """Unpack beside the releases, check, switch ``current``, remember. Raises `MdlError`, `OSError`."""
-    shelf = Shelf(Path(os.path.abspath(folder)))
-    if service.check is not None:
-        programs.words_of(service.check, "--check")
-    with Archive(archive, limits) as opened:
-        known = opened.manifest.version if opened.manifest else ""
-        if not shelf.has(known):
-            check_room(opened, shelf.folder)
-        shelf.folder.mkdir(parents=True, exist_ok=True)
-        with held(shelf.folder / ".mdl", "releases", service.lock_wait, _waiting(tell)):
-            shelf.prepare()
-            history = shelf.history()
-            if shelf.has(known):
-                _check_archive(opened, tell)
-                return _serve(shelf, history, known, service, tell)
-            return _release_new(opened, shelf, history, service, tell)
-
-
-def _check_archive(opened: Archive, tell: Listener) -> None:
-    """An archive that says it is a release that is here must be it, down to its bytes. Raises `ProtocolError`."""
-    meter = Meter(tell, opened.path.name, "check", len(opened.members), opened.size)
-    check_bytes(opened, meter)
-    meter.finish(opened.size, "kept", _held_against(opened))
-
-
-def _release_new(opened: Archive, shelf: Shelf, history: History, service: Service, tell: Listener) -> Released:
-    with storage_trouble(shelf.folder, _WHEN_FULL), staged_folder(shelf.place(_NEW)) as staged:
-        meter = Meter(tell, opened.path.name, "unpack", len(opened.members), opened.size)
-        unpacked = unpack_into(opened, staged, meter, shelf.reuse(history.active))
-        meter.finish(unpacked.bytes, "unpacked", _held_against(opened))
-        version = unpacked.manifest.version
-        if shelf.has(version):
-            return _serve(shelf, history, version, service, tell)
-        seal(staged, unpacked.manifest)
-        _run_check(service, staged, version, unpacked.manifest)
-        publish(staged, shelf.place(version))
-    return _switch(shelf, history, version, service, linked=unpacked.linked)
-
-
-def _serve(shelf: Shelf, history: History, version: str, service: Service, tell: Listener) -> Released:
-    """Serve a release that is here already."""
-    if history.active == version:
-        shelf.settle(history)
-        return Released(version, shelf.place(version), False, history.previous, shelf.manifest(version))
-    manifest = shelf.check(version)
-    if version in history.withdrawn:
-        tell(Noticed(message=f"{version} was rolled back from before, and is served again now"))
-    _run_check(service, shelf.place(version), version, manifest)
-    return _switch(shelf, history, version, service)
-
-
-def _switch(shelf: Shelf, history: History, version: str, service: Service, linked: int = 0) -> Released:
-    after = history.released(version, switched(history.active, version, "release")).kept(service.keep, shelf.here())
-    shelf.switch(history, after)
-    gone = shelf.settle(after)
-    place, manifest = shelf.place(version), shelf.manifest(version)
-    return Released(version, place, True, after.previous, manifest, linked, gone)
-
-
-def roll_back(folder: Path, *, lock_wait: float = 600.0, tell: Listener = silence) -> Released:
-    """Serve the release that was served before, and mark the one that was active. Raises `NotFound`, `OSError`."""
-    shelf = Shelf(Path(os.path.abspath(folder)))
-    if not shelf.releases.is_dir():
-        back(shelf, History())
-    with held(shelf.folder / ".mdl", "releases", lock_wait, _waiting(tell)):
-        shelf.prepare()
-        history = shelf.history()
-        version = back(shelf, history)
-        shelf.glance(version)
-        after = history.rolled_back(switched(history.active, version, "rollback"))
-        shelf.switch(history, after)
-        return Released(version, shelf.place(version), True, after.previous, shelf.manifest(version))
-
-
-def _held_against(archive: Archive) -> str:
+def _compared_with(archive: Archive) -> str:
     return "sha256" if archive.manifest else "crc32"
 
 
-def _run_check(service: Service, place: Path, version: str, manifest: Manifest) -> None:
-    """Ask the user's own check; what it prints goes to stderr, and it may change nothing.
-
-    Raises `ProtocolError` unless it ends with 0, `UsageError` where it cannot be run.
-    """
-    command = service.check
-    if command is None:
-        return
-    watch = Watch(place, manifest)
-    facts = {"MDL_RELEASE_PATH": str(place), "MDL_RELEASE_VERSION": version}
-    code = programs.run(programs.words_of(command, "--check"), facts, cancel=service.cancel)
-    hint = "nothing was switched; 'current' is what it was"
-    if code:
-        raise ProtocolError(f"the check ended with {code}: {command}", item=version, hint=hint)
-    changed = watch.changed()
-    if changed:
-        what = f"the check changed the release: {', '.join(map(shown, changed[:_NAMED]))}"
-        raise ProtocolError(what, item=version, hint="let it write elsewhere; nothing was switched")
-
-
-def _waiting(tell: Listener) -> Callable[[str], None]:
-    return lambda holder: tell(Noticed(message=f"waiting for {holder}"))
+def _waiting(on_event: Listener) -> Callable[[str], None]:
+    return lambda holder: on_event(Noticed(message=f"waiting for {holder}"))

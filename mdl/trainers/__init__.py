@@ -1,65 +1,66 @@
-"""Layouts: how each trainer names what it saves. One family, asked in turn which of them a folder is of.
+"""Trainers: what a run's folder looks like. Each layout is asked in turn whether a folder is its own.
 
-Rows go by the number in their names, never by time: storage, archives and copies all set times anew.
+A new layout is a row in ``patterns`` or a module of its own, and its line in `LAYOUTS`.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
-from mdl.trainers import (
-    ai_toolkit,
-    coqui,
-    deepspeed,
-    diffusers,
-    fairseq,
-    fsdp,
-    hf_trainer,
-    keras,
-    kohya,
-    lightning,
-    nemo,
-    plain,
-    tensorflow,
-    ultralytics,
-)
-from mdl.trainers.checkpoints import Checkpoint
-from mdl.trainers.layout import Found, Layout
-from mdl.trainers.sieve import Inference
+from mdl.trainers import diffusers, hf_trainer, lightning, lora, patterns, sharded, tensorflow
+from mdl.trainers.inference_filter import InferenceFiles
+from mdl.trainers.layout import Layout
+from mdl.trainers.runs import MODEL_FOLDER, Checkpoint, Found, Run
 from mdl.trainers.tree import Tree
-from mdl.trainers.wholeness import broken
 
-__all__ = ["LAYOUTS", "Found", "Inference", "Layout", "broken", "inference", "recognise"]
+__all__ = ["LAYOUTS", "find_run", "inference_files", "recognise"]
 
-LAYOUTS = (
+LAYOUTS: tuple[Layout, ...] = (
     diffusers.LAYOUT,
     hf_trainer.RUN,
-    nemo.LAYOUT,
-    lightning.LAYOUT,
-    ultralytics.LAYOUT,
-    coqui.LAYOUT,
-    fairseq.LAYOUT,
+    lightning.NEMO,
+    lightning.LIGHTNING,
+    patterns.ULTRALYTICS,
+    patterns.COQUI,
+    patterns.FAIRSEQ,
     hf_trainer.MODEL,
-    deepspeed.LAYOUT,
-    fsdp.LAYOUT,
-    ai_toolkit.LAYOUT,
-    kohya.LAYOUT,
+    sharded.DEEPSPEED,
+    sharded.FSDP,
+    lora.AI_TOOLKIT,
+    lora.KOHYA,
     tensorflow.LAYOUT,
-    keras.LAYOUT,
-    plain.LAYOUT,
+    patterns.KERAS,
+    patterns.PLAIN,
 )
-"""The first that knows the folder has it: the more telling its names, the earlier it is asked."""
+"""The first layout that recognises a folder has it, so those with the most telling names come first."""
+_CHECKPOINTS = "checkpoints"
+
+
+def find_run(folder: Path) -> Run:
+    """Scan a training's folder: which trainer wrote it, and which checkpoints it holds.
+
+    Raises `NotFound` if there is no such folder, `Unsafe` for more than a million entries, `OSError`.
+    """
+    tree = Tree.scan(folder)
+    found = recognise(tree)
+    for inner in (_CHECKPOINTS, MODEL_FOLDER):
+        inside = recognise(tree, inner) if tree.is_folder(inner) else None
+        if inside and inside.checkpoints and (inner == MODEL_FOLDER or inside.layout != "plain"):
+            found = found.merged(inside, inner)
+    name = folder.name if folder.name not in ("", "..") else tree.root.name
+    return Run(name or "run", tree, found.layout, found.checkpoints, found.best_note)
 
 
 def recognise(tree: Tree, base: str = "") -> Found:
-    """The checkpoints in ``base``, a folder below the run; of layout ``plain`` where no trainer's fits."""
-    tried = (layout.find(tree, base) for layout in LAYOUTS)
-    found = next(one for one in tried if one is not None)
-    return replace(found, checkpoints=tuple(replace(one, layout=found.layout) for one in found.checkpoints))
+    """The checkpoints in ``base``, a folder below the run; of layout ``plain`` if no trainer's layout fits."""
+    layout, found = next((layout, found) for layout in LAYOUTS if (found := layout.find(tree, base)))
+    rows = (replace(one, layout=found.layout, ends_with_model=layout.ends_with_model) for one in found.checkpoints)
+    return replace(found, checkpoints=tuple(rows))
 
 
-def inference(tree: Tree, layout: str, checkpoint: Checkpoint) -> Inference:
-    """What of the checkpoint inference needs. Raises `NotFound` where nothing that can be loaded would be left."""
-    chosen = next(one for one in LAYOUTS if layout in one.names)
-    sifted = chosen.sieve.sift(tree, checkpoint)
-    return Inference(sifted.keep, sifted.drop, sifted.unknown, (*sifted.notes, *chosen.remarks(tree, checkpoint)))
+def inference_files(tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
+    """The files of a checkpoint that inference needs. Raises `NotFound` if nothing that can be loaded would be left."""
+    layout = next(one for one in LAYOUTS if checkpoint.layout in one.names)
+    files = layout.inference.apply(tree, checkpoint)
+    return replace(files, notes=(*files.notes, *layout.notes(tree, checkpoint)))

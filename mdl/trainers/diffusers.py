@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 
-from mdl.trainers.checkpoints import Checkpoint
-from mdl.trainers.layout import Found, Layout, join, newest, ordered, rest, saved
-from mdl.trainers.numbered import Numbered, holds, numbered_folders
-from mdl.trainers.sieve import Sieve
-from mdl.trainers.tree import Tree
+from mdl.trainers.inference_filter import InferenceFilter
+from mdl.trainers.layout import Layout, NumberedFolder, by_step, finished_model, folder_checkpoint, numbered_folders
+from mdl.trainers.runs import Checkpoint, Found
+from mdl.trainers.tree import Tree, join
 
 _MODEL = re.compile(
     r"model_index\.json|(pytorch_lora_weights|diffusion_pytorch_model|learned_embeds).*\.(safetensors|bin)"
@@ -20,32 +19,30 @@ _PARTS = ("unet", "unet_ema", "transformer", "controlnet", "prior", "vae", "text
 
 def find(tree: Tree, base: str) -> Found | None:
     folders = numbered_folders(tree, base)
-    if any(tree.is_file(join(one.folder.path, "trainer_state.json")) for one in folders):
+    if any(tree.is_file(join(one.path, "trainer_state.json")) for one in folders):
         return None
-    finished = holds(tree, base, _MODEL.fullmatch)
-    if not finished and not any(_is_ours(tree, one.folder.path) for one in folders):
+    final = finished_model(tree, base, _MODEL.fullmatch, [one.path for one in folders])
+    if not final and not any(_is_ours(tree, one.path) for one in folders):
         return None
-    states = any(holds(tree, one.folder.path, _RANDOM.fullmatch) for one in folders)
-    rows = ordered(_checkpoint(tree, one, states) for one in folders)
-    taken = [one.folder.path for one in folders]
-    final = [saved(tree, "final", base, rest(tree, base, taken))] if finished else []
+    keeps_states = any(tree.files_named(one.path, _RANDOM.fullmatch) for one in folders)
+    rows = by_step(_checkpoint(tree, one, keeps_states) for one in folders)
     best = next((row for row in rows if row.name == "checkpoint-best"), None)
-    latest = newest([row for row in rows if row is not best], final, rows)
-    return Found.of("diffusers", [*rows, *final], latest=latest, best=best)
+    newest = [[row for row in rows if row is not best], final]
+    return Found.of("diffusers", [*rows, *final], newest=newest, best=best)
 
 
 def _is_ours(tree: Tree, folder: str) -> bool:
-    return holds(tree, folder, _STATE.fullmatch) or any(tree.is_folder(join(folder, part)) for part in _PARTS)
+    return bool(tree.files_named(folder, _STATE.fullmatch)) or any(
+        tree.is_folder(join(folder, part)) for part in _PARTS
+    )
 
 
-def _checkpoint(tree: Tree, one: Numbered, states: bool) -> Checkpoint:
-    """accelerate writes the random states last; one that lacks them where others have them was cut short."""
-    path, wrong = one.folder.path, ""
-    if one.is_staging:
-        wrong = "a staging folder, which the trainer renames when it is whole"
-    elif states and not holds(tree, path, _RANDOM.fullmatch):
-        wrong = "random_states_*.pkl, which is written last, is missing"
-    return saved(tree, one.folder.name, path, tree.below(path), one.step, wrong=wrong)
+def _checkpoint(tree: Tree, one: NumberedFolder, keeps_states: bool) -> Checkpoint:
+    """accelerate writes the random states last: if other checkpoints have them, one without was cut short."""
+    wrong = one.why_staging
+    if keeps_states and not tree.files_named(one.path, _RANDOM.fullmatch):
+        wrong = wrong or "random_states_*.pkl, which is written last, is missing"
+    return folder_checkpoint(tree, one.entry, one.step, wrong=wrong)
 
 
 _FOLDERS = (
@@ -56,7 +53,7 @@ _FOLDERS = (
 LAYOUT = Layout(
     ("diffusers",),
     find,
-    Sieve(
+    InferenceFilter(
         keep=(
             *("pytorch_lora_weights*", "learned_embeds*", "diffusion_pytorch_model*", "model*.safetensors*"),
             *("pytorch_model*.bin*", "model_index.json", "config.json", "README.md", "LICENSE*", "adapter_*"),

@@ -1,62 +1,40 @@
-"""Layout: how one trainer names what it saves; and Found, what of it a folder holds."""
+"""Layout: how one trainer names what it saves, and the functions that layouts are written with.
+
+Checkpoints are ordered by the numbers in their names, never by time: copies, archives and object stores all set
+times anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import count
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from mdl.trainers.checkpoints import Checkpoint
-from mdl.trainers.natural import natural
-from mdl.trainers.sieve import Sieve
-from mdl.trainers.tree import Entry, Tree
-from mdl.trainers.wholeness import broken
+from mdl.trainers.completeness import why_incomplete
+from mdl.trainers.inference_filter import InferenceFilter
+from mdl.trainers.runs import FINAL, Checkpoint, Found
+from mdl.trainers.safetensors import Header, read_header
+from mdl.trainers.tree import Entry, IsName, Tree, natural_key
 
-UNRECORDED = "none is recorded"
-
-
-@dataclass(frozen=True)
-class Found:
-    """The checkpoints of one run, oldest first; ``best_note`` says why none is the best where none is."""
-
-    layout: str
-    checkpoints: tuple[Checkpoint, ...]
-    best_note: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        layout: str,
-        rows: Sequence[Checkpoint],
-        *,
-        latest: Checkpoint | None,
-        best: Checkpoint | None = None,
-        best_note: str = UNRECORDED,
-    ) -> Found:
-        """``rows`` in their order, with the latest and the best of them marked.
-
-        Of several that have one name the newest keeps it; the others go by their whole path.
-        """
-        marked: list[Checkpoint] = []
-        names: set[str] = set()
-        for row in reversed(rows):
-            name = next(name for name in _names(row) if name not in names)
-            names.add(name)
-            marked.append(replace(row, name=name, latest=row is latest, best=row is best))
-        return cls(layout, tuple(reversed(marked)), "" if best else best_note)
+COUNTS_EPOCHS = "its number counts epochs"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """``find`` answers None where the folder is not of this layout; ``remarks`` is what one should know of a model."""
+    """How one trainer names what it saves.
+
+    ``find`` looks into a folder and answers None if it is not of this layout. ``notes`` gives what a user should know
+    of a model. ``ends_with_model``: the trainer writes the finished model as one file, the last and latest.
+    """
 
     names: tuple[str, ...]
     find: Callable[[Tree, str], Found | None]
-    sieve: Sieve
-    remarks: Callable[[Tree, Checkpoint], tuple[str, ...]] = lambda _tree, _checkpoint: ()
+    inference: InferenceFilter
+    notes: Callable[[Tree, Checkpoint], tuple[str, ...]] = lambda _tree, _checkpoint: ()
+    ends_with_model: bool = False
 
 
-def saved(
+def checkpoint(
     tree: Tree,
     name: str,
     base: str,
@@ -66,40 +44,81 @@ def saved(
     wrong: str = "",
     note: str = "",
 ) -> Checkpoint:
-    """A checkpoint, held against its own indexes and headers. ``wrong`` is what its trainer's own marks say."""
+    """A checkpoint whose files were checked against their own indexes and headers.
+
+    ``wrong`` says why it is incomplete, if the trainer's own marks show that.
+    """
     entries = tuple(entries)
-    wrong = wrong or broken(tree, entries)
+    wrong = wrong or why_incomplete(tree, entries)
     return Checkpoint(name, base, entries, step, complete=not wrong, note=wrong or note)
 
 
-def ordered(rows: Iterable[Checkpoint]) -> list[Checkpoint]:
-    """By step, then by name as people count; those without a step last."""
-    return sorted(rows, key=lambda row: (row.step is None, row.step or 0, natural(row.name)))
+def folder_checkpoint(tree: Tree, folder: Entry, step: int | None = None, *, wrong: str = "") -> Checkpoint:
+    """A checkpoint that is a folder with all that is in it."""
+    return checkpoint(tree, folder.name, folder.path, tree.below(folder.path), step, wrong=wrong)
 
 
-def newest(*groups: Sequence[Checkpoint]) -> Checkpoint | None:
-    """The last complete one of the first group that has any."""
-    return next((row for group in groups for row in reversed(group) if row.complete), None)
+def finished_model(tree: Tree, base: str, is_model: IsName, taken: Iterable[str]) -> list[Checkpoint]:
+    """The row of the model that lies in ``base`` beside the ``taken`` folders of checkpoints; empty if none does."""
+    has_model = tree.files_named(base, is_model)
+    return [checkpoint(tree, FINAL, base, tree.all_but(base, taken))] if has_model else []
 
 
-def join(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
+def by_step(rows: Iterable[Checkpoint]) -> list[Checkpoint]:
+    """``rows`` ordered by step, then by name as people count; those without a step last."""
+    return sorted(rows, key=lambda row: (row.step is None, row.step or 0, natural_key(row.name)))
 
 
-def whole(tree: Tree, entry: Entry) -> list[Entry]:
-    """An entry with all that is below it."""
-    return [entry, *tree.below(entry.path)] if entry.kind == "folder" else [entry]
+_COUNT = re.compile(r"[0-9]{1,18}")
 
 
-def rest(tree: Tree, base: str, taken: Iterable[str]) -> list[Entry]:
-    """All that is in ``base`` but what is below the ``taken`` paths directly in it."""
-    others = set(taken)
-    return [entry for child in tree.children(base) if child.path not in others for entry in whole(tree, child)]
+def parse_count(value: object) -> int | None:
+    """A whole number of steps, as a number or in digits; None for anything else that a file may hold there."""
+    if isinstance(value, str) and _COUNT.fullmatch(value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18:
+        return value
+    return None
 
 
-def _names(row: Checkpoint) -> Iterator[str]:
-    """Its name, its path with hyphens, as a name to pick it by has no slash, and that with a number."""
-    path = row.base if row.base.rpartition("/")[2] == row.name else join(row.base, row.name)
-    yield row.name
-    yield path.replace("/", "-")
-    yield from (f"{path.replace('/', '-')}-{number}" for number in count(2))
+def header_metadata(tree: Tree, entry: Entry) -> dict[str, str]:
+    """What the trainer wrote into the header of a safetensors file; empty for any other file."""
+    if entry.kind != "file" or not entry.name.endswith(".safetensors"):
+        return {}
+    header = read_header(lambda size: tree.head(entry.path, size))
+    return header.metadata if isinstance(header, Header) else {}
+
+
+_NUMBERED = re.compile(
+    r"checkpoint-(?P<step>[0-9]+)|checkpoint-(?P<word>best|last)"
+    r"|(?P<staging>tmp-checkpoint-(?P<a>[0-9]+).*|checkpoint-(?P<b>[0-9]+)\.tmp)"
+)
+
+
+@dataclass(frozen=True)
+class NumberedFolder:
+    """A folder ``checkpoint-N``, or with ``best`` or ``last`` as its ``word`` instead of the step."""
+
+    entry: Entry
+    step: int | None
+    word: str = ""
+    is_staging: bool = False
+
+    @property
+    def path(self) -> str:
+        return self.entry.path
+
+    @property
+    def why_staging(self) -> str:
+        return "a staging folder, which the trainer renames when it is complete" if self.is_staging else ""
+
+
+def numbered_folders(tree: Tree, base: str) -> list[NumberedFolder]:
+    """The folders directly in ``base`` that HF Trainer, accelerate and scripts like theirs name ``checkpoint-N``."""
+    found = []
+    for folder in tree.subfolders(base):
+        name = _NUMBERED.fullmatch(folder.name)
+        if name:
+            step = name["step"] or name["a"] or name["b"]
+            found.append(NumberedFolder(folder, int(step) if step else None, name["word"] or "", bool(name["staging"])))
+    return found

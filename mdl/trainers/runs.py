@@ -1,25 +1,123 @@
-"""Run: a training's folder, and which of its checkpoints a user means."""
+"""Run: a training's folder, the checkpoints in it, and which of them a user means."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from itertools import count
+from pathlib import PurePosixPath
 
 from mdl.errors import NotFound, Unsafe
 from mdl.paths import RelPath, shown
-from mdl.trainers import Found, recognise
-from mdl.trainers.checkpoints import Checkpoint
-from mdl.trainers.tree import Tree
+from mdl.trainers.tree import Entry, Tree, join
 
-_MODEL, _CHECKPOINTS = "model", "checkpoints"
-_ENDING = ("kohya", "ai-toolkit", "nemo")
-"""Trainers that write the finished model as one file, the last and latest."""
+MODEL_FOLDER = "model"
+"""The folder of a run that holds its finished model, if the run has one."""
+FINAL = "final"
+"""The name of a row for the finished model that lies beside the checkpoints."""
+UNRECORDED = "none is recorded"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One saved state of a training.
+
+    ``name`` is the name of its folder or file. ``base`` is the folder, below the run, that its members' names are
+    relative to. ``entries`` are all that belongs to it, including what cannot be packed. ``step`` is the trainer's own
+    count, in the trainer's unit. ``note`` says why it is not complete, or what else a user should know. ``layout``
+    names the trainer that wrote it; if ``ends_with_model``, that trainer's last and latest file is the finished model.
+    """
+
+    name: str
+    base: str
+    entries: tuple[Entry, ...] = field(repr=False)
+    step: int | None = None
+    complete: bool = True
+    latest: bool = False
+    best: bool = False
+    note: str = ""
+    layout: str = ""
+    ends_with_model: bool = False
+
+    @property
+    def files(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.kind == "file"]
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.stamp.size for entry in self.files)
+
+    @property
+    def modified_ns(self) -> int:
+        """The newest of its files' times, in nanoseconds since 1970; for display, never for ordering."""
+        return max((entry.stamp.mtime_ns for entry in self.files), default=0)
+
+    def relative(self, entry: Entry) -> str:
+        """The path of one of its entries below its base."""
+        return entry.path[len(self.base) + 1 :] if self.base else entry.path
+
+
+@dataclass(frozen=True)
+class Found:
+    """The checkpoints that one layout found in a folder, oldest first; ``best_note`` says why none is the best."""
+
+    layout: str
+    checkpoints: tuple[Checkpoint, ...]
+    best_note: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        layout: str,
+        rows: Sequence[Checkpoint],
+        *,
+        newest: Sequence[Sequence[Checkpoint]] = (),
+        best: Checkpoint | None = None,
+        best_note: str = UNRECORDED,
+    ) -> Found:
+        """Mark the latest and the best of ``rows``; the latest is the `newest_complete` of ``newest``, else of all.
+
+        If several rows have one name, the newest keeps it and the others are named after their whole path.
+        """
+        latest = newest_complete(*newest, rows)
+        marked: list[Checkpoint] = []
+        names: set[str] = set()
+        for row in reversed(rows):
+            name = next(name for name in _possible_names(row) if name not in names)
+            names.add(name)
+            marked.append(replace(row, name=name, latest=row is latest, best=row is best))
+        return cls(layout, tuple(reversed(marked)), "" if best else best_note)
+
+    def merged(self, inner: Found, folder: str) -> Found:
+        """These rows and those of ``inner``, found in ``folder``; one row of all is the latest, one the best."""
+        rows = [one for one in self.checkpoints if one.name != FINAL and one.base != folder]
+        if not rows:
+            return inner
+        has_latest, has_best = any(one.latest for one in rows), any(one.best for one in rows)
+        rows += [
+            replace(one, latest=one.latest and not has_latest, best=one.best and not has_best)
+            for one in inner.checkpoints
+            if one.name not in {row.name for row in rows}
+        ]
+        return Found(self.layout, tuple(rows), "" if any(one.best for one in rows) else self.best_note)
+
+
+def newest_complete(*groups: Sequence[Checkpoint]) -> Checkpoint | None:
+    """The last complete row of the first group that has one."""
+    return next((row for group in groups for row in reversed(group) if row.complete), None)
+
+
+def _possible_names(row: Checkpoint) -> Iterator[str]:
+    """Its name, its path with hyphens (a user's choice may hold no slash), and that path with a number."""
+    path = row.base if row.base.rpartition("/")[2] == row.name else join(row.base, row.name)
+    yield row.name
+    yield path.replace("/", "-")
+    yield from (f"{path.replace('/', '-')}-{number}" for number in count(2))
 
 
 @dataclass(frozen=True)
 class Run:
-    """``layout`` names the trainer; ``checkpoints`` are in the order of their steps; ``best_note`` says why none is
-    best."""
+    """``layout`` names the trainer; ``checkpoints`` are ordered by step; ``best_note`` says why none is the best."""
 
     name: str
     tree: Tree = field(repr=False)
@@ -27,45 +125,37 @@ class Run:
     checkpoints: tuple[Checkpoint, ...]
     best_note: str = ""
 
-    @classmethod
-    def find(cls, folder: Path) -> Run:
-        """Look at a run's folder. Raises `NotFound`, `Unsafe`, `OSError`."""
-        tree = Tree.scan(folder)
-        name = folder.name if folder.name not in ("", "..") else tree.root.name
-        found = _found(tree)
-        return cls(name or "run", tree, found.layout, found.checkpoints, found.best_note)
-
     @property
     def model_base(self) -> str:
-        """Where the run's model is, below its folder: ``model`` where there is one, else the run itself."""
-        return _MODEL if self.tree.is_folder(_MODEL) else ""
+        """Where the run's model is, below its folder: ``model`` if there is such a folder, else the run itself."""
+        return MODEL_FOLDER if self.tree.is_folder(MODEL_FOLDER) else ""
 
-    def checkpoint(self, pick: str) -> Checkpoint:
-        """The checkpoint called ``pick``, with or without its suffix, or the ``latest`` or ``best``.
+    def checkpoint(self, name: str) -> Checkpoint:
+        """The checkpoint called ``name``, with or without its suffix, or the ``latest`` or ``best``.
 
-        Raises `NotFound` telling what there is, `Unsafe` for what is no name.
+        Raises `NotFound` with a list of what there is, `Unsafe` for text that cannot be a name.
         """
-        _refuse_unsafe(pick)
-        if pick in ("latest", "best"):
-            marked = next((one for one in self.checkpoints if (one.latest if pick == "latest" else one.best)), None)
+        _refuse_unsafe(name)
+        if name in ("latest", "best"):
+            marked = next((one for one in self.checkpoints if (one.latest if name == "latest" else one.best)), None)
             if marked:
                 return marked
-        fitting = [one for one in self.checkpoints if one.name == pick] or [
-            one for one in self.checkpoints if PurePosixPath(one.name).stem == pick
+        matching = [one for one in self.checkpoints if one.name == name] or [
+            one for one in self.checkpoints if PurePosixPath(one.name).stem == name
         ]
-        if len(fitting) == 1:
-            return fitting[0]
-        raise NotFound(self._why_none(pick, fitting), item=str(self.tree.root), hint=self._there_are())
+        if len(matching) == 1:
+            return matching[0]
+        raise NotFound(self._why_not_found(name, matching), item=str(self.tree.root), hint=self._there_are())
 
-    def passed_over(self, chosen: Checkpoint) -> tuple[Checkpoint, ...]:
-        """The incomplete checkpoints that come after ``chosen``: what it stands in for as the latest or best."""
+    def incomplete_after(self, chosen: Checkpoint) -> tuple[Checkpoint, ...]:
+        """The incomplete checkpoints that are newer than ``chosen``."""
         after = self.checkpoints[self.checkpoints.index(chosen) + 1 :]
         return tuple(one for one in after if not one.complete)
 
     def finished(self) -> Checkpoint:
-        """The finished model. Raises `NotFound` where there are only checkpoints."""
+        """The finished model. Raises `NotFound` if there are only checkpoints."""
         *_, last = self.checkpoints or (None,)
-        if last and (last.name == "final" or len(self.checkpoints) == 1 or (last.latest and last.layout in _ENDING)):
+        if last and (last.name == FINAL or len(self.checkpoints) == 1 or (last.latest and last.ends_with_model)):
             return last
         raise NotFound(
             "no finished model in this run, only checkpoints" if self.checkpoints else "there is no model in this run",
@@ -73,49 +163,25 @@ class Run:
             hint=f"name one with --checkpoint; {self._there_are()}",
         )
 
-    def _why_none(self, pick: str, fitting: list[Checkpoint]) -> str:
-        if fitting:
-            return f"several checkpoints are called {pick}: {', '.join(one.name for one in fitting)}"
-        if pick == "best":
-            return f"no best checkpoint: {self.best_note or 'none is recorded'}"
-        if pick == "latest":
+    def _why_not_found(self, name: str, matching: list[Checkpoint]) -> str:
+        if matching:
+            return f"several checkpoints are called {name}: {', '.join(one.name for one in matching)}"
+        if name == "best":
+            return f"no best checkpoint: {self.best_note or UNRECORDED}"
+        if name == "latest":
             return "no complete checkpoint" if self.checkpoints else "no checkpoint"
-        return f"no checkpoint {shown(pick)}"
+        return f"no checkpoint {shown(name)}"
 
     def _there_are(self) -> str:
         names = [one.name + ("" if one.complete else " (incomplete)") for one in self.checkpoints]
         return f"there are: {', '.join(map(shown, names))}" if names else "this run holds no checkpoint"
 
 
-def _refuse_unsafe(pick: str) -> None:
+def _refuse_unsafe(name: str) -> None:
     try:
-        RelPath.parse(pick)
+        RelPath.parse(name)
     except Unsafe as error:
         error.message = error.message.replace("path", "checkpoint name", 1)
         raise
-    if "/" in pick:
-        raise Unsafe("checkpoint name refused: a slash", item=shown(pick))
-
-
-def _found(tree: Tree) -> Found:
-    """What the run's folder holds, and its ``model`` and ``checkpoints``: the rows of all, one latest, one best."""
-    found = recognise(tree)
-    for folder in (_CHECKPOINTS, _MODEL):
-        if tree.is_folder(folder):
-            found = _merged(found, recognise(tree, folder), folder)
-    return found
-
-
-def _merged(outer: Found, inner: Found, folder: str) -> Found:
-    if not inner.checkpoints or (folder == _CHECKPOINTS and inner.layout == "plain"):
-        return outer
-    rows = [one for one in outer.checkpoints if one.name != "final" and one.base != folder]
-    if not rows:
-        return inner
-    has_latest, has_best = any(one.latest for one in rows), any(one.best for one in rows)
-    rows += [
-        replace(one, latest=one.latest and not has_latest, best=one.best and not has_best)
-        for one in inner.checkpoints
-        if one.name not in {row.name for row in rows}
-    ]
-    return Found(outer.layout, tuple(rows), "" if any(one.best for one in rows) else outer.best_note)
+    if "/" in name:
+        raise Unsafe("checkpoint name refused: a slash", item=shown(name))

@@ -13,20 +13,20 @@ SUFFIX = ".safetensors"
 _MOST = 100 * 2**20
 """The format's own limit for a header."""
 _WORTH_READING = 8 * 2**20
-"""A header past this is not taken apart: it would cost more memory than it tells."""
+"""Bytes of header above which the JSON is not parsed: that would cost more memory than it is worth."""
 _IMPOSSIBLE = 2**63
 
 
 @dataclass(frozen=True)
 class Header:
-    """``size`` is what the whole file must have, in bytes; ``metadata`` the trainer's own words."""
+    """``size`` is the length that the whole file must have, in bytes; ``metadata`` is the trainer's own."""
 
     size: int
     metadata: dict[str, str] = field(default_factory=dict)
 
 
 def read_header(head: Callable[[int], bytes]) -> Header | str:
-    """The header, or what is wrong with it. ``head(count)`` gives the first ``count`` bytes of the file."""
+    """The header, or a text that says what is wrong with it. ``head(count)`` gives the file's first ``count`` bytes."""
     first = head(8)
     if len(first) < 8:
         return "a safetensors file shorter than its header"
@@ -47,10 +47,10 @@ def read_header(head: Callable[[int], bytes]) -> Header | str:
     return Header(8 + length + max(ends, default=0), metadata)
 
 
-def trouble(size: int, head: Callable[[int], bytes]) -> str | None:
-    """What shows that a safetensors file of ``size`` bytes was cut, or None.
+def why_truncated(size: int, head: Callable[[int], bytes]) -> str | None:
+    """What shows that a safetensors file of ``size`` bytes is shorter than it must be, or None.
 
-    A file that is no safetensors at all is not judged: mdl carries bytes, it does not load them.
+    A file that is not in this format at all is not judged: mdl copies files, it does not load them.
     """
     length = int.from_bytes(head(8), "little")
     if size == 0:

@@ -1,7 +1,8 @@
-"""Tree: what is in a run's folder, looked at once; and the only way its files are opened.
+"""Tree: what is in a run's folder, scanned once; and the only way its files are opened.
 
-Links are followed only where they stay inside. FIFOs, sockets and devices are never opened. A file is opened
-without following any link on its way, and only as the very file that was looked at.
+Links are followed only if they stay inside the folder. FIFOs, sockets and devices are never opened. A file is opened
+without following any link on the way to it, and only if it is still the file that was scanned: a program that
+writes to the run cannot make mdl pack a file from elsewhere.
 """
 
 from __future__ import annotations
@@ -9,30 +10,34 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from mdl.errors import NotFound, ProtocolError, Unsafe
 from mdl.files import Stamp
-from mdl.trainers.leftout import why_left_out
+from mdl.trainers.default_excludes import why_excluded
 
 MOST_ENTRIES = 1_000_000
 _MOST_DEPTH = 100
 _STATE_LIMIT = 128 * 2**20
 _NO_STAMP = Stamp(0, 0, 0)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-Kind = Literal["file", "folder", "left-out", "leaves", "odd", "unreadable"]
+IsName = Callable[[str], object]
+"""Says whether a name is one of those that are looked for; a pattern's ``fullmatch`` will do."""
+Kind = Literal["file", "folder", "excluded", "escapes", "special", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One name in the run. ``path`` is where it is seen, ``real`` where it is, both below the run's folder.
+    """One name in the run. ``path`` is its path as seen, ``real`` its path with links resolved, both below the run's
+    folder.
 
-    ``kind``: ``left-out`` is a secret or junk, ``leaves`` a link out of the run, ``odd`` a dangling link, a loop
-    or no file at all, ``unreadable`` what could not even be looked at; ``why`` tells it of these four.
+    ``kind``: ``excluded`` is a secret or junk, ``escapes`` a link out of the run, ``special`` a dangling link, a loop
+    or not a file at all, ``unreadable`` what could not even be looked at. For these four, ``why`` gives the reason.
     """
 
     path: str
@@ -49,8 +54,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Tree:
-    """Everything below ``root``, sorted by path; ``root`` is absolute and free of links, ``identity`` its device and
-    inode."""
+    """Everything below ``root``, sorted by path. ``root`` is absolute and free of links; ``identity`` is its device
+    and inode."""
 
     root: Path
     identity: tuple[int, int]
@@ -60,13 +65,13 @@ class Tree:
 
     @classmethod
     def scan(cls, folder: Path) -> Tree:
-        """Look at every name once. Raises `NotFound`, `Unsafe` past a million entries, `OSError`."""
+        """Look at every name once. Raises `NotFound`, `OSError`, and `Unsafe` for more than a million entries."""
         try:
             root = Path(os.path.realpath(folder, strict=True))
         except OSError as error:
             raise NotFound(f"no such run: {error.strerror}", item=str(folder), hint=_run_hint(folder)) from None
         if not root.is_dir():
-            raise NotFound("a run is a folder, and this is a file", item=str(folder), hint=_run_hint(folder))
+            raise NotFound("a run is a folder, but this is a file", item=str(folder), hint=_run_hint(folder))
         found = sorted(_Walk(str(root)).run(), key=lambda entry: entry.path.split("/"))
         children: dict[str, list[Entry]] = {}
         for entry in found:
@@ -85,7 +90,7 @@ class Tree:
         return path == "" or (entry is not None and entry.kind == "folder")
 
     def children(self, folder: str = "") -> list[Entry]:
-        """What is directly in ``folder``; "" is the run's own."""
+        """The entries directly in ``folder``; "" is the run's own folder."""
         return self._children.get(folder, [])
 
     def below(self, path: str = "") -> Iterator[Entry]:
@@ -98,21 +103,40 @@ class Tree:
                 yield child
             yield from self.below(child.path)
 
-    def files(self, path: str = "") -> list[Entry]:
-        """Every readable file under a folder."""
-        return [entry for entry in self.below(path) if entry.kind == "file"]
+    def subfolders(self, folder: str = "") -> list[Entry]:
+        """The folders directly in ``folder``."""
+        return [entry for entry in self.children(folder) if entry.kind == "folder"]
+
+    def files_named(self, folder: str, is_name: IsName) -> list[Entry]:
+        """The files directly in ``folder`` that have such a name."""
+        return [entry for entry in self.children(folder) if entry.kind in ("file", "escapes") and is_name(entry.name)]
+
+    def folders_named(self, base: str, name: str) -> list[str]:
+        """The paths of all folders of this name below ``base``, as people count: ``v2`` before ``v10``."""
+        below = (entry.path for entry in self.below(base) if entry.kind == "folder" and entry.name == name)
+        return sorted(below, key=lambda path: [natural_key(part) for part in path.split("/")])
+
+    def with_contents(self, entry: Entry) -> list[Entry]:
+        """An entry, and all that is below it."""
+        return [entry, *self.below(entry.path)] if entry.kind == "folder" else [entry]
+
+    def all_but(self, base: str, taken: Iterable[str]) -> list[Entry]:
+        """All that is in ``base``, except the ``taken`` paths directly in it and what is below them."""
+        others = set(taken)
+        left = (child for child in self.children(base) if child.path not in others)
+        return [entry for child in left for entry in self.with_contents(child)]
 
     def is_unchanged(self, entry: Entry) -> bool:
-        """Whether the file is still the one that was looked at."""
+        """Whether the file is still the one that was scanned."""
         try:
             return Stamp.of(os.lstat(self.root / entry.real)) == entry.stamp
         except OSError:
             return False
 
     def open(self, entry: Entry, *, strict: bool = True) -> int:
-        """A descriptor of the very file that was looked at; not ``strict``: of whatever file is there now.
+        """A descriptor of the file that was scanned; if not ``strict``, of whatever file is there now.
 
-        Raises `ProtocolError` where it is another or gone, `OSError`.
+        Raises `ProtocolError` if another file is there now, or none, and `OSError`.
         """
         *folders, name = entry.real.split("/")
         at = -1
@@ -125,7 +149,7 @@ class Tree:
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.ENXIO):
-                raise changed(entry) from error
+                raise changed_error(entry) from error
             raise
         finally:
             if at >= 0:
@@ -133,18 +157,18 @@ class Tree:
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode) or (strict and Stamp.of(facts) != entry.stamp):
             os.close(fd)
-            raise changed(entry)
+            raise changed_error(entry)
         return fd
 
     def _open_root(self, entry: Entry) -> int:
         fd = os.open(self.root, _FOLDER)
         if _identity(os.fstat(fd)) != self.identity:
             os.close(fd)
-            raise changed(entry)
+            raise changed_error(entry)
         return fd
 
     def head(self, path: str, count: int) -> bytes:
-        """The first ``count`` bytes of a file; empty where there is none that can be read."""
+        """The first ``count`` bytes of a file; empty if there is no file that can be read."""
         entry = self._by_path.get(path)
         if entry is None or entry.kind != "file":
             return b""
@@ -156,22 +180,38 @@ class Tree:
             return file.read(count)
 
     def text(self, path: str) -> str | None:
-        """A small text file; None where there is none that can be read."""
+        """The text of a small file; None if there is no such file."""
         return self.head(path, _STATE_LIMIT).decode("utf-8", "replace") if self.is_file(path) else None
 
-    def json(self, path: str) -> Any:
-        """A small JSON file; None where there is none or it is broken."""
+    def json(self, path: str) -> dict[str, Any]:
+        """The object in a small JSON file; empty if there is no such file, or it holds something else."""
         try:
-            return json.loads(self.text(path) or "null")
+            found = json.loads(self.text(path) or "null")
         except (ValueError, RecursionError):
-            return None
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+_PARTS = re.compile(r"[0-9]+|[^0-9]+")
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A sort key by which ``checkpoint-1000`` comes after ``checkpoint-500``: runs of digits count as numbers."""
+    parts = _PARTS.findall(name)
+    return tuple((0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts)
+
+
+def join(folder: str, name: str) -> str:
+    """The path of ``name`` in ``folder``; "" is the run's own folder."""
+    return f"{folder}/{name}" if folder else name
 
 
 def _identity(facts: os.stat_result) -> tuple[int, int]:
     return facts.st_dev, facts.st_ino
 
 
-def changed(entry: Entry) -> ProtocolError:
+def changed_error(entry: Entry) -> ProtocolError:
+    """The error for a file that changed, or went away, since it was scanned."""
     hint = "pack when the training is done or pauses; --allow-changing packs it as it is read"
     return ProtocolError("it changed while it was read", item=entry.path, hint=hint)
 
@@ -185,7 +225,7 @@ def _run_hint(folder: Path) -> str:
 
 
 class _Walk:
-    """One walk: links resolved against ``root``, folders that contain themselves cut off."""
+    """One scan: links are resolved against ``root``, and a folder that contains itself is not entered again."""
 
     def __init__(self, root: str) -> None:
         self._root, self._count = root, 0
@@ -194,7 +234,7 @@ class _Walk:
         yield from self._folder("", "", (_identity(os.stat(self._root)),))
 
     def _folder(self, path: str, real: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
-        """What is in the folder seen at ``path`` and really at ``real``. Raises `OSError`."""
+        """The entries of the folder seen at ``path`` and really at ``real``. Raises `OSError`."""
         with os.scandir(os.path.join(self._root, real) if real else self._root) as listing:
             names = sorted(listing, key=lambda one: one.name)
         if path:
@@ -203,25 +243,25 @@ class _Walk:
             self._count += 1
             if self._count > MOST_ENTRIES:
                 raise Unsafe(f"more than {MOST_ENTRIES:,} entries", item=self._root, hint="name a folder inside it")
-            yield from self._entry(one, _join(path, one.name), _join(real, one.name), above)
+            yield from self._entry(one, join(path, one.name), join(real, one.name), above)
 
     @staticmethod
     def _why_target(real: str, *, is_folder: bool) -> str | None:
-        """A link is left out with what it leads to."""
+        """Why the target of a link is excluded: a link to a secret is one too."""
         parts = Path(real).parts
-        whys = [why_left_out(part, is_folder=True) for part in parts[:-1]]
-        whys += [why_left_out(part, is_folder=is_folder) for part in parts[-1:]]
+        whys = [why_excluded(part, is_folder=True) for part in parts[:-1]]
+        whys += [why_excluded(part, is_folder=is_folder) for part in parts[-1:]]
         return next(filter(None, whys), None)
 
     def _entry(
         self, one: os.DirEntry[str], path: str, real: str, above: tuple[tuple[int, int], ...]
     ) -> Iterator[Entry]:
         try:
-            why = why_left_out(one.name, is_folder=one.is_dir())
+            why = why_excluded(one.name, is_folder=one.is_dir())
             if one.is_symlink():
                 target = os.path.realpath(one.path, strict=True)
                 if target != self._root and not target.startswith(self._root + os.sep):
-                    yield Entry(path, "leaves", real=real, why=f"a link to {target}, outside the run")
+                    yield Entry(path, "escapes", real=real, why=f"a link to {target}, outside the run")
                     return
                 real = os.path.relpath(target, self._root)
                 why = why or self._why_target(real, is_folder=one.is_dir())
@@ -231,13 +271,13 @@ class _Walk:
             return
         if stat.S_ISREG(facts.st_mode):
             is_executable = bool(facts.st_mode & stat.S_IXUSR)
-            yield Entry(path, "left-out" if why else "file", Stamp.of(facts), real, is_executable, why or "")
+            yield Entry(path, "excluded" if why else "file", Stamp.of(facts), real, is_executable, why or "")
         elif why:
-            yield Entry(path, "left-out", real=real, why=why)
+            yield Entry(path, "excluded", real=real, why=why)
         elif stat.S_ISDIR(facts.st_mode):
             me = _identity(facts)
             if me in above:
-                yield Entry(path, "odd", real=real, why="a link that leads to itself")
+                yield Entry(path, "special", real=real, why="a link that leads to itself")
                 return
             if len(above) > _MOST_DEPTH:
                 raise Unsafe(f"folders more than {_MOST_DEPTH} deep", item=path, hint="name a folder inside it")
@@ -246,20 +286,16 @@ class _Walk:
             except OSError as error:
                 yield _unseen(path, real, error)
         else:
-            yield Entry(path, "odd", real=real, why=f"a {_special(facts.st_mode)}, not a file")
+            yield Entry(path, "special", real=real, why=f"a {_kind_of(facts.st_mode)}, not a file")
 
 
 def _unseen(path: str, real: str, error: OSError) -> Entry:
-    """What could not be looked at: an oddity where it leads nowhere, else something that is missing."""
+    """An entry that could not be looked at: special if it leads nowhere, else unreadable."""
     words = {errno.ENOENT: "a dangling link", errno.ELOOP: "a link that leads to itself"}
     why = words.get(error.errno or 0)
-    return Entry(path, "odd" if why else "unreadable", real=real, why=why or error.strerror or str(error))
+    return Entry(path, "special" if why else "unreadable", real=real, why=why or error.strerror or str(error))
 
 
-def _join(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
-
-
-def _special(mode: int) -> str:
+def _kind_of(mode: int) -> str:
     kinds = ((stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"), (stat.S_ISBLK, "device"), (stat.S_ISCHR, "device"))
     return next((name for test, name in kinds if test(mode)), "special file")

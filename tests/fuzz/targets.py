@@ -18,9 +18,8 @@ from urllib.parse import quote
 
 from fuzz.net import TARGETS as NET
 from fuzz.net import lines_of, text_of
-from mdl.archive.directory import read_directory
+from mdl.archive.directory import ArchiveLimits, read_directory
 from mdl.archive.history import from_json, to_json
-from mdl.archive.limits import Limits
 from mdl.archive.manifest import Manifest
 from mdl.archive.reader import Archive
 from mdl.catalog.edit import without_model
@@ -40,7 +39,7 @@ from mdl.sealed import line_of
 from mdl.sources.hub import _entry
 from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.listings import Listing, Listings
-from mdl.trainers.safetensors import read_header, trouble
+from mdl.trainers.safetensors import read_header, why_truncated
 
 _MEMORY = Path("/dev/shm")
 _FOLDER = Path(tempfile.mkdtemp(prefix="mdl-fuzz-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
@@ -218,24 +217,25 @@ def safetensors(data: bytes) -> None:
     """A header is one or is not, and no more than there is is read."""
     found = read_header(lambda count: data[:count])
     assert isinstance(found, str) or found.size >= 10
-    trouble(len(data), lambda count: data[:count])
+    why_truncated(len(data), lambda count: data[:count])
 
 
 def zip_directory(data: bytes) -> None:
     """The members of an archive that is opened are safe, apart from each other and inside it; each comes whole."""
     path = _file("a.zip", data)
     with path.open("rb") as file:
-        found = read_directory(file.fileno(), Limits())
+        found = read_directory(file.fileno(), ArchiveLimits())
     at = 0
-    for member in found.members:
+    for member in found:
         _safe(member.path)
-        assert at <= member.at < member.data
-        at = member.data + member.packed
+        assert at <= member.header_at < member.data_at
+        at = member.data_at + member.packed
     assert at <= len(data)
-    with Archive(path, Limits(bytes=2**24)) as archive, open(os.devnull, "wb") as null:
+    with Archive(path, ArchiveLimits(bytes=2**24)) as archive, open(os.devnull, "wb") as null:
         for member in archive.members:
-            steps = list(archive.copy(member, null.fileno()))
-            assert sum(step for step in steps if isinstance(step, int)) == member.size
+            steps: list[int] = []
+            archive.copy(member, null.fileno(), steps.append)
+            assert sum(steps) == member.size
 
 
 def manifest(data: bytes) -> None:
@@ -248,12 +248,12 @@ def manifest(data: bytes) -> None:
 def history(data: bytes) -> None:
     """A history of releases that is read can be written and read again."""
     try:
-        found, coming = from_json(data)
+        found, _ = from_json(data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return  # as it says of itself; `Shelf` makes one error of them
+        return  # as it says of itself; `ReleaseDir` makes one error of them
     for name in (*found.releases, *found.served):
         _safe(RelPath.parse(name))
-    assert from_json(to_json(found, coming)) == (found, coming)
+    assert from_json(to_json(found)) == (found, None)
     found.kept(1, set(found.releases))
 
 

@@ -1,8 +1,8 @@
-"""What is never packed unless it is named: secrets, and what tools leave behind. Pure.
+"""Default excludes: what is never packed unless a user names it: secrets, and what tools leave behind. Pure.
 
-A name is judged by what programs really call their keys, tokens and histories, so that nothing of a model's own is
-taken for one. Two of them are close: ``token.txt`` is where people keep an access token, and is left out;
-``tokens.txt`` is the vocabulary of speech models (icefall, k2, sherpa), and is packed.
+The patterns are the names that programs really give to their keys, tokens and histories, so that no file of a model
+is mistaken for one. Two names are close: people keep an access token in ``token.txt``, which is excluded;
+``tokens.txt`` is the vocabulary of speech models (icefall, k2, sherpa), which is packed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HIDDEN = {
     **dict.fromkeys((".config", ".ipython", ".history"), "settings and histories of other programs"),
     ".mdl": "mdl's own",
 }
-"""Names of folders; a file of such a name (a submodule's ``.git``) stands for one."""
+"""Names of folders; a file of such a name (a submodule's ``.git``) is excluded too."""
 _FOLDERS = {
     **dict.fromkeys(("secrets", "credentials", "private_keys", "keyrings"), "credentials"),
     **dict.fromkeys(("venv", "node_modules"), "an environment"),
@@ -34,7 +34,7 @@ _FOLDERS = {
 }
 
 _TEXT = r"(\.(txt|json|ya?ml|toml|ini|cfg|conf|csv|xml|env|db|pickle|enc))?"
-"""The suffixes of a text that may be nothing but a secret; weights have others."""
+"""The suffixes of a text file that may hold nothing but a secret; weights have other suffixes."""
 _OWNER = (
     r"(api|access|refresh|auth|oauth|bearer|jwt|session|secret|private|personal|service|bot|deploy"
     r"|hf|hugging[-_]?face|git|gh|github|gitlab|openai|anthropic|wandb|runpod|civitai|modal|replicate|kaggle"
@@ -51,7 +51,7 @@ _NAMES = (
     r"\.env(\..+)?|\.envrc|[._]netrc|\.git-credentials|\.pypirc|\.npmrc|\.yarnrc\.yml|\.?pgpass(\.conf)?|\.htpasswd",
     r"\.my(login)?\.cnf|\.s3cfg|\.s3curl|\.boto|\.?passwd-s3fs|\.?rclone\.conf|\.databrickscfg|\.cdsapirc|\.terraformrc",
     r"credentials\.tfrc\.json|\.dockercfg|\.dockerconfigjson|kaggle\.json|\.modal\.toml|\.comet\.config|\.sentryclirc",
-    # what was typed, and who may look at the screen
+    # histories of commands, and keys to the screen
     r"\..*history|fish_history|\.octave_hist|\.lesshst|\.viminfo|\.zhistory|\.(X|ICE)authority",
 )
 _ENDINGS = (
@@ -63,12 +63,12 @@ _ENDINGS = (
 _SECRET = re.compile(rf"^({'|'.join(_NAMES)})$|({'|'.join(_ENDINGS)})$", re.IGNORECASE | re.DOTALL)
 _NOT_SECRET = re.compile(r"\.env\.(example|sample|template|dist)|(example|sample|template)\.env|.+\.pub", re.IGNORECASE)
 _BACKUP = re.compile(r"(~|[._-](bak|backup|old|orig|save|copy))+$", re.IGNORECASE)
-"""What is put behind a name for a second copy."""
+"""What is appended to the name of a second copy."""
 _JUNK = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|.+\.(pyc|swp|lock|incomplete)|\..+\.mdl-tmp", re.IGNORECASE)
 
 
-def why_left_out(name: str, *, is_folder: bool) -> str | None:
-    """Why an entry of this name is left out, or None."""
+def why_excluded(name: str, *, is_folder: bool) -> str | None:
+    """Why an entry of this name is excluded, or None."""
     lower = name.lower()
     if is_folder and lower in _FOLDERS:
         return _FOLDERS[lower]
