@@ -17,7 +17,27 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself would cost more than all of this
-    from mdl.api import download, get, lock, pack, plan, release, rollback, unpack, verify
+    from mdl.api import (
+        ArchiveLimits,
+        ArchiveMember,
+        PackPlan,
+        PackResult,
+        ReleaseResult,
+        UnpackResult,
+        checkpoints,
+        contents,
+        download,
+        get,
+        lock,
+        pack,
+        plan,
+        plan_pack,
+        release,
+        rollback,
+        unpack,
+        verify,
+        write_pack,
+    )
     from mdl.cancel import Cancel
     from mdl.catalog.model import Catalog, Model
     from mdl.client import Client, MdlWarning
@@ -47,6 +67,8 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.reports import FileReport, LockReport, ModelReport, PlanReport, Report, VerifyReport
 
 __all__ = [
+    "ArchiveLimits",
+    "ArchiveMember",
     "AuthError",
     "Busy",
     "Cancel",
@@ -68,30 +90,42 @@ __all__ = [
     "NotFinished",
     "NotFound",
     "Occupied",
+    "PackPlan",
+    "PackResult",
     "PartialFailure",
     "PlanReport",
     "ProtocolError",
+    "ReleaseResult",
     "Report",
     "Settings",
     "StateError",
     "StorageError",
     "TlsError",
+    "UnpackResult",
     "Unsafe",
     "UsageError",
     "VerifyReport",
     "__version__",
+    "checkpoints",
+    "contents",
     "download",
     "get",
     "lock",
     "pack",
     "plan",
+    "plan_pack",
     "release",
     "rollback",
     "unpack",
     "verify",
+    "write_pack",
 ]
 _HOMES = {
-    "mdl.api": ("download", "get", "lock", "pack", "plan", "release", "rollback", "unpack", "verify"),
+    "mdl.api": (
+        *("ArchiveLimits", "ArchiveMember", "PackPlan", "PackResult", "ReleaseResult", "UnpackResult", "checkpoints"),
+        *("contents", "download", "get", "lock", "pack", "plan", "plan_pack", "release", "rollback", "unpack"),
+        *("verify", "write_pack"),
+    ),
     "mdl.cancel": ("Cancel",),
     "mdl.catalog.model": ("Catalog", "Model"),
     "mdl.client": ("Client", "MdlWarning"),

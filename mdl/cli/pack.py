@@ -6,10 +6,12 @@ import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdl import api
+from mdl.api import PackPlan
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Globs
 from mdl.cli.session import Session
@@ -17,6 +19,9 @@ from mdl.config import place_of
 from mdl.console.humans import human_bytes
 from mdl.errors import StorageError, UsageError
 from mdl.paths import shown
+
+if TYPE_CHECKING:
+    from mdl.trainers.runs import Run
 
 _RUN_HELP = "A training's folder."
 _STDOUT = 1
@@ -29,7 +34,7 @@ class Compress(StrEnum):
 
 
 @dataclass(frozen=True)
-class What(Globs):
+class SelectionFlags(Globs):
     """What of a run is packed."""
 
     checkpoint: Annotated[
@@ -42,7 +47,7 @@ class What(Globs):
 
 
 @dataclass(frozen=True)
-class How:
+class OutputFlags:
     """Where an archive goes, and how it is written."""
 
     output: Annotated[
@@ -71,10 +76,8 @@ mdl pack runs/tts --logs · mdl pack runs/tts -o - | ssh host 'cat > tts.zip'"""
 
 def checkpoints(session: Session, run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP)]) -> int:
     """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
-    from mdl.trainers import find_run
-
     session.empty = {"run": run}
-    found = find_run(place_of(run, "RUN"))
+    found = api.checkpoints(place_of(run, "RUN"))
     rows: list[dict[str, Any]] = [
         {
             "name": one.name,
@@ -89,21 +92,22 @@ def checkpoints(session: Session, run: Annotated[str, typer.Argument(metavar="RU
         }
         for one in found.checkpoints
     ]
-    if session.common.json:
-        payload = {
-            "run": str(found.tree.root),
-            "layout": found.layout,
-            "checkpoints": rows,
-            "best_note": found.best_note,
-        }
-        session.console.document("checkpoints", payload, ok=True, exit_code=0)
-        return 0
+    facts = {
+        "run": str(found.tree.root),
+        "layout": found.layout,
+        "checkpoints": rows,
+        "best_note": found.best_note,
+    }
+    return session.show(facts, lambda: _show_checkpoints(session, found, rows))
+
+
+def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) -> None:
     for entry in found.tree.entries:
         if entry.kind in ("unreadable", "escapes"):
             session.console.note(f"not looked at: {entry.path} ({entry.why})")
     if not rows:
         session.console.note(f"there is no model in {found.tree.root}")
-        return 0
+        return
     session.console.table(
         ("NAME", "STEP", "SIZE", "FILES", "TIME", "STATE", "NOTE"),
         [
@@ -121,7 +125,6 @@ def checkpoints(session: Session, run: Annotated[str, typer.Argument(metavar="RU
     )
     if not any(row["best"] for row in rows):
         session.console.note(f"layout {found.layout}; best: {found.best_note or 'none is recorded'}")
-    return 0
 
 
 def _moment(ns: int) -> str | None:
@@ -139,16 +142,14 @@ def _state(row: dict[str, Any]) -> str:
 def pack(
     session: Session,
     run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP)],
-    what: What,
-    how: How,
+    what: SelectionFlags,
+    how: OutputFlags,
 ) -> int:
     """A trained model as one zip: model_<run>.zip, model_<run>_<checkpoint>.zip or logs_<run>.zip."""
-    from mdl.operations.pack import plan_pack, write_pack
-
     to_stdout = how.output == "-"
     _check_pack(session, what, to_stdout=to_stdout and not how.dry_run)
     out = place_of(how.output, "-o") if how.output is not None and not to_stdout else None
-    plan = plan_pack(
+    plan = api.plan_pack(
         place_of(run, "RUN"),
         _STDOUT if to_stdout else out,
         checkpoint=what.checkpoint,
@@ -159,39 +160,40 @@ def pack(
         allow_incomplete=how.allow_incomplete,
     )
     if how.dry_run:
-        return _show_packing(session, plan)
+        return _show_plan(session, plan)
     _tell_left_out(session, plan)
-    with session.console.watch(method="inline") as tell, all_or_nothing(_left(to_stdout)):
-        written = write_pack(
+    with session.console.watch(method="inline") as on_event, all_or_nothing(_left(to_stdout)):
+        packed = api.write_pack(
             plan,
             compress=how.compress.value,
             allow_changing=how.allow_changing,
             digest=session.common.json,
-            on_event=tell,
+            on_event=on_event,
         )
-    for path in written.changed:
+    for path in packed.changed:
         session.console.warn(f"{path} changed while it was read; it is packed as it was read")
-    if session.common.json:
-        payload = {
-            "archive": written.name,
-            "bytes": written.bytes,
-            "files": written.files,
-            "sha256": written.sha256,
-            "skipped": [asdict(one) for one in written.skipped],
-            "path": str(written.path),
-            "changed": list(written.changed),
-        }
-        session.console.document("pack", payload, ok=True, exit_code=0)
-    elif written.path is not None:
-        session.console.data(str(written.path))
-    return 0
+    facts = {
+        "archive": packed.name,
+        "bytes": packed.bytes,
+        "files": packed.files,
+        "sha256": packed.sha256,
+        "skipped": [asdict(one) for one in packed.skipped],
+        "path": str(packed.path),
+        "changed": packed.changed,
+    }
+
+    def tell() -> None:
+        if packed.path is not None:
+            session.console.data(str(packed.path))
+
+    return session.show(facts, tell)
 
 
 def _left(to_stdout: bool) -> str:
     return "what was written so far is no whole archive" if to_stdout else "nothing was written"
 
 
-def _check_pack(session: Session, what: What, *, to_stdout: bool) -> None:
+def _check_pack(session: Session, what: SelectionFlags, *, to_stdout: bool) -> None:
     if what.logs and (what.checkpoint is not None or what.inference_only):
         hint = "leave out --checkpoint and --inference-only"
         raise UsageError("--logs packs the run's logs and nothing else", hint=hint)
@@ -205,30 +207,29 @@ def _check_pack(session: Session, what: What, *, to_stdout: bool) -> None:
         raise UsageError("an archive is not written to a terminal", item="-o -", hint="use -o FILE, or a pipe")
 
 
-def _show_packing(session: Session, plan: Any) -> int:
+def _show_plan(session: Session, plan: PackPlan) -> int:
     selection = plan.selection
-    if session.common.json:
-        payload = {
-            "archive": plan.name,
-            "bytes": selection.bytes,
-            "files": len(selection.members),
-            "sha256": None,
-            "skipped": [asdict(one) for one in selection.skipped],
-            "path": str(plan.path) if plan.path else None,
-            "members": [
-                {"path": one.path.text, "size": one.entry.stamp.size if one.entry else 0} for one in selection.members
-            ],
-        }
-        session.console.document("pack", payload, ok=True, exit_code=0)
-        return 0
-    rows = [(human_bytes(one.entry.stamp.size) if one.entry else "-", one.path.text) for one in selection.members]
-    session.console.table(("SIZE", "PATH"), rows)
-    _tell_left_out(session, plan)
-    session.console.note(f"{len(rows)} files, {human_bytes(selection.bytes)}, to {plan.path or 'standard output'}")
-    return 0
+    sizes = [(one.path.text, one.entry.stamp.size if one.entry else None) for one in selection.members]
+    facts = {
+        "archive": plan.name,
+        "bytes": selection.bytes,
+        "files": len(sizes),
+        "sha256": None,
+        "skipped": [asdict(one) for one in selection.skipped],
+        "path": plan.path,
+        "members": [{"path": path, "size": size or 0} for path, size in sizes],
+    }
+
+    def tell() -> None:
+        rows = [("-" if size is None else human_bytes(size), path) for path, size in sizes]
+        session.console.table(("SIZE", "PATH"), rows)
+        _tell_left_out(session, plan)
+        session.console.note(f"{len(rows)} files, {human_bytes(selection.bytes)}, to {plan.path or 'standard output'}")
+
+    return session.show(facts, tell)
 
 
-def _tell_left_out(session: Session, plan: Any) -> None:
+def _tell_left_out(session: Session, plan: PackPlan) -> None:
     for note in plan.selection.notes:
         session.console.note(note)
     for one in plan.selection.skipped:

@@ -8,17 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
+from mdl import api
+from mdl.api import ArchiveLimits, ReleaseResult
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.session import Session
 from mdl.config import place_of
 from mdl.console.humans import human_bytes
+from mdl.digests import fingerprint
 from mdl.errors import UsageError
 from mdl.paths import shown
 from mdl.units import parse_duration, parse_size
 
 
 @dataclass(frozen=True)
-class Bounds:
+class LimitFlags:
     """How much an archive may hold."""
 
     max_members: Annotated[int, typer.Option("--max-members", min=1, help="Refuse an archive of more members.")] = (
@@ -39,7 +42,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Serving:
+class ReleaseFlags:
     """How a release is put into service."""
 
     release: Annotated[
@@ -67,8 +70,8 @@ mdl unpack tts.zip --to /srv/tts --release --keep 3 --check './smoke-test'"""
 def unpack(
     session: Session,
     source: Annotated[str, typer.Argument(metavar="ARCHIVE", help="A zip, mdl's own or any other.")],
-    bounds: Bounds,
-    serving: Serving,
+    bounds: LimitFlags,
+    serving: ReleaseFlags,
     target: Annotated[
         str | None,
         typer.Option(
@@ -78,8 +81,6 @@ def unpack(
     listing: Annotated[bool, typer.Option("--list", help="Check it, show what it holds, write nothing.")] = False,
 ) -> int:
     """Unpack a zip into a new folder, all or nothing; everything is checked before the first byte is written."""
-    from mdl.archive.directory import ArchiveLimits
-
     session.empty = {"archive": source}
     archive = place_of(source, "ARCHIVE")
     to = place_of(target, "--to") if target is not None else None
@@ -93,79 +94,63 @@ def unpack(
         return _show_archive(session, archive, limits)
     if serving.release:
         return _release(session, archive, to, limits, serving)
-    from mdl.operations.release import unpack as write
-
-    with session.console.watch(method="inline") as tell, all_or_nothing():
-        unpacked = write(archive, to, limits=limits, on_event=tell)
-    if session.common.json:
-        _document(session, archive, files=unpacked.files, size=unpacked.bytes, path=str(unpacked.path))
-    else:
-        session.console.data(str(unpacked.path))
-    return 0
+    with session.console.watch(method="inline") as on_event, all_or_nothing():
+        done = api.unpack(archive, to, limits=limits, on_event=on_event)
+    path = str(done.path)
+    facts = _facts(archive, files=done.files, size=done.bytes, path=path) if session.common.json else {}
+    return session.show(facts, lambda: session.console.data(path))
 
 
-def _document(session: Session, archive: Path, *, files: int, size: int, path: str | None, **more: Any) -> None:
-    from mdl.digests import fingerprint
-
+def _facts(archive: Path, *, files: int, size: int, path: str | None, **more: Any) -> dict[str, Any]:
     with archive.open("rb") as file:
         sha256 = fingerprint(file.fileno(), "sha256").digest.hex
-    payload = {"archive": str(archive), "bytes": size, "files": files, "sha256": sha256, "skipped": [], "path": path}
-    session.console.document(session.command, payload | more, ok=True, exit_code=0)
+    facts = {"archive": str(archive), "bytes": size, "files": files, "sha256": sha256, "skipped": [], "path": path}
+    return facts | more
 
 
-def _show_archive(session: Session, archive: Path, limits: Any) -> int:
-    from mdl.archive.reader import Archive
-
-    with Archive(archive, limits) as opened:
-        members = sorted((one for one in opened.members if not one.is_folder), key=lambda one: one.path.text)
-        known = opened.manifest.digests if opened.manifest else {}
-    rows: list[dict[str, Any]] = [
-        {"path": one.path.text, "size": one.size, "packed": one.packed, "sha256": known.get(one.path.text)}
-        for one in members
-    ]
+def _show_archive(session: Session, archive: Path, limits: ArchiveLimits) -> int:
+    rows = api.contents(archive, limits=limits)
     if session.common.json:
-        _document(session, archive, files=len(rows), size=sum(one.size for one in members), path=None, members=rows)
-        return 0
+        members, size = [vars(row) for row in rows], sum(row.size for row in rows)
+        return session.show(_facts(archive, files=len(rows), size=size, path=None, members=members))
     table = [
-        (human_bytes(row["size"]), human_bytes(row["packed"]), (row["sha256"] or "-")[:12], shown(row["path"]))
-        for row in rows
+        (human_bytes(row.size), human_bytes(row.packed), (row.sha256 or "-")[:12], shown(row.path)) for row in rows
     ]
     session.console.table(("SIZE", "PACKED", "SHA256", "PATH"), table)
     return 0
 
 
-def _release(session: Session, archive: Path, to: Path | None, limits: Any, serving: Serving) -> int:
-    from mdl.operations.release import release
-
+def _release(session: Session, archive: Path, to: Path | None, limits: ArchiveLimits, serving: ReleaseFlags) -> int:
     if to is None:
         raise UsageError("--release needs the folder of the releases", hint="add --to DIR")
-    wait = parse_duration(serving.lock_wait, "--lock-wait", least=0)
-    with session.console.watch(method="inline") as tell, all_or_nothing():
-        done = release(
+    with session.console.watch(method="inline") as on_event, all_or_nothing():
+        done = api.release(
             archive,
             to,
             keep=serving.keep,
             check=serving.check,
             limits=limits,
-            lock_wait=wait,
+            lock_wait=parse_duration(serving.lock_wait, "--lock-wait", least=0),
             cancel=session.cancel,
-            on_event=tell,
+            on_event=on_event,
         )
-    files = done.manifest.files if done.manifest else ()
+
+    def tell() -> None:
+        if not done.changed:
+            session.console.note(f"{done.version} is active already")
+        for version in done.removed:
+            session.console.note(f"removed the old release {version}")
+        session.console.data(str(done.path))
+
+    facts: dict[str, Any] = {}
     if session.common.json:
-        size = sum(one.size for one in files)
-        facts = _released_facts(done)
-        _document(session, archive, files=len(files), size=size, path=str(done.path), release=facts)
-        return 0
-    if not done.changed:
-        session.console.note(f"{done.version} is active already")
-    for version in done.removed:
-        session.console.note(f"removed the old release {version}")
-    session.console.data(str(done.path))
-    return 0
+        files = done.manifest.files if done.manifest else ()
+        size, path = sum(one.size for one in files), str(done.path)
+        facts = _facts(archive, files=len(files), size=size, path=path, release=_released_facts(done))
+    return session.show(facts, tell)
 
 
-def _released_facts(done: Any) -> dict[str, Any]:
+def _released_facts(done: ReleaseResult) -> dict[str, Any]:
     return {
         "version": done.version,
         "changed": done.changed,
@@ -183,13 +168,8 @@ def rollback(
     ] = "10m",
 ) -> int:
     """Serve the release that was served before; no network, one atomic switch."""
-    from mdl.operations.release import rollback as serve_previous
-
-    wait = parse_duration(lock_wait, "--lock-wait", least=0)
-    done = serve_previous(place_of(folder, "DIR"), lock_wait=wait, on_event=session.console.watch(method="inline"))
-    if session.common.json:
-        payload = {"path": str(done.path), "release": _released_facts(done)}
-        session.console.document("rollback", payload, ok=True, exit_code=0)
-    else:
-        session.console.data(str(done.path))
-    return 0
+    wait, place = parse_duration(lock_wait, "--lock-wait", least=0), place_of(folder, "DIR")
+    with session.console.watch(method="inline") as on_event:
+        done = api.rollback(place, lock_wait=wait, cancel=session.cancel, on_event=on_event)
+    facts = {"path": str(done.path), "release": _released_facts(done)}
+    return session.show(facts, lambda: session.console.data(str(done.path)))
