@@ -12,8 +12,8 @@ from pytest_httpx import HTTPXMock
 
 from mdl.catalog.model import HubOrigin
 from mdl.events import Event
+from mdl.http.allowlist import AllowList
 from mdl.http.client import Http
-from mdl.http.hosts import Hosts
 from mdl.http.policy import RetryPolicy
 from mdl.sources import Sources
 from mdl.sources.endpoint import Endpoint
@@ -50,7 +50,7 @@ class World:
         self.mock, self.told, self.waits = mock, list[Event](), list[float]()
         self.endpoint = Endpoint(token=token)
         self.listings = Listings(folder / "listings")
-        self.http = Http(Hosts.of([]), bearer=self.endpoint.bearer, policy=AT_ONCE)
+        self.http = Http(AllowList.of([]), token=self.endpoint.bearer, policy=AT_ONCE)
         self.http.cancel.wait = self.waits.append  # type: ignore[method-assign]
         self.next_run()
         self.offline = HubSource(self.endpoint, self.listings, None, self.told.append)

@@ -28,8 +28,8 @@ from mdl.doctor.folder import models_folder, state_folder, write_speed
 from mdl.doctor.hub import hub
 from mdl.doctor.proxy import proxy
 from mdl.doctor.token import token_file
+from mdl.http.allowlist import AllowList
 from mdl.http.client import Http, Timeouts
-from mdl.http.hosts import Hosts
 from mdl.sources.endpoint import Endpoint
 
 TOKEN = "hf_" + "s3cr3t" * 5
@@ -67,7 +67,7 @@ def asked(url: str, token: str | None = TOKEN, source: str = "HF_TOKEN") -> dict
     """What the doctor finds at a hub."""
 
     def connect() -> Http:
-        return Http(Hosts.of(["127.0.0.1", "hub.example"]), bearer=endpoint.bearer, timeouts=Timeouts(2, 2))
+        return Http(AllowList.of(["127.0.0.1", "hub.example"]), token=endpoint.bearer, timeouts=Timeouts(2, 2))
 
     endpoint = Endpoint(url, token, source)
     found = {one.name: one for one in hub(endpoint, connect)}

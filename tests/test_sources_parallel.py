@@ -14,8 +14,8 @@ from faulty import Answer, FaultyServer, Request
 from mdl.catalog.model import Model
 from mdl.errors import Cancelled, MdlError, NetworkError
 from mdl.events import Event, Retrying
+from mdl.http.allowlist import AllowList
 from mdl.http.client import Http
-from mdl.http.hosts import Hosts
 from mdl.http.policy import RetryPolicy
 from mdl.sources import Sources
 from mdl.sources.endpoint import Endpoint
@@ -39,7 +39,7 @@ def test_a_host_that_is_silent_keeps_no_other_waiting(tmp_path: Path) -> None:
         second_asked.set()
         return right(request, number)
 
-    with FaultyServer(slow) as one, FaultyServer(quick) as other, Http(Hosts.of(["127.0.0.1"])) as http:
+    with FaultyServer(slow) as one, FaultyServer(quick) as other, Http(AllowList.of(["127.0.0.1"])) as http:
         sources = Sources(Endpoint("http://127.0.0.1:9"), Listings(tmp_path), http)
         models = [Model("one", files=(loose(one.url + "/f"),)), Model("other", files=(loose(other.url + "/f"),))]
         found = list(sources.resolve_all(models))
@@ -50,7 +50,7 @@ def test_events_come_in_the_caller_s_thread(tmp_path: Path) -> None:
     """Listeners need no lock: retries of other threads are told by the one that asked."""
     told: list[tuple[int, Event]] = []
     busy = faults.busy(faults.honest(DATA), times=1)
-    with FaultyServer(busy) as server, Http(Hosts.of(["127.0.0.1"]), policy=RetryPolicy(first=0.0)) as http:
+    with FaultyServer(busy) as server, Http(AllowList.of(["127.0.0.1"]), policy=RetryPolicy(first=0.0)) as http:
         listen: Callable[[Event], None] = lambda event: told.append((threading.get_ident(), event))  # noqa: E731
         sources = Sources(Endpoint("http://127.0.0.1:9"), Listings(tmp_path), http, tell=listen)
         models = [Model(name, files=(loose(f"{server.url}/{name}"),)) for name in "abcd"]

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from mdl.catalog.model import Catalog, CatalogFile, HubOrigin, Model
 from mdl.catalog.references import check_revision, file_url, parse_hub, parse_hub_page, url_name
 from mdl.errors import UsageError
-from mdl.presigned import asked
+from mdl.presigned import identifying_parameters
 from mdl.redact import bare_url
 
 _LONGEST_NAME = 120
@@ -84,7 +84,7 @@ def _of_url(url: str) -> Model:
     *folders, _ = unquote(parts.path).split("/")
     place = "--".join([parts.netloc, *filter(None, folders)])
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", place).strip("._-") or "download"
-    told = repr(found) if (found := asked(url)) else ""
+    told = repr(found) if (found := identifying_parameters(url)) else ""
     if not _is_told_by_name(parts):
         told += f" of {parts.netloc}{parts.path}"
     if len(name) > _LONGEST_NAME:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from mdl.engine.elsewhere import Elsewhere
     from mdl.engine.hub_carrier import HubCarrier
     from mdl.engine.store import Store
+    from mdl.http.allowlist import AllowList
     from mdl.http.client import Http
-    from mdl.http.hosts import Hosts
     from mdl.sources import Sources
     from mdl.sources.endpoint import Endpoint
 
@@ -243,7 +243,7 @@ class Session:
         stall = parse_duration(network.stall, "--stall")
         return Http(
             self.hosts(models, more),
-            bearer=self.endpoint.bearer,
+            token=self.endpoint.bearer,
             timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
             cancel=self.cancel,
             connections=network.connections,
@@ -251,8 +251,8 @@ class Session:
             policy=RetryPolicy(network.retries),
         )
 
-    def hosts(self, models: Iterable[Model], more: Iterable[str] = ()) -> Hosts:
-        from mdl.http.hosts import Hosts, host_of
+    def hosts(self, models: Iterable[Model], more: Iterable[str] = ()) -> AllowList:
+        from mdl.http.allowlist import AllowList, host_of
         from mdl.sources.direct import hub_origin
 
         patterns = [host_of(self.endpoint.url)]
@@ -261,7 +261,7 @@ class Session:
         for model in models:
             urls = [url for url in model.urls if hub_origin(url, self.endpoint) is None]
             patterns += [host_of(url) for url in urls]
-        return Hosts.of([*patterns, *map(host_of, more)], trusted)
+        return AllowList.of([*patterns, *map(host_of, more)], trusted)
 
     def sources(
         self,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mdl.doctor.finding import Finding
 from mdl.errors import TlsError
-from mdl.http.tls import tls_context, trusted
+from mdl.http.transport import describe_trust, tls_context
 
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 _OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -28,7 +28,7 @@ def certificates() -> Finding:
         return Finding.of(
             "certificates", error, "it must hold CA certificates in PEM form; mend it, or unset the variable"
         )
-    return Finding("certificates", True, trusted() + _misnamed())
+    return Finding("certificates", True, describe_trust() + _misnamed())
 
 
 def _trouble(name: str) -> str:

@@ -12,7 +12,7 @@ from mdl.doctor.finding import Finding
 from mdl.doctor.proxy import through
 from mdl.doctor.token import token
 from mdl.errors import MdlError, NetworkError, ProtocolError, TlsError, UsageError
-from mdl.http.client import Http, Opened
+from mdl.http.client import Http, OpenResponse
 from mdl.sources.endpoint import Endpoint
 
 _ANSWERS = tuple(status for status in range(400, 500) if status not in (407, 408, 429))
@@ -68,7 +68,7 @@ def _aside(status: int, endpoint: Endpoint) -> str:
     return f" (with {status}: it has no list of models, which mdl does not need)"
 
 
-def _is_json(http: Http, opened: Opened) -> bool:
+def _is_json(http: Http, opened: OpenResponse) -> bool:
     text = b""
     for block in http.body(opened, None, bytearray()):
         text += block

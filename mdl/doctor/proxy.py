@@ -8,7 +8,7 @@ from urllib.request import getproxies
 
 from mdl.doctor.finding import Finding
 from mdl.errors import UsageError
-from mdl.http.hosts import host_of
+from mdl.http.allowlist import host_of
 from mdl.http.proxies import exemption, proxy_of, without_userinfo
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from mdl.doctor.finding import Finding
 from mdl.errors import AuthError, MdlError, NotFound, UsageError
+from mdl.http.allowlist import host_of
 from mdl.http.client import Http
-from mdl.http.hosts import host_of
 from mdl.paths import shown
 from mdl.sources.endpoint import Endpoint, token_path, token_places
 

@@ -18,7 +18,7 @@ from typing import Literal
 from mdl.engine.segments import Download, Segment
 from mdl.errors import MdlError, NetworkError
 from mdl.events import Event, Retrying
-from mdl.http.hosts import host_of
+from mdl.http.allowlist import host_of
 from mdl.http.pacer import Pacer
 from mdl.http.policy import PROGRESS, Again, Decision, Ended, GiveUp, NextMirror, Outcome, RetryPolicy, Rewind, decide
 

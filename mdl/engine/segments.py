@@ -18,7 +18,7 @@ from mdl.engine.plan import Item
 from mdl.engine.ramp import Ramp
 from mdl.errors import MdlError
 from mdl.files import RemoteFile
-from mdl.http.hosts import origin_of
+from mdl.http.allowlist import origin_of
 from mdl.http.policy import Ended, State
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.redact import Secrets, redact_error

@@ -15,7 +15,7 @@ from mdl.digests import Digest
 from mdl.errors import MdlError, UsageError
 from mdl.events import Listener, Retrying
 from mdl.files import HubFile, RemoteFile
-from mdl.http.answers import announced_size, parse_size, validator_of
+from mdl.http.responses import announced_size, parse_size, validator_of
 from mdl.sources.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class DirectSource:
         first: MdlError | None = None
         for url in (remote.url, *(remote.mirrors if remote.digest else ())):
             try:
-                return http.patience.ask(
+                return http.retrier.call(
                     url,
                     lambda url=url: self._probe(http, remote, url),  # type: ignore[misc]
                     lambda error, failure, delay: self._tell(

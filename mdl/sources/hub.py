@@ -20,7 +20,7 @@ from mdl.digests import Digest
 from mdl.errors import LockError, MdlError, NotFound, ProtocolError, Unsafe
 from mdl.events import Listener, Retrying
 from mdl.files import HubFile, RemoteFile
-from mdl.http.hosts import host_of, origin_of
+from mdl.http.allowlist import host_of, origin_of
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.listings import Entry, Listing, Listings
@@ -150,7 +150,7 @@ class HubSource:
         http = self._http
         if http is None:
             raise LockError("offline, and this revision was never listed here", item=str(origin), hint="go online once")
-        return http.patience.ask(
+        return http.retrier.call(
             url,
             lambda: http.get_json(url),
             lambda error, failure, delay: self._tell(

@@ -1,6 +1,6 @@
-"""The allow-list: which hosts mdl may speak to, on every hop, and which one gets a token. Pure.
+"""The allow-list: which hosts mdl may contact, on every hop, and which origin gets a token. Pure.
 
-Patterns are ``host``, ``host:port`` or ``*.suffix``; without a port, any port.
+Patterns are ``host``, ``host:port`` or ``*.suffix``. A pattern without a port allows any port.
 """
 
 from __future__ import annotations
@@ -14,24 +14,37 @@ from urllib.parse import SplitResult, urlsplit
 from mdl.errors import Unsafe, UsageError
 
 HUB_HOSTS = ("huggingface.co", "*.huggingface.co", "*.hf.co", "hf.co")
-"""The hub and the hosts it hands bodies out from; its own advice is to allow by these suffixes."""
+"""The hub and the hosts that serve its files. The hub's documentation advises to allow these suffixes."""
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _PATTERN = re.compile(r"(\*\.)?[a-z0-9._-]+(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NEVER_PUBLIC = tuple(
+    ipaddress.ip_network(text)
+    for text in ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10", "3fff::/20", "5f00::/16")
+)
+"""IPv4-compatible and IPv4-translated addresses, local NAT64, site-local, documentation, SRv6 (RFC 4291, 2765, 8215,
+3879, 9637, 9602). Not every version of Python knows all of them."""
 
 
 def host_of(url: str) -> str:
-    """The lower-case host of a URL, '' when it has none."""
+    """The host of a URL in lower case; "" if it has none."""
     return (urlsplit(url).hostname or "").rstrip(".").lower()
 
 
-def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL, the port always written out."""
+def port_of(url: str) -> int:
+    """The port of a URL, by default that of its scheme; 0 if neither is known. Raises `ValueError`."""
     parts = urlsplit(url)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-    return f"{parts.scheme}://{host_of(url)}:{port}"
+    return parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL. The port is always written out."""
+    return f"{urlsplit(url).scheme}://{host_of(url)}:{port_of(url)}"
 
 
 def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that ``host`` is; None if it is a name."""
     try:
         return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
@@ -39,27 +52,18 @@ def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def is_private(address: str) -> bool:
-    """Loopback, link-local, private, multicast or otherwise not a public address; also as IPv4 inside IPv6."""
+    """Whether an IP address is not a public one: loopback, link-local, private, multicast, also as IPv4 inside IPv6."""
     found = address_of(address.split("%")[0])
     if found is None:
         return False
     if any(found in network for network in _NEVER_PUBLIC):
         return True
-    found = _inner(found) or found
+    found = _embedded_ipv4(found) or found
     return found.is_multicast or not found.is_global
 
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_NEVER_PUBLIC = tuple(
-    ipaddress.ip_network(text)
-    for text in ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10", "3fff::/20", "5f00::/16")
-)
-"""IPv4-compatible and IPv4-translated addresses, local NAT64, site-local, documentation, SRv6 (RFC 4291, 2765, 8215,
-3879, 9637, 9602). Not every Python knows all of them."""
-
-
-def _inner(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address inside a mapped, NAT64, 6to4 or Teredo one (RFC 4291, 6052, 3056, 4380)."""
+def _embedded_ipv4(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address inside a mapped, NAT64, 6to4 or Teredo address (RFC 4291, 6052, 3056, 4380)."""
     if isinstance(address, ipaddress.IPv4Address):
         return None
     if address in _NAT64:
@@ -75,38 +79,44 @@ def refuse_odd_address(host: str) -> None:
 
 
 @dataclass(frozen=True)
-class Bearer:
-    """A token and the one origin it belongs to."""
+class OriginToken:
+    """A token and the one origin that may receive it."""
 
     origin: str
     token: str = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Hosts:
-    """An allow-list. ``named`` patterns were written by the user, the catalog or the endpoint setting; ``trusted`` are
-    those of them that the user's own settings allow, whatever leads there."""
+class AllowList:
+    """The hosts that may be contacted.
+
+    ``named`` patterns come from the user, the catalog or the endpoint setting. ``trusted`` patterns are those of them
+    that come from the user's own settings: any host may redirect there, also to a private address. ``general``
+    patterns are always allowed.
+    """
 
     named: frozenset[str]
     general: tuple[str, ...] = HUB_HOSTS
     trusted: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, patterns: Iterable[str], trusted: Iterable[str] = ()) -> Hosts:
-        """Check and collect patterns. Raises `UsageError` naming a bad one."""
-        allowed = _checked(trusted)
-        return cls(_checked(patterns) | allowed, trusted=allowed)
+    def of(cls, patterns: Iterable[str], trusted: Iterable[str] = ()) -> AllowList:
+        """A list of these patterns. Raises `UsageError`, which names a bad one."""
+        allowed = _parse_patterns(trusted)
+        return cls(_parse_patterns(patterns) | allowed, trusted=allowed)
 
-    def names(self, host: str, port: int) -> bool:
-        """True if exactly this host was named: such a host may be on a private network."""
-        return _is_in(self.named, host, port)
+    def is_named(self, host: str, port: int) -> bool:
+        """Whether exactly this host was named. Such a host may be on a private network."""
+        return _contains(self.named, host, port)
 
-    def trusts(self, host: str, port: int) -> bool:
-        """True if the user's own settings allow exactly this host: a public host may lead there, if it is private."""
-        return _is_in(self.trusted, host, port)
+    def is_trusted(self, host: str, port: int) -> bool:
+        """Whether the user's own settings name exactly this host. A public host may redirect there even if it is
+        private."""
+        return _contains(self.trusted, host, port)
 
     def allows(self, host: str, port: int) -> bool:
-        if self.names(host, port):
+        """Whether this host may be contacted at all."""
+        if self.is_named(host, port):
             return True
         suffixes = (p[1:] for p in (*self.general, *self.named) if p.startswith("*."))
         return host in self.general or f"{host}:{port}".endswith(
@@ -114,18 +124,17 @@ class Hosts:
         )
 
     def check(self, url: str) -> SplitResult:
-        """The parts of an allowed URL. Raises `Unsafe`, by name, for any other."""
+        """The parts of an allowed URL. Raises `Unsafe`, which names the host, for any other URL."""
         parts = urlsplit(url)
         host = host_of(url)
-        if parts.scheme not in ("http", "https"):
+        if parts.scheme not in DEFAULT_PORTS:
             raise Unsafe(f"refused: scheme {parts.scheme or 'none'!r} is not http or https", item=host or None)
         if parts.username is not None or parts.password is not None:
             raise Unsafe("refused: a URL with a user name or password in it", item=host)
         refuse_odd_address(host)
         if not re.fullmatch(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|[0-9a-f:.]+", host):
-            raise Unsafe(f"refused: {host!r} is no name of a host", item=host or None)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        if not self.allows(host, port):
+            raise Unsafe(f"refused: {host!r} is not a host name", item=host or None)
+        if not self.allows(host, port_of(url)):
             raise Unsafe(
                 f"refused: the host {host} is not on the allow-list",
                 item=host,
@@ -134,7 +143,7 @@ class Hosts:
         return parts
 
 
-def _checked(patterns: Iterable[str]) -> frozenset[str]:
+def _parse_patterns(patterns: Iterable[str]) -> frozenset[str]:
     found = set()
     for pattern in map(str.strip, patterns):
         if pattern and not _PATTERN.fullmatch(pattern.lower()):
@@ -143,6 +152,6 @@ def _checked(patterns: Iterable[str]) -> frozenset[str]:
     return frozenset(found - {""})
 
 
-def _is_in(patterns: frozenset[str], host: str, port: int) -> bool:
+def _contains(patterns: frozenset[str], host: str, port: int) -> bool:
     bare = f"[{host}]" if ":" in host else host
     return not {host, bare, f"{bare}:{port}"}.isdisjoint(patterns)

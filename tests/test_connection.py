@@ -13,7 +13,7 @@ import pytest
 
 from mdl.cancel import Cancel
 from mdl.errors import Cancelled
-from mdl.http.dialling import Address, addresses, dialled
+from mdl.http.connection import Address, connect_first, resolve
 
 
 def at(port: int, host: str = "127.0.0.1") -> Address:
@@ -46,23 +46,23 @@ def free_port() -> int:
 def test_the_first_that_answers() -> None:
     """One that refuses and one that says nothing are passed by, and what comes back blocks as sockets do."""
     with listening() as port, silent() as hole:
-        with dialled([at(free_port()), at(hole), at(port)], 5.0, Cancel()) as sock:
+        with connect_first([at(free_port()), at(hole), at(port)], 5.0, Cancel()) as sock:
             assert sock.getpeername()[1] == port
             assert sock.getblocking()
-        with dialled([at(port)], math.inf, Cancel()) as sock:
+        with connect_first([at(port)], math.inf, Cancel()) as sock:
             assert sock.getpeername()[1] == port
 
 
 def test_nobody_answers() -> None:
     """All refuse: the first refusal. One says nothing: the timeout, once for all."""
     with pytest.raises(ConnectionRefusedError):
-        dialled([at(free_port()), at(free_port())], 5.0, Cancel())
+        connect_first([at(free_port()), at(free_port())], 5.0, Cancel())
     began = time.monotonic()
     with silent() as hole, pytest.raises(TimeoutError):
-        dialled([at(hole)] * 5, 0.3, Cancel())
+        connect_first([at(hole)] * 5, 0.3, Cancel())
     assert time.monotonic() - began < 3.0
     with pytest.raises(OSError, match="no address"):
-        dialled([], 1.0, Cancel())
+        connect_first([], 1.0, Cancel())
 
 
 def test_a_slow_one_is_waited_for() -> None:
@@ -70,7 +70,7 @@ def test_a_slow_one_is_waited_for() -> None:
     with silent() as hole:
         began = time.monotonic()
         with pytest.raises(TimeoutError):
-            dialled([at(hole), at(free_port())], 0.6, Cancel())
+            connect_first([at(hole), at(free_port())], 0.6, Cancel())
         assert time.monotonic() - began >= 0.6
 
 
@@ -79,7 +79,7 @@ def test_cancel_ends_it() -> None:
     cancel = Cancel()
     cancel.set()
     with silent() as hole, pytest.raises(Cancelled):
-        dialled([at(hole)], 5.0, cancel)
+        connect_first([at(hole)], 5.0, cancel)
 
 
 def test_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,4 +91,4 @@ def test_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
     families = [socket.AF_INET6, socket.AF_INET, socket.AF_INET6, socket.AF_INET6]
-    assert [place[0] for place in addresses("two.example", 1)] == families
+    assert [place[0] for place in resolve("two.example", 1)] == families
