@@ -67,7 +67,7 @@ def test_late_bytes_behind_a_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultyServer(handler) as server, Http(AllowList.of(["127.0.0.1"])) as http:
         monkeypatch.setattr("mdl.http.connection.Connection.write", _telling(asked))
         with http.open("GET", server.url + "/f") as opened:
-            body = b"".join(bytes(block) for block in http.body(opened, None, bytearray()))
+            body = b"".join(bytes(block) for block in http.body(opened))
     assert (opened.status, body, server.connections) == (200, TINY, 2)
 
 

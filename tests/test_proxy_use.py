@@ -53,7 +53,7 @@ def asked(url: str) -> int:
     """How many bytes are there. Raises what asking raises."""
     with Http(NAMES, timeouts=Timeouts(5.0, 1.0)) as http, http.open("GET", url) as opened:
         length = int(opened.headers["content-length"])
-        return sum(len(block) for block in http.body(opened, length, bytearray(65536)))
+        return sum(len(block) for block in http.body(opened, length))
 
 
 def refused(url: str) -> MdlError:

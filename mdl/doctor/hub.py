@@ -70,7 +70,7 @@ def _aside(status: int, endpoint: Endpoint) -> str:
 
 def _is_json(http: Http, opened: OpenResponse) -> bool:
     text = b""
-    for block in http.body(opened, None, bytearray()):
+    for block in http.body(opened):
         text += block
         if len(text) > _LONGEST:
             return False

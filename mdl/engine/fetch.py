@@ -6,11 +6,9 @@ directly until it expires or refuses. The token stays with the hub's own origin 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from mdl.cancel import wake
 from mdl.digests import Digest
 from mdl.engine.address import address_of
 from mdl.engine.follower import Follower
@@ -20,9 +18,8 @@ from mdl.engine.segments import Download, Segment
 from mdl.errors import DigestMismatch, NoSpace, ProtocolError
 from mdl.events import Event, Rewound
 from mdl.http.allowlist import origin_of
-from mdl.http.body import BUFFER
 from mdl.http.client import Http, OpenResponse
-from mdl.http.policy import Changed as OtherVersion
+from mdl.http.policy import VersionChanged
 from mdl.http.ranges import ByteRange
 from mdl.http.refusals import impostor
 from mdl.http.responses import Accept, ContentChanged, Invalid, RangeIgnored, content_length, judge, parse_size
@@ -31,7 +28,6 @@ _RESERVE = 16 * 2**20
 """Bytes left free on the disk while a file of unknown size comes in, and how often that is looked at."""
 _TELLING = 4096
 """Bytes that tell what came where a file was asked for."""
-_buffers = threading.local()
 
 
 class Fetcher:
@@ -79,7 +75,7 @@ class Fetcher:
                 raise self._named(_as_error(verdict), opened)
             data = bytearray()
             length = None if verdict.encoded else content_length(opened.headers)
-            for block in self._http.body(opened, length, _buffer(), decode=verdict.encoded):
+            for block in self._http.body(opened, length, decode=verdict.encoded):
                 data += block
                 if size is not None and len(data) > size:
                     raise called_by_name(ProtocolError(f"the server sent more than the file's {size} bytes"), data)
@@ -187,7 +183,7 @@ class Fetcher:
         error = ProtocolError(verdict.why, hint="the source is not what was asked for; look at the source")
         if pinned and size is not None and verdict.total not in (None, size):
             raise self._named(error, opened)
-        self._schedule.outcome(download, OtherVersion(error))
+        self._schedule.outcome(download, VersionChanged(error))
         if download.rewind_why and not pinned:
             size = verdict.total if verdict.total is not None else size
             download.remote = replace(download.remote, size=size, validator=verdict.validator)
@@ -209,11 +205,9 @@ class Fetcher:
     def _write(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
         partial, follower = download.partial, download.follower
         assert partial is not None
-        stream = opened.response.extensions["network_stream"]
-        sock = stream.get_extra_info("socket")
-        segment.abort = lambda: wake(sock)
+        segment.abort = opened.abort
         length = None if accept.encoded else content_length(opened.headers)
-        for block in self._http.body_for_file(opened, length, _buffer(), decode=accept.encoded):
+        for block in self._http.body_for_file(opened, length, decode=accept.encoded):
             if download.rewind_why or download.error:
                 return
             stop = segment.stop
@@ -243,7 +237,7 @@ class Fetcher:
             if accept.stop is None and segment.at < segment.stop:
                 raise ProtocolError(f"the server sent {segment.at} bytes of {segment.stop} and called it whole")
             return
-        chunked = "transfer-encoding" in opened.response.headers
+        chunked = "transfer-encoding" in opened.headers
         if accept.stop is None and not chunked and not accept.encoded and download.remote.digest is None:
             raise ProtocolError("neither a length nor a digest tells the file's end from a cut")
         download.remote = replace(download.remote, size=segment.at)
@@ -264,14 +258,6 @@ def _headers(download: Download) -> dict[str, str]:
 
 def _as_error(verdict: RangeIgnored | Invalid) -> ProtocolError:
     return verdict.error if isinstance(verdict, Invalid) else ProtocolError("the server did not send the whole file")
-
-
-def _buffer() -> bytearray:
-    """One read buffer a thread."""
-    if not hasattr(_buffers, "data"):
-        _buffers.data = bytearray(BUFFER)
-    data: bytearray = _buffers.data
-    return data
 
 
 def _check_identity(download: Download, opened: OpenResponse) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
 import zlib
 from collections.abc import Generator, Iterator
@@ -24,11 +25,11 @@ from mdl.http.responses import codings_of, is_readable, unreadable
 from mdl.http.splice import REFUSALS, Pipe, Piped
 from mdl.http.throttle import Throttle
 
-BUFFER = 768 * 1024
-"""Bytes of a read buffer. What one ``recv_into`` returns is handed on at once."""
 STEP = 256 * 1024
 """Bytes of one decoded piece, at most."""
 
+_BUFFER = 768 * 1024
+"""Bytes of a read buffer. What one ``recv_into`` returns is handed on at once."""
 _LARGE = 1024 * 1024
 _TLS_FILL_SECONDS = 0.02
 _AGAIN = "run the same command again; what was fetched is kept"
@@ -46,18 +47,17 @@ class BodyReader:
 
     def __init__(self, cancel: Cancel, stall: float, throttle: Throttle) -> None:
         self._cancel, self._stall, self._throttle = cancel, stall, throttle
+        self._buffers = threading.local()
 
-    def blocks(
-        self, response: httpx.Response, length: int | None, buffer: bytearray, *, decode: bool, splice: bool
-    ) -> Iterator[Block]:
-        """The body in blocks, at most ``length`` bytes. Each block is valid until the next one is requested.
+    def blocks(self, response: httpx.Response, length: int | None, *, decode: bool, splice: bool) -> Iterator[Block]:
+        """The body in blocks, at most ``length`` bytes. Each block is valid until the thread asks for the next one.
 
         ``decode``: undo what Content-Encoding says; otherwise the bytes are those on the wire. ``splice``: some blocks
         may be `Piped`. Raises `NetworkError` if the body ends early, or if the connection is silent or brings less than
         1 kB/s; `ProtocolError` for an encoding that cannot be decoded; `Cancelled`. httpx's own errors pass through.
         """
         codings = codings_of(response.headers) if decode else ()
-        pieces = _decoded(response, codings) if codings else self._raw(response, length, buffer, splice)
+        pieces = _decoded(response, codings) if codings else self._raw(response, length, splice)
         longest, waited, count = max(_SLOW_WINDOW, self._stall), 0.0, 0
         silent = NetworkError(f"the server sent nothing of the body for {longest:.0f} s", hint=_TOO_SLOW)
         while True:
@@ -75,7 +75,7 @@ class BodyReader:
             self._throttle.take(len(block), self._cancel)
             yield block
 
-    def _raw(self, response: httpx.Response, length: int | None, buffer: bytearray, splice: bool) -> Iterator[Block]:
+    def _raw(self, response: httpx.Response, length: int | None, splice: bool) -> Iterator[Block]:
         """The body as it is on the wire."""
         if length == 0:
             return
@@ -98,14 +98,16 @@ class BodyReader:
             if splice and not isinstance(sock, ssl.SSLSocket) and (pipe := Pipe.open()):
                 with closing(pipe):
                     left = yield from self._through_pipe(sock, left, pipe)
-            left = yield from self._through_memory(sock, left, buffer)
+            left = yield from self._through_memory(sock, left)
             del stream
         if left:
             raise NetworkError(f"the connection ended after {length - left} of {length} bytes", hint=_AGAIN)
 
-    def _through_memory(self, sock: socket.socket, left: int, buffer: bytearray) -> Generator[memoryview, None, int]:
+    def _through_memory(self, sock: socket.socket, left: int) -> Generator[memoryview, None, int]:
         """Returns how many of the ``left`` bytes are missing when the connection ends."""
-        view = memoryview(buffer)
+        if not hasattr(self._buffers, "data"):
+            self._buffers.data = bytearray(_BUFFER)
+        view = memoryview(self._buffers.data)
         while left:
             count, error = _receive(sock, view[: min(self._throttle.quantum(len(view)), left)])
             if count:

@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from mdl import __version__
-from mdl.cancel import Cancel
+from mdl.cancel import Cancel, wake
 from mdl.errors import NetworkError, ProtocolError, Unsafe
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
 from mdl.http.body import Block, BodyReader
@@ -77,6 +77,10 @@ class OpenResponse:
     def headers(self) -> Mapping[str, str]:
         """The headers, with lower-case keys."""
         return _lower(self.response.headers)
+
+    def abort(self) -> None:
+        """End the connection, from any thread. A thread that reads the body gets a `NetworkError`."""
+        wake(self.response.extensions["network_stream"].get_extra_info("socket"))
 
 
 class Http:
@@ -160,23 +164,21 @@ class Http:
                     opened.response.close()
 
     def body(
-        self, opened: OpenResponse, length: int | None, buffer: bytearray, *, decode: bool = True
+        self, opened: OpenResponse, length: int | None = None, *, decode: bool = True
     ) -> Iterator[memoryview | bytes]:
         """The body of a response, ``length`` bytes of it if that is known; see `BodyReader.blocks`."""
-        blocks = self._reader.blocks(opened.response, length, buffer, decode=decode, splice=False)
+        blocks = self._reader.blocks(opened.response, length, decode=decode, splice=False)
         return cast("Iterator[memoryview | bytes]", blocks)
 
-    def body_for_file(
-        self, opened: OpenResponse, length: int | None, buffer: bytearray, *, decode: bool = True
-    ) -> Iterator[Block]:
+    def body_for_file(self, opened: OpenResponse, length: int | None = None, *, decode: bool = True) -> Iterator[Block]:
         """As `body`, for a caller that writes it into a file: some blocks may be in a kernel pipe (`Piped`)."""
-        return self._reader.blocks(opened.response, length, buffer, decode=decode, splice=True)
+        return self._reader.blocks(opened.response, length, decode=decode, splice=True)
 
     def beginning(self, opened: OpenResponse, count: int = _BEGINNING) -> bytes:
         """About the first ``count`` bytes of a body; fewer or none if they cannot be read."""
         text = bytearray()
         with contextlib.suppress(httpx.HTTPError, httpx.StreamError, NetworkError, ProtocolError):
-            for block in self.body(opened, None, bytearray()):
+            for block in self.body(opened):
                 text += block
                 if len(text) >= count:
                     break
@@ -189,7 +191,7 @@ class Http:
         """
         with self.open("GET", url, {"Accept": "application/json"}) as opened:
             text = bytearray()
-            for block in self.body(opened, None, bytearray()):
+            for block in self.body(opened):
                 text += block
                 if len(text) > MAX_JSON:
                     raise ProtocolError(f"{host_of(url)} sent an API answer of over {MAX_JSON} bytes")

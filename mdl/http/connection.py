@@ -240,12 +240,15 @@ def connect_first(places: list[Address], seconds: float, cancel: Cancel) -> sock
     with selectors.DefaultSelector() as race:
         try:
             while queue or race.get_map():
-                if queue:
-                    _start(queue.popleft(), race, errors)
-                winner = _first_connected(race, min(head_start, until - time.monotonic()), errors)
-                cancel.check()
-                if winner is not None:
-                    return winner
+                try:
+                    if queue:
+                        race.register(_start_connecting(queue.popleft()), selectors.EVENT_WRITE)
+                    ready = race.select(max(0.0, min(head_start, until - time.monotonic())))
+                    cancel.check()
+                    if ready:
+                        return _connected(race.unregister(ready[0][0].fileobj).fileobj)
+                except OSError as error:
+                    errors.append(error)
                 if time.monotonic() >= until:
                     raise TimeoutError("timed out")
         finally:
@@ -254,36 +257,23 @@ def connect_first(places: list[Address], seconds: float, cancel: Cancel) -> sock
     raise errors[0] if errors else OSError("the name has no address")
 
 
-def _start(place: Address, race: selectors.BaseSelector, errors: list[OSError]) -> None:
-    try:
-        sock = socket.socket(*place[:3])
-    except OSError as error:
-        errors.append(error)
-        return
+def _start_connecting(place: Address) -> socket.socket:
+    """A socket that has begun to connect. Raises `OSError` if that fails at once."""
+    sock = socket.socket(*place[:3])
     sock.setblocking(False)
     code = sock.connect_ex(place[3])
-    if code in _IN_PROGRESS:
-        race.register(sock, selectors.EVENT_WRITE)
-    else:
-        _drop(sock, code, errors)
+    if code not in _IN_PROGRESS:
+        sock.close()
+        raise OSError(code, os.strerror(code))
+    return sock
 
 
-def _first_connected(race: selectors.BaseSelector, seconds: float, errors: list[OSError]) -> socket.socket | None:
-    """The first socket that is connected within ``seconds``, taken out of the race; None also if one failed."""
-    if not race.get_map():
-        return None
-    for key, _ in race.select(max(0.0, seconds)):
-        sock = key.fileobj
-        assert isinstance(sock, socket.socket)
-        race.unregister(sock)
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code == 0:
-            sock.setblocking(True)
-            return sock
-        _drop(sock, code, errors)
-    return None
-
-
-def _drop(sock: socket.socket, code: int, errors: list[OSError]) -> None:
-    sock.close()
-    errors.append(OSError(code, os.strerror(code)))
+def _connected(sock: Any) -> socket.socket:
+    """A socket that has finished connecting, blocking again. Raises `OSError`, and closes it, if that failed."""
+    assert isinstance(sock, socket.socket)
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        sock.close()
+        raise OSError(code, os.strerror(code))
+    sock.setblocking(True)
+    return sock

@@ -14,7 +14,7 @@ from typing import Any
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.http.allowlist import host_of
-from mdl.http.policy import may_pass, retry_after
+from mdl.http.policy import is_temporary, retry_after
 from mdl.paths import shown
 from mdl.redact import bare_url, redact_value
 
@@ -113,14 +113,14 @@ def error_for_status(
     if status in (404, 410):
         hint = {"RevisionNotFound": "check the revision", "EntryNotFound": "check the file's path in the repository"}
         return NotFound(message, hint=hint.get(code, "check the name; a private repository needs HF_TOKEN"))
-    if not may_pass(status, None):
+    if not is_temporary(status, None):
         return NetworkError(message, hint="the server will not serve this as asked", final=True)
-    wish = retry_after(headers)
-    if wish is not None and not may_pass(status, wish):
+    asked = retry_after(headers)
+    if asked is not None and not is_temporary(status, asked):
         return NetworkError(
-            f"{message}; it asks to wait {wish:.0f} s", hint="run the same command again later", final=True
+            f"{message}; it asks to wait {asked:.0f} s", hint="run the same command again later", final=True
         )
-    return NetworkError(message, hint="run the same command again later; what was fetched is kept", retry_after=wish)
+    return NetworkError(message, hint="run the same command again later; what was fetched is kept", retry_after=asked)
 
 
 def _auth_hint(code: str, words: str, url: str, token_sent: bool) -> str:

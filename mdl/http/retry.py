@@ -13,7 +13,7 @@ from mdl.cancel import Cancel
 from mdl.errors import MdlError, NetworkError
 from mdl.http.allowlist import origin_of
 from mdl.http.pacer import Pacer
-from mdl.http.policy import Again, Ended, RetryPolicy, State, decide
+from mdl.http.policy import Again, RequestEnded, RetryPolicy, State, decide
 
 Answer = TypeVar("Answer")
 OnRetry = Callable[[MdlError, int, float], None]
@@ -40,18 +40,18 @@ class Retrier:
             try:
                 answer = request()
             except MdlError as error:
-                state = self._charge(state, url, Ended(began, asked=1, error=error), error, on_retry)
+                state = self._charge(state, url, RequestEnded(began, asked=1, error=error), error, on_retry)
                 continue
             with self._lock:
                 self._pacer.served(origin, time.monotonic())
             return answer
 
-    def _charge(self, state: State, url: str, ended: Ended, error: MdlError, on_retry: OnRetry | None) -> State:
+    def _charge(self, state: State, url: str, ended: RequestEnded, error: MdlError, on_retry: OnRetry | None) -> State:
         """Spend budget and wait. Raises ``error`` if that was the last try."""
         now, origin = time.monotonic(), origin_of(url)
         state, decision = decide(self._policy, state, ended, now, random.random())
         delay = decision.delay if isinstance(decision, Again) else 0.0
-        if isinstance(error, NetworkError) and ended.is_passing:
+        if isinstance(error, NetworkError) and ended.is_temporary:
             with self._lock:
                 self._pacer.failed(origin, url, ended.began, now, delay, error)
         if not isinstance(decision, Again):
