@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = (
     *("http_deadline", "http_encodings", "http_networks", "http_spoken", "http_trickles", "codings", "connection"),
     *("proxies", "proxy_use", "tls", "network_tls", "splice", "throttle", "private_addresses", "one_answer"),
-    *("hub_source", "hub_answers", "hub_refusals", "engine_redirects", "architecture"),
+    *("hub_source", "hub_answers", "hub_refusals", "engine_redirects", "engine_headers", "fuzz"),
+    "architecture",
 )
 EXCEPT = {
     "test_architecture.py::test_one_door_to_each_library": "mdl/http imports another name here",

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import truststore
@@ -67,7 +68,7 @@ class PooledTransport(httpx.BaseTransport):
     def _pool(self, proxy: str | None, is_tls: bool) -> httpx.HTTPTransport:
         with self._lock:
             if (proxy, is_tls) not in self._pools:
-                if self._trusted is None and (is_tls or (proxy or "").startswith("https:")):
+                if self._trusted is None and (is_tls or urlsplit(proxy or "").scheme == "https"):
                     self._trusted = tls_context()
                 self._pools[proxy, is_tls] = self._open_pool(proxy, self._trusted or _empty_context())
             return self._pools[proxy, is_tls]
@@ -77,7 +78,10 @@ class PooledTransport(httpx.BaseTransport):
         if through and through.url.scheme == "https":
             through.ssl_context = context
         pool = httpx.HTTPTransport(verify=context, limits=self._limits, proxy=through, trust_env=False)
-        pool._pool._network_backend = self._backend  # httpcore accepts a backend, but httpx has no parameter for it
+        # httpcore accepts a backend, but httpx has no parameter for it. Without ours no address would be checked.
+        if not hasattr(pool._pool, "_network_backend"):
+            raise AssertionError("this version of httpcore has no network backend to replace")
+        pool._pool._network_backend = self._backend
         return pool
 
     def _check_proxy(self, proxy: str) -> None:
