@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
-from mdl.http.refusals import error_for_status, impostor, quote, request_id, server_message
+from mdl.http.refusals import error_for_status, impostor, request_id, safe_excerpt, server_message
 
 calm = settings(deadline=None)
 URL = "https://huggingface.co/org/repo/resolve/main/model.bin?X-Amz-Signature=secret"
@@ -81,12 +81,12 @@ def test_words_are_one_short_harmless_line(body: bytes, kind: str) -> None:
 )
 def test_a_query_is_not_quoted(said: str, shown: str) -> None:
     """A word with a query is cut there, whatever it is; other words are quoted as they are meant."""
-    assert quote(said) == shown
+    assert safe_excerpt(said) == shown
 
 
 def test_no_part_of_a_secret_is_quoted() -> None:
     """Secrets are taken out before a text is cut to its length."""
-    assert "s3cr3t" not in quote("x" * 290 + " s3cr3t-and-so-on", ["s3cr3t-and-so-on"])
+    assert "s3cr3t" not in safe_excerpt("x" * 290 + " s3cr3t-and-so-on", ["s3cr3t-and-so-on"])
     assert "s3cr3t" not in request_id({"x-request-id": "x" * 90 + " s3cr3t-and-so-on"}, ["s3cr3t-and-so-on"])
 
 

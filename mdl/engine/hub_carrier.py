@@ -20,7 +20,7 @@ from typing import Any
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import HubFile
 from mdl.http.allowlist import AllowList, OriginToken
-from mdl.http.refusals import quote
+from mdl.http.refusals import safe_excerpt
 from mdl.paths import shown
 
 _fencing = threading.Lock()
@@ -168,7 +168,7 @@ def _translated(error: Exception) -> MdlError:
 
 def _line(error: Exception) -> str:
     """What the hub's client says of it, in one line."""
-    return quote(str(error).split("\n\n")[0])
+    return safe_excerpt(str(error).split("\n\n")[0])
 
 
 def _bar(progressed: Callable[[int], None]) -> Any:

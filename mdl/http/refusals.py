@@ -28,7 +28,7 @@ _QUERY = re.compile(r"(\?|%3f)[^\s?]*\w\S*", re.IGNORECASE)
 """The query in a URL that a server repeats."""
 
 
-def quote(text: str, secrets: Iterable[str] = (), longest: int = _LONGEST) -> str:
+def safe_excerpt(text: str, secrets: Iterable[str] = (), longest: int = _LONGEST) -> str:
     """What a server said, in one line of at most ``longest`` characters, without ``secrets`` and without any query."""
     for form in (str, html.unescape):
         text = _QUERY.sub("?…", redact_value(form(text), secrets))
@@ -39,7 +39,7 @@ def server_message(headers: Mapping[str, str], body: bytes, secrets: Iterable[st
     """Why the server refused, in one line, from a header, JSON, XML, an HTML title or plain text; "" if it said
     nothing."""
     text = headers.get("x-error-message", "") or _message_in(headers.get("content-type", ""), body)
-    return quote(text, secrets)
+    return safe_excerpt(text, secrets)
 
 
 def _message_in(kind: str, body: bytes) -> str:
@@ -85,7 +85,7 @@ def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str:
     """The server's own name for the request, to give to its support; "" if it has none."""
     for name in ("x-request-id", "x-amzn-trace-id", "x-amz-cf-id", "x-amz-request-id"):
         if headers.get(name):
-            return quote(headers[name], secrets, 100)
+            return safe_excerpt(headers[name], secrets, 100)
     return ""
 
 

@@ -26,7 +26,7 @@ from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, TlsErro
 from mdl.http.allowlist import host_of
 from mdl.http.connection import HappyEyeballs
 from mdl.http.proxies import proxies_in, without_userinfo
-from mdl.http.refusals import PROXY_PASSWORD, quote
+from mdl.http.refusals import PROXY_PASSWORD, safe_excerpt
 from mdl.private import read_whole
 from mdl.redact import Secrets, redact_error
 
@@ -189,7 +189,7 @@ def map_httpx_errors(url: str, secrets: Secrets) -> Iterator[None]:
 
 def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
     host, proxy = _host_and_proxy(error, url)
-    words = quote(str(error), secrets) or type(error).__name__
+    words = safe_excerpt(str(error), secrets) or type(error).__name__
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
         return _map_connect_error(error, host, proxy, words)
     if isinstance(error, httpx.TimeoutException):
