@@ -1,4 +1,4 @@
-"""Dialling a host of several addresses: the first that answers, all within one timeout, by turns of the families."""
+"""Connections: to the first address of a host that answers, its families in turn, and with deadlines for reading."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpcore
 import pytest
 
 from mdl.cancel import Cancel
-from mdl.errors import Cancelled
-from mdl.http.connection import Address, connect_first, resolve
+from mdl.errors import Cancelled, NetworkError
+from mdl.http.connection import Address, Connection, connect_first, deadline, resolve
 
 
 def at(port: int, host: str = "127.0.0.1") -> Address:
@@ -92,3 +93,34 @@ def test_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
     families = [socket.AF_INET6, socket.AF_INET, socket.AF_INET6, socket.AF_INET6]
     assert [place[0] for place in resolve("two.example", 1)] == families
+
+
+class Silent(httpcore.NetworkStream):
+    """A stream that is silent for as long as it is waited for."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock, self.waits = sock, list[float | None]()
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self.waits.append(timeout)
+        raise httpcore.ReadTimeout
+
+    def get_extra_info(self, info: str) -> Any:
+        return self.sock
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(5.0, 50.0), (50.0, 5.0)])
+def test_the_earlier_of_two_deadlines_counts(outer: float, inner: float) -> None:
+    """A deadline inside another one never prolongs it, and outside both the connection's own timeout holds again."""
+    with listening() as port, connect_first([at(port)], 5.0, Cancel()) as sock:
+        stream = Silent(sock)
+        connection = Connection(stream, Cancel())
+        with (
+            deadline(outer, NetworkError("outer")),
+            deadline(inner, NetworkError("inner")),
+            pytest.raises(NetworkError, match="outer" if outer < inner else "inner"),
+        ):
+            connection.read(1, timeout=100.0)
+        with pytest.raises(httpcore.ReadTimeout):
+            connection.read(1, timeout=100.0)
+    assert stream.waits == [pytest.approx(5.0, abs=1.0), 100.0]
