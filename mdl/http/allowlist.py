@@ -91,11 +91,12 @@ class AllowList:
     """The hosts that may be contacted.
 
     ``named`` patterns come from the user, the catalog or the endpoint setting. ``trusted`` patterns are those of them
-    that come from the user's own settings: any host may redirect there, also to a private address. `HUB_HOSTS` are
-    always allowed.
+    that come from the user's own settings: any host may redirect there, also to a private address. ``general``
+    patterns are always allowed.
     """
 
     named: frozenset[str]
+    general: tuple[str, ...] = HUB_HOSTS
     trusted: frozenset[str] = frozenset()
 
     @classmethod
@@ -117,8 +118,8 @@ class AllowList:
         """Whether this host may be contacted at all."""
         if self.is_named(host, port):
             return True
-        suffixes = (p[1:] for p in (*HUB_HOSTS, *self.named) if p.startswith("*."))
-        return host in HUB_HOSTS or f"{host}:{port}".endswith(tuple(s if ":" in s else f"{s}:{port}" for s in suffixes))
+        suffixes = (p[1:] for p in (*self.general, *self.named) if p.startswith("*."))
+        return host in self.general or f"{host}:{port}".endswith(tuple(s if ":" in s else f"{s}:{port}" for s in suffixes))
 
     def check(self, url: str) -> SplitResult:
         """The parts of an allowed URL. Raises `Unsafe`, which names the host, for any other URL."""
