@@ -119,7 +119,8 @@ class AllowList:
         if self.is_named(host, port):
             return True
         suffixes = (p[1:] for p in (*self.general, *self.named) if p.startswith("*."))
-        return host in self.general or f"{host}:{port}".endswith(tuple(s if ":" in s else f"{s}:{port}" for s in suffixes))
+        with_port = tuple(suffix if ":" in suffix else f"{suffix}:{port}" for suffix in suffixes)
+        return host in self.general or f"{host}:{port}".endswith(with_port)
 
     def check(self, url: str) -> SplitResult:
         """The parts of an allowed URL. Raises `Unsafe`, which names the host, for any other URL."""
