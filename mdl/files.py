@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from mdl.digests import Digest, Fingerprint
 from mdl.paths import RelPath
-from mdl.presigned import asked_mark
+from mdl.presigned import query_hash
 from mdl.redact import bare_url
 
 
@@ -85,7 +85,7 @@ class Receipt:
     ``prefixes`` are running digests at every 16 MiB; ``digest`` is of the bytes that came, and
     ``verified`` says what they were held against: a published digest, only a size, or nothing. An ``adopted``
     file was there before, put there by somebody else. ``catalog`` names the one catalog whose entry brought or kept it;
-    None if there was none, or several. ``url`` has no query; ``asked`` is the `asked_mark` of it.
+    None if there was none, or several. ``url`` has no query; ``asked`` is the `query_hash` of it.
     """
 
     model: str
@@ -123,7 +123,7 @@ class Receipt:
             return False
         if self.hub and remote.hub:
             return self.hub.is_same_as(remote.hub)
-        return (self.url, self.asked) in {(bare_url(url), asked_mark(url)) for url in (remote.url, *remote.mirrors)}
+        return (self.url, self.asked) in {(bare_url(url), query_hash(url)) for url in (remote.url, *remote.mirrors)}
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from mdl.engine.elsewhere import Elsewhere
     from mdl.engine.hub_carrier import HubCarrier
     from mdl.engine.store import Store
+    from mdl.http.allowlist import AllowList
     from mdl.http.client import Http
-    from mdl.http.hosts import Hosts
     from mdl.operations.get import Tools
     from mdl.redact import Secrets
     from mdl.reports import Report
@@ -213,16 +213,16 @@ class Workspace:
             raise Deadline(f"it is not the time for it: the window is {window}")
         return limit
 
-    def hosts(self, models: Sequence[Model], more: Iterable[str] = ()) -> Hosts:
+    def hosts(self, models: Sequence[Model], more: Iterable[str] = ()) -> AllowList:
         """The hosts that may be asked: the hub, those of ``models`` and of their lock, ``more``, and what the user
         allows."""
-        from mdl.http.hosts import Hosts, host_of
+        from mdl.http.allowlist import AllowList, host_of
 
         found: list[str] = []
         if models:
             locked = self.locked.urls(model.name for model in models) if self.locked else []
             found = self.resolver(self.store([])).hosts(models, locked)
-        return Hosts.of([host_of(self.endpoint.url), *found, *more], self.config.allowed_hosts)
+        return AllowList.of([host_of(self.endpoint.url), *found, *more], self.config.allowed_hosts)
 
     def http(self, models: Sequence[Model] = (), cancel: Cancel | None = None, more: Iterable[str] = ()) -> Http:
         """A client for the `hosts` of ``models`` and ``more``. Close it when done."""
@@ -233,7 +233,7 @@ class Workspace:
         stall, rate = self.config["stall"], self.config["limit_rate"]
         return Http(
             self.hosts(models, more),
-            bearer=self.endpoint.bearer,
+            token=self.endpoint.bearer,
             timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
             cancel=cancel or self.cancel,
             connections=self.config["connections"],
@@ -243,7 +243,7 @@ class Workspace:
 
     def connect(self, models: Sequence[Model], cancel: Cancel, urls: Sequence[str]) -> Http | None:
         """A client for these URLs too; None offline."""
-        from mdl.http.hosts import host_of
+        from mdl.http.allowlist import host_of
 
         return None if self.is_offline else self.http(models, cancel, map(host_of, urls))
 

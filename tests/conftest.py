@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from matrix import Matrix
 
-from mdl.http.pipe import Pipe
+from mdl.http.splice import Pipe
 
 MATRIX = Matrix()
 

@@ -27,8 +27,8 @@ from mdl.engine import journal
 from mdl.engine.store import Store
 from mdl.errors import Cancelled
 from mdl.events import Event, Progressed, Retrying, Rewound
+from mdl.http.allowlist import AllowList, OriginToken
 from mdl.http.client import Http, Timeouts
-from mdl.http.hosts import Bearer, Hosts
 from mdl.http.policy import RetryPolicy
 from mdl.operations.get import Tools, get
 from mdl.reports import FileReport, Report
@@ -152,8 +152,8 @@ class Bench:
         source: HubOrigin | None = None,
         hub: str = "http://127.0.0.1:9",
         token: str | None = None,
-        bearer: Bearer | None = None,
-        hosts: Hosts | None = None,
+        bearer: OriginToken | None = None,
+        hosts: AllowList | None = None,
         connections: int = 4,
         retries: int = 3,
         stall: float = 10.0,
@@ -183,8 +183,8 @@ class Bench:
         endpoint = Endpoint(hub, token)
         timeouts = Timeouts(connect=min(stall, 5.0), stall=stall)
         http = Http(
-            hosts or Hosts.of(self.allow),
-            bearer=bearer or endpoint.bearer,
+            hosts or AllowList.of(self.allow),
+            token=bearer or endpoint.bearer,
             timeouts=timeouts,
             connections=connections,
             policy=RetryPolicy(retries),

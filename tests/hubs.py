@@ -12,8 +12,8 @@ from pytest_httpx import HTTPXMock
 
 from mdl.catalog.resolver import Resolver
 from mdl.events import Event
+from mdl.http.allowlist import AllowList
 from mdl.http.client import Http
-from mdl.http.hosts import Hosts
 from mdl.http.policy import RetryPolicy
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
@@ -52,7 +52,7 @@ class World:
         self.endpoint = Endpoint(token=token)
         self.folder = folder / "listings"
         self.listings = Listings(self.folder)
-        self.http = Http(Hosts.of([]), bearer=self.endpoint.bearer, policy=AT_ONCE)
+        self.http = Http(AllowList.of([]), token=self.endpoint.bearer, policy=AT_ONCE)
         self.http.cancel.wait = self.waits.append  # type: ignore[method-assign]
         self.next_run()
         self.offline = HubSource(self._context(None))

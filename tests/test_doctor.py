@@ -22,8 +22,8 @@ from faulty import Answer, FaultyServer, Request, reply
 from shell import Shell
 
 from mdl.doctor import CheckResult, network, storage
+from mdl.http.allowlist import AllowList
 from mdl.http.client import Http, Timeouts
-from mdl.http.hosts import Hosts
 from mdl.sources.endpoint import Endpoint
 
 TOKEN = "hf_" + "s3cr3t" * 5
@@ -76,7 +76,7 @@ def asked(url: str) -> dict[str, CheckResult]:
     """What the doctor finds at a hub, asked with the token."""
 
     def connect() -> Http:
-        return Http(Hosts.of(["127.0.0.1", "hub.example"]), bearer=endpoint.bearer, timeouts=Timeouts(2, 2))
+        return Http(AllowList.of(["127.0.0.1", "hub.example"]), token=endpoint.bearer, timeouts=Timeouts(2, 2))
 
     endpoint = Endpoint(url, TOKEN, "HF_TOKEN")
     found = at_hub(endpoint, connect)

@@ -10,7 +10,7 @@ import pytest
 from engine import MIB, Bench, loose, noise, pinned
 from faulty import FaultyServer
 
-from mdl.http.hosts import Bearer, Hosts, origin_of
+from mdl.http.allowlist import AllowList, OriginToken, origin_of
 
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
 SIZE = len(DATA)
@@ -53,7 +53,7 @@ def test_token_stays_at_its_origin(bench: Bench) -> None:
     with FaultyServer(faults.honest(DATA)) as other:
         away = faults.with_headers(faults.redirects(other.url + "/x"), ("Set-Cookie", "a=b; Path=/"))
         with FaultyServer(away) as home:
-            bearer = Bearer(origin_of(home.url), TOKEN)
+            bearer = OriginToken(origin_of(home.url), TOKEN)
             run = bench.run(pinned(home.url + "/f", DATA), bearer=bearer)
             again = bench.run(pinned(home.url + "/g", TINY, path="g"), bearer=bearer)
             sent = {request.header("authorization") for request in home.requests}
@@ -71,7 +71,7 @@ def test_there_and_back(bench: Bench) -> None:
                 lambda r: r.path == "/back", faults.honest(DATA), faults.redirects(away.url + "/x")
             )
             away.handler = faults.redirects(home.url + "/back")
-            run = bench.run(pinned(home.url + "/f", DATA), bearer=Bearer(origin_of(home.url), TOKEN))
+            run = bench.run(pinned(home.url + "/f", DATA), bearer=OriginToken(origin_of(home.url), TOKEN))
             given = {request.path: request.header("authorization") for request in home.requests}
         assert secrets(away) == set()
     assert (run.code, given) == (0, {"/f": f"Bearer {TOKEN}", "/back": None})
@@ -81,7 +81,7 @@ def test_there_and_back(bench: Bench) -> None:
 def test_token_of_another_origin(bench: Bench) -> None:
     """A file that is not at the token's origin is asked for without it (C47)."""
     with FaultyServer(faults.honest(DATA)) as server:
-        bench.run(pinned(server.url + "/f", DATA), bearer=Bearer("https://hub.example:443", TOKEN))
+        bench.run(pinned(server.url + "/f", DATA), bearer=OriginToken("https://hub.example:443", TOKEN))
         assert secrets(server) == set()
 
 
@@ -105,7 +105,7 @@ def test_there_and_back_again(bench: Bench, how: str) -> None:
         away.handler = faults.redirects(home.url + "/back")
         url = home.url + "/f"
         file = loose(url) if how == "loose" else pinned(url, DATA)
-        run = bench.run(file, bearer=Bearer(origin_of(home.url), TOKEN))
+        run = bench.run(file, bearer=OriginToken(origin_of(home.url), TOKEN))
         given = tokens(home)
         assert secrets(away) == set()
         assert sum(request.path == "/back" for request in home.requests) > 1
@@ -121,7 +121,7 @@ def test_a_stranger_that_leads_to_the_hub(bench: Bench, hops: int) -> None:
         if hops == 2:
             last = faults.redirects(hub.url + "/private")
             stranger.handler = faults.choose(lambda r: r.path == "/2", last, faults.redirects("/2"))
-        run = bench.run(pinned(stranger.url + "/f", DATA), bearer=Bearer(origin_of(hub.url), TOKEN))
+        run = bench.run(pinned(stranger.url + "/f", DATA), bearer=OriginToken(origin_of(hub.url), TOKEN))
         assert len(hub.requests) > 1
         assert secrets(hub) == secrets(stranger) == set()
     assert run.code == 0
@@ -132,7 +132,7 @@ def test_a_place_at_home(bench: Bench) -> None:
     """Where the hub sends to another path of its own, the token goes there as well, in every request."""
     bench.segments(MIB)
     with FaultyServer(faults.moved(DATA)) as home:
-        run = bench.run(pinned(home.url + "/f", DATA), bearer=Bearer(origin_of(home.url), TOKEN))
+        run = bench.run(pinned(home.url + "/f", DATA), bearer=OriginToken(origin_of(home.url), TOKEN))
         assert set().union(*tokens(home).values()) == {f"Bearer {TOKEN}"}
         assert len(home.requests) > 2
     assert run.code == 0
@@ -198,7 +198,7 @@ def test_private_behind_a_public_name(bench: Bench, named: bool, monkeypatch: py
         cdn = f"http://a.cdn.example:{server.port}/moved"
         server.handler = faults.moved(DATA, cdn)
         names = {"start.example"} | ({"a.cdn.example"} if named else set())
-        hosts = Hosts(frozenset(names), general=("*.cdn.example",))
+        hosts = AllowList(frozenset(names), general=("*.cdn.example",))
         run = bench.run(pinned(f"http://start.example:{server.port}/f", DATA), hosts=hosts)
         paths = {request.path for request in server.requests}
     assert run.code == (0 if named else 11)

@@ -24,8 +24,8 @@ from mdl.engine.segments import Download, Segment
 from mdl.engine.transfer import Result
 from mdl.errors import Cancelled
 from mdl.events import Event, Noticed, silence
+from mdl.http.allowlist import AllowList
 from mdl.http.client import Http
-from mdl.http.hosts import Hosts
 from mdl.http.policy import RetryPolicy
 from mdl.operations.get import Tools
 from mdl.operations.verify import check, repair
@@ -69,7 +69,7 @@ def repaired(bench: Bench, file: CatalogFile) -> tuple[Result, list[Event]]:
         if len(events) > 60:
             raise Cancelled
 
-    with Http(Hosts.of(bench.allow), connections=4, policy=RetryPolicy(3)) as http:
+    with Http(AllowList.of(bench.allow), connections=4, policy=RetryPolicy(3)) as http:
         return repair(rows, tools(bench, listen), http, force=False, errors={}), events
 
 

@@ -224,10 +224,10 @@ def test_cancel_in_the_process_frees_everything(bench: Bench) -> None:
 def test_http_is_cancelled_for_good(bench: Bench) -> None:
     """A cancelled client takes no further request."""
     from mdl.errors import Cancelled
-    from mdl.http.hosts import Hosts
+    from mdl.http.allowlist import AllowList
 
     with FaultyServer(faults.honest(DATA)) as server:
-        with Http(Hosts.of(bench.allow)) as http:
+        with Http(AllowList.of(bench.allow)) as http:
             http.cancel.set()
             with pytest.raises(Cancelled), http.open("GET", server.url + "/f"):
                 pass

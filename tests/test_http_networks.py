@@ -20,7 +20,7 @@ from engine import MIB, Bench, noise, pinned
 from faulty import Answer, FaultyServer, Request
 
 from mdl.events import Event, Retrying
-from mdl.http.hosts import Hosts
+from mdl.http.allowlist import AllowList
 
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
 SIZE = len(DATA)
@@ -68,7 +68,7 @@ def test_nine_of_ten_addresses_refuse(bench: Bench, monkeypatch: pytest.MonkeyPa
     """Of ten addresses the one that works is found, without an attempt being used up."""
     resolved_to([*DEAD, "127.0.0.1"], monkeypatch)
     with FaultyServer(faults.honest(DATA)) as server:
-        run = bench.run(pinned(f"http://{NAME}:{server.port}/f", DATA), hosts=Hosts.of([NAME]), retries=1)
+        run = bench.run(pinned(f"http://{NAME}:{server.port}/f", DATA), hosts=AllowList.of([NAME]), retries=1)
     assert (run.code, run.retries) == (0, 0)
     assert bench.final.read_bytes() == DATA
 
@@ -91,7 +91,7 @@ def test_addresses_that_say_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatc
     with FaultyServer(faults.honest(TINY)) as server, blackholes(DEAD[:3], server.port):
         monkeypatch.setattr(socket.socket, "connect", connect)
         url = f"http://{NAME}:{server.port}/f"
-        run = bench.run(pinned(url, TINY), hosts=Hosts.of([NAME]), retries=1, stall=0.3)
+        run = bench.run(pinned(url, TINY), hosts=AllowList.of([NAME]), retries=1, stall=0.3)
     assert run.code == 0
     assert sum(waited) <= 0.31
 
@@ -106,7 +106,7 @@ def test_reset_before_it_is_looked_at(bench: Bench, monkeypatch: pytest.MonkeyPa
     resolved_to(["127.0.0.1"], monkeypatch)
     monkeypatch.setattr(socket.socket, "getpeername", gone)
     with FaultyServer(faults.honest(TINY)) as server:
-        hosts = Hosts(frozenset(), general=("*.cdn.example",))
+        hosts = AllowList(frozenset(), general=("*.cdn.example",))
         run = bench.run(pinned(f"http://a.cdn.example:{server.port}/f", TINY), hosts=hosts, retries=2)
     assert (run.code, run.error["code"], run.retries) == (5, "NET", 1)
 

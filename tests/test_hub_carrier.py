@@ -13,7 +13,7 @@ from faulty import Answer, FaultyServer, Request
 from mdl.engine.hub_carrier import HubCarrier
 from mdl.errors import MdlError
 from mdl.files import HubFile
-from mdl.http.hosts import Hosts
+from mdl.http.allowlist import AllowList
 
 DATA = b"weights" * 10_000
 COMMIT = "a" * 40
@@ -41,7 +41,7 @@ class Hub:
 
 def fetched(hub: Hub, folder: Path, stall: float = 20.0) -> bytes:
     with FaultyServer(hub) as server:
-        carrier = HubCarrier(server.url, None, Hosts.of(["127.0.0.1"]), stall)
+        carrier = HubCarrier(server.url, None, AllowList.of(["127.0.0.1"]), stall)
         return carrier.fetch(FILE, folder, lambda _count: None).read_bytes()
 
 

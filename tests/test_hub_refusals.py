@@ -38,7 +38,7 @@ def trusted(tmp_path: Path, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("status", "code", "words", "exit_code", "hint"),
     [
-        (401, "", "Invalid username or password.", 4, "does not tell these apart"),
+        (401, "", "Invalid username or password.", 4, "does not say which"),
         (401, "RepoNotFound", "Repository not found", 4, "set HF_TOKEN"),
         (401, "GatedRepo", "Access to model org/repo is restricted", 4, f"{HUB}/org/repo"),
         (403, "GatedRepo", "Your request is awaiting a review", 4, f"{HUB}/org/repo"),

@@ -22,11 +22,11 @@ from engine import MIB, Bench, noise, pinned
 from faulty import Answer, FaultyServer, Request
 
 from mdl.events import Event, Planned, Retrying
-from mdl.http.hosts import Hosts
+from mdl.http.allowlist import AllowList
 
 DATA, SMALL = noise(4 * MIB), noise(1500 * 1000, 1)
 HOST = "models.example.org"
-NAMED = Hosts.of([HOST])
+NAMED = AllowList.of([HOST])
 
 
 def bench_in(folder: Path) -> Bench:

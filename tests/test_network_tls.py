@@ -28,12 +28,12 @@ from relays import relaying, secured
 from test_tls import serving
 
 from mdl.errors import MdlError, TlsError
+from mdl.http.allowlist import AllowList
 from mdl.http.client import Http, Timeouts
-from mdl.http.hosts import Hosts
 
 __all__ = ["mdl"]
 DATA = noise(3 * MIB)
-HOSTS = Hosts.of(["localhost", "127.0.0.1"])
+HOSTS = AllowList.of(["localhost", "127.0.0.1"])
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"

@@ -13,9 +13,9 @@ from engine import MIB, Bench, loose, noise, pinned
 from faulty import Answer, FaultyServer, Handler, Request, reply
 
 from mdl.errors import NetworkError, NotFound
+from mdl.http.allowlist import AllowList
 from mdl.http.client import Http, Timeouts
-from mdl.http.hosts import Hosts
-from mdl.http.line import Line
+from mdl.http.connection import Connection
 from mdl.sources.hub_origin import HubOrigin
 
 DATA, TINY, OTHER = noise(2 * MIB), noise(5_000, 1), noise(5_000, 2)
@@ -64,18 +64,18 @@ def test_late_bytes_behind_a_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
         return Answer(302, [("Location", "/moved"), ("Content-Length", "1")], [b"x", asked, PAGE])
 
     handler = faults.routes({"/moved": faults.honest(TINY), "/f": away})
-    with FaultyServer(handler) as server, Http(Hosts.of(["127.0.0.1"])) as http:
-        monkeypatch.setattr("mdl.http.line.Line.write", _telling(asked))
+    with FaultyServer(handler) as server, Http(AllowList.of(["127.0.0.1"])) as http:
+        monkeypatch.setattr("mdl.http.connection.Connection.write", _telling(asked))
         with http.open("GET", server.url + "/f") as opened:
-            body = b"".join(bytes(block) for block in http.body(opened, None, bytearray()))
+            body = b"".join(bytes(block) for block in http.body(opened))
     assert (opened.status, body, server.connections) == (200, TINY, 2)
 
 
 def _telling(second: threading.Event) -> Callable[..., None]:
     """Writes as ever, and tells when the second request is about to be sent: the pool has chosen its connection."""
-    write, requests = Line.write, []
+    write, requests = Connection.write, []
 
-    def wrote(line: Line, buffer: bytes, timeout: float | None = None) -> None:
+    def wrote(line: Connection, buffer: bytes, timeout: float | None = None) -> None:
         requests.extend([buffer] if buffer else [])
         if len(requests) == 2:
             second.set()
@@ -105,7 +105,7 @@ def test_bytes_behind_a_listing(bench: Bench, more: bytes) -> None:
         return reply(200, TINY) if "/api/" not in request.path else behind(reply(200, listing), more)(request, number)
 
     with FaultyServer(handler) as server:
-        with Http(Hosts.of(["127.0.0.1"])) as http:
+        with Http(AllowList.of(["127.0.0.1"])) as http:
             answers = [http.get_json(f"{server.url}/api/{n}")[0] for n in range(3)]
         connections = server.connections
     assert answers == [TREE] * 3
@@ -119,7 +119,7 @@ def test_a_connection_in_step_is_used_again() -> None:
     def handler(request: Request, number: int) -> Answer:
         return reply(302, b"moved", ("Location", "/x")) if request.path == "/f" else reply(200, b"[]")
 
-    with FaultyServer(handler) as server, Http(Hosts.of(["127.0.0.1"])) as http:
+    with FaultyServer(handler) as server, Http(AllowList.of(["127.0.0.1"])) as http:
         for path in ("/f", "/a", "/b"):
             assert http.get_json(server.url + path)[0] == []
         assert (server.connections, len(server.requests)) == (1, 4)
@@ -130,7 +130,7 @@ def test_bytes_behind_a_refusal() -> None:
     """What comes behind a 404 is not the answer to the next question."""
     missing = behind(reply(404, b"none"), whole(reply(200, b'["smuggled"]')))
     handler = faults.routes({"/f": missing, "/g": faults.honest(b"[]")})
-    with FaultyServer(handler) as server, Http(Hosts.of(["127.0.0.1"])) as http:
+    with FaultyServer(handler) as server, Http(AllowList.of(["127.0.0.1"])) as http:
         with pytest.raises(NotFound):
             http.get_json(server.url + "/f")
         assert http.get_json(server.url + "/g")[0] == []
@@ -207,7 +207,7 @@ def test_a_late_head_ends_its_own_request_alone() -> None:
 
     answers: list[object] = []
     with FaultyServer(slowly) as bad, FaultyServer(patient) as good:
-        with Http(Hosts.of(["127.0.0.1"]), timeouts=Timeouts(stall=0.5)) as http:
+        with Http(AllowList.of(["127.0.0.1"]), timeouts=Timeouts(stall=0.5)) as http:
 
             def ask() -> None:
                 assert half.wait(10)

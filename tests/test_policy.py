@@ -20,7 +20,17 @@ from mdl.engine.segments import Download, Segment
 from mdl.errors import AuthError, DigestMismatch, MdlError, NetworkError, ProtocolError
 from mdl.files import LocalFile, RemoteFile
 from mdl.http.pacer import Pacer
-from mdl.http.policy import PROGRESS, WORTH, Changed, Ended, GiveUp, RetryPolicy, State, Verified, decide
+from mdl.http.policy import (
+    MAX_OVERHEAD,
+    PROGRESS,
+    GiveUp,
+    RequestEnded,
+    RetryPolicy,
+    State,
+    Verified,
+    VersionChanged,
+    decide,
+)
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.paths import RelPath
 
@@ -133,7 +143,7 @@ class World:
             one.opened = True
         segment.asked_url = "https://elsewhere/x" if reply.by_link else one.url
         if reply.changed:
-            self.schedule.outcome(one, Changed(ProtocolError("changed")))
+            self.schedule.outcome(one, VersionChanged(ProtocolError("changed")))
         self.schedule.returned(one, segment, reply.error() if reply.error else None)
 
 
@@ -261,17 +271,17 @@ def test_files_without_ranges_are_not_served_without_end(cuts: list[float], size
         done = int(size * share)
         received, now = received + done, now + 1000.0
         new = max(0, done - state.done)
-        ended = Ended(now, new, size, done, size, received, NetworkError("cut") if done < size else None)
+        ended = RequestEnded(now, new, size, done, size, received, NetworkError("cut") if done < size else None)
         state, decision = decide(POLICY, state, ended, now + 1.0)
         if isinstance(decision, GiveUp) or done == size:
             break
-    assert received <= (WORTH + POLICY.tries) * size
+    assert received <= (MAX_OVERHEAD + POLICY.tries) * size
 
 
 @pytest.mark.fault(221)
 def test_without_the_rule_it_asks_without_end(world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: if every answer counted as progress, a server of one byte an answer were asked for each byte."""
-    monkeypatch.setattr(Ended, "is_worth", True)
+    monkeypatch.setattr(RequestEnded, "made_progress", True)
     here = world(ONE_BYTE)
     here.patience = 2000
     with pytest.raises(AssertionError, match="without end"):

@@ -22,8 +22,8 @@ from mdl.cancel import Cancel
 from mdl.catalog.model import CatalogFile, Model
 from mdl.config import Config
 from mdl.errors import MdlError, Unsafe
+from mdl.http.allowlist import HUB_HOSTS, AllowList, is_private
 from mdl.http.client import Http
-from mdl.http.hosts import HUB_HOSTS, Hosts, is_private
 from mdl.paths import RelPath
 from mdl.workspace import Workspace
 
@@ -63,7 +63,7 @@ def test_a_private_address_behind_a_hub_host(
     with FaultyServer(faults.honest(DATA)) as server:
         resolver |= {"start.example": ["127.0.0.1"], "cdn.hf.co": [address]}
         server.handler = faults.moved(DATA, f"http://cdn.hf.co:{server.port}/moved", status=status)
-        hosts = Hosts(frozenset({"start.example"}))
+        hosts = AllowList(frozenset({"start.example"}))
         run = bench.run(pinned(f"http://start.example:{server.port}/f", DATA), hosts=hosts, stall=2.0)
         assert {request.path for request in server.requests} == {"/f"}
     assert (run.code, bench.final.exists()) == (11, False)
@@ -75,7 +75,7 @@ def test_a_name_that_is_bound_anew(bench: Bench, resolver: dict[str, list[str]])
     with FaultyServer(faults.honest(DATA)) as server:
         resolver |= {"start.example": ["127.0.0.1"], "cdn.hf.co": ["127.0.0.2", "127.0.0.1"]}
         server.handler = faults.moved(DATA, f"http://cdn.hf.co:{server.port}/moved")
-        hosts = Hosts(frozenset({"start.example"}))
+        hosts = AllowList(frozenset({"start.example"}))
         run = bench.run(pinned(f"http://start.example:{server.port}/f", DATA), hosts=hosts, stall=2.0)
         assert {request.path for request in server.requests} == {"/f"}
     assert run.code == 11
@@ -87,7 +87,7 @@ def test_a_connection_that_was_allowed_before(bench: Bench, resolver: dict[str, 
     with FaultyServer(faults.honest(DATA)) as server:
         resolver |= {"start.example": ["127.0.0.1"], "cdn.hf.co": ["127.0.0.1"]}
         server.handler = faults.moved(DATA, f"http://cdn.hf.co:{server.port}/moved")
-        with Http(Hosts(frozenset({"start.example", "127.0.0.1"})), connections=1) as http:
+        with Http(AllowList(frozenset({"start.example", "127.0.0.1"})), connections=1) as http:
             with http.open("GET", f"{server.url}/f") as opened:
                 opened.response.read()
             with pytest.raises(Unsafe), http.open("GET", f"http://start.example:{server.port}/f"):
@@ -103,18 +103,18 @@ def public(monkeypatch: pytest.MonkeyPatch) -> None:
     def judged(address: str) -> bool:
         return address != PUBLIC and is_private(address)
 
-    monkeypatch.setattr("mdl.http.line.is_private", judged)
+    monkeypatch.setattr("mdl.http.connection.is_private", judged)
     monkeypatch.setattr("mdl.http.client.is_private", judged)
 
 
-NAMED = [Hosts.of(["start.example"]), Hosts.of([], ["start.example"])]
+NAMED = [AllowList.of(["start.example"]), AllowList.of([], ["start.example"])]
 
 
 @linux
 @pytest.mark.fault(234)
 @pytest.mark.usefixtures("public")
 @pytest.mark.parametrize("named", NAMED, ids=["catalog", "settings"])
-def test_a_named_host_that_turns_private(resolver: dict[str, list[str]], named: Hosts) -> None:
+def test_a_named_host_that_turns_private(resolver: dict[str, list[str]], named: AllowList) -> None:
     """A host that was at a public address is not asked at a private one later, whoever named it."""
     resolver["start.example"] = [PUBLIC, "127.0.0.1"]
     gone = faults.with_headers(faults.honest(b"[]"), ("Connection", "close"))
@@ -130,7 +130,7 @@ def test_a_named_host_that_turns_private(resolver: dict[str, list[str]], named: 
 @pytest.mark.fault(234)
 @pytest.mark.usefixtures("public")
 @pytest.mark.parametrize("named", NAMED, ids=["catalog", "settings"])
-def test_a_redirect_to_its_own_name(resolver: dict[str, list[str]], named: Hosts) -> None:
+def test_a_redirect_to_its_own_name(resolver: dict[str, list[str]], named: AllowList) -> None:
     """A public host does not lead to a private one by sending to another port of its own name."""
     resolver["start.example"] = [PUBLIC, "127.0.0.1"]
     with FaultyServer(faults.honest(b"[]")) as inside:
@@ -152,7 +152,7 @@ def test_a_redirect_to_its_own_name(resolver: dict[str, list[str]], named: Hosts
 def test_from_a_public_host_to_a_private_one(resolver: dict[str, list[str]], target: str, trusted: bool) -> None:
     """A public host leads to a private one that the catalog names only if the user's settings allow that."""
     resolver |= {"start.example": [PUBLIC], "nas.example": ["127.0.0.1"]}
-    named = Hosts.of(["start.example"], [target]) if trusted else Hosts.of(["start.example", target])
+    named = AllowList.of(["start.example"], [target]) if trusted else AllowList.of(["start.example", target])
     with FaultyServer(faults.honest(b"[]")) as inside:
         away = faults.redirects(f"http://{target}:{inside.port}/x")
         with FaultyServer(away, address=PUBLIC) as outside, Http(named) as http:
@@ -176,7 +176,7 @@ def test_a_private_mirror_of_a_public_file(bench: Bench, resolver: dict[str, lis
         file = pinned(
             f"http://start.example:{outside.port}/f", DATA, mirrors=[f"http://mirror.example:{mirror.port}/f"]
         )
-        run = bench.run(file, hosts=Hosts.of(["start.example", "mirror.example"]))
+        run = bench.run(file, hosts=AllowList.of(["start.example", "mirror.example"]))
     assert run.code == 0
 
 
@@ -191,7 +191,7 @@ def test_a_mirror_that_leads_to_loopback(bench: Bench, resolver: dict[str, list[
         with FaultyServer(away, address=PUBLIC) as mirror:
             url = f"http://start.example:{first.port}/f"
             file = pinned(url, DATA, mirrors=[f"http://mirror.example:{mirror.port}/f"])
-            bench.run(file, hosts=Hosts.of(["start.example", "mirror.example"]))
+            bench.run(file, hosts=AllowList.of(["start.example", "mirror.example"]))
         assert {request.path for request in first.requests} == {"/f"}
 
 
@@ -213,7 +213,7 @@ def test_https_never_becomes_http(httpx_mock: HTTPXMock, location: str, status: 
     httpx_mock.add_response(url=HUB, status_code=status, headers={"Location": location})
     httpx_mock.add_response(url=httpx.URL("http://cdn.hf.co/x"), is_optional=True)
     httpx_mock.add_response(url=httpx.URL("http://huggingface.co/f"), is_optional=True)
-    with Http(Hosts.of([])) as http, pytest.raises(MdlError) as caught, http.open("GET", HUB):
+    with Http(AllowList.of([])) as http, pytest.raises(MdlError) as caught, http.open("GET", HUB):
         pass
     assert caught.value.exit_code in (6, 11)
     assert [str(request.url) for request in httpx_mock.get_requests()] == [HUB]
@@ -236,7 +236,7 @@ ODD += [
 
 def asks_nobody_else(text: str) -> None:
     """What passes the check is a host on the list also as httpx reads it, who asks in the end; or httpx refuses it."""
-    hosts = Hosts.of([])
+    hosts = AllowList.of([])
     try:
         hosts.check(text)
         asked = httpx.URL(text)
@@ -293,7 +293,9 @@ def test_only_settings_are_trusted(tmp_path: Path) -> None:
     files = (CatalogFile(RelPath.parse("f"), "http://nas.example/f"),)
     environ = {"HOME": str(tmp_path), "MDL_ALLOW_HOSTS": "cache.example:8080", "HF_ENDPOINT": "https://hub.example"}
     allowed = Workspace(Config({}, environ), Cancel(), print).hosts([Model("m", files=files)], ["box.example"])
-    assert all(allowed.names(host, 80) for host in ("nas.example", "hub.example", "box.example"))
-    assert not any(allowed.trusts(host, 80) for host in ("nas.example", "hub.example", "box.example", "cache.example"))
-    assert allowed.names("cache.example", 8080)
-    assert allowed.trusts("cache.example", 8080)
+    assert all(allowed.is_named(host, 80) for host in ("nas.example", "hub.example", "box.example"))
+    assert not any(
+        allowed.is_trusted(host, 80) for host in ("nas.example", "hub.example", "box.example", "cache.example")
+    )
+    assert allowed.is_named("cache.example", 8080)
+    assert allowed.is_trusted("cache.example", 8080)

@@ -28,7 +28,7 @@ from jobbing import DATA as BODY
 from jobbing import catalog_of, done, machine, records_of
 
 from mdl.cli import main
-from mdl.http.tls import tls_context
+from mdl.http.transport import tls_context
 
 LARGE, TINY = noise(MIB + 1000, 7), noise(1000, 8)
 CALLS = (
@@ -102,7 +102,7 @@ def left(folder: Path) -> list[str]:
 def prepare(folder: str, url: str) -> None:
     """Live once without a fork, so that all that is imported and made late is there for every child."""
     context = tls_context()
-    pytest.MonkeyPatch().setattr("mdl.http.client.tls_context", lambda: context)
+    pytest.MonkeyPatch().setattr("mdl.http.transport.tls_context", lambda: context)
     assert get(Path(folder) / "before", url) == 0
     until(lambda: gc.collect() >= 0 and threading.active_count() == 1)
 

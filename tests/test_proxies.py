@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.errors import Unsafe, UsageError
+from mdl.http.allowlist import AllowList
 from mdl.http.client import Http
-from mdl.http.hosts import Hosts
 from mdl.http.proxies import proxy_of, without_userinfo
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -82,7 +82,7 @@ def test_a_password_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy variable that is no URL is told without what it holds."""
     monkeypatch.setenv("https_proxy", "http://me:passw0rd/x@proxy:1")
     with pytest.raises(UsageError) as caught:
-        Http(Hosts.of(["hub.example"]))
+        Http(AllowList.of(["hub.example"]))
     assert "passw0rd" not in f"{caught.value.message}{caught.value.hint}"
 
 
@@ -101,7 +101,7 @@ def test_a_proxy_for_others_is_no_leave(monkeypatch: pytest.MonkeyPatch, variabl
         monkeypatch.setenv(variable, server.url)
         monkeypatch.setattr(socket, "getaddrinfo", everywhere)
         url = f"http://cdn.example:{server.port}/"
-        with Http(Hosts.of(["*.example"])) as http:
+        with Http(AllowList.of(["*.example"])) as http:
             if variable == "all_proxy":
                 with http.open("GET", url) as opened:
                     assert opened.status == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +12,16 @@ import pytest
 import trustme
 from engine import MIB, Bench, noise, pinned
 from faulty import Answer, FaultyServer, Request
-from relays import relaying, tunnel
+from relays import relaying, secured, tunnel
 from test_proxies import VARIABLES
 from test_tls import BODY, serving
 
 from mdl.errors import AuthError, MdlError, NetworkError, TlsError, UsageError
+from mdl.http.allowlist import AllowList
 from mdl.http.client import Http, Timeouts
-from mdl.http.hosts import Hosts
 
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
-NAMES = Hosts.of(["localhost", "files.example", "127.0.0.1"])
+NAMES = AllowList.of(["localhost", "files.example", "127.0.0.1"])
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def asked(url: str) -> int:
     """How many bytes are there. Raises what asking raises."""
     with Http(NAMES, timeouts=Timeouts(5.0, 1.0)) as http, http.open("GET", url) as opened:
         length = int(opened.headers["content-length"])
-        return sum(len(block) for block in http.body(opened, length, bytearray(65536)))
+        return sum(len(block) for block in http.body(opened, length))
 
 
 def refused(url: str) -> MdlError:
@@ -222,3 +223,23 @@ def test_the_second_try_asks_past_caches(tmp_path: Path, monkeypatch: pytest.Mon
         bench.half(file, proxy, OTHER, hosts=NAMES)
         proxy.handler = stale
         assert bench.run(file, hosts=NAMES).code == 0
+
+
+@pytest.mark.fault(89, 91)
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_a_proxy_behind_tls(monkeypatch: pytest.MonkeyPatch, ca: trustme.CA, secure: str, is_trusted: bool) -> None:
+    """A proxy may itself be reached by TLS: a large file comes through both layers whole, if its certificate is
+    trusted like any other."""
+    heads: list[str] = []
+    certificate = (ca if is_trusted else trustme.CA()).issue_cert("localhost")
+
+    def greet(client: socket.socket) -> socket.socket | None:
+        return tunnel(heads)(secured(certificate)(client))  # type: ignore[arg-type]
+
+    with relaying(port_of(secure), greet, heads) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{proxy.port}")
+        if is_trusted:
+            assert asked(f"{secure}/f") == len(BODY)
+        else:
+            assert isinstance(refused(f"{secure}/f"), TlsError)
+    assert len(heads) == is_trusted

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mdl.http.answers import content_length, parse_content_range, unsatisfied_total, validator_of
 from mdl.http.ranges import ByteRange, RangeSet
+from mdl.http.responses import content_length, parse_content_range, unsatisfied_total, validator_of
 
 calm = settings(deadline=None)
 

@@ -1,4 +1,4 @@
-"""How often and how long: policy, the server's wish, and patience that keeps to both."""
+"""How often and how long: policy, the server's wish, and a retrier that keeps to both."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mdl.cancel import Cancel
 from mdl.errors import Cancelled, NetworkError, NotFound
 from mdl.http.pacer import Pacer
-from mdl.http.patience import OnWait, Patience
 from mdl.http.policy import RetryPolicy, retry_after
+from mdl.http.retry import OnRetry, Retrier
 
 calm = settings(deadline=None)
 
@@ -116,60 +116,60 @@ class Script:
 AT_ONCE = RetryPolicy(tries=3, first=0.0)
 
 
-def patiently(script: Script, policy: RetryPolicy, cancel: Cancel, on_wait: OnWait | None = None) -> str:
-    return Patience(policy, Pacer(1, policy), cancel).ask("https://host/x", script, on_wait)
+def retried(script: Script, policy: RetryPolicy, cancel: Cancel, on_wait: OnRetry | None = None) -> str:
+    return Retrier(policy, Pacer(1, policy), cancel).call("https://host/x", script, on_wait)
 
 
-def test_patience_outlives_trouble() -> None:
+def test_retry_outlives_trouble() -> None:
     """Trouble that passes within the tries is told once each, then the answer comes."""
     told: list[tuple[str, int, float]] = []
     script = Script(NetworkError("one"), NetworkError("two"))
-    answer = patiently(script, AT_ONCE, Cancel(), lambda error, n, delay: told.append((error.message, n, delay)))
+    answer = retried(script, AT_ONCE, Cancel(), lambda error, n, delay: told.append((error.message, n, delay)))
     assert answer == "answer"
     assert told == [("one", 1, 0.0), ("two", 2, 0.0)]
 
 
 @pytest.mark.fault(57)
-def test_patience_ends() -> None:
+def test_retry_ends() -> None:
     """After the last try the last error stands."""
     script = Script(*(NetworkError(str(n)) for n in range(9)))
     with pytest.raises(NetworkError) as caught:
-        patiently(script, AT_ONCE, Cancel())
+        retried(script, AT_ONCE, Cancel())
     assert (caught.value.message, script.calls) == ("2", 3)
 
 
 @pytest.mark.parametrize("error", [NetworkError("for good", final=True), NotFound("gone"), ValueError("a fault")])
-def test_patience_is_only_for_what_may_pass(error: Exception) -> None:
+def test_retry_is_only_for_what_may_pass(error: Exception) -> None:
     """What asking again cannot mend is raised at once."""
     script = Script(error)
     with pytest.raises(type(error)) as caught:
-        patiently(script, AT_ONCE, Cancel())
+        retried(script, AT_ONCE, Cancel())
     assert caught.value is error
     assert script.calls == 1
 
 
 @pytest.mark.fault(58)
-def test_patience_keeps_to_the_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_keeps_to_the_wish(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait between two tries is the server's own wish."""
     cancel, waits = Cancel(), list[float]()
     monkeypatch.setattr(cancel, "wait", waits.append)
-    patiently(Script(NetworkError("busy", retry_after=56.0)), AT_ONCE, cancel)
+    retried(Script(NetworkError("busy", retry_after=56.0)), AT_ONCE, cancel)
     assert waits == [56.0]
 
 
-def test_patience_ends_on_cancel() -> None:
+def test_retry_ends_on_cancel() -> None:
     """A cancelled wait is not sat out."""
     cancel, script = Cancel(), Script(NetworkError("busy", retry_after=600.0))
     cancel.set()
     with pytest.raises(Cancelled):
-        patiently(script, AT_ONCE, cancel)
+        retried(script, AT_ONCE, cancel)
     assert script.calls == 1
 
 
 @pytest.mark.fault(223)
 def test_a_dead_host_is_asked_once_for_all() -> None:
     """Twelve short requests to a host that serves nobody cost the tries of one and a look; other hosts are asked."""
-    patience = Patience(AT_ONCE, Pacer(8, AT_ONCE), Cancel())
+    retrier = Retrier(AT_ONCE, Pacer(8, AT_ONCE), Cancel())
     calls: list[str] = []
 
     def dead() -> str:
@@ -178,9 +178,9 @@ def test_a_dead_host_is_asked_once_for_all() -> None:
 
     for number in range(12):
         with pytest.raises(NetworkError, match="refused"):
-            patience.ask(f"https://dead/api/{number}", dead)
+            retrier.call(f"https://dead/api/{number}", dead)
     assert len(calls) == AT_ONCE.tries + 1
-    assert patience.ask("https://alive/api", lambda: "answer") == "answer"
+    assert retrier.call("https://alive/api", lambda: "answer") == "answer"
 
 
 @pytest.mark.fault(223)

@@ -16,8 +16,8 @@ from faulty import Answer, FaultyServer, Handler, Request, reply
 from jobbing import DATA, Inside, catalog_of, machine, mdl, program, records_of, state_of, until
 
 from mdl.errors import MdlError, UsageError
+from mdl.http.allowlist import AllowList, OriginToken, origin_of
 from mdl.http.client import Http
-from mdl.http.hosts import Bearer, Hosts, origin_of
 from mdl.sources.endpoint import Endpoint
 
 __all__ = ["mdl"]
@@ -139,7 +139,7 @@ def test_what_another_origin_gets(bench: Bench, status: int) -> None:
     with FaultyServer(faults.honest(SMALL)) as other:
         away = faults.redirects(f"{other.url}/x", status=status)
         with FaultyServer(faults.with_headers(away, set_cookie)) as home:
-            bearer = Bearer(origin_of(home.url), TOKEN)
+            bearer = OriginToken(origin_of(home.url), TOKEN)
             runs = [bench.run(pinned(f"{home.url}/{name}", SMALL, path=name), bearer=bearer) for name in "ab"]
         assert {name.lower() for request in other.requests for name, _ in request.headers} <= USUAL
         assert not [value for request in other.requests for _, value in request.headers if "canary" in value]
@@ -185,7 +185,7 @@ def test_nothing_splits_a_request(bench: Bench, char: str) -> None:
     with pytest.raises(UsageError) as caught:
         Endpoint.from_environ({"HF_TOKEN": f"canary{char}token"})
     assert "canary" not in str(vars(caught.value))
-    with FaultyServer(faults.honest(SMALL)) as server, Http(Hosts.of(["127.0.0.1"])) as http:
+    with FaultyServer(faults.honest(SMALL)) as server, Http(AllowList.of(["127.0.0.1"])) as http:
         for url, headers in ((f"{server.url}/a{char}b", {}), (f"{server.url}/c", {"If-Range": f"x{char}y"})):
             try:
                 with http.open("GET", url, headers):

@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, UsageError
-from mdl.http.client import Http, Opened
-from mdl.http.hosts import host_of
+from mdl.http.allowlist import host_of
+from mdl.http.client import Http, OpenResponse
 from mdl.http.proxies import exemption, proxy_of, without_userinfo
-from mdl.http.tls import tls_context, trusted
+from mdl.http.transport import describe_trust, tls_context
 from mdl.paths import shown
 from mdl.sources.endpoint import Endpoint, token_path, token_places
 
@@ -54,8 +54,8 @@ def certificates() -> str:
         ) from None
     others = [name for name in _UNREAD if os.environ.get(name)]
     if not others or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
-        return trusted()
-    return f"{trusted()}; {_ignored(others)}; mdl reads SSL_CERT_FILE"
+        return describe_trust()
+    return f"{describe_trust()}; {_ignored(others)}; mdl reads SSL_CERT_FILE"
 
 
 def _why_useless(name: str) -> str:
@@ -157,9 +157,9 @@ def endpoint(hub: Hub) -> str:
         raise _reworded(error, f"{url}{through}: {error.message}", _advice(error)) from None
 
 
-def _is_json(http: Http, opened: Opened) -> bool:
+def _is_json(http: Http, opened: OpenResponse) -> bool:
     text = b""
-    for block in http.body(opened, None, bytearray()):
+    for block in http.body(opened):
         text += block
         if len(text) > _LONGEST_LIST:
             return False

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from mdl.errors import AuthError, ProtocolError
-from mdl.http.words import impostor
+from mdl.http.refusals import impostor
 
 LOOKED_AT = 2**16
 """Bytes of a file's beginning that `check_content` wants to see."""

@@ -17,7 +17,7 @@ from mdl.engine.store import Store
 from mdl.errors import DigestMismatch, MdlError, StorageError
 from mdl.events import Event, Finished, Rewound, Started, Verifying
 from mdl.files import Stamp
-from mdl.http.hosts import host_of
+from mdl.http.allowlist import host_of
 from mdl.http.policy import Verified
 
 

@@ -6,11 +6,9 @@ directly until it expires or refuses. The token stays with the hub's own origin 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from mdl.cancel import wake
 from mdl.digests import Digest
 from mdl.engine.address import address_of
 from mdl.engine.follower import Follower
@@ -19,19 +17,17 @@ from mdl.engine.schedule import Schedule
 from mdl.engine.segments import Download, Segment
 from mdl.errors import DigestMismatch, NoSpace, ProtocolError
 from mdl.events import Event, Rewound
-from mdl.http.answers import Accept, Changed, Lie, Whole, content_length, judge, parse_size
-from mdl.http.body import BUFFER
-from mdl.http.client import Http, Opened
-from mdl.http.hosts import origin_of
-from mdl.http.policy import Changed as OtherVersion
+from mdl.http.allowlist import origin_of
+from mdl.http.client import Http, OpenResponse
+from mdl.http.policy import VersionChanged
 from mdl.http.ranges import ByteRange
-from mdl.http.words import impostor
+from mdl.http.refusals import impostor
+from mdl.http.responses import Accept, ContentChanged, Invalid, RangeIgnored, content_length, judge, parse_size
 
 _RESERVE = 16 * 2**20
 """Bytes left free on the disk while a file of unknown size comes in, and how often that is looked at."""
 _TELLING = 4096
 """Bytes that tell what came where a file was asked for."""
-_buffers = threading.local()
 
 
 class Fetcher:
@@ -72,14 +68,14 @@ class Fetcher:
             verdict = judge(
                 opened.status, opened.headers, asked=None, size=size, validator=validator, pinned=pinned, names=names
             )
-            if isinstance(verdict, Changed):
+            if isinstance(verdict, ContentChanged):
                 self._changed(download, verdict, opened)
                 return None
             if not isinstance(verdict, Accept):
                 raise self._named(_as_error(verdict), opened)
             data = bytearray()
             length = None if verdict.encoded else content_length(opened.headers)
-            for block in self._http.body(opened, length, _buffer(), decode=verdict.encoded):
+            for block in self._http.body(opened, length, decode=verdict.encoded):
                 data += block
                 if size is not None and len(data) > size:
                     raise called_by_name(ProtocolError(f"the server sent more than the file's {size} bytes"), data)
@@ -89,7 +85,9 @@ class Fetcher:
             download.answered_by, download.content_type = opened.url, opened.headers.get("content-type", "")
             return bytes(data)
 
-    def _take(self, download: Download, segment: Segment, asked: ByteRange | None, opened: Opened) -> Accept | None:
+    def _take(
+        self, download: Download, segment: Segment, asked: ByteRange | None, opened: OpenResponse
+    ) -> Accept | None:
         """The judgement of an answer, carried out. None where there is nothing to write from it."""
         partial = download.partial
         assert partial is not None
@@ -101,15 +99,15 @@ class Fetcher:
         verdict = judge(
             opened.status, opened.headers, asked=asked, size=size, validator=validator, pinned=pinned, names=names
         )
-        if isinstance(verdict, Changed):
+        if isinstance(verdict, ContentChanged):
             self._changed(download, verdict, opened)
             return None
-        if isinstance(verdict, Lie):
+        if isinstance(verdict, Invalid):
             raise self._named(verdict.error, opened)
         if validator and download.remote.digest is None and isinstance(verdict, Accept) and not verdict.validator:
             raise ProtocolError("the server no longer says which version of the file it sends")
-        if isinstance(verdict, Whole) or (asked and not verdict.ranged):
-            accept = verdict.accept if isinstance(verdict, Whole) else verdict
+        if isinstance(verdict, RangeIgnored) or (asked and not verdict.ranged):
+            accept = verdict.accept if isinstance(verdict, RangeIgnored) else verdict
             if download.opened:
                 download.single, download.expected = True, ()
                 self._schedule.rewind(download, "the server stopped serving ranges")
@@ -176,21 +174,21 @@ class Fetcher:
 
         return Follower(partial, algorithm, size, expected=download.expected, on_bad=bad)
 
-    def _named(self, error: ProtocolError, opened: Opened) -> ProtocolError:
+    def _named(self, error: ProtocolError, opened: OpenResponse) -> ProtocolError:
         """The error, with a word about what came where a file was asked for."""
         return called_by_name(error, self._http.beginning(opened)) if opened.status == 200 else error
 
-    def _changed(self, download: Download, verdict: Changed, opened: Opened) -> None:
+    def _changed(self, download: Download, verdict: ContentChanged, opened: OpenResponse) -> None:
         size, pinned = download.remote.size, download.remote.digest is not None
         error = ProtocolError(verdict.why, hint="the source is not what was asked for; look at the source")
         if pinned and size is not None and verdict.total not in (None, size):
             raise self._named(error, opened)
-        self._schedule.outcome(download, OtherVersion(error))
+        self._schedule.outcome(download, VersionChanged(error))
         if download.rewind_why and not pinned:
             size = verdict.total if verdict.total is not None else size
             download.remote = replace(download.remote, size=size, validator=verdict.validator)
 
-    def _remember(self, download: Download, opened: Opened, accept: Accept) -> None:
+    def _remember(self, download: Download, opened: OpenResponse, accept: Accept) -> None:
         partial = download.partial
         assert partial is not None
         download.answers += 1
@@ -204,14 +202,12 @@ class Fetcher:
             download.single = download.single or not accept.ranged or weak
             download.opened = True
 
-    def _write(self, download: Download, segment: Segment, accept: Accept, opened: Opened) -> None:
+    def _write(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
         partial, follower = download.partial, download.follower
         assert partial is not None
-        stream = opened.response.extensions["network_stream"]
-        sock = stream.get_extra_info("socket")
-        segment.abort = lambda: wake(sock)
+        segment.abort = opened.abort
         length = None if accept.encoded else content_length(opened.headers)
-        for block in self._http.pourable(opened, length, _buffer(), decode=accept.encoded):
+        for block in self._http.body_for_file(opened, length, decode=accept.encoded):
             if download.rewind_why or download.error:
                 return
             stop = segment.stop
@@ -235,13 +231,13 @@ class Fetcher:
         if at // _RESERVE != (at - count) // _RESERVE and self._free() < _RESERVE:
             raise NoSpace("the file has no announced end and the disk is nearly full", hint="free some space")
 
-    def _stream_ended(self, download: Download, segment: Segment, accept: Accept, opened: Opened) -> None:
+    def _stream_ended(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
         """The body ended by itself: right where its end was announced, a lie where it was not."""
         if segment.stop is not None:
             if accept.stop is None and segment.at < segment.stop:
                 raise ProtocolError(f"the server sent {segment.at} bytes of {segment.stop} and called it whole")
             return
-        chunked = "transfer-encoding" in opened.response.headers
+        chunked = "transfer-encoding" in opened.headers
         if accept.stop is None and not chunked and not accept.encoded and download.remote.digest is None:
             raise ProtocolError("neither a length nor a digest tells the file's end from a cut")
         download.remote = replace(download.remote, size=segment.at)
@@ -260,19 +256,11 @@ def _headers(download: Download) -> dict[str, str]:
     return {"Cache-Control": "no-cache"} if download.attempts.is_suspicious else {}
 
 
-def _as_error(verdict: Whole | Lie) -> ProtocolError:
-    return verdict.error if isinstance(verdict, Lie) else ProtocolError("the server did not send the whole file")
+def _as_error(verdict: RangeIgnored | Invalid) -> ProtocolError:
+    return verdict.error if isinstance(verdict, Invalid) else ProtocolError("the server did not send the whole file")
 
 
-def _buffer() -> bytearray:
-    """One read buffer a thread."""
-    if not hasattr(_buffers, "data"):
-        _buffers.data = bytearray(BUFFER)
-    data: bytearray = _buffers.data
-    return data
-
-
-def _check_identity(download: Download, opened: Opened) -> None:
+def _check_identity(download: Download, opened: OpenResponse) -> None:
     """Hold what the hub says of the file on the way against what was resolved: its size and digest.
 
     The hub puts them on its own answers (X-Linked-Size, X-Linked-Etag), not on those of the host that

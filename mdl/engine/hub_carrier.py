@@ -19,8 +19,8 @@ from typing import Any
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import HubFile
-from mdl.http.hosts import Bearer, Hosts
-from mdl.http.words import quoted
+from mdl.http.allowlist import AllowList, OriginToken
+from mdl.http.refusals import safe_excerpt
 from mdl.paths import shown
 
 _fencing = threading.Lock()
@@ -32,7 +32,7 @@ class HubCarrier:
     """Fetches by ``hf_hub_download``. ``endpoint`` is the hub's URL, ``hosts`` are those that may be asked; a download
     is given up after ``stall`` seconds without a byte."""
 
-    def __init__(self, endpoint: str, bearer: Bearer | None, hosts: Hosts, stall: float = 30.0) -> None:
+    def __init__(self, endpoint: str, bearer: OriginToken | None, hosts: AllowList, stall: float = 30.0) -> None:
         self._endpoint, self._token, self._stall = endpoint, bearer.token if bearer else None, stall
         self._fence, self._is_up = _Fence(hosts), False
 
@@ -122,7 +122,7 @@ class _Fence:
     """Hooks of the hub's client: no request passes to a host that is not allowed, nor an ETag that it would make an
     impossible file name of."""
 
-    def __init__(self, hosts: Hosts) -> None:
+    def __init__(self, hosts: AllowList) -> None:
         self._hosts = hosts
 
     def __call__(self, request: Any) -> None:
@@ -158,7 +158,7 @@ def _translated(error: Exception) -> MdlError:
     if isinstance(error, errors.GatedRepoError):
         return AuthError(message, hint="accept the licence on the repository's page and set HF_TOKEN")
     if isinstance(error, errors.RepositoryNotFoundError):
-        return AuthError(message, hint="absent, private or gated: the server does not tell these apart")
+        return AuthError(message, hint="absent, private or gated: the server does not say which")
     if isinstance(error, (errors.RevisionNotFoundError, errors.EntryNotFoundError)) and not isinstance(
         error, errors.LocalEntryNotFoundError
     ):
@@ -168,7 +168,7 @@ def _translated(error: Exception) -> MdlError:
 
 def _line(error: Exception) -> str:
     """What the hub's client says of it, in one line."""
-    return quoted(str(error).split("\n\n")[0])
+    return safe_excerpt(str(error).split("\n\n")[0])
 
 
 def _bar(progressed: Callable[[int], None]) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 from mdl.errors import StateError
 from mdl.files import RemoteFile
 from mdl.http.ranges import ByteRange, RangeSet
-from mdl.presigned import identity
+from mdl.presigned import url_identity
 from mdl.private import open_new, open_own, read_regular
 from mdl.sealed import line_of, parse_line
 
@@ -27,7 +27,7 @@ LARGEST = 16 * 2**20
 
 @dataclass(frozen=True)
 class Identity:
-    """What a partial is a part of. ``digest`` as text, or None; ``url`` is what `identity` makes of it."""
+    """What a partial is a part of. ``digest`` as text, or None; ``url`` is what `url_identity` makes of it."""
 
     url: str
     size: int | None
@@ -38,7 +38,7 @@ class Identity:
     @classmethod
     def of(cls, remote: RemoteFile) -> Identity:
         digest = str(remote.digest) if remote.digest else None
-        return cls(identity(remote.url), remote.size, digest, remote.validator, remote.commit)
+        return cls(url_identity(remote.url), remote.size, digest, remote.validator, remote.commit)
 
     def resumable_as(self, other: Identity) -> bool:
         """True where bytes of this are bytes of ``other``: the same digest and size, or, where no digest is

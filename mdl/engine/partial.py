@@ -21,8 +21,8 @@ from mdl.cancel import Cancel
 from mdl.engine import journal as journals
 from mdl.engine.journal import Identity, Journal, Record
 from mdl.errors import Busy, MdlError, StorageError, Unsafe
-from mdl.http.pipe import Piped, write_at
 from mdl.http.ranges import ByteRange, RangeSet
+from mdl.http.splice import Piped, write_at
 from mdl.owner import is_alive, keeps_locked, me, process_of
 from mdl.private import is_own_folder, open_new, open_own, private_folder
 from mdl.pulse import has_true_locks, may_live, try_lock
@@ -125,7 +125,7 @@ class Partial:
         if self._length is not None and os.fstat(self.fd).st_size < self._length:
             self.is_meddled = True
         if isinstance(data, Piped):
-            data.pour(self.fd, offset)
+            data.write_to(self.fd, offset)
         else:
             write_at(self.fd, offset, data)
         with self._lock:

@@ -16,7 +16,7 @@ from mdl.digests import Digest, Fingerprint
 from mdl.errors import MdlError, StateError
 from mdl.files import HubFile, Receipt, RemoteFile, Stamp
 from mdl.paths import RelPath
-from mdl.presigned import asked_mark
+from mdl.presigned import query_hash
 from mdl.private import private_folder, read_regular
 from mdl.redact import bare_url
 from mdl.sealed import line_of, parse_line
@@ -49,7 +49,7 @@ def receipt_of(
         digest=print_.digest,
         verified=verified,
         url=bare_url(remote.url),
-        asked=asked_mark(remote.url),
+        asked=query_hash(remote.url),
         validator=remote.validator or validator,
         commit=remote.commit,
         adopted=adopted,

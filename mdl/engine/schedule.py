@@ -18,9 +18,20 @@ from typing import Literal
 from mdl.engine.segments import Download, Segment
 from mdl.errors import MdlError, NetworkError
 from mdl.events import Event, Retrying
-from mdl.http.hosts import host_of
+from mdl.http.allowlist import host_of
 from mdl.http.pacer import Pacer
-from mdl.http.policy import PROGRESS, Again, Decision, Ended, GiveUp, NextMirror, Outcome, RetryPolicy, Rewind, decide
+from mdl.http.policy import (
+    PROGRESS,
+    Again,
+    Decision,
+    GiveUp,
+    NextMirror,
+    Outcome,
+    RequestEnded,
+    RetryPolicy,
+    Rewind,
+    decide,
+)
 
 _MOST_BEGUN = 64
 """Files that are begun at once, those that wait included: each holds two descriptors."""
@@ -163,7 +174,7 @@ class Schedule:
     def _is_lost(self, download: Download, now: float) -> bool:
         """The file's origin is down, and nothing else will do."""
         while not (download.running or download.error) and (down := self._pacer.down(download.origin, now)):
-            self._decide(download, Ended(now, error=down), now)
+            self._decide(download, RequestEnded(now, error=down), now)
         return download.error is not None
 
     def ready(self, download: Download) -> None:
@@ -242,14 +253,14 @@ class Schedule:
                 segment.abort()
         self._changed.notify_all()
 
-    def _pace(self, origin: str, url: str, ended: Ended, now: float, delay: float) -> None:
+    def _pace(self, origin: str, url: str, ended: RequestEnded, now: float, delay: float) -> None:
         """Tell the pacer how the origin took this request."""
-        if ended.brought >= PROGRESS or (ended.error is None and ended.is_worth):
+        if ended.brought >= PROGRESS or (ended.error is None and ended.made_progress):
             self._pacer.served(origin, now)
-        elif ended.is_passing and ended.others:
+        elif ended.is_temporary and ended.others:
             if not ended.brought:
                 self._pacer.refused(origin, ended.others, now)
-        elif ended.is_passing and isinstance(ended.error, NetworkError):
+        elif ended.is_temporary and isinstance(ended.error, NetworkError):
             self._pacer.failed(origin, url, ended.began, now, delay, ended.error)
 
     def _decide(self, download: Download, outcome: Outcome, now: float) -> Decision:

@@ -18,8 +18,8 @@ from mdl.engine.plan import Item
 from mdl.engine.ramp import Ramp
 from mdl.errors import MdlError
 from mdl.files import RemoteFile
-from mdl.http.hosts import origin_of
-from mdl.http.policy import Ended, State
+from mdl.http.allowlist import origin_of
+from mdl.http.policy import RequestEnded, State
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.redact import Secrets, redact_error
 
@@ -27,7 +27,7 @@ SMALL = 1024 * 1024
 """Files up to this size are fetched in one piece and held in memory."""
 
 _LEAST, _MOST = 16 * 2**20, 256 * 2**20
-_WORTH_SPLITTING = 4 * 2**20
+_MAX_OVERHEAD_SPLITTING = 4 * 2**20
 _SLOW_TAIL_SECONDS = 2.0
 
 
@@ -151,7 +151,7 @@ class Download:
         if self.single or not self.opened or not self.running or len(self.running) >= self.ramp.width:
             return None
         slowest = max(self.running, key=lambda segment: segment.left)
-        if slowest.left < _WORTH_SPLITTING or slowest.seconds_left(now) < _SLOW_TAIL_SECONDS:
+        if slowest.left < _MAX_OVERHEAD_SPLITTING or slowest.seconds_left(now) < _SLOW_TAIL_SECONDS:
             return None
         middle = slowest.at + slowest.left // 2
         tail = Segment(slowest.stop, middle)
@@ -174,11 +174,11 @@ class Download:
         """The segment is asked of the server that is asked now, not of one that was given up on since."""
         return segment.mirrors == self.attempts.mirrors
 
-    def ended_request(self, segment: Segment, others: int, is_serving: bool, error: MdlError | None) -> Ended:
+    def ended_request(self, segment: Segment, others: int, is_serving: bool, error: MdlError | None) -> RequestEnded:
         """How the request for ``segment`` ended, while ``others`` went on at the same origin, which ``is_serving``
         them."""
         first = max(segment.first, self.attempts.done) if self.single else segment.first
-        return Ended(
+        return RequestEnded(
             began=segment.began,
             brought=max(0, segment.at - first),
             asked=None if segment.stop is None else segment.stop - segment.first,

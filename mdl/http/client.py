@@ -1,8 +1,8 @@
-"""The one door to the network: client, redirects, allow-list, and who gets which secret.
+"""The HTTP client: redirects, the allow-list, and which host gets which secret.
 
-Every hop of every request is held against the allow-list; a token goes to its own origin and nowhere
-else, not even back there once a redirect has left it; https never becomes http; no cookie, netrc,
-Referer or custom header follows a redirect.
+Every hop of every request is checked against the allow-list. A token is sent to its own origin only, and not even there
+once a redirect has left it. https never becomes http. No cookie, netrc entry, Referer or custom header follows a
+redirect.
 """
 
 from __future__ import annotations
@@ -15,39 +15,36 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 
 from mdl import __version__
-from mdl.cancel import Cancel
+from mdl.cancel import Cancel, wake
 from mdl.errors import NetworkError, ProtocolError, Unsafe
-from mdl.http.body import Reader
-from mdl.http.codings import beginning
-from mdl.http.hosts import Bearer, Hosts, host_of, is_private, origin_of
-from mdl.http.line import Errand, within
+from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
+from mdl.http.body import Block, BodyReader
+from mdl.http.connection import RequestLimits, deadline
 from mdl.http.pacer import Pacer
-from mdl.http.patience import Patience
-from mdl.http.pipe import Piped
 from mdl.http.policy import RetryPolicy
 from mdl.http.proxies import proxy_of
+from mdl.http.refusals import error_for_status
+from mdl.http.retry import Retrier
 from mdl.http.throttle import NO_LIMIT, Throttle
-from mdl.http.tls import tls_context
-from mdl.http.troubles import translated
-from mdl.http.wire import PROXY, Wire
-from mdl.http.words import refusal
+from mdl.http.transport import PROXY, PooledTransport, map_httpx_errors
 from mdl.redact import Secrets
 
 USER_AGENT = f"mdl/{__version__}; python/{platform.python_version()}"
 _REDIRECTS = (301, 302, 303, 307, 308)
-_PORTS = {"http": 80, "https": 443}
-_MAX_HOPS = 10
-_SMALL, _LITTLE = 64 * 1024, 4096
+_MAX_REDIRECTS = 10
+_BEGINNING = 4096
+_SMALL = 64 * 1024
+"""Bytes of a refusal that are read at most, and of a redirect's body if the connection is to be kept."""
 _DRAIN_SECONDS = 0.5
-"""How long a redirect's body may take; after that its connection is given up."""
+"""How long reading a redirect's body may take. After that its connection is closed."""
 MAX_JSON = 10 * 2**20
-"""Bytes of an API answer that are read at most, decoded: parsed they take a multiple of it."""
+"""Decoded bytes of an API answer that are read at most. Parsed they take a multiple of it."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +56,13 @@ class Timeouts:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """An answer whose body is still to be read. ``url`` is where it came from in the end, ``hops`` the headers
-    of the redirects on the way, lower-case keys. ``location`` is where it may be asked for directly the next time, with
-    the same ``start``; None if that is the start itself, or a place there that only another host named."""
+class OpenResponse:
+    """A response whose body is still to be read.
+
+    ``url`` is where it came from in the end. ``hops`` are the headers of the redirects on the way, with lower-case
+    keys. ``location`` is the URL to ask directly the next time, with the same ``start``; None if that is the start
+    itself, or a URL on the start's host that only another host named.
+    """
 
     response: httpx.Response
     url: str
@@ -75,38 +75,39 @@ class Opened:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return lower(self.response.headers)
+        """The headers, with lower-case keys."""
+        return _lower(self.response.headers)
 
-
-def lower(headers: httpx.Headers) -> dict[str, str]:
-    return {key.lower(): value for key, value in headers.items()}
+    def abort(self) -> None:
+        """End the connection, from any thread. A thread that reads the body gets a `NetworkError`."""
+        wake(self.response.extensions["network_stream"].get_extra_info("socket"))
 
 
 class Http:
-    """A client for any number of threads. Close it when done."""
+    """An HTTP client for any number of threads. Close it when done."""
 
     def __init__(
         self,
-        hosts: Hosts,
+        hosts: AllowList,
         *,
-        bearer: Bearer | None = None,
+        token: OriginToken | None = None,
         timeouts: Timeouts = Timeouts(),
         cancel: Cancel | None = None,
         connections: int = 16,
         throttle: Throttle = NO_LIMIT,
         policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     ) -> None:
-        self.hosts, self.bearer, self.timeouts = hosts, bearer, timeouts
         self.cancel = cancel or Cancel()
         self.policy, self.connections = policy, connections
         self.pacer = Pacer(connections, policy)
-        self.patience = Patience(policy, self.pacer, self.cancel)
-        self._reader = Reader(self.cancel, timeouts.stall, throttle)
+        self.retrier = Retrier(policy, self.pacer, self.cancel)
+        self._hosts, self._token, self._stall = hosts, token, timeouts.stall
+        self._reader = BodyReader(self.cancel, timeouts.stall, throttle)
         self._public: set[str] = set()
         self._proxies = urllib.request.getproxies()
         limits = httpx.Limits(max_connections=connections * 2 + 8, max_keepalive_connections=connections + 4)
         self._client = httpx.Client(
-            transport=Wire(tls_context, limits, self._proxies, self.cancel),
+            transport=PooledTransport(limits, self._proxies, self.cancel),
             trust_env=False,
             timeout=httpx.Timeout(timeouts.stall, connect=timeouts.connect),
             headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
@@ -131,153 +132,66 @@ class Http:
         *,
         start: str | None = None,
         allow: tuple[int, ...] = (),
-    ) -> Iterator[Opened]:
-        """Ask ``url``, following redirects, and hand over the answer with its body unread.
+    ) -> Iterator[OpenResponse]:
+        """Ask ``url``, follow redirects, and yield the response with its body unread.
 
-        ``start`` is the URL that somebody named, if ``url`` is only where that once led to (`Opened.location`): what
-        a redirect named gets no more when it is asked by itself than it got then.
+        ``start`` is the URL that the user named, if ``url`` is only where it once led to (`OpenResponse.location`). A
+        host that a redirect named is not trusted more when it is asked directly than it was on the way from ``start``.
 
-        A status of 400 or more that is not in ``allow`` raises the error it means (`AuthError`, `NotFound`,
-        `NetworkError`); a refused hop raises `Unsafe`; trouble on the wire `NetworkError`, `ProtocolError` or
-        `TlsError`. httpx's errors from reading the body inside the block are translated too.
+        A status of 400 or more that is not in ``allow`` raises the error that it means (`AuthError`, `NotFound`,
+        `NetworkError`). A refused hop raises `Unsafe`. Trouble with the connection raises `NetworkError`,
+        `ProtocolError` or `TlsError`, also while the body is read inside the block.
         """
-        response: httpx.Response | None = None
-        secrets = Secrets([self.bearer.token if self.bearer else None])
-        with translated(url, secrets):
+        opened: OpenResponse | None = None
+        secrets = Secrets([self._token.token if self._token else None])
+        with map_httpx_errors(url, secrets):
             try:
-                response, opened, token_sent = self._ask(method, url, start or url, headers or {}, secrets)
-                if response.status_code >= 400 and response.status_code not in allow:
-                    with contextlib.suppress(httpx.HTTPError, httpx.StreamError, NetworkError), self._in_time():
-                        _peek(response, body := bytearray())
-                    words = beginning(response.headers, bytes(body[:_SMALL]))
-                    status, seen = response.status_code, opened.headers
-                    error = refusal(status, seen, words, opened.url, token_sent=token_sent, secrets=secrets)
+                opened, token_sent = self._ask(method, url, start or url, headers or {}, secrets)
+                if opened.status >= 400 and opened.status not in allow:
+                    with self._response_deadline():
+                        words = self.beginning(opened, _SMALL)
+                    error = error_for_status(
+                        opened.status, opened.headers, words, opened.url, token_sent=token_sent, secrets=secrets
+                    )
                     error.redirected = bool(opened.hops)
                     raise error
                 yield opened
             except Exception:
-                self.cancel.check()  # it shut the connection: that is all the trouble there is
+                self.cancel.check()  # a cancel closes the connections, which causes every kind of error
                 raise
             finally:
-                if response is not None:
-                    response.close()
+                if opened is not None:
+                    opened.response.close()
 
     def body(
-        self, opened: Opened, length: int | None, buffer: bytearray, *, decode: bool = True
+        self, opened: OpenResponse, length: int | None = None, *, decode: bool = True
     ) -> Iterator[memoryview | bytes]:
-        """The body of an answer, ``length`` bytes of it if that is known; see `mdl.http.body.Reader`."""
-        return self._reader.blocks(opened.response, length, buffer, decode=decode)
+        """The body of a response, ``length`` bytes of it if that is known; see `BodyReader.blocks`."""
+        blocks = self._reader.blocks(opened.response, length, decode=decode, splice=False)
+        return cast("Iterator[memoryview | bytes]", blocks)
 
-    def pourable(
-        self, opened: Opened, length: int | None, buffer: bytearray, *, decode: bool = True
-    ) -> Iterator[memoryview | bytes | Piped]:
-        """As `body`, for who puts it into a file: some of it may be in a pipe."""
-        return self._reader.pourable(opened.response, length, buffer, decode=decode)
+    def body_for_file(self, opened: OpenResponse, length: int | None = None, *, decode: bool = True) -> Iterator[Block]:
+        """As `body`, for a caller that writes it into a file: some blocks may be in a kernel pipe (`Piped`)."""
+        return self._reader.blocks(opened.response, length, decode=decode, splice=True)
 
-    def beginning(self, opened: Opened) -> bytes:
-        """Some 4 KiB of a body, to tell what it is; less or nothing where it cannot be had."""
+    def beginning(self, opened: OpenResponse, count: int = _BEGINNING) -> bytes:
+        """About the first ``count`` bytes of a body; fewer or none if they cannot be read."""
         text = bytearray()
         with contextlib.suppress(httpx.HTTPError, httpx.StreamError, NetworkError, ProtocolError):
-            for block in self.body(opened, None, bytearray()):
+            for block in self.body(opened):
                 text += block
-                if len(text) >= _LITTLE:
+                if len(text) >= count:
                     break
         return bytes(text)
 
-    def _ask(
-        self, method: str, url: str, start: str, headers: Mapping[str, str], secrets: Secrets
-    ) -> tuple[httpx.Response, Opened, bool]:
-        try:
-            return self._follow(method, url, start, headers, secrets)
-        except (httpx.InvalidURL, UnicodeError, ValueError) as error:
-            raise Unsafe(f"refused: {host_of(url)} leads to an unusable URL: {error}", item=host_of(url)) from error
-
-    def _follow(
-        self, method: str, url: str, start: str, headers: Mapping[str, str], secrets: Secrets
-    ) -> tuple[httpx.Response, Opened, bool]:
-        """The answer at the end of the redirects, and whether the token was sent for it. Every URL that is asked adds
-        what stands behind its path to ``secrets``."""
-        hops: list[Mapping[str, str]] = []
-        home, at_home, current = origin_of(start), True, url
-        met_public = url != start and host_of(start) in self._public
-        for _ in range(_MAX_HOPS + 1):
-            self.cancel.check()
-            secrets.add_query(current)
-            self.hosts.check(current)
-            at_home = at_home and origin_of(current) == home
-            token = self._token_for(current) if at_home else None
-            proxy = proxy_of(current, self._proxies)
-            private_ok = proxy is not None or self._may_be_private(current, start, met_public)
-            request = self._client.build_request(method, current, headers={**headers, **(token or {})})
-            request.extensions |= {PROXY: proxy}
-            errand = Errand(host_of(current), private_ok, was_public=host_of(current) in self._public)
-            response = self._send(request, errand)
-            if proxy is None and errand.peer and not is_private(errand.peer):
-                met_public = True
-                self._public.add(errand.host)
-            if response.status_code not in _REDIRECTS:
-                is_back = not at_home and origin_of(current) == home
-                location = None if is_back or current == start else current
-                return response, Opened(response, current, tuple(hops), location), token is not None
-            hops.append({**lower(response.headers), ":url": current})
-            current = self._next_hop(response, current)
-        raise NetworkError(f"more than {_MAX_HOPS} redirects, the last to {host_of(current)}", final=True)
-
-    def _send(self, request: httpx.Request, errand: Errand) -> httpx.Response:
-        """The answer, its body unread. If a connection that was used before has died since or turns out to be out of
-        step, the request is asked again on another: each of them had carried an answer, so there is an end to it."""
-        while True:
-            try:
-                with self._in_time(), errand.begun():
-                    return self._client.send(request, stream=True)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                self.cancel.check()
-                if errand.is_fresh or not errand.peer:
-                    raise
-
-    def _in_time(self) -> contextlib.AbstractContextManager[None]:
-        """A status line and headers, or the words of a refusal, must be there after twice the longest silence."""
-        seconds = 2 * self.timeouts.stall
-        return within(
-            seconds, NetworkError(f"the server did not send its whole response headers within {seconds:.0f} s")
-        )
-
-    def _may_be_private(self, url: str, start: str, met_public: bool) -> bool:
-        """Whether a request for ``url``, on the way from ``start``, may reach a private address: a host that was named
-        or follows on a start at such an address may, unless a public address was on the way; one that the user's
-        settings allow may always. None may that was at a public address before."""
-        host, port = host_of(url), urlsplit(url).port or _PORTS[urlsplit(url).scheme]
-        if host in self._public:
-            return False
-        follows = is_private(host_of(start)) or host_of(start) == "localhost" or self.hosts.names(host, port)
-        return self.hosts.trusts(host, port) or (follows and not met_public)
-
-    def _next_hop(self, response: httpx.Response, current: str) -> str:
-        location = str(response.headers.get("location", ""))
-        _drain(response)
-        scheme = re.match(r"([a-z][a-z0-9+.-]*):", location, re.IGNORECASE)
-        if scheme and scheme[1].lower() not in ("http", "https"):
-            raise Unsafe(f"refused: {host_of(current)} redirects to a {scheme[1].lower()}: URL", item=host_of(current))
-        if not location or any(ord(char) <= 32 or ord(char) == 127 for char in location):
-            raise ProtocolError(f"{host_of(current)} redirects without a usable Location")
-        target = urljoin(current, location)
-        if urlsplit(current).scheme == "https" and urlsplit(target).scheme == "http":
-            raise Unsafe(f"refused: a redirect from https to http, to {host_of(target)}", item=host_of(target))
-        return target.split("#")[0]
-
-    def _token_for(self, url: str) -> dict[str, str] | None:
-        if self.bearer and origin_of(url) == self.bearer.origin:
-            return {"Authorization": f"Bearer {self.bearer.token}"}
-        return None
-
     def get_json(self, url: str) -> tuple[Any, Mapping[str, str], str]:
-        """A bounded JSON answer, its headers and the URL it came from in the end.
+        """A JSON answer of at most `MAX_JSON` bytes, its headers, and the URL that it came from in the end.
 
-        Raises `ProtocolError` for anything that is not JSON or too large, and what `open` raises.
+        Raises `ProtocolError` for anything that is not JSON or is too large, and what `open` raises.
         """
         with self.open("GET", url, {"Accept": "application/json"}) as opened:
             text = bytearray()
-            for block in self.body(opened, None, bytearray()):
+            for block in self.body(opened):
                 text += block
                 if len(text) > MAX_JSON:
                     raise ProtocolError(f"{host_of(url)} sent an API answer of over {MAX_JSON} bytes")
@@ -286,21 +200,106 @@ class Http:
             except (ValueError, RecursionError) as error:
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
 
+    def _ask(
+        self, method: str, url: str, start: str, headers: Mapping[str, str], secrets: Secrets
+    ) -> tuple[OpenResponse, bool]:
+        """The response at the end of the redirects, and whether the token was sent for it. The query of every URL that
+        is asked is added to ``secrets``."""
+        try:
+            return self._follow(method, url, start, headers, secrets)
+        except (httpx.InvalidURL, UnicodeError, ValueError) as error:
+            raise Unsafe(f"refused: {host_of(url)} leads to an unusable URL: {error}", item=host_of(url)) from error
 
-def _peek(response: httpx.Response, body: bytearray) -> None:
-    """Put the first 64 KiB of an error's body into ``body``."""
-    for chunk in response.iter_raw():
-        body += chunk
-        if len(body) >= _SMALL:
-            return
+    def _follow(
+        self, method: str, url: str, start: str, headers: Mapping[str, str], secrets: Secrets
+    ) -> tuple[OpenResponse, bool]:
+        hops: list[Mapping[str, str]] = []
+        home, at_home, current = origin_of(start), True, url
+        met_public = url != start and host_of(start) in self._public
+        for _ in range(_MAX_REDIRECTS + 1):
+            self.cancel.check()
+            secrets.add_query(current)
+            self._hosts.check(current)
+            at_home = at_home and origin_of(current) == home
+            token = self._token if self._token and at_home and origin_of(current) == self._token.origin else None
+            authorization = {"Authorization": f"Bearer {token.token}"} if token else {}
+            proxy = proxy_of(current, self._proxies)
+            request = self._client.build_request(method, current, headers={**headers, **authorization})
+            request.extensions |= {PROXY: proxy}
+            host = host_of(current)
+            private_ok = proxy is not None or self._may_be_private(current, start, met_public)
+            limits = RequestLimits(host, private_ok, was_public=host in self._public)
+            response = self._send(request, limits)
+            if proxy is None and limits.peer and not is_private(limits.peer):
+                met_public = True
+                self._public.add(host)
+            if response.status_code not in _REDIRECTS:
+                is_back = not at_home and origin_of(current) == home
+                location = None if is_back or current == start else current
+                return OpenResponse(response, current, tuple(hops), location), token is not None
+            hops.append({**_lower(response.headers), ":url": current})
+            _drain(response)
+            current = _redirect_target(str(response.headers.get("location", "")), current)
+        raise NetworkError(f"more than {_MAX_REDIRECTS} redirects, the last to {host_of(current)}", final=True)
+
+    def _send(self, request: httpx.Request, limits: RequestLimits) -> httpx.Response:
+        """The response, its body unread.
+
+        If a connection that was used before has closed since, or turns out to be out of step, the request is sent again
+        on another one. That ends, because each such connection had carried a response.
+        """
+        while True:
+            try:
+                with self._response_deadline(), limits.applied():
+                    return self._client.send(request, stream=True)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                self.cancel.check()
+                if limits.is_fresh or not limits.peer:
+                    raise
+
+    def _response_deadline(self) -> contextlib.AbstractContextManager[None]:
+        """The status line and headers, or the words of a refusal, must be there after twice the longest silence."""
+        seconds = 2 * self._stall
+        error = NetworkError(f"the server did not send its whole response headers within {seconds:.0f} s")
+        return deadline(seconds, error)
+
+    def _may_be_private(self, url: str, start: str, met_public: bool) -> bool:
+        """Whether a request for ``url``, on the way from ``start``, may reach a private address.
+
+        A host that was named may, and so may any host if ``start`` is private itself; but not after a public address
+        was on the way (``met_public``), unless the user's own settings trust the host. A host that was at a public
+        address before may never.
+        """
+        host, port = host_of(url), port_of(url)
+        if host in self._public:
+            return False
+        follows = is_private(host_of(start)) or host_of(start) == "localhost" or self._hosts.is_named(host, port)
+        return self._hosts.is_trusted(host, port) or (follows and not met_public)
+
+
+def _redirect_target(location: str, current: str) -> str:
+    """The URL that a redirect from ``current`` leads to. Raises `Unsafe`, `ProtocolError`."""
+    scheme = re.match(r"([a-z][a-z0-9+.-]*):", location, re.IGNORECASE)
+    if scheme and scheme[1].lower() not in ("http", "https"):
+        raise Unsafe(f"refused: {host_of(current)} redirects to a {scheme[1].lower()}: URL", item=host_of(current))
+    if not location or any(ord(char) <= 32 or ord(char) == 127 for char in location):
+        raise ProtocolError(f"{host_of(current)} redirects without a usable Location")
+    target = urljoin(current, location)
+    if urlsplit(current).scheme == "https" and urlsplit(target).scheme == "http":
+        raise Unsafe(f"refused: a redirect from https to http, to {host_of(target)}", item=host_of(target))
+    return target.split("#")[0]
 
 
 def _drain(response: httpx.Response) -> None:
-    """Read a redirect's small body so that the connection lives on; leave one that is large or late unread."""
+    """Read a redirect's small body so that its connection can be used again. Leave a large or slow one unread."""
     length = response.headers.get("content-length", "")
     if length.isdigit() and int(length) <= _SMALL:
         late = NetworkError("the server did not finish the body of a redirect in time")
-        with contextlib.suppress(httpx.HTTPError, NetworkError), within(_DRAIN_SECONDS, late):
+        with contextlib.suppress(httpx.HTTPError, NetworkError), deadline(_DRAIN_SECONDS, late):
             for _ in response.iter_raw():
                 pass
     response.close()
+
+
+def _lower(headers: httpx.Headers) -> dict[str, str]:
+    return {key.lower(): value for key, value in headers.items()}

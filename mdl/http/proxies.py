@@ -1,8 +1,8 @@
-"""Proxies: which one, if any, a URL is asked through. Pure.
+"""Proxies: through which one, if any, a URL is requested. Pure.
 
-``settings`` is what `urllib.request.getproxies` tells: a proxy for ``http``, ``https`` or ``all``, and in ``no`` the
-hosts that are asked directly. The rules are those of httpx, which asks in the end; urllib's own differ (a suffix
-that begins with a dot, a port, ``ALL_PROXY``).
+``settings`` is what `urllib.request.getproxies` returns: a proxy for ``http``, ``https`` or ``all``, and under ``no``
+the hosts that are contacted directly. The rules are those of httpx, which has no public function for them. The rules of
+urllib differ (a suffix that begins with a dot, a port, ``ALL_PROXY``).
 """
 
 from __future__ import annotations
@@ -11,39 +11,35 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from mdl.http.hosts import address_of, host_of
-
-_USUAL_PORTS = {"http": 80, "https": 443}
+from mdl.http.allowlist import DEFAULT_PORTS, address_of, host_of
 
 
 def proxy_of(url: str, settings: Mapping[str, str]) -> str | None:
-    """The URL of the proxy for ``url``, with whatever secret is in it; None where it is asked directly."""
+    """The URL of the proxy for ``url``, including its password; None if ``url`` is requested directly."""
     proxy = settings.get(urlsplit(url).scheme) or settings.get("all")
-    if not proxy or exemption(url, settings) is not None:
-        return None
-    return _with_scheme(proxy)
+    return _with_scheme(proxy) if proxy and exemption(url, settings) is None else None
 
 
 def proxies_in(settings: Mapping[str, str]) -> list[str]:
-    """The URLs of all proxies that `proxy_of` may tell, with whatever secrets are in them."""
+    """The URLs of all proxies that `proxy_of` may return, including their passwords."""
     return [_with_scheme(settings[name]) for name in ("http", "https", "all") if settings.get(name)]
 
 
 def exemption(url: str, settings: Mapping[str, str]) -> str | None:
-    """The entry of NO_PROXY because of which ``url`` is asked directly."""
+    """The entry of NO_PROXY that exempts ``url``; None if there is none."""
     entries = [entry.strip() for entry in settings.get("no", "").split(",")]
     return next((entry for entry in entries if entry and (entry == "*" or _covers(entry, url))), None)
 
 
 def without_userinfo(proxy: str) -> str:
-    """A proxy as it may be shown: scheme, host and port. Raises `ValueError` for what is no URL of a proxy."""
+    """A proxy as it may be shown: scheme, host and port. Raises `ValueError` for what is not a proxy's URL."""
     try:
         parts = urlsplit(_with_scheme(proxy))
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
     if not host or re.search(r"\s", host) or parts.scheme not in ("http", "https", "socks5", "socks5h"):
-        raise ValueError("no URL of a proxy")
+        raise ValueError("not the URL of a proxy")
     return f"{parts.scheme}://" + (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
 
 
@@ -52,7 +48,8 @@ def _with_scheme(proxy: str) -> str:
 
 
 def _covers(entry: str, url: str) -> bool:
-    scheme, pattern = _pattern(entry)
+    """Whether an entry of NO_PROXY covers ``url``: its scheme, its host and, if the entry has one, its port."""
+    scheme, pattern = _parse_entry(entry)
     try:
         parts, wanted = urlsplit(url), urlsplit(f"//{pattern}")
         port, wanted_port = parts.port, wanted.port
@@ -60,12 +57,14 @@ def _covers(entry: str, url: str) -> bool:
         return False
     if scheme not in ("all", parts.scheme) or not _matches(host_of(url), (wanted.hostname or "").lower()):
         return False
-    usual = _USUAL_PORTS.get(parts.scheme), _USUAL_PORTS.get(scheme)
-    return wanted_port in (None, usual[1]) or wanted_port == (None if port == usual[0] else port)
+    default_port = DEFAULT_PORTS.get(scheme)
+    return wanted_port in (None, default_port) or wanted_port == (
+        None if port == DEFAULT_PORTS.get(parts.scheme) else port
+    )
 
 
-def _pattern(entry: str) -> tuple[str, str]:
-    """Scheme and host of an entry; a host with ``*`` before it stands for what is below it too."""
+def _parse_entry(entry: str) -> tuple[str, str]:
+    """Scheme and host pattern of an entry. A leading ``*`` means that subdomains match too."""
     if "://" in entry:
         scheme, _, host = entry.partition("://")
         return scheme.lower(), host
@@ -77,7 +76,7 @@ def _pattern(entry: str) -> tuple[str, str]:
 
 def _matches(host: str, pattern: str) -> bool:
     if pattern.startswith("*."):
-        return re.fullmatch(rf".+\.{re.escape(pattern[2:])}", host) is not None
+        return host.endswith(pattern[1:]) and host != pattern[1:]
     if pattern.startswith("*"):
-        return re.fullmatch(rf"(.+\.)?{re.escape(pattern[1:])}", host) is not None
+        return host == pattern[1:] or host.endswith(f".{pattern[1:]}")
     return host == pattern

@@ -1,4 +1,4 @@
-"""Byte ranges and sets of them. Pure.
+"""Byte ranges, and sets of them. Pure.
 
 Ranges are half open, ``[start, stop)``, in bytes.
 """
@@ -41,7 +41,7 @@ class RangeSet:
             self.add(item.start, item.stop)
 
     def add(self, start: int, stop: int) -> None:
-        """Put ``[start, stop)`` in; an empty one changes nothing."""
+        """Add ``[start, stop)``. An empty range changes nothing."""
         if start >= stop:
             return
         first = bisect_left(self._stops, start)
@@ -53,7 +53,7 @@ class RangeSet:
         self._stops[first:last] = [stop]
 
     def remove(self, start: int, stop: int) -> None:
-        """Take ``[start, stop)`` out; an empty one changes nothing."""
+        """Remove ``[start, stop)``. An empty range changes nothing."""
         first, last = bisect_right(self._stops, start), bisect_left(self._starts, stop)
         if start >= stop or first >= last:
             return
@@ -63,50 +63,35 @@ class RangeSet:
         self._stops[first:last] = [b for _, b in kept]
 
     def gaps(self, size: int) -> list[ByteRange]:
-        """What is missing of ``[0, size)``."""
-        missing, at = [], 0
-        for item in self:
-            if item.start >= size:
-                break
-            if item.start > at:
-                missing.append(ByteRange(at, item.start))
-            at = item.stop
-        if at < size:
-            missing.append(ByteRange(at, size))
-        return missing
+        """The ranges that are missing from ``[0, size)``."""
+        whole = RangeSet()
+        whole.add(0, size)
+        return whole.without(self)
 
     def without(self, other: RangeSet) -> list[ByteRange]:
-        """What is here and not in ``other``."""
-        found, at = [], 0
-        for start, stop in zip(self._starts, self._stops, strict=True):
-            while at < len(other._stops) and other._stops[at] <= start:
-                at += 1
-            while at < len(other._stops) and other._starts[at] < stop:
-                if start < other._starts[at]:
-                    found.append(ByteRange(start, other._starts[at]))
-                start = other._stops[at]
-                if start >= stop:
-                    break
-                at += 1
-            if start < stop:
-                found.append(ByteRange(start, stop))
-        return found
+        """The ranges that are in this set and not in ``other``."""
+        rest = self.copy()
+        for start, stop in zip(other._starts, other._stops, strict=True):
+            rest.remove(start, stop)
+        return list(rest)
 
     @property
     def front(self) -> int:
-        """How many bytes are here without a gap from the start."""
+        """How many bytes there are from the start to the first gap."""
         return self._stops[0] if self._starts and self._starts[0] == 0 else 0
 
     @property
     def end(self) -> int:
-        """Where the last of the bytes ends; 0 where there are none."""
+        """Where the last range ends; 0 if the set is empty."""
         return self._stops[-1] if self._stops else 0
 
     @property
     def total(self) -> int:
+        """How many bytes the set has."""
         return sum(self._stops) - sum(self._starts)
 
     def copy(self) -> RangeSet:
+        """A set of its own with the same ranges."""
         twin = RangeSet()
         twin._starts, twin._stops = self._starts[:], self._stops[:]
         return twin

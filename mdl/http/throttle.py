@@ -1,4 +1,4 @@
-"""Throttle: how many bytes a second all connections take together, by a daily timetable if need be."""
+"""Throttle: how many bytes a second all connections together may receive, by a daily timetable if there is one."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from mdl.cancel import Cancel
 from mdl.units import Timetable
 
 _SLACK = 0.25
-"""Seconds that may be caught up after a late wake-up; a longer silence of the network is never made up for."""
+"""Seconds that may be caught up after a late wake-up. A longer silence of the network is never made up for."""
 _QUANTUM = 0.01
 _LEAST = 4096
 
 
 def minute_of_day() -> int:
+    """Minutes since midnight, local time."""
     now = time.localtime()
     return now.tm_hour * 60 + now.tm_min
 
 
 class Throttle:
-    """One for all connections. Whoever has read bytes waits until they are paid for."""
+    """One rate limit for all connections. A thread that has read bytes waits until the rate allows for them."""
 
     def __init__(
         self,
@@ -35,17 +36,17 @@ class Throttle:
 
     @property
     def rate(self) -> float | None:
-        """Bytes a second now; None for no limit."""
+        """Bytes a second at this time of the day; None if there is no limit."""
         rates = self._timetable.rates
         return rates[0][1] if len(rates) == 1 else self._timetable.rate_at(self._minute())
 
     def quantum(self, most: int) -> int:
-        """How many bytes to read at a time, ``most`` at most."""
+        """How many bytes to read at a time: at most ``most``, fewer if the rate is low."""
         rate = self.rate
         return most if rate is None else min(most, max(_LEAST, int(rate * _QUANTUM)))
 
     def take(self, count: int, cancel: Cancel) -> None:
-        """Wait until ``count`` bytes more are allowed. Raises `Cancelled`."""
+        """Wait until the rate allows for ``count`` more bytes. Raises `Cancelled`."""
         rate = self.rate
         if rate is None:
             return

@@ -18,7 +18,7 @@ from mdl.engine.receipts import key_of, readable
 from mdl.engine.store import Store
 from mdl.errors import StateError
 from mdl.files import HubFile, Receipt, RemoteFile
-from mdl.http.hosts import host_of
+from mdl.http.allowlist import host_of
 from mdl.jobs.records import Records
 from mdl.private import is_own_folder
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 from mdl.errors import UsageError
-from mdl.http.hosts import Bearer, host_of, is_private, origin_of
+from mdl.http.allowlist import OriginToken, host_of, is_private, origin_of
 from mdl.private import ODD, read_whole
 from mdl.units import is_true
 
@@ -65,8 +65,8 @@ class Endpoint:
         return cls(f"{parts.scheme}{url[len(parts.scheme) :]}", token, source)
 
     @property
-    def bearer(self) -> Bearer | None:
-        return Bearer(origin_of(self.url), self.token) if self.token else None
+    def bearer(self) -> OriginToken | None:
+        return OriginToken(origin_of(self.url), self.token) if self.token else None
 
     @property
     def page_hosts(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from mdl.digests import Digest
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe
 from mdl.events import Noticed, Retrying
 from mdl.files import HubFile, RemoteFile
-from mdl.http.hosts import host_of, origin_of
+from mdl.http.allowlist import host_of, origin_of
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
@@ -195,7 +195,7 @@ class HubSource:
         http = self._http
         if http is None:
             raise LockError("offline, and this revision was never listed here", item=str(origin), hint="go online once")
-        return http.patience.ask(
+        return http.retrier.call(
             url,
             lambda: http.get_json(url),
             lambda error, failure, delay: self._on_event(

@@ -19,7 +19,7 @@ from mdl.errors import CatalogError, MdlError, UsageError
 from mdl.events import Retrying
 from mdl.files import RemoteFile
 from mdl.paths import RelPath
-from mdl.presigned import asked
+from mdl.presigned import identifying_parameters
 from mdl.redact import bare_url
 from mdl.sources import Context, Origin
 from mdl.sources.hub_origin import parse_page, shown_url, split_url
@@ -59,7 +59,7 @@ class UrlOrigin(Origin):
         *folders, _ = unquote(parts.path).split("/")
         place = "--".join([parts.netloc, *filter(None, folders)])
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", place).strip("._-") or "download"
-        told = repr(found) if (found := asked(self.url)) else ""
+        told = repr(found) if (found := identifying_parameters(self.url)) else ""
         if not _is_told_by_name(parts):
             told += f" of {parts.netloc}{parts.path}"
         if len(name) > _LONGEST_NAME:
@@ -104,7 +104,7 @@ class UrlSource:
         return self.probe(stated)
 
     def hosts(self, origin: UrlOrigin) -> tuple[str, ...]:
-        from mdl.http.hosts import host_of
+        from mdl.http.allowlist import host_of
 
         return (host_of(origin.url),)
 
@@ -117,7 +117,7 @@ class UrlSource:
         first: MdlError | None = None
         for url in (remote.url, *(remote.mirrors if remote.digest else ())):
             try:
-                return http.patience.ask(
+                return http.retrier.call(
                     url,
                     lambda url=url: self._probe(http, remote, url),  # type: ignore[misc]
                     lambda error, failure, delay: self._on_event(
@@ -130,7 +130,7 @@ class UrlSource:
         raise first.on(remote.path.text)
 
     def _probe(self, http: Http, remote: RemoteFile, url: str) -> RemoteFile:
-        from mdl.http.answers import announced_size, parse_size, validator_of
+        from mdl.http.responses import announced_size, parse_size, validator_of
 
         with http.open("GET", url, {"Range": "bytes=0-0"}, allow=(416,)) as opened:
             names, pinned = (remote.path.text, url), remote.digest is not None

@@ -10,12 +10,20 @@ import httpx
 
 from mdl.digests import Digest
 from mdl.errors import MdlError
-from mdl.http.answers import Accept, Whole, announced_size, judge, parse_content_range, parse_size, validator_of
+from mdl.http.allowlist import AllowList, OriginToken, host_of
 from mdl.http.client import Http
-from mdl.http.hosts import Bearer, Hosts, host_of
 from mdl.http.policy import retry_after
 from mdl.http.ranges import ByteRange
-from mdl.http.words import refusal, server_words
+from mdl.http.refusals import error_for_status, server_message
+from mdl.http.responses import (
+    Accept,
+    RangeIgnored,
+    announced_size,
+    judge,
+    parse_content_range,
+    parse_size,
+    validator_of,
+)
 from mdl.paths import RelPath
 from mdl.sources.hub import _next_page
 from mdl.sources.hub_origin import parse_page, parse_reference
@@ -61,7 +69,7 @@ def content_range(data: bytes) -> None:
     assert told is None or 0 <= told < 2**63
     parsed = parse_content_range(headers.get("content-range", ""))
     assert parsed is None or parsed[1] is None or parsed[0].stop <= parsed[1] < 2**63
-    accept = verdict.accept if isinstance(verdict, Whole) else verdict
+    accept = verdict.accept if isinstance(verdict, RangeIgnored) else verdict
     if not isinstance(accept, Accept):
         return
     assert accept.stop is None or 0 <= accept.start <= accept.stop < 2**63
@@ -74,7 +82,7 @@ def content_range(data: bytes) -> None:
         assert accept.total is None or size is None or accept.total == size
     elif not accept.ranged:
         assert accept.start == 0
-        assert isinstance(verdict, Whole) or asked is None or asked.start == 0
+        assert isinstance(verdict, RangeIgnored) or asked is None or asked.start == 0
         assert None in (accept.stop, size) or accept.stop == size
 
 
@@ -88,7 +96,7 @@ def link(data: bytes) -> None:
     """The next page of a listing is on the same origin."""
     found = _next_page({"link": text_of(data)}, f"{_HUB}/api/models/org/repo/tree/main?recursive=true")
     if found is not None:
-        Hosts.of([]).check(found)
+        AllowList.of([]).check(found)
         assert _host(found) in ("huggingface.co", None)
 
 
@@ -107,8 +115,8 @@ class _Server:
     def __init__(self) -> None:
         self.locations: list[bytes] = []
         self.left_home = self.was_https = False
-        self.hosts = Hosts.of(_PATTERNS)
-        self.http = Http(self.hosts, bearer=Bearer(f"{_HUB}:443", "hf_secret"))
+        self.hosts = AllowList.of(_PATTERNS)
+        self.http = Http(self.hosts, token=OriginToken(f"{_HUB}:443", "hf_secret"))
         self.http._client._transport = httpx.MockTransport(self.answer)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
@@ -148,7 +156,7 @@ def hosts(data: bytes) -> None:
     *patterns, url = lines_of(data)
     if any(ord(char) <= 32 or ord(char) == 127 for char in url):
         return  # refused before, wherever a URL comes from
-    allowed = Hosts.of(patterns[:9])
+    allowed = AllowList.of(patterns[:9])
     try:
         parts = allowed.check(url)
     except ValueError:
@@ -177,8 +185,8 @@ def refused(data: bytes) -> None:
     head, _, body = data.partition(b"\n\n")
     first, *rest = lines_of(head)
     status, headers = int(first) if first.isascii() and first.isdigit() and len(first) == 3 else 500, headers_of(rest)
-    words = server_words(headers, body)
-    error = refusal(status, headers, body, f"{_HUB}/org/repo?sig=1", token_sent=True)
+    words = server_message(headers, body)
+    error = error_for_status(status, headers, body, f"{_HUB}/org/repo?sig=1", token_sent=True)
     for text in (words, error.message):
         assert "\n" not in text
         assert "\x1b" not in text

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.errors import ProtocolError
-from mdl.http.answers import Accept, Changed, Lie, Verdict, Whole, announced_size, judge
 from mdl.http.ranges import ByteRange
+from mdl.http.responses import Accept, ContentChanged, Invalid, RangeIgnored, Verdict, announced_size, judge
 
 calm = settings(deadline=None)
 
@@ -35,7 +35,7 @@ def test_206_of_what_was_asked_is_accepted() -> None:
 def test_a1_200_to_a_later_range_is_the_whole_file() -> None:
     """A server without ranges sends the file from its start, and that is not the range asked for."""
     verdict = answer(200, LATER, {"content_length": 1000})
-    assert verdict == Whole(Accept(0, 1000, 1000, None, ranged=False))
+    assert verdict == RangeIgnored(Accept(0, 1000, 1000, None, ranged=False))
 
 
 @pytest.mark.parametrize("asked", [None, FIRST])
@@ -49,7 +49,7 @@ def test_200_from_the_start_is_accepted(asked: ByteRange | None) -> None:
 def test_a3_206_from_elsewhere_is_a_lie(text: str) -> None:
     """A range that begins elsewhere than asked is written nowhere."""
     verdict = answer(206, LATER, {"content_range": text})
-    assert isinstance(verdict, Lie)
+    assert isinstance(verdict, Invalid)
     assert "asked for bytes from 100" in verdict.error.message
 
 
@@ -58,7 +58,7 @@ def test_a3_206_from_elsewhere_is_a_lie(text: str) -> None:
 def test_a4_206_with_another_total_is_another_file(total: int) -> None:
     """Another total tells that the file changed, and says both sizes."""
     verdict = answer(206, LATER, {"content_range": f"bytes 100-199/{total}"})
-    assert isinstance(verdict, Changed)
+    assert isinstance(verdict, ContentChanged)
     assert verdict.total == total
     assert str(total) in verdict.why
     assert "1000" in verdict.why
@@ -68,7 +68,7 @@ def test_a4_206_with_another_total_is_another_file(total: int) -> None:
 @pytest.mark.parametrize("headers", [{}, {"content_range": ""}, {"content_range": "bytes */1000"}])
 def test_a5_206_without_a_content_range_is_a_lie(headers: dict[str, str]) -> None:
     """A partial answer that does not say which part is never appended."""
-    assert isinstance(answer(206, LATER, {**headers, "content_length": 100}), Lie)
+    assert isinstance(answer(206, LATER, {**headers, "content_length": 100}), Invalid)
 
 
 @pytest.mark.fault(6)
@@ -94,7 +94,7 @@ def test_a8_206_longer_than_asked_stops_where_asked() -> None:
 @pytest.mark.parametrize("kind", ["multipart/byteranges; boundary=x", "Multipart/Byteranges"])
 def test_a9_multipart_is_a_lie(kind: str) -> None:
     """A multipart body holds headers between the bytes and is not written."""
-    assert isinstance(answer(206, LATER, {"content_range": "bytes 100-199/1000", "content_type": kind}), Lie)
+    assert isinstance(answer(206, LATER, {"content_range": "bytes 100-199/1000", "content_type": kind}), Invalid)
 
 
 @pytest.mark.fault(11, 12)
@@ -105,7 +105,7 @@ def test_a9_multipart_is_a_lie(kind: str) -> None:
 def test_a11_a12_another_etag_is_another_file(status: int, headers: dict[str, Any]) -> None:
     """Another strong ETag tells that the file changed, whatever else the answer says."""
     verdict = answer(status, LATER, {**headers, "etag": '"b"'})
-    assert isinstance(verdict, Changed)
+    assert isinstance(verdict, ContentChanged)
     assert verdict.validator == '"b"'
     assert "validator" in verdict.why
     assert '"b"' not in verdict.why  # it may repeat the request, and that a signature
@@ -123,7 +123,7 @@ def test_a15_an_old_date_is_a_validator() -> None:
     """Without an ETag another Last-Modified, safely in the past, tells that the file changed."""
     dates = {"last_modified": "Wed, 21 Oct 2020 07:28:00 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}
     headers = {"content_range": "bytes 100-199/1000", **dates}
-    assert isinstance(answer(206, LATER, headers, validator="Wed, 21 Oct 2020 07:00:00 GMT"), Changed)
+    assert isinstance(answer(206, LATER, headers, validator="Wed, 21 Oct 2020 07:00:00 GMT"), ContentChanged)
     assert isinstance(answer(206, LATER, headers, validator="Wed, 21 Oct 2020 07:28:00 GMT"), Accept)
 
 
@@ -138,7 +138,7 @@ def test_a16_no_validator_at_all_is_accepted() -> None:
 def test_a18_416_of_a_file_of_the_right_size_is_a_lie() -> None:
     """A range inside the file that is refused all the same is the server's fault, not another file."""
     verdict = answer(416, LATER, {"content_range": "bytes */1000"})
-    assert isinstance(verdict, Lie)
+    assert isinstance(verdict, Invalid)
     assert "416" in verdict.error.message
 
 
@@ -146,14 +146,14 @@ def test_a18_416_of_a_file_of_the_right_size_is_a_lie() -> None:
 def test_a19_416_of_a_shorter_file_is_another_file() -> None:
     """A 416 that tells another size tells that the file changed."""
     verdict = answer(416, LATER, {"content_range": "bytes */50"})
-    assert isinstance(verdict, Changed)
+    assert isinstance(verdict, ContentChanged)
     assert verdict.total == 50
 
 
 @pytest.mark.fault(20)
 def test_a20_416_without_a_size_is_never_accepted() -> None:
     """A bare 416, with a body or not, is written nowhere."""
-    assert isinstance(answer(416, LATER, {"content_length": 23}), Lie)
+    assert isinstance(answer(416, LATER, {"content_length": 23}), Invalid)
 
 
 @pytest.mark.fault(21)
@@ -167,7 +167,7 @@ def test_a21_416_of_an_empty_file_is_an_empty_file(size: int | None) -> None:
 @pytest.mark.fault(21)
 def test_a21_a_file_that_became_empty_is_another_file() -> None:
     """A 416 of an empty file does not end a file that was begun with bytes."""
-    assert isinstance(answer(416, LATER, {"content_range": "bytes */0"}), Changed)
+    assert isinstance(answer(416, LATER, {"content_range": "bytes */0"}), ContentChanged)
 
 
 @pytest.mark.fault(24)
@@ -177,7 +177,7 @@ def test_a24_offsets_beyond_2_to_53() -> None:
     headers = {"content_range": f"bytes {asked.start}-{asked.stop - 1}/{total}"}
     assert answer(206, asked, headers, size=total) == Accept(asked.start, asked.stop, total, None, ranged=True)
     near = {"content_range": f"bytes {2**53}-{2**53 + 1}/{total}"}
-    assert isinstance(answer(206, asked, near, size=total), Lie)
+    assert isinstance(answer(206, asked, near, size=total), Invalid)
 
 
 @pytest.mark.fault(232)
@@ -185,7 +185,7 @@ def test_a24_offsets_beyond_2_to_53() -> None:
 @pytest.mark.parametrize("known", [{}, {"size": None, "validator": None}])
 def test_416_to_a_plain_request_is_a_lie(headers: dict[str, str], known: dict[str, Any]) -> None:
     """A range is refused that nobody asked for: whatever it tells of the file, its body holds none."""
-    assert isinstance(answer(416, None, {**headers, "content_length": 23}, **known), Lie)
+    assert isinstance(answer(416, None, {**headers, "content_length": 23}, **known), Invalid)
 
 
 @pytest.mark.fault(233)
@@ -202,9 +202,9 @@ def test_200_with_a_content_range_is_a_part(asked: ByteRange) -> None:
 def test_200_with_a_content_range_is_not_the_whole(size: int | None) -> None:
     """A part that nobody asked for is refused; its length is not taken for the file's."""
     headers = {"content_range": "bytes 0-0/1000", "content_length": 1}
-    assert isinstance(answer(200, None, headers, size=size), Lie)
-    assert isinstance(answer(200, LATER, headers, size=size), Lie)
-    assert isinstance(answer(200, LATER, {**headers, "content_range": "nonsense"}, size=size), Lie)
+    assert isinstance(answer(200, None, headers, size=size), Invalid)
+    assert isinstance(answer(200, LATER, headers, size=size), Invalid)
+    assert isinstance(answer(200, LATER, {**headers, "content_range": "nonsense"}, size=size), Invalid)
 
 
 @pytest.mark.fault(233)
@@ -212,7 +212,7 @@ def test_200_with_the_content_range_of_the_whole() -> None:
     """A Content-Range that tells of the whole file makes no part of it."""
     headers = {"content_range": "bytes 0-999/1000", "content_length": 1000}
     assert answer(200, None, headers) == Accept(0, 1000, 1000, None, ranged=False)
-    assert answer(200, LATER, headers) == Whole(Accept(0, 1000, 1000, None, ranged=False))
+    assert answer(200, LATER, headers) == RangeIgnored(Accept(0, 1000, 1000, None, ranged=False))
 
 
 @pytest.mark.fault(233)
@@ -243,18 +243,18 @@ def test_an_archive_that_is_called_encoded(name: str) -> None:
     assert answer(200, None, headers, names=["m", name]) == Accept(0, 1000, 1000, None, ranged=False)
     part = {"content_encoding": "x-gzip", "content_range": "bytes 100-199/1000"}
     assert answer(206, LATER, part, names=["m", name]) == Accept(100, 200, 1000, None, ranged=True)
-    assert isinstance(answer(206, LATER, part, names=["m.json"]), Lie)
+    assert isinstance(answer(206, LATER, part, names=["m.json"]), Invalid)
     assert announced_size(200, {"content-encoding": "x-gzip", "content-length": "9"}, [name]) == 9
 
 
 def test_206_to_a_plain_request_is_a_lie() -> None:
     """A part nobody asked for is not the file."""
-    assert isinstance(answer(206, None, {"content_range": "bytes 0-999/1000"}), Lie)
+    assert isinstance(answer(206, None, {"content_range": "bytes 0-999/1000"}), Invalid)
 
 
 def test_206_whose_length_disagrees_is_a_lie() -> None:
     """A Content-Length that is not the range's length contradicts it."""
-    assert isinstance(answer(206, LATER, {"content_range": "bytes 100-199/1000", "content_length": 99}), Lie)
+    assert isinstance(answer(206, LATER, {"content_range": "bytes 100-199/1000", "content_length": 99}), Invalid)
 
 
 @pytest.mark.fault(31)
@@ -262,7 +262,7 @@ def test_206_whose_length_disagrees_is_a_lie() -> None:
 def test_a_range_of_an_encoding_is_a_lie(encoding: str) -> None:
     """Bytes 100 to 199 of a compressed body are not those of the file."""
     headers = {"content_range": "bytes 100-199/1000", "content_encoding": encoding}
-    assert isinstance(answer(206, LATER, headers), Lie)
+    assert isinstance(answer(206, LATER, headers), Invalid)
 
 
 def test_an_encoded_whole_announces_no_length() -> None:
@@ -276,7 +276,7 @@ def test_an_encoded_whole_announces_no_length() -> None:
 def test_a_200_of_another_length_is_another_file(length: int) -> None:
     """A captive portal's page, a longer or a shorter file: not the one begun."""
     verdict = answer(200, None, {"content_length": length, "content_type": "text/html"})
-    assert isinstance(verdict, Changed)
+    assert isinstance(verdict, ContentChanged)
     assert verdict.total == length
 
 
@@ -291,14 +291,14 @@ def test_an_unreadable_length_is_no_announced_end(length: str) -> None:
 @pytest.mark.parametrize("status", [201, 202, 203, 204, 205, 300, 304])
 def test_another_status_is_never_accepted(status: int) -> None:
     """Only 200, 206 and 416 say anything about a file's bytes."""
-    assert isinstance(answer(status, None, {"content_length": 1000}), Lie)
+    assert isinstance(answer(status, None, {"content_length": 1000}), Invalid)
 
 
 @pytest.mark.parametrize("status", [202, 204])
 def test_another_status_is_called_by_its_number(status: int) -> None:
     """The error says what the server answered, not another thing."""
     verdict = answer(status, None, {})
-    assert isinstance(verdict, Lie)
+    assert isinstance(verdict, Invalid)
     assert str(status) in verdict.error.message
 
 
@@ -327,6 +327,6 @@ def test_what_is_accepted_lies_where_it_was_asked(
         assert verdict.stop <= LATER.stop
         assert size is None or verdict.total in (None, size)
         assert None in (validator, verdict.validator) or verdict.validator == validator
-    elif isinstance(verdict, Lie):
+    elif isinstance(verdict, Invalid):
         assert isinstance(verdict.error, ProtocolError)
         assert verdict.error.hint

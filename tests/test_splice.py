@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from jobbing import DATA as BODY
 from jobbing import arrived, catalog_of, done, machine
 
-from mdl.http import pipe as pipes
-from mdl.http.pipe import Pipe, Piped
+from mdl.http import splice as splicing
+from mdl.http.splice import Pipe, Piped
 
 if sys.platform != "linux":
     pytest.skip("no splice(2) here", allow_module_level=True)
@@ -67,7 +67,7 @@ def descriptors() -> int:
 
 
 def drawn(pipe: Pipe, sock: socket.socket, count: int) -> Piped:
-    piped = pipe.draw(sock, count)
+    piped = pipe.receive(sock, count)
     assert len(piped) == count
     return piped
 
@@ -90,9 +90,9 @@ def test_the_bytes_that_came_stand_where_they_belong(
             line.sender.sendall(data)
             expected += data
             while found < len(expected):
-                piped = pipe.draw(line.sock, most)
+                piped = pipe.receive(line.sock, most)
                 assert 0 < len(piped) <= most
-                piped.pour(file.fileno(), found)
+                piped.write_to(file.fileno(), found)
                 found += len(piped)
     assert place.read_bytes() == expected
 
@@ -103,7 +103,7 @@ def test_a_beginning_of_it(line: Line, pipe: Pipe, tmp_path: Path) -> None:
     with (tmp_path / "f").open("w+b") as file:
         piece = drawn(pipe, line.sock, 5000)[:1234]
         assert len(piece) == 1234
-        piece.pour(file.fileno(), 0)
+        piece.write_to(file.fileno(), 0)
     assert (tmp_path / "f").read_bytes() == DATA[:1234]
 
 
@@ -119,11 +119,11 @@ def test_a_file_that_takes_no_splice(line: Line, pipe: Pipe, tmp_path: Path) -> 
     try:
         at = 0
         while at < 100_000:
-            piped = pipe.draw(line.sock, 100_000 - at)
+            piped = pipe.receive(line.sock, 100_000 - at)
             if not at:
                 with pytest.raises(OSError, match="Invalid argument"):
-                    os.splice(pipe._end, fd, 1, offset_dst=0)
-            piped.pour(fd, at)
+                    os.splice(pipe._read_end, fd, 1, offset_dst=0)
+            piped.write_to(fd, at)
             at += len(piped)
     finally:
         os.close(fd)
@@ -134,29 +134,29 @@ def test_the_end(line: Line, pipe: Pipe) -> None:
     line.sender.sendall(b"last")
     line.sender.close()
     drawn(pipe, line.sock, 4)
-    os.read(pipe._end, 4)
-    assert len(pipe.draw(line.sock, 4)) == 0
+    os.read(pipe._read_end, 4)
+    assert len(pipe.receive(line.sock, 4)) == 0
 
 
 def test_silence(line: Line, pipe: Pipe) -> None:
     """As long as the socket's own time-out, no longer."""
     line.sock.settimeout(0.05)
     with pytest.raises(TimeoutError):
-        pipe.draw(line.sock, 4)
+        pipe.receive(line.sock, 4)
 
 
 def test_a_reset(line: Line, pipe: Pipe) -> None:
     line.sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     line.sender.close()
     with pytest.raises(ConnectionResetError):
-        pipe.draw(line.sock, 4)
+        pipe.receive(line.sock, 4)
 
 
 def test_a_socket_that_was_closed(line: Line, pipe: Pipe) -> None:
     """No descriptor of the same number is read instead."""
     line.sock.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        pipe.draw(line.sock, 4)
+        pipe.receive(line.sock, 4)
 
 
 @pytest.mark.parametrize("name", ["_SIZE", "pipe"])
@@ -169,7 +169,7 @@ def test_none_worth_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     if name == "pipe":
         monkeypatch.setattr(os, "pipe", none_left)
     else:
-        monkeypatch.setattr(pipes, name, pipes._WORTH // 2)
+        monkeypatch.setattr(splicing, name, splicing._WORTH // 2)
     before = descriptors()
     assert Pipe.open() is None
     assert descriptors() == before
@@ -177,7 +177,7 @@ def test_none_worth_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 def test_a_size_that_is_not_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that refuses so large a pipe leaves one of its own size: none that is worth it."""
-    monkeypatch.setattr(pipes, "_SIZE", 2**31)
+    monkeypatch.setattr(splicing, "_SIZE", 2**31)
     before = descriptors()
     assert Pipe.open() is None
     assert descriptors() == before

@@ -1,4 +1,4 @@
-"""Dialling a host of several addresses: the first that answers, all within one timeout, by turns of the families."""
+"""Connections: to the first address of a host that answers, its families in turn, and with deadlines for reading."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpcore
 import pytest
 
 from mdl.cancel import Cancel
-from mdl.errors import Cancelled
-from mdl.http.dialling import Address, addresses, dialled
+from mdl.errors import Cancelled, NetworkError
+from mdl.http.connection import Address, Connection, connect_first, deadline, resolve
 
 
 def at(port: int, host: str = "127.0.0.1") -> Address:
@@ -46,23 +47,23 @@ def free_port() -> int:
 def test_the_first_that_answers() -> None:
     """One that refuses and one that says nothing are passed by, and what comes back blocks as sockets do."""
     with listening() as port, silent() as hole:
-        with dialled([at(free_port()), at(hole), at(port)], 5.0, Cancel()) as sock:
+        with connect_first([at(free_port()), at(hole), at(port)], 5.0, Cancel()) as sock:
             assert sock.getpeername()[1] == port
             assert sock.getblocking()
-        with dialled([at(port)], math.inf, Cancel()) as sock:
+        with connect_first([at(port)], math.inf, Cancel()) as sock:
             assert sock.getpeername()[1] == port
 
 
 def test_nobody_answers() -> None:
     """All refuse: the first refusal. One says nothing: the timeout, once for all."""
     with pytest.raises(ConnectionRefusedError):
-        dialled([at(free_port()), at(free_port())], 5.0, Cancel())
+        connect_first([at(free_port()), at(free_port())], 5.0, Cancel())
     began = time.monotonic()
     with silent() as hole, pytest.raises(TimeoutError):
-        dialled([at(hole)] * 5, 0.3, Cancel())
+        connect_first([at(hole)] * 5, 0.3, Cancel())
     assert time.monotonic() - began < 3.0
     with pytest.raises(OSError, match="no address"):
-        dialled([], 1.0, Cancel())
+        connect_first([], 1.0, Cancel())
 
 
 def test_a_slow_one_is_waited_for() -> None:
@@ -70,7 +71,7 @@ def test_a_slow_one_is_waited_for() -> None:
     with silent() as hole:
         began = time.monotonic()
         with pytest.raises(TimeoutError):
-            dialled([at(hole), at(free_port())], 0.6, Cancel())
+            connect_first([at(hole), at(free_port())], 0.6, Cancel())
         assert time.monotonic() - began >= 0.6
 
 
@@ -79,7 +80,7 @@ def test_cancel_ends_it() -> None:
     cancel = Cancel()
     cancel.set()
     with silent() as hole, pytest.raises(Cancelled):
-        dialled([at(hole)], 5.0, cancel)
+        connect_first([at(hole)], 5.0, cancel)
 
 
 def test_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,4 +92,35 @@ def test_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
     families = [socket.AF_INET6, socket.AF_INET, socket.AF_INET6, socket.AF_INET6]
-    assert [place[0] for place in addresses("two.example", 1)] == families
+    assert [place[0] for place in resolve("two.example", 1)] == families
+
+
+class Silent(httpcore.NetworkStream):
+    """A stream that is silent for as long as it is waited for."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock, self.waits = sock, list[float | None]()
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self.waits.append(timeout)
+        raise httpcore.ReadTimeout
+
+    def get_extra_info(self, info: str) -> Any:
+        return self.sock
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(5.0, 50.0), (50.0, 5.0)])
+def test_the_earlier_of_two_deadlines_counts(outer: float, inner: float) -> None:
+    """A deadline inside another one never prolongs it, and outside both the connection's own timeout holds again."""
+    with listening() as port, connect_first([at(port)], 5.0, Cancel()) as sock:
+        stream = Silent(sock)
+        connection = Connection(stream, Cancel())
+        with (
+            deadline(outer, NetworkError("outer")),
+            deadline(inner, NetworkError("inner")),
+            pytest.raises(NetworkError, match="outer" if outer < inner else "inner"),
+        ):
+            connection.read(1, timeout=100.0)
+        with pytest.raises(httpcore.ReadTimeout):
+            connection.read(1, timeout=100.0)
+    assert stream.waits == [pytest.approx(5.0, abs=1.0), 100.0]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.errors import Unsafe, UsageError
-from mdl.http.hosts import Bearer, Hosts, host_of, is_private, origin_of, refuse_odd_address
+from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, refuse_odd_address
 
 calm = settings(deadline=None)
 
@@ -22,7 +22,7 @@ calm = settings(deadline=None)
 )
 def test_the_hub_and_its_hosts_are_allowed(url: str) -> None:
     """The hub and every host below its own names are allowed without being named."""
-    Hosts.of([]).check(url)
+    AllowList.of([]).check(url)
 
 
 @pytest.mark.fault(47, 50)
@@ -37,7 +37,7 @@ def test_the_hub_and_its_hosts_are_allowed(url: str) -> None:
 def test_any_other_host_is_refused_by_name(url: str) -> None:
     """A host that is not on the list is refused as code 11, by name, with the way to allow it."""
     with pytest.raises(Unsafe, match="not on the allow-list") as caught:
-        Hosts.of([]).check(url)
+        AllowList.of([]).check(url)
     assert caught.value.exit_code == 11
     assert caught.value.item == host_of(url)
     assert "MDL_ALLOW_HOSTS" in str(caught.value.hint)
@@ -50,7 +50,7 @@ def test_any_other_host_is_refused_by_name(url: str) -> None:
 def test_another_scheme_is_refused(url: str) -> None:
     """Nothing but http and https is spoken, whatever the host."""
     with pytest.raises(Unsafe, match="scheme"):
-        Hosts.of(["huggingface.co"]).check(url)
+        AllowList.of(["huggingface.co"]).check(url)
 
 
 @pytest.mark.fault(50)
@@ -64,7 +64,7 @@ def test_another_scheme_is_refused(url: str) -> None:
 def test_what_is_no_name_is_not_below_one(host: str) -> None:
     """An address with a zone, or what is no name, is not below an allowed name; a proxy may read it in its own way."""
     with pytest.raises(Unsafe):
-        Hosts.of([]).check(f"http://{host}/x")
+        AllowList.of([]).check(f"http://{host}/x")
 
 
 @pytest.mark.fault(54)
@@ -74,7 +74,7 @@ def test_what_is_no_name_is_not_below_one(host: str) -> None:
 def test_user_and_password_are_refused_unsaid(url: str) -> None:
     """A URL with a user or password in it is refused, and the message does not repeat it."""
     with pytest.raises(Unsafe, match="user name or password") as caught:
-        Hosts.of([]).check(url)
+        AllowList.of([]).check(url)
     assert "secret" not in f"{caught.value.message}{caught.value.item}{caught.value.hint}"
 
 
@@ -92,7 +92,7 @@ def test_odd_spelling_of_an_address_is_refused(host: str) -> None:
         refuse_odd_address(host)
     if host:
         with pytest.raises(Unsafe):
-            Hosts(frozenset({host})).check(f"http://{host}/x")
+            AllowList(frozenset({host})).check(f"http://{host}/x")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "example.com", "a1", "x.1a", "0x.com", "1.2.3.4", "xn--p1ai"])
@@ -117,7 +117,7 @@ def test_usual_spelling_is_let_through(host: str) -> None:
 )
 def test_pattern_allows_just_what_it_says(pattern: str, allowed: list[str], refused: list[str]) -> None:
     """A host, a host with a port and a suffix each allow what they say and no more."""
-    hosts = Hosts.of([f" {pattern} ", ""])
+    hosts = AllowList.of([f" {pattern} ", ""])
     for url in allowed:
         hosts.check(url)
     for url in refused:
@@ -132,7 +132,7 @@ def test_pattern_allows_just_what_it_says(pattern: str, allowed: list[str], refu
 def test_bad_pattern_is_a_usage_error(pattern: str) -> None:
     """What is no pattern is refused by name, before anything is contacted."""
     with pytest.raises(UsageError) as caught:
-        Hosts.of(["good.org", pattern])
+        AllowList.of(["good.org", pattern])
     assert caught.value.exit_code == 2
     assert caught.value.item == pattern.strip()
 
@@ -140,13 +140,13 @@ def test_bad_pattern_is_a_usage_error(pattern: str) -> None:
 @pytest.mark.fault(50)
 def test_only_a_named_host_counts_as_named() -> None:
     """A private network is for hosts that were named themselves, not for those a suffix lets through."""
-    hosts = Hosts.of(["box", "*.lab", "[fd00::1]", "nas:8080"])
-    assert hosts.names("box", 1)
-    assert hosts.names("fd00::1", 80)
-    assert hosts.names("nas", 8080)
-    assert not hosts.names("nas", 80)
-    assert not hosts.names("a.lab", 80)
-    assert not hosts.names("huggingface.co", 443)
+    hosts = AllowList.of(["box", "*.lab", "[fd00::1]", "nas:8080"])
+    assert hosts.is_named("box", 1)
+    assert hosts.is_named("fd00::1", 80)
+    assert hosts.is_named("nas", 8080)
+    assert not hosts.is_named("nas", 80)
+    assert not hosts.is_named("a.lab", 80)
+    assert not hosts.is_named("huggingface.co", 443)
 
 
 @pytest.mark.fault(50)
@@ -210,15 +210,15 @@ def test_origin_is_scheme_host_and_port(one: str, other: str, same: bool) -> Non
 
 
 def test_token_is_not_shown() -> None:
-    """A Bearer's text never holds its token."""
-    assert "secret" not in repr(Bearer("https://hf.co:443", "hf_secret"))
+    """A OriginToken's text never holds its token."""
+    assert "secret" not in repr(OriginToken("https://hf.co:443", "hf_secret"))
 
 
 @calm
 @given(st.text("abc.:/@[]%\\#?*-0x17 \n", max_size=20))
 def test_check_allows_no_other_host(rest: str) -> None:
     """Whatever follows the scheme, what passes the check is a host that is on the list."""
-    hosts = Hosts.of(["a.b"])
+    hosts = AllowList.of(["a.b"])
     try:
         parts = hosts.check(f"https://{rest}")
     except (Unsafe, ValueError):

@@ -1,4 +1,4 @@
-"""The server's own words, and which error a refusal is. Pure.
+"""Refusals: which error a response with a status of 400 or more is, in the server's own words. Pure.
 
 Header names and codes of the hub: https://huggingface.co/docs (X-Error-Code, X-Error-Message).
 """
@@ -13,8 +13,8 @@ from http import HTTPStatus
 from typing import Any
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
-from mdl.http.hosts import host_of
-from mdl.http.policy import may_pass, retry_after
+from mdl.http.allowlist import host_of
+from mdl.http.policy import is_temporary, retry_after
 from mdl.paths import shown
 from mdl.redact import bare_url, redact_value
 
@@ -23,31 +23,30 @@ _LONGEST = 300
 _LOOKED_AT = 4096
 _PAGE = re.compile(rb"<(!doctype\s+html|html|head|title)\b", re.IGNORECASE)
 _CLOCK = re.compile(r"not yet valid|TimeTooSkewed|request time and the (current|server)", re.IGNORECASE)
-"""How S3 and others say that a signature's time is not theirs."""
-
-
+"""How S3 and others say that the time of a signature differs from their own clock."""
 _QUERY = re.compile(r"(\?|%3f)[^\s?]*\w\S*", re.IGNORECASE)
-"""What ends a word in which a server repeats the query that it was asked with."""
+"""The query in a URL that a server repeats."""
 
 
-def quoted(text: str, secrets: Iterable[str] = (), longest: int = _LONGEST) -> str:
-    """What a server said, in one short line that is safe to show: without ``secrets``, and without any query."""
+def safe_excerpt(text: str, secrets: Iterable[str] = (), longest: int = _LONGEST) -> str:
+    """What a server said, in one line of at most ``longest`` characters, without ``secrets`` and without any query."""
     for form in (str, html.unescape):
         text = _QUERY.sub("?…", redact_value(form(text), secrets))
     return shown(" ".join(text.split()))[:longest]
 
 
-def server_words(headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = ()) -> str:
-    """What the server said of its refusal, in one line, '' if nothing: header, JSON, XML or HTML title, text."""
-    text = headers.get("x-error-message", "") or _from_body(headers.get("content-type", ""), body)
-    return quoted(text, secrets)
+def server_message(headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = ()) -> str:
+    """Why the server refused, in one line, from a header, JSON, XML, an HTML title or plain text; "" if it said
+    nothing."""
+    text = headers.get("x-error-message", "") or _message_in(headers.get("content-type", ""), body)
+    return safe_excerpt(text, secrets)
 
 
-def _from_body(kind: str, body: bytes) -> str:
+def _message_in(kind: str, body: bytes) -> str:
     text = body[:_LOOKED_AT].decode("utf-8", "replace")
     if "json" in kind or text.lstrip().startswith("{"):
         try:
-            return _from_json(json.loads(text))
+            return _message_in_json(json.loads(text))
         except (ValueError, RecursionError):
             pass
     for tag in ("Message", "title", "h1"):
@@ -57,7 +56,7 @@ def _from_body(kind: str, body: bytes) -> str:
     return "" if "<" in text else text.strip().split("\n")[0]
 
 
-def _from_json(data: Any) -> str:
+def _message_in_json(data: Any) -> str:
     if not isinstance(data, dict):
         return ""
     for key in ("error", "errors", "message", "error_description", "detail"):
@@ -72,32 +71,33 @@ def _from_json(data: Any) -> str:
 
 
 def impostor(body: bytes) -> tuple[str, str] | None:
-    """What came in a file's place, by how it begins, and what to do: a web page or a git-lfs pointer; else None."""
+    """What a body is, by its beginning, if it is not the file, and what to do: a web page or a git-lfs pointer."""
     if body.startswith(b"version https://git-lfs.github.com/spec/"):
-        return "what came is a git-lfs pointer, not the file", "take the URL under which the file itself is served"
+        return "what came is a git-lfs pointer, not the file", "use the URL under which the file itself is served"
     if not _PAGE.search(body[:_LOOKED_AT]):
         return None
-    title = server_words({}, body)
+    title = server_message({}, body)
     what = "what came is a web page" + (f", {title!r}" if title else "")
     return what, "if your network requires a sign-in, sign in first; else look at the URL in a browser"
 
 
 def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str:
+    """The server's own name for the request, to give to its support; "" if it has none."""
     for name in ("x-request-id", "x-amzn-trace-id", "x-amz-cf-id", "x-amz-request-id"):
         if headers.get(name):
-            return quoted(headers[name], secrets, 100)
+            return safe_excerpt(headers[name], secrets, 100)
     return ""
 
 
-def refusal(
+def error_for_status(
     status: int, headers: Mapping[str, str], body: bytes, url: str, *, token_sent: bool, secrets: Iterable[str] = ()
 ) -> MdlError:
-    """The error that an HTTP status of 400 or more is. ``url`` only lends its host and path to the message.
+    """The error that an HTTP status of 400 or more is. The message names the host and path of ``url``.
 
-    ``secrets`` are what the server was sent and must not be quoted with.
+    ``secrets`` were sent to the server. The message does not contain them, even if the server repeated them.
     """
     host = host_of(url)
-    words = server_words(headers, body, secrets)
+    words = server_message(headers, body, secrets)
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
@@ -112,20 +112,20 @@ def refusal(
         return AuthError(message, hint=_auth_hint(code, words, url, token_sent))
     if status in (404, 410):
         hint = {"RevisionNotFound": "check the revision", "EntryNotFound": "check the file's path in the repository"}
-        return NotFound(message, hint=hint.get(code, "check the name; a private one needs HF_TOKEN"))
-    if not may_pass(status, None):
+        return NotFound(message, hint=hint.get(code, "check the name; a private repository needs HF_TOKEN"))
+    if not is_temporary(status, None):
         return NetworkError(message, hint="the server will not serve this as asked", final=True)
-    wish = retry_after(headers)
-    if wish is not None and not may_pass(status, wish):
+    asked = retry_after(headers)
+    if asked is not None and not is_temporary(status, asked):
         return NetworkError(
-            f"{message}; it asks to wait {wish:.0f} s", hint="run the same command again later", final=True
+            f"{message}; it asks to wait {asked:.0f} s", hint="run the same command again later", final=True
         )
-    return NetworkError(message, hint="run the same command again later; what was fetched is kept", retry_after=wish)
+    return NetworkError(message, hint="run the same command again later; what was fetched is kept", retry_after=asked)
 
 
 def _auth_hint(code: str, words: str, url: str, token_sent: bool) -> str:
     if _CLOCK.search(words):
-        return "check this machine's clock, its date and time zone: the server goes by the time of a request"
+        return "check this machine's clock, its date and time zone: the server checks the time of a request"
     page = re.sub(r"/(resolve|api|raw)/.*", "", bare_url(url).replace("/api/models/", "/").replace("/api/", "/"))
     page = re.sub(r"/(tree|revision)/.*", "", page)
     if code == "GatedRepo":
@@ -134,5 +134,5 @@ def _auth_hint(code: str, words: str, url: str, token_sent: bool) -> str:
     if "Invalid credentials" in words:
         return "HF_TOKEN is wrong or has expired; make a new one"
     if token_sent:
-        return "the token lacks access; or the repository does not exist: the server does not tell these apart"
-    return "absent, private or gated: the server does not tell these apart; if it exists, set HF_TOKEN"
+        return "the token has no access, or the repository does not exist: the server does not say which"
+    return "absent, private or gated: the server does not say which; if it exists, set HF_TOKEN"

@@ -1,0 +1,156 @@
+"""The allow-list: which hosts mdl may contact, on every hop, and which origin gets a token. Pure.
+
+Patterns are ``host``, ``host:port`` or ``*.suffix``. A pattern without a port allows any port.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit
+
+from mdl.errors import Unsafe, UsageError
+
+HUB_HOSTS = ("huggingface.co", "*.huggingface.co", "*.hf.co", "hf.co")
+"""The hub and the hosts that serve its files. The hub's documentation advises to allow these suffixes."""
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_PATTERN = re.compile(r"(\*\.)?[a-z0-9._-]+(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NEVER_PUBLIC = tuple(
+    ipaddress.ip_network(text)
+    for text in ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10", "3fff::/20", "5f00::/16")
+)
+"""IPv4-compatible and IPv4-translated addresses, local NAT64, site-local, documentation, SRv6 (RFC 4291, 2765, 8215,
+3879, 9637, 9602). Not every version of Python knows all of them."""
+
+
+def host_of(url: str) -> str:
+    """The host of a URL in lower case; "" if it has none."""
+    return (urlsplit(url).hostname or "").rstrip(".").lower()
+
+
+def port_of(url: str) -> int:
+    """The port of a URL, by default that of its scheme; 0 if neither is known. Raises `ValueError`."""
+    parts = urlsplit(url)
+    return parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL. The port is always written out."""
+    return f"{urlsplit(url).scheme}://{host_of(url)}:{port_of(url)}"
+
+
+def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that ``host`` is; None if it is a name."""
+    try:
+        return ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+
+
+def is_private(address: str) -> bool:
+    """Whether an IP address is not a public one: loopback, link-local, private, multicast, also as IPv4 inside IPv6."""
+    found = address_of(address.split("%")[0])
+    if found is None:
+        return False
+    if any(found in network for network in _NEVER_PUBLIC):
+        return True
+    found = _embedded_ipv4(found) or found
+    return found.is_multicast or not found.is_global
+
+
+def _embedded_ipv4(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address inside a mapped, NAT64, 6to4 or Teredo address (RFC 4291, 6052, 3056, 4380)."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+
+
+def refuse_odd_address(host: str) -> None:
+    """Refuse spellings of an address that parsers read differently: ``127.1``, ``0x7f.1``, ``2130706433``."""
+    last = host.rsplit(".", 1)[-1]
+    if (re.fullmatch(r"\d+|0x[0-9a-f]*", last) and address_of(host) is None) or not host:
+        raise Unsafe(f"refused: {host or 'no host'} is an odd spelling of an address", item=host)
+
+
+@dataclass(frozen=True)
+class OriginToken:
+    """A token and the one origin that may receive it."""
+
+    origin: str
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class AllowList:
+    """The hosts that may be contacted.
+
+    ``named`` patterns come from the user, the catalog or the endpoint setting. ``trusted`` patterns are those of them
+    that come from the user's own settings: any host may redirect there, also to a private address. ``general``
+    patterns are always allowed.
+    """
+
+    named: frozenset[str]
+    general: tuple[str, ...] = HUB_HOSTS
+    trusted: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, patterns: Iterable[str], trusted: Iterable[str] = ()) -> AllowList:
+        """A list of these patterns. Raises `UsageError`, which names a bad one."""
+        allowed = _parse_patterns(trusted)
+        return cls(_parse_patterns(patterns) | allowed, trusted=allowed)
+
+    def is_named(self, host: str, port: int) -> bool:
+        """Whether exactly this host was named. Such a host may be on a private network."""
+        return _contains(self.named, host, port)
+
+    def is_trusted(self, host: str, port: int) -> bool:
+        """Whether the user's own settings name exactly this host. A public host may redirect there even if it is
+        private."""
+        return _contains(self.trusted, host, port)
+
+    def allows(self, host: str, port: int) -> bool:
+        """Whether this host may be contacted at all."""
+        if self.is_named(host, port):
+            return True
+        suffixes = (p[1:] for p in (*self.general, *self.named) if p.startswith("*."))
+        with_port = tuple(suffix if ":" in suffix else f"{suffix}:{port}" for suffix in suffixes)
+        return host in self.general or f"{host}:{port}".endswith(with_port)
+
+    def check(self, url: str) -> SplitResult:
+        """The parts of an allowed URL. Raises `Unsafe`, which names the host, for any other URL."""
+        parts = urlsplit(url)
+        host = host_of(url)
+        if parts.scheme not in DEFAULT_PORTS:
+            raise Unsafe(f"refused: scheme {parts.scheme or 'none'!r} is not http or https", item=host or None)
+        if parts.username is not None or parts.password is not None:
+            raise Unsafe("refused: a URL with a user name or password in it", item=host)
+        refuse_odd_address(host)
+        if not re.fullmatch(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|[0-9a-f:.]+", host):
+            raise Unsafe(f"refused: {host!r} is not a host name", item=host or None)
+        if not self.allows(host, port_of(url)):
+            raise Unsafe(
+                f"refused: the host {host} is not on the allow-list",
+                item=host,
+                hint=f"if you trust it: MDL_ALLOW_HOSTS={host}",
+            )
+        return parts
+
+
+def _parse_patterns(patterns: Iterable[str]) -> frozenset[str]:
+    found = set()
+    for pattern in map(str.strip, patterns):
+        if pattern and not _PATTERN.fullmatch(pattern.lower()):
+            raise UsageError("not a host, host:port or *.suffix", item=pattern)
+        found.add(pattern.lower())
+    return frozenset(found - {""})
+
+
+def _contains(patterns: frozenset[str], host: str, port: int) -> bool:
+    bare = f"[{host}]" if ":" in host else host
+    return not {host, bare, f"{bare}:{port}"}.isdisjoint(patterns)

@@ -1,0 +1,279 @@
+"""Connections: how one is opened, to the first address that answers (RFC 8305), and what a request may do on it.
+
+httpx does not tell which connection of its pool carries a request. So each connection asks, when it is written to or
+read, for the limits of the calling thread's request: which address it may reach, and until when data must have come.
+A read that gets one byte now and then never times out by itself, nor do interim responses (1xx) without end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import math
+import os
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import httpcore
+from httpcore._backends.sync import SyncStream
+
+from mdl.cancel import Cancel
+from mdl.errors import NetworkError, Unsafe
+from mdl.http.allowlist import is_private
+
+BODY_SOCKET = "mdl.body_socket"
+"""The extra info of a `Connection` that is its socket, if the socket's bytes are those of HTTP; else None."""
+_HEAD_START = 0.25
+"""Seconds that an address has for itself before the next one is tried beside it (RFC 8305, 5)."""
+_TICK = 0.05
+"""Seconds between two looks at the cancel token while the main thread waits for a name."""
+_IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
+
+Address = tuple[int, int, int, Any]
+"""Family, type, protocol and the address to connect to."""
+
+
+@dataclass
+class RequestLimits:
+    """What one request of the calling thread may do, and how it went.
+
+    ``private_ok``: it may reach a private address. ``was_public``: the host was at a public address before.
+    `Connection` fills in ``peer``, the IP address that the request went to, and ``is_fresh``: it had a new connection.
+    """
+
+    host: str
+    private_ok: bool
+    was_public: bool = False
+    peer: str = ""
+    is_fresh: bool = False
+
+    def check_peer(self, peer: str) -> None:
+        """Note the address that the request goes to. Raises `Unsafe` if the request may not go there."""
+        if not self.private_ok and is_private(peer):
+            why, hint = "", f"if you trust it: MDL_ALLOW_HOSTS={self.host}"
+            if self.was_public:
+                why, hint = ", and led to a public one before", "find out who controls the DNS records of that name"
+            raise Unsafe(f"refused: {self.host} leads to the private address {peer}{why}", item=self.host, hint=hint)
+        self.peer = peer
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside the block these limits hold for what the calling thread sends."""
+        self.peer, self.is_fresh = "", False
+        token = _limits.set(self)
+        try:
+            yield
+        finally:
+            _limits.reset(token)
+
+
+@dataclass(frozen=True)
+class _Deadline:
+    moment: float
+    error: NetworkError
+
+
+_limits: ContextVar[RequestLimits | None] = ContextVar("limits", default=None)
+_deadline: ContextVar[_Deadline | None] = ContextVar("deadline", default=None)
+
+
+@contextlib.contextmanager
+def deadline(seconds: float, error: NetworkError) -> Iterator[None]:
+    """Raise ``error`` if the calling thread still reads from a `Connection` after ``seconds``, however many bytes come.
+
+    Of two blocks, one inside the other, the earlier end counts.
+    """
+    found, outer = _Deadline(time.monotonic() + seconds, error), _deadline.get()
+    token = _deadline.set(outer if outer and outer.moment < found.moment else found)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+class Connection(httpcore.NetworkStream):
+    """A connection for httpcore that keeps the limits of each request and is shut down on cancel.
+
+    Raises `httpcore.ConnectError` if the connection is already dead.
+    """
+
+    def __init__(self, stream: httpcore.NetworkStream, cancel: Cancel, *, is_layered: bool = False) -> None:
+        self._stream, self._cancel, self._is_layered = stream, cancel, is_layered
+        sock = stream.get_extra_info("socket")
+        cancel.register(sock)
+        try:
+            peer = sock.getpeername()
+        except OSError as error:
+            stream.close()
+            raise httpcore.ConnectError(str(error)) from error
+        self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
+
+    def check_new(self) -> None:
+        """Tell the calling thread's request that this connection is new. Raises `Unsafe`, and closes, if the request
+        may not reach this address."""
+        if limits := _limits.get():
+            limits.is_fresh = True
+            try:
+                limits.check_peer(self._peer)
+            except Unsafe:
+                self.close()
+                raise
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        due = _deadline.get()
+        left = due.moment - time.monotonic() if due else math.inf
+        if due is None or (timeout is not None and timeout <= left):
+            return self._stream.read(max_bytes, timeout)
+        if left <= 0:
+            raise due.error
+        try:
+            return self._stream.read(max_bytes, left)
+        except httpcore.ReadTimeout:
+            raise due.error from None
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if limits := _limits.get():
+            limits.check_peer(self._peer)
+        self._stream.write(buffer, timeout)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        is_layered = isinstance(self.get_extra_info("socket"), ssl.SSLSocket)  # TLS to a proxy, and inside it to a host
+        secured = self._stream.start_tls(ssl_context, server_hostname, timeout)
+        return Connection(secured, self._cancel, is_layered=is_layered)
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == BODY_SOCKET:
+            return None if self._is_layered else self._stream.get_extra_info("socket")
+        return self._stream.get_extra_info(info)
+
+
+class HappyEyeballs(httpcore.SyncBackend):
+    """Opens connections for httpcore, to the first address of a host that answers."""
+
+    def __init__(self, cancel: Cancel) -> None:
+        self._cancel = cancel
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Raises `httpcore.ConnectTimeout`, `httpcore.ConnectError`, `Cancelled`, `Unsafe`."""
+        try:
+            places = _resolve(host, port, self._cancel)
+            sock = connect_first(places, math.inf if timeout is None else timeout, self._cancel)
+            for option in (*(socket_options or ()), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)):
+                sock.setsockopt(*option)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        connection = Connection(SyncStream(sock), self._cancel)
+        connection.check_new()
+        return connection
+
+
+def _resolve(host: str, port: int, cancel: Cancel) -> list[Address]:
+    """`resolve`, but the main thread does not wait for it past a cancel, because no signal ends a look-up.
+
+    Raises `OSError`, `Cancelled`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return resolve(host, port)
+    found: Future[list[Address]] = Future()
+
+    def look_up() -> None:
+        try:
+            found.set_result(resolve(host, port))
+        except Exception as error:
+            found.set_exception(error)
+
+    try:
+        threading.Thread(target=look_up, name="mdl-names", daemon=True).start()
+    except RuntimeError:  # no more threads
+        return resolve(host, port)
+    while not found.done():
+        with contextlib.suppress(TimeoutError):
+            found.exception(_TICK)
+        cancel.check()
+    return found.result()
+
+
+def resolve(host: str, port: int) -> list[Address]:
+    """The addresses of ``host``, its two families in turn (RFC 8305, 4). Raises `OSError`."""
+    found = [
+        (family, kind, proto, place)
+        for family, kind, proto, _, place in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    ]
+    first = [one for one in found if one[0] == found[0][0]]
+    others = [one for one in found if one[0] != found[0][0]]
+    return [one for pair in itertools.zip_longest(first, others) for one in pair if one]
+
+
+def connect_first(places: list[Address], seconds: float, cancel: Cancel) -> socket.socket:
+    """A connection to the first of ``places`` that accepts one (RFC 8305).
+
+    A silent address costs a quarter of a second, not ``seconds``: then the next one is tried beside it. All of them
+    together have ``seconds``. Raises `TimeoutError`, `OSError`, `Cancelled`.
+    """
+    until = time.monotonic() + seconds
+    head_start = min(_HEAD_START, seconds / (len(places) + 1))
+    queue, errors = deque(places), list[OSError]()
+    with selectors.DefaultSelector() as race:
+        try:
+            while queue or race.get_map():
+                try:
+                    if queue:
+                        race.register(_start_connecting(queue.popleft()), selectors.EVENT_WRITE)
+                    ready = race.select(max(0.0, min(head_start, until - time.monotonic())))
+                    cancel.check()
+                    if ready:
+                        return _connected(race.unregister(ready[0][0].fileobj).fileobj)
+                except OSError as error:
+                    errors.append(error)
+                if time.monotonic() >= until:
+                    raise TimeoutError("timed out")
+        finally:
+            for key in list(race.get_map().values()):
+                key.fileobj.close()  # type: ignore[union-attr]
+    raise errors[0] if errors else OSError("the name has no address")
+
+
+def _start_connecting(place: Address) -> socket.socket:
+    """A socket that has begun to connect. Raises `OSError` if that fails at once."""
+    sock = socket.socket(*place[:3])
+    sock.setblocking(False)
+    code = sock.connect_ex(place[3])
+    if code not in _IN_PROGRESS:
+        sock.close()
+        raise OSError(code, os.strerror(code))
+    return sock
+
+
+def _connected(sock: Any) -> socket.socket:
+    """A socket that has finished connecting, blocking again. Raises `OSError`, and closes it, if that failed."""
+    assert isinstance(sock, socket.socket)
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        sock.close()
+        raise OSError(code, os.strerror(code))
+    sock.setblocking(True)
+    return sock

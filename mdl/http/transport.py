@@ -1,0 +1,234 @@
+"""The transport: which pool of connections carries a request, which certificates it trusts, and what its errors mean.
+
+There is one pool for each proxy, and a separate one for TLS, because reading the trusted certificates takes a while:
+it is done when the first request needs them. If more bytes came on a connection than its response, the connection is
+closed: the next response must not begin with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import truststore
+
+from mdl.cancel import Cancel
+from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, TlsError, Unsafe, UsageError
+from mdl.http.allowlist import host_of
+from mdl.http.connection import HappyEyeballs
+from mdl.http.proxies import proxies_in, without_userinfo
+from mdl.http.refusals import PROXY_PASSWORD, safe_excerpt
+from mdl.private import read_whole
+from mdl.redact import Secrets, redact_error
+
+PROXY = "mdl.proxy"
+"""An extension of a request: the URL of the proxy that it goes through, or None."""
+_LARGEST_CA_FILE = 16 * 2**20
+_PARSER_DUMP = re.compile(r"\W*\b(bytearray\()?b(['\"]).*", re.DOTALL)
+"""The received bytes, as the parser quotes them in its errors."""
+_DROPPED = ("peer closed", "Server disconnected")
+"""How errors begin that mean a connection that ended, not a server that breaks the protocol."""
+_AGAIN = "run the same command again; what was fetched is kept"
+
+
+class PooledTransport(httpx.BaseTransport):
+    """Sends requests through pools of connections, each request through the proxy that its extension `PROXY` names.
+
+    ``proxies`` are the settings as `urllib.request.getproxies` returns them. Raises `UsageError` if one of them is not
+    the URL of a proxy.
+    """
+
+    def __init__(self, limits: httpx.Limits, proxies: Mapping[str, str], cancel: Cancel) -> None:
+        self._limits, self._backend = limits, HappyEyeballs(cancel)
+        self._pools: dict[tuple[str | None, bool], httpx.HTTPTransport] = {}
+        self._trusted: ssl.SSLContext | None = None
+        self._lock = threading.Lock()
+        for proxy in proxies_in(proxies):
+            self._check_proxy(proxy)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = self._pool(request.extensions.get(PROXY), request.url.scheme == "https").handle_request(request)
+        if (connection := response.extensions.get("network_stream")) is not None:
+            response.stream = _OneResponse(response.stream, connection)
+        return response
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+    def _pool(self, proxy: str | None, is_tls: bool) -> httpx.HTTPTransport:
+        with self._lock:
+            if (proxy, is_tls) not in self._pools:
+                if self._trusted is None and (is_tls or urlsplit(proxy or "").scheme == "https"):
+                    self._trusted = tls_context()
+                self._pools[proxy, is_tls] = self._open_pool(proxy, self._trusted or _empty_context())
+            return self._pools[proxy, is_tls]
+
+    def _open_pool(self, proxy: str | None, context: ssl.SSLContext) -> httpx.HTTPTransport:
+        through = httpx.Proxy(proxy) if proxy else None
+        if through and through.url.scheme == "https":
+            through.ssl_context = context
+        pool = httpx.HTTPTransport(verify=context, limits=self._limits, proxy=through, trust_env=False)
+        # httpcore accepts a backend, but httpx has no parameter for it. Without ours no address would be checked.
+        if not hasattr(pool._pool, "_network_backend"):
+            raise AssertionError("this version of httpcore has no network backend to replace")
+        pool._pool._network_backend = self._backend
+        return pool
+
+    def _check_proxy(self, proxy: str) -> None:
+        try:
+            self._open_pool(proxy, _empty_context()).close()
+            without_userinfo(proxy)
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            words = "not a URL" if isinstance(error, httpx.InvalidURL) else str(error)  # it may quote a password
+            raise UsageError(
+                f"unusable proxy setting: {words}", hint="check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
+            ) from None
+
+
+class _OneResponse(httpx.SyncByteStream):
+    """A response's body. When it is closed and more bytes than the response have come, the connection is closed too.
+
+    Bytes that come later make the idle connection readable, and httpcore does not use a readable connection again.
+    """
+
+    def __init__(self, stream: Any, connection: Any) -> None:
+        self._stream, self._connection = stream, connection
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._stream
+
+    def close(self) -> None:
+        if _has_more(self._stream):
+            self._connection.close()
+        self._stream.close()
+
+
+def _has_more(stream: Any) -> bool:
+    """Whether the parser holds bytes that came after the response.
+
+    Neither httpx nor httpcore has a public way to ask the parser. If it is not found where it is expected, the answer
+    is yes, and no connection is used twice.
+    """
+    try:
+        return bool(stream._httpcore_stream._stream._connection._h11_state.trailing_data[0])
+    except AttributeError:
+        return True
+
+
+def tls_context() -> ssl.SSLContext:
+    """Trusts the operating system's certificates, or those in SSL_CERT_FILE and SSL_CERT_DIR. Raises `TlsError`."""
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    try:
+        if file:
+            read_whole(Path(file), _LARGEST_CA_FILE)  # OpenSSL would wait for ever if it were a named pipe
+        if file or folder:
+            context = ssl.create_default_context(cafile=file or None, capath=folder or None)
+        elif _has_system_store():
+            context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        else:
+            import certifi
+
+            context = ssl.create_default_context(cafile=certifi.where())
+    except OSError as error:
+        name = file or folder or "the system's CA store"
+        raise TlsError(
+            f"no CA certificates from {name}: {error.strerror or error}", hint="fix SSL_CERT_FILE or SSL_CERT_DIR"
+        ) from error
+    if ssl.HAS_NEVER_CHECK_COMMON_NAME:
+        context.hostname_checks_common_name = False  # RFC 9525, 2: only a subjectAltName names a host
+    return context
+
+
+def describe_trust() -> str:
+    """Which certificates `tls_context` trusts, in words."""
+    named = [f"{os.environ[name]} ({name})" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+    if named:
+        return f"those in {' and '.join(named)}"
+    return "those of the operating system" if _has_system_store() else "those of certifi, as this system has none"
+
+
+def _has_system_store() -> bool:
+    if platform.system() != "Linux":
+        return True
+    paths = ssl.get_default_verify_paths()
+    return bool(paths.cafile or (paths.capath and any(os.scandir(paths.capath))))
+
+
+def _empty_context() -> ssl.SSLContext:
+    """A context that trusts no certificate."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+@contextlib.contextmanager
+def map_httpx_errors(url: str, secrets: Secrets) -> Iterator[None]:
+    """Inside the block httpx's errors become mdl's own, with the name of the host.
+
+    No error that leaves the block contains one of the ``secrets`` that were sent, whatever the server repeated.
+    """
+    try:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise _map_error(error, url, secrets) from error
+        except httpx.StreamError as error:
+            raise NetworkError(f"{host_of(url)}: {error}") from error
+    except Exception as error:
+        redact_error(error, secrets)
+        raise
+
+
+def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
+    host, proxy = _host_and_proxy(error, url)
+    words = safe_excerpt(str(error), secrets) or type(error).__name__
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
+        return _map_connect_error(error, host, proxy, words)
+    if isinstance(error, httpx.TimeoutException):
+        return NetworkError(f"{host} was silent for too long", hint=_AGAIN)
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return Unsafe(f"refused: {words}", item=host)
+    if isinstance(error, httpx.RemoteProtocolError):
+        if "location header" in words:
+            return Unsafe(f"refused: {host} redirects to an unusable URL", item=host)
+        if words.startswith(_DROPPED):
+            return NetworkError(f"{host} dropped the connection: {words}", hint=_AGAIN)
+        return ProtocolError(f"{host} does not speak HTTP properly: {_PARSER_DUMP.sub('', words)}")
+    return NetworkError(f"{host}: {words}", hint=_AGAIN)
+
+
+def _map_connect_error(error: httpx.TransportError, host: str, proxy: str | None, words: str) -> MdlError:
+    """The error for a host that could not be reached: because of its TLS, its proxy, or the network between."""
+    if isinstance(error, httpx.ProxyError):
+        if words.startswith("407"):
+            return AuthError(f"the proxy for {host} answered {words}", hint=PROXY_PASSWORD)
+        return NetworkError(f"the proxy for {host}: {words}", hint="check the proxy; mdl doctor shows the variables")
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return NetworkError(f"{host} hung up during the TLS handshake", hint=_AGAIN)
+    if cause is not None and isinstance(error, httpx.ConnectError):
+        return TlsError(f"{host}: {cause}", hint="check the clock, SSL_CERT_FILE and the proxy; mdl doctor tells more")
+    where = f"the proxy {proxy} for {host}" if proxy else host
+    if isinstance(error, httpx.ConnectTimeout):
+        return NetworkError(f"{where} did not accept the connection in time", hint=_AGAIN)
+    return NetworkError(f"no connection to {where}: {words}", hint="check the network, the host's name and the proxy")
+
+
+def _host_and_proxy(error: httpx.HTTPError, url: str) -> tuple[str, str | None]:
+    """The host that the failed request went to, and the proxy between, without its password."""
+    try:
+        request = error.request
+    except RuntimeError:
+        return host_of(url), None
+    proxy = request.extensions.get(PROXY)
+    return host_of(str(request.url)), without_userinfo(proxy) if proxy else None
