@@ -29,12 +29,14 @@ LEVELS = [
         "schemas",
         "pickles",
         "threads",
+        "formatting",
     }
     | {"mounts", "toml"},
     {"spots", "vacant", "pulse", "presigned", "deadline"},
     {"private"},
     {"staging", "turns", "programs", "copies", "folder_lock"},
     {"http", "files", "events"},
+    {"describe"},
     {"catalog"},
     {"sources"},
     {"trainers"},
@@ -59,7 +61,8 @@ ONLY = {
 PURE = {
     *(
         "jobs/job",
-        "jobs/entries",
+        "describe",
+        "formatting",
         "paths",
         "presigned",
         "redact",

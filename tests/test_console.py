@@ -23,10 +23,9 @@ import pytest
 from documents import events_of
 
 from mdl.console import Console
-from mdl.console.board import Board
-from mdl.console.humans import cells
-from mdl.console.outlet import Outlet
-from mdl.console.streams import Streams
+from mdl.console.bars import Frame
+from mdl.console.streams import NonBlockingStream, Streams
+from mdl.describe import ProgressState
 from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, NotFound
 from mdl.events import (
     Ended,
@@ -42,6 +41,7 @@ from mdl.events import (
     Started,
     Verifying,
 )
+from mdl.formatting import cells
 
 ROOT = Path(__file__).parent.parent
 PERSIAN = "مدل‌فارسی"
@@ -145,8 +145,8 @@ class Screen:
                 self._write(text)
             elif kind == "A":
                 self.row -= int(code or 1)
-            elif kind == "K":
-                self.rows[self.row] = ""
+            elif kind == "J":
+                self.rows = [*self.rows[: self.row], self.rows[self.row][: self.column]]
             elif code == "?25":
                 self.cursor = kind == "h"
             else:
@@ -202,7 +202,7 @@ def test_import_is_cheap() -> None:
     heavy = {"rich", "json", "re", "typing", "dataclasses", "pathlib", "asyncio", "logging", "mdl.paths", "mdl.events"}
     code = "import sys; before = set(sys.modules); import mdl.console; print(*set(sys.modules) - before)"
     loaded = subprocess.run([sys.executable, "-S", "-c", code], env=environment(), capture_output=True, text=True)
-    assert "mdl.console.face" in loaded.stdout.split(), loaded.stderr
+    assert "mdl.console.reporter" in loaded.stdout.split(), loaded.stderr
     assert not heavy & set(loaded.stdout.split())
 
 
@@ -323,7 +323,7 @@ def test_odd_columns(columns: str) -> None:
 
 def test_columns_is_heeded() -> None:
     """A sensible COLUMNS narrows the bars."""
-    assert Streams({"COLUMNS": "60"}, stderr=io.StringIO()).size(Outlet(io.StringIO()))[0] == 60
+    assert Streams({"COLUMNS": "60"}, stderr=io.StringIO()).size(NonBlockingStream(io.StringIO()))[0] == 60
 
 
 def test_ascii_bars() -> None:
@@ -341,90 +341,105 @@ def test_words_above_the_bars() -> None:
     assert rows[-2:] == ["mdl: warning: mind [red]this", "/models/m"]
 
 
+class Board:
+    """A frame that is drawn again and again of one state."""
+
+    def __init__(self) -> None:
+        self.state = ProgressState()
+        self.frame = Frame(self.state, lambda text: text)
+
+    def take(self, *events: Event) -> None:
+        for event in events:
+            self.state.update(event)
+
+    def text(self, width: int = 80, height: int = 24, now: float = 0.0) -> list[str]:
+        return ["".join(piece for piece, _ in line) for line in self.frame.draw(width, height, now)]
+
+
 def board(total: int | None = 1000, files: int = 1) -> Board:
-    drawn = Board(lambda text: text)
-    running = tuple(FileProgress("m", f"{at}.bin", at, 250, total) for at in range(files))
-    drawn.take(progress(250, files=running), 0.0)
+    drawn = Board()
+    drawn.take(progress(250, files=tuple(FileProgress("m", f"{at}.bin", at, 250, total) for at in range(files))))
     return drawn
-
-
-def text_of(drawn: Board, width: int = 80, height: int = 24) -> list[str]:
-    return ["".join(piece for piece, _ in line) for line in drawn.draw(width, height)]
 
 
 def test_unknown_total_is_not_guessed() -> None:
     """Without a size there is no percentage, neither for the file nor for the whole."""
-    assert "25%" in "".join(text_of(board()))
-    lines = text_of(board(total=None))
+    assert "25%" in "".join(board().text())
+    lines = board(total=None).text()
     assert not any("%" in line for line in lines)
     assert all(line.rstrip().endswith("250 B / ?") for line in lines)
 
 
 def test_more_bytes_than_there_should_be() -> None:
     """A file that outgrows its size has no percentage rather than one over a hundred."""
-    drawn = Board(lambda text: text)
-    drawn.take(progress(2000, files=(FileProgress("m", "f", 1, 2000, 1000),)), 0.0)
-    assert not any("%" in line for line in text_of(drawn))
+    drawn = Board()
+    drawn.take(progress(2000, files=(FileProgress("m", "f", 1, 2000, 1000),)))
+    assert not any("%" in line for line in drawn.text())
 
 
 def test_many_running_files() -> None:
     """At most eight files have a row, fewer on a low terminal; the rest is counted."""
-    lines = text_of(board(files=20))
+    lines = board(files=20).text()
     assert len(lines) == 10
     assert lines[8].strip() == "+12 more"
-    assert len(text_of(board(files=20), height=7)) == 6
+    assert len(board(files=20).text(height=7)) == 6
 
 
 def test_columns_stand_still() -> None:
     """Every column keeps its place at every width, while names and figures change."""
     for width in range(20, 200):
-        drawn = Board(lambda text: text)
+        drawn = Board()
         places = set()
         for step, name in enumerate(["a", "n" * 300, "模型" * 40, PERSIAN]):
             done = 9**step
             running = (FileProgress("m", name, step, done, 1000), FileProgress("m", "other", 9, 1000, 1000))
-            drawn.take(progress(done, files=running), step * 2.0)
-            lines = text_of(drawn, width)
+            drawn.take(progress(done, files=running))
+            lines = drawn.text(width, now=step * 2.0)
             assert all(cells(line) < width for line in lines), (width, lines)
             places |= {cells(line[: line.index("%")]) for line in lines[:2]}
         assert len(places) == 1
 
 
+def test_narrow_terminals() -> None:
+    """A narrow terminal loses the bar first, then the bytes; the name's end and the percentage are always there."""
+    at = {width: board().text(width) for width in (20, 40, 80)}
+    assert [line.split() for line in at[20]] == [["…bin", "25%"], ["B/s", "25%"]] or "25%" in at[20][0]
+    assert ("━" in at[40][0], "250 B / 1.0 kB" in at[40][0]) == (False, True)
+    assert ("━" in at[80][0], "250 B / 1.0 kB" in at[80][0]) == (True, True)
+
+
 def test_figures_that_jump_are_calm() -> None:
     """The speed changes once a second, however often it is measured."""
     drawn = board()
-    drawn.take(Progressed(bytes_done=300, bytes_total=1000, bytes_per_second=9e9), 0.5)
-    assert "5 B/s" in text_of(drawn)[-1]
-    drawn.take(Progressed(bytes_done=300, bytes_total=1000, bytes_per_second=9e9), 1.0)
-    assert "9.0 GB/s" in text_of(drawn)[-1]
+    assert "5 B/s" in drawn.text()[-1]
+    drawn.take(Progressed(bytes_done=300, bytes_total=1000, bytes_per_second=9e9))
+    assert "5 B/s" in drawn.text(now=0.5)[-1]
+    assert "9.0 GB/s" in drawn.text(now=1.0)[-1]
 
 
 def test_files_that_are_done_are_counted() -> None:
     """The counter of the whole is how many files are there, not how many were begun."""
-    drawn = Board(lambda text: text)
-    drawn.take(Planned(files=3, bytes_total=3000), 0.0)
-    for index, name in enumerate("abc", 1):
-        drawn.take(Started("m", name, index, 3, 1000), 0.0)
-    assert "0/3" in text_of(drawn)[-1]
-    drawn.take(Finished("m", "b", 1000), 0.0)
-    drawn.take(Failed("m", "c", "NET", "reset"), 0.0)
-    assert "1/3" in text_of(drawn)[-1]
-    drawn.take(Started("m", "b", 2, 3, 1000), 0.0)
-    assert "0/3" in text_of(drawn)[-1]
+    drawn = Board()
+    drawn.take(Planned(files=3, bytes_total=3000))
+    drawn.take(*(Started("m", name, index, 3, 1000) for index, name in enumerate("abc", 1)))
+    assert "0/3" in drawn.text()[-1]
+    drawn.take(Finished("m", "b", 1000), Failed("m", "c", "NET", "reset"))
+    assert "1/3" in drawn.text()[-1]
+    drawn.take(Started("m", "b", 2, 3, 1000))
+    assert "0/3" in drawn.text()[-1]
 
 
 def test_row_says_what_it_waits_for() -> None:
     """A row shows a retry until bytes come again, and that it is being checked until it is finished."""
     drawn = board()
-    drawn.take(Retrying("m", "0.bin", "reset by peer", 2, 4.0), 0.0)
-    assert "attempt 2 in 4 s: reset by peer" in text_of(drawn)[0]
-    drawn.take(progress(300, files=(FileProgress("m", "0.bin", 1, 300, 1000),)), 0.0)
-    assert "reset" not in text_of(drawn)[0]
-    drawn.take(Verifying("m", "0.bin", 500, 1000), 0.0)
-    drawn.take(progress(1000), 0.0)
-    assert "checking 1.0 kB" in text_of(drawn)[0]
-    drawn.take(Finished("m", "0.bin", 1000), 0.0)
-    assert len(text_of(drawn)) == 1
+    drawn.take(Retrying("m", "0.bin", "reset by peer", 2, 4.0))
+    assert "attempt 2 in 4 s: reset by peer" in drawn.text()[0]
+    drawn.take(progress(300, files=(FileProgress("m", "0.bin", 1, 300, 1000),)))
+    assert "reset" not in drawn.text()[0]
+    drawn.take(Verifying("m", "0.bin", 500, 1000), progress(1000))
+    assert "checking 1.0 kB" in drawn.text()[0]
+    drawn.take(Finished("m", "0.bin", 1000))
+    assert len(drawn.text()) == 1
 
 
 # --- lines -------------------------------------------------------------------------------------------------
@@ -582,7 +597,7 @@ def test_every_finish_is_told(count: int) -> None:
 def test_a_reader_that_takes_nothing(progress_kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries without end cost bounded memory and no time; the newest are there in the end, with the number of those
     that were dropped, what failed and the last word."""
-    monkeypatch.setattr("mdl.console.outlet._MOST", 100_000)
+    monkeypatch.setattr("mdl.console.streams._MOST_WAITING", 100_000)
     reading, writing = os.pipe()
     stderr = os.fdopen(writing, "w")
     console = Console(progress_kind, environ={}, stdout=io.StringIO(), stderr=stderr)
@@ -877,7 +892,7 @@ def test_offer_is_dropped_only_when_full() -> None:
     """What is offered to a reader is written while there is room, and dropped whole when there is none."""
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as stream:
-        outlet = Outlet(stream)
+        outlet = NonBlockingStream(stream)
         lines = 0
         while outlet.offer(f"{lines:0999d}\n"):
             lines += 1
@@ -902,7 +917,7 @@ def test_nonblocking_pipe() -> None:
     reader = threading.Thread(target=read_all)
     with os.fdopen(writing, "w") as stream:
         reader.start()
-        Outlet(stream).write("x" * 1_000_000)
+        NonBlockingStream(stream).write("x" * 1_000_000)
     reader.join()
     os.close(reading)
     assert len(got) == 1_000_000

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from mdl.catalog.model import Model
 from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
-from mdl.console.watch import Watch, ended_by
+from mdl.console.session import ReportSession
 from mdl.deadline import TimeLimit, time_limit
+from mdl.describe import ended_by
 from mdl.engine.plan import no_space
 from mdl.engine.store import Store
 from mdl.errors import Busy, Cancelled, MdlError, PartialFailure
@@ -90,7 +91,7 @@ def _brought(
     models: list[Model],
     store: Store,
     limit: TimeLimit,
-    tell: Watch,
+    tell: ReportSession,
     job: str,
 ) -> Brought:
     from mdl.operations.get import Wishes, get

@@ -11,9 +11,9 @@ from mdl.catalog.model import Model
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, Home, Layout, Locking
 from mdl.cli.session import Session
-from mdl.console.humans import human_bytes
 from mdl.engine.stock import Stock, stock_of
 from mdl.errors import UsageError
+from mdl.formatting import human_bytes
 from mdl.paths import shown
 from mdl.redact import bare_url
 

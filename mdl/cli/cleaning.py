@@ -13,11 +13,11 @@ from mdl.cli import places
 from mdl.cli.command import command
 from mdl.cli.flags import Home, Locking
 from mdl.cli.session import Session
-from mdl.console.humans import human_bytes
 from mdl.engine.receipts import key_of
 from mdl.engine.store import Store
 from mdl.errors import MdlError, UsageError
 from mdl.files import RemoteFile
+from mdl.formatting import human_bytes
 from mdl.jobs.records import Records
 from mdl.operations.clean import Waste, find_waste, remove
 

@@ -182,7 +182,7 @@ def guarded(name: str, common: Common, body: Callable[[Session], int], words: tu
         code = exit_code_of(error)
     except (Exception, KeyboardInterrupt, Cancelled) as error:
         code = report(session, _as_told(error))
-    session.console.last_word()
+    session.console.close_json()
     return session.console.stdout_trouble() or code
 
 

@@ -12,9 +12,9 @@ from mdl.cli.command import command
 from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
 from mdl.cli.working import tell_elsewhere
-from mdl.console.humans import human_bytes
 from mdl.errors import Cancelled, MdlError
 from mdl.events import Report
+from mdl.formatting import human_bytes
 from mdl.paths import shown
 
 

@@ -13,7 +13,7 @@ from mdl.catalog.model import Model
 from mdl.cli.command import command
 from mdl.cli.flags import Network, Where
 from mdl.cli.session import Session
-from mdl.console.watch import ended_by
+from mdl.describe import ended_by
 from mdl.errors import LockError, MdlError, NotFound, PartialFailure, joint_exit_code
 from mdl.operations.lock import Asked, Locked, read_lock, resolve_lock, update_lock
 

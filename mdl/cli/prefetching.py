@@ -73,7 +73,7 @@ def prefetch(
     if dry_run:
         session.check_config()
         return told(session, order())
-    session.console.hush()
+    session.console.only_failures()
     metrics = places.output_file(nightly.metrics, "--metrics") if nightly.metrics else None
     give_way()
     return _Run(session, replace(nightly, metrics=metrics)).of(order)

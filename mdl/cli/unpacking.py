@@ -12,8 +12,8 @@ import typer
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.places import place_of
 from mdl.cli.session import Session
-from mdl.console.humans import human_bytes
 from mdl.errors import UsageError
+from mdl.formatting import human_bytes
 from mdl.paths import shown
 from mdl.units import parse_duration, parse_size
 

@@ -12,11 +12,11 @@ from mdl.cli.command import command
 from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
 from mdl.cli.working import Work, tell_elsewhere
-from mdl.console.humans import human_bytes
-from mdl.console.watch import ended_by
 from mdl.deadline import time_limit
+from mdl.describe import ended_by
 from mdl.engine.store import Store
 from mdl.errors import LockError, MdlError, UsageError, joint_error
+from mdl.formatting import human_bytes
 from mdl.operations.get import locked
 from mdl.operations.verify import Checked, check, failure, mending, repair, settle, verdict
 from mdl.paths import shown

@@ -14,13 +14,13 @@ from mdl.cli import places
 from mdl.cli.flags import Unattended
 from mdl.cli.session import Session
 from mdl.cli.words import JOB_VARIABLE, again, in_background
-from mdl.console.watch import Watch
+from mdl.console.session import ReportSession
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.events import Ended, Listener, Noticed, silence
 from mdl.jobs.background import begun, is_background, start
 from mdl.jobs.hooks import hook_facts, told
 from mdl.jobs.job import Job
-from mdl.jobs.log import Log, Logged
+from mdl.jobs.log import Log, LogListener
 from mdl.jobs.ready import Ready
 from mdl.jobs.records import Records, now
 from mdl.jobs.tracker import Tracker
@@ -59,9 +59,9 @@ class Work:
         self._state = _state_folder(session, wishes)
         self._records = Records(self._state / "jobs") if self._state else None
         self._tracker = Tracker(self._begin(), self._records, session.console.secrets, self._no_record)
-        self._logged: Logged | None = None
+        self._logged: LogListener | None = None
         self._pulse: Pulse | None = None
-        self._watch: Watch | None = None
+        self._watch: ReportSession | None = None
         self._ready: Listener = silence
 
     @property
@@ -112,7 +112,7 @@ class Work:
             if is_left and one.id != job.id and (one.command, one.models) == (job.command, job.models):
                 self._records.remove(one.id)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> ReportSession:
         listeners: list[Listener] = [self._tracker]
         self._watch = self._session.console.watch(self.id, self._method, listeners)
         try:
@@ -120,7 +120,7 @@ class Work:
             self._tracker.write()
             if logs := self._logs():
                 secrets, command = self._session.console.secrets, self._tracker.job.command
-                self._logged = Logged(logs, secrets, self.id, command, self._no_log)
+                self._logged = LogListener(logs, secrets, self.id, command, self._no_log)
                 listeners.append(self._logged)
             if self._ready_file:
                 self._ready = Ready(self._ready_file, self._folders, self._not_ready)
@@ -152,11 +152,11 @@ class Work:
         if stopped:
             raise stopped
 
-    def _completed(self, watch: Watch) -> Cancelled | None:
+    def _completed(self, watch: ReportSession) -> Cancelled | None:
         """All is there. The hook is the last part of the job, which is over when the hook is; tells what stopped it."""
         self._ready(Ended())
         if self._on_complete:
-            watch.put_away()
+            watch.release_terminal()
             try:
                 self._run_hook(self._on_complete, Ended())
             except Cancelled as stopped:

@@ -1,4 +1,4 @@
-"""Documents: values as JSON, free of secrets and of characters that a terminal or an encoding would trip over."""
+"""Documents: values as JSON, without secrets and without characters that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from mdl.redact import redact, redact_value
 
 
 def json_text(value: Any, *, secrets: Iterable[str] = (), ascii_only: bool = True, indent: int | None = None) -> str:
-    """``value`` as JSON. Text under a key ``error`` is a sentence and redacted as one, other text as a value."""
+    """``value`` as JSON. Text under a key ``error`` is a sentence and redacted as one, other text as a value.
+
+    An exception of mdl's, as reports hold it, becomes its `Problem.facts`.
+    """
     known = tuple(secrets)
     text = json.dumps(_redacted(value, known, redact_value), ensure_ascii=ascii_only, indent=indent, default=str)
     return text if ascii_only else re.sub(_NOT_PLAIN, lambda match: _escaped(match[0]), text)
@@ -37,6 +40,8 @@ _Redact = Callable[[str, Iterable[str]], str]
 
 
 def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
+    if isinstance(value, Problem):
+        value, how = value.facts(), redact
     if isinstance(value, str):
         is_plain = how is redact_value and not secrets and "://" not in value
         return value if is_plain else how(value, secrets)

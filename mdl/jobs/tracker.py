@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from mdl.describe import describe
 from mdl.events import Ended, Event, Planned, Progressed, Started
 from mdl.jobs.job import Job
 from mdl.jobs.records import Records, now
@@ -73,10 +74,8 @@ class Tracker:
             self.write()
 
     def _end(self, event: Ended) -> None:
-        error = None
-        if event.message is not None:
-            facts = {"code": event.code, "message": event.message, "hint": event.hint, "item": event.item}
-            error = {key: redact(text, self._secrets) if text else text for key, text in facts.items()}
+        facts = describe(event).error if event.message is not None else None
+        error = {key: redact(text, self._secrets) if text else text for key, text in facts.items()} if facts else None
         self.job = replace(
             self.job,
             status=_STATUS.get(event.status, event.status),
