@@ -8,6 +8,8 @@ import json
 import os
 import pty
 import re
+import select
+import signal
 import struct
 import subprocess
 import sys
@@ -22,8 +24,9 @@ from typing import Any
 import pytest
 from documents import events_of
 
-from mdl.console import Console
+from mdl.console import Console, progress_bars
 from mdl.console.bars import Frame
+from mdl.console.documents import json_text
 from mdl.console.streams import NonBlockingStream, Streams
 from mdl.describe import ProgressState
 from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, NotFound
@@ -140,17 +143,29 @@ class Screen:
     def __init__(self, output: str, columns: int = sys.maxsize) -> None:
         self.columns = columns
         self.rows, self.row, self.column, self.widest, self.cursor = [""], 0, 0, 0, True
+        self.feed(output)
+
+    def feed(self, output: str) -> None:
         for text, code, kind in re.findall(r"([^\x1b]+)|\x1b\[([?0-9;]*)([A-Za-z])", output):
             if text:
                 self._write(text)
             elif kind == "A":
                 self.row -= int(code or 1)
+            elif kind == "K":
+                assert code == "2"
+                self.rows[self.row] = ""
             elif kind == "J":
                 self.rows = [*self.rows[: self.row], self.rows[self.row][: self.column]]
             elif code == "?25":
                 self.cursor = kind == "h"
             else:
                 assert kind == "m", f"an escape code that is not known here: {code}{kind}"
+
+    def made_narrower(self, columns: int) -> None:
+        """What most terminals do: a row that has no room any more goes on in the next one."""
+        self.columns, rows = columns, self.rows
+        assert max(map(cells, rows[: self.row]), default=0) <= columns, "rows above the cursor are not moved here"
+        self.rows = [row[at : at + columns] for row in rows for at in range(0, max(1, len(row)), columns)]
 
     def _write(self, text: str) -> None:
         for char in text:
@@ -334,6 +349,88 @@ def test_ascii_bars() -> None:
     assert "ok m/x [/] y.bin  1.0 kB  sha256 ok" in re.sub(r"\x1b\[\d*m", "", seen)
 
 
+class Pty:
+    """A terminal in this process, with bars on it. Nothing is read from it but by `read`."""
+
+    def __init__(self, columns: int = 100) -> None:
+        self.master, slave = pty.openpty()
+        self.resize(columns)
+        self.stderr = os.fdopen(slave, "w", encoding="utf-8")
+        ticks = count(step=0.3)
+        environ = {"TERM": "xterm"}
+        self.console = Console(environ=environ, stdout=io.StringIO(), stderr=self.stderr, clock=lambda: next(ticks))
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def read(self) -> str:
+        """All that was written and not read yet."""
+        got = bytearray()
+        while select.select([self.master], [], [], 0.1)[0]:
+            got += os.read(self.master, 65536)
+        return got.decode()
+
+
+@pytest.fixture
+def terminal() -> Iterator[Pty]:
+    made = Pty()
+    yield made
+    made.stderr.close()
+    os.close(made.master)
+
+
+def running(step: int, files: int = 4) -> Progressed:
+    names = [f"unet/a-long-folder/model-{at:05d}.safetensors" for at in range(files)]
+    return progress(step, files=tuple(FileProgress("m", name, at, step, 1000) for at, name in enumerate(names, 1)))
+
+
+def test_a_terminal_that_is_made_narrower(terminal: Pty) -> None:
+    """Rows that the terminal wraps when it is made narrower leave nothing behind, and what is above them stays."""
+    with terminal.console.watch() as tell:
+        tell(Finished("m", "first", 10))
+        tell(running(300))
+        screen = Screen(terminal.read(), 100)
+        screen.made_narrower(45)
+        assert len(screen.rows) > 10
+        terminal.resize(45)
+        tell(running(400))
+        screen.feed(terminal.read())
+        assert len(screen.rows) == 6
+        assert screen.widest < 100
+        tell(Finished("m", "second", 10))
+    screen.feed(terminal.read())
+    assert [row for row in screen.rows if row] == ["✓ m/first  10 B  unverified", "✓ m/second  10 B  unverified"]
+    assert screen.cursor
+
+
+@pytest.mark.fault(136)
+def test_a_terminal_that_stands_still(terminal: Pty) -> None:
+    """A terminal that takes nothing (Ctrl-S) holds no event up; what matters is on it later, in order, and no row."""
+    shown: list[str] = []
+    is_over = threading.Event()
+
+    def read_all() -> None:
+        while not is_over.is_set():
+            shown.append(terminal.read())
+
+    reader = threading.Thread(target=read_all)
+    with terminal.console.watch() as tell:
+        for step in range(2000):
+            tell(running(step % 1000))
+            if step % 10 == 0:
+                tell(Finished("m", f"file-{step}", 1))
+        assert sum(len(data) for data, _ in terminal.console.streams.stderr._backlog) < 100_000
+        reader.start()
+        terminal.console.streams.stderr.drain()
+        tell(running(990))
+    is_over.set()
+    reader.join()
+    screen = Screen("".join(shown))
+    assert [re.findall(r"file-(\d+)", row) for row in screen.rows if row] == [[str(at)] for at in range(0, 2000, 10)]
+    assert "99%" in "".join(shown)
+    assert screen.cursor
+
+
 def test_words_above_the_bars() -> None:
     """A warning given while bars are drawn stands above them; data for the same terminal waits for their end."""
     script = DOWNLOAD + '    console.warn("mind [red]this")\n    console.data("/models/m")\n'
@@ -403,7 +500,7 @@ def test_columns_stand_still() -> None:
 def test_narrow_terminals() -> None:
     """A narrow terminal loses the bar first, then the bytes; the name's end and the percentage are always there."""
     at = {width: board().text(width) for width in (20, 40, 80)}
-    assert [line.split() for line in at[20]] == [["…bin", "25%"], ["B/s", "25%"]] or "25%" in at[20][0]
+    assert [line.split() for line in at[20]] == [["m/0.bin", "25%"], ["25%"]]
     assert ("━" in at[40][0], "250 B / 1.0 kB" in at[40][0]) == (False, True)
     assert ("━" in at[80][0], "250 B / 1.0 kB" in at[80][0]) == (True, True)
 
@@ -440,6 +537,57 @@ def test_row_says_what_it_waits_for() -> None:
     assert "checking 1.0 kB" in drawn.text()[0]
     drawn.take(Finished("m", "0.bin", 1000))
     assert len(drawn.text()) == 1
+
+
+# --- as a library ------------------------------------------------------------------------------------------
+
+
+def test_progress_bars_on_a_terminal(terminal: Pty, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that uses mdl as a library has the same bars, on a stream of its choice and else on stderr."""
+    monkeypatch.setenv("TERM", "xterm")
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGWINCH)]
+    with progress_bars(terminal.stderr) as tell:
+        tell(running(300))
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGWINCH)] == before
+    seen = terminal.read()
+    assert "━" in seen
+    assert Screen(seen).cursor
+    assert [row for row in Screen(seen).rows if row] == []
+
+
+class NotebookStream(io.StringIO):
+    """A notebook says that its stderr is a terminal, and its descriptor leads elsewhere."""
+
+    encoding = "UTF-8"
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+
+def test_progress_bars_elsewhere(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """In a notebook there are plain lines, in its own cell."""
+    monkeypatch.setattr("sys.stderr", notebook := NotebookStream())
+    with suppress(KeyboardInterrupt), progress_bars() as tell:
+        tell(Started("m", "f", total=10))
+        raise KeyboardInterrupt
+    assert notebook.getvalue() == "started   m/f  10 B\ncancelled at 0 B of ?\n"
+    assert capfd.readouterr().err == ""
+
+
+def test_a_library_leaves_a_broken_stream_as_it_is() -> None:
+    """A pipe whose reader left is the caller's: mdl stops writing to it, and nothing is put in its place."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = os.fdopen(writing, "w")
+    with progress_bars(stream) as tell:
+        tell(Started("m", "f", total=10))
+    with pytest.raises(BrokenPipeError):
+        os.write(writing, b"x")
+    with suppress(BrokenPipeError):
+        stream.close()
 
 
 # --- lines -------------------------------------------------------------------------------------------------
@@ -768,6 +916,22 @@ def test_document() -> None:
         },
         "models": [{"url": "https://h.example/a?…", "path": "/m", "title": PERSIAN + "\x9b"}],
     }
+
+
+def test_errors_in_a_document() -> None:
+    """Reports hold exceptions; a document has their facts, without what is secret in them."""
+    error = NetworkError("https://h.example/x?sig=1 with Bearer x1", item="m/f", hint="try later")
+    model = {"name": "m", "error": Cancelled(), "files": ({"path": "f", "error": error}, {"path": "g", "error": None})}
+    found = json.loads(json_text({"models": [model]}))["models"][0]
+    assert found["error"] == Cancelled().facts()
+    assert found["files"][0]["error"] == {
+        "code": "NET",
+        "exit_code": 5,
+        "message": "https://h.example/x?… with Bearer ***",
+        "hint": "try later",
+        "item": "m/f",
+    }
+    assert found["files"][1]["error"] is None
 
 
 def test_table_in_a_pipe() -> None:

@@ -1,9 +1,9 @@
 """Bars: the running files live at the foot of a terminal; what is over scrolls up above them as plain lines.
 
-Between two writes the cursor stands at the start of the first row of the bars. To draw is to erase from there to the
-end of the screen, to write the rows, and to go back up: one text, which the terminal gets whole or not at all. So
-nothing has to be known of what the terminal shows: rows that it wrapped anew when it was resized, or a ``^C`` that it
-echoed, go with the next frame, and a frame that a slow terminal was never given leaves nothing wrong.
+Between two writes the cursor stands at the start of the first row of the bars. To draw is to erase from there on, to
+write the rows, and to go back up: one text, which the terminal gets whole or not at all. So nothing has to be known of
+what the terminal shows: rows that it wrapped when it was resized, or a ``^C`` that it echoed, go with the next frame,
+and a frame that a slow terminal was never given leaves nothing wrong.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _MOST_ROWS = 8
 _PERCENT, _BYTES, _SPEED, _TIME_LEFT = 4, 19, 10, 12
 """Columns that the figures take."""
 _INDENT, _GAP = "  ", "  "
-_HIDE_CURSOR, _SHOW_CURSOR, _ERASE = "\x1b[?25l", "\x1b[?25h", "\r\x1b[J"
+_HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+_CLEAR = "\r\x1b[2K\n\x1b[J\x1b[A"
+"""Erases from the start of the cursor's row on. The row itself goes first: what tmux erases from the top of the screen
+to its end it would put into its history."""
 
 Line = list[tuple[str, str]]
 """Pieces of text, each with its look: a key of `_COLORS`, or nothing."""
@@ -87,7 +90,7 @@ class Bars:
         """Take the bars away and show the cursor again."""
         try:
             if self._is_shown:
-                self._stream.post(f"{_ERASE}{_SHOW_CURSOR}", keep=True)
+                self._stream.post(f"{_CLEAR}{_SHOW_CURSOR}", keep=True)
                 self._is_shown = False
             self._write(dropped_text(self._stream.take_dropped()), keep=True)
         finally:
@@ -105,7 +108,7 @@ class Bars:
         if not above and self._drawn == (rows, size):
             return
         self._drawn = rows, size
-        begin = _ERASE if self._is_shown else _HIDE_CURSOR
+        begin = _CLEAR if self._is_shown else _HIDE_CURSOR
         up = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
         self._stream.post(f"{begin}{above}{rows}\r{up}", keep=keep or not self._is_shown)
         self._is_shown = True
@@ -114,7 +117,7 @@ class Bars:
         """Write ``text`` in the place of the bars, which come back with the next frame."""
         if text:
             self._drawn = "", (0, 0)
-            self._stream.post(f"{_ERASE if self._is_shown else ''}{text}", keep=keep)
+            self._stream.post(f"{_CLEAR if self._is_shown else ''}{text}", keep=keep)
 
     def _line_of(self, event: Event) -> str:
         """What is said above the bars: a sign, a name and a text. All of a failure, else the name fits the line."""

@@ -13,6 +13,7 @@ import os
 import select
 import sys
 import time
+import weakref
 from _io import TextIOWrapper
 from _thread import RLock
 from collections import deque
@@ -33,9 +34,9 @@ _CHUNK = select.PIPE_BUF
 """As many bytes can be written without waiting once `select` calls a pipe ready."""
 _MOST_WAITING = 4 * 2**20
 """Bytes of posted text that may wait for the reader. Text that must not be dropped comes on top."""
-_TICK, _PATIENCE = 0.05, 0.25
-"""While a write waits for the reader: seconds between two looks at ``cancel``, and how long it still waits after a
-stop."""
+_TICK, _TINY, _PATIENCE = 0.05, 0.001, 0.25
+"""Seconds between two looks at ``cancel`` while a write waits for the reader; after a write for which there was less
+room than `select` said; and for which a write still waits after a stop."""
 
 
 class NonBlockingStream:
@@ -54,6 +55,7 @@ class NonBlockingStream:
         self._lock = RLock()
         self.trouble = self._dropped = 0
         self.descriptor = _descriptor(stream)
+        self._writing = self._never_blocking()
         self.encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
 
     @property
@@ -102,6 +104,18 @@ class NonBlockingStream:
         with self._lock:
             self._push(wait=True)
 
+    def _never_blocking(self) -> int | None:
+        """The descriptor to write to. A terminal is opened once more: it calls itself ready for one byte, and a longer
+        write would wait for a terminal that has stopped reading."""
+        if self.descriptor is None or not self.is_terminal:
+            return self.descriptor
+        try:
+            opened = os.open(os.ttyname(self.descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return self.descriptor
+        weakref.finalize(self, os.close, opened)
+        return opened
+
     def _put(self, text: str, *, wait: bool, keep: bool) -> None:
         with self._lock:
             if self._stream is None or self.trouble:
@@ -135,45 +149,43 @@ class NonBlockingStream:
             return text.encode(self.encoding, "backslashreplace")
 
     def _push(self, *, wait: bool) -> None:
-        """Write what waits, as far as the reader has room."""
+        """Write what is posted as far as the reader has room, or with ``wait`` all of it unless a stop comes."""
+        until = 0.0
         try:
             if self._stream is not None and self._backlog:
                 self._stream.flush()
-            while self._backlog and (self._wait_for_room() if wait else self._has_room()):
-                if not self._write_chunk() and not wait:
+            while self._backlog:
+                if self._has_room(_TICK if wait else 0.0) and self._write_chunk():
+                    until = 0.0
+                elif not wait:
                     return
+                else:
+                    time.sleep(_TINY)
+                    until = until or (time.monotonic() + _PATIENCE if self._cancel.is_set() else 0.0)
+                    if until and time.monotonic() >= until:
+                        return
         except (OSError, ValueError) as error:
             self._break(error)
 
-    def _write_chunk(self) -> int:
-        """Write the first piece of the oldest text. What has begun is never dropped."""
-        assert self.descriptor is not None
+    def _write_chunk(self) -> bool:
+        """Write the first piece of the oldest text, if there really is room. What has begun is never dropped."""
+        assert self._writing is not None
         data, keep = self._backlog[0]
         try:
-            written = os.write(self.descriptor, data[:_CHUNK])
+            written = os.write(self._writing, data[:_CHUNK])
         except BlockingIOError:
-            return 0
+            return False
         self._loose -= 0 if keep else len(data)
         self._backlog.popleft()
         if written < len(data):
             self._backlog.appendleft((data[written:], True))
-        return written
-
-    def _wait_for_room(self) -> bool:
-        """False if a stop came and the reader still takes nothing."""
-        until = 0.0
-        while not self._has_room(_TICK):
-            if self._cancel.is_set():
-                until = until or time.monotonic() + _PATIENCE
-                if time.monotonic() >= until:
-                    return False
         return True
 
     def _has_room(self, seconds: float = 0.0) -> bool:
-        if self.descriptor is None:
+        if self._writing is None:
             return True
         try:
-            return bool(select.select([], [self.descriptor], [], seconds)[1])
+            return bool(select.select([], [self._writing], [], seconds)[1])
         except (OSError, ValueError):
             return True
 
