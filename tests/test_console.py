@@ -500,7 +500,7 @@ def test_columns_stand_still() -> None:
 def test_narrow_terminals() -> None:
     """A narrow terminal loses the bar first, then the bytes; the name's end and the percentage are always there."""
     at = {width: board().text(width) for width in (20, 40, 80)}
-    assert [line.split() for line in at[20]] == [["m/0.bin", "25%"], ["25%"]]
+    assert [line.split() for line in at[20]] == [["m/0.bin", "25%"], ["5", "B/s", "25%"]]
     assert ("━" in at[40][0], "250 B / 1.0 kB" in at[40][0]) == (False, True)
     assert ("━" in at[80][0], "250 B / 1.0 kB" in at[80][0]) == (True, True)
 

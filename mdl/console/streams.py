@@ -13,7 +13,6 @@ import os
 import select
 import sys
 import time
-import weakref
 from _io import TextIOWrapper
 from _thread import RLock
 from collections import deque
@@ -55,7 +54,6 @@ class NonBlockingStream:
         self._lock = RLock()
         self.trouble = self._dropped = 0
         self.descriptor = _descriptor(stream)
-        self._writing = self._never_blocking()
         self.encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
 
     @property
@@ -91,7 +89,7 @@ class NonBlockingStream:
         """The reader has taken all that was posted, and has room for more."""
         with self._lock:
             self._push(wait=False)
-            return not self._backlog and self._has_room()
+            return not self._backlog and (self.descriptor is None or self._has_room(self.descriptor))
 
     def take_dropped(self) -> int:
         """How many texts were dropped since the last call."""
@@ -103,18 +101,6 @@ class NonBlockingStream:
         """Wait until all that was posted is written, or until a stop if the reader takes nothing."""
         with self._lock:
             self._push(wait=True)
-
-    def _never_blocking(self) -> int | None:
-        """The descriptor to write to. A terminal is opened once more: it calls itself ready for one byte, and a longer
-        write would wait for a terminal that has stopped reading."""
-        if self.descriptor is None or not self.is_terminal:
-            return self.descriptor
-        try:
-            opened = os.open(os.ttyname(self.descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return self.descriptor
-        weakref.finalize(self, os.close, opened)
-        return opened
 
     def _put(self, text: str, *, wait: bool, keep: bool) -> None:
         with self._lock:
@@ -150,29 +136,45 @@ class NonBlockingStream:
 
     def _push(self, *, wait: bool) -> None:
         """Write what is posted as far as the reader has room, or with ``wait`` all of it unless a stop comes."""
-        until = 0.0
+        if self._stream is None or self.descriptor is None or not self._backlog:
+            return
+        writing = self._terminal_again()
         try:
-            if self._stream is not None and self._backlog:
-                self._stream.flush()
-            while self._backlog:
-                if self._has_room(_TICK if wait else 0.0) and self._write_chunk():
-                    until = 0.0
-                elif not wait:
-                    return
-                else:
-                    time.sleep(_TINY)
-                    until = until or (time.monotonic() + _PATIENCE if self._cancel.is_set() else 0.0)
-                    if until and time.monotonic() >= until:
-                        return
+            self._stream.flush()
+            self._push_to(self.descriptor if writing is None else writing, wait=wait)
         except (OSError, ValueError) as error:
             self._break(error)
+        finally:
+            if writing is not None:
+                os.close(writing)
 
-    def _write_chunk(self) -> bool:
+    def _terminal_again(self) -> int | None:
+        """The terminal, opened once more so that no write waits: a terminal calls itself ready for one byte, and a
+        longer write would wait in the system if it has stopped reading."""
+        try:
+            assert self.descriptor is not None
+            return os.open(os.ttyname(self.descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+
+    def _push_to(self, writing: int, *, wait: bool) -> None:
+        until = 0.0
+        while self._backlog:
+            if self._has_room(writing, _TICK if wait else 0.0) and self._write_chunk(writing):
+                until = 0.0
+            elif not wait:
+                return
+            else:
+                time.sleep(_TINY)
+                until = until or (time.monotonic() + _PATIENCE if self._cancel.is_set() else 0.0)
+                if until and time.monotonic() >= until:
+                    return
+
+    def _write_chunk(self, writing: int) -> bool:
         """Write the first piece of the oldest text, if there really is room. What has begun is never dropped."""
-        assert self._writing is not None
         data, keep = self._backlog[0]
         try:
-            written = os.write(self._writing, data[:_CHUNK])
+            written = os.write(writing, data[:_CHUNK])
         except BlockingIOError:
             return False
         self._loose -= 0 if keep else len(data)
@@ -181,11 +183,9 @@ class NonBlockingStream:
             self._backlog.appendleft((data[written:], True))
         return True
 
-    def _has_room(self, seconds: float = 0.0) -> bool:
-        if self._writing is None:
-            return True
+    def _has_room(self, writing: int, seconds: float = 0.0) -> bool:
         try:
-            return bool(select.select([], [self._writing], [], seconds)[1])
+            return bool(select.select([], [writing], [], seconds)[1])
         except (OSError, ValueError):
             return True
 
