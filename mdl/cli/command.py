@@ -19,7 +19,7 @@ from mdl.cli.places import read_config
 from mdl.cli.quick import QuickCommand, QuickGroup
 from mdl.cli.session import Session
 from mdl.cli.words import words_of
-from mdl.console.streams import BROKEN_PIPE
+from mdl.console.reporter import BROKEN_PIPE
 from mdl.errors import Cancelled, MdlError, Problem, fault_of, storage_error
 
 Body = TypeVar("Body", bound=Callable[..., int])

@@ -140,7 +140,7 @@ class Bars:
         return self._colored([(sign, look), (f" {name}  {text}\n", "")])
 
     def _colored(self, line: Line) -> str:
-        if not self._streams.colored(self._stream):
+        if not self._streams.has_colors(self._stream):
             return "".join(text for text, _ in line)
         return "".join(f"\x1b[{_COLORS[look]}m{text}\x1b[0m" if look and text else text for text, look in line)
 

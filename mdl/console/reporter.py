@@ -5,10 +5,12 @@ Whatever needs Rich, JSON or the events is imported when it is first used: most 
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from mdl.cancel import Cancel
 from mdl.console.streams import Streams
 from mdl.errors import Problem, StorageError
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:  # `typing` itself would cost more at start than all of this r
     from contextlib import AbstractContextManager
     from typing import IO, Any, Literal
 
-    from mdl.cancel import Cancel
     from mdl.console.json_lines import JsonLines
     from mdl.console.lines import FailuresOnly
     from mdl.console.session import Renderer, ReportSession
@@ -25,6 +26,8 @@ if TYPE_CHECKING:  # `typing` itself would cost more at start than all of this r
 
     Progress = Literal["auto", "bars", "lines", "json", "none"]
 _TRUE = {"1", "on", "yes", "true"}
+BROKEN_PIPE = 141
+"""What a shell reports for a program that the broken pipe signal ended."""
 
 
 class Console:
@@ -53,15 +56,19 @@ class Console:
         from mdl.redact import Secrets
 
         environ = os.environ if environ is None else environ
-        self.streams = Streams(environ, color=color, stdout=stdout, stderr=stderr, cancel=cancel, is_own=is_own)
+        self._cancel = cancel or Cancel()
+        self.streams = Streams(environ, color=color, stdout=stdout, stderr=stderr, cancel=self._cancel, is_own=is_own)
         self.secrets = Secrets.of(environ)
         self.progress, self.quiet, self.verbose, self.json_output = progress, quiet, verbose, json_output
         self._clock = clock
         self._json: JsonLines | None = None
         self._session: ReportSession | None = None
         self._failures: FailuresOnly | None = None
-        self._is_told = self._has_complained = self._is_for_failures = False
+        self._above: Callable[[str], None] | None = None
+        """Set while bars are drawn: writes text above them."""
         self._held: list[str] = []
+        """Data for the terminal that waits for the end of the bars."""
+        self._is_watching = self._is_json_closed = self._has_complained = self._only_failures = False
 
     def watch(self, job: str = "", method: str = "http", others: Sequence[Listener] = ()) -> ReportSession:
         """``with console.watch(job) as tell``: a listener for one download, which shows it as the user wants it.
@@ -70,13 +77,13 @@ class Console:
         from mdl.console.session import ReportSession
 
         self._session = ReportSession(self._renderer(job, method), self._end_session, others)
-        self.streams.patient = False
+        self._is_watching = True
         return self._session
 
     def only_failures(self) -> None:
         """Be silent while all is well, unless the user asked for more; failures come in one block."""
         if self.progress in ("auto", "none") and not self.verbose:
-            self.quiet = self._is_for_failures = True
+            self.quiet = self._only_failures = True
 
     def data(self, text: str) -> None:
         """Write one line of data to stdout, unchanged, so that a script can use a path as it is.
@@ -92,7 +99,7 @@ class Console:
         if self.json_output:
             return
         heads, body = [*map(_shown, headers)], [[_shown(self._redacted(cell)) for cell in row] for row in rows]
-        if self.streams.looked_at(self.streams.stdout):
+        if self.streams.can_move_cursor(self.streams.stdout):
             from mdl.console.tables import draw_table
 
             draw_table(self.streams, heads, body)
@@ -135,8 +142,8 @@ class Console:
         """Say on one line of stderr what failed, on which item and why; on the next what to do."""
         if self.progress == "json":
             end = self._session.end if self._session else None
-            if end is None and not self._is_told:
-                self._is_told = True
+            if end is None and not self._is_json_closed:
+                self._is_json_closed = True
                 self._json_lines().fail(error)
             if end is None or end.status != "finished":
                 return
@@ -144,19 +151,20 @@ class Console:
             return
         from mdl.console.lines import error_text
 
-        self.streams.err(error_text(error.item, error.message, error.hint, self.clean))
+        self._err(error_text(error.item, error.message, error.hint, self.clean))
 
     def close_json(self) -> None:
         """Write the one last JSON object if stderr is JSON lines and no session has written it."""
-        if self.progress == "json" and self._session is None and not self._is_told:
+        if self.progress == "json" and self._session is None and not self._is_json_closed:
             from mdl.events import Ended
 
-            self._is_told = True
+            self._is_json_closed = True
             self._json_lines()(Ended())
 
     def stdout_trouble(self) -> int:
-        """The exit code for a broken stdout, or 0."""
-        return self.streams.stdout_trouble()
+        """The exit code for a broken stdout: 0 if it is not, 141 if its reader left, 7 if it cannot be written."""
+        trouble = self.streams.stdout.trouble
+        return 0 if not trouble else BROKEN_PIPE if trouble == errno.EPIPE else StorageError.exit_code
 
     def clean(self, text: str) -> str:
         """``text`` without secrets, and with what a terminal would obey escaped."""
@@ -170,23 +178,35 @@ class Console:
         return redact_value(text, self.secrets)
 
     def _out(self, text: str) -> None:
-        if self.streams.above and self.streams.stdout.is_terminal:
+        """Write data. A stdout that breaks is told once. Raises the reason of a stop that came before the reader took
+        the data."""
+        if self._above and self.streams.stdout.is_terminal:
             self._held.append(text)
             return
-        self.streams.out(text)
+        if not self.streams.stdout.write(text):
+            self._cancel.check()
         if self.stdout_trouble() == StorageError.exit_code and not self._has_complained:
             self._has_complained = True
             why = os.strerror(self.streams.stdout.trouble)
             self.error(StorageError(why, item="stdout", hint="the output could not be written; send it elsewhere"))
 
+    def _err(self, text: str) -> None:
+        """Write to stderr; while a download is watched nothing waits for its reader."""
+        if self._above:
+            self._above(text)
+        elif self._is_watching:
+            self.streams.stderr.post(text, keep=True)
+        else:
+            self.streams.stderr.write(text)
+
     def _say(self, status: str, head: str, text: str) -> None:
         """Write lines to stderr; if all of stderr is JSON, one object, and none after the last."""
         if self.progress == "json":
-            if not (self._is_told or (self._session and self._session.end)):
+            if not (self._is_json_closed or (self._session and self._session.end)):
                 self._json_lines().remark(status, text)
             return
         first, *more = [self.clean(line) for line in text.rstrip("\n").split("\n")]
-        self.streams.err("".join(f"{line}\n" for line in (f"{head}{first}", *more)))
+        self._err("".join(f"{line}\n" for line in (f"{head}{first}", *more)))
 
     def _json_lines(self) -> JsonLines:
         return self._json or self._new_json_lines("", "http")
@@ -203,25 +223,24 @@ class Console:
         if self.progress == "json":
             return self._new_json_lines(job, method)
         if self.quiet or self.progress == "none":
-            self._failures = FailuresOnly(self.streams, self.clean, at_end=self._is_for_failures)
+            self._failures = FailuresOnly(self.streams, self.clean, at_end=self._only_failures)
             return self._failures
         if self._wants_bars():
             from mdl.console.bars import Bars
 
             bars = Bars(self.streams, self.clean, self._clock)
-            self.streams.above = bars.say
+            self._above = bars.say
             return bars
         return Lines(self.streams, self.clean, self._clock)
 
     def _wants_bars(self) -> bool:
-        if self.progress == "lines" or not self.streams.looked_at(self.streams.stderr):
+        if self.progress == "lines" or not self.streams.can_move_cursor(self.streams.stderr):
             return False
         switched_off = self.streams.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").lower() in _TRUE
         return self.progress == "bars" or not switched_off
 
     def _end_session(self) -> None:
-        self.streams.above = None
-        self.streams.patient = True
+        self._above, self._is_watching = None, False
         held, self._held = self._held, []
         for text in held:
             self._out(text)

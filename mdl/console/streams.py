@@ -16,17 +16,13 @@ import time
 from _io import TextIOWrapper
 from _thread import RLock
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from mdl.cancel import Cancel
-from mdl.errors import StorageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO
-
-BROKEN_PIPE = 141
-"""What a shell reports for a program that the broken pipe signal ended."""
 
 _NARROWEST, _USUAL, _WIDEST = 20, 80, 500
 _CHUNK = select.PIPE_BUF
@@ -222,7 +218,7 @@ def _descriptor(stream: IO[str] | None) -> int | None:
 
 
 class Streams:
-    """The two streams of the process. ``above`` is set while bars are drawn: text for the terminal goes there."""
+    """The two streams of the process, and what the terminals at their ends can do."""
 
     def __init__(
         self,
@@ -236,42 +232,18 @@ class Streams:
     ) -> None:
         if is_own:
             hold_standard_descriptors()
-        self._cancel = cancel or Cancel()
-        self.stdout = NonBlockingStream(stdout or sys.stdout, self._cancel, is_own=is_own)
-        self.stderr = NonBlockingStream(stderr or sys.stderr, self._cancel, is_own=is_own)
+        self.stdout = NonBlockingStream(stdout or sys.stdout, cancel, is_own=is_own)
+        self.stderr = NonBlockingStream(stderr or sys.stderr, cancel, is_own=is_own)
         self.environ = environ
-        self.above: Callable[[str], None] | None = None
-        self.patient = True
         self._color = color and not environ.get("NO_COLOR")
 
-    def out(self, text: str) -> None:
-        """Write data. A stdout that breaks is remembered, see `stdout_trouble`. Raises the reason of a stop that came
-        before the reader took the data."""
-        if not self.stdout.write(text):
-            self._cancel.check()
-
-    def err(self, text: str) -> None:
-        """Write everything else. A broken stderr is ignored; during a download nothing waits for its reader."""
-        if self.above:
-            self.above(text)
-        elif self.patient:
-            self.stderr.write(text)
-        else:
-            self.stderr.post(text, keep=True)
-
-    def stdout_trouble(self) -> int:
-        """The exit code for a broken stdout: 0 if it is not, 141 if its reader left, 7 if it cannot be written."""
-        if not self.stdout.trouble:
-            return 0
-        return BROKEN_PIPE if self.stdout.trouble == errno.EPIPE else StorageError.exit_code
-
-    def looked_at(self, stream: NonBlockingStream) -> bool:
-        """``stream`` is a terminal that can move its cursor."""
+    def can_move_cursor(self, stream: NonBlockingStream) -> bool:
+        """``stream`` is a terminal, and not one that only prints."""
         return stream.is_terminal and self.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
-    def colored(self, stream: NonBlockingStream) -> bool:
+    def has_colors(self, stream: NonBlockingStream) -> bool:
         """Colours are wanted and can be shown."""
-        return self._color and self.looked_at(stream)
+        return self._color and self.can_move_cursor(stream)
 
     def size(self, stream: NonBlockingStream) -> tuple[int, int]:
         """Columns and lines of the terminal; sane whatever ``COLUMNS`` and the terminal claim."""

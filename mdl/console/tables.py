@@ -36,12 +36,15 @@ def draw_table(streams: Streams, headers: Sequence[str], rows: Sequence[Sequence
     """Draw a table on stdout. Nothing is cut: if there is no room, the widest column goes on in the next line."""
     console = _rich_console(streams)
     columns = [[row[at] for row in rows if at < len(row)] for at in range(len(headers))]
-    natural = [max(cells(text) for text in (header, *column)) for header, column in zip(headers, columns, strict=True)]
-    gap, widths = _fitted(natural, console.width)
+    widths = [max(map(cells, (header, *column))) for header, column in zip(headers, columns, strict=True)]
+    widest = max(widths, default=0)
+    left = console.width - sum(widths) + widest
+    gap = 2 if left - 2 * len(widths) >= min(widest, 2 * _LEAST) else 1
+    has_room = left - gap * len(widths) >= min(widest, _LEAST)
     grid = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
     for header, column, width in zip(headers, columns, widths, strict=True):
         justify: JustifyMethod = "right" if column and all(map(is_number, column)) else "left"
-        grid.add_column(Text(header), justify=justify, overflow="fold", width=width)
+        grid.add_column(Text(header), justify=justify, overflow="fold", no_wrap=has_room and width < widest)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     console.print(grid)
@@ -54,7 +57,7 @@ def _rich_console(streams: Streams) -> RichConsole:
         file=cast(IO[str], _File(streams.stdout)),
         width=width,
         height=height,
-        color_system="standard" if streams.colored(streams.stdout) else None,
+        color_system="standard" if streams.has_colors(streams.stdout) else None,
         force_terminal=True,
         force_interactive=True,
         force_jupyter=False,
@@ -64,18 +67,3 @@ def _rich_console(streams: Streams) -> RichConsole:
         highlight=False,
         _environ={"TERM": streams.environ.get("TERM", "")},
     )
-
-
-def _fitted(natural: list[int], room: int) -> tuple[int, list[int | None]]:
-    """The gap, and each column's width: the widest column takes what the others leave. None leaves it to Rich."""
-    if not natural:
-        return 2, []
-    widest = natural.index(max(natural))
-    rest = room - sum(natural) + natural[widest]
-    gap = 2 if rest - 2 * len(natural) >= min(natural[widest], 2 * _LEAST) else 1
-    left = rest - gap * len(natural)
-    if left < min(natural[widest], _LEAST):
-        return gap, [None] * len(natural)
-    widths: list[int | None] = [*natural]
-    widths[widest] = min(natural[widest], left)
-    return gap, widths
