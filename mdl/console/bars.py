@@ -70,16 +70,11 @@ class Bars:
     def __call__(self, event: Event) -> None:
         """Draw what happened."""
         self._state.update(event)
-        above = self._line_of(event)
-        is_kept = isinstance(event, Finished | Failed | Ended)
-        if isinstance(event, Ended):
-            self._write(above, keep=is_kept)
-        elif self._is_shown or isinstance(event, Started | Progressed | Verifying):
-            hurry = isinstance(event, Started | Finished | Failed)
-            if above or hurry or self._clock() - self._drawn_at >= _BETWEEN_FRAMES:
-                self._draw(above, keep=is_kept)
-        else:
-            self._write(above, keep=is_kept)
+        above, keep = self._line_of(event), isinstance(event, Finished | Failed | Ended)
+        if isinstance(event, Ended) or not (self._is_shown or isinstance(event, Started | Progressed | Verifying)):
+            self._write(above, keep=keep)
+        elif above or isinstance(event, Started | Failed) or self._clock() - self._drawn_at >= _BETWEEN_FRAMES:
+            self._draw(above, keep=keep)
 
     def say(self, text: str) -> None:
         """Put plain lines above the bars."""
@@ -121,20 +116,20 @@ class Bars:
 
     def _line_of(self, event: Event) -> str:
         """What is said above the bars: a sign, a name and a text. All of a failure, else the name fits the line."""
-        told = describe(event)
-        text = self._clean(told.text)
-        if told.kind == "ended":
+        description = describe(event)
+        text = self._clean(description.text)
+        if description.kind == "ended":
             return f"{text} at {self._state.amount}\n" if text and self._is_shown else ""
-        if told.kind == "notice":
+        if description.kind == "notice":
             return f"{text}\n"
         is_in_row = isinstance(event, Retrying) and event.file
         is_new = isinstance(event, Started) and not event.resumed_at
-        if told.kind not in _SIGNS or is_in_row or is_new:
+        if description.kind not in _SIGNS or is_in_row or is_new:
             return ""
-        unicode, ascii_, look = _SIGNS[told.kind]
+        unicode, ascii_, look = _SIGNS[description.kind]
         sign = unicode if self._stream.is_unicode else ascii_
-        name = self._clean(told.item)
-        if told.kind not in ("failed", "retrying"):
+        name = self._clean(description.item)
+        if description.kind not in ("failed", "retrying"):
             width, _ = self._streams.size(self._stream)
             name = shorten(name, max(12, width - 1 - cells(f"{sign} {text}  ")), self._glyphs.ellipsis)
         return self._colored([(sign, look), (f" {name}  {text}\n", "")])

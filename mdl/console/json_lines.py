@@ -2,7 +2,7 @@
 
 Never more than ten objects of routine in a second: progress that comes too fast is dropped, and the finish of a file
 waits for its turn, with the time at which it happened. Before the last object, which is the end, every finish that
-still waits is told. What went wrong is told at once.
+still waits is written. What went wrong is written at once.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class JsonLines:
         """Write what happened, or drop it if the second is full."""
         self._state.update(event)
         self._write_finishes(math.inf if isinstance(event, Ended) else _MOST_FINISHES)
-        told = describe(event)
-        facts = self._facts(told)
-        match told.kind:
+        description = describe(event)
+        facts = self._facts(description)
+        match description.kind:
             case "progress":
                 self._look(facts)
             case "verifying":
-                self._check(told.item, facts)
+                self._check(description.item, facts)
             case "started":
                 if self._has_turn(_MOST_STARTS):
                     self._write(facts)
@@ -65,8 +65,8 @@ class JsonLines:
                 if dropped := dropped_text(self._stream.take_dropped()):
                     self.remark("notice", dropped.rstrip())
                 self._write(facts | {"event": event.status, "status": event.status}, keep=True)
-            case _ if told.kind:
-                self._write(facts, keep=told.kind == "failed")
+            case _ if description.kind:
+                self._write(facts, keep=description.kind == "failed")
 
     def remark(self, status: str, message: str) -> None:
         """Write something that is no event: progress with another status, and the message as its error."""
@@ -81,18 +81,18 @@ class JsonLines:
         """Wait until the reader has it all."""
         self._stream.drain()
 
-    def _facts(self, told: Description) -> dict[str, Any]:
+    def _facts(self, description: Description) -> dict[str, Any]:
         """What an event says, and what is known of its file."""
-        file = self._state.files.get((told.model, told.file))
+        file = self._state.files.get((description.model, description.file))
         return {
-            "event": told.kind if told.kind in _EVENTS else "progress",
-            "model": told.model or None,
-            "file": told.file or None,
+            "event": description.kind if description.kind in _EVENTS else "progress",
+            "model": description.model or None,
+            "file": description.file or None,
             "file_index": file.index if file else None,
-            "file_bytes": told.done,
-            "file_total": told.total if told.total is not None else file.total if file else None,
-            "status": _STATUSES.get(told.kind, "running"),
-            "error": told.error,
+            "file_bytes": description.done,
+            "file_total": description.total if description.total is not None else file.total if file else None,
+            "status": _STATUSES.get(description.kind, "running"),
+            "error": description.error,
         }
 
     def _write_finishes(self, most: float) -> None:

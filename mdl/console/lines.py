@@ -53,13 +53,13 @@ class Lines:
     def _line_of(self, event: Event) -> str:
         if isinstance(event, Verifying) and not self._is_long_check(event):
             return ""
-        told = describe(event)
-        item, text = self._clean(told.item), self._clean(told.text)
-        if told.kind in _BEGINNINGS:
-            return f"{_BEGINNINGS[told.kind]}{item}  {text}"
-        if told.kind == "ended":
+        description = describe(event)
+        item, text = self._clean(description.item), self._clean(description.text)
+        if description.kind in _BEGINNINGS:
+            return f"{_BEGINNINGS[description.kind]}{item}  {text}"
+        if description.kind == "ended":
             return f"{text} at {self._state.amount}" if text else ""
-        return f"{item}: {text}" if item and told.kind == "notice" else text
+        return f"{item}: {text}" if item and description.kind == "notice" else text
 
     def _is_long_check(self, event: Verifying) -> bool:
         """Only a check that takes a while is worth a line, and only one."""

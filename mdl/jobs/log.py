@@ -139,12 +139,12 @@ class LogListener:
         before, self._tenth = self._tenth, max(self._tenth, tenth(event.bytes_done, event.bytes_total))
         return self._tenth > before
 
-    def _line_of(self, told: Description) -> str:
+    def _line_of(self, description: Description) -> str:
         """One line of a log, without its newline. What is not known is left out."""
-        facts = {"model": told.model, "file": told.file, **told.facts}
+        facts = {"model": description.model, "file": description.file, **description.facts}
         clean = {key: redact(one, self._secrets) if isinstance(one, str) else one for key, one in facts.items()}
         known = [f"{key}={_quoted(one)}" for key, one in {**self._job, **clean}.items() if one not in (None, "")]
-        return " ".join([now(), told.level, told.kind, *known])
+        return " ".join([now(), description.level, description.kind, *known])
 
 
 def _quoted(value: object) -> str:
