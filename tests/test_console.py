@@ -480,6 +480,7 @@ def test_many_running_files() -> None:
     assert len(lines) == 10
     assert lines[8].strip() == "+12 more"
     assert len(board(files=20).text(height=7)) == 6
+    assert [line.split()[0] for line in board(files=2).text(height=2)] == ["+2", "5"]
 
 
 def test_columns_stand_still() -> None:

@@ -79,7 +79,7 @@ class Bars:
     def say(self, text: str) -> None:
         """Put plain lines above the bars."""
         text = text if text.endswith("\n") else f"{text}\n"
-        self._draw(text) if self._is_shown else self._write(text)
+        self._draw(text, keep=True) if self._is_shown else self._write(text, keep=True)
 
     def close(self) -> None:
         """Take the bars away and show the cursor again."""
@@ -103,10 +103,9 @@ class Bars:
         if not above and self._drawn == (rows, size):
             return
         self._drawn = rows, size
-        begin = _CLEAR if self._is_shown else _HIDE_CURSOR
+        is_first, self._is_shown = not self._is_shown, True  # before the cursor is hidden, so that it comes back
         up = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
-        self._stream.post(f"{begin}{above}{rows}\r{up}", keep=keep or not self._is_shown)
-        self._is_shown = True
+        self._stream.post(f"{_HIDE_CURSOR if is_first else _CLEAR}{above}{rows}\r{up}", keep=keep or is_first)
 
     def _write(self, text: str, *, keep: bool = False) -> None:
         """Write ``text`` in the place of the bars, which come back with the next frame."""
@@ -154,7 +153,7 @@ class Frame:
         if now - self._speed_at >= 1 and self._state.is_measured:
             self._speed, self._time_left, self._speed_at = self._state.speed, self._state.time_left, now
         columns = _Columns.of(width - 1, len(self._counted()))
-        room = max(1, min(_MOST_ROWS, height - 3))
+        room = max(0, min(_MOST_ROWS, height - 3))
         running = list(self._state.running.values())
         lines = [self._draw_file(file, columns) for file in running[:room]]
         if len(running) > room:

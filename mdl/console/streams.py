@@ -29,9 +29,12 @@ _CHUNK = select.PIPE_BUF
 """As many bytes can be written without waiting once `select` calls a pipe ready."""
 _MOST_WAITING = 4 * 2**20
 """Bytes of posted text that may wait for the reader. Text that must not be dropped comes on top."""
-_TICK, _TINY, _PATIENCE = 0.05, 0.001, 0.25
-"""Seconds between two looks at ``cancel`` while a write waits for the reader; after a write for which there was less
-room than `select` said; and for which a write still waits after a stop."""
+_TICK = 0.05
+"""Seconds between two looks at ``cancel`` while a write waits for the reader."""
+_TINY = 0.001
+"""Seconds until the next try if there was less room than `select` said."""
+_PATIENCE = 0.25
+"""Seconds that a write still waits for the reader after a stop."""
 
 
 class NonBlockingStream:
