@@ -253,11 +253,12 @@ class ProgressState:
         self.running = {key: self.running[key] for key in kept}
         for file in event.files:
             one = self._run(file)
+            one.index, one.total = file.index or None, file.total
             if one.checking and (file.total is None or file.done >= file.total):
                 continue
             if file.done != one.done:
                 one.checking, one.waiting = False, ""
-            one.index, one.done, one.total = file.index or None, file.done, file.total
+            one.done = file.done
 
     @property
     def bytes_total(self) -> int | None:
