@@ -67,46 +67,38 @@ class Description:
 
 def describe(event: Event) -> Description:
     """Put ``event`` into words and numbers."""
+    facts: dict[str, object]
     match event:
-        case Planned():
-            names = ("files", "bytes_total", "bytes_kept", "bytes_to_fetch")
-            return _of(event, "planned", _plan_text(event), facts={name: getattr(event, name) for name in names})
+        case Planned(files=files, bytes_total=total, bytes_kept=kept):
+            facts = {"files": files, "bytes_total": total, "bytes_kept": kept, "bytes_to_fetch": event.bytes_to_fetch}
+            return _of(event, "planned", _plan_text(event), facts=facts)
         case Started(total=total, resumed_at=done):
             facts = {"bytes": total, "resumed_at": done, "host": event.host}
             return _of(event, "started", _start_text(event), facts=facts, done=done, total=total)
         case Progressed():
             return _describe_progress(event)
         case Verifying(done=done, total=total):
-            text = _size(total)
-            return _of(event, "verifying", text, facts={"bytes_done": done, "bytes": total}, done=done, total=total)
+            facts = {"bytes_done": done, "bytes": total}
+            return _of(event, "verifying", _size(total), facts=facts, done=done, total=total)
         case Finished(size=size):
             facts = {"bytes": size, "action": event.action, "verified": event.verified}
             return _of(event, "finished", _finish_text(event), facts=facts, done=size, total=size)
         case Noticed(message=message):
             return _of(event, "notice", message, facts={"message": message}, reason=message)
-    return _describe_trouble(event)
-
-
-def _describe_trouble(event: Event) -> Description:
-    match event:
         case Retrying(attempt=attempt, delay=delay, why=why):
-            facts: dict[str, Any] = {"attempt": attempt, "delay": round(delay, 1), "why": why}
+            facts = {"attempt": attempt, "delay": round(delay, 1), "why": why}
             text = f"attempt {attempt} in {human_duration(delay)}: {why}"
             reason = f"attempt {attempt} in {delay:.1f} s: {why}"
             return _of(event, "retrying", text, "WARN", facts=facts, reason=reason)
         case Rewound(bytes_discarded=count, why=why):
-            text = f"{human_bytes(count)} thrown away" + (f": {why}" if why else "")
             facts = {"bytes_discarded": count, "why": why}
+            text = f"{human_bytes(count)} thrown away" + (f": {why}" if why else "")
             return _of(event, "rewound", text, "WARN", facts=facts, reason=f"{count} bytes discarded: {why}")
         case Failed(code=code, message=message, hint=hint):
             facts = {"code": code, "error": message, "hint": hint}
             return _of(event, "failed", message, "ERROR", facts=facts, reason=message, code=code, hint=hint)
-        case Ended(status=status, code=code, message=message):
-            facts = {"status": status, "exit_code": event.exit_code, "code": code, "item": event.item, "error": message}
-            more = {"code": code, "hint": event.hint, "item": event.item}
-            more["reason"] = message or ("" if code else None)
-            text = status if status in ("cancelled", "paused") else ""
-            return _of(event, "ended", text, _LEVELS.get(status, "WARN"), facts=facts, **more)
+        case Ended():
+            return _describe_end(event)
     return _of(event, "")
 
 
@@ -121,6 +113,26 @@ def _describe_progress(event: Progressed) -> Description:
         "bytes_per_second": round(event.bytes_per_second) if math.isfinite(event.bytes_per_second) else None,
     }
     return _of(first or event, "progress", facts=facts, done=done, total=first.total if first else None)
+
+
+def _describe_end(event: Ended) -> Description:
+    return _of(
+        event,
+        "ended",
+        event.status if event.status in ("cancelled", "paused") else "",
+        _LEVELS.get(event.status, "WARN"),
+        item=event.item,
+        facts={
+            "status": event.status,
+            "exit_code": event.exit_code,
+            "code": event.code,
+            "item": event.item,
+            "error": event.message,
+        },
+        reason=event.message or ("" if event.code else None),
+        code=event.code,
+        hint=event.hint,
+    )
 
 
 def _of(

@@ -22,9 +22,9 @@ from mdl.events import Ended, Event
 from mdl.redact import Secrets
 
 _MOST, _MOST_STARTS, _MOST_FINISHES = 10, 6, 8
-"""How many objects a second may hold when another look, start or finish wants to join them."""
+"""How many objects a second may hold if progress, a start or a finish is to join them."""
 _SPAN = 1.01
-_BETWEEN_LOOKS = 0.2
+_BETWEEN_ROUTINE = 0.2
 _EVENTS = {"planned", "started", "progress", "retrying", "rewound", "verifying"}
 """Descriptions whose kind is the name of the event; any other is ``progress`` with a status."""
 _STATUSES = {"retrying": "retrying", "finished": "file-finished", "failed": "file-failed", "notice": "notice"}
@@ -40,7 +40,7 @@ class JsonLines:
         self._job, self._method = job, method
         self._state = ProgressState()
         self._written_at: deque[float] = deque()
-        self._looked_at = -math.inf
+        self._routine_at = -math.inf
         self._finishes: deque[dict[str, Any]] = deque()
         self._checking = ""
 
@@ -52,7 +52,7 @@ class JsonLines:
         facts = self._facts(description)
         match description.kind:
             case "progress":
-                self._look(facts)
+                self._write_routine(facts)
             case "verifying":
                 self._check(description.item, facts)
             case "started":
@@ -108,18 +108,18 @@ class JsonLines:
     def _check(self, item: str, facts: Mapping[str, Any]) -> None:
         """That a file is being checked is told once for certain; how far the check is, as routine."""
         if self._checking == item:
-            self._look(facts)
+            self._write_routine(facts)
         elif self._has_turn(_MOST_FINISHES):
             self._checking = item
             self._write(facts)
 
-    def _look(self, facts: Mapping[str, Any]) -> None:
-        """Routine: written if it is time for it, the second is not full, and the reader keeps up."""
+    def _write_routine(self, facts: Mapping[str, Any]) -> None:
+        """Write progress if it is time for it, the second is not full, and the reader keeps up."""
         now = self._clock()
-        if now - self._looked_at < _BETWEEN_LOOKS or not self._has_turn(_MOST):
+        if now - self._routine_at < _BETWEEN_ROUTINE or not self._has_turn(_MOST):
             return
         if self._stream.offer(self._line(facts)):
-            self._looked_at = now
+            self._routine_at = now
             self._written_at.append(now)
 
     def _write(self, facts: Mapping[str, Any], *, keep: bool = False) -> None:

@@ -15,7 +15,7 @@ Clean = Callable[[str], str]
 _EVERY = 30.0
 _LONG_CHECK = 500_000_000
 _KEPT = (Planned, Finished, Failed, Ended)
-"""What also a reader is told that took nothing for a while. There are no more of these events than files."""
+"""Written also for a reader that took nothing for a while. There are hardly more of these events than files."""
 _BEGINNINGS = {
     "started": "started   ",
     "retrying": "retrying  ",
@@ -62,7 +62,7 @@ class Lines:
         return f"{item}: {text}" if item and description.kind == "notice" else text
 
     def _is_long_check(self, event: Verifying) -> bool:
-        """Only a check that takes a while is worth a line, and only one."""
+        """A check is worth one line if it takes a while."""
         item = f"{event.model}/{event.file}"
         if event.total is None or event.total - event.done < _LONG_CHECK or self._checking == item:
             return False

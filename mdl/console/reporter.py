@@ -35,7 +35,7 @@ class Console:
 
     ``quiet`` leaves data, warnings and errors. ``json_output`` keeps stdout for the one `document`. With
     ``progress="json"`` every line of stderr is a JSON object, also notes, warnings and the error. ``is_own``: the
-    streams belong to mdl, which is the program that runs, and not a library in another one.
+    streams belong to mdl itself; they do not if mdl is a library in another program.
     """
 
     def __init__(

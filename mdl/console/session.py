@@ -20,7 +20,7 @@ class Renderer(Protocol):
 
 
 class ReportSession:
-    """A context that is a listener itself. If it is left without an `Ended`, it tells the one that fits.
+    """A context manager that is a listener itself. If it is left without an `Ended`, it tells the one that fits.
 
     ``others`` are told the same events after ``renderer``."""
 
