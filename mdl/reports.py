@@ -76,9 +76,7 @@ class Report:
             return None
         item, first = failed[0]
         if len(failed) == 1:
-            only = copy.copy(first).on(item)
-            only.hint = only.advice
-            return only
+            return copy.copy(first).on(item)
         reasons = ", ".join(sorted({error.code for _, error in failed}))
         total = sum(len(model.files) or 1 for model in self.models)
         whole = PartialFailure(f"{len(failed)} of {total} failed ({reasons})", hint=first.advice)

@@ -17,12 +17,12 @@ LEVELS = [
     {"__init__"},
     {"errors"},
     {"cancel", "units", "paths", "digests", "owner", "redact", "sealed", "globs", "speed", "schemas", "pickles"}
-    | {"mounts", "toml", "threads"},
+    | {"mounts", "toml", "threads", "formatting"},
     {"spots", "vacant", "pulse", "presigned", "deadline"},
     {"private"},
     {"staging", "turns", "programs", "copies", "folder_lock"},
     {"http", "files", "events", "reports"},
-    {"config"},
+    {"describe", "config"},
     {"sources"},
     {"catalog"},
     {"trainers"},
@@ -50,7 +50,8 @@ ONLY = {
 PURE = {
     *(
         "jobs/job",
-        "jobs/entries",
+        "describe",
+        "formatting",
         "paths",
         "presigned",
         "redact",

@@ -8,6 +8,8 @@ import json
 import os
 import pty
 import re
+import select
+import signal
 import struct
 import subprocess
 import sys
@@ -22,11 +24,11 @@ from typing import Any
 import pytest
 from documents import events_of
 
-from mdl.console import Console
-from mdl.console.board import Board
-from mdl.console.humans import cells
-from mdl.console.outlet import Outlet
-from mdl.console.streams import Streams
+from mdl.console import Console, progress_bars
+from mdl.console.bars import Frame
+from mdl.console.documents import json_text
+from mdl.console.streams import NonBlockingStream, Streams
+from mdl.describe import ProgressState
 from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, NotFound
 from mdl.events import (
     Ended,
@@ -42,6 +44,7 @@ from mdl.events import (
     Started,
     Verifying,
 )
+from mdl.formatting import cells
 
 ROOT = Path(__file__).parent.parent
 PERSIAN = "مدل‌فارسی"
@@ -140,17 +143,29 @@ class Screen:
     def __init__(self, output: str, columns: int = sys.maxsize) -> None:
         self.columns = columns
         self.rows, self.row, self.column, self.widest, self.cursor = [""], 0, 0, 0, True
+        self.feed(output)
+
+    def feed(self, output: str) -> None:
         for text, code, kind in re.findall(r"([^\x1b]+)|\x1b\[([?0-9;]*)([A-Za-z])", output):
             if text:
                 self._write(text)
             elif kind == "A":
                 self.row -= int(code or 1)
             elif kind == "K":
+                assert code == "2"
                 self.rows[self.row] = ""
+            elif kind == "J":
+                self.rows = [*self.rows[: self.row], self.rows[self.row][: self.column]]
             elif code == "?25":
                 self.cursor = kind == "h"
             else:
                 assert kind == "m", f"an escape code that is not known here: {code}{kind}"
+
+    def made_narrower(self, columns: int) -> None:
+        """What most terminals do: a row that has no room any more goes on in the next one."""
+        self.columns, rows = columns, self.rows
+        assert max(map(cells, rows[: self.row]), default=0) <= columns, "rows above the cursor are not moved here"
+        self.rows = [row[at : at + columns] for row in rows for at in range(0, max(1, len(row)), columns)]
 
     def _write(self, text: str) -> None:
         for char in text:
@@ -202,7 +217,7 @@ def test_import_is_cheap() -> None:
     heavy = {"rich", "json", "re", "typing", "dataclasses", "pathlib", "asyncio", "logging", "mdl.paths", "mdl.events"}
     code = "import sys; before = set(sys.modules); import mdl.console; print(*set(sys.modules) - before)"
     loaded = subprocess.run([sys.executable, "-S", "-c", code], env=environment(), capture_output=True, text=True)
-    assert "mdl.console.face" in loaded.stdout.split(), loaded.stderr
+    assert "mdl.console.reporter" in loaded.stdout.split(), loaded.stderr
     assert not heavy & set(loaded.stdout.split())
 
 
@@ -323,7 +338,7 @@ def test_odd_columns(columns: str) -> None:
 
 def test_columns_is_heeded() -> None:
     """A sensible COLUMNS narrows the bars."""
-    assert Streams({"COLUMNS": "60"}, stderr=io.StringIO()).size(Outlet(io.StringIO()))[0] == 60
+    assert Streams({"COLUMNS": "60"}, stderr=io.StringIO()).size(NonBlockingStream(io.StringIO()))[0] == 60
 
 
 def test_ascii_bars() -> None:
@@ -334,6 +349,88 @@ def test_ascii_bars() -> None:
     assert "ok m/x [/] y.bin  1.0 kB  sha256 ok" in re.sub(r"\x1b\[\d*m", "", seen)
 
 
+class Pty:
+    """A terminal in this process, with bars on it. Nothing is read from it but by `read`."""
+
+    def __init__(self, columns: int = 100) -> None:
+        self.master, slave = pty.openpty()
+        self.resize(columns)
+        self.stderr = os.fdopen(slave, "w", encoding="utf-8")
+        ticks = count(step=0.3)
+        environ = {"TERM": "xterm"}
+        self.console = Console(environ=environ, stdout=io.StringIO(), stderr=self.stderr, clock=lambda: next(ticks))
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def read(self) -> str:
+        """All that was written and not read yet."""
+        got = bytearray()
+        while select.select([self.master], [], [], 0.1)[0]:
+            got += os.read(self.master, 65536)
+        return got.decode()
+
+
+@pytest.fixture
+def terminal() -> Iterator[Pty]:
+    made = Pty()
+    yield made
+    made.stderr.close()
+    os.close(made.master)
+
+
+def running(step: int, files: int = 4) -> Progressed:
+    names = [f"unet/a-long-folder/model-{at:05d}.safetensors" for at in range(files)]
+    return progress(step, files=tuple(FileProgress("m", name, at, step, 1000) for at, name in enumerate(names, 1)))
+
+
+def test_a_terminal_that_is_made_narrower(terminal: Pty) -> None:
+    """Rows that the terminal wraps when it is made narrower leave nothing behind, and what is above them stays."""
+    with terminal.console.watch() as tell:
+        tell(Finished("m", "first", 10))
+        tell(running(300))
+        screen = Screen(terminal.read(), 100)
+        screen.made_narrower(45)
+        assert len(screen.rows) > 10
+        terminal.resize(45)
+        tell(running(400))
+        screen.feed(terminal.read())
+        assert len(screen.rows) == 6
+        assert screen.widest < 100
+        tell(Finished("m", "second", 10))
+    screen.feed(terminal.read())
+    assert [row for row in screen.rows if row] == ["✓ m/first  10 B  unverified", "✓ m/second  10 B  unverified"]
+    assert screen.cursor
+
+
+@pytest.mark.fault(136)
+def test_a_terminal_that_stands_still(terminal: Pty) -> None:
+    """A terminal that takes nothing (Ctrl-S) holds no event up; what matters is on it later, in order, and no row."""
+    shown: list[str] = []
+    is_over = threading.Event()
+
+    def read_all() -> None:
+        while not is_over.is_set():
+            shown.append(terminal.read())
+
+    reader = threading.Thread(target=read_all)
+    with terminal.console.watch() as tell:
+        for step in range(2000):
+            tell(running(step % 1000))
+            if step % 10 == 0:
+                tell(Finished("m", f"file-{step}", 1))
+        assert sum(len(data) for data, _ in terminal.console.streams.stderr._backlog) < 100_000
+        reader.start()
+        terminal.console.streams.stderr.drain()
+        tell(running(990))
+    is_over.set()
+    reader.join()
+    screen = Screen("".join(shown))
+    assert [re.findall(r"file-(\d+)", row) for row in screen.rows if row] == [[str(at)] for at in range(0, 2000, 10)]
+    assert "99%" in "".join(shown)
+    assert screen.cursor
+
+
 def test_words_above_the_bars() -> None:
     """A warning given while bars are drawn stands above them; data for the same terminal waits for their end."""
     script = DOWNLOAD + '    console.warn("mind [red]this")\n    console.data("/models/m")\n'
@@ -341,90 +438,157 @@ def test_words_above_the_bars() -> None:
     assert rows[-2:] == ["mdl: warning: mind [red]this", "/models/m"]
 
 
+class Board:
+    """A frame that is drawn again and again of one state."""
+
+    def __init__(self) -> None:
+        self.state = ProgressState()
+        self.frame = Frame(self.state, lambda text: text)
+
+    def take(self, *events: Event) -> None:
+        for event in events:
+            self.state.update(event)
+
+    def text(self, width: int = 80, height: int = 24, now: float = 0.0) -> list[str]:
+        return ["".join(piece for piece, _ in line) for line in self.frame.draw(width, height, now)]
+
+
 def board(total: int | None = 1000, files: int = 1) -> Board:
-    drawn = Board(lambda text: text)
-    running = tuple(FileProgress("m", f"{at}.bin", at, 250, total) for at in range(files))
-    drawn.take(progress(250, files=running), 0.0)
+    drawn = Board()
+    drawn.take(progress(250, files=tuple(FileProgress("m", f"{at}.bin", at, 250, total) for at in range(files))))
     return drawn
-
-
-def text_of(drawn: Board, width: int = 80, height: int = 24) -> list[str]:
-    return ["".join(piece for piece, _ in line) for line in drawn.draw(width, height)]
 
 
 def test_unknown_total_is_not_guessed() -> None:
     """Without a size there is no percentage, neither for the file nor for the whole."""
-    assert "25%" in "".join(text_of(board()))
-    lines = text_of(board(total=None))
+    assert "25%" in "".join(board().text())
+    lines = board(total=None).text()
     assert not any("%" in line for line in lines)
     assert all(line.rstrip().endswith("250 B / ?") for line in lines)
 
 
 def test_more_bytes_than_there_should_be() -> None:
     """A file that outgrows its size has no percentage rather than one over a hundred."""
-    drawn = Board(lambda text: text)
-    drawn.take(progress(2000, files=(FileProgress("m", "f", 1, 2000, 1000),)), 0.0)
-    assert not any("%" in line for line in text_of(drawn))
+    drawn = Board()
+    drawn.take(progress(2000, files=(FileProgress("m", "f", 1, 2000, 1000),)))
+    assert not any("%" in line for line in drawn.text())
 
 
 def test_many_running_files() -> None:
     """At most eight files have a row, fewer on a low terminal; the rest is counted."""
-    lines = text_of(board(files=20))
+    lines = board(files=20).text()
     assert len(lines) == 10
     assert lines[8].strip() == "+12 more"
-    assert len(text_of(board(files=20), height=7)) == 6
+    assert len(board(files=20).text(height=7)) == 6
+    assert [line.split()[0] for line in board(files=2).text(height=2)] == ["+2", "5"]
 
 
 def test_columns_stand_still() -> None:
     """Every column keeps its place at every width, while names and figures change."""
     for width in range(20, 200):
-        drawn = Board(lambda text: text)
+        drawn = Board()
         places = set()
         for step, name in enumerate(["a", "n" * 300, "模型" * 40, PERSIAN]):
             done = 9**step
             running = (FileProgress("m", name, step, done, 1000), FileProgress("m", "other", 9, 1000, 1000))
-            drawn.take(progress(done, files=running), step * 2.0)
-            lines = text_of(drawn, width)
+            drawn.take(progress(done, files=running))
+            lines = drawn.text(width, now=step * 2.0)
             assert all(cells(line) < width for line in lines), (width, lines)
             places |= {cells(line[: line.index("%")]) for line in lines[:2]}
         assert len(places) == 1
 
 
+def test_narrow_terminals() -> None:
+    """A narrow terminal loses the bar first, then the bytes; the name's end and the percentage are always there."""
+    at = {width: board().text(width) for width in (20, 40, 80)}
+    assert [line.split() for line in at[20]] == [["m/0.bin", "25%"], ["5", "B/s", "25%"]]
+    assert ("━" in at[40][0], "250 B / 1.0 kB" in at[40][0]) == (False, True)
+    assert ("━" in at[80][0], "250 B / 1.0 kB" in at[80][0]) == (True, True)
+
+
 def test_figures_that_jump_are_calm() -> None:
     """The speed changes once a second, however often it is measured."""
     drawn = board()
-    drawn.take(Progressed(bytes_done=300, bytes_total=1000, bytes_per_second=9e9), 0.5)
-    assert "5 B/s" in text_of(drawn)[-1]
-    drawn.take(Progressed(bytes_done=300, bytes_total=1000, bytes_per_second=9e9), 1.0)
-    assert "9.0 GB/s" in text_of(drawn)[-1]
+    assert "5 B/s" in drawn.text()[-1]
+    drawn.take(Progressed(bytes_done=300, bytes_total=1000, bytes_per_second=9e9))
+    assert "5 B/s" in drawn.text(now=0.5)[-1]
+    assert "9.0 GB/s" in drawn.text(now=1.0)[-1]
 
 
 def test_files_that_are_done_are_counted() -> None:
     """The counter of the whole is how many files are there, not how many were begun."""
-    drawn = Board(lambda text: text)
-    drawn.take(Planned(files=3, bytes_total=3000), 0.0)
-    for index, name in enumerate("abc", 1):
-        drawn.take(Started("m", name, index, 3, 1000), 0.0)
-    assert "0/3" in text_of(drawn)[-1]
-    drawn.take(Finished("m", "b", 1000), 0.0)
-    drawn.take(Failed("m", "c", "NET", "reset"), 0.0)
-    assert "1/3" in text_of(drawn)[-1]
-    drawn.take(Started("m", "b", 2, 3, 1000), 0.0)
-    assert "0/3" in text_of(drawn)[-1]
+    drawn = Board()
+    drawn.take(Planned(files=3, bytes_total=3000))
+    drawn.take(*(Started("m", name, index, 3, 1000) for index, name in enumerate("abc", 1)))
+    assert "0/3" in drawn.text()[-1]
+    drawn.take(Finished("m", "b", 1000), Failed("m", "c", "NET", "reset"))
+    assert "1/3" in drawn.text()[-1]
+    drawn.take(Started("m", "b", 2, 3, 1000))
+    assert "0/3" in drawn.text()[-1]
 
 
 def test_row_says_what_it_waits_for() -> None:
     """A row shows a retry until bytes come again, and that it is being checked until it is finished."""
     drawn = board()
-    drawn.take(Retrying("m", "0.bin", "reset by peer", 2, 4.0), 0.0)
-    assert "attempt 2 in 4 s: reset by peer" in text_of(drawn)[0]
-    drawn.take(progress(300, files=(FileProgress("m", "0.bin", 1, 300, 1000),)), 0.0)
-    assert "reset" not in text_of(drawn)[0]
-    drawn.take(Verifying("m", "0.bin", 500, 1000), 0.0)
-    drawn.take(progress(1000), 0.0)
-    assert "checking 1.0 kB" in text_of(drawn)[0]
-    drawn.take(Finished("m", "0.bin", 1000), 0.0)
-    assert len(text_of(drawn)) == 1
+    drawn.take(Retrying("m", "0.bin", "reset by peer", 2, 4.0))
+    assert "attempt 2 in 4 s: reset by peer" in drawn.text()[0]
+    drawn.take(progress(300, files=(FileProgress("m", "0.bin", 1, 300, 1000),)))
+    assert "reset" not in drawn.text()[0]
+    drawn.take(Verifying("m", "0.bin", 500, 1000), progress(1000))
+    assert "checking 1.0 kB" in drawn.text()[0]
+    drawn.take(Finished("m", "0.bin", 1000))
+    assert len(drawn.text()) == 1
+
+
+# --- as a library ------------------------------------------------------------------------------------------
+
+
+def test_progress_bars_on_a_terminal(terminal: Pty, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that uses mdl as a library has the same bars, on a stream of its choice and else on stderr."""
+    monkeypatch.setenv("TERM", "xterm")
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGWINCH)]
+    with progress_bars(terminal.stderr) as tell:
+        tell(running(300))
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGWINCH)] == before
+    seen = terminal.read()
+    assert "━" in seen
+    assert Screen(seen).cursor
+    assert [row for row in Screen(seen).rows if row] == []
+
+
+class NotebookStream(io.StringIO):
+    """A notebook says that its stderr is a terminal, and its descriptor leads elsewhere."""
+
+    encoding = "UTF-8"
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+
+def test_progress_bars_elsewhere(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """In a notebook there are plain lines, in its own cell."""
+    monkeypatch.setattr("sys.stderr", notebook := NotebookStream())
+    with suppress(KeyboardInterrupt), progress_bars() as tell:
+        tell(Started("m", "f", total=10))
+        raise KeyboardInterrupt
+    assert notebook.getvalue() == "started   m/f  10 B\ncancelled at 0 B of ?\n"
+    assert capfd.readouterr().err == ""
+
+
+def test_a_library_leaves_a_broken_stream_as_it_is() -> None:
+    """A pipe whose reader left is the caller's: mdl stops writing to it, and nothing is put in its place."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = os.fdopen(writing, "w")
+    with progress_bars(stream) as tell:
+        tell(Started("m", "f", total=10))
+    with pytest.raises(BrokenPipeError):
+        os.write(writing, b"x")
+    with suppress(BrokenPipeError):
+        stream.close()
 
 
 # --- lines -------------------------------------------------------------------------------------------------
@@ -582,7 +746,7 @@ def test_every_finish_is_told(count: int) -> None:
 def test_a_reader_that_takes_nothing(progress_kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries without end cost bounded memory and no time; the newest are there in the end, with the number of those
     that were dropped, what failed and the last word."""
-    monkeypatch.setattr("mdl.console.outlet._MOST", 100_000)
+    monkeypatch.setattr("mdl.console.streams._MOST_WAITING", 100_000)
     reading, writing = os.pipe()
     stderr = os.fdopen(writing, "w")
     console = Console(progress_kind, environ={}, stdout=io.StringIO(), stderr=stderr)
@@ -755,6 +919,22 @@ def test_document() -> None:
     }
 
 
+def test_errors_in_a_document() -> None:
+    """Reports hold exceptions; a document has their facts, without what is secret in them."""
+    error = NetworkError("https://h.example/x?sig=1 with Bearer x1", item="m/f", hint="try later")
+    model = {"name": "m", "error": Cancelled(), "files": ({"path": "f", "error": error}, {"path": "g", "error": None})}
+    found = json.loads(json_text({"models": [model]}))["models"][0]
+    assert found["error"] == Cancelled().facts()
+    assert found["files"][0]["error"] == {
+        "code": "NET",
+        "exit_code": 5,
+        "message": "https://h.example/x?… with Bearer ***",
+        "hint": "try later",
+        "item": "m/f",
+    }
+    assert found["files"][1]["error"] is None
+
+
 def test_table_in_a_pipe() -> None:
     """A table in a pipe is plain lines with nothing cut, and what a terminal would obey is escaped."""
     done = run(f"console.table(['NAME', 'TITLE'], [['x [/] y', 'E{ESC}[31m'], ['m', 'long ' * 60]])", COLUMNS="40")
@@ -877,7 +1057,7 @@ def test_offer_is_dropped_only_when_full() -> None:
     """What is offered to a reader is written while there is room, and dropped whole when there is none."""
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as stream:
-        outlet = Outlet(stream)
+        outlet = NonBlockingStream(stream)
         lines = 0
         while outlet.offer(f"{lines:0999d}\n"):
             lines += 1
@@ -902,7 +1082,7 @@ def test_nonblocking_pipe() -> None:
     reader = threading.Thread(target=read_all)
     with os.fdopen(writing, "w") as stream:
         reader.start()
-        Outlet(stream).write("x" * 1_000_000)
+        NonBlockingStream(stream).write("x" * 1_000_000)
     reader.join()
     os.close(reading)
     assert len(got) == 1_000_000

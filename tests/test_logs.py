@@ -20,8 +20,7 @@ from jobbing import DATA, Inside, catalog_of, entry_of, log_of, machine, mdl, st
 from shell import Shell
 
 from mdl.events import Ended, Event, Failed, FileProgress, Planned, Progressed
-from mdl.jobs.entries import Entries
-from mdl.jobs.log import Log, Logged
+from mdl.jobs.log import Log, LogListener
 from mdl.redact import Secrets
 
 __all__ = ["mdl"]
@@ -96,29 +95,46 @@ def test_every_failure_is_written_down(shell: Shell, server: FaultyServer, mdl: 
     assert {line.get("model") for line in told} >= {"one", "two"}
 
 
+class Kept(Log):
+    """A log that keeps its lines here."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def append(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def kept_lines(*events: Event) -> list[dict[str, str]]:
+    log = Kept()
+    listener = LogListener([log], Secrets(), "0101-abcd", "get", lambda _path, _error: None)
+    for event in events:
+        listener(event)
+    return parsed("\n".join(log.lines))
+
+
 @given(kept=st.integers(0, 1000), steps=st.lists(st.integers(0, 1000), max_size=60).map(sorted))
 def test_each_tenth_is_written_once(kept: int, steps: list[int]) -> None:
     """Progress is a line at each tenth that is reached and never twice, counted on from what was there before."""
-    entries = Entries()
-    told = [*entries(Planned(bytes_total=1000, bytes_kept=kept))]
     whole = [min(1000, kept + step) for step in steps]
-    for done_ in whole:
-        running = (FileProgress("m", "f.bin", 1, done_, 1000),)
-        told += entries(Progressed(bytes_done=done_, bytes_total=1000, files=running))
-    percents = [dict(entry.facts)["percent"] for entry in told[1:]]
+    looks = [
+        Progressed(bytes_done=done_, bytes_total=1000, files=(FileProgress("m", "f.bin", 1, done_, 1000),))
+        for done_ in whole
+    ]
+    _, *lines = kept_lines(Planned(bytes_total=1000, bytes_kept=kept), *looks)
     tenths = sorted({done_ // 100 for done_ in whole if done_ // 100 > kept // 100})
-    assert percents == [10 * tenth for tenth in tenths]
-    assert all(dict(entry.facts)["file"] == "f.bin" for entry in told[1:])
+    assert [line["percent"] for line in lines] == [str(10 * tenth) for tenth in tenths]
+    assert all(line["file"] == "f.bin" for line in lines)
 
 
 def test_a_size_that_nobody_knows_has_no_tenths() -> None:
     """Without a whole there is no progress to write."""
-    assert list(Entries()(Progressed(bytes_done=10, bytes_total=0))) == []
+    assert kept_lines(Progressed(bytes_done=10, bytes_total=0)) == []
 
 
 def written(tmp_path: Path, *events: Event, secrets: Secrets | None = None) -> list[dict[str, str]]:
     log = Log(tmp_path / "log")
-    logged = Logged([log], secrets or Secrets(), "0101-abcd", "get", lambda _path, _error: None)
+    logged = LogListener([log], secrets or Secrets(), "0101-abcd", "get", lambda _path, _error: None)
     for event in events:
         logged(event)
     logged.close()
@@ -222,7 +238,7 @@ def test_somebody_else_may_put_it_aside(tmp_path: Path, how: object) -> None:
 def test_a_line_without_room_is_not_torn(tmp_path: Path) -> None:
     """Where only part of a line has room none of it stays; that is told once, and later lines come where they can."""
     log, told = Log(tmp_path / "log"), list[Path]()
-    logged = Logged([log], Secrets(), "0101-abcd", "get", lambda path, _error: told.append(path))
+    logged = LogListener([log], Secrets(), "0101-abcd", "get", lambda path, _error: told.append(path))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     logged(Failed("m", "f", "NET", "first"))
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "log").stat().st_size + 20, before[1]))

@@ -112,7 +112,7 @@ def test_no_library_takes_it_for_an_error() -> None:
 _STOPPED_WITHIN = """
 import os, signal, sys, time
 from mdl.cli.main import run
-from mdl.console.watch import Watch
+from mdl.console.session import ReportSession
 from mdl.events import Progressed
 
 def stop():
@@ -130,13 +130,13 @@ def swallow():
     except Exception:
         pass
 
-original, told = Watch.__call__, []
+original, told = ReportSession.__call__, []
 def listen(self, event):
     original(self, event)
     if isinstance(event, Progressed) and event.bytes_done and not told:
         told.append(event)
         {how}
-Watch.__call__ = listen
+ReportSession.__call__ = listen
 sys.exit(run({words}))
 """
 _WAYS = {"destructor": "Finalised()", "library": "swallow()"}

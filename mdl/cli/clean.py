@@ -9,7 +9,7 @@ import typer
 from mdl.cli.command import command
 from mdl.cli.flags import LookSettings
 from mdl.cli.session import Session
-from mdl.console.humans import human_bytes
+from mdl.formatting import human_bytes
 
 if TYPE_CHECKING:
     from mdl.operations.clean import Waste

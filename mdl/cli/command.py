@@ -19,7 +19,7 @@ from mdl.cli.quick import QuickCommand, QuickGroup
 from mdl.cli.session import Session
 from mdl.cli.words import words_of
 from mdl.config import Settings, read_config, settings_table
-from mdl.console.streams import BROKEN_PIPE
+from mdl.console.reporter import BROKEN_PIPE
 from mdl.errors import Cancelled, MdlError, Problem, fault_of, storage_error
 
 Body = TypeVar("Body", bound=Callable[..., int])
@@ -205,7 +205,7 @@ def guarded(name: str, common: Common, body: Callable[[Session], int], words: tu
         code = exit_code_of(error)
     except (Exception, KeyboardInterrupt, Cancelled) as error:
         code = report(session, _as_told(error))
-    session.console.last_word()
+    session.console.close_json()
     return session.console.stdout_trouble() or code
 
 
@@ -229,7 +229,6 @@ def _as_told(error: BaseException) -> Problem:
 def report(session: Session, error: Problem) -> int:
     """Tell the error, as a document too where one was asked for; returns its exit code."""
     console = session.console
-    error.hint = error.advice
     if session.common.verbose:
         console.debug("".join(traceback.format_exception(error)))
     console.error(error)

@@ -13,9 +13,9 @@ from mdl.cli.command import command
 from mdl.cli.flags import Choice, DownloadSettings, JobFlags
 from mdl.cli.session import Session
 from mdl.cli.words import in_background
-from mdl.console.humans import human_bytes
-from mdl.console.watch import ended_by
+from mdl.describe import ended_by
 from mdl.errors import Busy, Cancelled, MdlError
+from mdl.formatting import human_bytes
 from mdl.jobs.background import is_background
 from mdl.paths import shown
 from mdl.reports import PlanReport, Report

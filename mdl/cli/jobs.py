@@ -18,8 +18,8 @@ from mdl import config as places
 from mdl.cli.command import command, group
 from mdl.cli.flags import Common
 from mdl.cli.session import Session
-from mdl.console.humans import human_bytes, human_duration, human_rate
 from mdl.errors import Busy, MdlError, NotFound, StateError, UsageError, joint_error, storage_error
+from mdl.formatting import human_bytes, human_duration, human_rate
 from mdl.jobs import control
 from mdl.jobs.job import Job, shown_facts, way_on
 from mdl.jobs.records import Records

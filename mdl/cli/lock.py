@@ -10,7 +10,7 @@ import typer
 from mdl.cli.command import command
 from mdl.cli.flags import LockSettings
 from mdl.cli.session import Session
-from mdl.console.watch import ended_by
+from mdl.describe import ended_by
 from mdl.errors import PartialFailure
 from mdl.reports import LockReport
 

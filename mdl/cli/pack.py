@@ -16,8 +16,8 @@ from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Globs
 from mdl.cli.session import Session
 from mdl.config import place_of
-from mdl.console.humans import human_bytes
 from mdl.errors import StorageError, UsageError
+from mdl.formatting import human_bytes
 from mdl.paths import shown
 
 if TYPE_CHECKING:

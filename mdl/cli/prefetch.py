@@ -68,7 +68,7 @@ def prefetch(
     if dry_run:
         session.check_config()
         return show_plan(session, request())
-    session.console.hush()
+    session.console.only_failures()
     metrics = places.output_file(prefetching.metrics, "--metrics") if prefetching.metrics else None
     give_way()
     return _Run(session, metrics, skips=prefetching.skip_if_running).of(request)

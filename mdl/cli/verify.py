@@ -12,9 +12,9 @@ from mdl.cli.flags import Choice, DownloadSettings, JobFlags
 from mdl.cli.get import show_job
 from mdl.cli.session import Session
 from mdl.cli.words import in_background
-from mdl.console.humans import human_bytes
-from mdl.console.watch import ended_by
+from mdl.describe import ended_by
 from mdl.errors import UsageError
+from mdl.formatting import human_bytes
 from mdl.paths import shown
 from mdl.reports import VerifyReport
 

@@ -1,4 +1,4 @@
-"""Documents: values as JSON, free of secrets and of characters that a terminal or an encoding would trip over."""
+"""Documents: values as JSON, without secrets and without characters that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from mdl.redact import redact, redact_value
 
 
 def json_text(value: Any, *, secrets: Iterable[str] = (), ascii_only: bool = True, indent: int | None = None) -> str:
-    """``value`` as JSON. Text under a key ``error`` is a sentence and redacted as one, other text as a value."""
+    """``value`` as JSON. Text under a key ``error`` is a sentence and redacted as one, other text as a value.
+
+    An exception of mdl's, as reports hold it, becomes its `Problem.facts`.
+    """
     known = tuple(secrets)
     text = json.dumps(_redacted(value, known, redact_value), ensure_ascii=ascii_only, indent=indent, default=str)
     return text if ascii_only else re.sub(_NOT_PLAIN, lambda match: _escaped(match[0]), text)
@@ -23,7 +26,7 @@ def json_text(value: Any, *, secrets: Iterable[str] = (), ascii_only: bool = Tru
 def error_facts(error: Problem | Mapping[str, Any] | None) -> dict[str, Any] | None:
     """An error as the four facts that a script reads."""
     if isinstance(error, Problem):
-        return {"code": error.code, "message": error.message, "hint": error.hint, "item": error.item}
+        return {"code": error.code, "message": error.message, "hint": error.advice, "item": error.item}
     return None if error is None else dict(error)
 
 
@@ -39,7 +42,7 @@ _Redact = Callable[[str, Iterable[str]], str]
 
 def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
     if isinstance(value, Problem):
-        value = value.facts()
+        value, how = value.facts(), redact
     elif isinstance(value, Path):
         value = str(value)
     if isinstance(value, str):

@@ -1,28 +1,227 @@
-"""Streams: stdout for data and stderr for the rest, and who looks at them."""
+"""Streams: stdout for data and stderr for the rest, written so that nothing at their other end can hurt mdl.
+
+A closed stream swallows what it is given. A broken one is remembered once and swallows the rest. A character that the
+encoding lacks is escaped. Bytes go straight to the file descriptor, so that the interpreter has nothing left to flush
+when it ends. A reader that takes nothing costs no time and a bounded amount of memory: text that is posted meanwhile is
+dropped, the oldest first, and counted.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
-from collections.abc import Callable, Mapping
+import time
+from _io import TextIOWrapper
+from _thread import RLock
+from collections import deque
+from collections.abc import Mapping
 
 from mdl.cancel import Cancel
-from mdl.console.outlet import Outlet
-from mdl.errors import StorageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO
 
-BROKEN_PIPE = 141
-"""What a shell reports for a program that the broken pipe signal ended."""
-
 _NARROWEST, _USUAL, _WIDEST = 20, 80, 500
+_CHUNK = select.PIPE_BUF
+"""As many bytes can be written without waiting once `select` calls a pipe ready."""
+_MOST_WAITING = 4 * 2**20
+"""Bytes of posted text that may wait for the reader. Text that must not be dropped comes on top."""
+_TICK = 0.05
+"""Seconds between two looks at ``cancel`` while a write waits for the reader."""
+_TINY = 0.001
+"""Seconds until the next try if there was less room than `select` said."""
+_PATIENCE = 0.25
+"""Seconds that a write still waits for the reader after a stop."""
+
+
+class NonBlockingStream:
+    """Where text leaves the process. ``trouble`` is the errno that broke it, or 0.
+
+    Once ``cancel`` is set no write waits for the reader any more. A stream that ``is_own`` belongs to the process:
+    if it breaks, its descriptor is pointed to the null device, so that no other code stumbles over it.
+    """
+
+    def __init__(self, stream: IO[str] | None, cancel: Cancel | None = None, *, is_own: bool = True) -> None:
+        self._stream, self._cancel, self._is_own = stream, cancel or Cancel(), is_own
+        self._backlog: deque[tuple[memoryview, bool]] = deque()
+        """Text that waits for the reader, and whether it must be kept."""
+        self._loose = 0
+        """Bytes in the backlog that may be dropped."""
+        self._lock = RLock()
+        self.trouble = self._dropped = 0
+        self.descriptor = _descriptor(stream)
+        self.encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
+
+    @property
+    def is_unicode(self) -> bool:
+        """Every character can be written as itself."""
+        return self.encoding.replace("-", "").replace("_", "").startswith("utf")
+
+    @property
+    def is_terminal(self) -> bool:
+        """A terminal is at the other end."""
+        return self.descriptor is not None and os.isatty(self.descriptor)
+
+    def write(self, text: str) -> bool:
+        """Write ``text`` and wait for the reader if need be. False if a stop came before the reader took it."""
+        with self._lock:
+            self._put(text, wait=True, keep=True)
+            return not self._backlog
+
+    def post(self, text: str, *, keep: bool = False) -> None:
+        """Write ``text`` as soon as the reader has room, without waiting. It is dropped if newer text needs its
+        place, unless ``keep`` is set."""
+        self._put(text, wait=False, keep=keep)
+
+    def offer(self, text: str) -> bool:
+        """Write ``text`` if the reader has room now, else forget it."""
+        with self._lock:
+            if not self.is_ready():
+                return False
+            self._put(text, wait=False, keep=True)
+            return True
+
+    def is_ready(self) -> bool:
+        """The reader has taken all that was posted, and has room for more."""
+        with self._lock:
+            self._push(wait=False)
+            return not self._backlog and (self.descriptor is None or self._has_room(self.descriptor))
+
+    def take_dropped(self) -> int:
+        """How many texts were dropped since the last call."""
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
+            return dropped
+
+    def drain(self) -> None:
+        """Wait until all that was posted is written, or until a stop if the reader takes nothing."""
+        with self._lock:
+            self._push(wait=True)
+
+    def _put(self, text: str, *, wait: bool, keep: bool) -> None:
+        with self._lock:
+            if self._stream is None or self.trouble:
+                return
+            data = self._encoded(text)
+            if self.descriptor is None:
+                self._write_object(data)
+                return
+            self._backlog.append((memoryview(data), keep))
+            self._loose += 0 if keep else len(data)
+            self._push(wait=wait)
+            if self._loose > _MOST_WAITING:
+                self._drop()
+
+    def _drop(self) -> None:
+        """Make room for newer text: the older half of what may be dropped goes."""
+        kept: deque[tuple[memoryview, bool]] = deque()
+        for data, keep in self._backlog:
+            if keep or self._loose <= _MOST_WAITING // 2:
+                kept.append((data, keep))
+            else:
+                self._loose -= len(data)
+                self._dropped += 1
+        self._backlog = kept
+
+    def _encoded(self, text: str) -> bytes:
+        """As bytes: undecodable file names as they were, what the encoding lacks as an escape."""
+        try:
+            return text.encode(self.encoding, "surrogateescape")
+        except UnicodeEncodeError:
+            return text.encode(self.encoding, "backslashreplace")
+
+    def _push(self, *, wait: bool) -> None:
+        """Write what is posted as far as the reader has room, or with ``wait`` all of it unless a stop comes."""
+        if self._stream is None or self.descriptor is None or not self._backlog:
+            return
+        writing = self._terminal_again()
+        try:
+            self._stream.flush()
+            self._push_to(self.descriptor if writing is None else writing, wait=wait)
+        except (OSError, ValueError) as error:
+            self._break(error)
+        finally:
+            if writing is not None:
+                os.close(writing)
+
+    def _terminal_again(self) -> int | None:
+        """The terminal, opened once more so that no write waits: a terminal calls itself ready for one byte, and a
+        longer write would wait in the system if it has stopped reading."""
+        try:
+            assert self.descriptor is not None
+            return os.open(os.ttyname(self.descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+
+    def _push_to(self, writing: int, *, wait: bool) -> None:
+        until = 0.0
+        while self._backlog:
+            if self._has_room(writing, _TICK if wait else 0.0) and self._write_chunk(writing):
+                until = 0.0
+            elif not wait:
+                return
+            else:
+                time.sleep(_TINY)
+                until = until or (time.monotonic() + _PATIENCE if self._cancel.is_set() else 0.0)
+                if until and time.monotonic() >= until:
+                    return
+
+    def _write_chunk(self, writing: int) -> bool:
+        """Write the first piece of the oldest text, if there really is room. What has begun is never dropped."""
+        data, keep = self._backlog[0]
+        try:
+            written = os.write(writing, data[:_CHUNK])
+        except BlockingIOError:
+            return False
+        self._loose -= 0 if keep else len(data)
+        self._backlog.popleft()
+        if written < len(data):
+            self._backlog.appendleft((data[written:], True))
+        return True
+
+    def _has_room(self, writing: int, seconds: float = 0.0) -> bool:
+        try:
+            return bool(select.select([], [writing], [], seconds)[1])
+        except (OSError, ValueError):
+            return True
+
+    def _write_object(self, data: bytes) -> None:
+        """Write to a stream without a descriptor, such as a notebook's or a test's."""
+        assert self._stream is not None
+        try:
+            self._stream.write(data.decode(self.encoding, "surrogateescape"))
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            self._break(error)
+
+    def _break(self, error: Exception) -> None:
+        """Remember the trouble, and let what other code has buffered end in nothing."""
+        self.trouble = getattr(error, "errno", None) or errno.EIO
+        self._backlog.clear()
+        self._loose = 0
+        if self.descriptor is None or not self._is_own:
+            return
+        try:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self.descriptor)
+            os.close(nothing)
+        except OSError:
+            pass
+
+
+def _descriptor(stream: IO[str] | None) -> int | None:
+    """The stream's own descriptor. A notebook's stream has one that leads elsewhere, and is no `TextIOWrapper`."""
+    try:
+        return stream.fileno() if isinstance(stream, TextIOWrapper) else None
+    except (OSError, ValueError):
+        return None
 
 
 class Streams:
-    """The two streams of the process. ``above`` is set while bars are drawn: text for the terminal goes there."""
+    """The two streams of the process, and what the terminals at their ends can do."""
 
     def __init__(
         self,
@@ -32,51 +231,29 @@ class Streams:
         stdout: IO[str] | None = None,
         stderr: IO[str] | None = None,
         cancel: Cancel | None = None,
+        is_own: bool = True,
     ) -> None:
-        hold_standard_descriptors()
-        self._cancel = cancel or Cancel()
-        self.stdout = Outlet(stdout or sys.stdout, self._cancel)
-        self.stderr = Outlet(stderr or sys.stderr, self._cancel)
+        if is_own:
+            hold_standard_descriptors()
+        self.stdout = NonBlockingStream(stdout or sys.stdout, cancel, is_own=is_own)
+        self.stderr = NonBlockingStream(stderr or sys.stderr, cancel, is_own=is_own)
         self.environ = environ
-        self.above: Callable[[str], None] | None = None
-        self.patient = True
         self._color = color and not environ.get("NO_COLOR")
 
-    def out(self, text: str) -> None:
-        """Data. A stdout that breaks is remembered; see `stdout_trouble`. Raises the reason of a stop if nobody takes
-        it."""
-        if not self.stdout.write(text):
-            self._cancel.check()
+    def can_move_cursor(self, stream: NonBlockingStream) -> bool:
+        """``stream`` is a terminal, and not one that only prints."""
+        return stream.is_terminal and self.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
-    def err(self, text: str) -> None:
-        """Everything else. A broken stderr is nobody's concern; while a download is watched, nobody waits for it."""
-        if self.above:
-            self.above(text)
-        elif self.patient:
-            self.stderr.write(text)
-        else:
-            self.stderr.post(text, keep=True)
-
-    def stdout_trouble(self) -> int:
-        """The exit code that a broken stdout asks for: 0 none, 141 its reader went away, 7 it cannot be written."""
-        if not self.stdout.trouble:
-            return 0
-        return BROKEN_PIPE if self.stdout.trouble == errno.EPIPE else StorageError.exit_code
-
-    def looked_at(self, outlet: Outlet) -> bool:
-        """A terminal that can move its cursor looks at ``outlet``."""
-        return outlet.is_terminal and self.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
-
-    def colored(self, outlet: Outlet) -> bool:
+    def has_colors(self, stream: NonBlockingStream) -> bool:
         """Colours are wanted and can be shown."""
-        return self._color and self.looked_at(outlet)
+        return self._color and self.can_move_cursor(stream)
 
-    def size(self, outlet: Outlet) -> tuple[int, int]:
+    def size(self, stream: NonBlockingStream) -> tuple[int, int]:
         """Columns and lines of the terminal; sane whatever ``COLUMNS`` and the terminal claim."""
         real, lines = 0, 0
-        if outlet.descriptor is not None:
+        if stream.descriptor is not None:
             try:
-                real, lines = os.get_terminal_size(outlet.descriptor)
+                real, lines = os.get_terminal_size(stream.descriptor)
             except OSError:
                 pass
         columns = real if real >= _NARROWEST else _USUAL

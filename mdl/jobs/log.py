@@ -1,19 +1,23 @@
-"""Log: a file that several processes append to, one whole line at a time; rotated by size, a few old ones kept."""
+"""Log: events as lines ``time level kind key=value …`` of a file that several processes append to.
+
+A name that holds a blank or a quote is quoted as in JSON, so that a line can be split again. A log that has grown too
+large is put aside, and a few old ones are kept.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from mdl import staging
-from mdl.events import Event
-from mdl.jobs.entries import Entries, Entry, Fact, line
+from mdl.describe import Description, describe, tenth
+from mdl.events import Event, Planned, Progressed
 from mdl.jobs.records import now
 from mdl.private import private_folder
 from mdl.redact import Secrets, redact
@@ -24,10 +28,10 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Log:
-    """One log file, readable by its user alone. ``largest`` bytes and it is put aside as ``.1``; ``kept`` of them stay.
-    One of mdl's ``own`` is never followed where it is a link.
+    """One log file, readable by its user alone. It is put aside as ``.1`` at ``largest`` bytes; ``kept`` old ones stay.
+    A symlink in the place of one of mdl's own (``is_own``) is not followed.
 
-    Raises `OSError` where it cannot be opened or written.
+    Raises `OSError` if it cannot be opened or written.
     """
 
     def __init__(self, path: Path, *, largest: int = LARGEST, kept: int = KEPT, is_own: bool = False) -> None:
@@ -38,99 +42,112 @@ class Log:
         else:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._fd = os.open(path, self._flags, 0o600)
-        self._torn = b""
+        self._line_end = b""
+        """Ends a torn line that could not be taken back, before the next line."""
 
     def append(self, text: str) -> None:
-        """Add one line, whole or not at all, whoever else writes too."""
+        """Add one line, whole or not at all, whichever other processes write too."""
         self._follow()
-        whole = self._torn + text.encode("utf-8", "backslashreplace") + b"\n"
-        written = os.write(self._fd, whole)
+        line = self._line_end + text.encode("utf-8", "backslashreplace") + b"\n"
+        written = os.write(self._fd, line)
         try:
-            while written < len(whole):
-                written += os.write(self._fd, whole[written:])
+            while written < len(line):
+                written += os.write(self._fd, line[written:])
         except OSError:
             self._take_back(written)
             raise
-        self._torn = b""
+        self._line_end = b""
 
     def _take_back(self, written: int) -> None:
-        """Part of a line had room: take it out again; where that cannot be, the next line begins with its end."""
-        self._torn = b"\n"
+        """Remove the part of a line for which there was room, unless another process has written after it."""
+        self._line_end = b"\n"
         with contextlib.suppress(OSError):
             end = os.lseek(self._fd, 0, os.SEEK_CUR)
             if os.fstat(self._fd).st_size == end:
                 os.ftruncate(self._fd, end - written)
-                self._torn = b""
+                self._line_end = b""
 
     def close(self) -> None:
         os.close(self._fd)
 
     def _follow(self) -> None:
-        """Be on the file that has the name now, and rotate it where it has grown too large."""
-        mine = os.fstat(self._fd)
-        if not stat.S_ISREG(mine.st_mode):
+        """Write to the file that has the name now, and rotate it if it has grown too large."""
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             return
-        if not self._is_named(mine):
+        if not self._has_the_name():
             self._reopen()
-            mine = os.fstat(self._fd)
-        if mine.st_size >= self._largest:
-            self._rotate(mine)
+        if os.fstat(self._fd).st_size >= self._largest:
+            self._rotate()
 
-    def _is_named(self, mine: os.stat_result) -> bool:
+    def _has_the_name(self) -> bool:
+        """The open file is the one that its path names; another process may have put it aside."""
         try:
-            named = os.stat(self.path)
+            return os.path.samestat(os.stat(self.path), os.fstat(self._fd))
         except OSError:
             return False
-        return (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino)
 
     def _reopen(self) -> None:
         fresh = os.open(self.path, self._flags, 0o600)
         os.close(self._fd)
         self._fd = fresh
 
-    def _rotate(self, mine: os.stat_result) -> None:
-        """One of us does it; the others go on in what is now the newest old one, and follow with the next line."""
-        try:
-            with FileLock(f"{self.path}.lock", timeout=0, mode=0o600):
-                if self._is_named(mine):
-                    staging.rotate(self.path, self._kept)
-                self._reopen()
-        except (Timeout, OSError):
-            return
+    def _rotate(self) -> None:
+        """One process does it. The others write on to the file that was put aside, and follow with the next line."""
+        with contextlib.suppress(Timeout, OSError), FileLock(f"{self.path}.lock", timeout=0, mode=0o600):
+            if self._has_the_name():
+                staging.rotate(self.path, self._kept)
+            self._reopen()
 
 
-class Logged:
-    """A listener that writes what happens to several logs, free of secrets.
+class LogListener:
+    """A listener that writes what happens to several logs, without secrets; progress at every tenth of the whole.
 
-    ``trouble`` is told once of each log that has no room for a line; the next line is tried all the same.
+    ``trouble`` is called once for each log that has no room for a line; the next line is tried all the same.
     """
 
     def __init__(
         self, logs: list[Log], secrets: Secrets, job: str, command: str, trouble: Callable[[Path, OSError], None]
     ) -> None:
-        self._logs, self._secrets, self._entries = logs, secrets, Entries()
-        self._trouble, self._gaps = trouble, set[Path]()
-        self._before: tuple[Fact, ...] = (("job", job), ("pid", os.getpid()), ("command", command))
+        self._logs, self._secrets, self._trouble = logs, secrets, trouble
+        self._failed: set[Path] = set()
+        self._tenth = 0
+        self._job: Mapping[str, object] = {"job": job, "pid": os.getpid(), "command": command}
 
     def __call__(self, event: Event) -> None:
         """Write down what happened."""
-        for entry in self._entries(event):
-            text = line(self._clean(entry), now(), self._before)
-            for log in self._logs:
-                self._append(log, text)
-
-    def _append(self, log: Log, text: str) -> None:
-        try:
-            log.append(text)
-        except OSError as error:
-            if log.path not in self._gaps:
-                self._gaps.add(log.path)
-                self._trouble(log.path, error)
-
-    def _clean(self, entry: Entry) -> Entry:
-        facts = [(key, redact(value, self._secrets) if isinstance(value, str) else value) for key, value in entry.facts]
-        return replace(entry, facts=tuple(facts))
+        if not self._is_due(event):
+            return
+        line = self._line_of(describe(event))
+        for log in self._logs:
+            try:
+                log.append(line)
+            except OSError as error:
+                if log.path not in self._failed:
+                    self._failed.add(log.path)
+                    self._trouble(log.path, error)
 
     def close(self) -> None:
         for log in self._logs:
             log.close()
+
+    def _is_due(self, event: Event) -> bool:
+        """Progress only if it has reached another tenth, counted on from what was there before."""
+        if isinstance(event, Planned):
+            self._tenth = tenth(event.bytes_kept, event.bytes_total)
+        if not isinstance(event, Progressed):
+            return True
+        before, self._tenth = self._tenth, max(self._tenth, tenth(event.bytes_done, event.bytes_total))
+        return self._tenth > before
+
+    def _line_of(self, description: Description) -> str:
+        """One line of a log, without its newline. What is not known is left out."""
+        facts = {"model": description.model, "file": description.file, **description.facts}
+        clean = {key: redact(one, self._secrets) if isinstance(one, str) else one for key, one in facts.items()}
+        known = [f"{key}={_quoted(one)}" for key, one in {**self._job, **clean}.items() if one not in (None, "")]
+        return " ".join([now(), description.level, description.kind, *known])
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    is_plain = text.isascii() and text.isprintable() and not set(text) & set(' "=\\')
+    return text if is_plain else json.dumps(text)

@@ -17,7 +17,7 @@ from mdl.events import Ended, Event, Listener, Noticed, silence
 from mdl.jobs.background import begun, is_background, start
 from mdl.jobs.hooks import hook_facts, told
 from mdl.jobs.job import Invocation, Job
-from mdl.jobs.log import Log, Logged
+from mdl.jobs.log import Log, LogListener
 from mdl.jobs.ready import Ready
 from mdl.jobs.records import Records, now
 from mdl.jobs.tracker import Tracker
@@ -40,7 +40,7 @@ class Reporting(Protocol):
     @property
     def is_well(self) -> bool: ...
     def __call__(self, event: Event) -> None: ...
-    def put_away(self) -> None: ...
+    def release_terminal(self) -> None: ...
     def __enter__(self) -> Reporting: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -100,7 +100,7 @@ class JobRun:
         self._is_unrecorded = self._is_resumed = False
         self._records = Records(state / "jobs") if state else None
         self._tracker = Tracker(self._begin(invocation), self._records, screen.secrets, self._no_record)
-        self._logged: Logged | None = None
+        self._logged: LogListener | None = None
         self._pulse: Pulse | None = None
         self._reporting: Reporting | None = None
         self._ready: Listener = silence
@@ -176,7 +176,7 @@ class JobRun:
             self._tracker.write()
             if logs := self._logs():
                 secrets, command = self._screen.secrets, self._tracker.job.command
-                self._logged = Logged(logs, secrets, self.id, command, self._no_log)
+                self._logged = LogListener(logs, secrets, self.id, command, self._no_log)
                 listeners.append(self._logged)
             if self._options.ready_file:
                 self._ready = Ready(self._options.ready_file, self._texts, self._not_ready)
@@ -212,7 +212,7 @@ class JobRun:
         """Everything is there. The hook is the last part of the job; what stopped it is returned."""
         self._ready(Ended())
         if self._options.on_complete:
-            reporting.put_away()
+            reporting.release_terminal()
             try:
                 self._run_hook(self._options.on_complete, Ended())
             except Cancelled as stopped:

@@ -1,4 +1,4 @@
-"""Tracker: keeps a job's record true while it runs. A listener."""
+"""Tracker: a listener that keeps a job's record up to date while the job runs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from mdl.describe import describe
 from mdl.events import Ended, Event, Planned, Progressed, Started
 from mdl.jobs.job import Job
 from mdl.jobs.records import Records, now
 from mdl.redact import Secrets, redact
 
 _EVERY = 0.5
-"""Seconds between two looks that another terminal gets."""
+"""Seconds between two writes of the record, which other terminals show."""
 _STATUS = {"finished": "done"}
 
 
 class Tracker:
-    """``trouble`` is told once where the record cannot be written; the job goes on without, as without ``records``."""
+    """Keeps the record of ``job``. ``trouble`` is called once if the record cannot be written; the job goes on without
+    one, as it does if ``records`` is None."""
 
     def __init__(
         self,
@@ -33,7 +35,7 @@ class Tracker:
         self._written_at = -math.inf
 
     def __call__(self, event: Event) -> None:
-        """Note what matters of it; on disk at the start, the end, and a few times a second."""
+        """Note what happened; write it at the start, at the end, and twice a second."""
         match event:
             case Planned():
                 self.job = replace(self.job, bytes_done=event.bytes_kept, bytes_total=event.bytes_total)
@@ -48,7 +50,7 @@ class Tracker:
                 pass
 
     def write(self) -> None:
-        """Put the record as it is now."""
+        """Write the record as it is now."""
         self._written_at = self._clock()
         if self._records is None:
             return
@@ -73,10 +75,8 @@ class Tracker:
             self.write()
 
     def _end(self, event: Ended) -> None:
-        error = None
-        if event.message is not None:
-            facts = {"code": event.code, "message": event.message, "hint": event.hint, "item": event.item}
-            error = {key: redact(text, self._secrets) if text else text for key, text in facts.items()}
+        facts = describe(event).error if event.message is not None else None
+        error = {key: redact(text, self._secrets) if text else text for key, text in facts.items()} if facts else None
         self.job = replace(
             self.job,
             status=_STATUS.get(event.status, event.status),

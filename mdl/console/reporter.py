@@ -1,36 +1,41 @@
-"""Console: the face of mdl. Data to stdout, everything else to stderr, in the shape that is asked for.
+"""Reporter: the `Console`. Data goes to stdout, everything else to stderr, in the form that is asked for.
 
 Whatever needs Rich, JSON or the events is imported when it is first used: most commands need none of it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from mdl.cancel import Cancel
 from mdl.console.streams import Streams
 from mdl.errors import Problem, StorageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself would cost more at start than all of this room
+    from contextlib import AbstractContextManager
     from typing import IO, Any, Literal
 
-    from mdl.cancel import Cancel
-    from mdl.console.events_json import JsonLines
+    from mdl.console.json_lines import JsonLines
     from mdl.console.lines import FailuresOnly
-    from mdl.console.watch import Face, Watch
+    from mdl.console.session import Renderer, ReportSession
     from mdl.events import Listener
 
     Progress = Literal["auto", "bars", "lines", "json", "none"]
 _TRUE = {"1", "on", "yes", "true"}
+BROKEN_PIPE = 141
+"""What a shell reports for a program that the broken pipe signal ended."""
 
 
 class Console:
-    """What a command says, and how.
+    """What a command says, and in which form.
 
     ``quiet`` leaves data, warnings and errors. ``json_output`` keeps stdout for the one `document`. With
-    ``progress="json"`` every line of stderr is a JSON object, also notes, warnings and the error.
+    ``progress="json"`` every line of stderr is a JSON object, also notes, warnings and the error. ``is_own``: the
+    streams belong to mdl itself; they do not if mdl is a library in another program.
     """
 
     def __init__(
@@ -46,60 +51,65 @@ class Console:
         stderr: IO[str] | None = None,
         cancel: Cancel | None = None,
         clock: Callable[[], float] = time.monotonic,
+        is_own: bool = True,
     ) -> None:
         from mdl.redact import Secrets
 
         environ = os.environ if environ is None else environ
-        self.streams = Streams(environ, color=color, stdout=stdout, stderr=stderr, cancel=cancel)
+        self._cancel = cancel or Cancel()
+        self.streams = Streams(environ, color=color, stdout=stdout, stderr=stderr, cancel=self._cancel, is_own=is_own)
         self.secrets = Secrets.of(environ)
         self.progress, self.quiet, self.verbose, self.json_output = progress, quiet, verbose, json_output
         self._clock = clock
         self._json: JsonLines | None = None
-        self._watch: Watch | None = None
+        self._session: ReportSession | None = None
         self._failures: FailuresOnly | None = None
-        self._is_told = self._has_complained = self._is_hushed = False
+        self._above: Callable[[str], None] | None = None
+        """Set while bars are drawn: writes text above them."""
         self._held: list[str] = []
+        """Data for the terminal that waits for the end of the bars."""
+        self._is_watching = self._is_json_closed = self._has_complained = self._only_failures = False
 
     @property
     def is_machine_readable(self) -> bool:
         """Everything on stderr is a JSON object."""
         return self.progress == "json"
 
-    def watch(self, job: str = "", method: str = "http", others: Sequence[Listener] = ()) -> Watch:
-        """``with console.watch(job) as tell``: a listener for one download, of the kind that fits who looks.
+    def watch(self, job: str = "", method: str = "http", others: Sequence[Listener] = ()) -> ReportSession:
+        """``with console.watch(job) as tell``: a listener for one download, which shows it as the user wants it.
 
-        ``others`` hear what it hears."""
-        from mdl.console.watch import Watch
+        ``others`` are told the same events."""
+        from mdl.console.session import ReportSession
 
-        self._watch = Watch(self._face(job, method), self._end_watch, others)
-        self.streams.patient = False
-        return self._watch
+        self._session = ReportSession(self._renderer(job, method), self._end_session, others)
+        self._is_watching = True
+        return self._session
 
-    def hush(self) -> None:
-        """Be silent while all is well, where nobody asked for more; failures come in one block."""
+    def only_failures(self) -> None:
+        """Be silent while all is well, unless the user asked for more; failures come in one block."""
         if self.progress in ("auto", "none") and not self.verbose:
-            self.quiet = self._is_hushed = True
+            self.quiet = self._only_failures = True
 
     def data(self, text: str) -> None:
-        """One line of data on stdout, as it is, so that a path is the path.
+        """Write one line of data to stdout, unchanged, so that a script can use a path as it is.
 
-        Only URLs are freed of their secrets, and a terminal is spared what it would obey.
+        Only secrets in URLs are taken out, and on a terminal what it would obey is escaped.
         """
         if not self.json_output:
             text = self._redacted(text) if "://" in text else text
             self._out(f"{_shown(text) if self.streams.stdout.is_terminal else text}\n")
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table on stdout: drawn on a terminal, else plain aligned lines that a program can split again."""
+        """Write a table to stdout: drawn on a terminal, else plain aligned lines that a program can split again."""
         if self.json_output:
             return
         heads, body = [*map(_shown, headers)], [[_shown(self._redacted(cell)) for cell in row] for row in rows]
-        if self.streams.looked_at(self.streams.stdout):
-            from mdl.console.terminal import draw_table
+        if self.streams.can_move_cursor(self.streams.stdout):
+            from mdl.console.tables import draw_table
 
             draw_table(self.streams, heads, body)
             return
-        from mdl.console.humans import table
+        from mdl.formatting import table
 
         self._out(table(body, heads))
 
@@ -111,7 +121,7 @@ class Console:
         exit_code: int = 0,
         error: Problem | Mapping[str, Any] | None = None,
     ) -> None:
-        """The one JSON document of ``--json``, on a line of its own; spread out for a reader at a terminal."""
+        """Write the one JSON document of ``--json``, on a line of its own; indented on a terminal."""
         from mdl.console.documents import document, json_text
 
         whole = document(command, payload, ok=ok, exit_code=exit_code, error=error)
@@ -120,48 +130,49 @@ class Console:
         self._out(json_text(whole, secrets=self.secrets, ascii_only=not stdout.is_unicode, indent=indent) + "\n")
 
     def note(self, text: str) -> None:
-        """Something worth knowing, on stderr; not when quiet."""
+        """Say something worth knowing on stderr, unless quiet."""
         if not self.quiet:
             self._say("notice", "", text)
 
     def warn(self, text: str) -> None:
-        """Something that may hurt later, on stderr."""
+        """Say on stderr what may cause trouble later."""
         self._say("warning", "mdl: warning: ", text)
 
     def debug(self, text: str) -> None:
-        """Details, on stderr, only when verbose."""
+        """Say details on stderr, only if verbose."""
         if self.verbose:
             self._say("debug", "debug: ", text)
 
     def error(self, error: Problem) -> None:
-        """What failed, on what and why, on one line of stderr; what to do on the next."""
+        """Say on one line of stderr what failed, on which item and why; on the next what to do."""
         if self.progress == "json":
-            end = self._watch.end if self._watch else None
-            if end is None and not self._is_told:
-                self._is_told = True
+            end = self._session.end if self._session else None
+            if end is None and not self._is_json_closed:
+                self._is_json_closed = True
                 self._json_lines().fail(error)
             if end is None or end.status != "finished":
                 return
         if self._failures and self._failures.has_told(error):
             return
-        from mdl.console.wording import error_text
+        from mdl.console.lines import error_text
 
-        self.streams.err(error_text(error.item, error.message, error.hint, self.clean))
+        self._err(error_text(error.item, error.message, error.advice, self.clean))
 
-    def last_word(self) -> None:
-        """Where stderr is JSON lines and nothing was watched, the one last object."""
-        if self.progress == "json" and self._watch is None and not self._is_told:
+    def close_json(self) -> None:
+        """Write the one last JSON object if stderr is JSON lines and no session has written it."""
+        if self.progress == "json" and self._session is None and not self._is_json_closed:
             from mdl.events import Ended
 
-            self._is_told = True
+            self._is_json_closed = True
             self._json_lines()(Ended())
 
     def stdout_trouble(self) -> int:
-        """The exit code that a broken stdout asks for, or 0."""
-        return self.streams.stdout_trouble()
+        """The exit code for a broken stdout: 0 if it is not, 141 if its reader left, 7 if it cannot be written."""
+        trouble = self.streams.stdout.trouble
+        return 0 if not trouble else BROKEN_PIPE if trouble == errno.EPIPE else StorageError.exit_code
 
     def clean(self, text: str) -> str:
-        """``text`` without secrets, and without what a terminal would obey."""
+        """``text`` without secrets, and with what a terminal would obey escaped."""
         from mdl.redact import redact
 
         return _shown(redact(text, self.secrets))
@@ -172,58 +183,69 @@ class Console:
         return redact_value(text, self.secrets)
 
     def _out(self, text: str) -> None:
-        if self.streams.above and self.streams.stdout.is_terminal:
+        """Write data. A stdout that breaks is told once. Raises the reason of a stop that came before the reader took
+        the data."""
+        if self._above and self.streams.stdout.is_terminal:
             self._held.append(text)
             return
-        self.streams.out(text)
+        if not self.streams.stdout.write(text):
+            self._cancel.check()
         if self.stdout_trouble() == StorageError.exit_code and not self._has_complained:
             self._has_complained = True
             why = os.strerror(self.streams.stdout.trouble)
             self.error(StorageError(why, item="stdout", hint="the output could not be written; send it elsewhere"))
 
+    def _err(self, text: str) -> None:
+        """Write to stderr; while a download is watched nothing waits for its reader."""
+        if self._above:
+            self._above(text)
+        elif self._is_watching:
+            self.streams.stderr.post(text, keep=True)
+        else:
+            self.streams.stderr.write(text)
+
     def _say(self, status: str, head: str, text: str) -> None:
-        """Lines on stderr; as one JSON object where all of stderr is JSON, and nothing after the last."""
+        """Write lines to stderr; if all of stderr is JSON, one object, and none after the last."""
         if self.progress == "json":
-            if not (self._is_told or (self._watch and self._watch.end)):
+            if not (self._is_json_closed or (self._session and self._session.end)):
                 self._json_lines().remark(status, text)
             return
         first, *more = [self.clean(line) for line in text.rstrip("\n").split("\n")]
-        self.streams.err("".join(f"{line}\n" for line in (f"{head}{first}", *more)))
+        self._err("".join(f"{line}\n" for line in (f"{head}{first}", *more)))
 
     def _json_lines(self) -> JsonLines:
         return self._json or self._new_json_lines("", "http")
 
     def _new_json_lines(self, job: str, method: str) -> JsonLines:
-        from mdl.console.events_json import JsonLines
+        from mdl.console.json_lines import JsonLines
 
         self._json = JsonLines(self.streams, self.secrets, self._clock, job=job, method=method)
         return self._json
 
-    def _face(self, job: str, method: str) -> Face:
+    def _renderer(self, job: str, method: str) -> Renderer:
         from mdl.console.lines import FailuresOnly, Lines
 
         if self.progress == "json":
             return self._new_json_lines(job, method)
         if self.quiet or self.progress == "none":
-            self._failures = FailuresOnly(self.streams, self.clean, at_end=self._is_hushed)
+            self._failures = FailuresOnly(self.streams, self.clean, at_end=self._only_failures)
             return self._failures
         if self._wants_bars():
             from mdl.console.bars import Bars
 
             bars = Bars(self.streams, self.clean, self._clock)
-            self.streams.above = bars.say
+            self._above = bars.say
             return bars
         return Lines(self.streams, self.clean, self._clock)
 
     def _wants_bars(self) -> bool:
-        if self.progress == "lines" or not self.streams.looked_at(self.streams.stderr):
+        if self.progress == "lines" or not self.streams.can_move_cursor(self.streams.stderr):
             return False
         switched_off = self.streams.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").lower() in _TRUE
         return self.progress == "bars" or not switched_off
 
-    def _end_watch(self) -> None:
-        self.streams.above = None
-        self.streams.patient = True
+    def _end_session(self) -> None:
+        self._above, self._is_watching = None, False
         held, self._held = self._held, []
         for text in held:
             self._out(text)
@@ -233,3 +255,12 @@ def _shown(text: str) -> str:
     from mdl.paths import shown
 
     return shown(text)
+
+
+def progress_bars(stream: IO[str] | None = None) -> AbstractContextManager[Listener]:
+    """``with progress_bars() as tell``: a listener that shows a download on ``stream`` (stderr without one).
+
+    It draws bars on a terminal, and writes plain lines to anything else, a notebook's stderr among them. For a script
+    that uses mdl as a library: no signal is touched, and a stream that breaks is left as it is.
+    """
+    return Console(stderr=stream, is_own=False).watch()

@@ -1,4 +1,4 @@
-"""Humans: numbers, times and tables as people read them. Pure."""
+"""Formatting: numbers, times and tables as people read them. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 _UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 _NUMBER = r"[\d.,]+( ?([kMGTPE]?B(/s)?|%|s))?|[-?]"
 _GAP = "  "
-_LEAST = 6
 
 
 def human_bytes(count: float) -> str:
@@ -34,7 +33,7 @@ def human_rate(bytes_per_second: float) -> str:
 
 
 def human_duration(seconds: float | None) -> str:
-    """``12 s``, ``4m 05s``, ``2h 03m``, ``5d 04h``; ``?`` when nobody knows."""
+    """``12 s``, ``4m 05s``, ``2h 03m``, ``5d 04h``; ``?`` if it is not known."""
     if seconds is None or not math.isfinite(seconds):
         return "?"
     whole = max(0, round(seconds))
@@ -61,7 +60,7 @@ def _cell(char: str) -> int:
 
 
 def shorten(text: str, width: int, mark: str = "…") -> str:
-    """``text`` in at most ``width`` columns: the front goes, for the end of a name (number, suffix) tells the most."""
+    """``text`` in at most ``width`` columns: the front goes, as the end of a name (number, suffix) tells the most."""
     if cells(text) <= width:
         return text
     return mark[: max(0, width)] + _front(text[::-1], max(0, width - cells(mark)))[::-1]
@@ -89,40 +88,28 @@ def pad(text: str, width: int, *, right: bool = False) -> str:
     return space + text if right else text + space
 
 
-def table(rows: Sequence[Sequence[str]], headers: Sequence[str] = (), width: int | None = None) -> str:
-    """Aligned columns, two or more spaces apart, every line ended; cut to ``width`` columns if one is given.
+def table(rows: Sequence[Sequence[str]], headers: Sequence[str] = ()) -> str:
+    """Aligned columns, two or more spaces apart, every line ended.
 
     A cell never holds two spaces in a row, and an empty one is ``-``: a program can split the lines again.
     """
     count = max((len(row) for row in (*rows, headers)), default=0)
     body = [_plain(row, count) for row in rows]
     grid = [_plain(headers, count), *body] if headers else body
-    if not grid or not count:
-        return ""
-    widths = _fitted([max(cells(row[at]) for row in grid) for at in range(count)], width)
+    widths = [max(cells(row[at]) for row in grid) for at in range(count)]
     right = [bool(body) and all(is_number(row[at]) for row in body) for at in range(count)]
     lines = []
-    for row in grid:
-        line = (pad(clip(row[at], widths[at]), widths[at], right=right[at]) for at in range(count))
+    for row in grid if count else ():
+        line = (pad(row[at], widths[at], right=right[at]) for at in range(count))
         lines.append(_GAP.join(line).rstrip() + "\n")
     return "".join(lines)
 
 
 def is_number(text: str) -> bool:
-    """``text`` reads as a number, a size or a rate, and so belongs at the right of its column."""
+    """``text`` is a number, a size or a rate, and so belongs at the right of its column."""
     return re.fullmatch(_NUMBER, text) is not None
 
 
 def _plain(row: Sequence[str], count: int) -> list[str]:
     filled = [*row, *[""] * (count - len(row))]
     return [" ".join(cell.split()) or "-" for cell in filled]
-
-
-def _fitted(widths: list[int], width: int | None) -> list[int]:
-    """Take from the widest column, one by one, until all fit; none gets narrower than a few letters."""
-    if width is None:
-        return widths
-    spare = width - len(_GAP) * (len(widths) - 1)
-    while sum(widths) > spare and max(widths) > _LEAST:
-        widths[widths.index(max(widths))] -= 1
-    return widths

@@ -1,0 +1,158 @@
+"""JSON lines: every event as one JSON object a line, ``mdl.event/1``, for a program that watches.
+
+Never more than ten objects of routine in a second: progress that comes too fast is dropped, and the finish of a file
+waits for its turn, with the time at which it happened. Before the last object, which is the end, every finish that
+still waits is written. What went wrong is written at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from mdl.console.documents import error_facts, json_text
+from mdl.console.lines import dropped_text
+from mdl.console.streams import Streams
+from mdl.describe import Description, ProgressState, describe
+from mdl.errors import Problem
+from mdl.events import Ended, Event
+from mdl.redact import Secrets
+
+_MOST, _MOST_STARTS, _MOST_FINISHES = 10, 6, 8
+"""How many objects a second may hold if progress, a start or a finish is to join them."""
+_SPAN = 1.01
+_BETWEEN_ROUTINE = 0.2
+_EVENTS = {"planned", "started", "progress", "retrying", "rewound", "verifying"}
+"""Descriptions whose kind is the name of the event; any other is ``progress`` with a status."""
+_STATUSES = {"retrying": "retrying", "finished": "file-finished", "failed": "file-failed", "notice": "notice"}
+
+
+class JsonLines:
+    """A renderer that writes JSON lines to stderr, all of one job."""
+
+    def __init__(
+        self, streams: Streams, secrets: Secrets, clock: Callable[[], float], *, job: str = "", method: str = "http"
+    ) -> None:
+        self._stream, self._secrets, self._clock = streams.stderr, secrets, clock
+        self._job, self._method = job, method
+        self._state = ProgressState()
+        self._written_at: deque[float] = deque()
+        self._routine_at = -math.inf
+        self._finishes: deque[dict[str, Any]] = deque()
+        self._checking = ""
+
+    def __call__(self, event: Event) -> None:
+        """Write what happened, or drop it if the second is full."""
+        self._state.update(event)
+        self._write_finishes(math.inf if isinstance(event, Ended) else _MOST_FINISHES)
+        description = describe(event)
+        facts = self._facts(description)
+        match description.kind:
+            case "progress":
+                self._write_routine(facts)
+            case "verifying":
+                self._check(description.item, facts)
+            case "started":
+                if self._has_turn(_MOST_STARTS):
+                    self._write(facts)
+            case "finished":
+                self._finishes.append(facts | {"time": _now()})
+                self._write_finishes(_MOST_FINISHES)
+            case "ended" if isinstance(event, Ended):
+                if dropped := dropped_text(self._stream.take_dropped()):
+                    self.remark("notice", dropped.rstrip())
+                self._write(facts | {"event": event.status, "status": event.status}, keep=True)
+            case _ if description.kind:
+                self._write(facts, keep=description.kind == "failed")
+
+    def remark(self, status: str, message: str) -> None:
+        """Write something that is no event: progress with another status, and the message as its error."""
+        error = {"code": None, "message": message, "hint": None, "item": None}
+        self._write({"status": status, "error": error}, keep=True)
+
+    def fail(self, error: Problem) -> None:
+        """Write the last object, for an error that came before any event."""
+        self._write({"event": "failed", "status": "failed", "error": error_facts(error)}, keep=True)
+
+    def close(self) -> None:
+        """Wait until the reader has it all."""
+        self._stream.drain()
+
+    def _facts(self, description: Description) -> dict[str, Any]:
+        """What an event says, and what is known of its file."""
+        file = self._state.files.get((description.model, description.file))
+        return {
+            "event": description.kind if description.kind in _EVENTS else "progress",
+            "model": description.model or None,
+            "file": description.file or None,
+            "file_index": file.index if file else None,
+            "file_bytes": description.done,
+            "file_total": description.total if description.total is not None else file.total if file else None,
+            "status": _STATUSES.get(description.kind, "running"),
+            "error": description.error,
+        }
+
+    def _write_finishes(self, most: float) -> None:
+        while self._finishes and self._has_turn(most):
+            self._write(self._finishes.popleft(), keep=True)
+
+    def _has_turn(self, most: float) -> bool:
+        now = self._clock()
+        while self._written_at and now - self._written_at[0] >= _SPAN:
+            self._written_at.popleft()
+        return len(self._written_at) < most
+
+    def _check(self, item: str, facts: Mapping[str, Any]) -> None:
+        """That a file is being checked is told once for certain; how far the check is, as routine."""
+        if self._checking == item:
+            self._write_routine(facts)
+        elif self._has_turn(_MOST_FINISHES):
+            self._checking = item
+            self._write(facts)
+
+    def _write_routine(self, facts: Mapping[str, Any]) -> None:
+        """Write progress if it is time for it, the second is not full, and the reader keeps up."""
+        now = self._clock()
+        if now - self._routine_at < _BETWEEN_ROUTINE or not self._has_turn(_MOST):
+            return
+        if self._stream.offer(self._line(facts)):
+            self._routine_at = now
+            self._written_at.append(now)
+
+    def _write(self, facts: Mapping[str, Any], *, keep: bool = False) -> None:
+        self._stream.post(self._line(facts), keep=keep)
+        self._written_at.append(self._clock())
+
+    def _line(self, facts: Mapping[str, Any]) -> str:
+        whole, known = self._state.whole, facts.get
+        record = {
+            "event": known("event", "progress"),
+            "schema": "mdl.event/1",
+            "time": known("time") or _now(),
+            "job": self._job or None,
+            "model": known("model"),
+            "method": self._method,
+            "file": known("file"),
+            "file_index": known("file_index"),
+            "file_count": self._state.count or None,
+            "file_bytes": known("file_bytes"),
+            "file_total": known("file_total"),
+            "bytes_done": whole.bytes_done,
+            "bytes_total": whole.bytes_total or None,
+            "bytes_per_second": _finite(whole.bytes_per_second) or 0.0,
+            "eta_seconds": _finite(whole.eta_seconds),
+            "status": known("status", "running"),
+            "error": known("error"),
+        }
+        return json_text(record, secrets=self._secrets) + "\n"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _finite(number: float | None) -> float | None:
+    return max(0.0, round(number, 3)) if number is not None and math.isfinite(number) else None

@@ -1,0 +1,77 @@
+"""Report session: one download as its listeners see it, from its first event to exactly one last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Protocol
+
+from mdl.describe import ended_by, item_of
+from mdl.events import Ended, Event, Failed, Listener
+
+
+class Renderer(Protocol):
+    """A listener that shows events, and has something to put away in the end."""
+
+    def __call__(self, event: Event) -> None: ...
+
+    def close(self) -> None:
+        """Show what is still to be shown, and leave the terminal as it was."""
+
+
+class ReportSession:
+    """A context manager that is a listener itself. If it is left without an `Ended`, it tells the one that fits.
+
+    ``others`` are told the same events after ``renderer``."""
+
+    def __init__(self, renderer: Renderer, on_close: Callable[[], None], others: Sequence[Listener] = ()) -> None:
+        self.end: Ended | None = None
+        self._renderer, self._on_close, self._others = renderer, on_close, others
+        self._failure: Failed | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Pass ``event`` on; after the last one, nothing."""
+        if self.end:
+            return
+        if isinstance(event, Ended):
+            self.end = event
+        if isinstance(event, Failed):
+            self._failure = event
+        self._renderer(event)
+        for listener in self._others:
+            listener(event)
+
+    @property
+    def is_well(self) -> bool:
+        """Neither the end nor a failure was told."""
+        return self.end is None and self._failure is None
+
+    def release_terminal(self) -> None:
+        """Put bars away, before the last event, so that another program can use the terminal."""
+        try:
+            self._renderer.close()
+        finally:
+            self._on_close()
+
+    def ended(self, error: BaseException | None = None) -> None:
+        """Tell the last event: all went well, or ``error`` says what did not."""
+        self(ended_by(error) if error else Ended())
+
+    def __enter__(self) -> ReportSession:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        try:
+            self(ended_by(error) if error else self._end())
+        finally:
+            self.release_terminal()
+
+    def _end(self) -> Ended:
+        """The last event if no error ended the session: a failure that was told makes the whole a failure."""
+        if self._failure is None:
+            return Ended()
+        failure = self._failure
+        code, message, hint = failure.code, failure.message, failure.hint
+        return Ended(status="failed", code=code, message=message, hint=hint, item=item_of(failure), exit_code=None)

@@ -1,0 +1,296 @@
+"""Describe: what events mean, once for every printer. Pure.
+
+`describe` puts one event into words and numbers; `ProgressState` sums up all events so far. Bars, plain lines, JSON
+lines and logs print from these two. Texts are as they came: each printer takes out secrets and control characters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mdl.errors import Cancelled, MdlError, Problem
+from mdl.events import (
+    Ended,
+    Event,
+    Failed,
+    FileProgress,
+    Finished,
+    Noticed,
+    Planned,
+    Progressed,
+    Retrying,
+    Rewound,
+    Started,
+    Verifying,
+)
+from mdl.formatting import human_bytes, human_duration, human_rate
+
+_CHECKS = {"none": "unverified", "size": "only its size checked"}
+_ACTIONS = {"kept": "already here", "linked": "linked", "planned": "planned"}
+_WAYS = {"clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
+_LEVELS = {"finished": "INFO", "failed": "ERROR"}
+
+
+@dataclass(frozen=True)
+class Description:
+    """One event in words and numbers.
+
+    ``text`` is the sentence for people, without the item. ``facts`` are the numbers and words of a log line, in order.
+    ``done`` of ``total`` bytes of the file are on disk. ``reason``, ``code`` and ``hint`` say what went wrong.
+    """
+
+    kind: str
+    """planned, started, progress, retrying, rewound, verifying, finished, failed, notice or ended"""
+    model: str
+    file: str
+    item: str
+    """What the event is about: ``model/file``, or the one of the two that is known."""
+    text: str = ""
+    level: str = "INFO"
+    facts: Mapping[str, object] = field(default_factory=dict)
+    done: int | None = None
+    total: int | None = None
+    reason: str | None = None
+    code: str | None = None
+    hint: str | None = None
+
+    @property
+    def error(self) -> dict[str, str | None] | None:
+        """The reason as the four facts that a script reads; None if there is none."""
+        if self.reason is None:
+            return None
+        return {"code": self.code, "message": self.reason, "hint": self.hint, "item": self.item or None}
+
+
+def describe(event: Event) -> Description:
+    """Put ``event`` into words and numbers."""
+    facts: dict[str, object]
+    match event:
+        case Planned(files=files, bytes_total=total, bytes_kept=kept):
+            facts = {"files": files, "bytes_total": total, "bytes_kept": kept, "bytes_to_fetch": event.bytes_to_fetch}
+            return _of(event, "planned", _plan_text(event), facts=facts)
+        case Started(total=total, resumed_at=done):
+            facts = {"bytes": total, "resumed_at": done, "host": event.host}
+            return _of(event, "started", _start_text(event), facts=facts, done=done, total=total)
+        case Progressed():
+            return _describe_progress(event)
+        case Verifying(done=done, total=total):
+            facts = {"bytes_done": done, "bytes": total}
+            return _of(event, "verifying", _size(total), facts=facts, done=done, total=total)
+        case Finished(size=size):
+            facts = {"bytes": size, "action": event.action, "verified": event.verified}
+            return _of(event, "finished", _finish_text(event), facts=facts, done=size, total=size)
+        case Noticed(message=message):
+            return _of(event, "notice", message, facts={"message": message}, reason=message)
+        case Retrying(attempt=attempt, delay=delay, why=why):
+            facts = {"attempt": attempt, "delay": round(delay, 1), "why": why}
+            text = f"attempt {attempt} in {human_duration(delay)}: {why}"
+            reason = f"attempt {attempt} in {delay:.1f} s: {why}"
+            return _of(event, "retrying", text, "WARN", facts=facts, reason=reason)
+        case Rewound(bytes_discarded=count, why=why):
+            facts = {"bytes_discarded": count, "why": why}
+            text = f"{human_bytes(count)} thrown away" + (f": {why}" if why else "")
+            return _of(event, "rewound", text, "WARN", facts=facts, reason=f"{count} bytes discarded: {why}")
+        case Failed(code=code, message=message, hint=hint):
+            facts = {"code": code, "error": message, "hint": hint}
+            return _of(event, "failed", message, "ERROR", facts=facts, reason=message, code=code, hint=hint)
+        case Ended():
+            return _describe_end(event)
+    return _of(event, "")
+
+
+def _describe_progress(event: Progressed) -> Description:
+    first = event.files[0] if event.files else None
+    done = first.done if first else None
+    facts = {
+        "file_bytes": done,
+        "percent": 10 * tenth(event.bytes_done, event.bytes_total),
+        "bytes_done": event.bytes_done,
+        "bytes_total": event.bytes_total,
+        "bytes_per_second": round(event.bytes_per_second) if math.isfinite(event.bytes_per_second) else None,
+    }
+    return _of(first or event, "progress", facts=facts, done=done, total=first.total if first else None)
+
+
+def _describe_end(event: Ended) -> Description:
+    return _of(
+        event,
+        "ended",
+        event.status if event.status in ("cancelled", "paused") else "",
+        _LEVELS.get(event.status, "WARN"),
+        item=event.item,
+        facts={
+            "status": event.status,
+            "exit_code": event.exit_code,
+            "code": event.code,
+            "item": event.item,
+            "error": event.message,
+        },
+        reason=event.message or ("" if event.code else None),
+        code=event.code,
+        hint=event.hint,
+    )
+
+
+def _of(
+    about: Event | FileProgress, kind: str, text: str = "", level: str = "INFO", *, item: str | None = None, **more: Any
+) -> Description:
+    return Description(kind, about.model, about.file, item or item_of(about), text, level, **more)
+
+
+def item_of(about: Event | FileProgress | FileState) -> str:
+    """``model/file``, or the one of the two that is known."""
+    return "/".join(part for part in (about.model, about.file) if part)
+
+
+def tenth(done: int, total: int) -> int:
+    """How many tenths of ``total`` bytes are ``done``; 0 while the total is not known."""
+    return done * 10 // total if total > 0 else 0
+
+
+def ended_by(error: BaseException) -> Ended:
+    """The last event of a download that ``error`` ended."""
+    if isinstance(error, KeyboardInterrupt):
+        error = Cancelled()
+    if not isinstance(error, Problem):
+        error = MdlError(str(error) or type(error).__name__)
+    return Ended(
+        status=error.status if isinstance(error, Cancelled) else "failed",
+        code=error.code,
+        message=error.message,
+        hint=error.advice,
+        item=error.item,
+        exit_code=error.exit_code,
+    )
+
+
+def _size(count: int | None) -> str:
+    return "?" if count is None else human_bytes(count)
+
+
+def _plan_text(event: Planned) -> str:
+    """``plan: 7 files, 7.2 GB: 1.0 GB already here, 400.1 MB elsewhere on this disk, 5.8 GB to fetch``."""
+    files = "1 file" if event.files == 1 else f"{event.files} files"
+    here = event.bytes_kept - event.bytes_elsewhere
+    parts = [f"{human_bytes(here)} already here"] if here else []
+    if event.bytes_elsewhere:
+        copied = f" ({human_bytes(event.bytes_to_copy)} are copied)" if event.bytes_to_copy else ""
+        parts.append(f"{human_bytes(event.bytes_elsewhere)} elsewhere on this disk{copied}")
+    parts.append(f"{human_bytes(event.bytes_to_fetch)} to {event.verb}")
+    return f"plan: {files}, {human_bytes(event.bytes_total)}: {', '.join(parts)}"
+
+
+def _start_text(event: Started) -> str:
+    """``resumed at 1.2 GB of 4.3 GB``, or the size of a file that starts at its first byte."""
+    if event.resumed_at:
+        return f"resumed at {human_bytes(event.resumed_at)} of {_size(event.total)}"
+    return "size unknown" if event.total is None else human_bytes(event.total)
+
+
+def _finish_text(event: Finished) -> str:
+    """``1.2 GB  sha256 ok``."""
+    check = _CHECKS.get(event.verified) or (f"{event.verified} ok" if event.verified else "")
+    words = [human_bytes(event.size), check, _WAYS.get(event.way or "") or _ACTIONS.get(event.action, "")]
+    return "  ".join(word for word in words if word)
+
+
+@dataclass(slots=True)
+class FileState:
+    """One file that has begun. ``waiting`` says for what, if an attempt failed and the next one is still to come."""
+
+    model: str
+    file: str
+    index: int | None = None
+    done: int = 0
+    total: int | None = None
+    checking: bool = False
+    waiting: str = ""
+
+
+class ProgressState:
+    """Where a download stands after all events so far. Feed it with `update`."""
+
+    def __init__(self) -> None:
+        self.whole = Progressed()
+        """The last look at the whole."""
+        self.is_measured = False
+        """A look came, with a speed; before that there is only the plan."""
+        self.count = 0
+        """How many files there are."""
+        self.finished: set[tuple[str, str]] = set()
+        self.files: dict[tuple[str, str], FileState] = {}
+        """Every file that has begun, also if it is over."""
+        self.running: dict[tuple[str, str], FileState] = {}
+
+    def update(self, event: Event) -> None:
+        """Take in what happened."""
+        key = (event.model, event.file)
+        match event:
+            case Planned():
+                self.count = event.files
+                self.whole = Progressed(bytes_done=event.bytes_kept, bytes_total=event.bytes_total)
+            case Started(index=index, resumed_at=done, total=total):
+                self.count = max(self.count, event.count)
+                self.files[key] = self.running[key] = FileState(*key, index or None, done, total)
+                self.finished.discard(key)
+            case Progressed():
+                self._progress(event)
+            case Verifying():
+                one = self._run(event)
+                one.checking, one.waiting, one.done = True, "", event.done
+                one.total = one.total if event.total is None else event.total
+            case Retrying() if event.file:
+                self._run(event).waiting = describe(event).text
+            case Rewound():
+                one = self._run(event)
+                one.done = max(0, one.done - event.bytes_discarded)
+            case Finished():
+                self.running.pop(key, None)
+                self.finished.add(key)
+            case Failed():
+                self.running.pop(key, None)
+                self.finished.discard(key)
+
+    def _run(self, about: Event | FileProgress) -> FileState:
+        key = (about.model, about.file)
+        return self.running.setdefault(key, self.files.setdefault(key, FileState(*key)))
+
+    def _progress(self, event: Progressed) -> None:
+        self.whole, self.is_measured = event, True
+        seen = {(file.model, file.file) for file in event.files}
+        kept = [key for key, one in self.running.items() if key in seen or one.checking or one.waiting]
+        self.running = {key: self.running[key] for key in kept}
+        for file in event.files:
+            one = self._run(file)
+            one.index, one.total = file.index or None, file.total
+            if one.checking and (file.total is None or file.done >= file.total):
+                continue
+            if file.done != one.done:
+                one.checking, one.waiting = False, ""
+            one.done = file.done
+
+    @property
+    def bytes_total(self) -> int | None:
+        """The bytes of all files; None while the size of one is not known."""
+        whole = self.whole
+        if not 0 < whole.bytes_total >= whole.bytes_done:
+            return None
+        return None if any(file.total is None for file in whole.files) else whole.bytes_total
+
+    @property
+    def amount(self) -> str:
+        """``1.2 GB of 4.3 GB``."""
+        return f"{human_bytes(self.whole.bytes_done)} of {_size(self.bytes_total)}"
+
+    @property
+    def speed(self) -> str:
+        """``85.2 MB/s``."""
+        return human_rate(self.whole.bytes_per_second)
+
+    @property
+    def time_left(self) -> str:
+        """``4m 05s left``, or nothing if it is not known."""
+        return "" if self.whole.eta_seconds is None else f"{human_duration(self.whole.eta_seconds)} left"

@@ -1,0 +1,117 @@
+"""What events mean: each has a description that every printer can use, and all of them a state."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdl.describe import ProgressState, describe, ended_by
+from mdl.errors import Cancelled, MdlError, NotFound
+from mdl.events import (
+    Ended,
+    Event,
+    Failed,
+    FileProgress,
+    Finished,
+    Noticed,
+    Planned,
+    Progressed,
+    Retrying,
+    Rewound,
+    Started,
+    Verifying,
+)
+
+KINDS = {
+    Planned: "planned",
+    Started: "started",
+    Progressed: "progress",
+    Retrying: "retrying",
+    Rewound: "rewound",
+    Verifying: "verifying",
+    Finished: "finished",
+    Failed: "failed",
+    Noticed: "notice",
+    Ended: "ended",
+}
+FILE = ("m", "f")
+
+
+def test_every_event_is_described() -> None:
+    """There is no event without a kind, and each knows what it is about."""
+    assert set(KINDS) == set(Event.__subclasses__())
+    for event, kind in KINDS.items():
+        told = describe(event(*FILE))
+        assert (told.kind, told.model, told.file, told.item) == (kind, "m", "f", "m/f")
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "text", "reason"),
+    [
+        (Retrying(*FILE, "reset", 2, 65), "WARN", "attempt 2 in 1m 05s: reset", "attempt 2 in 65.0 s: reset"),
+        (Rewound(*FILE, 1500, "changed"), "WARN", "1.5 kB thrown away: changed", "1500 bytes discarded: changed"),
+        (Rewound(*FILE, 1500), "WARN", "1.5 kB thrown away", "1500 bytes discarded: "),
+        (Failed(*FILE, "NET", "503"), "ERROR", "503", "503"),
+        (Noticed("m", message="n"), "INFO", "n", "n"),
+        (Ended(), "INFO", "", None),
+        (Ended(status="paused", code="DEADLINE", message="late"), "WARN", "paused", "late"),
+        (Ended(status="failed", code="NET"), "ERROR", "", ""),
+        (Finished(*FILE, 10, "linked", "sha256", "clone"), "INFO", "10 B  sha256 ok  cloned", None),
+        (Planned("", "", 2, 9, 5, 4, 3, 2), "INFO", None, None),
+    ],
+)
+def test_words(event: Event, level: str, text: str | None, reason: str | None) -> None:
+    """People get a sentence, programs a reason, a log a level."""
+    told = describe(event)
+    assert (told.level, told.reason, (told.error or {"message": None})["message"]) == (level, reason, reason)
+    assert told.text == (
+        "plan: 2 files, 9 B: 2 B already here, 3 B elsewhere on this disk (2 B are copied), 4 B to fetch"
+        if text is None
+        else text
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "exit_code"),
+    [
+        (NotFound("no", item="m"), "failed", "NOTFOUND", 3),
+        (Cancelled(terminated=True), "cancelled", "CANCELLED", 143),
+        (KeyboardInterrupt(), "cancelled", "SIGINT", 130),
+        (ValueError(), "failed", "INTERNAL", 1),
+    ],
+)
+def test_how_an_exception_ends_a_download(error: BaseException, status: str, code: str, exit_code: int) -> None:
+    """Every exception has a last event, with words."""
+    end = ended_by(error)
+    assert (end.status, end.code, end.exit_code, bool(end.message)) == (status, code, exit_code, True)
+
+
+events = st.one_of(
+    st.builds(Started, st.just("m"), st.sampled_from("abc"), st.integers(0, 3), st.integers(0, 3)),
+    st.builds(Finished, st.just("m"), st.sampled_from("abc")),
+    st.builds(Failed, st.just("m"), st.sampled_from("abc")),
+    st.builds(Retrying, st.just("m"), st.sampled_from(["", *"abc"])),
+    st.builds(Rewound, st.just("m"), st.sampled_from("abc"), st.integers(0, 2000)),
+    st.builds(Verifying, st.just("m"), st.sampled_from("abc"), st.integers(0, 1000), st.just(1000)),
+    st.builds(
+        lambda names, done: Progressed(files=tuple(FileProgress("m", name, 1, done, 1000) for name in sorted(names))),
+        st.sets(st.sampled_from("abc")),
+        st.integers(0, 1000),
+    ),
+    st.builds(Planned, files=st.integers(0, 3)),
+    st.builds(MdlError, st.just("no")).map(ended_by),
+)
+
+
+@given(st.lists(events, max_size=40))
+def test_any_order_of_events(told: list[Event]) -> None:
+    """Whatever comes in whatever order: a file that is finished does not run, and no byte count is below zero."""
+    state = ProgressState()
+    for event in told:
+        state.update(event)
+        if isinstance(event, Finished | Failed):
+            assert (event.model, event.file) not in state.running
+        assert all(one.done >= 0 for one in state.running.values())
+        assert set(state.running) <= set(state.files)
+        assert state.amount
