@@ -82,26 +82,34 @@ class MdlError(Problem, Exception):
 
 
 class UsageError(MdlError):
+    """The call, a setting or a reference is wrong."""
+
     code, exit_code = "USAGE", 2
     usual_hint = "see --help, and 'mdl config' for the settings in use"
 
 
 class CatalogError(UsageError):
+    """The catalog is wrong; the message has every mistake in it."""
+
     code = "CATALOG"
     usual_hint = "mend the catalog; 'mdl config' says which one it is"
 
 
 class NotFound(MdlError):
+    """There is no such model, file, revision, run, checkpoint or job."""
+
     code, exit_code = "NOTFOUND", 3
     usual_hint = "'mdl list' shows what there is"
 
 
 class AuthError(MdlError):
+    """The server wants a token, or the licence was not accepted."""
+
     code, exit_code = "AUTH", 4
 
 
 class NetworkError(MdlError):
-    """Trouble that may pass. ``retry_after`` is the server's own wish, in seconds."""
+    """The network or the server fails, also after all retries. ``retry_after`` is the server's own wish, in seconds."""
 
     code, exit_code = "NET", 5
     usual_hint = "run the same command again later; what was fetched is kept"
@@ -121,54 +129,78 @@ class NetworkError(MdlError):
 
 
 class ProtocolError(MdlError):
+    """The server, or an archive, contradicts itself or what was asked for: range, length, identity."""
+
     code, exit_code = "PROTO", 6
     usual_hint = "look at the source: the server, or a proxy on the way, is at fault"
 
 
 class DigestMismatch(ProtocolError):
+    """The bytes are not the ones that the digest stands for."""
+
     code = "HASH"
 
 
 class StorageError(MdlError):
+    """The local disk or folder refuses: full, read-only, no permission, an I/O error."""
+
     code, exit_code = "LOCALIO", 7
     usual_hint = "look at the folder and the disk"
 
 
 class NoSpace(StorageError):
+    """The disk is too small for the plan, or full."""
+
     code = "SPACE"
 
 
 class Occupied(StorageError):
+    """Another file or folder is in the way, which mdl does not overwrite."""
+
     code = "OCCUPIED"
     usual_hint = "move what is in the way, or choose another folder with --to"
 
 
 class LockError(MdlError):
+    """The lock does not cover what is asked for, or something is missing and mdl is offline."""
+
     code, exit_code = "LOCK", 8
 
 
 class Busy(MdlError):
+    """Another process is at work on the same models."""
+
     code, exit_code = "BUSY", 9
 
 
 class PartialFailure(MdlError):
+    """Several items failed, for different reasons."""
+
     code, exit_code = "PARTIAL", 10
 
 
 class Unsafe(MdlError):
+    """A path, archive, redirect or host was refused."""
+
     code, exit_code = "UNSAFE", 11
     usual_hint = "nothing was written; look at the source"
 
 
 class StateError(MdlError):
+    """mdl's own state cannot be read, or a newer mdl wrote it."""
+
     code, exit_code = "STATE", 12
 
 
 class TlsError(MdlError):
+    """The certificate, name or protocol of a TLS connection is not trusted."""
+
     code, exit_code = "TLS", 13
 
 
 class NotFinished(MdlError):
+    """The remote job is not finished yet."""
+
     code, exit_code = "PENDING", 14
 
 

@@ -654,7 +654,9 @@ def test_quiet_tells_only_failures(options: dict[str, Any]) -> None:
     console.error(NetworkError("503", item="f"))
     assert err.getvalue() == "mdl: m/f: 503\n  hint: try later\n"
     console.error(NetworkError("503", item="another"))
-    assert err.getvalue().endswith("mdl: another: 503\n")
+    assert err.getvalue().endswith(
+        "mdl: another: 503\n  hint: run the same command again later; what was fetched is kept\n"
+    )
 
 
 # --- JSON lines --------------------------------------------------------------------------------------------
@@ -912,7 +914,7 @@ def test_document() -> None:
         "error": {
             "code": "NOTFOUND",
             "message": "see https://h.example/x?… for ***, Bearer ***",
-            "hint": None,
+            "hint": "'mdl list' shows what there is",
             "item": "m",
         },
         "models": [{"url": "https://h.example/a?…", "path": "/m", "title": PERSIAN + "\x9b"}],
