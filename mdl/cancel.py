@@ -26,7 +26,7 @@ class Cancel:
         self._reason: Cancelled | None = None
         self._parent, self._children = parent, weakref.WeakSet[Cancel]()
         self._gate = allocate_lock()
-        """Held until it is set: whoever sleeps waits for it, and may be let through by a signal handler."""
+        """Held until it is set: sleeping threads wait for it, and a signal handler can release it."""
         self._gate.acquire()
         self._sockets: weakref.WeakValueDictionary[int, socket.socket] = weakref.WeakValueDictionary()
         self._is_polled = False

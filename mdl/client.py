@@ -71,7 +71,7 @@ class Client:
         **settings: Unpack[Settings],
     ) -> None:
         """``config`` holds settings that were read already; it replaces ``settings``. ``secrets`` is told the token,
-        which whoever shows anything must keep out of it. Raises ``TypeError`` for an unknown setting."""
+        which must be kept out of everything that is shown. Raises ``TypeError`` for an unknown setting."""
         for name in settings:
             if name not in settings_table():
                 near = get_close_matches(name, settings_table(), 1)

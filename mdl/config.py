@@ -279,7 +279,7 @@ def config_file() -> Path:
 
 
 def read_config() -> dict[str, Any]:
-    """``config.toml``, checked; an empty one where there is none. Raises `UsageError`."""
+    """``config.toml``, checked; empty if there is none. Raises `UsageError`."""
     try:
         path = config_file()
     except UsageError:
@@ -343,7 +343,7 @@ def hub_cache(environ: Mapping[str, str]) -> Path:
 
 
 def working_folder() -> Path:
-    """The current folder; ``/`` where it was deleted under us, so that absolute paths still work."""
+    """The current folder; ``/`` if it was deleted meanwhile, so that absolute paths still work."""
     try:
         return Path.cwd()
     except OSError:
@@ -370,7 +370,7 @@ def expanded(path: str | os.PathLike[str], what: str) -> Path:
 
 def output_file(path: Path, what: str) -> Path:
     """The path of a file that is to be replaced as a whole: a regular file, or nothing yet. A link there is not
-    followed, for anybody may have put it there, nor replaced: ``/dev/stdout`` is one.
+    followed, for another user may have put it there, nor replaced: ``/dev/stdout`` is one.
 
     Raises `UsageError` naming ``what`` if something else is there.
     """
@@ -381,7 +381,7 @@ def output_file(path: Path, what: str) -> Path:
     except FileExistsError as error:
         trouble = str(error.strerror)
     except OSError:
-        return path  # whoever writes it tells why that cannot be
+        return path  # writing it will say why that is not possible
     if trouble:
         raise UsageError(f"{path}: {trouble}", item=what, hint="name a regular file, or a new one")
     return path

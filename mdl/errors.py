@@ -4,7 +4,7 @@ The tree is the documentation: every class below has a code name (the same in ``
 and an exit status. A message says what failed and why, in the server's or system's own words;
 ``item`` says on what; ``hint`` says what to do next.
 
-`MdlError` is an ``Exception``. `Cancelled` is none: who goes on after errors must not go on after a stop.
+`MdlError` is an ``Exception``. `Cancelled` is not: code that continues after errors must not continue after a stop.
 Both are a `Problem`: anything that ends a command and can be told.
 
     MdlError                1   INTERNAL
@@ -42,10 +42,10 @@ class Problem(BaseException):
 
     code = "INTERNAL"
     exit_code = 1
-    usual_hint: str | None = None
-    """What to do where the place that raises it knows nothing better."""
+    default_hint: str | None = None
+    """What to do, if the code that raises it knows nothing better."""
     redirected = False
-    """True where the refusal came from a host that a redirect led to."""
+    """True if the refusal came from a host that a redirect led to."""
 
     def __init__(self, message: str, *, item: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
@@ -59,9 +59,9 @@ class Problem(BaseException):
     @property
     def advice(self) -> str | None:
         """The hint, or what usually helps."""
-        return self.hint or self.usual_hint
+        return self.hint or self.default_hint
 
-    def facts(self) -> dict[str, str | int | None]:
+    def to_dict(self) -> dict[str, str | int | None]:
         """What ``--json`` tells of it."""
         return {
             "code": self.code,
@@ -85,21 +85,21 @@ class UsageError(MdlError):
     """The call, a setting or a reference is wrong."""
 
     code, exit_code = "USAGE", 2
-    usual_hint = "see --help, and 'mdl config' for the settings in use"
+    default_hint = "see --help, and 'mdl config' for the settings in use"
 
 
 class CatalogError(UsageError):
     """The catalog is wrong; the message has every mistake in it."""
 
     code = "CATALOG"
-    usual_hint = "mend the catalog; 'mdl config' says which one it is"
+    default_hint = "mend the catalog; 'mdl config' says which one it is"
 
 
 class NotFound(MdlError):
     """There is no such model, file, revision, run, checkpoint or job."""
 
     code, exit_code = "NOTFOUND", 3
-    usual_hint = "'mdl list' shows what there is"
+    default_hint = "'mdl list' shows what there is"
 
 
 class AuthError(MdlError):
@@ -112,7 +112,7 @@ class NetworkError(MdlError):
     """The network or the server fails, also after all retries. ``retry_after`` is the server's own wish, in seconds."""
 
     code, exit_code = "NET", 5
-    usual_hint = "run the same command again later; what was fetched is kept"
+    default_hint = "run the same command again later; what was fetched is kept"
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class ProtocolError(MdlError):
     """The server, or an archive, contradicts itself or what was asked for: range, length, identity."""
 
     code, exit_code = "PROTO", 6
-    usual_hint = "look at the source: the server, or a proxy on the way, is at fault"
+    default_hint = "look at the source: the server, or a proxy on the way, is at fault"
 
 
 class DigestMismatch(ProtocolError):
@@ -145,7 +145,7 @@ class StorageError(MdlError):
     """The local disk or folder refuses: full, read-only, no permission, an I/O error."""
 
     code, exit_code = "LOCALIO", 7
-    usual_hint = "look at the folder and the disk"
+    default_hint = "look at the folder and the disk"
 
 
 class NoSpace(StorageError):
@@ -158,7 +158,7 @@ class Occupied(StorageError):
     """Another file or folder is in the way, which mdl does not overwrite."""
 
     code = "OCCUPIED"
-    usual_hint = "move what is in the way, or choose another folder with --to"
+    default_hint = "move what is in the way, or choose another folder with --to"
 
 
 class LockError(MdlError):
@@ -183,7 +183,7 @@ class Unsafe(MdlError):
     """A path, archive, redirect or host was refused."""
 
     code, exit_code = "UNSAFE", 11
-    usual_hint = "nothing was written; look at the source"
+    default_hint = "nothing was written; look at the source"
 
 
 class StateError(MdlError):
@@ -265,8 +265,8 @@ def storage_trouble(item: object, when_full: str) -> Iterator[None]:
         raise storage_error(error, str(item), when_full) from error
 
 
-def fault_of(error: BaseException) -> MdlError:
-    """What nobody thought of, as an error that can be told."""
+def internal_error(error: BaseException) -> MdlError:
+    """An unexpected exception as an error that can be shown."""
     if isinstance(error, MemoryError):
         fault = MdlError("there is not enough memory", hint="end other programs, or raise the limit (ulimit -v)")
     else:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Event:
-    """The base of all; ``model`` and ``file`` name the item where there is one."""
+    """The base of all; ``model`` and ``file`` name the item, if there is one."""
 
     model: str = ""
     file: str = ""
@@ -120,7 +120,7 @@ class Noticed(Event):
 class Ended(Event):
     """The last event of all: ``status`` is "finished", "failed", "cancelled" or "paused"; the rest as in an error.
 
-    ``exit_code`` is None where the failure does not tell it."""
+    ``exit_code`` is None if the failure does not say it."""
 
     status: str = "finished"
     code: str | None = None
@@ -134,4 +134,4 @@ Listener = Callable[[Event], None]
 
 
 def silence(_event: Event) -> None:
-    """The listener that tells nobody."""
+    """The listener that does nothing."""

@@ -33,7 +33,7 @@ class RemoteFile:
 
     ``url`` is the stable one (pinned to a commit where the source has commits), never a signed one.
     ``reference`` is how a catalog or a lock writes it, pinned to its commit; '' if that is the URL. ``hub`` names it to
-    the hub's own client. ``size`` is in bytes; None where nobody said yet.
+    the hub's own client. ``size`` is in bytes; None if it is not known yet.
     ``validator`` is the source's own strong ETag or date, used as identity only where no digest is
     known. ``mirrors`` hold the same bytes.
     """
@@ -83,9 +83,9 @@ class Receipt:
     """What mdl wrote down when it published a file: what came, from where, and how it was checked.
 
     ``prefixes`` are running digests at every 16 MiB; ``digest`` is of the bytes that came, and
-    ``verified`` says what they were held against: a published digest, only a size, or nothing. An ``adopted``
-    file was there before, put there by somebody else. ``catalog`` names the one catalog whose entry brought or kept it;
-    None if there was none, or several. ``url`` has no query; ``asked`` is the `query_hash` of it.
+    ``verified`` says what they were compared with: a published digest, only a size, or nothing. An ``adopted``
+    file was there before, put there by another program. ``catalog`` names the one catalog whose entry brought or kept
+    it; None if there was none, or several. ``url`` has no query; ``asked`` is the `query_hash` of it.
     """
 
     model: str
@@ -143,7 +143,7 @@ class LocalFile:
 
     @property
     def untouched(self) -> bool:
-        """mdl published this very file and nobody touched it since, nor could put its times back."""
+        """mdl published this very file, and it was not touched since: its times cannot be put back unnoticed."""
         return self.receipt is not None and self._is_the_same and not self.receipt.suspect
 
     @property

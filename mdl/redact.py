@@ -131,7 +131,7 @@ def redact_value(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def redact_error(error: BaseException, secrets: Secrets) -> None:
-    """Take the secrets out of what an error and its causes say, before anybody hears it."""
+    """Take the secrets out of what an error and its causes say, before it is shown."""
     known, seen = tuple(secrets), set[int]()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:

@@ -1,4 +1,4 @@
-"""TOML that anybody may have written, read without spending hours on it and without a traceback. Pure."""
+"""TOML from an untrusted file, read in bounded time and without a traceback. Pure."""
 
 from __future__ import annotations
 

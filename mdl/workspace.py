@@ -50,7 +50,7 @@ class Workspace:
     @cached_property
     def catalog_paths(self) -> tuple[tuple[Path, ...], str]:
         """The catalog files in use, and why these. One that another user may have written is warned of."""
-        from mdl.catalog.find import doubt, find_catalogs
+        from mdl.catalog.find import find_catalogs, why_untrusted
 
         try:
             folder = places.config_dir()
@@ -59,8 +59,8 @@ class Workspace:
         given = self.config.given.get("catalog") or ()
         named = [given] if isinstance(given, str | os.PathLike) else given
         paths, why = find_catalogs([Path(one) for one in named], self.environ, places.working_folder(), folder)
-        if doubted := doubt(paths[0], why):
-            self.warn(f"{paths[0]} was found {why}, and {doubted}: if you trust it, name it with --catalog")
+        if doubt := why_untrusted(paths[0], why):
+            self.warn(f"{paths[0]} was found {why}, and {doubt}: if you trust it, name it with --catalog")
         return paths, why
 
     @cached_property
@@ -83,12 +83,12 @@ class Workspace:
     def locked(self) -> Lock | None:
         """What the lock file says; None if there is none. Raises `StateError` for a broken one, `Unsafe` for another
         user's."""
-        from mdl.catalog.find import doubt
+        from mdl.catalog.find import why_untrusted
         from mdl.operations.lock import read_lock
 
         try:
-            if doubted := doubt(self.lock_path, self.catalog_paths[1]):
-                self.warn(f"{self.lock_path}: {doubted}")
+            if doubt := why_untrusted(self.lock_path, self.catalog_paths[1]):
+                self.warn(f"{self.lock_path}: {doubt}")
             return read_lock(self.lock_path, self.catalog_paths[0][0])
         except UsageError:
             return None  # a user without a home folder has no settings and no lock

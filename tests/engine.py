@@ -92,7 +92,7 @@ class Run:
         """The facts of the first failure."""
         assert self.report is not None
         found = [self.report.models[0].error, *(row.error for row in self.report.models[0].files)]
-        return next(error.facts() for error in found if error)
+        return next(error.to_dict() for error in found if error)
 
     @property
     def rewound(self) -> int:

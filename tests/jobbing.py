@@ -186,7 +186,7 @@ def mdl(monkeypatch: pytest.MonkeyPatch) -> Inside:
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
         try:
             with monkeypatch.context() as patch:
-                patch.setattr("mdl.cli.prefetch.give_way", lambda: None)
+                patch.setattr("mdl.cli.prefetch.lower_priority", lambda: None)
                 patch.setattr("os.environ", shell.environ)
                 patch.chdir(shell.home)
                 return main.run(words)

@@ -926,7 +926,7 @@ def test_errors_in_a_document() -> None:
     error = NetworkError("https://h.example/x?sig=1 with Bearer x1", item="m/f", hint="try later")
     model = {"name": "m", "error": Cancelled(), "files": ({"path": "f", "error": error}, {"path": "g", "error": None})}
     found = json.loads(json_text({"models": [model]}))["models"][0]
-    assert found["error"] == Cancelled().facts()
+    assert found["error"] == Cancelled().to_dict()
     assert found["files"][0]["error"] == {
         "code": "NET",
         "exit_code": 5,

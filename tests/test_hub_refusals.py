@@ -82,7 +82,7 @@ def test_wrong_token_is_called_so(trusted: World) -> None:
     with pytest.raises(AuthError) as caught:
         trusted.hub.resolve(ORIGIN)
     assert "wrong or has expired" in str(caught.value.hint)
-    assert TOKEN not in str(caught.value.facts())
+    assert TOKEN not in str(caught.value.to_dict())
 
 
 @pytest.mark.fault(47)

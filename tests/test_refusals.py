@@ -206,7 +206,7 @@ def test_no_query_in_any_message() -> None:
     for status in (400, 401, 403, 404, 407, 429, 500):
         for code in ("", "GatedRepo"):
             for url in (URL, "https://huggingface.co/org/repo?X-Amz-Signature=secret"):
-                assert "secret" not in json.dumps(refused(status, code, url=url).facts())
+                assert "secret" not in json.dumps(refused(status, code, url=url).to_dict())
 
 
 def test_request_id_is_told() -> None:

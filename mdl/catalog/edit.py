@@ -20,7 +20,7 @@ EMPTY = f"schema = {SCHEMA}\n"
 def with_model(text: str, path: Path, name: str, facts: Mapping[str, str | Sequence[str]]) -> str:
     """The catalog ``text`` with one model more, at its end; ``facts`` are its keys, empty ones left out.
 
-    Raises `UsageError` where the name is taken, `CatalogError` where the result would not be a catalog.
+    Raises `UsageError` if the name is taken, `CatalogError` if the result would not be a catalog.
     """
     if name in parse_catalog(text, path).models:
         raise UsageError("the catalog has a model of that name", item=name, hint=f"mdl remove {name}")
@@ -77,7 +77,7 @@ def _names_models(key: Key) -> bool:
 
 
 def _without(line: str, name: str) -> str:
-    """``key = [names]`` without one of them; nothing where it was the only one, and its comments kept otherwise."""
+    """``key = [names]`` without one of them; nothing if it was the only one; otherwise comments are kept."""
     document = tomlkit.parse(line)
     for key, members in document.items():
         if members == name:

@@ -40,9 +40,8 @@ def find_catalogs(
     return (SHIPPED,), "shipped with mdl"
 
 
-def doubt(path: Path, why: str) -> str | None:
-    """Why a catalog that was only found, and that nobody named, may not say what its user thinks; None where it is the
-    user's own, or the system's."""
+def why_untrusted(path: Path, why: str) -> str | None:
+    """Why a catalog that was found, not named, should not be trusted; None if it is the user's own or the system's."""
     if why not in (_HERE, _ABOVE):
         return None
     try:
@@ -55,7 +54,7 @@ def doubt(path: Path, why: str) -> str | None:
 
 
 def _is_there(path: Path, *, may_be_shut: bool = False) -> bool:
-    """A folder of that name is something else; a dangling link is somebody's catalog, and will be reported."""
+    """A folder of that name is something else; a dangling link counts as a catalog, and will be reported."""
     try:
         os.lstat(path)
         return not path.is_dir()

@@ -30,7 +30,7 @@ _ALGORITHMS = ("sha256", "git-sha1")
 class LockedFile:
     """One file as it was resolved. ``source`` is ``hf:repo@commit/path`` or a URL; ``size`` in bytes.
 
-    ``tofu`` (trust on first use) marks a digest that nobody published: it is that of what was first fetched.
+    ``tofu`` (trust on first use) marks a digest that was not published: it is that of what was fetched first.
     """
 
     path: RelPath
@@ -43,7 +43,7 @@ class LockedFile:
 
     @classmethod
     def of(cls, remote: RemoteFile, *, first: Digest | None = None, mirrors: tuple[str, ...] = ()) -> LockedFile:
-        """``first`` is the digest of what came, for a file that nobody published one of; ``mirrors`` are as the
+        """``first`` is the digest of what came, for a file without a published digest; ``mirrors`` are as the
         catalog writes them."""
         digest = remote.digest or first
         source = remote.reference or remote.url
@@ -91,7 +91,7 @@ class Lock:
         return found is not None and found.entry == entry_of(model)
 
     def pin(self, model: Model, *, stale: bool = False) -> Model:
-        """The model with nothing left to resolve. Raises `LockError` where it is not covered (``stale`` allows an
+        """The model with nothing left to resolve. Raises `LockError` if it is not covered (``stale`` allows an
         entry that has changed since)."""
         found = self.models.get(model.name)
         if found is None:

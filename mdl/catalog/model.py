@@ -18,7 +18,7 @@ COMMAND_LINE = "command line"
 @dataclass(frozen=True)
 class CatalogFile:
     """One file that a catalog names itself: its URL, its mirrors (the same bytes elsewhere, in order of
-    preference) and, where they are known, its size in bytes and its digest."""
+    preference) and, if they are known, its size in bytes and its digest."""
 
     path: RelPath
     url: str

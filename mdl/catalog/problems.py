@@ -90,7 +90,7 @@ class CatalogText:
 
 
 class Table:
-    """A table of a catalog: its keys as checked values, None or empty where a key is absent or wrong."""
+    """A table of a catalog: its keys as checked values, None or empty if a key is absent or wrong."""
 
     def __init__(self, data: dict[str, Any], where: Key, text: CatalogText) -> None:
         self.data = data
@@ -171,7 +171,7 @@ class Table:
                 self.wrong(f"must be a table, not {_kind(item)}", key, index)
 
     def table(self, key: str) -> Table:
-        """A table in this one; an empty one where it is absent or wrong."""
+        """A table in this one; an empty one if it is absent or wrong."""
         value = self.data.get(key, {})
         if not isinstance(value, dict):
             self.wrong(f"must be a table, not {_kind(value)}", key)

@@ -110,7 +110,7 @@ class _Draft:
 
 
 def _toml(text: CatalogText) -> dict[str, Any]:
-    """The file's TOML; where it is none, a problem, and a catalog that is merely empty."""
+    """The file's TOML; if it is not TOML, an empty catalog, and a problem is noted."""
     source = text.text.removeprefix("\ufeff")
     try:
         return parse_toml(source)
@@ -213,7 +213,7 @@ def _read_entry(name: str, table: Table) -> Model:
     _note_same_files(table, files)
     gone = table.string("gone")
     if "gone" not in table.data and table.lacks("source", "files"):
-        table.wrong("says nowhere where it comes from; give it a source or files (or gone, with the reason)")
+        table.wrong("has no source: add source or files (or gone, with the reason)")
     homepage = table.prose("homepage")
     return Model(
         name=name,

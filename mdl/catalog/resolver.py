@@ -26,7 +26,7 @@ class Resolver:
     """Asks each model's sources for its files. Without ``context.http`` nothing is contacted.
 
     ``include`` and ``exclude`` narrow every model further, as the command line asked; ``pin`` makes of a model what
-    its lock says, and may raise `LockError`; ``exact`` asks for the commit also where a digest would do.
+    its lock says, and may raise `LockError`; ``exact`` asks for the commit even if a digest would do.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ def _models_of(target: str | Model, catalog: Catalog, page_hosts: Collection[str
 
 
 def _of_origin(origin: Origin) -> Model:
-    """What no catalog names lands in a folder named after where it comes from."""
+    """What no catalog names goes to a folder named after its source."""
     if isinstance(origin, UrlOrigin):
         file = CatalogFile(origin.file_name, origin.url)
         return Model(name=origin.folder, title=file.path.name, files=(file,), origin=COMMAND_LINE)

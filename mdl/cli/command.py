@@ -20,11 +20,11 @@ from mdl.cli.session import Session
 from mdl.cli.words import words_of
 from mdl.config import Settings, read_config, settings_table
 from mdl.console.reporter import BROKEN_PIPE
-from mdl.errors import Cancelled, MdlError, Problem, fault_of, storage_error
+from mdl.errors import Cancelled, MdlError, Problem, internal_error, storage_error
 
 Body = TypeVar("Body", bound=Callable[..., int])
 _OWN_VARIABLE = {"--catalog": "MDL_CATALOG", "--no-color": "NO_COLOR"}
-"""Flags whose variable has another name and is read where the value is settled."""
+"""Flags whose variable has another name and is read elsewhere."""
 ALIASES: dict[str, str] = {}
 """What a command's other names stand for, as far as its room was opened."""
 
@@ -164,7 +164,7 @@ def _flag(name: str) -> inspect.Parameter:
 
 
 def _with_variable(annotation: Any) -> Any:
-    """The same flag, read from ``MDL_<FLAG>`` too where the command line has none."""
+    """The same flag, also read from ``MDL_<FLAG>`` if the command line does not have it."""
     for option in getattr(annotation, "__metadata__", ()):
         words = (getattr(option, "default", None), *(getattr(option, "param_decls", None) or ()))
         long = next((word for word in words if isinstance(word, str) and word.startswith("--")), None)
@@ -210,7 +210,7 @@ def guarded(name: str, common: Common, body: Callable[[Session], int], words: tu
 
 
 def exit_code_of(error: BaseException) -> int:
-    """What mdl ends with where this ends a command."""
+    """What mdl exits with if this ends a command."""
     return BROKEN_PIPE if isinstance(error, BrokenPipeError) else _as_told(error).exit_code
 
 
@@ -223,11 +223,11 @@ def _as_told(error: BaseException) -> Problem:
             return Cancelled()
         case OSError():
             return storage_error(error, str(error.filename or "the working folder"))
-    return fault_of(error)
+    return internal_error(error)
 
 
 def report(session: Session, error: Problem) -> int:
-    """Tell the error, as a document too where one was asked for; returns its exit code."""
+    """Tell the error, as a document too if one was asked for; returns its exit code."""
     console = session.console
     if session.common.verbose:
         console.debug("".join(traceback.format_exception(error)))

@@ -21,7 +21,7 @@ from mdl.cli.session import Session
 from mdl.errors import Busy, MdlError, NotFound, StateError, UsageError, joint_error, storage_error
 from mdl.formatting import human_bytes, human_duration, human_rate
 from mdl.jobs import control
-from mdl.jobs.job import Job, shown_facts, way_on
+from mdl.jobs.job import Job, resume_command, shown_facts
 from mdl.jobs.records import Records
 from mdl.jobs.run import JOB_VARIABLE
 from mdl.owner import process_of
@@ -171,7 +171,7 @@ def _next(job: Job) -> str:
         return ""
     if job.again.withheld:
         return "the command again, with the secret that it held: mdl does not keep it"
-    return way_on(job) or "the command again"
+    return resume_command(job) or "the command again"
 
 
 def log_of_job(

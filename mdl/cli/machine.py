@@ -110,7 +110,7 @@ def _lock(client: Client) -> str:
 
 
 def _tell(console: Console, result: CheckResult) -> None:
-    """One line, folded where a terminal is narrower, and what to do on one more."""
+    """One line, folded if the terminal is narrower, and the advice on the next."""
     text = f"{'ok  ' if result.ok else 'FAIL'}  {result.name}: {result.detail}"
     width = console.streams.size(console.streams.stdout)[0] if console.streams.stdout.is_terminal else sys.maxsize
     for number, line in enumerate(filter(None, [*text.split("\n"), "" if result.ok else result.advice])):

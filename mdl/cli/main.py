@@ -49,7 +49,7 @@ _FAMILIES = {
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
-    """The app with the one family that ``arguments`` call for, or with all of them where that is not clear."""
+    """The app with the one family that ``arguments`` call for, or with all of them if that is not clear."""
     app = typer.Typer(
         name="mdl",
         help=_HELP,
@@ -97,14 +97,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _collect_garbage() -> None:
-    """From now on, where `mdl.__main__` put it off; what was imported stays and need not be looked through again."""
+    """Switch garbage collection on, which `mdl.__main__` put off; what is imported already is never looked through."""
     if not gc.isenabled():
         gc.freeze()
         gc.enable()
 
 
 def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:
-    """A call that Typer refused, told as every other error is; as a document too where one was asked for."""
+    """A call that Typer refused, shown as every other error; as a document too if one was asked for."""
     name = next((word for word in arguments if word in _FAMILIES), "")
     usage = UsageError(" ".join(error.format_message().split()), hint=" ".join(filter(None, ("mdl", name, "--help"))))
     return report(Session(ALIASES.get(name, name) or "mdl", told_as(arguments), os.environ), usage)

@@ -54,7 +54,7 @@ class OutputFlags:
         str | None, typer.Option("-o", "--output", metavar="FILE", help="Where to; - is standard output.")
     ] = None
     dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Show what would be packed, and stop.")] = False
-    compress: Annotated[Compress, typer.Option("--compress", help="auto: deflate where a sample gains by it.")] = (
+    compress: Annotated[Compress, typer.Option("--compress", help="auto: deflate if that makes a sample smaller.")] = (
         Compress.auto
     )
     allow_incomplete: Annotated[

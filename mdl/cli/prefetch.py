@@ -17,7 +17,7 @@ from mdl.cli.flags import Choice, DownloadSettings, JobFlags
 from mdl.cli.get import Request, download, payload, show, show_plan
 from mdl.cli.session import Session
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
-from mdl.jobs.background import give_way, is_background
+from mdl.jobs.background import is_background, lower_priority
 from mdl.jobs.metrics import Outcome, write_metrics
 from mdl.reports import ModelReport, Report
 from mdl.schemas import empty
@@ -70,7 +70,7 @@ def prefetch(
         return show_plan(session, request())
     session.console.only_failures()
     metrics = places.output_file(prefetching.metrics, "--metrics") if prefetching.metrics else None
-    give_way()
+    lower_priority()
     return _Run(session, metrics, skips=prefetching.skip_if_running).of(request)
 
 

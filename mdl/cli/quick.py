@@ -1,6 +1,6 @@
 """Quick: commands that take what needs no conversion as it is.
 
-Typer converts every value, also the ones nobody gave, with pydantic, whose import takes longer than all the rest of a
+Typer converts every value, also defaults, with pydantic, whose import takes longer than all the rest of a
 short command. Most values are None, a default, or a word that is wanted as a word, a path, a choice or a number.
 """
 
@@ -21,7 +21,7 @@ _UNKNOWN: Any = object()
 
 
 class QuickCommand(TyperCommand):
-    """A command whose parameters are converted only where that changes them."""
+    """A command whose parameters are converted only if that changes them."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return [_hastened(param) for param in super().get_params(ctx)]
@@ -41,7 +41,7 @@ def _hastened(param: Any) -> Any:
 
 
 def _processed(param: Any, convert: _Convert, ctx: Any, value: Any) -> Any:
-    """What Typer would make of ``value``: without asking it where that is plain."""
+    """What Typer would make of ``value``: without asking it if that is plain."""
     made = _made(param, value)
     if made is _UNKNOWN:
         return convert(ctx, value)
@@ -49,7 +49,7 @@ def _processed(param: Any, convert: _Convert, ctx: Any, value: Any) -> Any:
 
 
 def _made(param: Any, value: Any) -> Any:
-    """The value wanted, where nobody gave one or words were given that are plainly right; else `_UNKNOWN`."""
+    """The value wanted, if none was given or the words are plainly right; else `_UNKNOWN`."""
     many = param.multiple or param.nargs == -1
     if value is None:
         return _UNKNOWN if param.required else () if many else None

@@ -74,7 +74,7 @@ class Signals:
             self.cancel.check()
 
     def _swallowed(self, trouble: _Swallowed) -> None:
-        """Python ignores an exception that nobody could catch."""
+        """Python ignores an exception that no code could catch."""
         if isinstance(trouble.exc_value, Cancelled):
             self._was_raised = False
             signal.setitimer(signal.ITIMER_REAL, _SOON)

@@ -42,7 +42,7 @@ _Redact = Callable[[str, Iterable[str]], str]
 
 def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
     if isinstance(value, Problem):
-        value, how = value.facts(), redact
+        value, how = value.to_dict(), redact
     elif isinstance(value, Path):
         value = str(value)
     if isinstance(value, str):

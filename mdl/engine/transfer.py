@@ -21,7 +21,7 @@ from mdl.engine.plan import Item
 from mdl.engine.schedule import Schedule, Work
 from mdl.engine.segments import Download
 from mdl.engine.store import Store
-from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, fault_of
+from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal_error
 from mdl.events import Event, Failed, FileProgress, Listener, Progressed
 from mdl.http.client import Http
 from mdl.speed import Speed
@@ -213,7 +213,7 @@ class _Transfer:
             except OSError as error:
                 self._schedule.fail(download, self._store.trouble(error, download.name))
             except Exception as error:
-                self._schedule.fail(download, fault_of(error))
+                self._schedule.fail(download, internal_error(error))
         self._synced_at = now if is_due else self._synced_at
 
     def _work(self) -> None:
@@ -224,7 +224,7 @@ class _Transfer:
         except Cancelled:
             return
         except BaseException as error:
-            self._fault = fault_of(error)
+            self._fault = internal_error(error)
 
     def _carry_out(self, work: Work) -> None:
         """Do it; whatever goes wrong ends this file alone. Raises `Cancelled`."""
@@ -242,7 +242,7 @@ class _Transfer:
         elif isinstance(error, MdlError) and segment:
             self._schedule.returned(download, segment, error)
         else:
-            self._schedule.abandon(work, error if isinstance(error, MdlError) else fault_of(error))
+            self._schedule.abandon(work, error if isinstance(error, MdlError) else internal_error(error))
 
     def _do(self, work: Work) -> None:
         download, segment = work.download, work.segment

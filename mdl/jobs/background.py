@@ -1,6 +1,6 @@
-"""Background: going on without the terminal, and giving way to everybody else on the machine.
+"""Background: going on without the terminal, and at a low priority.
 
-A job in the background is mdl started anew. Everybody on the machine may read the arguments of a process, and a URL
+A job in the background is mdl started anew. Every user of the machine may read the arguments of a process, and a URL
 among them may be signed: the words of the command go there over a socket, which is its stdin until it has them.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FLAG = "--background"
 """Before the job's id: all the arguments that such a process has."""
 _foreground: socket.socket | None = None
-"""In the background: where the command in the foreground waits to hear that the job has begun."""
+"""In the background: the socket on which the command in the foreground waits to hear that the job has begun."""
 
 
 def start(job: str, words: Sequence[str], environ: Mapping[str, str], errors: Path) -> int | None:
@@ -55,7 +55,7 @@ def start(job: str, words: Sequence[str], environ: Mapping[str, str], errors: Pa
 def words_from_foreground() -> list[str]:
     """In the background: the words to carry out. From then on there is nothing to read.
 
-    Raises `OSError` and `ValueError` where nobody has sent them, or not all of them.
+    Raises `OSError` or `ValueError` if they were not sent, or not all of them.
     """
     import json
     import socket
@@ -83,8 +83,8 @@ def begun() -> None:
         _foreground.send(b"1")
 
 
-def give_way() -> None:
-    """Take processor and disk only when nobody else wants them, as far as the system knows how."""
+def lower_priority() -> None:
+    """Run at idle CPU and I/O priority, as far as the system can."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, 19)
     with contextlib.suppress(OSError, AttributeError):

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 
 from mdl.errors import Busy, UsageError
-from mdl.jobs.job import Job, way_on
+from mdl.jobs.job import Job, resume_command
 from mdl.jobs.records import Records, now
 from mdl.owner import host, is_alive, process_of
 
@@ -20,23 +20,23 @@ _LOOK = 0.05
 
 
 def pause(job: Job, records: Records) -> Job:
-    """Have a running job stop where it is. Raises `UsageError` where there is nothing to pause, `Busy`."""
+    """Stop a running job so that it can be resumed. Raises `UsageError` if it is not running, `Busy`."""
     if job.status == "running":
         job = _stopped(job, _PAUSE, records)
     if job.status != "paused":
-        raise UsageError(f"it is {job.status}: there is nothing to pause", item=job.id, hint=way_on(job))
+        raise UsageError(f"it is {job.status}: there is nothing to pause", item=job.id, hint=resume_command(job))
     return job
 
 
 def cancel(job: Job, records: Records) -> Job:
-    """Have a job be over; what it fetched stays. Raises `UsageError` where it is over already, `Busy`."""
+    """End a job; what it fetched stays. Raises `UsageError` if it is over already, `Busy`."""
     if job.status == "running":
         job = _stopped(job, _CANCEL, records)
     if job.status in ("paused", "dead"):
         job = replace(job, status="cancelled", finished_at=job.finished_at or now(), exit_code=_CANCELLED)
         records.put(job)
     if job.status != "cancelled":
-        raise UsageError(f"it is {job.status}: there is nothing to cancel", item=job.id, hint=way_on(job))
+        raise UsageError(f"it is {job.status}: there is nothing to cancel", item=job.id, hint=resume_command(job))
     return job
 
 

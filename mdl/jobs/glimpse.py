@@ -23,7 +23,7 @@ class Glimpse(NamedTuple):
 
 
 def glimpse(line: bytes) -> Glimpse | None:
-    """The glimpse of a record's one line without its newline; None where only a closer look can tell."""
+    """The glimpse of a record's one line without its newline; None if the whole record must be parsed to tell."""
     body = line[9:]
     found = _RECORD.match(body)
     if found is None or line[:9] != b"%08x " % zlib.crc32(body):

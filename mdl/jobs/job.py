@@ -18,7 +18,7 @@ ENDED = ("done", "failed", "cancelled")
 class Invocation:
     """What it takes to do the same once more: the words after ``mdl``, the folder, the variables that mattered.
 
-    ``withheld`` is True where a word held a secret, which is never written down.
+    ``withheld`` is True if a word held a secret, which is never written down.
     """
 
     words: tuple[str, ...] = ()
@@ -67,8 +67,8 @@ _SHOWN = (
 )
 
 
-def way_on(job: Job) -> str | None:
-    """The command that goes on with it; None where it is over or runs, or its record does not say enough for that."""
+def resume_command(job: Job) -> str | None:
+    """The command that resumes it; None if it is over or running, or if its record does not say enough to resume it."""
     can = job.status not in ("done", "running") and job.again.words and not job.again.withheld
     return f"mdl jobs resume {job.id}" if can else None
 
@@ -84,7 +84,7 @@ def facts_of(job: Job) -> dict[str, Any]:
 
 
 def job_of(facts: Mapping[str, Any]) -> Job | None:
-    """The job of a record; None where it is not one."""
+    """The job of a record; None if it is not a record of a job."""
     try:
         values = {name: facts[name] for name in _NAMES}
         for name, kinds in _KINDS.items():

@@ -22,7 +22,7 @@ _SUCCESS = "mdl_prefetch_last_success_timestamp_seconds"
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run: when it ended (seconds of the epoch), how long it took, its exit code, its report where it has one."""
+    """One run: when it ended (seconds of the epoch), how long it took, its exit code, its report."""
 
     ended: float
     seconds: float
@@ -62,7 +62,7 @@ def _lines(outcome: Outcome, last_success: float) -> Iterator[str]:
     statuses = [(f'status="{one}"', sum(model.status == one for model in report.models)) for one in _STATUSES]
     yield from _metric("models", "Models of the last run, by how they stand.", statuses)
     present = [(f'model="{_escaped(model.name)}"', int(model.status == "present")) for model in report.models]
-    yield from _metric("model_present", "1 where every file of the model is here and verified.", present)
+    yield from _metric("model_present", "1 if every file of the model is here and verified.", present)
 
 
 def _metric(name: str, about: str, rows: Sequence[tuple[str, float]]) -> Iterator[str]:

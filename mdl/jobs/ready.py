@@ -1,4 +1,4 @@
-"""Ready: a file that is there only while all that was asked for is there, for whoever waits for it."""
+"""Ready file: it exists only while everything that was asked for is here, so that other programs can wait for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Ready:
         """It was written for this end already."""
 
     def __call__(self, event: Event) -> None:
-        """``trouble`` is told once where the file cannot be written or removed."""
+        """``trouble`` is told once if the file cannot be written or removed."""
         try:
             if isinstance(event, Started) or (isinstance(event, Ended) and event.status == "failed"):
                 self._is_told = False

@@ -45,7 +45,7 @@ class Records:
         self.folder, self._damaged = folder, damaged
 
     def new_id(self) -> str:
-        """A name nobody has yet: the month and day, and four letters. Raises `OSError`."""
+        """An id that no job has: the month and day, and four letters. Raises `OSError`."""
         private_folder(self.folder)
         while True:
             name = time.strftime("%m%d-") + "".join(secrets.choice(_LETTERS) for _ in range(4))
@@ -84,7 +84,7 @@ class Records:
 
     def latest(self, most: int, statuses: Collection[str] = ()) -> tuple[list[Job], int]:
         """All jobs that can go on and the last ``most`` that are over, the newest first; and how many older ones are
-        over. Of those that have one of these ``statuses``, where any is named."""
+        over. If ``statuses`` are given, only jobs of one of these."""
         jobs: list[Job] = []
         over: list[tuple[Glimpse, bytes]] = []
         for name, line in self._lines():
@@ -140,7 +140,7 @@ class Records:
         return removed
 
     def _over(self, name: str, before: float) -> tuple[bool, Job | None]:
-        """Whether nobody needs what has that name, if it was last written so early; and its job, where it has one."""
+        """Whether what has that name can go, if it was last written before that time; and its job, if it has one."""
         place = self._place(name)
         if (place if place.exists() else self.log(name)).stat().st_mtime >= before:
             return False, None
@@ -186,7 +186,7 @@ def _newest_first(jobs: Iterable[Job]) -> list[Job]:
 
 
 def _line_of(name: str | Path, folder: int | None = None) -> bytes:
-    """The line of a record, without its newline; another user's is none, for it could be done again.
+    """The line of a record, without its newline; another user's record is refused: resuming it runs its command.
 
     Raises `OSError`.
     """
@@ -203,7 +203,7 @@ def _line_of(name: str | Path, folder: int | None = None) -> bytes:
 
 
 def _read(place: Path, name: str) -> Job:
-    """Raises `StateError` for a damaged record and for a newer mdl's, `NotFound` where it is gone."""
+    """Raises `StateError` for a damaged record or one of a newer mdl, `NotFound` if it is gone."""
     try:
         return _parsed(_line_of(place), name, place)
     except FileNotFoundError:

@@ -48,7 +48,7 @@ class Reporting(Protocol):
 
 
 class Screen(Protocol):
-    """What a job needs of whoever shows it."""
+    """What a job needs of what shows it: `mdl.console.Console` fits."""
 
     @property
     def secrets(self) -> Secrets: ...
@@ -94,7 +94,7 @@ class JobRun:
         cancel: Cancel,
         method: str = "http",
     ) -> None:
-        """Raises `Busy`, `NotFound` or `StateError` if it is to go on with a job that it cannot go on with."""
+        """Raises `Busy`, `NotFound` or `StateError` if it is to resume a job that cannot be resumed."""
         self._command, self._models, self._folders, self._method = command, tuple(models), folders, method
         self._options, self._screen, self._state, self._cancel = options, screen, state, cancel
         self._is_unrecorded = self._is_resumed = False
@@ -110,7 +110,7 @@ class JobRun:
         return self._tracker.job.id
 
     def _begin(self, invocation: Callable[[], Invocation]) -> Job:
-        """A new job, or the one that is gone on with."""
+        """A new job, or the one that is resumed."""
         resumed = os.environ.pop(JOB_VARIABLE, "")
         if resumed and self._records:
             job = self._records.find(resumed)

@@ -1,4 +1,4 @@
-"""Clean: what mdl has on this disk and nobody needs any more: found first, removed only when asked to.
+"""Clean: what mdl has on this disk and nothing needs any more; removed only when asked to.
 
 Never a file that mdl did not publish itself, nor one that was touched since.
 """
@@ -23,7 +23,7 @@ from mdl.jobs.records import Records
 from mdl.private import is_own_folder
 
 Known = Callable[[str], Sequence[RemoteFile] | None]
-"""A model's files as its source or lock has them; None where that is not known."""
+"""A model's files as its source or lock has them; None if they are not known."""
 
 _RECEIPT = r"[0-9a-f]{32}\.receipt"
 
@@ -80,7 +80,7 @@ def _of_what(partial: Path) -> str:
         record = journal.load(partial / "journal")
     except StateError:
         return "of a newer mdl"
-    return record.identity.url if record else "nobody knows of what"
+    return record.identity.url if record else "its journal cannot be read"
 
 
 def _files(store: Store, known: Known) -> Iterator[Waste]:
@@ -144,7 +144,7 @@ def _leftovers(store: Store) -> Iterator[Waste]:
 
 
 def _entries(folder: Path, named: str = ".*") -> list[Path]:
-    """What is in a folder under such a name; nothing where the folder is a link, for that is somebody else's."""
+    """What is in a folder under such a name; nothing if the folder is a link, for mdl makes none."""
     try:
         found = [] if folder.is_symlink() else list(folder.iterdir())
     except OSError:

@@ -34,7 +34,7 @@ _LARGEST = 64 * 2**20
 
 
 def read_lock(path: Path, catalog: Path) -> Lock | None:
-    """The lock at ``path`` of a ``catalog``; None where there is none.
+    """The lock at ``path`` of a ``catalog``; None if there is none.
 
     Raises `StateError` for a broken one, `Unsafe` for one that belongs to neither the user nor root nor the catalog's
     owner, `StorageError`.
@@ -197,7 +197,7 @@ def _error(new: Resolved, old: Lock | None, *, check: bool) -> MdlError | None:
 
 
 def with_first_digests(lock: Lock, models: Sequence[Model], report: Report) -> Lock:
-    """The lock with the digests of what came, for files that nobody published one of: just now, or when mdl was killed
+    """The lock with the digests of what came, for files without a published digest: just now, or when mdl was killed
     before it could write them down."""
     covered = {model.name for model in models if lock.covers(model)}
     for model in report.models:

@@ -4,7 +4,7 @@ One file a document, named after its command, and ``event`` for one line of ``--
 document of a call that names no command. A file holds what is a document's own. `schema` joins to it what all share
 (``shared.json``): the head and the definitions that are used, so that what it returns refers to nothing outside.
 
-What is promised: a key that is ``required`` is always there; where a command fails before it has results it holds its
+What is promised: a key that is ``required`` is always there; if a command fails before it has results it holds its
 ``default``, which is therefore given for every required key that is not of the head. Every object may have more keys
 than are listed, for a later release may add; an error alone has four, and in a report of files a fifth. The tests
 hold this release to the very keys that are listed.
@@ -46,7 +46,7 @@ def schema(name: str) -> dict[str, Any]:
 
 
 def empty(command: str) -> dict[str, Any]:
-    """What the document of ``command`` holds where it failed before it had results."""
+    """What the document of ``command`` holds if it failed before it had results."""
     if command not in names():
         return {}
     properties = _read(command)["properties"]

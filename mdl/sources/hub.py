@@ -57,7 +57,7 @@ class HubSource:
     def resolve(self, origin: HubOrigin) -> list[RemoteFile]:
         """Every file of the repository at one commit, narrowed to the origin's own path.
 
-        A branch is asked for its commit once, whatever is taken from it. Contacts nobody where the revision is
+        A branch is asked for its commit once, whatever is taken from it. Nothing is contacted if the revision is
         pinned and its listing is kept. Raises `NotFound`, `AuthError`,
         `NetworkError`, `ProtocolError`, `Unsafe`.
         """
@@ -86,7 +86,7 @@ class HubSource:
         return listing
 
     def known(self, origin: HubOrigin) -> list[RemoteFile] | None:
-        """As `resolve`, from what is kept alone; None where nothing is."""
+        """As `resolve`, from kept listings alone; None if there is none."""
         listing = self._kept(origin)
         return self._files(origin, listing) if listing else None
 

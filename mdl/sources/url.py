@@ -109,7 +109,7 @@ class UrlSource:
         return (host_of(origin.url),)
 
     def probe(self, remote: RemoteFile) -> RemoteFile:
-        """The same file with what its server tells of it. The mirrors are asked where the first server fails
+        """The same file with what its server tells of it. The mirrors are asked if the first server fails
         and a digest is known. Raises `MdlError` of the first server."""
         http = self._http
         if http is None or remote.probed:
