@@ -42,7 +42,7 @@ from mdl import programs
 from mdl.cancel import Cancel
 from mdl.errors import Cancelled
 from mdl.events import Ended
-from mdl.jobs.hooks import hook_facts, told
+from mdl.jobs.hooks import hook_environment, hook_facts
 from mdl.jobs.job import Invocation, Job
 
 __all__ = ["mdl"]
@@ -310,7 +310,7 @@ def test_a_hook_for_many_models(tmp_path: Path, count: int) -> None:
     break in a path is no second path in the file."""
     folders = {name: f"/models/a\nb/{name}" for name in (f"a-model-with-a-long-name-{n:05}" for n in range(count))}
     job = Job("0101-x", "get", tuple(folders), "owner", "host", Invocation(), "2026-01-01T00:00:00Z")
-    with told(hook_facts(job, folders, Ended(), str)) as variables:
+    with hook_environment(hook_facts(job, folders, Ended(), str)) as variables:
         assert programs.run([sys.executable, "-c", _READS, str(tmp_path / "told")], variables) == 0
     facts, models, paths, said = json.loads((tmp_path / "told").read_text())
     assert facts["models"] == [{"name": name, "path": path} for name, path in folders.items()]

@@ -35,7 +35,7 @@ def hook_facts(job: Job, folders: Mapping[str, str], end: Ended, clean: Callable
 
 
 @contextlib.contextmanager
-def told(facts: Facts) -> Iterator[dict[str, str]]:
+def hook_environment(facts: Facts) -> Iterator[dict[str, str]]:
     """The variables of a hook, for as long as the file that one of them names is there. Raises `OSError`."""
     with tempfile.NamedTemporaryFile("w", prefix="mdl-hook-", suffix=".json") as file:
         json.dump(facts, file)

@@ -15,7 +15,7 @@ from mdl.cancel import Cancel
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.events import Ended, Event, Listener, Noticed, silence
 from mdl.jobs.background import begun, is_background, start
-from mdl.jobs.hooks import hook_facts, told
+from mdl.jobs.hooks import hook_environment, hook_facts
 from mdl.jobs.job import Invocation, Job
 from mdl.jobs.log import Log, LogListener
 from mdl.jobs.ready import Ready
@@ -260,7 +260,7 @@ class JobRun:
             return
         screen, trouble = self._screen, ""
         try:
-            with told(hook_facts(self._tracker.job, self._texts(), end, screen.clean)) as facts:
+            with hook_environment(hook_facts(self._tracker.job, self._texts(), end, screen.clean)) as facts:
                 if code := programs.run(list(command), facts, unheard=screen.is_machine_readable, cancel=self._cancel):
                     trouble = f"the hook ended with {code}: {' '.join(command)}"
         except UsageError as error:
