@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from mdl.digests import Digest, Fingerprint
+from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
 from mdl.presigned import asked_mark
 from mdl.redact import bare_url

@@ -21,11 +21,11 @@ import pytest
 from faulty import Answer, Handler, Request
 
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
-from mdl.digests import Digest
 from mdl.engine import journal
 from mdl.engine.store import Store
 from mdl.errors import Cancelled
 from mdl.events import Event, FileReport, Progressed, Report, Retrying, Rewound
+from mdl.hashing import Digest
 from mdl.http.client import Http, Timeouts
 from mdl.http.hosts import Bearer, Hosts
 from mdl.http.policy import RetryPolicy

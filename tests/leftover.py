@@ -33,7 +33,9 @@ def claimed(partial: Partial) -> int:
 @functools.cache
 def dead_owner(_which: int = 1) -> str:
     """The name of a process of this machine that is gone; another one for another number."""
-    child = subprocess.Popen([sys.executable, "-c", "from mdl.owner import me; print(me())"], stdout=-1)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from mdl.process import ProcessId; print(str(ProcessId.current()))"], stdout=-1
+    )
     name = child.communicate()[0].decode().strip()
     assert child.returncode == 0
     return name

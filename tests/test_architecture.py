@@ -20,20 +20,19 @@ LEVELS = [
         "cancel",
         "units",
         "paths",
-        "digests",
-        "owner",
+        "hashing",
         "redact",
-        "sealed",
+        "crc_json",
         "globs",
         "speed",
         "schemas",
         "pickles",
         "threads",
     }
-    | {"mounts", "toml"},
-    {"spots", "vacant", "pulse", "presigned", "deadline"},
-    {"private"},
-    {"staging", "turns", "programs", "copies", "folder_lock"},
+    | {"toml"},
+    {"process", "presigned", "deadline"},
+    {"fs"},
+    {"locks"},
     {"http", "files", "events"},
     {"catalog"},
     {"sources"},
@@ -63,7 +62,7 @@ PURE = {
         "paths",
         "presigned",
         "redact",
-        "sealed",
+        "crc_json",
         "toml",
         "files",
         "events",
@@ -215,9 +214,8 @@ def test_only_staging_gives_names() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 gives = node.value.id in ("os", "shutil") and node.attr in ("replace", "rename", "renames", "move")
-                assert not gives or module == "staging", module
+                assert not gives or module == "fs/staging", module
         assert "rename" not in set(calls(tree)), module
-        assert module == "staging" or "vacant" not in set(inner(module)), module
 
 
 def test_nobody_swallows_a_signal() -> None:
@@ -246,13 +244,13 @@ def test_pure_room_opens_nothing(module: str) -> None:
     tree = trees()[module]
     assert {name.split(".")[0] for name in imports(tree)} & IMPURE == set()
     assert set(calls(tree)) & OPENING == set()
-    assert {other for other in inner(module) if other not in PURE} <= {"digests", "__init__"}
+    assert {other for other in inner(module) if other not in PURE} <= {"hashing", "__init__"}
 
 
-def test_digests_open_no_path() -> None:
+def test_hashing_opens_no_path() -> None:
     """Digests read what is open already: no name of a file is ever theirs to follow."""
-    assert not set(calls(trees()["digests"])) & OPENING
-    assert "pathlib" not in set(imports(trees()["digests"]))
+    assert not set(calls(trees()["hashing"])) & OPENING
+    assert "pathlib" not in set(imports(trees()["hashing"]))
 
 
 def test_no_utils_and_no_settings() -> None:

@@ -16,8 +16,8 @@ from mdl.catalog.find import SHIPPED, find_catalogs
 from mdl.catalog.model import Catalog, CatalogFile, HubOrigin
 from mdl.catalog.read import parse_catalog, read_catalog
 from mdl.catalog.references import HUB_HOSTS, parse_hub_page
-from mdl.digests import Digest
 from mdl.errors import CatalogError, MdlError
+from mdl.hashing import Digest
 from mdl.paths import RelPath, is_harmful_in_prose
 
 NAME = Path("catalog.toml")

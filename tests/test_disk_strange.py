@@ -19,7 +19,6 @@ from jobbing import DATA as BODY
 from jobbing import arrived, catalog_of, done, machine
 from pouring import judge_writes
 
-from mdl import vacant
 from mdl.engine.store import Store
 from mdl.events import Event
 
@@ -244,7 +243,7 @@ def test_what_the_file_system_cannot_hold(bench: Bench, monkeypatch: pytest.Monk
             raise OSError(code, os.strerror(code))
         return real(*what, **where)  # type: ignore[operator]
 
-    monkeypatch.setattr(vacant, "_call", lambda: None)  # names are given by the rename that every system has
+    monkeypatch.setattr(os, "link", refused)  # so that the name is given by a rename
     monkeypatch.setattr(os, real.__name__, refused)
     with FaultyServer(faults.honest(DATA)) as server:
         run = bench.run(pinned(server.url + "/f", DATA, path="what?"))

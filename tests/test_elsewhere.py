@@ -194,8 +194,8 @@ def test_a_rotten_twin_is_never_linked(shell: Shell, server: FaultyServer, mdl: 
 
 def test_it_is_the_hash_that_catches_it(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: where the hash is made to lie, the rotten file is linked; nothing else would have stopped it."""
-    from mdl.digests import Digest, Fingerprint
     from mdl.engine.store import Store
+    from mdl.hashing import Digest, Fingerprint
 
     file = rotten(shell, mdl)
     lie = Fingerprint(Digest("sha256", sha256(DATA)), len(DATA))

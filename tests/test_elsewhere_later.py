@@ -13,13 +13,13 @@ from leftover import dead_owner
 from shell import Shell
 from storing import MIB, Hub, Inside, actions, catalog_of, got, mdl, settings
 
+from mdl import crc_json
 from mdl.demo.hub import Generated, Repo
 from mdl.engine import transfer
 from mdl.engine.receipts import key_of
 from mdl.engine.store import Store
 from mdl.errors import Cancelled
 from mdl.paths import RelPath
-from mdl.sealed import line_of
 
 __all__ = ["mdl"]
 
@@ -81,7 +81,7 @@ def test_a_receipt_of_a_newer_mdl(shell: Shell, mdl: Inside) -> None:
     """What a newer mdl wrote down of another model is no candidate, and does not hinder this one."""
     receipt = shell.models / ".mdl" / "receipts" / "other" / f"{'a' * 32}.receipt"
     receipt.parent.mkdir(parents=True)
-    receipt.write_bytes(line_of({"mdl-receipt": 2}))
+    receipt.write_bytes(crc_json.dumps({"mdl-receipt": 2}))
     assert actions(got(mdl(shell, "get", "one", *JSON))) == {"one/f.bin": "fetched"}
 
 

@@ -15,12 +15,12 @@ from faulty import FaultyServer
 from shell import Shell
 from storing import MIB, Inside, actions, catalog_of, clones, got, mdl, settings, sha256
 
-from mdl import staging
 from mdl.demo.hub import Generated
-from mdl.digests import Fingerprint
 from mdl.engine.store import Store
 from mdl.files import RemoteFile
-from mdl.spots import Spot
+from mdl.fs import staging
+from mdl.fs.entries import EntryAt
+from mdl.hashing import Fingerprint
 
 __all__ = ["mdl"]
 
@@ -224,7 +224,7 @@ def test_changed_before_it_has_its_receipt(shell: Shell, mdl: Inside, monkeypatc
     file.write_bytes(DATA)
     really = staging.publish
 
-    def late(staged: Path, spot: Spot) -> os.stat_result | None:
+    def late(staged: Path, spot: EntryAt) -> os.stat_result | None:
         copied = really(staged, spot)
         if spot.name == "f.bin":
             _spoil(file)

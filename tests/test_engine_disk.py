@@ -12,7 +12,6 @@ from engine import MIB, NAME, Bench, noise, pinned
 from faulty import Answer, FaultyServer, Request
 from pouring import judge_writes
 
-from mdl import vacant
 from mdl.errors import NoSpace
 from mdl.operations.get import Wishes
 from mdl.paths import RelPath
@@ -140,7 +139,7 @@ def test_publishing_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch, call: s
     with FaultyServer(faults.honest(data)) as server:
         file = pinned(server.url + "/f", data)
         with monkeypatch.context() as patch:
-            patch.setattr(vacant, "_call", lambda: None)  # names are given by the rename that every system has
+            patch.setattr(os, "link", fails)  # so that the name is given by a rename
             patch.setattr(os, call, fails)
             run = bench.run(file)
         assert (run.code, bench.final.exists(), bench.strangers()) == (7, False, [])
@@ -184,9 +183,9 @@ def test_a_damaged_journal(bench: Bench, damage: str) -> None:
         if damage == "gone":
             place.unlink()
         elif damage == "claims too much":
-            from mdl.engine.journal import line_of
+            from mdl import crc_json
 
-            place.write_bytes(text + line_of([0, SIZE]))
+            place.write_bytes(text + crc_json.dumps([0, SIZE]))
         else:
             place.write_bytes({"torn": text[:-5], "empty": b"", "garbage": b"\xff\0" * 500}[damage])
         server.handler = faults.honest(DATA)

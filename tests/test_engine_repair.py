@@ -15,7 +15,6 @@ from faulty import Answer, FaultyServer, Request, reply
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.demo.content import Generated, hex_digest
-from mdl.digests import Digest
 from mdl.engine import partial as partials
 from mdl.engine.follower import Follower
 from mdl.engine.receipts import key_of
@@ -23,12 +22,13 @@ from mdl.engine.segments import Download, Segment
 from mdl.engine.transfer import Result
 from mdl.errors import Cancelled
 from mdl.events import Event, Noticed
+from mdl.fs.private import make_private_dir
+from mdl.hashing import Digest
 from mdl.http.client import Http
 from mdl.http.hosts import Hosts
 from mdl.http.policy import RetryPolicy
 from mdl.operations.get import Wishes
 from mdl.operations.verify import check, mending, repair
-from mdl.private import private_folder
 from mdl.sources import Sources
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.listings import Listings
@@ -324,7 +324,7 @@ def test_a_repair_waits_for_an_owner_that_cannot_be_seen(bench: Bench, monkeypat
         file = pinned(server.url + "/f", DATA)
         assert bench.run(file).code == 0
         flip(bench.final, 100)
-        private_folder(bench.store.partials / f"{key_of('m', file.path)}.elsewhere")
+        make_private_dir(bench.store.partials / f"{key_of('m', file.path)}.elsewhere")
         looks = iter([True, True])
         monkeypatch.setattr(partials, "is_held", lambda folder: next(looks, False))
         monkeypatch.setattr(bench.store.cancel, "wait", lambda seconds: None)

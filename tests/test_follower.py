@@ -1,4 +1,4 @@
-"""The follower: one digest of the whole, prefix digests on the way, and bad blocks handed back once."""
+"""The follower: one digest of the whole, prefix hashing on the way, and bad blocks handed back once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import pytest
 from engine import until
 
-from mdl import digests
-from mdl.digests import fingerprint
+from mdl import hashing
 from mdl.engine import follower as followers
 from mdl.engine.follower import Follower
 from mdl.engine.journal import Identity
 from mdl.engine.partial import Partial
+from mdl.hashing import fingerprint
 from mdl.http.ranges import ByteRange
 
 STEP = 4096
@@ -27,10 +27,10 @@ DATA = hashlib.shake_128(b"follower").digest(SIZE)
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prefix digests every 4 KiB instead of every 16 MiB."""
-    for room in (digests, followers):
+    """Prefix hashing every 4 KiB instead of every 16 MiB."""
+    for room in (hashing, followers):
         monkeypatch.setattr(room, "PREFIX_STEP", STEP)
-    monkeypatch.setattr(digests, "_READ", STEP)
+    monkeypatch.setattr(hashing, "_READ", STEP)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def ticked(_done: int) -> None:
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 0, 5, 1, 4, 2]])
-def test_digests_are_right_in_whatever_order_bytes_come(partial: Partial, order: list[int]) -> None:
+def test_hashing_are_right_in_whatever_order_bytes_come(partial: Partial, order: list[int]) -> None:
     """The digest of the whole and of each prefix are hashlib's own, whichever piece was written first."""
     follower = Follower(partial, "sha256", SIZE)
     for n in order:
@@ -216,7 +216,7 @@ def test_block_given_up_is_gone_on_from(partial: Partial) -> None:
 
 
 def test_only_what_passed_is_claimed_in_a_repair(partial: Partial) -> None:
-    """While blocks are held against their digests, none beyond the last that passed can be claimed."""
+    """While blocks are held against their hashing, none beyond the last that passed can be claimed."""
     partial.claim_below = 0
     partial.write(0, DATA[: 2 * STEP] + b"?" * (SIZE - 2 * STEP))
     partial.checkpoint()
@@ -263,7 +263,7 @@ def test_what_is_written_while_it_hashes_wakes_it_again(partial: Partial, monkey
     def gated(*arguments: object) -> Iterator[memoryview]:
         reading.set()
         assert go_on.wait(60)
-        return digests.read_blocks(*arguments)  # type: ignore[arg-type]
+        return hashing.read_blocks(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(followers, "_STEP", STEP)
     monkeypatch.setattr(followers, "read_blocks", gated)

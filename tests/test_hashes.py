@@ -13,10 +13,10 @@ from shell import Shell
 from storing import MIB, Inside, actions, catalog_of, got, listing, mdl, settings
 
 from mdl.demo.hub import Generated
-from mdl.digests import Digest, Fingerprint
 from mdl.engine.hashes import Hashes
 from mdl.engine.store import Store
 from mdl.files import RemoteFile, Stamp
+from mdl.hashing import Digest, Fingerprint
 
 __all__ = ["mdl"]
 

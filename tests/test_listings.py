@@ -9,7 +9,7 @@ import pytest
 from hubs import COMMIT, HUB, LATER, ORIGIN, PINNED, SHA
 
 from mdl.catalog.model import is_pinned
-from mdl.digests import Digest
+from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.sources.listings import Entry, Listing, Listings
 

@@ -19,9 +19,9 @@ from test_pack import make_run, read_whole
 from mdl.archive.limits import Limits
 from mdl.archive.selection import Rules
 from mdl.errors import MdlError, Unsafe
+from mdl.fs.staging import remove
 from mdl.operations.pack import Packing, pack, plan_pack
 from mdl.operations.release import unpack
-from mdl.staging import remove
 
 NO_RULES = Rules()
 Stranger = tuple[Path, Callable[..., Ran]]

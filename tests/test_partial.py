@@ -16,17 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from leftover import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
-from mdl import copies, owner
 from mdl.cancel import Cancel
 from mdl.engine.journal import Journal
 from mdl.engine.leavings import of_the_dead
 from mdl.engine.partial import Partial, claimed_of, is_held, leftovers, wait_for_owners
 from mdl.errors import Busy
+from mdl.fs import copying
+from mdl.fs.entries import open_parent
+from mdl.fs.volume import filesystem_type
 from mdl.http.ranges import ByteRange
-from mdl.mounts import type_of
+from mdl.locks import has_reliable_locks
 from mdl.paths import RelPath
-from mdl.pulse import has_true_locks
-from mdl.spots import spot
+from mdl.process import ProcessId
 
 
 @pytest.fixture
@@ -200,7 +201,7 @@ def test_dead_process_is_gone_on_with(tmp_path: Path) -> None:
     assert not old.exists()
     assert (partial.total, partial.dropped) == (400, 0)
     assert os.pread(partial.fd, 400, 0) == b"x" * 400
-    assert [entry.name for entry in tmp_path.iterdir()] == [f"{KEY}.{owner.me()}"]
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"{KEY}.{ProcessId.current()}"]
 
 
 def test_living_process_is_not_disturbed(tmp_path: Path) -> None:
@@ -251,9 +252,9 @@ def test_an_unlocked_partial_of_before(tmp_path: Path) -> None:
 def test_a_locked_partial_is_never_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_local: bool) -> None:
     """A process that cannot be seen and keeps its partial locked is alive, however long it has been quiet."""
     if not is_local:
-        monkeypatch.setattr("mdl.pulse._LOCAL", set())
+        monkeypatch.setattr("mdl.locks._LOCAL", set())
     alive = opened(tmp_path / "partials")
-    alive.folder = alive.folder.rename(tmp_path / "partials" / f"{KEY}.{unseen(owner.me())}")
+    alive.folder = alive.folder.rename(tmp_path / "partials" / f"{KEY}.{unseen(str(ProcessId.current()))}")
     quiet(alive.folder, 1e6)
     with pytest.raises(Busy, match="container"):
         Partial.open(tmp_path / "partials", KEY, WHO)
@@ -265,8 +266,8 @@ def test_a_locked_partial_is_never_taken(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.fault(265)
 def test_a_successor_goes_on_at_once(tmp_path: Path) -> None:
     """What a killed container left is taken over as soon as its lock is free, if the kernel here knows every lock."""
-    if not has_true_locks(tmp_path):
-        pytest.skip(f"LOCKS MAY LIE HERE: {type_of(tmp_path)}")
+    if not has_reliable_locks(tmp_path):
+        pytest.skip(f"LOCKS MAY LIE HERE: {filesystem_type(tmp_path)}")
     folder = left_behind(tmp_path, unseen())
     inode = (folder / "data").stat().st_ino
     quiet(folder, 3.0)
@@ -277,7 +278,7 @@ def test_a_successor_goes_on_at_once(tmp_path: Path) -> None:
 @pytest.mark.fault(265)
 def test_where_locks_may_lie_no_file_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There a leftover is waited for, then copied: its owner, if it lives and begins anew, spoils nothing of ours."""
-    monkeypatch.setattr("mdl.pulse._LOCAL", set())
+    monkeypatch.setattr("mdl.locks._LOCAL", set())
     folder = left_behind(tmp_path, unseen())
     quiet(folder, 30.0)
     with pytest.raises(Busy, match="container"):
@@ -298,10 +299,10 @@ def test_what_changes_while_it_is_copied_is_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     """Bytes that its owner cut off or claims no more are not taken over, nor is another file's."""
-    monkeypatch.setattr("mdl.pulse._LOCAL", set())
+    monkeypatch.setattr("mdl.locks._LOCAL", set())
     folder = left_behind(tmp_path, unseen(), OTHER if change == "another file" else WHO)
     quiet(folder, 70.0)
-    real = copies.copy
+    real = copying.copy_range
 
     def copy(source: int, target: int, size: int, *, start: int = 0) -> int:
         done = real(source, target, size, start=start)
@@ -311,7 +312,7 @@ def test_what_changes_while_it_is_copied_is_not_believed(
             os.truncate(folder / "data", SIZE)
         return done
 
-    monkeypatch.setattr(copies, "copy", copy)
+    monkeypatch.setattr(copying, "copy_range", copy)
     partial = opened(tmp_path)
     assert (partial.total, claimed(partial)) == ((100, 100) if change == "cut" else (0, 0))
     assert partial.dropped == (400 if change == "another file" else 0)
@@ -330,7 +331,7 @@ def test_it_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     cancel = Cancel()
     monkeypatch.setattr(cancel, "wait", sleep)
-    monkeypatch.setattr("mdl.pulse.has_true_locks", lambda _path: False)
+    monkeypatch.setattr("mdl.locks.has_reliable_locks", lambda _path: False)
     wait_for_owners(tmp_path, [KEY], 0.0, told.append, cancel)
     assert (waits, told) == ([], [])
     wait_for_owners(tmp_path, ["b" * 32, KEY], 1e3, told.append, cancel)
@@ -365,7 +366,7 @@ def test_publish_gives_the_bytes_their_name(tmp_path: Path, trace: list[tuple[st
     partial.write(0, b"x" * SIZE)
     fd = partial.fd
     trace.clear()
-    with spot(tmp_path, RelPath.parse("final")) as final:
+    with open_parent(tmp_path, RelPath.parse("final")) as final:
         partial.publish(final)
     assert trace[0] == ("fsync", fd)
     assert (tmp_path / "final").read_bytes() == b"x" * SIZE
@@ -377,7 +378,7 @@ def test_publish_of_a_partial_taken_over_is_busy(tmp_path: Path) -> None:
     partial = opened(tmp_path / "p")
     partial.write(0, b"x" * SIZE)
     partial.folder.rename(tmp_path / "p" / "elsewhere")
-    with pytest.raises(Busy), spot(tmp_path, RelPath.parse("final")) as final:
+    with pytest.raises(Busy), open_parent(tmp_path, RelPath.parse("final")) as final:
         partial.publish(final)
     assert not (tmp_path / "final").exists()
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from leftover import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
-from mdl import owner
 from mdl.engine.partial import Partial, claimed_of
 from mdl.errors import Busy
 from mdl.http.ranges import ByteRange
+from mdl.process import ProcessId
 
 
 @pytest.mark.fault(148)
@@ -107,33 +107,35 @@ def test_folder_of_an_odd_name_is_survived(tmp_path: Path) -> None:
 
 def test_owner_is_told_apart(tmp_path: Path) -> None:
     """This process is alive; the same id born at another time, or of an id nobody has, is not; elsewhere is unknown."""
-    machine, pid, born, space = owner.me().split("-")
-    assert owner.is_alive(owner.me()) is True
-    assert owner.is_alive(f"{machine}-{pid}-{int(born) + 1}-{space}") is False
-    assert owner.is_alive(dead_owner()) is False
+    machine, pid, born, space = str(ProcessId.current()).split("-")
+    assert ProcessId.current().is_alive() is True
+    assert ProcessId(f"{machine}-{pid}-{int(born) + 1}-{space}").is_alive() is False
+    assert ProcessId(dead_owner()).is_alive() is False
     for other in (f"{'f' * 12}-{pid}-{born}-{space}", "", "odd", f"{machine}-x-1", f"{machine}"):
-        assert owner.is_alive(other) is None
+        assert ProcessId(other).is_alive() is None
 
 
 @pytest.mark.parametrize("pid", ["9" * 30, "²"])
 def test_impossible_process_is_not_alive(pid: str) -> None:
     """A process id no system has belongs to nobody who lives."""
-    machine = owner.me().split("-")[0]
-    assert not owner.is_alive(f"{machine}-{pid}-1")
+    machine = str(ProcessId.current()).split("-")[0]
+    assert not ProcessId(f"{machine}-{pid}-1").is_alive()
 
 
 def test_zombie_is_not_alive() -> None:
     """A process that has ended but was not waited for (as in many a container) holds nothing any more."""
-    program = "import sys; from mdl.owner import me; print(me(), flush=True); sys.stdin.read()"
+    program = (
+        "import sys; from mdl.process import ProcessId; print(str(ProcessId.current()), flush=True); sys.stdin.read()"
+    )
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         name = child.stdout.readline().decode().strip()
-        assert owner.is_alive(name) is True
+        assert ProcessId(name).is_alive() is True
         child.stdin.close()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert owner.is_alive(name) is False
+        assert ProcessId(name).is_alive() is False
 
 
 def test_rewind_counts_and_forgets(tmp_path: Path) -> None:

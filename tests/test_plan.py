@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdl.digests import Digest, Fingerprint
 from mdl.engine.plan import Plan, Wanted
 from mdl.errors import MdlError, NoSpace, Occupied, Unsafe
 from mdl.files import HubFile, Kind, LocalFile, Receipt, RemoteFile, Stamp
+from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
 
 calm = settings(deadline=None)

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdl.digests import Digest
 from mdl.engine import schedule as scheduling
 from mdl.engine import segments
 from mdl.engine.plan import Item, Wanted
@@ -19,6 +18,7 @@ from mdl.engine.schedule import Schedule, Work
 from mdl.engine.segments import Download, Segment
 from mdl.errors import AuthError, DigestMismatch, MdlError, NetworkError, ProtocolError
 from mdl.files import LocalFile, RemoteFile
+from mdl.hashing import Digest
 from mdl.http.pacer import Pacer
 from mdl.http.policy import PROGRESS, WORTH, Changed, Ended, GiveUp, RetryPolicy, State, Verified, decide
 from mdl.http.ranges import ByteRange, RangeSet

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from leftover import dead_owner
 
-from mdl import staging
-from mdl.digests import Digest, Fingerprint
 from mdl.engine.leavings import tidy
 from mdl.engine.plan import Plan, Wanted
 from mdl.engine.store import Store
 from mdl.errors import Busy, Occupied, StorageError, Unsafe
 from mdl.files import RemoteFile
-from mdl.owner import me
+from mdl.fs import staging
+from mdl.fs.entries import EntryAt
+from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
-from mdl.spots import Spot
+from mdl.process import ProcessId
 
 DATA = b"weights" * 100
 DIGEST = Digest("sha256", hashlib.sha256(DATA).hexdigest())
@@ -258,9 +258,11 @@ def test_what_killed_processes_staged_is_tidied(store: Store) -> None:
     for folder in folders:
         folder.mkdir(parents=True)
         (folder / f".a.{dead_owner()}.mdl-tmp").touch()
-        (folder / f".b.{me()}.mdl-tmp").touch()
+        (folder / f".b.{ProcessId.current()}.mdl-tmp").touch()
     tidy(store.own, ["m"])
-    assert [[path.name for path in folder.iterdir()] for folder in folders] == [[f".b.{me()}.mdl-tmp"]] * 3
+    assert [[path.name for path in folder.iterdir()] for folder in folders] == [
+        [f".b.{ProcessId.current()}.mdl-tmp"]
+    ] * 3
 
 
 def test_damaged_file_is_copied_and_left_alone(store: Store) -> None:
@@ -323,7 +325,7 @@ def test_the_receipt_is_there_before_the_name(store: Store, monkeypatch: pytest.
     """A file without a published digest is mdl's own from its first moment, also for who is killed in between."""
     seen, real = [], staging.publish
 
-    def look(staged: Path, spot: Spot) -> os.stat_result | None:
+    def look(staged: Path, spot: EntryAt) -> os.stat_result | None:
         seen.append((store.receipts.get("m", REMOTE.path), spot.path.exists()))
         return real(staged, spot)
 
@@ -336,7 +338,7 @@ def test_the_receipt_is_there_before_the_name(store: Store, monkeypatch: pytest.
 def test_a_name_that_cannot_be_given_leaves_the_old_receipt(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the rename fails the receipt of before is back, or there is none, as before."""
 
-    def refuse(_staged: Path, _spot: Spot) -> None:
+    def refuse(_staged: Path, _spot: EntryAt) -> None:
         raise OSError(5, "Input/output error")
 
     for before in (None, DATA):

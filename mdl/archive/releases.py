@@ -14,14 +14,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdl import staging
 from mdl.archive.history import History, Switch, from_json, to_json
 from mdl.archive.manifest import NAME, Line, Manifest
 from mdl.archive.unpacking import Reuse
-from mdl.digests import fingerprint
 from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe
+from mdl.fs import staging
+from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
+from mdl.hashing import fingerprint
 from mdl.paths import RelPath
-from mdl.private import ODD, read_whole
 
 _CURRENT, _RELEASES, _HISTORY = "current", "releases", "releases.json"
 _LARGEST = 256 * 2**20
@@ -63,7 +63,7 @@ class Shelf:
         except FileNotFoundError:
             found, coming = History(), None
         except OSError as error:
-            if error.errno not in ODD:
+            if error.errno not in UNREADABLE_ERRNOS:
                 raise
             hint = "move it away; 'current' and the releases stay as they are"
             raise StateError(

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdl import staging
 from mdl.archive.headers import Listed
 from mdl.archive.manifest import NAME, Line, Manifest, digests
 from mdl.archive.meter import Meter
 from mdl.archive.reader import Archive
 from mdl.errors import DigestMismatch, NoSpace, Occupied, ProtocolError
+from mdl.fs import staging
 from mdl.trainers.safetensors import SUFFIX, trouble
 
 Reuse = Callable[[Line], Path | None]
@@ -39,7 +39,7 @@ def staged_folder(final: Path) -> Iterator[Path]:
     """A new, private folder beside ``final``; whatever is left of it in the end is removed."""
     final.parent.mkdir(parents=True, exist_ok=True)
     staging.sweep(final.parent)
-    folder = staging.beside(final)
+    folder = staging.staged_name(final)
     folder.mkdir(mode=0o700)
     try:
         yield folder

@@ -10,8 +10,8 @@ from mdl.catalog.mistakes import did_you_mean
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
 from mdl.catalog.references import HUB_HOSTS, check_revision, check_url, file_url, parse_hub, parse_hub_page, url_name
 from mdl.catalog.table import Table
-from mdl.digests import Digest
 from mdl.errors import ProtocolError, Unsafe, UsageError
+from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins
 
 ROLES = ("weights", "config", "vocab", "other")

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
 from mdl.catalog.references import parse_hub
-from mdl.digests import Digest
 from mdl.errors import LockError, MdlError, StateError
 from mdl.files import RemoteFile
+from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins, shown
 from mdl.toml import parse_toml
 

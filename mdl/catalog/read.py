@@ -13,8 +13,8 @@ from mdl.catalog.mistakes import CatalogText, Mistakes, did_you_mean, words_of
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.table import Table
 from mdl.errors import CatalogError, MdlError
+from mdl.fs.private import read_whole
 from mdl.paths import RelPath, shown
-from mdl.private import read_whole
 from mdl.toml import NestedTooDeeply, parse_toml
 
 SCHEMA = 1

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from mdl import staging
 from mdl.catalog.find import SHIPPED
 from mdl.catalog.read import read_text
 from mdl.cli.command import command
 from mdl.cli.flags import Globs
 from mdl.cli.session import Session
 from mdl.errors import CatalogError, UsageError
-from mdl.folder_lock import folder_lock
+from mdl.fs import staging
+from mdl.locks import folder_lock
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _edit(path: Path, change: Callable[[str | None], str], *, may_be_new: bool =
                 break
             before = now
         mode = place.stat().st_mode & 0o777 if before is not None else 0o666 & ~staging.umask()
-        staging.write_file(place, text.encode(), mode=mode, sweeps=True)
+        staging.write_file(place, text.encode(), mode=mode, sweep_first=True)
 
 
 def _tell(session: Session, path: Path, name: str) -> int:

@@ -11,11 +11,11 @@ from typing import Any
 
 import platformdirs
 
-from mdl import staging
-from mdl.copies import RULES
 from mdl.errors import UsageError
+from mdl.fs import staging
+from mdl.fs.copying import RULES
+from mdl.fs.private import read_whole
 from mdl.paths import shown
-from mdl.private import read_whole
 from mdl.toml import parse_toml
 
 DEFAULTS = (

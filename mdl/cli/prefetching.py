@@ -22,8 +22,8 @@ from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.events import ModelReport, Report
 from mdl.jobs.background import give_way, is_background
 from mdl.jobs.metrics import Outcome, write_metrics
+from mdl.locks import file_lock
 from mdl.schemas import empty
-from mdl.turns import held
 
 _NAME = "prefetch"
 
@@ -181,7 +181,7 @@ def _turn(session: Session, where: Where) -> Callable[[], contextlib.AbstractCon
         with contextlib.ExitStack() as stack:
             for folder in _folders(session, where):
                 try:
-                    stack.enter_context(held(folder, _NAME, 0.0, lambda _holder: None))
+                    stack.enter_context(file_lock(folder, _NAME, 0.0, lambda _holder: None))
                 except Busy as error:
                     hint = "wait for it; with --skip-if-running this ends with 0"
                     raise _Taken(error.message, item=_NAME, hint=hint) from error

@@ -109,7 +109,7 @@ def unpack(
 
 
 def _document(session: Session, archive: Path, *, files: int, size: int, path: str | None, **more: Any) -> None:
-    from mdl.digests import fingerprint
+    from mdl.hashing import fingerprint
 
     with archive.open("rb") as file:
         sha256 = fingerprint(file.fileno(), "sha256").digest.hex

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from mdl import programs
+from mdl import process
 from mdl.cli import places
 from mdl.cli.flags import Unattended
 from mdl.cli.session import Session
@@ -24,8 +24,8 @@ from mdl.jobs.log import Log, Logged
 from mdl.jobs.ready import Ready
 from mdl.jobs.records import Records, now
 from mdl.jobs.tracker import Tracker
-from mdl.owner import host, me
-from mdl.pulse import Pulse
+from mdl.locks import Heartbeat
+from mdl.process import ProcessId, hostname
 from mdl.schemas import empty
 
 LOG = "downloads.log"
@@ -60,7 +60,7 @@ class Work:
         self._records = Records(self._state / "jobs") if self._state else None
         self._tracker = Tracker(self._begin(), self._records, session.console.secrets, self._no_record)
         self._logged: Logged | None = None
-        self._pulse: Pulse | None = None
+        self._pulse: Heartbeat | None = None
         self._watch: Watch | None = None
         self._ready: Listener = silence
 
@@ -163,7 +163,7 @@ class Work:
                 return stopped
         return None
 
-    def _beating(self) -> Pulse | None:
+    def _beating(self) -> Heartbeat | None:
         """The job's pulse; it goes on without where there can be none."""
         with contextlib.suppress(OSError):
             if self._records and self.id:
@@ -182,7 +182,14 @@ class Work:
                 raise Busy("it is running", item=resumed)
             self._is_resumed = True
             return replace(
-                job, status="running", owner=me(), host=host(), finished_at=None, exit_code=None, error=None, file=None
+                job,
+                status="running",
+                owner=str(ProcessId.current()),
+                host=hostname(),
+                finished_at=None,
+                exit_code=None,
+                error=None,
+                file=None,
             )
         name = ""
         if self._records:
@@ -193,7 +200,9 @@ class Work:
                 self._records = None
         log = str(self._records.log(name)) if self._records and not self._is_unlogged else None
         words = again(self._session.words, self._session.environ, self._session.console.secrets)
-        return Job(name, self._session.command, tuple(self._models), me(), host(), words, now(), log)
+        return Job(
+            name, self._session.command, tuple(self._models), str(ProcessId.current()), hostname(), words, now(), log
+        )
 
     @property
     def _is_unlogged(self) -> bool:
@@ -230,8 +239,8 @@ class Work:
         job, folders = self._tracker.job, self._folders()
         try:
             with told(hook_facts(job, folders, end, console.clean)) as facts:
-                if code := programs.run(
-                    command, facts, unheard=console.progress == "json", cancel=self._session.cancel
+                if code := process.run_program(
+                    command, facts, silent=console.progress == "json", cancel=self._session.cancel
                 ):
                     trouble = f"the hook ended with {code}: {' '.join(command)}"
         except UsageError as error:
@@ -252,7 +261,7 @@ def _is_off(session: Session, value: str | None, flag: str) -> bool:
 
 
 def _hook(command: str | None, what: str) -> list[str] | None:
-    return programs.words_of(command, what) if command else None
+    return process.split_command(command, what) if command else None
 
 
 def _state_folder(session: Session, wishes: Unattended) -> Path | None:

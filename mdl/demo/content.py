@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from mdl.digests import Hasher, new_hasher
+from mdl.hashing import Hasher, new_hasher
 
 BLOCK = 2**20
 _STAMP = 32

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mdl.doctor.finding import Finding
 from mdl.errors import StorageError
-from mdl.mounts import type_of
+from mdl.fs.volume import filesystem_type
 
 _FICLONE = 0x40049409
 _APPARENT = 2**24
@@ -34,7 +34,9 @@ def abilities(folder: Path) -> Finding:
     locks, trouble = _locks(file)
     has = [*locks, *(name for name, worked in can.items() if worked)]
     lacks = [name for name, worked in can.items() if not worked]
-    parts = [f"{type_of(folder) or 'it'} has {', '.join(has)}" + (f"; no {', no '.join(lacks)}" if lacks else "")]
+    parts = [
+        f"{filesystem_type(folder) or 'it'} has {', '.join(has)}" + (f"; no {', no '.join(lacks)}" if lacks else "")
+    ]
     if longest := _longest_name(folder):
         parts.append(f"names up to {longest} bytes")
     if (folder / "FILE").exists():
@@ -99,7 +101,7 @@ def _clones(file: Path) -> bool:
 def _holds_large(file: Path) -> bool:
     """Asked only where it costs nothing: a file system without holes would write them."""
     if not file.with_name("sparse").stat().st_blocks * 512 < _APPARENT:
-        return type_of(file.parent) not in ("vfat", "msdos")
+        return filesystem_type(file.parent) not in ("vfat", "msdos")
     os.truncate(file.with_name("sparse"), _BEYOND_4_GIB)
     return True
 

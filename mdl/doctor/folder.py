@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mdl import staging
 from mdl.doctor.abilities import abilities
 from mdl.doctor.finding import Finding
 from mdl.errors import MdlError, NoSpace, StorageError
+from mdl.fs import staging
 
 _BLOCK = 2**20
 _MOST_BLOCKS = 32
@@ -90,7 +90,7 @@ def _nearest(folder: Path) -> Path:
 def _probes(folder: Path) -> Iterator[Path]:
     """A hidden folder inside ``folder``, gone afterwards; one that was killed before loses its own now."""
     staging.sweep(folder)
-    probes = staging.beside(folder / "doctor")
+    probes = staging.staged_name(folder / "doctor")
     try:
         probes.mkdir(0o700)
         yield probes

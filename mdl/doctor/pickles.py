@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mdl.doctor.finding import Finding
 from mdl.errors import MdlError
+from mdl.fs.private import read_regular
 from mdl.pickles import head_of, is_pickle, warning
-from mdl.private import read_regular
 
 _MOST = 20_000
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from mdl import __version__
 from mdl.doctor.finding import Finding
 
-_PACKAGES = ("httpx", "huggingface_hub", "typer", "rich", "truststore", "filelock", "platformdirs", "tomlkit", "isal")
+_PACKAGES = ("httpx", "huggingface_hub", "typer", "rich", "truststore", "platformdirs", "tomlkit", "isal")
 
 
 def versions() -> Finding:

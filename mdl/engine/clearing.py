@@ -8,23 +8,23 @@ from pathlib import Path
 
 from mdl.errors import Occupied
 from mdl.files import LocalFile, RemoteFile, Stamp
+from mdl.fs.entries import EntryAt, open_parent
 from mdl.paths import RelPath
-from mdl.spots import Spot, spot
 
 
 @contextlib.contextmanager
 def cleared(
     place: tuple[Path, RelPath], remote: RemoteFile, seen: LocalFile | None, is_ours: Callable[[], bool]
-) -> Iterator[Spot]:
+) -> Iterator[EntryAt]:
     """The spot of a file. What came there since it was ``seen`` stays, unless it ``is_ours``; without ``seen`` any file
     goes. Raises `Unsafe`, `Occupied`, `OSError`."""
-    with spot(*place) as found:
-        found.refuse_strange()
+    with open_parent(*place) as found:
+        found.refuse_special()
         now = found.stat() if seen else None
         if now and seen and not (seen.stamp and Stamp.of(now) == seen.stamp) and not is_ours():
             raise _came_meanwhile(remote)
         try:
-            yield found.fresh() if seen and now is None else found
+            yield found.as_new() if seen and now is None else found
         except FileExistsError:
             raise _came_meanwhile(remote) from None
 

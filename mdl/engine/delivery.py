@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 
 from mdl.cancel import Cancel
-from mdl.digests import Digest, Fingerprint, fingerprint, new_hasher
 from mdl.engine.content import LOOKED_AT, check_content
 from mdl.engine.fetch import Fetcher, called_by_name
 from mdl.engine.hub_carrier import HubCarrier
@@ -17,6 +16,7 @@ from mdl.engine.store import Store
 from mdl.errors import DigestMismatch, MdlError, StorageError
 from mdl.events import Event, Finished, Rewound, Started, Verifying
 from mdl.files import Stamp
+from mdl.hashing import Digest, Fingerprint, fingerprint, new_hasher
 from mdl.http.hosts import host_of
 from mdl.http.policy import Verified
 

@@ -1,6 +1,6 @@
 """Elsewhere: the same bytes somewhere else on this disk: another model, the hub's cache, folders the user names.
 
-What is found is only a candidate: it is hashed before it is taken. `mdl.copies` says how it is taken.
+What is found is only a candidate: it is hashed before it is taken. `mdl.fs.copying` says how it is taken.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from mdl.copies import Rule, Way, way_of
-from mdl.digests import Digest
 from mdl.engine.hashes import Hashes
 from mdl.engine.plan import Item
-from mdl.engine.room import nearest
 from mdl.engine.sight import opened
 from mdl.engine.store import Store
 from mdl.errors import Busy, MdlError, StateError
 from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
 from mdl.files import Receipt, RemoteFile, Stamp
+from mdl.fs.copying import SharingRule, Way, predict_way
+from mdl.fs.volume import nearest_existing
+from mdl.hashing import Digest
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Candidate:
     """A file that may have the bytes, and the rule by which they may be shared with it."""
 
     path: Path
-    rule: Rule
+    rule: SharingRule
 
 
 @dataclass(frozen=True)
 class Elsewhere:
     """Where to look for what ``store`` wants. ``others`` are models folders beside it, ``caches`` are laid out as the
-    hub's cache, ``also`` are folders of other programs. ``link`` is one of `mdl.copies.RULES`."""
+    hub's cache, ``also`` are folders of other programs. ``link`` is one of `mdl.fs.copying.RULES`."""
 
     store: Store
     others: Sequence[Store] = field(default=())
@@ -57,7 +57,7 @@ class Elsewhere:
                     continue
                 seen.add(inode)
                 if remote.digest and not self.hashes.is_other(path, Stamp.of(status), remote.digest):
-                    yield Candidate(path, Rule(self.link, may_lock=is_ours))
+                    yield Candidate(path, SharingRule(self.link, may_make_read_only=is_ours))
 
     def _found(self, remote: RemoteFile) -> Iterator[tuple[Path, bool]]:
         """Where to look, and whether it is mdl's own file or a blob: the hub's client never writes into a blob."""
@@ -77,7 +77,7 @@ class Elsewhere:
 
     def _way(self, candidate: Candidate) -> Way | None:
         with contextlib.suppress(OSError), opened(candidate.path) as fd:
-            return way_of(fd, nearest(self.store.own), candidate.rule)
+            return predict_way(fd, nearest_existing(self.store.own), candidate.rule)
         return None
 
     def foresee(self, item: Item) -> Item | None:
@@ -87,10 +87,10 @@ class Elsewhere:
 
     def foresee_again(self, item: Item) -> Item:
         """The item with how it will get the bytes that another file of the plan fetches."""
-        folder = nearest(self.store.own)
+        folder = nearest_existing(self.store.own)
         way: Way = "copy"
         with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as nameless:
-            way = way_of(nameless.fileno(), folder, Rule(self.link), item.remote.size)
+            way = predict_way(nameless.fileno(), folder, SharingRule(self.link), item.remote.size)
         return replace(item, way=way)
 
     @cached_property

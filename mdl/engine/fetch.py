@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from mdl.cancel import wake
-from mdl.digests import Digest
 from mdl.engine.address import address_of
 from mdl.engine.follower import Follower
 from mdl.engine.journal import Identity
@@ -19,6 +18,7 @@ from mdl.engine.schedule import Schedule
 from mdl.engine.segments import Download, Segment
 from mdl.errors import DigestMismatch, NoSpace, ProtocolError
 from mdl.events import Event, Rewound
+from mdl.hashing import Digest
 from mdl.http.answers import Accept, Changed, Lie, Whole, content_length, judge, parse_size
 from mdl.http.body import BUFFER
 from mdl.http.client import Http, Opened

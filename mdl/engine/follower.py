@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from mdl.digests import PREFIX_STEP, Digest, Fingerprint, new_hasher, read_blocks
 from mdl.engine.partial import Partial
 from mdl.errors import Cancelled
+from mdl.hashing import PREFIX_STEP, Digest, Fingerprint, new_hasher, read_blocks
 from mdl.http.ranges import ByteRange
 
 _STEP = 512 * 1024

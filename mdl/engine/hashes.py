@@ -10,12 +10,12 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from mdl import staging
-from mdl.digests import Digest
+from mdl import crc_json
 from mdl.errors import ProtocolError
 from mdl.files import Stamp
-from mdl.private import private_folder, read_regular
-from mdl.sealed import line_of, parse_line
+from mdl.fs import staging
+from mdl.fs.private import make_private_dir, read_regular
+from mdl.hashing import Digest
 
 VERSION = 1
 _MOST = 10_000
@@ -51,8 +51,8 @@ class Hashes:
             for (path, _), (stamp, digest) in list(self._known.items())[-_MOST:]
         ]
         with contextlib.suppress(OSError):
-            private_folder(self._place.parent)
-            staging.write_file(self._place, line_of({"mdl-hashes": VERSION, "files": rows}), lasting=False)
+            make_private_dir(self._place.parent)
+            staging.write_file(self._place, crc_json.dumps({"mdl-hashes": VERSION, "files": rows}), durable=False)
             self._is_new = False
 
 
@@ -61,7 +61,7 @@ _Known = dict[tuple[str, str], tuple[Stamp, Digest]]
 
 def _read(place: Path) -> _Known:
     try:
-        facts = parse_line((read_regular(place, _LARGEST) or b"").rstrip(b"\n"))
+        facts = crc_json.loads((read_regular(place, _LARGEST) or b"").rstrip(b"\n"))
         if not isinstance(facts, dict) or facts["mdl-hashes"] != VERSION:
             return {}
         return dict(_row(*row) for row in facts["files"])

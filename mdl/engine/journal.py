@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mdl import crc_json
 from mdl.errors import StateError
 from mdl.files import RemoteFile
+from mdl.fs.private import open_new, open_own, read_regular
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.presigned import identity
-from mdl.private import open_new, open_own, read_regular
-from mdl.sealed import line_of, parse_line
 
 VERSION = 1
 LARGEST = 16 * 2**20
@@ -64,7 +64,7 @@ class Record:
 
 
 def header_of(identity: Identity) -> bytes:
-    return line_of({"mdl-journal": VERSION, **vars(identity)})
+    return crc_json.dumps({"mdl-journal": VERSION, **vars(identity)})
 
 
 def parse(data: bytes, name: str) -> Record | None:
@@ -75,12 +75,12 @@ def parse(data: bytes, name: str) -> Record | None:
     lines = data.split(b"\n")[:-1]
     if not lines:
         return None
-    identity = _identity(parse_line(lines[0]), name)
+    identity = _identity(crc_json.loads(lines[0]), name)
     if identity is None:
         return None
     record, claims = Record(identity), []
     for line in lines[1:]:
-        claims += _take(record, parse_line(line))
+        claims += _take(record, crc_json.loads(line))
     record.have = RangeSet(claims)
     return record
 
@@ -149,10 +149,10 @@ class Journal:
 
     def claim(self, ranges: Iterable[ByteRange]) -> None:
         """Say that these bytes are on disk. Call it only after they were synced."""
-        self._append(b"".join(line_of([item.start, item.stop]) for item in ranges))
+        self._append(b"".join(crc_json.dumps([item.start, item.stop]) for item in ranges))
 
     def note_validator(self, origin: str, validator: str) -> None:
-        self._append(line_of({"origin": origin, "validator": validator}))
+        self._append(crc_json.dumps({"origin": origin, "validator": validator}))
 
     def sync(self) -> None:
         """Have all claims survive a power cut too; a killed process costs none of them. Raises `OSError`."""

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mdl import staging
 from mdl.errors import UsageError
 from mdl.files import HubFile, RemoteFile
+from mdl.fs import staging
+from mdl.fs.entries import open_parent
+from mdl.fs.private import make_private_dir
 from mdl.paths import RelPath
-from mdl.private import private_folder
-from mdl.spots import spot
 
 _LONGEST_REF = 1000
 _SHARED = re.compile(r"blobs/[0-9a-f]{2}/[0-9a-f]{64}")
@@ -107,12 +107,12 @@ class HubCache:
         hub = _hub_file(remote)
         path = _pointer(hub)
         up = "../" * (2 + hub.path.count("/"))
-        with spot(self._root, path) as found:
+        with open_parent(self._root, path) as found:
             here = found.stat()
             wanted = f"{up}blobs/{_blob(remote)}"
             is_link = here is not None and stat.S_ISLNK(here.st_mode)
             if not (is_link and os.readlink(found.name, dir_fd=found.folder) == wanted):
-                stage = private_folder(self.own / "stage")
+                stage = make_private_dir(self.own / "stage")
                 staging.publish(staging.stage_link(stage, found.name, wanted), found)
 
     def pointer(self, remote: RemoteFile) -> Path | None:
@@ -122,10 +122,10 @@ class HubCache:
         """Note which commit the branch is at; of a commit asked for by itself, and of what nobody was asked for just
         now, only where no branch is known."""
         for hub in {remote.hub for remote in remotes if remote.hub}:
-            with spot(self._root, RelPath.parse(f"{_repo_folder(hub)}/refs/{hub.branch or 'main'}")) as ref:
+            with open_parent(self._root, RelPath.parse(f"{_repo_folder(hub)}/refs/{hub.branch or 'main'}")) as ref:
                 known = ref.read(_LONGEST_REF)
                 if known is None or (hub.branch and is_news and known != hub.revision.encode()):
-                    stage = private_folder(self.own / "stage")
+                    stage = make_private_dir(self.own / "stage")
                     staged = staging.stage(stage, ref.name, hub.revision.encode(), mode=0o644)
                     staging.publish(staged, ref)
 

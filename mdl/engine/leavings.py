@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from mdl import staging
 from mdl.engine.partial import is_held
-from mdl.owner import NAME, is_alive, keeps_locked
-from mdl.pulse import may_live
+from mdl.fs import staging
+from mdl.locks import may_be_alive
+from mdl.process import PATTERN, ProcessId
 
-_OWNED = re.compile(rf"[0-9a-f]{{32}}\.({NAME})")
+_OWNED = re.compile(rf"[0-9a-f]{{32}}\.({PATTERN})")
 
 
 def tidy(own: Path, models: Iterable[str]) -> None:
@@ -40,5 +40,5 @@ def of_the_dead(place: Path) -> list[Path]:
 def _is_side_of_the_living(folder: Path) -> bool:
     """Whether the process that has this folder of ``side``, which it keeps locked, lives or may live."""
     owner = folder.name.partition(".")[2]
-    alive = is_alive(owner)
-    return may_live(folder, folder.rglob("*"), keeps_locked=keeps_locked(owner)) if alive is None else alive
+    alive = ProcessId(owner).is_alive()
+    return may_be_alive(folder, folder.rglob("*"), holds_locks=ProcessId(owner).holds_locks) if alive is None else alive

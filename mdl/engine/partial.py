@@ -16,17 +16,17 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mdl import copies, staging
 from mdl.cancel import Cancel
 from mdl.engine import journal as journals
 from mdl.engine.journal import Identity, Journal, Record
 from mdl.errors import Busy, MdlError, StorageError, Unsafe
+from mdl.fs import copying, staging
+from mdl.fs.entries import EntryAt
+from mdl.fs.private import is_own_folder, make_private_dir, open_new, open_own
 from mdl.http.pipe import Piped, write_at
 from mdl.http.ranges import ByteRange, RangeSet
-from mdl.owner import is_alive, keeps_locked, me, process_of
-from mdl.private import is_own_folder, open_new, open_own, private_folder
-from mdl.pulse import has_true_locks, may_live, try_lock
-from mdl.spots import Spot
+from mdl.locks import has_reliable_locks, may_be_alive, try_lock
+from mdl.process import ProcessId
 
 _JOURNAL_SECONDS = 1.0
 """How often a journal's claims are made to survive a power cut; a kill costs no claim anyway."""
@@ -57,10 +57,10 @@ class Partial:
 
         Raises `Busy` where a living process is at work on it, `StateError`, `OSError`.
         """
-        private_folder(partials)
-        mine = partials / f"{key}.{me()}"
+        make_private_dir(partials)
+        mine = partials / f"{key}.{ProcessId.current()!s}"
         _adopt(partials, key, mine, identity)
-        private_folder(mine)
+        make_private_dir(mine)
         record, data = journals.load(mine / "journal"), mine / "data"
         lost = record.have.total if record else _blocks(data)
         is_resumed = record is not None and record.resumable_as(identity)
@@ -200,7 +200,7 @@ class Partial:
         """Of the open file. Raises `OSError`."""
         return os.fstat(self.fd)
 
-    def publish(self, spot: Spot) -> os.stat_result | None:
+    def publish(self, spot: EntryAt) -> os.stat_result | None:
         """Sync the bytes, give them their final name, forget the journal; returns what `staging.publish` does.
 
         Raises `Busy` where another process took this partial over, `StorageError` where it is gone,
@@ -300,7 +300,7 @@ def _adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
         if mine.exists():
             shutil.rmtree(folder, ignore_errors=True)
         elif _is_dead(folder):
-            staging.claim(folder, mine)
+            staging.take_over(folder, mine)
         else:
             try:
                 _copy(folder, mine, identity)
@@ -318,7 +318,7 @@ def _copy(folder: Path, mine: Path, identity: Identity) -> None:
     record = journals.load(folder / "journal")
     if record is None:
         return
-    private_folder(mine)
+    make_private_dir(mine)
     try:
         source = open_own(folder / "data", os.O_RDONLY, may_be_shared=True)
     except Unsafe:
@@ -327,7 +327,7 @@ def _copy(folder: Path, mine: Path, identity: Identity) -> None:
     try:
         if record.resumable_as(identity):
             for claim in record.have:
-                copies.copy(source, target, claim.length, start=claim.start)
+                copying.copy_range(source, target, claim.length, start=claim.start)
             os.fdatasync(target)
         length = os.fstat(source).st_size
         now = journals.load(folder / "journal")  # after the length: a file begun anew has a new journal when it grows
@@ -362,7 +362,9 @@ def wait_for_owners(
     """Wait up to ``seconds`` until no other process holds a partial of these keys. ``on_wait`` is told once who."""
     until, told = time.monotonic() + seconds, False
     for key in keys:
-        while held := [one for one in leftovers(partials, key) if _owner(one) != me() and is_held(one)]:
+        while held := [
+            one for one in leftovers(partials, key) if _owner(one) != str(ProcessId.current()) and is_held(one)
+        ]:
             if time.monotonic() >= until:
                 return
             if not told:
@@ -377,20 +379,20 @@ def _owner(folder: Path) -> str:
 
 def _holder(folder: Path) -> str:
     """Who holds a partial, in words."""
-    where = "" if is_alive(_owner(folder)) else " of another machine or container"
-    return f"another mdl (process {process_of(_owner(folder)) or 'unknown'}{where})"
+    where = "" if ProcessId(_owner(folder)).is_alive() else " of another machine or container"
+    return f"another mdl (process {ProcessId(_owner(folder)).pid or 'unknown'}{where})"
 
 
 def _is_dead(folder: Path) -> bool:
     """Of a leftover that nobody holds: whether its owner is known to be gone, not only very likely to be."""
     owner = _owner(folder)
-    return is_alive(owner) is False or (keeps_locked(owner) and has_true_locks(folder))
+    return ProcessId(owner).is_alive() is False or (ProcessId(owner).holds_locks and has_reliable_locks(folder))
 
 
 def is_held(folder: Path) -> bool:
     """Whether a living process is at work in this folder of ``partials``, or may be."""
     owner = _owner(folder)
-    alive = is_alive(owner)
+    alive = ProcessId(owner).is_alive()
     if alive is not None:
         return alive
-    return may_live(folder / "data", [folder / "journal", folder], keeps_locked=keeps_locked(owner))
+    return may_be_alive(folder / "data", [folder / "journal", folder], holds_locks=ProcessId(owner).holds_locks)

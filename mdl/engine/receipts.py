@@ -11,15 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mdl import staging
-from mdl.digests import Digest, Fingerprint
+from mdl import crc_json
 from mdl.errors import MdlError, StateError
 from mdl.files import HubFile, Receipt, RemoteFile, Stamp
+from mdl.fs import staging
+from mdl.fs.private import make_private_dir, read_regular
+from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
 from mdl.presigned import asked_mark
-from mdl.private import private_folder, read_regular
 from mdl.redact import bare_url
-from mdl.sealed import line_of, parse_line
 
 VERSION = 1
 _LARGEST = 64 * 2**20
@@ -102,10 +102,10 @@ class Receipts:
             "hub": [hub.repo, hub.repo_type, hub.revision, hub.path, hub.branch] if (hub := receipt.hub) else None,
             "catalog": receipt.catalog,
         }
-        data = line_of(facts) + line_of(list(receipt.prefixes))
+        data = crc_json.dumps(facts) + crc_json.dumps(list(receipt.prefixes))
         place = self._place(receipt.model, receipt.path)
-        private_folder(place.parent)
-        staging.write_file(place, data, lasting=False)
+        make_private_dir(place.parent)
+        staging.write_file(place, data, durable=False)
 
     def take_back(self, receipt: Receipt, before: Receipt | None) -> None:
         """Put what was there before in place of a receipt, as far as the disk lets one."""
@@ -144,13 +144,13 @@ def _read(place: Path, *, prefixes: bool) -> Receipt | None:
         first, _, second = (read_regular(place, _LARGEST) or b"").partition(b"\n")
     except OSError:
         return None
-    facts = parse_line(first)
+    facts = crc_json.loads(first)
     if not isinstance(facts, dict):
         return None
     version = facts.get("mdl-receipt")
     if isinstance(version, int) and version > VERSION:
         raise StateError("a newer mdl wrote this receipt", item=str(place), hint="upgrade mdl")
-    steps = parse_line(second.partition(b"\n")[0]) if prefixes else None
+    steps = crc_json.loads(second.partition(b"\n")[0]) if prefixes else None
     return _receipt(facts, tuple(steps) if isinstance(steps, list) else ())
 
 

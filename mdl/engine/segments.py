@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mdl.digests import Fingerprint
 from mdl.engine.follower import Follower
 from mdl.engine.partial import Partial
 from mdl.engine.plan import Item
 from mdl.engine.ramp import Ramp
 from mdl.errors import MdlError
 from mdl.files import RemoteFile
+from mdl.hashing import Fingerprint
 from mdl.http.hosts import origin_of
 from mdl.http.policy import Ended, State
 from mdl.http.ranges import ByteRange, RangeSet

@@ -9,12 +9,12 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mdl.digests import Fingerprint, fingerprint
 from mdl.errors import StorageError, storage_error
 from mdl.files import LocalFile, Stamp
+from mdl.fs.entries import is_untrusted_link, user_name
+from mdl.fs.private import is_trusted_owner
+from mdl.hashing import Fingerprint, fingerprint
 from mdl.paths import RelPath
-from mdl.private import is_believed
-from mdl.spots import is_strange_link, user_name
 
 
 def standing(at: Path, path: RelPath, own: Path) -> LocalFile:
@@ -35,12 +35,12 @@ def standing(at: Path, path: RelPath, own: Path) -> LocalFile:
             raise storage_error(error, str(at)) from error
         if stat.S_ISLNK(status.st_mode) and (last or segment):
             return LocalFile("link", why=f"{at} is a symbolic link")
-        if is_strange_link(at, status):
+        if is_untrusted_link(at, status):
             return LocalFile("link", why=f"{at} is a symbolic link of {user_name(status.st_uid)}")
         if not last and segment and not stat.S_ISDIR(status.st_mode):
             return LocalFile("folder", why=f"{at} is a file where a folder is needed")
     if stat.S_ISREG(status.st_mode):
-        return LocalFile("file", Stamp.of(status), foreign=not is_believed(status.st_uid, own))
+        return LocalFile("file", Stamp.of(status), foreign=not is_trusted_owner(status.st_uid, own))
     if stat.S_ISDIR(status.st_mode):
         return LocalFile("folder", why=f"{at} is a folder")
     return LocalFile("special", why=f"{at} is a device, pipe or socket")

@@ -13,11 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from mdl import copies, staging
 from mdl.cancel import Cancel
-from mdl.copies import Rule, Way
-from mdl.digests import Digest, Fingerprint
-from mdl.engine import room
 from mdl.engine.clearing import cleared
 from mdl.engine.journal import Identity
 from mdl.engine.layout import Layout, Plain
@@ -26,11 +22,14 @@ from mdl.engine.receipts import Receipts, key_of, receipt_of
 from mdl.engine.sight import hashed, opened, standing
 from mdl.errors import StorageError, Unsafe, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
+from mdl.fs import copying, staging, volume
+from mdl.fs.copying import SharingRule, Way
+from mdl.fs.entries import EntryAt
+from mdl.fs.private import make_private_dir
+from mdl.hashing import Digest, Fingerprint
 from mdl.http.ranges import ByteRange
-from mdl.owner import me
-from mdl.private import private_folder
-from mdl.pulse import try_lock
-from mdl.spots import Spot
+from mdl.locks import try_lock
+from mdl.process import ProcessId
 
 _NOT_THERE = (UsageError, StorageError, Unsafe, OSError)
 
@@ -139,7 +138,7 @@ class Store:
         assert remote.size is not None
         partial.rewind(Identity.of(remote))
         with self.final(model, remote).open("rb") as file:
-            copied = copies.copy(file.fileno(), partial.fd, remote.size, self._stoppable())
+            copied = copying.copy_range(file.fileno(), partial.fd, remote.size, self._stoppable())
         partial.stretch(remote.size)
         partial.claim_below = 0
         if copied:
@@ -175,7 +174,7 @@ class Store:
     ) -> None:
         """As `publish`, for a file small enough to be held in memory."""
         with self._make_room(model, remote, print_, seen) as spot:
-            staged = staging.stage(private_folder(self.own / "stage"), spot.name, data, mode=0o666)
+            staged = staging.stage(make_private_dir(self.own / "stage"), spot.name, data, mode=0o666)
             try:
                 receipt = receipt_of(model, remote, print_, verified, Stamp.of(staged.lstat()))
                 self._vouched(receipt, lambda: staging.publish(staged, spot))
@@ -187,8 +186,8 @@ class Store:
     @contextlib.contextmanager
     def side_folder(self, model: str, remote: RemoteFile) -> Iterator[Path]:
         """A folder of mdl's own for another client to write into; kept on failure only for as long as this runs."""
-        folder = self.own / "side" / f"{key_of(model, remote.path)}.{me()}"
-        private_folder(folder)
+        folder = self.own / "side" / f"{key_of(model, remote.path)}.{ProcessId.current()!s}"
+        make_private_dir(folder)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             try_lock(lock)
@@ -245,18 +244,18 @@ class Store:
             self.receipts.put(replace(receipt, stamp=Stamp.of(copied)))
 
     def take(
-        self, model: str, remote: RemoteFile, source: Path, rule: Rule, seen: LocalFile | None = None
+        self, model: str, remote: RemoteFile, source: Path, rule: SharingRule, seen: LocalFile | None = None
     ) -> tuple[Digest, Way]:
         """Give the bytes of another file here the final name too, as the ``rule`` says; or only tell their digest, if
         that is another one. Returns the digest and how it was done. Raises `OSError`, `MdlError`."""
         with self.side_folder(model, remote) as folder, opened(source) as fd:
             before, here = Stamp.of(os.fstat(fd)), folder / "data"
-            way = copies.same_bytes(fd, source, here, rule, self.free_bytes(), self._stoppable())
+            way = copying.clone_link_or_copy(fd, source, here, rule, self.free_bytes(), self._stoppable())
             stamp, print_ = Stamp.of(os.lstat(here)), self.fingerprint(here, remote)
             if print_.digest != remote.digest:
                 return print_.digest, way
             if way == "link":
-                copies.lock(here)
+                copying.make_read_only(here)
                 if Stamp.of(os.lstat(here)) != before:
                     raise StorageError("it was written to while it was read")
             self.publish_file(model, remote, here, print_, print_.digest.algorithm, stamp, seen)
@@ -287,7 +286,7 @@ class Store:
 
     def _make_room(
         self, model: str, remote: RemoteFile, print_: Fingerprint, seen: LocalFile | None
-    ) -> AbstractContextManager[Spot]:
+    ) -> AbstractContextManager[EntryAt]:
         """Where the file gets its final name. Raises `Unsafe`, `Occupied`, `OSError`."""
 
         def is_ours() -> bool:
@@ -299,11 +298,11 @@ class Store:
 
     def free_bytes(self) -> int:
         """Bytes an ordinary user can still write on the file system of the models folder."""
-        return room.free_bytes(self.root)
+        return volume.free_space(self.root)
 
     def trouble(self, error: OSError, item: str) -> StorageError:
         """The system's error as mdl's own, with what to do about it here."""
-        return room.trouble(error, item, self.root)
+        return volume.explain_oserror(error, item, self.root)
 
 
 def _may_be_right(local: LocalFile, remote: RemoteFile) -> bool:

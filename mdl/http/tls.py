@@ -10,7 +10,7 @@ from pathlib import Path
 import truststore
 
 from mdl.errors import TlsError
-from mdl.private import read_whole
+from mdl.fs.private import read_whole
 
 _LARGEST = 16 * 2**20
 

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from mdl import staging
 from mdl.events import Event
+from mdl.fs import staging
+from mdl.fs.private import make_private_dir
 from mdl.jobs.entries import Entries, Entry, Fact, line
 from mdl.jobs.records import now
-from mdl.private import private_folder
+from mdl.locks import lock_if_free
 from mdl.redact import Secrets, redact
 
 LARGEST = 5_000_000
@@ -34,7 +33,7 @@ class Log:
         self.path, self._largest, self._kept = path, largest, kept
         self._flags = _FLAGS | os.O_NOFOLLOW if is_own else _FLAGS
         if is_own:
-            private_folder(path.parent)
+            make_private_dir(path.parent)
         else:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._fd = os.open(path, self._flags, 0o600)
@@ -91,11 +90,12 @@ class Log:
     def _rotate(self, mine: os.stat_result) -> None:
         """One of us does it; the others go on in what is now the newest old one, and follow with the next line."""
         try:
-            with FileLock(f"{self.path}.lock", timeout=0, mode=0o600):
-                if self._is_named(mine):
+            with lock_if_free(Path(f"{self.path}.lock")) as is_locked:
+                if is_locked and self._is_named(mine):
                     staging.rotate(self.path, self._kept)
-                self._reopen()
-        except (Timeout, OSError):
+                if is_locked:
+                    self._reopen()
+        except OSError:
             return
 
 

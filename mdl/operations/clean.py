@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdl import staging
 from mdl.engine import journal
 from mdl.engine.leavings import of_the_dead
 from mdl.engine.receipts import readable
 from mdl.engine.store import Store
 from mdl.errors import StateError
 from mdl.files import HubFile, Receipt, RemoteFile
+from mdl.fs import staging
+from mdl.fs.private import is_own_folder
 from mdl.http.hosts import host_of
-from mdl.private import is_own_folder
 
 Known = Callable[[str], Sequence[RemoteFile] | None]
 """A model's files as its source or lock has them; None where that is not known."""

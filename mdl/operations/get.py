@@ -16,11 +16,11 @@ from mdl.engine.store import Store
 from mdl.errors import AuthError, LockError, MdlError, NoSpace
 from mdl.events import Failed, Listener, Noticed, Planned, Report, Verifying, silence
 from mdl.files import RemoteFile
+from mdl.locks import file_lock
 from mdl.operations.course import Course, adopt_kept, wait_for_others
 from mdl.operations.reports import report_of
 from mdl.pickles import head_of, is_pickle, warning
 from mdl.sources import Sources
-from mdl.turns import held
 
 if TYPE_CHECKING:
     from mdl.engine.hub_carrier import HubCarrier
@@ -175,7 +175,7 @@ def locked(models: Sequence[Model], store: Store, wait: float, tell: Listener) -
     with contextlib.ExitStack() as stack:
         for name in names:
             try:
-                stack.enter_context(held(store.locks, name, wait, _waiting(name, tell), store.cancel))
+                stack.enter_context(file_lock(store.locks, name, wait, _waiting(name, tell), store.cancel))
             except OSError:
                 continue
         tidy(store.own, names)

@@ -8,15 +8,15 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mdl import staging
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Model
 from mdl.engine.store import Store
 from mdl.errors import MdlError, StateError, Unsafe, storage_error
 from mdl.events import FileReport, Report
 from mdl.files import Receipt
-from mdl.folder_lock import folder_lock
-from mdl.private import ODD, read_whole
+from mdl.fs import staging
+from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
+from mdl.locks import folder_lock
 from mdl.redact import bare_url
 from mdl.sources import Sources
 
@@ -49,7 +49,7 @@ def read_lock(path: Path, catalog: Path) -> Lock | None:
         error.hint = "look at it; if it is right, replace it with a copy of your own, else remove it and run 'mdl lock'"
         raise
     except OSError as error:
-        if error.errno in ODD:
+        if error.errno in UNREADABLE_ERRNOS:
             raise StateError(f"the lock cannot be read: {error.strerror}", item=str(path)) from error
         raise storage_error(error, str(path)) from error
     try:
@@ -68,7 +68,7 @@ def _believed(catalog: Path) -> set[int]:
 def write_lock(path: Path, lock: Lock) -> None:
     """Whole or not at all. Raises `StorageError`."""
     try:
-        staging.write_file(path, lock.to_toml().encode(), mode=0o666 & ~staging.umask(), sweeps=True)
+        staging.write_file(path, lock.to_toml().encode(), mode=0o666 & ~staging.umask(), sweep_first=True)
     except OSError as error:
         raise storage_error(error, str(path)) from error
 

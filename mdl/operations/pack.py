@@ -15,8 +15,8 @@ from mdl.archive.selection import Rules, Selection
 from mdl.archive.writer import Written, write_archive
 from mdl.errors import Occupied, StorageError, storage_trouble
 from mdl.events import Listener, silence
+from mdl.fs.staging import StagedFile
 from mdl.paths import RelPath
-from mdl.staging import StagedFile
 from mdl.trainers.checkpoints import Checkpoint
 from mdl.trainers.runs import Run
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mdl import programs
+from mdl import process
 from mdl.archive.history import History
 from mdl.archive.limits import Limits
 from mdl.archive.manifest import Manifest
@@ -26,8 +26,8 @@ from mdl.archive.unpacking import (
 from mdl.cancel import Cancel
 from mdl.errors import ProtocolError, storage_trouble
 from mdl.events import Listener, Noticed, silence
+from mdl.locks import file_lock
 from mdl.paths import shown
-from mdl.turns import held
 
 _NEW = "new"
 _NAMED = 5
@@ -82,13 +82,13 @@ def release(archive: Path, folder: Path, *, limits: Limits, service: Service, te
     """Unpack beside the releases, check, switch ``current``, remember. Raises `MdlError`, `OSError`."""
     shelf = Shelf(Path(os.path.abspath(folder)))
     if service.check is not None:
-        programs.words_of(service.check, "--check")
+        process.split_command(service.check, "--check")
     with Archive(archive, limits) as opened:
         known = opened.manifest.version if opened.manifest else ""
         if not shelf.has(known):
             check_room(opened, shelf.folder)
         shelf.folder.mkdir(parents=True, exist_ok=True)
-        with held(shelf.folder / ".mdl", "releases", service.lock_wait, _waiting(tell)):
+        with file_lock(shelf.folder / ".mdl", "releases", service.lock_wait, _waiting(tell)):
             shelf.prepare()
             history = shelf.history()
             if shelf.has(known):
@@ -143,7 +143,7 @@ def roll_back(folder: Path, *, lock_wait: float = 600.0, tell: Listener = silenc
     shelf = Shelf(Path(os.path.abspath(folder)))
     if not shelf.releases.is_dir():
         back(shelf, History())
-    with held(shelf.folder / ".mdl", "releases", lock_wait, _waiting(tell)):
+    with file_lock(shelf.folder / ".mdl", "releases", lock_wait, _waiting(tell)):
         shelf.prepare()
         history = shelf.history()
         version = back(shelf, history)
@@ -167,7 +167,7 @@ def _run_check(service: Service, place: Path, version: str, manifest: Manifest) 
         return
     watch = Watch(place, manifest)
     facts = {"MDL_RELEASE_PATH": str(place), "MDL_RELEASE_VERSION": version}
-    code = programs.run(programs.words_of(command, "--check"), facts, cancel=service.cancel)
+    code = process.run_program(process.split_command(command, "--check"), facts, cancel=service.cancel)
     hint = "nothing was switched; 'current' is what it was"
     if code:
         raise ProtocolError(f"the check ended with {code}: {command}", item=version, hint=hint)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
-from mdl.digests import Digest
 from mdl.engine.plan import Plan, Wanted
 from mdl.engine.store import Store
 from mdl.errors import MdlError, NotFound
 from mdl.events import Listener, Verifying, silence
 from mdl.files import LocalFile, Receipt, RemoteFile
+from mdl.hashing import Digest
 from mdl.operations.course import adopt_kept, wait_for_others
 from mdl.sources import Sources
 

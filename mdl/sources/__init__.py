@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
-from mdl.digests import Digest
 from mdl.errors import Cancelled, DigestMismatch, MdlError, NotFound
 from mdl.events import Event, Listener, Noticed, silence
 from mdl.files import RemoteFile
 from mdl.globs import matches
+from mdl.hashing import Digest
 from mdl.paths import refuse_twins
 from mdl.sources.direct import DirectSource, hub_origin, remote_of
 from mdl.sources.endpoint import Endpoint

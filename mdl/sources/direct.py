@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from mdl.catalog.model import CatalogFile, HubOrigin, is_pinned
 from mdl.catalog.references import parse_hub, parse_hub_page
-from mdl.digests import Digest
 from mdl.errors import MdlError, UsageError
 from mdl.events import Listener, Retrying
 from mdl.files import HubFile, RemoteFile
+from mdl.hashing import Digest
 from mdl.http.answers import announced_size, parse_size, validator_of
 from mdl.sources.endpoint import Endpoint
 

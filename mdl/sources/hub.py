@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from mdl.catalog.model import HubOrigin, is_pinned
-from mdl.digests import Digest
 from mdl.errors import LockError, MdlError, NotFound, ProtocolError, Unsafe
 from mdl.events import Listener, Retrying
 from mdl.files import HubFile, RemoteFile
+from mdl.hashing import Digest
 from mdl.http.hosts import host_of, origin_of
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources.endpoint import Endpoint

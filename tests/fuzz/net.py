@@ -9,8 +9,8 @@ from functools import cache
 import httpx
 
 from mdl.catalog.references import check_url, parse_hub, parse_hub_page, url_name
-from mdl.digests import Digest
 from mdl.errors import MdlError
+from mdl.hashing import Digest
 from mdl.http.answers import Accept, Whole, announced_size, judge, parse_content_range, parse_size, validator_of
 from mdl.http.client import Http
 from mdl.http.hosts import Bearer, Hosts, host_of

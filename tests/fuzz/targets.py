@@ -1,6 +1,6 @@
 """Targets: whatever others write and mdl reads, each a function of any bytes, with what must hold of the outcome.
 
-A line that begins with ``=`` is sealed (`mdl.sealed`) before it is read, so that damage behind a right checksum is
+A line that begins with ``=`` is sealed (`mdl.crc_json`) before it is read, so that damage behind a right checksum is
 tried too. A target that needs several texts takes them line by line, header fields as ``name: value``.
 """
 
@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from fuzz.net import TARGETS as NET
 from fuzz.net import lines_of, text_of
+from mdl import crc_json
 from mdl.archive.directory import read_directory
 from mdl.archive.history import from_json, to_json
 from mdl.archive.limits import Limits
@@ -37,7 +38,6 @@ from mdl.jobs.records import Records
 from mdl.operations.lock import read_lock
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
 from mdl.redact import Secrets, redact
-from mdl.sealed import line_of
 from mdl.sources.hub import _entry
 from mdl.sources.listings import Listing, Listings
 from mdl.trainers.safetensors import read_header, trouble
@@ -62,9 +62,9 @@ def sealed(data: bytes) -> bytes:
 
 
 def _seal(body: bytes) -> bytes:
-    check = line_of(0)[:9]
+    check = crc_json.dumps(0)[:9]
     try:
-        return line_of(json.loads(body)).rstrip(b"\n")
+        return crc_json.dumps(json.loads(body)).rstrip(b"\n")
     except (ValueError, RecursionError):
         return check + body
 
@@ -142,7 +142,7 @@ def receipt(data: bytes) -> None:
 def job(data: bytes) -> None:
     """Records are listed, found and cleaned whatever is in one of them."""
     _file("jobs/1122-aaaa.job", sealed(data))
-    _file("jobs/1122-bbbb.job", line_of({"mdl-job": 1}))
+    _file("jobs/1122-bbbb.job", crc_json.dumps({"mdl-job": 1}))
     records = Records(_FOLDER / "jobs")
     for one in records.all():
         json.dumps(shown_facts(one))

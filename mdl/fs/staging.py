@@ -1,4 +1,4 @@
-"""Write beside, fsync, replace: the only way anything of mdl's gets its final name."""
+"""Staging: write a file under a hidden name, sync it, then give it its final name. Only this module publishes names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from mdl import vacant
-from mdl.owner import NAME, is_alive, me
-from mdl.spots import Spot
+from mdl.fs.entries import EntryAt
+from mdl.process import PATTERN, ProcessId
 
-_STAGED = re.compile(rf"\..+\.({NAME})\.mdl-tmp")
+_STAGED = re.compile(rf"\..+\.({PATTERN})\.mdl-tmp")
 _ABANDONED_SECONDS = 86400.0
 _SPECIAL = (
     (stat.S_ISDIR, "a folder"),
@@ -47,33 +46,34 @@ def _sync(folder: int) -> None:
             raise
 
 
-def write_file(path: Path, data: bytes, *, mode: int = 0o600, lasting: bool = True, sweeps: bool = False) -> None:
-    """Put ``data`` under ``path`` whole or not at all, on the disk before it is seen.
+def write_file(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True, sweep_first: bool = False) -> None:
+    """Write ``data`` to ``path`` completely or not at all; it is on the disk before it is visible.
 
-    ``lasting=False`` leaves the syncing to the system: for what can be found out again. ``sweeps``: what killed
-    processes left staged in that folder goes first, for nobody else looks there.
+    ``durable=False`` leaves the syncing to the system, for data that can be found out again. With ``sweep_first`` the
+    staged files that killed processes left in that folder are removed: for folders that no other code sweeps.
+    Raises `OSError`.
     """
-    if sweeps:
+    if sweep_first:
         sweep(path.parent)
-    staged = stage(path.parent, path.name, data, mode=mode, lasting=lasting)
+    staged = stage(path.parent, path.name, data, mode=mode, durable=durable)
     try:
         _replace(staged, path)
     except BaseException:
         staged.unlink(missing_ok=True)
         raise
-    if lasting:
+    if durable:
         sync_folder(path.parent)
 
 
 def _replace(staged: Path, final: Path) -> None:
-    """Give a staged file the name of a regular file, or one that nobody has. Raises `OSError`."""
+    """Give a staged file its final name, which is free or that of a regular file. Raises `OSError`."""
     refuse_special(final)
     os.replace(staged, final)
 
 
 def refuse_special(path: Path) -> None:
     """Raises `FileExistsError` if ``path`` is a folder, device, pipe or socket, or a link to one: a rename would put a
-    regular file in its place, and root may do that even to ``/dev/null``. Raises `OSError`."""
+    regular file in its place, and root could do that even to ``/dev/null``. Raises `OSError`."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
@@ -89,22 +89,22 @@ def _refuse(mode: int, path: Path) -> None:
         raise FileExistsError(errno.EEXIST, f"it is {what}, and mdl replaces regular files only", str(path))
 
 
-def withdraw(path: Path) -> None:
-    """Remove a regular file that was published under ``path``, if one is there. Raises `OSError`."""
+def unpublish(path: Path) -> None:
+    """Remove the regular file that was published under ``path``, if there is one. Raises `OSError`."""
     refuse_special(path)
     path.unlink(missing_ok=True)
 
 
-def stage(folder: Path, name: str, data: bytes, *, mode: int, lasting: bool = True) -> Path:
-    """Write ``data`` under a staged name in ``folder``, on the disk unless not ``lasting``. Raises `OSError`."""
+def stage(folder: Path, name: str, data: bytes, *, mode: int, durable: bool = True) -> Path:
+    """Write ``data`` under a staged name in ``folder``, synced if ``durable``; returns the path. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
-    staged = beside(folder / f"{secrets.token_hex(6)}-{name}")
+    staged = staged_name(folder / f"{secrets.token_hex(6)}-{name}")
     fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
-            if lasting:
+            if durable:
                 os.fsync(file.fileno())
     except BaseException:
         staged.unlink(missing_ok=True)
@@ -113,66 +113,85 @@ def stage(folder: Path, name: str, data: bytes, *, mode: int, lasting: bool = Tr
 
 
 def stage_link(folder: Path, name: str, target: str) -> Path:
-    """Make a link to ``target`` under a staged name in ``folder``. Raises `OSError`."""
+    """Make a symbolic link to ``target`` under a staged name in ``folder``; returns its path. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
-    staged = beside(folder / f"{secrets.token_hex(6)}-{name}")
+    staged = staged_name(folder / f"{secrets.token_hex(6)}-{name}")
     os.symlink(target, staged)
     return staged
 
 
-def publish(staged: Path, spot: Spot) -> os.stat_result | None:
-    """Give an already synced file its final name; nothing is seen under that name before.
+def publish(staged: Path, entry: EntryAt) -> os.stat_result | None:
+    """Give a file that is already synced its final name; nothing is visible under that name before.
 
-    Where the final folder is on another file system (a mount inside the models folder) the bytes are copied beside
-    the final name first; returns what the copy is then. Raises `FileExistsError` where the spot is to be new and is
-    taken, `OSError`.
+    If the final folder is on another file system (a mount inside the models folder), the bytes are copied to a staged
+    name beside the final one first, and the status of the copy is returned. Raises `FileExistsError` if the entry is to
+    be new and something is there, `OSError`.
     """
     copied = None
     try:
-        _rename(staged, spot)
+        _give_name(staged, entry)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        copied = _copy_beside(staged, spot)
+        copied = _copy_beside(staged, entry)
         staged.unlink()
-    _sync(spot.folder)
+    _sync(entry.folder)
     return copied
 
 
-def _rename(staged: Path, spot: Spot) -> None:
-    if spot.is_new and vacant.take(staged, spot.folder, spot.name):
+def _give_name(staged: Path, entry: EntryAt, staged_in: int | None = None) -> None:
+    """``staged`` is relative to the open folder ``staged_in``, if that is given."""
+    if entry.is_new and rename_noreplace(staged, entry.folder, entry.name, staged_in):
         return
-    found = spot.stat()
-    if found is not None and spot.is_new:
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(spot.path))
+    found = entry.stat()
+    if found is not None and entry.is_new:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(entry.path))
     if found is not None and not stat.S_ISLNK(found.st_mode):
-        _refuse(found.st_mode, spot.path)
-    os.replace(staged, spot.name, dst_dir_fd=spot.folder)
+        _refuse(found.st_mode, entry.path)
+    os.replace(staged, entry.name, src_dir_fd=staged_in, dst_dir_fd=entry.folder)
 
 
-def _copy_beside(staged: Path, spot: Spot) -> os.stat_result:
-    near = beside(spot.path).name
+def rename_noreplace(source: Path, folder: int, name: str, source_folder: int | None = None) -> bool:
+    """Rename a file to ``name`` in an open folder, atomically only if that name is free: by a hard link, after which
+    the old name is removed. A process killed in between leaves both names.
+
+    False if no hard link can be made there, and nothing was done; then a rename tells what the trouble is. Raises
+    `FileExistsError`.
+    """
+    try:
+        os.link(source, name, src_dir_fd=source_folder, dst_dir_fd=folder, follow_symlinks=False)
+    except FileExistsError:
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not os.path.samestat(there, os.stat(source, dir_fd=source_folder, follow_symlinks=False)):
+            raise  # else NFS repeated a request that had succeeded
+    except (OSError, NotImplementedError):
+        return False
+    with contextlib.suppress(OSError):
+        os.unlink(source, dir_fd=source_folder)
+    return True
+
+
+def _copy_beside(staged: Path, entry: EntryAt) -> os.stat_result:
+    near = Path(staged_name(entry.path).name)
     with staged.open("rb") as source:
         mode = stat.S_IMODE(os.fstat(source.fileno()).st_mode)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(near, flags, mode, dir_fd=spot.folder)
+        fd = os.open(near, flags, mode, dir_fd=entry.folder)
         try:
             with os.fdopen(fd, "wb") as file:
                 shutil.copyfileobj(source, file)
                 file.flush()
                 os.fsync(file.fileno())
                 copied = os.fstat(file.fileno())
-            if spot.is_new and spot.stat() is not None:
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(spot.path))
-            os.replace(near, spot.name, src_dir_fd=spot.folder, dst_dir_fd=spot.folder)
+            _give_name(near, entry, entry.folder)
             return copied
         except BaseException:
-            os.unlink(near, dir_fd=spot.folder)
+            os.unlink(near, dir_fd=entry.folder)
             raise
 
 
-def claim(folder: Path, mine: Path) -> bool:
-    """Take a leftover folder over by renaming it. False when another process was quicker."""
+def take_over(folder: Path, mine: Path) -> bool:
+    """Take over a folder that another process left, by renaming it. False if a third process was faster."""
     try:
         os.replace(folder, mine)
     except OSError:
@@ -180,20 +199,20 @@ def claim(folder: Path, mine: Path) -> bool:
     return True
 
 
-def beside(final: Path) -> Path:
-    """The hidden name beside ``final`` under which this process writes it; it tells whose it is."""
+def staged_name(final: Path) -> Path:
+    """The hidden name beside ``final`` under which this process writes it; the name contains the `ProcessId`."""
     name = os.fsdecode(os.fsencode(final.name)[:_LONGEST])
-    return final.with_name(f".{name}.{me()}.mdl-tmp")
+    return final.with_name(f".{name}.{ProcessId.current()}.mdl-tmp")
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that are gone left staged in ``folder``."""
+    """Remove the staged files in ``folder`` whose processes have ended."""
     for entry in leftovers(folder):
         remove(entry)
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What processes that are gone left staged in ``folder``."""
+    """The staged files and folders in ``folder`` whose processes have ended."""
     found = []
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
@@ -204,8 +223,8 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def _is_left(entry: Path, owner: str) -> bool:
-    """Whether its owner is gone; one that cannot be seen from here, if nothing was written for a day."""
-    alive = is_alive(owner)
+    """Whether its process has ended. One that cannot be seen from here counts as ended after a day without a write."""
+    alive = ProcessId(owner).is_alive()
     if alive is not None:
         return not alive
     paths = [entry] if entry.is_symlink() else [entry, *entry.rglob("*")]
@@ -214,7 +233,7 @@ def _is_left(entry: Path, owner: str) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all that is in it, also where it was made read-only; or nothing."""
+    """Remove a file, a link, or a folder with everything in it, also if it is read-only; errors are ignored."""
     with contextlib.suppress(OSError):
         if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
@@ -225,24 +244,24 @@ def remove(path: Path) -> None:
 
 
 def retire(path: Path) -> None:
-    """Remove a folder so that it is never seen half: its name goes first. Raises `OSError`."""
-    gone = beside(path)
+    """Remove a folder so that it is never visible half: it is renamed first. Raises `OSError`."""
+    gone = staged_name(path)
     remove(gone)
     os.replace(path, gone)
     remove(gone)
 
 
 class StagedFile:
-    """A file written under its staged name; `publish` gives it the final one. Left unpublished, it is removed."""
+    """A file written under a staged name; `publish` gives it the final one. If it is not published it is removed."""
 
     def __init__(self, final: Path) -> None:
-        self.final, self.path = final, beside(final)
+        self.final, self.path = final, staged_name(final)
         sweep(final.parent)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.fd = os.open(self.path, flags, 0o666)
 
     def publish(self) -> None:
-        """On the disk first, then seen. Raises `OSError`."""
+        """Sync the file, then make it visible. Raises `OSError`."""
         os.fsync(self.fd)
         _replace(self.path, self.final)
         sync_folder(self.final.parent)
@@ -258,7 +277,7 @@ class StagedFile:
 
 
 def publish_folder(staged: Path, final: Path) -> None:
-    """Give a folder, whose files are synced, its final name; ``final`` is absent or an empty folder."""
+    """Give a folder whose files are synced its final name; ``final`` does not exist or is an empty folder."""
     for folder, _, _ in os.walk(staged, topdown=False):
         sync_folder(Path(folder))
     os.replace(staged, final)
@@ -266,8 +285,8 @@ def publish_folder(staged: Path, final: Path) -> None:
 
 
 def link(source: Path, final: Path) -> None:
-    """Make ``final`` a hard link to ``source``, in place of what is there. Raises `OSError`, and nothing changed."""
-    staged = beside(final)
+    """Make ``final`` a hard link to ``source``, in place of what is there. Raises `OSError`; then nothing changed."""
+    staged = staged_name(final)
     os.link(source, staged)
     try:
         _replace(staged, final)
@@ -277,11 +296,11 @@ def link(source: Path, final: Path) -> None:
 
 
 def switch_link(link: Path, target: str) -> None:
-    """Point ``link`` at ``target`` in one step: a reader finds the old one or the new one, never none. What is there
-    and is no link stays. Raises `OSError`."""
+    """Point the symbolic link ``link`` at ``target`` atomically: a reader finds the old target or the new one. Raises
+    `OSError`, also if there is something else than a link."""
     if os.path.lexists(link) and not link.is_symlink():
         raise FileExistsError(errno.EEXIST, "it is not a symbolic link", str(link))
-    staged = beside(link)
+    staged = staged_name(link)
     staged.unlink(missing_ok=True)
     os.symlink(target, staged)
     try:
@@ -293,7 +312,8 @@ def switch_link(link: Path, target: str) -> None:
 
 
 def rotate(path: Path, kept: int) -> None:
-    """Put ``path`` aside as ``path.1``, the older ones one further; the last of ``kept`` goes. Raises `OSError`."""
+    """Rename ``path`` to ``path.1``, that to ``path.2`` and so on; at most ``kept`` old ones are kept. Raises
+    `OSError`."""
     for number in range(kept, 0, -1):
         older = path.with_name(f"{path.name}.{number - 1}") if number > 1 else path
         with contextlib.suppress(FileNotFoundError):
@@ -301,7 +321,7 @@ def rotate(path: Path, kept: int) -> None:
 
 
 def umask() -> int:
-    """The process's umask, read without changing it where the system tells it."""
+    """The umask of this process; read without changing it, if the system tells."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
