@@ -30,7 +30,7 @@ from mdl.catalog.read import parse_catalog
 from mdl.demo.content import hex_digest
 from mdl.demo.hub import Generated, LoopbackHub, Repo
 from mdl.engine import journal
-from mdl.engine.receipts import readable
+from mdl.engine.receipts import read_receipt
 from mdl.jobs.records import Records
 from mdl.process import ProcessId
 
@@ -214,7 +214,7 @@ def _trouble(path: Path, name: str) -> str:
         "metrics.prom": lambda: data.endswith(b"\n") and data.count(b"# TYPE mdl_prefetch_") >= 9,
         "journal": lambda: (journal.load(path), True),
         "main": lambda: re.fullmatch(rb"[0-9a-f]{40}", data),
-        ".receipt": lambda: readable(path),
+        ".receipt": lambda: read_receipt(path),
         ".json": lambda: crc_json.loads(data.rstrip(b"\n")) or path.parent.name != "listings",
     }
     look = checks.get(path.name) or checks.get(path.suffix) or (lambda: True)

@@ -22,6 +22,7 @@ from faulty import Answer, Handler, Request
 
 from mdl.catalog.model import CatalogFile, HubOrigin, Model
 from mdl.engine import journal
+from mdl.engine.download import Tuning
 from mdl.engine.store import Store
 from mdl.errors import Cancelled
 from mdl.events import Event, FileReport, Progressed, Report, Retrying, Rewound
@@ -118,7 +119,7 @@ class Bench:
 
     def segments(self, length: int) -> None:
         """Have even small files fetched in several segments at once."""
-        self._patch.setattr("mdl.engine.segments._LEAST", length)
+        self._patch.setattr("mdl.engine.transfer.DEFAULT", Tuning(least_segment=length))
 
     def _no_delay(self, failure: int, chance: float, wish: float | None = None) -> float:
         self.waits.append(wish)

@@ -20,7 +20,7 @@ OTHER = replace(WHO, digest="sha256:" + "cd" * 32)
 
 def opened(folder: Path, identity: Identity = WHO) -> Partial:
     partial = Partial.open(folder, KEY, identity)
-    partial.stretch(SIZE)
+    partial.set_length(SIZE)
     return partial
 
 
@@ -46,7 +46,7 @@ def left_behind(folder: Path, who: str, identity: Identity = WHO, have: tuple[in
     making = folder / "making"
     partial = opened(making, identity)
     partial.write(have[0], b"x" * (have[1] - have[0]))
-    partial.checkpoint()
+    partial.sync_and_claim()
     partial.close()
     left = partial.folder.rename(folder / f"{KEY}.{who}")
     making.rmdir()

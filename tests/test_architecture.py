@@ -53,7 +53,7 @@ ONLY = {
     "httpcore": {"http/dialling", "http/line"},
     "tomlkit": {"catalog/edit"},
     "isal": {"archive/compression"},
-    "huggingface_hub": {"sources/hub", "engine/hub_carrier"},
+    "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
 PURE = {
     *(
@@ -77,8 +77,7 @@ PURE = {
     *("http/proxies", "http/codings"),
     *(
         "engine/plan",
-        "engine/content",
-        "engine/ramp",
+        "engine/content_check",
         "speed",
         "globs",
         "catalog/entry",

@@ -13,7 +13,7 @@ from storing import Hub, Inside, got, listing, mdl
 
 from mdl import crc_json
 from mdl.demo.hub import Repo
-from mdl.engine.receipts import key_of, receipt_of
+from mdl.engine.receipts import file_key, new_receipt
 from mdl.engine.store import Store
 from mdl.files import RemoteFile, Stamp
 from mdl.hashing import Fingerprint
@@ -54,7 +54,7 @@ def kinds(shell: Shell, mdl: Inside) -> dict[str, tuple[str, str]]:
 
 
 def receipt_at(shell: Shell, path: str, model: str = "tiny") -> Path:
-    return shell.models / ".mdl" / "receipts" / model / f"{key_of(model, RelPath.parse(path))}.receipt"
+    return shell.models / ".mdl" / "receipts" / model / f"{file_key(model, RelPath.parse(path))}.receipt"
 
 
 def every_kind(shell: Shell, hub: Hub, mdl: Inside) -> dict[str, str]:
@@ -85,7 +85,7 @@ def _publish_and_lose(shell: Shell, name: str) -> None:
     file = shell.models / "tiny" / name
     file.write_bytes(b"m" * 5000)
     remote = RemoteFile(RelPath.parse(name), old.url, 5000, old.digest)
-    store.receipts.put(receipt_of("tiny", remote, Fingerprint(old.digest, 5000), "sha256", Stamp.of(file.lstat())))
+    store.receipts.put(new_receipt("tiny", remote, Fingerprint(old.digest, 5000), "sha256", Stamp.of(file.lstat())))
     file.unlink()
 
 

@@ -15,7 +15,7 @@ from shell import Shell
 from storing import Inside, got, listing, mdl
 
 from mdl import crc_json
-from mdl.engine.receipts import key_of
+from mdl.engine.receipts import file_key
 from mdl.fs import staging
 from mdl.paths import RelPath
 from mdl.process import ProcessId
@@ -49,7 +49,7 @@ def found(shell: Shell, mdl: Inside, *words: str) -> dict[str, str]:
 def left(shell: Shell, model: str, days: float = 0.0) -> Path:
     """A partial of a model as a process that is gone left it, some days ago."""
     path = left_behind(partials(shell), dead_owner())
-    place = path.rename(path.with_name(f"{key_of(model, FILE)}.{dead_owner()}"))
+    place = path.rename(path.with_name(f"{file_key(model, FILE)}.{dead_owner()}"))
     for entry in (*place.iterdir(), place):
         os.utime(entry, times=(entry.stat().st_mtime - days * 86400,) * 2)
     return place
@@ -112,7 +112,7 @@ def test_a_receipt_that_is_being_written(shell: Shell, mdl: Inside) -> None:
     """A receipt that a living mdl has half written under its hidden name is not taken for a damaged one."""
     folder = shell.models / ".mdl" / "receipts" / "one"
     folder.mkdir(parents=True)
-    staged = staging.staged_name(folder / f"{key_of('one', FILE)}.receipt")
+    staged = staging.staged_name(folder / f"{file_key('one', FILE)}.receipt")
     staged.write_bytes(b"00000000 {")
     assert str(ProcessId.current()) in staged.name
     assert found(shell, mdl, "--yes") == {}
@@ -209,7 +209,7 @@ def test_a_partial_that_is_a_link(shell: Shell, tmp_path: Path, mdl: Inside) -> 
     outside.mkdir()
     (outside / "data").write_text("mine")
     partials(shell).mkdir(parents=True)
-    link = partials(shell) / f"{key_of('one', FILE)}.{dead_owner()}"
+    link = partials(shell) / f"{file_key('one', FILE)}.{dead_owner()}"
     link.symlink_to(outside)
     before = listing(outside)
     assert found(shell, mdl, "--yes") == {link.name: "deleted"}

@@ -262,5 +262,5 @@ def test_a_dry_run_says_which_file(shell: Shell, mdl: Inside) -> None:
 def test_a_plan_counts_each_digest_once(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """What two models share is fetched once, so it is planned once, and a disk with room for one is large enough."""
     assert got(mdl(shell, "get", "-n", *NAMES, *JSON)).document["bytes_to_fetch"] == len(DATA)
-    monkeypatch.setattr("mdl.engine.store.Store.free_bytes", lambda _: len(DATA) + MIB)
+    monkeypatch.setattr("mdl.engine.store.Store.free_space", lambda _: len(DATA) + MIB)
     got(mdl(shell, "get", *NAMES, *JSON))

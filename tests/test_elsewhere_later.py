@@ -16,7 +16,7 @@ from storing import MIB, Hub, Inside, actions, catalog_of, got, mdl, settings
 from mdl import crc_json
 from mdl.demo.hub import Generated, Repo
 from mdl.engine import transfer
-from mdl.engine.receipts import key_of
+from mdl.engine.receipts import file_key
 from mdl.engine.store import Store
 from mdl.errors import Cancelled
 from mdl.paths import RelPath
@@ -70,7 +70,7 @@ def test_no_partial_is_left(shell: Shell, mdl: Inside) -> None:
     """What was half fetched before it was found elsewhere does not stay on the disk beside the whole."""
     got(mdl(shell, "get", "one", *JSON))
     store = Store(shell.models)
-    left = store.partials / f"{key_of('two', RelPath.parse('f.bin'))}.{dead_owner()}"
+    left = store.partials / f"{file_key('two', RelPath.parse('f.bin'))}.{dead_owner()}"
     left.mkdir()
     (left / "data").write_bytes(DATA[:MIB])
     assert actions(got(mdl(shell, "get", "two", *JSON))) == {"two/f.bin": "linked"}

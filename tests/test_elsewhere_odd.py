@@ -171,7 +171,7 @@ def test_no_room_for_a_copy(
 ) -> None:
     """A copy that the disk has no room for is not begun: 7, with what is short, and nothing is asked for."""
     (elsewhere / "f.bin").write_bytes(DATA)
-    monkeypatch.setattr(Store, "free_bytes", lambda _: len(DATA) - 1)
+    monkeypatch.setattr(Store, "free_space", lambda _: len(DATA) - 1)
     ran = mdl(shell, "get", "one", *JSON)
     assert (ran.code, ran.document["error"]["code"]) == (7, "SPACE")
     assert (server.requests, side(shell), place(shell).exists()) == ([], [], False)
@@ -183,7 +183,7 @@ def test_no_room_for_a_copy_but_for_a_link(
     """A candidate on this file system needs no room, also where another one came first that does."""
     for folder in (elsewhere, shell.home / "also"):
         (folder / "f.bin").write_bytes(DATA)
-    monkeypatch.setattr(Store, "free_bytes", lambda _: len(DATA) - 1)
+    monkeypatch.setattr(Store, "free_space", lambda _: len(DATA) - 1)
     assert actions(got(mdl(shell, "get", "one", *JSON))) == LINKED
 
 
@@ -195,7 +195,7 @@ def test_no_room_for_a_copy_where_links_are_refused(
         pytest.skip("a clone needs no room")
     (shell.home / "also" / "f.bin").write_bytes(DATA)
     monkeypatch.setattr(os, "link", lambda *_: os.unlink(""))
-    monkeypatch.setattr(Store, "free_bytes", lambda _: len(DATA) - 1)
+    monkeypatch.setattr(Store, "free_space", lambda _: len(DATA) - 1)
     assert mdl(shell, "get", "one", *JSON).code == 7
 
 

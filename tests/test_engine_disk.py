@@ -27,7 +27,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 def test_too_small_a_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the whole does not fit, nothing is asked for, and need and have are told (F98)."""
-    monkeypatch.setattr(bench.store, "free_bytes", lambda: SIZE + 10)
+    monkeypatch.setattr(bench.store, "free_space", lambda: SIZE + 10)
     with FaultyServer(faults.honest(DATA)) as server:
         files = [pinned(f"{server.url}/{name}", DATA, path=name) for name in "ab"]
         with pytest.raises(NoSpace, match=f"{2 * SIZE} bytes and {SIZE + 10} are free") as caught:
@@ -42,7 +42,7 @@ def test_what_is_here_needs_no_space(bench: Bench, monkeypatch: pytest.MonkeyPat
         file = pinned(server.url + "/f", DATA)
         at = bench.half(file, server, DATA)
         server.handler = faults.honest(DATA)
-        monkeypatch.setattr(bench.store, "free_bytes", lambda: SIZE - at)
+        monkeypatch.setattr(bench.store, "free_space", lambda: SIZE - at)
         assert bench.run(file).code == 0
 
 

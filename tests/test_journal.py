@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mdl import crc_json
-from mdl.engine.journal import Identity, Journal, Record, header_of, load, parse
+from mdl.engine.journal import Identity, Journal, Record, header, load, parse
 from mdl.errors import StateError
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
@@ -37,7 +37,7 @@ def _inside(found: RangeSet, original: RangeSet) -> bool:
 
 
 def _bytes_of(claims: list[tuple[int, int]], identity: Identity = WHO) -> bytes:
-    return header_of(identity) + b"".join(crc_json.dumps([a, b]) for a, b in claims)
+    return header(identity) + b"".join(crc_json.dumps([a, b]) for a, b in claims)
 
 
 SMALL = _bytes_of(CLAIMS)
@@ -140,7 +140,7 @@ def test_claims_add_up(claims: list[tuple[int, int]]) -> None:
 )
 def test_an_impossible_claim_counts_for_nothing(fact: object) -> None:
     """A range that is empty, negative, beyond the file or no range at all is not believed, checksum or not."""
-    record = parse(header_of(WHO) + crc_json.dumps(fact) + crc_json.dumps([0, 1]), "j")
+    record = parse(header(WHO) + crc_json.dumps(fact) + crc_json.dumps([0, 1]), "j")
     assert record is not None
     assert _ints(record.have) == {(0, 1)}
 
@@ -201,7 +201,7 @@ def _identity(**facts: object) -> Identity:
 def test_identity_has_no_query() -> None:
     """A signed query never reaches the journal."""
     assert _identity().url == "https://h/m.bin"
-    assert b"secret" not in header_of(_identity())
+    assert b"secret" not in header(_identity())
 
 
 @pytest.mark.fault(149)
@@ -234,7 +234,7 @@ def test_only_the_same_file_is_gone_on_with(old: dict[str, object], new: dict[st
 def test_a_torn_tail_stays_one_damaged_line(tmp_path: Path) -> None:
     """Going on after a torn line, the next claim stands on a line of its own and is believed."""
     place = tmp_path / "journal"
-    for cut in range(len(header_of(WHO)), len(SMALL)):
+    for cut in range(len(header(WHO)), len(SMALL)):
         place.write_bytes(SMALL[:cut])
         before = load(place)
         assert before is not None
@@ -287,7 +287,7 @@ def test_many_separate_claims_take_time_in_proportion(tmp_path: Path, order: str
     claims = [(at, at + 2) for at in range(0, 400_000, 4)]
     claims = {"forward": claims, "backward": claims[::-1], "by turns": claims[::2] + claims[1::2]}[order]
     place = tmp_path / "journal"
-    place.write_bytes(header_of(replace(WHO, size=None)) + b"".join(crc_json.dumps(list(claim)) for claim in claims))
+    place.write_bytes(header(replace(WHO, size=None)) + b"".join(crc_json.dumps(list(claim)) for claim in claims))
     began = time.process_time()
     record = load(place)
     assert record is not None

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from leftover import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
 from mdl.cancel import Cancel
+from mdl.engine.adoption import claimed_bytes, is_held, leftovers, stale_dirs, wait_for_owners
 from mdl.engine.journal import Journal
-from mdl.engine.leavings import of_the_dead
-from mdl.engine.partial import Partial, claimed_of, is_held, leftovers, wait_for_owners
+from mdl.engine.partial import Partial
 from mdl.errors import Busy
 from mdl.fs import copying
 from mdl.fs.entries import open_parent
@@ -53,7 +53,7 @@ def test_bytes_are_synced_before_they_are_claimed(tmp_path: Path, trace: list[tu
     partial.write(500, b"x" * 100)
     assert claimed(partial) == 0
     assert [name for name, _ in trace] == ["pwrite", "pwrite"]
-    partial.checkpoint()
+    partial.sync_and_claim()
     assert [name for name, _ in trace[2:]] == ["fdatasync", "write"]
     assert trace[2][1] == partial.fd != trace[3][1]
     assert claimed(partial) == 200
@@ -72,7 +72,7 @@ def test_claims_outlive_a_power_cut(
         now[0] += 0.6
         partial.write(number * 100, b"x" * 100)
         trace.clear()
-        partial.checkpoint()
+        partial.sync_and_claim()
         seen.append(" ".join(name if fd == partial.fd else f"journal's {name}" for name, fd in trace))
     short, whole = "fdatasync journal's write", "fdatasync journal's write journal's fdatasync"
     assert seen == [short, whole, short, whole]
@@ -82,13 +82,13 @@ def test_nothing_new_is_not_synced(tmp_path: Path, trace: list[tuple[str, int]])
     """A checkpoint without new bytes touches nothing, also after the partial was closed."""
     partial = opened(tmp_path)
     partial.write(0, b"x" * 100)
-    partial.checkpoint()
+    partial.sync_and_claim()
     trace.clear()
-    partial.checkpoint()
+    partial.sync_and_claim()
     partial.write(0, b"y" * 100)
     trace.clear()
     partial.close()
-    partial.checkpoint()
+    partial.sync_and_claim()
     assert trace == []
 
 
@@ -102,7 +102,7 @@ def test_what_is_written_during_the_sync_is_not_claimed(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "fdatasync", sync_and_write)
     partial.write(0, b"x" * 100)
-    partial.checkpoint()
+    partial.sync_and_claim()
     assert (claimed(partial), partial.unclaimed, partial.total) == (100, 50, 150)
 
 
@@ -112,7 +112,7 @@ def test_failed_sync_loses_what_was_not_claimed(tmp_path: Path, monkeypatch: pyt
     """After a failed sync the unclaimed bytes count as lost, the claimed ones stay, and the error is told."""
     partial = opened(tmp_path)
     partial.write(0, b"x" * 100)
-    partial.checkpoint()
+    partial.sync_and_claim()
     partial.write(100, b"x" * 100)
 
     def broken(_fd: int) -> None:
@@ -120,7 +120,7 @@ def test_failed_sync_loses_what_was_not_claimed(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "fdatasync", broken)
     with pytest.raises(OSError) as caught:
-        partial.checkpoint()
+        partial.sync_and_claim()
     assert caught.value.errno == trouble
     assert (partial.total, partial.unclaimed, claimed(partial)) == (100, 0, 100)
     assert partial.gaps(SIZE) == [ByteRange(100, SIZE)]
@@ -130,7 +130,7 @@ def test_failed_claim_claims_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Where the journal cannot be written (a full disk), the old journal stays right."""
     partial = opened(tmp_path)
     partial.write(0, b"x" * 100)
-    partial.checkpoint()
+    partial.sync_and_claim()
     partial.write(200, b"x" * 100)
     real = os.write
 
@@ -141,7 +141,7 @@ def test_failed_claim_claims_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "write", torn)
     with pytest.raises(OSError):
-        partial.checkpoint()
+        partial.sync_and_claim()
     monkeypatch.undo()
     assert claimed(partial) == 100
     partial.close()
@@ -180,7 +180,7 @@ def test_a_kill_never_costs_a_claim_nor_makes_one(
             partial.write(at, truth[at:stop])
             written |= set(range(at, stop))
         elif step == "sync":
-            partial.checkpoint()
+            partial.sync_and_claim()
             synced = set(written)
         else:
             for n in written - synced:
@@ -210,7 +210,7 @@ def test_living_process_is_not_disturbed(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from mdl.engine.journal import Identity;"
         "from mdl.engine.partial import Partial;"
         f"p = Partial.open(Path(sys.argv[1]), {KEY!r}, Identity(*{(WHO.url, SIZE, WHO.digest, None, None)!r}));"
-        "p.write(0, b'z' * 300); p.checkpoint(); print('held', flush=True); sys.stdin.read()"
+        "p.write(0, b'z' * 300); p.sync_and_claim(); print('held', flush=True); sys.stdin.read()"
     )
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", holds, str(tmp_path)], stdin=pipe, stdout=pipe) as child:
@@ -258,7 +258,7 @@ def test_a_locked_partial_is_never_taken(tmp_path: Path, monkeypatch: pytest.Mon
     quiet(alive.folder, 1e6)
     with pytest.raises(Busy, match="container"):
         Partial.open(tmp_path / "partials", KEY, WHO)
-    assert of_the_dead(tmp_path / "partials") == []
+    assert stale_dirs(tmp_path / "partials") == []
     alive.close()
     assert is_held(alive.folder) is False
 
@@ -354,7 +354,7 @@ def test_without_digest_and_validator_nothing_is_resumed(tmp_path: Path) -> None
     """A file nobody can tell apart from another is never gone on with, even under the same URL and size."""
     nameless = replace(WHO, digest=None)
     left_behind(tmp_path, dead_owner(), nameless)
-    assert claimed_of(tmp_path, KEY, nameless) == 0
+    assert claimed_bytes(tmp_path, KEY, nameless) == 0
     partial = opened(tmp_path, nameless)
     assert (partial.total, partial.dropped) == (0, 400)
     assert "neither a digest nor a strong validator" in partial.dropped_why

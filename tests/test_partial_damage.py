@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from leftover import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
-from mdl.engine.partial import Partial, claimed_of
+from mdl.engine.adoption import claimed_bytes
+from mdl.engine.partial import Partial
 from mdl.errors import Busy
 from mdl.http.ranges import ByteRange
 from mdl.process import ProcessId
@@ -92,7 +93,7 @@ def test_a_leftover_of_this_file_is_preferred(tmp_path: Path) -> None:
     first, second = dead_owner(1), dead_owner(2)
     left_behind(tmp_path, first, OTHER, have=(0, 400))
     left_behind(tmp_path, second, WHO, have=(0, 100))
-    assert claimed_of(tmp_path, KEY, WHO) == 100
+    assert claimed_bytes(tmp_path, KEY, WHO) == 100
     assert opened(tmp_path).total == 100
 
 
@@ -142,14 +143,14 @@ def test_rewind_counts_and_forgets(tmp_path: Path) -> None:
     """Beginning anew tells how many bytes were thrown away, and leaves none of them claimed."""
     partial = opened(tmp_path)
     partial.write(0, b"x" * 400)
-    partial.checkpoint()
+    partial.sync_and_claim()
     partial.write(400, b"x" * 50)
     partial.note_validator("https://cdn:443", '"a"')
     assert partial.rewind(WHO) == 450
     assert (partial.total, partial.front, partial.unclaimed, claimed(partial)) == (0, 0, 0, 0)
     assert partial.validators == {}
     partial.write(0, b"y" * 10)
-    partial.checkpoint()
+    partial.sync_and_claim()
     partial.close()
     assert opened(tmp_path).total == 10
 
@@ -158,7 +159,7 @@ def test_old_claims_are_gone_for_good_before_new_bytes_come(tmp_path: Path, monk
     """A journal begun anew is on the disk itself before bytes it does not know replace those it claimed."""
     partial, synced = opened(tmp_path), set[int]()
     partial.write(0, b"x" * 400)
-    partial.checkpoint()
+    partial.sync_and_claim()
     for name in ("fsync", "fdatasync"):
         real = getattr(os, name)
 
@@ -176,7 +177,7 @@ def test_more_than_the_file_has_is_not_gone_on_with(tmp_path: Path) -> None:
     """A partial of a file of unknown size that got more bytes than the file turns out to have is begun anew, and what
     it has counts for nothing before."""
     folder = left_behind(tmp_path, dead_owner(), replace(WHO, size=None), (0, 400))
-    assert [claimed_of(tmp_path, KEY, replace(WHO, size=size)) for size in (400, 399)] == [400, 0]
+    assert [claimed_bytes(tmp_path, KEY, replace(WHO, size=size)) for size in (400, 399)] == [400, 0]
     partial = Partial.open(tmp_path, KEY, replace(WHO, size=399))
     assert (partial.total, partial.dropped, folder.exists()) == (0, 400, False)
     assert "has 399 bytes, and 400 had come" in partial.dropped_why
@@ -186,7 +187,7 @@ def test_more_than_the_file_has_is_not_gone_on_with(tmp_path: Path) -> None:
 def test_a_long_journal_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A journal that grows towards the bound is made short again when it is gone on with, and claims the same."""
     folder = left_behind(tmp_path, dead_owner())
-    before = claimed_of(tmp_path, KEY, WHO)
+    before = claimed_bytes(tmp_path, KEY, WHO)
     journal = folder / "journal"
     first, *rest = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(first + b"".join(rest) * 50)

@@ -43,7 +43,7 @@ def decided(local: LocalFile, wanted: RemoteFile | None = None, *, force: bool =
     (where,) = [name for name in ("keep", "fetch", "refuse") if getattr(plan, name)]
     (item,) = getattr(plan, where)
     assert plan.items == (item,)
-    return where, item.why, item.adopt
+    return where, item.reason, item.adopt
 
 
 ABSENT = LocalFile()
@@ -234,7 +234,7 @@ def test_probed_sizes_are_taken_in() -> None:
     assert plan.bytes_to_fetch == 0
     probed = plan.with_sizes({("m0", PATH.text): remote(size=77)})
     assert [item.remote.size for item in probed.fetch] == [77, None]
-    assert [item.why for item in probed.fetch] == [item.why for item in plan.fetch]
+    assert [item.reason for item in probed.fetch] == [item.reason for item in plan.fetch]
     assert probed.bytes_to_fetch == 77
 
 

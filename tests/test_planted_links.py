@@ -22,7 +22,7 @@ from leftover import dead_owner
 from shell import Shell
 from test_release import files_of, zipped
 
-from mdl.engine.receipts import key_of
+from mdl.engine.receipts import file_key
 from mdl.errors import Unsafe
 from mdl.fs.entries import EntryAt
 from mdl.paths import RelPath
@@ -30,7 +30,7 @@ from mdl.process import ProcessId
 
 __all__ = ["mdl"]
 DATA, SMALL = noise(2**21), noise(1000)
-KEY = key_of("m", RelPath.parse(NAME))
+KEY = file_key("m", RelPath.parse(NAME))
 STATE = ".local/state/mdl"
 KNOWN = (0, 2, 7, 9, 11, 12)
 

@@ -32,7 +32,7 @@ from mdl.http.tls import tls_context
 
 LARGE, TINY = noise(MIB + 1000, 7), noise(1000, 8)
 CALLS = (
-    *("open", "mkdir", "pwrite", "write", "fsync", "fdatasync", "ftruncate", "link", "replace", "rename", "unlink", "rmdir"),
+    *("open", "mkdir", "pwrite", "write", "fsync", "fdatasync", "ftruncate", "replace", "rename", "unlink", "rmdir"),
     *("link", "symlink", "chmod", "splice"),
 )
 MOST = 400

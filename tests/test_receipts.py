@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl import crc_json
-from mdl.engine.receipts import Receipts, key_of
+from mdl.engine.receipts import Receipts, file_key
 from mdl.errors import StateError
 from mdl.files import HubFile, LocalFile, Receipt, Stamp
 from mdl.hashing import Digest
@@ -183,9 +183,9 @@ def test_distrusted_receipt_settles_nothing(receipts: Receipts) -> None:
 @given(st.text("ab/\0é", max_size=6), st.text("ab/é", min_size=1, max_size=6))
 def test_key_is_a_name_of_one_file(model: str, path: str) -> None:
     """A key is 32 hex digits, whatever the path's length, and another path has another."""
-    key = key_of(model, RelPath(path))
+    key = file_key(model, RelPath(path))
     assert len(key) == 32
     assert set(key) <= set("0123456789abcdef")
-    assert key != key_of(model, RelPath(path + "x"))
-    assert key != key_of(model + "x", RelPath(path))
-    assert len(key_of("m", RelPath("x" * 1000))) == 32
+    assert key != file_key(model, RelPath(path + "x"))
+    assert key != file_key(model + "x", RelPath(path))
+    assert len(file_key("m", RelPath("x" * 1000))) == 32

@@ -20,7 +20,7 @@ from shell import Shell
 from test_lock_cli import one
 
 from mdl.engine.journal import Identity, Journal
-from mdl.engine.receipts import Receipts, key_of
+from mdl.engine.receipts import Receipts, file_key
 from mdl.errors import MdlError, Unsafe
 from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.fs import private
@@ -33,7 +33,7 @@ __all__ = ["mdl"]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="NO SECOND USER: only root can make files of others")
 STRANGER, USER = 12345, 12346
 DATA, OTHER = noise(2**21), noise(2**21, 1)
-KEY = key_of("m", RelPath.parse(NAME))
+KEY = file_key("m", RelPath.parse(NAME))
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ def test_two_users_of_a_groups_folder(shared: Path, monkeypatch: pytest.MonkeyPa
         assert bench.run(file).code == 0
         given(STRANGER, bench.store.own, bench.store.folder("m"))
         with acting_as(USER):
-            assert (bench.run(file).row.action, bench.store.look("m", remote(len(DATA))).receipt) == ("kept", None)
+            assert (bench.run(file).row.action, bench.store.check("m", remote(len(DATA))).receipt) == ("kept", None)
         bench.final.unlink()
         with acting_as(USER):
             run = bench.run(file)

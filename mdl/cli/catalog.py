@@ -12,7 +12,7 @@ from mdl.cli.command import command
 from mdl.cli.flags import Choice, Home, Layout, Locking
 from mdl.cli.session import Session
 from mdl.console.humans import human_bytes
-from mdl.engine.stock import Stock, stock_of
+from mdl.engine.status import ModelStatus, model_status
 from mdl.errors import UsageError
 from mdl.paths import shown
 from mdl.redact import bare_url
@@ -42,7 +42,7 @@ def list_models(
     if "present" in statuses:
         statuses.add("unverified")
     rows = [
-        (model, stock_of(model, sources, store))
+        (model, model_status(model, sources, store))
         for model in session.catalog.models.values()
         if _fits(model, patterns or [], kind, tag)
     ]
@@ -63,15 +63,15 @@ def _fits(model: Model, patterns: list[str], kind: str | None, tag: str | None) 
     return not patterns or any(p.lower() in name or fnmatchcase(name, p.lower()) for p in patterns)
 
 
-def _row(model: Model, stock: Stock) -> tuple[str, ...]:
-    status = "gone" if model.gone else stock.status
+def _row(model: Model, stock: ModelStatus) -> tuple[str, ...]:
+    status: str = "gone" if model.gone else stock.status
     if stock.status == "partial":
         status = f"partial {stock.files_present}/{stock.files_text}"
     size = human_bytes(stock.bytes) if stock.bytes is not None else "?"
     return model.name, model.kind, status, size, model.license or "-", shown(model.title)
 
 
-def _facts(model: Model, stock: Stock) -> dict[str, Any]:
+def _facts(model: Model, stock: ModelStatus) -> dict[str, Any]:
     return {
         "name": model.name,
         "title": model.title,
@@ -98,7 +98,7 @@ def show(
     """One model: files, sources, sizes, licence, status."""
     model = _one(session, name)
     store = session.store(home)
-    stock = stock_of(model, session.sources(store, locking=Locking()), store)
+    stock = model_status(model, session.sources(store, locking=Locking()), store)
     files = [
         {
             "path": row.remote.path.text,
@@ -127,7 +127,7 @@ def _one(session: Session, name: str) -> Model:
     return models[0]
 
 
-def _show_text(session: Session, model: Model, stock: Stock, files: list[dict[str, Any]]) -> None:
+def _show_text(session: Session, model: Model, stock: ModelStatus, files: list[dict[str, Any]]) -> None:
     console = session.console
     facts = {
         "name": model.name,
@@ -174,7 +174,7 @@ def path(
     model, store = _one(session, name), session.store(home)
     folder = store.folder(model.name)
     if home.layout is Layout.hf_cache:
-        folder = stock_of(model, session.sources(store, locking=Locking()), store).path
+        folder = model_status(model, session.sources(store, locking=Locking()), store).path
     if session.common.json:
         session.console.document("path", {"path": str(folder)}, ok=True, exit_code=0)
     else:

@@ -14,7 +14,7 @@ from mdl.cli.command import command
 from mdl.cli.flags import Home, Locking
 from mdl.cli.session import Session
 from mdl.console.humans import human_bytes
-from mdl.engine.receipts import key_of
+from mdl.engine.receipts import file_key
 from mdl.engine.store import Store
 from mdl.errors import MdlError, UsageError
 from mdl.files import RemoteFile
@@ -85,6 +85,6 @@ def _wanted(known: Callable[[str], Sequence[RemoteFile] | None]) -> Callable[[Pa
         jobs = []
     models = {model for job in jobs if job.status in ("running", "paused") for model in job.models}
     files = {model: known(model) for model in models}
-    keys = {key_of(model, file.path) for model, found in files.items() for file in found or ()}
+    keys = {file_key(model, file.path) for model, found in files.items() for file in found or ()}
     is_open = None in files.values()
     return lambda folder: is_open or folder.name.partition(".")[0] in keys

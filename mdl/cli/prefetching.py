@@ -17,7 +17,7 @@ from mdl.cli.command import command, exit_code_of
 from mdl.cli.fetching import payload, tell, told
 from mdl.cli.flags import Choice, Locking, Network, Unattended, Where
 from mdl.cli.session import Session
-from mdl.engine.stock import stock_of
+from mdl.engine.status import model_status
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.events import ModelReport, Report
 from mdl.jobs.background import give_way, is_background
@@ -163,7 +163,7 @@ class _Run:
             models = session.models(order.targets, order.choice)
             store = session.store(order.where, models, order.targets)
             sources = session.sources(store, choice=order.choice, locking=order.locking)
-            stocks = [(model.name, stock_of(model, sources, store)) for model in models]
+            stocks = [(model.name, model_status(model, sources, store)) for model in models]
         except (MdlError, OSError):
             return Report()
         return Report(tuple(ModelReport(name, str(stock.path), stock.status) for name, stock in stocks))

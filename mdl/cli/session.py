@@ -22,8 +22,8 @@ from mdl.units import Window, parse_duration, parse_rate
 if TYPE_CHECKING:
     from mdl.catalog.lock import Lock
     from mdl.catalog.model import Catalog, Model
-    from mdl.engine.elsewhere import Elsewhere
-    from mdl.engine.hub_carrier import HubCarrier
+    from mdl.engine.hub_client import HubClient
+    from mdl.engine.local_copies import LocalCopies
     from mdl.engine.store import Store
     from mdl.http.client import Http
     from mdl.http.hosts import Hosts
@@ -193,10 +193,10 @@ class Session:
             return Store(into, into=True, catalog=self._catalog_id, cancel=self.cancel)
         return Store(self.home(where).path, catalog=self._catalog_id, cancel=self.cancel)
 
-    def elsewhere(self, store: Store) -> Elsewhere | None:
+    def elsewhere(self, store: Store) -> LocalCopies | None:
         """Where on this machine the same bytes may be: ``store`` itself, the usual models folder, the hub's cache,
         ``[stores] also``. None if ``[stores] link`` says that nothing is to be taken from there."""
-        from mdl.engine.elsewhere import Elsewhere
+        from mdl.engine.local_copies import LocalCopies
         from mdl.engine.store import Store
 
         wishes = self.config.get("stores", {})
@@ -209,7 +209,7 @@ class Session:
             home = places.models_home(None, self.environ, self.defaults).path
             others = [] if home == store.root else [Store(home)]
         also = [places.expanded(one, "[stores] also") for one in wishes.get("also", [])]
-        return Elsewhere(store, others, tuple(dict.fromkeys(caches)), also, wishes.get("link", "auto"))
+        return LocalCopies(store, others, tuple(dict.fromkeys(caches)), also, wishes.get("link", "auto"))
 
     def is_offline(self, network: Network) -> bool:
         from mdl.sources.endpoint import is_true
@@ -225,14 +225,14 @@ class Session:
             raise Deadline(f"it is not the time for it: the window is {network.window}")
         return limit
 
-    def carrier(self, network: Network, models: Iterable[Model]) -> HubCarrier | None:
+    def carrier(self, network: Network, models: Iterable[Model]) -> HubClient | None:
         """The hub's own client, where it was asked for."""
         if network.via is not Via.hub:
             return None
-        from mdl.engine.hub_carrier import HubCarrier
+        from mdl.engine.hub_client import HubClient
 
         stall = parse_duration(network.stall, "--stall")
-        return HubCarrier(self.endpoint.url, self.endpoint.bearer, self.hosts(models), stall)
+        return HubClient(self.endpoint.url, self.endpoint.bearer, self.hosts(models), stall)
 
     def http(self, network: Network, models: Iterable[Model], more: Iterable[str] = ()) -> Http:
         """A client that may speak to the hub, to what models and ``more`` name, and to what the user allowed."""

@@ -133,3 +133,13 @@ def open_step(folder: int, name: str, path: Path, mode: int | None = 0o777) -> i
     except PermissionError as error:
         error.filename = str(path)
         raise
+
+
+@contextlib.contextmanager
+def open_for_reading(path: Path, flags: int = 0) -> Iterator[int]:
+    """The file open for reading, with further ``flags`` of `os.open`; a pipe does not block. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdl.engine import journal
-from mdl.engine.leavings import of_the_dead
-from mdl.engine.receipts import readable
+from mdl.engine.adoption import stale_dirs
+from mdl.engine.receipts import read_receipt
 from mdl.engine.store import Store
 from mdl.errors import StateError
 from mdl.files import HubFile, Receipt, RemoteFile
@@ -57,7 +57,7 @@ def remove(waste: Waste) -> bool:
 
 
 def _partials(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:
-    for folder in of_the_dead(store.partials):
+    for folder in stale_dirs(store.partials):
         kept = "a job may want it" if wanted(folder) else ""
         yield Waste("partial", (folder,), _size(folder), f"unfinished: {_of_what(folder)}", kept)
 
@@ -74,7 +74,7 @@ def _of_what(partial: Path) -> str:
 def _files(store: Store, known: Known) -> Iterator[Waste]:
     for folder in _entries(store.own / "receipts"):
         entries = _entries(folder, _RECEIPT)
-        receipts = {entry: readable(entry) for entry in entries}
+        receipts = {entry: read_receipt(entry) for entry in entries}
         current = _current(receipts, known(folder.name))
         for entry, receipt in receipts.items():
             if receipt is None:
@@ -99,7 +99,7 @@ def _current(
 
 
 def _of(receipt: Receipt, entry: Path, store: Store, current: Sequence[RemoteFile] | None) -> Waste | None:
-    place = store.place_of(receipt)
+    place = store.path_of(receipt)
     if place is None:
         gone = store.is_gone(receipt)
         return Waste("receipt", (entry,), _size(entry), f"{receipt.path} is gone") if gone else None
@@ -127,7 +127,7 @@ def _leftovers(store: Store) -> Iterator[Waste]:
             continue
         for path in staging.leftovers(folder):
             yield Waste("leftover", (path,), _size(path), "left by a process that is gone")
-    for folder in of_the_dead(store.own / "side"):
+    for folder in stale_dirs(store.own / "side"):
         yield Waste("leftover", (folder,), _size(folder), "left by a process that is gone")
 
 

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
-from mdl.engine.elsewhere import Elsewhere, link_all
-from mdl.engine.partial import wait_for_owners
+from mdl.engine.adoption import wait_for_owners
+from mdl.engine.local_copies import LocalCopies, reuse
 from mdl.engine.plan import Item, Plan
-from mdl.engine.receipts import key_of, receipt_of
+from mdl.engine.receipts import file_key, new_receipt
 from mdl.engine.store import Store
 from mdl.errors import Cancelled, MdlError, NetworkError
 from mdl.events import Finished, Listener, Noticed, Report
 from mdl.operations.reports import kept_verified, report_of
 
 if TYPE_CHECKING:
-    from mdl.engine.hub_carrier import HubCarrier
+    from mdl.engine.hub_client import HubClient
     from mdl.engine.transfer import Outcome, Result
     from mdl.http.client import Http
 
@@ -39,7 +39,7 @@ class Course:
     fetched: int = 0
     discarded: int = 0
 
-    def run(self, http: Http, carrier: HubCarrier | None, elsewhere: Elsewhere | None) -> Report:
+    def run(self, http: Http, carrier: HubClient | None, elsewhere: LocalCopies | None) -> Report:
         """Fetch what is left to fetch, each digest once; who wants the same bytes gets them from the first."""
         from mdl.engine.transfer import Result, transfer
 
@@ -51,9 +51,9 @@ class Course:
         try:
             while waiting:
                 fetching, waiting = tuple(waiting), []
-                self._add(transfer(fetching, self.store, http, self.tell, bytes_kept=whole, carrier=carrier))
+                self._add(transfer(fetching, self.store, http, self.tell, bytes_kept=whole, hub_client=carrier))
                 if self.same and elsewhere:
-                    linked, waiting = link_all(self.same, replace(elsewhere), self.tell)
+                    linked, waiting = reuse(self.same, replace(elsewhere), self.tell)
                     self.same, self.plan = [], replace(self.plan, linked=(*self.plan.linked, *linked))
         except Cancelled as error:
             if isinstance(error.so_far, Result):
@@ -82,7 +82,7 @@ class Course:
 
 def wait_for_others(items: Sequence[Item], store: Store, seconds: float, tell: Listener) -> None:
     """Wait up to ``seconds`` for processes, also of other machines and containers, that have these files in hand."""
-    keys = [key_of(item.wanted.model, item.remote.path) for item in items]
+    keys = [file_key(item.wanted.model, item.remote.path) for item in items]
     notice: Callable[[str], None] = lambda holder: tell(Noticed(message=f"waiting for {holder}"))  # noqa: E731
     wait_for_owners(store.partials, keys, seconds, notice, store.cancel)
 
@@ -95,9 +95,10 @@ def adopt_kept(plan: Plan, store: Store) -> None:
             with contextlib.suppress(OSError):
                 strange = item.local.receipt is None or item.local.receipt.adopted
                 print_, stamp = item.local.fingerprint, item.local.stamp
-                store.receipts.put(receipt_of(item.wanted.model, item.remote, print_, verified, stamp, adopted=strange))
+                model, remote = item.wanted.model, item.remote
+                store.receipts.put(new_receipt(model, remote, print_, verified, stamp, adopted=strange))
         elif item.local.receipt and item.local.receipt.catalog != store.catalog:
             with contextlib.suppress(OSError):
-                store.receipts.share(item.wanted.model, item.remote.path, store.catalog)
+                store.receipts.mark_shared(item.wanted.model, item.remote.path, store.catalog)
         with contextlib.suppress(OSError):
             store.expose(item.wanted.model, item.remote)

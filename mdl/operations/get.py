@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
-from mdl.engine.elsewhere import Elsewhere, link_all, once
-from mdl.engine.leavings import tidy
+from mdl.engine.adoption import remove_stale
+from mdl.engine.local_copies import LocalCopies, reuse, unique_by_digest
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.engine.store import Store
 from mdl.errors import AuthError, LockError, MdlError, NoSpace
@@ -23,7 +23,7 @@ from mdl.pickles import head_of, is_pickle, warning
 from mdl.sources import Sources
 
 if TYPE_CHECKING:
-    from mdl.engine.hub_carrier import HubCarrier
+    from mdl.engine.hub_client import HubClient
     from mdl.http.client import Http
 
 
@@ -38,8 +38,8 @@ class Wishes:
     force: bool = False
     dry_run: bool = False
     lock_wait: float = 600.0
-    carrier: HubCarrier | None = None
-    elsewhere: Elsewhere | None = None
+    carrier: HubClient | None = None
+    elsewhere: LocalCopies | None = None
 
 
 @dataclass
@@ -75,7 +75,7 @@ def get(
         if http is None:
             report = _offline_report(models, store, plan, same, resolved, adopt=not wishes.dry_run)
         elif not wishes.dry_run:
-            replace(plan, linked=tuple(same)).check_space(store.free_bytes())
+            replace(plan, linked=tuple(same)).check_space(store.free_space())
             wait_for_others(plan.fetch, store, wishes.lock_wait, tell)
             course = Course(models, plan, same, resolved.broken, store, tell, began)
             report = course.run(http, wishes.carrier, wishes.elsewhere)
@@ -100,7 +100,7 @@ def _settle(report: Report, resolved: _Resolved, store: Store, *, is_news: bool)
     """Note of every model that is whole that it is. Raises `OSError`."""
     for model in report.models:
         if not model.error and not any(row.error for row in model.files):
-            store.settle([one.remote for one in resolved.wanted if one.model == model.name], is_news=is_news)
+            store.mark_complete([one.remote for one in resolved.wanted if one.model == model.name], is_news=is_news)
 
 
 def _from_elsewhere(
@@ -112,7 +112,7 @@ def _from_elsewhere(
         return plan, []
     if wishes.force:
         return _each_once(plan, list(plan.fetch), [], wishes.elsewhere)
-    foreseen = {item: wishes.elsewhere.foresee(item) for item in plan.fetch}
+    foreseen = {item: wishes.elsewhere.predict(item) for item in plan.fetch}
     linked = [found for found in foreseen.values() if found]
     expected, same = _each_once(plan, [item for item, found in foreseen.items() if not found], linked, wishes.elsewhere)
     if wishes.dry_run:
@@ -120,20 +120,20 @@ def _from_elsewhere(
     whole = replace(expected, linked=(*expected.linked, *same), fetch=() if is_offline else expected.fetch)
     if whole.bytes_to_copy:
         _check_space(whole, store, tell)
-    linked, left = link_all(plan.fetch, wishes.elsewhere, tell)
+    linked, left = reuse(plan.fetch, wishes.elsewhere, tell)
     return _each_once(plan, left, linked, wishes.elsewhere)
 
 
-def _each_once(plan: Plan, left: list[Item], linked: list[Item], elsewhere: Elsewhere) -> tuple[Plan, list[Item]]:
+def _each_once(plan: Plan, left: list[Item], linked: list[Item], elsewhere: LocalCopies) -> tuple[Plan, list[Item]]:
     """The plan with each digest that is left fetched once; and those that want it again."""
-    first, again = once(left)
-    same = [elsewhere.foresee_again(item) for item in again]
+    first, again = unique_by_digest(left)
+    same = [elsewhere.predict_duplicate(item) for item in again]
     return replace(plan, fetch=tuple(first), linked=(*plan.linked, *linked)), same
 
 
 def _check_space(plan: Plan, store: Store, tell: Listener) -> None:
     try:
-        plan.check_space(store.free_bytes())
+        plan.check_space(store.free_space())
     except NoSpace:
         tell(_planned(plan))
         raise
@@ -145,7 +145,7 @@ def _warn_of_pickles(report: Report, resolved: _Resolved, store: Store, tell: Li
     found: dict[str, list[str]] = {}
     for one in resolved.wanted:
         name = one.remote.path.text
-        if (one.model, name) in new and is_pickle(name, store.head(one.model, one.remote, head_of(name))):
+        if (one.model, name) in new and is_pickle(name, store.read_head(one.model, one.remote, head_of(name))):
             found.setdefault(one.model, []).append(name)
     for model, names in found.items():
         tell(Noticed(model, message=warning(names)))
@@ -155,7 +155,8 @@ def _offline_report(
     models: Sequence[Model], store: Store, plan: Plan, same: list[Item], resolved: _Resolved, *, adopt: bool
 ) -> Report:
     hint = "run it again without --offline"
-    absent = [replace(item, refused=LockError(f"{item.why}, and offline", hint=hint)) for item in (*plan.fetch, *same)]
+    left = (*plan.fetch, *same)
+    absent = [replace(item, refused=LockError(f"{item.reason}, and offline", hint=hint)) for item in left]
     if adopt:
         adopt_kept(plan, store)
     plan = replace(plan, fetch=(), refuse=(*plan.refuse, *absent))
@@ -178,7 +179,7 @@ def locked(models: Sequence[Model], store: Store, wait: float, tell: Listener) -
                 stack.enter_context(file_lock(store.locks, name, wait, _waiting(name, tell), store.cancel))
             except OSError:
                 continue
-        tidy(store.own, names)
+        remove_stale(store.own, names)
         yield
 
 
@@ -193,7 +194,7 @@ def _resolve(models: Sequence[Model], sources: Sources, store: Store, tell: List
             if isinstance(found, MdlError):
                 raise found
             for remote in found:
-                local = store.look(model.name, remote, watch=_watch(model.name, remote, tell))
+                local = store.check(model.name, remote, watch=_watch(model.name, remote, tell))
                 resolved.wanted.append(Wanted(model.name, remote, local))
         except MdlError as error:
             resolved.wanted = [one for one in resolved.wanted if one.model != model.name]
@@ -234,7 +235,7 @@ def _sized(plan: Plan, sources: Sources, store: Store, resolved: _Resolved) -> P
     }
     plan = plan.with_sizes(probed)
     fetch = tuple(
-        replace(item, wanted=replace(item.wanted, local=store.glance(item.wanted.model, item.remote)))
+        replace(item, wanted=replace(item.wanted, local=store.quick_check(item.wanted.model, item.remote)))
         if (item.wanted.model, item.remote.path.text) in probed
         else item
         for item in plan.fetch
@@ -257,7 +258,7 @@ def _space(plan: Plan, store: Store) -> dict[str, int]:
     """What a dry run tells of the disk."""
     return {
         "bytes_to_fetch": plan.bytes_to_fetch,
-        "bytes_free": store.free_bytes(),
+        "bytes_free": store.free_space(),
         "bytes_total": plan.bytes_total,
         "bytes_elsewhere": plan.bytes_elsewhere,
         "bytes_to_copy": plan.bytes_to_copy,

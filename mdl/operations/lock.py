@@ -145,7 +145,7 @@ def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Recei
     files = []
     for remote in sources.resolve(model):
         receipt = first.get(remote.path)
-        digest = receipt.digest if receipt and receipt.settles(remote) else None
+        digest = receipt.digest if receipt and receipt.matches(remote) else None
         one = LockedFile.of(remote, first=digest, mirrors=mirrors.get(remote.path, ()))
         known = old.get(one.source)
         if remote.digest is None and known and known.tofu and known.size == one.size:

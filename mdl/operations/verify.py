@@ -70,7 +70,7 @@ def _check_one(model: str, remote: RemoteFile, store: Store, tell: Listener) -> 
     published = remote.digest
     wanted = published or (receipt.digest if receipt else None)
     asked = replace(remote, digest=wanted)
-    local = store.look(model, asked, deep=True)
+    local = store.check(model, asked, deep=True)
     expected = str(wanted) if wanted else None
     if local.kind == "absent":
         return Checked(model, remote, local, "missing", expected, None)
@@ -80,7 +80,7 @@ def _check_one(model: str, remote: RemoteFile, store: Store, tell: Listener) -> 
     wrong_size = remote.size is not None and local.fingerprint.size != remote.size
     if wrong_size or (wanted and actual != wanted):
         return Checked(model, remote, local, "corrupt", expected, str(actual))
-    if (found := store.pointed(model, asked)) != "right":
+    if (found := store.pointer_state(model, asked)) != "right":
         return Checked(model, remote, local, "corrupt" if found == "other" else "missing", expected, None)
     return Checked(model, remote, local, "ok" if published else "unverified", expected, str(actual))
 
@@ -113,7 +113,7 @@ def settle(rows: Sequence[Checked], store: Store) -> None:
     for model in {row.model for row in rows}:
         files = [row for row in rows if row.model == model]
         if all(row.status in ("ok", "unverified") for row in files):
-            store.settle([row.remote for row in files], is_news=False)
+            store.mark_complete([row.remote for row in files], is_news=False)
 
 
 def verdict(rows: Sequence[Checked], *, strict: bool) -> int:

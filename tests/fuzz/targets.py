@@ -30,7 +30,7 @@ from mdl.catalog.model import HubOrigin
 from mdl.catalog.read import read_catalog, read_text
 from mdl.engine import journal as journals
 from mdl.engine.layout import HubCache
-from mdl.engine.receipts import Receipts, key_of, readable
+from mdl.engine.receipts import Receipts, file_key, read_receipt
 from mdl.engine.store import Store
 from mdl.errors import CatalogError, MdlError, UsageError
 from mdl.jobs.job import shown_facts
@@ -123,9 +123,9 @@ def journal(data: bytes) -> None:
 def receipt(data: bytes) -> None:
     """A receipt is a receipt or none, and never leads out of the models folder."""
     path = RelPath.parse("a/b.bin")
-    place = _file(f"root/.mdl/receipts/m/{key_of('m', path)}.receipt", sealed(data))
+    place = _file(f"root/.mdl/receipts/m/{file_key('m', path)}.receipt", sealed(data))
     store = Store(_FOLDER / "root")
-    readable(place)
+    read_receipt(place)
     for found in (store.receipts.get("m", path, prefixes=True), *store.receipts.all()):
         if found:
             _safe(found.path)
@@ -133,7 +133,7 @@ def receipt(data: bytes) -> None:
             assert all(isinstance(one, str) for one in texts)
             for layout in (None, HubCache):
                 store = Store(_FOLDER / "root", layout=layout)
-                stands = store.place_of(found)
+                stands = store.path_of(found)
                 assert stands is None or stands.is_relative_to(store.root)
                 store.is_gone(found)
             Receipts(_FOLDER / "again").put(found)

@@ -1,6 +1,7 @@
-"""Elsewhere: the same bytes somewhere else on this disk: another model, the hub's cache, folders the user names.
+"""Local copies: the same bytes elsewhere on this disk: in another model, the hub's cache, or folders that the user
+names.
 
-What is found is only a candidate: it is hashed before it is taken. `mdl.fs.copying` says how it is taken.
+A file that is found is only a candidate: it is hashed before it is used. `mdl.fs.copying` says how its bytes are taken.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from mdl.engine.hashes import Hashes
 from mdl.engine.plan import Item
-from mdl.engine.sight import opened
 from mdl.engine.store import Store
 from mdl.errors import Busy, MdlError, StateError
 from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
-from mdl.files import Receipt, RemoteFile, Stamp
+from mdl.files import Receipt, RemoteFile
 from mdl.fs.copying import SharingRule, Way, predict_way
+from mdl.fs.entries import open_for_reading
 from mdl.fs.volume import nearest_existing
 from mdl.hashing import Digest
 
@@ -35,9 +35,9 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """Where to look for what ``store`` wants. ``others`` are models folders beside it, ``caches`` are laid out as the
-    hub's cache, ``also`` are folders of other programs. ``link`` is one of `mdl.fs.copying.RULES`."""
+class LocalCopies:
+    """Where to look for files that ``store`` needs. ``others`` are models folders beside it, ``caches`` are laid out as
+    the hub's cache, ``also`` are folders of other programs. ``link`` is one of `mdl.fs.copying.RULES`."""
 
     store: Store
     others: Sequence[Store] = field(default=())
@@ -46,17 +46,15 @@ class Elsewhere:
     link: str = "auto"
 
     def candidates(self, remote: RemoteFile) -> Iterator[Candidate]:
-        """Files that may have these bytes, the surest first, each once; of a link, the file it leads to."""
+        """Files that may have these bytes, the likeliest first, each once; of a link, the file that it leads to."""
         seen = set()
         for found, is_ours in self._found(remote):
             with contextlib.suppress(OSError):
                 path = Path(os.path.realpath(found))
                 status = os.stat(path)
                 inode = (status.st_dev, status.st_ino)
-                if not stat.S_ISREG(status.st_mode) or status.st_size != remote.size or inode in seen:
-                    continue
-                seen.add(inode)
-                if remote.digest and not self.hashes.is_other(path, Stamp.of(status), remote.digest):
+                if stat.S_ISREG(status.st_mode) and status.st_size == remote.size and inode not in seen:
+                    seen.add(inode)
                     yield Candidate(path, SharingRule(self.link, may_make_read_only=is_ours))
 
     def _found(self, remote: RemoteFile) -> Iterator[tuple[Path, bool]]:
@@ -76,16 +74,17 @@ class Elsewhere:
         return sorted(found, key=lambda one: one[1] == "copy")
 
     def _way(self, candidate: Candidate) -> Way | None:
-        with contextlib.suppress(OSError), opened(candidate.path) as fd:
+        with contextlib.suppress(OSError), open_for_reading(candidate.path) as fd:
             return predict_way(fd, nearest_existing(self.store.own), candidate.rule)
         return None
 
-    def foresee(self, item: Item) -> Item | None:
-        """The item with how its bytes will be taken from this disk, if they seem to be there; reads none of them."""
+    def predict(self, item: Item) -> Item | None:
+        """The item with how its bytes will be taken from this disk; None if they do not seem to be there. Reads none of
+        them."""
         ways = [way for _, way in self.cheapest_first(item.remote) if way]
         return replace(item, way=ways[0]) if ways else None
 
-    def foresee_again(self, item: Item) -> Item:
+    def predict_duplicate(self, item: Item) -> Item:
         """The item with how it will get the bytes that another file of the plan fetches."""
         folder = nearest_existing(self.store.own)
         way: Way = "copy"
@@ -93,25 +92,8 @@ class Elsewhere:
             way = predict_way(nameless.fileno(), folder, SharingRule(self.link), item.remote.size)
         return replace(item, way=way)
 
-    @cached_property
-    def hashes(self) -> Hashes:
-        """What files that were not the right ones turned out to be."""
-        return Hashes(self.store.own / "hashes")
-
-    def take(self, item: Item, candidate: Candidate) -> Way | None:
-        """Give the item the candidate's bytes and tell how; None if they are others. Raises `OSError`, `MdlError`."""
-        path = candidate.path
-        before = Stamp.of(os.stat(path))
-        found, way = self.store.take(item.wanted.model, item.remote, path, candidate.rule, item.seen)
-        if found == item.remote.digest:
-            return way
-        if Stamp.of(os.stat(path)) == before:
-            self.hashes.note(path, before, found)
-        self.distrust(item.remote, path)
-        return None
-
     def distrust(self, remote: RemoteFile, path: Path) -> None:
-        """What stands there is not what it was: no receipt vouches for it any more."""
+        """A published file does not have its bytes any more: have it hashed at the next check."""
         for one in self._published.get(remote.digest, ()) if remote.digest else ():
             if os.path.realpath(one.path) == str(path):
                 with contextlib.suppress(OSError):
@@ -123,7 +105,7 @@ class Elsewhere:
         found: dict[Digest, list[_Published]] = {}
         for store in (self.store, *self.others):
             for receipt in store.receipts.all():
-                path = store.place_of(receipt)
+                path = store.path_of(receipt)
                 if path is not None:
                     found.setdefault(receipt.digest, []).append(_Published(store, path, receipt))
         return found
@@ -159,53 +141,48 @@ class _Published:
     receipt: Receipt
 
 
-def link_all(items: Sequence[Item], elsewhere: Elsewhere, tell: Listener) -> tuple[list[Item], list[Item]]:
-    """Take from this disk what is on it: what was linked, and what is left to fetch. Nothing is taken unverified."""
-    linked: list[Item] = []
+def reuse(items: Sequence[Item], copies: LocalCopies, tell: Listener) -> tuple[list[Item], list[Item]]:
+    """Take files from elsewhere on this disk: returns those that were published, and those that are left to fetch. Only
+    verified bytes are published. Raises `Cancelled`."""
+    reused: list[Item] = []
     left: list[Item] = []
-    try:
-        for item in items:
-            way = _link(item, elsewhere, tell)
-            if way:
-                linked.append(replace(item, way=way))
-            else:
-                left.append(item)
-    finally:
-        elsewhere.hashes.save()
-    return linked, left
+    for item in items:
+        way = _reuse_one(item, copies, tell)
+        if way:
+            reused.append(replace(item, way=way))
+        else:
+            left.append(item)
+    return reused, left
 
 
-def _link(item: Item, elsewhere: Elsewhere, tell: Listener) -> Way | None:
+def _reuse_one(item: Item, copies: LocalCopies, tell: Listener) -> Way | None:
     model, remote = item.wanted.model, item.remote
-    for candidate, _ in elsewhere.cheapest_first(remote):
+    for candidate, _ in copies.cheapest_first(remote):
         tell(Verifying(model, remote.path.text, done=0, total=remote.size))
         try:
-            if way := elsewhere.take(item, candidate):
-                assert remote.digest is not None
-                _forget_partial(item, elsewhere.store, tell)
-                tell(Finished(model, remote.path.text, remote.size or 0, "linked", remote.digest.algorithm, way))
+            digest, way = copies.store.reuse(model, remote, candidate.path, candidate.rule, item.seen)
+            if digest == remote.digest:
+                _discard_partial(item, copies.store, tell)
+                tell(Finished(model, remote.path.text, remote.size or 0, "linked", digest.algorithm, way))
                 return way
+            copies.distrust(remote, candidate.path)
             why = f"it does not have {remote.digest}"
         except (OSError, MdlError) as error:
-            why = _why(error)
+            why = str(getattr(error, "strerror", None) or error)
         tell(Noticed(model, remote.path.text, f"{candidate.path} cannot be used: {why}"))
     return None
 
 
-def _forget_partial(item: Item, store: Store, tell: Listener) -> None:
-    """What was fetched of it in vain. Where it cannot go it stays for ``mdl clean``."""
+def _discard_partial(item: Item, store: Store, tell: Listener) -> None:
+    """Remove what was fetched of the file. If that fails, it is left for ``mdl clean``."""
     with contextlib.suppress(OSError, Busy, StateError):
-        if lost := store.forget_partials(item.wanted.model, item.remote):
+        if lost := store.discard_partials(item.wanted.model, item.remote):
             why = "all of it was found elsewhere on this disk"
             tell(Rewound(item.wanted.model, item.remote.path.text, bytes_discarded=lost, why=why))
 
 
-def _why(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
-
-
-def once(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """Each digest's first item, and those that want the same bytes again."""
+def unique_by_digest(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """The first item of each digest, and those that need the same bytes again."""
     first: list[Item] = []
     again: list[Item] = []
     seen: set[Digest] = set()

@@ -13,10 +13,10 @@ import pytest
 from engine import until
 
 from mdl import hashing
-from mdl.engine import follower as followers
-from mdl.engine.follower import Follower
+from mdl.engine import stream_hasher as hashers
 from mdl.engine.journal import Identity
 from mdl.engine.partial import Partial
+from mdl.engine.stream_hasher import StreamHasher
 from mdl.hashing import fingerprint
 from mdl.http.ranges import ByteRange
 
@@ -28,7 +28,7 @@ DATA = hashlib.shake_128(b"follower").digest(SIZE)
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefix hashing every 4 KiB instead of every 16 MiB."""
-    for room in (hashing, followers):
+    for room in (hashing, hashers):
         monkeypatch.setattr(room, "PREFIX_STEP", STEP)
     monkeypatch.setattr(hashing, "_READ", STEP)
 
@@ -36,7 +36,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def partial(tmp_path: Path) -> Iterator[Partial]:
     opened = Partial.open(tmp_path, "k" * 32, Identity("https://h/m", SIZE, "sha256:" + "ab" * 32, None, None))
-    opened.stretch(SIZE)
+    opened.set_length(SIZE)
     yield opened
     opened.close()
 
@@ -60,7 +60,7 @@ def ticked(_done: int) -> None:
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 0, 5, 1, 4, 2]])
 def test_hashing_are_right_in_whatever_order_bytes_come(partial: Partial, order: list[int]) -> None:
     """The digest of the whole and of each prefix are hashlib's own, whichever piece was written first."""
-    follower = Follower(partial, "sha256", SIZE)
+    follower = StreamHasher(partial, "sha256", SIZE)
     for n in order:
         partial.write(n * STEP, DATA[n * STEP : (n + 1) * STEP])
         follower.wake()
@@ -74,7 +74,7 @@ def test_sizes_at_the_edges(tmp_path: Path, size: int) -> None:
     """One byte, a step, and one more or less: digest and prefixes as `fingerprint` finds them in the file."""
     partial = Partial.open(tmp_path, "k" * 32, Identity("https://h/m", size, None, '"a"', None))
     partial.write(0, DATA[:size])
-    found = Follower(partial, "sha256", size).result(ticked)
+    found = StreamHasher(partial, "sha256", size).result(ticked)
     assert found is not None
     assert found.prefixes == prefixes_of(DATA[:size])
     assert found == fingerprint(partial.fd, "sha256")
@@ -84,14 +84,14 @@ def test_sizes_at_the_edges(tmp_path: Path, size: int) -> None:
 def test_git_blob_id_is_followed(partial: Partial) -> None:
     """A small hub file's digest is git's own blob id."""
     partial.write(0, DATA)
-    found = Follower(partial, "git-sha1", SIZE).result(ticked)
+    found = StreamHasher(partial, "git-sha1", SIZE).result(ticked)
     assert found is not None
     assert str(found.digest) == f"git-sha1:{git_sha1(DATA)}"
 
 
 def test_only_the_front_is_followed(partial: Partial) -> None:
     """Bytes behind a gap are not hashed; without all of them there is no result yet."""
-    follower = Follower(partial, "sha256", SIZE)
+    follower = StreamHasher(partial, "sha256", SIZE)
     partial.write(STEP, DATA[STEP:])
     follower.wake()
     assert follower.result(ticked) is None
@@ -104,7 +104,7 @@ def test_only_the_front_is_followed(partial: Partial) -> None:
 
 def test_stopped_follower_is_gone(partial: Partial) -> None:
     """Stop ends the thread, whatever is missing."""
-    follower = Follower(partial, "sha256", SIZE)
+    follower = StreamHasher(partial, "sha256", SIZE)
     partial.write(0, DATA[:STEP])
     follower.stop()
     assert not any(thread is follower._thread for thread in threading.enumerate())
@@ -114,7 +114,7 @@ def test_data_cut_behind_its_back_is_told(partial: Partial) -> None:
     """Where the file is shorter than what was written, the result is an error and not a digest."""
     partial.write(0, DATA)
     os.ftruncate(partial.fd, 2 * STEP)
-    follower = Follower(partial, "sha256", SIZE)
+    follower = StreamHasher(partial, "sha256", SIZE)
     with pytest.raises(OSError, match="shorter"):
         follower.result(ticked)
 
@@ -123,14 +123,14 @@ def test_teller_may_stop_the_wait(partial: Partial, monkeypatch: pytest.MonkeyPa
     """What the teller raises ends the wait for a result."""
     partial.write(0, DATA)
     hold = threading.Event()
-    real = followers.read_blocks
+    real = hashers.read_blocks
 
     def held(*args: object) -> object:
         hold.wait(30)
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(followers, "read_blocks", held)
-    follower = Follower(partial, "sha256", SIZE)
+    monkeypatch.setattr(hashers, "read_blocks", held)
+    follower = StreamHasher(partial, "sha256", SIZE)
 
     def cancelled(_done: int) -> None:
         raise KeyboardInterrupt
@@ -179,7 +179,7 @@ def _repaired(tmp_path: Path, *blocks: int) -> tuple[list[ByteRange], str]:
     fd = os.open(tmp_path / "data", os.O_RDWR | os.O_CREAT)
     mending = Mending(fd, bytes(damaged))
     expected = (*prefixes_of(DATA), sha256(DATA))
-    follower = Follower(mending, "sha256", SIZE, expected=expected, on_bad=mending.lose)  # type: ignore[arg-type]
+    follower = StreamHasher(mending, "sha256", SIZE, expected=expected, on_bad=mending.lose)  # type: ignore[arg-type]
     follower._thread.join()
     found = follower.result(ticked)
     os.close(fd)
@@ -207,7 +207,9 @@ def test_block_given_up_is_gone_on_from(partial: Partial) -> None:
     """Where a bad block is not wanted back, the digest is that of the bytes as they are."""
     damaged = DATA[:STEP] + b"?" + DATA[STEP + 1 :]
     partial.write(0, damaged)
-    follower = Follower(partial, "sha256", SIZE, expected=(*prefixes_of(DATA), sha256(DATA)), on_bad=lambda _bad: False)
+    follower = StreamHasher(
+        partial, "sha256", SIZE, expected=(*prefixes_of(DATA), sha256(DATA)), on_bad=lambda _bad: False
+    )
     follower._thread.join()
     found = follower.result(ticked)
     assert found is not None
@@ -219,19 +221,19 @@ def test_only_what_passed_is_claimed_in_a_repair(partial: Partial) -> None:
     """While blocks are held against their hashing, none beyond the last that passed can be claimed."""
     partial.claim_below = 0
     partial.write(0, DATA[: 2 * STEP] + b"?" * (SIZE - 2 * STEP))
-    partial.checkpoint()
+    partial.sync_and_claim()
     assert partial.unclaimed == SIZE
 
     def lose(bad: ByteRange) -> bool:
-        partial.forget(ByteRange(bad.start, SIZE))
+        partial.mark_missing(ByteRange(bad.start, SIZE))
         return True
 
-    follower = Follower(partial, "sha256", SIZE, expected=(*prefixes_of(DATA), sha256(DATA)), on_bad=lose)
+    follower = StreamHasher(partial, "sha256", SIZE, expected=(*prefixes_of(DATA), sha256(DATA)), on_bad=lose)
     while partial.front > 2 * STEP:
         follower._thread.join(0.01)
     follower.stop()
     assert partial.claim_below == 2 * STEP
-    partial.checkpoint()
+    partial.sync_and_claim()
     assert partial.unclaimed == 0
 
 
@@ -265,10 +267,10 @@ def test_what_is_written_while_it_hashes_wakes_it_again(partial: Partial, monkey
         assert go_on.wait(60)
         return hashing.read_blocks(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(followers, "_STEP", STEP)
-    monkeypatch.setattr(followers, "read_blocks", gated)
-    monkeypatch.setattr(followers, "threading", SimpleNamespace(Condition=Heard, Thread=threading.Thread))
-    follower = Follower(partial, "sha256", SIZE)
+    monkeypatch.setattr(hashers, "_STEP", STEP)
+    monkeypatch.setattr(hashers, "read_blocks", gated)
+    monkeypatch.setattr(hashers, "threading", SimpleNamespace(Condition=Heard, Thread=threading.Thread))
+    follower = StreamHasher(partial, "sha256", SIZE)
     for n in range(3):
         partial.write(n * STEP, DATA[n * STEP : (n + 1) * STEP])
         follower.wake()
@@ -289,8 +291,8 @@ def test_what_ends_the_thread_is_told_to_who_waits(partial: Partial, monkeypatch
     def full(*_: object) -> Iterator[memoryview]:
         raise MemoryError
 
-    monkeypatch.setattr(followers, "read_blocks", full)
-    follower = Follower(partial, "sha256", SIZE)
+    monkeypatch.setattr(hashers, "read_blocks", full)
+    follower = StreamHasher(partial, "sha256", SIZE)
     partial.write(0, DATA)
     follower.wake()
     with pytest.raises(MemoryError):
