@@ -78,7 +78,7 @@ def test_folders_beside_are_not_taken_either(shell: Shell, gate: Gate) -> None:
     code = (
         "import sys, time; from pathlib import Path; from mdl.engine.store import Store; from mdl.files import *;"
         "from mdl.paths import RelPath; remote = RemoteFile(RelPath.parse('f.bin'), 'http://h/f.bin');"
-        "side = Store(Path(sys.argv[1])).side_folder('three', remote);"
+        "side = Store(Path(sys.argv[1])).scratch_folder('three', remote);"
         "print(side.__enter__().name, flush=True); time.sleep(100)"
     )
     gate.opened.set()

@@ -117,7 +117,7 @@ def _interrupted(*_: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", [f"mdl.engine.store.Store.{name}" for name in ("fingerprint", "place_of")] + [f"mdl.{RECEIPT}"]
+    "where", [f"mdl.engine.store.Store.{name}" for name in ("fingerprint", "path_of")] + [f"mdl.{RECEIPT}"]
 )
 def test_stopped_while_it_looks(
     shell: Shell, server: FaultyServer, mdl: Inside, monkeypatch: pytest.MonkeyPatch, where: str

@@ -182,7 +182,7 @@ def probes(request: Request) -> bool:
     return request.header("range") == "bytes=0-0"
 
 
-def _power_cut(*_: object) -> None:
+def _power_cut(*_: object, **__: object) -> None:
     raise OSError(5, "Input/output error")
 
 

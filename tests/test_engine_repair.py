@@ -15,7 +15,7 @@ from faulty import Answer, FaultyServer, Request, reply
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.demo.content import Generated, hex_digest
-from mdl.engine import partial as partials
+from mdl.engine import adoption
 from mdl.engine.download import Download, Segment
 from mdl.engine.receipts import file_key
 from mdl.engine.stream_hasher import StreamHasher
@@ -326,7 +326,7 @@ def test_a_repair_waits_for_an_owner_that_cannot_be_seen(bench: Bench, monkeypat
         flip(bench.final, 100)
         make_private_dir(bench.store.partials / f"{file_key('m', file.path)}.elsewhere")
         looks = iter([True, True])
-        monkeypatch.setattr(partials, "is_held", lambda folder: next(looks, False))
+        monkeypatch.setattr(adoption, "is_held", lambda folder: next(looks, False))
         monkeypatch.setattr(bench.store.cancel, "wait", lambda seconds: None)
         result, events = repaired(bench, file)
     assert [outcome.error for outcome in result.outcomes] == [None]

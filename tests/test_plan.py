@@ -177,7 +177,7 @@ def test_an_edited_file_is_refused_with_the_way_out() -> None:
     assert (item.refused.exit_code, item.refused.item) == (7, PATH.text)
     assert "changed after mdl wrote it, last on 1970-01-02 at 00:00:00 UTC" in item.refused.message
     assert all(word in str(item.refused.hint) for word in ("--force", "verify --repair"))
-    assert [one.why for one in Plan.of([edited], repair=True).fetch] == ["damaged here"]
+    assert [one.reason for one in Plan.of([edited], repair=True).fetch] == ["damaged here"]
 
 
 def test_reasons_tell_cases_apart() -> None:
