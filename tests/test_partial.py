@@ -204,6 +204,24 @@ def test_dead_process_is_gone_on_with(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == [f"{KEY}.{ProcessId.current()}"]
 
 
+@pytest.mark.parametrize("who", ["dead", "me", "unseen"])
+def test_a_published_leftover_is_not_written_to(tmp_path: Path, who: str) -> None:
+    """A process that was killed while it gave its file the final name leaves the data with two names. Whatever comes
+    next, the published file keeps its bytes, and the leftover goes."""
+    me = str(ProcessId.current())
+    old = left_behind(tmp_path / "partials", {"dead": dead_owner(), "me": me, "unseen": unseen(dead_owner())}[who])
+    for path in (old / "data", old / "journal", old):
+        os.utime(path, (0, 0))
+    os.link(old / "data", tmp_path / "final")
+    before = (tmp_path / "final").read_bytes()
+    partial = opened(tmp_path / "partials", OTHER)
+    partial.write(0, b"y" * SIZE)
+    partial.close()
+    assert (tmp_path / "final").read_bytes() == before
+    assert (partial.total, partial.dropped) == (SIZE, 0)
+    assert [entry.name for entry in (tmp_path / "partials").iterdir()] == [f"{KEY}.{me}"]
+
+
 def test_living_process_is_not_disturbed(tmp_path: Path) -> None:
     """A partial that a living process holds is Busy (9), names that process, and stays as it is."""
     holds = (

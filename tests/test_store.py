@@ -265,6 +265,20 @@ def test_what_killed_processes_staged_is_tidied(store: Store) -> None:
     ] * 3
 
 
+def test_what_was_published_is_tidied(store: Store) -> None:
+    """The partial of a process that was killed while it gave its file the final name goes; the file stays. Half a
+    download stays too."""
+    for name, is_published in (("a" * 32, True), ("b" * 32, False)):
+        folder = store.partials / f"{name}.{dead_owner()}"
+        folder.mkdir(parents=True)
+        (folder / "data").write_bytes(DATA)
+        if is_published:
+            os.link(folder / "data", store.root / "final")
+    remove_stale(store.own, ["m"])
+    assert [folder.name[0] for folder in store.partials.iterdir()] == ["b"]
+    assert (store.root / "final").read_bytes() == DATA
+
+
 def test_damaged_file_is_copied_and_left_alone(store: Store) -> None:
     """A repair works on a copy: the damaged file keeps its name and bytes, and none of the copy is claimed yet."""
     final = publish(store)

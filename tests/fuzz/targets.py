@@ -117,7 +117,7 @@ def journal(data: bytes) -> None:
     assert all(one.stop < other.start for one, other in pairwise(ranges))
     assert record.identity.size is None or not ranges or ranges[-1].stop <= record.identity.size
     record.identity.resumable_as(record.identity)
-    journals.parse(journals.header_of(record.identity), "")
+    journals.parse(journals.header(record.identity), "")
 
 
 def receipt(data: bytes) -> None:
