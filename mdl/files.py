@@ -47,6 +47,11 @@ class RemoteFile:
     probed: bool = False
     hub: HubFile | None = None
 
+    @property
+    def hash_algorithm(self) -> str:
+        """The algorithm of its digest; ``sha256`` if that is not known."""
+        return self.digest.algorithm if self.digest else "sha256"
+
 
 Kind = Literal["absent", "file", "folder", "link", "special"]
 

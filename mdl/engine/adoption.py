@@ -97,27 +97,21 @@ def remove_stale(own: Path, models: Iterable[str]) -> None:
 def stale_dirs(place: Path) -> list[Path]:
     """The folders in ``side`` or ``partials`` whose processes have ended; none if ``place`` is a link, which mdl did
     not make."""
-    in_use = is_held if place.name == "partials" else _is_side_in_use
     with contextlib.suppress(OSError):
         if not place.is_symlink():
-            return sorted(one for one in place.iterdir() if _OWNED.fullmatch(one.name) and not in_use(one))
+            return sorted(one for one in place.iterdir() if _OWNED.fullmatch(one.name) and not is_held(one))
     return []
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a living process is at work in this folder of ``partials``, or may be."""
+    """Whether a living process is at work in this folder of ``partials`` or ``side``, or may be: it keeps the data of a
+    partial locked, or the whole folder."""
     owner = _owner(folder)
     alive = owner.is_alive()
     if alive is not None:
         return alive
-    return may_be_alive(folder / "data", [folder / "journal", folder], holds_locks=owner.holds_locks)
-
-
-def _is_side_in_use(folder: Path) -> bool:
-    """Whether the process that has this folder of ``side``, which it keeps locked, is alive or may be."""
-    owner = _owner(folder)
-    alive = owner.is_alive()
-    return may_be_alive(folder, folder.rglob("*"), holds_locks=owner.holds_locks) if alive is None else alive
+    locked = folder if folder.parent.name == "side" else folder / "data"
+    return may_be_alive(locked, [folder, *folder.rglob("*")], holds_locks=owner.holds_locks)
 
 
 def _is_published(folder: Path) -> bool:

@@ -139,6 +139,7 @@ class Download:
         self.attempts = State(mirrors=len(mirrors))
         self.scaler = ConnectionScaler(connections, time.monotonic(), tuning)
         self.partial: Partial | None = None
+        """None until it is open; a small file has none."""
         self.hasher: StreamHasher | None = None
         self.expected: tuple[str, ...] = ()
         """Prefix digests that are known beforehand, in a repair."""
@@ -182,6 +183,12 @@ class Download:
         if self.location and _expires_in(self.location) < _EXPIRES_SOON:
             self.location = None
         return self.location or self.url
+
+    @property
+    def part(self) -> Partial:
+        """The partial, once it is open."""
+        assert self.partial is not None
+        return self.partial
 
     @property
     def small(self) -> bool:

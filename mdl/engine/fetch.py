@@ -16,7 +16,6 @@ from mdl.engine.journal import Identity
 from mdl.engine.queue import WorkQueue
 from mdl.engine.stream_hasher import StreamHasher
 from mdl.errors import DigestMismatch, NoSpace, ProtocolError
-from mdl.events import Event, Rewound
 from mdl.hashing import Digest
 from mdl.http.answers import Accept, Changed, Lie, Whole, content_length, judge, parse_size
 from mdl.http.body import BUFFER
@@ -36,10 +35,8 @@ _buffers = threading.local()
 class Fetcher:
     """Fetches segments. All workers of a transfer share one. ``free_space`` returns the free bytes of the disk."""
 
-    def __init__(
-        self, http: Http, queue: WorkQueue, post: Callable[[Event], None], free_space: Callable[[], int]
-    ) -> None:
-        self._http, self._queue, self._post, self._free_space = http, queue, post, free_space
+    def __init__(self, http: Http, queue: WorkQueue, free_space: Callable[[], int]) -> None:
+        self._http, self._queue, self._free_space = http, queue, free_space
 
     def fetch(self, download: Download, segment: Segment) -> None:
         """Fetch what the segment asks for, or as much of it as the server sends. Raises `MdlError`, `OSError` from the
@@ -69,17 +66,12 @@ class Fetcher:
         segment.asked_url = download.address()
         with self._http.open("GET", segment.asked_url, _headers(download), start=download.url) as opened:
             _check_hub_headers(download, opened)
-            pinned = download.remote.digest is not None
-            validator = None if pinned else download.remote.validator
-            names = (download.name, download.url)
-            verdict = judge(
-                opened.status, opened.headers, asked=None, size=size, validator=validator, pinned=pinned, names=names
-            )
-            if isinstance(verdict, Changed):
-                self._changed(download, verdict, opened)
+            validator = None if download.remote.digest else download.remote.validator
+            verdict = self._verdict(download, opened, None, validator)
+            if verdict is None:
                 return None
-            if not isinstance(verdict, Accept):
-                raise self._named(_as_error(verdict), opened)
+            if isinstance(verdict, Whole):
+                raise self._named(ProtocolError("the server did not send the whole file"), opened)
             data = bytearray()
             length = None if verdict.encoded else content_length(opened.headers)
             for block in self._http.body(opened, length, _buffer(), decode=verdict.encoded):
@@ -87,29 +79,21 @@ class Fetcher:
                 if size is not None and len(data) > size:
                     raise name_impostor(ProtocolError(f"the server sent more than the file's {size} bytes"), data)
             if size is not None and len(data) != size:
-                error = ProtocolError(f"the server sent {len(data)} bytes of {size} and called it whole")
+                error = ProtocolError(f"the response ended early: {len(data)} of {size} bytes")
                 raise name_impostor(error, data)
             download.answered_by, download.content_type = opened.url, opened.headers.get("content-type", "")
             return bytes(data)
 
     def _judge(self, download: Download, segment: Segment, asked: ByteRange | None, opened: Opened) -> Accept | None:
         """Judge an answer and carry out what follows; None if none of its bytes are to be written."""
-        partial = download.partial
-        assert partial is not None
-        validator = partial.validators.get(origin_of(opened.url)) or download.remote.validator
-        size, pinned = download.remote.size, download.remote.digest is not None
+        pinned = download.remote.digest is not None
+        validator = download.part.validators.get(origin_of(opened.url)) or download.remote.validator
         if pinned and download.attempts.changes:
             validator = None  # several machines behind one name may each send their own: the digest decides
-        names = (download.name, download.url)
-        verdict = judge(
-            opened.status, opened.headers, asked=asked, size=size, validator=validator, pinned=pinned, names=names
-        )
-        if isinstance(verdict, Changed):
-            self._changed(download, verdict, opened)
+        verdict = self._verdict(download, opened, asked, validator)
+        if verdict is None:
             return None
-        if isinstance(verdict, Lie):
-            raise self._named(verdict.error, opened)
-        if validator and download.remote.digest is None and isinstance(verdict, Accept) and not verdict.validator:
+        if validator and not pinned and isinstance(verdict, Accept) and not verdict.validator:
             raise ProtocolError("the server no longer says which version of the file it sends")
         if isinstance(verdict, Whole) or (asked and not verdict.ranged):
             accept = verdict.accept if isinstance(verdict, Whole) else verdict
@@ -119,6 +103,27 @@ class Fetcher:
                 return None
             self._as_single_stream(download, segment, accept)
             return accept
+        return verdict
+
+    def _verdict(
+        self, download: Download, opened: Opened, asked: ByteRange | None, validator: str | None
+    ) -> Accept | Whole | None:
+        """Judge an answer; None if the server has another version of the file, which was handled. Raises
+        `ProtocolError`."""
+        verdict = judge(
+            opened.status,
+            opened.headers,
+            asked=asked,
+            size=download.remote.size,
+            validator=validator,
+            pinned=download.remote.digest is not None,
+            names=(download.name, download.url),
+        )
+        if isinstance(verdict, Changed):
+            self._changed(download, verdict, opened)
+            return None
+        if isinstance(verdict, Lie):
+            raise self._named(verdict.error, opened)
         return verdict
 
     def _as_single_stream(self, download: Download, segment: Segment, accept: Accept) -> None:
@@ -131,39 +136,31 @@ class Fetcher:
         segment.stop = download.remote.size if download.remote.size is not None else accept.stop
 
     def _from_the_start(self, download: Download, why: str = "the server cannot go on where it stopped") -> None:
-        partial = download.partial
-        assert partial is not None
-        if partial.total or download.length_discovered:
+        if download.part.total or download.length_discovered:
             self.rewind(download, why)
 
     def rewind(self, download: Download, why: str) -> None:
         """Discard the bytes of the file, report it, and begin anew. Nothing else may work on the file."""
-        partial = download.partial
-        assert partial is not None
         if download.hasher:
             download.hasher.stop()
         if download.length_discovered:  # the size was only how far the stream came
             download.remote = replace(download.remote, size=None)
-        lost = partial.rewind(Identity.of(download.remote))
-        download.discarded += lost
+        lost = download.part.rewind(Identity.of(download.remote))
         download.first_response_seen, download.length_discovered, download.location = False, False, None
         download.rewind_why = ""
         size = download.remote.size
         download.pending.remove(0, 2**63)
         if size is not None:
-            partial.set_length(size)
+            download.part.set_length(size)
             if not download.single_stream:
                 download.pending.add(0, size)
         download.hasher = None if size is None else self.start_hasher(download)
-        if lost:
-            self._post(Rewound(download.model, download.name, bytes_discarded=lost, why=why))
+        self._queue.discarded(download, lost, why)
 
     def start_hasher(self, download: Download) -> StreamHasher:
         """Start a thread that hashes the file while it is fetched."""
-        partial, size = download.partial, download.remote.size
-        assert partial is not None
+        partial, size = download.part, download.remote.size
         assert size is not None
-        algorithm = download.remote.digest.algorithm if download.remote.digest else "sha256"
         again: set[int] = set()
 
         def on_bad(lost: ByteRange) -> bool:
@@ -171,13 +168,11 @@ class Fetcher:
                 return False  # it is still wrong, or cannot be fetched alone: the digest of the whole file decides
             again.add(lost.start)
             partial.mark_missing(lost)
-            download.discarded += lost.length
-            why = "this block is damaged"
-            self._post(Rewound(download.model, download.name, bytes_discarded=lost.length, why=why))
+            self._queue.discarded(download, lost.length, "this block is damaged")
             self._queue.add_missing(download, lost.start, lost.stop)
             return True
 
-        return StreamHasher(partial, algorithm, size, expected=download.expected, on_bad=on_bad)
+        return StreamHasher(partial, download.remote.hash_algorithm, size, expected=download.expected, on_bad=on_bad)
 
     def _named(self, error: ProtocolError, opened: Opened) -> ProtocolError:
         """The error, which also says if the server sent a page or a pointer."""
@@ -194,12 +189,10 @@ class Fetcher:
             download.remote = replace(download.remote, size=size, validator=verdict.validator)
 
     def _remember(self, download: Download, opened: Opened, accept: Accept) -> None:
-        partial = download.partial
-        assert partial is not None
         download.responses += 1
         download.answered_by, download.content_type = opened.url, opened.headers.get("content-type", "")
         if accept.validator:
-            partial.note_validator(origin_of(opened.url), accept.validator)
+            download.part.note_validator(origin_of(opened.url), accept.validator)
         if opened.location:
             download.location = opened.location
         if not download.first_response_seen:
@@ -208,8 +201,7 @@ class Fetcher:
             download.first_response_seen = True
 
     def _write(self, download: Download, segment: Segment, accept: Accept, opened: Opened) -> None:
-        partial, hasher = download.partial, download.hasher
-        assert partial is not None
+        partial, hasher = download.part, download.hasher
         stream = opened.response.extensions["network_stream"]
         sock = stream.get_extra_info("socket")
         segment.abort = lambda: wake(sock)
@@ -243,7 +235,7 @@ class Fetcher:
         be."""
         if segment.stop is not None:
             if accept.stop is None and segment.at < segment.stop:
-                raise ProtocolError(f"the server sent {segment.at} bytes of {segment.stop} and called it whole")
+                raise ProtocolError(f"the response ended early: {segment.at} of {segment.stop} bytes")
             return
         chunked = "transfer-encoding" in opened.response.headers
         if accept.stop is None and not chunked and not accept.encoded and download.remote.digest is None:
@@ -262,10 +254,6 @@ def name_impostor(error: ProtocolError, beginning: bytes | bytearray) -> Protoco
 
 def _headers(download: Download) -> dict[str, str]:
     return {"Cache-Control": "no-cache"} if download.attempts.is_suspicious else {}
-
-
-def _as_error(verdict: Whole | Lie) -> ProtocolError:
-    return verdict.error if isinstance(verdict, Lie) else ProtocolError("the server did not send the whole file")
 
 
 def _buffer() -> bytearray:

@@ -15,9 +15,9 @@ from mdl.engine.partial import Partial
 from mdl.engine.queue import WorkQueue
 from mdl.engine.store import Store
 from mdl.errors import DigestMismatch, MdlError, StorageError
-from mdl.events import Event, Finished, Rewound, Started, Verifying
+from mdl.events import Event, Finished, Started, Verifying
 from mdl.files import Stamp
-from mdl.hashing import Digest, Fingerprint, fingerprint, new_hasher
+from mdl.hashing import Digest, Fingerprint, fingerprint, fingerprint_bytes
 from mdl.http.hosts import host_of
 from mdl.http.policy import Verified
 
@@ -43,7 +43,8 @@ class Finalizer:
     def begin(self, download: Download) -> None:
         """Open the partial, or remove one that is not needed. Raises `MdlError`, `OSError`."""
         if download.small or download.via_hub:
-            self._discard_partials(download)
+            lost = self._store.discard_partials(download.model, download.remote)
+            self._queue.discarded(download, lost, "the file comes in one piece")
         else:
             self._open(download)
         self._post(
@@ -59,13 +60,6 @@ class Finalizer:
         )
         self._queue.ready(download)
 
-    def _discard_partials(self, download: Download) -> None:
-        lost = self._store.discard_partials(download.model, download.remote)
-        if lost:
-            download.discarded += lost
-            why = "the file comes in one piece"
-            self._post(Rewound(download.model, download.name, bytes_discarded=lost, why=why))
-
     def _open(self, download: Download) -> None:
         remote = download.remote
         receipt = self._store.receipts.get(download.model, remote.path, prefixes=True) if self._repair else None
@@ -76,9 +70,7 @@ class Finalizer:
             partial = self._store.open_partial(download.model, remote)
         download.partial = partial
         download.resumed_at = partial.total
-        if partial.dropped:
-            download.discarded += partial.dropped
-            self._post(Rewound(download.model, download.name, bytes_discarded=partial.dropped, why=partial.dropped_why))
+        self._queue.discarded(download, partial.dropped, partial.dropped_why)
         if remote.size is not None:
             partial.set_length(remote.size)
             for gap in partial.gaps(remote.size):
@@ -101,15 +93,11 @@ class Finalizer:
             self._queue.request_ended(download, segment)
             return
         download.responses += 1
-        algorithm = download.remote.digest.algorithm if download.remote.digest else "sha256"
-        hasher = new_hasher(algorithm, len(data))
-        hasher.update(data)
-        print_ = Fingerprint(Digest(algorithm, hasher.hexdigest()), len(data))
+        print_ = fingerprint_bytes(data, download.remote.hash_algorithm)
         download.add_fetched(len(data))
         error = self._why_wrong(download, print_, data[:LOOKED_AT])
         if error:
-            download.discarded += len(data)
-            self._post(Rewound(download.model, download.name, bytes_discarded=len(data), why=error.message))
+            self._queue.discarded(download, len(data), error.message)
             raise error
         self._publish(download, data, print_)
 
@@ -127,8 +115,7 @@ class Finalizer:
 
     def finish(self, download: Download) -> None:
         """Verify a file whose bytes have all come, and publish it or begin again. Raises `MdlError`, `OSError`."""
-        partial, size = download.partial, download.remote.size
-        assert partial is not None
+        partial, size = download.part, download.remote.size
         assert size is not None
         if download.hasher is None:
             partial.set_length(size)
@@ -147,7 +134,8 @@ class Finalizer:
             self._publish(download, partial, print_)
             return
         if download.error and error:
-            self._give_up(download, error.message)
+            partial.discard()  # the file failed, and no byte of it is worth keeping
+            self._queue.discarded(download, partial.total, error.message)
         download.expected = ()
         self._queue.ready(download)
 
@@ -176,15 +164,6 @@ class Finalizer:
                 return None
         hint = "find out which one, and run the same command again"
         return StorageError("another program changed the unfinished file", hint=hint)
-
-    def _give_up(self, download: Download, why: str) -> None:
-        """The file failed, and no byte of it is worth keeping."""
-        partial = download.partial
-        assert partial is not None
-        lost = partial.total
-        download.discarded += lost
-        partial.discard()
-        self._post(Rewound(download.model, download.name, bytes_discarded=lost, why=why))
 
     def _check_cancel(self, _done: int) -> None:
         self._cancel.check()

@@ -25,13 +25,8 @@ from mdl.fs.entries import open_for_reading
 from mdl.fs.volume import nearest_existing
 from mdl.hashing import Digest
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A file that may have the bytes, and the rule by which they may be shared with it."""
-
-    path: Path
-    rule: SharingRule
+Candidate = tuple[Path, SharingRule]
+"""A file that may have the bytes, and the rule by which they may be shared with it."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +50,14 @@ class LocalCopies:
                 inode = (status.st_dev, status.st_ino)
                 if stat.S_ISREG(status.st_mode) and status.st_size == remote.size and inode not in seen:
                     seen.add(inode)
-                    yield Candidate(path, SharingRule(self.link, may_make_read_only=is_ours))
+                    yield path, SharingRule(self.link, may_make_read_only=is_ours)
 
     def _found(self, remote: RemoteFile) -> Iterator[tuple[Path, bool]]:
         """Where to look, and whether it is mdl's own file or a blob: the hub's client never writes into a blob."""
         if remote.digest is None or not remote.size:
             return
-        for one in self._published.get(remote.digest, ()):
-            yield one.path, not one.receipt.adopted
+        for _, path, receipt in self._published.get(remote.digest, ()):
+            yield path, not receipt.adopted
         for repo in self._repos:
             yield repo / "blobs" / remote.digest.hex, True
         for path in self._by_size.get(remote.size, ()):
@@ -74,8 +69,9 @@ class LocalCopies:
         return sorted(found, key=lambda one: one[1] == "copy")
 
     def _way(self, candidate: Candidate) -> Way | None:
-        with contextlib.suppress(OSError), open_for_reading(candidate.path) as fd:
-            return predict_way(fd, nearest_existing(self.store.own), candidate.rule)
+        path, rule = candidate
+        with contextlib.suppress(OSError), open_for_reading(path) as fd:
+            return predict_way(fd, nearest_existing(self.store.own), rule)
         return None
 
     def predict(self, item: Item) -> Item | None:
@@ -94,20 +90,20 @@ class LocalCopies:
 
     def distrust(self, remote: RemoteFile, path: Path) -> None:
         """A published file does not have its bytes any more: have it hashed at the next check."""
-        for one in self._published.get(remote.digest, ()) if remote.digest else ():
-            if os.path.realpath(one.path) == str(path):
+        for store, published, receipt in self._published.get(remote.digest, ()) if remote.digest else ():
+            if os.path.realpath(published) == str(path):
                 with contextlib.suppress(OSError):
-                    one.store.receipts.distrust(one.receipt.model, one.receipt.path)
+                    store.receipts.distrust(receipt.model, receipt.path)
 
     @cached_property
-    def _published(self) -> dict[Digest, list[_Published]]:
+    def _published(self) -> dict[Digest, list[tuple[Store, Path, Receipt]]]:
         """What mdl itself published in these models folders, by the receipts."""
-        found: dict[Digest, list[_Published]] = {}
+        found: dict[Digest, list[tuple[Store, Path, Receipt]]] = {}
         for store in (self.store, *self.others):
             for receipt in store.receipts.all():
                 path = store.path_of(receipt)
                 if path is not None:
-                    found.setdefault(receipt.digest, []).append(_Published(store, path, receipt))
+                    found.setdefault(receipt.digest, []).append((store, path, receipt))
         return found
 
     @cached_property
@@ -132,15 +128,6 @@ class LocalCopies:
         return found
 
 
-@dataclass(frozen=True)
-class _Published:
-    """A file that a receipt of ``store`` vouches for."""
-
-    store: Store
-    path: Path
-    receipt: Receipt
-
-
 def reuse(items: Sequence[Item], copies: LocalCopies, tell: Listener) -> tuple[list[Item], list[Item]]:
     """Take files from elsewhere on this disk: returns those that were published, and those that are left to fetch. Only
     verified bytes are published. Raises `Cancelled`."""
@@ -157,19 +144,19 @@ def reuse(items: Sequence[Item], copies: LocalCopies, tell: Listener) -> tuple[l
 
 def _reuse_one(item: Item, copies: LocalCopies, tell: Listener) -> Way | None:
     model, remote = item.wanted.model, item.remote
-    for candidate, _ in copies.cheapest_first(remote):
+    for (path, rule), _ in copies.cheapest_first(remote):
         tell(Verifying(model, remote.path.text, done=0, total=remote.size))
         try:
-            digest, way = copies.store.reuse(model, remote, candidate.path, candidate.rule, item.seen)
+            digest, way = copies.store.reuse(model, remote, path, rule, item.seen)
             if digest == remote.digest:
                 _discard_partial(item, copies.store, tell)
                 tell(Finished(model, remote.path.text, remote.size or 0, "linked", digest.algorithm, way))
                 return way
-            copies.distrust(remote, candidate.path)
+            copies.distrust(remote, path)
             why = f"it does not have {remote.digest}"
         except (OSError, MdlError) as error:
             why = str(getattr(error, "strerror", None) or error)
-        tell(Noticed(model, remote.path.text, f"{candidate.path} cannot be used: {why}"))
+        tell(Noticed(model, remote.path.text, f"{path} cannot be used: {why}"))
     return None
 
 

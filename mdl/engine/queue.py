@@ -17,7 +17,7 @@ from typing import Literal
 
 from mdl.engine.download import Download, Segment
 from mdl.errors import MdlError, NetworkError
-from mdl.events import Event, Retrying
+from mdl.events import Event, Retrying, Rewound
 from mdl.http.hosts import host_of
 from mdl.http.pacer import Pacer
 from mdl.http.policy import PROGRESS, Again, Decision, Ended, GiveUp, NextMirror, Outcome, RetryPolicy, Rewind, decide
@@ -171,6 +171,12 @@ class WorkQueue:
         with self._changed:
             download.exclusive = False
             self._changed.notify_all()
+
+    def discarded(self, download: Download, count: int, why: str) -> None:
+        """Bytes of a file were discarded: report it, unless there were none."""
+        if count:
+            download.discarded += count
+            self._post(Rewound(download.model, download.name, bytes_discarded=count, why=why))
 
     def add_missing(self, download: Download, start: int, stop: int) -> None:
         """These bytes of a running file turned out to be wrong."""

@@ -99,9 +99,8 @@ class Store:
         if found.kind != "file" or found.stamp is None:
             return found
         final, receipt = self.final_path(model, remote), found.receipt
-        algorithm = remote.digest.algorithm if remote.digest else "sha256"
         if deep or _may_be_right(found, remote):
-            print_, stamp = hash_file(final, algorithm, self._stoppable(watch))
+            print_, stamp = hash_file(final, remote.hash_algorithm, self._stoppable(watch))
             found = replace(found, fingerprint=print_, stamp=stamp)
             if print_.digest == remote.digest:
                 return found
@@ -250,7 +249,7 @@ class Store:
 
     def fingerprint(self, path: Path, remote: RemoteFile) -> Fingerprint:
         """Hash a file as the digest of ``remote`` needs it. Raises `StorageError`, `Cancelled`."""
-        return hash_file(path, remote.digest.algorithm if remote.digest else "sha256", self._stoppable())[0]
+        return hash_file(path, remote.hash_algorithm, self._stoppable())[0]
 
     def reuse(
         self, model: str, remote: RemoteFile, source: Path, rule: SharingRule, seen: LocalFile | None = None

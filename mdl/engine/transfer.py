@@ -93,7 +93,7 @@ class _Transfer:
             for n, item in enumerate(items, 1)
         ]
         self._queue = WorkQueue(self._downloads, http.connections, http.policy, http.pacer, self._events.put)
-        self._fetcher = Fetcher(http, self._queue, self._events.put, lambda: store.free_space())
+        self._fetcher = Fetcher(http, self._queue, store.free_space)
         self._store, self._http, self._tell = store, http, tell
         self._bytes_kept, self._hub_client = bytes_kept, hub_client
         self._finalizer = Finalizer(

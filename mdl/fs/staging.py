@@ -18,13 +18,6 @@ from mdl.process import PATTERN, ProcessId
 
 _STAGED = re.compile(rf"\..+\.({PATTERN})\.mdl-tmp")
 _ABANDONED_SECONDS = 86400.0
-_SPECIAL = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 _LONGEST = 150
 """Bytes of a final name that its staged name repeats."""
 
@@ -55,20 +48,20 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = Tr
     """
     if sweep_first:
         sweep(path.parent)
-    staged = stage(path.parent, path.name, data, mode=mode, durable=durable)
-    try:
-        _replace(staged, path)
-    except BaseException:
-        staged.unlink(missing_ok=True)
-        raise
+    _replace(stage(path.parent, path.name, data, mode=mode, durable=durable), path)
     if durable:
         sync_folder(path.parent)
 
 
 def _replace(staged: Path, final: Path) -> None:
-    """Give a staged file its final name, which is free or that of a regular file. Raises `OSError`."""
-    refuse_special(final)
-    os.replace(staged, final)
+    """Give a staged file its final name, which is free or that of a regular file. If this raises `OSError`, the staged
+    file is removed and nothing else changed."""
+    try:
+        refuse_special(final)
+        os.replace(staged, final)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
 
 
 def refuse_special(path: Path) -> None:
@@ -85,7 +78,7 @@ def refuse_special(path: Path) -> None:
 
 def _refuse(mode: int, path: Path) -> None:
     if not stat.S_ISREG(mode):
-        what = next((word for is_such, word in _SPECIAL if is_such(mode)), "no regular file")
+        what = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
         raise FileExistsError(errno.EEXIST, f"it is {what}, and mdl replaces regular files only", str(path))
 
 
@@ -288,11 +281,7 @@ def link(source: Path, final: Path) -> None:
     """Make ``final`` a hard link to ``source``, in place of what is there. Raises `OSError`; then nothing changed."""
     staged = staged_name(final)
     os.link(source, staged)
-    try:
-        _replace(staged, final)
-    except BaseException:
-        staged.unlink(missing_ok=True)
-        raise
+    _replace(staged, final)
 
 
 def switch_link(link: Path, target: str) -> None:
@@ -300,9 +289,7 @@ def switch_link(link: Path, target: str) -> None:
     `OSError`, also if there is something else than a link."""
     if os.path.lexists(link) and not link.is_symlink():
         raise FileExistsError(errno.EEXIST, "it is not a symbolic link", str(link))
-    staged = staged_name(link)
-    staged.unlink(missing_ok=True)
-    os.symlink(target, staged)
+    staged = stage_link(link.parent, link.name, target)
     try:
         os.replace(staged, link)
     except BaseException:
