@@ -82,7 +82,7 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What mdl wrote down when it published a file: what came, from where, and how it was checked.
+    """What mdl recorded when it published a file: its bytes, its source, and how it was verified.
 
     ``digest`` is of the bytes that came, and ``prefixes`` are running digests at every 16 MiB. ``verified`` says what
     the bytes were compared with: the algorithm of a published digest, ``size``, or ``none``. An ``adopted`` file was

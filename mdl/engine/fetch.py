@@ -135,7 +135,7 @@ class Fetcher:
         segment.at = segment.first = 0
         segment.stop = download.remote.size if download.remote.size is not None else accept.stop
 
-    def _from_the_start(self, download: Download, why: str = "the server cannot go on where it stopped") -> None:
+    def _from_the_start(self, download: Download, why: str = "the server cannot resume a download") -> None:
         if download.part.total or download.length_discovered:
             self.rewind(download, why)
 

@@ -37,8 +37,7 @@ class HubClient:
         self._hooks, self._is_installed = _Hooks(hosts), False
 
     def fetch(self, file: HubFile, folder: Path, on_bytes: Callable[[int], None]) -> Path:
-        """Fetch one file to somewhere below ``folder``, and return where. ``on_bytes`` is called with the number of new
-        bytes.
+        """Fetch one file into ``folder`` and return its path. ``on_bytes`` is called with the number of new bytes.
 
         Raises `AuthError`, `NotFound`, `NetworkError`, `ProtocolError`, `Unsafe`, `OSError`.
         """

@@ -90,11 +90,7 @@ class WorkQueue:
         return download.attempts.network_errors > 0 and self._pacer.is_in_doubt(download.origin)
 
     def _first_of(self, downloads: Sequence[Download], now: float) -> Work | None:
-        for download in downloads:
-            work = self._next_of(download, now)
-            if work:
-                return work
-        return None
+        return next(filter(None, (self._next_of(download, now) for download in downloads)), None)
 
     def _next_of(self, download: Download, now: float) -> Work | None:
         if download.exclusive:
@@ -151,14 +147,11 @@ class WorkQueue:
                 return Work("fetch", download, tail)
         return None
 
-    def _running_on(self, origin: str) -> int:
-        return len(self._requests_to(origin))
-
     def _requests_to(self, origin: str) -> list[Segment]:
         return [segment for one in self.active for segment in one.running if segment.origin == origin]
 
     def _has_room(self, download: Download, now: float) -> bool:
-        return self._pacer.has_room(download.origin, self._running_on(download.origin), now)
+        return self._pacer.has_room(download.origin, len(self._requests_to(download.origin)), now)
 
     def _is_lost(self, download: Download, now: float) -> bool:
         """Whether the file fails because its origin, and those of its mirrors, are down."""
@@ -175,7 +168,8 @@ class WorkQueue:
     def discarded(self, download: Download, count: int, why: str) -> None:
         """Bytes of a file were discarded: report it, unless there were none."""
         if count:
-            download.discarded += count
+            with self._changed:
+                download.discarded += count
             self._post(Rewound(download.model, download.name, bytes_discarded=count, why=why))
 
     def add_missing(self, download: Download, start: int, stop: int) -> None:

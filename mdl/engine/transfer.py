@@ -142,13 +142,13 @@ class _Transfer:
         self._http.cancel.set(stopped)
         self._queue.close()
         self._stop_syncing.set()
-        last = threading.Thread(target=self._sync_all, daemon=True)
-        last.start()
+        last = start_threads("mdl-last-sync", [self._sync_all])
         for download in list(self._queue.active):
             if download.hasher:
                 download.hasher.stop(wait=False)
-        last.join(_LAST_SYNC_SECONDS)
-        if not last.is_alive():
+        for thread in last:
+            thread.join(_LAST_SYNC_SECONDS)
+        if not any(thread.is_alive() for thread in last):
             self._close_partials(time.monotonic() + _LAST_SYNC_SECONDS)
         while not self._events.empty():
             self._tell(self._events.get())
@@ -169,11 +169,9 @@ class _Transfer:
 
     def _sync_all(self) -> None:
         for download in list(self._queue.active):
-            if download.partial:
-                try:
+            with contextlib.suppress(OSError):
+                if download.partial:
                     download.partial.sync_and_claim()
-                except OSError:
-                    continue
 
     def _tick(self) -> None:
         while not self._events.empty():

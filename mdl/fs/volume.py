@@ -1,4 +1,4 @@
-"""Volumes: the type of a file system, the space that it has left, and what to do if it takes nothing more."""
+"""Volumes: the type of a file system, the space that it has left, and hints for its errors."""
 
 from __future__ import annotations
 
