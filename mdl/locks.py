@@ -87,17 +87,17 @@ def _open_locked(path: Path) -> int | None:
     """The lock file, open and locked; None if another process holds it. The lock file of another user, who could hold
     it forever, is replaced."""
     while True:
-        fd = open_new(path, os.O_RDWR)
-        is_locked = is_named = False
         try:
-            is_locked = try_lock(fd, patience=0.0) is not False
-            with contextlib.suppress(FileNotFoundError):  # it was removed or replaced before it was locked: once more
-                is_named = os.path.samestat(os.lstat(path), os.fstat(fd))
-        finally:
-            if not (is_locked and is_named):
-                os.close(fd)
-        if is_named or not is_locked:
-            return fd if is_locked else None
+            fd = open_new(path, os.O_RDWR)
+        except PermissionError:  # another user's that cannot even be opened
+            path.unlink()
+            continue
+        is_locked = try_lock(fd, patience=0.0) is not False
+        if is_locked and os.fstat(fd).st_nlink:
+            return fd
+        os.close(fd)
+        if not is_locked:
+            return None  # else it was removed before it was locked: once more
 
 
 def _wait_for(path: Path, holder: Path, name: str, wait: float, cancel: Cancel) -> int:

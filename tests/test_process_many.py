@@ -136,6 +136,20 @@ def test_one_folder_mounted_twice(tmp_path: Path) -> None:
     apart(bound, tmp_path, MOUNTS)
 
 
+def test_a_lock_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock on a file that was removed just before keeps nobody out: it is taken once more, under its name."""
+    real = locks.try_lock
+
+    def removed(fd: int, patience: float = 0.5) -> bool | None:
+        monkeypatch.setattr(locks, "try_lock", real)
+        (tmp_path / "m.lock").unlink()
+        return real(fd, patience)
+
+    monkeypatch.setattr(locks, "try_lock", removed)
+    with turn(tmp_path), pytest.raises(Busy), turn(tmp_path):
+        pass
+
+
 @pytest.mark.fault(132)
 def test_a_lock_of_a_dead_process(tmp_path: Path) -> None:
     """A lock file that a dead process left holds nobody up, whoever has its process id now."""
