@@ -224,9 +224,9 @@ def test_changed_before_it_has_its_receipt(shell: Shell, mdl: Inside, monkeypatc
     file.write_bytes(DATA)
     really = staging.publish
 
-    def late(staged: Path, spot: EntryAt) -> os.stat_result | None:
-        copied = really(staged, spot)
-        if spot.name == "f.bin":
+    def late(staged: Path, entry: EntryAt) -> os.stat_result | None:
+        copied = really(staged, entry)
+        if entry.name == "f.bin":
             _spoil(file)
         return copied
 

@@ -125,16 +125,16 @@ def test_a_stop_during_the_last_hash_loses_nothing(
 
 
 @pytest.mark.fault(226)
-def test_a_stopped_follower_has_no_digest(tmp_path: Path) -> None:
-    """Asked for the digest of what it hashed in part, a stopped follower says that it was stopped."""
+def test_a_stopped_hasher_has_no_digest(tmp_path: Path) -> None:
+    """Asked for the digest of what it hashed in part, a stopped hasher says that it was stopped."""
     from mdl.engine.journal import Identity
 
     partial = Partial.open(tmp_path, "k" * 32, Identity("https://h/m", len(DATA), None, '"a"', None))
-    follower = StreamHasher(partial, "sha256", len(DATA))
+    hasher = StreamHasher(partial, "sha256", len(DATA))
     partial.write(0, DATA[:1000])
-    follower.stop()
+    hasher.stop()
     with pytest.raises(Cancelled):
-        follower.result(lambda done: None)
+        hasher.result(lambda done: None)
     partial.close()
 
 

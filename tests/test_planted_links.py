@@ -204,8 +204,8 @@ def test_a_link_put_there_after_the_look(
     """A folder that becomes a link between the check and the rename: the file is where the check was, not outside."""
     sub, real = bench.store.folder("m") / "sub", EntryAt.refuse_special
 
-    def check(spot: EntryAt) -> None:
-        real(spot)
+    def check(entry: EntryAt) -> None:
+        real(entry)
         swapped(sub, outside)
 
     monkeypatch.setattr(EntryAt, "refuse_special", check)

@@ -339,9 +339,9 @@ def test_the_receipt_is_there_before_the_name(store: Store, monkeypatch: pytest.
     """A file without a published digest is mdl's own from its first moment, also for who is killed in between."""
     seen, real = [], staging.publish
 
-    def look(staged: Path, spot: EntryAt) -> os.stat_result | None:
-        seen.append((store.receipts.get("m", REMOTE.path), spot.path.exists()))
-        return real(staged, spot)
+    def look(staged: Path, entry: EntryAt) -> os.stat_result | None:
+        seen.append((store.receipts.get("m", REMOTE.path), entry.path.exists()))
+        return real(staged, entry)
 
     monkeypatch.setattr(staging, "publish", look)
     give(store)

@@ -1,4 +1,4 @@
-"""The follower: one digest of the whole, prefix hashing on the way, and bad blocks handed back once."""
+"""The hasher: one digest of the whole, prefix hashing on the way, and bad blocks handed back once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mdl.http.ranges import ByteRange
 
 STEP = 4096
 SIZE = 5 * STEP + 123
-DATA = hashlib.shake_128(b"follower").digest(SIZE)
+DATA = hashlib.shake_128(b"hasher").digest(SIZE)
 
 
 @pytest.fixture(autouse=True)
@@ -54,17 +54,17 @@ def prefixes_of(data: bytes, step: int = STEP) -> tuple[str, ...]:
 
 
 def ticked(_done: int) -> None:
-    """Nothing to do while the follower finishes."""
+    """Nothing to do while the hasher finishes."""
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 0, 5, 1, 4, 2]])
 def test_hashing_are_right_in_whatever_order_bytes_come(partial: Partial, order: list[int]) -> None:
     """The digest of the whole and of each prefix are hashlib's own, whichever piece was written first."""
-    follower = StreamHasher(partial, "sha256", SIZE)
+    hasher = StreamHasher(partial, "sha256", SIZE)
     for n in order:
         partial.write(n * STEP, DATA[n * STEP : (n + 1) * STEP])
-        follower.wake()
-    found = follower.result(ticked)
+        hasher.wake()
+    found = hasher.result(ticked)
     assert found is not None
     assert (found.digest.hex, found.size, found.prefixes) == (sha256(DATA), SIZE, prefixes_of(DATA))
 
@@ -91,32 +91,32 @@ def test_git_blob_id_is_followed(partial: Partial) -> None:
 
 def test_only_the_front_is_followed(partial: Partial) -> None:
     """Bytes behind a gap are not hashed; without all of them there is no result yet."""
-    follower = StreamHasher(partial, "sha256", SIZE)
+    hasher = StreamHasher(partial, "sha256", SIZE)
     partial.write(STEP, DATA[STEP:])
-    follower.wake()
-    assert follower.result(ticked) is None
-    assert follower.done == 0
+    hasher.wake()
+    assert hasher.result(ticked) is None
+    assert hasher.done == 0
     partial.write(0, DATA[:STEP])
-    found = follower.result(ticked)
+    found = hasher.result(ticked)
     assert found is not None
     assert found.digest.hex == sha256(DATA)
 
 
-def test_stopped_follower_is_gone(partial: Partial) -> None:
+def test_stopped_hasher_is_gone(partial: Partial) -> None:
     """Stop ends the thread, whatever is missing."""
-    follower = StreamHasher(partial, "sha256", SIZE)
+    hasher = StreamHasher(partial, "sha256", SIZE)
     partial.write(0, DATA[:STEP])
-    follower.stop()
-    assert not any(thread is follower._thread for thread in threading.enumerate())
+    hasher.stop()
+    assert not any(thread is hasher._thread for thread in threading.enumerate())
 
 
 def test_data_cut_behind_its_back_is_told(partial: Partial) -> None:
     """Where the file is shorter than what was written, the result is an error and not a digest."""
     partial.write(0, DATA)
     os.ftruncate(partial.fd, 2 * STEP)
-    follower = StreamHasher(partial, "sha256", SIZE)
+    hasher = StreamHasher(partial, "sha256", SIZE)
     with pytest.raises(OSError, match="shorter"):
-        follower.result(ticked)
+        hasher.result(ticked)
 
 
 def test_teller_may_stop_the_wait(partial: Partial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,21 +130,21 @@ def test_teller_may_stop_the_wait(partial: Partial, monkeypatch: pytest.MonkeyPa
         return real(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(hashers, "read_blocks", held)
-    follower = StreamHasher(partial, "sha256", SIZE)
+    hasher = StreamHasher(partial, "sha256", SIZE)
 
     def cancelled(_done: int) -> None:
         raise KeyboardInterrupt
 
     try:
         with pytest.raises(KeyboardInterrupt):
-            follower.result(cancelled)
+            hasher.result(cancelled)
     finally:
         hold.set()
-        follower.stop()
+        hasher.stop()
 
 
 class Mending:
-    """A partial whose damaged blocks are right once the follower, having handed them back, asks for the front again."""
+    """A partial whose damaged blocks are right once the hasher, having handed them back, asks for the front again."""
 
     def __init__(self, fd: int, damaged: bytes) -> None:
         self.fd, self._main = fd, threading.current_thread()
@@ -179,9 +179,9 @@ def _repaired(tmp_path: Path, *blocks: int) -> tuple[list[ByteRange], str]:
     fd = os.open(tmp_path / "data", os.O_RDWR | os.O_CREAT)
     mending = Mending(fd, bytes(damaged))
     expected = (*prefixes_of(DATA), sha256(DATA))
-    follower = StreamHasher(mending, "sha256", SIZE, expected=expected, on_bad=mending.lose)  # type: ignore[arg-type]
-    follower._thread.join()
-    found = follower.result(ticked)
+    hasher = StreamHasher(mending, "sha256", SIZE, expected=expected, on_bad=mending.lose)  # type: ignore[arg-type]
+    hasher._thread.join()
+    found = hasher.result(ticked)
     os.close(fd)
     assert found is not None
     assert found.prefixes == prefixes_of(DATA)
@@ -207,11 +207,11 @@ def test_block_given_up_is_gone_on_from(partial: Partial) -> None:
     """Where a bad block is not wanted back, the digest is that of the bytes as they are."""
     damaged = DATA[:STEP] + b"?" + DATA[STEP + 1 :]
     partial.write(0, damaged)
-    follower = StreamHasher(
+    hasher = StreamHasher(
         partial, "sha256", SIZE, expected=(*prefixes_of(DATA), sha256(DATA)), on_bad=lambda _bad: False
     )
-    follower._thread.join()
-    found = follower.result(ticked)
+    hasher._thread.join()
+    found = hasher.result(ticked)
     assert found is not None
     assert found.digest.hex == sha256(damaged)
     assert found.prefixes == prefixes_of(damaged)
@@ -228,10 +228,10 @@ def test_only_what_passed_is_claimed_in_a_repair(partial: Partial) -> None:
         partial.mark_missing(ByteRange(bad.start, SIZE))
         return True
 
-    follower = StreamHasher(partial, "sha256", SIZE, expected=(*prefixes_of(DATA), sha256(DATA)), on_bad=lose)
+    hasher = StreamHasher(partial, "sha256", SIZE, expected=(*prefixes_of(DATA), sha256(DATA)), on_bad=lose)
     while partial.front > 2 * STEP:
-        follower._thread.join(0.01)
-    follower.stop()
+        hasher._thread.join(0.01)
+    hasher.stop()
     assert partial.claim_below == 2 * STEP
     partial.sync_and_claim()
     assert partial.unclaimed == 0
@@ -270,16 +270,16 @@ def test_what_is_written_while_it_hashes_wakes_it_again(partial: Partial, monkey
     monkeypatch.setattr(hashers, "_STEP", STEP)
     monkeypatch.setattr(hashers, "read_blocks", gated)
     monkeypatch.setattr(hashers, "threading", SimpleNamespace(Condition=Heard, Thread=threading.Thread))
-    follower = StreamHasher(partial, "sha256", SIZE)
+    hasher = StreamHasher(partial, "sha256", SIZE)
     for n in range(3):
         partial.write(n * STEP, DATA[n * STEP : (n + 1) * STEP])
-        follower.wake()
+        hasher.wake()
         assert reading.wait(60)  # the first piece is being read when the second comes
     go_on.set()
-    until(lambda: follower.done == 3 * STEP and bool(waiting))
+    until(lambda: hasher.done == 3 * STEP and bool(waiting))
     partial.write(3 * STEP, DATA[3 * STEP :])
-    follower.wake()
-    found = follower.result(ticked)
+    hasher.wake()
+    found = hasher.result(ticked)
     assert found is not None
     assert found.digest.hex == sha256(DATA)
     assert all(heard)
@@ -292,8 +292,8 @@ def test_what_ends_the_thread_is_told_to_who_waits(partial: Partial, monkeypatch
         raise MemoryError
 
     monkeypatch.setattr(hashers, "read_blocks", full)
-    follower = StreamHasher(partial, "sha256", SIZE)
+    hasher = StreamHasher(partial, "sha256", SIZE)
     partial.write(0, DATA)
-    follower.wake()
+    hasher.wake()
     with pytest.raises(MemoryError):
-        follower.result(ticked)
+        hasher.result(ticked)

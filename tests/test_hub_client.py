@@ -41,8 +41,8 @@ class Hub:
 
 def fetched(hub: Hub, folder: Path, stall: float = 20.0) -> bytes:
     with FaultyServer(hub) as server:
-        carrier = HubClient(server.url, None, Hosts.of(["127.0.0.1"]), stall)
-        return carrier.fetch(FILE, folder, lambda _count: None).read_bytes()
+        client = HubClient(server.url, None, Hosts.of(["127.0.0.1"]), stall)
+        return client.fetch(FILE, folder, lambda _count: None).read_bytes()
 
 
 def test_an_honest_hub(tmp_path: Path) -> None:
