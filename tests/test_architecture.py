@@ -214,6 +214,8 @@ def test_only_staging_gives_names() -> None:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 gives = node.value.id in ("os", "shutil") and node.attr in ("replace", "rename", "renames", "move")
                 assert not gives or module == "fs/staging", module
+                links = node.value.id == "os" and node.attr in ("link", "symlink")
+                assert not links or room(module) in ("fs", "doctor"), module
         assert "rename" not in set(calls(tree)), module
 
 

@@ -133,7 +133,8 @@ def publish(staged: Path, entry: EntryAt) -> os.stat_result | None:
 
 
 def _give_name(staged: Path, entry: EntryAt, staged_in: int | None = None) -> None:
-    """``staged`` is relative to the open folder ``staged_in``, if that is given."""
+    """Rename a staged file to its final name. ``staged`` is relative to the open folder ``staged_in``, if that is
+    given."""
     if entry.is_new and rename_noreplace(staged, entry.folder, entry.name, staged_in):
         return
     found = entry.stat()
