@@ -56,7 +56,7 @@ class RemoteFile:
 Kind = Literal["absent", "file", "folder", "link", "special"]
 
 
-class Status(Protocol):
+class StatResult(Protocol):
     """The part of an ``os.stat_result`` that a stamp is made of."""
 
     @property
@@ -76,7 +76,7 @@ class Stamp:
     inode: int
 
     @classmethod
-    def of(cls, status: Status) -> Stamp:
+    def of(cls, status: StatResult) -> Stamp:
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 

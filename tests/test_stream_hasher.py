@@ -107,7 +107,7 @@ def test_stopped_hasher_is_gone(partial: Partial) -> None:
     hasher = StreamHasher(partial, "sha256", SIZE)
     partial.write(0, DATA[:STEP])
     hasher.stop()
-    assert not any(thread is hasher._thread for thread in threading.enumerate())
+    assert not any(thread is hasher.thread for thread in threading.enumerate())
 
 
 def test_data_cut_behind_its_back_is_told(partial: Partial) -> None:
@@ -180,7 +180,7 @@ def _repaired(tmp_path: Path, *blocks: int) -> tuple[list[ByteRange], str]:
     mending = Mending(fd, bytes(damaged))
     expected = (*prefixes_of(DATA), sha256(DATA))
     hasher = StreamHasher(mending, "sha256", SIZE, expected=expected, on_bad=mending.lose)  # type: ignore[arg-type]
-    hasher._thread.join()
+    hasher.thread.join()
     found = hasher.result(ticked)
     os.close(fd)
     assert found is not None
@@ -210,7 +210,7 @@ def test_block_given_up_is_gone_on_from(partial: Partial) -> None:
     hasher = StreamHasher(
         partial, "sha256", SIZE, expected=(*prefixes_of(DATA), sha256(DATA)), on_bad=lambda _bad: False
     )
-    hasher._thread.join()
+    hasher.thread.join()
     found = hasher.result(ticked)
     assert found is not None
     assert found.digest.hex == sha256(damaged)
@@ -230,7 +230,7 @@ def test_only_what_passed_is_claimed_in_a_repair(partial: Partial) -> None:
 
     hasher = StreamHasher(partial, "sha256", SIZE, expected=(*prefixes_of(DATA), sha256(DATA)), on_bad=lose)
     while partial.front > 2 * STEP:
-        hasher._thread.join(0.01)
+        hasher.thread.join(0.01)
     hasher.stop()
     assert partial.claim_below == 2 * STEP
     partial.sync_and_claim()

@@ -44,11 +44,11 @@ class StreamHasher:
         self._seen = self._stop = False
         self._error: Exception | None = None
         self.done = 0
-        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="mdl-hasher", daemon=True)
+        self.thread: threading.Thread | None = threading.Thread(target=self._run, name="mdl-hasher", daemon=True)
         try:
-            self._thread.start()
+            self.thread.start()
         except RuntimeError:  # no thread can be started: `result` hashes everything at the end
-            self._thread = None
+            self.thread = None
 
     def wake(self) -> None:
         """Say that the front may have moved. It is cheap to call this after every write."""
@@ -62,17 +62,8 @@ class StreamHasher:
         with self._moved:
             self._stop = True
             self._moved.notify()
-        if wait and self._thread:
-            self._thread.join()
-
-    def join(self, seconds: float) -> None:
-        """Wait up to ``seconds`` for the thread of a stopped hasher to end."""
-        if self._thread:
-            self._thread.join(seconds)
-
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread is not None and self._thread.is_alive()
+        if wait and self.thread:
+            self.thread.join()
 
     def result(self, on_bytes: Callable[[int], None]) -> Fingerprint | None:
         """Wait until every byte is hashed; ``on_bytes`` is called with the bytes done meanwhile and may raise.
@@ -80,16 +71,16 @@ class StreamHasher:
         None if a block turned out to be bad and has to be fetched again first. Raises `OSError` if reading back
         failed, `MemoryError`, and `Cancelled` if `stop` came before the last byte was hashed.
         """
-        if self._thread is None and self._partial.front >= self._size:
+        if self.thread is None and self._partial.front >= self._size:
             self._run()
-        while self._thread and self._thread.is_alive() and self.done < self._size:
+        while self.thread and self.thread.is_alive() and self.done < self._size:
             if self._partial.front < self._size:
                 return None
             self.wake()
-            self._thread.join(0.05)
+            self.thread.join(0.05)
             on_bytes(self.done)
-        if self._thread:
-            self._thread.join()
+        if self.thread:
+            self.thread.join()
         if self._error:
             raise self._error
         if self.done < self._size:
@@ -103,7 +94,7 @@ class StreamHasher:
             buffer = bytearray(_STEP)
             while self.done < self._size and not self._stop:
                 self._follow(buffer)
-                if self._thread is None and self._partial.front < self._size:
+                if self.thread is None and self._partial.front < self._size:
                     return  # a block was bad and is missing again
         except Exception as error:  # `result` raises it
             self._error = error

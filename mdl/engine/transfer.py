@@ -20,7 +20,6 @@ from mdl.engine.hub_client import HubClient
 from mdl.engine.plan import Item
 from mdl.engine.queue import Work, WorkQueue
 from mdl.engine.store import Store
-from mdl.engine.stream_hasher import StreamHasher
 from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, fault_of
 from mdl.events import Event, Failed, FileProgress, Listener, Progressed
 from mdl.http.client import Http
@@ -157,8 +156,8 @@ class _Transfer:
         """Close the partials, so that this process could go on with them, if all threads that use them have ended by
         then; they end at once unless a disk keeps them waiting."""
         active = list(self._queue.active)
-        threads: list[threading.Thread | StreamHasher] = [*self._workers]
-        for thread in threads + [one.hasher for one in active if one.hasher]:
+        hashers = [one.hasher.thread for one in active if one.hasher and one.hasher.thread]
+        for thread in (*self._workers, *hashers):
             thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
                 return
