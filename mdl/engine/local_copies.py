@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from mdl.engine.hash_cache import HashCache
 from mdl.engine.plan import Item
 from mdl.engine.store import Store
 from mdl.errors import Busy, MdlError, StateError
 from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
-from mdl.files import Receipt, RemoteFile
+from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.fs.copying import SharingRule, Way, predict_way
 from mdl.fs.entries import open_for_reading
 from mdl.fs.volume import nearest_existing
@@ -48,8 +49,10 @@ class LocalCopies:
                 path = Path(os.path.realpath(found))
                 status = os.stat(path)
                 inode = (status.st_dev, status.st_ino)
-                if stat.S_ISREG(status.st_mode) and status.st_size == remote.size and inode not in seen:
-                    seen.add(inode)
+                if not stat.S_ISREG(status.st_mode) or status.st_size != remote.size or inode in seen:
+                    continue
+                seen.add(inode)
+                if remote.digest and not self.hashes.is_other(path, Stamp.of(status), remote.digest):
                     yield path, SharingRule(self.link, may_make_read_only=is_ours)
 
     def _found(self, remote: RemoteFile) -> Iterator[tuple[Path, bool]]:
@@ -87,6 +90,24 @@ class LocalCopies:
         with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as nameless:
             way = predict_way(nameless.fileno(), folder, SharingRule(self.link), item.remote.size)
         return replace(item, way=way)
+
+    @cached_property
+    def hashes(self) -> HashCache:
+        """What files that were not the right ones turned out to be."""
+        return HashCache(self.store.own / "hashes")
+
+    def take(self, item: Item, candidate: Candidate) -> Way | None:
+        """Publish the candidate's bytes as the item, and return how they were taken; None if they are other bytes.
+        Raises `OSError`, `MdlError`, `Cancelled`."""
+        path, rule = candidate
+        before = Stamp.of(os.stat(path))
+        digest, way = self.store.reuse(item.wanted.model, item.remote, path, rule, item.seen)
+        if digest == item.remote.digest:
+            return way
+        if Stamp.of(os.stat(path)) == before:
+            self.hashes.note(path, before, digest)
+        self.distrust(item.remote, path)
+        return None
 
     def distrust(self, remote: RemoteFile, path: Path) -> None:
         """A published file does not have its bytes any more: have it hashed at the next check."""
@@ -133,30 +154,31 @@ def reuse(items: Sequence[Item], copies: LocalCopies, tell: Listener) -> tuple[l
     verified bytes are published. Raises `Cancelled`."""
     reused: list[Item] = []
     left: list[Item] = []
-    for item in items:
-        way = _reuse_one(item, copies, tell)
-        if way:
-            reused.append(replace(item, way=way))
-        else:
-            left.append(item)
+    try:
+        for item in items:
+            way = _reuse_one(item, copies, tell)
+            if way:
+                reused.append(replace(item, way=way))
+            else:
+                left.append(item)
+    finally:
+        copies.hashes.save()
     return reused, left
 
 
 def _reuse_one(item: Item, copies: LocalCopies, tell: Listener) -> Way | None:
     model, remote = item.wanted.model, item.remote
-    for (path, rule), _ in copies.cheapest_first(remote):
+    for candidate, _ in copies.cheapest_first(remote):
         tell(Verifying(model, remote.path.text, done=0, total=remote.size))
         try:
-            digest, way = copies.store.reuse(model, remote, path, rule, item.seen)
-            if digest == remote.digest:
+            if way := copies.take(item, candidate):
                 _discard_partial(item, copies.store, tell)
-                tell(Finished(model, remote.path.text, remote.size or 0, "linked", digest.algorithm, way))
+                tell(Finished(model, remote.path.text, remote.size or 0, "linked", remote.hash_algorithm, way))
                 return way
-            copies.distrust(remote, path)
             why = f"it does not have {remote.digest}"
         except (OSError, MdlError) as error:
             why = str(getattr(error, "strerror", None) or error)
-        tell(Noticed(model, remote.path.text, f"{path} cannot be used: {why}"))
+        tell(Noticed(model, remote.path.text, f"{candidate[0]} cannot be used: {why}"))
     return None
 
 
