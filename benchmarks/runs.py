@@ -21,7 +21,7 @@ from pathlib import Path
 
 _SEED = 1
 _STEP = 2**20
-_HELD = "import sys, time; held = b'1' * int(sys.argv[1]); time.sleep(float(sys.argv[2]))"
+_HELD = "import sys, time; file_lock = b'1' * int(sys.argv[1]); time.sleep(float(sys.argv[2]))"
 _HOLD_SECONDS = 3.0
 """Longer than a guest waits before it gives free memory back to its host (2 s): to take it again costs a second a GiB,
 so which run that befell would decide more than what is measured."""

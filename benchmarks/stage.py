@@ -19,6 +19,7 @@ from pathlib import Path
 from release import Scene
 from scene import environment
 
+from mdl import crc_json
 from mdl.archive.directory import ArchiveLimits
 from mdl.archive.history import from_json
 from mdl.archive.manifest import NAME
@@ -27,10 +28,9 @@ from mdl.archive.releases import ReleaseDir
 from mdl.catalog.lock import Lock
 from mdl.catalog.reader import parse_catalog
 from mdl.engine import journal
-from mdl.engine.receipts import readable
+from mdl.engine.receipts import read_receipt
 from mdl.jobs.records import Records
-from mdl.owner import process_of
-from mdl.sealed import parse_line
+from mdl.process import ProcessId
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from loopback_hub import Generated, LoopbackHub, Repo, hex_digest
@@ -103,8 +103,8 @@ class Stage:
     def _end_jobs(self) -> None:
         """What still runs in the background, of this stage alone."""
         for job in self.records([]).all():
-            if job.status == "running" and process_of(job.owner):
-                os.kill(process_of(job.owner), signal.SIGKILL)
+            if job.status == "running" and ProcessId(job.owner).pid:
+                os.kill(ProcessId(job.owner).pid, signal.SIGKILL)
 
     def command(self, words: Sequence[str]) -> list[str]:
         return [sys.executable, "-m", "mdl", *(word.replace("{job}", self.job) for word in words)]
@@ -215,8 +215,8 @@ def _trouble(path: Path, name: str) -> str:
         "metrics.prom": lambda: data.endswith(b"\n") and data.count(b"# TYPE mdl_prefetch_") >= 9,
         "journal": lambda: (journal.load(path), True),
         "main": lambda: re.fullmatch(rb"[0-9a-f]{40}", data),
-        ".receipt": lambda: readable(path),
-        ".json": lambda: parse_line(data.rstrip(b"\n")) or path.parent.name != "listings",
+        ".receipt": lambda: read_receipt(path),
+        ".json": lambda: crc_json.loads(data.rstrip(b"\n")) or path.parent.name != "listings",
     }
     look = checks.get(path.name) or checks.get(path.suffix) or (lambda: True)
     return "" if look() else "damaged"

@@ -22,7 +22,7 @@ from mdl.workspace import Folder, Workspace
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Catalog, Model
-    from mdl.engine.stock import Stock
+    from mdl.engine.status import ModelStatus
     from mdl.engine.store import Store
     from mdl.files import RemoteFile
     from mdl.operations.clean import Waste
@@ -139,14 +139,14 @@ class Client:
         kind: str | None = None,
         tag: str | None = None,
         status: Iterable[str] = (),
-    ) -> list[tuple[Model, Stock]]:
+    ) -> list[tuple[Model, ModelStatus]]:
         """The catalog's models, each with what of it is on this disk: those whose name holds or matches one of
         ``patterns``, of this ``kind``, with this ``tag``, of one of these statuses. Contacts nothing."""
         found, wanted = self._looker([]), set(status)
         rows = [(model, found(model)) for model in self.catalog.models.values() if _fits(model, patterns, kind, tag)]
         return [row for row in rows if not wanted or row[1].status in wanted]
 
-    def status(self, target: str | Model) -> tuple[Model, Stock]:
+    def status(self, target: str | Model) -> tuple[Model, ModelStatus]:
         """One model, and what of it is on this disk. Contacts nothing. Raises `UsageError` for a group."""
         model = self._one(target)
         return model, self._looker([model])(model)
@@ -183,11 +183,11 @@ class Client:
             raise UsageError("a group, not a model", item=str(target), hint=f"it holds {members}")
         return models[0]
 
-    def _looker(self, models: Sequence[Model]) -> Callable[[Model], Stock]:
-        from mdl.engine.stock import stock_of
+    def _looker(self, models: Sequence[Model]) -> Callable[[Model], ModelStatus]:
+        from mdl.engine.status import model_status
 
         store = self.workspace.store(models)
-        return partial(stock_of, resolver=self.workspace.resolver(store), store=store)
+        return partial(model_status, resolver=self.workspace.resolver(store), store=store)
 
     # Operations.
 

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 import platformdirs
 
-from mdl import staging
-from mdl.copies import RULES
 from mdl.errors import UsageError
+from mdl.fs import staging
+from mdl.fs.copying import RULES
+from mdl.fs.private import read_whole
 from mdl.paths import shown
-from mdl.private import read_whole
 from mdl.toml import parse_toml
 from mdl.units import Window, is_true, parse_duration, parse_rate
 

@@ -1,11 +1,11 @@
-"""The two nouns every room trades in: a file there, and a file here."""
+"""The nouns that every room uses: a remote file, a local file, and the receipt of a published one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from mdl.digests import Digest, Fingerprint
+from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
@@ -13,8 +13,8 @@ from mdl.redact import bare_url
 
 @dataclass(frozen=True)
 class HubFile:
-    """Where a hub keeps a file: ``repo_type`` is ``model``, ``dataset`` or ``space``. ``revision`` is a commit where
-    it is known; ``branch`` the branch or tag that was asked for, if it was one."""
+    """A file in a repository of a hub. ``repo_type`` is ``model``, ``dataset`` or ``space``. ``revision`` is a commit
+    if that is known; ``branch`` is the branch or tag that was asked for, if it was one."""
 
     repo: str
     repo_type: str
@@ -23,7 +23,7 @@ class HubFile:
     branch: str = ""
 
     def is_same_as(self, other: HubFile) -> bool:
-        """The same file at the same revision, whichever branch led there."""
+        """Whether it is the same file at the same revision, whatever branch was asked for."""
         return replace(self, branch="") == replace(other, branch="")
 
 
@@ -31,11 +31,10 @@ class HubFile:
 class RemoteFile:
     """One file as its source describes it.
 
-    ``url`` is the stable one (pinned to a commit where the source has commits), never a signed one.
-    ``reference`` is how a catalog or a lock writes it, pinned to its commit; '' if that is the URL. ``hub`` names it to
-    the hub's own client. ``size`` is in bytes; None if it is not known yet.
-    ``validator`` is the source's own strong ETag or date, used as identity only where no digest is
-    known. ``mirrors`` hold the same bytes.
+    ``url`` is the stable one (with the commit, if the source has commits), never a signed one. ``reference`` is how a
+    catalog or a lock writes it, with its commit; '' if that is the URL. ``hub`` names the file
+    to the hub's own client. ``size`` is in bytes; None if it is not known yet. ``validator`` is the source's own strong
+    ETag or date; it identifies the file only if no digest is known. ``mirrors`` are URLs of the same bytes.
     """
 
     path: RelPath
@@ -50,11 +49,16 @@ class RemoteFile:
     hub: HubFile | None = None
     reference: str = field(default="", compare=False)
 
+    @property
+    def hash_algorithm(self) -> str:
+        """The algorithm of its digest; ``sha256`` if that is not known."""
+        return self.digest.algorithm if self.digest else "sha256"
+
 
 Kind = Literal["absent", "file", "folder", "link", "special"]
 
 
-class Status(Protocol):
+class StatResult(Protocol):
     """The part of an ``os.stat_result`` that a stamp is made of."""
 
     @property
@@ -67,25 +71,26 @@ class Status(Protocol):
 
 @dataclass(frozen=True)
 class Stamp:
-    """What the file system says of a file without reading it; equal stamps mean an untouched file."""
+    """What the file system says about a file without reading it. A file with an equal stamp is untouched."""
 
     size: int
     mtime_ns: int
     inode: int
 
     @classmethod
-    def of(cls, status: Status) -> Stamp:
+    def of(cls, status: StatResult) -> Stamp:
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What mdl wrote down when it published a file: what came, from where, and how it was checked.
+    """What mdl recorded when it published a file: its bytes, its source, and how it was verified.
 
-    ``prefixes`` are running digests at every 16 MiB; ``digest`` is of the bytes that came, and
-    ``verified`` says what they were compared with: a published digest, only a size, or nothing. An ``adopted``
-    file was there before, put there by another program. ``catalog`` names the one catalog whose entry brought or kept
-    it; None if there was none, or several. ``url`` has no query; ``asked`` is the `query_hash` of it.
+    ``digest`` is of the bytes that came, and ``prefixes`` are running digests at every 16 MiB. ``verified`` says what
+    the bytes were compared with: the algorithm of a published digest, ``size``, or ``none``. An ``adopted`` file was
+    there before mdl looked. ``catalog`` names the one catalog for which it was fetched or kept; None if there is none,
+    or several. ``url`` has no query; ``asked`` is the `query_hash` of it. A ``suspect`` file is hashed at the next
+    check.
     """
 
     model: str
@@ -105,12 +110,12 @@ class Receipt:
 
     @property
     def remote(self) -> RemoteFile:
-        """The file that came, as far as the receipt tells."""
+        """The file at its source, as far as the receipt tells."""
         return RemoteFile(self.path, self.url, self.stamp.size, self.digest, hub=self.hub)
 
-    def settles(self, remote: RemoteFile) -> bool:
-        """What came then is what the source has now, by all that both tell. A validator tells versions of one URL
-        apart, not two URLs (RFC 9110, 8.8.3): without a digest another URL or commit is another file."""
+    def matches(self, remote: RemoteFile) -> bool:
+        """Whether the source still has the file that came then, by all that both tell. A validator tells versions of
+        one URL apart, not two URLs (RFC 9110, 8.8.3): without a digest another URL or commit is another file."""
         if remote.size not in (None, self.stamp.size):
             return False
         if remote.digest is not None:
@@ -118,7 +123,7 @@ class Receipt:
         return self._came_from(remote) and remote.validator in (None, self.validator)
 
     def _came_from(self, remote: RemoteFile) -> bool:
-        """The same place at the same commit; the mirrors of a file are one place with it."""
+        """Whether it is the same place at the same commit. The mirrors of a file count as the same place."""
         if self.commit and remote.commit and self.commit != remote.commit:
             return False
         if self.hub and remote.hub:
@@ -128,9 +133,9 @@ class Receipt:
 
 @dataclass(frozen=True)
 class LocalFile:
-    """What stands under the final name. ``fingerprint`` is set where the bytes were hashed just now, and ``own_digest``
-    where they were hashed as the receipt's digest was; ``partial`` counts the bytes an unfinished download already
-    has; ``why`` says what a link or a folder in the way is. A ``foreign`` file belongs to another user."""
+    """What is under the final name. ``fingerprint`` is set if the bytes were hashed just now, and ``own_digest`` if
+    they were hashed with the algorithm of the receipt's digest. ``partial`` counts the bytes that an unfinished
+    download has. ``why`` says what is in the way. A ``foreign`` file belongs to another user."""
 
     kind: Kind = "absent"
     stamp: Stamp | None = None
@@ -143,19 +148,19 @@ class LocalFile:
 
     @property
     def untouched(self) -> bool:
-        """mdl published this very file, and it was not touched since: its times cannot be put back unnoticed."""
+        """Whether mdl published this very file and it was not touched since."""
         return self.receipt is not None and self._is_the_same and not self.receipt.suspect
 
     @property
-    def is_as_it_came(self) -> bool:
-        """The bytes are those that mdl wrote."""
+    def is_unmodified(self) -> bool:
+        """Whether the bytes are those that mdl wrote."""
         hashed = (self.fingerprint.digest if self.fingerprint else None, self.own_digest)
         return self.untouched or (self.receipt is not None and self.receipt.digest in hashed)
 
     @property
     def is_edited(self) -> bool:
-        """Somebody changed the file since mdl wrote it. Other bytes under the old stamp are damage of the disk."""
-        return self.receipt is not None and not self._is_the_same and not self.is_as_it_came
+        """Whether the file was changed after mdl wrote it. Other bytes under the old stamp are damage of the disk."""
+        return self.receipt is not None and not self._is_the_same and not self.is_unmodified
 
     @property
     def _is_the_same(self) -> bool:

@@ -1,4 +1,4 @@
-"""Globs: which paths a user means by ``--include`` and ``--exclude``. Pure."""
+"""Globs: the patterns of ``--include`` and ``--exclude``. Pure."""
 
 from __future__ import annotations
 
@@ -7,5 +7,6 @@ from fnmatch import fnmatchcase
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
-    """Glob as ``hf download`` means it: ``*`` crosses ``/``, case counts, a trailing ``/`` means the folder."""
+    """Whether a path matches one of the patterns, as in ``hf download``: ``*`` matches ``/`` too, case matters, and a
+    trailing ``/`` means everything in that folder."""
     return any(fnmatchcase(path, pattern + "*" if pattern.endswith("/") else pattern) for pattern in patterns)

@@ -1,10 +1,10 @@
-"""Threads: as many as the system gives, and several calls at once whose results come in order."""
+"""Threads: as many as the system allows, and several calls at once whose results come in order."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from mdl.errors import MdlError
 
@@ -14,7 +14,7 @@ _LOOK_SECONDS = 0.05
 
 
 def start_threads(name: str, tasks: Sequence[Callable[[], None]]) -> list[threading.Thread]:
-    """A daemon thread for each task, or as many as the system gives: none at all at worst."""
+    """Start a daemon thread for each task, or for the first ones only if the system allows no more: perhaps none."""
     threads: list[threading.Thread] = []
     for number, task in enumerate(tasks):
         thread = threading.Thread(target=task, name=f"{name}-{number}", daemon=True)
@@ -32,49 +32,40 @@ def in_parallel(
     """What each call returns, or the `MdlError` that it raises, in the order of ``calls``; ``most`` run at once.
 
     ``look`` is called in the caller's thread while it waits, and may raise. Any other exception of a call is raised
-    here. Calls that were not begun when the caller stops asking are not made.
+    here. If the caller stops asking, calls that were not begun are not made.
     """
-    task = _Task(calls)
-    threads = start_threads("mdl-call", [task.run] * min(most, len(calls))) if min(most, len(calls)) > 1 else []
+    ready = [threading.Event() for _ in calls]
+    results: dict[int, Result | MdlError] = {}
+    faults: dict[int, BaseException] = {}
+    numbers, lock = iter(range(len(calls))), threading.Lock()
+    is_over = threading.Event()
+
+    def work() -> None:
+        while not is_over.is_set():
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            try:
+                results[number] = _outcome(calls[number])
+            except BaseException as error:
+                faults[number] = error
+            ready[number].set()
+
+    threads = start_threads("mdl-call", [work] * min(most, len(calls))) if min(most, len(calls)) > 1 else []
     if not threads:
-        for call in calls:
-            yield _outcome(call)
+        yield from map(_outcome, calls)
         return
     try:
         for number in range(len(calls)):
-            while not task.ready[number].wait(_LOOK_SECONDS):
+            while not ready[number].wait(_LOOK_SECONDS):
                 look()
             look()
-            error = task.faults[number]
-            if error:
-                raise error
-            yield task.results[number]
+            if number in faults:
+                raise faults[number]
+            yield results[number]
     finally:
-        task.is_over = True
-
-
-class _Task(Generic[Result]):
-    """Calls that several threads make, each the next that nobody has begun."""
-
-    def __init__(self, calls: Sequence[Callable[[], Result]]) -> None:
-        self._calls, self._numbers, self._lock = calls, iter(range(len(calls))), threading.Lock()
-        self.ready = [threading.Event() for _ in calls]
-        self.results: dict[int, Result | MdlError] = {}
-        self.faults: dict[int, BaseException | None] = {}
-        self.is_over = False
-
-    def run(self) -> None:
-        while not self.is_over:
-            with self._lock:
-                number = next(self._numbers, None)
-            if number is None:
-                return
-            self.faults[number] = None
-            try:
-                self.results[number] = _outcome(self._calls[number])
-            except BaseException as error:
-                self.faults[number] = error
-            self.ready[number].set()
+        is_over.set()
 
 
 def _outcome(call: Callable[[], Result]) -> Result | MdlError:

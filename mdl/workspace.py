@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from mdl.catalog.model import Catalog, Model
     from mdl.catalog.resolver import Resolver
     from mdl.deadline import TimeLimit
-    from mdl.engine.elsewhere import Elsewhere
-    from mdl.engine.hub_carrier import HubCarrier
+    from mdl.engine.hub_client import HubClient
+    from mdl.engine.local_copies import LocalCopies
     from mdl.engine.store import Store
     from mdl.http.allowlist import AllowList
     from mdl.http.client import Http
@@ -185,10 +185,10 @@ class Workspace:
             return places.state_dir()
         return None
 
-    def _local_copies(self, store: Store) -> Elsewhere | None:
+    def _local_copies(self, store: Store) -> LocalCopies | None:
         """Where on this machine the same bytes may be: ``store`` itself, the usual models folder, the hub's cache,
         ``[stores] also``. None if ``[stores] link`` says that nothing is to be taken from there."""
-        from mdl.engine.elsewhere import Elsewhere
+        from mdl.engine.local_copies import LocalCopies
         from mdl.engine.store import Store
 
         wishes = self.config.file.get("stores", {})
@@ -201,7 +201,7 @@ class Workspace:
             usual = Config({}, self.environ).models_home().path
             others = [] if usual == store.root else [Store(usual)]
         also = [places.expanded(one, "[stores] also") for one in wishes.get("also", [])]
-        return Elsewhere(store, others, tuple(dict.fromkeys(caches)), also, wishes.get("link", "auto"))
+        return LocalCopies(store, others, tuple(dict.fromkeys(caches)), also, wishes.get("link", "auto"))
 
     def time_limit(self) -> TimeLimit:
         """When to stop. Raises `Deadline` outside the window."""
@@ -247,14 +247,14 @@ class Workspace:
 
         return None if self.is_offline else self.http(models, cancel, map(host_of, urls))
 
-    def _hub_client(self, models: Sequence[Model]) -> HubCarrier | None:
+    def _hub_client(self, models: Sequence[Model]) -> HubClient | None:
         """The hub's own client, if it was asked for."""
         if self.config["via"] != "hub":
             return None
-        from mdl.engine.hub_carrier import HubCarrier
+        from mdl.engine.hub_client import HubClient
 
         hub = self.endpoint
-        return HubCarrier(hub.url, hub.bearer, self.hosts(models), self.config["stall"])
+        return HubClient(hub.url, hub.bearer, self.hosts(models), self.config["stall"])
 
     def resolver(
         self,

@@ -22,11 +22,12 @@ from faulty import Answer, Handler, Request
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
-from mdl.digests import Digest
 from mdl.engine import journal
+from mdl.engine.download import Tuning
 from mdl.engine.store import Store
 from mdl.errors import Cancelled
 from mdl.events import Event, Progressed, Retrying, Rewound
+from mdl.hashing import Digest
 from mdl.http.allowlist import AllowList, OriginToken
 from mdl.http.client import Http, Timeouts
 from mdl.http.policy import RetryPolicy
@@ -120,7 +121,7 @@ class Bench:
 
     def segments(self, length: int) -> None:
         """Have even small files fetched in several segments at once."""
-        self._patch.setattr("mdl.engine.segments._LEAST", length)
+        self._patch.setattr("mdl.engine.transfer.DEFAULT", Tuning(least_segment=length))
 
     def _no_delay(self, failure: int, chance: float, wish: float | None = None) -> float:
         self.waits.append(wish)

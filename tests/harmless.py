@@ -169,7 +169,7 @@ PYTHONS = [
     by_python("empty with a comment", zipfile.ZIP_STORED, {}, comment=b"nothing"),
     by_python("longest comment", zipfile.ZIP_STORED, comment=b"x" * 65535),
 ]
-ODD = [
+UNREADABLE_ERRNOS = [
     by_hand("the base of the hostile ones", BASE),
     by_hand("with a manifest", with_manifest(BASE)),
     by_hand("year 1980", one(**dated(0x21)), 204),
@@ -221,7 +221,7 @@ ODD = [
     by_hand("every byte there is", one(data=bytes(range(256)) * 9, method=DEFLATED)),
     by_hand("safetensors that is none", one(name=b"m.safetensors", data=b"just some text, no tensors")),
 ]
-ACCEPTED = [*TOOLS, *PYTHONS, *ODD]
+ACCEPTED = [*TOOLS, *PYTHONS, *UNREADABLE_ERRNOS]
 CROWD = by_python(
     "70,000 members, most of them folders",
     zipfile.ZIP_STORED,

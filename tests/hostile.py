@@ -527,7 +527,7 @@ def overlapping_tail(archive: Zip) -> Zip:
     return archive.adding(outer, Member(name=b"o2", written=False, central={"at": at}))
 
 
-def quoted(depth: int, kernel: bytes) -> Mutation:
+def safe_excerpt(depth: int, kernel: bytes) -> Mutation:
     """Fifield's: each member's deflate stream quotes the next one's local header and goes on into its data."""
 
     def mutate(archive: Zip) -> Zip:
@@ -554,8 +554,8 @@ OVERLAPS: Tricks = {
     "one local header, two lines": overlapping,
     "one local header, two lines of one name": overlapping_same_name,
     "member within a member": overlapping_tail,
-    "quoted": quoted(2, b"kernel" * 500),
-    "quoted bomb": quoted(30, bytes(100_000)),
+    "quoted": safe_excerpt(2, b"kernel" * 500),
+    "quoted bomb": safe_excerpt(30, bytes(100_000)),
     "line at the base's first member": add(Member(name=b"o", written=False, central={"at": 0})),
     "line amid the base's data": add(Member(name=b"o", written=False, central={"at": 40})),
     "packed size reaches over the next": add(Member(name=b"o1", **both(size=20, packed=20)), Member(name=b"o2")),

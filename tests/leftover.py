@@ -20,7 +20,7 @@ OTHER = replace(WHO, digest="sha256:" + "cd" * 32)
 
 def opened(folder: Path, identity: Identity = WHO) -> Partial:
     partial = Partial.open(folder, KEY, identity)
-    partial.stretch(SIZE)
+    partial.set_length(SIZE)
     return partial
 
 
@@ -33,7 +33,9 @@ def claimed(partial: Partial) -> int:
 @functools.cache
 def dead_owner(_which: int = 1) -> str:
     """The name of a process of this machine that is gone; another one for another number."""
-    child = subprocess.Popen([sys.executable, "-c", "from mdl.owner import me; print(me())"], stdout=-1)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from mdl.process import ProcessId; print(str(ProcessId.current()))"], stdout=-1
+    )
     name = child.communicate()[0].decode().strip()
     assert child.returncode == 0
     return name
@@ -44,7 +46,7 @@ def left_behind(folder: Path, who: str, identity: Identity = WHO, have: tuple[in
     making = folder / "making"
     partial = opened(making, identity)
     partial.write(have[0], b"x" * (have[1] - have[0]))
-    partial.checkpoint()
+    partial.sync_and_claim()
     partial.close()
     left = partial.folder.rename(folder / f"{KEY}.{who}")
     making.rmdir()

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from mdl.catalog.find import SHIPPED, find_catalogs
 from mdl.catalog.model import Catalog, CatalogFile
 from mdl.catalog.reader import parse_catalog, read_catalog
-from mdl.digests import Digest
 from mdl.errors import CatalogError, MdlError
+from mdl.hashing import Digest
 from mdl.paths import RelPath, is_harmful_in_prose
 from mdl.sources import HUB_HOSTS
 from mdl.sources.hub_origin import HubOrigin, parse_page

@@ -12,13 +12,13 @@ from loopback_hub import Repo
 from shell import Ran, Shell
 from storing import Hub, Inside, got, listing, mdl
 
-from mdl.digests import Fingerprint
-from mdl.engine.receipts import key_of, receipt_of
+from mdl import crc_json
+from mdl.engine.receipts import file_key, new_receipt
 from mdl.engine.store import Store
 from mdl.files import RemoteFile, Stamp
-from mdl.owner import me
+from mdl.hashing import Fingerprint
 from mdl.paths import RelPath
-from mdl.sealed import line_of
+from mdl.process import ProcessId
 
 __all__ = ["mdl"]
 
@@ -54,7 +54,7 @@ def kinds(shell: Shell, mdl: Inside) -> dict[str, tuple[str, str]]:
 
 
 def receipt_at(shell: Shell, path: str, model: str = "tiny") -> Path:
-    return shell.models / ".mdl" / "receipts" / model / f"{key_of(model, RelPath.parse(path))}.receipt"
+    return shell.models / ".mdl" / "receipts" / model / f"{file_key(model, RelPath.parse(path))}.receipt"
 
 
 def every_kind(shell: Shell, hub: Hub, mdl: Inside) -> dict[str, str]:
@@ -64,7 +64,7 @@ def every_kind(shell: Shell, hub: Hub, mdl: Inside) -> dict[str, str]:
     own, model = shell.models / ".mdl", shell.models / "tiny"
     right = receipt_at(shell, "model.bin").read_bytes()
     receipt_at(shell, "torn.bin").write_bytes(right[:-40])
-    receipt_at(shell, "newer.bin").write_bytes(line_of({"mdl-receipt": 9}))
+    receipt_at(shell, "newer.bin").write_bytes(crc_json.dumps({"mdl-receipt": 9}))
     _publish_and_lose(shell, "gone.bin")
     staged = [own / "stage" / f".a.{dead_owner()}.mdl-tmp", model / f".b.{dead_owner()}.mdl-tmp"]
     side = own / "side" / f"{'a' * 32}.{dead_owner()}"
@@ -85,7 +85,7 @@ def _publish_and_lose(shell: Shell, name: str) -> None:
     file = shell.models / "tiny" / name
     file.write_bytes(b"m" * 5000)
     remote = RemoteFile(RelPath.parse(name), old.url, 5000, old.digest)
-    store.receipts.put(receipt_of("tiny", remote, Fingerprint(old.digest, 5000), "sha256", Stamp.of(file.lstat())))
+    store.receipts.put(new_receipt("tiny", remote, Fingerprint(old.digest, 5000), "sha256", Stamp.of(file.lstat())))
     file.unlink()
 
 
@@ -195,7 +195,7 @@ def test_a_strangers_file_stays(shell: Shell, hub: Hub, mdl: Inside) -> None:
     """Files that mdl did not bring stay: in a model's folder, beside it, and hidden ones that look like mdl's."""
     hub.publish(NEW)
     got(mdl(shell, "get", "tiny"))
-    hidden = [f".x.{me()}.mdl-tmp", ".x.mdl-tmp", "x.mdl-tmp"]
+    hidden = [f".x.{ProcessId.current()}.mdl-tmp", ".x.mdl-tmp", "x.mdl-tmp"]
     names = ["notes.txt", *(f"tiny/{name}" for name in ("mine.bin", "unet/mine.bin", *hidden))]
     for name in names:
         (shell.models / name).write_bytes(b"mine")

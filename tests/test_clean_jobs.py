@@ -14,11 +14,11 @@ from leftover import dead_owner, left_behind
 from shell import Shell
 from storing import Inside, got, listing, mdl
 
-from mdl import staging
-from mdl.engine.receipts import key_of
-from mdl.owner import me
+from mdl import crc_json
+from mdl.engine.receipts import file_key
+from mdl.fs import staging
 from mdl.paths import RelPath
-from mdl.sealed import line_of
+from mdl.process import ProcessId
 
 __all__ = ["gate", "mdl"]
 FILE = RelPath.parse("f.bin")
@@ -49,7 +49,7 @@ def found(shell: Shell, mdl: Inside, *words: str) -> dict[str, str]:
 def left(shell: Shell, model: str, days: float = 0.0) -> Path:
     """A partial of a model as a process that is gone left it, some days ago."""
     path = left_behind(partials(shell), dead_owner())
-    place = path.rename(path.with_name(f"{key_of(model, FILE)}.{dead_owner()}"))
+    place = path.rename(path.with_name(f"{file_key(model, FILE)}.{dead_owner()}"))
     for entry in (*place.iterdir(), place):
         os.utime(entry, times=(entry.stat().st_mtime - days * 86400,) * 2)
     return place
@@ -112,9 +112,9 @@ def test_a_receipt_that_is_being_written(shell: Shell, mdl: Inside) -> None:
     """A receipt that a living mdl has half written under its hidden name is not taken for a damaged one."""
     folder = shell.models / ".mdl" / "receipts" / "one"
     folder.mkdir(parents=True)
-    staged = staging.beside(folder / f"{key_of('one', FILE)}.receipt")
+    staged = staging.staged_name(folder / f"{file_key('one', FILE)}.receipt")
     staged.write_bytes(b"00000000 {")
-    assert me() in staged.name
+    assert str(ProcessId.current()) in staged.name
     assert found(shell, mdl, "--yes") == {}
     assert staged.exists()
 
@@ -133,12 +133,12 @@ def test_what_of_a_newer_mdl_stops_a_get(shell: Shell, mdl: Inside) -> None:
     """A newer mdl's receipt and journal are 12, which names 'mdl clean'; after it the get goes through."""
     got(mdl(shell, "get", "two"))
     (receipt,) = (shell.models / ".mdl" / "receipts" / "two").iterdir()
-    receipt.write_bytes(line_of({"mdl-receipt": 9}))
+    receipt.write_bytes(crc_json.dumps({"mdl-receipt": 9}))
     assert mdl(shell, "get", "two").code == 12
     assert found(shell, mdl, "--yes") == {receipt.name: "deleted"}
     (shell.models / "two" / "f.bin").unlink()
     partial = left(shell, "two")
-    (partial / "journal").write_bytes(line_of({"mdl-journal": 9}))
+    (partial / "journal").write_bytes(crc_json.dumps({"mdl-journal": 9}))
     assert mdl(shell, "get", "two").code == 12
     assert found(shell, mdl, "--yes") == {partial.name: "deleted"}
     got(mdl(shell, "get", "two"))
@@ -209,7 +209,7 @@ def test_a_partial_that_is_a_link(shell: Shell, tmp_path: Path, mdl: Inside) -> 
     outside.mkdir()
     (outside / "data").write_text("mine")
     partials(shell).mkdir(parents=True)
-    link = partials(shell) / f"{key_of('one', FILE)}.{dead_owner()}"
+    link = partials(shell) / f"{file_key('one', FILE)}.{dead_owner()}"
     link.symlink_to(outside)
     before = listing(outside)
     assert found(shell, mdl, "--yes") == {link.name: "deleted"}
@@ -228,6 +228,6 @@ def test_a_forged_receipt(shell: Shell, tmp_path: Path, mdl: Inside, model: str)
     facts |= {"mdl-receipt": 1, "model": model, "digest": f"sha256:{'0' * 64}", "url": "http://h/f.bin"}
     place = shell.models / ".mdl" / "receipts" / "one" / f"{'a' * 32}.receipt"
     place.parent.mkdir(parents=True)
-    place.write_bytes(line_of(facts | {"validator": None, "commit": None, "suspect": False}))
+    place.write_bytes(crc_json.dumps(facts | {"validator": None, "commit": None, "suspect": False}))
     got(mdl(shell, "clean", "--yes"))
     assert file.exists()

@@ -16,8 +16,8 @@ from faulty import FaultyServer
 from jobbing import Gate, arrived, catalog_of, gate, machine, records_of, state_of, the_job, until, waits
 from shell import Shell
 
-from mdl import staging
-from mdl.pulse import has_true_locks
+from mdl.fs import staging
+from mdl.locks import has_reliable_locks
 
 __all__ = ["gate"]
 CONTAINER = ("-p", "-u", "-f", "--mount-proc", "--kill-child")
@@ -25,7 +25,7 @@ CONTAINER = ("-p", "-u", "-f", "--mount-proc", "--kill-child")
 
 @pytest.fixture
 def shell(tmp_path: Path, gate: Gate) -> Iterator[Shell]:
-    if not has_true_locks(tmp_path):
+    if not has_reliable_locks(tmp_path):
         pytest.skip("LOCKS MAY LIE HERE: nothing is done at once")
     with FaultyServer(gate) as server:
         yield machine(tmp_path / "home", catalog_of(one=server.url, two=server.url))
@@ -78,7 +78,7 @@ def test_folders_beside_are_not_taken_either(shell: Shell, gate: Gate) -> None:
     code = (
         "import sys, time; from pathlib import Path; from mdl.engine.store import Store; from mdl.files import *;"
         "from mdl.paths import RelPath; remote = RemoteFile(RelPath.parse('f.bin'), 'http://h/f.bin');"
-        "side = Store(Path(sys.argv[1])).side_folder('three', remote);"
+        "side = Store(Path(sys.argv[1])).scratch_folder('three', remote);"
         "print(side.__enter__().name, flush=True); time.sleep(100)"
     )
     gate.opened.set()
@@ -121,7 +121,7 @@ def test_two_packs_of_one_folder(tmp_path: Path) -> None:
     staged = tmp_path / "out"
     staged.mkdir()
     code = (
-        "import sys, time; from pathlib import Path; from mdl.staging import StagedFile;"
+        "import sys, time; from pathlib import Path; from mdl.fs.staging import StagedFile;"
         "held = StagedFile(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read(); held.publish()"
     )
     shell = Shell(tmp_path)

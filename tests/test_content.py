@@ -14,7 +14,7 @@ from faulty import FaultyServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdl.engine.content import check_content
+from mdl.engine.content_check import check_content
 
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Welcome</title></head><body>Accept our terms</body></html>"
 CAPTIVE = b"<html>login please</html>"

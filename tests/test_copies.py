@@ -218,7 +218,7 @@ def test_copies_count(
     """Bytes that must come from another file system need room: 7 before the first byte, also in a dry run."""
     (far / "f.bin").write_bytes(DATA)
     settings(shell, f'[stores]\nalso = ["{far}"]\n')
-    monkeypatch.setattr(Store, "free_bytes", lambda _: len(DATA) - 1)
+    monkeypatch.setattr(Store, "free_space", lambda _: len(DATA) - 1)
     ran = mdl(shell, "get", *words, "one", *JSON)
     assert (ran.code, ran.document["error"]["code"]) == (7, "SPACE")
     assert ran.document["error"]["hint"]
@@ -245,7 +245,7 @@ def test_copies_for_a_second_model_count(
 ) -> None:
     """If the second model of a command gets a copy of what the first one fetches, the plan needs room for both."""
     settings(shell, '[stores]\nlink = "copy"\n')
-    monkeypatch.setattr(Store, "free_bytes", lambda _: 2 * len(DATA) - 1)
+    monkeypatch.setattr(Store, "free_space", lambda _: 2 * len(DATA) - 1)
     ran = mdl(shell, "get", "one", "two", *JSON)
     assert (ran.code, ran.document["error"]["code"]) == (7, "SPACE")
     assert server.bytes_sent == 0

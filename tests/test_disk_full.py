@@ -15,7 +15,7 @@ from engine import MIB, Bench, Run, noise, pinned
 from faulty import Answer, FaultyServer, Request
 from leftover import dead_owner
 
-from mdl.engine.receipts import key_of
+from mdl.engine.receipts import file_key
 from mdl.errors import NoSpace
 from mdl.paths import RelPath
 
@@ -188,7 +188,7 @@ def test_folders_that_may_not_be_written(tmp_path: Path) -> None:
 
 def left_forbidden(folder: Path) -> None:
     """A leftover whose data or journal may not be touched."""
-    key = key_of("m", RelPath.parse("model.bin"))
+    key = file_key("m", RelPath.parse("model.bin"))
     for name in ("data", "journal"):
         bench = Bench(folder / name, pytest.MonkeyPatch())
         with FaultyServer(faults.honest(DATA)) as server:

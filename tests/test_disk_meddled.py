@@ -192,8 +192,8 @@ def test_a_receipt_vouches_for_what_was_hashed(bench: Bench, monkeypatch: pytest
         else:
             real = stores.staging.publish
 
-            def publish(staged: Path, spot: object) -> None:
-                real(staged, spot)  # type: ignore[arg-type]
+            def publish(staged: Path, entry: object) -> None:
+                real(staged, entry)  # type: ignore[arg-type]
                 other_bytes_now(bench.final)
 
             with monkeypatch.context() as patch:

@@ -21,7 +21,7 @@ from mdl.catalog.edit import EMPTY, with_model, without_model
 from mdl.catalog.find import SHIPPED, find_catalogs
 from mdl.catalog.reader import parse_catalog
 from mdl.errors import Busy, CatalogError, NotFound, StorageError, UsageError
-from mdl.folder_lock import folder_lock
+from mdl.locks import folder_lock
 
 __all__ = ["mdl"]
 

@@ -193,8 +193,8 @@ def test_a_rotten_twin_is_never_linked(shell: Shell, server: FaultyServer, mdl: 
 
 def test_it_is_the_hash_that_catches_it(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: where the hash is made to lie, the rotten file is linked; nothing else would have stopped it."""
-    from mdl.digests import Digest, Fingerprint
     from mdl.engine.store import Store
+    from mdl.hashing import Digest, Fingerprint
 
     file = rotten(shell, mdl)
     lie = Fingerprint(Digest("sha256", sha256(DATA)), len(DATA))
@@ -261,5 +261,5 @@ def test_a_dry_run_says_which_file(shell: Shell, mdl: Inside) -> None:
 def test_a_plan_counts_each_digest_once(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """What two models share is fetched once, so it is planned once, and a disk with room for one is large enough."""
     assert got(mdl(shell, "get", "-n", *NAMES, *JSON)).document["bytes_to_fetch"] == len(DATA)
-    monkeypatch.setattr("mdl.engine.store.Store.free_bytes", lambda _: len(DATA) + MIB)
+    monkeypatch.setattr("mdl.engine.store.Store.free_space", lambda _: len(DATA) + MIB)
     got(mdl(shell, "get", *NAMES, *JSON))

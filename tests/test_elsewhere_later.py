@@ -14,12 +14,12 @@ from loopback_hub import Generated, Repo
 from shell import Shell
 from storing import MIB, Hub, Inside, actions, catalog_of, got, mdl, settings
 
+from mdl import crc_json
 from mdl.engine import transfer
-from mdl.engine.receipts import key_of
+from mdl.engine.receipts import file_key
 from mdl.engine.store import Store
 from mdl.errors import Cancelled
 from mdl.paths import RelPath
-from mdl.sealed import line_of
 
 __all__ = ["mdl"]
 
@@ -70,7 +70,7 @@ def test_no_partial_is_left(shell: Shell, mdl: Inside) -> None:
     """What was half fetched before it was found elsewhere does not stay on the disk beside the whole."""
     got(mdl(shell, "get", "one", *JSON))
     store = Store(shell.models)
-    left = store.partials / f"{key_of('two', RelPath.parse('f.bin'))}.{dead_owner()}"
+    left = store.partials / f"{file_key('two', RelPath.parse('f.bin'))}.{dead_owner()}"
     left.mkdir()
     (left / "data").write_bytes(DATA[:MIB])
     assert actions(got(mdl(shell, "get", "two", *JSON))) == {"two/f.bin": "linked"}
@@ -81,7 +81,7 @@ def test_a_receipt_of_a_newer_mdl(shell: Shell, mdl: Inside) -> None:
     """What a newer mdl wrote down of another model is no candidate, and does not hinder this one."""
     receipt = shell.models / ".mdl" / "receipts" / "other" / f"{'a' * 32}.receipt"
     receipt.parent.mkdir(parents=True)
-    receipt.write_bytes(line_of({"mdl-receipt": 2}))
+    receipt.write_bytes(crc_json.dumps({"mdl-receipt": 2}))
     assert actions(got(mdl(shell, "get", "one", *JSON))) == {"one/f.bin": "fetched"}
 
 
@@ -117,7 +117,7 @@ def _interrupted(*_: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", [f"mdl.engine.store.Store.{name}" for name in ("fingerprint", "place_of")] + [f"mdl.{RECEIPT}"]
+    "where", [f"mdl.engine.store.Store.{name}" for name in ("fingerprint", "path_of")] + [f"mdl.{RECEIPT}"]
 )
 def test_stopped_while_it_looks(
     shell: Shell, server: FaultyServer, mdl: Inside, monkeypatch: pytest.MonkeyPatch, where: str

@@ -16,11 +16,11 @@ from loopback_hub import Generated
 from shell import Shell
 from storing import MIB, Inside, actions, catalog_of, clones, got, mdl, settings, sha256
 
-from mdl import staging
-from mdl.digests import Fingerprint
 from mdl.engine.store import Store
 from mdl.files import RemoteFile
-from mdl.spots import Spot
+from mdl.fs import staging
+from mdl.fs.entries import EntryAt
+from mdl.hashing import Fingerprint
 
 __all__ = ["mdl"]
 
@@ -171,7 +171,7 @@ def test_no_room_for_a_copy(
 ) -> None:
     """A copy that the disk has no room for is not begun: 7, with what is short, and nothing is asked for."""
     (elsewhere / "f.bin").write_bytes(DATA)
-    monkeypatch.setattr(Store, "free_bytes", lambda _: len(DATA) - 1)
+    monkeypatch.setattr(Store, "free_space", lambda _: len(DATA) - 1)
     ran = mdl(shell, "get", "one", *JSON)
     assert (ran.code, ran.document["error"]["code"]) == (7, "SPACE")
     assert (server.requests, side(shell), place(shell).exists()) == ([], [], False)
@@ -183,7 +183,7 @@ def test_no_room_for_a_copy_but_for_a_link(
     """A candidate on this file system needs no room, also where another one came first that does."""
     for folder in (elsewhere, shell.home / "also"):
         (folder / "f.bin").write_bytes(DATA)
-    monkeypatch.setattr(Store, "free_bytes", lambda _: len(DATA) - 1)
+    monkeypatch.setattr(Store, "free_space", lambda _: len(DATA) - 1)
     assert actions(got(mdl(shell, "get", "one", *JSON))) == LINKED
 
 
@@ -195,7 +195,7 @@ def test_no_room_for_a_copy_where_links_are_refused(
         pytest.skip("a clone needs no room")
     (shell.home / "also" / "f.bin").write_bytes(DATA)
     monkeypatch.setattr(os, "link", lambda *_: os.unlink(""))
-    monkeypatch.setattr(Store, "free_bytes", lambda _: len(DATA) - 1)
+    monkeypatch.setattr(Store, "free_space", lambda _: len(DATA) - 1)
     assert mdl(shell, "get", "one", *JSON).code == 7
 
 
@@ -224,9 +224,9 @@ def test_changed_before_it_has_its_receipt(shell: Shell, mdl: Inside, monkeypatc
     file.write_bytes(DATA)
     really = staging.publish
 
-    def late(staged: Path, spot: Spot) -> os.stat_result | None:
-        copied = really(staged, spot)
-        if spot.name == "f.bin":
+    def late(staged: Path, entry: EntryAt) -> os.stat_result | None:
+        copied = really(staged, entry)
+        if entry.name == "f.bin":
             _spoil(file)
         return copied
 

@@ -168,7 +168,7 @@ def test_small_endless_body(bench: Bench, framing: Framing) -> None:
 @pytest.mark.fault(30)
 def test_endless_body_of_unknown_size(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endless body whose size nobody knows ends in SPACE or PROTO before the disk is full (B30)."""
-    monkeypatch.setattr(bench.store, "free_bytes", lambda: 8 * MIB)
+    monkeypatch.setattr(bench.store, "free_space", lambda: 8 * MIB)
 
     def full(event: Event) -> None:
         if isinstance(event, Progressed) and any(file.done > 64 * MIB for file in event.files):

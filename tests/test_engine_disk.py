@@ -12,7 +12,6 @@ from engine import MIB, NAME, Bench, noise, pinned
 from faulty import Answer, FaultyServer, Request
 from pouring import judge_writes
 
-from mdl import vacant
 from mdl.errors import NoSpace
 from mdl.paths import RelPath
 
@@ -27,7 +26,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 def test_too_small_a_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the whole does not fit, nothing is asked for, and need and have are told (F98)."""
-    monkeypatch.setattr(bench.store, "free_bytes", lambda: SIZE + 10)
+    monkeypatch.setattr(bench.store, "free_space", lambda: SIZE + 10)
     with FaultyServer(faults.honest(DATA)) as server:
         files = [pinned(f"{server.url}/{name}", DATA, path=name) for name in "ab"]
         with pytest.raises(NoSpace, match=f"{2 * SIZE} bytes and {SIZE + 10} are free") as caught:
@@ -42,7 +41,7 @@ def test_what_is_here_needs_no_space(bench: Bench, monkeypatch: pytest.MonkeyPat
         file = pinned(server.url + "/f", DATA)
         at = bench.half(file, server, DATA)
         server.handler = faults.honest(DATA)
-        monkeypatch.setattr(bench.store, "free_bytes", lambda: SIZE - at)
+        monkeypatch.setattr(bench.store, "free_space", lambda: SIZE - at)
         assert bench.run(file).code == 0
 
 
@@ -139,7 +138,7 @@ def test_publishing_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch, call: s
     with FaultyServer(faults.honest(data)) as server:
         file = pinned(server.url + "/f", data)
         with monkeypatch.context() as patch:
-            patch.setattr(vacant, "_call", lambda: None)  # names are given by the rename that every system has
+            patch.setattr(os, "link", fails)  # so that the name is given by a rename
             patch.setattr(os, call, fails)
             run = bench.run(file)
         assert (run.code, bench.final.exists(), bench.strangers()) == (7, False, [])
@@ -183,9 +182,9 @@ def test_a_damaged_journal(bench: Bench, damage: str) -> None:
         if damage == "gone":
             place.unlink()
         elif damage == "claims too much":
-            from mdl.engine.journal import line_of
+            from mdl import crc_json
 
-            place.write_bytes(text + line_of([0, SIZE]))
+            place.write_bytes(text + crc_json.dumps([0, SIZE]))
         else:
             place.write_bytes({"torn": text[:-5], "empty": b"", "garbage": b"\xff\0" * 500}[damage])
         server.handler = faults.honest(DATA)

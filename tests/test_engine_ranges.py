@@ -182,7 +182,7 @@ def probes(request: Request) -> bool:
     return request.header("range") == "bytes=0-0"
 
 
-def _power_cut(*_: object) -> None:
+def _power_cut(*_: object, **__: object) -> None:
     raise OSError(5, "Input/output error")
 
 
@@ -287,9 +287,9 @@ def test_beyond_4_gib(bench: Bench) -> None:
     with FaultyServer(faults.choose(probes, right, later)) as server:
         file = loose(server.url + "/f")
         part = bench.store.open_partial("m", RemoteFile(file.path, file.url, len(sparse), validator=faults.ETAG))
-        part.stretch(len(sparse))
-        part.believe(ByteRange(MIB, at))
-        part.checkpoint()
+        part.set_length(len(sparse))
+        part.mark_present(ByteRange(MIB, at))
+        part.sync_and_claim()
         part.close()
         run = bench.run(file, stop_at=at - MIB + len(tail) + 10)
         asked = [r.header("range") for r in server.requests]

@@ -16,20 +16,20 @@ from loopback_hub import Generated, hex_digest
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
-from mdl.digests import Digest
-from mdl.engine import partial as partials
-from mdl.engine.follower import Follower
-from mdl.engine.receipts import key_of
-from mdl.engine.segments import Download, Segment
+from mdl.engine import adoption
+from mdl.engine.download import Download, Segment
+from mdl.engine.receipts import file_key
+from mdl.engine.stream_hasher import StreamHasher
 from mdl.engine.transfer import Result
 from mdl.errors import Cancelled
 from mdl.events import Event, Noticed, silence
+from mdl.fs.private import make_private_dir
+from mdl.hashing import Digest
 from mdl.http.allowlist import AllowList
 from mdl.http.client import Http
 from mdl.http.policy import RetryPolicy
 from mdl.operations.get import Tools
 from mdl.operations.verify import check, repair
-from mdl.private import private_folder
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 
@@ -257,11 +257,11 @@ def test_all_mirrors_fail(bench: Bench) -> None:
 @pytest.mark.fault(221)
 def test_a_wrong_block_of_a_server_without_ranges_is_no_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a repair's server sends all from the start, and a block of it wrong, the whole digest decides: 6."""
-    data, hashed, look = noise(20 * MIB, 5), threading.Event(), Follower._at_edge
+    data, hashed, look = noise(20 * MIB, 5), threading.Event(), StreamHasher._at_edge
     wrong = bytearray(data)
     wrong[5] ^= 1
 
-    def at_edge(self: Follower) -> None:
+    def at_edge(self: StreamHasher) -> None:
         look(self)
         hashed.set()
 
@@ -275,7 +275,7 @@ def test_a_wrong_block_of_a_server_without_ranges_is_no_loop(bench: Bench, monke
         flip(bench.final, 100)
         server.handler, before = handler, len(server.requests)
         hashed.clear()
-        monkeypatch.setattr(Follower, "_at_edge", at_edge)
+        monkeypatch.setattr(StreamHasher, "_at_edge", at_edge)
         result, _ = repaired(bench, file)
         assert len(server.requests) - before <= 4
     (outcome,) = result.outcomes
@@ -286,7 +286,7 @@ def test_a_wrong_block_of_a_server_without_ranges_is_no_loop(bench: Bench, monke
 @pytest.mark.fault(222)
 def test_what_the_first_server_still_says_is_not_the_mirror_s(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four connections are refused for good at once: the mirror is asked once, and not passed over for each of them."""
-    monkeypatch.setattr(Download, "cut", _four_at_once(Download.cut))
+    monkeypatch.setattr(Download, "next_segment", _four_at_once(Download.next_segment))
     bench.segments(256 * 1024)
     together, right = threading.Barrier(4), faults.honest(DATA)
 
@@ -304,7 +304,7 @@ def test_what_the_first_server_still_says_is_not_the_mirror_s(bench: Bench, monk
 
 def _four_at_once(cut: Callable[[Download], Segment | None]) -> Callable[[Download], Segment | None]:
     def wide(self: Download) -> Segment | None:
-        self.ramp.width = 4
+        self.scaler.width = 4
         return cut(self)
 
     return wide
@@ -327,9 +327,9 @@ def test_a_repair_waits_for_an_owner_that_cannot_be_seen(bench: Bench, monkeypat
         file = pinned(server.url + "/f", DATA)
         assert bench.run(file).code == 0
         flip(bench.final, 100)
-        private_folder(bench.store.partials / f"{key_of('m', file.path)}.elsewhere")
+        make_private_dir(bench.store.partials / f"{file_key('m', file.path)}.elsewhere")
         looks = iter([True, True])
-        monkeypatch.setattr(partials, "is_held", lambda folder: next(looks, False))
+        monkeypatch.setattr(adoption, "is_held", lambda folder: next(looks, False))
         monkeypatch.setattr(bench.store.cancel, "wait", lambda seconds: None)
         result, events = repaired(bench, file)
     assert [outcome.error for outcome in result.outcomes] == [None]

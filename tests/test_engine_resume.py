@@ -217,7 +217,7 @@ def test_cancel_in_the_process_frees_everything(bench: Bench) -> None:
     """After an interruption no thread of the engine is left at work and no socket is open."""
     with FaultyServer(faults.stall_in_body(DATA, MIB)) as server:
         bench.run(pinned(server.url + "/f", DATA), stop_at=MIB)
-    names = ("mdl-worker", "mdl-syncer", "mdl-follower")
+    names = ("mdl-worker", "mdl-syncer", "mdl-hasher")
     until(lambda: not [t for t in threading.enumerate() if t.name.startswith(names)], 2)
 
 

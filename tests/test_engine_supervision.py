@@ -13,12 +13,12 @@ import pytest
 from engine import MIB, Bench, noise, pinned, until
 from faulty import FaultyServer
 
-from mdl.engine.delivery import Delivery
-from mdl.engine.follower import Follower
+from mdl.engine.download import Download
+from mdl.engine.finalize import Finalizer
 from mdl.engine.journal import Journal
 from mdl.engine.partial import Partial
-from mdl.engine.schedule import Schedule
-from mdl.engine.segments import Download
+from mdl.engine.queue import WorkQueue
+from mdl.engine.stream_hasher import StreamHasher
 from mdl.errors import Cancelled, StorageError
 from mdl.events import Event, Failed, Verifying
 
@@ -64,7 +64,7 @@ def test_a_close_that_fails_hangs_nothing(bench: Bench, server: FaultyServer, mo
 
 
 @pytest.mark.fault(225)
-@pytest.mark.parametrize(("room", "name"), [(Schedule, "returned"), (Delivery, "begin"), (Delivery, "finish")])
+@pytest.mark.parametrize(("room", "name"), [(WorkQueue, "request_ended"), (Finalizer, "begin"), (Finalizer, "finish")])
 def test_a_fault_ends_the_file_alone(
     bench: Bench, server: FaultyServer, monkeypatch: pytest.MonkeyPatch, room: type, name: str
 ) -> None:
@@ -88,7 +88,7 @@ def test_a_fault_ends_the_file_alone(
 @pytest.mark.fault(225)
 def test_no_worker_left_ends_it(bench: Bench, server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the queue itself is at fault no worker lives on: the run ends at once, with code 1 and the fault's words."""
-    monkeypatch.setattr(Schedule, "take", failing(RuntimeError("nobody thought of this")))
+    monkeypatch.setattr(WorkQueue, "take", failing(RuntimeError("nobody thought of this")))
     run = bench.run(pinned(server.url + "/f", DATA))
     assert run.code == 1
     assert "nobody thought of this" in run.error["message"]
@@ -99,9 +99,9 @@ def test_a_stop_during_the_last_hash_loses_nothing(
     bench: Bench, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stop that comes while the last bytes are hashed keeps all that is here: a digest of a part is none."""
-    right, ended = Follower.result, threading.Event()
+    right, ended = StreamHasher.result, threading.Event()
 
-    def result(self: Follower, tell: Callable[[int], None]) -> object:
+    def result(self: StreamHasher, tell: Callable[[int], None]) -> object:
         until(lambda: self._stop)
         self.done = min(self.done, 1000)  # as if it had been stopped there
         try:
@@ -113,7 +113,7 @@ def test_a_stop_during_the_last_hash_loses_nothing(
         if isinstance(event, Verifying):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Follower, "result", result)
+    monkeypatch.setattr(StreamHasher, "result", result)
     run = bench.run(pinned(server.url + "/f", DATA), tell=stop)
     assert run.report is None
     assert ended.wait(20)
@@ -125,16 +125,16 @@ def test_a_stop_during_the_last_hash_loses_nothing(
 
 
 @pytest.mark.fault(226)
-def test_a_stopped_follower_has_no_digest(tmp_path: Path) -> None:
-    """Asked for the digest of what it hashed in part, a stopped follower says that it was stopped."""
+def test_a_stopped_hasher_has_no_digest(tmp_path: Path) -> None:
+    """Asked for the digest of what it hashed in part, a stopped hasher says that it was stopped."""
     from mdl.engine.journal import Identity
 
     partial = Partial.open(tmp_path, "k" * 32, Identity("https://h/m", len(DATA), None, '"a"', None))
-    follower = Follower(partial, "sha256", len(DATA))
+    hasher = StreamHasher(partial, "sha256", len(DATA))
     partial.write(0, DATA[:1000])
-    follower.stop()
+    hasher.stop()
     with pytest.raises(Cancelled):
-        follower.result(lambda done: None)
+        hasher.result(lambda done: None)
     partial.close()
 
 

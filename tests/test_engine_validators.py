@@ -184,7 +184,7 @@ def test_a_large_file_that_becomes_a_small_one(bench: Bench) -> None:
     with FaultyServer(faults.first(1, old, faults.honest(new, etag='"v2"'))) as server:
         run = bench.run(loose(server.url + "/f"), connections=2)
     assert (run.code, bench.final.read_bytes() == new, bench.partials) == (0, True, [])
-    until(lambda: not any(thread.name == "mdl-follower" for thread in threading.enumerate()))
+    until(lambda: not any(thread.name == "mdl-hasher" for thread in threading.enumerate()))
 
 
 @pytest.mark.fault(11)

@@ -25,7 +25,7 @@ from shell import Shell
 from mdl.engine.fetch import Fetcher
 
 __all__ = ["mdl"]
-ODD = "模型-ß-\u202e"
+UNREADABLE_ERRNOS = "模型-ß-\u202e"
 LONG = os.environ.get("MDL_LONG") == "1"
 
 
@@ -76,20 +76,20 @@ def test_a_user_nobody_knows(shell: Shell) -> None:
 @pytest.mark.parametrize("locale", ["C", "POSIX", "nowhere.ISO-8859-1"])
 def test_names_the_terminal_cannot_write(tmp_path: Path, locale: str) -> None:
     """Names beyond ASCII arrive under their names, and are told escaped."""
-    with LoopbackHub([Repo("org/m", {f"{ODD[:4]}.txt": b"1"})]) as hub:
+    with LoopbackHub([Repo("org/m", {f"{UNREADABLE_ERRNOS[:4]}.txt": b"1"})]) as hub:
         shell = machine(tmp_path, endpoint=hub.url, LC_ALL=locale, PYTHONIOENCODING="ascii")
         for words in (("get", "hf:org/m"), ("get", "hf:org/m", "-n"), ("verify", "hf:org/m"), ("list",)):
             ran = shell.run(*words)
             assert (ran.code, "Traceback" in ran.err) == (0, False), ran.err
             assert (ran.out + ran.err).isascii()
     [file] = [path for path in shell.models.rglob("*.txt") if ".mdl" not in path.parts]
-    assert os.fsencode(file.name) == f"{ODD[:4]}.txt".encode()
+    assert os.fsencode(file.name) == f"{UNREADABLE_ERRNOS[:4]}.txt".encode()
 
 
 @pytest.mark.fault(139)
 def test_names_the_disk_cannot_have(tmp_path: Path) -> None:
     """Where Python is told to write names in ASCII it is 7 before the first byte, and how to get them is said."""
-    with LoopbackHub([Repo("org/m", {f"{ODD[:4]}.txt": b"1"})]) as hub:
+    with LoopbackHub([Repo("org/m", {f"{UNREADABLE_ERRNOS[:4]}.txt": b"1"})]) as hub:
         variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
         ran = machine(tmp_path, endpoint=hub.url, **variables).run("get", "hf:org/m")
         assert (ran.code, any("/resolve/" in one.path and one.method == "GET" for one in hub.requests)) == (7, False)

@@ -38,7 +38,7 @@ from jobbing import (
 )
 from shell import Shell
 
-from mdl import programs
+from mdl import process
 from mdl.cancel import Cancel
 from mdl.errors import Cancelled
 from mdl.events import Ended
@@ -268,11 +268,11 @@ def test_paused_while_the_hook_runs(shell: Shell, tmp_path: Path) -> None:
 @pytest.mark.fault(276)
 def test_a_hook_that_will_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that ignores that it is told to end is killed."""
-    monkeypatch.setattr("mdl.programs._GRACE", 0.2)
+    monkeypatch.setattr("mdl.process._GRACE_SECONDS", 0.2)
     cancel = Cancel()
     threading.Thread(target=lambda: (until((tmp_path / "begun").exists, "not begun"), cancel.set())).start()
     with pytest.raises(Cancelled):
-        programs.run([waiting(tmp_path, trap="trap '' TERM")], {}, cancel=cancel)
+        process.run_program([waiting(tmp_path, trap="trap '' TERM")], {}, cancel=cancel)
 
 
 @pytest.mark.fault(276)
@@ -311,7 +311,7 @@ def test_a_hook_for_many_models(tmp_path: Path, count: int) -> None:
     folders = {name: f"/models/a\nb/{name}" for name in (f"a-model-with-a-long-name-{n:05}" for n in range(count))}
     job = Job("0101-x", "get", tuple(folders), "owner", "host", Invocation(), "2026-01-01T00:00:00Z")
     with hook_environment(hook_facts(job, folders, Ended(), str)) as variables:
-        assert programs.run([sys.executable, "-c", _READS, str(tmp_path / "told")], variables) == 0
+        assert process.run_program([sys.executable, "-c", _READS, str(tmp_path / "told")], variables) == 0
     facts, models, paths, said = json.loads((tmp_path / "told").read_text())
     assert facts["models"] == [{"name": name, "path": path} for name, path in folders.items()]
     assert (facts["schema"], facts["event"], facts["exit_code"], said) == ("mdl.hook/1", "complete", 0, str(count))

@@ -19,20 +19,29 @@ from hypothesis import strategies as st
 from jobbing import until
 from leftover import dead_owner
 
+from mdl import crc_json
 from mdl.errors import NotFound, StateError, UsageError
 from mdl.events import Ended, Planned, Progressed
+from mdl.fs.volume import filesystem_type
 from mdl.jobs import control
 from mdl.jobs.job import Invocation, Job, facts_of, job_of
 from mdl.jobs.log import Log
 from mdl.jobs.records import Records
 from mdl.jobs.tracker import Tracker
-from mdl.mounts import type_of
-from mdl.owner import host, me
+from mdl.process import ProcessId, hostname
 from mdl.redact import Secrets
-from mdl.sealed import line_of, parse_line
 
 AGAIN = Invocation(("get", "--to=models", "--", "one"), "/some where", {"MDL_HOME": "/m"})
-JOB = Job("0102-abcd", "get", ("one",), me(), host(), AGAIN, "2026-01-02T03:04:05.678Z", "/logs/0102-abcd.log")
+JOB = Job(
+    "0102-abcd",
+    "get",
+    ("one",),
+    str(ProcessId.current()),
+    hostname(),
+    AGAIN,
+    "2026-01-02T03:04:05.678Z",
+    "/logs/0102-abcd.log",
+)
 DONE = replace(JOB, status="done", bytes_done=7, bytes_total=7, finished_at="2026-01-02T03:05:00.000Z", exit_code=0)
 MONTH = 30 * 86400.0
 TEXTS = st.text(st.characters(codec=None, min_codepoint=1, max_codepoint=0x10FFFF), max_size=12)
@@ -65,7 +74,7 @@ def place(records: Records, name: str = JOB.id) -> Path:
 
 def owner(pid: int | str = "", born: int | str = "", machine: str = "", space: str = "") -> str:
     """The name of this process, with parts of it exchanged."""
-    own = me().split("-")
+    own = str(ProcessId.current()).split("-")
     return "-".join(str(new or old) for new, old in zip((machine, pid, born, space), own, strict=True))
 
 
@@ -76,11 +85,12 @@ UNSEEN = (owner(machine="0" * 12), owner(space="1"))
 @given(words=st.lists(TEXTS), folder=TEXTS, variables=st.dictionaries(TEXTS, TEXTS, max_size=3), file=TEXTS)
 def test_a_record_comes_back_as_it_was(words: list[str], folder: str, variables: dict[str, str], file: str) -> None:
     """Whatever the words, folders and names are, also where they are no Unicode: what is written is what is read."""
-    again = Invocation(tuple(words), folder, variables, withheld=True)
-    job = replace(JOB, again=again, file=file, error={"message": file})
-    line = line_of(facts_of(job))
+    job = replace(
+        JOB, again=Invocation(tuple(words), folder, variables, withheld=True), file=file, error={"message": file}
+    )
+    line = crc_json.dumps(facts_of(job))
     assert line.isascii()
-    assert job_of(parse_line(line.rstrip(b"\n"))) == job
+    assert job_of(crc_json.loads(line.rstrip(b"\n"))) == job
 
 
 def test_ids_are_nobody_elses(records: Told) -> None:
@@ -142,11 +152,11 @@ def test_one_damaged_record_hides_no_other(records: Told) -> None:
     names = ["empty", "newer", "link", "folder", "facts"]
     places = {name: place(records, name) for name in names}
     places["empty"].touch()
-    places["newer"].write_bytes(line_of({**facts_of(DONE), "mdl-job": 2, "shape": "another"}))
+    places["newer"].write_bytes(crc_json.dumps({**facts_of(DONE), "mdl-job": 2, "shape": "another"}))
     places["link"].symlink_to(place(records))
     places["folder"].mkdir()
-    places["facts"].write_bytes(line_of({"mdl-job": 1, "id": "facts"}))
-    (records.folder / f".x.{me()}.mdl-tmp").write_bytes(b"half")
+    places["facts"].write_bytes(crc_json.dumps({"mdl-job": 1, "id": "facts"}))
+    (records.folder / f".x.{ProcessId.current()}.mdl-tmp").write_bytes(b"half")
     assert records.all() == [DONE]
     assert set(records.told) == {f"{name}.job" for name in names}
     assert "newer" in records.told["newer.job"]
@@ -192,12 +202,12 @@ def test_figures_are_written_twice_a_second(records: Told) -> None:
 @pytest.mark.parametrize(
     ("name", "machine", "status"),
     [
-        (me(), host(), "running"),
-        (owner(born=1), host(), "dead"),
-        (owner(pid=2**22 + 1), host(), "dead"),
+        (str(ProcessId.current()), hostname(), "running"),
+        (owner(born=1), hostname(), "dead"),
+        (owner(pid=2**22 + 1), hostname(), "dead"),
         (UNSEEN[0], "elsewhere", "running"),
-        (UNSEEN[1], host(), "running"),
-        (owner(pid="x"), host(), "running"),
+        (UNSEEN[1], hostname(), "running"),
+        (owner(pid="x"), hostname(), "running"),
         ("", "elsewhere", "running"),
     ],
     ids=["this process", "its id used again", "no such process", "another host", "a container", "no id", "nothing"],
@@ -226,7 +236,7 @@ def test_a_job_that_cannot_be_seen(
 ) -> None:
     """It runs as long as its pulse is locked, or was touched lately if locks may lie; then it is dead, and can be
     cancelled and cleaned."""
-    monkeypatch.setattr("mdl.pulse._LOCAL", {type_of(records.folder.parent)} if is_local else set())
+    monkeypatch.setattr("mdl.locks._LOCAL", {filesystem_type(records.folder.parent)} if is_local else set())
     records.put(replace(JOB, owner=name))
     pulse = records.pulse(JOB.id)
     assert records.find(JOB.id).status == "running"
@@ -257,7 +267,7 @@ def test_an_unlocked_job_of_before(records: Told) -> None:
 @pytest.mark.fault(266)
 def test_a_pulse_beats(records: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is touched as long as its process lives, and nothing of it is left after."""
-    monkeypatch.setattr("mdl.pulse._BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("mdl.locks._BEAT_SECONDS", 0.01)
     records.put(JOB)
     pulse = records.pulse(JOB.id)
     quiet(records, 1e6)
@@ -283,7 +293,7 @@ def test_no_stranger_is_ever_signalled(records: Told, stranger: subprocess.Popen
         "elsewhere": owner(stranger.pid, born, "0" * 12),
         "container": owner(stranger.pid, born, space="1"),
     }
-    machine = "elsewhere" if where == "elsewhere" else host()
+    machine = "elsewhere" if where == "elsewhere" else hostname()
     records.put(replace(JOB, owner=names[where], host=machine))
     with pytest.raises(UsageError):
         control.pause(records.find(JOB.id), records)
@@ -339,10 +349,10 @@ def test_ten_thousand_jobs_are_read_at_once(records: Told) -> None:
     records.folder.mkdir()
     for number in range(10_000):
         job = replace(DONE, id=f"0103-{number:05}")
-        place(records, job.id).write_bytes(line_of(facts_of(job)))
+        place(records, job.id).write_bytes(crc_json.dumps(facts_of(job)))
 
     def plainly() -> int:
-        return len([parse_line(Path(entry.path).read_bytes().rstrip()) for entry in os.scandir(records.folder)])
+        return len([crc_json.loads(Path(entry.path).read_bytes().rstrip()) for entry in os.scandir(records.folder)])
 
     def seconds(work: object) -> float:
         began = time.process_time()

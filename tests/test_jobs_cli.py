@@ -41,7 +41,7 @@ from shell import Shell
 
 from mdl.engine import journal
 from mdl.errors import Cancelled, Paused
-from mdl.owner import is_alive, process_of
+from mdl.process import ProcessId
 
 __all__ = ["gate", "mdl"]
 TOKEN = "hf_" + "s3cr3t" * 5
@@ -76,7 +76,7 @@ def test_in_the_background(
     name = ran.out.strip()
     assert (ran.out, ran.err, the_job(shell).id) == (f"{name}\n", "", name)
     job = waits(shell, gate)
-    process = process_of(job.owner)
+    process = ProcessId(job.owner).pid
     until(lambda: the_job(shell).bytes_done == GATE, "no live figures")
     streams = [os.readlink(f"/proc/{process}/fd/{number}") for number in range(3)]
     assert (os.getsid(process) == os.getsid(0), streams) == (False, [os.devnull, os.devnull, job.log])
@@ -86,7 +86,7 @@ def test_in_the_background(
     assert facts["bytes_per_second"] > 0
     assert facts["eta_seconds"] is not None
     assert mdl(shell, "jobs", "cancel", name[:-1]) == 0
-    until(lambda: is_alive(job.owner) is False, "it is still there")
+    until(lambda: ProcessId(job.owner).is_alive() is False, "it is still there")
     assert (the_job(shell).status, the_job(shell).exit_code) == ("cancelled", 143)
     gate.opened.set()
     assert done(shell.run("jobs", "resume", name, "--detach")).out == f"{name}\n"
@@ -186,7 +186,7 @@ def test_paused_while_it_waits_for_another(shell: Shell, gate: Gate, mdl: Inside
     with at_the_gate(shell, gate, "get", "one") as first, started(shell, "get", "one") as second:
         until(lambda: "waiting for" in log_of(shell), "it does not wait")
         waiting = the_job(shell)
-        assert process_of(waiting.owner) == second.pid
+        assert ProcessId(waiting.owner).pid == second.pid
         assert mdl(shell, "jobs", "pause", waiting.id) == 0
         assert "waiting for another mdl" in ended(second, 75).err
         gate.opened.set()
@@ -228,7 +228,7 @@ def test_resume_runs_no_code_of_the_folder(shell: Shell, gate: Gate, tmp_path: P
 
 _AGAIN = """
 import os, signal, sys
-from mdl import staging
+from mdl.fs import staging
 from mdl.cli.main import run
 original = staging.write_file
 def write_file(path, data, **more):

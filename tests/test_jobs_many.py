@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdl import crc_json
 from mdl.jobs import records
 from mdl.jobs.glimpse import glimpse
 from mdl.jobs.job import ENDED, Invocation, Job, facts_of, job_of
 from mdl.jobs.records import Records
-from mdl.sealed import line_of
 
 JOB = Job("0101-abcd", "get", ("one",), "0-1-2", "box", Invocation(), "2026-01-01T00:00:00.000Z", status="done")
 TRAPS = st.sampled_from(['","status":"paused",', ',"started_at":"2099"', '{"mdl-job":1,"id":"x",', "\\", '"'])
@@ -24,7 +24,7 @@ TEXTS = st.text() | st.lists(TRAPS).map("".join)
 def test_a_glimpse_is_true(name: str, error: str, status: str) -> None:
     """Whatever a model or an error is called, the glimpse has the very facts of the record."""
     job = replace(JOB, models=(name,), status=status, error={"message": error}, again=Invocation((name,)))
-    seen = glimpse(line_of(facts_of(job)).rstrip(b"\n"))
+    seen = glimpse(crc_json.dumps(facts_of(job)).rstrip(b"\n"))
     assert seen is not None
     assert (seen.id, seen.started_at, seen.status) == (job.id, job.started_at, status)
 
@@ -32,7 +32,7 @@ def test_a_glimpse_is_true(name: str, error: str, status: str) -> None:
 @given(st.integers(0, 400), st.integers(1, 255))
 def test_a_damaged_record_has_none(at: int, bits: int) -> None:
     """A record of which a byte is another is looked at more closely, and told of."""
-    line = bytearray(line_of(facts_of(JOB)).rstrip(b"\n"))
+    line = bytearray(crc_json.dumps(facts_of(JOB)).rstrip(b"\n"))
     line[at % len(line)] ^= bits
     assert glimpse(bytes(line)) is None
 

@@ -147,7 +147,7 @@ def spoilt(shell: Shell, where: str) -> Shell:
 
 def test_a_record_that_is_lost_on_the_way(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str]) -> None:
     """A disk that is full for records from the second write on is one warning, and the download is right."""
-    from mdl import staging
+    from mdl.fs import staging
 
     written: list[Path] = []
     original = staging.write_file

@@ -16,9 +16,18 @@ from jobbing import machine, records_of
 
 from mdl.jobs.job import Invocation, Job
 from mdl.jobs.records import now
-from mdl.owner import host, me
+from mdl.process import ProcessId, hostname
 
-JOB = Job("0101-abcd", "get", ("bert-fa",), me(), host(), Invocation(), "2025-01-01T00:00:00.000Z", status="cancelled")
+JOB = Job(
+    "0101-abcd",
+    "get",
+    ("bert-fa",),
+    str(ProcessId.current()),
+    hostname(),
+    Invocation(),
+    "2025-01-01T00:00:00.000Z",
+    status="cancelled",
+)
 
 
 @pytest.mark.parametrize(("columns", "date"), [(80, "2025"), (120, "2025-01-01")])

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mdl.digests import Digest
-from mdl.engine.journal import Identity, Journal, Record, header_of, line_of, load, parse, parse_line
+from mdl import crc_json
+from mdl.engine.journal import Identity, Journal, Record, header, load, parse
 from mdl.errors import StateError
 from mdl.files import RemoteFile
+from mdl.hashing import Digest
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.paths import RelPath
 
@@ -36,7 +37,7 @@ def _inside(found: RangeSet, original: RangeSet) -> bool:
 
 
 def _bytes_of(claims: list[tuple[int, int]], identity: Identity = WHO) -> bytes:
-    return header_of(identity) + b"".join(line_of([a, b]) for a, b in claims)
+    return header(identity) + b"".join(crc_json.dumps([a, b]) for a, b in claims)
 
 
 SMALL = _bytes_of(CLAIMS)
@@ -45,7 +46,7 @@ TRUTH = RangeSet(ByteRange(a, b) for a, b in CLAIMS)
 
 def test_whole_journal_is_read_back() -> None:
     """What was claimed is read back, with the identity and the validators noted on the way."""
-    record = parse(SMALL + line_of({"origin": "https://cdn:443", "validator": '"x"'}), "j")
+    record = parse(SMALL + crc_json.dumps({"origin": "https://cdn:443", "validator": '"x"'}), "j")
     assert record == Record(WHO, TRUTH, {"https://cdn:443": '"x"'})
 
 
@@ -139,7 +140,7 @@ def test_claims_add_up(claims: list[tuple[int, int]]) -> None:
 )
 def test_an_impossible_claim_counts_for_nothing(fact: object) -> None:
     """A range that is empty, negative, beyond the file or no range at all is not believed, checksum or not."""
-    record = parse(header_of(WHO) + line_of(fact) + line_of([0, 1]), "j")
+    record = parse(header(WHO) + crc_json.dumps(fact) + crc_json.dumps([0, 1]), "j")
     assert record is not None
     assert _ints(record.have) == {(0, 1)}
 
@@ -148,7 +149,7 @@ def test_an_impossible_claim_counts_for_nothing(fact: object) -> None:
 def test_newer_journal_is_not_read() -> None:
     """A journal of a newer mdl is refused by name as code 12, not guessed at."""
     with pytest.raises(StateError) as caught:
-        parse(line_of({"mdl-journal": 2, "more": 1}), "where")
+        parse(crc_json.dumps({"mdl-journal": 2, "more": 1}), "where")
     assert (caught.value.exit_code, caught.value.item) == (12, "where")
 
 
@@ -156,13 +157,13 @@ def test_newer_journal_is_not_read() -> None:
 @pytest.mark.parametrize("head", [[], {}, {"mdl-journal": 1}, {"mdl-journal": 1, **vars(WHO), "more": 1}, "x", None])
 def test_a_strange_header_claims_nothing(head: object) -> None:
     """Where the first line is not an identity, the others claim bytes of nothing."""
-    assert parse(line_of(head) + line_of([0, 1]), "j") is None
+    assert parse(crc_json.dumps(head) + crc_json.dumps([0, 1]), "j") is None
 
 
 @pytest.mark.fault(150)
 def test_a_header_without_a_version_claims_nothing() -> None:
     """A first line that does not say it is a journal's is none."""
-    assert parse(line_of(vars(WHO)) + line_of([0, 1]), "j") is None
+    assert parse(crc_json.dumps(vars(WHO)) + crc_json.dumps([0, 1]), "j") is None
 
 
 _JSON = st.recursive(
@@ -176,7 +177,7 @@ _JSON = st.recursive(
 @example({**vars(WHO), "size": "10"}, [0, 1])
 def test_facts_of_wrong_types_are_survived(head: dict[str, object], fact: object) -> None:
     """A journal whose checksums are right and whose facts make no sense claims nothing, or what it can."""
-    record = parse(line_of({"mdl-journal": 1, **head}) + line_of(fact), "j")
+    record = parse(crc_json.dumps({"mdl-journal": 1, **head}) + crc_json.dumps(fact), "j")
     assert record is None or record.have.total >= 0
 
 
@@ -184,9 +185,9 @@ def test_facts_of_wrong_types_are_survived(head: dict[str, object], fact: object
 @pytest.mark.parametrize("line", [b"", b" ", b"00000000", b"zzzzzzzz {}", b"-0000001 {}", b"\xff" * 20, b"1 {}"])
 def test_a_line_that_is_none_is_none(line: bytes) -> None:
     """Anything but eight hex digits, a blank and the JSON they check is no line."""
-    assert parse_line(line) is None
+    assert crc_json.loads(line) is None
     body = b"{not json"
-    assert parse_line(b"%08x %s" % (zlib.crc32(body), body)) is None
+    assert crc_json.loads(b"%08x %s" % (zlib.crc32(body), body)) is None
 
 
 DIGEST = Digest("sha256", "ab" * 32)
@@ -200,7 +201,7 @@ def _identity(**facts: object) -> Identity:
 def test_identity_has_no_query() -> None:
     """A signed query never reaches the journal."""
     assert _identity().url == "https://h/m.bin"
-    assert b"secret" not in header_of(_identity())
+    assert b"secret" not in header(_identity())
 
 
 @pytest.mark.fault(149)
@@ -233,7 +234,7 @@ def test_only_the_same_file_is_gone_on_with(old: dict[str, object], new: dict[st
 def test_a_torn_tail_stays_one_damaged_line(tmp_path: Path) -> None:
     """Going on after a torn line, the next claim stands on a line of its own and is believed."""
     place = tmp_path / "journal"
-    for cut in range(len(header_of(WHO)), len(SMALL)):
+    for cut in range(len(header(WHO)), len(SMALL)):
         place.write_bytes(SMALL[:cut])
         before = load(place)
         assert before is not None
@@ -286,7 +287,7 @@ def test_many_separate_claims_take_time_in_proportion(tmp_path: Path, order: str
     claims = [(at, at + 2) for at in range(0, 400_000, 4)]
     claims = {"forward": claims, "backward": claims[::-1], "by turns": claims[::2] + claims[1::2]}[order]
     place = tmp_path / "journal"
-    place.write_bytes(header_of(replace(WHO, size=None)) + b"".join(line_of(list(claim)) for claim in claims))
+    place.write_bytes(header(replace(WHO, size=None)) + b"".join(crc_json.dumps(list(claim)) for claim in claims))
     began = time.process_time()
     record = load(place)
     assert record is not None

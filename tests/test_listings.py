@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hubs import COMMIT, HUB, LATER, ORIGIN, PINNED, SHA
 
-from mdl.digests import Digest
+from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.sources.hub_origin import is_pinned
 from mdl.sources.listings import Entry, Listing, Listings

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
-from mdl.digests import Digest
 from mdl.errors import LockError, MdlError, StateError, Unsafe
 from mdl.files import HubFile, RemoteFile
+from mdl.hashing import Digest
 from mdl.operations.lock import read_lock, write_lock
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context

@@ -18,9 +18,9 @@ from shell import Ran, Shell
 from test_pack import make_run, read_whole
 
 from mdl.errors import MdlError, Unsafe
+from mdl.fs.staging import remove
 from mdl.operations.pack import PackPlan, plan_pack, write_pack
 from mdl.operations.release import unpack
-from mdl.staging import remove
 
 Stranger = tuple[Path, Callable[..., Ran]]
 

@@ -16,17 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from leftover import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
-from mdl import copies, owner
 from mdl.cancel import Cancel
+from mdl.engine.adoption import claimed_bytes, is_held, leftovers, stale_dirs, wait_for_owners
 from mdl.engine.journal import Journal
-from mdl.engine.leavings import of_the_dead
-from mdl.engine.partial import Partial, claimed_of, is_held, leftovers, wait_for_owners
+from mdl.engine.partial import Partial
 from mdl.errors import Busy
+from mdl.fs import copying
+from mdl.fs.entries import open_parent
+from mdl.fs.volume import filesystem_type
 from mdl.http.ranges import ByteRange
-from mdl.mounts import type_of
+from mdl.locks import has_reliable_locks
 from mdl.paths import RelPath
-from mdl.pulse import has_true_locks
-from mdl.spots import spot
+from mdl.process import ProcessId
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_bytes_are_synced_before_they_are_claimed(tmp_path: Path, trace: list[tu
     partial.write(500, b"x" * 100)
     assert claimed(partial) == 0
     assert [name for name, _ in trace] == ["pwrite", "pwrite"]
-    partial.checkpoint()
+    partial.sync_and_claim()
     assert [name for name, _ in trace[2:]] == ["fdatasync", "write"]
     assert trace[2][1] == partial.fd != trace[3][1]
     assert claimed(partial) == 200
@@ -71,7 +72,7 @@ def test_claims_outlive_a_power_cut(
         now[0] += 0.6
         partial.write(number * 100, b"x" * 100)
         trace.clear()
-        partial.checkpoint()
+        partial.sync_and_claim()
         seen.append(" ".join(name if fd == partial.fd else f"journal's {name}" for name, fd in trace))
     short, whole = "fdatasync journal's write", "fdatasync journal's write journal's fdatasync"
     assert seen == [short, whole, short, whole]
@@ -81,13 +82,13 @@ def test_nothing_new_is_not_synced(tmp_path: Path, trace: list[tuple[str, int]])
     """A checkpoint without new bytes touches nothing, also after the partial was closed."""
     partial = opened(tmp_path)
     partial.write(0, b"x" * 100)
-    partial.checkpoint()
+    partial.sync_and_claim()
     trace.clear()
-    partial.checkpoint()
+    partial.sync_and_claim()
     partial.write(0, b"y" * 100)
     trace.clear()
     partial.close()
-    partial.checkpoint()
+    partial.sync_and_claim()
     assert trace == []
 
 
@@ -101,7 +102,7 @@ def test_what_is_written_during_the_sync_is_not_claimed(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "fdatasync", sync_and_write)
     partial.write(0, b"x" * 100)
-    partial.checkpoint()
+    partial.sync_and_claim()
     assert (claimed(partial), partial.unclaimed, partial.total) == (100, 50, 150)
 
 
@@ -111,7 +112,7 @@ def test_failed_sync_loses_what_was_not_claimed(tmp_path: Path, monkeypatch: pyt
     """After a failed sync the unclaimed bytes count as lost, the claimed ones stay, and the error is told."""
     partial = opened(tmp_path)
     partial.write(0, b"x" * 100)
-    partial.checkpoint()
+    partial.sync_and_claim()
     partial.write(100, b"x" * 100)
 
     def broken(_fd: int) -> None:
@@ -119,7 +120,7 @@ def test_failed_sync_loses_what_was_not_claimed(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "fdatasync", broken)
     with pytest.raises(OSError) as caught:
-        partial.checkpoint()
+        partial.sync_and_claim()
     assert caught.value.errno == trouble
     assert (partial.total, partial.unclaimed, claimed(partial)) == (100, 0, 100)
     assert partial.gaps(SIZE) == [ByteRange(100, SIZE)]
@@ -129,7 +130,7 @@ def test_failed_claim_claims_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Where the journal cannot be written (a full disk), the old journal stays right."""
     partial = opened(tmp_path)
     partial.write(0, b"x" * 100)
-    partial.checkpoint()
+    partial.sync_and_claim()
     partial.write(200, b"x" * 100)
     real = os.write
 
@@ -140,7 +141,7 @@ def test_failed_claim_claims_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "write", torn)
     with pytest.raises(OSError):
-        partial.checkpoint()
+        partial.sync_and_claim()
     monkeypatch.undo()
     assert claimed(partial) == 100
     partial.close()
@@ -179,7 +180,7 @@ def test_a_kill_never_costs_a_claim_nor_makes_one(
             partial.write(at, truth[at:stop])
             written |= set(range(at, stop))
         elif step == "sync":
-            partial.checkpoint()
+            partial.sync_and_claim()
             synced = set(written)
         else:
             for n in written - synced:
@@ -200,7 +201,25 @@ def test_dead_process_is_gone_on_with(tmp_path: Path) -> None:
     assert not old.exists()
     assert (partial.total, partial.dropped) == (400, 0)
     assert os.pread(partial.fd, 400, 0) == b"x" * 400
-    assert [entry.name for entry in tmp_path.iterdir()] == [f"{KEY}.{owner.me()}"]
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"{KEY}.{ProcessId.current()}"]
+
+
+@pytest.mark.parametrize("who", ["dead", "me", "unseen"])
+def test_a_published_leftover_is_not_written_to(tmp_path: Path, who: str) -> None:
+    """A process that was killed while it gave its file the final name leaves the data with two names. Whatever comes
+    next, the published file keeps its bytes, and the leftover goes."""
+    me = str(ProcessId.current())
+    old = left_behind(tmp_path / "partials", {"dead": dead_owner(), "me": me, "unseen": unseen(dead_owner())}[who])
+    for path in (old / "data", old / "journal", old):
+        os.utime(path, (0, 0))
+    os.link(old / "data", tmp_path / "final")
+    before = (tmp_path / "final").read_bytes()
+    partial = opened(tmp_path / "partials", OTHER)
+    partial.write(0, b"y" * SIZE)
+    partial.close()
+    assert (tmp_path / "final").read_bytes() == before
+    assert (partial.total, partial.dropped) == (SIZE, 0)
+    assert [entry.name for entry in (tmp_path / "partials").iterdir()] == [f"{KEY}.{me}"]
 
 
 def test_living_process_is_not_disturbed(tmp_path: Path) -> None:
@@ -209,7 +228,7 @@ def test_living_process_is_not_disturbed(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from mdl.engine.journal import Identity;"
         "from mdl.engine.partial import Partial;"
         f"p = Partial.open(Path(sys.argv[1]), {KEY!r}, Identity(*{(WHO.url, SIZE, WHO.digest, None, None)!r}));"
-        "p.write(0, b'z' * 300); p.checkpoint(); print('held', flush=True); sys.stdin.read()"
+        "p.write(0, b'z' * 300); p.sync_and_claim(); print('held', flush=True); sys.stdin.read()"
     )
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", holds, str(tmp_path)], stdin=pipe, stdout=pipe) as child:
@@ -251,13 +270,13 @@ def test_an_unlocked_partial_of_before(tmp_path: Path) -> None:
 def test_a_locked_partial_is_never_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_local: bool) -> None:
     """A process that cannot be seen and keeps its partial locked is alive, however long it has been quiet."""
     if not is_local:
-        monkeypatch.setattr("mdl.pulse._LOCAL", set())
+        monkeypatch.setattr("mdl.locks._LOCAL", set())
     alive = opened(tmp_path / "partials")
-    alive.folder = alive.folder.rename(tmp_path / "partials" / f"{KEY}.{unseen(owner.me())}")
+    alive.folder = alive.folder.rename(tmp_path / "partials" / f"{KEY}.{unseen(str(ProcessId.current()))}")
     quiet(alive.folder, 1e6)
     with pytest.raises(Busy, match="container"):
         Partial.open(tmp_path / "partials", KEY, WHO)
-    assert of_the_dead(tmp_path / "partials") == []
+    assert stale_dirs(tmp_path / "partials") == []
     alive.close()
     assert is_held(alive.folder) is False
 
@@ -265,8 +284,8 @@ def test_a_locked_partial_is_never_taken(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.fault(265)
 def test_a_successor_goes_on_at_once(tmp_path: Path) -> None:
     """What a killed container left is taken over as soon as its lock is free, if the kernel here knows every lock."""
-    if not has_true_locks(tmp_path):
-        pytest.skip(f"LOCKS MAY LIE HERE: {type_of(tmp_path)}")
+    if not has_reliable_locks(tmp_path):
+        pytest.skip(f"LOCKS MAY LIE HERE: {filesystem_type(tmp_path)}")
     folder = left_behind(tmp_path, unseen())
     inode = (folder / "data").stat().st_ino
     quiet(folder, 3.0)
@@ -277,7 +296,7 @@ def test_a_successor_goes_on_at_once(tmp_path: Path) -> None:
 @pytest.mark.fault(265)
 def test_where_locks_may_lie_no_file_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There a leftover is waited for, then copied: its owner, if it lives and begins anew, spoils nothing of ours."""
-    monkeypatch.setattr("mdl.pulse._LOCAL", set())
+    monkeypatch.setattr("mdl.locks._LOCAL", set())
     folder = left_behind(tmp_path, unseen())
     quiet(folder, 30.0)
     with pytest.raises(Busy, match="container"):
@@ -298,10 +317,10 @@ def test_what_changes_while_it_is_copied_is_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     """Bytes that its owner cut off or claims no more are not taken over, nor is another file's."""
-    monkeypatch.setattr("mdl.pulse._LOCAL", set())
+    monkeypatch.setattr("mdl.locks._LOCAL", set())
     folder = left_behind(tmp_path, unseen(), OTHER if change == "another file" else WHO)
     quiet(folder, 70.0)
-    real = copies.copy
+    real = copying.copy_range
 
     def copy(source: int, target: int, size: int, *, start: int = 0) -> int:
         done = real(source, target, size, start=start)
@@ -311,7 +330,7 @@ def test_what_changes_while_it_is_copied_is_not_believed(
             os.truncate(folder / "data", SIZE)
         return done
 
-    monkeypatch.setattr(copies, "copy", copy)
+    monkeypatch.setattr(copying, "copy_range", copy)
     partial = opened(tmp_path)
     assert (partial.total, claimed(partial)) == ((100, 100) if change == "cut" else (0, 0))
     assert partial.dropped == (400 if change == "another file" else 0)
@@ -330,7 +349,7 @@ def test_it_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     cancel = Cancel()
     monkeypatch.setattr(cancel, "wait", sleep)
-    monkeypatch.setattr("mdl.pulse.has_true_locks", lambda _path: False)
+    monkeypatch.setattr("mdl.locks.has_reliable_locks", lambda _path: False)
     wait_for_owners(tmp_path, [KEY], 0.0, told.append, cancel)
     assert (waits, told) == ([], [])
     wait_for_owners(tmp_path, ["b" * 32, KEY], 1e3, told.append, cancel)
@@ -353,7 +372,7 @@ def test_without_digest_and_validator_nothing_is_resumed(tmp_path: Path) -> None
     """A file nobody can tell apart from another is never gone on with, even under the same URL and size."""
     nameless = replace(WHO, digest=None)
     left_behind(tmp_path, dead_owner(), nameless)
-    assert claimed_of(tmp_path, KEY, nameless) == 0
+    assert claimed_bytes(tmp_path, KEY, nameless) == 0
     partial = opened(tmp_path, nameless)
     assert (partial.total, partial.dropped) == (0, 400)
     assert "neither a digest nor a strong validator" in partial.dropped_why
@@ -365,7 +384,7 @@ def test_publish_gives_the_bytes_their_name(tmp_path: Path, trace: list[tuple[st
     partial.write(0, b"x" * SIZE)
     fd = partial.fd
     trace.clear()
-    with spot(tmp_path, RelPath.parse("final")) as final:
+    with open_parent(tmp_path, RelPath.parse("final")) as final:
         partial.publish(final)
     assert trace[0] == ("fsync", fd)
     assert (tmp_path / "final").read_bytes() == b"x" * SIZE
@@ -377,7 +396,7 @@ def test_publish_of_a_partial_taken_over_is_busy(tmp_path: Path) -> None:
     partial = opened(tmp_path / "p")
     partial.write(0, b"x" * SIZE)
     partial.folder.rename(tmp_path / "p" / "elsewhere")
-    with pytest.raises(Busy), spot(tmp_path, RelPath.parse("final")) as final:
+    with pytest.raises(Busy), open_parent(tmp_path, RelPath.parse("final")) as final:
         partial.publish(final)
     assert not (tmp_path / "final").exists()
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from leftover import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
-from mdl import owner
-from mdl.engine.partial import Partial, claimed_of
+from mdl.engine.adoption import claimed_bytes
+from mdl.engine.partial import Partial
 from mdl.errors import Busy
 from mdl.http.ranges import ByteRange
+from mdl.process import ProcessId
 
 
 @pytest.mark.fault(148)
@@ -92,7 +93,7 @@ def test_a_leftover_of_this_file_is_preferred(tmp_path: Path) -> None:
     first, second = dead_owner(1), dead_owner(2)
     left_behind(tmp_path, first, OTHER, have=(0, 400))
     left_behind(tmp_path, second, WHO, have=(0, 100))
-    assert claimed_of(tmp_path, KEY, WHO) == 100
+    assert claimed_bytes(tmp_path, KEY, WHO) == 100
     assert opened(tmp_path).total == 100
 
 
@@ -107,47 +108,49 @@ def test_folder_of_an_odd_name_is_survived(tmp_path: Path) -> None:
 
 def test_owner_is_told_apart(tmp_path: Path) -> None:
     """This process is alive; the same id born at another time, or of an id nobody has, is not; elsewhere is unknown."""
-    machine, pid, born, space = owner.me().split("-")
-    assert owner.is_alive(owner.me()) is True
-    assert owner.is_alive(f"{machine}-{pid}-{int(born) + 1}-{space}") is False
-    assert owner.is_alive(dead_owner()) is False
+    machine, pid, born, space = str(ProcessId.current()).split("-")
+    assert ProcessId.current().is_alive() is True
+    assert ProcessId(f"{machine}-{pid}-{int(born) + 1}-{space}").is_alive() is False
+    assert ProcessId(dead_owner()).is_alive() is False
     for other in (f"{'f' * 12}-{pid}-{born}-{space}", "", "odd", f"{machine}-x-1", f"{machine}"):
-        assert owner.is_alive(other) is None
+        assert ProcessId(other).is_alive() is None
 
 
 @pytest.mark.parametrize("pid", ["9" * 30, "²"])
 def test_impossible_process_is_not_alive(pid: str) -> None:
     """A process id no system has belongs to nobody who lives."""
-    machine = owner.me().split("-")[0]
-    assert not owner.is_alive(f"{machine}-{pid}-1")
+    machine = str(ProcessId.current()).split("-")[0]
+    assert not ProcessId(f"{machine}-{pid}-1").is_alive()
 
 
 def test_zombie_is_not_alive() -> None:
     """A process that has ended but was not waited for (as in many a container) holds nothing any more."""
-    program = "import sys; from mdl.owner import me; print(me(), flush=True); sys.stdin.read()"
+    program = (
+        "import sys; from mdl.process import ProcessId; print(str(ProcessId.current()), flush=True); sys.stdin.read()"
+    )
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         name = child.stdout.readline().decode().strip()
-        assert owner.is_alive(name) is True
+        assert ProcessId(name).is_alive() is True
         child.stdin.close()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert owner.is_alive(name) is False
+        assert ProcessId(name).is_alive() is False
 
 
 def test_rewind_counts_and_forgets(tmp_path: Path) -> None:
     """Beginning anew tells how many bytes were thrown away, and leaves none of them claimed."""
     partial = opened(tmp_path)
     partial.write(0, b"x" * 400)
-    partial.checkpoint()
+    partial.sync_and_claim()
     partial.write(400, b"x" * 50)
     partial.note_validator("https://cdn:443", '"a"')
     assert partial.rewind(WHO) == 450
     assert (partial.total, partial.front, partial.unclaimed, claimed(partial)) == (0, 0, 0, 0)
     assert partial.validators == {}
     partial.write(0, b"y" * 10)
-    partial.checkpoint()
+    partial.sync_and_claim()
     partial.close()
     assert opened(tmp_path).total == 10
 
@@ -156,7 +159,7 @@ def test_old_claims_are_gone_for_good_before_new_bytes_come(tmp_path: Path, monk
     """A journal begun anew is on the disk itself before bytes it does not know replace those it claimed."""
     partial, synced = opened(tmp_path), set[int]()
     partial.write(0, b"x" * 400)
-    partial.checkpoint()
+    partial.sync_and_claim()
     for name in ("fsync", "fdatasync"):
         real = getattr(os, name)
 
@@ -174,7 +177,7 @@ def test_more_than_the_file_has_is_not_gone_on_with(tmp_path: Path) -> None:
     """A partial of a file of unknown size that got more bytes than the file turns out to have is begun anew, and what
     it has counts for nothing before."""
     folder = left_behind(tmp_path, dead_owner(), replace(WHO, size=None), (0, 400))
-    assert [claimed_of(tmp_path, KEY, replace(WHO, size=size)) for size in (400, 399)] == [400, 0]
+    assert [claimed_bytes(tmp_path, KEY, replace(WHO, size=size)) for size in (400, 399)] == [400, 0]
     partial = Partial.open(tmp_path, KEY, replace(WHO, size=399))
     assert (partial.total, partial.dropped, folder.exists()) == (0, 400, False)
     assert "has 399 bytes, and 400 had come" in partial.dropped_why
@@ -184,7 +187,7 @@ def test_more_than_the_file_has_is_not_gone_on_with(tmp_path: Path) -> None:
 def test_a_long_journal_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A journal that grows towards the bound is made short again when it is gone on with, and claims the same."""
     folder = left_behind(tmp_path, dead_owner())
-    before = claimed_of(tmp_path, KEY, WHO)
+    before = claimed_bytes(tmp_path, KEY, WHO)
     journal = folder / "journal"
     first, *rest = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(first + b"".join(rest) * 50)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdl.digests import Digest, Fingerprint
 from mdl.engine.plan import Plan, Wanted
 from mdl.errors import MdlError, NoSpace, Occupied, Unsafe
 from mdl.files import HubFile, Kind, LocalFile, Receipt, RemoteFile, Stamp
+from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
 
 calm = settings(deadline=None)
@@ -43,7 +43,7 @@ def decided(local: LocalFile, wanted: RemoteFile | None = None, *, force: bool =
     (where,) = [name for name in ("keep", "fetch", "refuse") if getattr(plan, name)]
     (item,) = getattr(plan, where)
     assert plan.items == (item,)
-    return where, item.why, item.adopt
+    return where, item.reason, item.adopt
 
 
 ABSENT = LocalFile()
@@ -177,7 +177,7 @@ def test_an_edited_file_is_refused_with_the_way_out() -> None:
     assert (item.refused.exit_code, item.refused.item) == (7, PATH.text)
     assert "changed after mdl wrote it, last on 1970-01-02 at 00:00:00 UTC" in item.refused.message
     assert all(word in str(item.refused.hint) for word in ("--force", "verify --repair"))
-    assert [one.why for one in Plan.of([edited], repair=True).fetch] == ["damaged here"]
+    assert [one.reason for one in Plan.of([edited], repair=True).fetch] == ["damaged here"]
 
 
 def test_reasons_tell_cases_apart() -> None:
@@ -234,7 +234,7 @@ def test_probed_sizes_are_taken_in() -> None:
     assert plan.bytes_to_fetch == 0
     probed = plan.with_sizes({("m0", PATH.text): remote(size=77)})
     assert [item.remote.size for item in probed.fetch] == [77, None]
-    assert [item.why for item in probed.fetch] == [item.why for item in plan.fetch]
+    assert [item.reason for item in probed.fetch] == [item.reason for item in plan.fetch]
     assert probed.bytes_to_fetch == 77
 
 

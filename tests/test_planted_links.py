@@ -22,15 +22,15 @@ from leftover import dead_owner
 from shell import Shell
 from test_release import files_of, zipped
 
-from mdl.engine.receipts import key_of
+from mdl.engine.receipts import file_key
 from mdl.errors import Unsafe
-from mdl.owner import me
+from mdl.fs.entries import EntryAt
 from mdl.paths import RelPath
-from mdl.spots import Spot
+from mdl.process import ProcessId
 
 __all__ = ["mdl"]
 DATA, SMALL = noise(2**21), noise(1000)
-KEY = key_of("m", RelPath.parse(NAME))
+KEY = file_key("m", RelPath.parse(NAME))
 STATE = ".local/state/mdl"
 KNOWN = (0, 2, 7, 9, 11, 12)
 
@@ -84,7 +84,9 @@ class Outside:
 
 def made(at: Path) -> Path:
     """The place, with this process's or a dead one's name in it, and the folders above it."""
-    at = Path(str(at).replace(f"{KEY}.dead", f"{KEY}.{dead_owner()}").replace(f"{KEY}.me", f"{KEY}.{me()}"))
+    at = Path(
+        str(at).replace(f"{KEY}.dead", f"{KEY}.{dead_owner()}").replace(f"{KEY}.me", f"{KEY}.{ProcessId.current()}")
+    )
     at.parent.mkdir(parents=True)
     return at
 
@@ -200,13 +202,13 @@ def test_a_link_put_there_after_the_look(
     bench: Bench, outside: Outside, monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
     """A folder that becomes a link between the check and the rename: the file is where the check was, not outside."""
-    sub, real = bench.store.folder("m") / "sub", Spot.refuse_strange
+    sub, real = bench.store.folder("m") / "sub", EntryAt.refuse_special
 
-    def check(spot: Spot) -> None:
-        real(spot)
+    def check(entry: EntryAt) -> None:
+        real(entry)
         swapped(sub, outside)
 
-    monkeypatch.setattr(Spot, "refuse_strange", check)
+    monkeypatch.setattr(EntryAt, "refuse_special", check)
     with FaultyServer(faults.honest(data)) as server:
         bench.run(pinned(f"{server.url}/f", data, path="sub/x"))
     assert outside.is_untouched()

@@ -11,14 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdl.digests import Digest
-from mdl.engine import schedule as scheduling
-from mdl.engine import segments
-from mdl.engine.plan import Item, Wanted
-from mdl.engine.schedule import Schedule, Work
-from mdl.engine.segments import Download, Segment
+from mdl.engine import queue as scheduling
+from mdl.engine.download import Download, Segment, Tuning
+from mdl.engine.plan import Item, Reason, Wanted
+from mdl.engine.queue import Work, WorkQueue
 from mdl.errors import AuthError, DigestMismatch, MdlError, NetworkError, ProtocolError
 from mdl.files import LocalFile, RemoteFile
+from mdl.hashing import Digest
 from mdl.http.pacer import Pacer
 from mdl.http.policy import (
     MAX_OVERHEAD,
@@ -35,6 +34,7 @@ from mdl.http.ranges import ByteRange, RangeSet
 from mdl.paths import RelPath
 
 POLICY = RetryPolicy()
+TUNING = Tuning(small=0, least_segment=256 * 1024)
 LONGEST_REQUEST = 60.0
 """Seconds; longer silence is a stall."""
 
@@ -76,7 +76,7 @@ class Reply:
 
 
 class World:
-    """The real `Schedule` in an invented time: no thread, no socket, no disk. ``replies`` are met in turn, for ever."""
+    """The real `WorkQueue` in an invented time: no thread, socket or disk. ``replies`` are met in turn, for ever."""
 
     def __init__(self, replies: list[Reply], *, right: Iterator[bool] = itertools.repeat(True)) -> None:  # noqa: B008
         self.clock, self._number, self._right = Clock(), itertools.count(), right
@@ -92,9 +92,9 @@ class World:
         """Fetch one file of each size; file n is on host n modulo ``hosts``."""
         files = [_download(n, size, connections, mirrors, n % hosts) for n, size in enumerate(sizes)]
         pacer = Pacer(connections, RetryPolicy(tries))
-        self.schedule = Schedule(files, connections, RetryPolicy(tries), pacer, lambda event: None)
+        self.queue = WorkQueue(files, connections, RetryPolicy(tries), pacer, lambda event: None)
         while not all(one.ended for one in files):
-            work = self.schedule._next(self.clock.now)
+            work = self.queue._next(self.clock.now)
             if work:
                 self._begin(work)
             elif self._running:
@@ -113,21 +113,21 @@ class World:
             return
         size = one.remote.size or 0
         if work.kind == "close":
-            self.schedule.end(one)
+            self.queue.end(one)
         elif work.kind == "finish":
             self._finish(one)
         else:
             one.partial, one.pending = Bytes(), RangeSet([ByteRange(0, size)])  # type: ignore[assignment]
-            one.opened, one.rewind_why, one.location = False, "", None
-            self.schedule.ready(one)
+            one.first_response_seen, one.rewind_why, one.location = False, "", None
+            self.queue.ready(one)
 
     def _finish(self, one: Download) -> None:
         error = None if next(self._right) else DigestMismatch("wrong bytes")
-        self.schedule.outcome(one, Verified(error, one.answers > 1, one.fetched))
+        self.queue.decide(one, Verified(error, one.responses > 1, one.fetched))
         if error:
-            self.schedule.ready(one)
+            self.queue.ready(one)
         else:
-            self.schedule.end(one)
+            self.queue.end(one)
 
     def _end(self, moment: float, _number: int, work: Work, reply: Reply) -> None:
         self.clock.now = max(self.clock.now, moment)
@@ -138,13 +138,13 @@ class World:
         if not (one.rewind_why or one.error) and count:
             one.partial.have.add(segment.at, segment.at + count)  # type: ignore[union-attr]
             segment.at += count
-            one.progressed(count)
-            one.answers += 1
-            one.opened = True
+            one.add_fetched(count)
+            one.responses += 1
+            one.first_response_seen = True
         segment.asked_url = "https://elsewhere/x" if reply.by_link else one.url
         if reply.changed:
-            self.schedule.outcome(one, VersionChanged(ProtocolError("changed")))
-        self.schedule.returned(one, segment, reply.error() if reply.error else None)
+            self.queue.decide(one, VersionChanged(ProtocolError("changed")))
+        self.queue.request_ended(one, segment, reply.error() if reply.error else None)
 
 
 def _download(number: int, size: int, connections: int, mirrors: int, host: int) -> Download:
@@ -156,8 +156,10 @@ def _download(number: int, size: int, connections: int, mirrors: int, host: int)
         digest=Digest("sha256", "ab" * 32),
         mirrors=tuple(urls[1:]),
     )
-    one = Download(Item(Wanted("m", remote, LocalFile("absent")), "missing"), number + 1, connections)
-    one.ramp.width = connections
+    one = Download(
+        Item(Wanted("m", remote, LocalFile("absent")), Reason.MISSING), number + 1, connections, tuning=TUNING
+    )
+    one.scaler.width = connections
     return one
 
 
@@ -253,10 +255,8 @@ def test_fruitless_answers_cost_the_budget_alone(
 
 def _patched(patch: pytest.MonkeyPatch, replies: list[Reply], right: Iterator[bool]) -> World:
     made = World(replies, right=right)
-    patch.setattr(segments, "_LEAST", 256 * 1024)
-    patch.setattr(segments, "SMALL", 0)
     patch.setattr(scheduling, "time", made.clock)
-    patch.setattr(segments, "time", made.clock)
+    patch.setattr("mdl.engine.download.time", made.clock)
     patch.setattr(Segment, "__post_init__", _began_at(made.clock))
     return made
 

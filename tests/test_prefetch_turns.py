@@ -28,7 +28,7 @@ from jobbing import (
 )
 from shell import Shell
 
-from mdl.owner import is_alive
+from mdl.process import ProcessId
 
 __all__ = ["gate", "mdl"]
 
@@ -80,7 +80,7 @@ def test_in_the_background_it_has_its_turn(
     assert mdl(shell, "prefetch", "one") == 9
     assert mdl(shell, "jobs", "pause", job.id, "--json") == 0
     assert document_of(capfd.readouterr().out)["jobs"][0]["status"] == "paused"
-    until(lambda: is_alive(job.owner) is False, "it does not end")
+    until(lambda: ProcessId(job.owner).is_alive() is False, "it does not end")
     assert "mdl_prefetch_exit_code 75\n" in (shell.home / "mdl.prom").read_text()
     gate.opened.set()
     assert mdl(shell, "prefetch", "one", "--metrics", "mdl.prom") == 0

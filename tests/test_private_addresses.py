@@ -219,13 +219,13 @@ def test_https_never_becomes_http(httpx_mock: HTTPXMock, location: str, status: 
     assert [str(request.url) for request in httpx_mock.get_requests()] == [HUB]
 
 
-ODD = [
+UNREADABLE_ERRNOS = [
     "https://hf.co\\.evil.org/",
     "https://evil.org%2f.hf.co/",
     "https://hf.co\t.evil.org",
     "https://evil\uff0eorg.hf.co/",
 ]
-ODD += [
+UNREADABLE_ERRNOS += [
     "https://evil.org\u2044.hf.co/",
     "https://hf\u3002co/",
     "https://HF.co:443/",
@@ -245,7 +245,7 @@ def asks_nobody_else(text: str) -> None:
     assert hosts.allows(asked.raw_host.decode().rstrip("."), asked.port or 443), asked
 
 
-@pytest.mark.parametrize("text", ODD)
+@pytest.mark.parametrize("text", UNREADABLE_ERRNOS)
 def test_odd_spellings_of_a_host(text: str) -> None:
     """Two parsers never read two hosts out of one address: the one that is checked is the one that is asked."""
     asks_nobody_else(text)

@@ -189,6 +189,7 @@ NAMES = (
     "ftruncate",
     "rename",
     "renameat",
+    "linkat",
     "unlink",
     "unlinkat",
     "mkdir",

@@ -19,10 +19,10 @@ from jobbing import DATA, catalog_of, machine
 from leftover import dead_owner
 from shell import Ran, Shell
 
-from mdl import turns
+from mdl import locks
 from mdl.engine.store import Store
 from mdl.errors import Busy
-from mdl.owner import process_of
+from mdl.process import ProcessId
 
 LONG = os.environ.get("MDL_LONG") == "1"
 MANY, ROUNDS = (8, 4) if LONG else (2, 1)
@@ -100,7 +100,7 @@ def test_all_at_once_with_locks_that_lie(tmp_path: Path, lie: str) -> None:
 
 @contextlib.contextmanager
 def turn(folder: Path, name: str = "m") -> Iterator[None]:
-    with turns.held(folder, name, 0.0, lambda _: None):
+    with locks.file_lock(folder, name, 0.0, lambda _: None):
         yield
 
 
@@ -136,10 +136,24 @@ def test_one_folder_mounted_twice(tmp_path: Path) -> None:
     apart(bound, tmp_path, MOUNTS)
 
 
+def test_a_lock_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock on a file that was removed just before keeps nobody out: it is taken once more, under its name."""
+    real = locks.try_lock
+
+    def removed(fd: int, patience: float = 0.5) -> bool | None:
+        monkeypatch.setattr(locks, "try_lock", real)
+        (tmp_path / "m.lock").unlink()
+        return real(fd, patience)
+
+    monkeypatch.setattr(locks, "try_lock", removed)
+    with turn(tmp_path), pytest.raises(Busy), turn(tmp_path):
+        pass
+
+
 @pytest.mark.fault(132)
 def test_a_lock_of_a_dead_process(tmp_path: Path) -> None:
     """A lock file that a dead process left holds nobody up, whoever has its process id now."""
-    for pid in (process_of(dead_owner()), os.getpid(), 1):
+    for pid in (ProcessId(dead_owner()).pid, os.getpid(), 1):
         (tmp_path / "m.lock").write_text(f"{pid}\n")
         (tmp_path / "m.who").write_text(json.dumps({"pid": pid, "since": "00:00:00"}))
         with turn(tmp_path):

@@ -140,7 +140,7 @@ def test_in_the_middle_of_the_last_step(tmp_path: Path, mdl: Inside) -> None:
         shell = machine(tmp_path, catalog_of(one=server.url + "/f"))
         place = shell.home / PLACE
         place.parent.mkdir(parents=True)
-        with held_at(shell, "rename,renameat,renameat2", place.parent, "get", "one", "-q") as (tracer, pid):
+        with held_at(shell, "link,linkat", place.parent, "get", "one", "-q") as (tracer, pid):
             until(lambda: server.bytes_sent >= len(DATA), "nothing came")
             os.kill(child_of(pid), signal.SIGINT)
             _, err = tracer.communicate(timeout=30)

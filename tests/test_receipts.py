@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdl.digests import Digest
-from mdl.engine.journal import line_of
-from mdl.engine.receipts import Receipts, key_of
+from mdl import crc_json
+from mdl.engine.receipts import Receipts, file_key
 from mdl.errors import StateError
 from mdl.files import HubFile, LocalFile, Receipt, Stamp
+from mdl.hashing import Digest
 from mdl.paths import RelPath
-from mdl.sealed import parse_line
 
 PATH = RelPath.parse("sub/مدل.bin")
 FULL = Receipt(
@@ -69,7 +68,7 @@ def test_facts_of_other_types(receipts: Receipts, tmp_path: Path, key: str, valu
     receipts.put(FULL)
     place = place_of(tmp_path)
     first, second = place.read_bytes().splitlines()
-    place.write_bytes(line_of(parse_line(first) | {key: value}) + second + b"\n")
+    place.write_bytes(crc_json.dumps(crc_json.loads(first) | {key: value}) + second + b"\n")
     assert receipts.get(FULL.model, PATH) is None
 
 
@@ -143,9 +142,9 @@ def test_impossible_receipt_is_none(receipts: Receipts, tmp_path: Path, change: 
         "commit": None,
         "suspect": False,
     }
-    place_of(tmp_path).write_bytes(line_of(facts))
+    place_of(tmp_path).write_bytes(crc_json.dumps(facts))
     assert receipts.get(FULL.model, PATH) is not None
-    place_of(tmp_path).write_bytes(line_of({**facts, **change}))
+    place_of(tmp_path).write_bytes(crc_json.dumps({**facts, **change}))
     assert receipts.get(FULL.model, PATH) is None
     assert receipts.of_model(FULL.model) == []
 
@@ -154,7 +153,7 @@ def test_impossible_receipt_is_none(receipts: Receipts, tmp_path: Path, change: 
 def test_newer_receipt_is_not_read(receipts: Receipts, tmp_path: Path) -> None:
     """A receipt of a newer mdl is refused by name as code 12."""
     receipts.put(FULL)
-    place_of(tmp_path).write_bytes(line_of({"mdl-receipt": 2}))
+    place_of(tmp_path).write_bytes(crc_json.dumps({"mdl-receipt": 2}))
     with pytest.raises(StateError) as caught:
         receipts.get(FULL.model, PATH)
     assert (caught.value.exit_code, caught.value.item) == (12, str(place_of(tmp_path)))
@@ -184,9 +183,9 @@ def test_distrusted_receipt_settles_nothing(receipts: Receipts) -> None:
 @given(st.text("ab/\0é", max_size=6), st.text("ab/é", min_size=1, max_size=6))
 def test_key_is_a_name_of_one_file(model: str, path: str) -> None:
     """A key is 32 hex digits, whatever the path's length, and another path has another."""
-    key = key_of(model, RelPath(path))
+    key = file_key(model, RelPath(path))
     assert len(key) == 32
     assert set(key) <= set("0123456789abcdef")
-    assert key != key_of(model, RelPath(path + "x"))
-    assert key != key_of(model + "x", RelPath(path))
-    assert len(key_of("m", RelPath("x" * 1000))) == 32
+    assert key != file_key(model, RelPath(path + "x"))
+    assert key != file_key(model + "x", RelPath(path))
+    assert len(file_key("m", RelPath("x" * 1000))) == 32

@@ -25,7 +25,7 @@ SECRET = "s3cr3t+value/with=signs"
         ("https://h.example/x?name='a'&n=\"b\"&auth=<c>;d is gone", "https://h.example/x?… is gone"),
         ("is it https://h.example/a;sid=1/b#part?", "is it https://h.example/a/b?…?"),
         ("bytearray(b'HTTP/1.1 no /f.bin?auth=abc\\r\\n')", "bytearray(b'HTTP/1.1 no /f.bin?…"),
-        ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer ***"),
+        ("Authorization: OriginToken abc.def-ghi", "Authorization: OriginToken ***"),
         ("{'authorization': 'Basic dXNlcjpwYXNz'}", "{'authorization': 'Basic ***'}"),
         ("the server said bearer xxx", "the server said bearer ***"),
         ("token hf_abcdefghijKLMN0 is wrong", "token *** is wrong"),

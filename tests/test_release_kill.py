@@ -21,12 +21,12 @@ from leftover import dead_owner
 from shell import Shell
 from test_release import Site, files_of, zipped
 
-from mdl import staging
 from mdl.archive.manifest import NAME
 from mdl.archive.releases import ReleaseDir
 from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe
 from mdl.events import silence
-from mdl.turns import held
+from mdl.fs import staging
+from mdl.locks import file_lock
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 bench: Any = importlib.import_module("release")
@@ -291,7 +291,7 @@ def test_no_wait_for_the_lock(site: Site, shell: Shell, command: str) -> None:
     """--lock-wait 0 while another is at it: 9, and nothing is switched."""
     site.release("a")
     site.release("b")
-    with held(site.folder / ".mdl", "releases", 0, silence):
+    with file_lock(site.folder / ".mdl", "releases", 0, silence):
         words = ("rollback", "srv") if command == "rollback" else ("unpack", "a.zip", "--to", "srv", "--release")
         ran = shell.run(*words, "--lock-wait", "0", "--json")
     assert (ran.code, ran.document["error"]["code"], site.served) == (9, "BUSY", "b")

@@ -13,7 +13,7 @@ from leftover import WHO, dead_owner, left_behind
 from test_pack import make_run
 from test_shown_harmless import EVIL, MARKUP, NAME, Told, harmless, told
 
-from mdl.sealed import line_of
+from mdl import crc_json
 
 __all__ = ["mdl", "told"]
 
@@ -25,11 +25,11 @@ def test_what_mdl_keeps(told: Told, tmp_path: Path) -> None:
     (own / "receipts" / NAME).mkdir(parents=True)
     facts = {"mdl-receipt": 1, "model": EVIL, "path": MARKUP, "stamp": [1, 2, 3], "digest": "sha256:" + "ab" * 32}
     facts |= {"verified": EVIL, "url": EVIL, "validator": EVIL, "commit": EVIL, "suspect": False}
-    (own / "receipts" / NAME / f"{'a' * 32}.receipt").write_bytes(line_of(facts) + line_of([]))
+    (own / "receipts" / NAME / f"{'a' * 32}.receipt").write_bytes(crc_json.dumps(facts) + crc_json.dumps([]))
     (own / "receipts" / NAME / f"{NAME}.receipt").write_bytes(b"none")
     (own / "partials").mkdir()
     left = left_behind(own / "partials", dead_owner())
-    (left / "journal").write_bytes(line_of({"mdl-journal": 1, **vars(WHO), "url": EVIL}))
+    (left / "journal").write_bytes(crc_json.dumps({"mdl-journal": 1, **vars(WHO), "url": EVIL}))
     (shell.models / NAME).mkdir()
     (shell.models / NAME / f".{NAME}.{dead_owner()}.mdl-tmp").touch()
     for words in ("clean", "verify", "list", "clean --yes"):
@@ -41,7 +41,7 @@ def test_a_newer_receipt(told: Told, tmp_path: Path) -> None:
     shell = machine(tmp_path, "schema = 1\n")
     place = shell.models / ".mdl" / "receipts" / NAME / "x.receipt"
     place.parent.mkdir(parents=True)
-    place.write_bytes(line_of({"mdl-receipt": 99}))
+    place.write_bytes(crc_json.dumps({"mdl-receipt": 99}))
     harmless(told(shell, "verify"))
 
 

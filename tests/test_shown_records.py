@@ -13,9 +13,9 @@ from leftover import dead_owner
 from shell import Shell
 from test_shown_harmless import EVIL, NAME, Told, harmless, told
 
+from mdl import crc_json
 from mdl.jobs.job import Invocation, Job, facts_of
-from mdl.owner import host
-from mdl.sealed import line_of
+from mdl.process import hostname
 
 __all__ = ["mdl", "told"]
 
@@ -27,7 +27,7 @@ def tampered(shell: Shell, status: str) -> None:
     facts = {"file": EVIL, "finished_at": EVIL, "exit_code": 1, "error": error, "log": EVIL, "status": status}
     job = Job(NAME, EVIL, (EVIL,), EVIL, EVIL, again, EVIL, **facts)  # type: ignore[arg-type]
     records_of(shell).folder.mkdir(parents=True)
-    (records_of(shell).folder / f"{NAME}.job").write_bytes(line_of(facts_of(job)))
+    (records_of(shell).folder / f"{NAME}.job").write_bytes(crc_json.dumps(facts_of(job)))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_log_that_others_wrote_to(told: Told, tmp_path: Path) -> None:
     tampered(shell, "done")
     [place], log = records_of(shell).folder.iterdir(), shell.home / "log"
     log.write_text(f"{EVIL}\n{EVIL}\n")
-    place.write_bytes(line_of(facts_of(replace(records_of(shell).all()[0], log=str(log)))))
+    place.write_bytes(crc_json.dumps(facts_of(replace(records_of(shell).all()[0], log=str(log)))))
     harmless(told(shell, "jobs", "log", "a"))
 
 
@@ -65,9 +65,9 @@ def recorded(home: Path, **facts: Any) -> Shell:
     """A machine whose one record, of a job that can go on, says otherwise in some facts."""
     shell = machine(home)
     usual = {"again": Invocation(("get", "--", "one"), str(home)), "started_at": "2026-01-01T00:00:00.000Z"}
-    job = Job("a", "get", ("one",), dead_owner(), host(), status="paused", **usual)  # type: ignore[arg-type]
+    job = Job("a", "get", ("one",), dead_owner(), hostname(), status="paused", **usual)  # type: ignore[arg-type]
     records_of(shell).folder.mkdir(parents=True)
-    (records_of(shell).folder / "a.job").write_bytes(line_of(facts_of(job) | facts))
+    (records_of(shell).folder / "a.job").write_bytes(crc_json.dumps(facts_of(job) | facts))
     return shell
 
 

@@ -32,8 +32,8 @@ from jobbing import (
 from shell import Shell
 
 from mdl.jobs import background
-from mdl.owner import process_of
-from mdl.turns import held
+from mdl.locks import file_lock
+from mdl.process import ProcessId
 
 __all__ = ["gate", "mdl"]
 SIGNED = {
@@ -187,7 +187,7 @@ def test_a_signed_url_in_the_background(tmp_path: Path, gate: Gate) -> None:
         shell = machine(tmp_path / "home")
         ran = done(shell.run("get", f"{server.url}/one/f.bin?a=ü&auth='canary-1'", "--detach"))
         job = waits(shell, gate)
-        place = Path("/proc", str(process_of(job.owner)))
+        place = Path("/proc", str(ProcessId(job.owner).pid))
         assert [ran.out, ran.err] == [f"{job.id}\n", ""]
         if place.exists():
             assert job.id in (place / "cmdline").read_text()
@@ -217,7 +217,7 @@ def test_another_prefetch_is_quicker(
     turn = contextlib.ExitStack()
 
     def slipped_in(*arguments: object) -> int | None:
-        turn.enter_context(held(state_of(shell) / "locks", "prefetch", 0.0, print))
+        turn.enter_context(file_lock(state_of(shell) / "locks", "prefetch", 0.0, print))
         return start(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr("mdl.jobs.run.start", slipped_in)

@@ -16,9 +16,9 @@ from faulty import FaultyServer
 from jobbing import DATA, Inside, catalog_of, machine, mdl, records_of, state_of, with_environ
 from shell import Shell
 
-from mdl import staging
+from mdl.fs import staging
 from mdl.jobs.job import Invocation, Job
-from mdl.owner import me
+from mdl.process import ProcessId
 
 __all__ = ["mdl"]
 Captured = pytest.CaptureFixture[str]
@@ -96,7 +96,7 @@ def test_the_door_itself_refuses(tmp_path: Path, door: str, kind: str) -> None:
         elif door == "link":
             staging.link(file, out)
         elif door == "withdraw":
-            staging.withdraw(out)
+            staging.unpublish(out)
         else:
             with staging.StagedFile(out) as staged:
                 staged.publish()
@@ -135,7 +135,9 @@ def _record_with_log(shell: Shell, name: str) -> None:
     records_of(shell).put(replace(_JOB, log=log))
 
 
-_JOB = Job("0102-abcd", "get", ("one",), me(), "h", Invocation(), "2026-01-02T03:04:05.678Z", status="done")
+_JOB = Job(
+    "0102-abcd", "get", ("one",), str(ProcessId.current()), "h", Invocation(), "2026-01-02T03:04:05.678Z", status="done"
+)
 READERS: dict[str, tuple[str, str, dict[str, str], tuple[int, ...]]] = {
     "token": ("odd", "get org/repo", {"HF_TOKEN_PATH": "odd"}, (2,)),
     "token in doctor": ("odd", "doctor --offline", {"HF_TOKEN_PATH": "odd"}, (2,)),

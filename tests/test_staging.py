@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mdl import staging
-from mdl.owner import me
+from mdl.fs import staging
+from mdl.fs.entries import open_parent
 from mdl.paths import RelPath
-from mdl.spots import spot
+from mdl.process import ProcessId
 
 
 class Spy:
@@ -53,7 +53,7 @@ def test_file_is_on_disk_before_it_is_seen(tmp_path: Path, monkeypatch: pytest.M
 def test_what_can_be_found_out_again_is_not_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without ``lasting`` it is still whole or not at all, but nobody waits for the disk."""
     spy = Spy(monkeypatch)
-    staging.write_file(tmp_path / "x", b"data", lasting=False)
+    staging.write_file(tmp_path / "x", b"data", durable=False)
     assert spy.calls == ["replace"]
 
 
@@ -102,7 +102,7 @@ def test_publish_replaces_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "staged").write_bytes(b"new")
     (tmp_path / "final").write_bytes(b"old")
     spy = Spy(monkeypatch)
-    with spot(tmp_path, RelPath.parse("final")) as final:
+    with open_parent(tmp_path, RelPath.parse("final")) as final:
         staging.publish(tmp_path / "staged", final)
     assert spy.calls == ["replace", "fsync folder"]
     assert (tmp_path / "final").read_bytes() == b"new"
@@ -114,7 +114,7 @@ def test_publish_leaves_another_link_alone(tmp_path: Path) -> None:
     (tmp_path / "final").write_bytes(b"old")
     os.link(tmp_path / "final", tmp_path / "twin")
     (tmp_path / "staged").write_bytes(b"new")
-    with spot(tmp_path, RelPath.parse("final")) as final:
+    with open_parent(tmp_path, RelPath.parse("final")) as final:
         staging.publish(tmp_path / "staged", final)
     assert (tmp_path / "twin").read_bytes() == b"old"
 
@@ -124,7 +124,7 @@ def test_publish_across_file_systems(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "staged").write_bytes(b"new")
     (tmp_path / "far").mkdir()
     spy = Spy(monkeypatch, "replace", errno.EXDEV)
-    with spot(tmp_path / "far", RelPath.parse("final")) as final:
+    with open_parent(tmp_path / "far", RelPath.parse("final")) as final:
         staging.publish(tmp_path / "staged", final)
     assert spy.calls == ["replace", "fsync file", "replace", "fsync folder"]
     assert (tmp_path / "far" / "final").read_bytes() == b"new"
@@ -137,7 +137,7 @@ def test_publish_across_that_fails_keeps_both(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "final").write_bytes(b"old")
     Spy(monkeypatch, "replace", errno.EXDEV)
     Spy(monkeypatch, "fsync", errno.EIO)
-    with pytest.raises(OSError), spot(tmp_path, RelPath.parse("final")) as final:
+    with pytest.raises(OSError), open_parent(tmp_path, RelPath.parse("final")) as final:
         staging.publish(tmp_path / "staged", final)
     assert (tmp_path / "final").read_bytes() == b"old"
     assert sorted(os.listdir(tmp_path)) == ["final", "staged"]
@@ -147,7 +147,7 @@ def test_publish_that_fails_keeps_the_staged_file(tmp_path: Path) -> None:
     """Where the final name cannot be had, the bytes that were fetched are kept."""
     (tmp_path / "staged").write_bytes(b"new")
     (tmp_path / "final").mkdir()
-    with pytest.raises(OSError), spot(tmp_path, RelPath.parse("final")) as final:
+    with pytest.raises(OSError), open_parent(tmp_path, RelPath.parse("final")) as final:
         staging.publish(tmp_path / "staged", final)
     assert (tmp_path / "staged").read_bytes() == b"new"
 
@@ -176,8 +176,8 @@ def test_only_one_claims_a_folder(tmp_path: Path) -> None:
     """Of two that want one leftover, one has it and the other is told so."""
     (tmp_path / "left").mkdir()
     (tmp_path / "left" / "data").touch()
-    assert staging.claim(tmp_path / "left", tmp_path / "mine")
-    assert not staging.claim(tmp_path / "left", tmp_path / "yours")
+    assert staging.take_over(tmp_path / "left", tmp_path / "mine")
+    assert not staging.take_over(tmp_path / "left", tmp_path / "yours")
     assert (tmp_path / "mine" / "data").exists()
 
 
@@ -185,7 +185,7 @@ def test_only_one_claims_a_folder(tmp_path: Path) -> None:
 def test_what_a_container_left_staged(tmp_path: Path) -> None:
     """What is staged by a process that cannot be seen from here stays, file or folder, until nothing was written for a
     day; then it is swept, for every container is another one."""
-    owner = me().rpartition("-")[0] + "-1"
+    owner = str(ProcessId.current()).rpartition("-")[0] + "-1"
     file, folder = (tmp_path / f".{name}.{owner}.mdl-tmp" for name in ("file", "folder"))
     file.touch()
     (folder / "below").mkdir(parents=True)

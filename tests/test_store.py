@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from leftover import dead_owner
 
-from mdl import staging
-from mdl.digests import Digest, Fingerprint
-from mdl.engine.leavings import tidy
+from mdl.engine.adoption import remove_stale
 from mdl.engine.plan import Plan, Wanted
 from mdl.engine.store import Store
 from mdl.errors import Busy, Occupied, StorageError, Unsafe
 from mdl.files import RemoteFile
-from mdl.owner import me
+from mdl.fs import staging
+from mdl.fs.entries import EntryAt
+from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
-from mdl.spots import Spot
+from mdl.process import ProcessId
 
 DATA = b"weights" * 100
 DIGEST = Digest("sha256", hashlib.sha256(DATA).hexdigest())
@@ -38,12 +38,12 @@ def publish(store: Store, remote: RemoteFile = REMOTE, data: bytes = DATA) -> Pa
     partial = store.open_partial("model", remote)
     partial.write(0, data)
     store.publish("model", remote, partial, replace(PRINT, digest=remote.digest or DIGEST), "sha256")
-    return store.final("model", remote)
+    return store.final_path("model", remote)
 
 
 def put(store: Store, data: bytes, path: RelPath = REMOTE.path) -> Path:
     """A stranger's file under the final name."""
-    final = store.final("model", replace(REMOTE, path=path))
+    final = store.final_path("model", replace(REMOTE, path=path))
     final.parent.mkdir(parents=True, exist_ok=True)
     final.write_bytes(data)
     return final
@@ -56,13 +56,13 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_: object, **__: object) -> None:
         raise AssertionError("the bytes were read")
 
-    monkeypatch.setattr("mdl.engine.sight.fingerprint", read)
+    monkeypatch.setattr("mdl.engine.store.fingerprint", read)
 
 
 def test_places(tmp_path: Path) -> None:
     """A model has a folder of its name below the root, or the root itself with --into; mdl's own is .mdl there."""
-    assert Store(tmp_path).final("org/m", REMOTE) == tmp_path / "org" / "m" / "unet" / "m.bin"
-    assert Store(tmp_path, into=True).final("org/m", REMOTE) == tmp_path / "unet" / "m.bin"
+    assert Store(tmp_path).final_path("org/m", REMOTE) == tmp_path / "org" / "m" / "unet" / "m.bin"
+    assert Store(tmp_path, into=True).final_path("org/m", REMOTE) == tmp_path / "unet" / "m.bin"
     assert Store(tmp_path).partials == tmp_path / ".mdl" / "partials"
     with pytest.raises(Unsafe):
         Store(tmp_path).folder("../m")
@@ -70,7 +70,7 @@ def test_places(tmp_path: Path) -> None:
 
 def test_nothing_there(store: Store) -> None:
     """Where nothing stands, not even the folder, it is absent, and looking makes nothing."""
-    assert store.look("model", REMOTE).kind == "absent"
+    assert store.check("model", REMOTE).kind == "absent"
     assert not store.root.exists()
 
 
@@ -78,7 +78,7 @@ def test_published_file_is_known_without_reading(store: Store, no_reading: None)
     """A published file stands there with a receipt that vouches for it, and no partial is left."""
     final = publish(store)
     assert final.read_bytes() == DATA
-    found = store.look("model", REMOTE)
+    found = store.check("model", REMOTE)
     assert (found.kind, found.untouched, found.fingerprint, found.partial) == ("file", True, None, 0)
     assert found.receipt is not None
     assert (found.receipt.url, found.receipt.verified) == ("https://h/m.bin", "sha256")
@@ -98,7 +98,7 @@ def test_receipt_no_longer_vouches(store: Store, change: str) -> None:
         store.receipts.distrust("model", REMOTE.path)
     else:
         os.utime(final, ns=(5, 5))
-    found = store.look("model", REMOTE)
+    found = store.check("model", REMOTE)
     assert not found.untouched
     assert found.receipt is not None
     assert found.fingerprint is not None
@@ -109,7 +109,7 @@ def test_deep_look_reads_and_tells(store: Store) -> None:
     """A deep look reads even an untouched file, and says how far it is."""
     publish(store)
     seen: list[int] = []
-    found = store.look("model", REMOTE, deep=True, watch=seen.append)
+    found = store.check("model", REMOTE, deep=True, watch=seen.append)
     assert found.fingerprint is not None
     assert found.fingerprint.digest == DIGEST
     assert seen[-1] == len(DATA)
@@ -118,16 +118,16 @@ def test_deep_look_reads_and_tells(store: Store) -> None:
 def test_only_what_could_be_right_is_read(store: Store, no_reading: None) -> None:
     """A stranger's file of another size, or with no digest to hold it against, is not read at all."""
     put(store, DATA + b"!")
-    assert store.look("model", REMOTE).fingerprint is None
+    assert store.check("model", REMOTE).fingerprint is None
     put(store, DATA)
-    assert store.look("model", replace(REMOTE, digest=None)).fingerprint is None
+    assert store.check("model", replace(REMOTE, digest=None)).fingerprint is None
 
 
 @pytest.mark.parametrize("digest", [DIGEST, GIT])
 def test_strangers_right_bytes_are_found_right(store: Store, digest: Digest) -> None:
     """A file without a receipt is hashed in the way its source hashes it."""
     put(store, DATA)
-    found = store.look("model", replace(REMOTE, digest=digest))
+    found = store.check("model", replace(REMOTE, digest=digest))
     assert found.receipt is None
     assert found.fingerprint is not None
     assert found.fingerprint.digest == digest
@@ -135,18 +135,18 @@ def test_strangers_right_bytes_are_found_right(store: Store, digest: Digest) -> 
 
 def test_what_is_in_the_way_is_said(store: Store) -> None:
     """A folder, a pipe, or a file where a folder is needed: each is told as what it is, and where."""
-    final = store.final("model", REMOTE)
+    final = store.final_path("model", REMOTE)
     final.mkdir(parents=True)
-    assert store.look("model", REMOTE).kind == "folder"
+    assert store.check("model", REMOTE).kind == "folder"
     final.rmdir()
     os.mkfifo(final)
-    found = store.look("model", REMOTE)
+    found = store.check("model", REMOTE)
     assert found.kind == "special"
     assert str(final) in found.why
     final.unlink()
     final.parent.rmdir()
     final.parent.write_bytes(b"")
-    found = store.look("model", REMOTE)
+    found = store.check("model", REMOTE)
     assert found.kind == "folder"
     assert "where a folder is needed" in found.why
 
@@ -162,13 +162,13 @@ def test_link_on_the_way_is_refused(store: Store, tmp_path: Path, where: str) ->
     link = store.folder("model") / where
     link.parent.mkdir(parents=True)
     link.symlink_to(outside / "m.bin" if where.endswith("bin") else outside)
-    found = store.look("model", remote)
+    found = store.check("model", remote)
     assert (found.kind, found.fingerprint) == ("link", None)
     (item,) = Plan.of([Wanted("model", remote, found)]).refuse
     assert item.refused is not None
     assert item.refused.exit_code == 11
     with pytest.raises(Unsafe):
-        store.publish_small("model", remote, b"new", PRINT, "sha256")
+        store.publish("model", remote, b"new", PRINT, "sha256")
     partial = store.open_partial("model", remote)
     with pytest.raises(Unsafe):
         store.publish("model", remote, partial, PRINT, "sha256")
@@ -180,10 +180,10 @@ def test_link_on_the_way_is_refused(store: Store, tmp_path: Path, where: str) ->
 @pytest.mark.fault(177)
 def test_link_to_nowhere_is_refused(store: Store) -> None:
     """A dangling link is a link and not an absent file."""
-    final = store.final("model", REMOTE)
+    final = store.final_path("model", REMOTE)
     final.parent.mkdir(parents=True)
     final.symlink_to("nowhere")
-    assert store.look("model", REMOTE).kind == "link"
+    assert store.check("model", REMOTE).kind == "link"
 
 
 def test_models_folder_may_be_a_link(tmp_path: Path) -> None:
@@ -195,52 +195,52 @@ def test_models_folder_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk" / "model").symlink_to(tmp_path / "far")
     publish(store)
     assert (tmp_path / "far" / "unet" / "m.bin").read_bytes() == DATA
-    assert store.look("model", REMOTE).untouched
+    assert store.check("model", REMOTE).untouched
 
 
 def test_folder_in_the_way_is_occupied(store: Store) -> None:
     """A folder under the final name is not replaced, and what was fetched is kept."""
     partial = store.open_partial("model", REMOTE)
     partial.write(0, DATA)
-    partial.checkpoint()
-    store.final("model", REMOTE).mkdir(parents=True)
+    partial.sync_and_claim()
+    store.final_path("model", REMOTE).mkdir(parents=True)
     with pytest.raises(Occupied) as caught:
         store.publish("model", REMOTE, partial, PRINT, "sha256")
     assert caught.value.exit_code == 7
     partial.close()
-    assert store.glance("model", REMOTE).partial == len(DATA)
+    assert store.quick_check("model", REMOTE).partial == len(DATA)
 
 
 def test_partial_bytes_are_seen(store: Store) -> None:
     """A glance tells what an unfinished download has, and nothing where it is of another file."""
     partial = store.open_partial("model", REMOTE)
     partial.write(0, DATA[:70])
-    partial.checkpoint()
+    partial.sync_and_claim()
     partial.close()
-    assert store.glance("model", REMOTE).partial == 70
-    assert store.glance("model", replace(REMOTE, digest=Digest("sha256", "0" * 64))).partial == 0
-    assert store.glance("other", REMOTE).partial == 0
+    assert store.quick_check("model", REMOTE).partial == 70
+    assert store.quick_check("model", replace(REMOTE, digest=Digest("sha256", "0" * 64))).partial == 0
+    assert store.quick_check("other", REMOTE).partial == 0
 
 
 def test_final_name_is_not_seen_before_publish(store: Store) -> None:
     """Until it is published a file is hidden in .mdl, whatever the models folder's other files."""
     partial = store.open_partial("model", REMOTE)
     partial.write(0, DATA)
-    partial.checkpoint()
+    partial.sync_and_claim()
     partial.close()
     assert os.listdir(store.root) == [".mdl"]
 
 
 def test_small_file_is_published_whole(store: Store) -> None:
     """A small file stands there as a user's own files do, with a receipt."""
-    store.publish_small("model", REMOTE, DATA, PRINT, "sha256")
-    final = store.final("model", REMOTE)
+    store.publish("model", REMOTE, DATA, PRINT, "sha256")
+    final = store.final_path("model", REMOTE)
     assert final.read_bytes() == DATA
     probe = store.root / "probe"
     probe.touch()
     assert final.stat().st_mode & 0o777 == probe.stat().st_mode & 0o777 & ~0o111
     assert os.listdir(final.parent) == ["m.bin"]
-    assert store.look("model", REMOTE).untouched
+    assert store.check("model", REMOTE).untouched
 
 
 def test_publish_taken_over_leaves_no_receipt(store: Store) -> None:
@@ -249,7 +249,7 @@ def test_publish_taken_over_leaves_no_receipt(store: Store) -> None:
     partial.folder.rename(partial.folder.with_name("gone"))
     with pytest.raises(Busy):
         store.publish("model", REMOTE, partial, PRINT, "sha256")
-    assert store.glance("model", REMOTE).receipt is None
+    assert store.quick_check("model", REMOTE).receipt is None
 
 
 def test_what_killed_processes_staged_is_tidied(store: Store) -> None:
@@ -258,9 +258,25 @@ def test_what_killed_processes_staged_is_tidied(store: Store) -> None:
     for folder in folders:
         folder.mkdir(parents=True)
         (folder / f".a.{dead_owner()}.mdl-tmp").touch()
-        (folder / f".b.{me()}.mdl-tmp").touch()
-    tidy(store.own, ["m"])
-    assert [[path.name for path in folder.iterdir()] for folder in folders] == [[f".b.{me()}.mdl-tmp"]] * 3
+        (folder / f".b.{ProcessId.current()}.mdl-tmp").touch()
+    remove_stale(store.own, ["m"])
+    assert [[path.name for path in folder.iterdir()] for folder in folders] == [
+        [f".b.{ProcessId.current()}.mdl-tmp"]
+    ] * 3
+
+
+def test_what_was_published_is_tidied(store: Store) -> None:
+    """The partial of a process that was killed while it gave its file the final name goes; the file stays. Half a
+    download stays too."""
+    for name, is_published in (("a" * 32, True), ("b" * 32, False)):
+        folder = store.partials / f"{name}.{dead_owner()}"
+        folder.mkdir(parents=True)
+        (folder / "data").write_bytes(DATA)
+        if is_published:
+            os.link(folder / "data", store.root / "final")
+    remove_stale(store.own, ["m"])
+    assert [folder.name[0] for folder in store.partials.iterdir()] == ["b"]
+    assert (store.root / "final").read_bytes() == DATA
 
 
 def test_damaged_file_is_copied_and_left_alone(store: Store) -> None:
@@ -269,9 +285,9 @@ def test_damaged_file_is_copied_and_left_alone(store: Store) -> None:
     final.write_bytes(b"X" + DATA[1:-50])
     receipt = store.receipts.get("model", REMOTE.path)
     assert receipt is not None
-    partial = store.open_damaged("model", REMOTE, receipt)
+    partial = store.open_for_repair("model", REMOTE, receipt)
     assert partial.total == len(DATA) - 50
-    partial.checkpoint()
+    partial.sync_and_claim()
     assert partial.unclaimed == partial.total
     assert os.pread(partial.fd, 2 * len(DATA), 0) == b"X" + DATA[1:-50] + b"\0" * 50
     assert final.read_bytes() == b"X" + DATA[1:-50]
@@ -289,7 +305,7 @@ def test_copy_without_the_kernels_help(store: Store, monkeypatch: pytest.MonkeyP
     publish(store)
     receipt = store.receipts.get("model", REMOTE.path)
     assert receipt is not None
-    partial = store.open_damaged("model", REMOTE, receipt)
+    partial = store.open_for_repair("model", REMOTE, receipt)
     assert os.pread(partial.fd, 2 * len(DATA), 0) == DATA
     partial.close()
 
@@ -303,29 +319,29 @@ def test_unreadable_file_is_told_by_name(store: Store, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "preadv", broken)
     with pytest.raises(StorageError, match="Input/output error") as caught:
-        store.look("model", REMOTE)
+        store.check("model", REMOTE)
     assert (caught.value.exit_code, caught.value.item) == (7, str(final))
 
 
 def test_free_space_is_told_before_the_folder_exists(store: Store) -> None:
     """The free bytes of the disk that the models folder will be on, and no folder made to find out."""
-    assert store.free_bytes() > 0
+    assert store.free_space() > 0
     assert not store.root.exists()
 
 
 def give(store: Store, data: bytes = DATA) -> None:
     """Publish bytes that nobody knew a digest of."""
     print_ = Fingerprint(Digest("sha256", hashlib.sha256(data).hexdigest()), len(data))
-    store.publish_small("m", replace(REMOTE, digest=None), data, print_, "none")
+    store.publish("m", replace(REMOTE, digest=None), data, print_, "none")
 
 
 def test_the_receipt_is_there_before_the_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file without a published digest is mdl's own from its first moment, also for who is killed in between."""
     seen, real = [], staging.publish
 
-    def look(staged: Path, spot: Spot) -> os.stat_result | None:
-        seen.append((store.receipts.get("m", REMOTE.path), spot.path.exists()))
-        return real(staged, spot)
+    def look(staged: Path, entry: EntryAt) -> os.stat_result | None:
+        seen.append((store.receipts.get("m", REMOTE.path), entry.path.exists()))
+        return real(staged, entry)
 
     monkeypatch.setattr(staging, "publish", look)
     give(store)
@@ -336,7 +352,7 @@ def test_the_receipt_is_there_before_the_name(store: Store, monkeypatch: pytest.
 def test_a_name_that_cannot_be_given_leaves_the_old_receipt(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the rename fails the receipt of before is back, or there is none, as before."""
 
-    def refuse(_staged: Path, _spot: Spot) -> None:
+    def refuse(_staged: Path, _spot: EntryAt) -> None:
         raise OSError(5, "Input/output error")
 
     for before in (None, DATA):

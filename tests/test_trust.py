@@ -19,21 +19,21 @@ from leftover import dead_owner
 from shell import Shell
 from test_lock_cli import one
 
-from mdl import private
-from mdl.digests import Digest
 from mdl.engine.journal import Identity, Journal
-from mdl.engine.receipts import Receipts, key_of
+from mdl.engine.receipts import Receipts, file_key
 from mdl.errors import MdlError, Unsafe
 from mdl.files import Receipt, RemoteFile, Stamp
+from mdl.fs import private
+from mdl.fs.private import make_private_dir, open_own, read_regular
+from mdl.hashing import Digest
 from mdl.http.ranges import ByteRange
 from mdl.paths import RelPath
-from mdl.private import open_own, private_folder, read_regular
 
 __all__ = ["mdl"]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="NO SECOND USER: only root can make files of others")
 STRANGER, USER = 12345, 12346
 DATA, OTHER = noise(2**21), noise(2**21, 1)
-KEY = key_of("m", RelPath.parse(NAME))
+KEY = file_key("m", RelPath.parse(NAME))
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_folder_in_it_of_another_user(bench: Bench, depth: str) -> None:
     """The same for every folder in `.mdl` that mdl writes to."""
     forged(bench, OTHER)
     bench.final.unlink()
-    private_folder(bench.store.own / depth)
+    make_private_dir(bench.store.own / depth)
     os.chown(bench.store.own / depth, STRANGER, -1)
     with FaultyServer(faults.honest(DATA)) as server:
         assert (code_of(bench, f"{server.url}/f"), bench.final.exists()) == (11, False)
@@ -108,7 +108,7 @@ def test_a_folder_in_it_of_another_user(bench: Bench, depth: str) -> None:
 
 def planted(bench: Bench, *, claimed: int) -> Path:
     """A partial of a dead process, all of which is somebody else's bytes; its folder."""
-    folder = private_folder(bench.store.partials / f"{KEY}.{dead_owner()}")
+    folder = make_private_dir(bench.store.partials / f"{KEY}.{dead_owner()}")
     (folder / "data").write_bytes(OTHER)
     journal = Journal.create(folder / "journal", Identity.of(remote(len(DATA))))
     journal.claim([ByteRange(0, claimed)])
@@ -158,7 +158,7 @@ def test_a_partial_that_was_open_to_all(bench: Bench) -> None:
 def test_other_files_of_another_user(tmp_path: Path, place: str) -> None:
     """Every file in `.mdl` is read through the one door: another user's, or one that others may write, is absent."""
     path = tmp_path / ".mdl" / place
-    private_folder(path.parent)
+    make_private_dir(path.parent)
     path.write_bytes(b"{}")
     path.chmod(0o600)
     assert read_regular(path, 10) == b"{}"
@@ -172,7 +172,7 @@ def test_other_files_of_another_user(tmp_path: Path, place: str) -> None:
 @pytest.mark.fault(244)
 def test_a_lock_of_another_user(bench: Bench) -> None:
     """A lock file in one's own `.mdl` that another user made, who may hold it for ever, gives way to a new one."""
-    lock = private_folder(bench.store.locks) / "m.lock"
+    lock = make_private_dir(bench.store.locks) / "m.lock"
     lock.touch()
     os.chown(lock, STRANGER, -1)
     with FaultyServer(faults.honest(DATA)) as server:
@@ -201,10 +201,10 @@ def test_a_file_put_in_place_of_ours(bench: Bench) -> None:
 def test_a_planted_place_in_the_hubs_cache(tmp_path: Path) -> None:
     """In the hub's cache `.mdl` is one folder deeper, in one that anybody may have made: who owns that is not asked."""
     own = tmp_path / ".locks" / ".mdl"
-    private_folder(own / "receipts")
+    make_private_dir(own / "receipts")
     given(STRANGER, tmp_path / ".locks")
     with pytest.raises(Unsafe):
-        private_folder(own / "receipts")
+        make_private_dir(own / "receipts")
 
 
 @pytest.mark.fault(244)
@@ -277,7 +277,7 @@ def test_two_users_of_a_groups_folder(shared: Path, monkeypatch: pytest.MonkeyPa
         assert bench.run(file).code == 0
         given(STRANGER, bench.store.own, bench.store.folder("m"))
         with acting_as(USER):
-            assert (bench.run(file).row.action, bench.store.look("m", remote(len(DATA))).receipt) == ("kept", None)
+            assert (bench.run(file).row.action, bench.store.check("m", remote(len(DATA))).receipt) == ("kept", None)
         bench.final.unlink()
         with acting_as(USER):
             run = bench.run(file)
@@ -289,7 +289,7 @@ def test_a_file_system_that_shows_another_owner(tmp_path: Path, monkeypatch: pyt
     """On a file system that shows every file as somebody else's and open to all (SMB, FAT, a squashed NFS) a user's own
     is told by what a file that he makes there looks like."""
     real = os.fstat
-    private_folder(tmp_path / ".mdl")
+    make_private_dir(tmp_path / ".mdl")
     (tmp_path / ".mdl" / "hashes").write_bytes(b"{}")
 
     def shown(fd: int) -> os.stat_result:
@@ -298,7 +298,7 @@ def test_a_file_system_that_shows_another_owner(tmp_path: Path, monkeypatch: pyt
         return os.stat_result(status)
 
     monkeypatch.setattr(private.os, "fstat", shown)
-    private_folder(tmp_path / ".mdl" / "receipts")
+    make_private_dir(tmp_path / ".mdl" / "receipts")
     os.close(open_own(tmp_path / ".mdl" / "hashes", os.O_RDONLY))
     assert sorted(os.listdir(tmp_path)) == [".mdl"]
 

@@ -323,10 +323,14 @@ def test_killed_then_run_again(tmp_path: Path) -> None:
 @pytest.mark.fault(201)
 def test_only_the_dead_are_swept(archive: Path, tmp_path: Path) -> None:
     """What a living process, another machine or the user has beside the target stays; what the dead left goes."""
-    from mdl.owner import me
+    from mdl.process import ProcessId
 
     out = tmp_path / "place" / "out"
-    names = {"living": f".other.{me()}.mdl-tmp", "elsewhere": f".out.{'0' * 12}-1-1.mdl-tmp", "users": ".mine.mdl-tmp"}
+    names = {
+        "living": f".other.{ProcessId.current()}.mdl-tmp",
+        "elsewhere": f".out.{'0' * 12}-1-1.mdl-tmp",
+        "users": ".mine.mdl-tmp",
+    }
     for name in (*names.values(), f".out.{dead_owner()}.mdl-tmp"):
         (out.parent / name / "within").mkdir(parents=True)
     unpack(archive, out, limits=USUAL)

@@ -16,15 +16,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdl import staging
 from mdl.archive.history import History, Switch, from_json, to_json
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.unpacking import FindCopy
-from mdl.digests import fingerprint
 from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe
+from mdl.fs import staging
+from mdl.fs.entries import open_parent
+from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
+from mdl.hashing import fingerprint
 from mdl.paths import RelPath
-from mdl.private import ODD, read_whole
-from mdl.spots import spot
 
 _CURRENT, _RELEASES, _HISTORY = "current", "releases", "releases.json"
 _LARGEST = 256 * 2**20
@@ -86,7 +86,7 @@ class ReleaseDir:
         except FileNotFoundError:
             return History(), None
         except OSError as error:
-            if error.errno not in ODD:
+            if error.errno not in UNREADABLE_ERRNOS:
                 raise
             what = f"the history of releases cannot be read: {error.strerror}"
             raise StateError(what, item=str(path), hint=hint) from error
@@ -104,7 +104,7 @@ class ReleaseDir:
 
         Raises `Unsafe`, `OSError`.
         """
-        with spot(self.folder, RelPath(_HISTORY)) as place:
+        with open_parent(self.folder, RelPath(_HISTORY)) as place:
             staged = staging.stage(self.folder, _HISTORY, to_json(after), mode=0o644)
             try:
                 self._switch_to(after.active)

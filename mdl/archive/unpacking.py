@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mdl import staging
 from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.reader import Archive
 from mdl.archive.streaming import BackgroundSync, Progress
 from mdl.errors import DigestMismatch, NoSpace, Occupied, ProtocolError
+from mdl.fs import staging
 from mdl.trainers.safetensors import SUFFIX, why_truncated
 
 FindCopy = Callable[[ManifestEntry], Path | None]
@@ -36,7 +36,7 @@ def staged_folder(final: Path) -> Iterator[Path]:
     """A new, private folder beside ``final``. It is removed at the end unless it was renamed."""
     final.parent.mkdir(parents=True, exist_ok=True)
     staging.sweep(final.parent)
-    folder = staging.beside(final)
+    folder = staging.staged_name(final)
     folder.mkdir(mode=0o700)
     try:
         yield folder

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from mdl.catalog.model import CatalogFile, Model
-from mdl.digests import Digest
 from mdl.errors import LockError, MdlError, StateError
 from mdl.files import RemoteFile
+from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins, shown
 from mdl.sources import parse
 from mdl.toml import parse_toml

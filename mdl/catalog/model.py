@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from mdl.digests import Digest
 from mdl.errors import NotFound
+from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.sources import Origin
 

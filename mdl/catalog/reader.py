@@ -10,10 +10,10 @@ from typing import Any
 from mdl.catalog.model import Catalog, CatalogFile, Model
 from mdl.catalog.positions import Key
 from mdl.catalog.problems import CatalogText, Problems, Table, did_you_mean, one_line
-from mdl.digests import Digest
 from mdl.errors import CatalogError, MdlError, ProtocolError, Unsafe, UsageError
+from mdl.fs.private import read_whole
+from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins, shown
-from mdl.private import read_whole
 from mdl.sources import HUB_HOSTS, Origin, parse
 from mdl.sources.url import UrlOrigin, check_url
 from mdl.toml import NestedTooDeeply, parse_toml

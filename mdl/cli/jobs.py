@@ -20,13 +20,13 @@ from mdl.cli.flags import Common
 from mdl.cli.session import Session
 from mdl.errors import Busy, MdlError, NotFound, StateError, UsageError, joint_error, storage_error
 from mdl.formatting import human_bytes, human_duration, human_rate
+from mdl.fs.private import open_regular
 from mdl.jobs import control
 from mdl.jobs.job import Job, resume_command, shown_facts
 from mdl.jobs.records import Records
 from mdl.jobs.run import JOB_VARIABLE
-from mdl.owner import process_of
 from mdl.paths import shown
-from mdl.private import open_regular
+from mdl.process import ProcessId
 from mdl.units import parse_duration
 
 _LOOK = 0.2
@@ -143,7 +143,7 @@ def _facts(job: Job) -> list[tuple[str, str]]:
     return [
         ("job", job.id),
         ("command", _typed(job)),
-        ("status", f"{job.status}, process {process_of(job.owner)} on {job.host}" if running else job.status),
+        ("status", f"{job.status}, process {ProcessId(job.owner).pid} on {job.host}" if running else job.status),
         ("bytes", f"{human_bytes(job.bytes_done)} of {total}"),
         ("speed", human_rate(job.bytes_per_second) if job.bytes_per_second is not None else ""),
         ("left", human_duration(job.eta_seconds) if job.eta_seconds is not None else ""),
@@ -243,7 +243,8 @@ def resume(
     """Go on with a job: the same command again, in its folder, here in the foreground."""
     job = _records(session).find(name)
     if job.status == "running":
-        raise Busy(f"it is running, as process {process_of(job.owner)}", item=job.id, hint=f"mdl jobs log -f {job.id}")
+        why = f"it is running, as process {ProcessId(job.owner).pid}"
+        raise Busy(why, item=job.id, hint=f"mdl jobs log -f {job.id}")
     if job.status == "done":
         raise UsageError("it is done: there is nothing to go on with", item=job.id)
     if job.again.withheld:

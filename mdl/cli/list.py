@@ -15,7 +15,7 @@ from mdl.redact import bare_url
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
-    from mdl.engine.stock import Stock
+    from mdl.engine.status import ModelStatus
 
 
 def register(app: typer.Typer) -> None:
@@ -48,15 +48,15 @@ def list_models(
     return session.show({"models": [_facts(*row) for row in rows]}, tell)
 
 
-def _row(model: Model, stock: Stock) -> tuple[str, ...]:
-    status = "gone" if model.gone else stock.status
+def _row(model: Model, stock: ModelStatus) -> tuple[str, ...]:
+    status: str = "gone" if model.gone else stock.status
     if stock.status == "partial":
         status = f"partial {stock.files_present}/{stock.files_text}"
     size = human_bytes(stock.bytes) if stock.bytes is not None else "?"
     return model.name, model.kind, status, size, model.license or "-", shown(model.title)
 
 
-def _facts(model: Model, stock: Stock) -> dict[str, Any]:
+def _facts(model: Model, stock: ModelStatus) -> dict[str, Any]:
     return {
         "name": model.name,
         "title": model.title,
@@ -98,7 +98,7 @@ def show(
     return session.show(facts, lambda: _show_text(session, model, stock, files))
 
 
-def _show_text(session: Session, model: Model, stock: Stock, files: list[dict[str, Any]]) -> None:
+def _show_text(session: Session, model: Model, stock: ModelStatus, files: list[dict[str, Any]]) -> None:
     console = session.console
     facts = {
         "name": model.name,

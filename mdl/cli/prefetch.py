@@ -19,9 +19,9 @@ from mdl.cli.session import Session
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.jobs.background import is_background, lower_priority
 from mdl.jobs.metrics import Outcome, write_metrics
+from mdl.locks import file_lock
 from mdl.reports import ModelReport, Report
 from mdl.schemas import empty
-from mdl.turns import held
 
 _NAME = "prefetch"
 
@@ -168,7 +168,7 @@ def _turn(session: Session, settings: DownloadSettings) -> Callable[[], contextl
         with contextlib.ExitStack() as stack:
             for folder in _folders(session, settings):
                 try:
-                    stack.enter_context(held(folder, _NAME, 0.0, lambda _holder: None))
+                    stack.enter_context(file_lock(folder, _NAME, 0.0, lambda _holder: None))
                 except Busy as error:
                     hint = "wait for it; with --skip-if-running this ends with 0"
                     raise _Taken(error.message, item=_NAME, hint=hint) from error

@@ -101,15 +101,15 @@ class Session:
 
     def _job_options(self, flags: JobFlags) -> JobOptions:
         from mdl.jobs.run import JobOptions
-        from mdl.programs import words_of
+        from mdl.process import split_command
 
         hooks = self.config.file.get("hooks", {})
         is_off = self._is_off(flags.on_complete, "--on-complete")
         on_complete = None if is_off else flags.on_complete or hooks.get("on_complete")
         on_failure = hooks.get("on_failure")
         return JobOptions(
-            on_complete=words_of(on_complete, "--on-complete") if on_complete else None,
-            on_failure=words_of(on_failure, "[hooks] on_failure") if on_failure else None,
+            on_complete=split_command(on_complete, "--on-complete") if on_complete else None,
+            on_failure=split_command(on_failure, "[hooks] on_failure") if on_failure else None,
             ready_file=places.output_file(flags.ready_file, "--ready-file") if flags.ready_file else None,
             log_file=places.expanded(flags.log_file, "--log-file") if flags.log_file else None,
             is_logged=not self._is_off(flags.log_file, "--log-file"),

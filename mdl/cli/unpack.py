@@ -13,9 +13,9 @@ from mdl.api import ArchiveLimits, ReleaseResult
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.session import Session
 from mdl.config import place_of
-from mdl.digests import fingerprint
 from mdl.errors import UsageError
 from mdl.formatting import human_bytes
+from mdl.hashing import fingerprint
 from mdl.paths import shown
 from mdl.units import parse_duration, parse_size
 

@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 
 from mdl.errors import MdlError, NoSpace, StorageError
+from mdl.fs.private import read_regular
 from mdl.pickles import head_of, is_pickle, warning
-from mdl.private import read_regular
 
 _PROBE = bytes(4096)
 _MOST_FILES = 20_000

@@ -1,22 +1,21 @@
 """Fetching one segment: ask, judge the answer, write the bytes.
 
-The stable URL is asked; where it redirects, the place it led to is remembered, in memory only, and asked
-directly until it expires or refuses. The token stays with the hub's own origin by `mdl.http.client`.
+The stable URL is asked. If it redirects, its target is remembered, in memory only, and asked directly until it expires
+or refuses. `mdl.http.client` keeps the token with the hub's own origin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
-from mdl.digests import Digest
-from mdl.engine.address import address_of
-from mdl.engine.follower import Follower
+from mdl.cancel import wake
+from mdl.engine.download import Download, Segment
 from mdl.engine.journal import Identity
-from mdl.engine.schedule import Schedule
-from mdl.engine.segments import Download, Segment
+from mdl.engine.queue import WorkQueue
+from mdl.engine.stream_hasher import StreamHasher
 from mdl.errors import DigestMismatch, NoSpace, ProtocolError
-from mdl.events import Event, Rewound
+from mdl.hashing import Digest
 from mdl.http.allowlist import origin_of
 from mdl.http.client import Http, OpenResponse
 from mdl.http.policy import VersionChanged
@@ -25,187 +24,186 @@ from mdl.http.refusals import impostor
 from mdl.http.responses import Accept, ContentChanged, Invalid, RangeIgnored, content_length, judge, parse_size
 
 _RESERVE = 16 * 2**20
-"""Bytes left free on the disk while a file of unknown size comes in, and how often that is looked at."""
+"""Bytes left free on the disk while a file of unknown size is fetched; checked every so many bytes."""
 _TELLING = 4096
-"""Bytes that tell what came where a file was asked for."""
+"""The first bytes of an answer that tell whether it is a page or a pointer instead of the file."""
 
 
 class Fetcher:
-    """Runs segments. One for a transfer, used by all its workers."""
+    """Fetches segments. All workers of a transfer share one. ``free_space`` returns the free bytes of the disk."""
 
-    def __init__(self, http: Http, schedule: Schedule, post: Callable[[Event], None], free: Callable[[], int]) -> None:
-        self._http, self._schedule, self._post, self._free = http, schedule, post, free
+    def __init__(self, http: Http, queue: WorkQueue, free_space: Callable[[], int]) -> None:
+        self._http, self._queue, self._free_space = http, queue, free_space
 
     def fetch(self, download: Download, segment: Segment) -> None:
-        """Bring what the segment asks for, or as much as comes. Raises `MdlError`, `OSError` from the disk."""
-        whole = download.single or download.remote.size is None
+        """Fetch what the segment asks for, or as much of it as the server sends. Raises `MdlError`, `OSError` from the
+        disk."""
+        whole = download.single_stream or download.remote.size is None
         asked = None if whole else segment.asked
         if whole:
             self._from_the_start(download)
         headers = _headers(download) | ({"Range": asked.header} if asked else {})
-        segment.asked_url = address_of(download)
+        segment.asked_url = download.address()
         with self._http.open(
             "GET", segment.asked_url, headers, start=download.url, allow=(416,) if asked else ()
         ) as opened:
-            if not download.is_of_now(segment):
+            if not download.is_current(segment):
                 return  # that server was given up on meanwhile
-            _check_identity(download, opened)
-            accept = self._take(download, segment, asked, opened)
+            _check_hub_headers(download, opened)
+            accept = self._judge(download, segment, asked, opened)
             if accept is None:
                 return
             self._remember(download, opened, accept)
             self._write(download, segment, accept, opened)
 
     def fetch_small(self, download: Download, segment: Segment) -> bytes | None:
-        """The whole of a small file; None if it is another version than the one begun. Raises `MdlError`."""
+        """All bytes of a small file; None if the server has another version than the one that was begun. Raises
+        `MdlError`."""
         size = download.remote.size
-        segment.asked_url = address_of(download)
+        segment.asked_url = download.address()
         with self._http.open("GET", segment.asked_url, _headers(download), start=download.url) as opened:
-            _check_identity(download, opened)
-            pinned = download.remote.digest is not None
-            validator = None if pinned else download.remote.validator
-            names = (download.name, download.url)
-            verdict = judge(
-                opened.status, opened.headers, asked=None, size=size, validator=validator, pinned=pinned, names=names
-            )
-            if isinstance(verdict, ContentChanged):
-                self._changed(download, verdict, opened)
+            _check_hub_headers(download, opened)
+            validator = None if download.remote.digest else download.remote.validator
+            verdict = self._verdict(download, opened, None, validator)
+            if verdict is None:
                 return None
-            if not isinstance(verdict, Accept):
-                raise self._named(_as_error(verdict), opened)
+            if isinstance(verdict, RangeIgnored):
+                raise self._named(ProtocolError("the server did not send the whole file"), opened)
             data = bytearray()
             length = None if verdict.encoded else content_length(opened.headers)
             for block in self._http.body(opened, length, decode=verdict.encoded):
                 data += block
                 if size is not None and len(data) > size:
-                    raise called_by_name(ProtocolError(f"the server sent more than the file's {size} bytes"), data)
+                    raise name_impostor(ProtocolError(f"the server sent more than the file's {size} bytes"), data)
             if size is not None and len(data) != size:
-                error = ProtocolError(f"the server sent {len(data)} bytes of {size} and called it whole")
-                raise called_by_name(error, data)
+                error = ProtocolError(f"the response ended early: {len(data)} of {size} bytes")
+                raise name_impostor(error, data)
             download.answered_by, download.content_type = opened.url, opened.headers.get("content-type", "")
             return bytes(data)
 
-    def _take(
+    def _judge(
         self, download: Download, segment: Segment, asked: ByteRange | None, opened: OpenResponse
     ) -> Accept | None:
-        """The judgement of an answer, carried out. None where there is nothing to write from it."""
-        partial = download.partial
-        assert partial is not None
-        validator = partial.validators.get(origin_of(opened.url)) or download.remote.validator
-        size, pinned = download.remote.size, download.remote.digest is not None
+        """Judge an answer and carry out what follows; None if none of its bytes are to be written."""
+        pinned = download.remote.digest is not None
+        validator = download.part.validators.get(origin_of(opened.url)) or download.remote.validator
         if pinned and download.attempts.changes:
-            validator = None  # machines behind one name, each with validators of its own: the digest decides
-        names = (download.name, download.url)
+            validator = None  # several machines behind one name may each send their own: the digest decides
+        verdict = self._verdict(download, opened, asked, validator)
+        if verdict is None:
+            return None
+        if validator and not pinned and isinstance(verdict, Accept) and not verdict.validator:
+            raise ProtocolError("the server no longer says which version of the file it sends")
+        if isinstance(verdict, RangeIgnored) or (asked and not verdict.ranged):
+            accept = verdict.accept if isinstance(verdict, RangeIgnored) else verdict
+            if download.first_response_seen:
+                download.single_stream, download.expected = True, ()
+                self._queue.rewind(download, "the server stopped serving ranges")
+                return None
+            self._as_single_stream(download, segment, accept)
+            return accept
+        return verdict
+
+    def _verdict(
+        self, download: Download, opened: OpenResponse, asked: ByteRange | None, validator: str | None
+    ) -> Accept | RangeIgnored | None:
+        """Judge an answer; None if the server has another version of the file, which was handled. Raises
+        `ProtocolError`."""
         verdict = judge(
-            opened.status, opened.headers, asked=asked, size=size, validator=validator, pinned=pinned, names=names
+            opened.status,
+            opened.headers,
+            asked=asked,
+            size=download.remote.size,
+            validator=validator,
+            pinned=download.remote.digest is not None,
+            names=(download.name, download.url),
         )
         if isinstance(verdict, ContentChanged):
             self._changed(download, verdict, opened)
             return None
         if isinstance(verdict, Invalid):
             raise self._named(verdict.error, opened)
-        if validator and download.remote.digest is None and isinstance(verdict, Accept) and not verdict.validator:
-            raise ProtocolError("the server no longer says which version of the file it sends")
-        if isinstance(verdict, RangeIgnored) or (asked and not verdict.ranged):
-            accept = verdict.accept if isinstance(verdict, RangeIgnored) else verdict
-            if download.opened:
-                download.single, download.expected = True, ()
-                self._schedule.rewind(download, "the server stopped serving ranges")
-                return None
-            self._alone(download, segment, accept)
-            return accept
         return verdict
 
-    def _alone(self, download: Download, segment: Segment, accept: Accept) -> None:
+    def _as_single_stream(self, download: Download, segment: Segment, accept: Accept) -> None:
         """The server serves no ranges: the file comes from its start, in one stream."""
-        download.single, download.expected = True, ()  # all comes anew: the whole digest decides, no block's
+        download.single_stream = True
+        download.expected = ()  # everything is fetched anew: only the digest of the whole file decides
         self._from_the_start(download, "the server does not serve ranges")
         download.pending.remove(0, 2**63)
         segment.at = segment.first = 0
         segment.stop = download.remote.size if download.remote.size is not None else accept.stop
 
-    def _from_the_start(self, download: Download, why: str = "the server cannot go on where it stopped") -> None:
-        partial = download.partial
-        assert partial is not None
-        if partial.total or download.streamed:
+    def _from_the_start(self, download: Download, why: str = "the server cannot resume a download") -> None:
+        if download.part.total or download.length_discovered:
             self.rewind(download, why)
 
     def rewind(self, download: Download, why: str) -> None:
-        """Throw away what is here, say so, and begin anew. Nothing else may run on the file."""
-        partial = download.partial
-        assert partial is not None
-        if download.follower:
-            download.follower.stop()
-        if download.streamed:  # the size was only how far the stream came
+        """Discard the bytes of the file, report it, and begin anew. Nothing else may work on the file."""
+        if download.hasher:
+            download.hasher.stop()
+        if download.length_discovered:  # the size was only how far the stream came
             download.remote = replace(download.remote, size=None)
-        lost = partial.rewind(Identity.of(download.remote))
-        download.discarded += lost
-        download.opened, download.streamed, download.location = False, False, None
+        lost = download.part.rewind(Identity.of(download.remote))
+        download.first_response_seen, download.length_discovered, download.location = False, False, None
         download.rewind_why = ""
         size = download.remote.size
         download.pending.remove(0, 2**63)
         if size is not None:
-            partial.stretch(size)
-            if not download.single:
+            download.part.set_length(size)
+            if not download.single_stream:
                 download.pending.add(0, size)
-        download.follower = None if size is None else self.follower(download)
-        if lost:
-            self._post(Rewound(download.model, download.name, bytes_discarded=lost, why=why))
+        download.hasher = None if size is None else self.start_hasher(download)
+        self._queue.discarded(download, lost, why)
 
-    def follower(self, download: Download) -> Follower:
-        """A thread that hashes the file's front as it comes."""
-        partial, size = download.partial, download.remote.size
-        assert partial is not None
+    def start_hasher(self, download: Download) -> StreamHasher:
+        """Start a thread that hashes the file while it is fetched."""
+        partial, size = download.part, download.remote.size
         assert size is not None
-        algorithm = download.remote.digest.algorithm if download.remote.digest else "sha256"
-
         again: set[int] = set()
 
-        def bad(lost: ByteRange) -> bool:
-            if lost.start in again or download.single:
-                return False  # fetched anew and still wrong, or not to be had alone: the whole file's digest will tell
+        def on_bad(lost: ByteRange) -> bool:
+            if lost.start in again or download.single_stream:
+                return False  # it is still wrong, or cannot be fetched alone: the digest of the whole file decides
             again.add(lost.start)
-            partial.forget(lost)
-            download.discarded += lost.length
-            why = "this block is damaged"
-            self._post(Rewound(download.model, download.name, bytes_discarded=lost.length, why=why))
-            self._schedule.missing(download, lost.start, lost.stop)
+            partial.mark_missing(lost)
+            self._queue.discarded(download, lost.length, "this block is damaged")
+            self._queue.add_missing(download, lost.start, lost.stop)
             return True
 
-        return Follower(partial, algorithm, size, expected=download.expected, on_bad=bad)
+        return StreamHasher(partial, download.remote.hash_algorithm, size, expected=download.expected, on_bad=on_bad)
 
     def _named(self, error: ProtocolError, opened: OpenResponse) -> ProtocolError:
-        """The error, with a word about what came where a file was asked for."""
-        return called_by_name(error, self._http.beginning(opened)) if opened.status == 200 else error
+        """The error, which also says if the server sent a page or a pointer."""
+        return name_impostor(error, self._http.beginning(opened)) if opened.status == 200 else error
 
     def _changed(self, download: Download, verdict: ContentChanged, opened: OpenResponse) -> None:
         size, pinned = download.remote.size, download.remote.digest is not None
         error = ProtocolError(verdict.why, hint="the source is not what was asked for; look at the source")
         if pinned and size is not None and verdict.total not in (None, size):
             raise self._named(error, opened)
-        self._schedule.outcome(download, VersionChanged(error))
+        self._queue.decide(download, VersionChanged(error))
         if download.rewind_why and not pinned:
             size = verdict.total if verdict.total is not None else size
             download.remote = replace(download.remote, size=size, validator=verdict.validator)
 
     def _remember(self, download: Download, opened: OpenResponse, accept: Accept) -> None:
-        partial = download.partial
-        assert partial is not None
-        download.answers += 1
+        download.responses += 1
         download.answered_by, download.content_type = opened.url, opened.headers.get("content-type", "")
         if accept.validator:
-            partial.note_validator(origin_of(opened.url), accept.validator)
+            download.part.note_validator(origin_of(opened.url), accept.validator)
         if opened.location:
             download.location = opened.location
-        if not download.opened:
+        if not download.first_response_seen:
             weak = download.remote.digest is None and accept.validator is None
-            download.single = download.single or not accept.ranged or weak
-            download.opened = True
+            download.single_stream = download.single_stream or not accept.ranged or weak
+            download.first_response_seen = True
 
     def _write(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
-        partial, follower = download.partial, download.follower
-        assert partial is not None
-        segment.abort = opened.abort
+        partial, hasher = download.part, download.hasher
+        stream = opened.response.extensions["network_stream"]
+        sock = stream.get_extra_info("socket")
+        segment.abort = lambda: wake(sock)
         length = None if accept.encoded else content_length(opened.headers)
         for block in self._http.body_for_file(opened, length, decode=accept.encoded):
             if download.rewind_why or download.error:
@@ -217,35 +215,36 @@ class Fetcher:
             piece = block[:room]
             partial.write(segment.at, piece)
             segment.at += len(piece)
-            download.progressed(len(piece))
+            download.add_fetched(len(piece))
             if stop is None:
                 self._keep_a_reserve(segment.at, len(piece))
-            if follower:
-                follower.wake()
+            if hasher:
+                hasher.wake()
             if stop is not None and segment.at >= stop:
                 return
         self._stream_ended(download, segment, accept, opened)
 
     def _keep_a_reserve(self, at: int, count: int) -> None:
-        """A body whose end nobody announced must not fill the disk. Raises `NoSpace`."""
-        if at // _RESERVE != (at - count) // _RESERVE and self._free() < _RESERVE:
+        """A body of unknown length must not fill the disk. Raises `NoSpace`."""
+        if at // _RESERVE != (at - count) // _RESERVE and self._free_space() < _RESERVE:
             raise NoSpace("the file has no announced end and the disk is nearly full", hint="free some space")
 
     def _stream_ended(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
-        """The body ended by itself: right where its end was announced, a lie where it was not."""
+        """The server ended the body. Raises `ProtocolError` if that is not the end of the file, or cannot be known to
+        be."""
         if segment.stop is not None:
             if accept.stop is None and segment.at < segment.stop:
-                raise ProtocolError(f"the server sent {segment.at} bytes of {segment.stop} and called it whole")
+                raise ProtocolError(f"the response ended early: {segment.at} of {segment.stop} bytes")
             return
         chunked = "transfer-encoding" in opened.headers
         if accept.stop is None and not chunked and not accept.encoded and download.remote.digest is None:
             raise ProtocolError("neither a length nor a digest tells the file's end from a cut")
         download.remote = replace(download.remote, size=segment.at)
-        download.streamed = True
+        download.length_discovered = True
 
 
-def called_by_name(error: ProtocolError, beginning: bytes | bytearray) -> ProtocolError:
-    """The error, which says as well that a page or a pointer came, where ``beginning`` tells."""
+def name_impostor(error: ProtocolError, beginning: bytes | bytearray) -> ProtocolError:
+    """The error, which also says if ``beginning`` is that of a web page or a git-lfs pointer."""
     found = impostor(bytes(beginning[:_TELLING]))
     if found:
         error.message, error.hint = f"{error.message}: {found[0]}", found[1]
@@ -256,25 +255,17 @@ def _headers(download: Download) -> dict[str, str]:
     return {"Cache-Control": "no-cache"} if download.attempts.is_suspicious else {}
 
 
-def _as_error(verdict: RangeIgnored | Invalid) -> ProtocolError:
-    return verdict.error if isinstance(verdict, Invalid) else ProtocolError("the server did not send the whole file")
+def _check_hub_headers(download: Download, opened: OpenResponse) -> None:
+    """Compare the size and digest that the hub sends with those of the file.
 
-
-def _check_identity(download: Download, opened: OpenResponse) -> None:
-    """Hold what the hub says of the file on the way against what was resolved: its size and digest.
-
-    The hub puts them on its own answers (X-Linked-Size, X-Linked-Etag), not on those of the host that
-    serves the body.
+    The hub puts them on its own answers (X-Linked-Size, X-Linked-Etag), not on those of the host that serves the body.
+    Raises `ProtocolError`.
     """
-    expected = download.remote
+    size, digest = download.remote.size, download.remote.digest
     for headers in (*opened.hops, opened.headers):
-        _hold(headers, expected.size, expected.digest)
-
-
-def _hold(headers: Mapping[str, str], size: int | None, digest: Digest | None) -> None:
-    linked = parse_size(headers.get("x-linked-size", ""))
-    if size is not None and linked is not None and linked != size:
-        raise ProtocolError(f"the hub has a file of {linked} bytes there, expected {size}")
-    found = Digest.of_etag(headers.get("x-linked-etag"))
-    if digest and found and found.algorithm == digest.algorithm and found != digest:
-        raise DigestMismatch(f"the hub has another file there: {found}, expected {digest}")
+        linked = parse_size(headers.get("x-linked-size", ""))
+        if size is not None and linked is not None and linked != size:
+            raise ProtocolError(f"the hub has a file of {linked} bytes there, expected {size}")
+        found = Digest.of_etag(headers.get("x-linked-etag"))
+        if digest and found and found.algorithm == digest.algorithm and found != digest:
+            raise DigestMismatch(f"the hub has another file there: {found}, expected {digest}")

@@ -1,8 +1,8 @@
-"""Journal: which bytes of a partial are safely on disk. Never ahead of the disk.
+"""Journals: which bytes of a partial are safely on disk. A journal is never ahead of the disk.
 
-One line a fact, each with its own CRC-32: ``<8 hex> <json>\\n``. The first line is the file's identity; every
-other one claims a range, appended only after those bytes were synced, or notes the validator of a host
-that serves them. A line that is torn or damaged claims nothing; a damaged first line, and nothing is claimed.
+Each line is one fact in the format of `mdl.crc_json`. The first line is the file's identity. Every other one claims a
+range of bytes and is appended only after they were synced, or notes the validator of a host that serves the file. A
+torn or damaged line claims nothing; if the first line is damaged, the whole journal claims nothing.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mdl import crc_json
 from mdl.errors import StateError
 from mdl.files import RemoteFile
+from mdl.fs.private import open_new, open_own, read_regular
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.presigned import url_identity
-from mdl.private import open_new, open_own, read_regular
-from mdl.sealed import line_of, parse_line
 
 VERSION = 1
 LARGEST = 16 * 2**20
-"""Of a longer journal only the beginning is read; half as long, and it is written anew when it is gone on with."""
+"""Bytes of a journal that are read. One that is half as long is written anew when its download is resumed."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a partial is a part of. ``digest`` as text, or None; ``url`` is what `url_identity` makes of it."""
+    """The file that a partial is part of. ``digest`` is text or None; ``url`` is as `identity` returns it."""
 
     url: str
     size: int | None
@@ -41,7 +41,7 @@ class Identity:
         return cls(url_identity(remote.url), remote.size, digest, remote.validator, remote.commit)
 
     def resumable_as(self, other: Identity) -> bool:
-        """True where bytes of this are bytes of ``other``: the same digest and size, or, where no digest is
+        """Whether bytes of this file are bytes of ``other``: both have the same digest and size, or, if no digest is
         known, the same URL, size and strong validator."""
         if self.size != other.size and None not in (self.size, other.size):
             return False
@@ -52,35 +52,36 @@ class Identity:
 
 @dataclass
 class Record:
-    """What a journal says: ``have`` is on disk, ``validators`` maps an origin to what it called the file."""
+    """What a journal says: ``have`` is on disk, ``validators`` maps an origin to the ETag or date that it sent."""
 
     identity: Identity
     have: RangeSet = field(default_factory=RangeSet)
     validators: dict[str, str] = field(default_factory=dict)
 
     def resumable_as(self, identity: Identity) -> bool:
-        """Bytes of this are bytes of ``identity``, and not more than it has."""
+        """Whether these bytes are bytes of ``identity``, and it is not shorter than they are."""
         return self.identity.resumable_as(identity) and (identity.size is None or self.have.end <= identity.size)
 
 
-def header_of(identity: Identity) -> bytes:
-    return line_of({"mdl-journal": VERSION, **vars(identity)})
+def header(identity: Identity) -> bytes:
+    """The first line of a journal."""
+    return crc_json.dumps({"mdl-journal": VERSION, **vars(identity)})
 
 
 def parse(data: bytes, name: str) -> Record | None:
-    """Read a journal's bytes. None where it claims nothing at all.
+    """Read a journal's bytes; None if it claims nothing at all.
 
-    Raises `StateError` where a newer mdl wrote it; ``name`` is for that message.
+    Raises `StateError` if a newer mdl wrote it; ``name`` is for that message.
     """
     lines = data.split(b"\n")[:-1]
     if not lines:
         return None
-    identity = _identity(parse_line(lines[0]), name)
+    identity = _identity(crc_json.loads(lines[0]), name)
     if identity is None:
         return None
     record, claims = Record(identity), []
     for line in lines[1:]:
-        claims += _take(record, parse_line(line))
+        claims += _read_fact(record, crc_json.loads(line))
     record.have = RangeSet(claims)
     return record
 
@@ -101,8 +102,8 @@ def _identity(head: Any, name: str) -> Identity | None:
     return Identity(**head)
 
 
-def _take(record: Record, fact: Any) -> list[ByteRange]:
-    """The bytes that a line claims; a validator is noted."""
+def _read_fact(record: Record, fact: Any) -> list[ByteRange]:
+    """The bytes that a line claims. A validator is noted in the record."""
     size = record.identity.size
     if isinstance(fact, list) and len(fact) == 2 and all(type(n) is int for n in fact):
         start, stop = fact
@@ -114,8 +115,8 @@ def _take(record: Record, fact: Any) -> list[ByteRange]:
 
 
 def load(path: Path) -> Record | None:
-    """Read the journal at ``path``; None where there is none that claims anything, or it may be somebody else's work.
-    Raises `StateError`."""
+    """Read the journal at ``path``; None if there is none, if it claims nothing, or if another user may have written
+    it. Raises `StateError`."""
     try:
         data = read_regular(path, LARGEST)
     except OSError:
@@ -124,23 +125,23 @@ def load(path: Path) -> Record | None:
 
 
 class Journal:
-    """An open journal, only ever appended to."""
+    """An open journal. It is only appended to."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path, self._fd = path, fd
 
     @classmethod
     def create(cls, path: Path, identity: Identity) -> Journal:
-        """Begin anew: what stood there claims nothing from now on, also after a power cut."""
+        """Begin anew: what was there claims nothing from now on, even after a power cut. Raises `OSError`."""
         journal = cls(path, open_new(path, os.O_WRONLY | os.O_APPEND))
-        journal._append(header_of(identity))
+        journal._append(header(identity))
         os.fsync(journal._fd)
         return journal
 
     @classmethod
     def reopen(cls, path: Path) -> Journal:
-        """Go on with a journal that was read. A torn tail is closed with a newline first, so that it
-        stays one damaged line."""
+        """Go on with a journal that was read. A torn last line gets a newline first, so that it stays one damaged line.
+        Raises `OSError`."""
         journal = cls(path, open_own(path, os.O_RDWR | os.O_APPEND))
         size = os.fstat(journal._fd).st_size
         if size and os.pread(journal._fd, 1, size - 1) != b"\n":
@@ -148,17 +149,19 @@ class Journal:
         return journal
 
     def claim(self, ranges: Iterable[ByteRange]) -> None:
-        """Say that these bytes are on disk. Call it only after they were synced."""
-        self._append(b"".join(line_of([item.start, item.stop]) for item in ranges))
+        """Record that these bytes are on disk. Call this only after they were synced. Raises `OSError`."""
+        self._append(b"".join(crc_json.dumps([item.start, item.stop]) for item in ranges))
 
     def note_validator(self, origin: str, validator: str) -> None:
-        self._append(line_of({"origin": origin, "validator": validator}))
+        """Record what an origin sent as the file's ETag or date. Raises `OSError`."""
+        self._append(crc_json.dumps({"origin": origin, "validator": validator}))
 
     def sync(self) -> None:
-        """Have all claims survive a power cut too; a killed process costs none of them. Raises `OSError`."""
+        """Make all claims survive a power cut; they survive a killed process anyway. Raises `OSError`."""
         os.fdatasync(self._fd)
 
     def close(self) -> None:
+        """Close the file, once. Raises `OSError`."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

@@ -1,4 +1,4 @@
-"""Layouts: how a models folder is laid out: one folder a model, or as Hugging Face's own cache.
+"""Layouts: where the files of a models folder are, and what is there: a folder for each model, or Hugging Face's cache.
 
 The cache's layout is described at https://huggingface.co/docs/huggingface_hub/guides/manage-cache: the bytes in
 ``blobs/<etag>``, a relative link to them in ``snapshots/<commit>/<path>``, the commit of a branch in ``refs/<branch>``.
@@ -6,55 +6,59 @@ The cache's layout is described at https://huggingface.co/docs/huggingface_hub/g
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
-from mdl import staging
-from mdl.errors import UsageError
-from mdl.files import HubFile, RemoteFile
+from mdl.errors import StorageError, UsageError, storage_error
+from mdl.files import HubFile, LocalFile, RemoteFile, Stamp
+from mdl.fs import staging
+from mdl.fs.entries import is_untrusted_link, open_parent, user_name
+from mdl.fs.private import is_trusted_owner, make_private_dir
 from mdl.paths import RelPath
-from mdl.private import private_folder
-from mdl.spots import spot
 
 _LONGEST_REF = 1000
 _SHARED = re.compile(r"blobs/[0-9a-f]{2}/[0-9a-f]{64}")
-"""How the hub's client names the bytes that it keeps for several repositories."""
+"""How the hub's client names a file that several repositories share."""
 
 
-class Layout(Protocol):
-    """Where files of a models folder are. ``own`` is mdl's place in it, on the same file system. ``is_by_digest``:
-    a file is named by its bytes, so whoever puts one there puts the same."""
+class Layout(ABC):
+    """Where the files of a models folder are. ``own`` is mdl's folder in it, on the same file system. If
+    ``is_by_digest``, a file is named by its digest, so that every program that puts one there puts the same bytes."""
 
     own: Path
-    is_by_digest: bool
+    is_by_digest = False
 
+    @abstractmethod
     def folder(self, model: str) -> Path:
-        """What is shown as the place of a model."""
+        """The folder that is shown as the place of a model."""
 
+    @abstractmethod
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
-        """The folder that nothing leads out of, and the file's path below it. Raises `UsageError`."""
+        """A folder, and the file's path below it, which must not lead out of it. Raises `UsageError`."""
 
     def expect(self, model: str, remote: RemoteFile) -> None:
-        """The file is one of the model's as it is now. Raises `UsageError`."""
-
-    def expose(self, remote: RemoteFile) -> None:
-        """Make a published file findable under its name. Raises `OSError`."""
+        """Take note that the file is one of the model's current files. Raises as `place` does."""
+        self.place(model, remote)
 
     def pointer(self, remote: RemoteFile) -> Path | None:
-        """The second name by which programs find a file; None where it has only one."""
+        """The second name by which programs find a file; None if it has only one."""
+        return None
 
-    def settle(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
-        """All of a model's files are there, as their source says (now, if ``is_news``). Raises `OSError`."""
+    def expose(self, remote: RemoteFile) -> None:  # noqa: B027
+        """Make a published file findable by its second name. Raises `OSError`."""
+
+    def mark_complete(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:  # noqa: B027
+        """All files of a model are there, as their source lists them; ``is_news`` if it was asked just now. Raises
+        `OSError`."""
 
 
-class Plain:
-    """``<root>/<model>/<path>``; with ``into`` the one model's files are in ``root`` itself."""
-
-    is_by_digest = False
+class Plain(Layout):
+    """``<root>/<model>/<path>``; with ``into`` the files of one model are in ``root`` itself."""
 
     def __init__(self, root: Path, *, into: bool = False) -> None:
         self._root, self._into = root, into
@@ -66,21 +70,9 @@ class Plain:
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
         return self.folder(model), remote.path
 
-    def expect(self, model: str, remote: RemoteFile) -> None:
-        """The folder does not depend on it."""
 
-    def expose(self, remote: RemoteFile) -> None:
-        """A file is under its own name already."""
-
-    def pointer(self, remote: RemoteFile) -> Path | None:
-        return None
-
-    def settle(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
-        """Nothing else says what is there."""
-
-
-class HubCache:
-    """As huggingface_hub lays its cache out. mdl's own place is below ``.locks``, which the hub's tools pass over."""
+class HubCache(Layout):
+    """The cache of huggingface_hub. mdl's own folder is below ``.locks``, which the hub's tools ignore."""
 
     is_by_digest = True
 
@@ -90,7 +82,7 @@ class HubCache:
         self._snapshots: dict[str, set[Path]] = {}
 
     def folder(self, model: str) -> Path:
-        """The snapshot, once it is known and there is only one; else the cache."""
+        """The snapshot, if it is known and there is only one; else the cache."""
         found = self._snapshots.get(model, set())
         return next(iter(found)) if len(found) == 1 else self._root
 
@@ -107,25 +99,25 @@ class HubCache:
         hub = _hub_file(remote)
         path = _pointer(hub)
         up = "../" * (2 + hub.path.count("/"))
-        with spot(self._root, path) as found:
+        with open_parent(self._root, path) as found:
             here = found.stat()
             wanted = f"{up}blobs/{_blob(remote)}"
             is_link = here is not None and stat.S_ISLNK(here.st_mode)
             if not (is_link and os.readlink(found.name, dir_fd=found.folder) == wanted):
-                stage = private_folder(self.own / "stage")
+                stage = make_private_dir(self.own / "stage")
                 staging.publish(staging.stage_link(stage, found.name, wanted), found)
 
     def pointer(self, remote: RemoteFile) -> Path | None:
         return _pointer(_hub_file(remote)).under(self._root)
 
-    def settle(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
-        """Note which commit the branch is at; of a commit asked for by itself, and of what nobody was asked for just
-        now, only where no branch is known."""
+    def mark_complete(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
+        """Record the commit of the branch. If only the commit was asked for, or the source was not asked just now,
+        record it only if nothing is recorded for the branch."""
         for hub in {remote.hub for remote in remotes if remote.hub}:
-            with spot(self._root, RelPath.parse(f"{_repo_folder(hub)}/refs/{hub.branch or 'main'}")) as ref:
+            with open_parent(self._root, RelPath.parse(f"{_repo_folder(hub)}/refs/{hub.branch or 'main'}")) as ref:
                 known = ref.read(_LONGEST_REF)
                 if known is None or (hub.branch and is_news and known != hub.revision.encode()):
-                    stage = private_folder(self.own / "stage")
+                    stage = make_private_dir(self.own / "stage")
                     staged = staging.stage(stage, ref.name, hub.revision.encode(), mode=0o644)
                     staging.publish(staged, ref)
 
@@ -133,7 +125,7 @@ class HubCache:
         return self._root / _repo_folder(hub) / "snapshots" / hub.revision
 
     def _shared(self, blob: RelPath) -> RelPath | None:
-        """Where the hub's client keeps the bytes in its store for several repositories, and only links them here."""
+        """Where the bytes are if the hub's client keeps them in its shared store, with only a link here; else None."""
         link = blob.under(self._root)
         repo = [self._root / blob.text.split("/")[0], link.parent]
         if not link.is_symlink() or any(folder.is_symlink() for folder in repo):
@@ -145,9 +137,8 @@ class HubCache:
 def _hub_file(remote: RemoteFile) -> HubFile:
     if remote.hub is None or len(remote.hub.revision) != 40 or remote.digest is None:
         hint = "take it into a plain folder, without --layout"
-        raise UsageError(
-            "the hub's cache has no place for it: it is no file of a hub", item=str(remote.path), hint=hint
-        )
+        why = "the hub's cache stores only files of the hub that have a commit and a digest"
+        raise UsageError(why, item=str(remote.path), hint=hint)
     return remote.hub
 
 
@@ -162,3 +153,46 @@ def _repo_folder(hub: HubFile) -> str:
 def _blob(remote: RemoteFile) -> str:
     assert remote.digest is not None
     return remote.digest.hex
+
+
+def inspect_path(at: Path, path: RelPath, own: Path) -> LocalFile:
+    """What is at ``path`` below the folder ``at``: a file with its stamp, or in words what is in the way. No part of
+    the path may be a link. A file is foreign if its owner is not trusted beside mdl's folder ``own``.
+
+    Raises `StorageError`.
+    """
+    final = path.under(at)
+    for segment in ("", *path.text.split("/")):
+        at = at / segment if segment else at
+        last = at == final
+        try:
+            status = at.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return _absent(final)
+        except OSError as error:
+            raise storage_error(error, str(at)) from error
+        if stat.S_ISLNK(status.st_mode) and (last or segment):
+            return LocalFile("link", why=f"{at} is a symbolic link")
+        if is_untrusted_link(at, status):
+            return LocalFile("link", why=f"{at} is a symbolic link of {user_name(status.st_uid)}")
+        if not last and segment and not stat.S_ISDIR(status.st_mode):
+            return LocalFile("folder", why=f"{at} is a file where a folder is needed")
+    if stat.S_ISREG(status.st_mode):
+        return LocalFile("file", Stamp.of(status), foreign=not is_trusted_owner(status.st_uid, own))
+    if stat.S_ISDIR(status.st_mode):
+        return LocalFile("folder", why=f"{at} is a folder")
+    return LocalFile("special", why=f"{at} is a device, pipe or socket")
+
+
+def _absent(final: Path) -> LocalFile:
+    """Nothing is there. Raises `StorageError` if nothing can be: a name that the system or the locale cannot store is
+    found before the download."""
+    try:
+        os.lstat(final)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise storage_error(error, str(final)) from error
+    except UnicodeEncodeError as error:
+        hint = "set PYTHONUTF8=1, or a locale of UTF-8 (LC_ALL=C.UTF-8)"
+        raise StorageError(f"the current locale ({error.encoding}) cannot encode this file name", hint=hint) from error
+    return LocalFile()

@@ -1,9 +1,7 @@
-"""Partial: one hidden, sparse, unfinished file and its journal, in a folder of their own.
+"""Partials: one hidden, sparse, unfinished file and its journal, in a folder of their own.
 
-The folder's name is ``<key>.<owner>``; whoever goes on with the leftover of a dead process renames the folder, so that
-two processes never write one partial. If the owner cannot be seen from here, and no lock proves that it is dead, what
-it left is copied: were it alive and went on, or began its file anew, it would do so in a file that nobody else uses.
-Bytes first, then the sync, then the claim.
+Bytes are written first, then synced, then claimed in the journal. What of a leftover is used is decided in
+`mdl.engine.adoption`.
 """
 
 from __future__ import annotations
@@ -13,28 +11,26 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mdl import copies, staging
-from mdl.cancel import Cancel
 from mdl.engine import journal as journals
+from mdl.engine.adoption import adopt
 from mdl.engine.journal import Identity, Journal, Record
 from mdl.errors import Busy, MdlError, StorageError, Unsafe
+from mdl.fs import staging
+from mdl.fs.entries import EntryAt
+from mdl.fs.private import make_private_dir, open_new, open_own
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.http.splice import Piped, write_at
-from mdl.owner import is_alive, keeps_locked, me, process_of
-from mdl.private import is_own_folder, open_new, open_own, private_folder
-from mdl.pulse import has_true_locks, may_live, try_lock
-from mdl.spots import Spot
+from mdl.locks import try_lock
+from mdl.process import ProcessId
 
 _JOURNAL_SECONDS = 1.0
-"""How often a journal's claims are made to survive a power cut; a kill costs no claim anyway."""
-_LOOK_SECONDS = 0.2
+"""How often a journal's claims are made to survive a power cut; a killed process costs no claim anyway."""
 
 
 class Partial:
-    """An open partial. What is written is here; what of it the journal claims is synced too."""
+    """An open partial. It has the bytes that were written; the journal claims those of them that are synced too."""
 
     def __init__(self, folder: Path, identity: Identity, fd: int, journal: Journal, have: RangeSet) -> None:
         self.folder, self.identity, self.fd = folder, identity, fd
@@ -44,30 +40,32 @@ class Partial:
         self._journal_synced = time.monotonic()
         self.validators: dict[str, str] = {}
         self.claim_below: int | None = None
+        """Only bytes below this offset are claimed: those above are not known to be right yet."""
         self._length: int | None = None
         self._is_locked = False
         self._sync_error: OSError | None = None
-        self.is_meddled = False
-        """Somebody else cut the file while it was written."""
+        self.was_cut = False
+        """Another program cut the file while it was written."""
         self.dropped, self.dropped_why = 0, ""
+        """How many bytes of a leftover could not be used, and why."""
 
     @classmethod
     def open(cls, partials: Path, key: str, identity: Identity) -> Partial:
-        """Go on with the best leftover of ``key``, or begin. What could not be used is told in ``dropped``.
+        """Go on with the best leftover of ``key``, or begin anew.
 
-        Raises `Busy` where a living process is at work on it, `StateError`, `OSError`.
+        Raises `Busy` if a living process is at work on it, `StateError`, `OSError`.
         """
-        private_folder(partials)
-        mine = partials / f"{key}.{me()}"
-        _adopt(partials, key, mine, identity)
-        private_folder(mine)
+        make_private_dir(partials)
+        mine = partials / f"{key}.{ProcessId.current()}"
+        adopt(partials, key, mine, identity)
+        make_private_dir(mine)
         record, data = journals.load(mine / "journal"), mine / "data"
-        lost = record.have.total if record else _blocks(data)
+        lost = record.have.total if record else _allocated(data)
         is_resumed = record is not None and record.resumable_as(identity)
-        fd = _locked(data, _reopened(data) if is_resumed else open_new(data, os.O_RDWR, 0o666))
+        fd = _locked(data, _reopen(data) if is_resumed else open_new(data, os.O_RDWR, 0o666))
         try:
             if record and is_resumed:
-                return cls._resumed(mine, identity, fd, record)
+                return cls._resume(mine, identity, fd, record)
             partial = cls(mine, identity, fd, Journal.create(mine / "journal", identity), RangeSet())
         except BaseException:
             os.close(fd)
@@ -77,7 +75,7 @@ class Partial:
         return partial
 
     @classmethod
-    def _resumed(cls, folder: Path, identity: Identity, fd: int, record: Record) -> Partial:
+    def _resume(cls, folder: Path, identity: Identity, fd: int, record: Record) -> Partial:
         """Go on with what the journal claims and the file holds."""
         path, have, claimed = folder / "journal", record.have, record.have.total
         have.remove(os.fstat(fd).st_size, 2**63)
@@ -102,6 +100,7 @@ class Partial:
 
     @property
     def total(self) -> int:
+        """Bytes written."""
         with self._lock:
             return self._have.total
 
@@ -112,41 +111,43 @@ class Partial:
             return self._have.total - self._claimed.total
 
     def gaps(self, size: int) -> list[ByteRange]:
+        """The ranges of a file of ``size`` bytes that are missing."""
         with self._lock:
             return self._have.gaps(size)
 
-    def stretch(self, size: int) -> None:
-        """Give the sparse file its final length."""
+    def set_length(self, size: int) -> None:
+        """Give the sparse file its final length in bytes. Raises `OSError`."""
         os.ftruncate(self.fd, size)
         self._length = size
 
     def write(self, offset: int, data: memoryview | bytes | Piped) -> None:
         """Put bytes at ``offset``. Raises `OSError`."""
         if self._length is not None and os.fstat(self.fd).st_size < self._length:
-            self.is_meddled = True
+            self.was_cut = True
         if isinstance(data, Piped):
             data.write_to(self.fd, offset)
         else:
             write_at(self.fd, offset, data)
-        with self._lock:
-            self._have.add(offset, offset + len(data))
+        self.mark_present(ByteRange(offset, offset + len(data)))
 
-    def forget(self, lost: ByteRange) -> None:
-        """These bytes turned out wrong; they are missing from now on."""
+    def mark_missing(self, lost: ByteRange) -> None:
+        """These bytes turned out to be wrong."""
         with self._lock:
             self._have.remove(lost.start, lost.stop)
 
-    def believe(self, found: ByteRange) -> None:
-        """These bytes were put here by other means and are right."""
+    def mark_present(self, found: ByteRange) -> None:
+        """These bytes are in the file."""
         with self._lock:
             self._have.add(found.start, found.stop)
 
     def note_validator(self, origin: str, validator: str) -> None:
+        """Remember the first validator (ETag or date) that an origin sends for this file. Raises `OSError`."""
         if self.validators.setdefault(origin, validator) == validator:
             self._journal.note_validator(origin, validator)
 
-    def checkpoint(self) -> None:
-        """Sync what was written, then claim it. Raises `OSError`: then the unclaimed bytes count as lost."""
+    def sync_and_claim(self) -> None:
+        """Sync what was written, then claim it in the journal. Raises `OSError`: then the unclaimed bytes count as
+        lost."""
         with self._syncing:
             with self._lock:
                 new = self._claimable()
@@ -170,14 +171,13 @@ class Partial:
                     self._claimed.add(item.start, item.stop)
 
     def _claimable(self) -> list[ByteRange]:
-        """Written and not claimed yet; below ``claim_below`` where that is set."""
         have = self._have.copy()
         if self.claim_below is not None:
             have.remove(self.claim_below, 2**63)
         return have.without(self._claimed)
 
     def rewind(self, identity: Identity) -> int:
-        """Throw everything away and begin anew as ``identity``; tells how many bytes that were."""
+        """Discard everything and begin anew as ``identity``; returns how many bytes that were. Raises `OSError`."""
         with self._syncing, self._lock:
             lost = self._have.total
             os.ftruncate(self.fd, 0)
@@ -185,30 +185,30 @@ class Partial:
             self._journal = Journal.create(self.folder / "journal", identity)
             self._have, self._claimed = RangeSet(), RangeSet()
             self.claim_below = self._length = None
-            self.is_meddled = False
+            self.was_cut = False
             self.identity, self.validators = identity, {}
             return lost
 
     def is_as_written(self, size: int) -> bool:
-        """Nobody cut, lengthened or emptied the file of ``size`` bytes while it was written: it has no holes. (A file
-        system that stores zeros as holes makes this False of a right file.) Raises `OSError`."""
-        if self.is_meddled or os.fstat(self.fd).st_size != size:
+        """Whether no other program cut, extended or emptied the file of ``size`` bytes: it has no holes. (On a file
+        system that stores zeros as holes this may be False for an intact file.) Raises `OSError`."""
+        if self.was_cut or os.fstat(self.fd).st_size != size:
             return False
         return not size or os.lseek(self.fd, 0, os.SEEK_HOLE) == size
 
     def status(self) -> os.stat_result:
-        """Of the open file. Raises `OSError`."""
+        """The status of the open file. Raises `OSError`."""
         return os.fstat(self.fd)
 
-    def publish(self, spot: Spot) -> os.stat_result | None:
-        """Sync the bytes, give them their final name, forget the journal; returns what `staging.publish` does.
+    def publish(self, entry: EntryAt) -> os.stat_result | None:
+        """Sync the bytes, give them their final name, remove the journal; returns what `staging.publish` returns.
 
-        Raises `Busy` where another process took this partial over, `StorageError` where it is gone,
-        `FileExistsError` where the spot is to be new and is taken, `OSError`.
+        Raises `Busy` if another process took this partial over, `StorageError` if it is gone, `FileExistsError` if the
+        entry is to be new and something is there, `OSError`.
         """
         with self._syncing:
             if self._sync_error:
-                raise self._sync_error  # the system tells once what it lost, and then calls the rest synced
+                raise self._sync_error  # the system reports lost bytes once, and then calls the rest synced
             os.fsync(self.fd)
             status, data = os.fstat(self.fd), self.folder / "data"
             try:
@@ -217,7 +217,7 @@ class Partial:
                 is_mine = False
             if not is_mine:
                 raise self._lost(status)
-            copied = staging.publish(data, spot)
+            copied = staging.publish(data, entry)
             self.close()
             self.discard()
             return copied
@@ -226,14 +226,15 @@ class Partial:
         """Why the open file is no longer under its name: another mdl renamed its folder, or it was removed."""
         if status.st_nlink and self.folder.parent.exists():
             return Busy("another mdl took this download over", hint="let it finish, or run the same command again")
-        hint = "somebody removed or moved it while the bytes came; run the same command again"
+        hint = "another program removed or moved it during the download; run the same command again"
         return StorageError(f"{self.folder} is gone", hint=hint)
 
     def discard(self) -> None:
+        """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> None:
-        """A descriptor is gone whatever closing it says: it is closed once. Raises `OSError`."""
+        """Close the files, once: a descriptor is gone even if closing it fails. Raises `OSError`."""
         with self._syncing:
             fd, self.fd = self.fd, -1
             try:
@@ -243,17 +244,28 @@ class Partial:
                     os.close(fd)
 
 
-def _reopened(data: Path) -> int:
-    """Bytes that nobody else could write, or an empty file in their place. That the file may be written by others once
-    it has its name is no harm: they do not come into its folder. Raises `OSError`."""
+def _reopen(data: Path) -> int:
+    """Open data that no other user could write, or an empty file in its place. That others may write the file once it
+    is published is no harm: they cannot enter its folder. Raises `OSError`."""
     try:
         return open_own(data, os.O_RDWR | os.O_CREAT, 0o666, may_be_shared=True)
     except Unsafe:
         return open_new(data, os.O_RDWR, 0o666)
 
 
-def _blocks(data: Path) -> int:
-    """Bytes that the file takes on the disk, if it is there."""
+def _locked(data: Path, fd: int) -> int:
+    """Lock a partial's open data, as a sign that its owner is alive. If another process took it over meanwhile the file
+    is closed and this raises `Busy`."""
+    try_lock(fd)
+    with contextlib.suppress(OSError):
+        if os.path.samestat(data.lstat(), os.fstat(fd)):
+            return fd
+    os.close(fd)
+    raise Busy("another mdl took this download over", hint="let it finish, or run the same command again")
+
+
+def _allocated(data: Path) -> int:
+    """Bytes that the file takes on the disk; 0 if it does not exist."""
     with contextlib.suppress(OSError):
         return data.lstat().st_blocks * 512
     return 0
@@ -270,127 +282,3 @@ def _why_not(record: Record, new: Identity) -> str:
     if new.digest is None and (old.validator is None or new.validator is None):
         return "neither a digest nor a strong validator tells whether it is still the same file"
     return "the server's file has changed"
-
-
-def leftovers(partials: Path, key: str) -> list[Path]:
-    """The partial folders of ``key``, whichever process of this user made them."""
-    with contextlib.suppress(OSError):
-        found = (entry for entry in partials.iterdir() if entry.name.startswith(f"{key}."))
-        return sorted(entry for entry in found if is_own_folder(entry))
-    return []
-
-
-def claimed_of(partials: Path, key: str, identity: Identity) -> int:
-    """How many bytes of this very file the best leftover has, without touching it."""
-    return max((_worth(folder, identity) for folder in leftovers(partials, key)), default=0)
-
-
-def _worth(folder: Path, identity: Identity) -> int:
-    record = journals.load(folder / "journal")
-    return record.have.total if record and record.resumable_as(identity) else 0
-
-
-def _adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
-    """Take over what dead processes left: the one that has most of this very file. Raises `Busy`, `OSError`."""
-    for folder in sorted(leftovers(partials, key), key=lambda one: _worth(one, identity), reverse=True):
-        if folder == mine:
-            continue
-        if is_held(folder):
-            raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
-        if mine.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        elif _is_dead(folder):
-            staging.claim(folder, mine)
-        else:
-            try:
-                _copy(folder, mine, identity)
-            except BaseException:
-                shutil.rmtree(mine, ignore_errors=True)
-                raise
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _copy(folder: Path, mine: Path, identity: Identity) -> None:
-    """Copy what the journal of a leftover claims, if it is of this very file. Raises `OSError`.
-
-    Its owner may be alive after all: what it cut off or began anew meanwhile is not believed.
-    """
-    record = journals.load(folder / "journal")
-    if record is None:
-        return
-    private_folder(mine)
-    try:
-        source = open_own(folder / "data", os.O_RDONLY, may_be_shared=True)
-    except Unsafe:
-        return
-    target = open_new(mine / "data", os.O_WRONLY, 0o666)
-    try:
-        if record.resumable_as(identity):
-            for claim in record.have:
-                copies.copy(source, target, claim.length, start=claim.start)
-            os.fdatasync(target)
-        length = os.fstat(source).st_size
-        now = journals.load(folder / "journal")  # after the length: a file begun anew has a new journal when it grows
-    finally:
-        os.close(target)
-        os.close(source)
-    if now is None or now.identity != record.identity or record.have.without(now.have):
-        (mine / "data").unlink()
-        return
-    record.have.remove(length, 2**63)
-    journal = Journal.create(mine / "journal", record.identity)
-    journal.claim(record.have)
-    for origin, validator in record.validators.items():
-        journal.note_validator(origin, validator)
-    journal.close()
-
-
-def _locked(data: Path, fd: int) -> int:
-    """Lock a partial's open data, so that nobody takes its owner for dead. Raises `Busy` if somebody did all the same;
-    then it is closed."""
-    try_lock(fd)
-    with contextlib.suppress(OSError):
-        if os.path.samestat(data.lstat(), os.fstat(fd)):
-            return fd
-    os.close(fd)
-    raise Busy("another mdl took this download over", hint="let it finish, or run the same command again")
-
-
-def wait_for_owners(
-    partials: Path, keys: Iterable[str], seconds: float, on_wait: Callable[[str], None], cancel: Cancel
-) -> None:
-    """Wait up to ``seconds`` until no other process holds a partial of these keys. ``on_wait`` is told once who."""
-    until, told = time.monotonic() + seconds, False
-    for key in keys:
-        while held := [one for one in leftovers(partials, key) if _owner(one) != me() and is_held(one)]:
-            if time.monotonic() >= until:
-                return
-            if not told:
-                told = True
-                on_wait(_holder(held[0]))
-            cancel.wait(_LOOK_SECONDS)
-
-
-def _owner(folder: Path) -> str:
-    return folder.name.partition(".")[2]
-
-
-def _holder(folder: Path) -> str:
-    """Who holds a partial, in words."""
-    where = "" if is_alive(_owner(folder)) else " of another machine or container"
-    return f"another mdl (process {process_of(_owner(folder)) or 'unknown'}{where})"
-
-
-def _is_dead(folder: Path) -> bool:
-    """Of a leftover that nobody holds: whether its owner is known to be gone, not only very likely to be."""
-    owner = _owner(folder)
-    return is_alive(owner) is False or (keeps_locked(owner) and has_true_locks(folder))
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a living process is at work in this folder of ``partials``, or may be."""
-    owner = _owner(folder)
-    alive = is_alive(owner)
-    if alive is not None:
-        return alive
-    return may_live(folder / "data", [folder / "journal", folder], keeps_locked=keeps_locked(owner))

@@ -1,4 +1,4 @@
-"""Plan: what is kept, what is fetched, what is refused, and why. Pure: decide here, do elsewhere."""
+"""Plans: which files are kept, fetched or refused, and for what reason. Pure: a plan is carried out elsewhere."""
 
 from __future__ import annotations
 
@@ -6,28 +6,47 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 
-from mdl.errors import MdlError, Occupied, Unsafe
+from mdl.errors import MdlError, NoSpace, Occupied, Unsafe
 from mdl.files import LocalFile, RemoteFile
-from mdl.reports import no_space
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One file of one model, as its source describes it and as it stands here."""
+    """One file of one model, as its source describes it and as it is on this disk."""
 
     model: str
     remote: RemoteFile
     local: LocalFile
 
 
+class Reason(StrEnum):
+    """Why a file is kept, fetched or refused, as messages say it."""
+
+    PRESENT = "already here"
+    ADOPTED = "the right bytes were there"
+    MISSING = "missing"
+    PARTIAL = "partly here"
+    OUTDATED = "a newer one is there"
+    DAMAGED = "damaged here"
+    FORCED = "forced"
+    UNSAFE = "unsafe"
+    OCCUPIED = "occupied"
+    EDITED = "edited"
+
+
+_KEPT = (Reason.PRESENT, Reason.ADOPTED)
+
+
 @dataclass(frozen=True)
 class Item:
-    """A decision on one file. ``adopt`` marks right bytes that lack a receipt; ``refused`` is why not. ``way`` is how
-    bytes from elsewhere on this disk come here: ``clone``, ``link`` or ``copy``."""
+    """A decision on one file. ``adopt`` if the right bytes are there and lack a receipt; ``refused`` is the error of a
+    file that is not fetched. ``way`` is how bytes from elsewhere on this disk are taken: ``clone``, ``link`` or
+    ``copy``."""
 
     wanted: Wanted
-    why: str
+    reason: Reason
     adopt: bool = False
     refused: MdlError | None = None
     way: str | None = None
@@ -42,13 +61,13 @@ class Item:
 
     @property
     def seen(self) -> LocalFile | None:
-        """What the file that is brought may replace; None where that is any other file."""
-        return None if self.why == _FORCED else self.local
+        """The only file that may be replaced; None if any file may be."""
+        return None if self.reason == Reason.FORCED else self.local
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every wanted file is in exactly one of the four; what is ``linked`` was found elsewhere on this disk."""
+    """Every wanted file is in exactly one of the four; the bytes of a ``linked`` one are elsewhere on this disk."""
 
     keep: tuple[Item, ...] = ()
     fetch: tuple[Item, ...] = ()
@@ -57,13 +76,14 @@ class Plan:
 
     @classmethod
     def of(cls, wanted: Iterable[Wanted], *, force: bool = False, repair: bool = False) -> Plan:
-        """``force`` replaces whatever file is there, ``repair`` one that mdl wrote and somebody changed since."""
+        """Decide on every file. ``force`` replaces any file that is there, ``repair`` one that was changed after mdl
+        wrote it."""
         keep: list[Item] = []
         fetch: list[Item] = []
         refuse: list[Item] = []
         for one in wanted:
             item = _decide(one, force, repair)
-            (refuse if item.refused else keep if item.why in _KEPT else fetch).append(item)
+            (refuse if item.refused else keep if item.reason in _KEPT else fetch).append(item)
         return cls(tuple(keep), tuple(fetch), tuple(refuse))
 
     @property
@@ -76,12 +96,12 @@ class Plan:
 
     @property
     def bytes_whole(self) -> int:
-        """Bytes of whole files that are here, or elsewhere on this disk."""
+        """Bytes of whole files that are there already, or elsewhere on this disk."""
         return sum(_size(item) for item in self.keep + self.linked)
 
     @property
     def bytes_kept(self) -> int:
-        """Bytes already here: whole files, and what partials have."""
+        """Bytes that need not be fetched: of whole files and of partials."""
         return self.bytes_whole + sum(item.local.partial for item in self.fetch)
 
     @property
@@ -95,11 +115,11 @@ class Plan:
 
     @property
     def bytes_to_copy(self) -> int:
-        """Of `bytes_elsewhere`, those that cannot be shared, and need their room."""
+        """Those of `bytes_elsewhere` that have to be copied, and take space."""
         return sum(_size(item) for item in self.linked if item.way == "copy")
 
     def with_sizes(self, probed: dict[tuple[str, str], RemoteFile]) -> Plan:
-        """The same decisions, with what probing found out about files of unknown size."""
+        """The same decisions, with the descriptions that probing found for files of unknown size, by model and path."""
         fetch = []
         for item in self.fetch:
             found = probed.get((item.wanted.model, item.remote.path.text))
@@ -107,13 +127,21 @@ class Plan:
         return replace(self, fetch=tuple(fetch))
 
     def check_space(self, free: int) -> None:
-        """Fail before the first byte if the whole plan does not fit. Raises `NoSpace` with need and have."""
+        """Raises `NoSpace` if the whole plan needs more than ``free`` bytes."""
         if error := no_space(self.bytes_to_fetch, self.bytes_to_copy, free):
             raise error
 
 
-_HERE, _RIGHT, _FORCED = "already here", "the right bytes were there", "forced"
-_KEPT = {_HERE, _RIGHT}
+def no_space(to_fetch: int, to_copy: int, free: int) -> NoSpace | None:
+    """The error of a plan that needs more bytes than are ``free``; None if it fits."""
+    need = to_fetch + to_copy
+    if need <= free:
+        return None
+    copied = f" ({to_copy} of them for copies from elsewhere on this machine)" if to_copy else ""
+    return NoSpace(
+        f"the plan needs {need} bytes{copied} and {free} are free: {need - free} short",
+        hint="free some space, choose another folder with --to, or narrow with --include",
+    )
 
 
 def _size(item: Item) -> int:
@@ -123,26 +151,27 @@ def _size(item: Item) -> int:
 def _decide(one: Wanted, force: bool, repair: bool) -> Item:
     local, remote = one.local, one.remote
     if local.kind in ("link", "special"):
-        return Item(one, "unsafe", refused=Unsafe(f"refused: {local.why}", item=remote.path.text))
+        return Item(one, Reason.UNSAFE, refused=Unsafe(f"refused: {local.why}", item=remote.path.text))
     if local.kind == "folder":
-        return Item(one, "occupied", refused=Occupied(local.why, item=remote.path.text))
+        return Item(one, Reason.OCCUPIED, refused=Occupied(local.why, item=remote.path.text))
     if local.kind == "absent":
-        return Item(one, "partly here" if local.partial else "missing")
+        return Item(one, Reason.PARTIAL if local.partial else Reason.MISSING)
     if force:
-        return Item(one, _FORCED)
+        return Item(one, Reason.FORCED)
     receipt = local.receipt
-    if local.untouched and receipt and receipt.settles(remote):
-        return Item(one, _HERE)
+    if local.untouched and receipt and receipt.matches(remote):
+        return Item(one, Reason.PRESENT)
     if local.fingerprint and remote.digest and local.fingerprint.digest == remote.digest:
-        return Item(one, _RIGHT, adopt=True)
+        return Item(one, Reason.ADOPTED, adopt=True)
     if receipt is None:
         hint = "use --force to replace it, or --to for another folder"
-        return Item(one, "occupied", refused=Occupied("another file stands there", item=remote.path.text, hint=hint))
+        refused = Occupied("another file stands there", item=remote.path.text, hint=hint)
+        return Item(one, Reason.OCCUPIED, refused=refused)
     if local.is_edited and not repair:
-        return Item(one, "edited", refused=_edited(local, remote))
-    if local.is_as_it_came and remote.digest is None and receipt.settles(remote):
-        return Item(one, _RIGHT, adopt=True)
-    return Item(one, "a newer one is there" if local.is_as_it_came else "damaged here")
+        return Item(one, Reason.EDITED, refused=_edited(local, remote))
+    if local.is_unmodified and remote.digest is None and receipt.matches(remote):
+        return Item(one, Reason.ADOPTED, adopt=True)
+    return Item(one, Reason.OUTDATED if local.is_unmodified else Reason.DAMAGED)
 
 
 def _edited(local: LocalFile, remote: RemoteFile) -> Occupied:

@@ -1,6 +1,6 @@
-"""Receipts: what mdl published, one small file each, so that a finished download needs no second look.
+"""Receipts: what mdl published, so that a finished file need not be hashed again. One small file each.
 
-Two lines in the journal's format: the facts, and the prefix digests that a repair uses.
+A receipt has two lines in the format of `mdl.crc_json`: the facts, and the prefix digests that a repair uses.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mdl import staging
-from mdl.digests import Digest, Fingerprint
+from mdl import crc_json
 from mdl.errors import MdlError, StateError
 from mdl.files import HubFile, Receipt, RemoteFile, Stamp
+from mdl.fs import staging
+from mdl.fs.private import make_private_dir, read_regular
+from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
 from mdl.presigned import query_hash
-from mdl.private import private_folder, read_regular
 from mdl.redact import bare_url
-from mdl.sealed import line_of, parse_line
 
 VERSION = 1
 _LARGEST = 64 * 2**20
 _REPO_TYPES = ("model", "dataset", "space")
 
 
-def key_of(model: str, path: RelPath) -> str:
-    """The name under which mdl keeps what it knows of one file: 32 hex digits, whatever the path's length."""
+def file_key(model: str, path: RelPath) -> str:
+    """The name of mdl's own records of one file: 32 hex digits, however long the path is."""
     return hashlib.sha256(f"{model}\0{path}".encode()).hexdigest()[:32]
 
 
-def receipt_of(
+def new_receipt(
     model: str,
     remote: RemoteFile,
     print_: Fingerprint,
@@ -41,7 +41,8 @@ def receipt_of(
     validator: str | None = None,
     adopted: bool = False,
 ) -> Receipt:
-    """What vouches for the file that bore ``stamp`` when it was verified."""
+    """The receipt of a file with ``stamp``. ``verified`` says what its bytes were compared with; ``validator`` is used
+    if the source had none; an ``adopted`` file was there before."""
     return Receipt(
         model=model,
         path=remote.path,
@@ -65,11 +66,12 @@ class Receipts:
         self._folder = folder
 
     def get(self, model: str, path: RelPath, *, prefixes: bool = False) -> Receipt | None:
-        """The receipt of one file, or None. A damaged one counts as none; a newer one raises `StateError`."""
-        return _read(self._place(model, path), prefixes=prefixes)
+        """The receipt of one file, with its ``prefixes`` only if they are asked for. None if there is none or it is
+        damaged. Raises `StateError` if a newer mdl wrote it."""
+        return _read(self._path(model, path), prefixes=prefixes)
 
     def of_model(self, model: str) -> list[Receipt]:
-        """Every receipt of ``model``, by path."""
+        """Every receipt of ``model``, sorted by path."""
         found = []
         with contextlib.suppress(OSError):
             for entry in (self._folder / model).glob("*.receipt"):
@@ -81,11 +83,12 @@ class Receipts:
     def all(self) -> list[Receipt]:
         """Every receipt of every model that can be read."""
         with contextlib.suppress(OSError):
-            found = [readable(entry) for entry in sorted(self._folder.glob("*/*.receipt"))]
+            found = [read_receipt(entry) for entry in sorted(self._folder.glob("*/*.receipt"))]
             return [receipt for receipt in found if receipt]
         return []
 
     def put(self, receipt: Receipt) -> None:
+        """Write a receipt. Raises `OSError`, `Unsafe`."""
         facts = {
             "mdl-receipt": VERSION,
             "model": receipt.model,
@@ -102,77 +105,78 @@ class Receipts:
             "hub": [hub.repo, hub.repo_type, hub.revision, hub.path, hub.branch] if (hub := receipt.hub) else None,
             "catalog": receipt.catalog,
         }
-        data = line_of(facts) + line_of(list(receipt.prefixes))
-        place = self._place(receipt.model, receipt.path)
-        private_folder(place.parent)
-        staging.write_file(place, data, lasting=False)
+        data = crc_json.dumps(facts) + crc_json.dumps(list(receipt.prefixes))
+        path = self._path(receipt.model, receipt.path)
+        make_private_dir(path.parent)
+        staging.write_file(path, data, durable=False)
 
-    def take_back(self, receipt: Receipt, before: Receipt | None) -> None:
-        """Put what was there before in place of a receipt, as far as the disk lets one."""
+    def restore(self, receipt: Receipt, before: Receipt | None) -> None:
+        """Replace a receipt by the one from ``before``, or remove it, as far as the disk allows that."""
         with contextlib.suppress(OSError):
             if before:
                 self.put(before)
             else:
-                self._place(receipt.model, receipt.path).unlink(missing_ok=True)
+                self._path(receipt.model, receipt.path).unlink(missing_ok=True)
 
     def distrust(self, model: str, path: RelPath) -> None:
-        """Have the next look at this file read its bytes."""
+        """Have the file hashed at the next check. Raises `OSError`, `StateError`."""
         receipt = self.get(model, path, prefixes=True)
         if receipt and not receipt.suspect:
             self.put(replace(receipt, suspect=True))
 
-    def share(self, model: str, path: RelPath, catalog: str | None) -> None:
-        """Note that a file is kept for ``catalog`` too: from now on it belongs to no single one."""
+    def mark_shared(self, model: str, path: RelPath, catalog: str | None) -> None:
+        """Take note that a file is kept for ``catalog`` too: then it belongs to no single catalog. Raises `OSError`,
+        `StateError`."""
         receipt = self.get(model, path, prefixes=True)
         if receipt and receipt.catalog not in (None, catalog):
             self.put(replace(receipt, catalog=None))
 
-    def _place(self, model: str, path: RelPath) -> Path:
-        return self._folder / model / f"{key_of(model, path)}.receipt"
+    def _path(self, model: str, path: RelPath) -> Path:
+        return self._folder / model / f"{file_key(model, path)}.receipt"
 
 
-def readable(place: Path) -> Receipt | None:
-    """The receipt in a file; None where it is damaged, or a newer mdl's."""
+def read_receipt(path: Path) -> Receipt | None:
+    """The receipt in a file; None if it is damaged, or a newer mdl wrote it."""
     try:
-        return _read(place, prefixes=False)
+        return _read(path, prefixes=False)
     except StateError:
         return None
 
 
-def _read(place: Path, *, prefixes: bool) -> Receipt | None:
+def _read(path: Path, *, prefixes: bool) -> Receipt | None:
     try:
-        first, _, second = (read_regular(place, _LARGEST) or b"").partition(b"\n")
+        first, _, second = (read_regular(path, _LARGEST) or b"").partition(b"\n")
     except OSError:
         return None
-    facts = parse_line(first)
+    facts = crc_json.loads(first)
     if not isinstance(facts, dict):
         return None
     version = facts.get("mdl-receipt")
     if isinstance(version, int) and version > VERSION:
-        raise StateError("a newer mdl wrote this receipt", item=str(place), hint="upgrade mdl")
-    steps = parse_line(second.partition(b"\n")[0]) if prefixes else None
+        raise StateError("a newer mdl wrote this receipt", item=str(path), hint="upgrade mdl")
+    steps = crc_json.loads(second.partition(b"\n")[0]) if prefixes else None
     return _receipt(facts, tuple(steps) if isinstance(steps, list) else ())
 
 
 def _receipt(facts: dict[str, Any], prefixes: tuple[Any, ...]) -> Receipt | None:
     try:
-        algorithm, _, text = _of(str, facts["digest"]).partition(":")
-        size, mtime_ns, inode = (_of(int, number) for number in facts["stamp"])
+        algorithm, _, text = _typed(str, facts["digest"]).partition(":")
+        size, mtime_ns, inode = (_typed(int, number) for number in facts["stamp"])
         return Receipt(
-            model=RelPath.parse(_of(str, facts["model"])).text,
-            path=RelPath.parse(_of(str, facts["path"])),
+            model=RelPath.parse(_typed(str, facts["model"])).text,
+            path=RelPath.parse(_typed(str, facts["path"])),
             stamp=Stamp(size, mtime_ns, inode),
             digest=Digest.parse(algorithm, text),
-            verified=_of(str, facts["verified"]),
-            url=_of(str, facts["url"]),
-            asked=_of(str, facts.get("asked", "")),
-            validator=_of(str, facts["validator"], or_none=True),
-            commit=_of(str, facts["commit"], or_none=True),
-            suspect=_of(bool, facts["suspect"]),
+            verified=_typed(str, facts["verified"]),
+            url=_typed(str, facts["url"]),
+            asked=_typed(str, facts.get("asked", "")),
+            validator=_typed(str, facts["validator"], or_none=True),
+            commit=_typed(str, facts["commit"], or_none=True),
+            suspect=_typed(bool, facts["suspect"]),
             adopted=facts.get("adopted", False) is True,
-            prefixes=tuple(_of(str, prefix) for prefix in prefixes),
+            prefixes=tuple(_typed(str, prefix) for prefix in prefixes),
             hub=_hub_file(facts.get("hub")),
-            catalog=_of(str, facts.get("catalog"), or_none=True),
+            catalog=_typed(str, facts.get("catalog"), or_none=True),
         )
     except (KeyError, ValueError, TypeError, AttributeError, MdlError):
         return None
@@ -181,14 +185,14 @@ def _receipt(facts: dict[str, Any], prefixes: tuple[Any, ...]) -> Receipt | None
 def _hub_file(facts: Any) -> HubFile | None:
     if facts is None:
         return None
-    repo, repo_type, revision, path, branch = (_of(str, fact) for fact in _of(list, facts))
+    repo, repo_type, revision, path, branch = (_typed(str, fact) for fact in _typed(list, facts))
     if repo_type not in _REPO_TYPES:
-        raise ValueError(f"{repo_type!r} is no type of repository")
+        raise ValueError(f"{repo_type!r} is not a type of repository")
     return HubFile(repo, repo_type, revision, RelPath.parse(path).text, branch)
 
 
-def _of(kind: type, value: Any, *, or_none: bool = False) -> Any:
-    """The value, if it is of exactly that type. Raises `TypeError`."""
+def _typed(kind: type, value: Any, *, or_none: bool = False) -> Any:
+    """The value, which must be of exactly that type. Raises `TypeError`."""
     if type(value) is not kind and not (or_none and value is None):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+        raise TypeError(f"{value!r} is not of type {kind.__name__}")
     return value

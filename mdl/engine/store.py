@@ -1,6 +1,6 @@
-"""Store: where files live. Looks at what is there, opens a partial, publishes, keeps the receipts.
+"""The store of a models folder: says what is there, opens partials, publishes files, keeps their receipts.
 
-``root`` holds the models, by its `Layout`, and mdl's own folder on the same file system.
+``root`` holds the models as its `Layout` says, and mdl's own folder on the same file system.
 """
 
 from __future__ import annotations
@@ -9,34 +9,33 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial as bound
 from pathlib import Path
 
-from mdl import copies, staging
 from mdl.cancel import Cancel
-from mdl.copies import Rule, Way
-from mdl.digests import Digest, Fingerprint
-from mdl.engine import room
-from mdl.engine.clearing import cleared
+from mdl.engine.adoption import claimed_bytes, leftovers
 from mdl.engine.journal import Identity
-from mdl.engine.layout import Layout, Plain
-from mdl.engine.partial import Partial, claimed_of, leftovers
-from mdl.engine.receipts import Receipts, key_of, receipt_of
-from mdl.engine.sight import hashed, opened, standing
-from mdl.errors import StorageError, Unsafe, UsageError
+from mdl.engine.layout import Layout, Plain, inspect_path
+from mdl.engine.partial import Partial
+from mdl.engine.receipts import Receipts, file_key, new_receipt
+from mdl.errors import Occupied, StorageError, Unsafe, UsageError, storage_error
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
+from mdl.fs import copying, staging, volume
+from mdl.fs.copying import SharingRule, Way
+from mdl.fs.entries import EntryAt, open_for_reading, open_parent
+from mdl.fs.private import make_private_dir
+from mdl.hashing import Digest, Fingerprint, fingerprint
 from mdl.http.ranges import ByteRange
-from mdl.owner import me
-from mdl.private import private_folder
-from mdl.pulse import try_lock
-from mdl.spots import Spot
+from mdl.locks import try_lock
+from mdl.process import ProcessId
 
-_NOT_THERE = (UsageError, StorageError, Unsafe, OSError)
+_UNREADABLE = (UsageError, StorageError, Unsafe, OSError)
+_Publish = Callable[[EntryAt], os.stat_result | None]
 
 
 class Store:
-    """One models folder, laid out as ``layout`` says. ``cancel`` ends what takes long."""
+    """One models folder, laid out as ``layout`` says."""
 
     def __init__(
         self,
@@ -47,7 +46,8 @@ class Store:
         catalog: str | None = None,
         cancel: Cancel | None = None,
     ) -> None:
-        """``catalog`` names the catalog for which files are brought, if there is one; ``cancel`` ends long reads."""
+        """With ``into`` the files of one model are in ``root`` itself. ``catalog`` names the catalog for which files
+        are fetched, if there is one. ``cancel`` ends what reads large files."""
         self.root, self.catalog, self.cancel = root.absolute(), catalog, cancel or Cancel()
         self._layout = layout(self.root) if layout else Plain(self.root, into=into)
         self.own = self._layout.own
@@ -57,138 +57,188 @@ class Store:
         self.locks = self.own / "locks"
 
     def folder(self, model: str) -> Path:
-        """Where the files of ``model`` land."""
+        """The folder that is shown as the place of ``model``."""
         return self._layout.folder(model)
 
-    def final(self, model: str, remote: RemoteFile) -> Path:
-        """The file's final name. Raises `UsageError` where the layout has no place for it."""
+    def final_path(self, model: str, remote: RemoteFile) -> Path:
+        """The file's final path. Raises `UsageError` if the layout has no place for it."""
         base, path = self._layout.place(model, remote)
         return path.under(base)
 
     def expose(self, model: str, remote: RemoteFile) -> None:
-        """Make a published file findable, where the layout has a second name for it. Raises `OSError`."""
-        self.final(model, remote)
+        """Make a published file findable, if the layout has a second name for it. Raises `UsageError`, `OSError`."""
+        self.final_path(model, remote)
         self._layout.expose(remote)
 
     @property
     def is_by_digest(self) -> bool:
-        """Files are named by their bytes, and shared by whoever names them; others remove them."""
+        """Whether files are named by their digest, so that models and other programs share them."""
         return self._layout.is_by_digest
 
-    def pointed(self, model: str, remote: RemoteFile) -> str:
-        """Whether programs find the file there by its name: ``right``, ``missing``, or ``other`` where something else
-        is under that name. Reads nothing."""
+    def pointer_state(self, model: str, remote: RemoteFile) -> str:
+        """Whether programs find the file by its name: ``right``, ``missing``, or ``other`` if that name leads to
+        something else. Reads no file."""
         pointer = self._layout.pointer(remote)
         try:
-            return "right" if pointer is None or pointer.samefile(self.final(model, remote)) else "other"
+            return "right" if pointer is None or pointer.samefile(self.final_path(model, remote)) else "other"
         except OSError:
             return "missing"
 
-    def settle(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
-        """All files of a model are there, as their source says (now, if ``is_news``). Raises `OSError`."""
-        self._layout.settle(remotes, is_news=is_news)
+    def mark_complete(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
+        """All files of a model are there, as their source lists them; ``is_news`` if it was asked just now. Raises
+        `OSError`."""
+        self._layout.mark_complete(remotes, is_news=is_news)
 
-    def look(
+    def check(
         self, model: str, remote: RemoteFile, *, watch: Callable[[int], None] | None = None, deep: bool = False
     ) -> LocalFile:
-        """What stands under the file's final name. Bytes are read only where the receipt does not settle it,
-        or with ``deep``; ``watch`` is told the bytes read. Raises `StorageError`, `StateError`, `Cancelled`."""
-        found = self.glance(model, remote)
+        """What is under the file's final name. The file is hashed only if its receipt does not settle what it is, or
+        with ``deep``; ``watch`` is called with the bytes read so far. Raises `StorageError`, `StateError`,
+        `Cancelled`."""
+        found = self.quick_check(model, remote)
         if found.kind != "file" or found.stamp is None:
             return found
-        final, receipt = self.final(model, remote), found.receipt
-        algorithm = remote.digest.algorithm if remote.digest else "sha256"
+        final, receipt = self.final_path(model, remote), found.receipt
         if deep or _may_be_right(found, remote):
-            print_, stamp = hashed(final, algorithm, self._stoppable(watch))
+            print_, stamp = hash_file(final, remote.hash_algorithm, self._stoppable(watch))
             found = replace(found, fingerprint=print_, stamp=stamp)
             if print_.digest == remote.digest:
                 return found
         if receipt and found.is_edited and found.stamp and found.stamp.size == receipt.stamp.size:
-            print_, stamp = hashed(final, receipt.digest.algorithm, self._stoppable(watch))
+            print_, stamp = hash_file(final, receipt.digest.algorithm, self._stoppable(watch))
             found = replace(found, fingerprint=found.fingerprint or print_, stamp=stamp, own_digest=print_.digest)
         return found
 
-    def glance(self, model: str, remote: RemoteFile) -> LocalFile:
-        """As `look`, without reading a byte of the file itself."""
+    def quick_check(self, model: str, remote: RemoteFile) -> LocalFile:
+        """As `check`, without reading a byte of the file itself."""
         self._layout.expect(model, remote)
-        found = self._standing(model, remote)
+        found = self._inspect(model, remote)
         receipt = self.receipts.get(model, remote.path)
-        partial = claimed_of(self.partials, key_of(model, remote.path), Identity.of(remote))
+        partial = claimed_bytes(self.partials, file_key(model, remote.path), Identity.of(remote))
         return replace(found, receipt=receipt, partial=partial)
 
-    def _standing(self, model: str, remote: RemoteFile) -> LocalFile:
-        return standing(*self._layout.place(model, remote), self.own)
+    def _inspect(self, model: str, remote: RemoteFile) -> LocalFile:
+        return inspect_path(*self._layout.place(model, remote), self.own)
 
     def open_partial(self, model: str, remote: RemoteFile) -> Partial:
-        return Partial.open(self.partials, key_of(model, remote.path), Identity.of(remote))
+        """Go on with the best partial of the file, or begin one. Raises as `Partial.open` does."""
+        return Partial.open(self.partials, file_key(model, remote.path), Identity.of(remote))
 
-    def forget_partials(self, model: str, remote: RemoteFile) -> int:
-        """Remove what is left of a file that is not downloaded in parts; tells how many bytes that were."""
-        key = key_of(model, remote.path)
-        if not leftovers(self.partials, key):
+    def discard_partials(self, model: str, remote: RemoteFile) -> int:
+        """Remove the partials of a file that is not downloaded in parts; returns how many bytes they had. Raises as
+        `Partial.open` does."""
+        if not leftovers(self.partials, file_key(model, remote.path)):
             return 0
-        partial = Partial.open(self.partials, key, Identity.of(remote))
+        partial = self.open_partial(model, remote)
         lost = partial.dropped + partial.total
         partial.close()
         partial.discard()
         return lost
 
-    def open_damaged(self, model: str, remote: RemoteFile, receipt: Receipt) -> Partial:
-        """A partial that holds a copy of the damaged file; what of it is right is for a follower to find."""
+    def open_for_repair(self, model: str, remote: RemoteFile, receipt: Receipt) -> Partial:
+        """A partial with a copy of a damaged file of known size; a hasher has to find out which blocks are right.
+        Raises as `Partial.open` does."""
         partial = self.open_partial(model, remote)
         assert remote.size is not None
         partial.rewind(Identity.of(remote))
-        with self.final(model, remote).open("rb") as file:
-            copied = copies.copy(file.fileno(), partial.fd, remote.size, self._stoppable())
-        partial.stretch(remote.size)
+        with self.final_path(model, remote).open("rb") as file:
+            copied = copying.copy_range(file.fileno(), partial.fd, remote.size, self._stoppable())
+        partial.set_length(remote.size)
         partial.claim_below = 0
         if copied:
-            partial.believe(ByteRange(0, copied))
+            partial.mark_present(ByteRange(0, copied))
         return partial
 
     def publish(
         self,
         model: str,
         remote: RemoteFile,
-        partial: Partial,
+        source: Partial | Path | bytes,
         print_: Fingerprint,
         verified: str,
         seen: LocalFile | None = None,
+        *,
+        stamp: Stamp | None = None,
     ) -> None:
-        """Give a verified partial its final name and write the receipt. What came there since it was ``seen``, and is
-        not mdl's, stays; without ``seen`` whatever file is there goes. Raises `Occupied`, `OSError`, `Busy`, `Unsafe`.
-        """
-        validator = remote.validator or next(iter(partial.validators.values()), None)
-        receipt = receipt_of(model, remote, print_, verified, Stamp.of(partial.status()), validator=validator)
-        with self._make_room(model, remote, print_, seen) as spot:
-            self._vouched(receipt, lambda: partial.publish(spot))
-        self._layout.expose(remote)
+        """Give verified bytes their final name and write the receipt.
 
-    def publish_small(
-        self,
-        model: str,
-        remote: RemoteFile,
-        data: bytes,
-        print_: Fingerprint,
-        verified: str,
-        seen: LocalFile | None = None,
-    ) -> None:
-        """As `publish`, for a file small enough to be held in memory."""
-        with self._make_room(model, remote, print_, seen) as spot:
-            staged = staging.stage(private_folder(self.own / "stage"), spot.name, data, mode=0o666)
-            try:
-                receipt = receipt_of(model, remote, print_, verified, Stamp.of(staged.lstat()))
-                self._vouched(receipt, lambda: staging.publish(staged, spot))
-            except BaseException:
-                staged.unlink(missing_ok=True)
-                raise
+        ``source`` is a partial, a whole file on the same file system, or the bytes of a small file. ``stamp`` is that
+        of the source before it was hashed, if another program wrote it. A file that came there since it was ``seen``,
+        and is not mdl's, is not replaced; without ``seen`` any file is. Raises `Occupied`, `OSError`, `Busy`, `Unsafe`.
+        """
+        validator = next(iter(source.validators.values()), None) if isinstance(source, Partial) else None
+        with (
+            self._staged(source, remote.path.name) as (found, publish),
+            self._reserve(model, remote, print_, seen) as entry,
+        ):
+            receipt = new_receipt(model, remote, print_, verified, stamp or found, validator=validator)
+            self._with_receipt(receipt, bound(publish, entry))
         self._layout.expose(remote)
 
     @contextlib.contextmanager
-    def side_folder(self, model: str, remote: RemoteFile) -> Iterator[Path]:
-        """A folder of mdl's own for another client to write into; kept on failure only for as long as this runs."""
-        folder = self.own / "side" / f"{key_of(model, remote.path)}.{me()}"
-        private_folder(folder)
+    def _staged(self, source: Partial | Path | bytes, name: str) -> Iterator[tuple[Stamp, _Publish]]:
+        """The stamp of the source, and how to publish it."""
+        if isinstance(source, Partial):
+            yield Stamp.of(source.status()), source.publish
+        elif isinstance(source, Path):
+            with source.open("rb") as file:
+                os.fsync(file.fileno())
+            yield Stamp.of(source.lstat()), bound(staging.publish, source)
+        else:
+            staged = staging.stage(make_private_dir(self.own / "stage"), name, source, mode=0o666)
+            try:
+                yield Stamp.of(staged.lstat()), bound(staging.publish, staged)
+            except BaseException:
+                staged.unlink(missing_ok=True)
+                raise
+
+    @contextlib.contextmanager
+    def _reserve(
+        self, model: str, remote: RemoteFile, print_: Fingerprint, seen: LocalFile | None
+    ) -> Iterator[EntryAt]:
+        """The entry in which the file gets its final name, once it is clear that what is there may be replaced. Raises
+        `Unsafe`, `Occupied`, `OSError`."""
+        hint = "use --force to replace it, or --to for another folder"
+        occupied = Occupied("another file was put there meanwhile", item=remote.path.text, hint=hint)
+        seen = None if self._layout.is_by_digest else seen
+        with open_parent(*self._layout.place(model, remote)) as entry:
+            entry.refuse_special()
+            now = entry.stat() if seen else None
+            is_as_seen = seen is None or now is None or Stamp.of(now) == seen.stamp
+            if not is_as_seen and not self._is_ours(model, remote, print_):
+                raise occupied
+            try:
+                yield entry.as_new() if seen and now is None else entry
+            except FileExistsError:
+                raise occupied from None
+
+    def _is_ours(self, model: str, remote: RemoteFile, print_: Fingerprint) -> bool:
+        """Whether the file under the final name is one that mdl published, or has the same bytes."""
+        here = self.check(model, remote, deep=True)
+        return here.untouched or (here.fingerprint is not None and here.fingerprint.digest == print_.digest)
+
+    def _with_receipt(self, receipt: Receipt, publish: Callable[[], os.stat_result | None]) -> None:
+        """Write the receipt, then publish the file: a process that is killed in between leaves a receipt of a file that
+        is not there yet, and never a file without one. If publishing fails, the receipt from before is restored.
+        ``publish`` returns the status of a copy, if it made one. Raises what ``publish`` raises, `OSError`."""
+        before = self.receipts.get(receipt.model, receipt.path, prefixes=True)
+        is_shared = before is not None and before.catalog != self.catalog
+        receipt = replace(receipt, catalog=None if is_shared else self.catalog)
+        self.receipts.put(receipt)
+        try:
+            copied = publish()
+        except BaseException:
+            self.receipts.restore(receipt, before)
+            raise
+        if copied:
+            self.receipts.put(replace(receipt, stamp=Stamp.of(copied)))
+
+    @contextlib.contextmanager
+    def scratch_folder(self, model: str, remote: RemoteFile) -> Iterator[Path]:
+        """A folder of mdl's own for a file that does not come through a partial; it is removed at the end. Raises
+        `Unsafe`, `OSError`."""
+        folder = self.own / "side" / f"{file_key(model, remote.path)}.{ProcessId.current()}"
+        make_private_dir(folder)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             try_lock(lock)
@@ -198,116 +248,85 @@ class Store:
             os.close(lock)
 
     def fingerprint(self, path: Path, remote: RemoteFile) -> Fingerprint:
-        """Hash a file that somebody else wrote. Raises `StorageError`."""
-        return hashed(path, remote.digest.algorithm if remote.digest else "sha256", self._stoppable())[0]
+        """Hash a file as the digest of ``remote`` needs it. Raises `StorageError`, `Cancelled`."""
+        return hash_file(path, remote.hash_algorithm, self._stoppable())[0]
 
-    def _stoppable(self, watch: Callable[[int], None] | None = None) -> Callable[[int], None]:
-        """``watch``, for what reads a large file; it raises once all is to stop."""
-
-        def look(done: int) -> None:
-            self.cancel.check()
-            if watch:
-                watch(done)
-
-        return look
-
-    def publish_file(
-        self,
-        model: str,
-        remote: RemoteFile,
-        path: Path,
-        print_: Fingerprint,
-        verified: str,
-        stamp: Stamp,
-        seen: LocalFile | None = None,
-    ) -> None:
-        """As `publish`, for a whole file that somebody else wrote; it bore ``stamp`` before it was verified."""
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        with self._make_room(model, remote, print_, seen) as spot:
-            self._vouched(receipt_of(model, remote, print_, verified, stamp), lambda: staging.publish(path, spot))
-        self._layout.expose(remote)
-
-    def _vouched(self, receipt: Receipt, give: Callable[[], os.stat_result | None]) -> None:
-        """Write the receipt, then ``give`` the file its name: who is killed in between leaves a receipt of what is not
-        there yet, and never a file that nobody vouches for. ``give`` tells of the copy that it made, if it made one.
-        Where it fails the receipt of before is back. Raises what ``give`` does, `OSError`."""
-        before = self.receipts.get(receipt.model, receipt.path, prefixes=True)
-        is_shared = before is not None and before.catalog != self.catalog
-        receipt = replace(receipt, catalog=None if is_shared else self.catalog)
-        self.receipts.put(receipt)
-        try:
-            copied = give()
-        except BaseException:
-            self.receipts.take_back(receipt, before)
-            raise
-        if copied:
-            self.receipts.put(replace(receipt, stamp=Stamp.of(copied)))
-
-    def take(
-        self, model: str, remote: RemoteFile, source: Path, rule: Rule, seen: LocalFile | None = None
+    def reuse(
+        self, model: str, remote: RemoteFile, source: Path, rule: SharingRule, seen: LocalFile | None = None
     ) -> tuple[Digest, Way]:
-        """Give the bytes of another file here the final name too, as the ``rule`` says; or only tell their digest, if
-        that is another one. Returns the digest and how it was done. Raises `OSError`, `MdlError`."""
-        with self.side_folder(model, remote) as folder, opened(source) as fd:
+        """Publish the bytes of another local file under the final name too, if they have the right digest.
+
+        Returns the digest that they have, and how they were taken. ``rule`` says how they may be shared. Raises
+        `OSError`, `MdlError`, `Cancelled`.
+        """
+        with self.scratch_folder(model, remote) as folder, open_for_reading(source) as fd:
             before, here = Stamp.of(os.fstat(fd)), folder / "data"
-            way = copies.same_bytes(fd, source, here, rule, self.free_bytes(), self._stoppable())
+            way = copying.clone_link_or_copy(fd, source, here, rule, self.free_space(), self._stoppable())
             stamp, print_ = Stamp.of(os.lstat(here)), self.fingerprint(here, remote)
             if print_.digest != remote.digest:
                 return print_.digest, way
             if way == "link":
-                copies.lock(here)
+                copying.make_read_only(here)
                 if Stamp.of(os.lstat(here)) != before:
                     raise StorageError("it was written to while it was read")
-            self.publish_file(model, remote, here, print_, print_.digest.algorithm, stamp, seen)
+            self.publish(model, remote, here, print_, print_.digest.algorithm, seen, stamp=stamp)
             return print_.digest, way
 
-    def head(self, model: str, remote: RemoteFile, count: int) -> bytes:
-        """The first ``count`` bytes under the final name; none where it cannot be read."""
+    def read_head(self, model: str, remote: RemoteFile, count: int) -> bytes:
+        """The first ``count`` bytes under the final name; none if they cannot be read."""
         with (
-            contextlib.suppress(*_NOT_THERE),
-            opened(self.final(model, remote), os.O_NOFOLLOW) as fd,
+            contextlib.suppress(*_UNREADABLE),
+            open_for_reading(self.final_path(model, remote), os.O_NOFOLLOW) as fd,
         ):
             return os.read(fd, count)
         return b""
 
-    def place_of(self, receipt: Receipt) -> Path | None:
-        """Where the file of a receipt stands, if nobody touched it since."""
-        with contextlib.suppress(*_NOT_THERE):
-            found = self._standing(receipt.model, receipt.remote)
+    def path_of(self, receipt: Receipt) -> Path | None:
+        """The path of the file of a receipt, if the file is there and untouched."""
+        with contextlib.suppress(*_UNREADABLE):
+            found = self._inspect(receipt.model, receipt.remote)
             if found.kind == "file" and replace(found, receipt=receipt).untouched:
-                return self.final(receipt.model, receipt.remote)
+                return self.final_path(receipt.model, receipt.remote)
         return None
 
     def is_gone(self, receipt: Receipt) -> bool:
-        """Nothing stands where the file of a receipt was."""
-        with contextlib.suppress(*_NOT_THERE):
-            return self._standing(receipt.model, receipt.remote).kind == "absent"
+        """Whether nothing is left under the name of the file of a receipt."""
+        with contextlib.suppress(*_UNREADABLE):
+            return self._inspect(receipt.model, receipt.remote).kind == "absent"
         return False
 
-    def _make_room(
-        self, model: str, remote: RemoteFile, print_: Fingerprint, seen: LocalFile | None
-    ) -> AbstractContextManager[Spot]:
-        """Where the file gets its final name. Raises `Unsafe`, `Occupied`, `OSError`."""
+    def free_space(self) -> int:
+        """Bytes that an ordinary user can still write on the file system of the models folder."""
+        return volume.free_space(self.root)
 
-        def is_ours() -> bool:
-            here = self.look(model, remote, deep=True)
-            return here.untouched or (here.fingerprint is not None and here.fingerprint.digest == print_.digest)
+    def explain_oserror(self, error: OSError, item: str) -> StorageError:
+        """The system's error as mdl's own, with a hint for this models folder."""
+        return volume.explain_oserror(error, item, self.root)
 
-        watched = None if self._layout.is_by_digest else seen
-        return cleared(self._layout.place(model, remote), remote, watched, is_ours)
+    def _stoppable(self, watch: Callable[[int], None] | None = None) -> Callable[[int], None]:
+        """``watch`` for what reads a large file; raises `Cancelled` once everything is to stop."""
 
-    def free_bytes(self) -> int:
-        """Bytes an ordinary user can still write on the file system of the models folder."""
-        return room.free_bytes(self.root)
+        def on_bytes(done: int) -> None:
+            self.cancel.check()
+            if watch:
+                watch(done)
 
-    def trouble(self, error: OSError, item: str) -> StorageError:
-        """The system's error as mdl's own, with what to do about it here."""
-        return room.trouble(error, item, self.root)
+        return on_bytes
+
+
+def hash_file(path: Path, algorithm: str, watch: Callable[[int], None]) -> tuple[Fingerprint, Stamp]:
+    """The fingerprint of a file, and its stamp before it was read. ``watch`` is called with the bytes read so far.
+    Raises `StorageError`, and what ``watch`` raises."""
+    try:
+        with open_for_reading(path, os.O_NOFOLLOW) as fd:
+            stamp = Stamp.of(os.fstat(fd))
+            return fingerprint(fd, algorithm, watch=watch), stamp
+    except OSError as error:
+        raise storage_error(error, str(path)) from error
 
 
 def _may_be_right(local: LocalFile, remote: RemoteFile) -> bool:
-    """Only hashing tells whether these are the bytes: a known digest, the right size, and no receipt that says it."""
+    """Whether only hashing tells if these are the bytes: the digest is known, the size fits, and no receipt decides."""
     if remote.digest is None or local.stamp is None or remote.size not in (None, local.stamp.size):
         return False
     receipt = local.receipt

@@ -1,8 +1,8 @@
-"""Transfer: carry a Plan out. Workers fetch, followers hash, one thread syncs, the caller's thread tells.
+"""Transfer: fetch the files of a plan. Workers fetch, hashers hash, one thread syncs, and the calling thread reports.
 
 Every event reaches the listener from the thread that called `transfer`, so a listener needs no lock. That thread also
-looks after the others: a fault of a worker ends the file that it had, never the worker, and if no worker is left the
-transfer ends.
+supervises the others: an unexpected exception in a worker ends the file that it worked on, never the worker, and if no
+worker is left the transfer ends.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from mdl.engine.delivery import Delivery
+from mdl.engine.download import Download, Tuning
 from mdl.engine.fetch import Fetcher
-from mdl.engine.follower import Follower
-from mdl.engine.hub_carrier import HubCarrier
+from mdl.engine.finalize import Finalizer
+from mdl.engine.hub_client import HubClient
 from mdl.engine.plan import Item
-from mdl.engine.schedule import Schedule, Work
-from mdl.engine.segments import Download
+from mdl.engine.queue import Work, WorkQueue
 from mdl.engine.store import Store
 from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal_error
 from mdl.events import Event, Failed, FileProgress, Listener, Progressed
@@ -31,13 +30,14 @@ _TICK = 0.1
 _SYNC_BYTES = 2**20
 _SYNC_SECONDS = 1.0
 _SYNC_WORTH_SECONDS = 0.025
-"""A sync is worth it for a megabyte, or for what comes in this time: at high speed syncs hold the writers up."""
+"""Bytes are synced once there is a megabyte of them, or what comes in this time: frequent syncs slow the writers."""
 _LAST_SYNC_SECONDS = 0.25
+DEFAULT = Tuning()
 
 
 @dataclass
 class Outcome:
-    """How the fetching of one file ended. ``error`` is None where it stands under its final name."""
+    """How the fetching of one file ended. ``error`` is None if it was published."""
 
     download: Download
     error: MdlError | None
@@ -46,7 +46,7 @@ class Outcome:
 
 @dataclass
 class Result:
-    """All outcomes, and bytes: from the network and thrown away."""
+    """All outcomes, and how many bytes came from the network and were discarded."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     bytes_fetched: int = 0
@@ -61,15 +61,17 @@ def transfer(
     *,
     bytes_kept: int = 0,
     repair: bool = False,
-    carrier: HubCarrier | None = None,
+    hub_client: HubClient | None = None,
+    tuning: Tuning | None = None,
 ) -> Result:
-    """Fetch, verify and publish every item, over at most ``http.connections`` at once; the hub's files by the
-    ``carrier`` if one is given.
+    """Fetch, verify and publish every item, over at most ``http.connections`` connections at once.
 
-    Raises `Cancelled` (and ``KeyboardInterrupt`` as it) once what is there is safe, with the `Result` so far; every
-    other trouble is in the outcomes.
+    ``tell`` gets the events. ``bytes_kept`` are the bytes of whole files that are on the disk already, for the
+    progress. With ``repair`` only the bad blocks of damaged files are fetched. The ``hub_client``, if there is one,
+    fetches the hub's files. Raises `Cancelled`, also for a ``KeyboardInterrupt``, once what was written is safe, with
+    the `Result` so far in ``so_far``; every other error is in the outcomes.
     """
-    return _Transfer(items, store, http, tell, bytes_kept, repair, carrier).run()
+    return _Transfer(items, store, http, tell, bytes_kept, repair, hub_client, tuning or DEFAULT).run()
 
 
 class _Transfer:
@@ -81,18 +83,20 @@ class _Transfer:
         tell: Listener,
         bytes_kept: int,
         repair: bool,
-        carrier: HubCarrier | None,
+        hub_client: HubClient | None,
+        tuning: Tuning,
     ) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._downloads = [
-            Download(item, n, http.connections, carried=carrier is not None) for n, item in enumerate(items, 1)
+            Download(item, n, http.connections, via_hub=hub_client is not None, tuning=tuning)
+            for n, item in enumerate(items, 1)
         ]
-        self._schedule = Schedule(self._downloads, http.connections, http.policy, http.pacer, self._events.put)
-        self._fetcher = Fetcher(http, self._schedule, self._events.put, lambda: store.free_bytes())
+        self._queue = WorkQueue(self._downloads, http.connections, http.policy, http.pacer, self._events.put)
+        self._fetcher = Fetcher(http, self._queue, store.free_space)
         self._store, self._http, self._tell = store, http, tell
-        self._whole_files_kept, self._carrier = bytes_kept, carrier
-        self._delivery = Delivery(
-            store, self._schedule, self._fetcher, self._events.put, http.cancel, count=len(items), repair=repair
+        self._bytes_kept, self._hub_client = bytes_kept, hub_client
+        self._finalizer = Finalizer(
+            store, self._queue, self._fetcher, self._events.put, http.cancel, count=len(items), repair=repair
         )
         self._speed = Speed(time.monotonic())
         self._rate = 0.0
@@ -109,7 +113,7 @@ class _Transfer:
                 hint = "raise the limit of processes and threads (ulimit -u, or the container's pids limit)"
                 raise StorageError("the system refuses to start a thread", hint=hint)
             syncing = start_threads("mdl-syncer", [self._keep_syncing])
-            while self._schedule.wait(_TICK):
+            while self._queue.wait(_TICK):
                 self._tick()
                 if not any(thread.is_alive() for thread in syncing):
                     self._sync_due()
@@ -129,31 +133,31 @@ class _Transfer:
         return self._result(self._fault or NetworkError("not reached"))
 
     def _most_work(self) -> int:
-        """How many workers could ever be busy."""
+        """How many workers could work at the same time."""
         return sum(1 if download.small else self._http.connections for download in self._downloads)
 
     def _stopped(self, stopped: Cancelled) -> None:
-        """Wake every blocked thread, then sync and claim what was written, but do not make the user wait."""
+        """Wake every blocked thread, then sync and claim what was written, without making the user wait."""
         self._http.cancel.set(stopped)
-        self._schedule.close()
+        self._queue.close()
         self._stop_syncing.set()
-        last = threading.Thread(target=self._checkpoint_all, daemon=True)
-        last.start()
-        for download in list(self._schedule.active):
-            if download.follower:
-                download.follower.stop(wait=False)
-        last.join(_LAST_SYNC_SECONDS)
-        if not last.is_alive():
-            self._let_go(time.monotonic() + _LAST_SYNC_SECONDS)
+        last = start_threads("mdl-last-sync", [self._sync_all])
+        for download in list(self._queue.active):
+            if download.hasher:
+                download.hasher.stop(wait=False)
+        for thread in last:
+            thread.join(_LAST_SYNC_SECONDS)
+        if not any(thread.is_alive() for thread in last):
+            self._close_partials(time.monotonic() + _LAST_SYNC_SECONDS)
         while not self._events.empty():
             self._tell(self._events.get())
 
-    def _let_go(self, until: float) -> None:
-        """Close what is open, if all threads that use it have ended by then, as they do at once if no disk holds them
-        up: whoever goes on with it in this process finds it free."""
-        active = list(self._schedule.active)
-        threads: list[threading.Thread | Follower] = [*self._workers]
-        for thread in threads + [one.follower for one in active if one.follower]:
+    def _close_partials(self, until: float) -> None:
+        """Close the partials, so that this process could go on with them, if all threads that use them have ended by
+        then; they end at once unless a disk keeps them waiting."""
+        active = list(self._queue.active)
+        hashers = [one.hasher.thread for one in active if one.hasher and one.hasher.thread]
+        for thread in (*self._workers, *hashers):
             thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
                 return
@@ -162,24 +166,22 @@ class _Transfer:
                 with contextlib.suppress(OSError):
                     download.partial.close()
 
-    def _checkpoint_all(self) -> None:
-        for download in list(self._schedule.active):
-            if download.partial:
-                try:
-                    download.partial.checkpoint()
-                except OSError:
-                    continue
+    def _sync_all(self) -> None:
+        for download in list(self._queue.active):
+            with contextlib.suppress(OSError):
+                if download.partial:
+                    download.partial.sync_and_claim()
 
     def _tick(self) -> None:
         while not self._events.empty():
             self._tell(self._events.get())
         now = time.monotonic()
-        running = [download for download in list(self._schedule.active) if not download.ended]
+        running = [download for download in list(self._queue.active) if not download.ended]
         for download in running:
-            download.ramp.observe(now, download.fetched)
+            download.scaler.observe(now, download.fetched)
         fetched = sum(download.fetched for download in self._downloads)
-        total = self._whole_files_kept + sum(download.remote.size or 0 for download in self._downloads)
-        done = self._whole_files_kept + sum(download.done for download in self._downloads)
+        total = self._bytes_kept + sum(download.remote.size or 0 for download in self._downloads)
+        done = self._bytes_kept + sum(download.done for download in self._downloads)
         rate = self._rate = self._speed.observe(now, fetched)
         self._tell(
             Progressed(
@@ -194,32 +196,32 @@ class _Transfer:
         )
 
     def _keep_syncing(self) -> None:
-        """What the syncer does; if it cannot, for want of memory, the caller's thread does."""
+        """What the syncer does. If it fails for lack of memory, the calling thread syncs instead."""
         with contextlib.suppress(Exception):
             while not self._stop_syncing.wait(0.02):
                 self._sync_due()
 
     def _sync_due(self) -> None:
-        """Claim what was written, soon and often: a kill then costs next to nothing, and so does the last sync."""
+        """Claim what was written, soon and often: then a kill costs next to nothing, and the last sync is short."""
         now = time.monotonic()
         is_due = now - self._synced_at > _SYNC_SECONDS
         enough = max(_SYNC_BYTES, int(self._rate * _SYNC_WORTH_SECONDS))
-        for download in list(self._schedule.active):
+        for download in list(self._queue.active):
             partial = download.partial
-            if partial is None or download.busy or partial.unclaimed < (1 if is_due else enough):
+            if partial is None or download.exclusive or partial.unclaimed < (1 if is_due else enough):
                 continue
             try:
-                partial.checkpoint()
+                partial.sync_and_claim()
             except OSError as error:
-                self._schedule.fail(download, self._store.trouble(error, download.name))
+                self._queue.fail(download, self._store.explain_oserror(error, download.name))
             except Exception as error:
-                self._schedule.fail(download, internal_error(error))
+                self._queue.fail(download, internal_error(error))
         self._synced_at = now if is_due else self._synced_at
 
     def _work(self) -> None:
         """What one worker does until nothing is left."""
         try:
-            while (work := self._schedule.take()) is not None:
+            while (work := self._queue.take()) is not None:
                 self._carry_out(work)
         except Cancelled:
             return
@@ -227,7 +229,7 @@ class _Transfer:
             self._fault = internal_error(error)
 
     def _carry_out(self, work: Work) -> None:
-        """Do it; whatever goes wrong ends this file alone. Raises `Cancelled`."""
+        """Do the work; an error ends this file only. Raises `Cancelled`."""
         try:
             self._do(work)
         except BaseException as error:
@@ -238,50 +240,50 @@ class _Transfer:
     def _failed(self, work: Work, error: BaseException) -> None:
         download, segment = work.download, work.segment
         if isinstance(error, OSError):
-            self._schedule.abandon(work, self._store.trouble(error, download.name))
+            self._queue.abandon(work, self._store.explain_oserror(error, download.name))
         elif isinstance(error, MdlError) and segment:
-            self._schedule.returned(download, segment, error)
+            self._queue.request_ended(download, segment, error)
         else:
-            self._schedule.abandon(work, error if isinstance(error, MdlError) else internal_error(error))
+            self._queue.abandon(work, error if isinstance(error, MdlError) else internal_error(error))
 
     def _do(self, work: Work) -> None:
         download, segment = work.download, work.segment
         if work.kind == "begin":
-            self._delivery.begin(download)
+            self._finalizer.begin(download)
         elif work.kind == "rewind":
-            self._delivery.rewind(download)
+            self._finalizer.rewind(download)
         elif work.kind == "finish":
-            self._delivery.finish(download)
+            self._finalizer.finish(download)
         elif work.kind == "close":
             self._close(download)
-        elif segment and download.carried and self._carrier:
-            self._delivery.carried(download, self._carrier)
+        elif segment and download.via_hub and self._hub_client:
+            self._finalizer.fetch_via_hub(download, self._hub_client)
         elif segment and download.small:
-            self._delivery.small(download, segment)
+            self._finalizer.fetch_small(download, segment)
         elif segment:
             self._fetcher.fetch(download, segment)
-            self._schedule.returned(download, segment)
+            self._queue.request_ended(download, segment)
 
     def _close(self, download: Download) -> None:
-        """Put a file away that failed, and say so. What is here of it is kept."""
+        """Close a file that failed, and report it. The bytes that came are kept."""
         error = download.error or NetworkError("not reached")
         error.on(f"{download.model}/{download.name}")
         try:
-            if download.follower:
-                download.follower.stop()
+            if download.hasher:
+                download.hasher.stop()
             if download.partial:
-                download.partial.checkpoint()
+                download.partial.sync_and_claim()
         except OSError:
-            pass  # what could not be synced is not claimed: it is fetched again
+            pass  # what could not be synced is not claimed, and will be fetched again
         finally:
             if download.partial:
                 with contextlib.suppress(OSError):
                     download.partial.close()
             self._events.put(Failed(download.model, download.name, error.code, error.message, error.hint))
-            self._schedule.end(download)
+            self._queue.end(download)
 
     def _result(self, lost: MdlError) -> Result:
-        """How every file ended; ``lost`` stands for those that did not."""
+        """How every file ended; ``lost`` is the error of those that did not."""
         return Result(
             [Outcome(d, d.error if d.ended else lost, d.verified) for d in self._downloads],
             sum(d.fetched for d in self._downloads),

@@ -23,11 +23,11 @@ import truststore
 
 from mdl.cancel import Cancel
 from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, TlsError, Unsafe, UsageError
+from mdl.fs.private import read_whole
 from mdl.http.allowlist import host_of
 from mdl.http.connection import HappyEyeballs
 from mdl.http.proxies import proxies_in, without_userinfo
 from mdl.http.refusals import PROXY_PASSWORD, safe_excerpt
-from mdl.private import read_whole
 from mdl.redact import Secrets, redact_error
 
 PROXY = "mdl.proxy"

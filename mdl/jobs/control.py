@@ -11,7 +11,7 @@ from dataclasses import replace
 from mdl.errors import Busy, UsageError
 from mdl.jobs.job import Job, resume_command
 from mdl.jobs.records import Records, now
-from mdl.owner import host, is_alive, process_of
+from mdl.process import ProcessId, hostname
 
 _PAUSE, _CANCEL = signal.SIGUSR1, signal.SIGTERM
 _CANCELLED = 143
@@ -42,8 +42,8 @@ def cancel(job: Job, records: Records) -> Job:
 
 def _stopped(job: Job, how: signal.Signals, records: Records) -> Job:
     """Send ``how`` to the job's process and wait until its record says what became of it."""
-    if is_alive(job.owner) is None:
-        where = job.host if job.host != host() else "this machine, in a container"
+    if ProcessId(job.owner).is_alive() is None:
+        where = job.host if job.host != hostname() else "this machine, in a container"
         raise UsageError(
             f"the job runs on {where}; mdl cannot signal it from here", item=job.id, hint="run the same command there"
         )
@@ -51,24 +51,24 @@ def _stopped(job: Job, how: signal.Signals, records: Records) -> Job:
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         found = records.find(job.id)
-        if found.status != "running" and is_alive(job.owner) is False:
+        if found.status != "running" and ProcessId(job.owner).is_alive() is False:
             return found
         time.sleep(_LOOK)
-    why = f"process {process_of(job.owner)} was told to stop and is still running"
+    why = f"process {ProcessId(job.owner).pid} was told to stop and is still running"
     raise Busy(why, item=job.id, hint="look again later")
 
 
 def _send(job: Job, how: signal.Signals) -> None:
     """To the very process of the job, never to another one that has its id now."""
-    pid = process_of(job.owner)
+    pid = ProcessId(job.owner).pid
     with contextlib.suppress(ProcessLookupError):
         if not hasattr(os, "pidfd_open"):
-            if is_alive(job.owner):
+            if ProcessId(job.owner).is_alive():
                 os.kill(pid, how)
             return
         handle = os.pidfd_open(pid)
         try:
-            if is_alive(job.owner):
+            if ProcessId(job.owner).is_alive():
                 signal.pidfd_send_signal(handle, how)
         finally:
             os.close(handle)

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mdl import staging
 from mdl.describe import Description, describe, tenth
 from mdl.events import Event, Planned, Progressed
+from mdl.fs import staging
+from mdl.fs.private import make_private_dir
 from mdl.jobs.records import now
-from mdl.private import private_folder
 from mdl.redact import Secrets, redact
 
 LARGEST = 5_000_000
@@ -38,7 +38,7 @@ class Log:
         self.path, self._largest, self._kept = path, largest, kept
         self._flags = _FLAGS | os.O_NOFOLLOW if is_own else _FLAGS
         if is_own:
-            private_folder(path.parent)
+            make_private_dir(path.parent)
         else:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._fd = os.open(path, self._flags, 0o600)

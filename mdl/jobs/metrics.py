@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdl import staging
-from mdl.private import read_regular
+from mdl.fs import staging
+from mdl.fs.private import read_regular
 from mdl.reports import Report
 
 _LARGEST = 2**24
@@ -33,7 +33,7 @@ class Outcome:
 def write_metrics(path: Path, outcome: Outcome) -> None:
     """Replace ``path`` as a whole; the moment of the last success is taken over. Raises `OSError`."""
     text = "".join(_lines(outcome, _last_success(path)))
-    staging.write_file(path, text.encode(), mode=0o644, lasting=False, sweeps=True)
+    staging.write_file(path, text.encode(), mode=0o644, durable=False, sweep_first=True)
 
 
 def _last_success(path: Path) -> float:

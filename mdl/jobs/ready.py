@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from mdl import staging
 from mdl.events import Ended, Event, Started
+from mdl.fs import staging
 from mdl.jobs.records import now
 
 
@@ -24,11 +24,11 @@ class Ready:
         try:
             if isinstance(event, Started) or (isinstance(event, Ended) and event.status == "failed"):
                 self._is_told = False
-                staging.withdraw(self._path)
+                staging.unpublish(self._path)
             elif isinstance(event, Ended) and event.status == "finished" and not self._is_told:
                 self._is_told = True
                 facts = {"schema": "mdl.ready/1", "time": now(), "models": self._models()}
-                staging.write_file(self._path, json.dumps(facts).encode() + b"\n", mode=0o644, sweeps=True)
+                staging.write_file(self._path, json.dumps(facts).encode() + b"\n", mode=0o644, sweep_first=True)
         except OSError as error:
             if not self._is_lost:
                 self._is_lost = True

@@ -17,14 +17,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mdl import staging
+from mdl import crc_json
 from mdl.errors import NotFound, StateError, UsageError
+from mdl.fs import staging
+from mdl.fs.private import make_private_dir
 from mdl.jobs.glimpse import Glimpse, glimpse
 from mdl.jobs.job import ENDED, VERSION, Job, facts_of, job_of
-from mdl.owner import is_alive, keeps_locked
-from mdl.private import private_folder
-from mdl.pulse import Pulse, may_live
-from mdl.sealed import line_of, parse_line
+from mdl.locks import Heartbeat, may_be_alive
+from mdl.process import ProcessId
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 _RECORD, _LOG, _PULSE = ".job", ".log", ".pulse"
@@ -46,7 +46,7 @@ class Records:
 
     def new_id(self) -> str:
         """An id that no job has: the month and day, and four letters. Raises `OSError`."""
-        private_folder(self.folder)
+        make_private_dir(self.folder)
         while True:
             name = time.strftime("%m%d-") + "".join(secrets.choice(_LETTERS) for _ in range(4))
             with contextlib.suppress(FileExistsError):
@@ -56,16 +56,16 @@ class Records:
     def log(self, name: str) -> Path:
         return self.folder / f"{name}{_LOG}"
 
-    def pulse(self, name: str) -> Pulse:
+    def pulse(self, name: str) -> Heartbeat:
         """The pulse of the job of that id, until it is stopped. Raises `OSError`."""
-        return Pulse(self._pulse(name))
+        return Heartbeat(self._pulse(name))
 
     def _pulse(self, name: str) -> Path:
         return self.folder / f"{name}{_PULSE}"
 
     def put(self, job: Job) -> None:
         """Raises `OSError`."""
-        staging.write_file(self._place(job.id), line_of(facts_of(job)), lasting=False)
+        staging.write_file(self._place(job.id), crc_json.dumps(facts_of(job)), durable=False)
 
     def find(self, name: str) -> Job:
         """The job of that id, or the only one that begins so. Raises `NotFound`, `UsageError`, `StateError`."""
@@ -170,11 +170,11 @@ class Records:
         return replace(job, status="dead", bytes_per_second=None, eta_seconds=None)
 
     def _lives(self, job: Job) -> bool:
-        alive = is_alive(job.owner)
+        alive = ProcessId(job.owner).is_alive()
         if alive is not None:
             return alive
-        has_pulse = keeps_locked(job.owner)
-        return may_live(self._pulse(job.id), [self._place(job.id), self.log(job.id)], keeps_locked=has_pulse)
+        has_pulse = ProcessId(job.owner).holds_locks
+        return may_be_alive(self._pulse(job.id), [self._place(job.id), self.log(job.id)], holds_locks=has_pulse)
 
 
 class _Newer(StateError):
@@ -213,7 +213,7 @@ def _read(place: Path, name: str) -> Job:
 
 
 def _parsed(line: bytes, name: str, place: Path) -> Job:
-    facts = parse_line(line)
+    facts = crc_json.loads(line)
     if isinstance(facts, dict) and isinstance(facts.get("mdl-job"), int) and facts["mdl-job"] > VERSION:
         raise _Newer("a newer mdl wrote this record", item=str(place), hint="upgrade mdl")
     job = job_of(facts) if isinstance(facts, dict) else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from mdl import programs
+from mdl import process
 from mdl.cancel import Cancel
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.events import Ended, Event, Listener, Noticed, silence
@@ -21,8 +21,8 @@ from mdl.jobs.log import Log, LogListener
 from mdl.jobs.ready import Ready
 from mdl.jobs.records import Records, now
 from mdl.jobs.tracker import Tracker
-from mdl.owner import host, me
-from mdl.pulse import Pulse
+from mdl.locks import Heartbeat
+from mdl.process import ProcessId, hostname
 from mdl.redact import Secrets
 
 JOB_VARIABLE = "MDL_JOB"
@@ -101,7 +101,7 @@ class JobRun:
         self._records = Records(state / "jobs") if state else None
         self._tracker = Tracker(self._begin(invocation), self._records, screen.secrets, self._no_record)
         self._logged: LogListener | None = None
-        self._pulse: Pulse | None = None
+        self._pulse: Heartbeat | None = None
         self._reporting: Reporting | None = None
         self._ready: Listener = silence
 
@@ -118,7 +118,14 @@ class JobRun:
                 raise Busy("it is running", item=resumed)
             self._is_resumed = True
             return replace(
-                job, status="running", owner=me(), host=host(), finished_at=None, exit_code=None, error=None, file=None
+                job,
+                status="running",
+                owner=str(ProcessId.current()),
+                host=hostname(),
+                finished_at=None,
+                exit_code=None,
+                error=None,
+                file=None,
             )
         name = ""
         if self._records:
@@ -128,7 +135,7 @@ class JobRun:
                 self._no_record(error)
                 self._records = None
         log = str(self._records.log(name)) if self._records and self._options.is_logged else None
-        return Job(name, self._command, self._models, me(), host(), invocation(), now(), log)
+        return Job(name, self._command, self._models, str(ProcessId.current()), hostname(), invocation(), now(), log)
 
     def start_in_background(self, words: Sequence[str]) -> bool:
         """Have another process do it, with ``words`` as its command line; True once that has begun.
@@ -219,7 +226,7 @@ class JobRun:
                 return stopped
         return None
 
-    def _new_pulse(self) -> Pulse | None:
+    def _new_pulse(self) -> Heartbeat | None:
         """The job's pulse; the job goes on without one if there can be none."""
         with contextlib.suppress(OSError):
             if self._records and self.id:
@@ -261,7 +268,9 @@ class JobRun:
         screen, trouble = self._screen, ""
         try:
             with hook_environment(hook_facts(self._tracker.job, self._texts(), end, screen.clean)) as facts:
-                if code := programs.run(list(command), facts, unheard=screen.is_machine_readable, cancel=self._cancel):
+                if code := process.run_program(
+                    list(command), facts, silent=screen.is_machine_readable, cancel=self._cancel
+                ):
                     trouble = f"the hook ended with {code}: {' '.join(command)}"
         except UsageError as error:
             trouble = f"the hook {error.item}: {error.message}"

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdl import staging
 from mdl.engine import journal
-from mdl.engine.leavings import of_the_dead
-from mdl.engine.receipts import key_of, readable
+from mdl.engine.adoption import stale_dirs
+from mdl.engine.receipts import file_key, read_receipt
 from mdl.engine.store import Store
 from mdl.errors import StateError
 from mdl.files import HubFile, Receipt, RemoteFile
+from mdl.fs import staging
+from mdl.fs.private import is_own_folder
 from mdl.http.allowlist import host_of
 from mdl.jobs.records import Records
-from mdl.private import is_own_folder
 
 Known = Callable[[str], Sequence[RemoteFile] | None]
 """A model's files as its source or lock has them; None if they are not known."""
@@ -63,13 +63,13 @@ def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[Path], bool]:
     jobs = Records(state / "jobs").all() if state else []
     models = {model for job in jobs if job.status in ("running", "paused") for model in job.models}
     files = {model: known(model) for model in models}
-    keys = {key_of(model, file.path) for model, found in files.items() for file in found or ()}
+    keys = {file_key(model, file.path) for model, found in files.items() for file in found or ()}
     is_open = None in files.values()
     return lambda folder: is_open or folder.name.partition(".")[0] in keys
 
 
 def _partials(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:
-    for folder in of_the_dead(store.partials):
+    for folder in stale_dirs(store.partials):
         kept = "a job may want it" if wanted(folder) else ""
         yield Waste("partial", (folder,), _size(folder), f"unfinished: {_of_what(folder)}", kept)
 
@@ -86,7 +86,7 @@ def _of_what(partial: Path) -> str:
 def _files(store: Store, known: Known) -> Iterator[Waste]:
     for folder in _entries(store.own / "receipts"):
         entries = _entries(folder, _RECEIPT)
-        receipts = {entry: readable(entry) for entry in entries}
+        receipts = {entry: read_receipt(entry) for entry in entries}
         current = _current(receipts, known(folder.name))
         for entry, receipt in receipts.items():
             if receipt is None:
@@ -111,7 +111,7 @@ def _current(
 
 
 def _of(receipt: Receipt, entry: Path, store: Store, current: Sequence[RemoteFile] | None) -> Waste | None:
-    place = store.place_of(receipt)
+    place = store.path_of(receipt)
     if place is None:
         gone = store.is_gone(receipt)
         return Waste("receipt", (entry,), _size(entry), f"{receipt.path} is gone") if gone else None
@@ -139,7 +139,7 @@ def _leftovers(store: Store) -> Iterator[Waste]:
             continue
         for path in staging.leftovers(folder):
             yield Waste("leftover", (path,), _size(path), "left by a process that is gone")
-    for folder in of_the_dead(store.own / "side"):
+    for folder in stale_dirs(store.own / "side"):
         yield Waste("leftover", (folder,), _size(folder), "left by a process that is gone")
 
 

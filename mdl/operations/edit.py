@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mdl import staging
 from mdl.catalog.edit import EMPTY, with_model, without_model
 from mdl.catalog.find import SHIPPED
 from mdl.catalog.reader import read_text
 from mdl.errors import CatalogError, UsageError
-from mdl.folder_lock import folder_lock
+from mdl.fs import staging
+from mdl.locks import folder_lock
 
 
 def add_model(paths: Sequence[Path], name: str, entry: Mapping[str, str | Sequence[str]]) -> Path:
@@ -65,4 +65,4 @@ def _edit(path: Path, change: Callable[[str | None], str], *, may_be_new: bool =
                 break
             before = now
         mode = place.stat().st_mode & 0o777 if before is not None else 0o666 & ~staging.umask()
-        staging.write_file(place, text.encode(), mode=mode, sweeps=True)
+        staging.write_file(place, text.encode(), mode=mode, sweep_first=True)

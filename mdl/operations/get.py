@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
-from mdl.engine.elsewhere import Elsewhere, link_all, once
-from mdl.engine.leavings import tidy
-from mdl.engine.partial import wait_for_owners
+from mdl.engine.adoption import remove_stale, wait_for_owners
+from mdl.engine.local_copies import LocalCopies, reuse, unique_by_digest
 from mdl.engine.plan import Item, Plan, Wanted
-from mdl.engine.receipts import key_of, receipt_of
+from mdl.engine.receipts import file_key, new_receipt
+from mdl.engine.status import is_verified, joint_status
 from mdl.engine.store import Store
 from mdl.errors import AuthError, Cancelled, LockError, MdlError, NetworkError, NoSpace
 from mdl.events import Failed, Finished, Listener, Noticed, Planned, Verifying, silence
 from mdl.files import RemoteFile
+from mdl.locks import file_lock
 from mdl.pickles import head_of, is_pickle, warning
 from mdl.redact import bare_url
 from mdl.reports import FileReport, ModelReport, PlanReport, Report
-from mdl.turns import held
 
 if TYPE_CHECKING:
-    from mdl.engine.hub_carrier import HubCarrier
+    from mdl.engine.hub_client import HubClient
     from mdl.engine.transfer import Outcome, Result
     from mdl.http.client import Http
 
@@ -40,8 +40,8 @@ class Tools:
     store: Store
     http: Http | None = None
     lock_wait: float = 600.0
-    hub_client: HubCarrier | None = None
-    local_copies: Elsewhere | None = None
+    hub_client: HubClient | None = None
+    local_copies: LocalCopies | None = None
     on_event: Listener = silence
 
 
@@ -83,7 +83,7 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
             adopt_kept(decided.plan, store)
             report = _offline_report(models, decided, resolved, store)
         else:
-            replace(decided.plan, linked=tuple(decided.repeated)).check_space(store.free_bytes())
+            replace(decided.plan, linked=tuple(decided.repeated)).check_space(store.free_space())
             wait_for_others(decided.plan.fetch, tools)
             report = _Execution(models, decided, resolved.broken, tools, tools.http).run()
         _settle(report, resolved, store, is_news=tools.http is not None)
@@ -105,7 +105,7 @@ def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanR
     return PlanReport(
         **{**vars(report), "seconds": time.monotonic() - began},
         bytes_to_fetch=whole.bytes_to_fetch,
-        bytes_free=store.free_bytes(),
+        bytes_free=store.free_space(),
         bytes_total=whole.bytes_total,
         bytes_elsewhere=whole.bytes_elsewhere,
         bytes_to_copy=whole.bytes_to_copy,
@@ -124,17 +124,17 @@ def model_locks(models: Sequence[Model], tools: Tools) -> Iterator[None]:
         for name in names:
             try:
                 waiting = _waiting(tools.on_event, name)
-                stack.enter_context(held(store.locks, name, tools.lock_wait, waiting, store.cancel))
+                stack.enter_context(file_lock(store.locks, name, tools.lock_wait, waiting, store.cancel))
             except OSError:
                 continue
-        tidy(store.own, names)
+        remove_stale(store.own, names)
         yield
 
 
 def wait_for_others(items: Sequence[Item], tools: Tools) -> None:
     """Wait up to ``tools.lock_wait`` seconds for processes, also of other machines and containers, that are fetching
     these files. Raises `Busy`."""
-    keys = [key_of(item.wanted.model, item.remote.path) for item in items]
+    keys = [file_key(item.wanted.model, item.remote.path) for item in items]
     wait_for_owners(tools.store.partials, keys, tools.lock_wait, _waiting(tools.on_event), tools.store.cancel)
 
 
@@ -149,7 +149,7 @@ def _resolve(models: Sequence[Model], tools: Tools) -> _Resolved:
             if isinstance(found, MdlError):
                 raise found
             for remote in found:
-                local = tools.store.look(model.name, remote, watch=_watch(model.name, remote, tools.on_event))
+                local = tools.store.check(model.name, remote, watch=_watch(model.name, remote, tools.on_event))
                 resolved.wanted.append(Wanted(model.name, remote, local))
         except MdlError as error:
             resolved.wanted = [one for one in resolved.wanted if one.model != model.name]
@@ -184,7 +184,7 @@ def _foresee(plan: Plan, tools: Tools, *, force: bool) -> _Decided:
     copies = tools.local_copies
     if copies is None:
         return _Decided(plan, [])
-    foreseen = {item: None if force else copies.foresee(item) for item in plan.fetch}
+    foreseen = {item: None if force else copies.predict(item) for item in plan.fetch}
     linked = [found for found in foreseen.values() if found]
     return _each_once(plan, [item for item, found in foreseen.items() if not found], linked, copies)
 
@@ -201,7 +201,7 @@ def _sized(plan: Plan, tools: Tools) -> Plan:
     }
     plan = plan.with_sizes(probed)
     fetch = tuple(
-        replace(item, wanted=replace(item.wanted, local=tools.store.glance(item.wanted.model, item.remote)))
+        replace(item, wanted=replace(item.wanted, local=tools.store.quick_check(item.wanted.model, item.remote)))
         if (item.wanted.model, item.remote.path.text) in probed
         else item
         for item in plan.fetch
@@ -220,20 +220,20 @@ def _reuse(plan: Plan, tools: Tools, *, force: bool) -> _Decided:
     whole = expected.whole if tools.http else replace(expected.whole, fetch=())
     if whole.bytes_to_copy:
         _check_space(whole, tools)
-    linked, left = link_all(plan.fetch, copies, tools.on_event)
+    linked, left = reuse(plan.fetch, copies, tools.on_event)
     return _each_once(plan, left, linked, copies)
 
 
-def _each_once(plan: Plan, left: list[Item], linked: list[Item], copies: Elsewhere) -> _Decided:
+def _each_once(plan: Plan, left: list[Item], linked: list[Item], copies: LocalCopies) -> _Decided:
     """Each digest that is ``left`` is fetched once; the items that want it again are repeated."""
-    first, again = once(left)
+    first, again = unique_by_digest(left)
     fetched = replace(plan, fetch=tuple(first), linked=(*plan.linked, *linked))
-    return _Decided(fetched, [copies.foresee_again(item) for item in again])
+    return _Decided(fetched, [copies.predict_duplicate(item) for item in again])
 
 
 def _check_space(plan: Plan, tools: Tools) -> None:
     try:
-        plan.check_space(tools.store.free_bytes())
+        plan.check_space(tools.store.free_space())
     except NoSpace:
         tools.on_event(_planned(plan))
         raise
@@ -267,11 +267,11 @@ class _Execution:
             while waiting:
                 fetching, waiting = tuple(waiting), []
                 result = transfer(
-                    fetching, store, self._http, tools.on_event, bytes_kept=whole, carrier=tools.hub_client
+                    fetching, store, self._http, tools.on_event, bytes_kept=whole, hub_client=tools.hub_client
                 )
                 self._add(result)
                 if self._repeated and tools.local_copies:
-                    linked, waiting = link_all(self._repeated, replace(tools.local_copies), tools.on_event)
+                    linked, waiting = reuse(self._repeated, replace(tools.local_copies), tools.on_event)
                     self._repeated, self._plan = [], replace(self._plan, linked=(*self._plan.linked, *linked))
         except Cancelled as error:
             if isinstance(error.so_far, Result):
@@ -301,10 +301,12 @@ def adopt_kept(plan: Plan, store: Store) -> None:
             with contextlib.suppress(OSError):
                 strange = item.local.receipt is None or item.local.receipt.adopted
                 print_, stamp = item.local.fingerprint, item.local.stamp
-                store.receipts.put(receipt_of(item.wanted.model, item.remote, print_, verified, stamp, adopted=strange))
+                store.receipts.put(
+                    new_receipt(item.wanted.model, item.remote, print_, verified, stamp, adopted=strange)
+                )
         elif item.local.receipt and item.local.receipt.catalog != store.catalog:
             with contextlib.suppress(OSError):
-                store.receipts.share(item.wanted.model, item.remote.path, store.catalog)
+                store.receipts.mark_shared(item.wanted.model, item.remote.path, store.catalog)
         with contextlib.suppress(OSError):
             store.expose(item.wanted.model, item.remote)
 
@@ -322,7 +324,7 @@ def _settle(report: Report, resolved: _Resolved, store: Store, *, is_news: bool)
     """Note of every model that is whole that it is. Raises `OSError`."""
     for model in report.models:
         if model.is_whole:
-            store.settle([one.remote for one in resolved.wanted if one.model == model.name], is_news=is_news)
+            store.mark_complete([one.remote for one in resolved.wanted if one.model == model.name], is_news=is_news)
 
 
 def _warn_of_pickles(report: Report, resolved: _Resolved, tools: Tools) -> None:
@@ -331,7 +333,7 @@ def _warn_of_pickles(report: Report, resolved: _Resolved, tools: Tools) -> None:
     found: dict[str, list[str]] = {}
     for one in resolved.wanted:
         name = one.remote.path.text
-        if (one.model, name) in new and is_pickle(name, tools.store.head(one.model, one.remote, head_of(name))):
+        if (one.model, name) in new and is_pickle(name, tools.store.read_head(one.model, one.remote, head_of(name))):
             found.setdefault(one.model, []).append(name)
     for model, names in found.items():
         tools.on_event(Noticed(model, message=warning(names)))
@@ -356,7 +358,7 @@ def _offline_report(
 ) -> Report:
     hint = "run it again without --offline"
     missing = (*decided.plan.fetch, *decided.repeated)
-    absent = [replace(item, refused=LockError(f"{item.why}, and offline", hint=hint)) for item in missing]
+    absent = [replace(item, refused=LockError(f"{item.reason}, and offline", hint=hint)) for item in missing]
     plan = replace(decided.plan, fetch=(), refuse=(*decided.plan.refuse, *absent))
     report = _report(models, store, plan, [], resolved.broken, is_planned=is_planned)
     return replace(report, bytes_kept=plan.bytes_kept)
@@ -393,12 +395,13 @@ def _report(
 
 def _status(rows: Sequence[FileReport], error: MdlError | None) -> str:
     """present, partial, missing or unverified, of one model as it stands now."""
-    here = [row for row in rows if row.action in ("fetched", "kept", "linked")]
-    if error or not here:
+    if error:
         return "missing"
-    if len(here) < len(rows):
-        return "partial"
-    return "unverified" if any(row.verified in ("size", "none") for row in here) else "present"
+    is_here = ("fetched", "kept", "linked")
+    return joint_status(
+        "missing" if row.action not in is_here else "present" if is_verified(row.verified) else "unverified"
+        for row in rows
+    )
 
 
 def kept_verified(item: Item) -> str:

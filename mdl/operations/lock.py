@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mdl import staging
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.resolver import Resolver
@@ -23,9 +22,10 @@ from mdl.errors import (
     storage_error,
 )
 from mdl.files import Receipt
-from mdl.folder_lock import folder_lock
+from mdl.fs import staging
+from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
+from mdl.locks import folder_lock
 from mdl.operations.get import Tools
-from mdl.private import ODD, read_whole
 from mdl.redact import bare_url
 from mdl.reports import FileReport, LockReport, LockRow, Report
 
@@ -49,7 +49,7 @@ def read_lock(path: Path, catalog: Path) -> Lock | None:
         error.hint = "look at it; if it is right, replace it with a copy of your own, else remove it and run 'mdl lock'"
         raise
     except OSError as error:
-        if error.errno in ODD:
+        if error.errno in UNREADABLE_ERRNOS:
             raise StateError(f"the lock cannot be read: {error.strerror}", item=str(path)) from error
         raise storage_error(error, str(path)) from error
     try:
@@ -68,7 +68,7 @@ def _believed(catalog: Path) -> set[int]:
 def write_lock(path: Path, lock: Lock) -> None:
     """Whole or not at all. Raises `StorageError`."""
     try:
-        staging.write_file(path, lock.to_toml().encode(), mode=0o666 & ~staging.umask(), sweeps=True)
+        staging.write_file(path, lock.to_toml().encode(), mode=0o666 & ~staging.umask(), sweep_first=True)
     except OSError as error:
         raise storage_error(error, str(path)) from error
 
@@ -221,7 +221,7 @@ def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Recei
     files = []
     for remote in resolver.resolve(model):
         receipt = first.get(remote.path)
-        digest = receipt.digest if receipt and receipt.settles(remote) else None
+        digest = receipt.digest if receipt and receipt.matches(remote) else None
         one = LockedFile.of(remote, first=digest, mirrors=mirrors.get(remote.path, ()))
         known = old.get(one.source)
         if remote.digest is None and known and known.tofu and known.size == one.size:

@@ -15,8 +15,8 @@ from mdl.archive.writer import ArchiveSink, write_archive
 from mdl.cancel import Cancel
 from mdl.errors import Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
+from mdl.fs.staging import StagedFile
 from mdl.paths import RelPath
-from mdl.staging import StagedFile
 from mdl.trainers import find_run
 from mdl.trainers.runs import Checkpoint, Run
 

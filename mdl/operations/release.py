@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mdl import programs
+from mdl import process
 from mdl.archive.directory import ArchiveLimits
 from mdl.archive.history import History
 from mdl.archive.manifest import Manifest
@@ -19,8 +19,8 @@ from mdl.archive.unpacking import check_bytes, check_free_space, check_target, e
 from mdl.cancel import Cancel
 from mdl.errors import ProtocolError, UsageError, storage_trouble
 from mdl.events import Listener, Noticed, silence
+from mdl.locks import file_lock
 from mdl.paths import shown
-from mdl.turns import held
 
 StrPath = str | os.PathLike[str]
 _STAGED = "new"
@@ -125,7 +125,7 @@ def release(
         if not releases.has(known):
             check_free_space(opened, releases.folder)
         releases.folder.mkdir(parents=True, exist_ok=True)
-        with held(releases.folder / ".mdl", "releases", lock_wait, _waiting(on_event), cancel):
+        with file_lock(releases.folder / ".mdl", "releases", lock_wait, _waiting(on_event), cancel):
             releases.prepare()
             history, is_recorded = releases.history()
             return _Release(releases, history, is_recorded, keep, words, cancel, on_event).run(opened, known)
@@ -146,7 +146,7 @@ def rollback(
     releases = ReleaseDir(Path(os.path.abspath(folder)))
     if not releases.releases.is_dir():
         releases.rollback_target(History())
-    with held(releases.folder / ".mdl", "releases", lock_wait, _waiting(on_event), cancel):
+    with file_lock(releases.folder / ".mdl", "releases", lock_wait, _waiting(on_event), cancel):
         releases.prepare()
         history, _ = releases.history()
         version = releases.rollback_target(history)
@@ -223,7 +223,7 @@ class _Release:
             return
         watch = ChangeWatch(path, manifest)
         facts = {"MDL_RELEASE_PATH": str(path), "MDL_RELEASE_VERSION": version}
-        code = programs.run(self.check, facts, cancel=self.cancel)
+        code = process.run_program(self.check, facts, cancel=self.cancel)
         if code:
             what = f"the check ended with {code}: {shlex.join(self.check)}"
             raise ProtocolError(what, item=version, hint="nothing was switched; 'current' is what it was")
@@ -244,7 +244,7 @@ def _result(
 def _words(check: str | Sequence[str]) -> list[str]:
     """The words of a command. Raises `UsageError` if there are none, or if it needs a shell."""
     if isinstance(check, str):
-        return programs.words_of(check, "--check")
+        return process.split_command(check, "--check")
     if not check:
         raise UsageError("it is empty", item="check")
     return list(check)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
-from mdl.digests import Digest
 from mdl.engine.plan import Plan, Wanted
+from mdl.engine.status import is_verified
 from mdl.engine.store import Store
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound
 from mdl.events import Listener, Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
+from mdl.hashing import Digest
 from mdl.operations.get import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.reports import VerifiedFile, VerifyReport
 
@@ -107,7 +108,7 @@ def _expected(model: Model, resolver: Resolver, store: Store) -> list[RemoteFile
 
 
 def _from_receipt(receipt: Receipt) -> RemoteFile:
-    digest = receipt.digest if receipt.verified not in ("size", "none") else None
+    digest = receipt.digest if is_verified(receipt.verified) else None
     return replace(receipt.remote, digest=digest, validator=receipt.validator, commit=receipt.commit, probed=True)
 
 
@@ -117,7 +118,7 @@ def _check_one(model: str, remote: RemoteFile, store: Store, on_event: Listener)
     published = remote.digest
     wanted = published or (receipt.digest if receipt else None)
     asked = replace(remote, digest=wanted)
-    local = store.look(model, asked, deep=True)
+    local = store.check(model, asked, deep=True)
     expected = str(wanted) if wanted else None
     if local.kind == "absent":
         return Checked(model, remote, local, "missing", expected, None)
@@ -127,7 +128,7 @@ def _check_one(model: str, remote: RemoteFile, store: Store, on_event: Listener)
     wrong_size = remote.size is not None and local.fingerprint.size != remote.size
     if wrong_size or (wanted and actual != wanted):
         return Checked(model, remote, local, "corrupt", expected, str(actual))
-    if (found := store.pointed(model, asked)) != "right":
+    if (found := store.pointer_state(model, asked)) != "right":
         return Checked(model, remote, local, "corrupt" if found == "other" else "missing", expected, None)
     return Checked(model, remote, local, "ok" if published else "unverified", expected, str(actual))
 
@@ -170,7 +171,7 @@ def _settle(rows: Sequence[Checked], store: Store) -> None:
     for model in {row.model for row in rows}:
         files = [row for row in rows if row.model == model]
         if all(row.status in ("ok", "unverified") for row in files):
-            store.settle([row.remote for row in files], is_news=False)
+            store.mark_complete([row.remote for row in files], is_news=False)
 
 
 def _failure(rows: Sequence[Checked], *, strict: bool) -> MdlError | None:

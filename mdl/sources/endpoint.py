@@ -15,8 +15,8 @@ from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 from mdl.errors import UsageError
+from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
 from mdl.http.allowlist import OriginToken, host_of, is_private, origin_of
-from mdl.private import ODD, read_whole
 from mdl.units import is_true
 
 DEFAULT = "https://huggingface.co"
@@ -113,7 +113,7 @@ def _from_file(path: Path) -> str:
     try:
         return read_whole(path, _LARGEST_TOKEN).decode().strip()
     except OSError as error:
-        if error.errno in ODD:
+        if error.errno in UNREADABLE_ERRNOS:
             hint = "name the file that holds the token, or set HF_TOKEN"
             raise UsageError(
                 f"no token can be read from {path}: {error.strerror}", item=str(path), hint=hint

@@ -15,10 +15,10 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
-from mdl.digests import Digest
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe
 from mdl.events import Noticed, Retrying
 from mdl.files import HubFile, RemoteFile
+from mdl.hashing import Digest
 from mdl.http.allowlist import host_of, origin_of
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context

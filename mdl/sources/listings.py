@@ -10,12 +10,12 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdl import staging
-from mdl.digests import Digest
+from mdl import crc_json
 from mdl.errors import MdlError
+from mdl.fs import staging
+from mdl.fs.private import make_private_dir, read_regular
+from mdl.hashing import Digest
 from mdl.paths import RelPath
-from mdl.private import private_folder, read_regular
-from mdl.sealed import line_of, parse_line
 from mdl.sources.hub_origin import HubOrigin
 
 VERSION = 1
@@ -46,7 +46,7 @@ class Listings:
     def get(self, endpoint: str, origin: HubOrigin) -> Listing | None:
         """The last listing seen for the revision as asked, or None. Damage counts as none."""
         try:
-            data = parse_line((read_regular(self._place(endpoint, origin), _LARGEST) or b"").rstrip(b"\n"))
+            data = crc_json.loads((read_regular(self._place(endpoint, origin), _LARGEST) or b"").rstrip(b"\n"))
             if not isinstance(data, dict) or data["mdl-listing"] != VERSION:
                 return None
             entries = tuple(Entry(RelPath.parse(path), int(size), _digest(text)) for path, size, text in data["files"])
@@ -58,8 +58,8 @@ class Listings:
         """Keep a listing. Raises `OSError`."""
         files = [[e.path.text, e.size, str(e.digest) if e.digest else None] for e in listing.entries]
         data = {"mdl-listing": VERSION, "source": str(origin), "commit": listing.commit, "files": files}
-        private_folder(self._folder)
-        staging.write_file(self._place(endpoint, origin), line_of(data), lasting=False)
+        make_private_dir(self._folder)
+        staging.write_file(self._place(endpoint, origin), crc_json.dumps(data), durable=False)
 
     def _place(self, endpoint: str, origin: HubOrigin) -> Path:
         key = f"{endpoint}\0{origin.repo_type}\0{origin.repo}\0{origin.revision or 'main'}"

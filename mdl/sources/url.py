@@ -14,10 +14,10 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from mdl.digests import Digest
 from mdl.errors import CatalogError, MdlError, UsageError
 from mdl.events import Retrying
 from mdl.files import RemoteFile
+from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.presigned import identifying_parameters
 from mdl.redact import bare_url

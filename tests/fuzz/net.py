@@ -8,8 +8,8 @@ from functools import cache
 
 import httpx
 
-from mdl.digests import Digest
 from mdl.errors import MdlError
+from mdl.hashing import Digest
 from mdl.http.allowlist import AllowList, OriginToken, host_of
 from mdl.http.client import Http
 from mdl.http.policy import retry_after

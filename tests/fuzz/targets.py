@@ -1,6 +1,6 @@
 """Targets: whatever others write and mdl reads, each a function of any bytes, with what must hold of the outcome.
 
-A line that begins with ``=`` is sealed (`mdl.sealed`) before it is read, so that damage behind a right checksum is
+A line that begins with ``=`` is sealed (`mdl.crc_json`) before it is read, so that damage behind a right checksum is
 tried too. A target that needs several texts takes them line by line, header fields as ``name: value``.
 """
 
@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from fuzz.net import TARGETS as NET
 from fuzz.net import lines_of, text_of
+from mdl import crc_json
 from mdl.archive.directory import ArchiveLimits, read_directory
 from mdl.archive.history import from_json, to_json
 from mdl.archive.manifest import Manifest
@@ -27,7 +28,7 @@ from mdl.catalog.lock import Lock, entry_of
 from mdl.catalog.reader import read_catalog, read_text
 from mdl.engine import journal as journals
 from mdl.engine.layout import HubCache
-from mdl.engine.receipts import Receipts, key_of, readable
+from mdl.engine.receipts import Receipts, file_key, read_receipt
 from mdl.engine.store import Store
 from mdl.errors import CatalogError, MdlError, UsageError
 from mdl.jobs.job import shown_facts
@@ -35,7 +36,6 @@ from mdl.jobs.records import Records
 from mdl.operations.lock import read_lock
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
 from mdl.redact import Secrets, redact
-from mdl.sealed import line_of
 from mdl.sources.hub import _entry
 from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.listings import Listing, Listings
@@ -61,9 +61,9 @@ def sealed(data: bytes) -> bytes:
 
 
 def _seal(body: bytes) -> bytes:
-    check = line_of(0)[:9]
+    check = crc_json.dumps(0)[:9]
     try:
-        return line_of(json.loads(body)).rstrip(b"\n")
+        return crc_json.dumps(json.loads(body)).rstrip(b"\n")
     except (ValueError, RecursionError):
         return check + body
 
@@ -116,15 +116,15 @@ def journal(data: bytes) -> None:
     assert all(one.stop < other.start for one, other in pairwise(ranges))
     assert record.identity.size is None or not ranges or ranges[-1].stop <= record.identity.size
     record.identity.resumable_as(record.identity)
-    journals.parse(journals.header_of(record.identity), "")
+    journals.parse(journals.header(record.identity), "")
 
 
 def receipt(data: bytes) -> None:
     """A receipt is a receipt or none, and never leads out of the models folder."""
     path = RelPath.parse("a/b.bin")
-    place = _file(f"root/.mdl/receipts/m/{key_of('m', path)}.receipt", sealed(data))
+    place = _file(f"root/.mdl/receipts/m/{file_key('m', path)}.receipt", sealed(data))
     store = Store(_FOLDER / "root")
-    readable(place)
+    read_receipt(place)
     for found in (store.receipts.get("m", path, prefixes=True), *store.receipts.all()):
         if found:
             _safe(found.path)
@@ -132,7 +132,7 @@ def receipt(data: bytes) -> None:
             assert all(isinstance(one, str) for one in texts)
             for layout in (None, HubCache):
                 store = Store(_FOLDER / "root", layout=layout)
-                stands = store.place_of(found)
+                stands = store.path_of(found)
                 assert stands is None or stands.is_relative_to(store.root)
                 store.is_gone(found)
             Receipts(_FOLDER / "again").put(found)
@@ -141,7 +141,7 @@ def receipt(data: bytes) -> None:
 def job(data: bytes) -> None:
     """Records are listed, found and cleaned whatever is in one of them."""
     _file("jobs/1122-aaaa.job", sealed(data))
-    _file("jobs/1122-bbbb.job", line_of({"mdl-job": 1}))
+    _file("jobs/1122-bbbb.job", crc_json.dumps({"mdl-job": 1}))
     records = Records(_FOLDER / "jobs")
     for one in records.all():
         json.dumps(shown_facts(one))
@@ -210,7 +210,7 @@ def redaction(data: bytes) -> None:
         f"http://h:1?a={hidden}",
     ):
         assert hidden not in redact(f"{before} {url} {after}")
-    assert hidden not in redact(f"{before} Authorization: Bearer {hidden}")
+    assert hidden not in redact(f"{before} Authorization: OriginToken {hidden}")
 
 
 def safetensors(data: bytes) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from mdl.digests import Digest
 from mdl.errors import LockError, ProtocolError, UsageError
 from mdl.files import RemoteFile
+from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.sources import Context, Origin
 

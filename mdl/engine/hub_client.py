@@ -1,9 +1,9 @@
-"""Carrying a file by huggingface_hub itself, Xet included: opt-in (``--via hub``), and verified like any other.
+"""The hub's own client: fetches a file by huggingface_hub, Xet included, if the user chose ``--via hub``.
 
-The hub's client is imported here alone and late. It writes into a folder of mdl's own; its word that a file
-is complete is not taken, the digest is. Every request of it is held against the allow-list, redirects too; only
-Xet's own transfers, which are no part of its HTTP client, are not. It goes on where a connection broke, but keeps
-nothing of a download that it gave up: the next attempt begins at the first byte.
+huggingface_hub is imported late. It writes into a folder of mdl's own, and mdl verifies the file like any other. Each
+of its requests is checked against the allow-list, redirects too, but not the transfers of Xet, which its HTTP client
+does not make. It continues after a broken connection, but keeps nothing of a download that it gave up: the next attempt
+begins at the first byte.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from mdl.http.allowlist import AllowList, OriginToken
 from mdl.http.refusals import safe_excerpt
 from mdl.paths import shown
 
-_fencing = threading.Lock()
+_installing = threading.Lock()
 _ETAG = re.compile(r"(W/)?\"?[\w.:+=-]{1,128}\"?")
 _LOOK_SECONDS = 0.5
 
 
-class HubCarrier:
-    """Fetches by ``hf_hub_download``. ``endpoint`` is the hub's URL, ``hosts`` are those that may be asked; a download
-    is given up after ``stall`` seconds without a byte."""
+class HubClient:
+    """Fetches files by ``hf_hub_download``. ``endpoint`` is the hub's URL, ``hosts`` are those that may be asked; a
+    download is given up after ``stall`` seconds without a byte."""
 
     def __init__(self, endpoint: str, bearer: OriginToken | None, hosts: AllowList, stall: float = 30.0) -> None:
         self._endpoint, self._token, self._stall = endpoint, bearer.token if bearer else None, stall
-        self._fence, self._is_up = _Fence(hosts), False
+        self._hooks, self._is_installed = _Hooks(hosts), False
 
-    def fetch(self, file: HubFile, folder: Path, progressed: Callable[[int], None]) -> Path:
-        """Bring one file somewhere below ``folder`` and say where. ``progressed`` is told bytes as they come.
+    def fetch(self, file: HubFile, folder: Path, on_bytes: Callable[[int], None]) -> Path:
+        """Fetch one file into ``folder`` and return its path. ``on_bytes`` is called with the number of new bytes.
 
         Raises `AuthError`, `NotFound`, `NetworkError`, `ProtocolError`, `Unsafe`, `OSError`.
         """
-        watched = _Watched(progressed, self._stall)
-        return watched.run(lambda: self._download(file, folder, watched.progressed))
+        watched = _Watched(on_bytes, self._stall)
+        return watched.run(lambda: self._download(file, folder, watched.on_bytes))
 
-    def _download(self, file: HubFile, folder: Path, progressed: Callable[[int], None]) -> Path:
+    def _download(self, file: HubFile, folder: Path, on_bytes: Callable[[int], None]) -> Path:
         os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(max(1, round(self._stall))))  # read when it is imported
         import huggingface_hub
         from huggingface_hub.utils import httpx as hub_httpx  # type: ignore[attr-defined]
 
-        with _fencing:
-            if not self._is_up:
-                self._fence.put_up()
-                self._is_up = True
+        with _installing:
+            if not self._is_installed:
+                self._hooks.install()
+                self._is_installed = True
         try:
             path = huggingface_hub.hf_hub_download(
                 repo_id=file.repo,
@@ -62,7 +62,7 @@ class HubCarrier:
                 local_dir=folder,
                 endpoint=self._endpoint,
                 token=self._token or False,
-                tqdm_class=_bar(progressed),
+                tqdm_class=_bar(on_bytes),
             )
         except (huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.LocalEntryNotFoundError) as error:
             raise _translated(error) from error
@@ -78,26 +78,26 @@ class HubCarrier:
 
 
 class _Watched:
-    """A download in a thread of its own, which is left to itself once it has been silent for ``stall`` seconds: the
-    hub's client cannot be stopped from outside."""
+    """A download in a thread of its own, which is abandoned after ``stall`` seconds without a byte: the hub's client
+    cannot be stopped from outside."""
 
-    def __init__(self, progressed: Callable[[int], None], stall: float) -> None:
-        self._progressed, self._stall = progressed, stall
-        self._moved_at, self._is_left = time.monotonic(), False
+    def __init__(self, on_bytes: Callable[[int], None], stall: float) -> None:
+        self._on_bytes, self._stall = on_bytes, stall
+        self._moved_at, self._is_abandoned = time.monotonic(), False
         self._ended: queue.SimpleQueue[Path | BaseException] = queue.SimpleQueue()
 
-    def progressed(self, count: int) -> None:
-        """Told in the thread. Raises `NetworkError` there once nobody waits for it any more."""
-        if self._is_left:
+    def on_bytes(self, count: int) -> None:
+        """Is called in the thread. Raises `NetworkError` once the download is abandoned."""
+        if self._is_abandoned:
             raise NetworkError("given up")
         self._moved_at = time.monotonic()
-        self._progressed(count)
+        self._on_bytes(count)
 
     def run(self, download: Callable[[], Path]) -> Path:
-        """Raises what ``download`` does, `NetworkError` for silence."""
+        """Raises what ``download`` raises, and `NetworkError` if no byte comes."""
         try:
             threading.Thread(target=self._carry_out, args=(download,), name="mdl-hub", daemon=True).start()
-        except RuntimeError:  # no thread to be had: the client's own timeout has to do
+        except RuntimeError:  # no thread can be started: only the client's own timeout is left
             return download()
         while True:
             try:
@@ -105,7 +105,7 @@ class _Watched:
             except queue.Empty:
                 if time.monotonic() - self._moved_at < self._stall:
                     continue
-                self._is_left = True
+                self._is_abandoned = True
                 raise NetworkError(f"huggingface_hub: not a byte in {self._stall:g} s") from None
             if isinstance(ended, BaseException):
                 raise ended
@@ -118,32 +118,32 @@ class _Watched:
             self._ended.put(error)
 
 
-class _Fence:
-    """Hooks of the hub's client: no request passes to a host that is not allowed, nor an ETag that it would make an
+class _Hooks:
+    """Hooks of the hub's client: they refuse requests to hosts that are not allowed, and ETags that it would make an
     impossible file name of."""
 
     def __init__(self, hosts: AllowList) -> None:
         self._hosts = hosts
 
     def __call__(self, request: Any) -> None:
-        """Called for every request, each hop of a redirect among them. Raises `Unsafe`."""
+        """Is called for every request, also after a redirect. Raises `Unsafe`."""
         self._hosts.check(str(request.url))
 
     def answered(self, response: Any) -> None:
-        """Called for every answer. Raises `ProtocolError`."""
+        """Is called for every response. Raises `ProtocolError`."""
         for name in ("x-linked-etag", "etag"):
             etag = response.headers.get(name)
             if etag is not None and response.request.method == "HEAD" and not _ETAG.fullmatch(etag):
-                raise ProtocolError(f"{response.request.url.host} sent an ETag that is none: {shown(etag)[:80]}")
+                raise ProtocolError(f"{response.request.url.host} sent an invalid ETag: {shown(etag)[:80]}")
 
-    def put_up(self) -> None:
-        """Have the hub's clients made with this hook, beside its own and in place of an earlier fence."""
+    def install(self) -> None:
+        """Have the hub's clients made with these hooks besides their own, in place of earlier ones of mdl."""
         import huggingface_hub
         from huggingface_hub.utils import httpx as hub_httpx  # type: ignore[attr-defined]
 
         found = huggingface_hub.get_session().event_hooks
-        usual = [hook for hook in found["request"] if not isinstance(hook, _Fence)]
-        answers = [one for one in found["response"] if not isinstance(getattr(one, "__self__", None), _Fence)]
+        usual = [hook for hook in found["request"] if not isinstance(hook, _Hooks)]
+        answers = [one for one in found["response"] if not isinstance(getattr(one, "__self__", None), _Hooks)]
         hooks: dict[str, list[Callable[..., Any]]] = {"request": [*usual, self], "response": [*answers, self.answered]}
         huggingface_hub.set_client_factory(
             lambda: hub_httpx.Client(event_hooks=hooks, follow_redirects=True, timeout=None)
@@ -151,14 +151,14 @@ class _Fence:
 
 
 def _translated(error: Exception) -> MdlError:
-    """The hub client's error as mdl's own, in its words without the request's URL."""
+    """The hub client's error as mdl's own, in its words but without the request's URL."""
     from huggingface_hub import errors
 
     message = f"huggingface_hub: {_line(error)}"
     if isinstance(error, errors.GatedRepoError):
         return AuthError(message, hint="accept the licence on the repository's page and set HF_TOKEN")
     if isinstance(error, errors.RepositoryNotFoundError):
-        return AuthError(message, hint="absent, private or gated: the server does not say which")
+        return AuthError(message, hint="absent, private or gated: the server does not tell these apart")
     if isinstance(error, (errors.RevisionNotFoundError, errors.EntryNotFoundError)) and not isinstance(
         error, errors.LocalEntryNotFoundError
     ):
@@ -167,12 +167,12 @@ def _translated(error: Exception) -> MdlError:
 
 
 def _line(error: Exception) -> str:
-    """What the hub's client says of it, in one line."""
+    """What the hub's client says, in one line."""
     return safe_excerpt(str(error).split("\n\n")[0])
 
 
-def _bar(progressed: Callable[[int], None]) -> Any:
-    """A stand-in for the hub's progress bar that only counts."""
+def _bar(on_bytes: Callable[[int], None]) -> Any:
+    """A class in place of the hub's progress bar that only counts bytes."""
     from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
     class Counter(tqdm):  # type: ignore[misc]
@@ -181,6 +181,6 @@ def _bar(progressed: Callable[[int], None]) -> Any:
             super().__init__(*args, **{**kwargs, "disable": True})
 
         def update(self, n: float | None = 1) -> None:
-            progressed(int(n or 0))
+            on_bytes(int(n or 0))
 
     return Counter

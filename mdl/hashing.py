@@ -1,4 +1,4 @@
-"""Digest: an algorithm and its hex; and hashing a file.
+"""Hashing: digests, which are an algorithm and its hex, and the hashing of files.
 
 Two algorithms verify hub files: ``sha256`` for large ones, ``git-sha1`` (the git blob id,
 ``sha1("blob <size>\\0" + bytes)``) for the small ones that live in git itself.
@@ -47,7 +47,7 @@ class Digest:
 
     @classmethod
     def of_etag(cls, etag: str | None) -> Digest | None:
-        """A hub's ETag read as a digest: 64 hex is a sha256, 40 hex a git blob id, else None."""
+        """The digest that a hub's ETag is: a sha256 if it has 64 hex digits, a git blob id if it has 40, else None."""
         text = (etag or "").removeprefix("W/").strip('"')
         for algorithm, pattern in _HEX.items():
             if pattern.fullmatch(text):
@@ -79,7 +79,7 @@ def read_blocks(fd: int, start: int, stop: int, buffer: bytearray | None = None)
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What hashing a whole file told: its digest, its size in bytes, a prefix digest every `PREFIX_STEP` bytes."""
+    """The digest of a whole file, its size in bytes, and the hex of a prefix digest every `PREFIX_STEP` bytes."""
 
     digest: Digest
     size: int
@@ -87,7 +87,7 @@ class Fingerprint:
 
 
 def fingerprint(fd: int, algorithm: str, *, watch: Callable[[int], None] | None = None) -> Fingerprint:
-    """Hash an open file from its start. ``watch`` is told the bytes read so far and may raise to stop."""
+    """Hash an open file from its start. ``watch`` is called with the bytes read so far and may raise to stop."""
     size = os.fstat(fd).st_size
     hasher = new_hasher(algorithm, size)
     done, prefixes = 0, []
@@ -100,3 +100,10 @@ def fingerprint(fd: int, algorithm: str, *, watch: Callable[[int], None] | None 
         if done % PREFIX_STEP == 0 and done:
             prefixes.append(hasher.copy().hexdigest())
     return Fingerprint(Digest(algorithm, hasher.hexdigest()), done, tuple(prefixes))
+
+
+def fingerprint_bytes(data: bytes, algorithm: str) -> Fingerprint:
+    """The fingerprint of a file that is small enough to be held in memory; without prefix digests."""
+    hasher = new_hasher(algorithm, len(data))
+    hasher.update(data)
+    return Fingerprint(Digest(algorithm, hasher.hexdigest()), len(data))

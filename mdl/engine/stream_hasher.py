@@ -1,8 +1,8 @@
-"""Follower: hashes the contiguous front of a partial while it downloads.
+"""Stream hasher: hashes the contiguous front of a partial while it downloads.
 
-So verification is over when the last byte is in. The running digest is copied every 16 MiB: the copies
-are the receipt's prefix digests, and, where they are known beforehand (a repair), each block is held
-against its own and a bad one is handed back to be fetched again; only what passed is claimed then.
+So verification ends as the last byte arrives. The running digest is copied every 16 MiB: these prefix digests go into
+the receipt. If they are known beforehand (a repair), each block is compared with its own, a bad one is reported to be
+fetched again, and only blocks that passed are claimed.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from mdl.digests import PREFIX_STEP, Digest, Fingerprint, new_hasher, read_blocks
 from mdl.engine.partial import Partial
 from mdl.errors import Cancelled
+from mdl.hashing import PREFIX_STEP, Digest, Fingerprint, new_hasher, read_blocks
 from mdl.http.ranges import ByteRange
 
 _STEP = 512 * 1024
-"""Bytes worth waking up for."""
+"""The thread is woken for this many new bytes."""
 
 
-class Follower:
-    """One thread reading one partial behind its front, ``size`` bytes in all."""
+class StreamHasher:
+    """A thread that reads and hashes one partial of ``size`` bytes behind its front.
+
+    ``expected`` are the prefix digests and the digest, as hex, if they are known. ``on_bad`` is called with a block
+    that is wrong; it returns whether the block will be fetched again.
+    """
 
     def __init__(
         self,
@@ -40,50 +44,43 @@ class Follower:
         self._seen = self._stop = False
         self._error: Exception | None = None
         self.done = 0
-        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="mdl-follower", daemon=True)
+        self.thread: threading.Thread | None = threading.Thread(target=self._run, name="mdl-hasher", daemon=True)
         try:
-            self._thread.start()
-        except RuntimeError:  # no thread is to be had: `result` hashes it all at the end
-            self._thread = None
+            self.thread.start()
+        except RuntimeError:  # no thread can be started: `result` hashes everything at the end
+            self.thread = None
 
     def wake(self) -> None:
-        """The front may have moved. Cheap; call it after a write."""
+        """Say that the front may have moved. It is cheap to call this after every write."""
         if not self._seen and self._partial.front - self.done >= min(_STEP, self._size - self.done):
             with self._moved:
                 self._seen = True
                 self._moved.notify()
 
     def stop(self, *, wait: bool = True) -> None:
+        """End the thread; wait for that unless told otherwise."""
         with self._moved:
             self._stop = True
             self._moved.notify()
-        if wait and self._thread:
-            self._thread.join()
+        if wait and self.thread:
+            self.thread.join()
 
-    def join(self, seconds: float) -> None:
-        """Wait so long for a stopped follower's thread to end."""
-        if self._thread:
-            self._thread.join(seconds)
+    def result(self, on_bytes: Callable[[int], None]) -> Fingerprint | None:
+        """Wait until every byte is hashed; ``on_bytes`` is called with the bytes done meanwhile and may raise.
 
-    def is_alive(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
-    def result(self, tell: Callable[[int], None]) -> Fingerprint | None:
-        """Wait until every byte is hashed; ``tell`` is called with the bytes done meanwhile and may raise.
-
-        None if a block was found bad meanwhile and must be fetched again first. Raises `OSError` if reading back
+        None if a block turned out to be bad and has to be fetched again first. Raises `OSError` if reading back
         failed, `MemoryError`, and `Cancelled` if `stop` came before the last byte was hashed.
         """
-        if self._thread is None and self._partial.front >= self._size:
+        if self.thread is None and self._partial.front >= self._size:
             self._run()
-        while self._thread and self._thread.is_alive() and self.done < self._size:
+        while self.thread and self.thread.is_alive() and self.done < self._size:
             if self._partial.front < self._size:
                 return None
             self.wake()
-            self._thread.join(0.05)
-            tell(self.done)
-        if self._thread:
-            self._thread.join()
+            self.thread.join(0.05)
+            on_bytes(self.done)
+        if self.thread:
+            self.thread.join()
         if self._error:
             raise self._error
         if self.done < self._size:
@@ -97,9 +94,9 @@ class Follower:
             buffer = bytearray(_STEP)
             while self.done < self._size and not self._stop:
                 self._follow(buffer)
-                if self._thread is None and self._partial.front < self._size:
+                if self.thread is None and self._partial.front < self._size:
                     return  # a block was bad and is missing again
-        except Exception as error:  # `result` raises it: nobody else hears of this thread
+        except Exception as error:  # `result` raises it
             self._error = error
 
     def _follow(self, buffer: bytearray) -> None:

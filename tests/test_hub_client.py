@@ -10,7 +10,7 @@ import pytest
 from faults import honest
 from faulty import Answer, FaultyServer, Request
 
-from mdl.engine.hub_carrier import HubCarrier
+from mdl.engine.hub_client import HubClient
 from mdl.errors import MdlError
 from mdl.files import HubFile
 from mdl.http.allowlist import AllowList
@@ -41,8 +41,8 @@ class Hub:
 
 def fetched(hub: Hub, folder: Path, stall: float = 20.0) -> bytes:
     with FaultyServer(hub) as server:
-        carrier = HubCarrier(server.url, None, AllowList.of(["127.0.0.1"]), stall)
-        return carrier.fetch(FILE, folder, lambda _count: None).read_bytes()
+        client = HubClient(server.url, None, AllowList.of(["127.0.0.1"]), stall)
+        return client.fetch(FILE, folder, lambda _count: None).read_bytes()
 
 
 def test_an_honest_hub(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from apart import prefix_of
 
-from mdl.owner import is_alive, keeps_locked, me, process_of
+from mdl.process import ProcessId
 
 
 @pytest.fixture
@@ -18,28 +18,28 @@ def past() -> str:
     """A process of this machine and PID name space that is over."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-    machine, _, _, space = me().split("-")
+    machine, _, _, space = str(ProcessId.current()).split("-")
     return f"{machine}-{process.pid}-1-{space}"
 
 
 def test_this_process_and_one_that_is_over(past: str) -> None:
     """We are alive, what ended is not, nor who had our number before us; a name without a PID name space is as well."""
-    machine, pid, born, space = me().split("-")
+    machine, pid, born, space = str(ProcessId.current()).split("-")
     again, short = f"{machine}-{pid}-1-{space}", f"{machine}-{pid}-{born}"
-    names = (me(), past, again, short, past.rpartition("-")[0])
-    assert [is_alive(one) for one in names] == [True, False, False, True, False]
-    assert [keeps_locked(one) for one in names] == [True, True, True, False, False]
-    assert [process_of(one) for one in (me(), short, "strange")] == [os.getpid(), os.getpid(), 0]
+    names = (str(ProcessId.current()), past, again, short, past.rpartition("-")[0])
+    assert [ProcessId(one).is_alive() for one in names] == [True, False, False, True, False]
+    assert [ProcessId(one).holds_locks for one in names] == [True, True, True, False, False]
+    assert [ProcessId(one).pid for one in (str(ProcessId.current()), short, "strange")] == [os.getpid(), os.getpid(), 0]
 
 
 @pytest.mark.fault(264)
 def test_another_name_space_is_unknown(past: str) -> None:
     """A process of another PID name space, another boot or no name at all: nobody knows from here whether it lives."""
-    for owner in (me(), past):
+    for owner in (str(ProcessId.current()), past):
         machine, pid, born, space = owner.split("-")
-        assert is_alive(f"{machine}-{pid}-{born}-{int(space) + 1}") is None
-        assert is_alive(f"{'0' * 12}-{pid}-{born}-{space}") is None
-    assert is_alive("") is None
+        assert ProcessId(f"{machine}-{pid}-{born}-{int(space) + 1}").is_alive() is None
+        assert ProcessId(f"{'0' * 12}-{pid}-{born}-{space}").is_alive() is None
+    assert ProcessId("").is_alive() is None
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="nothing could be hidden")
@@ -50,14 +50,15 @@ def test_a_process_that_is_hidden(past: str, monkeypatch: pytest.MonkeyPatch) ->
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", kill)
-    assert is_alive(past) is None
+    assert ProcessId(past).is_alive() is None
 
 
 @pytest.mark.fault(264)
 def test_a_container_that_sees_its_host_by_proc() -> None:
     """In a PID name space whose /proc counts processes as the one outside does, who lives is asked of the kernel."""
     code = (
-        "import os, mdl.owner as o; print(o.is_alive(o.me()), o.is_alive(o.me().replace(f'-{os.getpid()}-', '-77-')))"
+        "import os; from mdl.process import ProcessId as P; me = P.current(); "
+        "print(me.is_alive(), P(me.text.replace(f'-{os.getpid()}-', '-77-')).is_alive())"
     )
     words = [*prefix_of(("-pf",)), sys.executable, "-c", code]
     root = str(Path(__file__).parents[1])

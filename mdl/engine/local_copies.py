@@ -1,6 +1,7 @@
-"""Elsewhere: the same bytes somewhere else on this disk: another model, the hub's cache, folders the user names.
+"""Local copies: the same bytes elsewhere on this disk: in another model, the hub's cache, or folders that the user
+names.
 
-What is found is only a candidate: it is hashed before it is taken. `mdl.copies` says how it is taken.
+A file that is found is only a candidate: it is hashed before it is used. `mdl.fs.copying` says how its bytes are taken.
 """
 
 from __future__ import annotations
@@ -14,30 +15,25 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from mdl.copies import Rule, Way, way_of
-from mdl.digests import Digest
-from mdl.engine.hashes import Hashes
+from mdl.engine.hash_cache import HashCache
 from mdl.engine.plan import Item
-from mdl.engine.room import nearest
-from mdl.engine.sight import opened
 from mdl.engine.store import Store
 from mdl.errors import Busy, MdlError, StateError
 from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
 from mdl.files import Receipt, RemoteFile, Stamp
+from mdl.fs.copying import SharingRule, Way, predict_way
+from mdl.fs.entries import open_for_reading
+from mdl.fs.volume import nearest_existing
+from mdl.hashing import Digest
+
+Candidate = tuple[Path, SharingRule]
+"""A file that may have the bytes, and the rule by which they may be shared with it."""
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A file that may have the bytes, and the rule by which they may be shared with it."""
-
-    path: Path
-    rule: Rule
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """Where to look for what ``store`` wants. ``others`` are models folders beside it, ``caches`` are laid out as the
-    hub's cache, ``also`` are folders of other programs. ``link`` is one of `mdl.copies.RULES`."""
+class LocalCopies:
+    """Where to look for files that ``store`` needs. ``others`` are models folders beside it, ``caches`` are laid out as
+    the hub's cache, ``also`` are folders of other programs. ``link`` is one of `mdl.fs.copying.RULES`."""
 
     store: Store
     others: Sequence[Store] = field(default=())
@@ -46,7 +42,7 @@ class Elsewhere:
     link: str = "auto"
 
     def candidates(self, remote: RemoteFile) -> Iterator[Candidate]:
-        """Files that may have these bytes, the surest first, each once; of a link, the file it leads to."""
+        """Files that may have these bytes, the likeliest first, each once; of a link, the file that it leads to."""
         seen = set()
         for found, is_ours in self._found(remote):
             with contextlib.suppress(OSError):
@@ -57,14 +53,14 @@ class Elsewhere:
                     continue
                 seen.add(inode)
                 if remote.digest and not self.hashes.is_other(path, Stamp.of(status), remote.digest):
-                    yield Candidate(path, Rule(self.link, may_lock=is_ours))
+                    yield path, SharingRule(self.link, may_make_read_only=is_ours)
 
     def _found(self, remote: RemoteFile) -> Iterator[tuple[Path, bool]]:
         """Where to look, and whether it is mdl's own file or a blob: the hub's client never writes into a blob."""
         if remote.digest is None or not remote.size:
             return
-        for one in self._published.get(remote.digest, ()):
-            yield one.path, not one.receipt.adopted
+        for _, path, receipt in self._published.get(remote.digest, ()):
+            yield path, not receipt.adopted
         for repo in self._repos:
             yield repo / "blobs" / remote.digest.hex, True
         for path in self._by_size.get(remote.size, ()):
@@ -76,56 +72,59 @@ class Elsewhere:
         return sorted(found, key=lambda one: one[1] == "copy")
 
     def _way(self, candidate: Candidate) -> Way | None:
-        with contextlib.suppress(OSError), opened(candidate.path) as fd:
-            return way_of(fd, nearest(self.store.own), candidate.rule)
+        path, rule = candidate
+        with contextlib.suppress(OSError), open_for_reading(path) as fd:
+            return predict_way(fd, nearest_existing(self.store.own), rule)
         return None
 
-    def foresee(self, item: Item) -> Item | None:
-        """The item with how its bytes will be taken from this disk, if they seem to be there; reads none of them."""
+    def predict(self, item: Item) -> Item | None:
+        """The item with how its bytes will be taken from this disk; None if they do not seem to be there. Reads none of
+        them."""
         ways = [way for _, way in self.cheapest_first(item.remote) if way]
         return replace(item, way=ways[0]) if ways else None
 
-    def foresee_again(self, item: Item) -> Item:
+    def predict_duplicate(self, item: Item) -> Item:
         """The item with how it will get the bytes that another file of the plan fetches."""
-        folder = nearest(self.store.own)
+        folder = nearest_existing(self.store.own)
         way: Way = "copy"
         with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as nameless:
-            way = way_of(nameless.fileno(), folder, Rule(self.link), item.remote.size)
+            way = predict_way(nameless.fileno(), folder, SharingRule(self.link), item.remote.size)
         return replace(item, way=way)
 
     @cached_property
-    def hashes(self) -> Hashes:
+    def hashes(self) -> HashCache:
         """What files that were not the right ones turned out to be."""
-        return Hashes(self.store.own / "hashes")
+        return HashCache(self.store.own / "hashes")
 
     def take(self, item: Item, candidate: Candidate) -> Way | None:
-        """Give the item the candidate's bytes and tell how; None if they are others. Raises `OSError`, `MdlError`."""
-        path = candidate.path
+        """Publish the candidate's bytes as the item, and return how they were taken; None if they are other bytes.
+        Raises `OSError`, `MdlError`, `Cancelled`."""
+        path, rule = candidate
         before = Stamp.of(os.stat(path))
-        found, way = self.store.take(item.wanted.model, item.remote, path, candidate.rule, item.seen)
-        if found == item.remote.digest:
+        digest, way = self.store.reuse(item.wanted.model, item.remote, path, rule, item.seen)
+        if digest == item.remote.digest:
             return way
         if Stamp.of(os.stat(path)) == before:
-            self.hashes.note(path, before, found)
+            self.hashes.note(path, before, digest)
         self.distrust(item.remote, path)
         return None
 
     def distrust(self, remote: RemoteFile, path: Path) -> None:
-        """What stands there is not what it was: no receipt vouches for it any more."""
-        for one in self._published.get(remote.digest, ()) if remote.digest else ():
-            if os.path.realpath(one.path) == str(path):
+        """A published file does not have its bytes any more: have it hashed at the next check."""
+        for store, published, receipt in self._published.get(remote.digest, ()) if remote.digest else ():
+            if os.path.realpath(published) == str(path):
                 with contextlib.suppress(OSError):
-                    one.store.receipts.distrust(one.receipt.model, one.receipt.path)
+                    store.receipts.distrust(receipt.model, receipt.path)
 
     @cached_property
-    def _published(self) -> dict[Digest, list[_Published]]:
+    def _published(self) -> dict[Digest, list[tuple[Store, Path, Receipt]]]:
         """What mdl itself published in these models folders, by the receipts."""
-        found: dict[Digest, list[_Published]] = {}
+        found: dict[Digest, list[tuple[Store, Path, Receipt]]] = {}
         for store in (self.store, *self.others):
             for receipt in store.receipts.all():
-                path = store.place_of(receipt)
+                path = store.path_of(receipt)
                 if path is not None:
-                    found.setdefault(receipt.digest, []).append(_Published(store, path, receipt))
+                    found.setdefault(receipt.digest, []).append((store, path, receipt))
         return found
 
     @cached_property
@@ -150,62 +149,49 @@ class Elsewhere:
         return found
 
 
-@dataclass(frozen=True)
-class _Published:
-    """A file that a receipt of ``store`` vouches for."""
-
-    store: Store
-    path: Path
-    receipt: Receipt
-
-
-def link_all(items: Sequence[Item], elsewhere: Elsewhere, tell: Listener) -> tuple[list[Item], list[Item]]:
-    """Take from this disk what is on it: what was linked, and what is left to fetch. Nothing is taken unverified."""
-    linked: list[Item] = []
+def reuse(items: Sequence[Item], copies: LocalCopies, tell: Listener) -> tuple[list[Item], list[Item]]:
+    """Take files from elsewhere on this disk: returns those that were published, and those that are left to fetch. Only
+    verified bytes are published. Raises `Cancelled`."""
+    reused: list[Item] = []
     left: list[Item] = []
     try:
         for item in items:
-            way = _link(item, elsewhere, tell)
+            way = _reuse_one(item, copies, tell)
             if way:
-                linked.append(replace(item, way=way))
+                reused.append(replace(item, way=way))
             else:
                 left.append(item)
     finally:
-        elsewhere.hashes.save()
-    return linked, left
+        copies.hashes.save()
+    return reused, left
 
 
-def _link(item: Item, elsewhere: Elsewhere, tell: Listener) -> Way | None:
+def _reuse_one(item: Item, copies: LocalCopies, tell: Listener) -> Way | None:
     model, remote = item.wanted.model, item.remote
-    for candidate, _ in elsewhere.cheapest_first(remote):
+    for candidate, _ in copies.cheapest_first(remote):
         tell(Verifying(model, remote.path.text, done=0, total=remote.size))
         try:
-            if way := elsewhere.take(item, candidate):
-                assert remote.digest is not None
-                _forget_partial(item, elsewhere.store, tell)
-                tell(Finished(model, remote.path.text, remote.size or 0, "linked", remote.digest.algorithm, way))
+            if way := copies.take(item, candidate):
+                _discard_partial(item, copies.store, tell)
+                tell(Finished(model, remote.path.text, remote.size or 0, "linked", remote.hash_algorithm, way))
                 return way
             why = f"it does not have {remote.digest}"
         except (OSError, MdlError) as error:
-            why = _why(error)
-        tell(Noticed(model, remote.path.text, f"{candidate.path} cannot be used: {why}"))
+            why = str(getattr(error, "strerror", None) or error)
+        tell(Noticed(model, remote.path.text, f"{candidate[0]} cannot be used: {why}"))
     return None
 
 
-def _forget_partial(item: Item, store: Store, tell: Listener) -> None:
-    """What was fetched of it in vain. Where it cannot go it stays for ``mdl clean``."""
+def _discard_partial(item: Item, store: Store, tell: Listener) -> None:
+    """Remove what was fetched of the file. If that fails, it is left for ``mdl clean``."""
     with contextlib.suppress(OSError, Busy, StateError):
-        if lost := store.forget_partials(item.wanted.model, item.remote):
+        if lost := store.discard_partials(item.wanted.model, item.remote):
             why = "all of it was found elsewhere on this disk"
             tell(Rewound(item.wanted.model, item.remote.path.text, bytes_discarded=lost, why=why))
 
 
-def _why(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
-
-
-def once(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """Each digest's first item, and those that want the same bytes again."""
+def unique_by_digest(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """The first item of each digest, and those that need the same bytes again."""
     first: list[Item] = []
     again: list[Item] = []
     seen: set[Digest] = set()

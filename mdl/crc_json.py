@@ -1,6 +1,7 @@
-"""Sealed lines: one JSON fact a line behind its own CRC-32, so that damage is seen and a torn line claims nothing.
+"""JSON lines with checksums: one fact a line after its own CRC-32, so that damage is noticed and a torn line says
+nothing.
 
-``<8 hex> <json>\\n``. What mdl keeps for itself (journals, receipts, listings) is written this way. Pure.
+``<8 hex> <json>\\n``. mdl's own records (journals, receipts, listings, jobs) are written this way. Pure.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import zlib
 from typing import Any
 
 
-def line_of(fact: Any) -> bytes:
+def dumps(fact: Any) -> bytes:
+    """One line, with its newline."""
     body = json.dumps(fact, separators=(",", ":"), ensure_ascii=True).encode()
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def parse_line(line: bytes) -> Any | None:
-    """The fact of one line without its newline; None where the line is torn or damaged."""
+def loads(line: bytes) -> Any | None:
+    """The fact in one line without its newline; None if the line is torn or damaged."""
     check, _, body = line.partition(b" ")
     try:
         if len(check) != 8 or int(check, 16) != zlib.crc32(body):

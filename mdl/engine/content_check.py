@@ -1,7 +1,7 @@
-"""Content: whether what came can be the file that was asked for, if no digest tells. Pure.
+"""Content check: whether bytes can be the file that was asked for, if no digest tells. Pure.
 
 A captive portal, a sign-in page and a git-lfs pointer come with status 200 and the right length. Only what cannot be
-right is refused: the bytes decide, the server's Content-Type only when they do not.
+right is refused: the bytes decide, and the server's Content-Type only if they do not.
 
 Formats: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, https://huggingface.co/docs/safetensors,
 APPNOTE.TXT 4.3 of PKWARE for zip, https://protobuf.dev/programming-guides/encoding for ONNX.
@@ -17,7 +17,7 @@ from mdl.errors import AuthError, ProtocolError
 from mdl.http.refusals import impostor
 
 LOOKED_AT = 2**16
-"""Bytes of a file's beginning that `check_content` wants to see."""
+"""The number of bytes that `check_content` needs from the beginning of a file."""
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _LONGEST_POINTER = 1024
@@ -42,10 +42,11 @@ _BOM = b"\xef\xbb\xbf"
 def check_content(
     name: str, beginning: bytes, size: int, *, content_type: str = "", url: str = ""
 ) -> AuthError | ProtocolError | None:
-    """Why the file ``name`` of ``size`` bytes, which begins so, cannot be what was asked for; None if it can.
+    """Why a file cannot be what was asked for: an `AuthError` for a sign-in page, else a `ProtocolError`. None if it
+    can be.
 
-    ``beginning`` is its first `LOOKED_AT` bytes, or all. ``content_type`` is the server's; ``url`` is where the last
-    redirect led. A page to sign in at is an `AuthError`, all else a `ProtocolError`.
+    ``name`` is the file's, ``beginning`` its first `LOOKED_AT` bytes, or all; it has ``size`` bytes. ``content_type``
+    is the server's, and ``url`` is where the last redirect led.
     """
     suffix = PurePosixPath(name).suffix.lower()
     fits = _FORMATS.get(suffix)
@@ -70,7 +71,7 @@ def _is_page(suffix: str, beginning: bytes, content_type: str) -> bool:
 
 
 def _is_text(beginning: bytes) -> bool:
-    """That it is cut in the middle of a letter is no harm."""
+    """The last character may be incomplete."""
     text = beginning.decode("utf-8", "replace")
     return (
         bool(text) and text.count("\ufffd") < 2 and all(letter.isprintable() or letter in "\t\r\n" for letter in text)
@@ -90,18 +91,18 @@ def _is_gguf(beginning: bytes, _size: int) -> bool:
 
 
 def _is_safetensors(beginning: bytes, size: int) -> bool:
-    """The length of a JSON header, which fits into the file and begins right there."""
+    """The length of a JSON header, which fits into the file, and its first byte."""
     header = int.from_bytes(beginning[:8], "little")
     return len(beginning) > 8 and 2 <= header <= size - 8 and beginning[8:9] == b"{"
 
 
 def _is_zip(beginning: bytes, _size: int) -> bool:
-    """A member, an empty archive, a part of a split one, or an archive that unpacks itself."""
+    """A member, an empty archive, a part of a split one, or a self-extracting archive."""
     return beginning.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"PK00", b"MZ", b"\x7fELF", b"#!"))
 
 
 def _is_onnx(beginning: bytes, _size: int) -> bool:
-    """A protobuf message: it begins with the tag of a field that has a number and a wire type in use."""
+    """A protobuf message: it begins with the tag of a field, which has a number and a wire type."""
     return not beginning or (beginning[0] >> 3 > 0 and beginning[0] & 7 in (0, 1, 2, 5))
 
 

@@ -1,7 +1,7 @@
-"""Schedule: who does what next. One lock, one queue, files already begun first.
+"""The queue of work: which worker does what next. One lock, and files already begun come first.
 
-A worker takes a piece of Work, does it outside the lock, and says how it ended. What follows then is decided by
-`mdl.http.policy`, and how much an origin is asked for by `mdl.http.pacer`; here their decisions are carried out. A file
+A worker takes a piece of Work, does it outside the lock, and reports how it ended. `mdl.http.policy` decides what
+follows, and `mdl.http.pacer` how many requests an origin gets at once; their decisions are carried out here. A file
 that must wait leaves its connection to one that can go on. Nothing here touches the network or the disk.
 """
 
@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mdl.engine.segments import Download, Segment
+from mdl.engine.download import Download, Segment
 from mdl.errors import MdlError, NetworkError
-from mdl.events import Event, Retrying
+from mdl.events import Event, Retrying, Rewound
 from mdl.http.allowlist import host_of
 from mdl.http.pacer import Pacer
 from mdl.http.policy import (
@@ -34,21 +34,21 @@ from mdl.http.policy import (
 )
 
 _MOST_BEGUN = 64
-"""Files that are begun at once, those that wait included: each holds two descriptors."""
+"""At most so many files are begun at a time, those that wait included: each holds two descriptors."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """``begin`` opens a file's partial, ``fetch`` runs a segment, ``rewind`` throws bytes away, ``finish``
-    verifies and publishes, ``close`` puts a file away that failed."""
+    """``begin`` opens a file's partial, ``fetch`` fetches a segment, ``rewind`` discards bytes, ``finish`` verifies and
+    publishes, ``close`` closes a file that failed."""
 
     kind: Literal["begin", "fetch", "rewind", "finish", "close"]
     download: Download
     segment: Segment | None = None
 
 
-class Schedule:
-    """The downloads of one transfer. ``post`` takes events from any thread."""
+class WorkQueue:
+    """The downloads of one transfer. ``post`` accepts events from any thread."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Schedule:
         self._closed = False
 
     def take(self) -> Work | None:
-        """The next piece of work; waits for one. None when there will be none any more."""
+        """The next piece of work; waits for one. None if there will be no more."""
         with self._changed:
             while not self._closed and self._left:
                 now = time.monotonic()
@@ -78,21 +78,21 @@ class Schedule:
             return None
 
     def wait(self, seconds: float) -> bool:
-        """Wait a little; True while something is left to do."""
+        """Wait up to ``seconds``; returns whether work is left."""
         with self._changed:
             if self._left and not self._closed:
                 self._changed.wait(seconds)
             return bool(self._left) and not self._closed
 
     def close(self) -> None:
-        """No work is handed out from now on."""
+        """Hand out no more work."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def _next(self, now: float) -> Work | None:
-        """Files already begun come first; but while it is in doubt whether an origin still serves anybody, a file that
-        it failed lets the others of that origin try, so that one broken file does not speak for all."""
+        """Files already begun come first. But while it is in doubt whether an origin works at all, files that failed
+        there let its other files try first, so that one broken file does not speak for all."""
         sure = [download for download in self.active if not self._is_in_doubt(download)]
         doubtful = [download for download in self.active if self._is_in_doubt(download)]
         return self._first_of(sure, now) or self._begin(now) or self._first_of(doubtful, now) or self._split(now)
@@ -101,31 +101,27 @@ class Schedule:
         return download.attempts.network_errors > 0 and self._pacer.is_in_doubt(download.origin)
 
     def _first_of(self, downloads: Sequence[Download], now: float) -> Work | None:
-        for download in downloads:
-            work = self._next_of(download, now)
-            if work:
-                return work
-        return None
+        return next(filter(None, (self._next_of(download, now) for download in downloads)), None)
 
     def _next_of(self, download: Download, now: float) -> Work | None:
-        if download.busy:
+        if download.exclusive:
             return None
-        kind = self._exclusive(download)
+        kind = self._exclusive_work(download)
         if kind:
             if download.running:
                 return None
-            download.busy = True
+            download.exclusive = True
             return Work(kind, download)
         if now < download.attempts.retry_at or self._is_lost(download, now) or not self._has_room(download, now):
             return None
-        segment = download.cut()
+        segment = download.next_segment()
         if segment is None:
             return None
         download.start(segment)
         return Work("fetch", download, segment)
 
-    def _exclusive(self, download: Download) -> Literal["close", "rewind", "finish"] | None:
-        """What can only be done while nothing runs on the file."""
+    def _exclusive_work(self, download: Download) -> Literal["close", "rewind", "finish"] | None:
+        """What can only be done while no segment of the file is being fetched."""
         if download.error:
             return "close"
         if download.rewind_why:
@@ -133,8 +129,8 @@ class Schedule:
         return "finish" if download.complete else None
 
     def _begin(self, now: float) -> Work | None:
-        """The first file of those not begun whose origin may be asked."""
-        begun = sum(bool(one.running) or one.busy or not self._may_wait(one, now) for one in self.active)
+        """Begin the first waiting file whose origin may be asked."""
+        begun = sum(bool(one.running) or one.exclusive or not self._may_wait(one, now) for one in self.active)
         if begun >= self._connections or len(self.active) >= max(_MOST_BEGUN, self._connections):
             return None
         full: set[str] = set()
@@ -144,100 +140,104 @@ class Schedule:
             if self._is_lost(download, now) or self._has_room(download, now):
                 self._waiting.remove(download)
                 self.active.append(download)
-                download.busy = True
+                download.exclusive = True
                 return Work("close" if download.error else "begin", download)
             full.add(download.origin)
         return None
 
     def _may_wait(self, download: Download, now: float) -> bool:
-        """Its connection is better used by another file for now."""
+        """Whether its connection is better used by another file for now."""
         return download.attempts.retry_at > now or self._is_in_doubt(download)
 
     def _split(self, now: float) -> Work | None:
         for download in self.active:
-            is_free = not (download.busy or self._exclusive(download) or now < download.attempts.retry_at)
+            is_free = not (download.exclusive or self._exclusive_work(download) or now < download.attempts.retry_at)
             tail = download.split(now) if is_free and self._has_room(download, now) else None
             if tail:
                 download.start(tail)
                 return Work("fetch", download, tail)
         return None
 
-    def _running_on(self, origin: str) -> int:
-        return len(self._requests_to(origin))
-
     def _requests_to(self, origin: str) -> list[Segment]:
         return [segment for one in self.active for segment in one.running if segment.origin == origin]
 
     def _has_room(self, download: Download, now: float) -> bool:
-        return self._pacer.has_room(download.origin, self._running_on(download.origin), now)
+        return self._pacer.has_room(download.origin, len(self._requests_to(download.origin)), now)
 
     def _is_lost(self, download: Download, now: float) -> bool:
-        """The file's origin is down, and nothing else will do."""
+        """Whether the file fails because its origin, and those of its mirrors, are down."""
         while not (download.running or download.error) and (down := self._pacer.down(download.origin, now)):
             self._decide(download, RequestEnded(now, error=down), now)
         return download.error is not None
 
     def ready(self, download: Download) -> None:
-        """``begin`` or ``rewind`` is done, or ``finish`` found more to do."""
+        """``begin`` or ``rewind`` is done, or ``finish`` found that more has to be fetched."""
         with self._changed:
-            download.busy = False
+            download.exclusive = False
             self._changed.notify_all()
 
-    def missing(self, download: Download, start: int, stop: int) -> None:
-        """These bytes of a running file turned out wrong."""
+    def discarded(self, download: Download, count: int, why: str) -> None:
+        """Bytes of a file were discarded: report it, unless there were none."""
+        if count:
+            with self._changed:
+                download.discarded += count
+            self._post(Rewound(download.model, download.name, bytes_discarded=count, why=why))
+
+    def add_missing(self, download: Download, start: int, stop: int) -> None:
+        """These bytes of a running file turned out to be wrong."""
         with self._changed:
             download.pending.add(start, stop)
             self._changed.notify_all()
 
-    def returned(self, download: Download, segment: Segment, error: MdlError | None = None) -> None:
-        """The request for a segment ended, in order or by ``error``; what it did not bring is queued again."""
+    def request_ended(self, download: Download, segment: Segment, error: MdlError | None = None) -> None:
+        """The request for a segment ended, normally or by ``error``; what it did not bring is queued again."""
         with self._changed:
             others = [one for one in self._requests_to(segment.origin) if one is not segment]
             is_serving = self._pacer.served_since(segment.origin, segment.began)
             is_serving = is_serving or any(one.at > one.first for one in others)
             ended = download.ended_request(segment, len(others), is_serving, error)
-            download.give_back(segment)
+            download.requeue(segment)
             if error and download.location == segment.asked_url:
                 download.location = None
             self._changed.notify_all()
-            if download.is_of_now(segment) and not (download.ended or download.error or download.rewind_why):
+            if download.is_current(segment) and not (download.ended or download.error or download.rewind_why):
                 origin, url, now = download.origin, download.url, time.monotonic()
                 decision = self._decide(download, ended, now)
                 delay = decision.delay if isinstance(decision, Again) else 0.0
                 self._pace(origin, url, ended, now, delay)
 
-    def outcome(self, download: Download, outcome: Outcome) -> None:
-        """What was found out of the file: the server has another version, or the bytes are wrong. Carries out what
-        follows."""
+    def decide(self, download: Download, outcome: Outcome) -> None:
+        """Carry out what follows from an outcome: the server has another version of the file, or the bytes were
+        verified."""
         with self._changed:
             if not (download.ended or download.error or download.rewind_why):
                 self._decide(download, outcome, time.monotonic())
                 self._changed.notify_all()
 
     def rewind(self, download: Download, why: str) -> None:
-        """Have every byte thrown away once nothing runs any more."""
+        """Have every byte discarded once no segment is being fetched."""
         with self._changed:
             download.rewind_why = download.rewind_why or why
-            self._stop(download)
+            self._abort(download)
 
     def abandon(self, work: Work, error: MdlError) -> None:
-        """A worker could not do its work, for a reason that no other try would mend."""
+        """A worker failed for a reason that another attempt would not fix."""
         with self._changed:
             if work.segment:
                 work.download.running.discard(work.segment)
             else:
-                work.download.busy = False
+                work.download.exclusive = False
             self.fail(work.download, error)
 
     def fail(self, download: Download, error: MdlError) -> None:
-        """The file ends with ``error``; a worker closes it once nothing runs on it."""
+        """The file fails with ``error``; a worker closes it once no segment is being fetched."""
         with self._changed:
             if not download.ended:
                 download.error = download.error or error
-            self._stop(download)
+            self._abort(download)
 
     def end(self, download: Download) -> None:
-        """The file is published, or closed after it failed."""
+        """The file was published, or closed after it failed."""
         with self._changed:
             if not download.ended:
                 download.ended = True
@@ -247,14 +247,14 @@ class Schedule:
                     self._pacer.served(download.origin, time.monotonic())
             self._changed.notify_all()
 
-    def _stop(self, download: Download) -> None:
+    def _abort(self, download: Download) -> None:
         for segment in download.running:
             if segment.abort:
                 segment.abort()
         self._changed.notify_all()
 
     def _pace(self, origin: str, url: str, ended: RequestEnded, now: float, delay: float) -> None:
-        """Tell the pacer how the origin took this request."""
+        """Tell the pacer how the origin answered this request."""
         if ended.brought >= PROGRESS or (ended.error is None and ended.made_progress):
             self._pacer.served(origin, now)
         elif ended.is_temporary and ended.others:
@@ -264,7 +264,7 @@ class Schedule:
             self._pacer.failed(origin, url, ended.began, now, delay, ended.error)
 
     def _decide(self, download: Download, outcome: Outcome, now: float) -> Decision:
-        """What the policy says, carried out."""
+        """Ask the policy what follows, and carry it out."""
         download.attempts, decision = decide(self._policy, download.attempts, outcome, now, random.random())
         if isinstance(decision, Again) and decision.failure:
             self._tell(download, decision.why, decision.failure, decision.delay)
@@ -273,13 +273,13 @@ class Schedule:
         elif isinstance(decision, NextMirror):
             self._next_mirror(download, decision)
         elif isinstance(decision, GiveUp):
-            self.fail(download, _with_mirrors(decision.error, download.others))
+            self.fail(download, _with_mirrors(decision.error, download.mirror_errors))
         return decision
 
     def _next_mirror(self, download: Download, decision: NextMirror) -> None:
         error = decision.error
-        download.others.append(error)
-        download.go_on_elsewhere()
+        download.mirror_errors.append(error)
+        download.switch_server()
         self._tell(download, f"{error.message}; going on with the mirror at {host_of(download.url)}", 0, 0.0)
         if decision.rewind:
             self.rewind(download, error.message)
@@ -289,7 +289,7 @@ class Schedule:
 
 
 def _with_mirrors(error: MdlError, others: Sequence[MdlError]) -> MdlError:
-    """The first server's error, which says as well what the mirrors answered."""
+    """The first server's error, with what the mirrors answered."""
     if not others:
         return error
     tried = "; ".join(one.message for one in (*others[1:], error))

@@ -13,10 +13,10 @@ from loopback_hub import Generated
 from shell import Shell
 from storing import MIB, Inside, actions, catalog_of, got, listing, mdl, settings
 
-from mdl.digests import Digest, Fingerprint
-from mdl.engine.hashes import Hashes
+from mdl.engine.hash_cache import HashCache
 from mdl.engine.store import Store
 from mdl.files import RemoteFile, Stamp
+from mdl.hashing import Digest, Fingerprint
 
 __all__ = ["mdl"]
 
@@ -115,11 +115,11 @@ def test_a_plan_writes_nothing(shell: Shell, mdl: Inside) -> None:
 
 def test_another_kind_of_digest_says_nothing(tmp_path: Path) -> None:
     """A sha256 tells nothing of a git-sha1, another stamp nothing of what is there now; the last word counts."""
-    hashes = Hashes(tmp_path / "hashes")
+    hashes = HashCache(tmp_path / "hashes")
     hashes.note(tmp_path / "f", STAMP, TWO)
     hashes.note(tmp_path / "f", STAMP, ONE)
     hashes.save()
-    again = Hashes(tmp_path / "hashes")
+    again = HashCache(tmp_path / "hashes")
     assert again.is_other(tmp_path / "f", STAMP, TWO)
     assert not again.is_other(tmp_path / "f", STAMP, ONE)
     assert not again.is_other(tmp_path / "f", STAMP, Digest("git-sha1", "ab" * 20))
@@ -129,6 +129,6 @@ def test_another_kind_of_digest_says_nothing(tmp_path: Path) -> None:
 def test_where_it_cannot_be_kept(tmp_path: Path) -> None:
     """A folder that takes no file is no trouble: it is found out again."""
     (tmp_path / "file").touch()
-    hashes = Hashes(tmp_path / "file" / "hashes")
+    hashes = HashCache(tmp_path / "file" / "hashes")
     hashes.note(tmp_path / "f", STAMP, ONE)
     hashes.save()

@@ -1,4 +1,4 @@
-"""The follower: one digest of the whole, prefix digests on the way, and bad blocks handed back once."""
+"""The hasher: one digest of the whole, prefix hashing on the way, and bad blocks handed back once."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from types import SimpleNamespace
 import pytest
 from engine import until
 
-from mdl import digests
-from mdl.digests import fingerprint
-from mdl.engine import follower as followers
-from mdl.engine.follower import Follower
+from mdl import hashing
+from mdl.engine import stream_hasher as hashers
 from mdl.engine.journal import Identity
 from mdl.engine.partial import Partial
+from mdl.engine.stream_hasher import StreamHasher
+from mdl.hashing import fingerprint
 from mdl.http.ranges import ByteRange
 
 STEP = 4096
 SIZE = 5 * STEP + 123
-DATA = hashlib.shake_128(b"follower").digest(SIZE)
+DATA = hashlib.shake_128(b"hasher").digest(SIZE)
 
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prefix digests every 4 KiB instead of every 16 MiB."""
-    for room in (digests, followers):
+    """Prefix hashing every 4 KiB instead of every 16 MiB."""
+    for room in (hashing, hashers):
         monkeypatch.setattr(room, "PREFIX_STEP", STEP)
-    monkeypatch.setattr(digests, "_READ", STEP)
+    monkeypatch.setattr(hashing, "_READ", STEP)
 
 
 @pytest.fixture
 def partial(tmp_path: Path) -> Iterator[Partial]:
     opened = Partial.open(tmp_path, "k" * 32, Identity("https://h/m", SIZE, "sha256:" + "ab" * 32, None, None))
-    opened.stretch(SIZE)
+    opened.set_length(SIZE)
     yield opened
     opened.close()
 
@@ -54,17 +54,17 @@ def prefixes_of(data: bytes, step: int = STEP) -> tuple[str, ...]:
 
 
 def ticked(_done: int) -> None:
-    """Nothing to do while the follower finishes."""
+    """Nothing to do while the hasher finishes."""
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 0, 5, 1, 4, 2]])
-def test_digests_are_right_in_whatever_order_bytes_come(partial: Partial, order: list[int]) -> None:
+def test_hashing_are_right_in_whatever_order_bytes_come(partial: Partial, order: list[int]) -> None:
     """The digest of the whole and of each prefix are hashlib's own, whichever piece was written first."""
-    follower = Follower(partial, "sha256", SIZE)
+    hasher = StreamHasher(partial, "sha256", SIZE)
     for n in order:
         partial.write(n * STEP, DATA[n * STEP : (n + 1) * STEP])
-        follower.wake()
-    found = follower.result(ticked)
+        hasher.wake()
+    found = hasher.result(ticked)
     assert found is not None
     assert (found.digest.hex, found.size, found.prefixes) == (sha256(DATA), SIZE, prefixes_of(DATA))
 
@@ -74,7 +74,7 @@ def test_sizes_at_the_edges(tmp_path: Path, size: int) -> None:
     """One byte, a step, and one more or less: digest and prefixes as `fingerprint` finds them in the file."""
     partial = Partial.open(tmp_path, "k" * 32, Identity("https://h/m", size, None, '"a"', None))
     partial.write(0, DATA[:size])
-    found = Follower(partial, "sha256", size).result(ticked)
+    found = StreamHasher(partial, "sha256", size).result(ticked)
     assert found is not None
     assert found.prefixes == prefixes_of(DATA[:size])
     assert found == fingerprint(partial.fd, "sha256")
@@ -84,67 +84,67 @@ def test_sizes_at_the_edges(tmp_path: Path, size: int) -> None:
 def test_git_blob_id_is_followed(partial: Partial) -> None:
     """A small hub file's digest is git's own blob id."""
     partial.write(0, DATA)
-    found = Follower(partial, "git-sha1", SIZE).result(ticked)
+    found = StreamHasher(partial, "git-sha1", SIZE).result(ticked)
     assert found is not None
     assert str(found.digest) == f"git-sha1:{git_sha1(DATA)}"
 
 
 def test_only_the_front_is_followed(partial: Partial) -> None:
     """Bytes behind a gap are not hashed; without all of them there is no result yet."""
-    follower = Follower(partial, "sha256", SIZE)
+    hasher = StreamHasher(partial, "sha256", SIZE)
     partial.write(STEP, DATA[STEP:])
-    follower.wake()
-    assert follower.result(ticked) is None
-    assert follower.done == 0
+    hasher.wake()
+    assert hasher.result(ticked) is None
+    assert hasher.done == 0
     partial.write(0, DATA[:STEP])
-    found = follower.result(ticked)
+    found = hasher.result(ticked)
     assert found is not None
     assert found.digest.hex == sha256(DATA)
 
 
-def test_stopped_follower_is_gone(partial: Partial) -> None:
+def test_stopped_hasher_is_gone(partial: Partial) -> None:
     """Stop ends the thread, whatever is missing."""
-    follower = Follower(partial, "sha256", SIZE)
+    hasher = StreamHasher(partial, "sha256", SIZE)
     partial.write(0, DATA[:STEP])
-    follower.stop()
-    assert not any(thread is follower._thread for thread in threading.enumerate())
+    hasher.stop()
+    assert not any(thread is hasher.thread for thread in threading.enumerate())
 
 
 def test_data_cut_behind_its_back_is_told(partial: Partial) -> None:
     """Where the file is shorter than what was written, the result is an error and not a digest."""
     partial.write(0, DATA)
     os.ftruncate(partial.fd, 2 * STEP)
-    follower = Follower(partial, "sha256", SIZE)
+    hasher = StreamHasher(partial, "sha256", SIZE)
     with pytest.raises(OSError, match="shorter"):
-        follower.result(ticked)
+        hasher.result(ticked)
 
 
 def test_teller_may_stop_the_wait(partial: Partial, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the teller raises ends the wait for a result."""
     partial.write(0, DATA)
     hold = threading.Event()
-    real = followers.read_blocks
+    real = hashers.read_blocks
 
     def held(*args: object) -> object:
         hold.wait(30)
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(followers, "read_blocks", held)
-    follower = Follower(partial, "sha256", SIZE)
+    monkeypatch.setattr(hashers, "read_blocks", held)
+    hasher = StreamHasher(partial, "sha256", SIZE)
 
     def cancelled(_done: int) -> None:
         raise KeyboardInterrupt
 
     try:
         with pytest.raises(KeyboardInterrupt):
-            follower.result(cancelled)
+            hasher.result(cancelled)
     finally:
         hold.set()
-        follower.stop()
+        hasher.stop()
 
 
 class Mending:
-    """A partial whose damaged blocks are right once the follower, having handed them back, asks for the front again."""
+    """A partial whose damaged blocks are right once the hasher, having handed them back, asks for the front again."""
 
     def __init__(self, fd: int, damaged: bytes) -> None:
         self.fd, self._main = fd, threading.current_thread()
@@ -179,9 +179,9 @@ def _repaired(tmp_path: Path, *blocks: int) -> tuple[list[ByteRange], str]:
     fd = os.open(tmp_path / "data", os.O_RDWR | os.O_CREAT)
     mending = Mending(fd, bytes(damaged))
     expected = (*prefixes_of(DATA), sha256(DATA))
-    follower = Follower(mending, "sha256", SIZE, expected=expected, on_bad=mending.lose)  # type: ignore[arg-type]
-    follower._thread.join()
-    found = follower.result(ticked)
+    hasher = StreamHasher(mending, "sha256", SIZE, expected=expected, on_bad=mending.lose)  # type: ignore[arg-type]
+    hasher.thread.join()
+    found = hasher.result(ticked)
     os.close(fd)
     assert found is not None
     assert found.prefixes == prefixes_of(DATA)
@@ -207,31 +207,33 @@ def test_block_given_up_is_gone_on_from(partial: Partial) -> None:
     """Where a bad block is not wanted back, the digest is that of the bytes as they are."""
     damaged = DATA[:STEP] + b"?" + DATA[STEP + 1 :]
     partial.write(0, damaged)
-    follower = Follower(partial, "sha256", SIZE, expected=(*prefixes_of(DATA), sha256(DATA)), on_bad=lambda _bad: False)
-    follower._thread.join()
-    found = follower.result(ticked)
+    hasher = StreamHasher(
+        partial, "sha256", SIZE, expected=(*prefixes_of(DATA), sha256(DATA)), on_bad=lambda _bad: False
+    )
+    hasher.thread.join()
+    found = hasher.result(ticked)
     assert found is not None
     assert found.digest.hex == sha256(damaged)
     assert found.prefixes == prefixes_of(damaged)
 
 
 def test_only_what_passed_is_claimed_in_a_repair(partial: Partial) -> None:
-    """While blocks are held against their digests, none beyond the last that passed can be claimed."""
+    """While blocks are held against their hashing, none beyond the last that passed can be claimed."""
     partial.claim_below = 0
     partial.write(0, DATA[: 2 * STEP] + b"?" * (SIZE - 2 * STEP))
-    partial.checkpoint()
+    partial.sync_and_claim()
     assert partial.unclaimed == SIZE
 
     def lose(bad: ByteRange) -> bool:
-        partial.forget(ByteRange(bad.start, SIZE))
+        partial.mark_missing(ByteRange(bad.start, SIZE))
         return True
 
-    follower = Follower(partial, "sha256", SIZE, expected=(*prefixes_of(DATA), sha256(DATA)), on_bad=lose)
+    hasher = StreamHasher(partial, "sha256", SIZE, expected=(*prefixes_of(DATA), sha256(DATA)), on_bad=lose)
     while partial.front > 2 * STEP:
-        follower._thread.join(0.01)
-    follower.stop()
+        hasher.thread.join(0.01)
+    hasher.stop()
     assert partial.claim_below == 2 * STEP
-    partial.checkpoint()
+    partial.sync_and_claim()
     assert partial.unclaimed == 0
 
 
@@ -263,21 +265,21 @@ def test_what_is_written_while_it_hashes_wakes_it_again(partial: Partial, monkey
     def gated(*arguments: object) -> Iterator[memoryview]:
         reading.set()
         assert go_on.wait(60)
-        return digests.read_blocks(*arguments)  # type: ignore[arg-type]
+        return hashing.read_blocks(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(followers, "_STEP", STEP)
-    monkeypatch.setattr(followers, "read_blocks", gated)
-    monkeypatch.setattr(followers, "threading", SimpleNamespace(Condition=Heard, Thread=threading.Thread))
-    follower = Follower(partial, "sha256", SIZE)
+    monkeypatch.setattr(hashers, "_STEP", STEP)
+    monkeypatch.setattr(hashers, "read_blocks", gated)
+    monkeypatch.setattr(hashers, "threading", SimpleNamespace(Condition=Heard, Thread=threading.Thread))
+    hasher = StreamHasher(partial, "sha256", SIZE)
     for n in range(3):
         partial.write(n * STEP, DATA[n * STEP : (n + 1) * STEP])
-        follower.wake()
+        hasher.wake()
         assert reading.wait(60)  # the first piece is being read when the second comes
     go_on.set()
-    until(lambda: follower.done == 3 * STEP and bool(waiting))
+    until(lambda: hasher.done == 3 * STEP and bool(waiting))
     partial.write(3 * STEP, DATA[3 * STEP :])
-    follower.wake()
-    found = follower.result(ticked)
+    hasher.wake()
+    found = hasher.result(ticked)
     assert found is not None
     assert found.digest.hex == sha256(DATA)
     assert all(heard)
@@ -289,9 +291,9 @@ def test_what_ends_the_thread_is_told_to_who_waits(partial: Partial, monkeypatch
     def full(*_: object) -> Iterator[memoryview]:
         raise MemoryError
 
-    monkeypatch.setattr(followers, "read_blocks", full)
-    follower = Follower(partial, "sha256", SIZE)
+    monkeypatch.setattr(hashers, "read_blocks", full)
+    hasher = StreamHasher(partial, "sha256", SIZE)
     partial.write(0, DATA)
-    follower.wake()
+    hasher.wake()
     with pytest.raises(MemoryError):
-        follower.result(ticked)
+        hasher.result(ticked)

@@ -1,0 +1,313 @@
+"""Downloads: where the fetching of one file stands, its segments, and how many connections it uses. No I/O here.
+
+Who may change what: while ``exclusive`` is set, one worker has the whole Download. Otherwise `WorkQueue` changes it
+under its lock, and a worker only changes the Segment that it fetches.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from urllib.parse import parse_qs, urlsplit
+
+from mdl.engine.partial import Partial
+from mdl.engine.plan import Item
+from mdl.engine.stream_hasher import StreamHasher
+from mdl.errors import MdlError
+from mdl.files import RemoteFile
+from mdl.hashing import Fingerprint
+from mdl.http.allowlist import origin_of
+from mdl.http.policy import RequestEnded, State
+from mdl.http.ranges import ByteRange, RangeSet
+from mdl.redact import Secrets, redact_error
+
+_EXPIRES_SOON = 60.0
+"""A redirect's target that expires within so many seconds is not used any more."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Sizes in bytes, times in seconds, speeds in bytes per second."""
+
+    small: int = 2**20
+    """A file up to this size is fetched in one piece and held in memory."""
+    least_segment: int = 16 * 2**20
+    most_segment: int = 256 * 2**20
+    least_tail: int = 4 * 2**20
+    """A shorter tail of a segment is not split between two connections."""
+    slow_tail: float = 2.0
+    """Nor is one that will have come by then."""
+    scale_after: float = 0.2
+    """The speed is measured for so long before the number of connections changes."""
+    scale_again_after: float = 5.0
+    """After this time more connections are tried even if the speed did not grow."""
+    growth: float = 1.2
+    """The speed has to grow by this factor for more connections to be worth it."""
+    fast_enough: float = 100e6
+    """If one connection is this fast, more connections bring nothing."""
+
+    def segment_length(self, size: int, connections: int) -> int:
+        """The length of one segment: some four for each connection, within the limits."""
+        return max(self.least_segment, min(self.most_segment, size // (4 * connections)))
+
+
+class ConnectionScaler:
+    """How many connections one file uses: ``width``, which `observe` raises up to ``limit``.
+
+    More connections help only while they bring more bytes: a server that throttles each connection gains from sixteen,
+    a fast local one loses. So a file begins with one, and the number doubles while the speed grows with it.
+    """
+
+    def __init__(self, limit: int, now: float, tuning: Tuning = Tuning()) -> None:
+        self.limit, self.width, self._tuning = max(1, limit), 1, tuning
+        self._since, self._bytes, self._best = now, 0, 0.0
+
+    def observe(self, now: float, done: int) -> int:
+        """Take note that ``done`` bytes of the file were fetched so far; returns the width to use from now on."""
+        elapsed, tuning = now - self._since, self._tuning
+        if elapsed < tuning.scale_after:
+            return self.width
+        rate = (done - self._bytes) / elapsed
+        grew = rate > tuning.growth * self._best
+        if not grew and elapsed < tuning.scale_again_after:
+            return self.width
+        if rate < tuning.fast_enough * self.width and self.width < self.limit:
+            self.width = min(self.limit, self.width * 2)
+            self._best = max(self._best, rate)
+        else:
+            self._best = rate
+        self._since, self._bytes = now, done
+        return self.width
+
+
+@dataclass(eq=False)
+class Segment:
+    """A range that is being fetched, written up to ``at``. ``stop`` moves closer if another connection takes the tail.
+    ``origin`` and ``mirrors`` (how many were left) say which server it is asked of."""
+
+    stop: int | None
+    at: int
+    began: float = field(default_factory=time.monotonic)
+    first: int = 0
+    asked_url: str = ""
+    origin: str = ""
+    mirrors: int = 0
+    abort: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.first = self.at
+
+    @property
+    def asked(self) -> ByteRange | None:
+        """The range to ask for; None for the whole file."""
+        return ByteRange(self.at, self.stop) if self.stop is not None and self.stop > self.at else None
+
+    @property
+    def left(self) -> int:
+        """Bytes that are still to come; 0 if the end is not known."""
+        return 0 if self.stop is None else self.stop - self.at
+
+    def seconds_left(self, now: float) -> float:
+        """How long it will take at its average speed so far."""
+        done = self.at - self.first
+        return self.left * (now - self.began) / done if done else 0.0
+
+
+class Download:
+    """One file on its way. ``index`` counts from 1; ``via_hub`` if the hub's own client fetches it."""
+
+    def __init__(
+        self,
+        item: Item,
+        index: int,
+        connections: int,
+        *,
+        via_hub: bool = False,
+        tuning: Tuning = Tuning(),
+    ) -> None:
+        self.item, self.index, self._tuning = item, index, tuning
+        self.remote: RemoteFile = item.remote
+        self.via_hub = via_hub and item.remote.hub is not None
+        mirrors = item.remote.mirrors if item.remote.digest and not self.via_hub else ()
+        self._urls = (item.remote.url, *mirrors)
+        self._origins = tuple(map(origin_of, self._urls))
+        self.attempts = State(mirrors=len(mirrors))
+        self.scaler = ConnectionScaler(connections, time.monotonic(), tuning)
+        self.partial: Partial | None = None
+        """None until it is open; a small file has none."""
+        self.hasher: StreamHasher | None = None
+        self.expected: tuple[str, ...] = ()
+        """Prefix digests that are known beforehand, in a repair."""
+        self.pending = RangeSet()
+        self.running: set[Segment] = set()
+        self.location: str | None = None
+        """Where the URL redirected to, while that may be asked directly."""
+        self.answered_by = self.content_type = ""
+        self.first_response_seen = self.single_stream = self.exclusive = self.ended = False
+        self.length_discovered = False
+        """The size was unknown, and the end of the stream told it."""
+        self.rewind_why = ""
+        self.responses = 0
+        self.resumed_at = self.fetched = self.discarded = 0
+        self.error: MdlError | None = None
+        self.mirror_errors: list[MdlError] = []
+        self.fingerprint: Fingerprint | None = None
+        self.verified = "none"
+        self._counting = threading.Lock()
+
+    @property
+    def model(self) -> str:
+        return self.item.wanted.model
+
+    @property
+    def name(self) -> str:
+        return self.remote.path.text
+
+    @property
+    def url(self) -> str:
+        """The stable URL of the server that is asked now."""
+        return self._urls[-1 - self.attempts.mirrors]
+
+    @property
+    def origin(self) -> str:
+        """The origin of `url`."""
+        return self._origins[-1 - self.attempts.mirrors]
+
+    def address(self) -> str:
+        """The URL to ask now: where `url` redirected to, unless that expires in a minute, else `url`."""
+        if self.location and _expires_in(self.location) < _EXPIRES_SOON:
+            self.location = None
+        return self.location or self.url
+
+    @property
+    def part(self) -> Partial:
+        """The partial, once it is open."""
+        assert self.partial is not None
+        return self.partial
+
+    @property
+    def small(self) -> bool:
+        """Whether it is fetched in one piece and held in memory."""
+        fits = self.remote.size is not None and self.remote.size <= self._tuning.small
+        return fits and not self.expected and self.partial is None
+
+    @property
+    def done(self) -> int:
+        """Bytes of the file that are on this disk."""
+        if self.ended and not self.error:
+            return self.remote.size or 0
+        return self.partial.total if self.partial else 0
+
+    @property
+    def complete(self) -> bool:
+        """Every byte was written; what is left is to verify."""
+        if self.partial is None or self.running or self.pending.total:
+            return False
+        return self.length_discovered or (self.remote.size is not None and self.partial.total >= self.remote.size)
+
+    def next_segment(self) -> Segment | None:
+        """The next segment to fetch; None if no further one may run now."""
+        if self.small or self.via_hub or self.single_stream or self.remote.size is None:
+            return None if self.running else Segment(self.remote.size, 0)
+        if len(self.running) >= (self.scaler.width if self.first_response_seen else 1):
+            return None
+        for gap in self.pending:
+            length = self._tuning.segment_length(self.remote.size, self.scaler.width)
+            stop = min(gap.stop, gap.start + length)
+            self.pending.remove(gap.start, stop)
+            return Segment(stop, gap.start)
+        return None
+
+    def split(self, now: float) -> Segment | None:
+        """Half of the tail of the slowest segment, if waiting for it would take long."""
+        if self.single_stream or not self.first_response_seen or not self.running:
+            return None
+        if len(self.running) >= self.scaler.width:
+            return None
+        slowest = max(self.running, key=lambda segment: segment.left)
+        if slowest.left < self._tuning.least_tail or slowest.seconds_left(now) < self._tuning.slow_tail:
+            return None
+        middle = slowest.at + slowest.left // 2
+        tail = Segment(slowest.stop, middle)
+        slowest.stop = middle
+        return tail
+
+    def start(self, segment: Segment) -> None:
+        """The segment is about to be asked of the current server."""
+        segment.origin, segment.mirrors = self.origin, self.attempts.mirrors
+        self.running.add(segment)
+
+    def requeue(self, segment: Segment) -> None:
+        """The request for a segment ended; what it did not bring is missing again."""
+        segment.abort = None
+        self.running.discard(segment)
+        if not self.single_stream and segment.stop is not None:
+            self.pending.add(segment.at, segment.stop)
+
+    def is_current(self, segment: Segment) -> bool:
+        """Whether the segment is asked of the current server, not of one that was given up since."""
+        return segment.mirrors == self.attempts.mirrors
+
+    def ended_request(self, segment: Segment, others: int, is_serving: bool, error: MdlError | None) -> RequestEnded:
+        """How the request for ``segment`` ended, while ``others`` went on at the same origin, which ``is_serving``
+        them."""
+        first = max(segment.first, self.attempts.done) if self.single_stream else segment.first
+        return RequestEnded(
+            began=segment.began,
+            brought=max(0, segment.at - first),
+            asked=None if segment.stop is None else segment.stop - segment.first,
+            done=self.partial.total if self.partial else 0,
+            size=self.remote.size,
+            received=self.fetched,
+            error=error,
+            by_link=error is not None
+            and bool(segment.asked_url)
+            and (segment.asked_url != self.url or error.redirected),
+            others=others,
+            is_serving=is_serving,
+        )
+
+    def redact(self, error: MdlError) -> None:
+        """Remove the query strings of the URLs that were asked from an error: a server may repeat them."""
+        secrets = Secrets()
+        for url in (self.url, self.location, self.answered_by):
+            secrets.add_query(url or "")
+        redact_error(error, secrets)
+
+    def switch_server(self) -> None:
+        """Another server is asked from now on, of which nothing is known."""
+        self.location, self.first_response_seen = None, False
+        if self.single_stream and self.partial and self.remote.size is not None and not self.running:
+            self.single_stream, self.pending = False, RangeSet(self.partial.gaps(self.remote.size))
+
+    def add_fetched(self, count: int) -> None:
+        """Bytes came from the network."""
+        with self._counting:
+            self.fetched += count
+
+
+def _expires_in(url: str) -> float:
+    """Seconds until a signed URL expires, as its own query tells; infinite if it does not tell.
+
+    CloudFront and S3 (version 2) sign with ``Expires``, S3 and Google Cloud Storage with a date and seconds
+    (``X-Amz-…``, ``X-Goog-…``), Azure with the moment ``se``.
+    """
+    query = {key: values[0] for key, values in parse_qs(urlsplit(url).query).items()}
+    try:
+        if "Expires" in query:
+            return float(query["Expires"]) - time.time()
+        if "se" in query and "sig" in query:
+            moment = datetime.fromisoformat(query["se"])
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - time.time()
+        for maker in ("X-Amz", "X-Goog"):
+            if f"{maker}-Date" in query and re.fullmatch(r"\d{1,7}", query.get(f"{maker}-Expires", "")):
+                signed = datetime.strptime(query[f"{maker}-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+                return signed.timestamp() + float(query[f"{maker}-Expires"]) - time.time()
+    except (ValueError, OverflowError):
+        pass
+    return math.inf

@@ -1,0 +1,200 @@
+"""The first and the last steps of one file: open its partial; verify and publish it, or begin again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from mdl.cancel import Cancel
+from mdl.engine.content_check import LOOKED_AT, check_content
+from mdl.engine.download import Download, Segment
+from mdl.engine.fetch import Fetcher, name_impostor
+from mdl.engine.hub_client import HubClient
+from mdl.engine.partial import Partial
+from mdl.engine.queue import WorkQueue
+from mdl.engine.store import Store
+from mdl.errors import DigestMismatch, MdlError, StorageError
+from mdl.events import Event, Finished, Started, Verifying
+from mdl.files import Stamp
+from mdl.hashing import Digest, Fingerprint, fingerprint, fingerprint_bytes
+from mdl.http.allowlist import host_of
+from mdl.http.policy import Verified
+
+
+class Finalizer:
+    """Does these steps for the files of one transfer. ``count`` is how many there are; with ``repair`` only the bad
+    blocks of a damaged file are fetched."""
+
+    def __init__(
+        self,
+        store: Store,
+        queue: WorkQueue,
+        fetcher: Fetcher,
+        post: Callable[[Event], None],
+        cancel: Cancel,
+        *,
+        count: int,
+        repair: bool,
+    ) -> None:
+        self._store, self._queue, self._fetcher, self._post = store, queue, fetcher, post
+        self._cancel, self._count, self._repair = cancel, count, repair
+
+    def begin(self, download: Download) -> None:
+        """Open the partial, or remove one that is not needed. Raises `MdlError`, `OSError`."""
+        if download.small or download.via_hub:
+            lost = self._store.discard_partials(download.model, download.remote)
+            self._queue.discarded(download, lost, "the file comes in one piece")
+        else:
+            self._open(download)
+        self._post(
+            Started(
+                download.model,
+                download.name,
+                index=download.index,
+                count=self._count,
+                total=download.remote.size,
+                resumed_at=download.resumed_at,
+                host=host_of(download.url),
+            )
+        )
+        self._queue.ready(download)
+
+    def _open(self, download: Download) -> None:
+        remote = download.remote
+        receipt = self._store.receipts.get(download.model, remote.path, prefixes=True) if self._repair else None
+        if receipt and receipt.digest == remote.digest and receipt.prefixes and download.item.local.kind == "file":
+            download.expected = (*receipt.prefixes, receipt.digest.hex)
+            partial = self._store.open_for_repair(download.model, remote, receipt)
+        else:
+            partial = self._store.open_partial(download.model, remote)
+        download.partial = partial
+        download.resumed_at = partial.total
+        self._queue.discarded(download, partial.dropped, partial.dropped_why)
+        if remote.size is not None:
+            partial.set_length(remote.size)
+            for gap in partial.gaps(remote.size):
+                download.pending.add(gap.start, gap.stop)
+            download.hasher = self._fetcher.start_hasher(download)
+
+    def rewind(self, download: Download) -> None:
+        """Begin anew. No byte of a small file is kept that could be discarded, but its new version may be large."""
+        if download.partial:
+            self._fetcher.rewind(download, download.rewind_why)
+        elif not download.small:
+            self._open(download)
+        download.rewind_why = ""
+        self._queue.ready(download)
+
+    def fetch_small(self, download: Download, segment: Segment) -> None:
+        """Fetch, verify and publish a small file. Raises `MdlError`, `OSError`."""
+        data = self._fetcher.fetch_small(download, segment)
+        if data is None:
+            self._queue.request_ended(download, segment)
+            return
+        download.responses += 1
+        print_ = fingerprint_bytes(data, download.remote.hash_algorithm)
+        download.add_fetched(len(data))
+        error = self._why_wrong(download, print_, data[:LOOKED_AT])
+        if error:
+            self._queue.discarded(download, len(data), error.message)
+            raise error
+        self._publish(download, data, print_)
+
+    def fetch_via_hub(self, download: Download, hub_client: HubClient) -> None:
+        """Fetch the whole file by the hub's own client; verify and publish it. Raises `MdlError`, `OSError`."""
+        remote = download.remote
+        assert remote.hub is not None
+        with self._store.scratch_folder(download.model, remote) as folder:
+            path = hub_client.fetch(remote.hub, folder, download.add_fetched)
+            stamp, print_ = Stamp.of(path.lstat()), self._store.fingerprint(path, remote)
+            error = _mismatch(download, print_.digest)
+            if error:
+                raise error
+            self._publish(download, path, print_, stamp)
+
+    def finish(self, download: Download) -> None:
+        """Verify a file whose bytes have all come, and publish it or begin again. Raises `MdlError`, `OSError`."""
+        partial, size = download.part, download.remote.size
+        assert size is not None
+        if download.hasher is None:
+            partial.set_length(size)
+            download.hasher = self._fetcher.start_hasher(download)
+        self._post(Verifying(download.model, download.name, done=download.hasher.done, total=size))
+        print_ = download.hasher.result(self._check_cancel)
+        if print_ is None:
+            self._queue.ready(download)
+            return
+        beginning = os.pread(partial.fd, LOOKED_AT, 0)
+        error = self._why_modified(partial, print_) or self._why_wrong(download, print_, beginning)
+        self._cancel.check()
+        received, is_mixed = download.fetched, isinstance(error, StorageError) or _is_mixed(download)
+        self._queue.decide(download, Verified(error, is_mixed, received))
+        if error is None and not download.error:
+            self._publish(download, partial, print_)
+            return
+        if download.error and error:
+            partial.discard()  # the file failed, and no byte of it is worth keeping
+            self._queue.discarded(download, partial.total, error.message)
+        download.expected = ()
+        self._queue.ready(download)
+
+    def _why_wrong(self, download: Download, print_: Fingerprint, beginning: bytes) -> MdlError | None:
+        """The error if this is not the file that was asked for, by its digest, or by its first bytes if no digest is
+        known."""
+        error: MdlError | None = _mismatch(download, print_.digest)
+        if isinstance(error, DigestMismatch) and download.small:
+            name_impostor(error, beginning)
+        if download.remote.digest is None:
+            kind, url = download.content_type, download.answered_by
+            error = check_content(download.name, beginning, print_.size, content_type=kind, url=url)
+        if error:
+            download.redact(error)
+        return error
+
+    def _why_modified(self, partial: Partial, print_: Fingerprint) -> StorageError | None:
+        """The error if another program changed the file while it was written. If that may be, the whole file is hashed
+        again: the digest is that of the bytes as they were before. Raises `OSError`."""
+        if partial.is_as_written(print_.size):
+            return None
+        partial.set_length(print_.size)
+        if not partial.was_cut:
+            now = fingerprint(partial.fd, print_.digest.algorithm, watch=self._check_cancel)
+            if now.digest == print_.digest:
+                return None
+        hint = "find out which one, and run the same command again"
+        return StorageError("another program changed the unfinished file", hint=hint)
+
+    def _check_cancel(self, _done: int) -> None:
+        self._cancel.check()
+
+    def _publish(
+        self, download: Download, source: Partial | Path | bytes, print_: Fingerprint, stamp: Stamp | None = None
+    ) -> None:
+        remote, seen, verified = download.remote, download.item.seen, _verified_by(download)
+        self._store.publish(download.model, remote, source, print_, verified, seen, stamp=stamp)
+        download.fingerprint, download.verified = print_, verified
+        self._queue.end(download)
+        self._post(Finished(download.model, download.name, size=print_.size, verified=verified))
+
+
+def _verified_by(download: Download) -> str:
+    """What the bytes are compared with: the algorithm of a digest, ``size``, or ``none``."""
+    if download.remote.digest:
+        return download.remote.digest.algorithm
+    return "none" if download.length_discovered else "size"
+
+
+def _is_mixed(download: Download) -> bool:
+    """Whether the bytes came in more than one response: fetching the whole file again may help."""
+    return (download.resumed_at > 0 or download.responses > 1) and not download.expected
+
+
+def _mismatch(download: Download, got: Digest) -> DigestMismatch | None:
+    """The error if the file's digest is known and ``got`` is another one."""
+    if download.remote.digest in (None, got):
+        return None
+    return DigestMismatch(
+        f"wrong bytes from {host_of(download.url)}: {got}, expected {download.remote.digest}",
+        hint="the source or the catalog's digest is wrong; look at both",
+    )

@@ -1,0 +1,1 @@
+"""File systems: publishing, private files, entries reached without following links, copying, room on a volume."""

@@ -1,0 +1,145 @@
+"""Entries: a name in an open folder, which was reached step by step without following a link (``openat``).
+
+Whatever replaces a folder meanwhile, the work happens in the folders that were checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mdl.errors import Occupied, Unsafe
+from mdl.paths import RelPath
+
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class EntryAt:
+    """The name ``name`` in the open folder ``folder``; ``path`` is for messages. If ``is_new``, no other file may be
+    replaced there."""
+
+    folder: int
+    name: str
+    path: Path
+    is_new: bool = False
+
+    def as_new(self) -> EntryAt:
+        """The same entry, where no file may be replaced."""
+        return replace(self, is_new=True)
+
+    def stat(self) -> os.stat_result | None:
+        """The status of what is there, not following a link; None if nothing is."""
+        try:
+            return os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def refuse_special(self) -> None:
+        """Raises `Unsafe` for a link or a special file, `Occupied` for a folder; a file or nothing is accepted."""
+        found = self.stat()
+        if found is None or stat.S_ISREG(found.st_mode):
+            return
+        if stat.S_ISDIR(found.st_mode):
+            raise Occupied(f"{self.path} is a folder", item=str(self.path))
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "a device, pipe or socket"
+        raise Unsafe(f"refused: {self.path} is {what}", item=str(self.path))
+
+    def read(self, most: int) -> bytes | None:
+        """The first ``most`` bytes of the file; None if there is no regular file. Raises `OSError`."""
+        found = self.stat()
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return None
+        fd = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.folder)
+        try:
+            return os.read(fd, most)
+        finally:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def open_parent(root: Path, path: RelPath) -> Iterator[EntryAt]:
+    """The entry of ``path`` below ``root``, in its open folder. Missing folders are made. ``root`` itself may be a link
+    that the user or root made.
+
+    Raises `Unsafe` if a step is a link, `Occupied` if it is a file, `OSError`.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    *steps, name = path.text.split("/")
+    at, fd = root, _open_root(root)
+    try:
+        for step in steps:
+            at = at / step
+            below = open_step(fd, step, at)
+            os.close(fd)
+            fd = below
+        yield EntryAt(fd, name, at / name)
+    finally:
+        os.close(fd)
+
+
+def _open_root(root: Path) -> int:
+    """Open a folder, or the target of a link that `is_untrusted_link` accepts: of the very link that was checked."""
+    try:
+        return os.open(root, OPEN_FOLDER | os.O_NOFOLLOW)
+    except OSError:
+        link = os.lstat(root)
+        if not stat.S_ISLNK(link.st_mode):
+            raise
+        target = os.readlink(root)
+        now = os.lstat(root)
+        is_other = not os.path.samestat(link, now) or link.st_ctime_ns != now.st_ctime_ns
+        if is_untrusted_link(root, link) or is_other:
+            raise Unsafe(f"refused: {root} is a symbolic link of {user_name(link.st_uid)}", item=str(root)) from None
+    return os.open(root.parent / target, OPEN_FOLDER)
+
+
+def is_untrusted_link(path: Path, status: os.stat_result) -> bool:
+    """Whether this is a link that another user made; see `trusted_owners`."""
+    return stat.S_ISLNK(status.st_mode) and status.st_uid not in trusted_owners(path.parent)
+
+
+def trusted_owners(folder: Path) -> frozenset[int]:
+    """The ids of users whose files in a folder are trusted: this user and root. Root also trusts the owner of the
+    folder, who can put anything there anyway. Raises `OSError`."""
+    me = os.geteuid()
+    return frozenset({0, me} if me else {0, os.stat(folder).st_uid})
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, for messages."""
+    with contextlib.suppress(ImportError, KeyError):
+        import pwd
+
+        return pwd.getpwuid(uid).pw_name
+    return f"user {uid}"
+
+
+def open_step(folder: int, name: str, path: Path, mode: int | None = 0o777) -> int:
+    """Open the folder ``name`` in an open folder. If it is missing it is made with ``mode``, unless that is None.
+    ``path`` is for messages. Raises as `open_parent` does."""
+    if mode is not None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, mode, dir_fd=folder)
+    try:
+        return os.open(name, OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    except NotADirectoryError:
+        EntryAt(folder, name, path).refuse_special()
+        raise Occupied(f"{path} is a file where a folder is needed", item=str(path)) from None
+    except PermissionError as error:
+        error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
+def open_for_reading(path: Path, flags: int = 0) -> Iterator[int]:
+    """The file open for reading, with further ``flags`` of `os.open`; a pipe does not block. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

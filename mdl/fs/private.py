@@ -1,0 +1,225 @@
+"""Private files: what mdl keeps for itself, and which of it may be trusted.
+
+mdl's own folders are readable by their user only and never behind a link, and opening a file never blocks on a pipe.
+mdl may share the folder around its own with other users. So what mdl keeps is trusted only if it belongs to the user or
+to root and no other user may write it. A ``.mdl`` folder that is not so is refused; a file in it that is not so counts
+as absent. Root also trusts the owner of the folder that contains ``.mdl``, who can replace the models anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mdl.errors import Occupied, Unsafe
+from mdl.fs.entries import OPEN_FOLDER, open_step, trusted_owners, user_name
+
+UNREADABLE_ERRNOS = (errno.EINVAL, errno.EFBIG)
+"""The errors of `read_whole` for a pipe or device, and for a file that is too large."""
+_OWN = ".mdl"
+"""The name of mdl's own folder in a folder of the user's."""
+_CACHE_OWN = ".locks"
+"""The folder of the hub's cache that contains it; any user of the cache may have made it."""
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class _Trust:
+    """The ids of the users whose files are trusted. ``has_modes`` is False on a file system without modes of its own
+    (FAT, some SMB)."""
+
+    owners: frozenset[int]
+    has_modes: bool = True
+
+    def why_untrusted(self, status: os.stat_result, *, may_be_shared: bool = False) -> str:
+        """Why another user may have written the file with this status; '' if none can have."""
+        if status.st_uid not in self.owners:
+            return f"belongs to {user_name(status.st_uid)}"
+        if status.st_mode & _OTHERS and self.has_modes and not may_be_shared:
+            return "can be written by other users"
+        return ""
+
+
+def make_private_dir(path: Path) -> Path:
+    """Make the folder ``path``, and what is missing above it, readable by its user only; returns ``path``.
+
+    From ``.mdl`` on no part of the path may be a link; without ``.mdl`` in it, the last part may not. To have mdl's
+    files on another disk, a user can link a folder further up. Raises `Unsafe` for a link and for another user's
+    ``.mdl``, `OSError`.
+    """
+    _ancestors(_split(path)[1], 0o777 if _OWN in path.parts else 0o700)
+    with _inside(path, make=True):
+        return path
+
+
+def open_own(path: Path, flags: int, mode: int = 0o600, *, may_be_shared: bool = False) -> int:
+    """Open a file of mdl's own. Raises `Unsafe` if another user made the file or its folder, or may write to it;
+    `OSError`. With ``may_be_shared`` other users may have the right to write the file itself: they cannot enter its
+    folder."""
+    with _inside(path.parent) as (folder, trust):
+        fd = os.open(path.name, flags | _OPEN, mode, dir_fd=folder)
+        if why := trust.why_untrusted(os.fstat(fd), may_be_shared=may_be_shared):
+            os.close(fd)
+            raise _unsafe(path, why)
+        return fd
+
+
+def open_new(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open an empty file of mdl's own: the existing one, emptied, or a new one in place of another user's. Raises as
+    `open_own` does."""
+    try:
+        fd = open_own(path, flags | os.O_CREAT, mode)
+    except Unsafe:
+        path.unlink()
+        fd = open_own(path, flags | os.O_CREAT | os.O_EXCL, mode, may_be_shared=True)
+    try:
+        os.ftruncate(fd, 0)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def is_own_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder that mdl made for this user, or that root made."""
+    try:
+        with _inside(path):
+            return True
+    except (OSError, Unsafe):
+        return False
+
+
+def is_trusted_owner(uid: int, own: Path) -> bool:
+    """Whether files of the user ``uid`` beside mdl's folder ``own`` are trusted like this user's own."""
+    if uid in (0, os.geteuid()):
+        return True
+    with contextlib.suppress(OSError, Unsafe), _inside(own) as (_, trust):
+        return uid in trust.owners
+    return False
+
+
+def open_regular(path: Path, *, is_own: bool = True) -> int:
+    """Open a regular file for reading, with `open_own` if it is one of mdl's own.
+
+    Raises `OSError`, also for a folder, pipe or device; `Unsafe`.
+    """
+    fd = open_own(path, os.O_RDONLY) if is_own else os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise _NotRegular(errno.EINVAL, "not a regular file", str(path))
+
+
+class _NotRegular(OSError):
+    pass
+
+
+def read_regular(path: Path, most: int, *, is_own: bool = True) -> bytes | None:
+    """The first ``most`` bytes of a file; None if it is not a regular file, or if it is one of mdl's own that another
+    user may have written. Raises `OSError`."""
+    try:
+        fd = open_regular(path, is_own=is_own)
+    except (_NotRegular, Unsafe):
+        return None
+    with os.fdopen(fd, "rb") as file:
+        return file.read(min(most, os.fstat(fd).st_size))
+
+
+def read_whole(path: Path, most: int, *, owners: Collection[int] | None = None) -> bytes:
+    """All bytes of a regular file of the user's or of another program; a link is followed.
+
+    Raises `Unsafe` if the file, or a link to it, belongs to none of ``owners``; `OSError`, also if it has more than
+    ``most`` bytes or is not a regular file.
+    """
+    with os.fdopen(open_regular(path, is_own=False), "rb") as file:
+        status = os.fstat(file.fileno())
+        if owners is not None and (strangers := {status.st_uid, os.lstat(path).st_uid}.difference(owners)):
+            raise Unsafe(f"refused: it belongs to {user_name(strangers.pop())}", item=str(path))
+        data = file.read(min(most, max(status.st_size, 2**12)) + 1)
+    if len(data) > most:
+        size = f"{most // 2**20} MiB" if most >= 2**20 else f"{most // 2**10} KiB"
+        raise OSError(errno.EFBIG, f"the file is larger than {size}, the most that mdl reads here", str(path))
+    return data
+
+
+@contextlib.contextmanager
+def _inside(path: Path, *, make: bool = False) -> Iterator[tuple[int, _Trust]]:
+    """Open mdl's own folder ``path`` step by step; yields it and whose files in it to trust. Raises `Unsafe`,
+    `OSError`."""
+    steps, at = _split(path)
+    top = fd = os.open(at, OPEN_FOLDER)
+    try:
+        trust = _Trust(trusted_owners(at.parent if at.name == _CACHE_OWN else at))
+        for step in steps:
+            at = at / step
+            below = open_step(fd, step, at, 0o700 if make else None)
+            if fd != top:
+                os.close(fd)
+            fd = below
+            if trust.why_untrusted(os.fstat(fd)):
+                trust = _repair(fd, at, top, trust)
+        yield fd, trust
+    except Occupied as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(at)) from error
+    finally:
+        if fd != top:
+            os.close(fd)
+        os.close(top)
+
+
+def _split(path: Path) -> tuple[tuple[str, ...], Path]:
+    """The steps that must not be links, and the folder in which they begin."""
+    at = path.parts.index(_OWN) if _OWN in path.parts else len(path.parts) - 1
+    return path.parts[at:], Path(*path.parts[:at])
+
+
+def _repair(folder: int, path: Path, top: int, trust: _Trust) -> _Trust:
+    """Take from other users what a loose umask or a chmod allowed them in a folder; returns whose files in it to trust.
+    Raises `Unsafe` if the folder is still another user's."""
+    if os.fstat(folder).st_uid in trust.owners:
+        with contextlib.suppress(OSError):
+            os.fchmod(folder, 0o700)
+    if _OWN in path.parts and trust.why_untrusted(os.fstat(folder)):
+        trust = _as_shown_by(top, trust)
+        if why := trust.why_untrusted(os.fstat(folder)):
+            raise _unsafe(path, why)
+    return trust
+
+
+def _as_shown_by(folder: int, trust: _Trust) -> _Trust:
+    """The same trust on a file system that shows other owners or modes than were set: a file is made there to find out
+    how one of this user's looks."""
+    name = f".{secrets.token_hex(8)}{_OWN}-tmp"
+    try:
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=folder)
+    except OSError:
+        return trust
+    try:
+        shown = os.fstat(fd)
+        os.unlink(name, dir_fd=folder)
+    finally:
+        os.close(fd)
+    return replace(trust, owners=trust.owners | {shown.st_uid}, has_modes=not shown.st_mode & _OTHERS)
+
+
+def _unsafe(path: Path, why: str) -> Unsafe:
+    owner = user_name(path.lstat().st_uid)
+    hint = f"take a models folder of your own with --to, or ask {owner} to remove {path.name}"
+    return Unsafe(f"refused: {path} {why}; mdl's records in it could be forged", item=str(path), hint=hint)
+
+
+def _ancestors(path: Path, mode: int) -> None:
+    for folder in (*reversed(path.parents), path):
+        if not folder.exists():
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode)

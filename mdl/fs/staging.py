@@ -1,0 +1,318 @@
+"""Staging: write a file under a hidden name, sync it, then give it its final name. Only this module publishes names."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from pathlib import Path
+from types import TracebackType
+
+from mdl.fs.entries import EntryAt
+from mdl.process import PATTERN, ProcessId
+
+_STAGED = re.compile(rf"\..+\.({PATTERN})\.mdl-tmp")
+_ABANDONED_SECONDS = 86400.0
+_LONGEST = 150
+"""Bytes of a final name that its staged name repeats."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _sync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync(folder: int) -> None:
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def write_file(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True, sweep_first: bool = False) -> None:
+    """Write ``data`` to ``path`` completely or not at all; it is on the disk before it is visible.
+
+    ``durable=False`` leaves the syncing to the system, for data that can be found out again. With ``sweep_first`` the
+    staged files that killed processes left in that folder are removed: for folders that no other code sweeps.
+    Raises `OSError`.
+    """
+    if sweep_first:
+        sweep(path.parent)
+    _replace(stage(path.parent, path.name, data, mode=mode, durable=durable), path)
+    if durable:
+        sync_folder(path.parent)
+
+
+def _replace(staged: Path, final: Path) -> None:
+    """Give a staged file its final name, which is free or that of a regular file. If this raises `OSError`, the staged
+    file is removed and nothing else changed."""
+    try:
+        refuse_special(final)
+        os.replace(staged, final)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+
+
+def refuse_special(path: Path) -> None:
+    """Raises `FileExistsError` if ``path`` is a folder, device, pipe or socket, or a link to one: a rename would put a
+    regular file in its place, and root could do that even to ``/dev/null``. Raises `OSError`."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return
+        raise
+    _refuse(mode, path)
+
+
+def _refuse(mode: int, path: Path) -> None:
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
+        raise FileExistsError(errno.EEXIST, f"it is {what}, and mdl replaces regular files only", str(path))
+
+
+def unpublish(path: Path) -> None:
+    """Remove the regular file that was published under ``path``, if there is one. Raises `OSError`."""
+    refuse_special(path)
+    path.unlink(missing_ok=True)
+
+
+def stage(folder: Path, name: str, data: bytes, *, mode: int, durable: bool = True) -> Path:
+    """Write ``data`` under a staged name in ``folder``, synced if ``durable``; returns the path. Raises `OSError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = staged_name(folder / f"{secrets.token_hex(6)}-{name}")
+    fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+    return staged
+
+
+def stage_link(folder: Path, name: str, target: str) -> Path:
+    """Make a symbolic link to ``target`` under a staged name in ``folder``; returns its path. Raises `OSError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = staged_name(folder / f"{secrets.token_hex(6)}-{name}")
+    os.symlink(target, staged)
+    return staged
+
+
+def publish(staged: Path, entry: EntryAt) -> os.stat_result | None:
+    """Give a file that is already synced its final name; nothing is visible under that name before.
+
+    If the final folder is on another file system (a mount inside the models folder), the bytes are copied to a staged
+    name beside the final one first, and the status of the copy is returned. Raises `FileExistsError` if the entry is to
+    be new and something is there, `OSError`.
+    """
+    copied = None
+    try:
+        _give_name(staged, entry)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        copied = _copy_beside(staged, entry)
+        staged.unlink()
+    _sync(entry.folder)
+    return copied
+
+
+def _give_name(staged: Path, entry: EntryAt, staged_in: int | None = None) -> None:
+    """Rename a staged file to its final name. ``staged`` is relative to the open folder ``staged_in``, if that is
+    given."""
+    if entry.is_new and rename_noreplace(staged, entry.folder, entry.name, staged_in):
+        return
+    found = entry.stat()
+    if found is not None and entry.is_new:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(entry.path))
+    if found is not None and not stat.S_ISLNK(found.st_mode):
+        _refuse(found.st_mode, entry.path)
+    os.replace(staged, entry.name, src_dir_fd=staged_in, dst_dir_fd=entry.folder)
+
+
+def rename_noreplace(source: Path, folder: int, name: str, source_folder: int | None = None) -> bool:
+    """Rename a file to ``name`` in an open folder, atomically only if that name is free: by a hard link, after which
+    the old name is removed. A process killed in between leaves both names.
+
+    False if no hard link can be made there, and nothing was done; then a rename tells what the trouble is. Raises
+    `FileExistsError`.
+    """
+    try:
+        os.link(source, name, src_dir_fd=source_folder, dst_dir_fd=folder, follow_symlinks=False)
+    except FileExistsError:
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not os.path.samestat(there, os.stat(source, dir_fd=source_folder, follow_symlinks=False)):
+            raise  # else NFS repeated a request that had succeeded
+    except (OSError, NotImplementedError):
+        return False
+    with contextlib.suppress(OSError):
+        os.unlink(source, dir_fd=source_folder)
+    return True
+
+
+def _copy_beside(staged: Path, entry: EntryAt) -> os.stat_result:
+    near = Path(staged_name(entry.path).name)
+    with staged.open("rb") as source:
+        mode = stat.S_IMODE(os.fstat(source.fileno()).st_mode)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(near, flags, mode, dir_fd=entry.folder)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                shutil.copyfileobj(source, file)
+                file.flush()
+                os.fsync(file.fileno())
+                copied = os.fstat(file.fileno())
+            _give_name(near, entry, entry.folder)
+            return copied
+        except BaseException:
+            os.unlink(near, dir_fd=entry.folder)
+            raise
+
+
+def take_over(folder: Path, mine: Path) -> bool:
+    """Take over a folder that another process left, by renaming it. False if a third process was faster."""
+    try:
+        os.replace(folder, mine)
+    except OSError:
+        return False
+    return True
+
+
+def staged_name(final: Path) -> Path:
+    """The hidden name beside ``final`` under which this process writes it; the name contains the `ProcessId`."""
+    name = os.fsdecode(os.fsencode(final.name)[:_LONGEST])
+    return final.with_name(f".{name}.{ProcessId.current()}.mdl-tmp")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the staged files in ``folder`` whose processes have ended."""
+    for entry in leftovers(folder):
+        remove(entry)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """The staged files and folders in ``folder`` whose processes have ended."""
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            match = _STAGED.fullmatch(entry.name)
+            if match and _is_left(entry, match[1]):
+                found.append(entry)
+    return found
+
+
+def _is_left(entry: Path, owner: str) -> bool:
+    """Whether its process has ended. One that cannot be seen from here counts as ended after a day without a write."""
+    alive = ProcessId(owner).is_alive()
+    if alive is not None:
+        return not alive
+    paths = [entry] if entry.is_symlink() else [entry, *entry.rglob("*")]
+    newest = max(path.lstat().st_mtime for path in paths)
+    return time.time() - newest > _ABANDONED_SECONDS
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with everything in it, also if it is read-only; errors are ignored."""
+    with contextlib.suppress(OSError):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+            return
+        for folder, _, _ in os.walk(path):
+            Path(folder).chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def retire(path: Path) -> None:
+    """Remove a folder so that it is never visible half: it is renamed first. Raises `OSError`."""
+    gone = staged_name(path)
+    remove(gone)
+    os.replace(path, gone)
+    remove(gone)
+
+
+class StagedFile:
+    """A file written under a staged name; `publish` gives it the final one. If it is not published it is removed."""
+
+    def __init__(self, final: Path) -> None:
+        self.final, self.path = final, staged_name(final)
+        sweep(final.parent)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self.fd = os.open(self.path, flags, 0o666)
+
+    def publish(self) -> None:
+        """Sync the file, then make it visible. Raises `OSError`."""
+        os.fsync(self.fd)
+        _replace(self.path, self.final)
+        sync_folder(self.final.parent)
+
+    def __enter__(self) -> StagedFile:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        os.close(self.fd)
+        self.path.unlink(missing_ok=True)
+
+
+def publish_folder(staged: Path, final: Path) -> None:
+    """Give a folder whose files are synced its final name; ``final`` does not exist or is an empty folder."""
+    for folder, _, _ in os.walk(staged, topdown=False):
+        sync_folder(Path(folder))
+    os.replace(staged, final)
+    sync_folder(final.parent)
+
+
+def link(source: Path, final: Path) -> None:
+    """Make ``final`` a hard link to ``source``, in place of what is there. Raises `OSError`; then nothing changed."""
+    staged = staged_name(final)
+    os.link(source, staged)
+    _replace(staged, final)
+
+
+def switch_link(link: Path, target: str) -> None:
+    """Point the symbolic link ``link`` at ``target`` atomically: a reader finds the old target or the new one. Raises
+    `OSError`, also if there is something else than a link."""
+    if os.path.lexists(link) and not link.is_symlink():
+        raise FileExistsError(errno.EEXIST, "it is not a symbolic link", str(link))
+    staged = stage_link(link.parent, link.name, target)
+    try:
+        os.replace(staged, link)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+    sync_folder(link.parent)
+
+
+def rotate(path: Path, kept: int) -> None:
+    """Rename ``path`` to ``path.1``, that to ``path.2`` and so on; at most ``kept`` old ones are kept. Raises
+    `OSError`."""
+    for number in range(kept, 0, -1):
+        older = path.with_name(f"{path.name}.{number - 1}") if number > 1 else path
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(older, path.with_name(f"{path.name}.{number}"))
+
+
+def umask() -> int:
+    """The umask of this process; read without changing it, if the system tells."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

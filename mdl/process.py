@@ -1,0 +1,191 @@
+"""Processes: which one something belongs to, whether it is still alive, and running a program of the user's own.
+
+A process is named by the boot of its machine, its PID name space, its number and the moment it started, so that a later
+process with the same number is never mistaken for it. A process of another machine or container cannot be seen from
+here: `mdl.locks` then tells from the files that it keeps locked and touches whether it is alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mdl.cancel import Cancel
+from mdl.errors import UsageError
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping
+
+PATTERN = r"[0-9a-f]{12}-[0-9]+-[0-9]+(?:-[0-9]+)?"
+"""What the text of a `ProcessId` matches."""
+_PARTS = re.compile(r"([0-9a-f]{12})-([0-9]+)-([0-9]+)(?:-([0-9]+))?")
+_HIDDEN = "?"
+"""The start time of a process that exists but cannot be inspected."""
+_UNKNOWN = "0"
+"""The start time of a process that exists if /proc does not describe this PID name space."""
+_STDERR = 2
+"""A user's program writes to mdl's stderr: stdout is for mdl's own data."""
+_TICK_SECONDS, _GRACE_SECONDS = 0.05, 5.0
+"""How often mdl checks whether it is to stop, and how long a program has to end after it was asked to."""
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """One process of one boot of one machine. ``text`` can be part of a file name:
+    ``<machine>-<pid>-<start in clock ticks>-<PID name space>``; older versions of mdl left the last part out. Any other
+    text is a process of which nothing is known."""
+
+    text: str
+
+    @classmethod
+    def current(cls) -> ProcessId:
+        """This process."""
+        return cls(f"{_machine()}-{os.getpid()}-{_start_time(os.getpid()) or _UNKNOWN}-{_namespace()}")
+
+    @property
+    def pid(self) -> int:
+        """Its number; 0 if the text is no process id."""
+        found = _PARTS.fullmatch(self.text)
+        return int(found[2]) if found else 0
+
+    @property
+    def holds_locks(self) -> bool:
+        """Whether its version of mdl keeps a file lock on what it works on."""
+        found = _PARTS.fullmatch(self.text)
+        return found is not None and found[4] is not None
+
+    def is_alive(self) -> bool | None:
+        """Whether it still runs; None if that cannot be known from here."""
+        found = _PARTS.fullmatch(self.text)
+        if found is None or found[1] != _machine() or (found[4] or _namespace()) != _namespace():
+            return None
+        started = _start_time(int(found[2]))
+        if started is None or started == _HIDDEN:
+            return False if started is None else None
+        return started == found[3] or _UNKNOWN in (started, found[3])
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def hostname() -> str:
+    """The name of this machine."""
+    return platform.node()
+
+
+@functools.cache
+def _machine() -> str:
+    """This boot of this machine, as 12 hex digits; from the host name if the system does not number its boots."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    return hashlib.sha256((boot or platform.node()).encode()).hexdigest()[:12]
+
+
+def _namespace() -> str:
+    """The PID name space of this process; 0 if the system has none."""
+    with contextlib.suppress(OSError):
+        return str(os.stat("/proc/self/ns/pid").st_ino)
+    return "0"
+
+
+def _start_time(pid: int) -> str | None:
+    """When process ``pid`` started, in clock ticks since boot; None if there is no such process. Another user's process
+    may be hidden (the mount option ``hidepid``)."""
+    is_described = _proc_is_ours()
+    if is_described:
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return None if state in "ZX" else rest[18]
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except OSError:
+        return _HIDDEN if is_described else _UNKNOWN
+    return None if is_described else _UNKNOWN
+
+
+def _proc_is_ours() -> bool:
+    """Whether /proc exists and numbers processes as this PID name space does."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
+
+
+def split_command(command: str, what: str) -> list[str]:
+    """The words of ``command``, which is started without a shell. Raises `UsageError`, which names ``what`` (a flag),
+    if it cannot be split, needs a shell, or is empty."""
+    import shlex
+
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UsageError(f"it cannot be run: {error}", item=what) from error
+    unquoted = shlex.shlex(command, posix=False, punctuation_chars=True)
+    unquoted.whitespace_split, unquoted.commenters = True, ""
+    needs_shell = any(word and set(word) <= set("();<>|&") for word in unquoted)
+    if needs_shell or re.search(r"[$`]", re.sub(r"'[^']*'", "", command)):
+        hint = f"write {what} \"sh -c '…'\", or put it into a script"
+        raise UsageError("it is started without a shell, and this needs one", item=what, hint=hint)
+    if not words:
+        raise UsageError("it is empty", item=what, hint="is a variable unset?")
+    return words
+
+
+def run_program(
+    words: list[str], facts: Mapping[str, str], *, silent: bool = False, cancel: Cancel | None = None
+) -> int:
+    """Run a program to its end and return its exit status.
+
+    ``facts`` are added to its environment. It gets no input, and its output goes to stderr, or nowhere if ``silent``.
+    A stop ends it too; a pause does not, because a program cannot be continued later. Raises `UsageError` if it cannot
+    be started, `Cancelled`.
+    """
+    import subprocess
+
+    cancel = cancel or Cancel()
+    out, err = (subprocess.DEVNULL, subprocess.DEVNULL) if silent else (_STDERR, None)
+    with cancel.polled():  # an exception raised by a signal during the start would leave the program running alone
+        _check(cancel)
+        try:
+            environ = {**os.environ, **facts}
+            process = subprocess.Popen(words, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"it cannot be run: {why}", item=words[0], hint="name a program that is there") from error
+        try:
+            while True:
+                _check(cancel)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(_TICK_SECONDS)
+        except BaseException:
+            _terminate(process)
+            raise
+
+
+def _check(cancel: Cancel) -> None:
+    if cancel.reason is not None and cancel.reason.status != "paused":
+        cancel.check()
+
+
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    """Ask the program to end, then make sure that it does."""
+    import subprocess
+
+    process.terminate()
+    try:
+        process.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
