@@ -177,7 +177,7 @@ def _reuse_one(item: Item, copies: LocalCopies, tell: Listener) -> Way | None:
                 return way
             why = f"it does not have {remote.digest}"
         except (OSError, MdlError) as error:
-            why = str(getattr(error, "strerror", None) or error)
+            why = error.message if isinstance(error, MdlError) else error.strerror or str(error)
         tell(Noticed(model, remote.path.text, f"{candidate[0]} cannot be used: {why}"))
     return None
 
