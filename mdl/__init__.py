@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         verify,
         write_pack,
     )
-    from mdl.cancel import Cancel
+    from mdl.cancel import CancelToken
     from mdl.catalog.model import Catalog, Model
     from mdl.client import Client, MdlWarning
     from mdl.config import Settings
@@ -71,7 +71,7 @@ __all__ = [
     "ArchiveMember",
     "AuthError",
     "Busy",
-    "Cancel",
+    "CancelToken",
     "Cancelled",
     "Catalog",
     "CatalogError",
@@ -126,7 +126,7 @@ _HOMES = {
         *("contents", "download", "get", "lock", "pack", "plan", "plan_pack", "release", "rollback", "unpack"),
         *("verify", "write_pack"),
     ),
-    "mdl.cancel": ("Cancel",),
+    "mdl.cancel": ("CancelToken",),
     "mdl.catalog.model": ("Catalog", "Model"),
     "mdl.client": ("Client", "MdlWarning"),
     "mdl.config": ("Settings",),

@@ -1,6 +1,6 @@
-"""Cancel: one switch that stops every thread and wakes whatever is blocked, and the reason why it was set.
+"""CancelToken: one switch that stops every thread and wakes whatever is blocked, and the reason why it was set.
 
-A signal handler may set it: nothing in `Cancel.set` waits for a lock that the interrupted thread could hold.
+A signal handler may set it: nothing in `CancelToken.set` waits for a lock that the interrupted thread could hold.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Cancel:
+class CancelToken:
     """From the first `set` on, `check` and `wait` raise the reason, and every registered socket is shut down."""
 
-    def __init__(self, parent: Cancel | None = None) -> None:
+    def __init__(self, parent: CancelToken | None = None) -> None:
         """One with a ``parent`` is set with it, and may be set alone."""
         self._reason: Cancelled | None = None
-        self._parent, self._children = parent, weakref.WeakSet[Cancel]()
+        self._parent, self._children = parent, weakref.WeakSet[CancelToken]()
         self._gate = allocate_lock()
         """Held until it is set: sleeping threads wait for it, and a signal handler can release it."""
         self._gate.acquire()

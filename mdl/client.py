@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Unpack
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.config import Config, Settings, settings_table
 from mdl.errors import MdlError, UsageError
 from mdl.events import Listener, silence
@@ -39,7 +39,7 @@ class ClientOptions(Settings, total=False):
 
     on_event: Listener
     progress: bool
-    cancel: Cancel
+    cancel: CancelToken
 
 
 class MdlWarning(UserWarning):
@@ -64,7 +64,7 @@ class Client:
         *,
         on_event: Listener | None = None,
         progress: bool = False,
-        cancel: Cancel | None = None,
+        cancel: CancelToken | None = None,
         on_warning: Callable[[str], None] | None = None,
         config: Config | None = None,
         secrets: Secrets | None = None,
@@ -78,7 +78,7 @@ class Client:
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"mdl has no setting {name!r}{hint}")
         warn = on_warning or (lambda text: warnings.warn(text, MdlWarning, stacklevel=3))
-        self.workspace = Workspace(config or Config(settings), cancel or Cancel(), warn, secrets)
+        self.workspace = Workspace(config or Config(settings), cancel or CancelToken(), warn, secrets)
         self._on_event, self._progress = on_event, progress
 
     def __enter__(self) -> Client:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import Deadline
 from mdl.threads import start_threads
 from mdl.units import Window
@@ -45,7 +45,7 @@ class TimeLimit:
 
 
 @contextlib.contextmanager
-def time_limit(limit: TimeLimit, cancel: Cancel) -> Iterator[None]:
+def time_limit(limit: TimeLimit, cancel: CancelToken) -> Iterator[None]:
     """Within the block, ``cancel`` is set with a `Deadline` as soon as the limit is over. A thread of its own looks."""
     if not math.isfinite(limit.next_look()):
         yield

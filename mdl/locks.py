@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import Busy
 from mdl.fs.private import make_private_dir, open_new, read_regular
 from mdl.fs.volume import filesystem_type
@@ -60,7 +60,7 @@ def _flock(fd: int, kind: int) -> bool | None:
 
 @contextlib.contextmanager
 def file_lock(
-    folder: Path, name: str, wait: float, on_wait: Callable[[str], None], cancel: Cancel | None = None
+    folder: Path, name: str, wait: float, on_wait: Callable[[str], None], cancel: CancelToken | None = None
 ) -> Iterator[None]:
     """Hold the lock ``name`` in a folder of mdl's own; wait up to ``wait`` seconds for it.
 
@@ -72,7 +72,7 @@ def file_lock(
     fd = _open_locked(path)
     if fd is None:
         on_wait(_holder(holder))
-        fd = _wait_for(path, holder, name, wait, cancel or Cancel())
+        fd = _wait_for(path, holder, name, wait, cancel or CancelToken())
     try:
         with contextlib.suppress(OSError), os.fdopen(open_new(holder, os.O_WRONLY), "w") as file:
             json.dump({"pid": os.getpid(), "since": time.strftime("%H:%M:%S")}, file)
@@ -100,7 +100,7 @@ def _open_locked(path: Path) -> int | None:
             return None  # else it was removed before it was locked: once more
 
 
-def _wait_for(path: Path, holder: Path, name: str, wait: float, cancel: Cancel) -> int:
+def _wait_for(path: Path, holder: Path, name: str, wait: float, cancel: CancelToken) -> int:
     until = time.monotonic() + wait
     while (left := until - time.monotonic()) > 0:
         cancel.wait(min(_FILE_POLL_SECONDS, left))

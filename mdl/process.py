@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def split_command(command: str, what: str) -> list[str]:
 
 
 def run_program(
-    words: list[str], facts: Mapping[str, str], *, silent: bool = False, cancel: Cancel | None = None
+    words: list[str], facts: Mapping[str, str], *, silent: bool = False, cancel: CancelToken | None = None
 ) -> int:
     """Run a program to its end and return its exit status.
 
@@ -154,7 +154,7 @@ def run_program(
     """
     import subprocess
 
-    cancel = cancel or Cancel()
+    cancel = cancel or CancelToken()
     out, err = (subprocess.DEVNULL, subprocess.DEVNULL) if silent else (_STDERR, None)
     with cancel.polled():  # an exception raised by a signal during the start would leave the program running alone
         _check(cancel)
@@ -174,7 +174,7 @@ def run_program(
             raise
 
 
-def _check(cancel: Cancel) -> None:
+def _check(cancel: CancelToken) -> None:
     if cancel.reason is not None and cancel.reason.status != "paused":
         cancel.check()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdl import config as places
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.config import Config, Place
 from mdl.errors import Cancelled, Deadline, MdlError, UsageError
 from mdl.events import Listener, silence
@@ -42,7 +42,7 @@ class Workspace:
     """What a `Client` works with. ``warn`` is told in words what may hurt later; ``secrets`` is told the token."""
 
     def __init__(
-        self, config: Config, cancel: Cancel, warn: Callable[[str], None], secrets: Secrets | None = None
+        self, config: Config, cancel: CancelToken, warn: Callable[[str], None], secrets: Secrets | None = None
     ) -> None:
         self.config, self.cancel, self.warn, self._secrets = config, cancel, warn, secrets
         self.environ: Mapping[str, str] = config.environ
@@ -137,7 +137,7 @@ class Workspace:
         from mdl.deadline import time_limit
         from mdl.operations.get import Tools
 
-        cancel, limit, wait = Cancel(self.cancel), self.time_limit(), self.config["lock_wait"]
+        cancel, limit, wait = CancelToken(self.cancel), self.time_limit(), self.config["lock_wait"]
         store = self.store(models, into, cancel)
         with contextlib.ExitStack() as stack:
             http = None
@@ -153,7 +153,7 @@ class Workspace:
         self,
         models: Sequence[Model],
         into: Folder | None = None,
-        cancel: Cancel | None = None,
+        cancel: CancelToken | None = None,
         catalog: str | None = None,
     ) -> Store:
         """The models folder. Raises `UsageError` for ``into`` with several models."""
@@ -224,7 +224,7 @@ class Workspace:
             found = self.resolver(self.store([])).hosts(models, locked)
         return AllowList.of([host_of(self.endpoint.url), *found, *more], self.config.allowed_hosts)
 
-    def http(self, models: Sequence[Model] = (), cancel: Cancel | None = None, more: Iterable[str] = ()) -> Http:
+    def http(self, models: Sequence[Model] = (), cancel: CancelToken | None = None, more: Iterable[str] = ()) -> Http:
         """A client for the `hosts` of ``models`` and ``more``. Close it when done."""
         from mdl.http.client import Http, Timeouts
         from mdl.http.policy import RetryPolicy
@@ -241,7 +241,7 @@ class Workspace:
             policy=RetryPolicy(self.config["retries"]),
         )
 
-    def connect(self, models: Sequence[Model], cancel: Cancel, urls: Sequence[str]) -> Http | None:
+    def connect(self, models: Sequence[Model], cancel: CancelToken, urls: Sequence[str]) -> Http | None:
         """A client for these URLs too; None offline."""
         from mdl.http.allowlist import host_of
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpcore
 import pytest
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, NetworkError
 from mdl.http.connection import Address, Connection, connect_first, deadline, resolve
 
@@ -47,23 +47,23 @@ def free_port() -> int:
 def test_the_first_that_answers() -> None:
     """One that refuses and one that says nothing are passed by, and what comes back blocks as sockets do."""
     with listening() as port, silent() as hole:
-        with connect_first([at(free_port()), at(hole), at(port)], 5.0, Cancel()) as sock:
+        with connect_first([at(free_port()), at(hole), at(port)], 5.0, CancelToken()) as sock:
             assert sock.getpeername()[1] == port
             assert sock.getblocking()
-        with connect_first([at(port)], math.inf, Cancel()) as sock:
+        with connect_first([at(port)], math.inf, CancelToken()) as sock:
             assert sock.getpeername()[1] == port
 
 
 def test_nobody_answers() -> None:
     """All refuse: the first refusal. One says nothing: the timeout, once for all."""
     with pytest.raises(ConnectionRefusedError):
-        connect_first([at(free_port()), at(free_port())], 5.0, Cancel())
+        connect_first([at(free_port()), at(free_port())], 5.0, CancelToken())
     began = time.monotonic()
     with silent() as hole, pytest.raises(TimeoutError):
-        connect_first([at(hole)] * 5, 0.3, Cancel())
+        connect_first([at(hole)] * 5, 0.3, CancelToken())
     assert time.monotonic() - began < 3.0
     with pytest.raises(OSError, match="no address"):
-        connect_first([], 1.0, Cancel())
+        connect_first([], 1.0, CancelToken())
 
 
 def test_a_slow_one_is_waited_for() -> None:
@@ -71,13 +71,13 @@ def test_a_slow_one_is_waited_for() -> None:
     with silent() as hole:
         began = time.monotonic()
         with pytest.raises(TimeoutError):
-            connect_first([at(hole), at(free_port())], 0.6, Cancel())
+            connect_first([at(hole), at(free_port())], 0.6, CancelToken())
         assert time.monotonic() - began >= 0.6
 
 
 def test_cancel_ends_it() -> None:
     """Whoever waits for a connection does not go on after a cancel."""
-    cancel = Cancel()
+    cancel = CancelToken()
     cancel.set()
     with silent() as hole, pytest.raises(Cancelled):
         connect_first([at(hole)], 5.0, cancel)
@@ -112,9 +112,9 @@ class Silent(httpcore.NetworkStream):
 @pytest.mark.parametrize(("outer", "inner"), [(5.0, 50.0), (50.0, 5.0)])
 def test_the_earlier_of_two_deadlines_counts(outer: float, inner: float) -> None:
     """A deadline inside another one never prolongs it, and outside both the connection's own timeout holds again."""
-    with listening() as port, connect_first([at(port)], 5.0, Cancel()) as sock:
+    with listening() as port, connect_first([at(port)], 5.0, CancelToken()) as sock:
         stream = Silent(sock)
-        connection = Connection(stream, Cancel())
+        connection = Connection(stream, CancelToken())
         with (
             deadline(outer, NetworkError("outer")),
             deadline(inner, NetworkError("inner")),

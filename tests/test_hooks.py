@@ -39,7 +39,7 @@ from jobbing import (
 from shell import Shell
 
 from mdl import process
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import Cancelled
 from mdl.events import Ended
 from mdl.jobs.hooks import hook_environment, hook_facts
@@ -269,7 +269,7 @@ def test_paused_while_the_hook_runs(shell: Shell, tmp_path: Path) -> None:
 def test_a_hook_that_will_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that ignores that it is told to end is killed."""
     monkeypatch.setattr("mdl.process._GRACE_SECONDS", 0.2)
-    cancel = Cancel()
+    cancel = CancelToken()
     threading.Thread(target=lambda: (until((tmp_path / "begun").exists, "not begun"), cancel.set())).start()
     with pytest.raises(Cancelled):
         process.run_program([waiting(tmp_path, trap="trap '' TERM")], {}, cancel=cancel)

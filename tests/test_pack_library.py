@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from test_pack import MANIFEST, make_run, read_whole
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, NotFound, UsageError
 from mdl.events import Event, Finished, Planned, Progressed
 from mdl.operations.pack import pack, plan_pack, write_pack
@@ -77,7 +77,7 @@ def test_logs_are_packed_alone(run: Path) -> None:
         plan_pack(run, logs=True, checkpoint="latest")
 
 
-def cancelling(cancel: Cancel) -> Callable[[Event], None]:
+def cancelling(cancel: CancelToken) -> Callable[[Event], None]:
     """A listener that cancels the work as soon as it is under way."""
     return lambda event: cancel.set() if isinstance(event, Planned | Progressed) else None
 
@@ -87,7 +87,7 @@ def test_another_thread_can_cancel(run: Path, tmp_path: Path) -> None:
     archive = pack(run, tmp_path / "x.zip").path
     assert archive
     before = sorted(tmp_path.iterdir())
-    cancels = [Cancel() for _ in range(3)]
+    cancels = [CancelToken() for _ in range(3)]
     attempts = (
         lambda: pack(run, tmp_path / "y.zip", cancel=cancels[0], on_event=cancelling(cancels[0])),
         lambda: unpack(archive, tmp_path / "out", cancel=cancels[1], on_event=cancelling(cancels[1])),

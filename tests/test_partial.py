@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from leftover import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.engine.adoption import claimed_bytes, is_held, leftovers, stale_dirs, wait_for_owners
 from mdl.engine.journal import Journal
 from mdl.engine.partial import Partial
@@ -347,7 +347,7 @@ def test_it_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         if len(waits) == 3:
             quiet(folder, 1e6)
 
-    cancel = Cancel()
+    cancel = CancelToken()
     monkeypatch.setattr(cancel, "wait", sleep)
     monkeypatch.setattr("mdl.locks.has_reliable_locks", lambda _path: False)
     wait_for_owners(tmp_path, [KEY], 0.0, told.append, cancel)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pytest_httpx import HTTPXMock
 from shell import Shell
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.catalog.model import CatalogFile, Model
 from mdl.config import Config
 from mdl.errors import MdlError, Unsafe
@@ -292,7 +292,7 @@ def test_only_settings_are_trusted(tmp_path: Path) -> None:
     name hosts to be asked by themselves."""
     files = (CatalogFile(RelPath.parse("f"), "http://nas.example/f"),)
     environ = {"HOME": str(tmp_path), "MDL_ALLOW_HOSTS": "cache.example:8080", "HF_ENDPOINT": "https://hub.example"}
-    allowed = Workspace(Config({}, environ), Cancel(), print).hosts([Model("m", files=files)], ["box.example"])
+    allowed = Workspace(Config({}, environ), CancelToken(), print).hosts([Model("m", files=files)], ["box.example"])
     assert all(allowed.is_named(host, 80) for host in ("nas.example", "hub.example", "box.example"))
     assert not any(
         allowed.is_trusted(host, 80) for host in ("nas.example", "hub.example", "box.example", "cache.example")

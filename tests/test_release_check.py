@@ -51,7 +51,7 @@ def test_a_damaged_archive_of_what_is_served(site: Site, tmp_path: Path) -> None
     site.release(archive)
     data = bytearray(archive.read_bytes())
     with zipfile.ZipFile(archive) as opened:
-        at = opened.getinfo("model.bin").headerfset + 30 + len("model.bin")
+        at = opened.getinfo("model.bin").header_offset + 30 + len("model.bin")
     data[at] ^= 1
     archive.write_bytes(data)
     with pytest.raises(ProtocolError):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, NetworkError, NotFound
 from mdl.http.pacer import Pacer
 from mdl.http.policy import RetryPolicy, retry_after
@@ -116,7 +116,7 @@ class Script:
 AT_ONCE = RetryPolicy(tries=3, first=0.0)
 
 
-def retried(script: Script, policy: RetryPolicy, cancel: Cancel, on_wait: OnRetry | None = None) -> str:
+def retried(script: Script, policy: RetryPolicy, cancel: CancelToken, on_wait: OnRetry | None = None) -> str:
     return Retrier(policy, Pacer(1, policy), cancel).call("https://host/x", script, on_wait)
 
 
@@ -124,7 +124,7 @@ def test_retry_outlives_trouble() -> None:
     """Trouble that passes within the tries is told once each, then the answer comes."""
     told: list[tuple[str, int, float]] = []
     script = Script(NetworkError("one"), NetworkError("two"))
-    answer = retried(script, AT_ONCE, Cancel(), lambda error, n, delay: told.append((error.message, n, delay)))
+    answer = retried(script, AT_ONCE, CancelToken(), lambda error, n, delay: told.append((error.message, n, delay)))
     assert answer == "answer"
     assert told == [("one", 1, 0.0), ("two", 2, 0.0)]
 
@@ -134,7 +134,7 @@ def test_retry_ends() -> None:
     """After the last try the last error stands."""
     script = Script(*(NetworkError(str(n)) for n in range(9)))
     with pytest.raises(NetworkError) as caught:
-        retried(script, AT_ONCE, Cancel())
+        retried(script, AT_ONCE, CancelToken())
     assert (caught.value.message, script.calls) == ("2", 3)
 
 
@@ -143,7 +143,7 @@ def test_retry_is_only_for_what_may_pass(error: Exception) -> None:
     """What asking again cannot mend is raised at once."""
     script = Script(error)
     with pytest.raises(type(error)) as caught:
-        retried(script, AT_ONCE, Cancel())
+        retried(script, AT_ONCE, CancelToken())
     assert caught.value is error
     assert script.calls == 1
 
@@ -151,7 +151,7 @@ def test_retry_is_only_for_what_may_pass(error: Exception) -> None:
 @pytest.mark.fault(58)
 def test_retry_keeps_to_the_wish(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait between two tries is the server's own wish."""
-    cancel, waits = Cancel(), list[float]()
+    cancel, waits = CancelToken(), list[float]()
     monkeypatch.setattr(cancel, "wait", waits.append)
     retried(Script(NetworkError("busy", retry_after=56.0)), AT_ONCE, cancel)
     assert waits == [56.0]
@@ -159,7 +159,7 @@ def test_retry_keeps_to_the_wish(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_retry_ends_on_cancel() -> None:
     """A cancelled wait is not sat out."""
-    cancel, script = Cancel(), Script(NetworkError("busy", retry_after=600.0))
+    cancel, script = CancelToken(), Script(NetworkError("busy", retry_after=600.0))
     cancel.set()
     with pytest.raises(Cancelled):
         retried(script, AT_ONCE, cancel)
@@ -169,7 +169,7 @@ def test_retry_ends_on_cancel() -> None:
 @pytest.mark.fault(223)
 def test_a_dead_host_is_asked_once_for_all() -> None:
     """Twelve short requests to a host that serves nobody cost the tries of one and a look; other hosts are asked."""
-    retrier = Retrier(AT_ONCE, Pacer(8, AT_ONCE), Cancel())
+    retrier = Retrier(AT_ONCE, Pacer(8, AT_ONCE), CancelToken())
     calls: list[str] = []
 
     def dead() -> str:

@@ -32,7 +32,7 @@ from jobbing import (
 )
 from shell import Shell
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, Deadline, Paused
 
 __all__ = ["gate", "mdl"]
@@ -58,7 +58,7 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
 @pytest.mark.fault(274)
 def test_the_reason_is_what_is_raised() -> None:
     """Each check raises a stop of its own that tells the reason; a pause gives way to an end, and to nothing else."""
-    cancel = Cancel()
+    cancel = CancelToken()
     cancel.check()
     cancel.set(Paused("paused"))
     cancel.set(Deadline("over"))
@@ -77,7 +77,7 @@ def test_the_reason_is_what_is_raised() -> None:
 @pytest.mark.fault(274)
 def test_all_who_sleep_are_woken() -> None:
     """Every thread that waits is let through by one `set`, which no lock of theirs can hold up."""
-    cancel, woken, sleeping = Cancel(), [], threading.Barrier(9)
+    cancel, woken, sleeping = CancelToken(), [], threading.Barrier(9)
 
     def sleep() -> None:
         sleeping.wait()
@@ -98,7 +98,7 @@ def test_all_who_sleep_are_woken() -> None:
 @pytest.mark.fault(274)
 def test_no_library_takes_it_for_an_error() -> None:
     """A stop passes through ``except Exception``."""
-    cancel = Cancel()
+    cancel = CancelToken()
     cancel.set()
     with pytest.raises(Cancelled):
         try:

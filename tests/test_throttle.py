@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from loopback_hub import Generated, LoopbackHub, Repo
 from shell import Shell
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, UsageError
 from mdl.http.throttle import Throttle
 from mdl.units import Timetable, Window, parse_rate, parse_size
@@ -20,7 +20,7 @@ from mdl.units import Timetable, Window, parse_rate, parse_size
 MINUTES = st.integers(0, 24 * 60 - 1)
 
 
-class Clock(Cancel):
+class Clock(CancelToken):
     """A clock that goes on only where somebody sleeps; it stands in for the cancel that sleeps."""
 
     def __init__(self) -> None:
@@ -59,10 +59,10 @@ def test_silence_is_not_made_up_for() -> None:
 
 def test_many_connections_share_one_rate() -> None:
     """Eight threads together get what one would."""
-    throttle, cancel = Throttle(all_day(20e6)), Cancel()
+    throttle, cancel = Throttle(all_day(20e6)), CancelToken()
     waits: list[float] = []
 
-    class Counting(Cancel):
+    class Counting(CancelToken):
         def wait(self, seconds: float) -> None:
             waits.append(seconds)
 
@@ -93,7 +93,7 @@ def test_reads_are_small_where_the_rate_is() -> None:
 
 def test_a_cancel_ends_the_wait() -> None:
     """Whoever waits for its turn is woken by a cancel."""
-    throttle, cancel = Throttle(all_day(1000)), Cancel()
+    throttle, cancel = Throttle(all_day(1000)), CancelToken()
     cancel.set()
     with pytest.raises(Cancelled):
         throttle.take(10**9, cancel)

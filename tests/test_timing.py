@@ -16,7 +16,7 @@ import pytest
 from faulty import FaultyServer
 from jobbing import Gate, catalog_of, gate, machine, waits
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.deadline import TimeLimit, time_limit
 from mdl.errors import Deadline
 from mdl.units import Window
@@ -83,7 +83,7 @@ def test_a_wait_is_over_when_the_window_shuts() -> None:
             now[0] = time.struct_time((2025, 6, 1, 10, 0, 0, 6, 152, 0))
         return now[0]
 
-    cancel = Cancel()
+    cancel = CancelToken()
     with pytest.raises(Deadline), time_limit(TimeLimit(window=NIGHT, wall=wall), cancel):
         cancel.wait(60)
     assert time.monotonic() - began < 10

@@ -9,7 +9,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.events import FileProgress, Finished, Listener, Planned, Progressed, Started
 from mdl.speed import Speed
 
@@ -93,7 +93,7 @@ class Progress:
     """
 
     def __init__(
-        self, on_event: Listener, name: str, verb: str, files: int, total: int, cancel: Cancel | None = None
+        self, on_event: Listener, name: str, verb: str, files: int, total: int, cancel: CancelToken | None = None
     ) -> None:
         self._on_event, self._name, self._total, self._cancel = on_event, name, total, cancel
         self._done, self._told_at = 0, time.monotonic()

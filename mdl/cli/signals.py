@@ -13,7 +13,7 @@ import sys
 from types import FrameType, TracebackType
 from typing import Protocol
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, Deadline, Paused
 
 _SOON = 0.001
@@ -43,7 +43,7 @@ class Signals:
     """The signals of one run of mdl, and the flag that they set."""
 
     def __init__(self) -> None:
-        self.cancel = Cancel()
+        self.cancel = CancelToken()
         self._was_raised = False
 
     def listen(self) -> None:

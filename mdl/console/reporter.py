@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.console.streams import Streams
 from mdl.errors import Problem, StorageError
 
@@ -49,14 +49,14 @@ class Console:
         *,
         stdout: IO[str] | None = None,
         stderr: IO[str] | None = None,
-        cancel: Cancel | None = None,
+        cancel: CancelToken | None = None,
         clock: Callable[[], float] = time.monotonic,
         is_own: bool = True,
     ) -> None:
         from mdl.redact import Secrets
 
         environ = os.environ if environ is None else environ
-        self._cancel = cancel or Cancel()
+        self._cancel = cancel or CancelToken()
         self.streams = Streams(environ, color=color, stdout=stdout, stderr=stderr, cancel=self._cancel, is_own=is_own)
         self.secrets = Secrets.of(environ)
         self.progress, self.quiet, self.verbose, self.json_output = progress, quiet, verbose, json_output

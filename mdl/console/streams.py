@@ -18,7 +18,7 @@ from _thread import RLock
 from collections import deque
 from collections.abc import Mapping
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class NonBlockingStream:
     if it breaks, its descriptor is pointed to the null device, so that no other code stumbles over it.
     """
 
-    def __init__(self, stream: IO[str] | None, cancel: Cancel | None = None, *, is_own: bool = True) -> None:
-        self._stream, self._cancel, self._is_own = stream, cancel or Cancel(), is_own
+    def __init__(self, stream: IO[str] | None, cancel: CancelToken | None = None, *, is_own: bool = True) -> None:
+        self._stream, self._cancel, self._is_own = stream, cancel or CancelToken(), is_own
         self._backlog: deque[tuple[memoryview, bool]] = deque()
         """Text that waits for the reader, and whether it must be kept."""
         self._loose = 0
@@ -230,7 +230,7 @@ class Streams:
         color: bool = True,
         stdout: IO[str] | None = None,
         stderr: IO[str] | None = None,
-        cancel: Cancel | None = None,
+        cancel: CancelToken | None = None,
         is_own: bool = True,
     ) -> None:
         if is_own:

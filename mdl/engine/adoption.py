@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.engine import journal as journals
 from mdl.engine.journal import Identity, Journal
 from mdl.errors import Busy, Unsafe
@@ -67,7 +67,7 @@ def adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
 
 
 def wait_for_owners(
-    partials: Path, keys: Iterable[str], seconds: float, on_wait: Callable[[str], None], cancel: Cancel
+    partials: Path, keys: Iterable[str], seconds: float, on_wait: Callable[[str], None], cancel: CancelToken
 ) -> None:
     """Wait up to ``seconds`` until no other process holds a partial of these keys. ``on_wait`` is called once with the
     name of the holder. Raises `Cancelled`."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.engine.content_check import LOOKED_AT, check_content
 from mdl.engine.download import Download, Segment
 from mdl.engine.fetch import Fetcher, name_impostor
@@ -32,7 +32,7 @@ class Finalizer:
         queue: WorkQueue,
         fetcher: Fetcher,
         post: Callable[[Event], None],
-        cancel: Cancel,
+        cancel: CancelToken,
         *,
         count: int,
         repair: bool,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial as bound
 from pathlib import Path
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.engine.adoption import claimed_bytes, leftovers
 from mdl.engine.journal import Identity
 from mdl.engine.layout import Layout, Plain, inspect_path
@@ -44,11 +44,11 @@ class Store:
         into: bool = False,
         layout: Callable[[Path], Layout] | None = None,
         catalog: str | None = None,
-        cancel: Cancel | None = None,
+        cancel: CancelToken | None = None,
     ) -> None:
         """With ``into`` the files of one model are in ``root`` itself. ``catalog`` names the catalog for which files
         are fetched, if there is one. ``cancel`` ends what reads large files."""
-        self.root, self.catalog, self.cancel = root.absolute(), catalog, cancel or Cancel()
+        self.root, self.catalog, self.cancel = root.absolute(), catalog, cancel or CancelToken()
         self._layout = layout(self.root) if layout else Plain(self.root, into=into)
         self.own = self._layout.own
         self.receipts = Receipts(self.own / "receipts")

@@ -18,7 +18,7 @@ from contextlib import closing
 
 import httpx
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import NetworkError, ProtocolError
 from mdl.http.connection import BODY_SOCKET, deadline
 from mdl.http.responses import codings_of, is_readable, unreadable
@@ -45,7 +45,7 @@ Block = memoryview | bytes | Piped
 class BodyReader:
     """Reads bodies. ``stall`` is the longest silence in seconds, ``throttle`` the rate limit of all bodies together."""
 
-    def __init__(self, cancel: Cancel, stall: float, throttle: Throttle) -> None:
+    def __init__(self, cancel: CancelToken, stall: float, throttle: Throttle) -> None:
         self._cancel, self._stall, self._throttle = cancel, stall, throttle
         self._buffers = threading.local()
 

@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from mdl import __version__
-from mdl.cancel import Cancel, wake
+from mdl.cancel import CancelToken, wake
 from mdl.errors import NetworkError, ProtocolError, Unsafe
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
 from mdl.http.body import Block, BodyReader
@@ -92,12 +92,12 @@ class Http:
         *,
         token: OriginToken | None = None,
         timeouts: Timeouts = Timeouts(),
-        cancel: Cancel | None = None,
+        cancel: CancelToken | None = None,
         connections: int = 16,
         throttle: Throttle = NO_LIMIT,
         policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     ) -> None:
-        self.cancel = cancel or Cancel()
+        self.cancel = cancel or CancelToken()
         self.policy, self.connections = policy, connections
         self.pacer = Pacer(connections, policy)
         self.retrier = Retrier(policy, self.pacer, self.cancel)

@@ -27,7 +27,7 @@ from typing import Any
 import httpcore
 from httpcore._backends.sync import SyncStream
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import NetworkError, Unsafe
 from mdl.http.allowlist import is_private
 
@@ -107,7 +107,7 @@ class Connection(httpcore.NetworkStream):
     Raises `httpcore.ConnectError` if the connection is already dead.
     """
 
-    def __init__(self, stream: httpcore.NetworkStream, cancel: Cancel, *, is_layered: bool = False) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, cancel: CancelToken, *, is_layered: bool = False) -> None:
         self._stream, self._cancel, self._is_layered = stream, cancel, is_layered
         sock = stream.get_extra_info("socket")
         cancel.register(sock)
@@ -165,7 +165,7 @@ class Connection(httpcore.NetworkStream):
 class HappyEyeballs(httpcore.SyncBackend):
     """Opens connections for httpcore, to the first address of a host that answers."""
 
-    def __init__(self, cancel: Cancel) -> None:
+    def __init__(self, cancel: CancelToken) -> None:
         self._cancel = cancel
 
     def connect_tcp(
@@ -191,7 +191,7 @@ class HappyEyeballs(httpcore.SyncBackend):
         return connection
 
 
-def _resolve(host: str, port: int, cancel: Cancel) -> list[Address]:
+def _resolve(host: str, port: int, cancel: CancelToken) -> list[Address]:
     """`resolve`, but the main thread does not wait for it past a cancel, because no signal ends a look-up.
 
     Raises `OSError`, `Cancelled`.
@@ -228,7 +228,7 @@ def resolve(host: str, port: int) -> list[Address]:
     return [one for pair in itertools.zip_longest(first, others) for one in pair if one]
 
 
-def connect_first(places: list[Address], seconds: float, cancel: Cancel) -> socket.socket:
+def connect_first(places: list[Address], seconds: float, cancel: CancelToken) -> socket.socket:
     """A connection to the first of ``places`` that accepts one (RFC 8305).
 
     A silent address costs a quarter of a second, not ``seconds``: then the next one is tried beside it. All of them

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import MdlError, NetworkError
 from mdl.http.allowlist import origin_of
 from mdl.http.pacer import Pacer
@@ -22,7 +22,7 @@ OnRetry = Callable[[MdlError, int, float], None]
 class Retrier:
     """Carries out one retry policy, with the pacer's limits for each origin. For any number of threads."""
 
-    def __init__(self, policy: RetryPolicy, pacer: Pacer, cancel: Cancel) -> None:
+    def __init__(self, policy: RetryPolicy, pacer: Pacer, cancel: CancelToken) -> None:
         self._policy = replace(policy, protocol_errors=0)  # an API answer that makes no sense does not get better
         self._pacer, self._cancel = pacer, cancel
         self._lock = threading.Lock()

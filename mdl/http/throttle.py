@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.units import Timetable
 
 _SLACK = 0.25
@@ -45,7 +45,7 @@ class Throttle:
         rate = self.rate
         return most if rate is None else min(most, max(_LEAST, int(rate * _QUANTUM)))
 
-    def take(self, count: int, cancel: Cancel) -> None:
+    def take(self, count: int, cancel: CancelToken) -> None:
         """Wait until the rate allows for ``count`` more bytes. Raises `Cancelled`."""
         rate = self.rate
         if rate is None:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 import truststore
 
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, TlsError, Unsafe, UsageError
 from mdl.fs.private import read_whole
 from mdl.http.allowlist import host_of
@@ -47,7 +47,7 @@ class PooledTransport(httpx.BaseTransport):
     the URL of a proxy.
     """
 
-    def __init__(self, limits: httpx.Limits, proxies: Mapping[str, str], cancel: Cancel) -> None:
+    def __init__(self, limits: httpx.Limits, proxies: Mapping[str, str], cancel: CancelToken) -> None:
         self._limits, self._backend = limits, HappyEyeballs(cancel)
         self._pools: dict[tuple[str | None, bool], httpx.HTTPTransport] = {}
         self._trusted: ssl.SSLContext | None = None

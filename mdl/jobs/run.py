@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Protocol
 
 from mdl import process
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.events import Ended, Event, Listener, Noticed, silence
 from mdl.jobs.background import begun, is_background, start
@@ -91,7 +91,7 @@ class JobRun:
         options: JobOptions,
         screen: Screen,
         state: Path | None,
-        cancel: Cancel,
+        cancel: CancelToken,
         method: str = "http",
     ) -> None:
         """Raises `Busy`, `NotFound` or `StateError` if it is to resume a job that cannot be resumed."""

@@ -12,7 +12,7 @@ from mdl.archive.manifest import Manifest, Skipped
 from mdl.archive.selection import PackOptions, Selection
 from mdl.archive.streaming import Progress
 from mdl.archive.writer import ArchiveSink, write_archive
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
 from mdl.fs.staging import StagedFile
@@ -113,7 +113,7 @@ def write_pack(
     compress: Compression = "auto",
     allow_changing: bool = False,
     digest: bool = True,
-    cancel: Cancel | None = None,
+    cancel: CancelToken | None = None,
     on_event: Listener = silence,
 ) -> PackResult:
     """Write the archive of a plan: as a file that appears complete or not at all, or to an open descriptor.
@@ -158,7 +158,7 @@ def pack(
     allow_incomplete: bool = False,
     allow_changing: bool = False,
     compress: Compression = "auto",
-    cancel: Cancel | None = None,
+    cancel: CancelToken | None = None,
     on_event: Listener = silence,
 ) -> PackResult:
     """Pack a trained run, one checkpoint of it or its logs as one zip: `plan_pack`, then `write_pack`.

@@ -16,7 +16,7 @@ from mdl.archive.reader import Archive
 from mdl.archive.releases import ChangeWatch, ReleaseDir, make_readonly, new_switch
 from mdl.archive.streaming import Progress
 from mdl.archive.unpacking import check_bytes, check_free_space, check_target, extract, publish, staged_folder
-from mdl.cancel import Cancel
+from mdl.cancel import CancelToken
 from mdl.errors import ProtocolError, UsageError, storage_trouble
 from mdl.events import Listener, Noticed, silence
 from mdl.locks import file_lock
@@ -67,7 +67,7 @@ def unpack(
     to: StrPath | None = None,
     *,
     limits: ArchiveLimits = _DEFAULT_LIMITS,
-    cancel: Cancel | None = None,
+    cancel: CancelToken | None = None,
     on_event: Listener = silence,
 ) -> UnpackResult:
     """Unpack a zip into a new folder, all of it or nothing. It is checked in full before the first byte is written.
@@ -102,7 +102,7 @@ def release(
     check: str | Sequence[str] | None = None,
     limits: ArchiveLimits = _DEFAULT_LIMITS,
     lock_wait: float = 600.0,
-    cancel: Cancel | None = None,
+    cancel: CancelToken | None = None,
     on_event: Listener = silence,
 ) -> ReleaseResult:
     """Put an archive into service: unpack it beside the other releases of ``folder``, check it, switch ``current``.
@@ -132,7 +132,7 @@ def release(
 
 
 def rollback(
-    folder: StrPath, *, lock_wait: float = 600.0, cancel: Cancel | None = None, on_event: Listener = silence
+    folder: StrPath, *, lock_wait: float = 600.0, cancel: CancelToken | None = None, on_event: Listener = silence
 ) -> ReleaseResult:
     """Serve the release that was served before, and mark the one that was active; one switch, no network.
 
@@ -165,7 +165,7 @@ class _Release:
     is_recorded: bool
     keep: int
     check: list[str] | None
-    cancel: Cancel | None
+    cancel: CancelToken | None
     on_event: Listener
 
     def run(self, archive: Archive, known: str) -> ReleaseResult:
