@@ -133,15 +133,21 @@ _HOMES = {
     "mdl.reports": ("FileReport", "LockReport", "ModelReport", "PlanReport", "Report", "VerifyReport"),
 }
 """The modules of the public names; every other one is an error."""
+_MODULES = ("errors", "events", "reports")
+"""The public modules beside them."""
 
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module 'mdl' has no attribute {name!r}")
-    home = next((module for module, names in _HOMES.items() if name in names), "mdl.errors")
-    found = globals()[name] = getattr(importlib.import_module(home), name)
-    return found
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            return importlib.import_module(f"mdl.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module 'mdl' has no attribute {name!r}")
+        home = next((module for module, names in _HOMES.items() if name in names), "mdl.errors")
+        found = globals()[name] = getattr(importlib.import_module(home), name)
+        return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

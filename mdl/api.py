@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from mdl.archive.directory import ArchiveLimits
-from mdl.client import Client, ClientOptions, Targets
+from mdl.client import Client, ClientOptions, Targets, Texts
+from mdl.config import place_of
 from mdl.operations.pack import PackPlan, PackResult, pack, plan_pack, write_pack
 from mdl.operations.release import ReleaseResult, UnpackResult, release, rollback, unpack
 
@@ -47,8 +47,8 @@ def get(
     target: str | Model,
     *,
     into: Folder | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: Texts = (),
+    exclude: Texts = (),
     revision: str | None = None,
     force: bool = False,
     **options: Unpack[ClientOptions],
@@ -62,8 +62,8 @@ def download(
     targets: Targets,
     *,
     into: Folder | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: Texts = (),
+    exclude: Texts = (),
     revision: str | None = None,
     force: bool = False,
     **options: Unpack[ClientOptions],
@@ -77,8 +77,8 @@ def plan(
     targets: Targets,
     *,
     into: Folder | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: Texts = (),
+    exclude: Texts = (),
     revision: str | None = None,
     force: bool = False,
     **options: Unpack[ClientOptions],
@@ -94,19 +94,32 @@ def verify(
     repair: bool = False,
     force: bool = False,
     strict: bool = False,
+    into: Folder | None = None,
+    include: Texts = (),
+    exclude: Texts = (),
+    revision: str | None = None,
     **options: Unpack[ClientOptions],
 ) -> VerifyReport:
     """Read what is on this disk again and compare it with its digests; see `Client.verify`. ``options`` are those of
     `Client`."""
     with Client(**options) as client:
-        return client.verify(targets, repair=repair, force=force, strict=strict)
+        return client.verify(
+            targets,
+            repair=repair,
+            force=force,
+            strict=strict,
+            into=into,
+            include=include,
+            exclude=exclude,
+            revision=revision,
+        )
 
 
 def lock(
-    names: Sequence[str] = (),
+    names: Texts = (),
     *,
     check: bool = False,
-    upgrade: Sequence[str] = (),
+    upgrade: Texts = (),
     **options: Unpack[ClientOptions],
 ) -> LockReport:
     """Write down what the catalog's models are now; see `Client.lock`. ``options`` are those of `Client`."""
@@ -121,7 +134,7 @@ def checkpoints(run: str | os.PathLike[str]) -> Run:
     """
     from mdl.trainers import find_run
 
-    return find_run(Path(run))
+    return find_run(place_of(run, "run"))
 
 
 @dataclass(frozen=True)
@@ -141,7 +154,7 @@ def contents(archive: str | os.PathLike[str], *, limits: ArchiveLimits | None = 
     """
     from mdl.archive.reader import Archive
 
-    with Archive(Path(archive), limits or ArchiveLimits()) as opened:
+    with Archive(place_of(archive, "archive"), limits or ArchiveLimits()) as opened:
         digests = opened.manifest.digests if opened.manifest else {}
         files = sorted((one for one in opened.members if not one.is_folder), key=lambda one: one.path.text)
         return [ArchiveMember(one.path.text, one.size, one.packed, digests.get(one.path.text)) for one in files]

@@ -24,16 +24,20 @@ class CancelToken:
     def __init__(self, parent: CancelToken | None = None) -> None:
         """One with a ``parent`` is set with it, and may be set alone."""
         self._reason: Cancelled | None = None
-        self._parent, self._children = parent, weakref.WeakSet[CancelToken]()
+        self._parent, self._children = parent, set[weakref.ref[CancelToken]]()
         self._gate = allocate_lock()
         """Held until it is set: sleeping threads wait for it, and a signal handler can release it."""
         self._gate.acquire()
         self._sockets: weakref.WeakValueDictionary[int, socket.socket] = weakref.WeakValueDictionary()
         self._is_polled = False
         if parent:
-            parent._children.add(self)
-            if parent.reason:
-                self.set(parent.reason)
+            parent.link(self)
+
+    def link(self, child: CancelToken) -> None:
+        """Have ``child`` set with this one."""
+        self._children.add(weakref.ref(child, self._children.discard))
+        if self._reason:
+            child.set(self._reason)
 
     @property
     def is_polled(self) -> bool:
@@ -58,8 +62,9 @@ class CancelToken:
         if self._reason is None or (self._reason.status == "paused" and reason.status != "paused"):
             self._reason = reason
         self._open_gate()
-        for child in list(self._children):
-            child.set(reason)
+        for reference in tuple(self._children):  # at once: another thread may add one meanwhile
+            if (child := reference()) is not None:
+                child.set(reason)
         for found in self._sockets.valuerefs():
             if (sock := found()) is not None:
                 wake(sock)
@@ -77,7 +82,7 @@ class CancelToken:
         return self._reason is not None
 
     def check(self) -> None:
-        """Raises the reason once it is set: a `Cancelled`, `Paused` or `Deadline` of the caller's own."""
+        """Raises the reason once it is set: a `Cancelled`, `Paused` or `DeadlineReached` of the caller's own."""
         if self._reason is not None:
             raise copy.copy(self._reason)
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, TypeAlias, Unpack
 
 from mdl.cancel import CancelToken
 from mdl.config import Config, Settings, settings_table
-from mdl.errors import MdlError, UsageError
+from mdl.errors import MdlError, UsageError, storage_error
 from mdl.events import Listener, silence
+from mdl.globs import texts
 from mdl.workspace import Folder, Workspace
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 Targets: TypeAlias = "str | Model | Sequence[str | Model]"
 """Names and groups of the catalog, ``hf:org/repo[@revision][/path]``, pages of the hub, any URL, or models."""
+
+
+Texts: TypeAlias = "str | Iterable[str]"
+"""One text, or several."""
 
 
 class ClientOptions(Settings, total=False):
@@ -97,21 +102,29 @@ class Client:
         self,
         models: Sequence[Model],
         into: Folder | None = None,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
+        include: Texts = (),
+        exclude: Texts = (),
         on_event: Listener | None = None,
         *,
+        cancel: CancelToken | None = None,
         online: bool = True,
         exact: bool = False,
     ) -> Iterator[Tools]:
         with contextlib.ExitStack() as stack:
-            listener = on_event or self._on_event
+            listener = self._on_event if on_event is None else on_event
             if listener is None and self._progress:
                 from mdl.console import progress_bars
 
                 listener = stack.enter_context(progress_bars())
             tools = self.workspace.tools(
-                models, into, include, exclude, listener or silence, online=online, exact=exact
+                models,
+                into,
+                texts(include),
+                texts(exclude),
+                silence if listener is None else listener,
+                token=cancel,
+                online=online,
+                exact=exact,
             )
             yield stack.enter_context(tools)
 
@@ -134,7 +147,7 @@ class Client:
 
     def statuses(
         self,
-        patterns: Sequence[str] = (),
+        patterns: Texts = (),
         *,
         kind: str | None = None,
         tag: str | None = None,
@@ -143,7 +156,9 @@ class Client:
         """The catalog's models, each with what of it is on this disk: those whose name holds or matches one of
         ``patterns``, of this ``kind``, with this ``tag``, of one of these statuses. Contacts nothing."""
         found, wanted = self._looker([]), set(status)
-        rows = [(model, found(model)) for model in self.catalog.models.values() if _fits(model, patterns, kind, tag)]
+        rows = [
+            (model, found(model)) for model in self.catalog.models.values() if _fits(model, texts(patterns), kind, tag)
+        ]
         return [row for row in rows if not wanted or row[1].status in wanted]
 
     def status(self, target: str | Model) -> tuple[Model, ModelStatus]:
@@ -171,8 +186,10 @@ class Client:
 
         try:
             names = sorted(entry.name for entry in (store.own / "receipts").iterdir())
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             names = []
+        except OSError as error:
+            raise storage_error(error, str(store.own)) from error
         found = self.catalog.models
         return [found.get(name) or Model(name=name) for name in names]
 
@@ -196,16 +213,24 @@ class Client:
         target: str | Model,
         *,
         into: Folder | None = None,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
+        include: Texts = (),
+        exclude: Texts = (),
         revision: str | None = None,
         force: bool = False,
         on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
     ) -> Path:
         """As `download`, of one model: returns its folder, and raises the error if anything failed."""
         model = self._one(target)
         report = self.download(
-            [model], into=into, include=include, exclude=exclude, revision=revision, force=force, on_event=on_event
+            [model],
+            into=into,
+            include=include,
+            exclude=exclude,
+            revision=revision,
+            force=force,
+            on_event=on_event,
+            cancel=cancel,
         )
         report.raise_for_errors()
         return report.models[0].path
@@ -215,11 +240,12 @@ class Client:
         targets: Targets,
         *,
         into: Folder | None = None,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
+        include: Texts = (),
+        exclude: Texts = (),
         revision: str | None = None,
         force: bool = False,
         on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
     ) -> Report:
         """Bring every file of ``targets`` to this disk, verified, and say how it went. What is here is kept.
 
@@ -233,7 +259,7 @@ class Client:
         from mdl.operations.get import get
 
         models = self.models(targets, revision=revision)
-        with self._tools(models, into, include, exclude, on_event) as tools:
+        with self._tools(models, into, include, exclude, on_event, cancel=cancel) as tools:
             report = get(models, tools, force=force)
         if not self.workspace.config["frozen"]:
             self.workspace.remember_first(models, report)
@@ -244,17 +270,18 @@ class Client:
         targets: Targets,
         *,
         into: Folder | None = None,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
+        include: Texts = (),
+        exclude: Texts = (),
         revision: str | None = None,
         force: bool = False,
         on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
     ) -> PlanReport:
         """What `download` would do, and how much room it needs. Sources are asked; nothing is written."""
         from mdl.operations.get import plan
 
         models = self.models(targets, revision=revision)
-        with self._tools(models, into, include, exclude, on_event) as tools:
+        with self._tools(models, into, include, exclude, on_event, cancel=cancel) as tools:
             return plan(models, tools, force=force)
 
     def verifiable(
@@ -286,10 +313,11 @@ class Client:
         force: bool = False,
         strict: bool = False,
         into: Folder | None = None,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
+        include: Texts = (),
+        exclude: Texts = (),
         revision: str | None = None,
         on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
     ) -> VerifyReport:
         """Read what is on this disk again and compare it with its digests: ``targets``, or everything that is here.
 
@@ -299,17 +327,18 @@ class Client:
         from mdl.operations.verify import verify
 
         models = self.verifiable(targets, into=into, revision=revision)
-        with self._tools(models, into, include, exclude, on_event, online=False) as tools:
+        with self._tools(models, into, include, exclude, on_event, cancel=cancel, online=False) as tools:
             connect = partial(self.workspace.connect, models, tools.store.cancel) if repair else None
             return verify(models, tools, connect=connect, force=force, strict=strict)
 
     def lock(
         self,
-        names: Sequence[str] = (),
+        names: Texts = (),
         *,
         check: bool = False,
-        upgrade: Sequence[str] = (),
+        upgrade: Texts = (),
         on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
     ) -> LockReport:
         """Resolve models of the catalog, or all of them, and write what they are to ``mdl.lock`` beside it.
 
@@ -320,8 +349,8 @@ class Client:
 
         path = self.workspace.lock_path
         models = list(self.catalog.models.values())
-        with self._tools(models, on_event=on_event, exact=True) as tools:
-            report = lock(self.catalog, path, tools, names=names, check=check, upgrade=upgrade)
+        with self._tools(models, on_event=on_event, cancel=cancel, exact=True) as tools:
+            report = lock(self.catalog, path, tools, names=texts(names), check=check, upgrade=texts(upgrade))
         self.workspace.forget("locked")
         return report
 

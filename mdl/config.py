@@ -75,7 +75,7 @@ def _seconds(least: float = 0.1) -> Parse:
 
 
 def _path(value: Any, name: str) -> Path:
-    return expanded(value, name)
+    return place_of(os.fspath(value), name)
 
 
 def _paths(value: Any, name: str) -> tuple[Path, ...]:
@@ -218,6 +218,8 @@ class Config:
 
     @property
     def is_offline(self) -> bool:
+        if self.given.get("offline") is not None:
+            return bool(self["offline"])
         hub = (self.environ.get("HF_HUB_OFFLINE"), self.environ.get("TRANSFORMERS_OFFLINE"))
         return bool(self["offline"]) or any(is_true(text) for text in hub)
 
@@ -350,9 +352,9 @@ def working_folder() -> Path:
         return Path(os.sep)
 
 
-def place_of(text: str, what: str) -> Path:
+def place_of(text: str | os.PathLike[str], what: str) -> Path:
     """A path as it was given; an empty one, as of an unset variable, raises `UsageError` naming ``what``."""
-    if not text:
+    if not os.fspath(text):
         raise UsageError("it is empty", item=what, hint="is a variable unset?")
     return expanded(text, what)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from mdl.cancel import CancelToken
-from mdl.errors import Deadline
+from mdl.errors import DeadlineReached
 from mdl.threads import start_threads
 from mdl.units import Window
 
@@ -46,7 +46,7 @@ class TimeLimit:
 
 @contextlib.contextmanager
 def time_limit(limit: TimeLimit, cancel: CancelToken) -> Iterator[None]:
-    """Within the block, ``cancel`` is set with a `Deadline` as soon as the limit is over. A thread of its own looks."""
+    """Within the block, ``cancel`` is set with a `DeadlineReached` as soon as the limit is over, by a thread."""
     if not math.isfinite(limit.next_look()):
         yield
         return
@@ -55,7 +55,7 @@ def time_limit(limit: TimeLimit, cancel: CancelToken) -> Iterator[None]:
     def look() -> None:
         while not is_done.wait(min(limit.next_look(), threading.TIMEOUT_MAX)):
             if limit.is_over():
-                cancel.set(Deadline("its time is over"))
+                cancel.set(DeadlineReached("its time is over"))
                 return
 
     watchers = start_threads("mdl-deadline", [look])

@@ -158,7 +158,7 @@ def ended_by(error: BaseException) -> Ended:
     if not isinstance(error, Problem):
         error = MdlError(str(error) or type(error).__name__)
     return Ended(
-        status=error.status if isinstance(error, Cancelled) else "failed",
+        status=error.status,
         code=error.code,
         message=error.message,
         hint=error.advice,

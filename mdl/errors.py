@@ -24,9 +24,10 @@ Both are a `Problem`: anything that ends a command and can be told.
     ├── Unsafe             11   UNSAFE
     ├── StateError         12   STATE
     ├── TlsError           13   TLS
-    └── NotFinished        14   PENDING
+    ├── NotFinished        14   PENDING
+    └── Deadline           75   DEADLINE
     Cancelled             130   SIGINT (143 for SIGTERM: CANCELLED)
-    ├── Deadline           75   DEADLINE
+    ├── DeadlineReached    75   DEADLINE   within an operation; its caller gets a Deadline
     └── Paused             75   PAUSED
 """
 
@@ -44,6 +45,8 @@ class Problem(BaseException):
     exit_code = 1
     default_hint: str | None = None
     """What to do, if the code that raises it knows nothing better."""
+    status = "failed"
+    """What a job that it ends is afterwards."""
     redirected = False
     """True if the refusal came from a host that a redirect led to."""
 
@@ -73,7 +76,9 @@ class Problem(BaseException):
 
 
 class MdlError(Problem, Exception):
-    """Anything that goes wrong."""
+    """Anything that goes wrong. One that stands for several has them as ``errors``."""
+
+    errors: tuple[MdlError, ...] = ()
 
     def on(self, item: str) -> MdlError:
         """The same error, naming ``item`` if it named nothing yet."""
@@ -225,11 +230,27 @@ class Cancelled(Problem):
         return error
 
 
-class Deadline(Cancelled):
-    """Stopped because its time was over; what is there is kept."""
+class DeadlineReached(Cancelled):
+    """What stops an operation whose time is over, inside of it; the caller gets a `Deadline`."""
 
     code, exit_code = "DEADLINE", 75
     status = "paused"
+
+    def as_deadline(self) -> Deadline:
+        """The error for the caller."""
+        error = Deadline(self.message, hint=self.hint)
+        error.so_far = self.so_far
+        return error
+
+
+class Deadline(MdlError):
+    """The time limit is over, or the window is closed; what was fetched is kept."""
+
+    code, exit_code = "DEADLINE", 75
+    status = "paused"
+    default_hint = "what was fetched is kept; run the same command again to go on"
+    so_far: object = None
+    """The report so far, if the operation had begun."""
 
 
 class Paused(Cancelled):

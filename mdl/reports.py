@@ -70,19 +70,26 @@ class Report:
 
     @property
     def error(self) -> MdlError | None:
-        """The one error that stands for all failures; None if nothing failed."""
+        """The one error that stands for all failures, of their class if they share an exit code; None if all is well.
+
+        It has the single errors as ``errors``.
+        """
         failed = self.failures
         if not failed:
             return None
         item, first = failed[0]
         if len(failed) == 1:
-            return copy.copy(first).on(item)
+            only = copy.copy(first).on(item)
+            only.__cause__ = first.__cause__
+            return only
         reasons = ", ".join(sorted({error.code for _, error in failed}))
         total = sum(len(model.files) or 1 for model in self.models)
-        whole = PartialFailure(f"{len(failed)} of {total} failed ({reasons})", hint=first.advice)
         code = joint_exit_code(error.exit_code for _, error in failed)
-        if code != PartialFailure.exit_code:
-            whole.code, whole.exit_code = first.code, code
+        kind = type(first) if code == first.exit_code else PartialFailure
+        whole = kind(f"{len(failed)} of {total} failed ({reasons})", hint=first.advice)
+        whole.code, whole.exit_code = (first.code if kind is type(first) else kind.code), code
+        whole.errors = tuple(error for _, error in failed)
+        whole.__cause__ = first
         return whole
 
     @property

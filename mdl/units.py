@@ -99,6 +99,9 @@ class Window:
             raise UsageError(f"{text!r} is not a window of time", item=flag, hint="write START-END, as in 22:00-06:00")
         return cls(parse_moment(first.strip(), flag), parse_moment(last.strip(), flag))
 
+    def __str__(self) -> str:
+        return "-".join(f"{moment // 60:02d}:{moment % 60:02d}" for moment in (self.start, self.stop))
+
     def is_open(self, minute: float) -> bool:
         """At this minute of the local day. Asked again and again, for clocks are set, and machines sleep."""
         return (minute - self.start) % _DAY < ((self.stop - self.start) % _DAY or _DAY)

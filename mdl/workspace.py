@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mdl import config as places
 from mdl.cancel import CancelToken
 from mdl.config import Config, Place
-from mdl.errors import Cancelled, Deadline, MdlError, UsageError
+from mdl.errors import Cancelled, Deadline, DeadlineReached, MdlError, UsageError
 from mdl.events import Listener, silence
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mdl.engine.store import Store
     from mdl.http.allowlist import AllowList
     from mdl.http.client import Http
+    from mdl.http.throttle import Throttle
     from mdl.operations.get import Tools
     from mdl.redact import Secrets
     from mdl.reports import Report
@@ -130,14 +131,17 @@ class Workspace:
         exclude: Sequence[str] = (),
         on_event: Listener = silence,
         *,
+        token: CancelToken | None = None,
         online: bool = True,
         exact: bool = False,
     ) -> Iterator[Tools]:
-        """What one operation works with. ``exact`` resolves to commits, past the lock."""
+        """What one operation works with. ``token`` stops it alone; ``exact`` resolves to commits, past the lock."""
         from mdl.deadline import time_limit
         from mdl.operations.get import Tools
 
         cancel, limit, wait = CancelToken(self.cancel), self.time_limit(), self.config["lock_wait"]
+        if token:
+            token.link(cancel)
         store = self.store(models, into, cancel)
         with contextlib.ExitStack() as stack:
             http = None
@@ -210,7 +214,7 @@ class Workspace:
         seconds, (window, _) = self.config["max_duration"], self.config.find("window")
         limit = TimeLimit(math.inf if seconds is None else seconds, window)
         if limit.is_over():
-            raise Deadline(f"it is not the time for it: the window is {window}")
+            raise Deadline(f"outside the download window ({window})")
         return limit
 
     def hosts(self, models: Sequence[Model], more: Iterable[str] = ()) -> AllowList:
@@ -228,18 +232,25 @@ class Workspace:
         """A client for the `hosts` of ``models`` and ``more``. Close it when done."""
         from mdl.http.client import Http, Timeouts
         from mdl.http.policy import RetryPolicy
-        from mdl.http.throttle import NO_LIMIT, Throttle
 
-        stall, rate = self.config["stall"], self.config["limit_rate"]
+        stall = self.config["stall"]
         return Http(
             self.hosts(models, more),
             token=self.endpoint.bearer,
             timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
             cancel=cancel or self.cancel,
             connections=self.config["connections"],
-            throttle=Throttle(rate) if rate else NO_LIMIT,
+            throttle=self._throttle,
             policy=RetryPolicy(self.config["retries"]),
         )
+
+    @cached_property
+    def _throttle(self) -> Throttle:
+        """One for all operations of a client."""
+        from mdl.http.throttle import NO_LIMIT, Throttle
+
+        rate = self.config["limit_rate"]
+        return Throttle(rate) if rate else NO_LIMIT
 
     def connect(self, models: Sequence[Model], cancel: CancelToken, urls: Sequence[str]) -> Http | None:
         """A client for these URLs too; None offline."""
@@ -313,9 +324,12 @@ def check_into(count: int) -> None:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[None]:
-    """A Ctrl-C that Python itself made a ``KeyboardInterrupt`` is one again once what was fetched is safe."""
+    """Once what was fetched is safe, a Ctrl-C that Python made a ``KeyboardInterrupt`` is one again, and a time limit
+    is an ordinary error."""
     try:
         yield
+    except DeadlineReached as stopped:
+        raise stopped.as_deadline() from stopped
     except Cancelled as stopped:
         if isinstance(stopped.__cause__, KeyboardInterrupt):
             raise KeyboardInterrupt from stopped

@@ -145,7 +145,7 @@ def test_events_in_the_caller_s_thread(hub: LoopbackHub) -> None:
 
 def test_cancelled_from_another_thread(hub: LoopbackHub) -> None:
     """A token that is set while a server is silent ends the call at once; what was fetched is gone on with."""
-    data = b"x" * 400_000
+    data = b"x" * 4_000_000
     token, heard = mdl.CancelToken(), list[Event]()
 
     def listen(event: Event) -> None:
@@ -153,7 +153,7 @@ def test_cancelled_from_another_thread(hub: LoopbackHub) -> None:
         if isinstance(event, Progressed) and event.bytes_done and not token.is_set():
             threading.Thread(target=token.set).start()
 
-    with FaultyServer(stall_in_body(data, 200_000)) as server:
+    with FaultyServer(stall_in_body(data, 2_000_000)) as server:
         url = f"{server.url}/f.bin"
         with pytest.raises(mdl.Cancelled) as stopped:
             mdl.get(url, home="m", cancel=token, on_event=listen, connections=1)
@@ -210,9 +210,11 @@ def test_reports_keep_the_errors(hub: LoopbackHub) -> None:
 
 
 def test_a_deadline(hub: LoopbackHub) -> None:
-    """After ``max_duration`` a download ends with Deadline, a Cancelled."""
-    with FaultyServer(stall_in_body(b"x" * 100_000, 1000)) as server, pytest.raises(mdl.Deadline):
+    """After ``max_duration`` a download ends with Deadline, an ordinary error, with the report so far."""
+    with FaultyServer(stall_in_body(b"x" * 100_000, 1000)) as server, pytest.raises(mdl.Deadline) as stopped:
         mdl.get(f"{server.url}/f.bin", home="m", max_duration=0.5)
+    assert isinstance(stopped.value, mdl.MdlError)
+    assert isinstance(stopped.value.so_far, mdl.Report)
 
 
 def test_warnings_are_python_s(hub: LoopbackHub) -> None:
@@ -226,3 +228,68 @@ def test_warnings_are_python_s(hub: LoopbackHub) -> None:
         warnings.simplefilter("error")
         assert mdl.Client(on_warning=said.append).catalog.models == {}
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("one", ["config.json", ["config.json"], ("config.json",), (name for name in ["config.json"])])
+def test_one_text_is_not_a_list_of_letters(hub: LoopbackHub, tmp_path: Path, one: Any) -> None:
+    """A single glob or name may be given as a text, and any iterable will do."""
+    path = mdl.get("hf:org/tiny", home="m", include=one)
+    assert [file.name for file in path.iterdir()] == ["config.json"]
+
+
+def test_a_packed_glob_may_be_one_text(hub: LoopbackHub, tmp_path: Path) -> None:
+    """What is to stay out stays out."""
+    run = make_run(tmp_path / "runs", "tts")
+    packed = mdl.pack(run, "x.zip", exclude="config.json")
+    assert not [one for one in packed.manifest.files if one.path == "config.json"]
+    assert mdl.pack(run, "y.zip", checkpoint=500).manifest.checkpoint == "checkpoint-500"
+
+
+def test_several_failures_of_one_kind(hub: LoopbackHub) -> None:
+    """Several files that fail for one reason are an error of that class, which has the single ones."""
+    with pytest.raises(mdl.NotFound) as caught:
+        mdl.download(["hf:org/none", "hf:org/neither"], home="m").raise_for_errors()
+    assert [error.item for error in caught.value.errors] == ["hf:org/none", "hf:org/neither"]
+    assert caught.value.exit_code == 3
+
+
+def test_a_token_for_one_operation(hub: LoopbackHub) -> None:
+    """A token given to a call stops that call alone; the client goes on."""
+    token = mdl.CancelToken()
+    token.set()
+    with mdl.Client(home="m") as client:
+        with pytest.raises(mdl.Cancelled):
+            client.get("hf:org/tiny", cancel=token)
+        assert client.get("hf:org/tiny").is_dir()
+
+
+def test_tokens_of_many_operations(hub: LoopbackHub) -> None:
+    """Setting a token while operations come and go stops every one of them."""
+    parent, children, done = mdl.CancelToken(), list[mdl.CancelToken](), threading.Event()
+
+    def add() -> None:
+        while not done.is_set():
+            children.append(mdl.CancelToken(parent))
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    parent.set()
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert all(child.is_set() for child in children)
+
+
+def test_no_signed_url_in_the_log(hub: LoopbackHub, caplog: pytest.LogCaptureFixture) -> None:
+    """A program that logs everything sees nothing of mdl's requests: their URLs may be signed."""
+    with caplog.at_level("DEBUG"):
+        mdl.get("hf:org/other", home="m")
+    assert "http" not in caplog.text
+
+
+@pytest.mark.parametrize("setting", ["home", "into"])
+def test_an_empty_path_is_refused(hub: LoopbackHub, setting: str) -> None:
+    """An empty text, as of a variable that is not set, is not the current folder."""
+    with pytest.raises(mdl.UsageError, match="it is empty"):
+        mdl.get("hf:org/tiny", **{"home": "m", setting: ""})

@@ -33,7 +33,7 @@ from jobbing import (
 from shell import Shell
 
 from mdl.cancel import CancelToken
-from mdl.errors import Cancelled, Deadline, Paused
+from mdl.errors import Cancelled, DeadlineReached, Paused
 
 __all__ = ["gate", "mdl"]
 SOON = 5.0
@@ -61,7 +61,7 @@ def test_the_reason_is_what_is_raised() -> None:
     cancel = CancelToken()
     cancel.check()
     cancel.set(Paused("paused"))
-    cancel.set(Deadline("over"))
+    cancel.set(DeadlineReached("over"))
     with pytest.raises(Paused) as first:
         cancel.check()
     with pytest.raises(Paused) as second:

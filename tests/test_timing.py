@@ -18,7 +18,7 @@ from jobbing import Gate, catalog_of, gate, machine, waits
 
 from mdl.cancel import CancelToken
 from mdl.deadline import TimeLimit, time_limit
-from mdl.errors import Deadline
+from mdl.errors import DeadlineReached
 from mdl.units import Window
 
 __all__ = ["gate"]
@@ -84,7 +84,7 @@ def test_a_wait_is_over_when_the_window_shuts() -> None:
         return now[0]
 
     cancel = CancelToken()
-    with pytest.raises(Deadline), time_limit(TimeLimit(window=NIGHT, wall=wall), cancel):
+    with pytest.raises(DeadlineReached), time_limit(TimeLimit(window=NIGHT, wall=wall), cancel):
         cancel.wait(60)
     assert time.monotonic() - began < 10
     assert TimeLimit().next_look() == math.inf

@@ -14,7 +14,7 @@ from mdl.cli.flags import Choice, DownloadSettings, JobFlags
 from mdl.cli.session import Session
 from mdl.cli.words import in_background
 from mdl.describe import ended_by
-from mdl.errors import Busy, Cancelled, MdlError
+from mdl.errors import Busy, Cancelled, Deadline, MdlError
 from mdl.formatting import human_bytes
 from mdl.jobs.background import is_background
 from mdl.paths import shown
@@ -48,7 +48,7 @@ def get_models(
         return show_plan(session, request)
     try:
         done = download(session, request)
-    except Cancelled as stopped:
+    except (Cancelled, Deadline) as stopped:
         if isinstance(stopped.so_far, Report):
             session.empty = session.empty | payload(stopped.so_far)
         raise
@@ -124,7 +124,7 @@ def download(
                 )
                 if error := report.error:
                     on_event(ended_by(error))
-        except Cancelled as stopped:
+        except (Cancelled, Deadline) as stopped:
             stopped.so_far = stopped.so_far or report
             raise
         return Downloaded(run.id, report)

@@ -103,7 +103,7 @@ class _Run:
 
     def came_to(self, error: BaseException) -> None:
         """How far it was when it was stopped, if the error tells."""
-        if isinstance(error, Cancelled) and isinstance(error.so_far, Report):
+        if isinstance(error, Cancelled | Deadline) and isinstance(error.so_far, Report):
             self.report = error.so_far
 
     def _carried_out(self, request: Callable[[], Request]) -> int:

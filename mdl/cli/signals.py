@@ -14,7 +14,7 @@ from types import FrameType, TracebackType
 from typing import Protocol
 
 from mdl.cancel import CancelToken
-from mdl.errors import Cancelled, Deadline, Paused
+from mdl.errors import Cancelled, DeadlineReached, Paused
 
 _SOON = 0.001
 """Seconds until an exception that was swallowed is raised again."""
@@ -27,7 +27,7 @@ def _reason(number: int) -> Cancelled:
         case signal.SIGUSR1:
             return Paused("paused")
         case signal.SIGALRM:
-            return Deadline("its time is over")
+            return DeadlineReached("its time is over")
     return Cancelled("terminated", terminated=True)
 
 

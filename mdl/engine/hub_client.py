@@ -176,6 +176,8 @@ def _bar(on_bytes: Callable[[int], None]) -> Any:
     from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
     class Counter(tqdm):  # type: ignore[misc]
+        monitor_interval = 0  # no thread that outlives the download
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)
             super().__init__(*args, **{**kwargs, "disable": True})

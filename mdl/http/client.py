@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import platform
 import re
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, cast
@@ -81,6 +83,18 @@ class OpenResponse:
     def abort(self) -> None:
         """End the connection, from any thread. A thread that reads the body gets a `NetworkError`."""
         wake(self.response.extensions["network_stream"].get_extra_info("socket"))
+
+
+class _Quiet(logging.Filter):
+    """httpx logs the whole URL of every request, which may be signed. mdl tells of its requests by events."""
+
+    is_on: ContextVar[bool] = ContextVar("is_on", default=False)
+
+    def filter(self, _record: logging.LogRecord) -> bool:
+        return not self.is_on.get()
+
+
+logging.getLogger("httpx").addFilter(_Quiet())
 
 
 class Http:
@@ -251,7 +265,11 @@ class Http:
         while True:
             try:
                 with self._response_deadline(), limits.applied():
-                    return self._client.send(request, stream=True)
+                    quiet = _Quiet.is_on.set(True)
+                    try:
+                        return self._client.send(request, stream=True)
+                    finally:
+                        _Quiet.is_on.reset(quiet)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 self.cancel.check()
                 if limits.is_fresh or not limits.peer:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from mdl.archive.compression import Compression
 from mdl.archive.manifest import Manifest, Skipped
@@ -13,9 +14,11 @@ from mdl.archive.selection import PackOptions, Selection
 from mdl.archive.streaming import Progress
 from mdl.archive.writer import ArchiveSink, write_archive
 from mdl.cancel import CancelToken
+from mdl.config import place_of
 from mdl.errors import Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
 from mdl.fs.staging import StagedFile
+from mdl.globs import texts
 from mdl.paths import RelPath
 from mdl.trainers import find_run
 from mdl.trainers.runs import Checkpoint, Run
@@ -69,9 +72,9 @@ def plan_pack(
     run: str | os.PathLike[str],
     output: Output = None,
     *,
-    checkpoint: str | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    checkpoint: str | int | None = None,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     inference_only: bool = False,
     logs: bool = False,
     allow_incomplete: bool = False,
@@ -91,18 +94,18 @@ def plan_pack(
     """
     if logs and (checkpoint is not None or inference_only):
         raise UsageError("logs are packed alone", hint="leave out the checkpoint and inference_only")
-    found = find_run(Path(run))
-    chosen = found.checkpoint(checkpoint) if checkpoint is not None else None
+    found = find_run(place_of(run, "run"))
+    chosen = found.checkpoint(str(checkpoint)) if checkpoint is not None else None
     name = _archive_name(found, chosen, logs=logs)
     if not isinstance(output, int):
-        wanted = Path(name if output is None else output)
+        wanted = Path(name) if output is None else place_of(output, "output")
         output = Path(os.path.realpath(wanted / name if wanted.is_dir() else wanted))
         name = output.name
         _check_output(found, output)
     own = {str(found.tree.root / one.real) for one in found.tree.children() if _is_own(one.name, found.name)}
     own |= {str(output)}
     passed_over = found.incomplete_after(chosen) if chosen and checkpoint in ("latest", "best") else ()
-    options = PackOptions(include, exclude, inference_only, logs, allow_incomplete)
+    options = PackOptions(texts(include), texts(exclude), inference_only, logs, allow_incomplete)
     selection = Selection.of(found, chosen, options, own, passed_over)
     return PackPlan(found, selection, output, name)
 
@@ -126,6 +129,8 @@ def write_pack(
     Raises `ProtocolError` for a file that changed, `StorageError` (`NoSpace` for a full disk), `Cancelled`,
     `BrokenPipeError` if the reader of a pipe is gone, `OSError`.
     """
+    if compress not in get_args(Compression):
+        raise UsageError(f"{compress!r} is not one of {', '.join(get_args(Compression))}", item="compress")
     selection = plan.selection
     progress = Progress(on_event, plan.name, "pack", len(selection.members), selection.bytes, cancel)
 
@@ -150,9 +155,9 @@ def pack(
     run: str | os.PathLike[str],
     output: Output = None,
     *,
-    checkpoint: str | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    checkpoint: str | int | None = None,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     inference_only: bool = False,
     logs: bool = False,
     allow_incomplete: bool = False,

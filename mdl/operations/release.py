@@ -17,10 +17,12 @@ from mdl.archive.releases import ChangeWatch, ReleaseDir, make_readonly, new_swi
 from mdl.archive.streaming import Progress
 from mdl.archive.unpacking import check_bytes, check_free_space, check_target, extract, publish, staged_folder
 from mdl.cancel import CancelToken
+from mdl.config import place_of
 from mdl.errors import ProtocolError, UsageError, storage_trouble
 from mdl.events import Listener, Noticed, silence
 from mdl.locks import file_lock
 from mdl.paths import shown
+from mdl.units import parse_duration
 
 StrPath = str | os.PathLike[str]
 _STAGED = "new"
@@ -81,8 +83,8 @@ def unpack(
     be unpacked or exceeds the limits, `Occupied` if the folder is not empty, `NoSpace`, `StorageError`, `StateError`
     for a manifest of a newer mdl, `Cancelled`, `OSError`.
     """
-    archive = Path(archive)
-    target = Path(os.path.abspath(_default_target(archive) if to is None else to))
+    archive = place_of(archive, "archive")
+    target = Path(os.path.abspath(_default_target(archive) if to is None else place_of(to, "to")))
     with Archive(archive, limits) as opened:
         check_target(target)
         check_free_space(opened, target.parent)
@@ -101,7 +103,7 @@ def release(
     keep: int = 3,
     check: str | Sequence[str] | None = None,
     limits: ArchiveLimits = _DEFAULT_LIMITS,
-    lock_wait: float = 600.0,
+    lock_wait: float | str = 600.0,
     cancel: CancelToken | None = None,
     on_event: Listener = silence,
 ) -> ReleaseResult:
@@ -110,43 +112,47 @@ def release(
     ``keep`` complete releases stay, with the new one; the previous one always does. ``check`` is a command of the
     user's, a line or its words, that must end with 0 before the switch; it finds the release in ``MDL_RELEASE_PATH``,
     is started without a shell, writes to stderr and may change nothing in the release. ``limits`` says how much an
-    archive may hold. ``lock_wait`` is how many seconds to wait for another mdl that works on the same folder.
-    ``cancel`` stops the work, and the check, from another thread. ``on_event`` is called with every event.
+    archive may hold. ``lock_wait`` is how long to wait, in seconds or as "10m", for another mdl that works on the same
+    folder. ``cancel`` stops the work, and the check, from another thread. ``on_event`` is called with every event.
 
     Returns the version that is served, its folder, and what changed.
     Raises what `unpack` raises, `ProtocolError` also if the check fails or changes the release, `Occupied` if
     ``current`` is not a release, `Busy` if the other mdl takes too long, `StateError` if the history cannot be read,
     `UsageError` if the check cannot be run.
     """
-    releases = ReleaseDir(Path(os.path.abspath(folder)))
+    if keep < 1:
+        raise UsageError(f"{keep} is not a number of releases to keep", item="keep", hint="keep at least 1")
+    wait = parse_duration(str(lock_wait), "lock_wait", least=0)
+    releases = ReleaseDir(Path(os.path.abspath(place_of(folder, "folder"))))
     words = None if check is None else _words(check)
-    with Archive(Path(archive), limits) as opened:
+    with Archive(place_of(archive, "archive"), limits) as opened:
         known = opened.manifest.version if opened.manifest else ""
         if not releases.has(known):
             check_free_space(opened, releases.folder)
         releases.folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(releases.folder / ".mdl", "releases", lock_wait, _waiting(on_event), cancel):
+        with file_lock(releases.folder / ".mdl", "releases", wait, _waiting(on_event), cancel):
             releases.prepare()
             history, is_recorded = releases.history()
             return _Release(releases, history, is_recorded, keep, words, cancel, on_event).run(opened, known)
 
 
 def rollback(
-    folder: StrPath, *, lock_wait: float = 600.0, cancel: CancelToken | None = None, on_event: Listener = silence
+    folder: StrPath, *, lock_wait: float | str = 600.0, cancel: CancelToken | None = None, on_event: Listener = silence
 ) -> ReleaseResult:
     """Serve the release that was served before, and mark the one that was active; one switch, no network.
 
-    ``folder`` is the folder of the releases. ``lock_wait`` is how many seconds to wait for another mdl that works on
-    it; ``cancel`` ends that wait from another thread. ``on_event`` is called with every event.
+    ``folder`` is the folder of the releases. ``lock_wait`` is how long to wait, in seconds or as "10m", for
+    another mdl that works on it; ``cancel`` ends that wait from another thread. ``on_event`` is called with every event.
 
     Returns the version that is served now, its folder, and the one that the next rollback would return to.
     Raises `NotFound` if no release was served before, `ProtocolError` if a file of that release is missing,
     `Busy`, `Occupied`, `StateError` if the history cannot be read, `Cancelled`, `OSError`.
     """
-    releases = ReleaseDir(Path(os.path.abspath(folder)))
+    wait = parse_duration(str(lock_wait), "lock_wait", least=0)
+    releases = ReleaseDir(Path(os.path.abspath(place_of(folder, "folder"))))
     if not releases.releases.is_dir():
         releases.rollback_target(History())
-    with file_lock(releases.folder / ".mdl", "releases", lock_wait, _waiting(on_event), cancel):
+    with file_lock(releases.folder / ".mdl", "releases", wait, _waiting(on_event), cancel):
         releases.prepare()
         history, _ = releases.history()
         version = releases.rollback_target(history)

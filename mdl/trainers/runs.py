@@ -131,7 +131,7 @@ class Run:
         return MODEL_FOLDER if self.tree.is_folder(MODEL_FOLDER) else ""
 
     def checkpoint(self, name: str) -> Checkpoint:
-        """The checkpoint called ``name``, with or without its suffix, or the ``latest`` or ``best``.
+        """The checkpoint called ``name``, with or without its suffix, or of that step, or the ``latest`` or ``best``.
 
         Raises `NotFound` with a list of what there is, `Unsafe` for text that cannot be a name.
         """
@@ -143,6 +143,8 @@ class Run:
         matching = [one for one in self.checkpoints if one.name == name] or [
             one for one in self.checkpoints if PurePosixPath(one.name).stem == name
         ]
+        if not matching and name.isascii() and name.isdigit():
+            matching = [one for one in self.checkpoints if one.step == int(name)]
         if len(matching) == 1:
             return matching[0]
         raise NotFound(self._why_not_found(name, matching), item=str(self.tree.root), hint=self._there_are())
