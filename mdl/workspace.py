@@ -170,7 +170,7 @@ class Workspace:
             if self.is_cache:
                 raise UsageError("--into and --layout hf-cache do not go together", hint="--to names the cache")
             check_into(len(models))
-            return Store(places.expanded(into, "--into"), into=True, catalog=catalog, cancel=cancel)
+            return Store(places.place_of(into, "--into"), into=True, catalog=catalog, cancel=cancel)
         layout = HubCache if self.is_cache else None
         return Store(self.home.path, layout=layout, catalog=catalog, cancel=cancel)
 

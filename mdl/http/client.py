@@ -86,7 +86,7 @@ class OpenResponse:
 
 
 class _Quiet(logging.Filter):
-    """httpx logs the whole URL of every request, which may be signed. mdl tells of its requests by events."""
+    """httpx and httpcore log URLs and Location headers, which may be signed. mdl tells of its requests by events."""
 
     is_on: ContextVar[bool] = ContextVar("is_on", default=False)
 
@@ -94,7 +94,8 @@ class _Quiet(logging.Filter):
         return not self.is_on.get()
 
 
-logging.getLogger("httpx").addFilter(_Quiet())
+for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy"):
+    logging.getLogger(_name).addFilter(_Quiet())
 
 
 class Http:

@@ -141,8 +141,8 @@ def rollback(
 ) -> ReleaseResult:
     """Serve the release that was served before, and mark the one that was active; one switch, no network.
 
-    ``folder`` is the folder of the releases. ``lock_wait`` is how long to wait, in seconds or as "10m", for
-    another mdl that works on it; ``cancel`` ends that wait from another thread. ``on_event`` is called with every event.
+    ``folder`` is the folder of the releases. ``lock_wait`` is how long to wait, in seconds or as "10m", for another mdl
+    that works on it; ``cancel`` ends that wait from another thread. ``on_event`` is called with every event.
 
     Returns the version that is served now, its folder, and the one that the next rollback would return to.
     Raises `NotFound` if no release was served before, `ProtocolError` if a file of that release is missing,
