@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mdl.engine.status import ModelStatus
     from mdl.engine.store import Store
     from mdl.files import RemoteFile
+    from mdl.http.client import Http
     from mdl.operations.clean import Waste
     from mdl.operations.get import Tools
     from mdl.redact import Secrets
@@ -40,11 +41,12 @@ Texts: TypeAlias = "str | Iterable[str]"
 
 
 class ClientOptions(Settings, total=False):
-    """What `Client` takes: the settings, and who is told, how it is shown, and what stops it."""
+    """The settings, plus the listener, the progress bars, the cancel token and who is told of warnings."""
 
     on_event: Listener
     progress: bool
     cancel: CancelToken
+    on_warning: Callable[[str], None]
 
 
 class MdlWarning(UserWarning):
@@ -109,6 +111,7 @@ class Client:
         cancel: CancelToken | None = None,
         online: bool = True,
         exact: bool = False,
+        has_limit: bool = True,
     ) -> Iterator[Tools]:
         with contextlib.ExitStack() as stack:
             listener = self._on_event if on_event is None else on_event
@@ -125,6 +128,7 @@ class Client:
                 token=cancel,
                 online=online,
                 exact=exact,
+                has_limit=has_limit,
             )
             yield stack.enter_context(tools)
 
@@ -161,10 +165,12 @@ class Client:
         ]
         return [row for row in rows if not wanted or row[1].status in wanted]
 
-    def status(self, target: str | Model) -> tuple[Model, ModelStatus]:
+    def status(
+        self, target: str | Model, *, into: Folder | None = None, include: Texts = (), exclude: Texts = ()
+    ) -> tuple[Model, ModelStatus]:
         """One model, and what of it is on this disk. Contacts nothing. Raises `UsageError` for a group."""
         model = self._one(target)
-        return model, self._looker([model])(model)
+        return model, self._looker([model], into, include, exclude)(model)
 
     def path(self, target: str | Model) -> Path:
         """The folder of one model, whether or not anything is in it. Raises as `status`."""
@@ -200,11 +206,14 @@ class Client:
             raise UsageError("a group, not a model", item=str(target), hint=f"it holds {members}")
         return models[0]
 
-    def _looker(self, models: Sequence[Model]) -> Callable[[Model], ModelStatus]:
+    def _looker(
+        self, models: Sequence[Model], into: Folder | None = None, include: Texts = (), exclude: Texts = ()
+    ) -> Callable[[Model], ModelStatus]:
         from mdl.engine.status import model_status
 
-        store = self.workspace.store(models)
-        return partial(model_status, resolver=self.workspace.resolver(store), store=store)
+        store = self.workspace.store(models, into)
+        resolver = self.workspace.resolver(store, include=texts(include), exclude=texts(exclude))
+        return partial(model_status, resolver=resolver, store=store)
 
     # Operations.
 
@@ -296,7 +305,7 @@ class Client:
         from mdl.catalog.model import Model
 
         here = {model.name: model for model in self._all_here(self.workspace.store([Model("")], into))}
-        if not targets:
+        if targets is None:
             return list(here.values())
         found: dict[str, Model] = {}
         for target in [targets] if isinstance(targets, str | Model) else targets:
@@ -324,12 +333,23 @@ class Client:
         ``repair`` fetches what is wrong, and only that; with ``force`` also files that are not mdl's. With ``strict`` a
         file without a published digest counts as corrupt. What is wrong is in the report. Raises as `download`.
         """
+        from mdl.deadline import time_limit
         from mdl.operations.verify import verify
 
         models = self.verifiable(targets, into=into, revision=revision)
-        with self._tools(models, into, include, exclude, on_event, cancel=cancel, online=False) as tools:
-            connect = partial(self.workspace.connect, models, tools.store.cancel) if repair else None
-            return verify(models, tools, connect=connect, force=force, strict=strict)
+        with (
+            self._tools(
+                models, into, include, exclude, on_event, cancel=cancel, online=False, has_limit=False
+            ) as tools,
+            contextlib.ExitStack() as limited,
+        ):
+
+            def connect(urls: Sequence[str]) -> Http | None:
+                cancel = tools.store.cancel
+                limited.enter_context(time_limit(self.workspace.time_limit(), cancel))
+                return self.workspace.connect(models, cancel, urls)
+
+            return verify(models, tools, connect=connect if repair else None, force=force, strict=strict)
 
     def lock(
         self,
@@ -349,7 +369,7 @@ class Client:
 
         path = self.workspace.lock_path
         models = list(self.catalog.models.values())
-        with self._tools(models, on_event=on_event, cancel=cancel, exact=True) as tools:
+        with self._tools(models, on_event=on_event, cancel=cancel, exact=True, has_limit=False) as tools:
             report = lock(self.catalog, path, tools, names=texts(names), check=check, upgrade=texts(upgrade))
         self.workspace.forget("locked")
         return report

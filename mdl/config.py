@@ -6,7 +6,7 @@ Also where settings, catalog, state and models are, and why. Every place is foun
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache, cached_property
@@ -29,8 +29,8 @@ Parse = Callable[[Any, str], Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its default, how its value is read, and what ``--help`` says. A setting ``of_a_run`` makes no sense
-    in ``config.toml``."""
+    """One setting: its default, how its value is read, and what ``--help`` says. A setting ``of_a_run`` belongs to one run
+    and is refused in ``config.toml``."""
 
     default: Any
     parse: Parse
@@ -46,7 +46,9 @@ class Setting:
 def _integer(least: int, most: int) -> Parse:
     def parse(value: Any, name: str) -> int:
         text = str(value).strip()
-        if isinstance(value, bool) or not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        if isinstance(value, bool) or not (
+            text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most
+        ):
             raise UsageError(f"{value!r} is not a number from {least} to {most}", item=name)
         return int(text)
 
@@ -83,7 +85,11 @@ def _paths(value: Any, name: str) -> tuple[Path, ...]:
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:
-    return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+    if isinstance(value, str):
+        return tuple(value.split(","))
+    if not isinstance(value, Iterable):
+        raise UsageError(f"{value!r} is not a list of texts", item=name)
+    return tuple(map(str, value))
 
 
 class Settings(TypedDict, total=False):
@@ -107,10 +113,12 @@ class Settings(TypedDict, total=False):
             "plain|hf-cache",
         ),
     ]
-    connections: Annotated[int, Setting(8, _integer(1, 64), "Connections at once, in all.", "N")]
-    retries: Annotated[int, Setting(5, _integer(1, 1000), "Attempts without progress.", "N")]
+    connections: Annotated[int, Setting(8, _integer(1, 64), "Connections at once, in all (1 to 64).", "N")]
+    retries: Annotated[int, Setting(5, _integer(1, 1000), "Attempts without progress (1 to 1000).", "N")]
     stall: Annotated[float | str, Setting("30s", _seconds(), "Silence after which a connection is given up.", "TIME")]
-    offline: Annotated[bool, Setting(False, _switch, "Contact nothing (also HF_HUB_OFFLINE).", of_a_run=True)]
+    offline: Annotated[
+        bool, Setting(False, _switch, "Contact nothing (also HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE).", of_a_run=True)
+    ]
     via: Annotated[
         Literal["http", "hub"],
         Setting(
@@ -134,7 +142,12 @@ class Settings(TypedDict, total=False):
     ]
     window: Annotated[
         str | None,
-        Setting(None, Window.parse, "Only at these hours, as 22:00-06:00; else exit code 75.", "FROM-TO"),
+        Setting(
+            None,
+            lambda value, name: Window.parse(str(value), name),
+            "Only at these hours, as 22:00-06:00; else exit code 75.",
+            "FROM-TO",
+        ),
     ]
     lock_wait: Annotated[
         float | str, Setting("10m", _seconds(0), "How long to wait for another mdl on the same model.", "TIME")
@@ -202,7 +215,7 @@ class Config:
         return self.find(name)[0]
 
     def find(self, name: str) -> tuple[Any, str]:
-        """The checked value of one setting, and where it is from ('' for the default)."""
+        """The checked value of one setting, and the name it was given under ('' for the default)."""
         setting = settings_table()[name]
         flag = setting.flag or "--" + name.replace("_", "-")
         variable = setting.variable or "MDL_" + name.upper()
@@ -211,7 +224,7 @@ class Config:
             return setting.parse(self.given[name], where), where
         if self.environ.get(variable):
             return setting.parse(self.environ[variable], variable), variable
-        if not setting.of_a_run and name in self.defaults:
+        if not setting.of_a_run and self.defaults.get(name, "") != "":
             return setting.parse(self.defaults[name], f"[defaults] {name}"), f"[defaults] {name}"
         default = setting.default
         return (setting.parse(default, name) if isinstance(default, str) else default), ""

@@ -22,7 +22,7 @@ def parse_duration(text: str, flag: str, *, least: float = 0.1) -> float:
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([smhd]?)", text.strip().lower())
     seconds = float(match[1]) * _SECONDS[match[2]] if match else -1.0
     if not least <= seconds <= _MOST:
-        raise UsageError(f"{text!r} is no usable duration", item=flag, hint="write 90, 90s, 15m, 2h or 30d")
+        raise UsageError(f"{text!r} is not a usable duration", item=flag, hint="write 90, 90s, 15m, 2h or 30d")
     return seconds
 
 
@@ -30,7 +30,7 @@ def parse_size(text: str, flag: str) -> int:
     """``20M`` is 20 * 10**6 bytes, ``20Mi`` 20 * 2**20. Raises `UsageError` naming ``flag``."""
     match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]?)(i?)b?", text.strip().lower())
     if not match or (match[3] and not match[2]):
-        raise UsageError(f"{text!r} is no size", item=flag, hint="write 20M (20 million bytes) or 20Mi (20 * 2^20)")
+        raise UsageError(f"{text!r} is not a size", item=flag, hint="write 20M (20 million bytes) or 20Mi (20 * 2^20)")
     power = " kmgt".index(match[2] or " ")
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
@@ -59,7 +59,7 @@ def parse_rate(text: str, flag: str) -> Timetable:
     for word in words:
         moment, comma, rate = word.partition(",")
         if not comma:
-            raise UsageError(f"{word!r} is no entry of a timetable", item=flag, hint="write 08:00,2M 22:00,off")
+            raise UsageError(f"{word!r} is not an entry of a timetable", item=flag, hint="write 08:00,2M 22:00,off")
         entries.append((parse_moment(moment, flag), _rate(rate, flag)))
     if not entries:
         raise UsageError("no rate", item=flag, hint="write 20M, or 08:00,2M 22:00,off")
@@ -79,7 +79,7 @@ def parse_moment(text: str, flag: str) -> int:
     """``22:00`` as a minute of the day. Raises `UsageError` naming ``flag``."""
     match = re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", text)
     if not match:
-        raise UsageError(f"{text!r} is no time of day", item=flag, hint="write 22:00")
+        raise UsageError(f"{text!r} is not a time of day", item=flag, hint="write 22:00")
     return int(match[1]) * 60 + int(match[2])
 
 

@@ -134,21 +134,28 @@ class Workspace:
         token: CancelToken | None = None,
         online: bool = True,
         exact: bool = False,
+        has_limit: bool = True,
     ) -> Iterator[Tools]:
-        """What one operation works with. ``token`` stops it alone; ``exact`` resolves to commits, past the lock."""
+        """What one operation works with. ``token`` stops it alone; ``exact`` resolves to commits, past the lock; without
+        a limit it is not held to window and duration."""
         from mdl.deadline import time_limit
         from mdl.operations.get import Tools
 
-        cancel, limit, wait = CancelToken(self.cancel), self.time_limit(), self.config["lock_wait"]
+        cancel, limit, wait = (
+            CancelToken(self.cancel),
+            self.time_limit() if has_limit else None,
+            self.config["lock_wait"],
+        )
         if token:
             token.link(cancel)
         store = self.store(models, into, cancel)
         with contextlib.ExitStack() as stack:
             http = None
             if online and not self.is_offline:
-                http = stack.enter_context(self.http(models, cancel))
-            resolver = self.resolver(store, http, on_event, include, exclude, exact=exact)
-            stack.enter_context(time_limit(limit, cancel))
+                http = stack.enter_context(self.http(models, cancel, with_lock=not exact))
+            resolver = self.resolver(store, http, on_event, include, exclude, exact=exact, is_strict=True)
+            if limit:
+                stack.enter_context(time_limit(limit, cancel))
             stack.enter_context(_interrupts())
             tools = Tools(resolver, store, http, wait, self._hub_client(models), self._local_copies(store), on_event)
             yield tools
@@ -217,25 +224,35 @@ class Workspace:
             raise Deadline(f"outside the download window ({window})")
         return limit
 
-    def hosts(self, models: Sequence[Model], more: Iterable[str] = ()) -> AllowList:
+    def hosts(self, models: Sequence[Model], more: Iterable[str] = (), *, with_lock: bool = True) -> AllowList:
         """The hosts that may be asked: the hub, those of ``models`` and of their lock, ``more``, and what the user
         allows."""
+        from mdl.catalog.resolver import Resolver
         from mdl.http.allowlist import AllowList, host_of
+        from mdl.sources import Context
 
         found: list[str] = []
         if models:
-            locked = self.locked.urls(model.name for model in models) if self.locked else []
-            found = self.resolver(self.store([])).hosts(models, locked)
+            lock = self.locked if with_lock else None
+            resolver = Resolver(Context(self.endpoint, Path(os.devnull)))
+            found = resolver.hosts(models, lock.urls(model.name for model in models) if lock else [])
         return AllowList.of([host_of(self.endpoint.url), *found, *more], self.config.allowed_hosts)
 
-    def http(self, models: Sequence[Model] = (), cancel: CancelToken | None = None, more: Iterable[str] = ()) -> Http:
+    def http(
+        self,
+        models: Sequence[Model] = (),
+        cancel: CancelToken | None = None,
+        more: Iterable[str] = (),
+        *,
+        with_lock: bool = True,
+    ) -> Http:
         """A client for the `hosts` of ``models`` and ``more``. Close it when done."""
         from mdl.http.client import Http, Timeouts
         from mdl.http.policy import RetryPolicy
 
         stall = self.config["stall"]
         return Http(
-            self.hosts(models, more),
+            self.hosts(models, more, with_lock=with_lock),
             token=self.endpoint.bearer,
             timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
             cancel=cancel or self.cancel,
@@ -276,6 +293,7 @@ class Workspace:
         exclude: Sequence[str] = (),
         *,
         exact: bool = False,
+        is_strict: bool = False,
     ) -> Resolver:
         from mdl.catalog.resolver import Resolver
         from mdl.sources import Context
@@ -283,13 +301,14 @@ class Workspace:
         context = Context(self.endpoint, store.listings, http, on_event, self.environ)
         if exact:
             return Resolver(context, exact=True)
-        return Resolver(context, include=include, exclude=exclude, pin=self._pin())
+        return Resolver(context, include=include, exclude=exclude, pin=self._pin(is_strict=is_strict))
 
-    def _pin(self) -> Callable[[Model], Model]:
+    def _pin(self, *, is_strict: bool) -> Callable[[Model], Model]:
         """What the lock makes of a model. Raises `LockError` then if the settings ask for a lock and there is none."""
         from mdl.catalog.lock import Lock
 
-        lock, must, frozen = self.locked, self.config["locked"], self.config["frozen"]
+        lock = self.locked
+        must, frozen = (self.config["locked"], self.config["frozen"]) if is_strict else (False, False)
         if must or frozen:
             held, stale = lock or Lock(), frozen and not must
             return lambda model: held.pin(model, stale=stale)
@@ -312,6 +331,7 @@ class Workspace:
                 self.catalog_paths[0][0],
                 lambda lock: lock and with_first_digests(lock, models, report),
             )
+            self.forget("locked")
         except MdlError as error:
             self.warn(f"the lock could not be brought up to date: {error.message}")
 

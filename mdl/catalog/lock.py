@@ -17,7 +17,7 @@ from mdl.errors import LockError, MdlError, StateError
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins, shown
-from mdl.sources import parse
+from mdl.sources import is_reference, parse
 from mdl.toml import parse_toml
 
 NAME = "mdl.lock"
@@ -255,6 +255,8 @@ def _file(facts: dict[str, Any]) -> LockedFile:
     if len(digests) > 1:
         raise ValueError("a file with two digests")
     mirrors = tuple(_typed(url, str) for url in _typed(facts.get("mirrors", []), list))
+    if not all(map(is_reference, (_typed(facts["source"], str), *mirrors))):
+        raise ValueError("a source that is not a reference")
     digest, is_tofu = digests[0] if digests else None, _typed(facts.get("tofu", False), bool)
     path, source, role = (_typed(facts[key], str) for key in ("path", "source", "role"))
     return LockedFile(RelPath.parse(path), source, size, digest, is_tofu, mirrors, role)

@@ -35,7 +35,7 @@ class CatalogFile:
 class Model:
     """One entry of a catalog. ``sources`` are collections to take files from, such as hub repositories, narrowed by
     ``include``/``exclude`` globs; ``files`` are named one by one. ``gone`` says why an entry no longer has
-    data, ``see`` which entries to use instead. ``direct`` are URLs whose file names come from the URL."""
+    data, ``see`` which entries to use instead."""
 
     name: str
     title: str = ""

@@ -15,7 +15,7 @@ from mdl.fs.private import read_whole
 from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins, shown
 from mdl.sources import HUB_HOSTS, Origin, parse
-from mdl.sources.url import UrlOrigin, check_url
+from mdl.sources.url import UrlOrigin, check_url, file_url
 from mdl.toml import NestedTooDeeply, parse_toml
 
 SCHEMA = 1
@@ -253,6 +253,8 @@ def _read_source(text: str) -> Origin | CatalogFile:
 
 def _origin(text: str) -> Origin:
     """What a reference means; a ``/resolve/`` URL of the hub is the file itself, as any other URL."""
+    if text.lower().startswith(("http://", "https://")):
+        text = file_url(text)
     verb = re.search(r"/(tree|blob|raw|resolve)/", text)
     return parse(text, () if verb and verb[1] == "resolve" else HUB_HOSTS)
 
@@ -307,7 +309,7 @@ def _check_file_url(url: str) -> str:
     origin = _origin(url)
     if isinstance(origin, UrlOrigin):
         return origin.url
-    if url.startswith("http"):
+    if "://" in url and not url.startswith("hf:") and origin.scheme == "hf":
         raise UsageError("is a page to look at, not the file", hint="write the /resolve/ URL")
     origin.check_is_file()
     return url

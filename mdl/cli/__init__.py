@@ -1,1 +1,1 @@
-"""Flags in, exit code out. The only Typer, and the composition root: nothing below opens a client by itself."""
+"""Flags in, exit code out. The only Typer; `mdl.client` and `mdl.api` do the rest."""

@@ -87,7 +87,10 @@ def _spread(name: str, body: Callable[..., int]) -> Callable[..., None]:
             for key, group in groups.items()
         }
         common = merged(ctx.obj or Common(), made.pop("common"))
-        made.update((key, {name: values[name] or None for name in names}) for key, names in settings.items())
+        made.update(
+            (key, {name: None if values[name] is False else values[name] for name in names})
+            for key, names in settings.items()
+        )
         made.update((key, values[key]) for key in plain)
         words = words_of(ctx, common)
         raise typer.Exit(guarded(name, common, lambda session: body(session, **made), words))

@@ -95,10 +95,8 @@ def download(
     session.signals.poll()
     with ExitStack() as stack:
         stack.enter_context(turn())
-        names = [model.name for model in models]
-        run = session.job(
-            names, lambda: client.folders(models, into=choice.into), request.job, client.workspace.config["via"]
-        )
+        names, folders = [model.name for model in models], lambda: client.folders(models, into=choice.into)
+        run = session.job(client, names, folders, request.job, client.workspace.config["via"])
         if request.job.detach:
             if not is_background():
                 stack.close()

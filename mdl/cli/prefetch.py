@@ -150,7 +150,8 @@ class _Run:
         try:
             client, choice = self.session.client(self.request.settings), self.request.choice
             models = client.models(self.request.targets, revision=choice.revision)
-            stocks = [client.status(model) for model in models]
+            globs = {"include": choice.include or (), "exclude": choice.exclude or ()}
+            stocks = [client.status(model, into=choice.into, **globs) for model in models]
         except (MdlError, OSError):
             return Report()
         return Report(tuple(ModelReport(model.name, stock.path, stock.status) for model, stock in stocks))

@@ -27,6 +27,7 @@ class Session:
     def __init__(self, command: str, common: Common, environ: Mapping[str, str], words: tuple[str, ...] = ()) -> None:
         self.command, self.common, self.environ, self.words = command, common, environ, words
         self.empty: dict[str, Any] = {}
+        self._clients: dict[str, Client] = {}
         self.signals = the_signals()
         self.cancel = self.signals.cancel
         self.console = Console(
@@ -52,12 +53,17 @@ class Session:
         """A client under the settings in effect. Raises `UsageError` if one that the command has is wrong."""
         from mdl.client import Client
 
+        key = repr(settings)
+        if key in self._clients:
+            return self._clients[key]
         config = Config({**(settings or {}), "catalog": self.common.catalog}, self.environ, flags=True)
         config.__dict__["file"] = self.config.file
         for name in settings or {}:
             config.find(name)
         console = self.console
-        return Client(config=config, cancel=self.cancel, on_warning=console.warn, secrets=console.secrets)
+        made = Client(config=config, cancel=self.cancel, on_warning=console.warn, secrets=console.secrets)
+        self._clients[key] = made
+        return made
 
     def show(
         self,
@@ -75,9 +81,15 @@ class Session:
         return code
 
     def job(
-        self, models: Sequence[str], folders: Callable[[], Mapping[str, Path]], flags: JobFlags, method: str = "http"
+        self,
+        client: Client,
+        models: Sequence[str],
+        folders: Callable[[], Mapping[str, Path]],
+        flags: JobFlags,
+        method: str = "http",
     ) -> JobRun:
         """This command as a job. Raises `UsageError`, `Busy`."""
+        assert client.workspace.endpoint  # its token must be known before any word of the command is recorded
         from mdl.cli.words import invocation_of
         from mdl.jobs.run import JobRun
 

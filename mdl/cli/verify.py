@@ -52,7 +52,7 @@ def verify(
     run = None
     if is_job:
         folders = lambda: client.folders(models, into=choice.into)  # noqa: E731
-        run = session.job([model.name for model in models], folders, job)
+        run = session.job(client, [model.name for model in models], folders, job)
         if job.detach and run.start_in_background(in_background(session.words)):
             return show_job(session, run.id)
     session.signals.poll()

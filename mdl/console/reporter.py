@@ -56,7 +56,8 @@ class Console:
         from mdl.redact import Secrets
 
         environ = os.environ if environ is None else environ
-        self._cancel = cancel or CancelToken()
+        self._cancel = CancelToken(cancel)
+        """Set with the caller's token, and by an operation that was stopped: then a reader is not waited for."""
         self.streams = Streams(environ, color=color, stdout=stdout, stderr=stderr, cancel=self._cancel, is_own=is_own)
         self.secrets = Secrets.of(environ)
         self.progress, self.quiet, self.verbose, self.json_output = progress, quiet, verbose, json_output
@@ -81,9 +82,16 @@ class Console:
         ``others`` are told the same events."""
         from mdl.console.session import ReportSession
 
-        self._session = ReportSession(self._renderer(job, method), self._end_session, others)
+        self._session = ReportSession(self._renderer(job, method), self._end_session, others, self._stop_waiting)
         self._is_watching = True
         return self._session
+
+    def _stop_waiting(self) -> None:
+        """The time of the operation is over: a reader that takes nothing must not prolong it."""
+        if not self._cancel.is_set():
+            from mdl.errors import DeadlineReached
+
+            self._cancel.set(DeadlineReached("its time is over"))
 
     def only_failures(self) -> None:
         """Be silent while all is well, unless the user asked for more; failures come in one block."""

@@ -22,11 +22,17 @@ class Renderer(Protocol):
 class ReportSession:
     """A context manager that is a listener itself. If it is left without an `Ended`, it tells the one that fits.
 
-    ``others`` are told the same events after ``renderer``."""
+    ``others`` are told the same events after ``renderer``; ``on_stop`` is called if a time limit ends it."""
 
-    def __init__(self, renderer: Renderer, on_close: Callable[[], None], others: Sequence[Listener] = ()) -> None:
+    def __init__(
+        self,
+        renderer: Renderer,
+        on_close: Callable[[], None],
+        others: Sequence[Listener] = (),
+        on_stop: Callable[[], None] = lambda: None,
+    ) -> None:
         self.end: Ended | None = None
-        self._renderer, self._on_close, self._others = renderer, on_close, others
+        self._renderer, self._on_close, self._others, self._on_stop = renderer, on_close, others, on_stop
         self._failure: Failed | None = None
 
     def __call__(self, event: Event) -> None:
@@ -40,6 +46,8 @@ class ReportSession:
         self._renderer(event)
         for listener in self._others:
             listener(event)
+        if self.end and self.end.status == "paused":
+            self._on_stop()
 
     @property
     def is_well(self) -> bool:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urljoin
 
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe
@@ -24,9 +24,6 @@ from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
 from mdl.sources.listings import Entry, Listing, Listings
-
-if TYPE_CHECKING:
-    pass
 
 _MOST_PAGES = 1000
 _MOST_ITEMS = 500_000
