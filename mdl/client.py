@@ -337,19 +337,16 @@ class Client:
         from mdl.operations.verify import verify
 
         models = self.verifiable(targets, into=into, revision=revision)
-        with (
-            self._tools(
-                models, into, include, exclude, on_event, cancel=cancel, online=False, has_limit=False
-            ) as tools,
-            contextlib.ExitStack() as limited,
-        ):
+        # Only a repair needs the network, and is held to the limits.
+        tools = self._tools(models, into, include, exclude, on_event, cancel=cancel, online=False, has_limit=False)
+        with contextlib.ExitStack() as limited, tools as made:
 
             def connect(urls: Sequence[str]) -> Http | None:
-                cancel = tools.store.cancel
-                limited.enter_context(time_limit(self.workspace.time_limit(), cancel))
-                return self.workspace.connect(models, cancel, urls)
+                token = made.store.cancel
+                limited.enter_context(time_limit(self.workspace.time_limit(), token))
+                return self.workspace.connect(models, token, urls)
 
-            return verify(models, tools, connect=connect if repair else None, force=force, strict=strict)
+            return verify(models, made, connect=connect if repair else None, force=force, strict=strict)
 
     def lock(
         self,

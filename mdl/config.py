@@ -29,8 +29,8 @@ Parse = Callable[[Any, str], Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its default, how its value is read, and what ``--help`` says. A setting ``of_a_run`` belongs to one run
-    and is refused in ``config.toml``."""
+    """One setting: its default, how its value is read, and what ``--help`` says. A setting ``of_a_run`` belongs to
+    one run and is refused in ``config.toml``."""
 
     default: Any
     parse: Parse

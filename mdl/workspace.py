@@ -136,8 +136,8 @@ class Workspace:
         exact: bool = False,
         has_limit: bool = True,
     ) -> Iterator[Tools]:
-        """What one operation works with. ``token`` stops it alone; ``exact`` resolves to commits, past the lock; without
-        a limit it is not held to window and duration."""
+        """What one operation works with. ``token`` stops it alone; ``exact`` resolves to commits, past the lock; if it
+        ``has_limit`` it is held to window and duration."""
         from mdl.deadline import time_limit
         from mdl.operations.get import Tools
 

@@ -48,8 +48,9 @@ def have_no_twins(files: list[LockedFile]) -> bool:
 ODD = st.text(st.sampled_from("a/\"'\\\x7f\x00\n\r\t\u2028 é😀#=[]") | st.characters(exclude_categories=["Cs"]))
 PATHS = st.text("aB9/.-_ '\"%@#=?&+[]{}é\u0301中😀", min_size=1, max_size=20).filter(is_path).map(RelPath.parse)
 SIZES, DIGESTS = st.none() | st.integers(0, 2**63), st.sampled_from([None, SHA, OTHER, GIT])
-MIRRORS = st.lists(ODD, max_size=2).map(tuple)
-FILES = st.builds(LockedFile, PATHS, ODD, SIZES, DIGESTS, st.booleans(), MIRRORS, ODD)
+SOURCES = ODD.map(lambda text: f"https://{text}")
+MIRRORS = st.lists(SOURCES, max_size=2).map(tuple)
+FILES = st.builds(LockedFile, PATHS, SOURCES, SIZES, DIGESTS, st.booleans(), MIRRORS, ODD)
 FILE_LISTS = st.lists(FILES, max_size=3, unique_by=lambda file: file.path).filter(have_no_twins)
 SORTED = FILE_LISTS.map(lambda files: tuple(sorted(files, key=lambda file: file.path)))
 MODELS = st.lists(st.builds(LockedModel, PATHS.map(str), ODD, SORTED), max_size=3)
@@ -135,7 +136,17 @@ MODEL = '[[model]]\nname = "m"\nentry = "e"\n'
 FILE = '[[file]]\nmodel = "m"\npath = "a"\nsource = "https://h/a"\nrole = "other"\n'
 WITH = f"version = 1\n{MODEL}{FILE}"
 SHA_LINE, GIT_LINE = f"sha256 = '{SHA.hex}'\n", f"git-sha1 = '{GIT.hex}'\n"
-BROKEN = ["", "version = 0", "version = '1'", "version = -1", "[version]", "version = 1\nversion = 1", "x", "<<<<<<<"]
+BROKEN = [
+    FILE.replace("https://h/a", ""),
+    "",
+    "version = 0",
+    "version = '1'",
+    "version = -1",
+    "[version]",
+    "version = 1\nversion = 1",
+    "x",
+    "<<<<<<<",
+]
 BROKEN += ["version = 1\nmodel = 5", "version = 1\nmodel = [5]", "version = 1\nfile = 'x'", f"version = 1\n{FILE}"]
 BROKEN += [f"version = 1\n[[model]]\n{text}" for text in ("", "name = 'm'", "entry = 'e'")]
 BROKEN += [f"version = 1\n[[model]]\nentry = 'e'\nname = {name}" for name in ("5", "[]", "'../x'", "'/x'", "''")]
