@@ -153,7 +153,14 @@ BROKEN += [f"version = 1\n[[model]]\nentry = 'e'\nname = {name}" for name in ("5
 BROKEN += [WITH + more for more in ("size = -1", "size = '5'", "size = true", "size = 1.5", "mirrors = 5")]
 UPPER = SHA_LINE.replace("ab", "AB")
 BROKEN += [WITH + more for more in ("sha256 = 5", "sha256 = 'ab'", SHA_LINE + GIT_LINE, UPPER)]
-CHANGED = [('"https://h/a"', "5"), ('"a"', '"../a"'), ('"a"', "5"), ('model = "m"', 'model = "n"'), ("role", "rle")]
+CHANGED = [
+    ('"https://h/a"', "5"),
+    ('"https://h/a"', '""'),
+    ('"a"', '"../a"'),
+    ('"a"', "5"),
+    ('model = "m"', 'model = "n"'),
+    ("role", "rle"),
+]
 BROKEN += [f"version = 1\n{MODEL}" + FILE.replace(old, new) for old, new in CHANGED]
 DOUBTFUL = {
     WITH + "mirrors = 'https://h/x'": "a text is read as one mirror a letter",
