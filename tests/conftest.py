@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from matrix import Matrix
+from support.fault_table import Matrix
 
 from mdl.http.splice import Pipe
 

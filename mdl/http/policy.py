@@ -6,7 +6,7 @@ file itself is 64 KiB further, if at least an eighth of the bytes received meanw
 overlap in time spend budget once.
 
 So the number of requests for a file is bounded by its size, `RetryPolicy` and the number of its mirrors, whatever the
-server does. ``tests/test_policy.py`` checks that with random servers.
+server does. ``tests/unit/http/test_policy.py`` checks that with random servers.
 """
 
 from __future__ import annotations

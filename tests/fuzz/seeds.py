@@ -6,7 +6,7 @@ import json
 import struct
 from typing import Any
 
-from zips import DEFLATED, UTF8, Member, Zip, extra, wide
+from support.zip_bytes import DEFLATED, UTF8, Member, Zip, extra, wide
 
 _SHA, _GIT, _COMMIT = "ab" * 32, "12" * 20, "c" * 40
 _CATALOG = b"""schema = 1

@@ -4,8 +4,8 @@ It answers as the hub was seen to answer: gated, private and renamed repositorie
 signed links that expire. ``tests/test_loopback_hub.py`` checks it with httpx and with the hub's own client.
 """
 
-from loopback_hub.content import BLOCK, Content, Generated, blocks, hex_digest
-from loopback_hub.repos import Repo
-from loopback_hub.server import LoopbackHub, Recorded
+from support.loopback_hub.content import BLOCK, Content, Generated, blocks, hex_digest
+from support.loopback_hub.repos import Repo
+from support.loopback_hub.server import LoopbackHub, Recorded
 
 __all__ = ["BLOCK", "Content", "Generated", "LoopbackHub", "Recorded", "Repo", "blocks", "hex_digest"]

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs, quote
 
-from loopback_hub.content import Content
+from support.loopback_hub.content import Content
 
 Headers = tuple[tuple[str, str], ...]
 

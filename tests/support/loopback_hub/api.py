@@ -13,9 +13,9 @@ import threading
 from collections.abc import Iterable
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
-from loopback_hub.answers import Reply, Request, error_reply, file_reply, json_reply, redirect_reply
-from loopback_hub.cdn import Cdn
-from loopback_hub.repos import Json, Repo, StoredFile
+from support.loopback_hub.answers import Reply, Request, error_reply, file_reply, json_reply, redirect_reply
+from support.loopback_hub.cdn import Cdn
+from support.loopback_hub.repos import Json, Repo, StoredFile
 
 _ID = r"(?:[^/]+/)??[^/]+"
 _TYPE = r"models|datasets|spaces"

@@ -12,8 +12,8 @@ import secrets
 import time
 from collections.abc import Callable
 
-from loopback_hub.answers import Reply, Request, file_reply, segment
-from loopback_hub.repos import StoredFile
+from support.loopback_hub.answers import Reply, Request, file_reply, segment
+from support.loopback_hub.repos import StoredFile
 
 
 class Cdn:

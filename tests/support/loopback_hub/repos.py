@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from loopback_hub.content import Content, hex_digest
+from support.loopback_hub.content import Content, hex_digest
 
 RepoType = Literal["model", "dataset", "space"]
 Json = dict[str, Any]

@@ -19,11 +19,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal
 
-from loopback_hub.answers import Reply, Request
-from loopback_hub.api import HubApi
-from loopback_hub.cdn import Cdn
-from loopback_hub.content import blocks
-from loopback_hub.repos import Repo
+from support.loopback_hub.answers import Reply, Request
+from support.loopback_hub.api import HubApi
+from support.loopback_hub.cdn import Cdn
+from support.loopback_hub.content import blocks
+from support.loopback_hub.repos import Repo
 
 _STEP = 256 * 1024
 _BEATS = 20

@@ -1,0 +1,271 @@
+"""``mdl clean``: shows first, removes exactly that with --yes, and never what somebody wants or made himself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.partials import dead_owner, left_behind
+from support.loopback_hub import Repo
+from support.shell import Ran, Shell
+from support.models_folder import Hub, Inside, got, listing, mdl
+
+from mdl import crc_json
+from mdl.engine.receipts import file_key, new_receipt
+from mdl.engine.store import Store
+from mdl.files import RemoteFile, Stamp
+from mdl.hashing import Fingerprint
+from mdl.paths import RelPath
+from mdl.process import ProcessId
+
+__all__ = ["mdl"]
+
+OLD = Repo("org/tiny", {"config.json": b"1", "unet/old.bin": b"o" * 5000, "model.bin": b"m" * 5000}, lfs_threshold=1000)
+NEW = Repo("org/tiny", {"config.json": b"2", "model.bin": b"m" * 5000}, lfs_threshold=1000)
+CATALOG = 'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n'
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub([OLD]) as hub:
+        yield hub
+
+
+@pytest.fixture
+def shell(tmp_path: Path, hub: Hub, mdl: Inside) -> Shell:
+    """A machine that has the model tiny."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "catalog.toml").write_text(CATALOG)
+    shell = Shell(tmp_path / "home", hub.url)
+    got(mdl(shell, "get", "tiny"))
+    return shell
+
+
+def items(ran: Ran) -> dict[str, tuple[str, str]]:
+    """What was found, by path: the kind and what became of it."""
+    return {one["path"]: (one["kind"], one["action"]) for one in got(ran).document["items"]}
+
+
+def kinds(shell: Shell, mdl: Inside) -> dict[str, tuple[str, str]]:
+    """What clean would remove, by the path in the models folder."""
+    return {os.path.relpath(path, shell.models): facts for path, facts in items(mdl(shell, "clean", "--json")).items()}
+
+
+def receipt_at(shell: Shell, path: str, model: str = "tiny") -> Path:
+    return shell.models / ".mdl" / "receipts" / model / f"{file_key(model, RelPath.parse(path))}.receipt"
+
+
+def every_kind(shell: Shell, hub: Hub, mdl: Inside) -> dict[str, str]:
+    """One of each kind of what can go, by its path in the models folder, and what each is."""
+    hub.publish(NEW)
+    got(mdl(shell, "get", "tiny"))
+    own, model = shell.models / ".mdl", shell.models / "tiny"
+    right = receipt_at(shell, "model.bin").read_bytes()
+    receipt_at(shell, "torn.bin").write_bytes(right[:-40])
+    receipt_at(shell, "newer.bin").write_bytes(crc_json.dumps({"mdl-receipt": 9}))
+    _publish_and_lose(shell, "gone.bin")
+    staged = [own / "stage" / f".a.{dead_owner()}.mdl-tmp", model / f".b.{dead_owner()}.mdl-tmp"]
+    side = own / "side" / f"{'a' * 32}.{dead_owner()}"
+    for path in (*staged, side / "deep" / "data"):
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(b"x" * 5000)
+    found = {left_behind(own / "partials", dead_owner()): "partial", model / "unet" / "old.bin": "superseded"}
+    found |= dict.fromkeys([receipt_at(shell, name) for name in ("gone.bin", "torn.bin", "newer.bin")], "receipt")
+    found |= dict.fromkeys([*staged, side], "leftover")
+    return {str(path.relative_to(shell.models)): kind for path, kind in found.items()}
+
+
+def _publish_and_lose(shell: Shell, name: str) -> None:
+    """A receipt of a file that somebody removed."""
+    store = Store(shell.models)
+    old = store.receipts.get("tiny", RelPath.parse("model.bin"))
+    assert old
+    file = shell.models / "tiny" / name
+    file.write_bytes(b"m" * 5000)
+    remote = RemoteFile(RelPath.parse(name), old.url, 5000, old.digest)
+    store.receipts.put(new_receipt("tiny", remote, Fingerprint(old.digest, 5000), "sha256", Stamp.of(file.lstat())))
+    file.unlink()
+
+
+def test_shown_and_nothing_else(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """Without --yes every kind is shown as what would go, with its bytes and why; no file, link or time changes."""
+    expected = every_kind(shell, hub, mdl)
+    before = listing(shell.models)
+    ran = got(mdl(shell, "clean", "--json"))
+    assert {os.path.relpath(path, shell.models): facts for path, facts in items(ran).items()} == {
+        path: (kind, "would delete") for path, kind in expected.items()
+    }
+    rows = ran.document["items"]
+    assert ran.document["bytes"] == sum(row["bytes"] for row in rows)
+    assert all(row["bytes"] > 0 and row["why"] for row in rows)
+    text = got(mdl(shell, "clean"))
+    assert all(path in text.out for path in expected)
+    assert "with --yes it is" in text.err
+    assert listing(shell.models) == before
+
+
+@pytest.mark.parametrize("words", [("clean", "--yes"), ("-y", "clean")])
+def test_exactly_what_was_shown_goes(shell: Shell, hub: Hub, mdl: Inside, words: tuple[str, ...]) -> None:
+    """With --yes what was shown is gone, with all that is in it, and nothing else; then there is nothing to clean."""
+    expected = every_kind(shell, hub, mdl)
+    before = listing(shell.models)
+    assert set(items(mdl(shell, *words, "--json")).values()) == {(kind, "deleted") for kind in expected.values()}
+    gone = [*expected, str(receipt_at(shell, "unet/old.bin").relative_to(shell.models))]
+    left = {p for p in before if not any(p == path or p.startswith(f"{path}/") for path in gone)}
+    after = listing(shell.models)
+    assert set(after) == left
+    assert {p: f for p, f in after.items() if p.endswith((".bin", ".json"))} == {
+        p: f for p, f in before.items() if p in left and p.endswith((".bin", ".json"))
+    }
+    ran = got(mdl(shell, "clean", "--json"))
+    assert (ran.document["items"], ran.document["bytes"]) == ([], 0)
+    assert "nothing to clean" in got(mdl(shell, "clean")).err
+    assert got(mdl(shell, "get", "tiny", "--json")).document["models"][0]["status"] == "present"
+
+
+def test_to_another_folder(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """--to DIR looks at DIR and leaves the usual models folder alone; a folder that is not there is not made."""
+    every_kind(shell, hub, mdl)
+    before = listing(shell.models)
+    other = shell.home / "other"
+    left = left_behind(other / ".mdl" / "partials", dead_owner())
+    assert items(mdl(shell, "clean", "--to", str(other), "--yes", "--json")) == {str(left): ("partial", "deleted")}
+    assert items(mdl(shell, "clean", "--to", str(shell.home / "none"), "--yes", "--json")) == {}
+    assert not (shell.home / "none").exists()
+    assert (listing(shell.models), left.exists()) == (before, False)
+
+
+def test_superseded_by_a_branch_that_moved(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """A file that the branch lost goes with its receipt, once the model was fetched anew; not before."""
+    hub.publish(NEW)
+    assert kinds(shell, mdl) == {}
+    got(mdl(shell, "get", "tiny"))
+    assert kinds(shell, mdl) == {"tiny/unet/old.bin": ("superseded", "would delete")}
+    got(mdl(shell, "clean", "--yes"))
+    assert (shell.models / "tiny" / "model.bin").exists()
+    assert not (shell.models / "tiny" / "unet" / "old.bin").exists()
+    assert not receipt_at(shell, "unet/old.bin").exists()
+
+
+def test_superseded_by_the_lock(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """Where a lock covers the model it says what belongs to it: what the branch lost stays until it is upgraded."""
+    got(mdl(shell, "lock"))
+    hub.publish(NEW)
+    got(mdl(shell, "get", "tiny"))
+    assert kinds(shell, mdl) == {}
+    got(mdl(shell, "lock", "--upgrade", "tiny"))
+    got(mdl(shell, "get", "tiny"))
+    assert list(kinds(shell, mdl)) == ["tiny/unet/old.bin"]
+
+
+def test_where_nobody_knows_what_belongs_to_it(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """Of a model that the catalog does not have, or whose catalog cannot be read, nothing is superseded."""
+    hub.publish(NEW)
+    got(mdl(shell, "get", "tiny"))
+    for text in ("schema = 1\n", "schema = \n"):
+        (shell.home / "catalog.toml").write_text(text)
+        assert kinds(shell, mdl) == {}
+
+
+@pytest.mark.parametrize("change", ["bytes", "time", "inode", "link", "folder"])
+def test_what_was_touched_stays(shell: Shell, hub: Hub, mdl: Inside, change: str) -> None:
+    """A superseded file that somebody changed, touched, exchanged or replaced since is his, and stays."""
+    hub.publish(NEW)
+    got(mdl(shell, "get", "tiny"))
+    file = shell.models / "tiny" / "unet" / "old.bin"
+    if change == "bytes":
+        file.write_bytes(b"mine")
+    elif change == "time":
+        os.utime(file, ns=(5, 5))
+    elif change == "inode":
+        (file.parent / "new").write_bytes(file.read_bytes())
+        os.utime(file.parent / "new", ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+        (file.parent / "new").rename(file)
+    else:
+        file.rename(file.with_name("kept"))
+        file.symlink_to("kept") if change == "link" else file.mkdir()
+    before = listing(shell.models)
+    assert items(mdl(shell, "clean", "--yes", "--json")) == {}
+    assert listing(shell.models) == before
+
+
+def test_a_strangers_file_stays(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """Files that mdl did not bring stay: in a model's folder, beside it, and hidden ones that look like mdl's."""
+    hub.publish(NEW)
+    got(mdl(shell, "get", "tiny"))
+    hidden = [f".x.{ProcessId.current()}.mdl-tmp", ".x.mdl-tmp", "x.mdl-tmp"]
+    names = ["notes.txt", *(f"tiny/{name}" for name in ("mine.bin", "unet/mine.bin", *hidden))]
+    for name in names:
+        (shell.models / name).write_bytes(b"mine")
+    assert list(kinds(shell, mdl)) == ["tiny/unet/old.bin"]
+    got(mdl(shell, "clean", "--yes"))
+    assert all((shell.models / name).exists() for name in names)
+
+
+def test_a_file_that_was_adopted_stays(tmp_path: Path, hub: Hub, mdl: Inside) -> None:
+    """A file that was there before mdl, and had the right bytes, was never mdl's: it stays when the branch loses it."""
+    (tmp_path / "catalog.toml").write_text(CATALOG)
+    shell = Shell(tmp_path, hub.url)
+    mine = shell.models / "tiny" / "unet" / "old.bin"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"o" * 5000)
+    got(mdl(shell, "get", "tiny"))
+    hub.publish(NEW)
+    got(mdl(shell, "get", "tiny"))
+    got(mdl(shell, "clean", "--yes"))
+    assert mine.exists()
+
+
+def test_what_was_asked_for_by_revision_stays(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """What --revision brought last is not superseded by what the catalog's own revision has."""
+    hub.publish(NEW)
+    got(mdl(shell, "get", "tiny"))
+    hub.publish(Repo(OLD.id, OLD.files, branch="dev", lfs_threshold=1000))
+    got(mdl(shell, "get", "tiny", "--revision", "dev"))
+    got(mdl(shell, "clean", "--yes"))
+    assert (shell.models / "tiny" / "unet" / "old.bin").exists()
+
+
+def other_project(shell: Shell, text: str) -> Shell:
+    """Another project of the same user's, with a catalog of its own and the same models folder."""
+    home = shell.home.parent / "other"
+    home.mkdir()
+    (home / "catalog.toml").write_text(text)
+    return Shell(home, shell.endpoint, {"MDL_HOME": str(shell.models)})
+
+
+@pytest.mark.fault(260)
+def test_what_another_catalog_brought_stays(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """Two catalogs have a model of one name and one models folder: what one does not have is not superseded for the
+    other's sake, whoever fetched last."""
+    hub.publish(Repo(OLD.id, OLD.files | {"more.bin": b"x" * 5000}, lfs_threshold=1000))
+    other = other_project(shell, CATALOG + 'include = ["more.bin", "unet/old.bin"]\n')
+    got(mdl(other, "get", "tiny"))
+    hub.publish(NEW)
+    got(mdl(shell, "get", "tiny"))
+    got(mdl(shell, "clean", "--yes"))
+    assert (shell.models / "tiny" / "unet" / "old.bin").exists()
+    assert (shell.models / "tiny" / "more.bin").exists()
+
+
+@pytest.mark.fault(260)
+def test_another_repository_of_that_name(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """A catalog of the same path, as two containers have, whose model comes from another repository takes nothing."""
+    hub.publish(Repo("org/else", {"other.bin": b"e" * 5000}, lfs_threshold=1000))
+    (shell.home / "catalog.toml").write_text(CATALOG.replace("org/tiny", "org/else"))
+    got(mdl(shell, "get", "tiny"))
+    got(mdl(shell, "clean", "--yes"))
+    assert (shell.models / "tiny" / "unet" / "old.bin").exists()
+    assert (shell.models / "tiny" / "other.bin").exists()
+
+
+@pytest.mark.fault(260)
+def test_what_both_keep_belongs_to_both(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """What this catalog brought and another one kept is not superseded when this one's entry drops it."""
+    other = other_project(shell, CATALOG)
+    got(mdl(other, "get", "tiny"))
+    hub.publish(NEW)
+    got(mdl(shell, "get", "tiny"))
+    assert kinds(shell, mdl) == {}

@@ -1,0 +1,233 @@
+"""``mdl clean`` beside jobs, over broken state, and where somebody planted links."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.faults import honest, routes
+from support.faulty_server import FaultyServer
+from support.job_machine import DATA, Gate, catalog_of, ended, gate, machine, started, the_job, until, waits
+from support.partials import dead_owner, left_behind
+from support.shell import Shell
+from support.models_folder import Inside, got, listing, mdl
+
+from mdl import crc_json
+from mdl.engine.receipts import file_key
+from mdl.fs import staging
+from mdl.paths import RelPath
+from mdl.process import ProcessId
+
+__all__ = ["gate", "mdl"]
+FILE = RelPath.parse("f.bin")
+
+
+@pytest.fixture
+def server(gate: Gate) -> Iterator[FaultyServer]:
+    with FaultyServer(routes({"/one": gate, "/two": honest(DATA)})) as server:
+        yield server
+
+
+@pytest.fixture
+def shell(tmp_path: Path, server: FaultyServer) -> Shell:
+    """A machine whose catalog has the models one, which waits at the gate, and two."""
+    return machine(tmp_path / "home", catalog_of(one=f"{server.url}/one", two=f"{server.url}/two"))
+
+
+def partials(shell: Shell) -> Path:
+    return shell.models / ".mdl" / "partials"
+
+
+def found(shell: Shell, mdl: Inside, *words: str) -> dict[str, str]:
+    """What clean found, by the name of it: what became of it."""
+    items = got(mdl(shell, "clean", "--json", *words)).document["items"]
+    return {Path(one["path"]).name: one["action"] for one in items}
+
+
+def left(shell: Shell, model: str, days: float = 0.0) -> Path:
+    """A partial of a model as a process that is gone left it, some days ago."""
+    path = left_behind(partials(shell), dead_owner())
+    place = path.rename(path.with_name(f"{file_key(model, FILE)}.{dead_owner()}"))
+    for entry in (*place.iterdir(), place):
+        os.utime(entry, times=(entry.stat().st_mtime - days * 86400,) * 2)
+    return place
+
+
+def test_of_a_job_that_runs_is_paused_and_dies(shell: Shell, gate: Gate, mdl: Inside) -> None:
+    """A running job's partial is not even shown, a paused one's is kept and said why, a dead one's goes."""
+    with started(shell, "get", "one") as process:
+        waits(shell, gate)
+        assert found(shell, mdl, "--yes") == {}
+        (name,) = os.listdir(partials(shell))
+        got(mdl(shell, "jobs", "pause", the_job(shell).id))
+        ended(process, 75)
+    assert found(shell, mdl, "--yes") == {name: "kept"}
+    assert "a job may want it" in got(mdl(shell, "clean")).out
+    assert os.listdir(partials(shell)) == [name]
+    gate.reached.clear()
+    with started(shell, "jobs", "resume", the_job(shell).id) as process:
+        gate.wait()
+        until(lambda: the_job(shell).status == "running", "it does not go on")
+        process.kill()
+        process.wait()
+    (name,) = os.listdir(partials(shell))
+    assert found(shell, mdl) == {name: "would delete"}
+    assert found(shell, mdl, "--yes") == {name: "deleted"}
+    assert os.listdir(partials(shell)) == []
+
+
+def test_of_a_job_that_runs_and_has_not_come_to_it(shell: Shell, gate: Gate, mdl: Inside) -> None:
+    """What a dead process left of a file stays while a running job has that file still before it."""
+    waiting = left(shell, "two", days=1)
+    with started(shell, "get", "one", "two", "--connections", "1") as process:
+        gate.wait()
+        assert found(shell, mdl, "--yes").get(waiting.name) != "deleted"
+        gate.opened.set()
+        ended(process, 0)
+
+
+def test_of_a_job_that_was_paused_before_it_came_to_it(shell: Shell, gate: Gate, mdl: Inside) -> None:
+    """A paused job wants also the partials of its models that it has not touched itself."""
+    waiting = left(shell, "two", days=1)
+    with started(shell, "get", "one", "two", "--connections", "1") as process:
+        waits(shell, gate)
+        got(mdl(shell, "jobs", "pause", the_job(shell).id))
+        ended(process, 75)
+    assert found(shell, mdl, "--yes").get(waiting.name) == "kept"
+
+
+def test_an_old_one_beside_a_paused_job(shell: Shell, gate: Gate, mdl: Inside) -> None:
+    """A partial that is older than a paused job, and of none of its models, goes all the same."""
+    with started(shell, "get", "one") as process:
+        waits(shell, gate)
+        got(mdl(shell, "jobs", "pause", the_job(shell).id))
+        ended(process, 75)
+    old = left(shell, "two", days=1)
+    assert found(shell, mdl, "--yes")[old.name] == "deleted"
+
+
+def test_a_receipt_that_is_being_written(shell: Shell, mdl: Inside) -> None:
+    """A receipt that a living mdl has half written under its hidden name is not taken for a damaged one."""
+    folder = shell.models / ".mdl" / "receipts" / "one"
+    folder.mkdir(parents=True)
+    staged = staging.staged_name(folder / f"{file_key('one', FILE)}.receipt")
+    staged.write_bytes(b"00000000 {")
+    assert str(ProcessId.current()) in staged.name
+    assert found(shell, mdl, "--yes") == {}
+    assert staged.exists()
+
+
+def test_a_receipt_that_a_killed_one_was_writing(shell: Shell, mdl: Inside) -> None:
+    """What a killed mdl left of a receipt is a leftover, whole or half."""
+    folder = shell.models / ".mdl" / "receipts" / "two"
+    got(mdl(shell, "get", "two"))
+    (receipt,) = folder.glob("*.receipt")
+    staged = folder / f".{'a' * 12}-{receipt.name}.{dead_owner()}.mdl-tmp"
+    staged.write_bytes(receipt.read_bytes())
+    assert found(shell, mdl) == {staged.name: "would delete"}
+
+
+def test_what_of_a_newer_mdl_stops_a_get(shell: Shell, mdl: Inside) -> None:
+    """A newer mdl's receipt and journal are 12, which names 'mdl clean'; after it the get goes through."""
+    got(mdl(shell, "get", "two"))
+    (receipt,) = (shell.models / ".mdl" / "receipts" / "two").iterdir()
+    receipt.write_bytes(crc_json.dumps({"mdl-receipt": 9}))
+    assert mdl(shell, "get", "two").code == 12
+    assert found(shell, mdl, "--yes") == {receipt.name: "deleted"}
+    (shell.models / "two" / "f.bin").unlink()
+    partial = left(shell, "two")
+    (partial / "journal").write_bytes(crc_json.dumps({"mdl-journal": 9}))
+    assert mdl(shell, "get", "two").code == 12
+    assert found(shell, mdl, "--yes") == {partial.name: "deleted"}
+    got(mdl(shell, "get", "two"))
+
+
+@pytest.mark.parametrize("text", ["version = 99\n", "not TOML"])
+def test_a_lock_that_cannot_be_read(shell: Shell, mdl: Inside, text: str) -> None:
+    """Clean is what 12 tells to do, so it works where the lock itself is 12; what needs the lock to be known stays."""
+    (shell.home / "mdl.lock").write_text(text)
+    partial = left(shell, "one")
+    assert found(shell, mdl) == {partial.name: "would delete"}
+
+
+def test_what_cannot_be_removed(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the system would not let go of is not called deleted, nor counted as freed."""
+    partial = left(shell, "one")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staging, "remove", lambda _: None)
+        ran = got(mdl(shell, "clean", "--yes", "--json"))
+    assert partial.exists()
+    assert [one["action"] for one in ran.document["items"]] != ["deleted"]
+    assert ran.document["bytes"] == 0
+
+
+def test_the_hubs_cache(tmp_path: Path, mdl: Inside) -> None:
+    """What --layout hf-cache left unfinished can be cleaned too."""
+    shell = Shell(tmp_path)
+    own = tmp_path / ".cache" / "huggingface" / "hub" / ".locks" / ".mdl"
+    partial = left_behind(own / "partials", dead_owner())
+    assert found(shell, mdl, "--layout", "hf-cache") == {partial.name: "would delete"}
+
+
+LINKED = [*(name for name in ("partials", "side", "receipts", "receipts/one")), "stage"]
+
+
+@pytest.mark.parametrize("place", LINKED)
+def test_mdls_own_folder_leads_out(shell: Shell, tmp_path: Path, mdl: Inside, place: str) -> None:
+    """Where one of mdl's own folders is a link, what is behind it was never mdl's to remove."""
+    outside = tmp_path / "outside"
+    (outside / "thesis").mkdir(parents=True)
+    for name in ("notes.txt", "thesis/chapter.tex"):
+        (outside / name).write_text("mine")
+    link = shell.models / ".mdl" / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    before = listing(outside)
+    got(mdl(shell, "clean", "--yes"))
+    assert listing(outside) == before
+
+
+STRANGERS = [f"{name}/notes" for name in ("partials", "side", "receipts/one")]
+
+
+@pytest.mark.parametrize("place", [*STRANGERS, "stage/notes"])
+def test_a_stranger_in_mdls_own_folder(shell: Shell, mdl: Inside, place: str) -> None:
+    """What has no name that mdl gives is not removed, wherever it is."""
+    path = shell.models / ".mdl" / place
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    assert found(shell, mdl, "--yes") == {}
+    assert path.exists()
+
+
+def test_a_partial_that_is_a_link(shell: Shell, tmp_path: Path, mdl: Inside) -> None:
+    """A link by a partial's name goes, and what it leads to stays."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "data").write_text("mine")
+    partials(shell).mkdir(parents=True)
+    link = partials(shell) / f"{file_key('one', FILE)}.{dead_owner()}"
+    link.symlink_to(outside)
+    before = listing(outside)
+    assert found(shell, mdl, "--yes") == {link.name: "deleted"}
+    assert (listing(outside), link.is_symlink()) == (before, False)
+
+
+@pytest.mark.parametrize("model", ["../../outside", "/etc", "..", "one/../../../outside"])
+def test_a_forged_receipt(shell: Shell, tmp_path: Path, mdl: Inside, model: str) -> None:
+    """A receipt that names a place outside of the models folder does not lead there."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    file = outside / "f.bin"
+    file.write_text("mine")
+    status = file.stat()
+    facts = {"path": "f.bin", "stamp": [status.st_size, status.st_mtime_ns, status.st_ino], "verified": "sha256"}
+    facts |= {"mdl-receipt": 1, "model": model, "digest": f"sha256:{'0' * 64}", "url": "http://h/f.bin"}
+    place = shell.models / ".mdl" / "receipts" / "one" / f"{'a' * 32}.receipt"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(crc_json.dumps(facts | {"validator": None, "commit": None, "suspect": False}))
+    got(mdl(shell, "clean", "--yes"))
+    assert file.exists()

@@ -1,0 +1,239 @@
+"""Where and when mdl is run: clocks, locales, umasks, folders that are gone, little memory, a newer mdl; threads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from support import faults
+import pytest
+from support.namespaces import USER, prefix_of
+from support.bench import MIB, Bench, noise, pinned, until
+from support.faulty_server import FaultyServer
+from support.job_machine import DATA, Gate, Inside, arrived, catalog_of, ended, entry_of, machine, mdl, started, the_job, waits
+from support.loopback_hub import LoopbackHub, Repo
+from support.shell import Shell
+
+from mdl.engine.fetch import Fetcher
+
+__all__ = ["mdl"]
+UNREADABLE_ERRNOS = "模型-ß-\u202e"
+LONG = os.environ.get("MDL_LONG") == "1"
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with FaultyServer(faults.honest(DATA)) as server:
+        yield server
+
+
+@pytest.fixture
+def shell(tmp_path: Path, server: FaultyServer) -> Shell:
+    return machine(tmp_path / "home", catalog_of(one=f"{server.url}/f"))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
+
+
+@pytest.mark.fault(134)
+@pytest.mark.parametrize("when", ["2038-02-01 00:00:00", "1971-01-01 00:00:00", "2026-10-25 02:30:00"])
+def test_a_clock_of_another_time(shell: Shell, when: str) -> None:
+    """After 2038, near the beginning, in the hour that summer time repeats: fetched, known again, listed, cleaned."""
+    if not shutil.which("faketime"):
+        pytest.skip("NO FAKETIME HERE: no clock was set")
+    prefix = ("env", "FAKETIME_DONT_FAKE_MONOTONIC=1", "TZ=Europe/Berlin", "faketime", when)
+    assert shell.run("get", "one", "--json", prefix=prefix).code == 0
+    assert arrived(shell)
+    again = shell.run("get", "one", "--json", prefix=prefix).document
+    assert again["bytes_fetched"] == 0
+    assert shell.run("get", "one").code == 0, "a receipt of another time is believed"
+    assert [shell.run("jobs", *words, prefix=prefix).code for words in ((), ("clean", "--older-than", "1d"))] == [0, 0]
+
+
+@pytest.mark.fault(138)
+def test_a_user_nobody_knows(shell: Shell) -> None:
+    """Without HOME, name or entry in the list of users: what names its places works, what does not says what to set."""
+    prefix = (*prefix_of(USER), "env", "-u", "HOME")
+    ran = shell.run("get", "one", "--catalog", "catalog.toml", "--to", str(shell.models), prefix=prefix)
+    assert (ran.code, arrived(shell)) == (0, True), ran.err
+    nowhere = shell.run("get", "one", prefix=(*prefix, "env", "-u", "MDL_HOME"))
+    assert nowhere.code == 2
+    assert "--to" in nowhere.err
+    assert sorted(os.listdir(shell.home)) == ["catalog.toml", "models"]
+
+
+@pytest.mark.fault(139)
+@pytest.mark.parametrize("locale", ["C", "POSIX", "nowhere.ISO-8859-1"])
+def test_names_the_terminal_cannot_write(tmp_path: Path, locale: str) -> None:
+    """Names beyond ASCII arrive under their names, and are told escaped."""
+    with LoopbackHub([Repo("org/m", {f"{UNREADABLE_ERRNOS[:4]}.txt": b"1"})]) as hub:
+        shell = machine(tmp_path, endpoint=hub.url, LC_ALL=locale, PYTHONIOENCODING="ascii")
+        for words in (("get", "hf:org/m"), ("get", "hf:org/m", "-n"), ("verify", "hf:org/m"), ("list",)):
+            ran = shell.run(*words)
+            assert (ran.code, "Traceback" in ran.err) == (0, False), ran.err
+            assert (ran.out + ran.err).isascii()
+    [file] = [path for path in shell.models.rglob("*.txt") if ".mdl" not in path.parts]
+    assert os.fsencode(file.name) == f"{UNREADABLE_ERRNOS[:4]}.txt".encode()
+
+
+@pytest.mark.fault(139)
+def test_names_the_disk_cannot_have(tmp_path: Path) -> None:
+    """Where Python is told to write names in ASCII it is 7 before the first byte, and how to get them is said."""
+    with LoopbackHub([Repo("org/m", {f"{UNREADABLE_ERRNOS[:4]}.txt": b"1"})]) as hub:
+        variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        ran = machine(tmp_path, endpoint=hub.url, **variables).run("get", "hf:org/m")
+        assert (ran.code, any("/resolve/" in one.path and one.method == "GET" for one in hub.requests)) == (7, False)
+    assert "PYTHONUTF8=1" in ran.err
+
+
+@pytest.mark.fault(141)
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_models_go_by_the_umask(shell: Shell, mask: int) -> None:
+    """What is fetched has 0666 without the umask, and the group of a set-group-id folder, as any program's files."""
+    shell.models.mkdir(mode=0o2755)
+    shell.models.chmod(0o2755)
+    prefix = ("sh", "-c", f'umask {mask:03o}; exec "$@"', "sh")
+    assert shell.run("get", "one", prefix=prefix).code == 0
+    status = (shell.models / "one" / "f.bin").stat()
+    assert stat.S_IMODE(status.st_mode) == 0o666 & ~mask
+    assert stat.S_IMODE((shell.models / "one").stat().st_mode) == 0o2777 & ~mask
+
+
+@pytest.mark.fault(142)
+def test_a_working_folder_that_is_gone(shell: Shell, tmp_path: Path) -> None:
+    """With whole paths it works; what is asked for by a short one is refused in a line."""
+    prefix = ("sh", "-c", f'mkdir "{tmp_path}/gone"; cd "{tmp_path}/gone"; rmdir ../gone; exec "$@"', "sh")
+    catalog = str(shell.home / "catalog.toml")
+    ran = shell.run("get", "one", "--catalog", catalog, prefix=prefix)
+    assert (ran.code, arrived(shell)) == (0, True), ran.err
+    for words in (("get", "one"), ("get", "one", "--catalog", catalog, "--to", "here"), ("pack", "run")):
+        ran = shell.run(*words, prefix=prefix)
+        assert ran.code in (2, 3, 7), ran.err
+        assert ran.err.startswith("mdl: "), ran.err
+
+
+_NEWER = "import sys, mdl; mdl.__version__ = '99.0.0'; from mdl.cli.main import run; sys.exit(run(sys.argv[1:]))"
+
+
+@pytest.mark.fault(144)
+def test_upgraded_under_a_paused_job(tmp_path: Path) -> None:
+    """A job that one version paused goes on with the next one, and no byte that was claimed is fetched again."""
+    gate = Gate()
+    with FaultyServer(gate) as server:
+        shell = machine(tmp_path, catalog_of(one=f"{server.url}/f"))
+        with started(shell, "get", "one") as process:
+            waits(shell, gate)
+            assert shell.run("jobs", "pause", the_job(shell).id).code == 0
+            ended(process, 75)
+        gate.opened.set()
+        before = server.bytes_sent
+        words = [sys.executable, "-c", _NEWER, "jobs", "resume", the_job(shell).id]
+        done = subprocess.run(words, env=shell.environ, cwd=shell.home, capture_output=True, text=True, check=False)
+        assert (done.returncode, arrived(shell)) == (0, True), done.stderr
+        assert server.bytes_sent - before < len(DATA)
+
+
+@pytest.mark.fault(145)
+@pytest.mark.parametrize("fault", [ValueError("oops"), MemoryError(), RecursionError("deep")], ids=repr)
+def test_a_fault_in_one_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    """An exception nobody thought of, in one of eight workers: the others end, the code is 1, the name has no file."""
+    real, lock, calls = Fetcher.fetch, threading.Lock(), [0]
+
+    def fetch(*what: object, **more: object) -> object:
+        with lock:
+            calls[0] += 1
+            is_mine = calls[0] == 3
+        if is_mine:
+            raise fault
+        return real(*what, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Fetcher, "fetch", fetch)
+    bench.segments(MIB)
+    data = noise(8 * MIB)
+    with FaultyServer(faults.honest(data)) as server:
+        run = bench.run(pinned(f"{server.url}/f", data), connections=8)
+        assert (run.code, run.error["code"], bench.final.exists()) == (1, "INTERNAL", False)
+        until(lambda: not [one for one in threading.enumerate() if one.name.startswith(("mdl-worker", "mdl-syncer"))])
+        monkeypatch.undo()
+        assert bench.run(pinned(f"{server.url}/f", data)).code == 0
+
+
+def limited(bytes_: int) -> Callable[[], None]:
+    """Before a command: no more than so much address space."""
+    return lambda: resource.setrlimit(resource.RLIMIT_AS, (bytes_, bytes_))
+
+
+@pytest.mark.fault(128)
+def test_little_memory(shell: Shell) -> None:
+    """With less room than it takes mdl says so in a line, and never leaves a wrong file.
+
+    Not tried is what lies between: where a thread finds no room for itself CPython 3.11 waits for it without end.
+    """
+    codes = []
+    for megabytes in (800, 100, 85, 70):
+        done = subprocess.run(
+            shell.command("get", "one", "--connections", "2"),
+            env=shell.environ,
+            cwd=shell.home,
+            capture_output=True,
+            text=True,
+            preexec_fn=limited(megabytes * 2**20),
+            check=False,
+            timeout=60,
+        )
+        codes.append(done.returncode)
+        final = shell.models / "one" / "f.bin"
+        assert not final.exists() or final.read_bytes() == DATA
+        assert done.returncode != 0 or final.exists()
+        assert "Traceback" not in done.stderr
+        shutil.rmtree(shell.models, ignore_errors=True)
+    assert codes[0] == 0, codes
+    assert codes[-1] != 0, "the control: with no room at all it cannot work"
+    assert shell.run("get", "one").code == 0
+
+
+_MEASURED = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+"""A child's figure is never below that of the process it was forked from, so this one is small."""
+
+
+@pytest.mark.fault(129)
+def test_many_files_in_little_memory(tmp_path: Path) -> None:
+    """The most memory it takes does not grow with the number of files: under 150 MB for 10,000 of them."""
+    count = 10_000 if LONG else 400
+    files = {f"data/{number:05}.txt": b"%d\n" % number for number in range(count)}
+    with LoopbackHub([Repo("org/m", files)]) as hub:
+        shell = machine(tmp_path, endpoint=hub.url)
+        ran = shell.run("get", "hf:org/m", "-q", prefix=(sys.executable, "-c", _MEASURED))
+    assert ran.code == 0, ran.err
+    most = int(ran.out.split()[-1])
+    print(f"{count} files: {most // 1024} MiB")
+    assert sum(path.is_file() for path in shell.models.glob("org--m*/data/*")) in (0, count)
+    assert most < 150_000
+
+
+@pytest.mark.fault(154)
+def test_a_digest_that_is_wrong(tmp_path: Path, mdl: Inside, capfd: pytest.CaptureFixture[str]) -> None:
+    """Where the catalog's digest is wrong: 6, fetched at most twice, both digests told, no file and no partial."""
+    other = DATA[:-1] + b"?"
+    with FaultyServer(faults.honest(DATA)) as server:
+        shell = machine(tmp_path, "schema = 1\n" + entry_of("one", f"{server.url}/f", other))
+        assert mdl(shell, "get", "one") == 6
+        assert server.bytes_sent <= 2 * len(DATA) + 4096
+    said = capfd.readouterr().err
+    assert [hashlib.sha256(data).hexdigest()[:8] in said for data in (DATA, other)] == [True, True]
+    assert not (shell.models / "one" / "f.bin").exists()

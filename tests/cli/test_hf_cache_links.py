@@ -1,0 +1,280 @@
+"""``--layout hf-cache`` where somebody else may write: nothing leads mdl out of the cache, nor makes it hang."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.loopback_hub import Generated, Repo
+from support.shell import Ran, Shell
+from support.models_folder import MIB, Hub, Inside, Turning, listing, mdl, sha256
+
+__all__ = ["mdl"]
+
+WEIGHTS = Generated(2 * MIB, "one")[0 : 2 * MIB]
+FILES = {"config.json": b"{}", "unet/model.bin": WEIGHTS}
+ONE = Repo("org/tiny", FILES)
+BRANCH = Repo("org/tiny", FILES, branch="feature/x")
+LAYOUT = ("--layout", "hf-cache", "--json")
+BLOB = f"models--org--tiny/blobs/{sha256(WEIGHTS)}"
+SMALL = f"models--org--tiny/blobs/{ONE.stored['config.json'].blob_id}"
+SNAPSHOT = f"models--org--tiny/snapshots/{ONE.commit}"
+FOLDERS = [
+    "models--org--tiny",
+    "models--org--tiny/blobs",
+    "models--org--tiny/snapshots",
+    SNAPSHOT,
+    f"{SNAPSHOT}/unet",
+    "models--org--tiny/refs",
+    "models--org--tiny/refs/feature",
+]
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub([ONE, BRANCH]) as hub:
+        yield hub
+
+
+@pytest.fixture
+def shell(tmp_path: Path, hub: Hub) -> Shell:
+    (tmp_path / "home").mkdir()
+    return Shell(tmp_path / "home", hub.url)
+
+
+@pytest.fixture
+def cache(shell: Shell) -> Path:
+    return shell.home / ".cache" / "huggingface" / "hub"
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder that is none of mdl's business, with something in it."""
+    folder = tmp_path / "outside"
+    (folder / "unet").mkdir(parents=True)
+    for name in ("main", "x", "config.json", "unet/model.bin", sha256(WEIGHTS)):
+        (folder / name).write_text("somebody's")
+    return folder
+
+
+def get(shell: Shell, mdl: Inside, *more: str) -> Ran:
+    return mdl(shell, "get", "hf:org/tiny", "--revision", "feature/x", *more, *LAYOUT)
+
+
+def link(place: Path, target: Path | str) -> None:
+    """Plant a link in place of whatever is there."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    place.unlink(missing_ok=True)
+    place.symlink_to(target)
+
+
+@pytest.mark.parametrize("where", FOLDERS)
+@pytest.mark.parametrize("when", ["before", "between"])
+def test_a_folder_that_leads_out(shell: Shell, cache: Path, outside: Path, mdl: Inside, where: str, when: str) -> None:
+    """A link in place of any folder of the cache, there before the first get or planted after it: 11, nothing made."""
+    if when == "between":
+        assert get(shell, mdl).code == 0
+    link(cache / where, outside)
+    before = listing(outside)
+    ran = get(shell, mdl)
+    assert listing(outside) == before
+    assert ran.code == 11, ran.out
+
+
+@pytest.mark.fault(177)
+@pytest.mark.parametrize("where", FOLDERS)
+def test_a_folder_that_leads_out_while_it_comes(
+    shell: Shell, cache: Path, outside: Path, mdl: Inside, where: str
+) -> None:
+    """The same link planted while the body comes in, after every look that was taken at the start."""
+
+    class Planting(Turning):
+        def __getitem__(self, span: slice) -> bytes:
+            if armed and not (cache / where).is_symlink():
+                link(cache / where, outside)
+            return super().__getitem__(span)
+
+    armed = False
+    repo = Repo("org/tiny", {"unet/model.bin": Planting(WEIGHTS)}, commit=ONE.commit, branch="feature/x")
+    assert repo.stored["unet/model.bin"].sha256 == sha256(WEIGHTS)
+    before = listing(outside)
+    with Hub([repo]) as hub:
+        armed = True
+        get(Shell(shell.home, hub.url), mdl)
+    assert (cache / where).is_symlink()
+    assert listing(outside) == before
+
+
+@pytest.mark.fault(117, 177)
+@pytest.mark.parametrize("where", ["models--org--tiny", "models--org--tiny/blobs"])
+def test_a_folder_exchanged_at_the_last_moment(
+    shell: Shell, cache: Path, outside: Path, mdl: Inside, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A link planted between the last look and the rename does not lead out either."""
+    really = os.replace
+
+    def replace(source: str, target: str, **more: int) -> None:
+        if Path(target).name in (Path(BLOB).name, Path(SMALL).name):
+            link(cache / where, outside)
+        really(source, target, **more)
+
+    (outside / "blobs").mkdir()
+    before = listing(outside)
+    monkeypatch.setattr(os, "replace", replace)
+    get(shell, mdl)
+    assert listing(outside) == before
+
+
+@pytest.mark.parametrize("target", ["{outside}/main", "{outside}/new", "../../../../../../outside/new", "{outside}"])
+def test_a_blob_that_leads_out(shell: Shell, cache: Path, outside: Path, mdl: Inside, target: str) -> None:
+    """A blob's name that is a link out, absolute or relative, to what is there or is not: 11, --force or not."""
+    link(cache / BLOB, target.format(outside=outside))
+    before = listing(outside)
+    assert (get(shell, mdl).code, get(shell, mdl, "--force").code) == (11, 11)
+    assert listing(outside) == before
+    assert not (cache / "models--org--tiny" / "refs").exists()
+
+
+def test_a_blob_that_leads_out_by_a_second_link(shell: Shell, cache: Path, outside: Path, mdl: Inside) -> None:
+    """A blob that is a link into the hub's shared store, whose folder is a link out of the cache: 11."""
+    link(cache / "blobs" / "ab", outside)
+    link(cache / BLOB, f"../../blobs/ab/{sha256(WEIGHTS)}")
+    before = listing(outside)
+    assert get(shell, mdl, "--force").code == 11
+    assert listing(outside) == before
+
+
+def test_a_repository_that_leads_out_with_a_shared_blob(shell: Shell, cache: Path, outside: Path, mdl: Inside) -> None:
+    """Blobs that are links into the shared store do not make a repository folder that leads out a good one."""
+    store = cache / "blobs" / "ab"
+    store.mkdir(parents=True)
+    (outside / "blobs").mkdir()
+    for place, data in ((BLOB, WEIGHTS), (SMALL, b"{}")):
+        name = place.rpartition("/")[2]
+        (store / name).write_bytes(data)
+        (outside / "blobs" / name).symlink_to(f"../../blobs/ab/{name}")
+    link(cache / "models--org--tiny", outside)
+    before = listing(outside)
+    ran = get(shell, mdl)
+    assert listing(outside) == before
+    assert ran.code == 11
+
+
+@pytest.mark.parametrize("target", [".", "../blobs", "..", "./x/../..", BLOB.rpartition("/")[2]])
+def test_a_blob_that_leads_in_circles(shell: Shell, cache: Path, mdl: Inside, target: str) -> None:
+    """A blob that leads to a folder or to itself is refused."""
+    link(cache / BLOB, target)
+    assert get(shell, mdl).code in (7, 11)
+
+
+ELSEWHERE = [
+    *(SMALL, f"{BLOB}x", f"{SNAPSHOT}/x", "models--org--tiny/refs/x", ".locks/.mdl/x"),
+    *(f"blobs/{name}" for name in (".huggingface-shared-blobs", f"ab/{'ab' * 32}.refs")),
+]
+
+
+@pytest.mark.parametrize("target", ELSEWHERE)
+def test_a_blob_that_leads_to_another_place_of_the_cache(shell: Shell, cache: Path, mdl: Inside, target: str) -> None:
+    """Only the hub's shared store may have a blob's bytes: elsewhere nothing is written, least of all other blobs."""
+    assert get(shell, mdl).code == 0
+    link(cache / BLOB, os.path.relpath(cache / target, (cache / BLOB).parent))
+    assert get(shell, mdl).code in (7, 11)
+    assert (cache / SMALL).read_bytes() == b"{}"
+    assert target == SMALL or not (cache / target).exists()
+
+
+def test_a_pointer_and_a_ref_that_lead_out_are_replaced(shell: Shell, cache: Path, outside: Path, mdl: Inside) -> None:
+    """A link under a file's or a branch's own name is replaced by the right one; where it led stays as it was."""
+    for name in (f"{SNAPSHOT}/unet/model.bin", f"{SNAPSHOT}/config.json", "models--org--tiny/refs/feature/x"):
+        link(cache / name, outside / "main")
+    before = listing(outside)
+    assert get(shell, mdl).code == 0
+    assert listing(outside) == before
+    assert (cache / SNAPSHOT / "unet" / "model.bin").read_bytes() == WEIGHTS
+    assert (cache / "models--org--tiny" / "refs" / "feature" / "x").read_text() == ONE.commit
+
+
+REF = "models--org--tiny/refs/feature/x"
+IN_THE_WAY = [(name, what) for name in (f"{SNAPSHOT}/config.json", SMALL, REF) for what in ("folder", "FIFO", "file")]
+
+
+@pytest.mark.parametrize(("name", "what"), IN_THE_WAY)
+def test_something_else_in_the_way(shell: Shell, cache: Path, mdl: Inside, name: str, what: str) -> None:
+    """A folder, a FIFO or other bytes in place of a ref, a pointer or a blob: told or replaced, never waited for."""
+    place = cache / name
+    place.parent.mkdir(parents=True)
+    makers: dict[str, Callable[[Path], object]] = {"folder": Path.mkdir, "FIFO": os.mkfifo, "file": _odd}
+    makers[what](place)
+    with never_waited_for(place) if what == "FIFO" else contextlib.nullcontext():
+        ran = get(shell, mdl)
+    assert ran.code in (0, 7, 11), ran.err
+    if ran.code == 0:
+        assert (cache / SNAPSHOT / "config.json").read_bytes() == b"{}"
+        assert (cache / REF).read_bytes() == ONE.commit.encode()
+
+
+@contextlib.contextmanager
+def never_waited_for(place: Path) -> Iterator[None]:
+    """Opening it in a way that may wait for somebody fails, instead of waiting."""
+    if not _watched:
+        sys.addaudithook(_refuse_to_wait)
+        _watched.add("")
+    _watched.add(str(place))
+    try:
+        yield
+    finally:
+        _watched.difference_update({str(place)})
+
+
+_watched: set[str] = set()
+
+
+def _refuse_to_wait(event: str, facts: tuple[object, ...]) -> None:
+    if event == "open" and str(facts[0]) in _watched and not int(str(facts[2])) & os.O_NONBLOCK:
+        raise AssertionError("a FIFO was opened to wait for somebody")
+
+
+def _odd(place: Path) -> None:
+    place.write_bytes(b"\xff\xfe other")
+
+
+NAMES = ["../../../x", "/tmp/x", "a/../../x", "a\\..\\x", "a/%2e%2e/x", ".mdl/x"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_a_hub_that_leave(tmp_path: Path, mdl: Inside, name: str) -> None:
+    """A file name of the hub that leaves its folder, or would somewhere: 11, and nothing is made of the repository."""
+    with Hub([Repo("org/tiny", {name: b"x", "config.json": b"{}"})]) as hub:
+        shell = Shell(tmp_path, hub.url)
+        assert mdl(shell, "get", "hf:org/tiny", *LAYOUT).code == 11
+    assert not (tmp_path / ".cache/huggingface/hub/models--org--tiny").exists()
+
+
+BRANCHES = ["refs/../../x", "..", "a/../../../x", "/x", "a//b", "~x", "con"]
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_branches_that_leave(tmp_path: Path, mdl: Inside, branch: str) -> None:
+    """A branch whose ref would not be in refs is refused before anything is fetched."""
+    with Hub([Repo("org/tiny", FILES, branch=branch)]) as hub:
+        shell = Shell(tmp_path, hub.url)
+        assert mdl(shell, "get", "hf:org/tiny", f"--revision={branch}", *LAYOUT).code in (2, 11)
+        assert hub.sent == 0
+    assert not (tmp_path / ".cache/huggingface/hub/models--org--tiny").exists()
+
+
+@pytest.mark.parametrize("commit", ["../" * 13 + "x", "c" * 39 + "/", "C" * 40, "c" * 64])
+def test_commits_that_leave(tmp_path: Path, mdl: Inside, commit: str) -> None:
+    """What a hub names as the commit and is none, or none that the cache has a place for: refused, nothing made."""
+    repo = Repo("org/tiny", FILES, commit=commit)
+    with Hub([repo]) as hub:
+        assert mdl(Shell(tmp_path, hub.url), "get", "hf:org/tiny", *LAYOUT).code in (2, 6, 11)
+        assert hub.sent == 0
+    assert not (tmp_path / ".cache/huggingface/hub/models--org--tiny").exists()

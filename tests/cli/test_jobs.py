@@ -1,0 +1,267 @@
+"""Jobs as users see them: real processes, paused, cancelled, killed and gone on with, from any terminal."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.schemas import document_of
+from support.faults import honest, routes
+from support.faulty_server import Answer, FaultyServer, Request
+from support.job_machine import (
+    DATA,
+    GATE,
+    Gate,
+    Inside,
+    arrived,
+    catalog_of,
+    done,
+    ended,
+    gate,
+    log_of,
+    machine,
+    mdl,
+    records_of,
+    secrets_in,
+    started,
+    the_job,
+    until,
+    waits,
+    with_environ,
+)
+from support.shell import Shell
+
+from mdl.engine import journal
+from mdl.errors import Cancelled, Paused
+from mdl.process import ProcessId
+
+__all__ = ["gate", "mdl"]
+TOKEN = "hf_" + "s3cr3t" * 5
+terminated = functools.partial(Cancelled, terminated=True)
+SIGNED = "X-Amz-Signature=5ignatur3&Expires=1"
+
+
+@pytest.fixture
+def server(gate: Gate) -> Iterator[FaultyServer]:
+    with FaultyServer(gate) as server:
+        yield server
+
+
+@pytest.fixture
+def shell(tmp_path: Path, server: FaultyServer) -> Shell:
+    return machine(tmp_path / "home", catalog_of(one=f"{server.url}/f", two=f"{server.url}/f"))
+
+
+@contextmanager
+def at_the_gate(shell: Shell, gate: Gate, *words: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A download that has what its server gives, and waits for the rest."""
+    with started(shell, *words, folder=folder) as process:
+        waits(shell, gate)
+        yield process
+
+
+def test_in_the_background(
+    shell: Shell, server: FaultyServer, gate: Gate, mdl: Inside, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """--detach: the id is all of stdout, which ends at once; figures are live; cancel is 143; resume goes on there."""
+    ran = done(shell.run("get", "one", "--detach"))  # read to the end of both pipes, though the job goes on
+    name = ran.out.strip()
+    assert (ran.out, ran.err, the_job(shell).id) == (f"{name}\n", "", name)
+    job = waits(shell, gate)
+    process = ProcessId(job.owner).pid
+    until(lambda: the_job(shell).bytes_done == GATE, "no live figures")
+    streams = [os.readlink(f"/proc/{process}/fd/{number}") for number in range(3)]
+    assert (os.getsid(process) == os.getsid(0), streams) == (False, [os.devnull, os.devnull, job.log])
+    assert mdl(shell, "jobs", "--json") == 0
+    facts = document_of(capfd.readouterr().out)["jobs"][0]
+    assert (facts["status"], facts["bytes_total"], facts["file"]) == ("running", len(DATA), "one/f.bin")
+    assert facts["bytes_per_second"] > 0
+    assert facts["eta_seconds"] is not None
+    assert mdl(shell, "jobs", "cancel", name[:-1]) == 0
+    until(lambda: ProcessId(job.owner).is_alive() is False, "it is still there")
+    assert (the_job(shell).status, the_job(shell).exit_code) == ("cancelled", 143)
+    gate.opened.set()
+    assert done(shell.run("jobs", "resume", name, "--detach")).out == f"{name}\n"
+    until(lambda: the_job(shell).status == "done", "it does not end")
+    assert arrived(shell)
+    assert went_on(server)
+    assert (the_job(shell).started_at, the_job(shell).exit_code) == (job.started_at, 0)
+
+
+def test_paused_here_and_gone_on_with_there(shell: Shell, server: FaultyServer, gate: Gate, tmp_path: Path) -> None:
+    """Paused from another process it ends with 75; resume goes on from any folder, with its paths and variables."""
+    work = shell.home / "work"
+    machine(work, catalog_of(other=f"{server.url}/f"))
+    words = ("get", "other", "--to", "here", "--catalog", "catalog.toml", "--limit-rate", "100M", "--json")
+    asked = with_environ(shell, MDL_CONNECTIONS="3")
+    with at_the_gate(asked, gate, *words, folder=work) as process:
+        assert done(shell.run("jobs", "pause", the_job(shell).id)).err == f"{the_job(shell).id}: paused\n"
+        document = ended(process, 75)
+    assert (document.document["error"]["code"], document.document["bytes_fetched"]) == ("PAUSED", GATE)
+    job = the_job(shell)
+    assert (job.status, job.exit_code, job.bytes_done, job.bytes_per_second) == ("paused", 75, GATE, None)
+    gate.opened.set()
+    (tmp_path / "elsewhere").mkdir()
+    with started(shell, "jobs", "resume", job.id, folder=tmp_path / "elsewhere") as process:
+        assert ended(process, 0).out == f"{work / 'here' / 'other'}\n"
+    assert (work / "here" / "other" / "f.bin").read_bytes() == DATA
+    assert (went_on(server), the_job(shell).again, the_job(shell).status) == (True, job.again, "done")
+    assert the_job(shell).again.variables["MDL_CONNECTIONS"] == "3"
+
+
+def test_killed_it_is_dead_and_goes_on(shell: Shell, server: FaultyServer, gate: Gate, mdl: Inside) -> None:
+    """After SIGKILL the job is dead: nothing to pause (2), its end unknown; resume brings the rest, and only that."""
+    with at_the_gate(shell, gate, "get", "one") as process:
+        until(lambda: claimed(shell) >= 2**20, "nothing is claimed")
+        assert mdl(shell, "jobs", "resume", the_job(shell).id) == 9
+        process.kill()
+        process.wait()
+    job = the_job(shell)
+    assert (job.status, job.exit_code, job.finished_at, job.bytes_per_second) == ("dead", None, None, None)
+    assert mdl(shell, "jobs", "pause", job.id) == 2
+    gate.opened.set()
+    done(shell.run("jobs", "resume", job.id, "-q"))
+    assert arrived(shell)
+    assert (went_on(server), the_job(shell).id, the_job(shell).status) == (True, job.id, "done")
+
+
+def went_on(server: FaultyServer) -> bool:
+    """What was asked for last begins where something was already, and goes to the end."""
+    found = server.requests[-1].range(len(DATA))
+    return found is not None and 0 < found[0] <= GATE and found[1] == len(DATA)
+
+
+def claimed(shell: Shell) -> int:
+    """How many bytes the journal of the partial says are safely on the disk."""
+    found = [journal.load(path) for path in (shell.models / ".mdl" / "partials").glob("*/journal")]
+    return sum(record.have.total for record in found if record)
+
+
+def test_a_signed_address_is_written_nowhere(shell: Shell, server: FaultyServer, gate: Gate, mdl: Inside) -> None:
+    """A URL with a query can be paused, and resume of it is refused (2); neither it nor the token is in any file."""
+    asked = with_environ(shell, HF_TOKEN=TOKEN)
+    with at_the_gate(asked, gate, "get", f"{server.url}/f.bin?{SIGNED}", "--detach"):
+        pass
+    job = the_job(shell)
+    assert mdl(shell, "jobs", "pause", job.id) == 0
+    assert (the_job(shell).status, job.again.withheld) == ("paused", True)
+    assert mdl(shell, "jobs", "resume", job.id) == 2
+    assert any(SIGNED in request.target for request in server.requests)
+    assert len(secrets_in(shell.home, "f.bin")) > 3
+    assert secrets_in(shell.home, "5ignatur3", "Expires=1", TOKEN) == set()
+
+
+@pytest.mark.parametrize(("how", "code", "status"), [("pause", 75, "paused"), ("cancel", 143, "cancelled")])
+def test_stopped_before_it_knows_what_to_fetch(tmp_path: Path, how: str, code: int, status: str) -> None:
+    """While the first model's server is silent a pause or cancel ends the whole job: the next model is not begun."""
+    gate, came = Gate(at=None), []
+
+    def second(request: Request, number: int) -> Answer:
+        came.append(request)
+        return honest(DATA)(request, number)
+
+    with FaultyServer(routes({"/first": gate, "/second": second})) as server:
+        no_size = re.sub(r"(size|sha256) = .*\n", "", catalog_of(one=f"{server.url}/first"))
+        two = catalog_of(two=f"{server.url}/second").removeprefix("schema = 1\n")
+        shell = machine(tmp_path / "home", no_size + two)
+        with started(shell, "get", "one", "two") as process:
+            gate.wait()
+            process.send_signal(signal.SIGUSR1 if how == "pause" else signal.SIGTERM)
+            gate.opened.set()
+            assert process.wait(30) == code
+    assert (the_job(shell).status, the_job(shell).exit_code, came) == (status, code, [])
+
+
+@pytest.mark.fault(156)
+def test_paused_while_it_waits_for_another(shell: Shell, gate: Gate, mdl: Inside) -> None:
+    """A job that waits for another mdl is paused alone; the other one goes on, and neither loses a line of the log."""
+    with at_the_gate(shell, gate, "get", "one") as first, started(shell, "get", "one") as second:
+        until(lambda: "waiting for" in log_of(shell), "it does not wait")
+        waiting = the_job(shell)
+        assert ProcessId(waiting.owner).pid == second.pid
+        assert mdl(shell, "jobs", "pause", waiting.id) == 0
+        assert "waiting for another mdl" in ended(second, 75).err
+        gate.opened.set()
+        ended(first, 0)
+    assert arrived(shell)
+    assert [job.status for job in records_of(shell).all()] == ["paused", "done"]
+    for job in records_of(shell).all():
+        assert [line for line in log_of(shell).splitlines() if f"job={job.id} " in line] == log_lines(job.log)
+
+
+def log_lines(path: str | None) -> list[str]:
+    assert path is not None
+    return Path(path).read_text().splitlines()
+
+
+def test_a_log_is_followed_to_its_end(shell: Shell, gate: Gate) -> None:
+    """log --follow tells what is there and what comes, and ends with the job."""
+    with at_the_gate(shell, gate, "get", "one") as process:
+        job = the_job(shell)
+        with started(shell, "jobs", "log", "-f", job.id) as follower:
+            assert follower.stdout is not None
+            assert " planned " in follower.stdout.readline()
+            gate.opened.set()
+            ended(process, 0)
+            assert " ended " in ended(follower, 0).out.splitlines()[-1]
+
+
+@pytest.mark.fault(182)
+def test_resume_runs_no_code_of_the_folder(shell: Shell, gate: Gate, tmp_path: Path) -> None:
+    """A file of the job's folder is never taken for a part of mdl or of Python."""
+    with at_the_gate(shell, gate, "get", "one"):
+        pass
+    gate.opened.set()
+    (shell.home / "mdl.py").write_text("print('not mdl')")
+    (tmp_path / "elsewhere").mkdir()
+    with started(shell, "jobs", "resume", the_job(shell).id, folder=tmp_path / "elsewhere") as process:
+        assert ended(process, 0).out == f"{shell.models / 'one'}\n"
+
+
+_AGAIN = """
+import os, signal, sys
+from mdl.fs import staging
+from mdl.cli.main import run
+original = staging.write_file
+def write_file(path, data, **more):
+    if b'"cancelled"' in data:
+        os.kill(os.getpid(), signal.SIGTERM)
+    original(path, data, **more)
+staging.write_file = write_file
+sys.exit(run(["get", "one", "--json"]))
+"""
+
+
+@pytest.mark.fault(156)
+def test_told_to_stop_twice(shell: Shell, gate: Gate) -> None:
+    """A second SIGTERM, which comes while the record of the first is written, changes nothing: cancelled, and 143."""
+    words, streams = [sys.executable, "-c", _AGAIN], {"stdout": -1, "stderr": -1, "text": True}
+    with subprocess.Popen(words, env=shell.environ, cwd=shell.home, **streams) as process:  # type: ignore[call-overload]
+        waits(shell, gate)
+        process.terminate()
+        assert ended(process, 143).document["error"]["code"] == "CANCELLED"
+    assert (the_job(shell).status, the_job(shell).exit_code) == ("cancelled", 143)
+
+
+@pytest.mark.fault(156)
+@pytest.mark.parametrize(("stop", "code", "status"), [(Paused, 75, "paused"), (terminated, 143, "cancelled")])
+def test_stopped_as_soon_as_it_has_a_record(
+    shell: Shell, mdl: Inside, stop: Callable[[str], Cancelled], code: int, status: str
+) -> None:
+    """A signal that comes while the logs are opened ends the job as a later one does; it is not dead then."""
+
+    def signalled(_path: Path, **_: object) -> None:
+        raise stop("by a signal")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mdl.jobs.run.Log", signalled)
+        assert mdl(shell, "get", "one") == code
+    assert (the_job(shell).status, the_job(shell).exit_code) == (status, code)

@@ -1,0 +1,100 @@
+"""Where logs are: nowhere, in a place of one's own, where they cannot be; and those of jobs in the background."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from support.faulty_server import FaultyServer, reply
+from support.job_machine import SMALL, Inside, arrived, done, entry_of, machine, mdl, state_of, the_job, until, with_environ
+from support.shell import Shell
+from support.small_machine import server, shell
+
+__all__ = ["mdl", "server", "shell"]
+
+
+@pytest.mark.parametrize("how", ["MDL_LOG_FILE", "--log-file=", "[defaults]"])
+def test_switched_off(shell: Shell, mdl: Inside, how: str) -> None:
+    """With an empty name nothing is logged anywhere; the job has a record all the same, and its log is 3."""
+    configured(shell, "") if how == "[defaults]" else None
+    words = [how] if how.startswith("--") else []
+    asked = with_environ(shell, MDL_LOG_FILE="") if how == "MDL_LOG_FILE" else shell
+    assert mdl(asked, "get", "one", *words) == 0
+    assert the_job(shell).log is None
+    assert [path.name for path in state_of(shell).rglob("*") if path.is_file() and path.stat().st_size] == [
+        f"{the_job(shell).id}.job"
+    ]
+    assert mdl(shell, "jobs", "log", the_job(shell).id) == 3
+
+
+def configured(shell: Shell, log_file: str) -> None:
+    folder = shell.home / ".config" / "mdl"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(f'[defaults]\nlog_file = "{log_file}"\n')
+
+
+def test_a_variable_wins_over_a_setting(shell: Shell, mdl: Inside) -> None:
+    """MDL_LOG_FILE= switches off what [defaults] log_file names."""
+    configured(shell, "all.log")
+    assert mdl(with_environ(shell, MDL_LOG_FILE=""), "get", "one") == 0
+    assert not (shell.home / "all.log").exists()
+
+
+def test_a_log_of_ones_own(shell: Shell, mdl: Inside) -> None:
+    """--log-file names another place for all downloads, made where it is missing; each job has its own log as ever."""
+    assert mdl(shell, "get", "one", "--log-file", "var/log/mdl.log") == 0
+    text = (shell.home / "var" / "log" / "mdl.log").read_text()
+    assert (text.splitlines()[-1].split()[2], Path(the_job(shell).log or "").read_text()) == ("ended", text)
+    assert not (state_of(shell) / "downloads.log").exists()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["full", "no reader", "stuck reader", "folder", "below a file"],
+)
+def test_a_log_that_cannot_be_written(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str], kind: str) -> None:
+    """A full device, a FIFO that nobody reads, a folder: one warning that names it; the download is right."""
+    place, reader = odd_place(shell, kind)
+    assert mdl(shell, "get", "one", "--log-file", str(place)) == 0
+    assert arrived(shell, SMALL)
+    assert Path(the_job(shell).log or "").stat().st_size > 0
+    if reader is not None:
+        os.close(reader)
+    warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("mdl: warning: ")]
+    assert [str(place) in line for line in warnings] == [True]
+
+
+def odd_place(shell: Shell, kind: str) -> tuple[Path, int | None]:
+    """A log file that cannot be written, and a reader that has it open without ever reading."""
+    place, reader = shell.home / "log", None
+    if kind == "full":
+        return Path("/dev/full"), None
+    if kind == "folder":
+        place.mkdir()
+    elif kind == "below a file":
+        place.touch()
+        place = place / "log"
+    else:
+        os.mkfifo(place)
+        if kind == "stuck reader":
+            reader = os.open(place, os.O_RDWR | os.O_NONBLOCK)
+            fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+            with suppress(BlockingIOError):
+                while os.write(reader, b"x" * 4096):
+                    pass
+    return place, reader
+
+
+def test_in_the_background_the_log_has_the_words(tmp_path: Path) -> None:
+    """What a detached job has to say is in its own log: the server's words, its request id and what to do."""
+    with FaultyServer(lambda _request, _number: reply(404, b"moved to the moon", ("X-Request-Id", "req-19"))) as server:
+        shell = machine(tmp_path / "home", "schema = 1\n" + entry_of("one", f"{server.url}/f", SMALL))
+        name = done(shell.run("get", "one", "--detach")).out.strip()
+        until(lambda: the_job(shell).status == "failed", "it does not end")
+        until(lambda: "hint: " in (state_of(shell) / "jobs" / f"{name}.log").read_text(), "no hint")
+    text = (state_of(shell) / "jobs" / f"{name}.log").read_text()
+    assert "moved to the moon (request req-19)" in text
+    assert (the_job(shell).exit_code, (the_job(shell).error or {})["item"]) == (3, "one/f.bin")

@@ -1,0 +1,317 @@
+"""The schemas of all that mdl writes as JSON: that they are right, that they can fail, and that mdl prints them."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.schemas import LAST, document_of, events_of, is_right, mistakes
+from jsonschema import Draft202012Validator
+from support.loopback_hub import LoopbackHub, Repo
+from support.shell import Ran, Shell
+
+from mdl import schemas
+from mdl.cli import main
+from mdl.cli.command import ALIASES
+from mdl.console.documents import document
+from mdl.errors import Cancelled, MdlError, UsageError
+
+HEAD = {"schema", "ok", "exit_code", "error"}
+WORDS = sorted(main._FAMILIES)
+CATALOG = 'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n[models.lost]\ngone = "it burnt down"\n'
+ENUMS_AND_PATTERNS = (
+    *("schema", "code", "event", "status", "method", "action", "verified", "url", "sha256", "expected", "actual"),
+    *("time", "started_at", "finished_at"),
+)
+JOB = {
+    "id": "1122-abcd",
+    "command": "get",
+    "models": ["tiny"],
+    "status": "running",
+    "bytes_done": 5,
+    "bytes_total": 10,
+    "bytes_per_second": 2.5,
+    "eta_seconds": 2.0,
+    "file": "tiny/f.bin",
+    "started_at": "2026-11-22T07:58:21.391Z",
+    "finished_at": None,
+    "exit_code": None,
+    "error": None,
+    "log": "/home/me/1122-abcd.log",
+}
+STOPPED = {"bytes_per_second": None, "eta_seconds": None, "finished_at": "2026-11-22T08:00:00.000Z"}
+ERROR = {"code": "NET", "message": "503", "hint": None, "item": "tiny/f.bin"}
+JOBS = [
+    JOB,
+    JOB | STOPPED | {"status": "done", "exit_code": 0, "file": None},
+    JOB | STOPPED | {"status": "failed", "exit_code": 5, "error": ERROR},
+    JOB | STOPPED | {"status": "paused", "exit_code": 75, "error": ERROR | {"code": "PAUSED"}},
+    JOB | STOPPED | {"status": "cancelled", "exit_code": 143, "error": ERROR | {"code": "CANCELLED"}},
+    JOB | {"status": "dead", "eta_seconds": None, "bytes_total": None, "file": None, "log": None},
+]
+
+
+def inside(shell: Shell, *words: str) -> Ran:
+    """A command line run in this process, which is quicker."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr("signal.signal", lambda *_: None)
+        patch.setattr("sys.argv", ["mdl", *words])
+        patch.setattr("os.environ", shell.environ)
+        patch.chdir(shell.home)
+        code = main.run(words)
+    return Ran(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    (tmp_path / "catalog.toml").write_text(CATALOG)
+    return Shell(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """What mdl really wrote, by the name of its schema."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "catalog.toml").write_text(CATALOG)
+    with LoopbackHub([Repo("org/tiny", {"config.json": b"{}", "model.bin": b"1" * 5000}, lfs_threshold=9)]) as hub:
+        shell = Shell(home, hub.url)
+        got = inside(shell, "get", "tiny", "--json", "--progress", "json")
+        failed = inside(shell, "get", "tiny", "lost", "--json", "--progress", "json")
+        listed, verified = inside(shell, "list", "--json"), inside(shell, "verify", "--json")
+    return {
+        "get": [got.document, failed.document],
+        "list": [listed.document],
+        "verify": [verified.document],
+        "jobs": [document("jobs", {"jobs": [job]}, ok=True, exit_code=0, error=None) for job in JOBS],
+        "event": [*got.events, *failed.events],
+    }
+
+
+# --- that they are right -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", schemas.names())
+def test_each_is_a_schema_by_itself(name: str) -> None:
+    """Each is a valid schema of draft 2020-12 that refers to nothing outside and says which document it is of."""
+    schema = schemas.schema(name)
+    Draft202012Validator.check_schema(schema)
+    assert schema["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
+    assert schema["$id"] == schema["properties"]["schema"]["const"] == f"mdl.{name}/1"
+    assert set(schema["required"]) <= set(schema["properties"])
+    refers = {value for path, value in leaves(schema) if path[-1] == "$ref"}
+    assert refers == {f"#/$defs/{known}" for known in schema["$defs"]}
+
+
+def test_every_command_has_one() -> None:
+    """There is one for each command, one for the lines of progress, and one for a call that names no command."""
+    main.build([])
+    assert set(schemas.names()) == set(WORDS) - set(ALIASES) | {"event", "mdl"}
+
+
+@pytest.mark.parametrize("name", [name for name in schemas.names() if name != "event"])
+def test_a_failure_has_every_key(name: str) -> None:
+    """Every key that is required has a default, and with these the document of a failure is as it should be."""
+    assert {*HEAD, *schemas.empty(name)} == set(schemas.schema(name)["required"])
+    failed = document(name, schemas.empty(name), ok=False, exit_code=2, error=UsageError("no"))
+    assert mistakes(name, failed) == []
+    assert mistakes(name, failed | {"ok": True})
+    assert mistakes(name, failed | {"exit_code": 0})
+    assert mistakes(name, failed | {"exit_code": 0, "ok": True})
+    assert mistakes(name, failed | {"exit_code": 99})
+
+
+def test_every_error_is_known() -> None:
+    """The codes and exit codes are those of the errors there are, each pair as its class has it."""
+    definitions = schemas.schema("get")["$defs"]
+    errors: list[Any] = [MdlError, Cancelled, Cancelled(terminated=True)]
+    for one in errors:
+        errors += one.__subclasses__() if isinstance(one, type) else []
+    assert {one.code for one in errors} == set(definitions["code"]["enum"])
+    assert {0, *(one.exit_code for one in errors)} == set(definitions["exit_code"]["enum"])
+    failure = Draft202012Validator({**definitions["failure"], "$defs": definitions})
+    facts = {"message": "no", "hint": None, "item": None}
+    for one in errors:
+        assert failure.is_valid({"code": one.code, "exit_code": one.exit_code, **facts}), one
+        assert not failure.is_valid({"code": one.code, "exit_code": one.exit_code + 1, **facts}), one
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_wrong_call_is_a_whole_document(shell: Shell, word: str) -> None:
+    """What any command says to a flag that it does not know has the command's own keys too."""
+    ran = inside(shell, word, "--no-such-flag", "--json", "--progress", "json")
+    assert (ran.code, ran.document["schema"]) == (2, f"mdl.{ALIASES.get(word, word)}/1")
+    assert [one["event"] for one in ran.events] == ["failed"]
+
+
+@pytest.mark.parametrize("words", [["nope"], ["--no-such-flag"], ["get", "--json", "tiny"], ["download", "tiny"]])
+def test_other_errors_before_a_command_begins(shell: Shell, words: list[str]) -> None:
+    """A command that is not there and settings that are broken are documents and lines as well."""
+    (shell.home / ".config" / "mdl").mkdir(parents=True)
+    (shell.home / ".config" / "mdl" / "config.toml").write_text("[defaults\n")
+    ran = inside(shell, *words, "--json", "--progress=json")
+    assert (ran.code, ran.document["schema"]) == (2, "mdl.get/1" if "tiny" in words else "mdl.mdl/1")
+    assert [one["event"] for one in ran.events] == ["failed"]
+
+
+def test_where_the_settings_are(shell: Shell) -> None:
+    """config path --json is a document as well, with that one place."""
+    [place] = inside(shell, "config", "path", "--json").document["places"]
+    assert (place["what"], place["path"] + "\n") == ("settings", inside(shell, "config", "path").out)
+
+
+def test_documents_that_no_other_test_looks_at(shell: Shell) -> None:
+    """path, add, remove and unpack --list each print what their schema says."""
+    assert inside(shell, "path", "tiny", "--json").document["path"] == str(shell.models / "tiny")
+    book = str(shell.home / "catalog.toml")
+    for words in (["add", "bert", "hf:org/bert"], ["remove", "bert"]):
+        assert inside(shell, *words, "--catalog", book, "--json").document["name"] == "bert"
+    with zipfile.ZipFile(shell.home / "a.zip", "w") as archive:
+        archive.writestr("model.bin", b"1")
+    listed = inside(shell, "unpack", "a.zip", "--list", "--json").document
+    assert ([one["path"] for one in listed["members"]], listed["path"]) == (["model.bin"], None)
+
+
+def test_the_demo_prints_one_document(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With --json stdout is the demo's to write to: what its commands say goes to stderr."""
+    monkeypatch.setattr("mdl.demo.story.Demo._download", lambda self, _hub: self._run("list"))
+    monkeypatch.setattr("mdl.demo.story.Demo._release", lambda _self: None)
+    story = inside(shell, "demo", "--in", str(shell.home / "play"), "--json").document["story"]
+    assert any(line.startswith("$ mdl list") for line in story)
+    out, err = capfd.readouterr()
+    assert (out, "tiny-demo" in err) == ("", True)
+
+
+# --- that they can fail ------------------------------------------------------------------------------------
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Every value that holds no other, by the way to it."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield from leaves(one, (*path, key))
+    if not inner and path:
+        yield path, value
+
+
+def spoilt(value: Any) -> Iterator[tuple[str, Any]]:
+    """``value`` with one thing wrong in it: a key gone, one too many, another type, another word, less than nothing."""
+    todo: list[tuple[Any, ...]] = [()]
+    while todo:
+        path = todo.pop()
+        one = at(value, path)
+        if isinstance(one, dict | list):
+            todo += [(*path, key) for key in (one if isinstance(one, dict) else range(len(one)))]
+        if isinstance(one, dict):
+            yield f"{path}: one more", changed(value, (*path, "one-more"), 1)
+        if path:
+            yield f"{path}: type", changed(value, path, "wrong" if isinstance(one, dict | list) else {"wrong": [1]})
+        if path and isinstance(path[-1], str):
+            yield f"{path}: gone", changed(value, path)
+        if path and isinstance(one, int | float) and not isinstance(one, bool):
+            yield f"{path}: negative", changed(value, path, -1)
+        if path and path[-1] in ENUMS_AND_PATTERNS and isinstance(one, str):
+            yield f"{path}: word", changed(value, path, f"{one}?")
+
+
+def at(value: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+def changed(value: Any, path: tuple[Any, ...], *new: Any) -> Any:
+    """A copy with another value there, or with none."""
+    found = copy.deepcopy(value)
+    holder = at(found, path[:-1])
+    if new:
+        holder[path[-1]] = new[0]
+    else:
+        del holder[path[-1]]
+    return found
+
+
+@pytest.mark.parametrize("name", ["get", "list", "verify", "jobs", "event"])
+def test_whatever_is_wrong_is_seen(written: dict[str, list[Any]], name: str) -> None:
+    """What mdl wrote is as its schema says; with any one thing of it wrong it is not."""
+    for one in written[name]:
+        assert mistakes(name, one) == []
+        wrong = list(spoilt(one))
+        assert len(wrong) > 30
+        assert [what for what, bad in wrong if is_right(name, bad)] == []
+
+
+def test_what_does_not_go_together(written: dict[str, list[Any]]) -> None:
+    """Values that are right by themselves and not together are seen."""
+    whole = written["get"][0]
+    model = whole["models"][0]
+    file = model["files"][1]
+    change: dict[str, Any]
+    for change in ({"action": "failed"}, {"sha256": None}, {"size": None}, {"action": "planned"}, {"error": ERROR}):
+        assert mistakes("get", whole | {"models": [model | {"files": [file | change]}]}), change
+    moment = JOB["started_at"]
+    for change in ({"status": "done"}, {"exit_code": 0}, {"error": ERROR}, {"finished_at": moment}):
+        assert mistakes("jobs", written["jobs"][0] | {"jobs": [JOB | change]}), change
+    last = written["event"][-1]
+    for change in ({"status": "running"}, {"event": "finished"}, {"error": None}, {"file_index": 0}, {"file_index": 1}):
+        assert mistakes("event", last | {"model": None} | change), change
+
+
+def test_the_events_that_were_seen(written: dict[str, list[Any]]) -> None:
+    """The real lines hold starts, finishes, a failure and both ends; a second end is seen, and a missing one."""
+    events = written["event"]
+    assert {"planned", "started", "finished", "failed"} <= {one["event"] for one in events}
+    assert {"running", "file-finished"} <= {one["status"] for one in events}
+    ends = [json.dumps(one) for one in events if one["event"] in LAST]
+    others = [json.dumps(one) for one in events if one["event"] not in LAST]
+    assert events_of("\n".join([*others, ends[0]]))
+    for wrong in (others, [*others, *ends], [ends[0], *others]):
+        with pytest.raises(AssertionError):
+            events_of("\n".join(wrong))
+
+
+def test_a_later_release_may_add(written: dict[str, list[Any]]) -> None:
+    """As it is printed a schema lets more keys pass everywhere but in an error."""
+    more = {"one-more": 1}
+    whole = written["get"][1]
+    model = {**whole["models"][0], **more}
+    open_to = Draft202012Validator(schemas.schema("get"))
+    assert open_to.is_valid(whole | more | {"models": [model | {"files": [model["files"][0] | more]}]})
+    assert not open_to.is_valid(whole | {"error": whole["error"] | more})
+
+
+# --- mdl schema --------------------------------------------------------------------------------------------
+
+
+def test_the_names_and_each_schema_are_printed(shell: Shell) -> None:
+    """Without a name the names, one a line; with one its schema, indented, as it is and ending with a newline."""
+    names = inside(shell, "schema").out.splitlines()
+    assert tuple(names) == schemas.names()
+    for name in names:
+        ran = inside(shell, "schema", name)
+        assert (ran.code, ran.err, ran.out) == (0, "", json.dumps(schemas.schema(name), indent=2) + "\n")
+
+
+def test_schemas_as_a_document(shell: Shell) -> None:
+    """With --json the names are a document, and the schema that is asked for is in it."""
+    found = inside(shell, "schema", "--json").document
+    assert (tuple(found["names"]), found["definition"]) == (schemas.names(), None)
+    for name in schemas.names():
+        assert inside(shell, "schema", name, "--json").document["definition"] == schemas.schema(name)
+
+
+@pytest.mark.parametrize("name", ["gett", "shared", "../x", ""])
+def test_a_name_that_has_none(shell: Shell, name: str) -> None:
+    """An unknown name is 3, with what is near."""
+    ran = inside(shell, "schema", name, "--json")
+    assert (ran.code, ran.out.count("\n"), document_of(ran.out)["error"]["code"]) == (3, 1, "NOTFOUND")
+    assert ran.document["error"]["hint"] == ("did you mean get?" if name == "gett" else "'mdl schema' lists them")

@@ -1,0 +1,269 @@
+"""Secrets, wherever they may come from, in nothing that mdl says, keeps or starts, and at nobody's but their own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from support import faults
+import pytest
+from support.bench import Bench, noise, pinned
+from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
+from support.job_machine import DATA, Inside, catalog_of, machine, mdl, program, records_of, state_of, until
+
+from mdl.errors import MdlError, UsageError
+from mdl.http.allowlist import AllowList, OriginToken, origin_of
+from mdl.http.client import Http
+from mdl.sources.endpoint import Endpoint
+
+__all__ = ["mdl"]
+TOKEN, SIGNATURE, PASSWORD = "canary.token-1", "canary/signature+2", "canary-password-3"
+ENVIRON = {
+    "HF_TOKEN": TOKEN,
+    "AWS_SECRET_ACCESS_KEY": "canary/aws+key=4",
+    "AWS_SESSION_TOKEN": "canary-aws-session-5",
+    "RUNPOD_API_KEY": "canary_runpod_6",
+}
+CANARIES = (*ENVIRON.values(), SIGNATURE, PASSWORD, "canary")
+USUAL = {"host", "user-agent", "accept", "accept-encoding", "connection", "range", "if-range"}
+"""Header names that any server may see."""
+
+
+def leaks(home: Path, *said: str) -> list[str]:
+    """Where a canary is: in what was said, in a name, or in a file below ``home`` but for the user's own, of which
+    the lock repeats the catalog's addresses."""
+    found = [text for text in said if "canary" in text]
+    for path in home.rglob("*"):
+        is_own = path.name in ("catalog.toml", "mdl.lock", "token", ".netrc")
+        if "canary" in path.name or (path.is_file() and not is_own and b"canary" in path.read_bytes()):
+            found.append(str(path))
+    return found
+
+
+def echo(status: int) -> Handler:
+    """Refuses, and repeats in every place it can all that it was sent, and all that it could know."""
+
+    def handler(request: Request, number: int) -> Answer:
+        heard = " ".join(f"{name}: {value}" for name, value in request.headers)
+        words = f"you, {heard}, asked for {request.origin}{request.target} with {' '.join(ENVIRON.values())}"
+        body = json.dumps({"error": words}).encode()
+        return reply(
+            status, body, ("Content-Type", "application/json"), ("X-Request-Id", TOKEN), ("ETag", f'"{TOKEN}"')
+        )
+
+    return handler
+
+
+COMMANDS = (
+    "get one -v --retries 1",
+    "get one --json --progress json -v",
+    "get hf:o/r -v",
+    "prefetch one --metrics m.prom --ready-file ready.json",
+    "lock",
+    "show one",
+    "list --json",
+    "config",
+    "jobs --json",
+)
+
+
+@pytest.mark.fault(167, 171)
+def test_a_server_that_repeats_everything(mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Token, keys and signed queries are in no output, traceback, log, record, receipt, metrics file or file name."""
+    with (
+        FaultyServer(echo(403)) as hub,
+        FaultyServer(faults.redirects(f"{hub.url}/f?X-Amz-Signature={SIGNATURE}")) as cdn,
+    ):
+        url = f"{cdn.url}/f.bin?token={SIGNATURE}"
+        shell = machine(tmp_path, catalog_of(one=url), hub.url, **ENVIRON)
+        for words in (*COMMANDS, f"get {cdn.url}/d/g.bin?sig={SIGNATURE} -v"):
+            assert mdl(shell, *words.split()) in (0, 3, 4), words
+            assert leaks(tmp_path, *capfd.readouterr()) == [], words
+        for how in ("show", "log"):
+            mdl(shell, "jobs", how, records_of(shell).all()[-1].id)
+        assert leaks(tmp_path, *capfd.readouterr()) == []
+        sent = {
+            value
+            for server in (hub, cdn)
+            for request in server.requests
+            for name, value in request.headers
+            if name != "Authorization"
+        }
+    assert not [value for value in sent if "canary" in value]
+
+
+@pytest.mark.fault(171)
+def test_a_token_file_in_the_background(tmp_path: Path) -> None:
+    """The token of the token file is kept out of the logs of a detached job as well, whoever repeats it."""
+    with FaultyServer(echo(403)) as hub:
+        keys = {name: value for name, value in ENVIRON.items() if name != "HF_TOKEN"}
+        shell = machine(tmp_path, "schema = 1", hub.url, HF_TOKEN_PATH=str(tmp_path / "token"), **keys)
+        (tmp_path / "token").write_text(TOKEN)
+        ran = shell.run("get", "hf:o/r", "--detach")
+        until(lambda: records_of(shell).find(ran.out.strip()).status == "failed", "it goes on")
+        until(lambda: "ended" in (state_of(shell) / "downloads.log").read_text(), "it is not logged")
+        assert any(request.header("authorization") for request in hub.requests)
+    assert leaks(tmp_path, ran.out, ran.err) == []
+
+
+REPEATED = "denied to {user}:{password}", "Proxy-Authorization: Basic {basic}", "({basic})"
+
+
+@pytest.mark.fault(91, 171)
+@pytest.mark.parametrize("words", REPEATED)
+def test_a_proxy_that_repeats_its_password(
+    mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str], words: str
+) -> None:
+    """The password of a proxy variable is a secret like any other, also as it is sent, in base64."""
+    basic = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
+    said = words.format(user="me", password=PASSWORD, basic=basic)
+    with FaultyServer(faults.answers(407, body=said.encode())) as proxy:
+        address = f"http://me:{PASSWORD}@127.0.0.1:{proxy.port}"
+        shell = machine(tmp_path, catalog_of(one="http://files.example/f"), HTTP_PROXY=address, ALL_PROXY=address)
+        assert mdl(shell, "get", "one", "-v") == 4
+        assert {one.header("proxy-authorization") for one in proxy.requests} == {f"Basic {basic}"}
+    logs = (state_of(shell) / "downloads.log").read_text()
+    assert leaks(tmp_path, *capfd.readouterr()) == []
+    assert basic not in logs
+
+
+@pytest.mark.fault(47, 174)
+@pytest.mark.parametrize("status", faults.REDIRECTS)
+def test_what_another_origin_gets(bench: Bench, status: int) -> None:
+    """By every kind of redirect: nothing but what any server gets; no Authorization, Cookie, Referer or X- header."""
+    set_cookie = ("Set-Cookie", "canary=1; Path=/; Domain=127.0.0.1")
+    with FaultyServer(faults.honest(SMALL)) as other:
+        away = faults.redirects(f"{other.url}/x", status=status)
+        with FaultyServer(faults.with_headers(away, set_cookie)) as home:
+            bearer = OriginToken(origin_of(home.url), TOKEN)
+            runs = [bench.run(pinned(f"{home.url}/{name}", SMALL, path=name), bearer=bearer) for name in "ab"]
+        assert {name.lower() for request in other.requests for name, _ in request.headers} <= USUAL
+        assert not [value for request in other.requests for _, value in request.headers if "canary" in value]
+        assert {name.lower() for request in home.requests for name, _ in request.headers} <= USUAL | {"authorization"}
+    assert [run.code for run in runs] == [0, 0]
+
+
+@pytest.mark.fault(91)
+def test_what_lies_behind_a_proxy_does_not_get_its_password(mdl: Inside, tmp_path: Path) -> None:
+    """A redirect from behind a proxy to a host that NO_PROXY exempts takes no Proxy-Authorization there."""
+    with (
+        FaultyServer(faults.honest(DATA)) as origin,
+        FaultyServer(faults.redirects(f"http://localhost:{origin.port}/f")) as proxy,
+    ):
+        address = f"http://me:{PASSWORD}@127.0.0.1:{proxy.port}"
+        allow = {"MDL_ALLOW_HOSTS": "localhost", "HTTP_PROXY": address, "NO_PROXY": "localhost"}
+        shell = machine(tmp_path, catalog_of(one="http://files.example/f"), **allow)
+        assert mdl(shell, "get", "one") == 0
+        assert proxy.requests
+        assert {name.lower() for request in origin.requests for name, _ in request.headers} <= USUAL
+
+
+@pytest.mark.fault(173)
+@pytest.mark.parametrize("where", ["home", "NETRC"])
+def test_netrc_is_not_read(mdl: Inside, tmp_path: Path, where: str) -> None:
+    """Neither ~/.netrc nor $NETRC lends its passwords, to no host, on no hop."""
+    with FaultyServer(faults.honest(DATA)) as other, FaultyServer(faults.redirects(f"{other.url}/x")) as home:
+        extra = {"NETRC": str(tmp_path / ".netrc")} if where == "NETRC" else {}
+        shell = machine(tmp_path, catalog_of(one=f"{home.url}/f"), **extra)
+        (tmp_path / ".netrc").write_text(
+            f"machine 127.0.0.1 login me password {PASSWORD}\ndefault login d password {PASSWORD}"
+        )
+        (tmp_path / ".netrc").chmod(0o600)
+        assert mdl(shell, "get", "one") == 0
+        seen = {name.lower() for one in (*home.requests, *other.requests) for name, _ in one.headers}
+    assert seen <= USUAL
+
+
+@pytest.mark.fault(176)
+@pytest.mark.parametrize("char", ["\r", "\n", "\r\nX-Injected: 1\r\n", "\0", "\x7f", "é"])
+def test_nothing_splits_a_request(bench: Bench, char: str) -> None:
+    """CR, LF, NUL and what is no ASCII in token, header, path or Location: refused, or sent as one harmless word."""
+    with pytest.raises(UsageError) as caught:
+        Endpoint.from_environ({"HF_TOKEN": f"canary{char}token"})
+    assert "canary" not in str(vars(caught.value))
+    with FaultyServer(faults.honest(SMALL)) as server, Http(AllowList.of(["127.0.0.1"])) as http:
+        for url, headers in ((f"{server.url}/a{char}b", {}), (f"{server.url}/c", {"If-Range": f"x{char}y"})):
+            try:
+                with http.open("GET", url, headers):
+                    pass
+            except (MdlError, ValueError):
+                continue
+        server.handler = faults.redirects(f"/d{char}e")
+        try:
+            with http.open("GET", f"{server.url}/f"):
+                pass
+        except MdlError:
+            pass
+        asked = server.requests
+    assert not [one for one in asked if one.header("x-injected") or " " in one.target or not one.target.isprintable()]
+    assert {name.lower() for one in asked for name, _ in one.headers} <= USUAL
+
+
+@pytest.mark.fault(81, 171)
+@pytest.mark.parametrize(
+    "form", ["http://me:{0}@127.0.0.1:9", "http://127.0.0.1:9/?token={0}", "http://127.0.0.1:9/#{0}"]
+)
+def test_a_secret_in_the_endpoint(mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str) -> None:
+    """A secret in HF_ENDPOINT is refused (2) without a word of it, and no record holds it."""
+    shell = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f"), form.format(PASSWORD))
+    assert [mdl(shell, *words.split()) for words in ("get one -v", "doctor")] == [2, 2]
+    assert leaks(tmp_path, *capfd.readouterr()) == []
+
+
+def modes(folder: Path) -> dict[str, str]:
+    found = [folder, *folder.rglob("*")]
+    return {str(path.relative_to(folder)): f"{stat.S_IMODE(path.lstat().st_mode):o}" for path in found}
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """Whatever is made may be read and written by everybody, unless it is made otherwise."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.fault(141, 172, 178)
+@pytest.mark.usefixtures("open_umask")
+@pytest.mark.parametrize("kind", ["files", "folders"])
+def test_what_is_kept_is_kept_private(mdl: Inside, tmp_path: Path, kind: str) -> None:
+    """Receipts, listings, locks, logs and records are 0600, their folders 0700, whatever the umask: partials too."""
+    with FaultyServer(faults.first(1, faults.cut(faults.honest(DATA), 2**20), faults.honest(DATA))) as server:
+        shell = machine(tmp_path, catalog_of(one=f"{server.url}/f"))
+        assert mdl(shell, "get", "one", "--retries", "1") == 5
+        found = {**modes(shell.models / ".mdl"), **modes(state_of(shell))}
+        assert any(name.endswith("/journal") for name in found)
+        assert mdl(shell, "get", "one") == 0
+    found |= {**modes(shell.models / ".mdl"), **modes(state_of(shell))}
+    suffixes = (".job", ".log", ".lock", ".receipt", ".json", "/journal")
+    wanted = {name: mode for name, mode in found.items() if name.endswith(suffixes)}
+    if kind == "folders":
+        below = {name: mode for name, mode in found.items() if not name.endswith((*suffixes, "/data"))}
+        assert below == dict.fromkeys(below, "700")
+    else:
+        assert wanted == dict.fromkeys(wanted, "600")
+        assert len({name.rpartition(".")[2] for name in wanted}) > 3
+
+
+@pytest.mark.fault(171)
+def test_a_hook_is_told_no_secret(mdl: Inside, tmp_path: Path) -> None:
+    """Neither a hook's words nor the facts it is given hold a secret."""
+    with FaultyServer(echo(403)) as hub:
+        shell = machine(tmp_path, f'schema = 1\n[models.m]\nsource = "{hub.url}/x/f.bin?sig={SIGNATURE}"', **ENVIRON)
+        (tmp_path / ".config" / "mdl").mkdir(parents=True)
+        (tmp_path / ".config" / "mdl" / "config.toml").write_text(f'[hooks]\non_failure = "{program(tmp_path)} a"')
+        assert mdl(shell, "get", "m") == 4
+    assert "403" in (tmp_path / "told").read_text()
+    assert leaks(tmp_path) == []
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
+
+
+SMALL = noise(50_000)

@@ -1,0 +1,244 @@
+"""Signed URLs: whatever stands behind the path of a URL is in nothing that mdl says or keeps, whoever repeats it."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from support import faults
+import pytest
+from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
+from support.job_machine import (
+    DATA,
+    Gate,
+    Inside,
+    catalog_of,
+    done,
+    gate,
+    machine,
+    mdl,
+    program,
+    records_of,
+    state_of,
+    the_job,
+    until,
+    waits,
+)
+from support.shell import Shell
+
+from mdl.jobs import background
+from mdl.locks import file_lock
+from mdl.process import ProcessId
+
+__all__ = ["gate", "mdl"]
+SIGNED = {
+    "quote": "?filename*=UTF-8''x&auth=canary-1",
+    "double quote": '?name="x"&auth=canary-1',
+    "angle bracket": "?name=<x>&auth=canary-1",
+    "semicolon": "?name=x;auth=canary-1",
+    "empty part": "?a&&auth=canary-1",
+    "no name": "?canary-1",
+    "no name, equals": "?=canary-1",
+    "encoded": "?auth=c%61nary%2B1",
+    "URL in it": "?next=https%3A%2F%2Fh%2Ff%3Fauth%3Dcanary-1",
+    "fragment": "#canary-1",
+    "query and fragment": "?a=1#canary-1",
+    "parameter": ";sid=canary-1",
+    "parameter of a folder": ";sid=canary-1/g.bin",
+}
+"""What may stand behind the path of a URL."""
+
+Repeat = Callable[[Request], Answer]
+
+
+def _json(request: Request) -> Answer:
+    return reply(
+        403, json.dumps({"error": f"you asked: {_url(request)}"}).encode(), ("Content-Type", "application/json")
+    )
+
+
+def _xml(request: Request) -> Answer:
+    return reply(403, f"<Error><Message>no {html.escape(_url(request))} here</Message></Error>".encode())
+
+
+def _title(request: Request) -> Answer:
+    return reply(404, f"<html><title>Cannot GET {html.escape(request.target)}</title></html>".encode())
+
+
+def _value(request: Request) -> Answer:
+    """Nothing but the values, without their names."""
+    values = " and ".join(part.rpartition("=")[2] for part in unquote(request.target).replace("?", "&").split("&"))
+    return reply(403, f"who is {values}?".encode())
+
+
+def _status_line(request: Request) -> Answer:
+    return Answer(f"HTTP/1.1 no {_url(request)} {unquote(request.target)}", end="close")
+
+
+REPEATS: dict[str, Repeat] = {
+    "text": lambda request: reply(403, f"cannot GET {request.target} for you".encode()),
+    "decoded": lambda request: reply(403, f"cannot GET {unquote(unquote(request.target))} for you".encode()),
+    "encoded": lambda request: reply(403, f"no {quote(request.target, safe='')} here".encode()),
+    "JSON": _json,
+    "XML": _xml,
+    "title": _title,
+    "header": lambda request: reply(403, b"", ("X-Error-Message", f"no {request.target} here")),
+    "request id": lambda request: reply(403, b"", ("X-Request-Id", request.target)),
+    "values": _value,
+    "far into it": lambda request: reply(403, b"x" * 290 + b" " + request.target.partition("=")[2].encode()),
+    "status line": _status_line,
+    "Content-Range": lambda request: reply(206, b"x", ("Content-Range", request.target)),
+    "Location": lambda request: reply(302, b"", ("Location", f"ftp://h/{request.target}")),
+    "bad Location": lambda request: reply(302, b"", ("Location", f"http://h:{unquote(request.target)}/")),
+}
+
+
+def _url(request: Request) -> str:
+    return f"{request.origin}{request.target}"
+
+
+def repeating(repeat: Repeat) -> Handler:
+    return lambda request, _number: repeat(request)
+
+
+def leaks(home: Path, *said: str) -> list[str]:
+    """What was said, and each file below ``home``, with ``canary`` in it or in its name. The catalog is the user's own
+    file, and the lock repeats its addresses."""
+    found = [text for text in said if "canary" in text]
+    files = (path for path in home.rglob("*") if path.name not in ("catalog.toml", "mdl.lock"))
+    return found + [
+        str(path) for path in files if "canary" in str(path) or (path.is_file() and b"canary" in path.read_bytes())
+    ]
+
+
+def looked_at(shell: Shell, mdl: Inside) -> None:
+    """All that can be asked about the jobs."""
+    for job in records_of(shell).all():
+        for words in (f"show {job.id}", f"show {job.id} --json", f"log {job.id}", ""):
+            assert mdl(shell, "jobs", *words.split()) in (0, 3)
+
+
+@pytest.mark.fault(171, 240)
+@pytest.mark.parametrize("form", SIGNED)
+def test_a_signed_url_that_works(mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str) -> None:
+    """A file that came by a signed URL, named by the user, the catalog or a redirect: none of it is shown or kept."""
+    with FaultyServer(faults.honest(DATA)) as server:
+        url = f"{server.url}/a/f.bin{SIGNED[form]}"
+        with FaultyServer(faults.redirects(url)) as other:
+            shell = machine(tmp_path, catalog_of(one=url.replace('"', '\\"'), two=f"{other.url}/f.bin"))
+            for words in (
+                ["get", url, "-v"],
+                ["get", url, "--json", "--progress", "json"],
+                ["prefetch", "one", "--metrics", "m.prom", "--ready-file", "ready.json", "-v"],
+                ["get", "two", "-v", "--json"],
+                *(
+                    line.split()
+                    for line in ("lock", "list", "list --json", "show one", "show one --json", "lock --json")
+                ),
+                *(line.split() for line in ("verify one --json", "get one --dry-run", "jobs --json")),
+                ["show", url],
+            ):
+                assert mdl(shell, *words) == 0, words
+                assert leaks(tmp_path, *capfd.readouterr()) == [], words
+        looked_at(shell, mdl)
+    assert leaks(tmp_path, *capfd.readouterr()) == []
+
+
+@pytest.mark.fault(171, 241)
+@pytest.mark.parametrize(
+    ("way", "form"),
+    [*(("typed", form) for form in SIGNED), ("redirect", "quote"), ("relative redirect", "no name")],
+)
+def test_a_server_that_repeats_a_signed_url(
+    mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str], way: str, form: str
+) -> None:
+    """However a server repeats what it was asked, and whoever named the URL: it is not shown, logged or kept. Each form
+    is tried with a fifth of the ways to repeat it, and all with all in the long run."""
+    step = 1 if os.environ.get("MDL_LONG") else 5
+    for kind, repeat in list(REPEATS.items())[list(SIGNED).index(form) % step :: step]:
+        home = tmp_path / kind
+        with FaultyServer(repeating(repeat)) as server:
+            url = f"{server.url}/f.bin{SIGNED[form]}"
+            if way == "relative redirect":
+                again = faults.redirects(f"/away/f.bin{SIGNED[form]}")
+                server.handler = faults.choose(lambda one: one.target == "/f.bin", again, server.handler)
+            with FaultyServer(faults.redirects(url)) as other:
+                start = {"typed": url, "redirect": f"{other.url}/f.bin", "relative redirect": f"{server.url}/f.bin"}
+                shell = machine(home)
+                (home / ".config" / "mdl").mkdir(parents=True)
+                (home / ".config" / "mdl" / "config.toml").write_text(f'[hooks]\non_failure = "{program(home)}"')
+                for words in (["-v"], ["--json", "--progress", "json", "-v"]):
+                    assert mdl(shell, "get", start[way], "--retries", "1", *words) in (3, 4, 5, 6, 11), kind
+                    assert leaks(home, *capfd.readouterr()) == [], kind
+            looked_at(shell, mdl)
+        assert leaks(home, *capfd.readouterr()) == [], kind
+        assert "ERROR" in (state_of(shell) / "downloads.log").read_text()
+
+
+@pytest.mark.fault(171, 242)
+def test_a_signed_url_in_the_background(tmp_path: Path, gate: Gate) -> None:
+    """Everybody may read a process's arguments: those of a detached job are its id. Its environment is clean too."""
+    with FaultyServer(gate) as server:
+        shell = machine(tmp_path / "home")
+        ran = done(shell.run("get", f"{server.url}/one/f.bin?a=ü&auth='canary-1'", "--detach"))
+        job = waits(shell, gate)
+        place = Path("/proc", str(ProcessId(job.owner).pid))
+        assert [ran.out, ran.err] == [f"{job.id}\n", ""]
+        if place.exists():
+            assert job.id in (place / "cmdline").read_text()
+            assert "canary" not in (place / "cmdline").read_text() + (place / "environ").read_text()
+        assert leaks(shell.home) == []
+        gate.opened.set()
+        until(lambda: the_job(shell).status == "done", "it does not end")
+        assert any("canary-1" in request.target for request in server.requests)
+    assert next(shell.models.glob("*/f.bin")).read_bytes() == DATA
+    assert leaks(shell.home) == []
+
+
+@pytest.mark.fault(242)
+def test_the_flag_of_the_background_is_nobody_elses(tmp_path: Path) -> None:
+    """Typed by hand it is no flag (2): nothing is read from a terminal, a file or a pipe."""
+    ran = machine(tmp_path).run(background.FLAG, "1122-abcd")
+    assert (ran.code, "Traceback" in ran.err) == (2, False)
+
+
+@pytest.mark.fault(243)
+@pytest.mark.parametrize(("words", "code"), [("", 9), ("--skip-if-running", 0)])
+def test_another_prefetch_is_quicker(
+    mdl: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, code: int
+) -> None:
+    """One that begins before the process in the background does is told at once, and leaves no job behind."""
+    shell, start = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f")), background.start
+    turn = contextlib.ExitStack()
+
+    def slipped_in(*arguments: object) -> int | None:
+        turn.enter_context(file_lock(state_of(shell) / "locks", "prefetch", 0.0, print))
+        return start(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mdl.jobs.run.start", slipped_in)
+    with turn:
+        assert mdl(shell, "prefetch", "one", "--detach", *words.split()) == code
+    assert records_of(shell).all() == []
+
+
+@pytest.mark.fault(242)
+def test_a_job_that_cannot_begin(
+    mdl: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What ends before it has begun in the background gives the command its code; where its words are is said."""
+    shell, start = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f")), background.start
+
+    def spoilt(*arguments: object) -> int | None:
+        (tmp_path / "catalog.toml").write_text("schema = 0")
+        return start(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mdl.jobs.run.start", spoilt)
+    assert mdl(shell, "get", "one", "--detach") == 2
+    job = the_job(shell)
+    assert (job.status, str(records_of(shell).log(job.id)) in capfd.readouterr().err) == ("paused", True)
+    assert "schema" in records_of(shell).log(job.id).read_text()

@@ -1,0 +1,86 @@
+"""What is said of a server's faults: one line of cause, one of advice, one code, also in JSON (groups A to D)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from support import faults
+import pytest
+from support.faulty_server import FaultyServer, Handler
+from support.job_machine import DATA, catalog_of, machine
+from support.models_folder import Inside, got, mdl
+
+__all__ = ["mdl"]
+
+SECRET = "s3cr3t-signature"
+SIGNED = f"/signed?X-Amz-Signature={SECRET}"
+GATED = ("X-Error-Code", "GatedRepo")
+FAULTS: dict[str, tuple[Handler, int, str, str]] = {
+    "no Content-Range": (faults.no_content_range(DATA), 6, "PROTO", "Content-Range"),
+    "other bytes": (faults.honest(faults.Flipped(DATA)), 6, "HASH", "wrong bytes"),
+    "cut": (faults.short_body(DATA, 0), 5, "NET", "received 0 bytes"),
+    "another length": (faults.wrong_length(DATA, 5), 6, "PROTO", f"announces {len(DATA) + 5} bytes"),
+    "endless": (faults.endless(framing="chunked"), 6, "HASH", "wrong bytes"),
+    "two lengths": (faults.bad_length(DATA, "two headers"), 6, "PROTO", "Content-Length"),
+    "heavy headers": (faults.many_headers(DATA, count=1, length=2**21), 6, "PROTO", "HTTP"),
+    "no HTTP": (faults.garbage_status(DATA), 6, "PROTO", "HTTP"),
+    "loop": (faults.loop(), 5, "NET", "more than 10 redirects"),
+    "a file: URL": (faults.redirects("file:///etc/passwd"), 11, "UNSAFE", "redirects to a file: URL"),
+    "userinfo": (faults.redirects(f"http://me:{SECRET}@127.0.0.1:{{port}}/x"), 11, "UNSAFE", "user name or password"),
+    "a foreign host": (faults.redirects(f"http://localhost:{{port}}/x?sig={SECRET}"), 11, "UNSAFE", "localhost"),
+    "an odd address": (faults.redirects("http://2130706433:{port}/x"), 11, "UNSAFE", "odd spelling"),
+    "an empty Location": (faults.redirects(""), 6, "PROTO", "Location"),
+    "401": (faults.answers(401, ("X-Error-Message", "who are you?")), 4, "AUTH", "who are you?"),
+    "gated": (faults.answers(403, GATED), 4, "AUTH", "403"),
+    "407": (faults.answers(407), 4, "AUTH", "proxy"),
+    "404": (faults.answers(404, body=b"\x1b[31mno such\x1b[0m\r\nfile"), 3, "NOTFOUND", "no such"),
+    "410": (faults.answers(410), 3, "NOTFOUND", "410"),
+    "503": (faults.answers(503, body=b"<html><title>back soon</title>"), 5, "NET", "back soon"),
+    "a long wish": (faults.answers(429, ("Retry-After", "86400")), 5, "NET", "86400 s"),
+    "signed and void": (
+        faults.choose(lambda r: r.path == "/signed", faults.answers(403), faults.redirects(SIGNED)),
+        *(4, "AUTH", "403"),
+    ),
+}
+
+
+@pytest.mark.fault(5, 10, 25, 29, 30, 33, 34, 37, 45, 49, 50, 52, 54, 56, 57, 58, 59, 69)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_is_one_line_and_one_advice(tmp_path: Path, mdl: Inside, fault: str) -> None:
+    """The last two lines: what failed, on what and why, then what to do; the same in JSON; no secret in either."""
+    handler, code, name, words = FAULTS[fault]
+    with FaultyServer(handler) as server:
+        shell = machine(tmp_path, catalog_of(one=f"{server.url}/f"))
+        ran = got(mdl(shell, "get", "one", "--retries", "1", "--json"), code)
+    told = ran.document
+    *_, said, hint = ran.err.splitlines()
+    assert [line for line in ran.err.splitlines() if line.startswith("mdl:")] == [said]
+    assert words in said
+    assert hint.startswith("  hint: ")
+    item = told["error"]["item"]
+    assert (told["exit_code"], told["error"]["code"]) == (code, name)
+    assert item == "one/f.bin" or (name == "UNSAFE" and item in said)  # a refused host is called by its name
+    assert said == f"mdl: {item}: {told['error']['message']}"
+    assert SECRET not in ran.err + ran.out
+    assert "\x1b" not in ran.err
+    assert not (shell.models / "one" / "f.bin").exists()
+
+
+@pytest.mark.fault(38)
+def test_a_login_page_is_called_so(tmp_path: Path, mdl: Inside) -> None:
+    """A page in a file's place is told by its title, made harmless."""
+    with FaultyServer(faults.portal("Hotel \x1b[31mWi-Fi: log in")) as server:
+        shell = machine(tmp_path, catalog_of(one=f"{server.url}/f"))
+        ran = got(mdl(shell, "get", "one", "--retries", "1"), 6)
+    assert "Wi-Fi: log in" in ran.err
+    assert "\x1b" not in ran.err
+
+
+@pytest.mark.fault(39)
+def test_a_pointer_is_called_so(tmp_path: Path, mdl: Inside) -> None:
+    """The text of a git-lfs pointer in a file's place is told as such."""
+    with FaultyServer(faults.lfs_pointer("ab" * 32, len(DATA))) as server:
+        shell = machine(tmp_path, catalog_of(one=f"{server.url}/f"))
+        ran = got(mdl(shell, "get", "one", "--retries", "1"), 6)
+    assert re.search("lfs", ran.err, re.IGNORECASE)

@@ -1,0 +1,234 @@
+"""Killed, interrupted, run twice, run side by side: what is here is kept and nothing is fetched twice."""
+
+from __future__ import annotations
+
+import random
+import signal
+import statistics
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from support import faults
+import pytest
+from support.bench import MIB, NAME, Bench, child, loose, noise, pinned, sha256, until
+from support.faulty_server import Answer, FaultyServer, Handler, Request
+from support.loopback_hub import Generated, LoopbackHub, Repo
+
+from mdl.engine import journal
+from mdl.http.client import Http
+from mdl.sources.hub_origin import HubOrigin
+
+DATA = noise(4 * MIB)
+SIZE = len(DATA)
+KILLS = 10
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
+
+
+def catalog(folder: Path, *rows: tuple[str, str, bytes]) -> tuple[str, ...]:
+    """A catalog of one model ``m`` of (path, url, bytes); the words that name it and a models folder."""
+    lines = ["schema = 1", "[models.m]"]
+    for path, url, data in rows:
+        lines += ["[[models.m.files]]", f'path = "{path}"', f'url = "{url}"']
+        lines += [f"size = {len(data)}", f'sha256 = "{sha256(data).hex}"']
+    (folder / "catalog.toml").write_text("\n".join(lines) + "\n")
+    return ("--catalog", str(folder / "catalog.toml"), "--to", str(folder / "models"))
+
+
+def claimed(models: Path) -> int:
+    """Bytes that the journals in a models folder claim."""
+    records = [journal.load(path) for path in models.glob(".mdl/partials/*/journal")]
+    return sum(record.have.total for record in records if record)
+
+
+def served(hub: LoopbackHub) -> int:
+    return sum(request.body_bytes_sent for request in hub.requests if request.origin == "cdn")
+
+
+@pytest.mark.fault(124)
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    """Ten kill -9: what a journal claimed is not served again, byte 0 is asked for once, nothing is left over (I2, I3).
+
+    How much a kill costs is a matter of the disk's syncs, and held to account in benchmarks/kill.py.
+    """
+    content = Generated(256 * MIB, 3)
+    repo = Repo("demo/big", {"model.bin": content})
+    models, dice = tmp_path / "models", random.Random(7)
+    words = ("get", f"hf:demo/big@{repo.commit}", "--into", str(models), "--connections", "4")
+    kills = unclaimed = 0
+    with LoopbackHub([repo], bytes_per_second=14e6) as hub:
+        for _ in range(KILLS):
+            process = child(tmp_path, *words, HF_ENDPOINT=hub.url)
+            goal = served(hub) + dice.randint(14 * MIB, 22 * MIB)
+            until(lambda process=process, goal=goal: served(hub) >= goal or process.poll() is not None)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += process.returncode == -signal.SIGKILL
+            unclaimed = served(hub) - claimed(models)
+            assert not (models / "model.bin").exists()
+        last = child(tmp_path, *words, HF_ENDPOINT=hub.url)
+        _, errors = last.communicate(timeout=60)
+        asked = [request for request in hub.requests if request.origin == "cdn"]
+        twice = served(hub) - len(content)
+    assert (last.returncode, kills) == (0, KILLS), errors
+    assert twice <= unclaimed + 8 * MIB, "more than what no journal claimed, and what was on the way"
+    assert sum(request.headers.get("range", "").startswith("bytes=0-") for request in asked) == 1
+    assert (models / "model.bin").read_bytes() == content[0 : len(content)]
+    assert sorted(path.name for path in models.iterdir()) == [".mdl", "model.bin"]
+    assert not list((models / ".mdl" / "partials").iterdir())
+
+
+@pytest.mark.parametrize(("before", "after"), [(8, 1), (1, 8), (3, 5)])
+def test_other_number_of_connections(bench: Bench, before: int, after: int) -> None:
+    """Another --connections than before costs no byte of what is here (I2)."""
+    bench.segments(MIB)
+    slow = faults.choose(lambda r: r.header("range") == f"bytes={MIB}-{2 * MIB - 1}", hangs, faults.honest(DATA))
+    with FaultyServer(slow if before > 1 else faults.stall_in_body(DATA, MIB // 2)) as server:
+        file = pinned(server.url + "/f", DATA)
+        stop = 3 * MIB if before > 1 else MIB // 2
+        assert bench.run(file, connections=before, stop_at=stop).code == 130
+        kept = bench.claimed
+        server.handler = faults.honest(DATA)
+        run = bench.run(file, connections=after)
+    assert kept >= stop
+    assert (run.code, run.row.resumed_at, run.report.bytes_fetched, run.rewound) == (0, kept, SIZE - kept, 0)
+    assert bench.final.read_bytes() == DATA
+
+
+def hangs(request: Request, number: int) -> Answer:
+    return Answer(None, end="hang")
+
+
+@pytest.mark.parametrize("pinned_to_commit", [True, False])
+def test_second_run(bench: Bench, pinned_to_commit: bool) -> None:
+    """What is here is not asked for again: no request for a pinned model, no body byte for a branch."""
+    repo = Repo("demo/x", {"config.json": b"{}", "model.bin": Generated(3 * MIB)})
+    source = HubOrigin("demo/x", revision=repo.commit if pinned_to_commit else None)
+    with LoopbackHub([repo]) as hub:
+        first = bench.run(source=source, hub=hub.url)
+        before = len(hub.requests)
+        second = bench.run(source=source, hub=hub.url)
+        asked = hub.requests[before:]
+    assert (first.code, second.code, second.report.bytes_fetched) == (0, 0, 0)
+    assert {row.action for row in second.report.models[0].files} == {"kept"}
+    assert len(asked) == 0 if pinned_to_commit else 0 < len(asked) <= 2
+    assert all(request.path.startswith("/api/") for request in asked)
+
+
+def test_second_run_of_a_direct_file(bench: Bench) -> None:
+    """A pinned direct URL costs no second request; one without a digest one small one."""
+    with FaultyServer(faults.honest(DATA)) as server:
+        known, unknown = pinned(server.url + "/a", DATA, path="a"), loose(server.url + "/b", path="b")
+        assert bench.run(known, unknown).code == 0
+        before = len(server.requests)
+        run = bench.run(known, unknown)
+        asked = [(request.path, request.header("range")) for request in server.requests[before:]]
+    assert (run.code, run.report.bytes_fetched, asked) == (0, 0, [("/b", "bytes=0-0")])
+
+
+def test_side_by_side(tmp_path: Path) -> None:
+    """A second mdl on the same model waits and says for whom; without patience it ends with 9 and names the process."""
+    gate = threading.Event()
+    with FaultyServer(faults.stall_in_body(DATA, MIB, gate=gate)) as server:
+        words = catalog(tmp_path, (NAME, server.url + "/f", DATA))
+        first = child(tmp_path, "get", "m", *words)
+        until(lambda: claimed(tmp_path / "models") >= MIB)
+        hasty = child(tmp_path, "get", "m", *words, "--lock-wait", "0")
+        _, errors = hasty.communicate(timeout=30)
+        assert hasty.returncode == 9
+        assert str(first.pid) in errors
+        patient = child(tmp_path, "get", "m", *words, "--lock-wait", "60", "--progress", "lines")
+        said = patient.stderr.readline() if patient.stderr else ""
+        assert f"process {first.pid}" in said
+        gate.set()
+        first.communicate(timeout=30)
+        patient.communicate(timeout=30)
+        bodies = len(server.requests)
+    assert (first.returncode, patient.returncode, bodies) == (0, 0, 1)
+    assert (tmp_path / "models" / "m" / NAME).read_bytes() == DATA
+
+
+def test_the_lock_only_saves_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the lock lies, a second mdl still does not touch the partial of a living one: 9 (F112)."""
+    bench = Bench(tmp_path, monkeypatch)
+    gate = threading.Event()
+    with FaultyServer(faults.stall_in_body(DATA, MIB, gate=gate)) as server:
+        words = catalog(tmp_path, (NAME, server.url + "/f", DATA))
+        first = child(tmp_path, "get", "m", *words)
+        until(lambda: claimed(tmp_path / "models") >= MIB)
+        for lock in (tmp_path / "models" / ".mdl" / "locks").glob("*.lock"):
+            lock.unlink()
+        run = bench.run(pinned(server.url + "/f", DATA))
+        gate.set()
+        first.communicate(timeout=30)
+    assert (run.code, first.returncode) == (9, 0)
+    assert bench.final.read_bytes() == DATA
+
+
+STALLS = {
+    "before the headers": faults.stall_before_headers(),
+    "in the body": faults.stall_in_body(DATA, 100_000),
+}
+
+
+@pytest.mark.parametrize("stall", STALLS)
+def test_interrupt(tmp_path: Path, stall: str) -> None:
+    """Ctrl-C with eight stalled connections ends mdl with 130 at once, and what came is kept."""
+    took = []
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        took.append(interrupted(folder, STALLS[stall], signal.SIGINT, 130))
+        assert claimed(folder / "models") == (8 * 100_000 if stall == "in the body" else 0)
+    assert statistics.median(took) <= 1.0, took
+
+
+def test_terminated(tmp_path: Path) -> None:
+    """SIGTERM ends mdl as Ctrl-C does, with 143."""
+    assert interrupted(tmp_path, STALLS["in the body"], signal.SIGTERM, 143) <= 2.0
+
+
+def interrupted(folder: Path, handler: Handler, number: signal.Signals, code: int) -> float:
+    """Seconds from the signal to the end, with eight connections stalled."""
+    with FaultyServer(handler) as server:
+        words = catalog(folder, *((f"{n}.bin", f"{server.url}/{n}", DATA[:-1] + bytes([n])) for n in range(8)))
+        process = child(folder, "get", "m", *words, "--connections", "8")
+        enough = 0 if handler is STALLS["before the headers"] else 8 * 100_000
+        until(lambda: len(server.requests) == 8 and claimed(folder / "models") >= enough)
+        began = time.monotonic()
+        process.send_signal(number)
+        try:
+            _, errors = process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            _, errors = process.communicate()
+        took = time.monotonic() - began
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    return took
+
+
+def test_cancel_in_the_process_frees_everything(bench: Bench) -> None:
+    """After an interruption no thread of the engine is left at work and no socket is open."""
+    with FaultyServer(faults.stall_in_body(DATA, MIB)) as server:
+        bench.run(pinned(server.url + "/f", DATA), stop_at=MIB)
+    names = ("mdl-worker", "mdl-syncer", "mdl-hasher")
+    until(lambda: not [t for t in threading.enumerate() if t.name.startswith(names)], 2)
+
+
+def test_http_is_cancelled_for_good(bench: Bench) -> None:
+    """A cancelled client takes no further request."""
+    from mdl.errors import Cancelled
+    from mdl.http.allowlist import AllowList
+
+    with FaultyServer(faults.honest(DATA)) as server:
+        with Http(AllowList.of(bench.allow)) as http:
+            http.cancel.set()
+            with pytest.raises(Cancelled), http.open("GET", server.url + "/f"):
+                pass
+        assert server.requests == []

@@ -1,0 +1,174 @@
+"""The engine looks after its workers: no fault of one hangs the transfer or loses what is here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from support import faults
+import pytest
+from support.bench import MIB, Bench, noise, pinned, until
+from support.faulty_server import FaultyServer
+
+from mdl.engine.download import Download
+from mdl.engine.finalize import Finalizer
+from mdl.engine.journal import Journal
+from mdl.engine.partial import Partial
+from mdl.engine.queue import WorkQueue
+from mdl.engine.stream_hasher import StreamHasher
+from mdl.errors import Cancelled, StorageError
+from mdl.events import Event, Failed, Verifying
+
+DATA = noise(4 * MIB)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    gone = faults.answers(404)
+    with FaultyServer(faults.routes({"/gone": gone, "/f": faults.honest(DATA)})) as server:
+        yield server
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.fault(225)
+def test_a_close_that_fails_hangs_nothing(bench: Bench, server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """close(2) fails, as over NFS when a quota is used up: the file's own error is told, the next file comes."""
+    right, calls = Partial.close, list[int]()
+
+    def close(self: Partial) -> None:
+        right(self)
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(Partial, "close", close)
+    files = [pinned(server.url + "/gone", DATA, path="a.bin"), pinned(server.url + "/f", DATA)]
+    run = bench.run(*files, connections=1)
+    assert run.code == 3
+    assert bench.final.read_bytes() == DATA
+    assert sum(isinstance(event, Failed) for event in run.events) == 1
+
+
+@pytest.mark.fault(225)
+@pytest.mark.parametrize(("room", "name"), [(WorkQueue, "request_ended"), (Finalizer, "begin"), (Finalizer, "finish")])
+def test_a_fault_ends_the_file_alone(
+    bench: Bench, server: FaultyServer, monkeypatch: pytest.MonkeyPatch, room: type, name: str
+) -> None:
+    """A fault of mdl's own while one file is worked on fails that file, with code 1; the others come."""
+    right = getattr(room, name)
+
+    def faulty(self: object, download: Download, *arguments: object) -> object:
+        if download.name == "a.bin":
+            raise RuntimeError("nobody thought of this")
+        return right(self, download, *arguments)
+
+    monkeypatch.setattr(room, name, faulty)
+    server.handler = faults.honest(DATA)
+    run = bench.run(pinned(server.url + "/a", DATA, path="a.bin"), pinned(server.url + "/f", DATA), connections=2)
+    rows = {row.path: row.error for row in run.report.models[0].files} if run.report else {}
+    assert rows["a.bin"] is not None
+    assert rows["a.bin"].exit_code == 1
+    assert bench.final.read_bytes() == DATA
+
+
+@pytest.mark.fault(225)
+def test_no_worker_left_ends_it(bench: Bench, server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the queue itself is at fault no worker lives on: the run ends at once, with code 1 and the fault's words."""
+    monkeypatch.setattr(WorkQueue, "take", failing(RuntimeError("nobody thought of this")))
+    run = bench.run(pinned(server.url + "/f", DATA))
+    assert run.code == 1
+    assert "nobody thought of this" in run.error["message"]
+
+
+@pytest.mark.fault(226)
+def test_a_stop_during_the_last_hash_loses_nothing(
+    bench: Bench, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop that comes while the last bytes are hashed keeps all that is here: a digest of a part is none."""
+    right, ended = StreamHasher.result, threading.Event()
+
+    def result(self: StreamHasher, tell: Callable[[int], None]) -> object:
+        until(lambda: self._stop)
+        self.done = min(self.done, 1000)  # as if it had been stopped there
+        try:
+            return right(self, tell)
+        finally:
+            ended.set()
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Verifying):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(StreamHasher, "result", result)
+    run = bench.run(pinned(server.url + "/f", DATA), tell=stop)
+    assert run.report is None
+    assert ended.wait(20)
+    for thread in threading.enumerate():
+        if thread.name.startswith("mdl-worker"):
+            thread.join(20)
+    assert not bench.final.exists()
+    assert bench.claimed == len(DATA)
+
+
+@pytest.mark.fault(226)
+def test_a_stopped_hasher_has_no_digest(tmp_path: Path) -> None:
+    """Asked for the digest of what it hashed in part, a stopped hasher says that it was stopped."""
+    from mdl.engine.journal import Identity
+
+    partial = Partial.open(tmp_path, "k" * 32, Identity("https://h/m", len(DATA), None, '"a"', None))
+    hasher = StreamHasher(partial, "sha256", len(DATA))
+    partial.write(0, DATA[:1000])
+    hasher.stop()
+    with pytest.raises(Cancelled):
+        hasher.result(lambda done: None)
+    partial.close()
+
+
+@pytest.mark.fault(227)
+@pytest.mark.parametrize("given", [0, 1, 3])
+def test_fewer_threads_than_wanted(
+    bench: Bench, server: FaultyServer, monkeypatch: pytest.MonkeyPatch, given: int
+) -> None:
+    """If the system gives fewer threads than asked for, those do; without any it is 7, with what to raise, not 1."""
+    right, left = threading.Thread.start, [given]
+
+    def start(self: threading.Thread) -> None:
+        if self.name.startswith("mdl-"):
+            if not left[0]:
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+        right(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    if not given:
+        with pytest.raises(StorageError, match="start a thread") as caught:
+            bench.run(pinned(server.url + "/f", DATA))
+        assert "ulimit -u" in str(caught.value.hint)
+        return
+    run = bench.run(pinned(server.url + "/f", DATA), connections=8)
+    assert (run.code, bench.final.read_bytes() == DATA) == (0, True)
+
+
+@pytest.mark.fault(228)
+def test_no_descriptor_is_left_behind(bench: Bench, server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty files whose journal cannot be written cost no descriptor: the error stays that of the disk."""
+    monkeypatch.setattr(Journal, "create", failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else pytest.skip("no /proc here")
+    run = bench.run(*(pinned(server.url + "/f", DATA, path=f"{n}.bin") for n in range(20)))
+    assert run.code == 7
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    assert not bench.final.exists()

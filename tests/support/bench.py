@@ -1,0 +1,264 @@
+"""The engine at work against real sockets: `Bench.run` is one ``mdl get`` in this process, `child` one of its own.
+
+Waits between attempts are cut to nothing and kept in `Bench.waits`; a run that goes round in circles is stopped
+and fails its test, so that no fault can hang the suite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support import faults
+import pytest
+from support.faulty_server import Answer, Handler, Request
+
+from mdl.catalog.model import CatalogFile, Model
+from mdl.catalog.resolver import Resolver
+from mdl.engine import journal
+from mdl.engine.download import Tuning
+from mdl.engine.store import Store
+from mdl.errors import Cancelled
+from mdl.events import Event, Progressed, Retrying, Rewound
+from mdl.hashing import Digest
+from mdl.http.allowlist import AllowList, OriginToken
+from mdl.http.client import Http, Timeouts
+from mdl.http.policy import RetryPolicy
+from mdl.operations.get import Tools, get
+from mdl.reports import FileReport, Report
+from mdl.sources import Context
+from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub_origin import HubOrigin
+
+MIB = 2**20
+NAME = "model.bin"
+_ROUNDS = 60
+_SECONDS = 30.0
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    """Bytes that look random, the same for the same seed."""
+    return hashlib.shake_128(f"engine {seed}".encode()).digest(size)
+
+
+def sha256(data: bytes) -> Digest:
+    return Digest("sha256", hashlib.sha256(data).hexdigest())
+
+
+def pinned(url: str, data: bytes, *, path: str = NAME, mirrors: Sequence[str] = ()) -> CatalogFile:
+    """A catalog's file with size and digest."""
+    from mdl.paths import RelPath
+
+    return CatalogFile(RelPath.parse(path), url, tuple(mirrors), len(data), sha256(data))
+
+
+def loose(url: str, *, path: str = NAME, size: int | None = None) -> CatalogFile:
+    """A catalog's file of which nothing is known but where it is."""
+    from mdl.paths import RelPath
+
+    return CatalogFile(RelPath.parse(path), url, size=size)
+
+
+@dataclass
+class Run:
+    """What one run did. ``report`` is None where it was stopped."""
+
+    report: Report | None = None
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def code(self) -> int:
+        return self.report.exit_code if self.report else Cancelled.exit_code
+
+    @property
+    def row(self) -> FileReport:
+        assert self.report is not None
+        return self.report.models[0].files[0]
+
+    @property
+    def status(self) -> str:
+        assert self.report is not None
+        return self.report.models[0].status
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The facts of the first failure."""
+        assert self.report is not None
+        found = [self.report.models[0].error, *(row.error for row in self.report.models[0].files)]
+        return next(error.to_dict() for error in found if error)
+
+    @property
+    def rewound(self) -> int:
+        """Bytes that were announced as thrown away."""
+        return sum(event.bytes_discarded for event in self.events if isinstance(event, Rewound))
+
+    @property
+    def retries(self) -> int:
+        return sum(isinstance(event, Retrying) for event in self.events)
+
+
+class Bench:
+    """One models folder."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._patch, self._stopping = monkeypatch, False
+        self.store = Store(root / "models")
+        self.waits: list[float | None] = []
+        self.allow = ["127.0.0.1"]
+        self.patience = _SECONDS
+        for name in _PROXIES:
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.lower(), raising=False)
+        monkeypatch.setattr(RetryPolicy, "delay", self._no_delay)
+
+    def segments(self, length: int) -> None:
+        """Have even small files fetched in several segments at once."""
+        self._patch.setattr("mdl.engine.transfer.DEFAULT", Tuning(least_segment=length))
+
+    def _no_delay(self, failure: int, chance: float, wish: float | None = None) -> float:
+        self.waits.append(wish)
+        return 60.0 if self._stopping else 0.0
+
+    @property
+    def final(self) -> Path:
+        return self.store.folder("m") / NAME
+
+    @property
+    def partials(self) -> list[Path]:
+        """The unfinished data files that are here."""
+        return sorted(self.store.partials.glob("*/data"))
+
+    @property
+    def claimed(self) -> int:
+        """Bytes that journals claim."""
+        records = [journal.load(path) for path in self.store.partials.glob("*/journal")]
+        return sum(record.have.total for record in records if record)
+
+    def strangers(self) -> list[str]:
+        """Whatever is in the models folder beside the final file and mdl's own folder."""
+        found = [p.relative_to(self.store.root).as_posix() for p in self.store.root.rglob("*") if not p.is_dir()]
+        return [name for name in found if not name.startswith(".mdl/") and name != f"m/{NAME}"]
+
+    def run(
+        self,
+        *files: CatalogFile,
+        source: HubOrigin | None = None,
+        hub: str = "http://127.0.0.1:9",
+        token: str | None = None,
+        bearer: OriginToken | None = None,
+        hosts: AllowList | None = None,
+        connections: int = 4,
+        retries: int = 3,
+        stall: float = 10.0,
+        stop_at: int | None = None,
+        force: bool = False,
+        lock_wait: float = 0.0,
+        tell: Callable[[Event], None] | None = None,
+    ) -> Run:
+        """Get the files (or the hub's repository) as the model ``m``; with ``stop_at`` bytes here, interrupt."""
+        run, began = Run(), time.monotonic()
+        self._stopping = False
+        circles = False
+
+        def listen(event: Event) -> None:
+            nonlocal circles
+            run.events.append(event)
+            if tell:
+                tell(event)
+            if stop_at is not None and isinstance(event, Progressed) and event.bytes_done >= stop_at:
+                self._stopping = True
+                raise KeyboardInterrupt
+            rounds = sum(isinstance(one, Retrying | Rewound) for one in run.events)
+            circles = rounds > _ROUNDS or time.monotonic() - began > self.patience
+            if circles:
+                raise Cancelled
+
+        endpoint = Endpoint(hub, token)
+        timeouts = Timeouts(connect=min(stall, 5.0), stall=stall)
+        http = Http(
+            hosts or AllowList.of(self.allow),
+            token=bearer or endpoint.bearer,
+            timeouts=timeouts,
+            connections=connections,
+            policy=RetryPolicy(retries),
+        )
+        with http:
+            resolver = Resolver(Context(endpoint, self.store.listings, http, listen))
+            tools = Tools(resolver, self.store, http, lock_wait=lock_wait, on_event=listen)
+            model = Model("m", files=files, sources=(source,) if source else ())
+            try:
+                run.report = get([model], tools, force=force)
+            except Cancelled:
+                if not circles:
+                    until(lambda: self.claimed >= (stop_at or 0))
+        assert not circles, f"it goes round in circles: {run.events[-3:]}"
+        return run
+
+    def half(self, file: CatalogFile, server: Any, data: bytes, **more: Any) -> int:
+        """Have half of the file here, interrupted; tells how many bytes. The server is left hanging there."""
+        at = len(data) // 2
+        server.handler = faults.stall_in_body(data, at)
+        stopped = self.run(file, stop_at=at, **more)
+        assert (stopped.code, self.final.exists()) == (130, False)
+        return at
+
+
+def environ(home: Path, **more: str) -> dict[str, str]:
+    """A child's environment: nothing of this machine's settings."""
+    root = str(Path(__file__).parents[1])
+    return {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": root, "NO_COLOR": "1", **more}
+
+
+class _Child(subprocess.Popen[str]):
+    """A child that does not outlive a test that failed."""
+
+    def __del__(self, **_: Any) -> None:
+        if self.poll() is None:
+            self.kill()
+            self.wait()
+        for pipe in (self.stdout, self.stderr):
+            if pipe:
+                pipe.close()
+
+
+def child(home: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    """``python -m mdl …`` in a process of its own."""
+    pipe = subprocess.PIPE
+    return _Child(
+        [sys.executable, "-m", "mdl", *arguments],
+        env=environ(home, **more),
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+    )
+
+
+def until(holds: Callable[[], bool], seconds: float = 20.0, *, must: bool = True) -> None:
+    """Poll a counter until it says so; fail the test when it never does, but not with ``must=False``."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            assert not must, "waited in vain"
+            return
+        time.sleep(0.002)
+
+
+def stalled(right: Handler, at: int) -> Handler:
+    """The handler's answers, each silent after ``at`` bytes."""
+
+    def handler(request: Request, number: int) -> Answer:
+        answer = faults.cut(right, at)(request, number)
+        answer.end = "hang"
+        return answer
+
+    return handler

@@ -1,0 +1,248 @@
+"""Faults of redirects, status and time (catalogue C)."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from urllib.parse import parse_qs
+
+from support.faults.base import PIECE, Data, first, honest
+from support.faults.bodies import upto
+from support.faults.wire import Answer, Handler, Piece, Request, reply
+
+REDIRECTS = (301, 302, 303, 307, 308)
+RETRIED = (408, 425, 429, 500, 502, 503, 504)
+FINAL = (400, 401, 402, 403, 404, 405, 407, 410, 451, 501)
+
+HOSTILE_LOCATIONS = {
+    "file": "file:///etc/hostname",
+    "ftp": "ftp://127.0.0.1/x",
+    "gopher": "gopher://127.0.0.1/x",
+    "data": "data:text/plain,x",
+    "leading blank": " file:///etc/hostname",
+    "userinfo": "http://user:secret@127.0.0.1:{port}/moved",
+    "line feed": "/moved\r\nX-Injected: 1",
+    "private network": "http://10.0.0.1:{port}/moved",
+    "loopback of IPv6": "http://[::1]:{port}/moved",
+    "private network of IPv6": "http://[fd00::8]:{port}/moved",
+    "metadata service": "http://169.254.169.254/latest/meta-data",
+    "no host": "http:///moved",
+    "odd address": "http://127.1:{port}/moved",
+    "hex address": "http://0x7f.1:{port}/moved",
+    "decimal address": "http://2130706433:{port}/moved",
+    "unspecified address": "http://0.0.0.0:{port}/moved",
+    "mapped address": "http://[::ffff:127.0.0.1]:{port}/moved",
+    "empty": "",
+}
+"""Location values that must be refused; {port} is the server's own (see `redirects`)."""
+
+ODD_LOCATIONS = {
+    "absolute": "{origin}/moved",
+    "path": "/moved",
+    "no slash": "moved",
+    "dot segments": "../moved",
+    "too many dots": "../../../moved",
+    "no scheme": "//127.0.0.1:{port}/moved",
+    "capital scheme": "HTTP://127.0.0.1:{port}/moved",
+    "fragment": "/moved#there",
+}
+"""Ways to say /moved (from /file) that must be understood."""
+
+
+def redirects(location: str | bytes, *, status: int = 302, body: bytes = b"moved\n") -> Handler:
+    """Sends everything to ``location``; {origin} and {port} in it are this server's."""
+
+    def handler(request: Request, number: int) -> Answer:
+        port = request.origin.rpartition(":")[2]
+        said = location if isinstance(location, bytes) else location.format(origin=request.origin, port=port)
+        return Answer(status, [("Location", said), ("Content-Length", str(len(body)))], body)
+
+    return handler
+
+
+def moved(data: Data, location: str | bytes = "/moved", *, status: int = 302) -> Handler:
+    """Serves ``data`` at /moved; every other path is sent to ``location``."""
+    here, there = honest(data), redirects(location, status=status)
+    return lambda request, number: (here if request.path == "/moved" else there)(request, number)
+
+
+def loop(*, status: int = 302) -> Handler:
+    """/a goes to /b, everything else to /a."""
+    to_a, to_b = redirects("/a", status=status), redirects("/b", status=status)
+    return lambda request, number: (to_b if request.path == "/a" else to_a)(request, number)
+
+
+def chain(data: Data, hops: int = 21, *, status: int = 302) -> Handler:
+    """``hops`` redirects, /hop/1 to /hop/N, before the file at the last."""
+    right = honest(data)
+
+    def handler(request: Request, number: int) -> Answer:
+        at = int(request.path.removeprefix("/hop/")) if request.path.startswith("/hop/") else 0
+        if at >= hops:
+            return right(request, number)
+        return redirects(f"/hop/{at + 1}", status=status)(request, number)
+
+    return handler
+
+
+def heavy_redirect(location: str = "/moved", *, size: int = 10**10) -> Handler:
+    """A redirect that brings a body of ``size`` bytes along."""
+    headers = [("Location", location), ("Content-Length", str(size))]
+
+    def body() -> Iterator[bytes]:
+        yield from (bytes(min(PIECE, size - at)) for at in range(0, size, PIECE))
+
+    return lambda request, number: Answer(302, headers, body(), "close")
+
+
+def answers(status: int | str, *headers: tuple[str, str], body: bytes = b"no\n") -> Handler:
+    """Always this status, with these headers."""
+    return lambda request, number: reply(status, body, *headers)
+
+
+def busy(handler: Handler, *, times: int = 1, status: int = 503, retry_after: str | None = None) -> Handler:
+    """``status`` for the first ``times`` GETs (with a Retry-After, if given), then the handler."""
+    headers = [("Retry-After", retry_after)] if retry_after is not None else []
+    return first(times, answers(status, *headers), handler)
+
+
+class Signed:
+    """A stable URL that redirects to /signed?sig=…&n=…, which stops working: 403 then, until asked anew.
+
+    A signature is good for ``requests`` GETs, for ``seconds`` of ``clock``, until `expire` is called, or, with
+    ``one_range``, for the first Range it was used with. Paths other than /signed hand out signatures; HEAD too.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        requests: int | None = None,
+        seconds: float | None = None,
+        one_range: bool = False,
+        body: Handler | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._serve = body or honest(data)
+        self._requests, self._seconds, self._one_range, self._clock = requests, seconds, one_range, clock
+        self._lock = threading.Lock()
+        self._made: list[float] = []
+        self._used: dict[int, list[str | None]] = {}
+        self._from = 0
+        self.refused = 0
+
+    @property
+    def minted(self) -> int:
+        """How many signed URLs were handed out."""
+        with self._lock:
+            return len(self._made)
+
+    def expire(self) -> None:
+        """All signatures handed out so far are void from now on."""
+        with self._lock:
+            self._from = len(self._made)
+
+    def __call__(self, request: Request, number: int) -> Answer:
+        if request.path != "/signed":
+            return redirects(self._mint())(request, number)
+        why = self._refusal(request)
+        if why is None:
+            return self._serve(request, number)
+        body = f"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>{why}</Message></Error>"
+        return reply(403, body.encode(), ("Content-Type", "application/xml"))
+
+    def _mint(self) -> str:
+        with self._lock:
+            self._made.append(self._clock())
+            number = len(self._made) - 1
+        return f"/signed?sig={_signature(number)}&n={number}"
+
+    def _refusal(self, request: Request) -> str | None:
+        query = parse_qs(request.query)
+        number = int(query.get("n", ["-1"])[0])
+        with self._lock:
+            used = self._used.setdefault(number, [])
+            asked = request.header("range")
+            why = None
+            if not 0 <= number < len(self._made) or query.get("sig") != [_signature(number)]:
+                why = "Bad signature"
+            elif self._expired(number, len(used)):
+                why = "Request has expired"
+            elif self._one_range and used and asked != used[0]:
+                why = "Auth failed: invalid range"
+            if why is None and request.method != "HEAD":
+                used.append(asked)
+            self.refused += why is not None
+            return why
+
+    def _expired(self, number: int, uses: int) -> bool:
+        too_often = self._requests is not None and uses >= self._requests
+        too_late = self._seconds is not None and self._clock() - self._made[number] > self._seconds
+        return number < self._from or too_often or too_late
+
+
+def _signature(number: int) -> str:
+    return hashlib.sha256(f"secret {number}".encode()).hexdigest()[:40]
+
+
+def trickle(handler: Handler, *, piece: int = 1, pause: float = 1.0) -> Handler:
+    """The handler's answers, ``piece`` bytes at a time with ``pause`` seconds between."""
+
+    def slow(request: Request, number: int) -> Answer:
+        answer = handler(request, number)
+        whole = b"".join(part for part in answer.pieces() if isinstance(part, bytes))
+
+        def body() -> Iterator[Piece]:
+            for at in range(0, len(whole), piece):
+                yield from ([pause] if at else [])
+                yield whole[at : at + piece]
+
+        return replace(answer, body=body())
+
+    return slow
+
+
+def stall_before_headers() -> Handler:
+    """Takes the request and says nothing."""
+    return lambda request, number: Answer(None, end="hang")
+
+
+def stall_after_headers(data: Data) -> Handler:
+    """Right headers, then silence."""
+    return stall_in_body(data, 0)
+
+
+def stall_in_body(data: Data, at: int, *, gate: threading.Event | None = None) -> Handler:
+    """``at`` bytes of each body, then silence: for good, or until the ``gate`` is set, when the rest follows."""
+    right = honest(data)
+
+    def handler(request: Request, number: int) -> Answer:
+        answer = right(request, number)
+        body = (piece for piece in answer.pieces() if isinstance(piece, bytes))
+        if gate is None:
+            return replace(answer, body=upto(body, at), end="hang")
+        whole = b"".join(body)
+        return replace(answer, body=[whole[:at], gate, whole[at:]])
+
+    return handler
+
+
+def slow_headers(handler: Handler, *, pause: float = 1.0) -> Handler:
+    """The head one byte at a time, ``pause`` seconds apart."""
+
+    def slow(request: Request, number: int) -> Answer:
+        answer = handler(request, number)
+        head = answer.head()
+
+        def body() -> Iterator[Piece]:
+            for at in range(len(head)):
+                yield head[at : at + 1]
+                yield pause
+            yield from answer.pieces()
+
+        return replace(answer, status=None, headers=(), body=body())
+
+    return slow

@@ -1,0 +1,209 @@
+"""Power cuts: an ext4 of its own, shut down so that what was not synced is gone (faults, group G; root, MDL_LONG=1).
+
+The control runs the same with syncs that do nothing: it must lose what mdl keeps, or the trial proves nothing.
+Run it alone, with -n 0: a test beside it that takes a copy of the mounts would keep the dead file system alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import random
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from support import faults
+import pytest
+from support.bench import MIB, environ, noise, sha256, until
+from support.faulty_server import Answer, FaultyServer, Handler, Request
+
+from mdl.engine import journal
+
+DATA, SMALL = noise(24 * MIB), noise(300_000, 1)
+TRIALS, SEED = 8, 126
+_SHUTDOWN = 0x8004587D
+"""EXT4_IOC_SHUTDOWN; with NOLOGFLUSH, 2, the file system stops at once and writes nothing more."""
+_PIECE = 64 * 2**10
+_NO_SYNC = "import os; os.fsync = os.fdatasync = lambda _fd: None; "
+
+pytestmark = [
+    pytest.mark.skipif(os.environ.get("MDL_LONG") != "1", reason="power cuts; asked for with MDL_LONG=1"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="NO POWER CUTS: only root may mount an ext4"),
+    pytest.mark.timeout(600),
+]
+
+
+@dataclass
+class Disk:
+    """An image file with an ext4 on it, and where it is mounted."""
+
+    image: Path
+    place: Path
+
+    def make(self) -> None:
+        self.place.mkdir()
+        with self.image.open("wb") as file:
+            file.truncate(96 * MIB)
+        words = ["mkfs.ext4", "-q", "-F", str(self.image)]
+        if not shutil.which(words[0]) or subprocess.run(words, capture_output=True, check=False).returncode:
+            pytest.skip("NO POWER CUTS: no ext4 can be made here")
+        self.mount()
+
+    def mount(self) -> None:
+        words = ["mount", "-o", "loop", str(self.image), str(self.place)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"NO POWER CUTS: {done.stderr.strip()}")
+
+    def cut(self) -> None:
+        """From now on nothing reaches the image, and whatever was not there yet is lost."""
+        fd = os.open(self.place, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, _SHUTDOWN, struct.pack("I", 2))
+        except OSError as error:
+            pytest.skip(f"NO POWER CUTS: {error}")
+        finally:
+            os.close(fd)
+
+    def clear(self) -> None:
+        """Nothing of one trial comes back in the next one."""
+        shutil.rmtree(self.place / "models")
+        os.sync()
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", str(self.place)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    made = Disk(tmp_path / "image", tmp_path / "disk")
+    made.make()
+    yield made
+    with contextlib.suppress(subprocess.CalledProcessError):
+        made.unmount()
+
+
+def paced(data: bytes) -> Handler:
+    """At most 1.1 MB a second on each connection."""
+    right = faults.honest(data)
+
+    def handler(request: Request, number: int) -> Answer:
+        answer = right(request, number)
+        data = b"".join(piece for piece in answer.pieces() if isinstance(piece, bytes))
+        pieces = (data[at : at + _PIECE] for at in range(0, len(data), _PIECE))
+        return replace(answer, body=(part for piece in pieces for part in (piece, 0.06)))
+
+    return handler
+
+
+@dataclass
+class Cut:
+    """What a power cut left: bytes that journals claim, of them wrong ones; the final names that are there."""
+
+    claimed: int = 0
+    false: int = 0
+    finals: int = 0
+    wrong: int = 0
+
+
+def read(place: Path) -> bytes:
+    """The bytes there; none where the cut took the file away."""
+    try:
+        return place.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def look(models: Path) -> Cut:
+    found = Cut()
+    for place in models.glob(".mdl/partials/*/journal"):
+        record = journal.load(place)
+        data = read(place.with_name("data"))
+        for item in record.have if record else ():
+            found.claimed += item.length
+            found.false += data[item.start : item.stop] != DATA[item.start : item.stop]
+    for name, data in (("large", DATA), ("small", SMALL)):
+        with contextlib.suppress(FileNotFoundError):
+            right = (models / "m" / name).read_bytes() == data
+            found.finals += 1
+            found.wrong += not right
+    return found
+
+
+def trial(disk: Disk, home: Path, after: int, before: str = "") -> tuple[Cut, int, int]:
+    """Cut the power once ``after`` bytes were sent; what was left, and how the next run went: code, bytes resumed."""
+    models = disk.place / "models"
+    routes = {"/large": paced(DATA), "/small": faults.honest(SMALL)}
+    with FaultyServer(faults.routes(routes)) as server:
+        rows = (("large", DATA), ("small", SMALL))
+        files = "".join(
+            f'[[models.m.files]]\npath = "{name}"\nurl = "{server.url}/{name}"\n'
+            f'size = {len(data)}\nsha256 = "{sha256(data).hex}"\n'
+            for name, data in rows
+        )
+        (home / "catalog.toml").write_text(f"schema = 1\n[models.m]\n{files}")
+        code = f"{before}from mdl.__main__ import main; main()"
+        words = [sys.executable, "-c", code, "get", "m", "--to", str(models), "-q", "--connections", "4"]
+        process = subprocess.Popen(words, env=environ(home), cwd=home, stdin=subprocess.DEVNULL)
+        until(lambda: server.bytes_sent >= after or process.poll() is not None)
+        disk.cut()
+        process.kill()
+        process.wait()
+        disk.unmount()
+        disk.mount()
+        found = look(models)
+        server.handler = faults.routes({"/large": faults.honest(DATA), "/small": faults.honest(SMALL)})
+        sent = server.bytes_sent
+        done = subprocess.run(
+            [*words[:2], "from mdl.__main__ import main; main()", *words[3:]],
+            env=environ(home),
+            cwd=home,
+            capture_output=True,
+            check=False,
+        )
+        resumed = len(DATA) + len(SMALL) - (server.bytes_sent - sent)
+    after_all = look(models)
+    assert before or (after_all.finals, after_all.wrong) == (2, 0), done.stderr
+    return found, done.returncode, resumed
+
+
+@pytest.mark.fault(126)
+def test_power_cuts(disk: Disk, tmp_path: Path) -> None:
+    """No journal claims a byte that is not there, no final name has wrong bytes, and the next run goes on with what
+    was synced."""
+    chance, kept, sent = random.Random(SEED), 0, 0
+    for number in range(TRIALS):
+        after = chance.randrange(MIB, len(DATA))
+        home = tmp_path / str(number)
+        home.mkdir()
+        found, code, resumed = trial(disk, home, after)
+        print(f"cut after {after}: {found}, resumed with {resumed}")
+        assert (found.false, found.wrong, code) == (0, 0, 0), (after, found)
+        assert resumed >= found.claimed
+        kept += found.claimed
+        sent += after
+        disk.clear()
+    print(f"{kept} of {sent} bytes were kept")
+    assert kept >= sent // 2
+
+
+@pytest.mark.fault(126)
+def test_power_cuts_without_syncs(disk: Disk, tmp_path: Path) -> None:
+    """The control: without syncs the same cuts lose what was claimed, or leave claims of bytes that are not there."""
+    chance, lost = random.Random(SEED), 0
+    for number in range(TRIALS // 2):
+        after = chance.randrange(4 * MIB, len(DATA))
+        home = tmp_path / str(number)
+        home.mkdir()
+        found, _, _ = trial(disk, home, after, _NO_SYNC)
+        print(f"cut after {after}: {found}")
+        print(f"  without syncs: {found.claimed} of {after} bytes were kept")
+        lost += found.false > 0 or found.wrong > 0 or found.claimed < after // 4
+        disk.clear()
+    assert lost >= TRIALS // 4

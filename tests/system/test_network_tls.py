@@ -1,0 +1,224 @@
+"""Certificates, protocols and ends of TLS that are not as they should be (faults, group E)."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support import faults
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+from support.bench import MIB, NAME, Bench, noise, pinned
+from support.faulty_server import FaultyServer
+from support.job_machine import Inside, machine, mdl
+from support.loopback_hub import LoopbackHub, Repo
+from support.relay import relaying, secured
+from test_tls import serving
+
+from mdl.errors import MdlError, TlsError
+from mdl.http.allowlist import AllowList
+from mdl.http.client import Http, Timeouts
+
+__all__ = ["mdl"]
+DATA = noise(3 * MIB)
+HOSTS = AllowList.of(["localhost", "127.0.0.1"])
+NOW = datetime.datetime.now(datetime.UTC)
+DAY = datetime.timedelta(days=1)
+EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def trust(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes], None]:
+    """Has a certificate trusted, and no other."""
+
+    def it(pem: bytes) -> None:
+        (tmp_path / "ca.pem").write_bytes(pem)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return it
+
+
+class Own:
+    """A certificate that vouches for itself: of so many bits, with or without a name other than the common one."""
+
+    def __init__(self, bits: int = 2048, *, names: bool = True) -> None:
+        self.key = rsa.generate_private_key(65537, bits)
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(self.key.public_key())
+        builder = builder.serial_number(1).not_valid_before(NOW - DAY).not_valid_after(NOW + DAY)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        self.pem = builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def configure_cert(self, context: ssl.SSLContext) -> None:
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        form = serialization.PrivateFormat.PKCS8
+        key = self.key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+        place = Path(os.environ["SSL_CERT_FILE"]).with_name("own.pem")
+        place.write_bytes(key + self.pem)
+        context.load_cert_chain(place)
+
+
+def asked(url: str) -> MdlError | None:
+    """The error that asking there is; None where there is an answer."""
+    try:
+        with Http(HOSTS, timeouts=Timeouts(5.0, 5.0)) as http, http.open("GET", f"{url}/f"):
+            return None
+    except MdlError as error:
+        return error
+
+
+@pytest.mark.fault(84)
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("not yet valid", "not yet valid"),
+        ("another address", "IP address mismatch"),
+        ("self-signed", "self-signed"),
+        ("weak", "too weak"),
+        ("common name alone", ""),
+    ],
+)
+def test_certificates_that_are_refused(
+    ca: trustme.CA, trust: Callable[[bytes], None], tmp_path: Path, kind: str, words: str
+) -> None:
+    """13, in the words of what is wrong with it, and no advice to look away; also where its maker is trusted."""
+    trust(ca.cert_pem.bytes())
+    if kind in ("not yet valid", "another address"):
+        found = ca.issue_cert("localhost", not_before=NOW + DAY if kind.startswith("not") else None)
+    else:
+        found = Own(1024 if kind == "weak" else 2048, names=kind != "common name alone")
+        if kind != "self-signed":
+            trust(found.pem)
+    with serving(found) as url:  # type: ignore[arg-type]
+        error = asked(url.replace("localhost", "127.0.0.1") if kind == "another address" else url)
+    assert error is not None
+    assert (error.exit_code, words in error.message, "verify=" in f"{error}{error.hint}") == (13, True, False)
+
+
+@pytest.mark.fault(84, 85)
+@pytest.mark.parametrize("kind", ["address", "folder", "own"])
+def test_certificates_that_are_good(
+    ca: trustme.CA, trust: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    """An address that the certificate names, a CA out of SSL_CERT_DIR, a self-signed one that is trusted: all well."""
+    trust(ca.cert_pem.bytes())
+    found = Own() if kind == "own" else ca.issue_cert("127.0.0.1")
+    if isinstance(found, Own):
+        trust(found.pem)
+    if kind == "folder":
+        if not shutil.which("openssl"):
+            pytest.skip("no openssl: no folder of certificates can be made")
+        (tmp_path / "certs").mkdir()
+        (tmp_path / "ca.pem").rename(tmp_path / "certs" / "ca.pem")
+        subprocess.run(["openssl", "rehash", tmp_path / "certs"], check=True)
+        monkeypatch.delenv("SSL_CERT_FILE")
+        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "certs"))
+    with serving(found) as url:  # type: ignore[arg-type]
+        assert asked(url if kind == "own" else url.replace("localhost", "127.0.0.1")) is None
+
+
+@pytest.mark.fault(85)
+def test_both_clients_trust_the_same(ca: trustme.CA, mdl: Inside, tmp_path: Path) -> None:
+    """With --via hub the hub's own client trusts what SSL_CERT_FILE names, as mdl itself does; without it 13."""
+    repo = Repo("org/small", {"config.json": b"{}"})
+    (tmp_path / "ca.pem").write_bytes(ca.cert_pem.bytes())
+    with (
+        LoopbackHub([repo]) as hub,
+        relaying(int(hub.url.rpartition(":")[2]), secured(ca.issue_cert("localhost"))) as relay,
+    ):
+        endpoint = f"https://localhost:{relay.port}"
+        knows = machine(tmp_path, endpoint=endpoint, SSL_CERT_FILE=str(tmp_path / "ca.pem"))
+        done = knows.run("get", "hf:org/small", "--via", "hub", "-q")
+        assert mdl(machine(tmp_path, endpoint=endpoint), "get", "hf:org/small", "--force", "-q") == 13
+    assert done.code == 0, done.err
+    assert (tmp_path / "models" / "org--small" / "config.json").read_bytes() == b"{}"
+
+
+@contextmanager
+def answering(speak: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Something that is spoken to as https and does not speak it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def one() -> None:
+            client, _ = listener.accept()
+            with client:
+                speak(client)
+
+        thread = threading.Thread(target=one, daemon=True)
+        thread.start()
+        yield f"https://localhost:{listener.getsockname()[1]}"
+        thread.join(10)
+
+
+def old(client: socket.socket) -> None:
+    """Speaks no newer TLS than 1.0."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with pytest.warns(DeprecationWarning, match="TLSv1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    with pytest.raises(OSError):
+        context.wrap_socket(client, server_side=True)
+
+
+@pytest.mark.fault(87, 88)
+@pytest.mark.parametrize("speak", [lambda client: client.sendall(EVIL), old], ids=["plain text first", "TLS 1.0"])
+def test_no_tls_worth_the_name(
+    ca: trustme.CA, trust: Callable[[bytes], None], speak: Callable[[socket.socket], None]
+) -> None:
+    """An answer before any handshake, or only an old protocol: 13, and not a byte of it is taken."""
+    trust(ca.cert_pem.bytes())
+    with answering(speak) as url:
+        assert isinstance(asked(url), TlsError)
+
+
+@pytest.mark.fault(86)
+def test_hung_up_during_the_handshake(ca: trustme.CA, trust: Callable[[bytes], None]) -> None:
+    """A host that hangs up before it has shown a certificate is the network's trouble: 5, and worth another try."""
+    trust(ca.cert_pem.bytes())
+    with answering(lambda client: client.recv(65536)) as url:
+        error = asked(url)
+    assert error is not None
+    assert (error.exit_code, error.code) == (5, "NET")
+
+
+@pytest.mark.fault(86)
+@pytest.mark.parametrize("body", ["with a length", "in chunks", "until it closes"])
+def test_cut_without_a_goodbye(
+    ca: trustme.CA, trust: Callable[[bytes], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    """TLS that ends in the middle of a body without a close_notify is a cut: it goes on, and the bytes are right."""
+    bench = Bench(tmp_path, monkeypatch)
+    trust(ca.cert_pem.bytes())
+    cut = {
+        "with a length": faults.short_body(DATA, 2 * MIB),
+        "in chunks": faults.chunked_cut(DATA, 2 * MIB),
+        "until it closes": faults.no_length_cut(DATA, 2 * MIB),
+    }[body]
+    with (
+        FaultyServer(faults.first(1, cut, faults.honest(DATA))) as server,
+        relaying(server.port, secured(ca.issue_cert("localhost"))) as relay,
+    ):
+        run = bench.run(pinned(f"https://localhost:{relay.port}/{NAME}", DATA), hosts=HOSTS)
+    assert (run.code, bench.final.read_bytes() == DATA) == (0, True), run.report
+    assert body != "with a length" or (run.rewound, run.report.bytes_fetched) == (0, len(DATA))

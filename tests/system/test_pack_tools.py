@@ -1,0 +1,264 @@
+"""mdl's archives in other hands: unzip, 7z, bsdtar, Python; and `mdl unpack`, which gives back what was packed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.shell import Shell
+from test_pack import MANIFEST, make_run, noise, read_whole
+
+from mdl.archive import compression
+from mdl.archive.selection import is_only_log
+from mdl.errors import ProtocolError
+from mdl.operations.pack import PackResult, pack
+from mdl.operations.release import unpack
+from mdl.paths import RelPath, why_unsafe
+from mdl.trainers.default_excludes import why_excluded
+
+Files = dict[str, tuple[bytes, bool] | None]
+"""Path to bytes and x bit; None for an empty folder."""
+NAMES = ("Größe.bin", "سلام.bin", "日本.bin", "a b.bin", "-rf", "'\"$(x).bin", "🦊.bin", "x" * 250)
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name)
+    return found or pytest.skip(f"{name} is not installed: what it says of mdl's archives is not known")
+
+
+def written(run: Path, out: Path, **options: Any) -> PackResult:
+    return pack(run, out, **options)
+
+
+def told(*command: str | Path, stdin: bytes | None = None) -> bytes:
+    """What a tool prints, its exit code being 0."""
+    done = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of a run with names of all kinds, stored and deflated, small and streamed, and an empty folder."""
+    run = make_run(tmp_path_factory.mktemp("odd"))
+    for name in NAMES:
+        (run / name).write_bytes(noise(100))
+    (run / "text.bin").write_bytes(b"word " * 500_000)
+    (run / "empty.bin").touch()
+    (run / "leer" / "Ordnung").mkdir(parents=True)
+    written(run, run.parent / "odd.zip")
+    return run.parent / "odd.zip"
+
+
+def test_python_reads_it(odd: Path) -> None:
+    """zipfile finds every CRC right and every name as it was."""
+    assert {*NAMES, "empty.bin", "leer/Ordnung/"} <= set(read_whole(odd))
+
+
+def test_unzip_reads_it(odd: Path) -> None:
+    """unzip -t finds no error and no warning; zipinfo shows the modes."""
+    assert b"No errors detected" in told(tool("unzip"), "-t", odd)
+    assert told(tool("unzip"), "-p", odd, "text.bin") == b"word " * 500_000
+    assert told(tool("zipinfo"), odd, "empty.bin").startswith(b"-rw-r--r--")
+
+
+def test_7z_reads_it(odd: Path) -> None:
+    """7z t finds everything ok."""
+    assert b"Everything is Ok" in told(tool("7z"), "t", odd)
+
+
+def same_tree(folder: Path, archive: Path) -> None:
+    for name, data in read_whole(archive).items():
+        assert (folder / name).is_dir() if name.endswith("/") else (folder / name).read_bytes() == data, name
+
+
+def test_bsdtar_reads_it(odd: Path, tmp_path: Path) -> None:
+    """bsdtar unpacks the same bytes from the file, and from a pipe, where it can seek nowhere."""
+    bsdtar = tool("bsdtar")
+    for place, stdin in ((tmp_path / "file", None), (tmp_path / "pipe", odd.read_bytes())):
+        place.mkdir()
+        told("env", "LC_ALL=C.UTF-8", bsdtar, "-xf", "-" if stdin else odd, "-C", place, stdin=stdin)
+        same_tree(place, odd)
+
+
+def test_a_pipe_into_bsdtar(tmp_path: Path) -> None:
+    """mdl pack -o - | bsdtar -xf - is a copy of the run."""
+    run, copy, shell = make_run(tmp_path), tmp_path / "copy", Shell(tmp_path)
+    copy.mkdir()
+    words = " ".join(shell.command("pack", "run", "-q", "-o", "-"))
+    pipe = f"set -o pipefail; {words} | {tool('bsdtar')} -xf - -C copy"
+    done = subprocess.run(["bash", "-c", pipe], env=shell.environ, cwd=tmp_path, check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    for path in run.rglob("*"):
+        if path.is_file() and path.suffix != ".log":
+            assert (copy / path.relative_to(run)).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.fault(211)
+def test_more_members_than_16_bits_count(tmp_path: Path) -> None:
+    """66,000 files, most of them behind links, need zip64's count: Python, unzip and 7z find them all."""
+    run, count = tmp_path / "run", 66_000
+    (run / "0").mkdir(parents=True)
+    for name in range(1000):
+        os.close(os.open(f"{run}/0/{name}", os.O_CREAT))
+    for link in range(1, count // 1000):
+        (run / str(link)).symlink_to("0")
+    written(run, tmp_path / "x.zip")
+    with zipfile.ZipFile(tmp_path / "x.zip") as opened:
+        assert len(opened.namelist()) == count + 1
+    assert f"{count + 1} files" in told(tool("unzip"), "-l", tmp_path / "x.zip").decode().splitlines()[-1]
+    assert f"Files: {count + 1}" in told(tool("7z"), "t", tmp_path / "x.zip").decode()
+
+
+@pytest.mark.fault(211)
+@pytest.mark.skipif(os.environ.get("MDL_LONG") != "1", reason="4.2 GB of zeros: with MDL_LONG=1")
+@pytest.mark.timeout(600)
+def test_a_member_of_more_than_32_bits(tmp_path: Path) -> None:
+    """A member over 4 GiB, and one that begins behind it, are read back by unzip, 7z and Python."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "big.bin").touch()
+    os.truncate(run / "big.bin", 4_200_000_000 + 2**28)
+    (run / "z.bin").write_bytes(b"behind")
+    pack(run, tmp_path / "x.zip", compress="store")
+    with zipfile.ZipFile(tmp_path / "x.zip") as opened:
+        assert opened.read("z.bin") == b"behind"
+        assert opened.getinfo("big.bin").file_size == 4_200_000_000 + 2**28
+    assert b"No errors detected" in told(tool("unzip"), "-t", tmp_path / "x.zip")
+    assert b"Everything is Ok" in told(tool("7z"), "t", tmp_path / "x.zip")
+
+
+def sparse(tmp_path: Path, size: int) -> Path:
+    """A run with a file that is one hole."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "hole.bin").touch()
+    os.truncate(run / "hole.bin", size)
+    return run
+
+
+PEAK = "import resource, sys; from mdl.cli.main import run; run(sys.argv[1:]);"
+PEAK += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+
+
+@pytest.mark.fault(219)
+def test_holes_are_packed_as_zeros_in_little_memory(tmp_path: Path) -> None:
+    """A sparse file of 96 MiB is packed right, and takes no more memory than a small one, plus a few buffers."""
+    sparse(tmp_path, 96 * 2**20)
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "w.bin").write_bytes(b"x")
+    peaks = {}
+    for name in ("small", "run"):
+        command = [sys.executable, "-c", PEAK, "pack", name, "-q"]
+        done = subprocess.run(command, env=Shell(tmp_path).environ, cwd=tmp_path, capture_output=True, check=True)
+        peaks[name] = int(done.stderr.split()[-1])
+    with zipfile.ZipFile(tmp_path / "model_run.zip") as opened, opened.open("hole.bin") as hole:
+        assert sum(map(len, iter(lambda: hole.read(2**20), b""))) == 96 * 2**20
+    assert peaks["run"] - peaks["small"] < 24 * 1024
+
+
+@pytest.mark.fault(219)
+def test_zeros_can_be_unpacked_again(tmp_path: Path) -> None:
+    """What mdl packs with its defaults mdl unpacks with its defaults, a large tensor of zeros too."""
+    written(sparse(tmp_path, 101 * 2**20), tmp_path / "x.zip")
+    unpack(tmp_path / "x.zip", tmp_path / "out")
+
+
+def test_much_that_was_left_out(tmp_path: Path) -> None:
+    """An archive whose run held 16,000 files that were left out can be unpacked."""
+    run = sparse(tmp_path, 10)
+    (run / "0").mkdir()
+    for number in range(1000):
+        os.close(os.open(f"{run}/0/cache-{number:07}.lock", os.O_CREAT))
+    for link in range(1, 16):
+        (run / str(link)).symlink_to("0")
+    written(run, tmp_path / "x.zip")
+    unpack(tmp_path / "x.zip", tmp_path / "out")
+
+
+@pytest.mark.fault(220)
+def test_a_half_written_checkpoint(tmp_path: Path) -> None:
+    """A run with one cut file is refused (6) and named; taken all the same, it is unpacked again as it was."""
+    run = make_run(tmp_path)
+    (run / "checkpoint-1000" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ProtocolError, match=r"checkpoint-1000/model\.safetensors"):
+        written(run, tmp_path / "x.zip")
+    written(run, tmp_path / "x.zip", allow_incomplete=True)
+    unpack(tmp_path / "x.zip", tmp_path / "out")
+    assert (tmp_path / "out" / "checkpoint-1000" / "model.safetensors").read_bytes() == b""
+
+
+def is_plain(name: str) -> bool:
+    left_out = why_excluded(name, is_folder=True) or why_excluded(name, is_folder=False)
+    clash = name.casefold() in (MANIFEST, "model") or name.endswith(".safetensors")
+    return "/" not in name and not (why_unsafe(name) or left_out or is_only_log(name) or clash)
+
+
+SEGMENT = st.one_of(
+    st.sampled_from(["a", "b", "unet", "w.bin", "config.json", "ä", "é.pt"]), st.text(min_size=1, max_size=12)
+).filter(is_plain)
+SIZE = st.sampled_from([0, 1, 17, 65_536, 2**20 - 1, 2**20, 2**20 + 1, 2**21 + 3])
+CONTENT = st.tuples(
+    st.builds(lambda size, kind: (noise(size), b"ab" * size)[kind][:size], SIZE, st.integers(0, 1)), st.booleans()
+)
+TREES = st.dictionaries(st.lists(SEGMENT, min_size=1, max_size=3).map("/".join), st.none() | CONTENT, max_size=6)
+
+
+def settle(tree: Files) -> Files:
+    """Without twins, without what is below a file, and without folders that are not empty."""
+    spelt: dict[str, str] = {}
+    kept: Files = {}
+    for path in sorted(tree):
+        steps = [*(path[:at] for at, char in enumerate(path) if char == "/"), path]
+        is_one = all(spelt.setdefault(RelPath.parse(step).folded, step) == step for step in steps)
+        if is_one and not any(tree.get(step) for step in steps[:-1]):
+            kept[path] = tree[path]
+    return {path: held for path, held in kept.items() if held or not any(o.startswith(f"{path}/") for o in kept)}
+
+
+def tree_of(folder: Path) -> Files:
+    found: Files = {}
+    for at, folders, files in os.walk(folder):
+        place = Path(at)
+        for name in files:
+            path = place / name
+            found[path.relative_to(folder).as_posix()] = (path.read_bytes(), bool(path.stat().st_mode & 0o100))
+        if not folders and not files:
+            found[place.relative_to(folder).as_posix()] = None
+    return found
+
+
+@pytest.mark.fault(212)
+@pytest.mark.parametrize("engine", ["fast", "zlib"])
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@given(tree=TREES)
+def test_unpacking_undoes_packing(monkeypatch: pytest.MonkeyPatch, engine: str, tree: Files) -> None:
+    """unpack(pack(tree)) is the tree and the manifest: names, bytes, x bits, empty folders; with isal and without."""
+    if engine == "zlib":
+        monkeypatch.setattr(compression, "_fast", zlib)
+    tree = settle({**tree, "zz.bin": (b"at least one", False)})
+    with tempfile.TemporaryDirectory() as home:
+        run, archive, back = Path(home, "run"), Path(home, "x.zip"), Path(home, "back")
+        for path, held in tree.items():
+            place = run / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if held is None:
+                place.mkdir(exist_ok=True)
+            else:
+                place.write_bytes(held[0])
+                place.chmod(0o755 if held[1] else 0o644)
+        manifest = written(run, archive).manifest
+        assert unpack(archive, back).manifest == manifest
+        found = tree_of(back)
+        assert found.pop(MANIFEST) == (manifest.to_json(), False)
+        assert found == tree

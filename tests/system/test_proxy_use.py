@@ -1,0 +1,245 @@
+"""Proxies at work: which is asked and which is not, what one refuses, what one that lies may do (faults, group E)."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+from support import faults
+import pytest
+import trustme
+from support.bench import MIB, Bench, noise, pinned
+from support.faulty_server import Answer, FaultyServer, Request
+from support.relay import relaying, secured, tunnel
+from test_proxies import VARIABLES
+from test_tls import BODY, serving
+
+from mdl.errors import AuthError, MdlError, NetworkError, TlsError, UsageError
+from mdl.http.allowlist import AllowList
+from mdl.http.client import Http, Timeouts
+
+DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
+NAMES = AllowList.of(["localhost", "files.example", "127.0.0.1"])
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def secure(ca: trustme.CA) -> Iterator[str]:
+    """A right server behind TLS."""
+    with serving(ca.issue_cert("localhost")) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def _nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ca: trustme.CA) -> None:
+    """No proxy of the tester's own."""
+    for name in (*VARIABLES, "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def asked(url: str) -> int:
+    """How many bytes are there. Raises what asking raises."""
+    with Http(NAMES, timeouts=Timeouts(5.0, 1.0)) as http, http.open("GET", url) as opened:
+        length = int(opened.headers["content-length"])
+        return sum(len(block) for block in http.body(opened, length))
+
+
+def refused(url: str) -> MdlError:
+    with pytest.raises(MdlError) as caught:
+        asked(url)
+    return caught.value
+
+
+@pytest.mark.fault(89)
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_whichever_variable_names_it(monkeypatch: pytest.MonkeyPatch, secure: str, variable: str, scheme: str) -> None:
+    """In capitals or not, for https or for all, with a scheme or without: a file comes through the tunnel, whole."""
+    heads: list[str] = []
+    with relaying(port_of(secure), tunnel(heads), heads) as proxy:
+        monkeypatch.setenv(variable, f"{scheme}127.0.0.1:{proxy.port}")
+        assert asked(f"{secure}/f") == len(BODY)
+    assert [head.split()[:2] for head in heads] == [["CONNECT", secure.removeprefix("https://")]]
+
+
+@pytest.mark.fault(89)
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("socks5://127.0.0.1:1", "socks5h://127.0.0.1:1", "odd://proxy", "://", "http://[::1", "http://proxy:port"),
+        *("http://", "not a proxy", " "),
+    ],
+)
+def test_what_is_no_proxy(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """A proxy that cannot be is a usage error at once, which names the variables; nobody is asked."""
+    monkeypatch.setenv("HTTPS_PROXY", value)
+    error = refused("https://localhost:9/f")
+    assert isinstance(error, UsageError)
+    assert "HTTPS_PROXY" in f"{error.message} {error.hint}"
+
+
+@pytest.mark.fault(91)
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ("407 Proxy Authentication Required", AuthError),
+        ("502 Bad Gateway", NetworkError),
+        ("503 Service Unavailable", NetworkError),
+        (None, NetworkError),
+    ],
+)
+def test_a_tunnel_that_is_refused(
+    monkeypatch: pytest.MonkeyPatch, secure: str, answer: str | None, kind: type[MdlError]
+) -> None:
+    """A wrong password is 4; a proxy that cannot, or hangs up, is 5; the password is not told."""
+    heads: list[str] = []
+    with relaying(port_of(secure), tunnel(heads, answer), heads) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret-1@127.0.0.1:{proxy.port}")
+        error = refused(f"{secure}/f")
+    assert isinstance(error, kind), error
+    assert "secret-1" not in f"{error.message}{error.hint}"
+    assert "proxy" in f"{error.message} {error.hint}" or answer is None
+    assert ["roxy-" in head for head in heads] == [True]
+
+
+@pytest.mark.fault(91)
+@pytest.mark.parametrize("status", [407, 502, 503])
+def test_a_request_that_a_proxy_refuses(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """The same where the proxy is asked without a tunnel."""
+    with FaultyServer(faults.answers(status)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        error = refused("http://files.example/f")
+    assert error.exit_code == (4 if status == 407 else 5)
+
+
+@pytest.mark.fault(91)
+def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody listens at the proxy's address, it is the proxy that is named."""
+    monkeypatch.setenv("HTTP_PROXY", "http://localhost:9")
+    error = refused("http://files.example/f")
+    assert (error.exit_code, "localhost" in error.message) == (5, True), error.message
+
+
+@pytest.mark.fault(91)
+def test_the_host_in_a_tunnel_gets_no_password(monkeypatch: pytest.MonkeyPatch, ca: trustme.CA) -> None:
+    """What is sent inside the tunnel has no word for the proxy."""
+    heads: list[str] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    with (
+        FaultyServer(faults.honest(DATA)) as origin,
+        relaying(
+            origin.port, tunnel(heads, then=lambda client: context.wrap_socket(client, server_side=True))
+        ) as proxy,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret-1@127.0.0.1:{proxy.port}")
+        assert asked("https://localhost/f") == len(DATA)
+        seen = [name.lower() for request in origin.requests for name, _ in request.headers]
+    assert seen
+    assert not [name for name in seen if "auth" in name]
+    assert "Proxy-Authorization: Basic" in heads[0]
+
+
+@pytest.mark.fault(92)
+@pytest.mark.parametrize("is_trusted", [False, True])
+def test_a_proxy_that_reads_along(
+    monkeypatch: pytest.MonkeyPatch, ca: trustme.CA, tmp_path: Path, is_trusted: bool
+) -> None:
+    """A proxy that signs for the host by itself is 13, unless the user trusts its authority."""
+    nosy, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    nosy.issue_cert("localhost").configure_cert(context)
+    if is_trusted:
+        nosy.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with (
+        FaultyServer(faults.honest(DATA)) as origin,
+        relaying(origin.port, tunnel([], then=lambda client: context.wrap_socket(client, server_side=True))) as proxy,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        if is_trusted:
+            assert asked("https://localhost/f") == len(DATA)
+        else:
+            assert isinstance(refused("https://localhost/f"), TlsError)
+        assert bool(origin.requests) == is_trusted
+
+
+@pytest.mark.fault(90)
+@pytest.mark.parametrize("exempt", ["localhost", "*", "files.example,localhost"])
+def test_each_hop_is_asked_by_its_own_rule(monkeypatch: pytest.MonkeyPatch, exempt: str) -> None:
+    """A redirect to a host that NO_PROXY names is followed directly, whoever answered the first request."""
+    with FaultyServer(faults.honest(DATA)) as origin:
+        front = faults.redirects(f"http://localhost:{origin.port}/f")
+        with FaultyServer(front) as proxy:
+            monkeypatch.setenv("HTTP_PROXY", proxy.url)
+            monkeypatch.setenv("NO_PROXY", exempt)
+            is_direct = exempt != "localhost"
+            first = f"http://localhost:{proxy.port}/" if is_direct else "http://files.example/f"
+            assert asked(first) == len(DATA)
+            assert [request.target for request in proxy.requests] == ["/" if is_direct else first]
+            assert [request.target for request in origin.requests] == ["/f"]
+
+
+def stale(request: Request, number: int) -> Answer:
+    """A cache that has an old version, and asks for the new one only when it is told to."""
+    is_told = "no-cache" in (request.header("cache-control") or "")
+    return faults.honest(DATA if is_told else OTHER)(request, number)
+
+
+@pytest.mark.fault(93)
+def test_a_cache_with_old_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache on the way that serves an old version, whole or only its rest, never makes a wrong file: 6, aloud."""
+    bench = Bench(tmp_path, monkeypatch)
+    with FaultyServer(stale) as proxy:
+        file = pinned("http://files.example/f", DATA)
+        monkeypatch.setenv("http_proxy", proxy.url)
+        bench.half(file, proxy, DATA, hosts=NAMES)
+        proxy.handler = faults.choose(faults.resumes, faults.honest(OTHER), faults.honest(DATA))
+        resumed = bench.run(file, hosts=NAMES)
+        assert (resumed.code, bench.final.read_bytes() == DATA, resumed.rewound) == (0, True, len(DATA))
+        bench.final.unlink()
+        proxy.handler = faults.honest(OTHER)
+        run = bench.run(file, hosts=NAMES)
+    assert (run.code, run.error["code"], bench.final.exists(), run.rewound > 0) == (6, "HASH", False, True)
+
+
+@pytest.mark.fault(93)
+def test_the_second_try_asks_past_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the digest tells that the bytes were wrong, the one clean retry asks the origin and not a cache."""
+    bench = Bench(tmp_path, monkeypatch)
+    with FaultyServer(faults.honest(DATA)) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        file = pinned("http://files.example/f", DATA)
+        bench.half(file, proxy, OTHER, hosts=NAMES)
+        proxy.handler = stale
+        assert bench.run(file, hosts=NAMES).code == 0
+
+
+@pytest.mark.fault(89, 91)
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_a_proxy_behind_tls(monkeypatch: pytest.MonkeyPatch, ca: trustme.CA, secure: str, is_trusted: bool) -> None:
+    """A proxy may itself be reached by TLS: a large file comes through both layers whole, if its certificate is
+    trusted like any other."""
+    heads: list[str] = []
+    certificate = (ca if is_trusted else trustme.CA()).issue_cert("localhost")
+
+    def greet(client: socket.socket) -> socket.socket | None:
+        return tunnel(heads)(secured(certificate)(client))  # type: ignore[arg-type]
+
+    with relaying(port_of(secure), greet, heads) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{proxy.port}")
+        if is_trusted:
+            assert asked(f"{secure}/f") == len(BODY)
+        else:
+            assert isinstance(refused(f"{secure}/f"), TlsError)
+    assert len(heads) == is_trusted

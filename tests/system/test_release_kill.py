@@ -1,0 +1,326 @@
+"""Releases when something goes wrong: killed, read all along, damaged, two at once. The long run is a benchmark."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.schemas import document_of
+from support.partials import dead_owner
+from support.shell import Shell
+from test_release import Site, files_of, zipped
+
+from mdl.archive.manifest import NAME
+from mdl.archive.releases import ReleaseDir
+from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe
+from mdl.events import silence
+from mdl.fs import staging
+from mdl.locks import file_lock
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+bench: Any = importlib.import_module("release")
+KILLS, SWITCHES, SEED = 16, 150, 20
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return bench.Scene(tmp_path_factory.mktemp("scene"))
+
+
+@pytest.fixture(scope="module")
+def at_calls(scene: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What a SIGKILL leaves, for every call of a third and of a very first release that changes the disk."""
+    if not bench.strace_works(scene.place):
+        pytest.skip("STRACE CANNOT TRACE HERE: no release was killed call by call")
+    return bench.kill_at_calls(scene) + bench.kill_at_calls(bench.Scene(tmp_path_factory.mktemp("first"), ""))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "srv")
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def test_killed_at_random(scene: Any) -> None:
+    """SIGKILL at any moment: a whole release is served, and the same command again ends right."""
+    found = bench.kill_at_random(scene, KILLS, SEED)
+    print(f"{len(found)} kills at random moments, {sum(one.served == 'b' for one in found)} before the switch")
+    assert [why for one in found for why in (one.wrong, one.again) if why] == []
+    assert len(found) == KILLS
+
+
+def test_killed_at_every_call(at_calls: Any) -> None:
+    """SIGKILL before each call that changes the disk: a whole release is served, and the same command ends right."""
+    print(f"{len(at_calls)} kills at calls, {sum(one.served != 'c' for one in at_calls)} before the switch")
+    assert [why for one in at_calls for why in (one.wrong, one.again) if why] == []
+    assert {one.served for one in at_calls} == {"", "b", "c"}
+    assert len(at_calls) >= 50
+
+
+def test_nothing_is_left_over(at_calls: Any) -> None:
+    """After a kill and the same command again there is no stray file, and no release beyond --keep."""
+    assert sorted({stray for one in at_calls for stray in one.strays}) == []
+
+
+def test_the_history_catches_up(at_calls: Any) -> None:
+    """After a kill and the same command again releases.json knows of what is served."""
+    assert [one.recorded for one in at_calls if not one.recorded] == []
+
+
+def test_killed_while_it_removes(scene: Any) -> None:
+    """A release that was half removed when it was killed can be released again."""
+    if not bench.strace_works(scene.place):
+        pytest.skip("STRACE CANNOT TRACE HERE")
+    code, folder = bench.killed_at(scene, "unlinkat", 2)
+    assert code == -9
+    scene.release("a", folder)
+    assert ReleaseDir(folder).active() == scene.versions["a"]
+
+
+def test_killed_before_the_record_of_a_release_again(site: Site) -> None:
+    """a, b, then a again, killed between switch and record: it was no rollback, and the way back is to b."""
+    first = site.release("a")
+    site.release("b")
+    staging.switch_link(site.folder / "current", f"releases/{first.version}")
+    site.release("a")
+    assert [one["why"] for one in site.record["switches"]] == ["release"] * 3
+    site.back()
+    assert site.served == "b"
+
+
+def test_no_room_for_the_history(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk without room for the history is noticed before anything is switched."""
+    site.release("a")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(staging, "stage", full)
+        site.release("b")
+    assert (site.served, site.release("b").changed, site.served) == ("a", True, "b")
+
+
+@pytest.mark.parametrize("then", ["rollback", "release"])
+def test_killed_before_the_switch_of_a_rollback(site: Site, monkeypatch: pytest.MonkeyPatch, then: str) -> None:
+    """A rollback that was killed between its record and its switch did not happen: the way back is what it was."""
+    for letter in "abc":
+        site.release(letter, keep=9)
+    with monkeypatch.context() as patch:
+        patch.setattr(ReleaseDir, "_switch_to", lambda *_: None)
+        site.back()
+    assert (site.served, site.record["active"] == ReleaseDir(site.folder).active()) == ("c", False)
+    if then == "release":
+        assert not site.release("c", keep=9).changed
+        assert (site.record["active"], site.record["withdrawn"]) == (ReleaseDir(site.folder).active(), [])
+    for letter in "ba":
+        site.back()
+        assert site.served == letter
+
+
+@pytest.mark.parametrize("was_switched", [True, False])
+def test_a_switch_that_an_earlier_mdl_was_killed_in(site: Site, was_switched: bool) -> None:
+    """An earlier mdl wrote before a switch what holds after it, under ``coming``: a rollback stays one."""
+    done = [site.release(letter) for letter in "abc"]
+    record = site.record
+    after = {key: record[key] for key in ("releases", "served", "withdrawn", "switches")}
+    after |= {"served": record["served"][:-1], "withdrawn": [done[2].version]}
+    (site.folder / "releases.json").write_text(json.dumps(record | {"coming": after}))
+    if was_switched:
+        staging.switch_link(site.folder / "current", f"releases/{done[1].version}")
+    site.back()
+    assert site.served == ("a" if was_switched else "b")
+
+
+def test_killed_before_the_switch_and_given_up(site: Site) -> None:
+    """A release that was published, not switched to, and never asked for again goes as --keep says."""
+    site.release("a")
+    shutil.copytree(site.release("b").path, site.folder / "releases" / "model-000000000000")
+    for letter in "cd":
+        site.release(letter, keep=2)
+    assert site.letters == "cd"
+
+
+def test_a_rollback_sweeps(site: Site) -> None:
+    """What a killed rollback left staged is gone after the next rollback."""
+    for letter in "abc":
+        site.release(letter)
+    left = site.folder / f".current.{dead_owner()}.mdl-tmp"
+    left.symlink_to("releases/x")
+    site.back()
+    assert not left.is_symlink()
+
+
+def test_a_reader_never_misses(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of switches, to and fro: every open of current/model.bin gives one of the two versions, whole."""
+    monkeypatch.setattr(os, "fsync", lambda _fd: None)
+    reads, misses, seen = bench.read_on(scene, SWITCHES)
+    print(f"{SWITCHES} switches, {reads} reads, {misses} misses")
+    assert (misses, seen) == (0, 2)
+
+
+def test_a_reader_misses_the_old_way(scene: Any) -> None:
+    """The control: with unlink and symlink the same reader misses."""
+    reads, misses, _ = bench.read_on_the_old_way(scene)
+    print(f"unlink and symlink: {misses} misses in {reads} reads")
+    assert misses > 0
+
+
+def test_what_a_check_writes_is_not_served(site: Site) -> None:
+    """A check cannot change the bytes that were verified: what is served is what the manifest says."""
+    site.release("b")
+    script = "import os; open(os.environ['MDL_RELEASE_PATH'] + '/model.bin', 'ab').write(b'!')"
+    with contextlib.suppress(ProtocolError):
+        site.release("a", check=shlex.join([sys.executable, "-c", script]))
+    letter = site.served
+    assert (site.folder / "current" / "model.bin").read_bytes() == files_of(letter)["model.bin"]
+
+
+def test_a_damaged_file_is_never_linked(site: Site) -> None:
+    """Of an old file whose bytes rotted no link is made; the new release has the right bytes."""
+    old = site.release("a").path / "config.json"
+    old.chmod(0o644)
+    old.write_bytes(files_of("a")["config.json"].replace(b"2", b"7"))
+    done = site.release("b")
+    assert (done.linked, (done.path / "config.json").read_bytes()) == (0, files_of("b")["config.json"])
+
+
+_GOOD = {"schema": "mdl.releases/1", "releases": [], "served": [], "withdrawn": [], "switches": []}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0\xff",
+        b"[]",
+        b"[" * 100_000,
+        json.dumps(_GOOD | {"schema": "mdl.releases/2"}).encode(),
+        json.dumps(_GOOD | {"releases": None}).encode(),
+        json.dumps(_GOOD | {"releases": [1]}).encode(),
+        json.dumps(_GOOD | {"served": ["../.."]}).encode(),
+        json.dumps(_GOOD | {"switches": [1]}).encode(),
+    ],
+    ids=["empty", "bytes", "list", "deep", "future", "null", "number", "climbing", "switch"],
+)
+def test_a_history_that_cannot_be_read(site: Site, data: bytes) -> None:
+    """An unreadable history is 12 with the file's name, for release and rollback; nothing is switched or removed."""
+    site.release("a")
+    site.release("b")
+    (site.folder / "releases.json").write_bytes(data)
+    for attempt in (lambda: site.release("c"), site.back):
+        with pytest.raises(StateError) as caught:
+            attempt()
+        assert (caught.value.exit_code, caught.value.item) == (12, str(site.folder / "releases.json"))
+    assert (site.served, site.letters) == ("b", "ab")
+
+
+def test_a_real_folder_named_current(site: Site) -> None:
+    """A real folder where the link goes is 7, and stays as it is."""
+    (site.folder / "current").mkdir(parents=True)
+    (site.folder / "current" / "mine").write_text("x")
+    with pytest.raises(Occupied) as caught:
+        site.release("a")
+    assert (caught.value.exit_code, (site.folder / "current" / "mine").read_text()) == (7, "x")
+
+
+def test_a_release_deleted_by_hand(site: Site) -> None:
+    """The active one deleted: the same archive brings it back. The previous deleted: rollback is 3, nothing changes."""
+    first = site.release("a").path
+    shutil.rmtree(first)
+    assert (site.release("a").path, site.served) == (first, "a")
+    site.release("b")
+    shutil.rmtree(first)
+    with pytest.raises(NotFound):
+        site.back()
+    assert (site.served, site.release("c").changed, site.served) == ("b", True, "c")
+
+
+def test_keep_does_not_count_what_is_gone(site: Site) -> None:
+    """--keep 3 with three complete releases removes none, though a fourth, deleted by hand, is recorded."""
+    places = [site.release(letter, keep=9).path for letter in "abc"]
+    shutil.rmtree(places[1])
+    assert (site.release("d", keep=3).removed, site.letters) == ((), "acd")
+
+
+def test_a_damaged_release_is_not_served_again(site: Site) -> None:
+    """An older release whose bytes rotted is 6 when it would be served again, and the file is named."""
+    old = site.release("a").path / "text" / "vocab.txt"
+    site.release("b")
+    old.chmod(0o644)
+    old.write_bytes(b"?\n")
+    with pytest.raises(ProtocolError) as caught:
+        site.release("a")
+    assert (caught.value.exit_code, site.served) == (6, "b")
+    assert "text/vocab.txt" in str(caught.value.item)
+
+
+def test_two_deployers_at_once(site: Site, shell: Shell) -> None:
+    """Two at once with different archives: both served in turn, both in the history, the link at the last of them."""
+    words = ("--to", "srv", "--release", "--json")
+    archives = [str(zipped(shell.home / f"{one}.zip", files_of(one))) for one in "ab"]
+    both = [
+        subprocess.Popen(shell.command("unpack", one, *words), env=shell.environ, cwd=shell.home, stdout=-1, stderr=-3)
+        for one in archives
+    ]
+    documents = [document_of(one.communicate(timeout=60)[0]) for one in both]
+    assert [one.returncode for one in both] == [0, 0]
+    record = site.record
+    assert set(record["releases"]) == {one["release"]["version"] for one in documents}
+    assert os.readlink(site.folder / "current") == f"releases/{record['active']}"
+    assert (site.letters, record["previous"] in record["releases"]) == ("ab", True)
+
+
+@pytest.mark.parametrize("command", ["unpack", "rollback"])
+def test_no_wait_for_the_lock(site: Site, shell: Shell, command: str) -> None:
+    """--lock-wait 0 while another is at it: 9, and nothing is switched."""
+    site.release("a")
+    site.release("b")
+    with file_lock(site.folder / ".mdl", "releases", 0, silence):
+        words = ("rollback", "srv") if command == "rollback" else ("unpack", "a.zip", "--to", "srv", "--release")
+        ran = shell.run(*words, "--lock-wait", "0", "--json")
+    assert (ran.code, ran.document["error"]["code"], site.served) == (9, "BUSY", "b")
+    assert f"process {os.getpid()}" in ran.err
+
+
+def test_where_no_hard_link_can_be_made(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk without hard links, or files of another user (protected_hardlinks), only cost space."""
+    site.release("a")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert (site.release("b").linked, site.served) == (0, "b")
+
+
+def test_an_executable_stays_one(site: Site, tmp_path: Path) -> None:
+    """A file that is executable now and was not before is executable in the new release."""
+    site.release("a")
+    with zipfile.ZipFile(zipped(tmp_path / "x.zip", files_of("b"), manifest=False), "a") as archive:
+        archive.getinfo("config.json").external_attr = 0o100755 << 16
+        archive.getinfo("config.json").create_system = 3
+        archive.writestr("more", b"")
+    assert os.access(site.release(tmp_path / "x.zip").path / "config.json", os.X_OK)
+
+
+def test_a_folder_named_as_the_manifest(site: Site, tmp_path: Path) -> None:
+    """A zip with a folder of the manifest's name is refused: its release could never be checked."""
+    archive = zipped(tmp_path / "x.zip", files_of("a") | {f"{NAME}/x": b"1"}, manifest=False)
+    with contextlib.suppress(ProtocolError, Unsafe):
+        assert site.release(archive).manifest is not None

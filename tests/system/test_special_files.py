@@ -1,0 +1,264 @@
+"""Special files: what mdl publishes replaces regular files only; a pipe is never waited for, and no file is endless."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.faults import honest
+from support.faulty_server import FaultyServer
+from support.job_machine import DATA, Inside, catalog_of, machine, mdl, records_of, state_of, with_environ
+from support.shell import Shell
+
+from mdl.fs import staging
+from mdl.jobs.job import Invocation, Job
+from mdl.process import ProcessId
+
+__all__ = ["mdl"]
+Captured = pytest.CaptureFixture[str]
+Made = Callable[[Path], object]
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def _device(path: Path) -> None:
+    """A null device of the test's own."""
+    try:
+        os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    except PermissionError as error:
+        pytest.skip(f"NO DEVICE CAN BE MADE HERE: {error}")
+
+
+def _link_to_device(path: Path) -> None:
+    _device(path.with_name("device"))
+    path.symlink_to("device")
+
+
+KINDS: dict[str, Made] = {
+    "device": _device,
+    "link to a device": _link_to_device,
+    "pipe": os.mkfifo,
+    "socket": _socket,
+    "folder": Path.mkdir,
+}
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with FaultyServer(honest(DATA)) as server:
+        yield server
+
+
+@pytest.fixture
+def shell(tmp_path: Path, server: FaultyServer) -> Shell:
+    return machine(tmp_path / "home", catalog_of(one=server.url))
+
+
+@pytest.mark.fault(263)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("words", ["prefetch --metrics out", "prefetch --ready-file out", "get one --ready-file out"])
+def test_no_special_file_is_replaced(
+    shell: Shell, server: FaultyServer, mdl: Inside, capfd: Captured, words: str, kind: str
+) -> None:
+    """A device, pipe, socket, folder or link to a device in place of an output: 2 before anything is asked, and it
+    stays what it is."""
+    out = shell.home / "out"
+    KINDS[kind](out)
+    before = out.lstat()
+    assert mdl(shell, *words.split()) == 2
+    assert (server.requests, out.lstat().st_mode, out.lstat().st_ino) == ([], before.st_mode, before.st_ino)
+    assert str(out.name) in capfd.readouterr().err
+    assert sorted(entry.name for entry in shell.home.iterdir() if "mdl-tmp" in entry.name) == []
+
+
+@pytest.mark.fault(263)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("door", ["write_file", "StagedFile", "link", "withdraw"])
+def test_the_door_itself_refuses(tmp_path: Path, door: str, kind: str) -> None:
+    """Whatever would be put in place of a special file, or remove it, the one publishing door refuses; nothing is left
+    staged."""
+    out, file = tmp_path / "out", tmp_path / "file"
+    file.write_bytes(b"bytes")
+    KINDS[kind](out)
+    before, names = out.lstat(), sorted(os.listdir(tmp_path))
+    with pytest.raises(FileExistsError):
+        if door == "write_file":
+            staging.write_file(out, b"bytes")
+        elif door == "link":
+            staging.link(file, out)
+        elif door == "withdraw":
+            staging.unpublish(out)
+        else:
+            with staging.StagedFile(out) as staged:
+                staged.publish()
+    assert (out.lstat().st_mode, out.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert sorted(os.listdir(tmp_path)) == names
+
+
+@pytest.mark.fault(263)
+@pytest.mark.parametrize("target", ["file", "nothing"])
+def test_a_link_is_not_followed_and_stays(shell: Shell, server: FaultyServer, mdl: Inside, target: str) -> None:
+    """A link in place of an output is refused too, whatever it leads to: /dev/stdout is one, and /dev is shared."""
+    (shell.home / "file").write_bytes(b"of somebody")
+    (shell.home / "out").symlink_to(target)
+    for words in (("--metrics", "out"), ("--ready-file", "out")):
+        assert mdl(shell, "prefetch", *words) == 2
+    assert (server.requests, os.readlink(shell.home / "out")) == ([], target)
+    assert (shell.home / "file").read_bytes() == b"of somebody"
+    assert not (shell.home / "nothing").exists()
+
+
+def _sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(300 * 10**6)
+
+
+NOT_REGULAR: dict[str, Made] = {
+    "pipe": os.mkfifo,
+    "endless device": lambda path: os.symlink("/dev/zero", path),
+    "huge": _sparse,
+}
+
+
+def _record_with_log(shell: Shell, name: str) -> None:
+    """A job whose log is that file."""
+    log = str(shell.home / name)
+    records_of(shell).put(replace(_JOB, log=log))
+
+
+_JOB = Job(
+    "0102-abcd", "get", ("one",), str(ProcessId.current()), "h", Invocation(), "2026-01-02T03:04:05.678Z", status="done"
+)
+READERS: dict[str, tuple[str, str, dict[str, str], tuple[int, ...]]] = {
+    "token": ("odd", "get org/repo", {"HF_TOKEN_PATH": "odd"}, (2,)),
+    "token in doctor": ("odd", "doctor --offline", {"HF_TOKEN_PATH": "odd"}, (2,)),
+    "settings": (".config/mdl/config.toml", "list", {}, (2,)),
+    "catalog": ("odd", "list --catalog odd", {}, (2,)),
+    "lock": ("mdl.lock", "get one --locked", {}, (12,)),
+    "releases of a rollback": ("releases.json", "rollback .", {}, (12,)),
+    "log of a job": ("odd", "jobs log 0102", {}, (0, 7)),
+    "certificates": ("odd", "get https://127.0.0.1:8/f", {"SSL_CERT_FILE": "odd"}, (13,)),
+    "certificates in doctor": ("odd", "doctor --offline", {"SSL_CERT_FILE": "odd"}, (13,)),
+}
+
+
+@pytest.mark.fault(269)
+@pytest.mark.parametrize("kind", NOT_REGULAR)
+@pytest.mark.parametrize("reader", READERS)
+def test_what_is_read_is_regular_and_bounded(shell: Shell, reader: str, kind: str) -> None:
+    """A pipe is not waited for, a device or a file of 300 MB not read: within 400 MB of memory it is told."""
+    place, words, variables, codes = READERS[reader]
+    path = shell.home / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    NOT_REGULAR[kind](path)
+    if kind == "huge" and reader == "log of a job":
+        pytest.skip("a log may be long, and is shown piece by piece")
+    _record_with_log(shell, place)
+    (shell.home / "releases").mkdir()
+    shell = with_environ(shell, **{name: str(shell.home / value) for name, value in variables.items()})
+    ran = shell.run(*words.split(), prefix=("prlimit", "--data=400000000"))
+    assert ran.code in codes, ran.out[-1000:] + ran.err[-1000:]
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.fault(269)
+@pytest.mark.parametrize("kind", NOT_REGULAR)
+def test_an_odd_receipt_is_none(shell: Shell, kind: str) -> None:
+    """In place of a receipt they are none: the file is hashed, and kept."""
+    assert shell.run("get", "one").code == 0
+    [receipt] = (shell.models / ".mdl" / "receipts" / "one").iterdir()
+    receipt.unlink()
+    NOT_REGULAR[kind](receipt)
+    ran = shell.run("get", "one", "--json", prefix=("prlimit", "--data=400000000"))
+    assert (ran.code, ran.document["bytes_fetched"]) == (0, 0), ran.err
+
+
+NOBODY = "~nosuchuser/x"
+TILDES: dict[str, tuple[str, dict[str, str], str]] = {
+    "--to": (f"get one --to {NOBODY}", {}, "--to"),
+    "--into": (f"get one --into {NOBODY}", {}, "--into"),
+    "--log-file": (f"get one --log-file {NOBODY}", {}, "--log-file"),
+    "--ready-file": (f"get one --ready-file {NOBODY}", {}, "--ready-file"),
+    "--metrics": (f"prefetch --metrics {NOBODY}", {}, "--metrics"),
+    "hf-cache": (f"get one --layout hf-cache --to {NOBODY}", {}, "--to"),
+    "MDL_HOME": ("list", {"MDL_HOME": NOBODY}, "MDL_HOME"),
+    "HF_HUB_CACHE": ("get one --layout hf-cache", {"HF_HUB_CACHE": NOBODY}, "HF_HUB_CACHE"),
+    "HF_HOME": ("get one --layout hf-cache", {"HF_HOME": NOBODY}, "HF_HOME"),
+    "MDL_LOG_FILE": ("get one", {"MDL_LOG_FILE": NOBODY}, "--log-file"),
+    "stores": ("get one", {}, "[stores] also"),
+    "home": ("list", {"MDL_HOME": ""}, "[defaults] home"),
+    "checkpoints": (f"checkpoints {NOBODY}", {}, "RUN"),
+    "pack": (f"pack {NOBODY}", {}, "RUN"),
+    "-o": (f"pack . -o {NOBODY}", {}, "-o"),
+    "unpack": (f"unpack {NOBODY}", {}, "ARCHIVE"),
+    "unpack --to": (f"unpack x.zip --to {NOBODY}", {}, "--to"),
+    "rollback": (f"rollback {NOBODY}", {}, "DIR"),
+}
+
+
+@pytest.mark.fault(267)
+@pytest.mark.parametrize("where", TILDES)
+def test_the_home_of_nobody(shell: Shell, mdl: Inside, capfd: Captured, where: str) -> None:
+    """A path that begins with ~ and a name nobody has is 2, and says where it stands; nothing is fetched."""
+    words, variables, item = TILDES[where]
+    if item.startswith("["):
+        table, key = item[1:].split("] ")
+        value = f"'{NOBODY}'" if key == "home" else f"['{NOBODY}']"
+        (shell.home / ".config" / "mdl").mkdir(parents=True)
+        (shell.home / ".config" / "mdl" / "config.toml").write_text(f"[{table}]\n{key} = {value}\n")
+    assert mdl(with_environ(shell, **variables), *words.split()) == 2
+    err = capfd.readouterr().err
+    assert item in err, err
+    assert "~nosuchuser" in err
+
+
+DEEP = {"brackets": "x-a = " + "[" * 3000, "digits": "x-a = " + "9" * 5000, "keys": "x-" + "a." * 5000 + "b = 1"}
+
+
+@pytest.mark.fault(268)
+@pytest.mark.parametrize("text", DEEP)
+@pytest.mark.parametrize(
+    ("place", "words", "code"),
+    [(".config/mdl/config.toml", "list", 2), ("catalog.toml", "list", 2), ("mdl.lock", "get one --locked", 12)],
+)
+def test_toml_that_is_too_much(
+    shell: Shell, mdl: Inside, capfd: Captured, place: str, words: str, code: int, text: str
+) -> None:
+    """Countless brackets, digits or parts of a key are told as what they are, and where; no traceback."""
+    path = shell.home / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(DEEP[text])
+    assert mdl(shell, *words.split()) == code
+    err = capfd.readouterr().err
+    assert path.name in err
+    assert "Traceback" not in err
+
+
+JSON = {"brackets": "[" * 100_000, "digits": '{"schema": ' + "9" * 5000 + "}"}
+
+
+@pytest.mark.fault(268)
+@pytest.mark.parametrize("text", JSON)
+def test_json_that_is_too_much(shell: Shell, mdl: Inside, capfd: Captured, text: str) -> None:
+    """So for the history of releases, the record of a job, a lock's holder and a listing."""
+    (shell.home / "releases").mkdir()
+    (shell.home / "releases.json").write_text(JSON[text])
+    assert mdl(shell, "rollback", ".") == 12
+    jobs = state_of(shell) / "jobs"
+    jobs.mkdir(parents=True)
+    body = JSON[text].encode()
+    (jobs / "0102-abcd.job").write_bytes(b"%08x %s\n" % (zlib.crc32(body), body))
+    assert mdl(shell, "jobs") == 0
+    (shell.models / ".mdl" / "locks").mkdir(parents=True)
+    (shell.models / ".mdl" / "locks" / "one.who").write_text(JSON[text])
+    assert mdl(shell, "get", "one") == 0
+    assert "Traceback" not in capfd.readouterr().err

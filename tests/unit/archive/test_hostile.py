@@ -1,0 +1,334 @@
+"""Strict unpacking: every trick refused with nothing written, everything honest accepted byte for byte."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from support import hostile_archives as hostile
+import pytest
+from support import zip_bytes as zips
+from support.accepted_archives import ACCEPTED, CROWD, CROWD_OF_FILES, FLAT, Harmless, whole
+from support.hostile_archives import ALONE, BASE, CORPUS, CUTS, PAIRS, USUAL, Case, control, try_out, with_manifest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.zip_bytes import DEFLATED, Member, Zip
+
+from mdl.operations.release import unpack
+from mdl.paths import is_hidden_character
+
+
+@pytest.fixture
+def shm() -> Iterator[Path]:
+    """A folder in memory, where there is one: for very many files."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        yield Path(folder)
+
+
+def marked(case: Case | Harmless, name: str) -> Any:
+    """An archive as a test's parameter, marked with its row of the fault matrix where it has one."""
+    return pytest.param(case, id=name, marks=[pytest.mark.fault(case.row)] if case.row else [])
+
+
+TRIED = CORPUS if os.environ.get("MDL_LONG") else [*ALONE, *CUTS, *PAIRS[::8]]
+"""An eighth of the pairs; the others are tried in the long run, and by benchmarks/hostile.py."""
+
+
+@pytest.mark.parametrize("case", [marked(case, f"F{case.row} {case.name}") for case in TRIED])
+def test_hostile_archive_is_refused(shm: Path, case: Case) -> None:
+    """The right exit code, soon, nothing written anywhere, and an error that is safe to show."""
+    outcome = try_out(shm, case.build(), case.limits)
+    assert outcome.code in case.codes
+    assert outcome.traces == frozenset()
+    error = outcome.error
+    assert error is not None
+    assert error.advice
+    told = f"{error.message}{error.item}{error.advice}"
+    assert not [char for char in told if is_hidden_character(char)]
+    assert len(told) < 5000
+    assert outcome.seconds < 1
+
+
+ROWS = sorted({case.row for case in ALONE})
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_error_names_the_archive(shm: Path, row: int) -> None:
+    """Whatever an archive is refused for, the error says which archive it was."""
+    for number, case in enumerate(case for case in ALONE if case.row == row):
+        error = try_out(shm / str(number), case.build(), case.limits).error
+        assert error is not None
+        assert "archive.zip" in (error.item or ""), case.name
+
+
+def test_corpus_is_large() -> None:
+    """Every row of group K that concerns the archive itself is tried, and at least 300 pairs are."""
+    assert {case.row for case in ALONE} >= set(range(184, 200))
+    assert len(PAIRS) >= 300
+    assert len({case.build() for case in CUTS}) == len(CUTS)
+    assert len({(case.build(), case.limits) for case in ALONE}) == len(ALONE)
+
+
+def test_corpus_bites(shm: Path) -> None:
+    """Control: Python's own zipfile accepts many of the same archives, and writes other names than they hold."""
+    light = [case for case in ALONE if not case.heavy]
+    results = [control(shm / str(n), case.build()) for n, case in enumerate(light)]
+    accepted = [one for one in results if one.accepted]
+    renamed = [one for one in accepted if one.renamed]
+    print(f"zipfile accepts {len(accepted)} of {len(light)}, {len(renamed)} of them under other names")
+    assert len(accepted) > 100
+    assert len(renamed) > 10
+
+
+@pytest.mark.parametrize("harmless", [marked(one, one.name) for one in ACCEPTED])
+def test_harmless_archive_is_unpacked(tmp_path: Path, harmless: Harmless) -> None:
+    """What the usual tools make, and every honest oddity, comes out byte for byte."""
+    if not harmless.is_here:
+        pytest.skip(f"{harmless.tool} is not installed")
+    unpacked_as_packed(harmless, tmp_path)
+
+
+@pytest.mark.fault(196)
+def test_flat_below_the_limit(tmp_path: Path) -> None:
+    """Below 100 MiB no ratio is too much."""
+    unpacked_as_packed(FLAT, tmp_path)
+
+
+@pytest.mark.fault(203)
+def test_very_many_members(shm: Path) -> None:
+    """70,000 members, more than a plain end record can count, are unpacked (F203)."""
+    unpacked_as_packed(CROWD, shm)
+
+
+@pytest.mark.fault(203)
+@pytest.mark.skipif(not os.environ.get("MDL_LONG"), reason="takes 10 s and more; asked for with MDL_LONG=1")
+def test_very_many_files(shm: Path) -> None:
+    """The same where every one of them is a file (F203)."""
+    unpacked_as_packed(CROWD_OF_FILES, shm)
+
+
+def unpacked_as_packed(harmless: Harmless, folder: Path) -> None:
+    (folder / "source").mkdir()
+    harmless.make(folder / "source", folder / "archive.zip")
+    done = unpack(folder / "archive.zip", folder / "out", limits=USUAL)
+    assert hostile.tree(folder / "out") == whole(harmless.tree)
+    files = {path: data for path, data in harmless.tree.items() if data is not None and path != "mdl-manifest.json"}
+    assert (done.files, done.bytes) == (len(files), sum(map(len, files.values())))
+    assert sorted(os.listdir(folder)) == ["archive.zip", "out", "source"]
+
+
+SMALL = with_manifest(
+    Zip(
+        members=(
+            Member(name=b"a.bin", data=bytes(range(40))),
+            Member(name=b"d/", data=b""),
+            Member(name="d/\u00e9.txt".encode(), data=b"text " * 9, method=DEFLATED),
+            Member(name=b"d/v.txt", data=b"a\nb\n", method=DEFLATED, descriptor={}),
+        )
+    )
+)
+ORIGINAL = {"a.bin": bytes(range(40)), "d": None, "d/\u00e9.txt": b"text " * 9, "d/v.txt": b"a\nb\n"}
+
+
+def refused_or_same(folder: Path, data: bytes) -> bool:
+    """Unpack damaged bytes. True where they were refused; where they were not, they must be the same tree."""
+    outcome = try_out(folder, data)
+    if outcome.code:
+        assert outcome.code in (6, 11, 12)
+        assert outcome.traces == frozenset()
+        return True
+    found = hostile.tree(folder / "far" / "near" / "out")
+    found.pop("mdl-manifest.json")
+    assert found == ORIGINAL
+    return False
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x20, 0x80, 0xFF], ids=hex)
+def test_every_single_byte_flipped(shm: Path, mask: int) -> None:
+    """Whichever byte of an archive is damaged: refused, or the very same files."""
+    data, refused = SMALL.build(), 0
+    for at in range(len(data)):
+        flipped = bytearray(data)
+        flipped[at] ^= mask
+        refused += refused_or_same(shm / str(at), bytes(flipped))
+    assert refused > len(data) * 0.8
+
+
+RECORDS = {
+    "local": (zips.LOCAL, [1, 2**16 - 1, 2**32 - 1, 8, 9]),
+    "central": (zips.CENTRAL, [1, 2**16 - 1, 2**31, 2**32 - 1, 8, 9, 0]),
+    "descriptor": (zips.DESCRIPTORS[16], [0, 1, 2**31, 2**32 - 1]),
+    "end": (zips.END, [0, 1, 2, 2**16 - 2, 2**16 - 1, 2**31, 2**32 - 2, 2**32 - 1]),
+    "end64": (zips.END64, [0, 1, 2, 2**16 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]),
+    "locator": (zips.LOCATOR, [0, 1, 2, 2**31, 2**32 - 1, 2**63, 2**64 - 1]),
+}
+
+
+def lying(record: str, field: str, value: int) -> Iterator[Zip]:
+    """The small archive with one field of one record told otherwise: once for each member that has it."""
+    if record in ("end", "end64", "locator"):
+        wide = {"end64": {}, "locator": {}} if record != "end" else {}
+        yield SMALL.but(**{**wide, record: {field: value}})
+        return
+    for number, member in enumerate(SMALL.members):
+        if record != "descriptor" or member.descriptor is not None:
+            one = replace(member, **{record: {field: value}})
+            yield SMALL.but(members=(*SMALL.members[:number], one, *SMALL.members[number + 1 :]))
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_every_single_field_lies(shm: Path, record: str) -> None:
+    """Whichever field of whichever record says something else: refused, or the very same files."""
+    layout, values = RECORDS[record]
+    refused = tried = 0
+    for field, value in product(layout.names, values):
+        for archive in lying(record, field, value):
+            try:
+                data = archive.build()
+            except struct.error:
+                continue  # no room for such a value in this field
+            refused += refused_or_same(shm / str(tried), data)
+            tried += 1
+    assert refused > tried / 4
+
+
+@pytest.mark.parametrize("cut", [1, 2, 7])
+def test_every_single_byte_lost(shm: Path, cut: int) -> None:
+    """Whichever bytes are missing, at the end or within: refused, or the very same files."""
+    data = SMALL.build()
+    refused = sum(refused_or_same(shm / str(at), data[:at] + data[at + cut :]) for at in range(0, len(data), cut))
+    assert refused == len(range(0, len(data), cut))
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A whole archive after a few flips, insertions, losses, repetitions, cuts and overwritten fields."""
+    data = bytearray(SMALL.build())
+    for _ in range(draw(st.integers(1, 4))):
+        at, count = draw(st.integers(0, max(0, len(data) - 1))), draw(st.integers(1, 40))
+        match draw(st.sampled_from(["flip", "insert", "lose", "repeat", "cut", "field"])):
+            case "flip" if data:
+                data[at] ^= draw(st.integers(1, 255))
+            case "insert":
+                data[at:at] = draw(st.binary(max_size=40))
+            case "lose":
+                del data[at : at + count]
+            case "repeat":
+                data[at:at] = data[at : at + count]
+            case "cut":
+                del data[at:]
+            case "field":
+                value = draw(st.sampled_from([b"\xff\xff", b"\xff\xff\xff\xff", bytes(4), b"PK\5\6", b"\1\0"]))
+                data[at : at + len(value)] = value
+    return bytes(data)
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=damaged())
+def test_random_damage(shm: Path, data: bytes) -> None:
+    """However an archive is damaged: an error of mdl's own and nothing written, or the very same files."""
+    with tempfile.TemporaryDirectory(dir=shm) as folder:
+        refused_or_same(Path(folder), data)
+
+
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=st.sampled_from(["schema", "run", "checkpoint", "step", "files", "changed", "skipped"]), value=JSONS)
+def test_random_manifest(shm: Path, key: str, value: object) -> None:
+    """Whatever stands in a manifest's field: accepted, damaged (6) or of a newer mdl (12), nothing else."""
+    lie = hostile.manifest(lambda facts: facts.update({key: value}))
+    with tempfile.TemporaryDirectory(dir=shm) as folder:
+        assert try_out(Path(folder), lie(BASE).build()).code in (0, 6, 12)
+
+
+HEADERS = {
+    "end is infinite": hostile.tensor("1e999"),
+    "end is no number": hostile.tensor("NaN"),
+    "end has 4300 digits": hostile.tensor("9" * 4300),
+    "end has 9999 digits": hostile.tensor("9" * 9999),
+    "end is below zero": hostile.tensor("-5"),
+    "end is a list": hostile.tensor("[1]"),
+    "end is null": hostile.tensor("null"),
+    "metadata is null": b'{"__metadata__": null}',
+    "metadata nested": b'{"__metadata__": ' + b"[" * 9000,
+    "a list": b"[]",
+    "a number": b"12",
+    "nothing": b"  ",
+    "not UTF-8": b'{"\xff": 1}',
+    "a lone surrogate": b'{"__metadata__": {"a": "\\ud800"}}',
+    "nested without end": b"[" * 100_000,
+}
+
+
+@pytest.mark.fault(180)
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_odd_safetensors_header(tmp_path: Path, header: bytes) -> None:
+    """A strange header is either not judged, or damage with a short message: never a fault of mdl's own."""
+    archive = hostile.safetensors(header)(BASE)
+    outcome = try_out(tmp_path, archive.build())
+    assert outcome.code in (0, 6)
+    assert len(str(outcome.error)) < 500
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from mdl.archive.directory import ArchiveLimits
+from mdl.errors import MdlError
+from mdl.operations.release import unpack
+def peak():
+    [line] = [one for one in open("/proc/self/status") if one.startswith("VmHWM")]
+    return int(line.split()[1])
+code, before = 0, peak()
+try:
+    unpack(Path(sys.argv[1]), Path(sys.argv[2]), limits=ArchiveLimits())
+except MdlError as error:
+    code = error.exit_code
+print(code, peak() - before)
+"""
+
+
+def peak(folder: Path, archive: Zip) -> tuple[int, float]:
+    """The exit code, and by how many MiB the memory of an unpacking process grew."""
+    (folder / "archive.zip").write_bytes(archive.build())
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, folder / "archive.zip", folder / "out"], capture_output=True, text=True, check=True
+    )
+    code, kibibytes = done.stdout.split()
+    return int(code), int(kibibytes) / 1024
+
+
+def filled(size: int, unit: bytes = b"[],") -> bytes:
+    return unit * (size // len(unit))
+
+
+@pytest.mark.fault(196)
+def test_memory_of_a_manifest(shm: Path) -> None:
+    """A manifest that inflates to 20 MB in an archive of 250 kB costs no memory of that order."""
+    members = tuple(Member(name=b"%d" % n, data=b"") for n in range(3000))
+    huge = Member(name=b"mdl-manifest.json", data=b"[" + filled(20 * 10**6) + b"[]]", method=DEFLATED)
+    code, grown = peak(shm, Zip(members=(*members, huge)))
+    assert (code in (6, 11), grown < 100) == (True, True), f"exit code {code}, {grown:.0f} MiB"
+
+
+@pytest.mark.fault(180)
+def test_memory_of_a_safetensors_header(shm: Path) -> None:
+    """A header that inflates to 15 MB from an archive of 15 kB costs no memory of several times that."""
+    header = b'{"__metadata__":{},"w":[' + filled(15 * 10**6) + b"[]]}"
+    data = struct.pack("<Q", len(header)) + header
+    code, grown = peak(shm, Zip(members=(Member(name=b"m.safetensors", data=data, method=DEFLATED),)))
+    assert (code in (0, 6, 11), grown < 100) == (True, True), f"exit code {code}, {grown:.0f} MiB"

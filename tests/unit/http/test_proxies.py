@@ -1,0 +1,110 @@
+"""Proxies: the same choice as the client that asks."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import httpx
+import pytest
+from support.faulty_server import FaultyServer, reply
+from httpx._utils import URLPattern, get_environment_proxies
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdl.errors import Unsafe, UsageError
+from mdl.http.allowlist import AllowList
+from mdl.http.client import Http
+from mdl.http.proxies import proxy_of, without_userinfo
+
+VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
+HOSTS = ("hub.example", "cdn.hub.example", "ahub.example", "10.0.0.7", "localhost", "example", "HUB.example")
+ENTRIES = (
+    *HOSTS,
+    *(".hub.example", ".example", "*.example", "*", "10.0.0.0/8", "10.0.0.7/32", "::1", "hub.example:8080"),
+    *("http://hub.example", "https://hub.example", "all://hub.example", "https://hub.example:443", "hub.example:443"),
+    *("https://*.example", "all://*hub.example:8080", "10.0.0.7:8080", "", " hub.example "),
+)
+URLS = st.builds(
+    "{}://{}{}/x".format,
+    st.sampled_from(("http", "https")),
+    st.sampled_from((*HOSTS, "[::1]")),
+    st.sampled_from(("", ":80", ":443", ":8080")),
+)
+
+
+@pytest.mark.fault(89, 90)
+@settings(max_examples=100, deadline=None)
+@given(
+    url=URLS,
+    proxies=st.dictionaries(st.sampled_from(("http", "https", "all")), st.sampled_from(("http://p:1", "q:2"))),
+    entries=st.lists(st.sampled_from(ENTRIES), max_size=3),
+)
+def test_the_choice_is_the_clients(url: str, proxies: dict[str, str], entries: list[str]) -> None:
+    """Whatever the variables say, a URL is asked as httpx asks it: directly or by which proxy."""
+    found = dict(proxies) | ({"no": ",".join(entries)} if entries else {})
+    with pytest.MonkeyPatch.context() as patch:
+        for name in VARIABLES:
+            patch.delenv(name, raising=False)
+        for scheme, value in found.items():
+            patch.setenv(f"{scheme}_proxy", value)
+        chosen = sorted((URLPattern(pattern), proxy) for pattern, proxy in get_environment_proxies().items())
+    wanted = next((proxy for pattern, proxy in chosen if pattern.matches(httpx.URL(url))), None)
+    assert proxy_of(url, found) == wanted
+
+
+@pytest.mark.parametrize(
+    ("proxy", "as_shown"),
+    [
+        ("http://me:pw@proxy:3128/", "http://proxy:3128"),
+        ("me:p@ss@proxy", "http://proxy"),
+        ("socks5://me:p:w@[::1]:1080", "socks5://[::1]:1080"),
+    ],
+)
+def test_a_proxy_is_shown_without_its_secret(proxy: str, as_shown: str) -> None:
+    """Scheme, host and port are shown; user and password never."""
+    assert without_userinfo(proxy) == as_shown
+
+
+@pytest.mark.fault(89)
+@pytest.mark.parametrize(
+    "proxy", ["http://me:pa/ss@proxy:1", "ftp://me:pw@proxy", "http://", "http://[::1", "http://h:x"]
+)
+def test_what_is_no_proxy_is_not_shown(proxy: str) -> None:
+    """What cannot be read as a proxy's URL is refused without being quoted."""
+    with pytest.raises(ValueError) as caught:
+        without_userinfo(proxy)
+    assert not any(word in str(caught.value) for word in ("ss@", "pw", "me"))
+
+
+@pytest.mark.fault(89)
+def test_a_password_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy variable that is no URL is told without what it holds."""
+    monkeypatch.setenv("https_proxy", "http://me:passw0rd/x@proxy:1")
+    with pytest.raises(UsageError) as caught:
+        Http(AllowList.of(["hub.example"]))
+    assert "passw0rd" not in f"{caught.value.message}{caught.value.hint}"
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "all_proxy"])
+def test_a_proxy_for_others_is_no_leave(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """A public name that leads to a private address is refused wherever it is asked directly, whatever other proxy
+    is set; behind a proxy it is the proxy's address that counts, and that is the user's own."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    real = socket.getaddrinfo
+
+    def everywhere(_: str, *others: Any, **more: Any) -> Any:
+        return real("127.0.0.1", *others, **more)
+
+    with FaultyServer(lambda request, _: reply(200, b"secret")) as server:
+        monkeypatch.setenv(variable, server.url)
+        monkeypatch.setattr(socket, "getaddrinfo", everywhere)
+        url = f"http://cdn.example:{server.port}/"
+        with Http(AllowList.of(["*.example"])) as http:
+            if variable == "all_proxy":
+                with http.open("GET", url) as opened:
+                    assert opened.status == 200
+                return
+            with pytest.raises(Unsafe, match="private address"), http.open("GET", url):
+                pass

@@ -1,0 +1,361 @@
+"""Hooks: what is run when a download is over: without a shell, with facts, and never to the download's harm."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.schemas import document_of, events_of
+from support.faults import answers, honest, routes
+from support.faulty_server import FaultyServer
+from support.job_machine import (
+    PATIENCE,
+    SMALL,
+    Gate,
+    Inside,
+    arrived,
+    catalog_of,
+    done,
+    ended,
+    entry_of,
+    machine,
+    mdl,
+    program,
+    records_of,
+    started,
+    state_of,
+    the_job,
+    until,
+    with_environ,
+)
+from support.shell import Shell
+
+from mdl import process
+from mdl.cancel import CancelToken
+from mdl.errors import Cancelled
+from mdl.events import Ended
+from mdl.jobs.hooks import hook_environment, hook_facts
+from mdl.jobs.job import Invocation, Job
+
+__all__ = ["mdl"]
+TOKEN = "hf_" + "s3cr3t" * 5
+GONE = answers(404, body=f"{TOKEN} is not known, see https://h/x?sig=5ignature".encode())
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with FaultyServer(routes({"/f": honest(SMALL), "/gate": Gate(), "/gone": GONE})) as server:
+        yield server
+
+
+@pytest.fixture
+def shell(tmp_path: Path, server: FaultyServer) -> Shell:
+    others = entry_of("one", f"{server.url}/f", SMALL) + entry_of("two", f"{server.url}/gone", b"2")
+    return machine(tmp_path / "home of mine", catalog_of(slow=f"{server.url}/gate") + others)
+
+
+@pytest.fixture
+def hook(tmp_path: Path) -> str:
+    return str(program(tmp_path))
+
+
+def configured(shell: Shell, **hooks: str) -> None:
+    folder = shell.home / ".config" / "mdl"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").write_text(
+        "[hooks]\n" + "".join(f"{key} = {json.dumps(one)}\n" for key, one in hooks.items())
+    )
+
+
+def calls(hook: str) -> list[tuple[list[str], dict[str, str]]]:
+    """The words and the MDL_… variables of each call of the hook so far."""
+    told = Path(hook).with_name("told")
+    return [tuple(json.loads(line)) for line in told.read_text().splitlines()] if told.exists() else []
+
+
+def test_what_a_hook_is_told(shell: Shell, mdl: Inside, hook: str, capfd: Captured) -> None:
+    """It has the facts of the job in its environment; what it says is on stderr, and stdout is the folder's alone."""
+    words = ("get", "one", "--on-complete", hook)
+    assert mdl(with_environ(shell, MDL_JOB=""), *words) == mdl(shell, *words, "--json", "-q") == 0
+    out, err = capfd.readouterr()
+    assert (out.splitlines()[0], err.count("said by the hook\n")) == (str(shell.models / "one"), 2)
+    assert "said by the hook" not in out
+    (_, first), (_, second) = calls(hook)
+    job = records_of(shell).find(first["MDL_HOOK_JOB"])
+    assert not Path(first.pop("MDL_HOOK_FILE")).exists()
+    assert {key: value for key, value in first.items() if key.startswith("MDL_HOOK_")} == {
+        "MDL_HOOK_COUNT": "1",
+        "MDL_HOOK_EVENT": "complete",
+        "MDL_HOOK_JOB": job.id,
+        "MDL_HOOK_COMMAND": "get",
+        "MDL_HOOK_MODELS": "one",
+        "MDL_HOOK_PATHS": str(shell.models / "one"),
+        "MDL_HOOK_BYTES": str(len(SMALL)),
+        "MDL_HOOK_EXIT_CODE": "0",
+        "MDL_HOOK_ERROR": "",
+        "MDL_HOOK_ITEM": "",
+        "MDL_HOOK_LOG": job.log,
+    }
+    assert job.status == "done"
+    assert second["MDL_HOOK_JOB"] == the_job(shell).id != job.id
+
+
+def test_of_a_job_that_went_on(shell: Shell, mdl: Inside, hook: str) -> None:
+    """A job that was gone on with is told by its own id, and what the hook starts is not taken for that job."""
+    assert mdl(shell, "get", "one") == 0
+    job = replace(the_job(shell), status="paused", exit_code=75)
+    records_of(shell).put(job)
+    assert mdl(with_environ(shell, MDL_JOB=job.id), "get", "one", "--on-complete", hook) == 0
+    assert [one.id for one in records_of(shell).all()] == [job.id]
+    ((_, facts),) = calls(hook)
+    assert (facts["MDL_HOOK_JOB"], "MDL_JOB" in facts) == (job.id, False)
+
+
+def test_settings_and_flags(shell: Shell, mdl: Inside, hook: str) -> None:
+    """[hooks] name what is run when all is there and when something failed; a flag or variable wins; never both."""
+    configured(shell, on_complete=f"{hook} set", on_failure=f"{hook} failed")
+    secret = with_environ(shell, HF_TOKEN=TOKEN)
+    assert mdl(shell, "get", "one") == 0
+    assert mdl(shell, "get", "one", "--on-complete", f"{hook} flag") == 0
+    assert mdl(with_environ(shell, MDL_ON_COMPLETE=f"{hook} variable"), "prefetch", "one") == 0
+    assert mdl(secret, "get", "one", "two", "--on-complete", f"{hook} flag") == 3
+    told = calls(hook)
+    assert [words for words, _ in told] == [["set"], ["flag"], ["variable"], ["failed"]]
+    facts = told[-1][1]
+    assert (facts["MDL_HOOK_EVENT"], facts["MDL_HOOK_EXIT_CODE"], facts["MDL_HOOK_ITEM"]) == (
+        "failure",
+        "3",
+        "two/f.bin",
+    )
+    assert (facts["MDL_HOOK_MODELS"], facts["MDL_HOOK_COMMAND"]) == ("one\ntwo", "get")
+    assert facts["MDL_HOOK_PATHS"].split("\n") == [str(shell.models / name) for name in ("one", "two")]
+    assert "is not known" in facts["MDL_HOOK_ERROR"]
+    assert "s3cr3t" not in json.dumps({key: value for key, value in facts.items() if key.startswith("MDL_HOOK_")})
+    assert "5ignature" not in facts["MDL_HOOK_ERROR"]
+
+
+@pytest.mark.parametrize("how", ["--on-complete=", "MDL_ON_COMPLETE"])
+def test_switched_off(shell: Shell, mdl: Inside, hook: str, how: str) -> None:
+    """With an empty name the hook of the settings is not run; a flag wins over the variable."""
+    configured(shell, on_complete=f"{hook} set")
+    asked = with_environ(shell, MDL_ON_COMPLETE="") if how == "MDL_ON_COMPLETE" else shell
+    assert mdl(asked, "get", "one", *([how] if how.startswith("--") else [])) == 0
+    assert calls(hook) == []
+    assert mdl(asked, "get", "one", "--on-complete", f"{hook} flag") == 0
+    assert [words for words, _ in calls(hook)] == [["flag"]]
+
+
+def test_what_is_only_stopped_has_no_hook(shell: Shell, mdl: Inside, hook: str) -> None:
+    """Neither hook runs when the time was over, nor for a plan that is only shown."""
+    configured(shell, on_complete=f"{hook} set", on_failure=f"{hook} failed")
+    assert mdl(shell, "get", "slow", "--max-duration", "0.3") == 75
+    assert mdl(shell, "get", "one", "-n") == 0
+    assert calls(hook) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("*.bin ~ {a,b} [x] ?", ["*.bin", "~", "{a,b}", "[x]", "?"]),
+        ("'a; b | c && d > e $HOME `id`' \"x; y\"", ["a; b | c && d > e $HOME `id`", "x; y"]),
+        (r"two\ words 'one  word' \"", ["two words", "one  word", '"']),
+        ("فارسی  -- --x=1 !", ["فارسی", "--", "--x=1", "!"]),
+        ("'' a ''", ["", "a", ""]),
+        ("a#b 'c'", ["a#b", "c"]),
+        ("--to #ops now", ["--to", "#ops", "now"]),
+        ("';' '|'", [";", "|"]),
+    ],
+)
+def test_words_are_passed_as_they_are(shell: Shell, mdl: Inside, hook: str, said: str, words: list[str]) -> None:
+    """No shell looks at them: globs, tildes, quoted signs and empty words reach the program to the letter."""
+    assert mdl(shell, "get", "one", "--on-complete", f"{hook} {said}") == 0
+    assert [told for told, _ in calls(hook)] == [words]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        *(
+            ("--on-complete", said)
+            for said in ("x | y", "x && y", "x > y", "x $HOME", "x `y`", "x 'y", "(x)", '"$(x)"')
+        ),
+        *((how, "x; y") for how in ("--on-complete", "MDL_ON_COMPLETE", "on_complete", "on_failure")),
+    ],
+)
+def test_what_needs_a_shell_is_refused(shell: Shell, server: FaultyServer, mdl: Inside, how: str, said: str) -> None:
+    """It is 2 before anybody is asked and before there is a job, wherever it was said; nothing is run."""
+    if how.startswith("on_"):
+        configured(shell, **{how: f"touch ran {said}"})
+    words = ["--on-complete", f"touch ran {said}"] if how.startswith("--") else []
+    extra = {how: f"touch ran {said}"} if how.isupper() else {}
+    assert mdl(with_environ(shell, **extra), "get", "one", *words) == 2
+    assert (server.requests, state_of(shell).exists(), (shell.home / "ran").exists()) == ([], False, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("false", "the hook ended with 1: false"),
+        ("no-such-program x", "the hook no-such-program: it cannot be run: No such file or directory"),
+        ("./catalog.toml", "the hook ./catalog.toml: it cannot be run: Permission denied"),
+        ("sh -c 'kill -9 $$'", "the hook ended with -9: sh -c kill -9 $$"),
+    ],
+)
+@pytest.mark.parametrize(("name", "code"), [("one", 0), ("two", 3)])
+def test_a_hook_that_fails(
+    shell: Shell, mdl: Inside, capfd: Captured, said: str, told: str, name: str, code: int
+) -> None:
+    """It is one warning, and changes neither the exit code nor what the job is."""
+    configured(shell, on_complete=said, on_failure=said)
+    assert mdl(shell, "get", name) == code
+    warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("mdl: warning: ")]
+    assert warnings == [f"mdl: warning: {told}"]
+    assert (the_job(shell).exit_code, the_job(shell).status) == (code, "failed" if code else "done")
+
+
+def waiting(folder: Path, *, trap: str = "") -> str:
+    """A hook that says ``begun`` in ``folder`` and goes on until ``over`` is there, or it is ended."""
+    place = folder / "waiting"
+    place.write_text(f"#!/bin/sh\n{trap}\ntouch {folder}/begun\nwhile [ ! -e {folder}/over ]; do sleep 0.05; done\n")
+    place.chmod(0o755)
+    return str(place)
+
+
+@pytest.mark.fault(276)
+@pytest.mark.parametrize("json_lines", [True, False])
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_while_the_hook_runs(
+    shell: Shell, tmp_path: Path, how: signal.Signals, code: int, json_lines: bool
+) -> None:
+    """The hook is ended. Exit code, record, stdout, document and last event all say that it was cancelled."""
+    words = ("get", "one", "--json", "--on-complete", waiting(tmp_path))
+    with started(shell, *words, *(["--progress", "json"] if json_lines else [])) as process:
+        until((tmp_path / "begun").exists, "it is not run")
+        assert the_job(shell).status == "running"
+        process.send_signal(how)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code, err
+    assert (the_job(shell).status, the_job(shell).exit_code) == ("cancelled", code)
+    document = document_of(out)
+    assert (document["ok"], document["exit_code"]) == (False, code)
+    assert document["models"][0]["files"][0]["action"] == "fetched"
+    assert not json_lines or events_of(err)[-1]["event"] == "cancelled"
+    assert arrived(shell, SMALL)
+
+
+@pytest.mark.fault(276)
+def test_paused_while_the_hook_runs(shell: Shell, tmp_path: Path) -> None:
+    """There is nothing left to pause: the hook runs to its end, and the job is done."""
+    with started(shell, "get", "one", "-q", "--on-complete", waiting(tmp_path)) as process:
+        until((tmp_path / "begun").exists, "it is not run")
+        process.send_signal(signal.SIGUSR1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        (tmp_path / "over").touch()
+        assert ended(process, 0).out == f"{shell.models / 'one'}\n"
+    assert (the_job(shell).status, the_job(shell).exit_code) == ("done", 0)
+
+
+@pytest.mark.fault(276)
+def test_a_hook_that_will_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that ignores that it is told to end is killed."""
+    monkeypatch.setattr("mdl.process._GRACE_SECONDS", 0.2)
+    cancel = CancelToken()
+    threading.Thread(target=lambda: (until((tmp_path / "begun").exists, "not begun"), cancel.set())).start()
+    with pytest.raises(Cancelled):
+        process.run_program([waiting(tmp_path, trap="trap '' TERM")], {}, cancel=cancel)
+
+
+@pytest.mark.fault(276)
+def test_the_hook_of_a_failure_is_stopped(shell: Shell, tmp_path: Path) -> None:
+    """The hook is ended, and the failure is how it ended."""
+    configured(shell, on_failure=waiting(tmp_path))
+    with started(shell, "get", "two", "-q") as process:
+        until((tmp_path / "begun").exists, "it is not run")
+        process.send_signal(signal.SIGTERM)
+        ended(process, 3)
+    assert (the_job(shell).status, the_job(shell).exit_code) == ("failed", 3)
+
+
+@pytest.mark.fault(276)
+def test_the_ready_file_is_there_before_the_hook(shell: Shell, tmp_path: Path) -> None:
+    """What the hook starts may wait for it."""
+    words = ("--ready-file", str(tmp_path / "ready"), "--on-complete", f"test -e {tmp_path / 'ready'}")
+    assert "warning" not in done(shell.run("get", "one", *words)).err
+
+
+_READS = """
+import json, os, sys
+with open(os.environ["MDL_HOOK_FILE"]) as file:
+    facts = json.load(file)
+lists = [os.environ[name].split("\\n") for name in ("MDL_HOOK_MODELS", "MDL_HOOK_PATHS")]
+with open(sys.argv[1], "w") as file:
+    json.dump([facts, *lists, os.environ["MDL_HOOK_COUNT"]], file)
+"""
+
+
+@pytest.mark.fault(277)
+@pytest.mark.parametrize("count", [1, 20_000])
+def test_a_hook_for_many_models(tmp_path: Path, count: int) -> None:
+    """It is run however many there are: the file has them all, the variables as many as fit, whole names only; a line
+    break in a path is no second path in the file."""
+    folders = {name: f"/models/a\nb/{name}" for name in (f"a-model-with-a-long-name-{n:05}" for n in range(count))}
+    job = Job("0101-x", "get", tuple(folders), "owner", "host", Invocation(), "2026-01-01T00:00:00Z")
+    with hook_environment(hook_facts(job, folders, Ended(), str)) as variables:
+        assert process.run_program([sys.executable, "-c", _READS, str(tmp_path / "told")], variables) == 0
+    facts, models, paths, said = json.loads((tmp_path / "told").read_text())
+    assert facts["models"] == [{"name": name, "path": path} for name, path in folders.items()]
+    assert (facts["schema"], facts["event"], facts["exit_code"], said) == ("mdl.hook/1", "complete", 0, str(count))
+    assert models == list(folders)[: len(models)]
+    assert len(models) == count or (len(models) > 1000 and paths[-1].startswith("b/"))
+
+
+def test_a_hook_reads_nothing_of_ours(shell: Shell) -> None:
+    """A loop over names that calls mdl keeps its names, also where a hook reads its stdin to the end."""
+    source, sink = os.pipe()
+    os.write(sink, b"next name\n")
+    os.close(sink)
+    words = shell.command("get", "one", "-q", "--on-complete", "cat")
+    ran = subprocess.run(words, env=shell.environ, cwd=shell.home, stdin=source, capture_output=True, check=False)
+    assert ran.returncode == 0
+    left = os.read(source, 100)
+    os.close(source)
+    assert left == b"next name\n"
+
+
+@pytest.mark.parametrize("said", ["echo a word of its own", "false"])
+def test_a_hook_beside_events(shell: Shell, mdl: Inside, capfd: Captured, said: str) -> None:
+    """With --progress json stderr is JSON lines to the end, whatever a hook says; that it failed is told or logged."""
+    assert mdl(shell, "get", "one", "--progress", "json", "--on-complete", said) == 0
+    err = capfd.readouterr().err
+    assert events_of(err)
+    assert said != "false" or "the hook ended with 1" in err + Path(the_job(shell).log or "").read_text()
+
+
+def test_in_the_background(shell: Shell, server: FaultyServer, hook: str) -> None:
+    """Of a detached job it runs too, when all is there; what it says is in the job's log."""
+    name = done(shell.run("get", "one", "--detach", "--on-complete", f"{hook} x")).out.strip()
+    log = state_of(shell) / "jobs" / f"{name}.log"
+    until(lambda: "said by the hook" in log.read_text(), "it is not run")
+    assert arrived(shell, SMALL)
+    ((words, facts),) = calls(hook)
+    assert (words, facts["MDL_HOOK_JOB"], facts["MDL_HOOK_LOG"]) == (["x"], name, str(log))
+
+
+def test_a_hook_may_call_mdl(shell: Shell, hook: str) -> None:
+    """What a hook starts may work on the very same model, and is a job of its own."""
+    again = " ".join(shell.command("get", "one", "-q", "--lock-wait", "0", "--on-complete", hook))
+    with started(shell, "get", "one", "-q", "--on-complete", again) as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out, "warning" in err) == (0, f"{shell.models / 'one'}\n", False)
+    assert err.splitlines() == ["said by the hook", str(shell.models / "one")]
+    assert [job.status for job in records_of(shell).all()] == ["done", "done"]

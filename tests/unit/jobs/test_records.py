@@ -1,0 +1,381 @@
+"""Job records: what is written down comes back, damage is told and never believed, nobody is taken for another."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.job_machine import until
+from support.partials import dead_owner
+
+from mdl import crc_json
+from mdl.errors import NotFound, StateError, UsageError
+from mdl.events import Ended, Planned, Progressed
+from mdl.fs.volume import filesystem_type
+from mdl.jobs import control
+from mdl.jobs.job import Invocation, Job, facts_of, job_of
+from mdl.jobs.log import Log
+from mdl.jobs.records import Records
+from mdl.jobs.tracker import Tracker
+from mdl.process import ProcessId, hostname
+from mdl.redact import Secrets
+
+AGAIN = Invocation(("get", "--to=models", "--", "one"), "/some where", {"MDL_HOME": "/m"})
+JOB = Job(
+    "0102-abcd",
+    "get",
+    ("one",),
+    str(ProcessId.current()),
+    hostname(),
+    AGAIN,
+    "2026-01-02T03:04:05.678Z",
+    "/logs/0102-abcd.log",
+)
+DONE = replace(JOB, status="done", bytes_done=7, bytes_total=7, finished_at="2026-01-02T03:05:00.000Z", exit_code=0)
+MONTH = 30 * 86400.0
+TEXTS = st.text(st.characters(codec=None, min_codepoint=1, max_codepoint=0x10FFFF), max_size=12)
+
+
+class Told(Records):
+    """Records that remember which damage they told of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.told: dict[str, str] = {}
+        super().__init__(folder, lambda path, why: self.told.__setitem__(path.name, why))
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Told:
+    return Told(tmp_path / "jobs")
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    # a process that has nothing to do with mdl
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process
+        process.kill()
+
+
+def place(records: Records, name: str = JOB.id) -> Path:
+    return records.folder / f"{name}.job"
+
+
+def owner(pid: int | str = "", born: int | str = "", machine: str = "", space: str = "") -> str:
+    """The name of this process, with parts of it exchanged."""
+    own = str(ProcessId.current()).split("-")
+    return "-".join(str(new or old) for new, old in zip((machine, pid, born, space), own, strict=True))
+
+
+UNSEEN = (owner(machine="0" * 12), owner(space="1"))
+"""A process of another machine or boot, and one in another container of this machine."""
+
+
+@given(words=st.lists(TEXTS), folder=TEXTS, variables=st.dictionaries(TEXTS, TEXTS, max_size=3), file=TEXTS)
+def test_a_record_comes_back_as_it_was(words: list[str], folder: str, variables: dict[str, str], file: str) -> None:
+    """Whatever the words, folders and names are, also where they are no Unicode: what is written is what is read."""
+    job = replace(
+        JOB, again=Invocation(tuple(words), folder, variables, withheld=True), file=file, error={"message": file}
+    )
+    line = crc_json.dumps(facts_of(job))
+    assert line.isascii()
+    assert job_of(crc_json.loads(line.rstrip(b"\n"))) == job
+
+
+def test_ids_are_nobody_elses(records: Told) -> None:
+    """Many who ask for an id at once get different ones, each with a log that only the user can read."""
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.extend(records.new_id() for _ in range(40))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == len(set(found)) == 320
+    assert all(re.fullmatch(r"[0-9]{4}-[2-9a-z]{4}", name) for name in found)
+    assert {records.log(name).stat().st_mode & 0o777 for name in found} == {0o600}
+    assert records.all() == []
+
+
+def test_found_by_how_its_id_begins(records: Told) -> None:
+    """A whole id, or a beginning that only one has; several are told, a whole id wins over longer ones; none is 3."""
+    names = ["0102-abcd", "0102-abcde", "0102-xyzw", "0203-abcd"]
+    for name in names:
+        records.put(replace(DONE, id=name))
+    assert [records.find(name).id for name in (*names, "0203", "0102-x")] == [*names, "0203-abcd", "0102-xyzw"]
+    with pytest.raises(UsageError) as several:
+        records.find("0102-")
+    assert (several.value.item, several.value.hint) == ("0102-", "0102-abcd, 0102-abcde, 0102-xyzw")
+    for odd in ("", "0102-abcdef", "*", ".", "../jobs/0203-abcd", "0203-abcd.job", "0203-ABCD", "\0", "0" * 2**20):
+        with pytest.raises(NotFound):
+            records.find(odd)
+
+
+@pytest.mark.fault(146, 147, 150)
+def test_damage_is_told_and_never_believed(records: Told) -> None:
+    """With any one bit wrong, or cut anywhere, a record is told by its name, or it is still the very same."""
+    records.put(DONE)
+    right = place(records).read_bytes()
+
+    def look(why: str) -> bool:
+        found = records.all()
+        assert found in ([DONE], []), why
+        assert found or records.told.pop(place(records).name), why
+        return bool(found)
+
+    with place(records).open("rb+", buffering=0) as file:
+        for at, bit in itertools.product(range(len(right)), range(8)):
+            os.pwrite(file.fileno(), bytes([right[at] ^ 1 << bit]), at)
+            assert not look(f"bit {bit} of byte {at}") or at < 8  # a digit of its seal in capitals is the same
+            os.pwrite(file.fileno(), right[at : at + 1], at)
+        for length in range(len(right) - 1, -1, -1):
+            file.truncate(length)
+            assert not look(f"cut at {length}") or length == len(right) - 1  # a line without its end
+    with pytest.raises(StateError, match="damaged") as caught:
+        records.find(JOB.id)
+    assert caught.value.item == str(place(records))
+
+
+def test_one_damaged_record_hides_no_other(records: Told) -> None:
+    """What is damaged, from a newer mdl, a link or a folder is named; all the others are listed."""
+    records.put(DONE)
+    names = ["empty", "newer", "link", "folder", "facts"]
+    places = {name: place(records, name) for name in names}
+    places["empty"].touch()
+    places["newer"].write_bytes(crc_json.dumps({**facts_of(DONE), "mdl-job": 2, "shape": "another"}))
+    places["link"].symlink_to(place(records))
+    places["folder"].mkdir()
+    places["facts"].write_bytes(crc_json.dumps({"mdl-job": 1, "id": "facts"}))
+    (records.folder / f".x.{ProcessId.current()}.mdl-tmp").write_bytes(b"half")
+    assert records.all() == [DONE]
+    assert set(records.told) == {f"{name}.job" for name in names}
+    assert "newer" in records.told["newer.job"]
+    for name in names:
+        with pytest.raises(StateError) as caught:
+            records.find(name)
+        assert caught.value.exit_code == 12
+
+
+def test_a_running_job_mends_its_record(records: Told) -> None:
+    """What was damaged or removed under a running job is whole again with its next figures."""
+    tracker = Tracker(JOB, records, Secrets(), lambda error: pytest.fail(str(error)))
+    for spoil in (lambda: place(records).write_bytes(b"xx"), lambda: place(records).unlink()):
+        tracker.write()
+        spoil()
+        tracker(Planned(bytes_total=5, bytes_kept=1))
+        assert records.find(JOB.id) == replace(JOB, bytes_done=1, bytes_total=5)
+
+
+def test_a_job_of_many_models_is_found(records: Told) -> None:
+    """A prefetch of a whole large catalog has a record like any other."""
+    job = replace(JOB, models=tuple(f"organisation/model-number-{n}" for n in range(5000)))
+    records.put(job)
+    assert records.find(JOB.id) == job
+
+
+def test_figures_are_written_twice_a_second(records: Told) -> None:
+    """However often it is told, a record is written at its start, its end, and every half second between."""
+    now, written = 0.0, []
+    tracker = Tracker(JOB, records, Secrets(), pytest.fail, clock=lambda: now)
+    records.put = written.append  # type: ignore[method-assign]
+    tracker(Planned(bytes_total=1000))
+    for step in range(1000):
+        now = step / 100
+        tracker(Progressed(bytes_done=step, bytes_total=1000, bytes_per_second=100.04, eta_seconds=10 - now))
+    tracker(Ended())
+    assert 19 <= len(written) <= 23
+    assert [job.bytes_done for job in written] == sorted(job.bytes_done for job in written)
+    assert (written[5].bytes_per_second, written[-1].bytes_per_second) == (100.0, None)
+    assert (written[-1].status, written[-1].exit_code) == ("done", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "status"),
+    [
+        (str(ProcessId.current()), hostname(), "running"),
+        (owner(born=1), hostname(), "dead"),
+        (owner(pid=2**22 + 1), hostname(), "dead"),
+        (UNSEEN[0], "elsewhere", "running"),
+        (UNSEEN[1], hostname(), "running"),
+        (owner(pid="x"), hostname(), "running"),
+        ("", "elsewhere", "running"),
+    ],
+    ids=["this process", "its id used again", "no such process", "another host", "a container", "no id", "nothing"],
+)
+def test_whether_it_runs_is_asked_of_its_process(records: Told, name: str, machine: str, status: str) -> None:
+    """Another start or process is dead and has no speed; what cannot be known from here is as it said just now."""
+    records.put(replace(JOB, owner=name, host=machine, bytes_per_second=5.0, eta_seconds=1.0))
+    found = records.find(JOB.id)
+    assert (found.status, found.bytes_per_second) == (status, None if status == "dead" else 5.0)
+    assert records.all() == [found]
+
+
+def quiet(records: Told, seconds: float, *names: str) -> None:
+    """Have nothing of these jobs been touched for so long."""
+    then = time.time() - seconds
+    for name in names or (JOB.id,):
+        for path in records.folder.glob(f"{name}.*"):
+            os.utime(path, (then, then))
+
+
+@pytest.mark.fault(266)
+@pytest.mark.parametrize("name", UNSEEN, ids=["another machine", "a container"])
+@pytest.mark.parametrize(("is_local", "seconds"), [(True, 5.0), (False, 70.0)])
+def test_a_job_that_cannot_be_seen(
+    records: Told, monkeypatch: pytest.MonkeyPatch, name: str, is_local: bool, seconds: float
+) -> None:
+    """It runs as long as its pulse is locked, or was touched lately if locks may lie; then it is dead, and can be
+    cancelled and cleaned."""
+    monkeypatch.setattr("mdl.locks._LOCAL", {filesystem_type(records.folder.parent)} if is_local else set())
+    records.put(replace(JOB, owner=name))
+    pulse = records.pulse(JOB.id)
+    assert records.find(JOB.id).status == "running"
+    quiet(records, 1e6)
+    assert records.find(JOB.id).status == "running"
+    with pytest.raises(UsageError, match="cannot signal it from here"):
+        control.cancel(records.find(JOB.id), records)
+    os.close(pulse._fd)  # as a kill leaves it
+    quiet(records, 0.1)
+    assert records.find(JOB.id).status == "running"
+    quiet(records, seconds)
+    assert records.find(JOB.id).status == "dead"
+    with pytest.raises(UsageError, match="dead"):
+        control.pause(records.find(JOB.id), records)
+    assert control.cancel(records.find(JOB.id), records).status == "cancelled"
+    assert [job.id for job in records.clean(-1.0)] == [JOB.id]
+    assert list(records.folder.iterdir()) == []
+
+
+def test_an_unlocked_job_of_before(records: Told) -> None:
+    """A job of an earlier mdl, which locked nothing, that cannot be seen is dead ten minutes after its last sign."""
+    records.put(replace(JOB, owner=UNSEEN[0].rpartition("-")[0]))
+    for seconds, status in ((300, "running"), (700, "dead")):
+        quiet(records, seconds)
+        assert records.find(JOB.id).status == status
+
+
+@pytest.mark.fault(266)
+def test_a_pulse_beats(records: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is touched as long as its process lives, and nothing of it is left after."""
+    monkeypatch.setattr("mdl.locks._BEAT_SECONDS", 0.01)
+    records.put(JOB)
+    pulse = records.pulse(JOB.id)
+    quiet(records, 1e6)
+    until(lambda: time.time() - pulse._path.stat().st_mtime < 1e5, "it is not touched")
+    pulse.stop()
+    assert [path.name for path in records.folder.iterdir()] == [f"{JOB.id}.job"]
+
+
+@pytest.mark.parametrize("status", ["done", "failed", "cancelled", "paused"])
+def test_what_is_over_needs_no_process(records: Told, status: str) -> None:
+    """A job that ended stays what it is, whoever has its process id now."""
+    records.put(replace(DONE, status=status, owner=dead_owner()))
+    assert records.find(JOB.id).status == status
+
+
+@pytest.mark.fault(132)
+@pytest.mark.parametrize("where", ["here", "elsewhere", "container"])
+def test_no_stranger_is_ever_signalled(records: Told, stranger: subprocess.Popen[bytes], where: str) -> None:
+    """pause and cancel of a job whose process id another process has now, or has here, leave that one alone."""
+    born = re.split(r"\) ", Path(f"/proc/{stranger.pid}/stat").read_text())[1].split()[19]
+    names = {
+        "here": owner(stranger.pid, 1),
+        "elsewhere": owner(stranger.pid, born, "0" * 12),
+        "container": owner(stranger.pid, born, space="1"),
+    }
+    machine = "elsewhere" if where == "elsewhere" else hostname()
+    records.put(replace(JOB, owner=names[where], host=machine))
+    with pytest.raises(UsageError):
+        control.pause(records.find(JOB.id), records)
+    stale = replace(records.find(JOB.id), status="running")
+    with pytest.raises(UsageError):  # as it was a moment ago
+        control.pause(stale, records)
+    if where == "here":
+        assert control.cancel(stale, records).status == "cancelled"
+        assert records.find(JOB.id).exit_code == 143
+    assert stranger.poll() is None
+
+
+@pytest.mark.fault(158)
+def test_cleaned_by_age(records: Told) -> None:
+    """What is over or dead and old enough goes with its log; what is paused, runs or is young stays."""
+    old, statuses = time.time() - MONTH - 60, ("done", "failed", "cancelled", "dead", "paused", "running")
+    for status, age in itertools.product(statuses, ("old", "new")):
+        name = f"{age}-{status}"
+        gone = {"owner": dead_owner(), "status": "running"} if status == "dead" else {"status": status}
+        records.put(replace(DONE, id=name, **gone))
+        records.log(name).write_text("log")
+        if age == "old":
+            os.utime(place(records, name), (old, old))
+    removed = records.clean(MONTH)
+    assert {job.id for job in removed} == {"old-done", "old-failed", "old-cancelled", "old-dead"}
+    left = {job.id for job in records.all()}
+    assert left == {"old-paused", "old-running", *(f"new-{status}" for status in statuses)}
+    assert {path.stem for path in records.folder.glob("*.log")} == left
+    assert {job.id for job in records.clean(0.0)} == {"new-done", "new-failed", "new-cancelled", "new-dead"}
+
+
+@pytest.mark.parametrize("what", ["rotated logs", "a log whose job never began", "a damaged record"])
+def test_nothing_of_an_old_job_stays(records: Told, what: str) -> None:
+    """Once all jobs are over and old, nothing of them is left in the folder."""
+    name = records.new_id()
+    if what == "rotated logs":
+        log = Log(records.log(name), largest=10)
+        for _ in range(3):
+            log.append("more than ten letters")
+        log.close()
+        records.put(replace(DONE, id=name))
+    elif what == "a damaged record":
+        place(records, name).write_bytes(b"no record")
+    for path in records.folder.iterdir():
+        os.utime(path, (1.0, 1.0))
+    records.clean(MONTH)
+    assert list(records.folder.iterdir()) == []
+
+
+@pytest.mark.fault(158)
+def test_ten_thousand_jobs_are_read_at_once(records: Told) -> None:
+    """Listing 10,000 old jobs takes no more processor time than five times reading and parsing their files."""
+    records.folder.mkdir()
+    for number in range(10_000):
+        job = replace(DONE, id=f"0103-{number:05}")
+        place(records, job.id).write_bytes(crc_json.dumps(facts_of(job)))
+
+    def plainly() -> int:
+        return len([crc_json.loads(Path(entry.path).read_bytes().rstrip()) for entry in os.scandir(records.folder)])
+
+    def seconds(work: object) -> float:
+        began = time.process_time()
+        assert (len(records.all()) if work == "all" else plainly()) == 10_000
+        return time.process_time() - began
+
+    plain, listed = (min(seconds(work) for _ in range(2)) for work in ("plain", "all"))
+    assert listed < 5 * plain
+
+
+def test_a_list_never_sees_half_a_record(records: Told) -> None:
+    """While another process writes a record over and over, a reader always finds it, whole and never older."""
+    records.put(JOB)
+    write = (
+        "import sys; from dataclasses import replace; from pathlib import Path; from mdl.jobs.records import Records\n"
+        "records = Records(Path(sys.argv[1])); job = records.all()[0]\n"
+        "for n in range(400): records.put(replace(job, bytes_done=n, file='x' * (n * 37 % 5000)))"
+    )
+    seen: list[int] = []
+    with subprocess.Popen([sys.executable, "-c", write, str(records.folder)]) as writer:
+        while writer.poll() is None:
+            assert [job.id for job in records.all()] == [JOB.id]
+            seen.append(records.find(JOB.id).bytes_done)
+    assert (writer.returncode, records.told) == (0, {})
+    assert seen == sorted(seen)
+    assert [entry.name for entry in records.folder.iterdir()] == [f"{JOB.id}.job"]

@@ -1,0 +1,66 @@
+"""Who holds what: a process that is there, one that is gone, one that cannot be seen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.namespaces import prefix_of
+
+from mdl.process import ProcessId
+
+
+@pytest.fixture
+def past() -> str:
+    """A process of this machine and PID name space that is over."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    machine, _, _, space = str(ProcessId.current()).split("-")
+    return f"{machine}-{process.pid}-1-{space}"
+
+
+def test_this_process_and_one_that_is_over(past: str) -> None:
+    """We are alive, what ended is not, nor who had our number before us; a name without a PID name space is as well."""
+    machine, pid, born, space = str(ProcessId.current()).split("-")
+    again, short = f"{machine}-{pid}-1-{space}", f"{machine}-{pid}-{born}"
+    names = (str(ProcessId.current()), past, again, short, past.rpartition("-")[0])
+    assert [ProcessId(one).is_alive() for one in names] == [True, False, False, True, False]
+    assert [ProcessId(one).holds_locks for one in names] == [True, True, True, False, False]
+    assert [ProcessId(one).pid for one in (str(ProcessId.current()), short, "strange")] == [os.getpid(), os.getpid(), 0]
+
+
+@pytest.mark.fault(264)
+def test_another_name_space_is_unknown(past: str) -> None:
+    """A process of another PID name space, another boot or no name at all: nobody knows from here whether it lives."""
+    for owner in (str(ProcessId.current()), past):
+        machine, pid, born, space = owner.split("-")
+        assert ProcessId(f"{machine}-{pid}-{born}-{int(space) + 1}").is_alive() is None
+        assert ProcessId(f"{'0' * 12}-{pid}-{born}-{space}").is_alive() is None
+    assert ProcessId("").is_alive() is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="nothing could be hidden")
+def test_a_process_that_is_hidden(past: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's process that /proc does not show may be the one: nobody knows, and nothing of its is taken."""
+
+    def kill(_process: int, _signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", kill)
+    assert ProcessId(past).is_alive() is None
+
+
+@pytest.mark.fault(264)
+def test_a_container_that_sees_its_host_by_proc() -> None:
+    """In a PID name space whose /proc counts processes as the one outside does, who lives is asked of the kernel."""
+    code = (
+        "import os; from mdl.process import ProcessId as P; me = P.current(); "
+        "print(me.is_alive(), P(me.text.replace(f'-{os.getpid()}-', '-77-')).is_alive())"
+    )
+    words = [*prefix_of(("-pf",)), sys.executable, "-c", code]
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": root})
+    assert done.stdout.split() == ["True", "False"]

@@ -1,0 +1,295 @@
+"""The library: what `import mdl` offers, as docs/python.md shows it, and what it never does."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.faults import stall_in_body
+from support.faulty_server import FaultyServer
+from support.loopback_hub import Generated, LoopbackHub, Repo
+from test_pack import make_run
+
+import mdl
+from mdl.config import settings_table
+from mdl.events import Event, Finished, Progressed
+
+ROOT = Path(__file__).parents[1]
+TINY = Repo("org/tiny", {"config.json": b"{}", "model.safetensors": b"t" * 5000}, lfs_threshold=1000)
+OTHER = Repo("org/other", {"weights.bin": Generated(3_000_000, "other")})
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """A hub, and a user of it with a home of their own."""
+    with LoopbackHub([TINY, OTHER]) as hub:
+        for name in [name for name in os.environ if name.startswith(("MDL_", "HF_", "XDG_"))]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.chdir(tmp_path)
+        yield hub
+
+
+def test_the_examples_of_the_guide(hub: LoopbackHub, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Every example of docs/python.md runs as it is written, one after the other, in one namespace."""
+    make_run(tmp_path / "runs", "tts")
+    text = (ROOT / "docs" / "python.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    for example in examples:
+        exec(compile(example, "docs/python.md", "exec"), names)
+    said = capfd.readouterr()
+    assert len(examples) >= 10
+    assert ("stopped: interrupted" in said.out, "hf:org/none" in said.out) == (True, True)
+    assert said.err == ""
+
+
+def test_the_guide_has_every_setting() -> None:
+    """The table of docs/python.md has each setting, and no other."""
+    rows = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs" / "python.md").read_text(), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == set(settings_table())
+
+
+def test_import_is_light() -> None:
+    """`import mdl` loads nothing of mdl but its front door, and none of its dependencies."""
+    code = "import sys, mdl; print(*[n for n in sys.modules if n.split('.')[0] in ('mdl', 'httpx', 'typer', 'rich')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "mdl\n"
+
+
+@pytest.mark.parametrize("name", sorted(mdl.__all__))
+def test_every_public_name(name: str) -> None:
+    """Each name that is offered is there, is documented, and stays what it is when the engine is imported."""
+    import mdl.engine.transfer
+
+    found = getattr(mdl, name)
+    assert name in dir(mdl)
+    assert name == "__version__" or found.__doc__
+    assert not isinstance(found, type(mdl))
+
+
+def test_no_other_name() -> None:
+    """What is not offered is an AttributeError, as of any module."""
+    with pytest.raises(AttributeError, match="no attribute 'gett'"):
+        mdl.gett  # type: ignore[attr-defined] # noqa: B018
+
+
+def test_a_misspelt_setting(hub: LoopbackHub) -> None:
+    """A setting that does not exist is a TypeError that names the right one; a wrong value is mdl's own error."""
+    with pytest.raises(TypeError, match="did you mean 'connections'"):
+        mdl.get("hf:org/tiny", conections=3)  # type: ignore[call-arg]
+    with pytest.raises(mdl.UsageError, match="connections: 0 is not a number from 1 to 64"):
+        mdl.get("hf:org/tiny", connections=0)
+
+
+def test_settings_come_from_the_environment_too(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not given is read as the command line reads it: variables, then config.toml; an argument wins."""
+    config = Path(".config/mdl")
+    config.mkdir(parents=True)
+    (config / "config.toml").write_text('[defaults]\nhome = "from-config"\n')
+    assert mdl.get("hf:org/tiny").parent.name == "from-config"
+    monkeypatch.setenv("MDL_HOME", "from-variable")
+    assert mdl.get("hf:org/tiny").parent.name == "from-variable"
+    assert mdl.get("hf:org/tiny", home="given").parent.name == "given"
+
+
+def test_nothing_of_the_process_is_touched(hub: LoopbackHub, capfd: pytest.CaptureFixture[str]) -> None:
+    """No signal handler, nothing on stdout or stderr, no exit: whatever an operation does, the process is as before."""
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM]
+    before = [signal.getsignal(number) for number in numbers], sys.unraisablehook, os.getcwd(), dict(os.environ)
+    mdl.download(["hf:org/tiny", "hf:org/none"], home="m", max_duration=60)
+    mdl.verify(home="m", repair=True)
+    after = [signal.getsignal(number) for number in numbers], sys.unraisablehook, os.getcwd(), dict(os.environ)
+    assert after == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_process_wide_call_in_the_library() -> None:
+    """Outside of the command line no module handles signals, ends the process, or writes to its streams."""
+    for path in sorted((ROOT / "mdl").rglob("*.py")):
+        module = path.relative_to(ROOT / "mdl").as_posix()
+        if module.startswith(("cli/", "console/", "demo/")) or module == "__main__.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                named = (node.value.id, node.attr)
+                assert named not in {("signal", "signal"), ("os", "_exit"), ("sys", "exit"), ("sys", "stdout")}, module
+
+
+def test_events_in_the_caller_s_thread(hub: LoopbackHub) -> None:
+    """A listener is called in the thread that called the operation, also when that is not the main one."""
+    heard: list[tuple[int, Event]] = []
+
+    def work() -> None:
+        here = threading.get_ident()
+        path = mdl.get("hf:org/other", home="m", on_event=lambda event: heard.append((threading.get_ident(), event)))
+        heard.append((here, Finished(file=str(path))))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(60)
+    assert len({ident for ident, _ in heard}) == 1
+    assert {Progressed, Finished} <= {type(event) for _, event in heard}
+
+
+def test_cancelled_from_another_thread(hub: LoopbackHub) -> None:
+    """A token that is set while a server is silent ends the call at once; what was fetched is gone on with."""
+    data = b"x" * 4_000_000
+    token, heard = mdl.CancelToken(), list[Event]()
+
+    def listen(event: Event) -> None:
+        heard.append(event)
+        if isinstance(event, Progressed) and event.bytes_done and not token.is_set():
+            threading.Thread(target=token.set).start()
+
+    with FaultyServer(stall_in_body(data, 2_000_000)) as server:
+        url = f"{server.url}/f.bin"
+        with pytest.raises(mdl.Cancelled) as stopped:
+            mdl.get(url, home="m", cancel=token, on_event=listen, connections=1)
+        assert isinstance(stopped.value.so_far, mdl.Report)
+        assert not isinstance(stopped.value, Exception)
+        with pytest.raises(mdl.Cancelled):
+            mdl.get(url, home="m", cancel=token)
+
+
+def test_a_keyboard_interrupt_stays_one(hub: LoopbackHub) -> None:
+    """Ctrl-C in a notebook raises KeyboardInterrupt, and the client can be used again."""
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Progressed):
+            raise KeyboardInterrupt
+
+    with mdl.Client(home="m") as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.get("hf:org/other", on_event=interrupt)
+        assert (client.get("hf:org/other") / "weights.bin").stat().st_size == 3_000_000
+
+
+def test_a_client_in_many_threads(hub: LoopbackHub) -> None:
+    """One client serves several threads at once."""
+    client, found = mdl.Client(home="m"), list[str]()
+
+    def work(target: str) -> None:
+        found.append(client.get(target).name)
+
+    threads = [threading.Thread(target=work, args=(target,)) for target in ("hf:org/tiny", "hf:org/other")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(found) == ["org--other", "org--tiny"]
+
+
+def test_progress_draws_on_stderr_alone(hub: LoopbackHub, capfd: pytest.CaptureFixture[str]) -> None:
+    """``progress=True`` shows lines or bars on stderr; stdout stays empty."""
+    mdl.get("hf:org/other", home="m", progress=True)
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert "weights.bin" in said.err
+
+
+def test_reports_keep_the_errors(hub: LoopbackHub) -> None:
+    """A report has the errors themselves, with type and item; the joint one is raised on request."""
+    report = mdl.download(["hf:org/tiny", "hf:org/none"], home="m")
+    [(item, error)] = report.failures
+    assert (item, type(error)) == ("org--none", mdl.NotFound)
+    with pytest.raises(mdl.NotFound, match="hf:org/none: "):
+        report.raise_for_errors()
+    assert [model.status for model in report.models] == ["present", "missing"]
+
+
+def test_a_deadline(hub: LoopbackHub) -> None:
+    """After ``max_duration`` a download ends with Deadline, an ordinary error, with the report so far."""
+    with FaultyServer(stall_in_body(b"x" * 100_000, 1000)) as server, pytest.raises(mdl.Deadline) as stopped:
+        mdl.get(f"{server.url}/f.bin", home="m", max_duration=0.5)
+    assert isinstance(stopped.value, mdl.MdlError)
+    assert isinstance(stopped.value.so_far, mdl.Report)
+
+
+def test_warnings_are_python_s(hub: LoopbackHub) -> None:
+    """What may hurt later is a Python warning, unless ``on_warning`` takes it."""
+    Path("catalog.toml").write_text("schema = 1\n")
+    Path("catalog.toml").chmod(0o666)
+    with pytest.warns(mdl.MdlWarning, match="everybody may write it"):
+        assert mdl.Client().catalog.models == {}
+    said: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert mdl.Client(on_warning=said.append).catalog.models == {}
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("one", ["config.json", ["config.json"], ("config.json",), (name for name in ["config.json"])])
+def test_one_text_is_not_a_list_of_letters(hub: LoopbackHub, tmp_path: Path, one: Any) -> None:
+    """A single glob or name may be given as a text, and any iterable will do."""
+    path = mdl.get("hf:org/tiny", home="m", include=one)
+    assert [file.name for file in path.iterdir()] == ["config.json"]
+
+
+def test_a_packed_glob_may_be_one_text(hub: LoopbackHub, tmp_path: Path) -> None:
+    """What is to stay out stays out."""
+    run = make_run(tmp_path / "runs", "tts")
+    packed = mdl.pack(run, "x.zip", exclude="config.json")
+    assert not [one for one in packed.manifest.files if one.path == "config.json"]
+    assert mdl.pack(run, "y.zip", checkpoint=500).manifest.checkpoint == "checkpoint-500"
+
+
+def test_several_failures_of_one_kind(hub: LoopbackHub) -> None:
+    """Several files that fail for one reason are an error of that class, which has the single ones."""
+    with pytest.raises(mdl.NotFound) as caught:
+        mdl.download(["hf:org/none", "hf:org/neither"], home="m").raise_for_errors()
+    assert [error.item for error in caught.value.errors] == ["hf:org/none", "hf:org/neither"]
+    assert caught.value.exit_code == 3
+
+
+def test_a_token_for_one_operation(hub: LoopbackHub) -> None:
+    """A token given to a call stops that call alone; the client goes on."""
+    token = mdl.CancelToken()
+    token.set()
+    with mdl.Client(home="m") as client:
+        with pytest.raises(mdl.Cancelled):
+            client.get("hf:org/tiny", cancel=token)
+        assert client.get("hf:org/tiny").is_dir()
+
+
+def test_tokens_of_many_operations(hub: LoopbackHub) -> None:
+    """Setting a token while operations come and go stops every one of them."""
+    parent, children, done = mdl.CancelToken(), list[mdl.CancelToken](), threading.Event()
+
+    def add() -> None:
+        while not done.is_set():
+            children.append(mdl.CancelToken(parent))
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    parent.set()
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert all(child.is_set() for child in children)
+
+
+def test_no_signed_url_in_the_log(hub: LoopbackHub, caplog: pytest.LogCaptureFixture) -> None:
+    """A program that logs everything sees nothing of mdl's requests: their URLs may be signed."""
+    with caplog.at_level("DEBUG"):
+        mdl.get("hf:org/other", home="m")
+    assert ("http://" in caplog.text, hub.url in caplog.text) == (False, False)
+
+
+@pytest.mark.parametrize("setting", ["home", "into"])
+def test_an_empty_path_is_refused(hub: LoopbackHub, setting: str) -> None:
+    """An empty text, as of a variable that is not set, is not the current folder."""
+    with pytest.raises(mdl.UsageError, match="it is empty"):
+        mdl.get("hf:org/tiny", **{"home": "m", setting: ""})

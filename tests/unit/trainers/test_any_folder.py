@@ -1,0 +1,129 @@
+"""Whatever lies in a folder, looking at it ends well."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.runs import put
+
+from mdl.errors import NotFound
+from mdl.trainers import LAYOUTS, inference_files, recognise
+from mdl.trainers.layout import parse_count
+from mdl.trainers.runs import Checkpoint
+from mdl.trainers.tree import Tree, natural_key
+
+FOLDERS = [
+    *("", "checkpoint-5/", "checkpoint-10/", "checkpoint-best/", "tmp-checkpoint-7/", "global_step5/", "checkpoints/"),
+    *(
+        "lightning_logs/version_1/checkpoints/",
+        "weights/",
+        "runs/detect/train2/weights/",
+        "mp_rank_00/",
+        "model/",
+        "merged/",
+    ),
+    *(
+        "pytorch_model_fsdp_0/",
+        "dog_000000500/",
+        "a-000001-state/",
+        "variables/",
+        "unet/",
+        "checkpoint-5/global_step5/",
+    ),
+]
+FILES = [
+    *("model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json"),
+    *("trainer_state.json", "adapter_config.json", "adapter_model.safetensors", "optimizer.pt", "latest", "last.ckpt"),
+    *(
+        "epoch=1-step=5.ckpt",
+        "a-last.ckpt",
+        "a-last-unfinished",
+        "a.nemo",
+        "best.pt",
+        "last.pt",
+        "epoch3.pt",
+        "__0_0.distcp",
+    ),
+    *("checkpoint_5.pth", "best_model.pth", "best_model_7.pth", "checkpoint_last.pt", "checkpoint3.pt", "checkpoint"),
+    *(
+        "ckpt-1.index",
+        "ckpt-1.data-00000-of-00002",
+        "saved_model.pb",
+        "m.05.keras",
+        "best.keras",
+        "a-000001.safetensors",
+    ),
+    *("a-step00000010.ckpt", "a.safetensors", "dog_000000500.safetensors", "random_states_0.pkl", "model_index.json"),
+    *(
+        "zero_pp_rank_0_mp_rank_00_model_states.pt",
+        "train_state.json",
+        "q-00001-of-00003.gguf",
+        "pytorch_model_fsdp.bin",
+    ),
+]
+CONTENTS = [
+    *(b"", b"{", b"[]", b"null", b"\x00" * 20, b"global_step5", b'{"weight_map": {"a": "model.safetensors", "b": 5}}'),
+    *(b'{"best_global_step": 5}', b'{"best_model_checkpoint": "/x/checkpoint-10"}', b'{"current_step": []}'),
+    *(b"\x02\0\0\0\0\0\0\0{}", b"\x02\0\0\0\0\0\0\0[]", b"\xff" * 9, b'model_checkpoint_path: "ckpt-1"'),
+    b'\x2c\0\0\0\0\0\0\0{"__metadata__": {"ss_steps": "7", "a": "b"}}',
+    b'\x2e\0\0\0\0\0\0\0{"__metadata__": {"training_info": "[[[[[[["}} ',
+]
+PATHS = st.builds(str.__add__, st.sampled_from(FOLDERS), st.sampled_from(FILES))
+
+
+@given(st.dictionaries(PATHS, st.sampled_from(CONTENTS), max_size=12))
+@settings(max_examples=300, deadline=None)
+def test_any_folder(files: dict[str, bytes]) -> None:
+    """Nothing raises; at most one row is the latest and one the best; the latest is complete and there if any is."""
+    with tempfile.TemporaryDirectory() as folder:
+        for path, content in files.items():
+            put(Path(folder, path), content)
+        tree = Tree.scan(Path(folder))
+        for base in ("", "model"):
+            found = recognise(tree, base)
+            rows = found.checkpoints
+            latest = [row for row in rows if row.latest]
+            assert len(latest) == any(row.complete for row in rows)
+            assert all(row.complete for row in latest)
+            assert len([row for row in rows if row.best]) == (0 if found.best_note else 1)
+            assert len({row.name for row in rows}) == len(rows)
+            assert all(row.note for row in rows if not row.complete)
+            for row in rows:
+                assert all(entry.path.startswith(row.base) for entry in row.entries)
+                partitioned(tree, row)
+
+
+def partitioned(tree: Tree, row: Checkpoint) -> None:
+    """Every file is kept, dropped or unknown, once; or the whole is refused."""
+    try:
+        sifted = inference_files(tree, row)
+    except NotFound:
+        return
+    paths = [entry.path for entry in (*sifted.keep, *(entry for entry, _ in sifted.drop), *sifted.unknown)]
+    assert sorted(paths) == sorted(entry.path for entry in row.entries if entry.kind != "folder")
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**9))
+def test_natural_order(one: int, other: int) -> None:
+    """Names with numbers are ordered by these."""
+    assert (natural_key(f"checkpoint-{one}.x") < natural_key(f"checkpoint-{other}.x")) == (one < other)
+
+
+@pytest.mark.parametrize("value", [True, -1, 1.5, None, [], {}, "", "1e3", "٣", " 5", "9" * 5000, 10**30])
+def test_no_count(value: object) -> None:
+    """What is no whole number of steps is none."""
+    assert parse_count(value) is None
+
+
+def test_every_name_has_one_filter() -> None:
+    """A layout's name always means the same allow-list."""
+    filters: dict[str, set[int]] = {}
+    for layout in LAYOUTS:
+        for name in layout.names:
+            filters.setdefault(name, set()).add(id(layout.inference))
+    assert {name for name, ids in filters.items() if len(ids) != 1} == set()
+    assert len(filters) == 15
