@@ -18,17 +18,35 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = (
-    *("http_deadline", "http_encodings", "http_networks", "http_spoken", "http_trickles", "codings", "connection"),
-    *("proxies", "proxy_use", "tls", "network_tls", "splice", "throttle", "private_addresses", "one_answer"),
-    *("hub_source", "hub_answers", "hub_refusals", "engine_redirects", "engine_headers", "fuzz"),
-    "architecture",
+    "engine/test_deadline.py",
+    "engine/test_encodings.py",
+    "engine/test_headers.py",
+    "engine/test_messages.py",
+    "engine/test_redirects.py",
+    "engine/test_trickles.py",
+    "fuzz/test_fuzz.py",
+    "system/test_network_tls.py",
+    "system/test_networks.py",
+    "system/test_proxy_use.py",
+    "unit/http/test_connection.py",
+    "unit/http/test_decoding.py",
+    "unit/http/test_one_answer.py",
+    "unit/http/test_private_addresses.py",
+    "unit/http/test_proxies.py",
+    "unit/http/test_splice.py",
+    "unit/http/test_throttle.py",
+    "unit/http/test_tls.py",
+    "unit/sources/test_hub.py",
+    "unit/sources/test_hub_answers.py",
+    "unit/sources/test_hub_refusals.py",
+    "unit/test_architecture.py",
 )
 EXCEPT = {
-    "test_architecture.py::test_one_door_to_each_library": "mdl/http imports another name here",
-    "test_proxies.py::test_the_choice_is_the_clients": (
+    "unit/test_architecture.py::test_one_door_to_each_library": "mdl/http imports another name here",
+    "unit/http/test_proxies.py::test_the_choice_is_the_clients": (
         "it compares mdl's reading of NO_PROXY with that of httpx; httpx2 reads networks too, such as 10.0.0.0/8"
     ),
-    "test_engine_redirects.py::test_locations_by_the_letter[////127.0.0.1/moved-11-None]": (
+    "engine/test_redirects.py::test_locations_by_the_letter[////127.0.0.1/moved-11-None]": (
         "httpx refuses this Location by itself; httpx2 does not, and mdl asks the same host for //127.0.0.1/moved"
     ),
 }
@@ -60,7 +78,7 @@ def main() -> int:
         words: list[str | Path] = [python, "-m", "pytest", "-q", "-p", "alias", "-p", "no:xdist"]
         words += ["-o", "addopts=--strict-markers --strict-config"]
         words += [word for name in EXCEPT for word in ("--deselect", f"tests/{name}")]
-        return subprocess.run([*words, *(f"tests/test_{name}.py" for name in TESTS)], cwd=tree, check=False).returncode
+        return subprocess.run([*words, *(f"tests/{name}" for name in TESTS)], cwd=tree, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -89,9 +89,8 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, help="where to unpack; in memory is quickest [/dev/shm or the usual]")
     args = parser.parse_args()
     sys.path.insert(0, str(_TESTS))
-    sys.modules.pop("hostile", None)  # this very file bears the corpus's name
-    sys.path.remove(str(Path(__file__).parent))
-    corpus, honest = importlib.import_module("hostile"), importlib.import_module("harmless")
+    corpus = importlib.import_module("support.hostile_archives")
+    honest = importlib.import_module("support.accepted_archives")
     memory = Path("/dev/shm")
     light = [case for case in corpus.CORPUS if not case.heavy]
     archives = [one for one in (*honest.ACCEPTED, honest.FLAT) if one.is_here]

@@ -32,8 +32,8 @@ from mdl.engine.receipts import read_receipt
 from mdl.jobs.records import Records
 from mdl.process import ProcessId
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-from loopback_hub import Generated, LoopbackHub, Repo, hex_digest
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.loopback_hub import Generated, LoopbackHub, Repo, hex_digest
 
 PATIENCE = 120.0
 """Seconds that a command may take."""

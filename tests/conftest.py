@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
+from pytest_httpx import HTTPXMock
+from support.bench import Bench
+from support.catalogs import entry_of
+from support.data import SMALL
 from support.fault_table import Matrix
+from support.faults import honest
+from support.faulty_server import FaultyServer
+from support.hubs import Hf
+from support.jobs import Gate
+from support.releases import Site
+from support.scripted_hub import World, world
+from support.shell import Ran, Shell, machine, with_environ
+from support.terminal import Seen
 
+from mdl.cli import main
 from mdl.http.splice import Pipe
 
 MATRIX = Matrix()
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +47,113 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     elif sys.platform != "linux":
         pytest.skip("no splice(2) here")
     return found
+
+
+@pytest.fixture
+def exit_code(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """A command line run in this process, which is quicker: its exit code. It gives way to nobody."""
+
+    def run(shell: Shell, *words: str) -> int:
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr("mdl.cli.prefetch.lower_priority", lambda: None)
+                patch.setattr("os.environ", shell.environ)
+                patch.chdir(shell.home)
+                return main.run(words)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    return run
+
+
+@pytest.fixture
+def mdl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """``mdl(shell, "get", …)``, what it says as JSON held against the schemas."""
+
+    def run(shell: Shell, *words: str) -> Ran:
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr("signal.signal", lambda *_: None)
+            patch.setattr("os.environ", shell.environ)
+            patch.chdir(shell.home)
+            code = main.run(words)
+        ran = Ran(code, *capfd.readouterr())
+        assert "Traceback" not in ran.err
+        assert "--json" not in words or ran.document
+        return ran
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def hf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hf]:
+    with Hf(tmp_path_factory.mktemp("hf")) as client:
+        yield client
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Shut until the test opens it, or is over."""
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with FaultyServer(honest(SMALL)) as server:
+        yield server
+
+
+@pytest.fixture
+def shell(tmp_path: Path, server: FaultyServer) -> Shell:
+    return machine(tmp_path / "home", "schema = 1\n" + entry_of("one", f"{server.url}/f", SMALL))
+
+
+@pytest.fixture(params=["terminal", "pipe"])
+def told(
+    request: pytest.FixtureRequest,
+    exit_code: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Callable[..., str]:
+    """Run a command and have all that it says: on a terminal with bars and tables, or in a pipe."""
+
+    def run(shell: Shell, *words: str) -> str:
+        if request.param == "pipe":
+            exit_code(shell, *words)
+            return "".join(capfd.readouterr())
+        seen = Seen()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", seen.file)
+            patch.setattr(sys, "stderr", seen.file)
+            exit_code(with_environ(shell, TERM="xterm", COLUMNS="200"), *words)
+        return seen.text()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "srv")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def here(tmp_path: Path, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with world(tmp_path, httpx_mock, monkeypatch) as made:
+        yield made
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,7 +177,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         outcome = "failed" if getattr(report, "wasxfail", None) else report.outcome
         for name, number in report.user_properties:
             if name == "fault":
-                MATRIX.note(int(str(number)), Path(report.location[0]).name, outcome)
+                MATRIX.note(int(str(number)), report.location[0].removeprefix("tests/"), outcome)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
+from support.packing import make_run
 from support.shell import Shell
-from test_pack import make_run
 
 FIELDS = {"name", "step", "bytes", "files", "modified_at", "complete", "latest", "best", "note"}
 

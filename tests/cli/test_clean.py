@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.partials import dead_owner, left_behind
+from support.hubs import Hub, listing
 from support.loopback_hub import Repo
-from support.shell import Ran, Shell
-from support.models_folder import Hub, Inside, got, listing, mdl
+from support.partials import dead_owner, left_behind
+from support.shell import Inside, Ran, Shell, done
 
 from mdl import crc_json
 from mdl.engine.receipts import file_key, new_receipt
@@ -19,8 +19,6 @@ from mdl.files import RemoteFile, Stamp
 from mdl.hashing import Fingerprint
 from mdl.paths import RelPath
 from mdl.process import ProcessId
-
-__all__ = ["mdl"]
 
 OLD = Repo("org/tiny", {"config.json": b"1", "unet/old.bin": b"o" * 5000, "model.bin": b"m" * 5000}, lfs_threshold=1000)
 NEW = Repo("org/tiny", {"config.json": b"2", "model.bin": b"m" * 5000}, lfs_threshold=1000)
@@ -39,13 +37,13 @@ def shell(tmp_path: Path, hub: Hub, mdl: Inside) -> Shell:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "catalog.toml").write_text(CATALOG)
     shell = Shell(tmp_path / "home", hub.url)
-    got(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "tiny"))
     return shell
 
 
 def items(ran: Ran) -> dict[str, tuple[str, str]]:
     """What was found, by path: the kind and what became of it."""
-    return {one["path"]: (one["kind"], one["action"]) for one in got(ran).document["items"]}
+    return {one["path"]: (one["kind"], one["action"]) for one in done(ran).document["items"]}
 
 
 def kinds(shell: Shell, mdl: Inside) -> dict[str, tuple[str, str]]:
@@ -60,7 +58,7 @@ def receipt_at(shell: Shell, path: str, model: str = "tiny") -> Path:
 def every_kind(shell: Shell, hub: Hub, mdl: Inside) -> dict[str, str]:
     """One of each kind of what can go, by its path in the models folder, and what each is."""
     hub.publish(NEW)
-    got(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "tiny"))
     own, model = shell.models / ".mdl", shell.models / "tiny"
     right = receipt_at(shell, "model.bin").read_bytes()
     receipt_at(shell, "torn.bin").write_bytes(right[:-40])
@@ -93,14 +91,14 @@ def test_shown_and_nothing_else(shell: Shell, hub: Hub, mdl: Inside) -> None:
     """Without --yes every kind is shown as what would go, with its bytes and why; no file, link or time changes."""
     expected = every_kind(shell, hub, mdl)
     before = listing(shell.models)
-    ran = got(mdl(shell, "clean", "--json"))
+    ran = done(mdl(shell, "clean", "--json"))
     assert {os.path.relpath(path, shell.models): facts for path, facts in items(ran).items()} == {
         path: (kind, "would delete") for path, kind in expected.items()
     }
     rows = ran.document["items"]
     assert ran.document["bytes"] == sum(row["bytes"] for row in rows)
     assert all(row["bytes"] > 0 and row["why"] for row in rows)
-    text = got(mdl(shell, "clean"))
+    text = done(mdl(shell, "clean"))
     assert all(path in text.out for path in expected)
     assert "with --yes it is" in text.err
     assert listing(shell.models) == before
@@ -119,10 +117,10 @@ def test_exactly_what_was_shown_goes(shell: Shell, hub: Hub, mdl: Inside, words:
     assert {p: f for p, f in after.items() if p.endswith((".bin", ".json"))} == {
         p: f for p, f in before.items() if p in left and p.endswith((".bin", ".json"))
     }
-    ran = got(mdl(shell, "clean", "--json"))
+    ran = done(mdl(shell, "clean", "--json"))
     assert (ran.document["items"], ran.document["bytes"]) == ([], 0)
-    assert "nothing to clean" in got(mdl(shell, "clean")).err
-    assert got(mdl(shell, "get", "tiny", "--json")).document["models"][0]["status"] == "present"
+    assert "nothing to clean" in done(mdl(shell, "clean")).err
+    assert done(mdl(shell, "get", "tiny", "--json")).document["models"][0]["status"] == "present"
 
 
 def test_to_another_folder(shell: Shell, hub: Hub, mdl: Inside) -> None:
@@ -141,9 +139,9 @@ def test_superseded_by_a_branch_that_moved(shell: Shell, hub: Hub, mdl: Inside) 
     """A file that the branch lost goes with its receipt, once the model was fetched anew; not before."""
     hub.publish(NEW)
     assert kinds(shell, mdl) == {}
-    got(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "tiny"))
     assert kinds(shell, mdl) == {"tiny/unet/old.bin": ("superseded", "would delete")}
-    got(mdl(shell, "clean", "--yes"))
+    done(mdl(shell, "clean", "--yes"))
     assert (shell.models / "tiny" / "model.bin").exists()
     assert not (shell.models / "tiny" / "unet" / "old.bin").exists()
     assert not receipt_at(shell, "unet/old.bin").exists()
@@ -151,19 +149,19 @@ def test_superseded_by_a_branch_that_moved(shell: Shell, hub: Hub, mdl: Inside) 
 
 def test_superseded_by_the_lock(shell: Shell, hub: Hub, mdl: Inside) -> None:
     """Where a lock covers the model it says what belongs to it: what the branch lost stays until it is upgraded."""
-    got(mdl(shell, "lock"))
+    done(mdl(shell, "lock"))
     hub.publish(NEW)
-    got(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "tiny"))
     assert kinds(shell, mdl) == {}
-    got(mdl(shell, "lock", "--upgrade", "tiny"))
-    got(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "lock", "--upgrade", "tiny"))
+    done(mdl(shell, "get", "tiny"))
     assert list(kinds(shell, mdl)) == ["tiny/unet/old.bin"]
 
 
 def test_where_nobody_knows_what_belongs_to_it(shell: Shell, hub: Hub, mdl: Inside) -> None:
     """Of a model that the catalog does not have, or whose catalog cannot be read, nothing is superseded."""
     hub.publish(NEW)
-    got(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "tiny"))
     for text in ("schema = 1\n", "schema = \n"):
         (shell.home / "catalog.toml").write_text(text)
         assert kinds(shell, mdl) == {}
@@ -173,7 +171,7 @@ def test_where_nobody_knows_what_belongs_to_it(shell: Shell, hub: Hub, mdl: Insi
 def test_what_was_touched_stays(shell: Shell, hub: Hub, mdl: Inside, change: str) -> None:
     """A superseded file that somebody changed, touched, exchanged or replaced since is his, and stays."""
     hub.publish(NEW)
-    got(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "tiny"))
     file = shell.models / "tiny" / "unet" / "old.bin"
     if change == "bytes":
         file.write_bytes(b"mine")
@@ -194,13 +192,13 @@ def test_what_was_touched_stays(shell: Shell, hub: Hub, mdl: Inside, change: str
 def test_a_strangers_file_stays(shell: Shell, hub: Hub, mdl: Inside) -> None:
     """Files that mdl did not bring stay: in a model's folder, beside it, and hidden ones that look like mdl's."""
     hub.publish(NEW)
-    got(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "tiny"))
     hidden = [f".x.{ProcessId.current()}.mdl-tmp", ".x.mdl-tmp", "x.mdl-tmp"]
     names = ["notes.txt", *(f"tiny/{name}" for name in ("mine.bin", "unet/mine.bin", *hidden))]
     for name in names:
         (shell.models / name).write_bytes(b"mine")
     assert list(kinds(shell, mdl)) == ["tiny/unet/old.bin"]
-    got(mdl(shell, "clean", "--yes"))
+    done(mdl(shell, "clean", "--yes"))
     assert all((shell.models / name).exists() for name in names)
 
 
@@ -211,20 +209,20 @@ def test_a_file_that_was_adopted_stays(tmp_path: Path, hub: Hub, mdl: Inside) ->
     mine = shell.models / "tiny" / "unet" / "old.bin"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"o" * 5000)
-    got(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "tiny"))
     hub.publish(NEW)
-    got(mdl(shell, "get", "tiny"))
-    got(mdl(shell, "clean", "--yes"))
+    done(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "clean", "--yes"))
     assert mine.exists()
 
 
 def test_what_was_asked_for_by_revision_stays(shell: Shell, hub: Hub, mdl: Inside) -> None:
     """What --revision brought last is not superseded by what the catalog's own revision has."""
     hub.publish(NEW)
-    got(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "tiny"))
     hub.publish(Repo(OLD.id, OLD.files, branch="dev", lfs_threshold=1000))
-    got(mdl(shell, "get", "tiny", "--revision", "dev"))
-    got(mdl(shell, "clean", "--yes"))
+    done(mdl(shell, "get", "tiny", "--revision", "dev"))
+    done(mdl(shell, "clean", "--yes"))
     assert (shell.models / "tiny" / "unet" / "old.bin").exists()
 
 
@@ -242,10 +240,10 @@ def test_what_another_catalog_brought_stays(shell: Shell, hub: Hub, mdl: Inside)
     other's sake, whoever fetched last."""
     hub.publish(Repo(OLD.id, OLD.files | {"more.bin": b"x" * 5000}, lfs_threshold=1000))
     other = other_project(shell, CATALOG + 'include = ["more.bin", "unet/old.bin"]\n')
-    got(mdl(other, "get", "tiny"))
+    done(mdl(other, "get", "tiny"))
     hub.publish(NEW)
-    got(mdl(shell, "get", "tiny"))
-    got(mdl(shell, "clean", "--yes"))
+    done(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "clean", "--yes"))
     assert (shell.models / "tiny" / "unet" / "old.bin").exists()
     assert (shell.models / "tiny" / "more.bin").exists()
 
@@ -255,8 +253,8 @@ def test_another_repository_of_that_name(shell: Shell, hub: Hub, mdl: Inside) ->
     """A catalog of the same path, as two containers have, whose model comes from another repository takes nothing."""
     hub.publish(Repo("org/else", {"other.bin": b"e" * 5000}, lfs_threshold=1000))
     (shell.home / "catalog.toml").write_text(CATALOG.replace("org/tiny", "org/else"))
-    got(mdl(shell, "get", "tiny"))
-    got(mdl(shell, "clean", "--yes"))
+    done(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "clean", "--yes"))
     assert (shell.models / "tiny" / "unet" / "old.bin").exists()
     assert (shell.models / "tiny" / "other.bin").exists()
 
@@ -265,7 +263,7 @@ def test_another_repository_of_that_name(shell: Shell, hub: Hub, mdl: Inside) ->
 def test_what_both_keep_belongs_to_both(shell: Shell, hub: Hub, mdl: Inside) -> None:
     """What this catalog brought and another one kept is not superseded when this one's entry drops it."""
     other = other_project(shell, CATALOG)
-    got(mdl(other, "get", "tiny"))
+    done(mdl(other, "get", "tiny"))
     hub.publish(NEW)
-    got(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "tiny"))
     assert kinds(shell, mdl) == {}

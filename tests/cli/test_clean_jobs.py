@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.catalogs import catalog_of
+from support.data import DATA
 from support.faults import honest, routes
 from support.faulty_server import FaultyServer
-from support.job_machine import DATA, Gate, catalog_of, ended, gate, machine, started, the_job, until, waits
+from support.hubs import listing
+from support.jobs import Gate, the_job, waits
 from support.partials import dead_owner, left_behind
-from support.shell import Shell
-from support.models_folder import Inside, got, listing, mdl
+from support.polling import until
+from support.shell import Inside, Shell, done, ended, machine, started
 
 from mdl import crc_json
 from mdl.engine.receipts import file_key
@@ -20,7 +23,6 @@ from mdl.fs import staging
 from mdl.paths import RelPath
 from mdl.process import ProcessId
 
-__all__ = ["gate", "mdl"]
 FILE = RelPath.parse("f.bin")
 
 
@@ -42,7 +44,7 @@ def partials(shell: Shell) -> Path:
 
 def found(shell: Shell, mdl: Inside, *words: str) -> dict[str, str]:
     """What clean found, by the name of it: what became of it."""
-    items = got(mdl(shell, "clean", "--json", *words)).document["items"]
+    items = done(mdl(shell, "clean", "--json", *words)).document["items"]
     return {Path(one["path"]).name: one["action"] for one in items}
 
 
@@ -61,10 +63,10 @@ def test_of_a_job_that_runs_is_paused_and_dies(shell: Shell, gate: Gate, mdl: In
         waits(shell, gate)
         assert found(shell, mdl, "--yes") == {}
         (name,) = os.listdir(partials(shell))
-        got(mdl(shell, "jobs", "pause", the_job(shell).id))
+        done(mdl(shell, "jobs", "pause", the_job(shell).id))
         ended(process, 75)
     assert found(shell, mdl, "--yes") == {name: "kept"}
-    assert "a job may want it" in got(mdl(shell, "clean")).out
+    assert "a job may want it" in done(mdl(shell, "clean")).out
     assert os.listdir(partials(shell)) == [name]
     gate.reached.clear()
     with started(shell, "jobs", "resume", the_job(shell).id) as process:
@@ -93,7 +95,7 @@ def test_of_a_job_that_was_paused_before_it_came_to_it(shell: Shell, gate: Gate,
     waiting = left(shell, "two", days=1)
     with started(shell, "get", "one", "two", "--connections", "1") as process:
         waits(shell, gate)
-        got(mdl(shell, "jobs", "pause", the_job(shell).id))
+        done(mdl(shell, "jobs", "pause", the_job(shell).id))
         ended(process, 75)
     assert found(shell, mdl, "--yes").get(waiting.name) == "kept"
 
@@ -102,7 +104,7 @@ def test_an_old_one_beside_a_paused_job(shell: Shell, gate: Gate, mdl: Inside) -
     """A partial that is older than a paused job, and of none of its models, goes all the same."""
     with started(shell, "get", "one") as process:
         waits(shell, gate)
-        got(mdl(shell, "jobs", "pause", the_job(shell).id))
+        done(mdl(shell, "jobs", "pause", the_job(shell).id))
         ended(process, 75)
     old = left(shell, "two", days=1)
     assert found(shell, mdl, "--yes")[old.name] == "deleted"
@@ -122,7 +124,7 @@ def test_a_receipt_that_is_being_written(shell: Shell, mdl: Inside) -> None:
 def test_a_receipt_that_a_killed_one_was_writing(shell: Shell, mdl: Inside) -> None:
     """What a killed mdl left of a receipt is a leftover, whole or half."""
     folder = shell.models / ".mdl" / "receipts" / "two"
-    got(mdl(shell, "get", "two"))
+    done(mdl(shell, "get", "two"))
     (receipt,) = folder.glob("*.receipt")
     staged = folder / f".{'a' * 12}-{receipt.name}.{dead_owner()}.mdl-tmp"
     staged.write_bytes(receipt.read_bytes())
@@ -131,7 +133,7 @@ def test_a_receipt_that_a_killed_one_was_writing(shell: Shell, mdl: Inside) -> N
 
 def test_what_of_a_newer_mdl_stops_a_get(shell: Shell, mdl: Inside) -> None:
     """A newer mdl's receipt and journal are 12, which names 'mdl clean'; after it the get goes through."""
-    got(mdl(shell, "get", "two"))
+    done(mdl(shell, "get", "two"))
     (receipt,) = (shell.models / ".mdl" / "receipts" / "two").iterdir()
     receipt.write_bytes(crc_json.dumps({"mdl-receipt": 9}))
     assert mdl(shell, "get", "two").code == 12
@@ -141,7 +143,7 @@ def test_what_of_a_newer_mdl_stops_a_get(shell: Shell, mdl: Inside) -> None:
     (partial / "journal").write_bytes(crc_json.dumps({"mdl-journal": 9}))
     assert mdl(shell, "get", "two").code == 12
     assert found(shell, mdl, "--yes") == {partial.name: "deleted"}
-    got(mdl(shell, "get", "two"))
+    done(mdl(shell, "get", "two"))
 
 
 @pytest.mark.parametrize("text", ["version = 99\n", "not TOML"])
@@ -158,7 +160,7 @@ def test_what_cannot_be_removed(shell: Shell, mdl: Inside, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr(staging, "remove", lambda _: None)
-        ran = got(mdl(shell, "clean", "--yes", "--json"))
+        ran = done(mdl(shell, "clean", "--yes", "--json"))
     assert partial.exists()
     assert [one["action"] for one in ran.document["items"]] != ["deleted"]
     assert ran.document["bytes"] == 0
@@ -186,7 +188,7 @@ def test_mdls_own_folder_leads_out(shell: Shell, tmp_path: Path, mdl: Inside, pl
     link.parent.mkdir(parents=True)
     link.symlink_to(outside)
     before = listing(outside)
-    got(mdl(shell, "clean", "--yes"))
+    done(mdl(shell, "clean", "--yes"))
     assert listing(outside) == before
 
 
@@ -229,5 +231,5 @@ def test_a_forged_receipt(shell: Shell, tmp_path: Path, mdl: Inside, model: str)
     place = shell.models / ".mdl" / "receipts" / "one" / f"{'a' * 32}.receipt"
     place.parent.mkdir(parents=True)
     place.write_bytes(crc_json.dumps(facts | {"validator": None, "commit": None, "suspect": False}))
-    got(mdl(shell, "clean", "--yes"))
+    done(mdl(shell, "clean", "--yes"))
     assert file.exists()

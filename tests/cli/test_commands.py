@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.schemas import document_of
 from support.loopback_hub import Generated, LoopbackHub, Repo
+from support.schemas import document_of
 from support.shell import Shell
 
 WEIGHTS = Generated(3 * 2**20, 5)

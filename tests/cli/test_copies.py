@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.namespaces import USER, prefix_of
+from support.catalogs import catalog_of
+from support.data import MIB, sha256
 from support.faults import honest
 from support.faulty_server import FaultyServer
+from support.hubs import Hub, actions, cache_of, clones, repo_of
 from support.loopback_hub import Generated, Repo
-from support.shell import Ran, Shell
-from support.models_folder import MIB, Hub, Inside, actions, cache_of, catalog_of, clones, got, mdl, repo_of, settings, sha256
+from support.namespaces import USER, prefix_of
+from support.shell import Inside, Ran, Shell, done, settings
 
 from mdl.engine.store import Store
-
-__all__ = ["mdl"]
 
 DATA = Generated(3 * MIB, "copies")[0 : 3 * MIB]
 SMALL = b'{"sr": 16000}' * 10
@@ -72,7 +72,7 @@ def also(shell: Shell, *lines: str) -> Path:
 
 def linked(ran: Ran) -> bool:
     """Every file came from this disk."""
-    return set(actions(got(ran)).values()) == {"linked"}
+    return set(actions(done(ran)).values()) == {"linked"}
 
 
 def edit(file: Path, prefix: tuple[str, ...]) -> None:
@@ -88,7 +88,7 @@ def edit(file: Path, prefix: tuple[str, ...]) -> None:
 @pytest.mark.fault(252)
 def test_an_edit_does_not_reach_another_model(shell: Shell, user: tuple[str, ...]) -> None:
     """Whoever writes into a model's file, as its user may, changes no other model that has the same bytes."""
-    got(shell.run("get", "one", *JSON, prefix=user))
+    done(shell.run("get", "one", *JSON, prefix=user))
     assert linked(shell.run("get", "two", *JSON, prefix=user))
     edit(place(shell, "two"), user)
     assert place(shell, "one").read_bytes() == DATA
@@ -97,7 +97,7 @@ def test_an_edit_does_not_reach_another_model(shell: Shell, user: tuple[str, ...
 @pytest.mark.fault(252)
 def test_an_edit_does_not_reach_a_model_of_the_same_command(shell: Shell, user: tuple[str, ...]) -> None:
     """Two models of one command that share their bytes go the same way."""
-    got(shell.run("get", "one", "two", *JSON, prefix=user))
+    done(shell.run("get", "one", "two", *JSON, prefix=user))
     edit(place(shell, "one"), user)
     assert place(shell, "two").read_bytes() == DATA
 
@@ -107,7 +107,7 @@ def test_an_edit_does_not_reach_the_hubs_cache(tmp_path: Path, user: tuple[str, 
     """Neither a small file's edit nor a large one's reaches the blob in the hub's cache that it was taken from."""
     with Hub([Repo("org/tiny", {"config.json": SMALL, "model.bin": DATA})]) as hub:
         shell = Shell(tmp_path, hub.url)
-        got(shell.run("get", "hf:org/tiny", "--layout", "hf-cache", *JSON, prefix=user))
+        done(shell.run("get", "hf:org/tiny", "--layout", "hf-cache", *JSON, prefix=user))
         assert linked(shell.run("get", "hf:org/tiny", *JSON, prefix=user))
     for name in ("config.json", "model.bin"):
         edit(shell.models / "org--tiny" / name, user)
@@ -122,9 +122,9 @@ def test_a_large_file_is_one_file_and_read_only(shell: Shell) -> None:
     if clones(shell.home):
         pytest.skip("bytes are cloned here")
     user = prefix_of(USER)
-    got(shell.run("get", "one", prefix=user))
+    done(shell.run("get", "one", prefix=user))
     readable = place(shell).stat().st_mode & 0o444
-    ran = got(shell.run("get", "two", prefix=user))
+    ran = done(shell.run("get", "two", prefix=user))
     assert place(shell).samefile(place(shell, "two"))
     assert place(shell).stat().st_mode & 0o777 == readable
     assert "hard-linked, read-only" in ran.err
@@ -162,7 +162,7 @@ def test_the_users_choice(shell: Shell, mdl: Inside, rule: str, links: int | Non
     """``[stores] link`` says how: hard links also as root and also of another program's file; copies; or clones, and
     copies where these cannot be had. The text says which it was."""
     file = also(shell, f'link = "{rule}"')
-    ran = got(mdl(shell, "get", "one"))
+    ran = done(mdl(shell, "get", "one"))
     assert links is None or file.stat().st_nlink == links
     assert any(words in ran.err for words in ("hard-linked, read-only", "copied from this disk", "cloned"))
     assert not file.samefile(place(shell)) or not file.stat().st_mode & 0o222
@@ -171,8 +171,8 @@ def test_the_users_choice(shell: Shell, mdl: Inside, rule: str, links: int | Non
 def test_nothing_is_taken(shell: Shell, server: FaultyServer, mdl: Inside) -> None:
     """With ``link = "none"`` everything is fetched, each model's bytes for themselves, and the plan says so."""
     file = also(shell, 'link = "none"')
-    assert got(mdl(shell, "get", "-n", "one", "two", *JSON)).document["bytes_to_fetch"] == 2 * len(DATA)
-    assert set(actions(got(mdl(shell, "get", "one", "two", *JSON))).values()) == {"fetched"}
+    assert done(mdl(shell, "get", "-n", "one", "two", *JSON)).document["bytes_to_fetch"] == 2 * len(DATA)
+    assert set(actions(done(mdl(shell, "get", "one", "two", *JSON))).values()) == {"fetched"}
     assert (file.stat().st_nlink, server.bytes_sent) == (1, 2 * len(DATA))
 
 
@@ -193,20 +193,20 @@ def test_a_read_only_file_gives_way(shell: Shell, server: FaultyServer) -> None:
     """mdl replaces and repairs its own read-only file, and never writes into an inode that another name has."""
     user = prefix_of(USER)
     settings(shell, '[stores]\nlink = "hard"\n')
-    got(shell.run("get", "one", "two", *JSON, prefix=user))
+    done(shell.run("get", "one", "two", *JSON, prefix=user))
     assert place(shell).samefile(place(shell, "two"))
     place(shell).chmod(0o644)
     edit(place(shell), ())
     damaged = place(shell, "two").read_bytes()
     place(shell).chmod(0o444)
-    got(shell.run("verify", "one", "--repair", "--json", prefix=user))
+    done(shell.run("verify", "one", "--repair", "--json", prefix=user))
     assert (place(shell).read_bytes(), place(shell, "two").read_bytes()) == (DATA, damaged)
     place(shell, "two").chmod(0o444)
     other = DATA[::-1]
     server.handler = honest(other)
     (shell.home / "catalog.toml").write_text(catalog_of(other, one=f"{server.url}/one"))
     place(shell).chmod(0o444)
-    got(shell.run("get", "one", *JSON, prefix=user))
+    done(shell.run("get", "one", *JSON, prefix=user))
     assert (place(shell).read_bytes(), place(shell, "two").read_bytes()) == (other, damaged)
 
 
@@ -231,12 +231,12 @@ def test_a_plan_says_what_is_copied(shell: Shell, mdl: Inside, far: Path) -> Non
     """What is on another file system is not "already here": the plan says that it is elsewhere, and copied."""
     (far / "f.bin").write_bytes(DATA)
     settings(shell, f'[stores]\nalso = ["{far}"]\n')
-    ran = got(mdl(shell, "get", "-n", "one"))
+    ran = done(mdl(shell, "get", "-n", "one"))
     assert "already here" not in ran.err
     assert "3.1 MB are copied" in ran.err
     assert ran.out.splitlines()[-1].startswith("copy ")
-    assert got(mdl(shell, "get", "-n", "one", *JSON)).document["bytes_to_copy"] == len(DATA)
-    assert "copied from this disk" in got(mdl(shell, "get", "one")).err
+    assert done(mdl(shell, "get", "-n", "one", *JSON)).document["bytes_to_copy"] == len(DATA)
+    assert "copied from this disk" in done(mdl(shell, "get", "one")).err
 
 
 @pytest.mark.fault(256)
@@ -250,7 +250,7 @@ def test_copies_for_a_second_model_count(
     assert (ran.code, ran.document["error"]["code"]) == (7, "SPACE")
     assert server.bytes_sent == 0
     settings(shell, '[stores]\nlink = "hard"\n')
-    got(mdl(shell, "get", "one", "two", *JSON))
+    done(mdl(shell, "get", "one", "two", *JSON))
 
 
 @pytest.mark.fault(257)
@@ -260,11 +260,11 @@ def test_the_layouts_know_each_other(tmp_path: Path, mdl: Inside, first: str) ->
     second = "hf-cache" if first == "plain" else "plain"
     with Hub([Repo("org/tiny", {"config.json": SMALL, "model.bin": DATA})]) as hub:
         shell = Shell(tmp_path, hub.url)
-        got(mdl(shell, "get", "hf:org/tiny", "--layout", first, *JSON))
+        done(mdl(shell, "get", "hf:org/tiny", "--layout", first, *JSON))
         sent = hub.sent
         assert linked(mdl(shell, "get", "hf:org/tiny", "--layout", second, *JSON))
         assert hub.sent == sent
-        got(mdl(shell, "verify", "--layout", second, "--json"))
+        done(mdl(shell, "verify", "--layout", second, "--json"))
     blobs = [file.read_bytes() for file in (cache_of(shell) / "models--org--tiny" / "blobs").iterdir()]
     assert sorted(blobs) == sorted(RIGHT)
 
@@ -272,7 +272,7 @@ def test_the_layouts_know_each_other(tmp_path: Path, mdl: Inside, first: str) ->
 @pytest.mark.fault(257)
 def test_a_folder_of_its_own_knows_the_models_folder(shell: Shell, server: FaultyServer, mdl: Inside) -> None:
     """With --to and --into, what the usual models folder has is taken from there."""
-    got(mdl(shell, "get", "one", *JSON))
+    done(mdl(shell, "get", "one", *JSON))
     sent = server.bytes_sent
     assert linked(mdl(shell, "get", "one", "--to", str(shell.home / "other"), *JSON))
     assert linked(mdl(shell, "get", "two", "--into", str(shell.home / "into"), *JSON))

@@ -13,18 +13,20 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.namespaces import USER, prefix_of
-from support.bench import MIB, Bench, noise, pinned, until
+from support import faults
+from support.bench import Bench, pinned
+from support.catalogs import catalog_of, entry_of
+from support.data import DATA, MIB, noise
 from support.faulty_server import FaultyServer
-from support.job_machine import DATA, Gate, Inside, arrived, catalog_of, ended, entry_of, machine, mdl, started, the_job, waits
+from support.jobs import Gate, arrived, the_job, waits
 from support.loopback_hub import LoopbackHub, Repo
-from support.shell import Shell
+from support.namespaces import USER, prefix_of
+from support.polling import until
+from support.shell import ExitCode, Shell, ended, machine, started
 
 from mdl.engine.fetch import Fetcher
 
-__all__ = ["mdl"]
 UNREADABLE_ERRNOS = "模型-ß-\u202e"
 LONG = os.environ.get("MDL_LONG") == "1"
 
@@ -38,11 +40,6 @@ def server() -> Iterator[FaultyServer]:
 @pytest.fixture
 def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path / "home", catalog_of(one=f"{server.url}/f"))
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 @pytest.mark.fault(134)
@@ -227,12 +224,12 @@ def test_many_files_in_little_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(154)
-def test_a_digest_that_is_wrong(tmp_path: Path, mdl: Inside, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_digest_that_is_wrong(tmp_path: Path, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
     """Where the catalog's digest is wrong: 6, fetched at most twice, both digests told, no file and no partial."""
     other = DATA[:-1] + b"?"
     with FaultyServer(faults.honest(DATA)) as server:
         shell = machine(tmp_path, "schema = 1\n" + entry_of("one", f"{server.url}/f", other))
-        assert mdl(shell, "get", "one") == 6
+        assert exit_code(shell, "get", "one") == 6
         assert server.bytes_sent <= 2 * len(DATA) + 4096
     said = capfd.readouterr().err
     assert [hashlib.sha256(data).hexdigest()[:8] in said for data in (DATA, other)] == [True, True]

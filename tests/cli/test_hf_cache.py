@@ -9,27 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.data import MIB, sha256
+from support.hubs import Hf, Hub, Turning, actions, cache_of, main_of, offline, repo_of, scanned
 from support.loopback_hub import Generated, Repo
-from support.shell import Shell
-from support.models_folder import (
-    MIB,
-    Hf,
-    Hub,
-    Inside,
-    Turning,
-    actions,
-    cache_of,
-    got,
-    hf,
-    main_of,
-    mdl,
-    offline,
-    repo_of,
-    scanned,
-    sha256,
-)
-
-__all__ = ["hf", "mdl"]
+from support.shell import Inside, Shell, done
 
 WEIGHTS = Generated(2 * MIB, "one")[0 : 2 * MIB]
 LATER = Generated(2 * MIB, "two")[0 : 2 * MIB]
@@ -53,7 +36,7 @@ def shell(tmp_path: Path, hub: Hub) -> Shell:
 
 def test_the_hubs_client_reads_it_offline(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
     """By branch, by commit and file by file; each blob once; the folder that mdl tells is the snapshot."""
-    ran = got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
+    ran = done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
     assert offline(hf, shell) == offline(hf, shell, ONE.commit) == FILES
     words = {"repo_id": "org/tiny", "filename": "unet/deep/model.bin", "cache_dir": cache_of(shell)}
     assert Path(hf("file", local_files_only=True, **words)).read_bytes() == WEIGHTS
@@ -67,23 +50,23 @@ def test_the_hubs_client_reads_it_offline(shell: Shell, hub: Hub, mdl: Inside, h
 
 def test_as_its_users_run_it(shell: Shell) -> None:
     """Three processes of their own: mdl, a program with HF_HUB_OFFLINE=1, and the hf command."""
-    got(shell.run("get", "hf:org/tiny", *LAYOUT))
+    done(shell.run("get", "hf:org/tiny", *LAYOUT))
     code = "import huggingface_hub as hub; print(hub.snapshot_download('org/tiny'))"
     tool = "from huggingface_hub.cli.hf import main; main()"
     found = []
     for words in ([code], [tool, "cache", "ls", "--format", "json"]):
         environ = shell.environ | {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
-        done = subprocess.run([sys.executable, "-c", *words], env=environ, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert "warning" not in done.stderr.lower()
-        found.append(done.stdout)
+        ran = subprocess.run([sys.executable, "-c", *words], env=environ, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        assert "warning" not in ran.stderr.lower()
+        found.append(ran.stdout)
     assert Path(found[0].strip()).samefile(repo_of(shell) / "snapshots" / ONE.commit)
     assert "model/org/tiny" in found[1]
 
 
 def test_a_dataset(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
     """A dataset stands where the hub's client looks for datasets."""
-    got(mdl(shell, "get", "hf:datasets/org/rows", *LAYOUT))
+    done(mdl(shell, "get", "hf:datasets/org/rows", *LAYOUT))
     found = offline(hf, shell, repo_id="org/rows", repo_type="dataset")
     assert found == {"train/rows.csv": b"a,b\n1,2\n"}
     assert list(scanned(hf, shell)) == ["dataset/org/rows"]
@@ -93,7 +76,7 @@ def test_a_dataset(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
 def test_other_branches_and_refs(shell: Shell, hub: Hub, mdl: Inside, hf: Hf, branch: str) -> None:
     """A branch with a slash and a pull request are found by their names, and main is not said to be there."""
     hub.publish(Repo("org/tiny", FILES, branch=branch))
-    got(mdl(shell, "get", "hf:org/tiny", "--revision", branch, *LAYOUT))
+    done(mdl(shell, "get", "hf:org/tiny", "--revision", branch, *LAYOUT))
     assert offline(hf, shell, branch) == FILES
     assert scanned(hf, shell)["model/org/tiny"]["refs"] == {branch: ONE.commit}
 
@@ -102,7 +85,7 @@ def test_what_hf_brought_is_kept(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) ->
     """Over a cache that the hub's client filled no body byte is asked for, and every file is held to its digest."""
     hf("snapshot", repo_id="org/tiny", cache_dir=cache_of(shell), endpoint=hub.url)
     before, sent = scanned(hf, shell), hub.sent
-    ran = got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
+    ran = done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
     assert set(actions(ran).values()) == {"kept"}
     assert (hub.sent, scanned(hf, shell)) == (sent, before)
     row = ran.document["models"][0]["files"][1]
@@ -111,13 +94,13 @@ def test_what_hf_brought_is_kept(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) ->
 
 def test_hf_goes_on_with_what_mdl_brought(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
     """The hub's client fetches of a later revision only what is new; mdl then keeps all of that, and the ref."""
-    got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
+    done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
     hub.publish(TWO)
     sent = hub.sent
     hf("snapshot", repo_id="org/tiny", cache_dir=cache_of(shell), endpoint=hub.url)
     new = hub.sent - sent
     assert len(LATER) <= new < len(LATER) + 1000
-    assert set(actions(got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))).values()) == {"kept"}
+    assert set(actions(done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))).values()) == {"kept"}
     assert hub.sent == sent + new
     assert (main_of(shell), offline(hf, shell, ONE.commit)) == (TWO.commit, FILES)
     assert offline(hf, shell) == TWO.files
@@ -128,7 +111,7 @@ def test_mdl_goes_on_with_a_later_revision(shell: Shell, hub: Hub, mdl: Inside, 
     hf("snapshot", repo_id="org/tiny", cache_dir=cache_of(shell), endpoint=hub.url)
     hub.publish(TWO)
     sent = hub.sent
-    got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
+    done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
     assert hub.sent - sent == len(LATER) + 8
     assert (offline(hf, shell), offline(hf, shell, ONE.commit)) == (TWO.files, FILES)
     assert set(scanned(hf, shell)["model/org/tiny"]["files"]) == {ONE.commit, TWO.commit}
@@ -140,9 +123,9 @@ def test_a_blob_that_hf_shares_is_kept(shell: Shell, hub: Hub, mdl: Inside, hf: 
     blob = repo_of(shell) / "blobs" / sha256(WEIGHTS)
     assert hf("share", cache_dir=cache_of(shell), blob=blob, size=len(WEIGHTS))
     sent = hub.sent
-    assert set(actions(got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))).values()) == {"kept"}
+    assert set(actions(done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))).values()) == {"kept"}
     assert (hub.sent, blob.is_symlink(), offline(hf, shell)) == (sent, True, FILES)
-    got(mdl(shell, "verify", "hf:org/tiny", *LAYOUT))
+    done(mdl(shell, "verify", "hf:org/tiny", *LAYOUT))
 
 
 def test_the_branch_moves_only_when_all_is_there(tmp_path: Path, mdl: Inside, hf: Hf) -> None:
@@ -153,15 +136,15 @@ def test_the_branch_moves_only_when_all_is_there(tmp_path: Path, mdl: Inside, hf
     (tmp_path / "catalog.toml").write_text(catalog)
     with Hub([ONE, DATA]) as hub:
         shell = Shell(tmp_path, hub.url)
-        got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
+        done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
         hub.publish(moved)
         assert moved.stored["bad.bin"].sha256
         bad.turn()
-        got(mdl(shell, "get", "m", *LAYOUT), 6)
+        done(mdl(shell, "get", "m", *LAYOUT), 6)
         assert main_of(shell) == ONE.commit
         assert not (cache_of(shell) / "datasets--org--rows" / "refs").exists()
         bad.turn()
-        ran = got(mdl(shell, "get", "m", *LAYOUT))
+        ran = done(mdl(shell, "get", "m", *LAYOUT))
     assert Path(ran.document["models"][0]["path"]) == cache_of(shell)
     assert {name: list(facts["refs"]) for name, facts in scanned(hf, shell).items()} == {
         "model/org/tiny": ["main"],
@@ -171,18 +154,18 @@ def test_the_branch_moves_only_when_all_is_there(tmp_path: Path, mdl: Inside, hf
 
 def test_a_commit_by_itself(shell: Shell, hub: Hub, mdl: Inside) -> None:
     """A commit asked for by itself becomes main where none is known, and moves none that is."""
-    got(mdl(shell, "get", f"hf:org/tiny@{ONE.commit}", *LAYOUT))
+    done(mdl(shell, "get", f"hf:org/tiny@{ONE.commit}", *LAYOUT))
     assert main_of(shell) == ONE.commit
     hub.publish(TWO)
-    got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
-    got(mdl(shell, "get", f"hf:org/tiny@{ONE.commit}", *LAYOUT))
+    done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
+    done(mdl(shell, "get", f"hf:org/tiny@{ONE.commit}", *LAYOUT))
     assert main_of(shell) == TWO.commit
 
 
 def test_offline_does_not_move_the_branch_back(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
     """What mdl knew of the branch before the hub's client moved it is no reason to move it back."""
-    got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
+    done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
     hub.publish(TWO)
     hf("snapshot", repo_id="org/tiny", cache_dir=cache_of(shell), endpoint=hub.url)
-    got(mdl(shell, "get", "hf:org/tiny", "--offline", *LAYOUT))
+    done(mdl(shell, "get", "hf:org/tiny", "--offline", *LAYOUT))
     assert main_of(shell) == TWO.commit

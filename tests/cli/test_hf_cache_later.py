@@ -8,30 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.bench import child, until
+from support.data import MIB, sha256
+from support.hubs import Hf, HfError, Hub, Turning, actions, cache_of, main_of, offline, repo_of, scanned
 from support.loopback_hub import Generated, Repo
-from support.shell import Shell
-from support.models_folder import (
-    MIB,
-    Hf,
-    HfError,
-    Hub,
-    Inside,
-    Turning,
-    actions,
-    cache_of,
-    got,
-    hf,
-    main_of,
-    mdl,
-    offline,
-    repo_of,
-    scanned,
-    settings,
-    sha256,
-)
-
-__all__ = ["hf", "mdl"]
+from support.polling import until
+from support.shell import Inside, Shell, child, done, settings
 
 WEIGHTS = Generated(2 * MIB, "one")[0 : 2 * MIB]
 FILES = {"config.json": b"{}", "unet/model.bin": WEIGHTS}
@@ -55,8 +36,8 @@ def locked(tmp_path: Path, hub: Hub, mdl: Inside, branch: str) -> Shell:
     """A machine with a catalog that follows a branch, locked, and the model got by the lock."""
     (tmp_path / "catalog.toml").write_text(f'schema = 1\n[models.m]\nsource = "hf:org/tiny@{branch}"\n')
     shell = Shell(tmp_path, hub.url)
-    got(mdl(shell, "lock"))
-    got(mdl(shell, "get", "m", "--locked", *LAYOUT))
+    done(mdl(shell, "lock"))
+    done(mdl(shell, "get", "m", "--locked", *LAYOUT))
     return shell
 
 
@@ -65,7 +46,7 @@ def test_a_locked_catalog(tmp_path: Path, hub: Hub, mdl: Inside, hf: Hf) -> None
     shell = locked(tmp_path, hub, mdl, "main")
     assert offline(hf, shell) == offline(hf, shell, ONE.commit) == FILES
     asked = len(hub.requests)
-    assert set(actions(got(mdl(shell, "get", "m", "--frozen", *LAYOUT))).values()) == {"kept"}
+    assert set(actions(done(mdl(shell, "get", "m", "--frozen", *LAYOUT))).values()) == {"kept"}
     assert len(hub.requests) == asked
 
 
@@ -76,8 +57,8 @@ def test_a_lock_that_was_upgraded(tmp_path: Path, mdl: Inside, hf: Hf, branch: s
         shell = locked(tmp_path, hub, mdl, branch)
         assert offline(hf, shell, branch) == FILES
         hub.publish(Repo("org/tiny", TWO.files, branch=branch))
-        got(mdl(shell, "lock", "--upgrade", "m"))
-        got(mdl(shell, "get", "m", "--locked", *LAYOUT))
+        done(mdl(shell, "lock", "--upgrade", "m"))
+        done(mdl(shell, "get", "m", "--locked", *LAYOUT))
         assert offline(hf, shell, branch) == TWO.files
 
 
@@ -86,7 +67,7 @@ def test_what_is_no_file_of_a_hub_is_refused(shell: Shell, hub: Hub, mdl: Inside
     text = f'url = "http://127.0.0.1:9/f.bin"\nsize = 3\nsha256 = "{sha256(b"abc")}"\n'
     catalog = f'schema = 1\n[models.m]\nsource = "hf:org/tiny"\n[[models.m.files]]\npath = "f.bin"\n{text}'
     (shell.home / "catalog.toml").write_text(catalog)
-    ran = got(mdl(shell, "get", "m", *LAYOUT), 2)
+    ran = done(mdl(shell, "get", "m", *LAYOUT), 2)
     assert (ran.document["error"]["item"], hub.sent) == ("f.bin", 0)
     assert [entry.name for entry in cache_of(shell).iterdir()] == [".locks"]
 
@@ -102,9 +83,9 @@ def test_into_has_no_meaning_there(shell: Shell, hub: Hub, mdl: Inside) -> None:
 def test_the_settings_choose_it(shell: Shell, mdl: Inside, hf: Hf) -> None:
     """``[defaults] layout`` means what the flag means, and the flag wins."""
     settings(shell, '[defaults]\nlayout = "hf-cache"\n')
-    got(mdl(shell, "get", "hf:org/tiny"))
+    done(mdl(shell, "get", "hf:org/tiny"))
     assert offline(hf, shell) == FILES
-    got(mdl(shell, "get", "hf:org/tiny", "--layout", "plain"))
+    done(mdl(shell, "get", "hf:org/tiny", "--layout", "plain"))
     assert (shell.models / "org--tiny" / "config.json").read_bytes() == b"{}"
 
 
@@ -112,14 +93,14 @@ def test_the_settings_choose_it_for_all(shell: Shell, mdl: Inside) -> None:
     """With ``[defaults] layout`` what a get brought is present, and ``path`` says the folder that the get said."""
     (shell.home / "catalog.toml").write_text('schema = 1\n[models.m]\nsource = "hf:org/tiny"\n')
     settings(shell, '[defaults]\nlayout = "hf-cache"\n')
-    folder = got(mdl(shell, "get", "m")).out
-    assert got(mdl(shell, "list", "--json")).document["models"][0]["status"] == "present"
-    assert got(mdl(shell, "path", "m")).out == folder
+    folder = done(mdl(shell, "get", "m")).out
+    assert done(mdl(shell, "list", "--json")).document["models"][0]["status"] == "present"
+    assert done(mdl(shell, "path", "m")).out == folder
 
 
 def test_carried_by_the_hubs_client(shell: Shell, hub: Hub, hf: Hf) -> None:
     """--via hub into the cache: brought by the hub's client, verified by mdl, and found there."""
-    ran = got(shell.run("get", "hf:org/tiny", "--via", "hub", *LAYOUT))
+    ran = done(shell.run("get", "hf:org/tiny", "--via", "hub", *LAYOUT))
     assert [row["verified"] for row in ran.document["models"][0]["files"]] == ["git-sha1", "sha256"]
     agents = {r.headers.get("user-agent", "") for r in hub.requests if r.origin == "cdn"}
     assert agents
@@ -141,7 +122,7 @@ def test_resumed_after_a_kill(tmp_path: Path, mdl: Inside, hf: Hf) -> None:
         with pytest.raises(HfError, match="LocalEntryNotFound"):
             offline(hf, shell)
         hub.bytes_per_second = None
-        ran = got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
+        ran = done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
         here = ran.document["models"][0]["files"][0]["resumed_at"]
         assert here > 0
         assert ran.document["bytes_fetched"] == len(large) - here
@@ -161,32 +142,32 @@ def test_nothing_half_is_where_hf_looks(shell: Shell, mdl: Inside, monkeypatch: 
         renamed.append(Path(target).name)
 
     monkeypatch.setattr(os, "replace", replace)
-    got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
+    done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
     assert {"main", "config.json", "model.bin", sha256(WEIGHTS)} <= set(renamed)
     assert seen == []
 
 
 def test_verify_and_repair(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
     """A flipped byte is 6; --repair mends the blob, and the hub's client reads right bytes and finds nothing wrong."""
-    got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
+    done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
     blob = repo_of(shell) / "blobs" / sha256(WEIGHTS)
     blob.write_bytes(b"X" + WEIGHTS[1:])
     assert mdl(shell, "verify", "hf:org/tiny", *LAYOUT).code == 6
-    got(mdl(shell, "verify", "hf:org/tiny", "--repair", *LAYOUT))
+    done(mdl(shell, "verify", "hf:org/tiny", "--repair", *LAYOUT))
     assert offline(hf, shell) == FILES
     assert hf("verify", endpoint=hub.url, repo_id="org/tiny", cache_dir=cache_of(shell)) == [2, 0, [], []]
 
 
 def test_verify_of_all_that_is_there(shell: Shell, mdl: Inside) -> None:
     """Without a name every model that mdl brought into the cache is read, also one that no catalog knows."""
-    got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
-    ran = got(mdl(shell, "verify", *LAYOUT))
+    done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
+    ran = done(mdl(shell, "verify", *LAYOUT))
     assert {row["status"] for model in ran.document["models"] for row in model["files"]} == {"ok"}
 
 
 def test_verify_of_a_pointer_that_is_gone(shell: Shell, mdl: Inside) -> None:
     """A file that is not in the snapshot, or is another one there, is not ok: programs read it by that name."""
-    got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
+    done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
     pointer = repo_of(shell) / "snapshots" / ONE.commit / "config.json"
     pointer.unlink()
     assert mdl(shell, "verify", "hf:org/tiny", *LAYOUT).code == 3
@@ -196,12 +177,12 @@ def test_verify_of_a_pointer_that_is_gone(shell: Shell, mdl: Inside) -> None:
 
 def test_a_pointer_that_is_gone_comes_back(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
     """A get puts a pointer right that is gone or leads elsewhere, without a body byte."""
-    got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
+    done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
     snapshot, sent = repo_of(shell) / "snapshots" / ONE.commit, hub.sent
     (snapshot / "config.json").unlink()
     (snapshot / "unet" / "model.bin").unlink()
     (snapshot / "unet" / "model.bin").write_bytes(b"other")
-    got(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
+    done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
     assert (offline(hf, shell), hub.sent) == (FILES, sent)
 
 
@@ -213,7 +194,7 @@ def test_a_repair_that_makes_it_whole(tmp_path: Path, mdl: Inside) -> None:
     bad.turn()
     with Hub([repo]) as hub:
         shell = Shell(tmp_path, hub.url)
-        got(mdl(shell, "get", "hf:org/tiny", *LAYOUT), 6)
+        done(mdl(shell, "get", "hf:org/tiny", *LAYOUT), 6)
         bad.turn()
-        got(mdl(shell, "verify", "hf:org/tiny", "--repair", *LAYOUT))
+        done(mdl(shell, "verify", "hf:org/tiny", "--repair", *LAYOUT))
     assert main_of(shell) == repo.commit

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.data import MIB, sha256
+from support.hubs import Hub, Turning, listing
 from support.loopback_hub import Generated, Repo
-from support.shell import Ran, Shell
-from support.models_folder import MIB, Hub, Inside, Turning, listing, mdl, sha256
-
-__all__ = ["mdl"]
+from support.shell import Inside, Ran, Shell
 
 WEIGHTS = Generated(2 * MIB, "one")[0 : 2 * MIB]
 FILES = {"config.json": b"{}", "unet/model.bin": WEIGHTS}

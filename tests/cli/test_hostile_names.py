@@ -8,14 +8,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support.job_machine import catalog_of, machine, mdl, state_of
+from support.catalogs import catalog_of
+from support.jobs import state_of
+from support.packing import make_run
 from support.partials import WHO, dead_owner, left_behind
-from test_pack import make_run
-from test_shown_harmless import EVIL, MARKUP, NAME, Told, harmless, told
+from support.shell import machine
+from support.terminal import EVIL, MARKUP, NAME, Told, harmless
 
 from mdl import crc_json
-
-__all__ = ["mdl", "told"]
 
 
 def test_what_mdl_keeps(told: Told, tmp_path: Path) -> None:

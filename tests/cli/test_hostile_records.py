@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.job_machine import Inside, machine, mdl, records_of
+from support.jobs import records_of
 from support.partials import dead_owner
-from support.shell import Shell
-from test_shown_harmless import EVIL, NAME, Told, harmless, told
+from support.shell import ExitCode, Shell, machine
+from support.terminal import EVIL, NAME, Told, harmless
 
 from mdl import crc_json
 from mdl.jobs.job import Invocation, Job, facts_of
 from mdl.process import hostname
-
-__all__ = ["mdl", "told"]
 
 
 def tampered(shell: Shell, status: str) -> None:
@@ -82,18 +80,18 @@ STRANGE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("facts", STRANGE.values(), ids=STRANGE)
-def test_facts_of_another_type(mdl: Inside, tmp_path: Path, facts: dict[str, Any]) -> None:
+def test_facts_of_another_type(exit_code: ExitCode, tmp_path: Path, facts: dict[str, Any]) -> None:
     """A record whose facts have another type is damaged, and hides no other job: never a fault of mdl's own."""
     shell = recorded(tmp_path, **facts)
-    codes = [mdl(shell, "jobs", *words) for words in (("list",), ("show", "a"), ("log", "a"))]
+    codes = [exit_code(shell, "jobs", *words) for words in (("list",), ("show", "a"), ("log", "a"))]
     assert set(codes) <= {0, 3, 12}
 
 
 @pytest.mark.fault(152)
-def test_an_id_that_climbs(mdl: Inside, tmp_path: Path) -> None:
+def test_an_id_that_climbs(exit_code: ExitCode, tmp_path: Path) -> None:
     """A record that calls itself by a path is written back nowhere else than where it was read."""
     shell = recorded(tmp_path / "home", id="../../../../../x")
-    mdl(shell, "jobs", "cancel", "a")
+    exit_code(shell, "jobs", "cancel", "a")
     assert [path.name for path in tmp_path.rglob("*.job")] == ["a.job"]
 
 
@@ -101,29 +99,29 @@ RESUMED = {"words": ["get", "a\0b"]}, {"words": []}
 
 
 @pytest.mark.parametrize("again", RESUMED, ids=["NUL", "no words"])
-def test_what_cannot_be_done_again(mdl: Inside, tmp_path: Path, again: dict[str, Any]) -> None:
+def test_what_cannot_be_done_again(exit_code: ExitCode, tmp_path: Path, again: dict[str, Any]) -> None:
     """A record that no process can be made of is refused with a word, not as a fault of mdl's own."""
     whole = {"words": ["get"], "folder": str(tmp_path), "variables": {}, "withheld": False}
-    assert mdl(recorded(tmp_path, again=whole | again), "jobs", "resume", "a") in (2, 3, 7, 11, 12)
+    assert exit_code(recorded(tmp_path, again=whole | again), "jobs", "resume", "a") in (2, 3, 7, 11, 12)
 
 
 @pytest.mark.fault(157)
-def test_a_record_of_another_user(mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_record_of_another_user(exit_code: ExitCode, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """What another user put among the records is no job of this one's, and is never done again."""
     if os.geteuid():
         pytest.skip("ONLY ROOT CAN GIVE FILES AWAY: no record of another user was tried")
     shell = recorded(tmp_path)
     os.chown(records_of(shell).folder / "a.job", 12345, -1)
-    assert mdl(shell, "jobs", "list") == 0
+    assert exit_code(shell, "jobs", "list") == 0
     assert "another user" in capfd.readouterr().err
-    assert mdl(shell, "jobs", "resume", "a") == 12
+    assert exit_code(shell, "jobs", "resume", "a") == 12
 
 
 @pytest.mark.fault(157)
-def test_a_state_folder_open_to_all(mdl: Inside, tmp_path: Path) -> None:
+def test_a_state_folder_open_to_all(exit_code: ExitCode, tmp_path: Path) -> None:
     """A folder of records that everybody could write is shut when it is next used."""
     shell = recorded(tmp_path)
     folder = records_of(shell).folder
     folder.chmod(0o777)
-    mdl(shell, "get", "hf:org/m", "--retries", "1")
+    exit_code(shell, "get", "hf:org/m", "--retries", "1")
     assert folder.stat().st_mode & 0o777 == 0o700

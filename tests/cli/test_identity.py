@@ -8,18 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.bench import noise
+from support.catalogs import unpinned
+from support.data import noise
 from support.faults import choose, honest
 from support.faulty_server import FaultyServer
-from support.job_machine import Inside, machine, mdl
-from support.shell import Shell
-from test_lock_cli import bytes_of, one, only_file, write
+from support.locks import only_file
+from support.shell import ExitCode, Shell, bytes_of, machine, write_catalog
 
 from mdl.catalog.model import Catalog
 from mdl.catalog.targets import models_of
 from mdl.presigned import query_hash, url_identity
 
-__all__ = ["mdl"]
 FIRST, SECOND = noise(2**20 + 5, 1), noise(2**20 + 5, 2)
 
 
@@ -43,34 +42,34 @@ CHANGES = [("/v1/f.bin", "/v2/f.bin"), ("/f.bin?v=1", "/f.bin?v=2"), ("/f.bin?to
 @pytest.mark.parametrize("etag", ['"same"', 'W/"same"', None])
 @pytest.mark.parametrize(("before", "after"), CHANGES)
 def test_a_catalog_names_another_url(
-    shell: Shell, server: FaultyServer, mdl: Inside, before: str, after: str, etag: str | None
+    shell: Shell, server: FaultyServer, exit_code: ExitCode, before: str, after: str, etag: str | None
 ) -> None:
     """Another URL or query in the catalog, same size and ETag, no digest: its bytes are fetched, and the lock says
     the digest of these; the list does not call the old ones present."""
     first, second = (honest(data, etag=etag) for data in (FIRST, SECOND))
     server.handler = choose(lambda request: "2" in request.target, second, first)
-    write(shell, one(server.url + before))
-    assert mdl(shell, "get", "one") == 0
-    write(shell, one(server.url + after))
+    write_catalog(shell, unpinned(server.url + before))
+    assert exit_code(shell, "get", "one") == 0
+    write_catalog(shell, unpinned(server.url + after))
     assert shell.run("list", "--json").document["models"][0]["status"] == "missing"
-    assert mdl(shell, "lock") == 0
+    assert exit_code(shell, "lock") == 0
     assert only_file(shell).digest is None
-    assert mdl(shell, "get", "one") == 0
+    assert exit_code(shell, "get", "one") == 0
     assert bytes_of(shell, "one") == {"f.bin": SECOND}
     assert str(only_file(shell).digest) == f"sha256:{hashlib.sha256(SECOND).hexdigest()}"
 
 
 @pytest.mark.fault(246)
-def test_the_same_url_signed_anew(shell: Shell, server: FaultyServer, mdl: Inside) -> None:
+def test_the_same_url_signed_anew(shell: Shell, server: FaultyServer, exit_code: ExitCode) -> None:
     """A URL that is only signed anew, and one that was a mirror before, are the same thing: nothing is fetched."""
     signed = server.url + "/f.bin?part=1&X-Amz-Date={0}&X-Amz-Signature={0}"
-    write(shell, one(signed.format("a")))
-    assert mdl(shell, "get", "one") == 0
+    write_catalog(shell, unpinned(signed.format("a")))
+    assert exit_code(shell, "get", "one") == 0
     sent = server.bytes_sent
-    write(shell, one(signed.format("b")))
-    assert mdl(shell, "get", "one") == 0
-    write(shell, one(server.url + "/other.bin") + f'mirrors = ["{signed.format("c")}"]\n')
-    assert mdl(shell, "get", "one") == 0
+    write_catalog(shell, unpinned(signed.format("b")))
+    assert exit_code(shell, "get", "one") == 0
+    write_catalog(shell, unpinned(server.url + "/other.bin") + f'mirrors = ["{signed.format("c")}"]\n')
+    assert exit_code(shell, "get", "one") == 0
     assert server.bytes_sent - sent < 10
 
 
@@ -107,37 +106,37 @@ def test_signatures_say_nothing_of_the_thing(query: str) -> None:
 
 @pytest.mark.fault(247)
 @pytest.mark.parametrize("size", [13, len(FIRST)])
-def test_an_edited_file_stays(shell: Shell, server: FaultyServer, mdl: Inside, size: int) -> None:
+def test_an_edited_file_stays(shell: Shell, server: FaultyServer, exit_code: ExitCode, size: int) -> None:
     """A file changed since mdl wrote it stays as it is, 7, whether or not another revision is there; --force and
     verify --repair replace it."""
     edit, place = noise(size, 3), shell.models / "one" / "f.bin"
-    write(shell, one(server.url + "/f.bin"))
-    assert mdl(shell, "get", "one") == 0
+    write_catalog(shell, unpinned(server.url + "/f.bin"))
+    assert exit_code(shell, "get", "one") == 0
     place.write_bytes(edit)
     ran = shell.run("get", "one", "--json")
     error = ran.document["error"]
     assert (ran.code, error["code"], place.read_bytes() == edit) == (7, "OCCUPIED", True)
     assert "changed after mdl wrote it, last on " in error["message"]
-    write(shell, one(server.url + "/2.bin"))
-    assert (mdl(shell, "get", "one"), place.read_bytes() == edit) == (7, True)
-    assert (mdl(shell, "get", "one", "--force"), place.read_bytes() == SECOND) == (0, True)
+    write_catalog(shell, unpinned(server.url + "/2.bin"))
+    assert (exit_code(shell, "get", "one"), place.read_bytes() == edit) == (7, True)
+    assert (exit_code(shell, "get", "one", "--force"), place.read_bytes() == SECOND) == (0, True)
     place.write_bytes(edit)
-    assert (mdl(shell, "verify", "one", "--repair"), place.read_bytes() == SECOND) == (0, True)
+    assert (exit_code(shell, "verify", "one", "--repair"), place.read_bytes() == SECOND) == (0, True)
 
 
 @pytest.mark.fault(247)
 @pytest.mark.parametrize("known", ["", f'sha256 = "{hashlib.sha256(SECOND).hexdigest()}"\n'])
-def test_a_file_that_was_only_touched(shell: Shell, server: FaultyServer, mdl: Inside, known: str) -> None:
+def test_a_file_that_was_only_touched(shell: Shell, server: FaultyServer, exit_code: ExitCode, known: str) -> None:
     """Another mtime over the same bytes is no edit: kept; and a newer revision takes its place, digest or not."""
     place = shell.models / "one" / "f.bin"
-    write(shell, one(server.url + "/f.bin"))
-    assert mdl(shell, "get", "one") == 0
+    write_catalog(shell, unpinned(server.url + "/f.bin"))
+    assert exit_code(shell, "get", "one") == 0
     os.utime(place, ns=(5, 5))
     sent = server.bytes_sent
-    assert (mdl(shell, "get", "one"), server.bytes_sent - sent < 10) == (0, True)
+    assert (exit_code(shell, "get", "one"), server.bytes_sent - sent < 10) == (0, True)
     os.utime(place, ns=(6, 6))
-    write(shell, one(server.url + "/2.bin") + known)
-    assert (mdl(shell, "get", "one"), place.read_bytes() == SECOND) == (0, True)
+    write_catalog(shell, unpinned(server.url + "/2.bin") + known)
+    assert (exit_code(shell, "get", "one"), place.read_bytes() == SECOND) == (0, True)
 
 
 def name_of(url: str) -> str:

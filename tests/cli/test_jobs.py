@@ -13,37 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.schemas import document_of
+from support.catalogs import catalog_of
+from support.data import DATA
 from support.faults import honest, routes
 from support.faulty_server import Answer, FaultyServer, Request
-from support.job_machine import (
-    DATA,
-    GATE,
-    Gate,
-    Inside,
-    arrived,
-    catalog_of,
-    done,
-    ended,
-    gate,
-    log_of,
-    machine,
-    mdl,
-    records_of,
-    secrets_in,
-    started,
-    the_job,
-    until,
-    waits,
-    with_environ,
-)
-from support.shell import Shell
+from support.jobs import GATE, Gate, arrived, log_of, records_of, secrets_in, the_job, waits
+from support.polling import until
+from support.schemas import document_of
+from support.shell import ExitCode, Shell, done, ended, machine, started, with_environ
 
 from mdl.engine import journal
 from mdl.errors import Cancelled, Paused
 from mdl.process import ProcessId
 
-__all__ = ["gate", "mdl"]
 TOKEN = "hf_" + "s3cr3t" * 5
 terminated = functools.partial(Cancelled, terminated=True)
 SIGNED = "X-Amz-Signature=5ignatur3&Expires=1"
@@ -69,7 +51,7 @@ def at_the_gate(shell: Shell, gate: Gate, *words: str, folder: Path | None = Non
 
 
 def test_in_the_background(
-    shell: Shell, server: FaultyServer, gate: Gate, mdl: Inside, capfd: pytest.CaptureFixture[str]
+    shell: Shell, server: FaultyServer, gate: Gate, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """--detach: the id is all of stdout, which ends at once; figures are live; cancel is 143; resume goes on there."""
     ran = done(shell.run("get", "one", "--detach"))  # read to the end of both pipes, though the job goes on
@@ -80,12 +62,12 @@ def test_in_the_background(
     until(lambda: the_job(shell).bytes_done == GATE, "no live figures")
     streams = [os.readlink(f"/proc/{process}/fd/{number}") for number in range(3)]
     assert (os.getsid(process) == os.getsid(0), streams) == (False, [os.devnull, os.devnull, job.log])
-    assert mdl(shell, "jobs", "--json") == 0
+    assert exit_code(shell, "jobs", "--json") == 0
     facts = document_of(capfd.readouterr().out)["jobs"][0]
     assert (facts["status"], facts["bytes_total"], facts["file"]) == ("running", len(DATA), "one/f.bin")
     assert facts["bytes_per_second"] > 0
     assert facts["eta_seconds"] is not None
-    assert mdl(shell, "jobs", "cancel", name[:-1]) == 0
+    assert exit_code(shell, "jobs", "cancel", name[:-1]) == 0
     until(lambda: ProcessId(job.owner).is_alive() is False, "it is still there")
     assert (the_job(shell).status, the_job(shell).exit_code) == ("cancelled", 143)
     gate.opened.set()
@@ -117,16 +99,16 @@ def test_paused_here_and_gone_on_with_there(shell: Shell, server: FaultyServer, 
     assert the_job(shell).again.variables["MDL_CONNECTIONS"] == "3"
 
 
-def test_killed_it_is_dead_and_goes_on(shell: Shell, server: FaultyServer, gate: Gate, mdl: Inside) -> None:
+def test_killed_it_is_dead_and_goes_on(shell: Shell, server: FaultyServer, gate: Gate, exit_code: ExitCode) -> None:
     """After SIGKILL the job is dead: nothing to pause (2), its end unknown; resume brings the rest, and only that."""
     with at_the_gate(shell, gate, "get", "one") as process:
         until(lambda: claimed(shell) >= 2**20, "nothing is claimed")
-        assert mdl(shell, "jobs", "resume", the_job(shell).id) == 9
+        assert exit_code(shell, "jobs", "resume", the_job(shell).id) == 9
         process.kill()
         process.wait()
     job = the_job(shell)
     assert (job.status, job.exit_code, job.finished_at, job.bytes_per_second) == ("dead", None, None, None)
-    assert mdl(shell, "jobs", "pause", job.id) == 2
+    assert exit_code(shell, "jobs", "pause", job.id) == 2
     gate.opened.set()
     done(shell.run("jobs", "resume", job.id, "-q"))
     assert arrived(shell)
@@ -145,15 +127,17 @@ def claimed(shell: Shell) -> int:
     return sum(record.have.total for record in found if record)
 
 
-def test_a_signed_address_is_written_nowhere(shell: Shell, server: FaultyServer, gate: Gate, mdl: Inside) -> None:
+def test_a_signed_address_is_written_nowhere(
+    shell: Shell, server: FaultyServer, gate: Gate, exit_code: ExitCode
+) -> None:
     """A URL with a query can be paused, and resume of it is refused (2); neither it nor the token is in any file."""
     asked = with_environ(shell, HF_TOKEN=TOKEN)
     with at_the_gate(asked, gate, "get", f"{server.url}/f.bin?{SIGNED}", "--detach"):
         pass
     job = the_job(shell)
-    assert mdl(shell, "jobs", "pause", job.id) == 0
+    assert exit_code(shell, "jobs", "pause", job.id) == 0
     assert (the_job(shell).status, job.again.withheld) == ("paused", True)
-    assert mdl(shell, "jobs", "resume", job.id) == 2
+    assert exit_code(shell, "jobs", "resume", job.id) == 2
     assert any(SIGNED in request.target for request in server.requests)
     assert len(secrets_in(shell.home, "f.bin")) > 3
     assert secrets_in(shell.home, "5ignatur3", "Expires=1", TOKEN) == set()
@@ -181,13 +165,13 @@ def test_stopped_before_it_knows_what_to_fetch(tmp_path: Path, how: str, code: i
 
 
 @pytest.mark.fault(156)
-def test_paused_while_it_waits_for_another(shell: Shell, gate: Gate, mdl: Inside) -> None:
+def test_paused_while_it_waits_for_another(shell: Shell, gate: Gate, exit_code: ExitCode) -> None:
     """A job that waits for another mdl is paused alone; the other one goes on, and neither loses a line of the log."""
     with at_the_gate(shell, gate, "get", "one") as first, started(shell, "get", "one") as second:
         until(lambda: "waiting for" in log_of(shell), "it does not wait")
         waiting = the_job(shell)
         assert ProcessId(waiting.owner).pid == second.pid
-        assert mdl(shell, "jobs", "pause", waiting.id) == 0
+        assert exit_code(shell, "jobs", "pause", waiting.id) == 0
         assert "waiting for another mdl" in ended(second, 75).err
         gate.opened.set()
         ended(first, 0)
@@ -254,7 +238,7 @@ def test_told_to_stop_twice(shell: Shell, gate: Gate) -> None:
 @pytest.mark.fault(156)
 @pytest.mark.parametrize(("stop", "code", "status"), [(Paused, 75, "paused"), (terminated, 143, "cancelled")])
 def test_stopped_as_soon_as_it_has_a_record(
-    shell: Shell, mdl: Inside, stop: Callable[[str], Cancelled], code: int, status: str
+    shell: Shell, exit_code: ExitCode, stop: Callable[[str], Cancelled], code: int, status: str
 ) -> None:
     """A signal that comes while the logs are opened ends the job as a later one does; it is not dead then."""
 
@@ -263,5 +247,5 @@ def test_stopped_as_soon_as_it_has_a_record(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mdl.jobs.run.Log", signalled)
-        assert mdl(shell, "get", "one") == code
+        assert exit_code(shell, "get", "one") == code
     assert (the_job(shell).status, the_job(shell).exit_code) == (status, code)

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.catalogs import entry_of
+from support.data import SMALL
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.job_machine import SMALL, Inside, entry_of, machine, mdl, secrets_in, the_job, with_environ
-from support.shell import Shell
+from support.jobs import secrets_in, the_job
+from support.shell import ExitCode, Shell, machine, with_environ
 
 from mdl.cli.words import invocation_of
 
-__all__ = ["mdl"]
 TOKEN = "hf_" + "s3cr3t" * 5
 
 
@@ -28,13 +29,13 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path / "home", "schema = 1\n" + entry_of("one", f"{server.url}/f", SMALL))
 
 
-def test_the_same_command_invocation_of(shell: Shell, mdl: Inside) -> None:
+def test_the_same_command_invocation_of(shell: Shell, exit_code: ExitCode) -> None:
     """Flags, lists, switches and folders are kept as they were said; how it was shown and what was not said is not."""
     words = (
         "download one --json -q --include *.bin --include=f* --to a/b --connections 3 --force --catalog catalog.toml"
     )
     asked = with_environ(shell, MDL_RETRIES="2", HF_HUB_OFFLINE="0", HF_TOKEN=TOKEN, OTHER="x")
-    assert mdl(asked, *words.split(), "--progress=none", "--no-color", "-vy") == 0
+    assert exit_code(asked, *words.split(), "--progress=none", "--no-color", "-vy") == 0
     kept = the_job(shell).again
     command, *options, dashes, target = kept.words
     assert (command, dashes, target, kept.folder, kept.withheld) == ("download", "--", "one", str(shell.home), False)
@@ -50,11 +51,11 @@ def test_the_same_command_invocation_of(shell: Shell, mdl: Inside) -> None:
 
 
 @pytest.mark.parametrize("how", ["--on-complete", "MDL_ON_COMPLETE"])
-def test_a_token_in_a_hook_is_written_nowhere(shell: Shell, mdl: Inside, how: str) -> None:
+def test_a_token_in_a_hook_is_written_nowhere(shell: Shell, exit_code: ExitCode, how: str) -> None:
     """A secret that mdl knows is in no record, whether it came in a flag or in a variable."""
     command = f"true {TOKEN}"
     words, extra = (["--on-complete", command], {}) if how.startswith("--") else ([], {how: command})
-    assert mdl(with_environ(shell, HF_TOKEN=TOKEN, **extra), "get", "one", *words) == 0
+    assert exit_code(with_environ(shell, HF_TOKEN=TOKEN, **extra), "get", "one", *words) == 0
     assert secrets_in(shell.home, TOKEN) == set()
 
 

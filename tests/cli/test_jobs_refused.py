@@ -11,19 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from support.data import SMALL
+from support.jobs import arrived, records_of, state_of, the_job
 from support.schemas import document_of
-from support.job_machine import SMALL, Inside, arrived, mdl, records_of, state_of, the_job, with_environ
-from support.shell import Shell
-from support.small_machine import server, shell
-
-__all__ = ["mdl", "server", "shell"]
+from support.shell import ExitCode, Shell, with_environ
 
 
 @pytest.mark.fault(156)
 @pytest.mark.parametrize("words", ["show x", "log x", "pause x", "pause x y", "resume x", "cancel x"])
-def test_a_job_that_is_not_there(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str], words: str) -> None:
+def test_a_job_that_is_not_there(
+    shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str], words: str
+) -> None:
     """An id that nobody has is 3, named on stderr and in the document, which has no jobs."""
-    assert mdl(shell, "jobs", *words.split(), "--json") == 3
+    assert exit_code(shell, "jobs", *words.split(), "--json") == 3
     told = capfd.readouterr()
     document = document_of(told.out)
     assert (document["jobs"], document["error"]["code"], document["error"]["item"]) == ([], "NOTFOUND", "x")
@@ -32,64 +32,64 @@ def test_a_job_that_is_not_there(shell: Shell, mdl: Inside, capfd: pytest.Captur
 
 
 @pytest.mark.fault(156)
-def test_a_finished_job(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_job(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
     """It is listed, shown and has a log; pause, cancel and resume are 2 and change nothing; clean removes it."""
-    assert mdl(shell, "get", "one") == 0
+    assert exit_code(shell, "get", "one") == 0
     job = the_job(shell)
     for words in ("pause", "cancel", "resume", "resume --detach"):
         capfd.readouterr()
-        assert mdl(shell, "jobs", *words.split(), job.id) == 2
+        assert exit_code(shell, "jobs", *words.split(), job.id) == 2
         assert f"{job.id}: it is done: there is nothing to " in capfd.readouterr().err
     assert the_job(shell) == job
-    assert mdl(shell, "jobs", "show", job.id, "--json") == mdl(shell, "jobs", "log", job.id) == 0
+    assert exit_code(shell, "jobs", "show", job.id, "--json") == exit_code(shell, "jobs", "log", job.id) == 0
     document, log = capfd.readouterr().out.split("\n", 1)
     shown = document_of(document)["jobs"][0]
     assert (shown["id"], shown["models"], shown["log"]) == (job.id, ["one"], job.log)
     assert (shown["bytes_done"], shown["bytes_total"], shown["file"]) == (len(SMALL), len(SMALL), None)
     assert [line.split()[2] for line in (log.splitlines()[0], log.splitlines()[-1])] == ["planned", "ended"]
-    assert mdl(shell, "jobs", "clean") == 0
-    assert mdl(shell, "jobs", "clean", "--older-than", "0", "--json") == 0
+    assert exit_code(shell, "jobs", "clean") == 0
+    assert exit_code(shell, "jobs", "clean", "--older-than", "0", "--json") == 0
     assert [one["id"] for one in document_of(capfd.readouterr().out)["jobs"]] == [job.id]
     assert list((state_of(shell) / "jobs").iterdir()) == []
     assert arrived(shell, SMALL)
 
 
-def test_one_that_fails_hinders_no_other(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_that_fails_hinders_no_other(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
     """Of several jobs to cancel each is done by itself: an unknown one is 3, one that is over 2, together 10."""
-    assert mdl(shell, "get", "one") == 0
+    assert exit_code(shell, "get", "one") == 0
     job = the_job(shell)
     records_of(shell).put(replace(job, id="0000-rest", status="paused", exit_code=75))
     capfd.readouterr()
-    assert mdl(shell, "jobs", "cancel", "nobody", job.id, "0000", "--json") == 10
+    assert exit_code(shell, "jobs", "cancel", "nobody", job.id, "0000", "--json") == 10
     document = document_of(capfd.readouterr().out)
     assert [(one["id"], one["status"], one["exit_code"]) for one in document["jobs"]] == [
         ("0000-rest", "cancelled", 143)
     ]
     assert (document["exit_code"], document["error"]["code"]) == (10, "PARTIAL")
-    assert mdl(shell, "jobs", "cancel", "nobody", job.id, "--progress", "json") == 10
+    assert exit_code(shell, "jobs", "cancel", "nobody", job.id, "--progress", "json") == 10
     *_, last = (json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{"))
     assert (last["event"], last["error"]["code"]) == ("failed", "PARTIAL")
 
 
 @pytest.mark.parametrize("kind", ["plain", "withheld", "unknown"])
-def test_what_can_be_done_next(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str], kind: str) -> None:
+def test_what_can_be_done_next(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str], kind: str) -> None:
     """A job is shown as a shell would take it again, and 'resume' is advised only where it can go on so."""
-    assert mdl(shell, "get", "one") == 0
+    assert exit_code(shell, "get", "one") == 0
     words = ("get", "--include=*.bin", "--into=a b", "--", "it's") if kind != "unknown" else ()
     again = replace(the_job(shell).again, words=words, withheld=kind == "withheld")
     records_of(shell).put(replace(the_job(shell), status="failed", exit_code=5, again=again))
     capfd.readouterr()
-    assert mdl(shell, "jobs", "show", the_job(shell).id) == 0
+    assert exit_code(shell, "jobs", "show", the_job(shell).id) == 0
     facts = dict(line.split(": ", 1) for line in capfd.readouterr().out.splitlines() if ": " in line)
     assert ("resume" in facts["next"]) == (kind == "plain")
     assert shlex.split(facts.get("command", "").strip()) == [word for word in words if word != "--"]
-    assert mdl(shell, "jobs", "cancel", the_job(shell).id) == 2
+    assert exit_code(shell, "jobs", "cancel", the_job(shell).id) == 2
     assert ("mdl jobs resume" in capfd.readouterr().err) == (kind == "plain")
 
 
-def test_what_is_listed(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_listed(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
     """The newest first; --status narrows; of those that are over twenty, with --all and as JSON every one."""
-    assert mdl(shell, "get", "one") == 0
+    assert exit_code(shell, "get", "one") == 0
     job = the_job(shell)
     for number in range(30):
         one = replace(job, id=f"0000-n{number:02}", started_at=f"2025-01-01T00:00:{number:02}.000Z")
@@ -97,41 +97,41 @@ def test_what_is_listed(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[
 
     def listed(*words: str) -> list[str]:
         capfd.readouterr()
-        assert mdl(shell, "jobs", *words) == 0
+        assert exit_code(shell, "jobs", *words) == 0
         return [line.split()[0] for line in capfd.readouterr().out.splitlines()[1:]]
 
     latest = [job.id, *(f"0000-n{number:02}" for number in range(29, 10, -1))]
     assert listed() == [*latest, "0000-n02", "0000-n01", "0000-n00"]
     assert len(listed("list", "--all")) == 31
     assert listed("list", "--status", "paused") == ["0000-n02", "0000-n01", "0000-n00"]
-    assert mdl(shell, "jobs", "--json") == 0
+    assert exit_code(shell, "jobs", "--json") == 0
     assert len(document_of(capfd.readouterr().out)["jobs"]) == 31
 
 
 @pytest.mark.parametrize(("words", "code"), [("list --status runing", 2), ("--all", 0)])
-def test_words_of_the_list(shell: Shell, mdl: Inside, words: str, code: int) -> None:
+def test_words_of_the_list(shell: Shell, exit_code: ExitCode, words: str, code: int) -> None:
     """A misspelt status is a usage error; what the note of 'mdl jobs' advises is understood."""
-    assert mdl(shell, "jobs", *words.split()) == code
+    assert exit_code(shell, "jobs", *words.split()) == code
 
 
 @pytest.mark.fault(140)
 @pytest.mark.parametrize("where", ["a file", "no folder", "jobs is a file"])
-def test_no_place_for_records(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str], where: str) -> None:
+def test_no_place_for_records(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str], where: str) -> None:
     """Where no record can be written get says so and works; --detach is refused (2), and there are no jobs."""
     blocked = spoilt(shell, where)
-    assert mdl(blocked, "get", "one") == 0
+    assert exit_code(blocked, "get", "one") == 0
     told = capfd.readouterr()
     assert told.out == f"{shell.models / 'one'}\n"
     assert told.err.count("mdl: warning: this job is not recorded: ") == 1
     assert arrived(shell, SMALL)
-    assert mdl(blocked, "get", "one", "--detach") == 2
-    assert mdl(blocked, "jobs") == 0
-    assert mdl(blocked, "jobs", "show", "0") == 3
+    assert exit_code(blocked, "get", "one", "--detach") == 2
+    assert exit_code(blocked, "jobs") == 0
+    assert exit_code(blocked, "jobs", "show", "0") == 3
 
 
-def test_one_warning_is_enough(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_warning_is_enough(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
     """A state folder that cannot be had is one warning."""
-    assert mdl(spoilt(shell, "a file"), "get", "one") == 0
+    assert exit_code(spoilt(shell, "a file"), "get", "one") == 0
     assert capfd.readouterr().err.count("mdl: warning: ") == 1
 
 
@@ -145,7 +145,7 @@ def spoilt(shell: Shell, where: str) -> Shell:
     return shell
 
 
-def test_a_record_that_is_lost_on_the_way(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_record_that_is_lost_on_the_way(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
     """A disk that is full for records from the second write on is one warning, and the download is right."""
     from mdl.fs import staging
 
@@ -160,7 +160,7 @@ def test_a_record_that_is_lost_on_the_way(shell: Shell, mdl: Inside, capfd: pyte
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(staging, "write_file", full)
-        assert mdl(shell, "get", "one") == 0
+        assert exit_code(shell, "get", "one") == 0
     assert capfd.readouterr().err.count("not recorded") == 1
     assert arrived(shell, SMALL)
 
@@ -173,27 +173,27 @@ class Homeless(Shell):
 
 
 def test_nobody_at_home(
-    shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without HOME and without an entry of the user's get works with a folder named, and says what is not kept."""
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
     homeless = Homeless(shell.home)
-    assert mdl(homeless, "get", "one") == 0
+    assert exit_code(homeless, "get", "one") == 0
     assert (err := capfd.readouterr().err).count("mdl: warning: ") == err.count("this user has no home folder") == 1
-    assert mdl(homeless, "get", "one", "--detach") == mdl(homeless, "jobs") == 2
-    assert mdl(homeless, "prefetch") == 0
+    assert exit_code(homeless, "get", "one", "--detach") == exit_code(homeless, "jobs") == 2
+    assert exit_code(homeless, "prefetch") == 0
     assert sorted(path.name for path in shell.home.iterdir()) == ["catalog.toml", "models"]
     assert arrived(shell, SMALL)
 
 
-def test_old_jobs_go_by_themselves(shell: Shell, mdl: Inside) -> None:
+def test_old_jobs_go_by_themselves(shell: Shell, exit_code: ExitCode) -> None:
     """Records that were over for thirty days are gone after the next download; a paused one stays."""
-    assert mdl(shell, "get", "one") == 0
+    assert exit_code(shell, "get", "one") == 0
     job = the_job(shell)
     for name, status in (("0000-done", "done"), ("0000-rest", "paused")):
         records_of(shell).put(replace(job, id=name, status=status))
         old = time.time() - 31 * 86400
         os.utime(state_of(shell) / "jobs" / f"{name}.job", (old, old))
-    assert mdl(shell, "get", "one") == 0
+    assert exit_code(shell, "get", "one") == 0
     names = {one.id for one in records_of(shell).all()}
     assert names == {job.id, the_job(shell).id, "0000-rest"}

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.catalogs import catalog_of
+from support.data import MIB
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.partials import dead_owner
+from support.hubs import Hub, actions
 from support.loopback_hub import Generated, Repo
-from support.shell import Shell
-from support.models_folder import MIB, Hub, Inside, actions, catalog_of, got, mdl, settings
+from support.partials import dead_owner
+from support.shell import Inside, Shell, done, settings
 
 from mdl import crc_json
 from mdl.engine import transfer
@@ -20,8 +22,6 @@ from mdl.engine.receipts import file_key
 from mdl.engine.store import Store
 from mdl.errors import Cancelled
 from mdl.paths import RelPath
-
-__all__ = ["mdl"]
 
 DATA = Generated(3 * MIB, "later")[0 : 3 * MIB]
 WRONG = DATA[:-1] + bytes([DATA[-1] ^ 1])
@@ -54,26 +54,26 @@ def place(shell: Shell, name: str = "one") -> Path:
 @pytest.mark.fault(120)
 def test_a_repair_leaves_the_other_name_alone(shell: Shell, server: FaultyServer, mdl: Inside) -> None:
     """A damaged file with two names is mended under the one that is repaired; the other's bytes are not written to."""
-    got(mdl(shell, "get", "one", "two", *JSON))
+    done(mdl(shell, "get", "one", "two", *JSON))
     if not place(shell).samefile(place(shell, "two")):
         pytest.skip("two clones are two files")
     place(shell).write_bytes(WRONG)
-    got(mdl(shell, "verify", "one", "--repair", "--json"))
+    done(mdl(shell, "verify", "one", "--repair", "--json"))
     assert (place(shell).read_bytes(), place(shell, "two").read_bytes()) == (DATA, WRONG)
     assert mdl(shell, "verify", "two", "--json").code == 6
     assert mdl(shell, "get", "two", *JSON).code == 7
-    got(mdl(shell, "verify", "two", "--repair", "--json"))
+    done(mdl(shell, "verify", "two", "--repair", "--json"))
     assert place(shell, "two").read_bytes() == DATA
 
 
 def test_no_partial_is_left(shell: Shell, mdl: Inside) -> None:
     """What was half fetched before it was found elsewhere does not stay on the disk beside the whole."""
-    got(mdl(shell, "get", "one", *JSON))
+    done(mdl(shell, "get", "one", *JSON))
     store = Store(shell.models)
     left = store.partials / f"{file_key('two', RelPath.parse('f.bin'))}.{dead_owner()}"
     left.mkdir()
     (left / "data").write_bytes(DATA[:MIB])
-    assert actions(got(mdl(shell, "get", "two", *JSON))) == {"two/f.bin": "linked"}
+    assert actions(done(mdl(shell, "get", "two", *JSON))) == {"two/f.bin": "linked"}
     assert os.listdir(store.partials) == []
 
 
@@ -82,7 +82,7 @@ def test_a_receipt_of_a_newer_mdl(shell: Shell, mdl: Inside) -> None:
     receipt = shell.models / ".mdl" / "receipts" / "other" / f"{'a' * 32}.receipt"
     receipt.parent.mkdir(parents=True)
     receipt.write_bytes(crc_json.dumps({"mdl-receipt": 2}))
-    assert actions(got(mdl(shell, "get", "one", *JSON))) == {"one/f.bin": "fetched"}
+    assert actions(done(mdl(shell, "get", "one", *JSON))) == {"one/f.bin": "fetched"}
 
 
 def test_many_empty_files(tmp_path: Path, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_many_empty_files(tmp_path: Path, mdl: Inside, monkeypatch: pytest.Monke
     monkeypatch.setattr(transfer, "transfer", counted)
     files = {f"p{number}/__init__.py": b"" for number in range(8)}
     with Hub([Repo("org/tiny", files)]) as hub:
-        got(mdl(Shell(tmp_path, hub.url), "get", "hf:org/tiny", *JSON))
+        done(mdl(Shell(tmp_path, hub.url), "get", "hf:org/tiny", *JSON))
     assert sum(rounds) == len(files)
     assert len(rounds) < 3
 
@@ -107,8 +107,8 @@ def test_two_repositories_of_a_cache_elsewhere(tmp_path: Path, mdl: Inside) -> N
     words = ("--layout", "hf-cache", "--to", str(tmp_path / "cache"), *JSON)
     with Hub([Repo("org/one", {"f.bin": DATA}), Repo("org/two", {"f.bin": DATA})]) as hub:
         shell = Shell(tmp_path, hub.url)
-        got(mdl(shell, "get", "hf:org/one", *words))
-        ran = got(mdl(shell, "get", "hf:org/two", *words))
+        done(mdl(shell, "get", "hf:org/one", *words))
+        ran = done(mdl(shell, "get", "hf:org/two", *words))
         assert (actions(ran), hub.sent) == ({"org--two/f.bin": "linked"}, len(DATA))
 
 
@@ -123,7 +123,7 @@ def test_stopped_while_it_looks(
     shell: Shell, server: FaultyServer, mdl: Inside, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """A signal while candidates are looked for or hashed ends the get with 143; nothing is fetched or left half."""
-    got(mdl(shell, "get", "one", *JSON))
+    done(mdl(shell, "get", "one", *JSON))
     sent = server.bytes_sent
     monkeypatch.setattr(where, _interrupted)
     assert mdl(shell, "get", "two", *JSON).code == 143

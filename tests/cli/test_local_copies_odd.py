@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.catalogs import catalog_of
+from support.data import MIB, sha256
 from support.faults import honest
 from support.faulty_server import FaultyServer
+from support.hubs import actions, clones
 from support.loopback_hub import Generated
-from support.shell import Shell
-from support.models_folder import MIB, Inside, actions, catalog_of, clones, got, mdl, settings, sha256
+from support.shell import Inside, Shell, done, settings
 
 from mdl.engine.store import Store
 from mdl.files import RemoteFile
 from mdl.fs import staging
 from mdl.fs.entries import EntryAt
 from mdl.hashing import Fingerprint
-
-__all__ = ["mdl"]
 
 DATA = Generated(3 * MIB, "odd")[0 : 3 * MIB]
 WRONG = DATA[:-1] + bytes([DATA[-1] ^ 1])
@@ -94,7 +94,7 @@ def test_what_is_no_file(
 ) -> None:
     """A FIFO, a folder, a link to a device, to a FIFO or to itself is passed over, and never waited for."""
     make(shell.home / "also" / "f.bin" if where == "also" else blob(shell))
-    assert actions(got(mdl(shell, "get", "one", *JSON))) == FETCHED
+    assert actions(done(mdl(shell, "get", "one", *JSON))) == FETCHED
     assert (place(shell).read_bytes(), side(shell)) == (DATA, [])
 
 
@@ -105,8 +105,8 @@ def test_a_link_in_a_folder_of_the_user(shell: Shell, server: FaultyServer, mdl:
     (far / "f.bin").write_bytes(DATA)
     (shell.home / "also" / "f.bin").symlink_to(far / "f.bin")
     (shell.home / "also" / "far").symlink_to(far)
-    assert got(mdl(shell, "get", "-n", "one", *JSON)).document["bytes_elsewhere"] == 0
-    assert actions(got(mdl(shell, "get", "one", *JSON))) == FETCHED
+    assert done(mdl(shell, "get", "-n", "one", *JSON)).document["bytes_elsewhere"] == 0
+    assert actions(done(mdl(shell, "get", "one", *JSON))) == FETCHED
     assert (far / "f.bin").stat().st_nlink == 1
 
 
@@ -118,7 +118,7 @@ def test_what_may_not_be_read(shell: Shell) -> None:
     file.write_bytes(DATA)
     file.chmod(0)
     prefix = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
-    ran = got(shell.run("get", "one", *JSON, prefix=prefix))
+    ran = done(shell.run("get", "one", *JSON, prefix=prefix))
     assert actions(ran) == FETCHED
     assert f"{file} cannot be used: Permission denied" in ran.err
 
@@ -126,12 +126,12 @@ def test_what_may_not_be_read(shell: Shell) -> None:
 def test_across_file_systems(shell: Shell, server: FaultyServer, mdl: Inside, elsewhere: Path) -> None:
     """From another file system the bytes are copied, hashed as they are here, and count as linked."""
     (elsewhere / "f.bin").write_bytes(DATA)
-    assert actions(got(mdl(shell, "get", "one", *JSON))) == LINKED
+    assert actions(done(mdl(shell, "get", "one", *JSON))) == LINKED
     assert (server.bytes_sent, place(shell).read_bytes(), side(shell)) == (0, DATA, [])
     assert place(shell).stat().st_dev != (elsewhere / "f.bin").stat().st_dev
     (elsewhere / "f.bin").write_bytes(WRONG)
     shutil.rmtree(shell.models)
-    assert actions(got(mdl(shell, "get", "one", *JSON))) == FETCHED
+    assert actions(done(mdl(shell, "get", "one", *JSON))) == FETCHED
     assert side(shell) == []
 
 
@@ -147,7 +147,7 @@ def test_links_are_refused(
         raise OSError(trouble, os.strerror(trouble))
 
     monkeypatch.setattr(os, "link", refused)
-    assert actions(got(mdl(shell, "get", "one", *JSON))) == LINKED
+    assert actions(done(mdl(shell, "get", "one", *JSON))) == LINKED
     assert (server.bytes_sent, place(shell).read_bytes()) == (0, DATA)
     assert (file.stat().st_nlink, side(shell)) == (1, [])
 
@@ -184,7 +184,7 @@ def test_no_room_for_a_copy_but_for_a_link(
     for folder in (elsewhere, shell.home / "also"):
         (folder / "f.bin").write_bytes(DATA)
     monkeypatch.setattr(Store, "free_space", lambda _: len(DATA) - 1)
-    assert actions(got(mdl(shell, "get", "one", *JSON))) == LINKED
+    assert actions(done(mdl(shell, "get", "one", *JSON))) == LINKED
 
 
 def test_no_room_for_a_copy_where_links_are_refused(
@@ -213,7 +213,7 @@ def test_changed_while_it_is_hashed(
         return found
 
     monkeypatch.setattr(Store, "fingerprint", slow)
-    assert actions(got(mdl(shell, "get", "one", *JSON))) == (LINKED if clones(shell.home) else FETCHED)
+    assert actions(done(mdl(shell, "get", "one", *JSON))) == (LINKED if clones(shell.home) else FETCHED)
     assert place(shell).read_bytes() == DATA
     assert not place(shell).samefile(file)
 
@@ -232,9 +232,9 @@ def test_changed_before_it_has_its_receipt(shell: Shell, mdl: Inside, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(staging, "publish", late)
-        got(mdl(shell, "get", "one", *JSON))
+        done(mdl(shell, "get", "one", *JSON))
     if not clones(shell.home):
-        assert actions(got(mdl(shell, "get", "one", *JSON), 7)) == {"one/f.bin": "failed"}
+        assert actions(done(mdl(shell, "get", "one", *JSON), 7)) == {"one/f.bin": "failed"}
 
 
 def _spoil(file: Path) -> None:

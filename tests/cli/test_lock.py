@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.schemas import document_of
+from support.catalogs import unpinned
 from support.faults import honest
 from support.faulty_server import Answer, FaultyServer, Request
+from support.locks import models_of, only_file
 from support.loopback_hub import LoopbackHub, Repo
-from support.shell import Ran, Shell
+from support.schemas import document_of
+from support.shell import Shell, bytes_of, done, machine, write_catalog
 
-from mdl.catalog.lock import Lock, LockedFile, LockedModel
-from mdl.cli import main
+from mdl.catalog.lock import Lock, LockedModel
 from mdl.operations import lock as locking
 from mdl.operations.lock import read_lock, update_lock
 
@@ -38,7 +39,7 @@ gone = "it burnt down"
 """
 ONE, TWO, LONG = b"one" * 100, b"two" * 100, b"longer" * 100
 NOBODY = "http://127.0.0.1:9"
-Inside = Callable[..., int]
+ExitCode = Callable[..., int]
 
 
 @pytest.fixture
@@ -52,16 +53,6 @@ def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
     return machine(tmp_path / "home", CATALOG, hub.url)
 
 
-def machine(home: Path, catalog: str, endpoint: str = NOBODY) -> Shell:
-    home.mkdir()
-    return write(Shell(home, endpoint), catalog)
-
-
-def write(shell: Shell, catalog: str) -> Shell:
-    (shell.home / "catalog.toml").write_text(catalog)
-    return shell
-
-
 @pytest.fixture
 def server() -> Iterator[FaultyServer]:
     with FaultyServer(honest(ONE)) as server:
@@ -70,50 +61,16 @@ def server() -> Iterator[FaultyServer]:
 
 @pytest.fixture
 def first(tmp_path: Path, server: FaultyServer) -> Shell:
-    return machine(tmp_path / "first", one(f"{server.url}/f.bin"))
-
-
-@pytest.fixture
-def mdl(monkeypatch: pytest.MonkeyPatch) -> Inside:
-    # a command line run in this process, which is quicker: its exit code
-    def run(shell: Shell, *words: str) -> int:
-        with monkeypatch.context() as patch:
-            patch.setattr("signal.signal", lambda *_: None)
-            patch.setattr("os.environ", shell.environ)
-            patch.chdir(shell.home)
-            return main.run(words)
-
-    return run
-
-
-def done(ran: Ran, code: int = 0) -> Ran:
-    assert ran.code == code, ran.out + ran.err
-    return ran
+    return machine(tmp_path / "first", unpinned(f"{server.url}/f.bin"))
 
 
 def lock_of(shell: Shell) -> Path:
     return shell.home / "mdl.lock"
 
 
-def models_of(shell: Shell) -> dict[str, LockedModel]:
-    return Lock.from_toml(lock_of(shell).read_text()).models
-
-
-def only_file(shell: Shell) -> LockedFile:
-    return models_of(shell)["one"].files[0]
-
-
-def bytes_of(shell: Shell, name: str = "tiny") -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (shell.models / name).iterdir()}
-
-
 def listed(hub: LoopbackHub) -> list[str]:
     """What was asked of the hub's API; its resolve-cache is where a small file's bytes come from."""
     return [one.path for one in hub.requests if one.path.startswith("/api/") and "/resolve-cache/" not in one.path]
-
-
-def one(url: str) -> str:
-    return f'schema = 1\n[models.one]\n[[models.one.files]]\npath = "f.bin"\nurl = "{url}"\n'
 
 
 def test_a_lock_stands_beside_its_catalog(shell: Shell) -> None:
@@ -132,58 +89,58 @@ def test_a_lock_stands_beside_its_catalog(shell: Shell) -> None:
     assert document == {"schema": "mdl.lock/1", **rest, "models": [facts]}
 
 
-def test_two_machines_have_the_same_lock_and_bytes(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> None:
+def test_two_machines_have_the_same_lock_and_bytes(tmp_path: Path, hub: LoopbackHub, exit_code: ExitCode) -> None:
     """Two empty homes write the same lock, and get --locked brings both the same files."""
     shells = [machine(tmp_path / name, CATALOG, hub.url) for name in ("a", "b")]
-    assert all(done(shell.run("lock")) and mdl(shell, "get", "tiny", "--locked") == 0 for shell in shells)
+    assert all(done(shell.run("lock")) and exit_code(shell, "get", "tiny", "--locked") == 0 for shell in shells)
     assert lock_of(shells[0]).read_bytes() == lock_of(shells[1]).read_bytes()
     assert bytes_of(shells[0]) == bytes_of(shells[1]) == dict(TINY.files)
 
 
-def test_a_branch_that_moved(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
+def test_a_branch_that_moved(shell: Shell, hub: LoopbackHub, exit_code: ExitCode) -> None:
     """--check is 8 and says what moved; lock and get stay with what was locked until --upgrade, and --check is 0."""
-    assert mdl(shell, "lock") == 0
+    assert exit_code(shell, "lock") == 0
     hub.publish(MOVED)
     text = lock_of(shell).read_bytes()
     document = done(shell.run("lock", "--check", "--json"), 8).document
     moved = [f"moved from {TINY.commit} to {MOVED.commit}", "new.txt is new", "model.bin has other bytes"]
     assert document["changes"] == [f"tiny: {line}" for line in moved]
     assert (document["ok"], document["error"]["code"]) == (False, "LOCK")
-    assert mdl(shell, "lock") == mdl(shell, "get", "tiny") == 0
+    assert exit_code(shell, "lock") == exit_code(shell, "get", "tiny") == 0
     assert bytes_of(shell) == dict(TINY.files)
-    assert (lock_of(shell).read_bytes(), mdl(shell, "verify", "tiny")) == (text, 0)
+    assert (lock_of(shell).read_bytes(), exit_code(shell, "verify", "tiny")) == (text, 0)
     rows = {row["name"]: row for row in done(shell.run("list", "--json")).document["models"]}
     assert (rows["tiny"]["status"], rows["tiny"]["files"]) == ("present", 2)
-    assert mdl(shell, "lock", "--upgrade", "tiny") == mdl(shell, "get", "tiny", "--locked") == 0
+    assert exit_code(shell, "lock", "--upgrade", "tiny") == exit_code(shell, "get", "tiny", "--locked") == 0
     assert done(shell.run("lock", "--check")).err == ""
     assert bytes_of(shell)["model.bin"] == MOVED.files["model.bin"]
 
 
-def test_a_lock_that_does_not_cover(shell: Shell, mdl: Inside) -> None:
+def test_a_lock_that_does_not_cover(shell: Shell, exit_code: ExitCode) -> None:
     """No lock, or one of another entry, is 8 for --check and --locked; what left the catalog leaves the lock."""
     assert "there is no lock" in done(shell.run("lock", "--check"), 8).err
     assert done(shell.run("get", "tiny", "--locked", "--json"), 8).document["models"][0]["error"]["code"] == "LOCK"
     assert not lock_of(shell).exists()
-    assert mdl(shell, "lock") == 0
+    assert exit_code(shell, "lock") == 0
     text = lock_of(shell).read_bytes()
-    write(shell, CATALOG.replace('tiny"\n[', 'tiny"\ninclude = ["*.json"]\n['))
+    write_catalog(shell, CATALOG.replace('tiny"\n[', 'tiny"\ninclude = ["*.json"]\n['))
     assert "tiny: its entry has changed" in done(shell.run("lock", "--check"), 8).err
     assert "has changed" in done(shell.run("get", "tiny", "--locked"), 8).err
     assert not (shell.models / "tiny").exists()
-    assert mdl(shell, "get", "tiny") == 0
+    assert exit_code(shell, "get", "tiny") == 0
     assert list(bytes_of(shell)) == ["config.json"]
-    write(shell, CATALOG.replace("models.tiny", "models.small"))
+    write_catalog(shell, CATALOG.replace("models.tiny", "models.small"))
     assert "small: not locked yet; tiny: not in the catalog any more" in done(shell.run("lock", "--check"), 8).err
-    assert (lock_of(shell).read_bytes(), mdl(shell, "lock")) == (text, 0)
+    assert (lock_of(shell).read_bytes(), exit_code(shell, "lock")) == (text, 0)
     assert list(models_of(shell)) == ["small"]
 
 
-def test_frozen_asks_the_file_hosts_only(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
+def test_frozen_asks_the_file_hosts_only(shell: Shell, hub: LoopbackHub, exit_code: ExitCode) -> None:
     """--frozen goes by the lock though branch and entry moved on, and calls no API; without a block it is 8."""
-    assert mdl(shell, "lock") == 0
+    assert exit_code(shell, "lock") == 0
     hub.publish(MOVED)
     shutil.rmtree(shell.models)
-    write(shell, CATALOG.replace("hf:org/tiny", "hf:org/shut"))
+    write_catalog(shell, CATALOG.replace("hf:org/tiny", "hf:org/shut"))
     assert (before := listed(hub))
     done(shell.run("get", "tiny", "--frozen"))
     done(shell.run("get", "hf:org/tiny", "--frozen"), 8)
@@ -191,13 +148,13 @@ def test_frozen_asks_the_file_hosts_only(shell: Shell, hub: LoopbackHub, mdl: In
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
-def test_offline_with_a_lock_opens_no_socket(shell: Shell, mdl: Inside) -> None:
+def test_offline_with_a_lock_opens_no_socket(shell: Shell, exit_code: ExitCode) -> None:
     """show knows a locked model that was never listed here; get, verify and lock --check --offline open no socket."""
-    assert mdl(shell, "lock") == 0
+    assert exit_code(shell, "lock") == 0
     shutil.rmtree(shell.models)
     files = done(replace(shell, endpoint=NOBODY).run("show", "tiny", "--json")).document["files"]
     assert [(file["size"], file["status"]) for file in files] == [(8, "missing"), (5000, "missing")]
-    assert mdl(shell, "get", "tiny", "--locked") == 0
+    assert exit_code(shell, "get", "tiny", "--locked") == 0
     shutil.rmtree(shell.models / ".mdl" / "listings", ignore_errors=True)
     for words in (["get", "tiny", "--locked"], ["verify", "tiny"], ["lock", "--check"]):
         log = shell.home / "calls"
@@ -205,7 +162,7 @@ def test_offline_with_a_lock_opens_no_socket(shell: Shell, mdl: Inside) -> None:
         assert not re.search(r"socket\(|connect\(", log.read_text()), words
 
 
-def test_trust_on_first_use(first: Shell, server: FaultyServer, tmp_path: Path, mdl: Inside) -> None:
+def test_trust_on_first_use(first: Shell, server: FaultyServer, tmp_path: Path, exit_code: ExitCode) -> None:
     """A file without a published hash is locked without one, and told; the first get records what came, marked so."""
     assert "one: 1 file has no published digest" in done(first.run("lock")).err
     assert (only_file(first).digest, only_file(first).size, only_file(first).tofu) == (None, len(ONE), False)
@@ -214,10 +171,10 @@ def test_trust_on_first_use(first: Shell, server: FaultyServer, tmp_path: Path, 
     assert (str(found.digest), found.tofu) == (f"sha256:{hashlib.sha256(ONE).hexdigest()}", True)
     document = done(first.run("lock", "--check", "--json")).document
     assert (document["models"][0]["tofu"], document["models"][0]["without_digest"]) == (1, 0)
-    second, third = (machine(tmp_path / name, one(f"{server.url}/f.bin")) for name in "bc")
+    second, third = (machine(tmp_path / name, unpinned(f"{server.url}/f.bin")) for name in "bc")
     for other in (second, third):
         shutil.copy(lock_of(first), lock_of(other))
-    assert mdl(second, "get", "one", "--locked") == 0
+    assert exit_code(second, "get", "one", "--locked") == 0
     assert bytes_of(second, "one") == {"f.bin": ONE}
     server.handler = honest(TWO, etag='"v2"')
     assert done(third.run("get", "one", "--json"), 6).document["error"]["code"] == "HASH"
@@ -225,11 +182,11 @@ def test_trust_on_first_use(first: Shell, server: FaultyServer, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("words", ["get tiny", "list", "show tiny", "verify tiny", "lock", "lock --upgrade tiny"])
-def test_a_broken_lock(shell: Shell, mdl: Inside, capsys: pytest.CaptureFixture[str], words: str) -> None:
+def test_a_broken_lock(shell: Shell, exit_code: ExitCode, capsys: pytest.CaptureFixture[str], words: str) -> None:
     """A broken lock is 12 and named by whatever goes by it, and it stays as it was."""
     lock_of(shell).write_text("version = 1\n<<<<<<< HEAD\n")
     (shell.models / "tiny").mkdir(parents=True)
-    assert mdl(shell, *words.split(), "--json") == 12
+    assert exit_code(shell, *words.split(), "--json") == 12
     error = document_of(capsys.readouterr().out)["error"]
     assert (error["code"], error["item"]) == ("STATE", str(lock_of(shell)))
     assert lock_of(shell).read_text() == "version = 1\n<<<<<<< HEAD\n"
@@ -238,29 +195,29 @@ def test_a_broken_lock(shell: Shell, mdl: Inside, capsys: pytest.CaptureFixture[
 def test_what_cannot_be_resolved_hinders_no_other(shell: Shell) -> None:
     """A repository closed to us (401) is 4, with one that is not there 10; the others are locked; gone ones are not."""
     shut = CATALOG + '[models.shut]\nsource = "hf:org/shut"\n'
-    write(shell, shut)
+    write_catalog(shell, shut)
     document = done(shell.run("lock", "--json"), 4).document
     assert {row["name"]: row["locked"] for row in document["models"]} == {"tiny": True, "shut": False}
     assert (document["error"]["code"], document["changes"]) == ("AUTH", ["tiny: not locked yet"])
     assert document["error"]["item"].startswith("shut: ")
     assert list(models_of(shell)) == ["tiny"]
-    write(shell, shut + '[models.none]\nsource = "hf:org/none"\n')
+    write_catalog(shell, shut + '[models.none]\nsource = "hf:org/none"\n')
     ran = done(shell.run("lock"), 10)
     assert all(name in ran.err for name in ("shut", "none", "2 models could not be resolved"))
 
 
-def test_what_came_from_elsewhere_is_not_what_the_lock_trusts(first: Shell, mdl: Inside) -> None:
+def test_what_came_from_elsewhere_is_not_what_the_lock_trusts(first: Shell, exit_code: ExitCode) -> None:
     """After the entry's URL changed, plain get records nothing for the URL that is locked."""
-    assert mdl(first, "lock") == 0
+    assert exit_code(first, "lock") == 0
     with FaultyServer(honest(TWO)) as other:
-        write(first, one(f"{other.url}/f.bin"))
-        assert mdl(first, "get", "one") == 0
+        write_catalog(first, unpinned(f"{other.url}/f.bin"))
+        assert exit_code(first, "get", "one") == 0
     assert only_file(first).digest is None
 
 
-def test_what_the_lock_gains_meanwhile_is_kept(first: Shell, server: FaultyServer, mdl: Inside) -> None:
+def test_what_the_lock_gains_meanwhile_is_kept(first: Shell, server: FaultyServer, exit_code: ExitCode) -> None:
     """What another command put into the lock while get was at work is still there when it ends."""
-    assert mdl(first, "lock") == 0
+    assert exit_code(first, "lock") == 0
 
     def meddling(request: Request, number: int) -> Answer:
         lock_of(first).write_text(lock_of(first).read_text() + '\n[[model]]\nname = "more"\nentry = "e"\nfiles = 0\n')
@@ -268,37 +225,41 @@ def test_what_the_lock_gains_meanwhile_is_kept(first: Shell, server: FaultyServe
         return server.handler(request, number)
 
     server.handler = meddling
-    assert mdl(first, "get", "one") == 0
+    assert exit_code(first, "get", "one") == 0
     assert only_file(first).tofu
     assert "more" in models_of(first)
 
 
 @pytest.mark.parametrize("later", [TWO, LONG])
 @pytest.mark.parametrize("words", ["get one", "lock; get one"])
-def test_an_upgrade_trusts_anew(first: Shell, server: FaultyServer, mdl: Inside, words: str, later: bytes) -> None:
+def test_an_upgrade_trusts_anew(
+    first: Shell, server: FaultyServer, exit_code: ExitCode, words: str, later: bytes
+) -> None:
     """What changed at its source since it was first fetched is locked as it is now, and get brings that."""
-    assert not any(mdl(first, *one.split()) for one in words.split(";"))
+    assert not any(exit_code(first, *one.split()) for one in words.split(";"))
     server.handler = honest(later, etag='"v2"')
-    assert mdl(first, "lock", "--upgrade", "one") == mdl(first, "get", "one") == 0
+    assert exit_code(first, "lock", "--upgrade", "one") == exit_code(first, "get", "one") == 0
     assert bytes_of(first, "one") == {"f.bin": later}
 
 
-def test_what_the_lock_vouches_for_is_present(first: Shell, mdl: Inside) -> None:
+def test_what_the_lock_vouches_for_is_present(first: Shell, exit_code: ExitCode) -> None:
     """A file whose bytes are those of the lock's digest is present in list, as it is in get and verify."""
-    assert mdl(first, "lock") == mdl(first, "get", "one") == mdl(first, "verify", "--strict") == 0
+    assert exit_code(first, "lock") == exit_code(first, "get", "one") == exit_code(first, "verify", "--strict") == 0
     assert first.run("list", "--json").document["models"][0]["status"] == "present"
 
 
-def test_a_frozen_repair_is_checked_against_the_lock(shell: Shell, mdl: Inside) -> None:
+def test_a_frozen_repair_is_checked_against_the_lock(shell: Shell, exit_code: ExitCode) -> None:
     """verify --frozen --repair mends a file of the lock, and is 0, though the entry changed."""
-    assert mdl(shell, "lock") == mdl(shell, "get", "tiny") == 0
-    write(shell, CATALOG.replace('tiny"\n[', 'tiny"\ninclude = ["*.txt"]\n['))
+    assert exit_code(shell, "lock") == exit_code(shell, "get", "tiny") == 0
+    write_catalog(shell, CATALOG.replace('tiny"\n[', 'tiny"\ninclude = ["*.txt"]\n['))
     (shell.models / "tiny" / "model.bin").write_bytes(b"3" * 5000)
-    assert mdl(shell, "verify", "tiny", "--frozen", "--repair") == 0
+    assert exit_code(shell, "verify", "tiny", "--frozen", "--repair") == 0
 
 
 @pytest.mark.fault(258)
-def test_two_locks_at_once(tmp_path: Path, hub: LoopbackHub, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_locks_at_once(
+    tmp_path: Path, hub: LoopbackHub, exit_code: ExitCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What another 'mdl lock', or a first use, writes while this one resolves is still there when it ends."""
     shell = machine(tmp_path / "two", f'{CATALOG}[models.other]\nsource = "hf:org/tiny"\n', hub.url)
     really = locking.resolve_lock
@@ -309,7 +270,7 @@ def test_two_locks_at_once(tmp_path: Path, hub: LoopbackHub, mdl: Inside, monkey
         return really(*words, **more)
 
     monkeypatch.setattr(locking, "resolve_lock", slow)
-    assert mdl(shell, "lock", "tiny") == 0
+    assert exit_code(shell, "lock", "tiny") == 0
     assert sorted(models_of(shell)) == ["other", "tiny"]
 
 
@@ -332,7 +293,7 @@ def test_first_digests_at_once(tmp_path: Path) -> None:
 def test_two_first_uses_at_once(tmp_path: Path, server: FaultyServer) -> None:
     """Two gets whose files have no published digest, ended at the same time, both leave what came in the lock."""
     names = ("one", "two", "three", "four")
-    models = [one(f"{server.url}/{name}").replace("models.one", f"models.{name}") for name in names]
+    models = [unpinned(f"{server.url}/{name}").replace("models.one", f"models.{name}") for name in names]
     shell = machine(tmp_path / "home", "schema = 1\n" + "".join(text.removeprefix("schema = 1\n") for text in models))
     done(shell.run("lock"))
     running = [

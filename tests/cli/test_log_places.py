@@ -8,26 +8,26 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support.catalogs import entry_of
+from support.data import SMALL
 from support.faulty_server import FaultyServer, reply
-from support.job_machine import SMALL, Inside, arrived, done, entry_of, machine, mdl, state_of, the_job, until, with_environ
-from support.shell import Shell
-from support.small_machine import server, shell
-
-__all__ = ["mdl", "server", "shell"]
+from support.jobs import arrived, state_of, the_job
+from support.polling import until
+from support.shell import ExitCode, Shell, done, machine, with_environ
 
 
 @pytest.mark.parametrize("how", ["MDL_LOG_FILE", "--log-file=", "[defaults]"])
-def test_switched_off(shell: Shell, mdl: Inside, how: str) -> None:
+def test_switched_off(shell: Shell, exit_code: ExitCode, how: str) -> None:
     """With an empty name nothing is logged anywhere; the job has a record all the same, and its log is 3."""
     configured(shell, "") if how == "[defaults]" else None
     words = [how] if how.startswith("--") else []
     asked = with_environ(shell, MDL_LOG_FILE="") if how == "MDL_LOG_FILE" else shell
-    assert mdl(asked, "get", "one", *words) == 0
+    assert exit_code(asked, "get", "one", *words) == 0
     assert the_job(shell).log is None
     assert [path.name for path in state_of(shell).rglob("*") if path.is_file() and path.stat().st_size] == [
         f"{the_job(shell).id}.job"
     ]
-    assert mdl(shell, "jobs", "log", the_job(shell).id) == 3
+    assert exit_code(shell, "jobs", "log", the_job(shell).id) == 3
 
 
 def configured(shell: Shell, log_file: str) -> None:
@@ -36,16 +36,16 @@ def configured(shell: Shell, log_file: str) -> None:
     (folder / "config.toml").write_text(f'[defaults]\nlog_file = "{log_file}"\n')
 
 
-def test_a_variable_wins_over_a_setting(shell: Shell, mdl: Inside) -> None:
+def test_a_variable_wins_over_a_setting(shell: Shell, exit_code: ExitCode) -> None:
     """MDL_LOG_FILE= switches off what [defaults] log_file names."""
     configured(shell, "all.log")
-    assert mdl(with_environ(shell, MDL_LOG_FILE=""), "get", "one") == 0
+    assert exit_code(with_environ(shell, MDL_LOG_FILE=""), "get", "one") == 0
     assert not (shell.home / "all.log").exists()
 
 
-def test_a_log_of_ones_own(shell: Shell, mdl: Inside) -> None:
+def test_a_log_of_ones_own(shell: Shell, exit_code: ExitCode) -> None:
     """--log-file names another place for all downloads, made where it is missing; each job has its own log as ever."""
-    assert mdl(shell, "get", "one", "--log-file", "var/log/mdl.log") == 0
+    assert exit_code(shell, "get", "one", "--log-file", "var/log/mdl.log") == 0
     text = (shell.home / "var" / "log" / "mdl.log").read_text()
     assert (text.splitlines()[-1].split()[2], Path(the_job(shell).log or "").read_text()) == ("ended", text)
     assert not (state_of(shell) / "downloads.log").exists()
@@ -55,10 +55,12 @@ def test_a_log_of_ones_own(shell: Shell, mdl: Inside) -> None:
     "kind",
     ["full", "no reader", "stuck reader", "folder", "below a file"],
 )
-def test_a_log_that_cannot_be_written(shell: Shell, mdl: Inside, capfd: pytest.CaptureFixture[str], kind: str) -> None:
+def test_a_log_that_cannot_be_written(
+    shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
     """A full device, a FIFO that nobody reads, a folder: one warning that names it; the download is right."""
     place, reader = odd_place(shell, kind)
-    assert mdl(shell, "get", "one", "--log-file", str(place)) == 0
+    assert exit_code(shell, "get", "one", "--log-file", str(place)) == 0
     assert arrived(shell, SMALL)
     assert Path(the_job(shell).log or "").stat().st_size > 0
     if reader is not None:

@@ -12,18 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.faults import answers, first, honest, redirects, routes
-from support.faulty_server import FaultyServer
 from hypothesis import given
 from hypothesis import strategies as st
-from support.job_machine import DATA, Inside, catalog_of, entry_of, log_of, machine, mdl, state_of, the_job
-from support.shell import Shell
+from support.catalogs import catalog_of, entry_of
+from support.data import DATA
+from support.faults import answers, first, honest, redirects, routes
+from support.faulty_server import FaultyServer
+from support.jobs import log_of, state_of, the_job
+from support.shell import ExitCode, Shell, machine
 
 from mdl.events import Ended, Event, Failed, FileProgress, Planned, Progressed
 from mdl.jobs.log import Log, LogListener
 from mdl.redact import Secrets
 
-__all__ = ["mdl"]
 TOKEN = "hf_" + "s3cr3t" * 5
 BUSY = answers(503, ("X-Request-Id", "req-17"), ("Retry-After", "0"), body=b"the disk array is on fire")
 GONE = answers(404, ("X-Request-Id", "req-18"), body=b"moved to the moon")
@@ -53,9 +54,9 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path / "home", catalog_of(one=f"{server.url}/f") + entry_of("two", f"{server.url}/gone", b"2"))
 
 
-def test_what_happened_is_written_down(shell: Shell, mdl: Inside) -> None:
+def test_what_happened_is_written_down(shell: Shell, exit_code: ExitCode) -> None:
     """Plan, start, retry, progress, check, finish, failure and end are there, with file, words and request id."""
-    assert mdl(shell, "get", "one", "two", "--connections", "1") == 3
+    assert exit_code(shell, "get", "one", "two", "--connections", "1") == 3
     lines = parsed(log_of(shell))
     by_kind = {line["what"]: line for line in lines}
     assert set(by_kind) >= {"planned", "started", "retrying", "progress", "verifying", "finished", "failed", "ended"}
@@ -80,7 +81,7 @@ def test_what_happened_is_written_down(shell: Shell, mdl: Inside) -> None:
 
 
 @pytest.mark.parametrize("what", ["not resolved", "in the way"])
-def test_every_failure_is_written_down(shell: Shell, server: FaultyServer, mdl: Inside, what: str) -> None:
+def test_every_failure_is_written_down(shell: Shell, server: FaultyServer, exit_code: ExitCode, what: str) -> None:
     """Of several models that fail before anything is fetched, each is there with its own reason."""
     if what == "not resolved":
         server.handler = GONE
@@ -89,7 +90,7 @@ def test_every_failure_is_written_down(shell: Shell, server: FaultyServer, mdl: 
         )
     for name in ("one", "two") if what == "in the way" else ():
         (shell.models / name / "f.bin").mkdir(parents=True)
-    assert mdl(shell, "get", "one", "two") in (3, 7)
+    assert exit_code(shell, "get", "one", "two") in (3, 7)
     reason = "req-18" if what == "not resolved" else "is a folder"
     told = [line for line in parsed(log_of(shell)) if line["level"] == "ERROR" and reason in line.get("error", "")]
     assert {line.get("model") for line in told} >= {"one", "two"}
@@ -164,7 +165,7 @@ def test_a_line_without_its_secret_is_a_line(tmp_path: Path, said: str) -> None:
     assert "ature" not in (tmp_path / "log").read_text()
 
 
-def test_no_secret_is_ever_written(tmp_path: Path, mdl: Inside) -> None:
+def test_no_secret_is_ever_written(tmp_path: Path, exit_code: ExitCode) -> None:
     """Neither the token, though the server repeats it, nor a signed address it sends to is in any file or name."""
     echo = answers(403, body=f'{{"error": "token {TOKEN} is not welcome at https://h/x?sig=5ignature"}}'.encode())
     to_store = redirects("/store?X-Amz-Signature=5ignature&Expires=9")
@@ -172,7 +173,7 @@ def test_no_secret_is_ever_written(tmp_path: Path, mdl: Inside) -> None:
         one, two = (f"{server.url}/o/r/resolve/main/{name}" for name in "fg")
         catalog = catalog_of(one=one) + entry_of("two", two, b"2")
         shell = machine(tmp_path / "home", catalog, server.url, HF_TOKEN=TOKEN)
-        assert mdl(shell, "get", "one", "two", "--log-file", "all.log") == 4
+        assert exit_code(shell, "get", "one", "two", "--log-file", "all.log") == 4
         assert any(request.header("authorization") == f"Bearer {TOKEN}" for request in server.requests)
     files = [path for path in shell.home.rglob("*") if path.is_file()]
     assert "is not welcome" in (shell.home / "all.log").read_text()

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.packing import make_run, names, planned, read_whole, skipped
 from support.shell import Ran, Shell
-from test_pack import make_run, read_whole
 
 from mdl.errors import MdlError, Unsafe
 from mdl.fs.staging import remove
-from mdl.operations.pack import PackPlan, plan_pack, write_pack
+from mdl.operations.pack import write_pack
 from mdl.operations.release import unpack
 
 Stranger = tuple[Path, Callable[..., Ran]]
@@ -34,18 +34,6 @@ def shell(tmp_path: Path) -> Shell:
 @pytest.fixture
 def run(shell: Shell) -> Path:
     return shell.home / "run"
-
-
-def planned(run: Path, checkpoint: str | None = None, **options: Any) -> PackPlan:
-    return plan_pack(run, run.parent / "x.zip", checkpoint=checkpoint, **options)
-
-
-def names(plan: PackPlan) -> set[str]:
-    return {member.path.text for member in plan.selection.members}
-
-
-def skipped(plan: PackPlan) -> dict[str, str]:
-    return {one.path: one.why for one in plan.selection.skipped}
 
 
 def refused(run: Path, checkpoint: str | None = None, **options: Any) -> MdlError:

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.packing import make_run, read_whole
 from support.shell import Shell
-from test_pack import make_run, read_whole
 
 
 @pytest.fixture

@@ -11,36 +11,19 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.schemas import document_of
+from support.catalogs import catalog_of, entry_of
+from support.data import DATA
 from support.faults import answers, honest, routes
 from support.faulty_server import FaultyServer
-from support.job_machine import (
-    DATA,
-    GATE,
-    Gate,
-    Inside,
-    arrived,
-    catalog_of,
-    ended,
-    entry_of,
-    gate,
-    log_of,
-    machine,
-    mdl,
-    records_of,
-    started,
-    the_job,
-    until,
-    waits,
-    with_environ,
-)
+from support.jobs import GATE, Gate, arrived, log_of, records_of, the_job, waits
+from support.polling import until
 from support.prefetch import clock, metrics
-from support.shell import Shell
+from support.schemas import document_of
+from support.shell import ExitCode, Shell, ended, machine, started, with_environ
 
 from mdl.jobs.metrics import Outcome, write_metrics
 from mdl.reports import ModelReport, Report
 
-__all__ = ["gate", "mdl"]
 GONE = answers(404, ("X-Request-Id", "req-18"), body=b"moved to the moon")
 Captured = pytest.CaptureFixture[str]
 
@@ -70,7 +53,7 @@ def priorities(process: int) -> set[tuple[int, int]]:
 
 
 def test_one_at_a_time_and_last_of_all(
-    shell: Shell, server: FaultyServer, gate: Gate, mdl: Inside, capfd: Captured
+    shell: Shell, server: FaultyServer, gate: Gate, exit_code: ExitCode, capfd: Captured
 ) -> None:
     """A real one says nothing at all, and has the lowest priority in every thread; a second is 9, or 0 if so wished."""
     server.handler = gate
@@ -78,11 +61,11 @@ def test_one_at_a_time_and_last_of_all(
     with started(shell, "prefetch", "--metrics", "mdl.prom") as process:
         waits(shell, gate)
         assert priorities(process.pid) == {(os.SCHED_IDLE, 19)}
-        assert mdl(shell, "prefetch", "--metrics", "mdl.prom") == 9
+        assert exit_code(shell, "prefetch", "--metrics", "mdl.prom") == 9
         assert str(process.pid) in capfd.readouterr().err
-        assert mdl(shell, "prefetch", "--skip-if-running", "--metrics", "mdl.prom") == 0
+        assert exit_code(shell, "prefetch", "--skip-if-running", "--metrics", "mdl.prom") == 0
         assert capfd.readouterr() == ("", "")
-        assert mdl(shell, "prefetch", "--skip-if-running", "--json") == 0
+        assert exit_code(shell, "prefetch", "--skip-if-running", "--json") == 0
         assert document_of(capfd.readouterr().out)["models"] == []
         assert not (shell.home / "mdl.prom").exists()
         gate.opened.set()
@@ -96,27 +79,27 @@ def test_one_at_a_time_and_last_of_all(
 
 
 @pytest.mark.fault(143)
-def test_silent_when_all_is_here(shell: Shell, mdl: Inside, capfd: Captured) -> None:
+def test_silent_when_all_is_here(shell: Shell, exit_code: ExitCode, capfd: Captured) -> None:
     """Again and again, for the whole catalog or by name, not a byte is said; entries without data are left out."""
     with (shell.home / "catalog.toml").open("a") as catalog:
         catalog.write('[models.lost]\ngone = "it burnt down"\n[groups]\nall = ["one"]\n')
     for words in ([], ["one"], ["all"], ["all", "one", "--progress", "auto"], ["-q"]):
-        assert mdl(shell, "prefetch", *words) == 0
+        assert exit_code(shell, "prefetch", *words) == 0
         assert capfd.readouterr() == ("", "")
-    assert mdl(shell, "prefetch", "--json") == 0
+    assert exit_code(shell, "prefetch", "--json") == 0
     told = capfd.readouterr()
     assert (document_of(told.out)["models"][0]["status"], told.err) == ("present", "")
     assert log_of(shell).count(" ended ") == 6
 
 
 @pytest.mark.fault(143)
-def test_one_block_of_text(tmp_path: Path, server: FaultyServer, mdl: Inside, capfd: Captured) -> None:
+def test_one_block_of_text(tmp_path: Path, server: FaultyServer, exit_code: ExitCode, capfd: Captured) -> None:
     """Each failure once, what to do below it, and where the log is; what could be brought is there."""
     shell = home_of(tmp_path, server, one="/f")
     with (shell.home / "catalog.toml").open("a") as catalog:
         catalog.write(entry_of("two", f"{server.url}/gone", b"2") + entry_of("three", f"{server.url}/lost", b"3"))
         catalog.write(f'[models.four]\nsource = "{server.url}/gone/f.bin"\n')
-    assert mdl(shell, "prefetch", "--metrics", "mdl.prom") == 3
+    assert exit_code(shell, "prefetch", "--metrics", "mdl.prom") == 3
     out, err = capfd.readouterr()
     lines = err.splitlines()
     failures = [line for line in lines if line.startswith("mdl: ") and "warning" not in line]
@@ -135,30 +118,32 @@ def test_one_block_of_text(tmp_path: Path, server: FaultyServer, mdl: Inside, ca
     assert (found['files{action="fetched"}'], found['files{action="failed"}']) == (1, 2)
 
 
-def test_within_its_hours(shell: Shell, server: FaultyServer, mdl: Inside, capfd: Captured) -> None:
+def test_within_its_hours(shell: Shell, server: FaultyServer, exit_code: ExitCode, capfd: Captured) -> None:
     """Outside its window it is 75 in silence, asks nobody, and the metrics say so; inside it works."""
     closed = f"{clock(120)}-{clock(180)}"
-    assert mdl(shell, "prefetch", "--window", closed, "--metrics", "mdl.prom") == 75
-    assert mdl(shell, "prefetch", "--window", closed, "--json") == 75
+    assert exit_code(shell, "prefetch", "--window", closed, "--metrics", "mdl.prom") == 75
+    assert exit_code(shell, "prefetch", "--window", closed, "--json") == 75
     out, err = capfd.readouterr()
     assert (document_of(out)["error"]["code"], err, server.requests) == ("DEADLINE", "", [])
     assert metrics(shell)["exit_code"] == 75
-    assert mdl(with_environ(shell, MDL_WINDOW=f"{clock(-60)}-{clock(60)}"), "prefetch", "--metrics", "mdl.prom") == 0
+    assert (
+        exit_code(with_environ(shell, MDL_WINDOW=f"{clock(-60)}-{clock(60)}"), "prefetch", "--metrics", "mdl.prom") == 0
+    )
     assert (arrived(shell), metrics(shell)["exit_code"]) == (True, 0)
 
 
 def test_stopped_by_its_time_it_goes_on(
-    tmp_path: Path, server: FaultyServer, gate: Gate, mdl: Inside, capfd: Captured
+    tmp_path: Path, server: FaultyServer, gate: Gate, exit_code: ExitCode, capfd: Captured
 ) -> None:
     """After --max-duration it ends with 75 in silence; the next run fetches the rest, and the bytes are the same."""
     shell = home_of(tmp_path, server, one="/gate")
     words = ("prefetch", "--max-duration", "1.5", "--metrics", "mdl.prom", "--ready-file", "ready")
-    assert mdl(shell, *words) == 75
+    assert exit_code(shell, *words) == 75
     assert capfd.readouterr() == ("", "")
     assert (the_job(shell).status, the_job(shell).bytes_done, metrics(shell)["exit_code"]) == ("paused", GATE, 75)
     assert not (shell.home / "ready").exists()
     gate.opened.set()
-    assert mdl(shell, *words, "--limit-rate", "00:00,50M 12:00,off") == 0
+    assert exit_code(shell, *words, "--limit-rate", "00:00,50M 12:00,off") == 0
     found = metrics(shell)
     kept = int(found["kept_bytes"])
     assert (0 < kept <= GATE, found["fetched_bytes"], found["exit_code"]) == (True, len(DATA) - kept, 0)
@@ -166,11 +151,11 @@ def test_stopped_by_its_time_it_goes_on(
     assert (arrived(shell), (shell.home / "ready").exists()) == (True, True)
 
 
-def test_a_silent_server_does_not_outlast_its_time(shell: Shell, server: FaultyServer, mdl: Inside) -> None:
+def test_a_silent_server_does_not_outlast_its_time(shell: Shell, server: FaultyServer, exit_code: ExitCode) -> None:
     """The time is over also where a server is only asked what it has: 75 then, and not what its silence means."""
     server.handler = Gate(at=None)
     (shell.home / "catalog.toml").write_text(f'schema = 1\n[models.one]\nsource = "{server.url}/f.bin"\n')
-    assert mdl(shell, "prefetch", "--max-duration", "0.2", "--stall", "1", "--retries", "1") == 75
+    assert exit_code(shell, "prefetch", "--max-duration", "0.2", "--stall", "1", "--retries", "1") == 75
 
 
 def test_metrics_are_well_formed_whatever_a_name_is(tmp_path: Path) -> None:
@@ -184,27 +169,29 @@ def test_metrics_are_well_formed_whatever_a_name_is(tmp_path: Path) -> None:
     assert [json.loads(label) for label in labels] == names
 
 
-def test_metrics_are_replaced_as_a_whole(shell: Shell, server: FaultyServer, mdl: Inside, capfd: Captured) -> None:
+def test_metrics_are_replaced_as_a_whole(
+    shell: Shell, server: FaultyServer, exit_code: ExitCode, capfd: Captured
+) -> None:
     """Who has the old file open reads it to its end; a success is remembered over failures; nothing else is left."""
     words = ("prefetch", "--metrics", "node/mdl.prom")
-    assert mdl(shell, *words) == 0
+    assert exit_code(shell, *words) == 0
     first = metrics(shell, "node/mdl.prom")
     with (shell.home / "node" / "mdl.prom").open() as old:
         server.handler = GONE
         (shell.models / "one" / "f.bin").unlink()
-        assert mdl(shell, *words) == 3
+        assert exit_code(shell, *words) == 3
         assert "exit_code 0\n" in old.read()
     second = metrics(shell, "node/mdl.prom")
     assert second["last_success_timestamp_seconds"] == first["last_success_timestamp_seconds"]
     assert second["last_run_timestamp_seconds"] > first["last_run_timestamp_seconds"]
     assert (second["exit_code"], [entry.name for entry in (shell.home / "node").iterdir()]) == (3, ["mdl.prom"])
     (shell.home / "node" / "mdl.prom").write_bytes(b"\xff\x00 no metrics")
-    assert mdl(shell, *words) == 3
+    assert exit_code(shell, *words) == 3
     assert metrics(shell, "node/mdl.prom")["last_success_timestamp_seconds"] == 0
     server.handler = honest(DATA)
     (shell.home / "file").touch()
     capfd.readouterr()
-    assert mdl(shell, "prefetch", "--metrics", "file/mdl.prom") == 0
+    assert exit_code(shell, "prefetch", "--metrics", "file/mdl.prom") == 0
     assert re.match("mdl: warning: the metrics file .*file/mdl.prom: ", capfd.readouterr().err)
 
 
@@ -213,26 +200,26 @@ def test_metrics_are_replaced_as_a_whole(shell: Shell, server: FaultyServer, mdl
     [("schema = 1\n[models.x]\n", "", 2), ("", "--catalog none.toml", 2), ("schema = 1\n", "nobody", 3)],
 )
 def test_what_is_wrong_before_it_begins(
-    shell: Shell, mdl: Inside, capfd: Captured, catalog: str, words: str, code: int
+    shell: Shell, exit_code: ExitCode, capfd: Captured, catalog: str, words: str, code: int
 ) -> None:
     """A catalog that is wrong or missing and a name it does not have are told, and the metrics have the code."""
     (shell.home / "catalog.toml").write_text(catalog)
-    assert mdl(shell, "prefetch", *words.split(), "--metrics", "mdl.prom") == code
+    assert exit_code(shell, "prefetch", *words.split(), "--metrics", "mdl.prom") == code
     assert re.fullmatch(r"mdl: .+\n  hint: .+\n", capfd.readouterr().err)
     assert metrics(shell)["exit_code"] == code
 
 
-def test_the_ready_file(shell: Shell, server: FaultyServer, gate: Gate, mdl: Inside) -> None:
+def test_the_ready_file(shell: Shell, server: FaultyServer, gate: Gate, exit_code: ExitCode) -> None:
     """It is there only while all is there: not while something is fetched, nor after a failure; else it stays."""
     ready = shell.home / "run" / "ready"
     words = ("prefetch", "--ready-file", "run/ready")
-    assert mdl(shell, *words, "-n") == 0
+    assert exit_code(shell, *words, "-n") == 0
     assert not ready.exists()
-    assert mdl(shell, *words) == 0
+    assert exit_code(shell, *words) == 0
     facts = json.loads(ready.read_text())
     assert (facts["schema"], facts["models"]) == ("mdl.ready/1", {"one": str(shell.models / "one")})
     assert ready.stat().st_mode & 0o777 == 0o644
-    assert mdl(shell, *words) == 0
+    assert exit_code(shell, *words) == 0
     server.handler = gate
     (shell.models / "one" / "f.bin").unlink()
     with started(shell, *words):
@@ -242,13 +229,13 @@ def test_the_ready_file(shell: Shell, server: FaultyServer, gate: Gate, mdl: Ins
         until(ready.exists, "it does not come back")
     server.handler = GONE
     (shell.models / "one" / "f.bin").unlink()
-    assert mdl(shell, *words) == 3
+    assert exit_code(shell, *words) == 3
     assert list(ready.parent.iterdir()) == []
 
 
-def test_a_ready_file_that_cannot_be(shell: Shell, mdl: Inside, capfd: Captured) -> None:
+def test_a_ready_file_that_cannot_be(shell: Shell, exit_code: ExitCode, capfd: Captured) -> None:
     """Where there can be no ready file it is one warning, and the download is right."""
     (shell.home / "run").touch()
-    assert mdl(shell, "prefetch", "--ready-file", "run/ready") == 0
+    assert exit_code(shell, "prefetch", "--ready-file", "run/ready") == 0
     assert arrived(shell)
     assert capfd.readouterr().err.count("mdl: warning: the ready file run/ready: ") == 1

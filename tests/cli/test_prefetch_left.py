@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.catalogs import catalog_of
+from support.data import DATA
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.job_machine import DATA, Gate, Inside, arrived, catalog_of, machine, mdl, records_of, the_job
+from support.jobs import Gate, arrived, records_of, the_job
 from support.prefetch import clock, metrics
-from support.shell import Shell
+from support.shell import ExitCode, Shell, machine
 
-__all__ = ["mdl"]
 Captured = pytest.CaptureFixture[str]
 
 
@@ -28,24 +29,24 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path / "home", catalog_of(one=server.url))
 
 
-def test_a_run_that_fetches_nothing_measures_what_is_here(shell: Shell, mdl: Inside) -> None:
+def test_a_run_that_fetches_nothing_measures_what_is_here(shell: Shell, exit_code: ExitCode) -> None:
     """Outside its window, and beside a get, the metrics have each model as it stands on the disk."""
     words = ("prefetch", "--metrics", "mdl.prom", "--window", f"{clock(120)}-{clock(180)}")
-    assert mdl(shell, *words) == 75
+    assert exit_code(shell, *words) == 75
     assert metrics(shell)['model_present{model="one"}'] == 0
-    assert mdl(shell, *words[:3]) == 0
-    assert mdl(shell, *words) == 75
+    assert exit_code(shell, *words[:3]) == 0
+    assert exit_code(shell, *words) == 75
     found = metrics(shell)
     assert (found["exit_code"], found['model_present{model="one"}'], found['models{status="present"}']) == (75, 1, 1)
 
 
 @pytest.mark.parametrize(("how", "code"), [("settings", 2), ("fault", 1), ("disk", 7), ("interrupt", 130)])
 def test_metrics_of_a_run_that_could_not_be(
-    shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch, how: str, code: int
+    shell: Shell, exit_code: ExitCode, monkeypatch: pytest.MonkeyPatch, how: str, code: int
 ) -> None:
     """Settings that are wrong, a fault in mdl itself, a disk that fails and Ctrl-C: the metrics say that it was so."""
     words = ("prefetch", "--metrics", "mdl.prom")
-    assert mdl(shell, *words) == 0
+    assert exit_code(shell, *words) == 0
     if how == "settings":
         (shell.home / ".config" / "mdl").mkdir(parents=True)
         (shell.home / ".config" / "mdl" / "config.toml").write_text("[defaults\n")
@@ -56,22 +57,22 @@ def test_metrics_of_a_run_that_could_not_be(
             raise raised[how]
 
         monkeypatch.setattr("mdl.cli.prefetch.download", fail)
-    assert mdl(shell, *words) == code
+    assert exit_code(shell, *words) == code
     assert metrics(shell)["exit_code"] == code
 
 
-def test_one_record_of_many_nights(tmp_path: Path, server: FaultyServer, mdl: Inside) -> None:
+def test_one_record_of_many_nights(tmp_path: Path, server: FaultyServer, exit_code: ExitCode) -> None:
     """What its time limit stopped is one paused job, however often; it is gone once all is here; others stay."""
     shell = machine(tmp_path / "home", catalog_of(one=server.url, two=server.url))
     server.handler = gate = Gate(at=100_000)
     words = ("prefetch", "one", "--max-duration", "1")
-    assert mdl(shell, *words) == 75
+    assert exit_code(shell, *words) == 75
     other = replace(the_job(shell), id="0101-rest", models=("two",))
     records_of(shell).put(other)
-    assert mdl(shell, *words) == 75
+    assert exit_code(shell, *words) == 75
     assert [job.status for job in records_of(shell).all()] == ["paused", "paused"]
     gate.opened.set()
-    assert mdl(shell, "prefetch", "one") == 0
+    assert exit_code(shell, "prefetch", "one") == 0
     assert {job.id: job.status for job in records_of(shell).all()} == {
         the_job(shell).id: "done",
         "0101-rest": "paused",
@@ -79,13 +80,13 @@ def test_one_record_of_many_nights(tmp_path: Path, server: FaultyServer, mdl: In
 
 
 @pytest.mark.parametrize("where", ["state", "state and locks"])
-def test_without_a_place_for_its_turn(shell: Shell, mdl: Inside, capfd: Captured, where: str) -> None:
+def test_without_a_place_for_its_turn(shell: Shell, exit_code: ExitCode, capfd: Captured, where: str) -> None:
     """Where the state folder cannot be had, prefetch says so once and works, as get does."""
     (shell.home / ".local").mkdir()
     (shell.home / ".local" / "state").write_text("in the way")
     if where == "state and locks":
         (shell.models / ".mdl").mkdir(parents=True)
         (shell.models / ".mdl" / "locks").write_text("in the way")
-    assert mdl(shell, "prefetch", "one") == 0
+    assert exit_code(shell, "prefetch", "one") == 0
     assert arrived(shell)
     assert capfd.readouterr().err.count("mdl: warning: ") == 1

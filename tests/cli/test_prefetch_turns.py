@@ -6,31 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.schemas import document_of
+from support.catalogs import catalog_of
+from support.data import DATA
 from support.faulty_server import FaultyServer
-from support.job_machine import (
-    DATA,
-    Gate,
-    Inside,
-    arrived,
-    catalog_of,
-    done,
-    ended,
-    gate,
-    log_of,
-    machine,
-    mdl,
-    records_of,
-    started,
-    the_job,
-    until,
-    waits,
-)
-from support.shell import Shell
+from support.jobs import Gate, arrived, log_of, records_of, the_job, waits
+from support.polling import until
+from support.schemas import document_of
+from support.shell import ExitCode, Shell, done, ended, machine, started
 
 from mdl.process import ProcessId
-
-__all__ = ["gate", "mdl"]
 
 
 @pytest.fixture
@@ -45,13 +29,13 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
 
 
 def test_a_model_that_a_get_is_at_work_on(
-    shell: Shell, server: FaultyServer, gate: Gate, mdl: Inside, capfd: pytest.CaptureFixture[str]
+    shell: Shell, server: FaultyServer, gate: Gate, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """It waits in silence as long as it may, then it is 9, also with --skip-if-running; nothing is fetched twice."""
     with started(shell, "get", "one") as get:
         waits(shell, gate)
         words = ("prefetch", "one", "--lock-wait", "0", "--metrics", "mdl.prom")
-        assert mdl(shell, *words) == mdl(shell, *words, "--skip-if-running") == 9
+        assert exit_code(shell, *words) == exit_code(shell, *words, "--skip-if-running") == 9
         assert str(get.pid) in capfd.readouterr().err
         assert "mdl_prefetch_exit_code 9\n" in (shell.home / "mdl.prom").read_text()
         with started(shell, "prefetch", "one") as waiting:
@@ -62,27 +46,27 @@ def test_a_model_that_a_get_is_at_work_on(
     assert (ran.out, ran.err, arrived(shell), server.bytes_sent) == ("", "", True, len(DATA))
 
 
-def test_a_model_named_prefetch(shell: Shell, gate: Gate, mdl: Inside) -> None:
+def test_a_model_named_prefetch(shell: Shell, gate: Gate, exit_code: ExitCode) -> None:
     """A model of that name that another mdl is at work on is 9: nothing was skipped, for no prefetch runs."""
     with started(shell, "get", "prefetch"):
         waits(shell, gate)
-        assert mdl(shell, "prefetch", "prefetch", "--lock-wait", "0", "--skip-if-running") == 9
+        assert exit_code(shell, "prefetch", "prefetch", "--lock-wait", "0", "--skip-if-running") == 9
 
 
 def test_in_the_background_it_has_its_turn(
-    shell: Shell, gate: Gate, mdl: Inside, capfd: pytest.CaptureFixture[str]
+    shell: Shell, gate: Gate, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """With --detach it is the process in the background that holds the turn, and leaves the metrics when it ends."""
     ran = done(shell.run("prefetch", "one", "--detach", "--metrics", "mdl.prom", "--json"))
     job = waits(shell, gate)
     assert ran.document["job"] == job.id
     assert not (shell.home / "mdl.prom").exists()
-    assert mdl(shell, "prefetch", "one") == 9
-    assert mdl(shell, "jobs", "pause", job.id, "--json") == 0
+    assert exit_code(shell, "prefetch", "one") == 9
+    assert exit_code(shell, "jobs", "pause", job.id, "--json") == 0
     assert document_of(capfd.readouterr().out)["jobs"][0]["status"] == "paused"
     until(lambda: ProcessId(job.owner).is_alive() is False, "it does not end")
     assert "mdl_prefetch_exit_code 75\n" in (shell.home / "mdl.prom").read_text()
     gate.opened.set()
-    assert mdl(shell, "prefetch", "one", "--metrics", "mdl.prom") == 0
+    assert exit_code(shell, "prefetch", "one", "--metrics", "mdl.prom") == 0
     assert [job.status for job in records_of(shell).all() if job.status != "failed"] == ["done", "paused"]
     assert (the_job(shell).bytes_done, arrived(shell)) == (len(DATA), True)

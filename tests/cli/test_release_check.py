@@ -8,15 +8,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_release import Site, files_of, zipped
+from support.releases import Site, files_of, zipped
 
 from mdl.archive.manifest import NAME
 from mdl.errors import DigestMismatch, ProtocolError
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path / "srv")
 
 
 def forged(path: Path, letter: str, other: str) -> Path:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.schemas import LAST, document_of, events_of, is_right, mistakes
 from jsonschema import Draft202012Validator
 from support.loopback_hub import LoopbackHub, Repo
+from support.schemas import LAST, document_of, events_of, is_right, mistakes
 from support.shell import Ran, Shell
 
 from mdl import schemas

@@ -9,18 +9,21 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.bench import Bench, noise, pinned
+from support import faults
+from support.bench import Bench, pinned
+from support.catalogs import catalog_of
+from support.data import DATA, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
-from support.job_machine import DATA, Inside, catalog_of, machine, mdl, program, records_of, state_of, until
+from support.jobs import program, records_of, state_of
+from support.polling import until
+from support.shell import ExitCode, machine
 
 from mdl.errors import MdlError, UsageError
 from mdl.http.allowlist import AllowList, OriginToken, origin_of
 from mdl.http.client import Http
 from mdl.sources.endpoint import Endpoint
 
-__all__ = ["mdl"]
 TOKEN, SIGNATURE, PASSWORD = "canary.token-1", "canary/signature+2", "canary-password-3"
 ENVIRON = {
     "HF_TOKEN": TOKEN,
@@ -72,7 +75,9 @@ COMMANDS = (
 
 
 @pytest.mark.fault(167, 171)
-def test_a_server_that_repeats_everything(mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_repeats_everything(
+    exit_code: ExitCode, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Token, keys and signed queries are in no output, traceback, log, record, receipt, metrics file or file name."""
     with (
         FaultyServer(echo(403)) as hub,
@@ -81,10 +86,10 @@ def test_a_server_that_repeats_everything(mdl: Inside, tmp_path: Path, capfd: py
         url = f"{cdn.url}/f.bin?token={SIGNATURE}"
         shell = machine(tmp_path, catalog_of(one=url), hub.url, **ENVIRON)
         for words in (*COMMANDS, f"get {cdn.url}/d/g.bin?sig={SIGNATURE} -v"):
-            assert mdl(shell, *words.split()) in (0, 3, 4), words
+            assert exit_code(shell, *words.split()) in (0, 3, 4), words
             assert leaks(tmp_path, *capfd.readouterr()) == [], words
         for how in ("show", "log"):
-            mdl(shell, "jobs", how, records_of(shell).all()[-1].id)
+            exit_code(shell, "jobs", how, records_of(shell).all()[-1].id)
         assert leaks(tmp_path, *capfd.readouterr()) == []
         sent = {
             value
@@ -116,7 +121,7 @@ REPEATED = "denied to {user}:{password}", "Proxy-Authorization: Basic {basic}", 
 @pytest.mark.fault(91, 171)
 @pytest.mark.parametrize("words", REPEATED)
 def test_a_proxy_that_repeats_its_password(
-    mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str], words: str
+    exit_code: ExitCode, tmp_path: Path, capfd: pytest.CaptureFixture[str], words: str
 ) -> None:
     """The password of a proxy variable is a secret like any other, also as it is sent, in base64."""
     basic = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
@@ -124,7 +129,7 @@ def test_a_proxy_that_repeats_its_password(
     with FaultyServer(faults.answers(407, body=said.encode())) as proxy:
         address = f"http://me:{PASSWORD}@127.0.0.1:{proxy.port}"
         shell = machine(tmp_path, catalog_of(one="http://files.example/f"), HTTP_PROXY=address, ALL_PROXY=address)
-        assert mdl(shell, "get", "one", "-v") == 4
+        assert exit_code(shell, "get", "one", "-v") == 4
         assert {one.header("proxy-authorization") for one in proxy.requests} == {f"Basic {basic}"}
     logs = (state_of(shell) / "downloads.log").read_text()
     assert leaks(tmp_path, *capfd.readouterr()) == []
@@ -148,7 +153,7 @@ def test_what_another_origin_gets(bench: Bench, status: int) -> None:
 
 
 @pytest.mark.fault(91)
-def test_what_lies_behind_a_proxy_does_not_get_its_password(mdl: Inside, tmp_path: Path) -> None:
+def test_what_lies_behind_a_proxy_does_not_get_its_password(exit_code: ExitCode, tmp_path: Path) -> None:
     """A redirect from behind a proxy to a host that NO_PROXY exempts takes no Proxy-Authorization there."""
     with (
         FaultyServer(faults.honest(DATA)) as origin,
@@ -157,14 +162,14 @@ def test_what_lies_behind_a_proxy_does_not_get_its_password(mdl: Inside, tmp_pat
         address = f"http://me:{PASSWORD}@127.0.0.1:{proxy.port}"
         allow = {"MDL_ALLOW_HOSTS": "localhost", "HTTP_PROXY": address, "NO_PROXY": "localhost"}
         shell = machine(tmp_path, catalog_of(one="http://files.example/f"), **allow)
-        assert mdl(shell, "get", "one") == 0
+        assert exit_code(shell, "get", "one") == 0
         assert proxy.requests
         assert {name.lower() for request in origin.requests for name, _ in request.headers} <= USUAL
 
 
 @pytest.mark.fault(173)
 @pytest.mark.parametrize("where", ["home", "NETRC"])
-def test_netrc_is_not_read(mdl: Inside, tmp_path: Path, where: str) -> None:
+def test_netrc_is_not_read(exit_code: ExitCode, tmp_path: Path, where: str) -> None:
     """Neither ~/.netrc nor $NETRC lends its passwords, to no host, on no hop."""
     with FaultyServer(faults.honest(DATA)) as other, FaultyServer(faults.redirects(f"{other.url}/x")) as home:
         extra = {"NETRC": str(tmp_path / ".netrc")} if where == "NETRC" else {}
@@ -173,7 +178,7 @@ def test_netrc_is_not_read(mdl: Inside, tmp_path: Path, where: str) -> None:
             f"machine 127.0.0.1 login me password {PASSWORD}\ndefault login d password {PASSWORD}"
         )
         (tmp_path / ".netrc").chmod(0o600)
-        assert mdl(shell, "get", "one") == 0
+        assert exit_code(shell, "get", "one") == 0
         seen = {name.lower() for one in (*home.requests, *other.requests) for name, _ in one.headers}
     assert seen <= USUAL
 
@@ -207,10 +212,12 @@ def test_nothing_splits_a_request(bench: Bench, char: str) -> None:
 @pytest.mark.parametrize(
     "form", ["http://me:{0}@127.0.0.1:9", "http://127.0.0.1:9/?token={0}", "http://127.0.0.1:9/#{0}"]
 )
-def test_a_secret_in_the_endpoint(mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str) -> None:
+def test_a_secret_in_the_endpoint(
+    exit_code: ExitCode, tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str
+) -> None:
     """A secret in HF_ENDPOINT is refused (2) without a word of it, and no record holds it."""
     shell = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f"), form.format(PASSWORD))
-    assert [mdl(shell, *words.split()) for words in ("get one -v", "doctor")] == [2, 2]
+    assert [exit_code(shell, *words.split()) for words in ("get one -v", "doctor")] == [2, 2]
     assert leaks(tmp_path, *capfd.readouterr()) == []
 
 
@@ -230,14 +237,14 @@ def open_umask() -> Iterator[None]:
 @pytest.mark.fault(141, 172, 178)
 @pytest.mark.usefixtures("open_umask")
 @pytest.mark.parametrize("kind", ["files", "folders"])
-def test_what_is_kept_is_kept_private(mdl: Inside, tmp_path: Path, kind: str) -> None:
+def test_what_is_kept_is_kept_private(exit_code: ExitCode, tmp_path: Path, kind: str) -> None:
     """Receipts, listings, locks, logs and records are 0600, their folders 0700, whatever the umask: partials too."""
     with FaultyServer(faults.first(1, faults.cut(faults.honest(DATA), 2**20), faults.honest(DATA))) as server:
         shell = machine(tmp_path, catalog_of(one=f"{server.url}/f"))
-        assert mdl(shell, "get", "one", "--retries", "1") == 5
+        assert exit_code(shell, "get", "one", "--retries", "1") == 5
         found = {**modes(shell.models / ".mdl"), **modes(state_of(shell))}
         assert any(name.endswith("/journal") for name in found)
-        assert mdl(shell, "get", "one") == 0
+        assert exit_code(shell, "get", "one") == 0
     found |= {**modes(shell.models / ".mdl"), **modes(state_of(shell))}
     suffixes = (".job", ".log", ".lock", ".receipt", ".json", "/journal")
     wanted = {name: mode for name, mode in found.items() if name.endswith(suffixes)}
@@ -250,20 +257,15 @@ def test_what_is_kept_is_kept_private(mdl: Inside, tmp_path: Path, kind: str) ->
 
 
 @pytest.mark.fault(171)
-def test_a_hook_is_told_no_secret(mdl: Inside, tmp_path: Path) -> None:
+def test_a_hook_is_told_no_secret(exit_code: ExitCode, tmp_path: Path) -> None:
     """Neither a hook's words nor the facts it is given hold a secret."""
     with FaultyServer(echo(403)) as hub:
         shell = machine(tmp_path, f'schema = 1\n[models.m]\nsource = "{hub.url}/x/f.bin?sig={SIGNATURE}"', **ENVIRON)
         (tmp_path / ".config" / "mdl").mkdir(parents=True)
         (tmp_path / ".config" / "mdl" / "config.toml").write_text(f'[hooks]\non_failure = "{program(tmp_path)} a"')
-        assert mdl(shell, "get", "m") == 4
+        assert exit_code(shell, "get", "m") == 4
     assert "403" in (tmp_path / "told").read_text()
     assert leaks(tmp_path) == []
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 SMALL = noise(50_000)

@@ -10,32 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from support import faults
 import pytest
+from support import faults
+from support.catalogs import catalog_of
+from support.data import DATA
 from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
-from support.job_machine import (
-    DATA,
-    Gate,
-    Inside,
-    catalog_of,
-    done,
-    gate,
-    machine,
-    mdl,
-    program,
-    records_of,
-    state_of,
-    the_job,
-    until,
-    waits,
-)
-from support.shell import Shell
+from support.jobs import Gate, program, records_of, state_of, the_job, waits
+from support.polling import until
+from support.shell import ExitCode, Shell, done, machine
 
 from mdl.jobs import background
 from mdl.locks import file_lock
 from mdl.process import ProcessId
 
-__all__ = ["gate", "mdl"]
 SIGNED = {
     "quote": "?filename*=UTF-8''x&auth=canary-1",
     "double quote": '?name="x"&auth=canary-1',
@@ -116,16 +103,18 @@ def leaks(home: Path, *said: str) -> list[str]:
     ]
 
 
-def looked_at(shell: Shell, mdl: Inside) -> None:
+def looked_at(shell: Shell, exit_code: ExitCode) -> None:
     """All that can be asked about the jobs."""
     for job in records_of(shell).all():
         for words in (f"show {job.id}", f"show {job.id} --json", f"log {job.id}", ""):
-            assert mdl(shell, "jobs", *words.split()) in (0, 3)
+            assert exit_code(shell, "jobs", *words.split()) in (0, 3)
 
 
 @pytest.mark.fault(171, 240)
 @pytest.mark.parametrize("form", SIGNED)
-def test_a_signed_url_that_works(mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str) -> None:
+def test_a_signed_url_that_works(
+    exit_code: ExitCode, tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str
+) -> None:
     """A file that came by a signed URL, named by the user, the catalog or a redirect: none of it is shown or kept."""
     with FaultyServer(faults.honest(DATA)) as server:
         url = f"{server.url}/a/f.bin{SIGNED[form]}"
@@ -143,9 +132,9 @@ def test_a_signed_url_that_works(mdl: Inside, tmp_path: Path, capfd: pytest.Capt
                 *(line.split() for line in ("verify one --json", "get one --dry-run", "jobs --json")),
                 ["show", url],
             ):
-                assert mdl(shell, *words) == 0, words
+                assert exit_code(shell, *words) == 0, words
                 assert leaks(tmp_path, *capfd.readouterr()) == [], words
-        looked_at(shell, mdl)
+        looked_at(shell, exit_code)
     assert leaks(tmp_path, *capfd.readouterr()) == []
 
 
@@ -155,7 +144,7 @@ def test_a_signed_url_that_works(mdl: Inside, tmp_path: Path, capfd: pytest.Capt
     [*(("typed", form) for form in SIGNED), ("redirect", "quote"), ("relative redirect", "no name")],
 )
 def test_a_server_that_repeats_a_signed_url(
-    mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str], way: str, form: str
+    exit_code: ExitCode, tmp_path: Path, capfd: pytest.CaptureFixture[str], way: str, form: str
 ) -> None:
     """However a server repeats what it was asked, and whoever named the URL: it is not shown, logged or kept. Each form
     is tried with a fifth of the ways to repeat it, and all with all in the long run."""
@@ -173,9 +162,9 @@ def test_a_server_that_repeats_a_signed_url(
                 (home / ".config" / "mdl").mkdir(parents=True)
                 (home / ".config" / "mdl" / "config.toml").write_text(f'[hooks]\non_failure = "{program(home)}"')
                 for words in (["-v"], ["--json", "--progress", "json", "-v"]):
-                    assert mdl(shell, "get", start[way], "--retries", "1", *words) in (3, 4, 5, 6, 11), kind
+                    assert exit_code(shell, "get", start[way], "--retries", "1", *words) in (3, 4, 5, 6, 11), kind
                     assert leaks(home, *capfd.readouterr()) == [], kind
-            looked_at(shell, mdl)
+            looked_at(shell, exit_code)
         assert leaks(home, *capfd.readouterr()) == [], kind
         assert "ERROR" in (state_of(shell) / "downloads.log").read_text()
 
@@ -210,7 +199,7 @@ def test_the_flag_of_the_background_is_nobody_elses(tmp_path: Path) -> None:
 @pytest.mark.fault(243)
 @pytest.mark.parametrize(("words", "code"), [("", 9), ("--skip-if-running", 0)])
 def test_another_prefetch_is_quicker(
-    mdl: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, code: int
+    exit_code: ExitCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, code: int
 ) -> None:
     """One that begins before the process in the background does is told at once, and leaves no job behind."""
     shell, start = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f")), background.start
@@ -222,13 +211,13 @@ def test_another_prefetch_is_quicker(
 
     monkeypatch.setattr("mdl.jobs.run.start", slipped_in)
     with turn:
-        assert mdl(shell, "prefetch", "one", "--detach", *words.split()) == code
+        assert exit_code(shell, "prefetch", "one", "--detach", *words.split()) == code
     assert records_of(shell).all() == []
 
 
 @pytest.mark.fault(242)
 def test_a_job_that_cannot_begin(
-    mdl: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    exit_code: ExitCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """What ends before it has begun in the background gives the command its code; where its words are is said."""
     shell, start = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f")), background.start
@@ -238,7 +227,7 @@ def test_a_job_that_cannot_begin(
         return start(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr("mdl.jobs.run.start", spoilt)
-    assert mdl(shell, "get", "one", "--detach") == 2
+    assert exit_code(shell, "get", "one", "--detach") == 2
     job = the_job(shell)
     assert (job.status, str(records_of(shell).log(job.id)) in capfd.readouterr().err) == ("paused", True)
     assert "schema" in records_of(shell).log(job.id).read_text()

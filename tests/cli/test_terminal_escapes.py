@@ -3,76 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
-from support import faults
 import pytest
+from support import faults
+from support.catalogs import catalog_of
 from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
-from support.job_machine import Inside, catalog_of, machine, mdl, records_of, with_environ
-from support.shell import Shell
-
-__all__ = ["mdl"]
-EVIL = "a\x1b]0;PWN\x07\x1b[2Jb\x9b31mc\u202ed[red]e[/]f"
-"""A window title, a cleared screen, a C1 code, text turned round, and what Rich would take for markup."""
-NAME = EVIL.replace("/", "")
-OBEYED = ("\x1b]0", "\x07", "\x1b[2J", "\x9b", "\u202e", "PWN\n")
-MARKUP = "x [red]y[/] [/] z.bin"
-Told = Callable[..., str]
-
-
-class Seen:
-    """What reached a terminal, read by a thread of its own so that nobody waits for it."""
-
-    def __init__(self) -> None:
-        self._ours, theirs = os.openpty()
-        self.file = os.fdopen(theirs, "w", encoding="utf-8")
-        self._bytes = b""
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        try:
-            while data := os.read(self._ours, 65536):
-                self._bytes += data
-        except OSError:
-            return
-
-    def text(self) -> str:
-        self.file.close()
-        self._thread.join(10)
-        os.close(self._ours)
-        return self._bytes.decode("utf-8", "replace")
-
-
-@pytest.fixture(params=["terminal", "pipe"])
-def told(
-    request: pytest.FixtureRequest, mdl: Inside, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Told:
-    """Run a command and have all that it says: on a terminal with bars and tables, or in a pipe."""
-
-    def run(shell: Shell, *words: str) -> str:
-        if request.param == "pipe":
-            mdl(shell, *words)
-            return "".join(capfd.readouterr())
-        seen = Seen()
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "stdout", seen.file)
-            patch.setattr(sys, "stderr", seen.file)
-            mdl(with_environ(shell, TERM="xterm", COLUMNS="200"), *words)
-        return seen.text()
-
-    return run
-
-
-def harmless(text: str) -> str:
-    found = [code for code in OBEYED if code in text]
-    assert not found, text
-    assert text
-    return text
+from support.jobs import records_of
+from support.shell import machine
+from support.terminal import EVIL, MARKUP, Told, harmless
 
 
 def refusing(words: str) -> dict[str, Handler]:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from support.schemas import document_of
 from support.loopback_hub import Generated, LoopbackHub, Repo
+from support.schemas import document_of
 
 _WEIGHTS = Generated(4 * 2**20, 3)
 

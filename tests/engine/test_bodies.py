@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
-from support import faults
 import pytest
-from support.bench import MIB, Bench, loose, noise, pinned
+from support import faults
+from support.bench import Bench, loose, pinned
+from support.data import MIB, noise
 from support.faulty_server import FaultyServer, Handler
 
 from mdl.events import Event, Progressed
@@ -17,11 +17,6 @@ pytestmark = pytest.mark.usefixtures("way")
 DATA, TINY = noise(4 * MIB), noise(100_000, 1)
 SIZE = len(DATA)
 Framing = Literal["close", "chunked"]
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 def untouched(bench: Bench) -> bool:

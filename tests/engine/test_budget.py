@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from support import faults
 import pytest
-from support.bench import MIB, Bench, noise, pinned
+from support import faults
+from support.bench import Bench, pinned
+from support.data import MIB, noise
 from support.faults.stingy import STINGY
 from support.faulty_server import FaultyServer
 
 DATA = noise(3 * MIB)
 MOST = 30
 """Requests that eight connections may spend on a server that brings nothing: five tries, or three lies, of each."""
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 @pytest.mark.fault(221)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support import faults
 import pytest
+from support import faults
+from support.catalogs import catalog_of
+from support.data import DATA
 from support.faulty_server import FaultyServer, Handler
-from support.job_machine import DATA, NOBODY, Gate, arrived, catalog_of, done, machine
+from support.jobs import Gate, arrived
+from support.shell import NOBODY, done, machine
 
 LOOSE = '[models.loose]\n[[models.loose.files]]\npath = "f.bin"\nurl = "{url}/f"\n'
 WAITS: dict[str, Handler] = {

@@ -6,22 +6,18 @@ import errno
 import os
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.bench import MIB, NAME, Bench, noise, pinned
-from support.faulty_server import Answer, FaultyServer, Request
+from support import faults
+from support.bench import NAME, Bench, pinned
 from support.body_writes import judge_writes
+from support.data import MIB, noise
+from support.faulty_server import Answer, FaultyServer, Request
 
 from mdl.errors import NoSpace
 from mdl.paths import RelPath
 
 DATA, OTHER, TINY = noise(4 * MIB), noise(4 * MIB, 1), noise(1000, 2)
 SIZE = len(DATA)
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 def test_too_small_a_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.bench import MIB, Bench, loose, noise, pinned, until
+from support import faults
+from support.bench import Bench, loose, pinned
+from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Request
+from support.polling import until
 
 from mdl.engine import store as stores
 from mdl.events import Event, Planned
@@ -19,11 +21,6 @@ from mdl.events import Event, Planned
 DATA, OTHER, TINY = noise(4 * MIB), noise(4 * MIB, 1), noise(1000, 2)
 SIZE = len(DATA)
 Act = Callable[[Bench], object]
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 def midway(bench: Bench, act: Act) -> Handler:

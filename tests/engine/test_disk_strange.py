@@ -10,25 +10,24 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.namespaces import MOUNTS, apart, failing, small_disk
-from support.bench import MIB, Bench, noise, pinned, until
-from support.faulty_server import Answer, FaultyServer, Request
-from support.job_machine import DATA as BODY
-from support.job_machine import arrived, catalog_of, done, machine
+from support import faults
+from support.bench import Bench, pinned
 from support.body_writes import judge_writes
+from support.catalogs import catalog_of
+from support.data import DATA as BODY
+from support.data import MIB, noise
+from support.faulty_server import Answer, FaultyServer, Request
+from support.jobs import arrived
+from support.namespaces import MOUNTS, apart, failing, small_disk
+from support.polling import until
+from support.shell import done, machine
 
 from mdl.engine.store import Store
 from mdl.events import Event
 
 DATA, TINY = noise(4 * MIB), noise(1000, 1)
 SIZE = len(DATA)
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 @pytest.mark.fault(109, 111)

@@ -6,11 +6,11 @@ import gzip
 import itertools
 import tracemalloc
 from collections.abc import Iterator
-from pathlib import Path
 
-from support import faults
 import pytest
-from support.bench import MIB, Bench, loose, noise, pinned
+from support import faults
+from support.bench import Bench, loose, pinned
+from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, reply
 
 from mdl.sources.hub_origin import HubOrigin
@@ -19,11 +19,6 @@ DATA, TINY = noise(2 * MIB), noise(100_000, 1)
 CODED = gzip.compress(DATA, mtime=0)
 GZIP = ("Content-Encoding", "gzip")
 COMMIT = HubOrigin("org/repo", revision="a" * 40)
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 def always(answer: Answer) -> Handler:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from support import faults
 import pytest
-from support.bench import MIB, Bench, loose, noise, pinned, sha256
+from support import faults
+from support.bench import Bench, loose, pinned
+from support.data import MIB, noise, sha256
 from support.faulty_server import FaultyServer, Handler
 
 DATA, TINY = noise(4 * MIB), noise(100_000, 1)
 SIZE = len(DATA)
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 def untouched(bench: Bench) -> bool:
@@ -97,7 +91,7 @@ def test_not_http(bench: Bench, handler: Handler) -> None:
 @pytest.mark.parametrize("what", ["portal", "pointer"])
 def test_something_else_instead(bench: Bench, data: bytes, what: str) -> None:
     """A login page or an LFS pointer in place of the file is refused by its size (B38, B39)."""
-    handler = faults.portal() if what == "portal" else faults.lfs_pointer(sha256(data).hex, len(data))
+    handler = faults.portal() if what == "portal" else faults.lfs_pointer(sha256(data), len(data))
     with FaultyServer(handler) as server:
         run = bench.run(pinned(server.url + "/f", data))
         tries = len(server.requests)

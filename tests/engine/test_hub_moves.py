@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
-from support import faults
 import pytest
-from support.bench import MIB, Bench, noise, stalled
+from support import faults
+from support.bench import Bench, stalled
+from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
 from support.loopback_hub import LoopbackHub, Repo
 
@@ -20,11 +20,6 @@ OLD, NEW, TINY = noise(3 * MIB), noise(3 * MIB, 1), b'{"a": 1}'
 SIZE, HALF = len(OLD), len(OLD) // 2
 MAIN = HubOrigin("demo/x")
 FIRST, SECOND = "a" * 40, "b" * 40
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 class Hub:

@@ -10,11 +10,14 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from support import faults
 import httpx
 import pytest
-from support.bench import MIB, NAME, Bench, child, loose, noise, pinned, sha256, until
+from support import faults
+from support.bench import NAME, Bench, loose, pinned
+from support.data import MIB, noise, sha256
 from support.faulty_server import FaultyServer, Handler
+from support.polling import until
+from support.shell import child
 
 DATA, OTHER = noise(2 * MIB), noise(2 * MIB, 1)
 SIZE = len(DATA)
@@ -49,11 +52,6 @@ ENDS_WITH = {
 
 KEPT = {"same file", "wrong Content-Range start", "captive portal", "body cut at half", "extra bytes after the length"}
 """Where nothing of the first half need be thrown away."""
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 def naive(url: str, path: Path) -> bool:
@@ -163,7 +161,7 @@ def test_killed_and_lied_to(mode: str, tmp_path: Path) -> None:
         catalog = tmp_path / "catalog.toml"
         catalog.write_text(
             f'schema = 1\n[models.m]\n[[models.m.files]]\npath = "{NAME}"\nurl = "{server.url}/f"\n'
-            f'size = {SIZE}\nsha256 = "{sha256(DATA).hex}"\n'
+            f'size = {SIZE}\nsha256 = "{sha256(DATA)}"\n'
         )
         words = ("get", "m", "--catalog", str(catalog), "--to", str(tmp_path / "models"), "--retries", "2")
         first = child(tmp_path, *words)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from support import faults
 import pytest
+from support import faults
+from support.catalogs import catalog_of
+from support.data import DATA
 from support.faulty_server import FaultyServer, Handler
-from support.job_machine import DATA, catalog_of, machine
-from support.models_folder import Inside, got, mdl
-
-__all__ = ["mdl"]
+from support.shell import Inside, done, machine
 
 SECRET = "s3cr3t-signature"
 SIGNED = f"/signed?X-Amz-Signature={SECRET}"
@@ -52,7 +51,7 @@ def test_every_fault_is_one_line_and_one_advice(tmp_path: Path, mdl: Inside, fau
     handler, code, name, words = FAULTS[fault]
     with FaultyServer(handler) as server:
         shell = machine(tmp_path, catalog_of(one=f"{server.url}/f"))
-        ran = got(mdl(shell, "get", "one", "--retries", "1", "--json"), code)
+        ran = done(mdl(shell, "get", "one", "--retries", "1", "--json"), code)
     told = ran.document
     *_, said, hint = ran.err.splitlines()
     assert [line for line in ran.err.splitlines() if line.startswith("mdl:")] == [said]
@@ -72,7 +71,7 @@ def test_a_login_page_is_called_so(tmp_path: Path, mdl: Inside) -> None:
     """A page in a file's place is told by its title, made harmless."""
     with FaultyServer(faults.portal("Hotel \x1b[31mWi-Fi: log in")) as server:
         shell = machine(tmp_path, catalog_of(one=f"{server.url}/f"))
-        ran = got(mdl(shell, "get", "one", "--retries", "1"), 6)
+        ran = done(mdl(shell, "get", "one", "--retries", "1"), 6)
     assert "Wi-Fi: log in" in ran.err
     assert "\x1b" not in ran.err
 
@@ -82,5 +81,5 @@ def test_a_pointer_is_called_so(tmp_path: Path, mdl: Inside) -> None:
     """The text of a git-lfs pointer in a file's place is told as such."""
     with FaultyServer(faults.lfs_pointer("ab" * 32, len(DATA))) as server:
         shell = machine(tmp_path, catalog_of(one=f"{server.url}/f"))
-        ran = got(mdl(shell, "get", "one", "--retries", "1"), 6)
+        ran = done(mdl(shell, "get", "one", "--retries", "1"), 6)
     assert re.search("lfs", ran.err, re.IGNORECASE)

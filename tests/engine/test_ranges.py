@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from support import faults
 import pytest
-from support.bench import MIB, Bench, loose, noise, pinned, stalled, until
+from support import faults
+from support.bench import Bench, loose, pinned, stalled
+from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Request
+from support.polling import until
 
 from mdl.events import Event
 from mdl.files import RemoteFile
@@ -16,11 +16,6 @@ from mdl.http.ranges import ByteRange
 pytestmark = pytest.mark.usefixtures("way")
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
 SIZE = len(DATA)
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 def good(bench: Bench, data: bytes = DATA) -> bool:

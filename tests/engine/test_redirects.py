@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 
-from support import faults
 import pytest
-from support.bench import MIB, Bench, loose, noise, pinned
+from support import faults
+from support.bench import Bench, loose, pinned
+from support.data import MIB, noise
 from support.faulty_server import FaultyServer
 
 from mdl.http.allowlist import AllowList, OriginToken, origin_of
@@ -15,11 +15,6 @@ from mdl.http.allowlist import AllowList, OriginToken, origin_of
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
 SIZE = len(DATA)
 TOKEN = "hf_not_for_others"
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 @pytest.mark.fault(45)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.bench import MIB, Bench, noise, pinned
+from support import faults
+from support.bench import Bench, pinned
+from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.loopback_hub import Generated, hex_digest
 
@@ -37,11 +38,6 @@ BLOCK = 16 * MIB
 BIG = Generated(64 * MIB, 5)
 DATA, OTHER, TINY = noise(4 * MIB), noise(4 * MIB, 1), noise(1000, 2)
 SIZE = len(DATA)
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 def big(url: str, content: Generated = BIG) -> CatalogFile:

@@ -10,11 +10,14 @@ import threading
 import time
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.bench import MIB, NAME, Bench, child, loose, noise, pinned, sha256, until
+from support import faults
+from support.bench import NAME, Bench, loose, pinned
+from support.data import MIB, noise, sha256
 from support.faulty_server import Answer, FaultyServer, Handler, Request
 from support.loopback_hub import Generated, LoopbackHub, Repo
+from support.polling import until
+from support.shell import child
 
 from mdl.engine import journal
 from mdl.http.client import Http
@@ -25,17 +28,12 @@ SIZE = len(DATA)
 KILLS = 10
 
 
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
-
-
 def catalog(folder: Path, *rows: tuple[str, str, bytes]) -> tuple[str, ...]:
     """A catalog of one model ``m`` of (path, url, bytes); the words that name it and a models folder."""
     lines = ["schema = 1", "[models.m]"]
     for path, url, data in rows:
         lines += ["[[models.m.files]]", f'path = "{path}"', f'url = "{url}"']
-        lines += [f"size = {len(data)}", f'sha256 = "{sha256(data).hex}"']
+        lines += [f"size = {len(data)}", f'sha256 = "{sha256(data)}"']
     (folder / "catalog.toml").write_text("\n".join(lines) + "\n")
     return ("--catalog", str(folder / "catalog.toml"), "--to", str(folder / "models"))
 

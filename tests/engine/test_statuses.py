@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 
-from support import faults
 import pytest
-from support.bench import MIB, Bench, loose, noise, pinned, until
+from support import faults
+from support.bench import Bench, loose, pinned
+from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request, reply
+from support.polling import until
 
 from mdl.events import Failed
 from mdl.sources.hub_origin import HubOrigin
@@ -17,11 +18,6 @@ from mdl.sources.hub_origin import HubOrigin
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
 SIZE = len(DATA)
 TOKEN = "hf_not_for_others"
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 @pytest.mark.fault(56)

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.bench import MIB, Bench, noise, pinned, until
+from support import faults
+from support.bench import Bench, pinned
+from support.data import MIB, noise
 from support.faulty_server import FaultyServer
+from support.polling import until
 
 from mdl.engine.download import Download
 from mdl.engine.finalize import Finalizer
@@ -23,11 +25,6 @@ from mdl.errors import Cancelled, StorageError
 from mdl.events import Event, Failed, Verifying
 
 DATA = noise(4 * MIB)
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from support import bench as engine
 from support import faults
-import pytest
-from support.bench import MIB, Bench, loose, noise, pinned
+from support.bench import Bench, loose, pinned
+from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Piece, Request
 
 from mdl.http.client import Http

@@ -5,20 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from email.utils import formatdate
-from pathlib import Path
 
-from support import faults
 import pytest
-from support.bench import MIB, Bench, loose, noise, pinned, stalled, until
+from support import faults
+from support.bench import Bench, loose, pinned, stalled
+from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request
+from support.polling import until
 
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
 SIZE = len(DATA)
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 def good(bench: Bench, data: bytes = DATA) -> bool:

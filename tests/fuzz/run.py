@@ -1,7 +1,7 @@
 """The long run: python tests/fuzz/run.py --seconds 600 [--engine atheris] [target …]
 
 Engines: hypothesis, which shrinks what it finds; atheris (pip install atheris), which is led by coverage; and plain,
-mutation alone. Every finding goes into tests/fuzz/corpus/, once for each line of mdl that it comes from.
+mutation alone. Every finding goes into tests/corpus/fuzz/, once for each line of mdl that it comes from.
 """
 
 from __future__ import annotations

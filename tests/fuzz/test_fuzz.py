@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from fuzz.examples import example
 from fuzz.seeds import SEEDS
 from fuzz.targets import TARGETS
 from fuzz.trial import CORPUS, kept, tried
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 FOUND = [path for name in TARGETS for path in kept(name)]
 _EXAMPLES = 25

@@ -11,7 +11,7 @@ from pathlib import Path
 import mdl
 from mdl.errors import MdlError
 
-CORPUS = Path(__file__).with_name("corpus")
+CORPUS = Path(__file__).parents[1] / "corpus" / "fuzz"
 _SECONDS = 2.0
 """What an input of a few kilobytes may take, with much room for a busy machine."""
 _ROOMS = (str(Path(mdl.__file__).parent), str(Path(__file__).parent))

@@ -6,19 +6,13 @@ and fails its test, so that no fault can hang the suite.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support import faults
 import pytest
-from support.faulty_server import Answer, Handler, Request
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
@@ -36,28 +30,22 @@ from mdl.reports import FileReport, Report
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub_origin import HubOrigin
+from support import faults
+from support.data import sha256
+from support.faulty_server import Answer, Handler, Request
+from support.polling import until
 
-MIB = 2**20
 NAME = "model.bin"
 _ROUNDS = 60
 _SECONDS = 30.0
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-def noise(size: int, seed: int = 0) -> bytes:
-    """Bytes that look random, the same for the same seed."""
-    return hashlib.shake_128(f"engine {seed}".encode()).digest(size)
-
-
-def sha256(data: bytes) -> Digest:
-    return Digest("sha256", hashlib.sha256(data).hexdigest())
-
-
 def pinned(url: str, data: bytes, *, path: str = NAME, mirrors: Sequence[str] = ()) -> CatalogFile:
     """A catalog's file with size and digest."""
     from mdl.paths import RelPath
 
-    return CatalogFile(RelPath.parse(path), url, tuple(mirrors), len(data), sha256(data))
+    return CatalogFile(RelPath.parse(path), url, tuple(mirrors), len(data), Digest("sha256", sha256(data)))
 
 
 def loose(url: str, *, path: str = NAME, size: int | None = None) -> CatalogFile:
@@ -209,48 +197,6 @@ class Bench:
         stopped = self.run(file, stop_at=at, **more)
         assert (stopped.code, self.final.exists()) == (130, False)
         return at
-
-
-def environ(home: Path, **more: str) -> dict[str, str]:
-    """A child's environment: nothing of this machine's settings."""
-    root = str(Path(__file__).parents[1])
-    return {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": root, "NO_COLOR": "1", **more}
-
-
-class _Child(subprocess.Popen[str]):
-    """A child that does not outlive a test that failed."""
-
-    def __del__(self, **_: Any) -> None:
-        if self.poll() is None:
-            self.kill()
-            self.wait()
-        for pipe in (self.stdout, self.stderr):
-            if pipe:
-                pipe.close()
-
-
-def child(home: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    """``python -m mdl …`` in a process of its own."""
-    pipe = subprocess.PIPE
-    return _Child(
-        [sys.executable, "-m", "mdl", *arguments],
-        env=environ(home, **more),
-        cwd=home,
-        stdin=subprocess.DEVNULL,
-        stdout=pipe,
-        stderr=pipe,
-        text=True,
-    )
-
-
-def until(holds: Callable[[], bool], seconds: float = 20.0, *, must: bool = True) -> None:
-    """Poll a counter until it says so; fail the test when it never does, but not with ``must=False``."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            assert not must, "waited in vain"
-            return
-        time.sleep(0.002)
 
 
 def stalled(right: Handler, at: int) -> Handler:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROWS = Path(__file__).with_name("faults.toml")
+ROWS = Path(__file__).parents[1] / "faults.toml"
 
 
 @dataclass

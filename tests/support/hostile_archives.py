@@ -22,11 +22,10 @@ from pathlib import Path
 from struct import pack
 from typing import Any
 
-from support.zip_bytes import DEFERRED, DEFLATED, END, FULL16, FULL32, UTF8, Member, Zip, deflated, extra, wide
-
 from mdl.archive.directory import ArchiveLimits
 from mdl.errors import MdlError
 from mdl.operations.release import unpack
+from support.zip_bytes import DEFERRED, DEFLATED, END, FULL16, FULL32, UTF8, Member, Zip, deflated, extra, wide
 
 Mutation = Callable[[Zip], Zip]
 Tricks = dict[str, Mutation]

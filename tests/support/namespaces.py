@@ -22,11 +22,11 @@ _SECONDS = 90.0
 def apart(scene: Callable[[Path], None], folder: Path, kind: tuple[str, ...]) -> None:
     """Run ``scene(folder)``, a function of a test's module, in namespaces of that kind; skip where there are none."""
     prefix = prefix_of(kind)
-    tests = str(Path(__file__).parent)
+    tests = Path(__file__).parents[1]
     run = f"import {scene.__module__} as here, pathlib, sys; here.{scene.__name__}(pathlib.Path(sys.argv[1]))"
     done = subprocess.run(
         [*prefix, sys.executable, "-c", run, str(folder)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((tests, f"{tests}/support", str(Path(tests).parent)))},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent)))},
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from support.shell import Shell
-
 from mdl.http.throttle import minute_of_day
+from support.shell import Shell
 
 
 def metrics(shell: Shell, name: str = "mdl.prom") -> dict[str, float]:

@@ -15,6 +15,17 @@ import trustme
 Greeting = Callable[[socket.socket], socket.socket | None]
 """Speaks to a client first; the socket to go on with, or None where there is nothing more to say."""
 
+PROXY_VARIABLES = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+)
+
 
 @dataclass
 class Relay:

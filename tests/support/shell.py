@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from support.polling import PATIENCE
 from support.schemas import document_of, events_of
+
+NOBODY = "http://127.0.0.1:9"
+Inside = Callable[..., "Ran"]
+ExitCode = Callable[..., int]
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Shell:
     """A home of one's own; nothing of the tester's environment gets in."""
 
     home: Path
-    endpoint: str = "http://127.0.0.1:9"
+    endpoint: str = NOBODY
     extra: Mapping[str, str] | None = None
 
     @property
@@ -70,3 +76,97 @@ class Shell:
         assert "--json" not in words or not ran.out or ran.document
         assert ("--progress", "json") not in pairwise(words) or ran.events
         return ran
+
+
+def machine(home: Path, catalog: str = "schema = 1\n", endpoint: str = NOBODY, **extra: str) -> Shell:
+    """A home of one's own with a catalog in it."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "catalog.toml").write_text(catalog)
+    return Shell(home, endpoint, extra)
+
+
+def with_environ(shell: Shell, **more: str) -> Shell:
+    return replace(shell, extra={**(shell.extra or {}), **more})
+
+
+def settings(shell: Shell, text: str) -> None:
+    """The user's own config.toml."""
+    place = shell.home / ".config" / "mdl" / "config.toml"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(text)
+
+
+def write_catalog(shell: Shell, catalog: str) -> Shell:
+    """Another catalog in the place of what was there."""
+    (shell.home / "catalog.toml").write_text(catalog)
+    return shell
+
+
+def bytes_of(shell: Shell, name: str = "tiny") -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (shell.models / name).iterdir()}
+
+
+def done(ran: Ran, code: int = 0) -> Ran:
+    assert ran.code == code, ran.out + ran.err
+    assert "Traceback" not in ran.err
+    return ran
+
+
+@contextlib.contextmanager
+def started(
+    shell: Shell, *words: str, folder: Path | None = None, stdin: int = subprocess.DEVNULL
+) -> Iterator[subprocess.Popen[str]]:
+    """mdl as a process that goes on beside the test; it is killed if it still runs in the end."""
+    process = subprocess.Popen(
+        shell.command(*words),
+        env=shell.environ,
+        cwd=folder or shell.home,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,  # with this process beside it: a group that nobody could continue cannot be stopped
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ended(process: subprocess.Popen[str], code: int) -> Ran:
+    """Wait for its end, which must be that exit code."""
+    out, err = process.communicate(timeout=PATIENCE)
+    return done(Ran(process.returncode, out, err), code)
+
+
+def environ(home: Path, **more: str) -> dict[str, str]:
+    """A child's environment: nothing of this machine's settings."""
+    root = str(Path(__file__).parents[2])
+    return {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": root, "NO_COLOR": "1", **more}
+
+
+class _Child(subprocess.Popen[str]):
+    """A child that does not outlive a test that failed."""
+
+    def __del__(self, **_: Any) -> None:
+        if self.poll() is None:
+            self.kill()
+            self.wait()
+        for pipe in (self.stdout, self.stderr):
+            if pipe:
+                pipe.close()
+
+
+def child(home: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    """``python -m mdl …`` in a process of its own."""
+    pipe = subprocess.PIPE
+    return _Child(
+        [sys.executable, "-m", "mdl", *arguments],
+        env=environ(home, **more),
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+    )

@@ -9,8 +9,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from support import faults
 import pytest
+
+from support import faults
 from support.faulty_server import Answer, FaultyServer, Handler, Request
 
 DATA = bytes(range(256)) * 1000

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+
 from support.loopback_hub import BLOCK, Generated, LoopbackHub, Repo, blocks, hex_digest
 
 WEIGHTS = Generated(3 * BLOCK + 12345, "weights")

@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.namespaces import prefix_of
-from support.schemas import document_of
+from support.catalogs import catalog_of
 from support.faulty_server import FaultyServer
-from support.job_machine import Gate, arrived, catalog_of, gate, machine, records_of, state_of, the_job, until, waits
-from support.shell import Shell
+from support.jobs import Gate, arrived, records_of, state_of, the_job, waits
+from support.namespaces import prefix_of
+from support.polling import until
+from support.schemas import document_of
+from support.shell import Shell, machine
 
 from mdl.fs import staging
 from mdl.locks import has_reliable_locks
 
-__all__ = ["gate"]
 CONTAINER = ("-p", "-u", "-f", "--mount-proc", "--kill-child")
 
 

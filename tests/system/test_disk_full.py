@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.namespaces import MOUNTS, USER, apart, resize, small_disk
-from support.bench import MIB, Bench, Run, noise, pinned
+from support import faults
+from support.bench import Bench, Run, pinned
+from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request
+from support.namespaces import MOUNTS, USER, apart, resize, small_disk
 from support.partials import dead_owner
 
 from mdl.engine.receipts import file_key

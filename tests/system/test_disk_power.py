@@ -18,10 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.bench import MIB, environ, noise, sha256, until
+from support import faults
+from support.data import MIB, noise, sha256
 from support.faulty_server import Answer, FaultyServer, Handler, Request
+from support.polling import until
+from support.shell import environ
 
 from mdl.engine import journal
 
@@ -144,7 +146,7 @@ def trial(disk: Disk, home: Path, after: int, before: str = "") -> tuple[Cut, in
         rows = (("large", DATA), ("small", SMALL))
         files = "".join(
             f'[[models.m.files]]\npath = "{name}"\nurl = "{server.url}/{name}"\n'
-            f'size = {len(data)}\nsha256 = "{sha256(data).hex}"\n'
+            f'size = {len(data)}\nsha256 = "{sha256(data)}"\n'
             for name, data in rows
         )
         (home / "catalog.toml").write_text(f"schema = 1\n[models.m]\n{files}")

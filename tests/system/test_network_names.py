@@ -15,11 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from support import faults
 import pytest
-from support.namespaces import NETWORK, apart, loopback, tool
-from support.bench import MIB, Bench, noise, pinned
+from support import faults
+from support.bench import Bench, pinned
+from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request
+from support.namespaces import NETWORK, apart, loopback, tool
 
 from mdl.events import Event, Planned, Retrying
 from mdl.http.allowlist import AllowList

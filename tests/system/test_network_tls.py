@@ -13,35 +13,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from support import faults
 import pytest
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
-from support.bench import MIB, NAME, Bench, noise, pinned
+from support import faults
+from support.bench import NAME, Bench, pinned
+from support.data import MIB, noise
 from support.faulty_server import FaultyServer
-from support.job_machine import Inside, machine, mdl
 from support.loopback_hub import LoopbackHub, Repo
 from support.relay import relaying, secured
-from test_tls import serving
+from support.shell import ExitCode, machine
+from support.tls import serving
 
 from mdl.errors import MdlError, TlsError
 from mdl.http.allowlist import AllowList
 from mdl.http.client import Http, Timeouts
 
-__all__ = ["mdl"]
 DATA = noise(3 * MIB)
 HOSTS = AllowList.of(["localhost", "127.0.0.1"])
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
 
 
 @pytest.fixture
@@ -138,7 +133,7 @@ def test_certificates_that_are_good(
 
 
 @pytest.mark.fault(85)
-def test_both_clients_trust_the_same(ca: trustme.CA, mdl: Inside, tmp_path: Path) -> None:
+def test_both_clients_trust_the_same(ca: trustme.CA, exit_code: ExitCode, tmp_path: Path) -> None:
     """With --via hub the hub's own client trusts what SSL_CERT_FILE names, as mdl itself does; without it 13."""
     repo = Repo("org/small", {"config.json": b"{}"})
     (tmp_path / "ca.pem").write_bytes(ca.cert_pem.bytes())
@@ -149,7 +144,7 @@ def test_both_clients_trust_the_same(ca: trustme.CA, mdl: Inside, tmp_path: Path
         endpoint = f"https://localhost:{relay.port}"
         knows = machine(tmp_path, endpoint=endpoint, SSL_CERT_FILE=str(tmp_path / "ca.pem"))
         done = knows.run("get", "hf:org/small", "--via", "hub", "-q")
-        assert mdl(machine(tmp_path, endpoint=endpoint), "get", "hf:org/small", "--force", "-q") == 13
+        assert exit_code(machine(tmp_path, endpoint=endpoint), "get", "hf:org/small", "--force", "-q") == 13
     assert done.code == 0, done.err
     assert (tmp_path / "models" / "org--small" / "config.json").read_bytes() == b"{}"
 

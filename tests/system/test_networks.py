@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from support import faults
 import pytest
-from support.bench import MIB, Bench, noise, pinned
+from support import faults
+from support.bench import Bench, pinned
+from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request
 
 from mdl.events import Event, Retrying
@@ -27,11 +28,6 @@ SIZE = len(DATA)
 NAME = "many.example"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8 on the loopback")
 DEAD = [f"127.0.0.{last}" for last in range(2, 11)]
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 def resolved_to(addresses: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,13 +116,13 @@ add rule ip t in tcp sport {0} drop"
 @pytest.mark.fault(63, 64)
 def test_the_peer_vanishes(tmp_path: Path) -> None:
     """Where every packet of a connection is lost from one moment on, it is a stall; once the net is back it goes on."""
-    inside = [sys.executable, "-c", f"import test_http_networks as here; here.vanish({str(tmp_path)!r})"]
+    inside = [sys.executable, "-c", f"from system import test_networks as here; here.vanish({str(tmp_path)!r})"]
     if not shutil.which("nft") or not shutil.which("unshare"):
         pytest.skip("no nft or unshare: packets cannot be dropped")
-    root = str(Path(__file__).parent)
+    tests = Path(__file__).parents[1]
     done = subprocess.run(
         ["unshare", "-Urn", "sh", "-c", 'ip link set lo up && nft list ruleset && exec "$@" || exit 99', "sh", *inside],
-        env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root}/support{os.pathsep}{Path(root).parent}"},
+        env={**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"},
         capture_output=True,
         text=True,
         check=False,

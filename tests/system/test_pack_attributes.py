@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.data import noise
+from support.packing import read_whole
 from support.shell import Shell
-from test_pack import noise, read_whole
 
 from mdl.operations.pack import pack
 from mdl.operations.release import unpack

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.data import noise
+from support.packing import read_whole
 from support.schemas import document_of
 from support.shell import Shell
-from test_pack import noise, read_whole
 
 BEFORE = b"the archive of yesterday"
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_pack import MANIFEST, make_run, noise, read_whole
+from support.data import noise
+from support.packing import MANIFEST, make_run, read_whole
 
 from mdl.archive.writer import ArchiveSink
 from mdl.errors import MdlError, ProtocolError

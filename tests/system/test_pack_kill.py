@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.data import noise
+from support.packing import read_whole
 from support.shell import Shell
-from test_pack import noise, read_whole
 
 BEFORE = b"the archive of yesterday"
 CALLS = ["rename", "fsync", "unlink", "write"] if os.environ.get("MDL_LONG") else ["rename"]

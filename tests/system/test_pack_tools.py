@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.data import noise
+from support.packing import MANIFEST, make_run, read_whole
 from support.shell import Shell
-from test_pack import MANIFEST, make_run, noise, read_whole
 
 from mdl.archive import compression
 from mdl.archive.selection import is_only_log

@@ -13,14 +13,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from support import faults
 import pytest
-from support.bench import NAME, Bench, noise, pinned
+from support import faults
+from support.bench import NAME, Bench, pinned
+from support.catalogs import entry_of
+from support.data import noise
 from support.faulty_server import FaultyServer
-from support.job_machine import Inside, entry_of, machine, mdl
 from support.partials import dead_owner
-from support.shell import Shell
-from test_release import files_of, zipped
+from support.releases import files_of, zipped
+from support.shell import ExitCode, Shell, machine
 
 from mdl.engine.receipts import file_key
 from mdl.errors import Unsafe
@@ -28,7 +29,6 @@ from mdl.fs.entries import EntryAt
 from mdl.paths import RelPath
 from mdl.process import ProcessId
 
-__all__ = ["mdl"]
 DATA, SMALL = noise(2**21), noise(1000)
 KEY = file_key("m", RelPath.parse(NAME))
 STATE = ".local/state/mdl"
@@ -98,11 +98,6 @@ def without_links(folder: Path) -> None:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
-
-
-@pytest.fixture
 def outside(tmp_path: Path) -> Outside:
     return Outside(tmp_path / "outside")
 
@@ -143,7 +138,7 @@ def kept(home: Path) -> Shell:
 @pytest.mark.fault(177)
 @pytest.mark.parametrize(("place", "to"), links(IN_STATE, state=True))
 def test_a_link_in_the_state_folder(
-    mdl: Inside, tmp_path: Path, outside: Outside, monkeypatch: pytest.MonkeyPatch, place: str, to: str
+    exit_code: ExitCode, tmp_path: Path, outside: Outside, monkeypatch: pytest.MonkeyPatch, place: str, to: str
 ) -> None:
     """The same for records, logs, their rotation and locks, and for the files that others are to read."""
     monkeypatch.setattr("mdl.jobs.log.LARGEST", 100)
@@ -151,7 +146,7 @@ def test_a_link_in_the_state_folder(
     outside.planted(tmp_path / "home" / place, to) if "/" in place else (shell.home / place).symlink_to(
         outside.folder / ("data" if to == "file" else "new")
     )
-    code = mdl(shell, *WORDS)
+    code = exit_code(shell, *WORDS)
     assert (outside.is_untouched(), code in KNOWN) == (True, True)
 
 
@@ -251,12 +246,12 @@ def test_a_pipe_in_the_models_folder(bench: Bench, waited: list[str], place: str
 
 @pytest.mark.fault(177)
 @pytest.mark.parametrize("place", [*IN_STATE, f"{STATE}/jobs/x.job", "mdl.lock", ".config/mdl/config.toml"])
-def test_a_pipe_in_other_places(mdl: Inside, tmp_path: Path, waited: list[str], place: str) -> None:
+def test_a_pipe_in_other_places(exit_code: ExitCode, tmp_path: Path, waited: list[str], place: str) -> None:
     """The same for the state folder, for files that others are to read, and for what the user may write."""
     shell = kept(tmp_path)
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(tmp_path / place)
-    code = mdl(shell, *(("jobs",) if place.endswith(".job") else WORDS))
+    code = exit_code(shell, *(("jobs",) if place.endswith(".job") else WORDS))
     assert (waited, code in (*KNOWN, 2)) == ([], True)
 
 
@@ -264,12 +259,12 @@ def test_a_pipe_in_other_places(mdl: Inside, tmp_path: Path, waited: list[str], 
 @pytest.mark.parametrize(
     "name", [".mdl", "current", "releases", "releases.json", ".mdl/releases.lock", ".mdl/releases.who"]
 )
-def test_a_link_where_releases_are(mdl: Inside, tmp_path: Path, outside: Outside, name: str) -> None:
+def test_a_link_where_releases_are(exit_code: ExitCode, tmp_path: Path, outside: Outside, name: str) -> None:
     """A link in a folder of releases leads no release, no switch and no sweep anywhere else."""
     shell = machine(tmp_path)
     outside.planted(tmp_path / "srv" / name, "folder" if name in (".mdl", "current", "releases") else "file")
     zipped(tmp_path / "a.zip", files_of("a"))
-    code = mdl(shell, "unpack", "a.zip", "--to", "srv", "--release")
+    code = exit_code(shell, "unpack", "a.zip", "--to", "srv", "--release")
     assert (outside.is_untouched(), code in KNOWN) == (True, True)
 
 

@@ -19,13 +19,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support import faults
 import pytest
-from support.namespaces import failing
-from support.bench import MIB, Bench, noise, pinned, until
+from support import faults
+from support.bench import Bench, pinned
+from support.catalogs import catalog_of
+from support.data import DATA as BODY
+from support.data import MIB, noise
 from support.faulty_server import FaultyServer
-from support.job_machine import DATA as BODY
-from support.job_machine import catalog_of, done, machine, records_of
+from support.jobs import records_of
+from support.namespaces import failing
+from support.polling import until
+from support.shell import done, machine
 
 from mdl.cli import main
 from mdl.http.transport import tls_context
@@ -143,15 +147,15 @@ def lives(folder: str, url: str) -> None:
 
 def driven(what: str, folder: Path) -> list[dict[str, Any]]:
     """What the driver found."""
-    tests = str(Path(__file__).parent)
+    tests = Path(__file__).parents[1]
     with FaultyServer(faults.routes({"/large": faults.honest(LARGE), "/tiny": faults.honest(TINY)})) as server:
-        code = f"import test_process_killed as here; here.{what}({str(folder)!r}, {server.url!r})"
+        code = f"from system import test_process_killed as here; here.{what}({str(folder)!r}, {server.url!r})"
         done = subprocess.run(
             [sys.executable, "-c", code],
             env={
                 **os.environ,
                 "HOME": str(folder),
-                "PYTHONPATH": os.pathsep.join((tests, f"{tests}/support", str(Path(tests).parent))),
+                "PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent))),
             },
             capture_output=True,
             text=True,

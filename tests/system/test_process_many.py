@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.namespaces import MOUNTS, apart, failing, tool
-from support.bench import MIB, Bench, noise, pinned
+from support import faults
+from support.bench import Bench, pinned
+from support.catalogs import catalog_of
+from support.data import DATA, MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Request
-from support.job_machine import DATA, catalog_of, machine
+from support.namespaces import MOUNTS, apart, failing, tool
 from support.partials import dead_owner
-from support.shell import Ran, Shell
+from support.shell import Ran, Shell, machine
 
 from mdl import locks
 from mdl.engine.store import Store

@@ -9,14 +9,16 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.namespaces import failing
+from support import faults
+from support.catalogs import catalog_of
+from support.data import DATA
 from support.faulty_server import FaultyServer
-from support.job_machine import DATA, Gate, Inside, arrived, catalog_of, ended, machine, mdl, started, the_job, until
-from support.shell import Shell
+from support.jobs import Gate, arrived, the_job
+from support.namespaces import failing
+from support.polling import until
+from support.shell import ExitCode, Shell, ended, machine, started
 
-__all__ = ["mdl"]
 PLACE = "models/one/f.bin"
 
 
@@ -37,14 +39,14 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path, catalog_of(one=server.url + "/f"))
 
 
-def again(shell: Shell, gate: Gate, mdl: Inside) -> None:
+def again(shell: Shell, gate: Gate, exit_code: ExitCode) -> None:
     gate.opened.set()
-    assert mdl(shell, "get", "one", "-q") == 0
+    assert exit_code(shell, "get", "one", "-q") == 0
     assert arrived(shell)
 
 
 @pytest.mark.fault(122)
-def test_told_three_times(shell: Shell, gate: Gate, mdl: Inside) -> None:
+def test_told_three_times(shell: Shell, gate: Gate, exit_code: ExitCode) -> None:
     """Three Ctrl-C in a row end it at once, without a traceback; the next run goes on."""
     with started(shell, "get", "one", "-q") as process:
         gate.wait()
@@ -53,29 +55,29 @@ def test_told_three_times(shell: Shell, gate: Gate, mdl: Inside) -> None:
         out, err = process.communicate(timeout=20)
     assert (process.returncode in (130, -signal.SIGINT), out, "Traceback" in err) == (True, "", False), err
     assert not (shell.home / PLACE).exists()
-    again(shell, gate, mdl)
+    again(shell, gate, exit_code)
 
 
 @pytest.mark.fault(123)
-def test_the_terminal_goes(shell: Shell, gate: Gate, mdl: Inside) -> None:
+def test_the_terminal_goes(shell: Shell, gate: Gate, exit_code: ExitCode) -> None:
     """SIGHUP is 143, what is there is kept, and the next run goes on."""
     with started(shell, "get", "one", "-q") as process:
         gate.wait()
         process.send_signal(signal.SIGHUP)
         ended(process, 143)
     assert the_job(shell).status == "cancelled"
-    again(shell, gate, mdl)
+    again(shell, gate, exit_code)
 
 
 @pytest.mark.fault(123)
-def test_ended_without_a_word(shell: Shell, gate: Gate, mdl: Inside) -> None:
+def test_ended_without_a_word(shell: Shell, gate: Gate, exit_code: ExitCode) -> None:
     """SIGQUIT is left to the system; its job is dead, and the next run takes over what it had."""
     with started(shell, "get", "one", "-q") as process:
         gate.wait()
         process.send_signal(signal.SIGQUIT)
         assert process.wait(20) == -signal.SIGQUIT
     assert the_job(shell).status == "dead"
-    again(shell, gate, mdl)
+    again(shell, gate, exit_code)
 
 
 @pytest.mark.fault(123)
@@ -134,7 +136,7 @@ def child_of(pid: int) -> int:
 
 
 @pytest.mark.fault(122)
-def test_in_the_middle_of_the_last_step(tmp_path: Path, mdl: Inside) -> None:
+def test_in_the_middle_of_the_last_step(tmp_path: Path, exit_code: ExitCode) -> None:
     """A signal while the file gets its final name: the name has the whole file or is not there, whatever the code."""
     with FaultyServer(faults.honest(DATA)) as server:
         shell = machine(tmp_path, catalog_of(one=server.url + "/f"))
@@ -147,16 +149,16 @@ def test_in_the_middle_of_the_last_step(tmp_path: Path, mdl: Inside) -> None:
         assert tracer.returncode in (0, 130), err
         assert "Traceback" not in err
         assert not place.exists() or place.read_bytes() == DATA
-        assert mdl(shell, "get", "one", "-q") == 0
+        assert exit_code(shell, "get", "one", "-q") == 0
     assert place.read_bytes() == DATA
 
 
 @pytest.mark.fault(122)
-def test_while_it_verifies(tmp_path: Path, mdl: Inside) -> None:
+def test_while_it_verifies(tmp_path: Path, exit_code: ExitCode) -> None:
     """Ctrl-C in the middle of a long hash is 130 within two seconds, and says so."""
     with FaultyServer(faults.honest(DATA)) as server:
         shell = machine(tmp_path, catalog_of(one=server.url + "/f"))
-        assert mdl(shell, "get", "one", "-q") == 0
+        assert exit_code(shell, "get", "one", "-q") == 0
     place = shell.home / PLACE
     os.truncate(place, 2**38)  # a hole of 256 GiB takes minutes to read
     (tmp_path / "catalog.toml").write_text(catalog_of(one=server.url + "/f").replace(str(len(DATA)), str(2**38)))

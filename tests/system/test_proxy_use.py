@@ -7,14 +7,14 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-from support import faults
 import pytest
 import trustme
-from support.bench import MIB, Bench, noise, pinned
+from support import faults
+from support.bench import Bench, pinned
+from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request
-from support.relay import relaying, secured, tunnel
-from test_proxies import VARIABLES
-from test_tls import BODY, serving
+from support.relay import PROXY_VARIABLES, relaying, secured, tunnel
+from support.tls import BODY, serving
 
 from mdl.errors import AuthError, MdlError, NetworkError, TlsError, UsageError
 from mdl.http.allowlist import AllowList
@@ -22,11 +22,6 @@ from mdl.http.client import Http, Timeouts
 
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
 NAMES = AllowList.of(["localhost", "files.example", "127.0.0.1"])
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +34,7 @@ def secure(ca: trustme.CA) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ca: trustme.CA) -> None:
     """No proxy of the tester's own."""
-    for name in (*VARIABLES, "SSL_CERT_DIR"):
+    for name in (*PROXY_VARIABLES, "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.schemas import document_of
 from support.partials import dead_owner
+from support.releases import Site, files_of, zipped
+from support.schemas import document_of
 from support.shell import Shell
-from test_release import Site, files_of, zipped
 
 from mdl.archive.manifest import NAME
 from mdl.archive.releases import ReleaseDir
@@ -28,7 +28,7 @@ from mdl.events import silence
 from mdl.fs import staging
 from mdl.locks import file_lock
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 bench: Any = importlib.import_module("release")
 KILLS, SWITCHES, SEED = 16, 150, 20
 
@@ -44,11 +44,6 @@ def at_calls(scene: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     if not bench.strace_works(scene.place):
         pytest.skip("STRACE CANNOT TRACE HERE: no release was killed call by call")
     return bench.kill_at_calls(scene) + bench.kill_at_calls(bench.Scene(tmp_path_factory.mktemp("first"), ""))
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path / "srv")
 
 
 @pytest.fixture

@@ -11,16 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.catalogs import catalog_of
+from support.data import DATA
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.job_machine import DATA, Inside, catalog_of, machine, mdl, records_of, state_of, with_environ
-from support.shell import Shell
+from support.jobs import records_of, state_of
+from support.shell import ExitCode, Shell, machine, with_environ
 
 from mdl.fs import staging
 from mdl.jobs.job import Invocation, Job
 from mdl.process import ProcessId
 
-__all__ = ["mdl"]
 Captured = pytest.CaptureFixture[str]
 Made = Callable[[Path], object]
 
@@ -67,14 +68,14 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("words", ["prefetch --metrics out", "prefetch --ready-file out", "get one --ready-file out"])
 def test_no_special_file_is_replaced(
-    shell: Shell, server: FaultyServer, mdl: Inside, capfd: Captured, words: str, kind: str
+    shell: Shell, server: FaultyServer, exit_code: ExitCode, capfd: Captured, words: str, kind: str
 ) -> None:
     """A device, pipe, socket, folder or link to a device in place of an output: 2 before anything is asked, and it
     stays what it is."""
     out = shell.home / "out"
     KINDS[kind](out)
     before = out.lstat()
-    assert mdl(shell, *words.split()) == 2
+    assert exit_code(shell, *words.split()) == 2
     assert (server.requests, out.lstat().st_mode, out.lstat().st_ino) == ([], before.st_mode, before.st_ino)
     assert str(out.name) in capfd.readouterr().err
     assert sorted(entry.name for entry in shell.home.iterdir() if "mdl-tmp" in entry.name) == []
@@ -106,12 +107,12 @@ def test_the_door_itself_refuses(tmp_path: Path, door: str, kind: str) -> None:
 
 @pytest.mark.fault(263)
 @pytest.mark.parametrize("target", ["file", "nothing"])
-def test_a_link_is_not_followed_and_stays(shell: Shell, server: FaultyServer, mdl: Inside, target: str) -> None:
+def test_a_link_is_not_followed_and_stays(shell: Shell, server: FaultyServer, exit_code: ExitCode, target: str) -> None:
     """A link in place of an output is refused too, whatever it leads to: /dev/stdout is one, and /dev is shared."""
     (shell.home / "file").write_bytes(b"of somebody")
     (shell.home / "out").symlink_to(target)
     for words in (("--metrics", "out"), ("--ready-file", "out")):
-        assert mdl(shell, "prefetch", *words) == 2
+        assert exit_code(shell, "prefetch", *words) == 2
     assert (server.requests, os.readlink(shell.home / "out")) == ([], target)
     assert (shell.home / "file").read_bytes() == b"of somebody"
     assert not (shell.home / "nothing").exists()
@@ -207,7 +208,7 @@ TILDES: dict[str, tuple[str, dict[str, str], str]] = {
 
 @pytest.mark.fault(267)
 @pytest.mark.parametrize("where", TILDES)
-def test_the_home_of_nobody(shell: Shell, mdl: Inside, capfd: Captured, where: str) -> None:
+def test_the_home_of_nobody(shell: Shell, exit_code: ExitCode, capfd: Captured, where: str) -> None:
     """A path that begins with ~ and a name nobody has is 2, and says where it stands; nothing is fetched."""
     words, variables, item = TILDES[where]
     if item.startswith("["):
@@ -215,7 +216,7 @@ def test_the_home_of_nobody(shell: Shell, mdl: Inside, capfd: Captured, where: s
         value = f"'{NOBODY}'" if key == "home" else f"['{NOBODY}']"
         (shell.home / ".config" / "mdl").mkdir(parents=True)
         (shell.home / ".config" / "mdl" / "config.toml").write_text(f"[{table}]\n{key} = {value}\n")
-    assert mdl(with_environ(shell, **variables), *words.split()) == 2
+    assert exit_code(with_environ(shell, **variables), *words.split()) == 2
     err = capfd.readouterr().err
     assert item in err, err
     assert "~nosuchuser" in err
@@ -231,13 +232,13 @@ DEEP = {"brackets": "x-a = " + "[" * 3000, "digits": "x-a = " + "9" * 5000, "key
     [(".config/mdl/config.toml", "list", 2), ("catalog.toml", "list", 2), ("mdl.lock", "get one --locked", 12)],
 )
 def test_toml_that_is_too_much(
-    shell: Shell, mdl: Inside, capfd: Captured, place: str, words: str, code: int, text: str
+    shell: Shell, exit_code: ExitCode, capfd: Captured, place: str, words: str, code: int, text: str
 ) -> None:
     """Countless brackets, digits or parts of a key are told as what they are, and where; no traceback."""
     path = shell.home / place
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(DEEP[text])
-    assert mdl(shell, *words.split()) == code
+    assert exit_code(shell, *words.split()) == code
     err = capfd.readouterr().err
     assert path.name in err
     assert "Traceback" not in err
@@ -248,17 +249,17 @@ JSON = {"brackets": "[" * 100_000, "digits": '{"schema": ' + "9" * 5000 + "}"}
 
 @pytest.mark.fault(268)
 @pytest.mark.parametrize("text", JSON)
-def test_json_that_is_too_much(shell: Shell, mdl: Inside, capfd: Captured, text: str) -> None:
+def test_json_that_is_too_much(shell: Shell, exit_code: ExitCode, capfd: Captured, text: str) -> None:
     """So for the history of releases, the record of a job, a lock's holder and a listing."""
     (shell.home / "releases").mkdir()
     (shell.home / "releases.json").write_text(JSON[text])
-    assert mdl(shell, "rollback", ".") == 12
+    assert exit_code(shell, "rollback", ".") == 12
     jobs = state_of(shell) / "jobs"
     jobs.mkdir(parents=True)
     body = JSON[text].encode()
     (jobs / "0102-abcd.job").write_bytes(b"%08x %s\n" % (zlib.crc32(body), body))
-    assert mdl(shell, "jobs") == 0
+    assert exit_code(shell, "jobs") == 0
     (shell.models / ".mdl" / "locks").mkdir(parents=True)
     (shell.models / ".mdl" / "locks" / "one.who").write_text(JSON[text])
-    assert mdl(shell, "get", "one") == 0
+    assert exit_code(shell, "get", "one") == 0
     assert "Traceback" not in capfd.readouterr().err

@@ -12,30 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.catalogs import catalog_of
+from support.data import DATA
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.job_machine import (
-    DATA,
-    PATIENCE,
-    Gate,
-    Inside,
-    arrived,
-    catalog_of,
-    ended,
-    gate,
-    machine,
-    mdl,
-    started,
-    the_job,
-    until,
-    with_environ,
-)
-from support.shell import Shell
+from support.jobs import Gate, arrived, the_job
+from support.polling import PATIENCE, until
+from support.shell import ExitCode, Shell, ended, machine, started, with_environ
 
 from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, DeadlineReached, Paused
 
-__all__ = ["gate", "mdl"]
 SOON = 5.0
 """Seconds within which a stopped process is gone, also on a machine that has much else to do."""
 
@@ -249,11 +236,11 @@ def test_while_it_waits_for_another(shell: Shell, gate: Gate, how: signal.Signal
 @pytest.mark.fault(275)
 @pytest.mark.parametrize("command", ["get", "verify"])
 @pytest.mark.parametrize(("how", "code"), _HOWS)
-def test_while_it_hashes(tmp_path: Path, mdl: Inside, command: str, how: signal.Signals, code: int) -> None:
+def test_while_it_hashes(tmp_path: Path, exit_code: ExitCode, command: str, how: signal.Signals, code: int) -> None:
     """In the middle of a file that takes minutes to read; the file stays as it is."""
     with FaultyServer(honest(DATA)) as server:
         shell = machine(tmp_path, catalog_of(one=server.url + "/f"))
-        assert mdl(shell, "get", "one", "-q") == 0
+        assert exit_code(shell, "get", "one", "-q") == 0
         place = shell.models / "one" / "f.bin"
         os.truncate(place, 2**38)
         (tmp_path / "catalog.toml").write_text(catalog_of(one=server.url + "/f").replace(str(len(DATA)), str(2**38)))
@@ -273,14 +260,14 @@ def opened_by(pid: int) -> set[str]:
 
 @pytest.mark.fault(275)
 @pytest.mark.parametrize(("how", "code"), _HOWS)
-def test_while_it_fetches(shell: Shell, gate: Gate, mdl: Inside, how: signal.Signals, code: int) -> None:
+def test_while_it_fetches(shell: Shell, gate: Gate, exit_code: ExitCode, how: signal.Signals, code: int) -> None:
     """A stalled download ends at once, keeps what it has, and goes on the next time."""
     with started(shell, "get", "one", "-q") as process:
         gate.wait()
         stopped(process, how, code)
     assert (the_job(shell).exit_code, (shell.models / "one" / "f.bin").exists()) == (code, False)
     gate.opened.set()
-    assert mdl(shell, "get", "one", "-q") == 0
+    assert exit_code(shell, "get", "one", "-q") == 0
     assert arrived(shell)
 
 
@@ -324,12 +311,12 @@ def test_while_it_packs(tmp_path: Path, how: signal.Signals, code: int) -> None:
 
 @pytest.mark.fault(275)
 @pytest.mark.parametrize(("how", "code"), _HOWS[:2])
-def test_while_a_release_is_checked(tmp_path: Path, mdl: Inside, how: signal.Signals, code: int) -> None:
+def test_while_a_release_is_checked(tmp_path: Path, exit_code: ExitCode, how: signal.Signals, code: int) -> None:
     """The check is ended with it, and nothing is switched."""
     shell, run = machine(tmp_path), tmp_path / "run"
     run.mkdir()
     (run / "model.bin").write_bytes(b"weights")
-    assert mdl(shell, "pack", str(run), "-o", "a.zip", "-q") == 0
+    assert exit_code(shell, "pack", str(run), "-o", "a.zip", "-q") == 0
     check = f"sh -c 'echo $$ > {tmp_path}/pid; mv {tmp_path}/pid {tmp_path}/checking; exec sleep 60'"
     words = ("unpack", "a.zip", "--to", str(tmp_path / "srv"), "--release", "--check", check)
     with started(shell, *words) as process:

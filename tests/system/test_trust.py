@@ -10,14 +10,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.bench import NAME, Bench, noise, pinned
+from support import faults
+from support.bench import NAME, Bench, pinned
+from support.catalogs import entry_of, unpinned
+from support.data import noise
 from support.faulty_server import Answer, FaultyServer, Request
-from support.job_machine import Inside, entry_of, machine, mdl
 from support.partials import dead_owner
-from support.shell import Shell
-from test_lock_cli import one
+from support.shell import ExitCode, Shell, machine
 
 from mdl.engine.journal import Identity, Journal
 from mdl.engine.receipts import Receipts, file_key
@@ -29,16 +29,10 @@ from mdl.hashing import Digest
 from mdl.http.ranges import ByteRange
 from mdl.paths import RelPath
 
-__all__ = ["mdl"]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="NO SECOND USER: only root can make files of others")
 STRANGER, USER = 12345, 12346
 DATA, OTHER = noise(2**21), noise(2**21, 1)
 KEY = file_key("m", RelPath.parse(NAME))
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 def given(uid: int, *places: Path) -> None:
@@ -312,32 +306,32 @@ def shell(tmp_path: Path) -> Shell:
 @pytest.mark.parametrize("as_link", [False, True])
 @pytest.mark.parametrize("words", ["get m", "get m --locked", "list", "lock"])
 def test_a_lock_of_a_stranger_beside_the_catalog(
-    shell: Shell, mdl: Inside, capsys: pytest.CaptureFixture[str], words: str, as_link: bool
+    shell: Shell, exit_code: ExitCode, capsys: pytest.CaptureFixture[str], words: str, as_link: bool
 ) -> None:
     """Another user's `mdl.lock` beside one's own catalog, or his link to one, is 11 with whose it is, and nothing is
     asked for; that of the catalog's owner is gone by."""
     with FaultyServer(faults.honest(DATA)) as server:
         (shell.home / "catalog.toml").write_text("schema = 1\n" + entry_of("m", f"{server.url}/f.bin", DATA))
-        assert mdl(shell, "lock") == 0
+        assert exit_code(shell, "lock") == 0
         lock = shell.home / "mdl.lock"
         if as_link:
             (shell.home / "far").mkdir()
             lock.rename(shell.home / "far" / "mdl.lock")
             lock.symlink_to(shell.home / "far" / "mdl.lock")
         os.chown(lock, STRANGER, -1, follow_symlinks=False)
-        assert (mdl(shell, *words.split()), server.requests) == (11, [])
+        assert (exit_code(shell, *words.split()), server.requests) == (11, [])
         assert f"user {STRANGER}" in capsys.readouterr().err
         os.chown(shell.home / "catalog.toml", STRANGER, -1)
-        assert mdl(shell, *words.split()) == 0
+        assert exit_code(shell, *words.split()) == 0
 
 
 @pytest.mark.fault(245)
-def test_a_lock_that_everybody_may_write(shell: Shell, mdl: Inside, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lock_that_everybody_may_write(shell: Shell, exit_code: ExitCode, capsys: pytest.CaptureFixture[str]) -> None:
     """A lock of one's own that others may write is told of, as such a catalog is."""
-    (shell.home / "catalog.toml").write_text(one("http://127.0.0.1:9/f"))
+    (shell.home / "catalog.toml").write_text(unpinned("http://127.0.0.1:9/f"))
     (shell.home / "mdl.lock").write_text("version = 1\n")
     (shell.home / "mdl.lock").chmod(0o666)
-    assert mdl(shell, "list") == 0
+    assert exit_code(shell, "list") == 0
     assert "mdl.lock: everybody may write it" in capsys.readouterr().err
 
 

@@ -13,15 +13,16 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from support.catalogs import catalog_of
 from support.faulty_server import FaultyServer
-from support.job_machine import Gate, catalog_of, gate, machine, waits
+from support.jobs import Gate, waits
+from support.shell import machine
 
 from mdl.cancel import CancelToken
 from mdl.deadline import TimeLimit, time_limit
 from mdl.errors import DeadlineReached
 from mdl.units import Window
 
-__all__ = ["gate"]
 NIGHT = Window.parse("00:00-04:00", "--window")
 
 

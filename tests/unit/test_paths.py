@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.catalogs import BAD_PATHS
 
 from mdl.errors import Unsafe
 from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
@@ -21,31 +22,6 @@ GOOD = [
     *("2023-07-19T13:48:53.093937/details_harness|arc:challenge|25.parquet", 'a*?"<b>.bin', "a$", "$x", "épée: 1.bin"),
 ]
 
-BAD = {
-    "empty": ["", "/", "a/", "a//b", "/a", "//a/b"],
-    "dots": [".", "..", "../a", "a/../b", "a/./b", "a/..", "./a"],
-    "trailing": ["a.", "a ", "a./b", "dir /b", "a/..."],
-    "drives and backslashes": ["C:", "c:/x", "C:x", "a\\b", "\\\\host\\share\\x", "a/d:/b", "\\"],
-    "streams": ["a::$DATA", "a:x:$data", "a/b::$INDEX_ALLOCATION/c", "a:$I30:$INDEX_ALLOCATION"],
-    "home": ["~", "~root/x", "a/~b"],
-    "reserved": ["CON", "nul.txt", "COM1", "lpt9.tar.gz", "a/aux", "prn .txt", "CONOUT$", "com¹"],
-    "hidden": [
-        "a\0b",
-        "a\nb",
-        "a\rb",
-        "a\x1b[31m",
-        "a\x7f",
-        "a\x85",
-        "a\u202eb",
-        "a\u200bb",
-        "\ufeffa",
-        "a\u2028",
-        "a\ud800",
-    ],
-    "mdl's own": [".mdl", ".mdl/x", ".MDL/x"],
-    "too long": ["x" * 256, "é" * 128, "/".join(["a" * 200] * 6)],
-}
-
 
 @pytest.mark.fault(283)
 @pytest.mark.parametrize("text", GOOD)
@@ -55,7 +31,7 @@ def test_good_path_is_accepted(text: str) -> None:
 
 
 @pytest.mark.fault(161, 162, 283)
-@pytest.mark.parametrize("text", [text for texts in BAD.values() for text in texts])
+@pytest.mark.parametrize("text", [text for texts in BAD_PATHS.values() for text in texts])
 def test_bad_path_is_refused(text: str) -> None:
     """What would be unsafe or ambiguous on any platform is refused on every platform, as code 11."""
     with pytest.raises(Unsafe) as caught:

@@ -61,6 +61,6 @@ def test_a_container_that_sees_its_host_by_proc() -> None:
         "print(me.is_alive(), P(me.text.replace(f'-{os.getpid()}-', '-77-')).is_alive())"
     )
     words = [*prefix_of(("-pf",)), sys.executable, "-c", code]
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": root})
     assert done.stdout.split() == ["True", "False"]

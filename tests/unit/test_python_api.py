@@ -18,13 +18,13 @@ import pytest
 from support.faults import stall_in_body
 from support.faulty_server import FaultyServer
 from support.loopback_hub import Generated, LoopbackHub, Repo
-from test_pack import make_run
+from support.packing import make_run
 
 import mdl
 from mdl.config import settings_table
 from mdl.events import Event, Finished, Progressed
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = Repo("org/tiny", {"config.json": b"{}", "model.safetensors": b"t" * 5000}, lfs_threshold=1000)
 OTHER = Repo("org/other", {"weights.bin": Generated(3_000_000, "other")})
 

@@ -13,13 +13,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from support import hostile_archives as hostile
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import hostile_archives as hostile
 from support import zip_bytes as zips
 from support.accepted_archives import ACCEPTED, CROWD, CROWD_OF_FILES, FLAT, Harmless, whole
 from support.hostile_archives import ALONE, BASE, CORPUS, CUTS, PAIRS, USUAL, Case, control, try_out, with_manifest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from support.zip_bytes import DEFLATED, Member, Zip
 
 from mdl.operations.release import unpack

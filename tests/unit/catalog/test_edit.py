@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.shell import Shell
-from support.models_folder import Inside, got, mdl
+from support.shell import Inside, Shell, done
 
 from mdl.catalog import edit
 from mdl.catalog.edit import EMPTY, with_model, without_model
@@ -22,8 +21,6 @@ from mdl.catalog.find import SHIPPED, find_catalogs
 from mdl.catalog.reader import parse_catalog
 from mdl.errors import Busy, CatalogError, NotFound, StorageError, UsageError
 from mdl.locks import folder_lock
-
-__all__ = ["mdl"]
 
 HERE = Path("catalog.toml")
 TEXT = """\
@@ -159,7 +156,7 @@ def test_what_an_editor_saves_meanwhile(
     monkeypatch.setattr("mdl.operations.edit.with_model", slow)
     if not locks:
         monkeypatch.setattr(fcntl, "flock", refused)
-    got(mdl(Shell(tmp_path), "add", "bert", "hf:org/bert", "--catalog", str(book)))
+    done(mdl(Shell(tmp_path), "add", "bert", "hf:org/bert", "--catalog", str(book)))
     assert "# saved meanwhile" in book.read_text()
     assert "bert" in parse_catalog(book.read_text(), book).models
 

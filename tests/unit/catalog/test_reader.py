@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.catalogs import CATALOG_FILE, mistakes, parse
 
 from mdl.catalog.find import SHIPPED, find_catalogs
-from mdl.catalog.model import Catalog, CatalogFile
+from mdl.catalog.model import CatalogFile
 from mdl.catalog.reader import parse_catalog, read_catalog
 from mdl.errors import CatalogError, MdlError
 from mdl.hashing import Digest
@@ -21,23 +22,7 @@ from mdl.paths import RelPath, is_harmful_in_prose
 from mdl.sources import HUB_HOSTS
 from mdl.sources.hub_origin import HubOrigin, parse_page
 
-NAME = Path("catalog.toml")
 SHA = "df1c5baa86d1398c979495a6072dbcee79444fdb884a2445582ba0769c44e9a1"
-
-
-def parse(text: str) -> Catalog:
-    return parse_catalog("schema = 1\n" + text, NAME)
-
-
-def mistakes(text: str) -> list[str]:
-    """The mistakes of a text, one a line, without their count."""
-    with pytest.raises(CatalogError) as caught:
-        parse(text)
-    assert caught.value.exit_code == 2
-    lines = caught.value.message.split("\n")
-    if len(lines) > 1:
-        assert lines.pop(0) == f"{len(lines)} mistakes in the catalog:"
-    return lines
 
 
 def mistake(text: str) -> str:
@@ -350,7 +335,7 @@ def test_whatever_a_key_is_its_mistake_is_safe_to_print(key: str) -> None:
 def test_text_that_is_no_catalog(text: str, expected: str) -> None:
     """A text that is no TOML, or no catalog of this version, is one catalog error with its line."""
     with pytest.raises(CatalogError) as caught:
-        parse_catalog(text, NAME)
+        parse_catalog(text, CATALOG_FILE)
     assert caught.value.message.startswith(expected)
     assert "\n" not in caught.value.message
 
@@ -549,7 +534,7 @@ def test_z_image_turbo_is_one_entry_of_three_repositories() -> None:
 
 def test_repository_catalog_is_the_shipped_one() -> None:
     """The catalog at the head of the repository is a link to the shipped one."""
-    link = Path(__file__).parent.parent / "catalog.toml"
+    link = Path(__file__).parents[3] / "catalog.toml"
     assert os.readlink(link) == "mdl/catalog/shipped.toml"
 
 

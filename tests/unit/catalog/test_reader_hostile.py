@@ -8,14 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from support.catalogs import BAD_PATHS, mistakes, parse
 from support.faulty_server import FaultyServer
-from support.job_machine import Inside, machine, mdl
-from test_catalog import mistakes, parse
-from test_paths import BAD
+from support.shell import ExitCode, machine
 
 from mdl.paths import is_harmful_in_prose
 
-__all__ = ["mdl"]
 SHA = "ab" * 32
 
 
@@ -31,7 +29,7 @@ def files(key: str, values: list[object]) -> str:
 @pytest.mark.fault(161, 162)
 def test_paths_that_are_refused() -> None:
     """Every path that leaves its folder, or would on some platform, is a mistake of its own line, all told at once."""
-    bad = [text for texts in BAD.values() for text in texts if "\ud800" not in text]
+    bad = [text for texts in BAD_PATHS.values() for text in texts if "\ud800" not in text]
     found = mistakes(files("path", [*bad, "x" * 300, "a\tb"]))
     assert len(found) == len(bad) + 2
     assert all(".path: " in line for line in found)
@@ -129,12 +127,12 @@ def test_large_texts(text: str) -> None:
 
 @pytest.mark.fault(169)
 @pytest.mark.parametrize("how", ["--catalog", "MDL_CATALOG"])
-def test_a_catalog_at_an_address(mdl: Inside, tmp_path: Path, how: str) -> None:
+def test_a_catalog_at_an_address(exit_code: ExitCode, tmp_path: Path, how: str) -> None:
     """A catalog is a file: an address is 2, and nobody is asked for it."""
     with FaultyServer(lambda request, number: pytest.fail("it was asked for")) as server:
         url = f"{server.url}/catalog.toml"
         shell = machine(tmp_path, **({"MDL_CATALOG": url} if how == "MDL_CATALOG" else {}))
-        assert mdl(shell, "list", *(("--catalog", url) if how == "--catalog" else ())) == 2
+        assert exit_code(shell, "list", *(("--catalog", url) if how == "--catalog" else ())) == 2
         assert server.requests == []
 
 
@@ -153,7 +151,7 @@ def test_a_catalog_that_changes_meanwhile(tmp_path: Path) -> None:
 @pytest.mark.fault(170)
 @pytest.mark.parametrize("whose", ["mine", "another's", "everybody's"])
 def test_a_catalog_that_others_can_write(
-    mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str], whose: str
+    exit_code: ExitCode, tmp_path: Path, capfd: pytest.CaptureFixture[str], whose: str
 ) -> None:
     """A catalog that was found, not named, and that another user can write, is named in a warning; one's own is not."""
     if whose == "another's" and os.geteuid() != 0:
@@ -162,14 +160,14 @@ def test_a_catalog_that_others_can_write(
     (tmp_path / "catalog.toml").chmod(0o666 if whose == "everybody's" else 0o644)
     if whose == "another's":
         os.chown(tmp_path / "catalog.toml", 65534, 65534)
-    assert mdl(shell, "list") == 0
+    assert exit_code(shell, "list") == 0
     assert ("catalog.toml" in capfd.readouterr().err) == (whose != "mine")
-    assert mdl(shell, "list", "--catalog", "catalog.toml") == 0
+    assert exit_code(shell, "list", "--catalog", "catalog.toml") == 0
     assert "warning" not in capfd.readouterr().err
 
 
 @pytest.mark.fault(164, 183)
-def test_markup_in_a_title(mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_markup_in_a_title(exit_code: ExitCode, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """What others would read as markup, a formula, an element or a command is told as it is, and JSON is JSON."""
     words = [
         "[red]x[/]",
@@ -190,9 +188,9 @@ def test_markup_in_a_title(mdl: Inside, tmp_path: Path, capfd: pytest.CaptureFix
             for n, word in enumerate(words)
         ),
     )
-    assert mdl(shell, "list", "--json") == 0
+    assert exit_code(shell, "list", "--json") == 0
     out = capfd.readouterr().out
     assert [model["title"] for model in json.loads(out)["models"]] == words
     assert out.count("\n") == 1
-    assert mdl(shell, "list") == 0
+    assert exit_code(shell, "list") == 0
     assert [line.split("  ")[-1].strip() for line in capfd.readouterr().out.splitlines()[1:]] == words

@@ -46,7 +46,7 @@ from mdl.events import (
 )
 from mdl.formatting import cells
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 PERSIAN = "مدل‌فارسی"
 ESC = "\x1b"
 FIELDS = [

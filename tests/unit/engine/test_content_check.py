@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.bench import MIB, Bench, loose, noise
-from support.faults import honest
-from support.faulty_server import FaultyServer
 from hypothesis import given
 from hypothesis import strategies as st
+from support.bench import Bench, loose
+from support.data import MIB, noise
+from support.faults import honest
+from support.faulty_server import FaultyServer
 
 from mdl.engine.content_check import check_content
 

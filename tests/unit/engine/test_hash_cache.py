@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.catalogs import catalog_of
+from support.data import MIB
 from support.faults import honest
 from support.faulty_server import FaultyServer
+from support.hubs import actions, listing
 from support.loopback_hub import Generated
-from support.shell import Shell
-from support.models_folder import MIB, Inside, actions, catalog_of, got, listing, mdl, settings
+from support.shell import Inside, Shell, done, settings
 
 from mdl.engine.hash_cache import HashCache
 from mdl.engine.store import Store
 from mdl.files import RemoteFile, Stamp
 from mdl.hashing import Digest, Fingerprint
-
-__all__ = ["mdl"]
 
 DATA = Generated(MIB, "right")[0:MIB]
 JSON = ("--json", "--retries", "1")
@@ -62,16 +62,16 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def again(shell: Shell, mdl: Inside) -> dict[str, str]:
     """The model is removed and got once more."""
     (shell.models / "one" / "f.bin").unlink(missing_ok=True)
-    return actions(got(mdl(shell, "get", "one", *JSON)))
+    return actions(done(mdl(shell, "get", "one", *JSON)))
 
 
 def test_the_second_run_reads_nothing(shell: Shell, mdl: Inside, read: list[Path]) -> None:
     """What was read and is another file is not read again, neither by a get nor taken for it in a plan."""
-    assert "elsewhere" in got(mdl(shell, "get", "-n", "one")).err
+    assert "elsewhere" in done(mdl(shell, "get", "-n", "one")).err
     assert again(shell, mdl) == {"one/f.bin": "fetched"}
     assert len(read) == 3
     (shell.models / "one" / "f.bin").unlink()
-    assert "elsewhere" not in got(mdl(shell, "get", "-n", "one")).err
+    assert "elsewhere" not in done(mdl(shell, "get", "-n", "one")).err
     assert again(shell, mdl) == {"one/f.bin": "fetched"}
     assert len(read) == 3
 
@@ -109,7 +109,7 @@ def test_damage_heals(shell: Shell, mdl: Inside, read: list[Path], damage: bytes
 def test_a_plan_writes_nothing(shell: Shell, mdl: Inside) -> None:
     """A dry run neither hashes nor remembers."""
     before = listing(shell.home)
-    got(mdl(shell, "get", "-n", "one", *JSON))
+    done(mdl(shell, "get", "-n", "one", *JSON))
     assert listing(shell.home) == before
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support.bench import until
+from support.polling import until
 
 from mdl import hashing
 from mdl.engine import stream_hasher as hashers

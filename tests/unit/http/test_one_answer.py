@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
-from support import faults
 import pytest
-from support.bench import MIB, Bench, loose, noise, pinned
+from support import faults
+from support.bench import Bench, loose, pinned
+from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
 
 from mdl.errors import NetworkError, NotFound
@@ -22,11 +22,6 @@ DATA, TINY, OTHER = noise(2 * MIB), noise(5_000, 1), noise(5_000, 2)
 COMMIT = HubOrigin("org/repo", revision="a" * 40)
 PAGE = b"<html><title>moved</title>secret</html>\r\n\r\n"
 TREE = [{"type": "file", "path": "model.bin", "size": len(TINY), "oid": "1" * 40}]
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 def whole(answer: Answer) -> bytes:

@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from support import faults
 import httpx
 import pytest
-from support.bench import Bench, noise, pinned, sha256
-from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pytest_httpx import HTTPXMock
+from support import faults
+from support.bench import Bench, pinned
+from support.data import noise, sha256
+from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
 from support.shell import Shell
 
 from mdl.cancel import CancelToken
@@ -33,11 +34,6 @@ PRIVATE = ("127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0")
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8 on the loopback")
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -264,7 +260,7 @@ def test_no_address_has_two_hosts(rest: str) -> None:
 
 def elsewhere(port: int) -> Handler:
     """A hub that sends who wants its one file to a host that nobody named."""
-    commit, digest, size = "c" * 40, sha256(DATA).hex, len(DATA)
+    commit, digest, size = "c" * 40, sha256(DATA), len(DATA)
     tree = [{"type": "file", "path": "m.bin", "size": size, "oid": "1" * 40, "lfs": {"oid": digest, "size": size}}]
     facts = {"X-Repo-Commit": commit, "X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(size), "ETag": f'"{digest}"'}
     away = faults.with_headers(faults.redirects(f"http://localhost:{port}/m.bin"), *facts.items())

@@ -7,17 +7,17 @@ from typing import Any
 
 import httpx
 import pytest
-from support.faulty_server import FaultyServer, reply
 from httpx._utils import URLPattern, get_environment_proxies
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.faulty_server import FaultyServer, reply
+from support.relay import PROXY_VARIABLES
 
 from mdl.errors import Unsafe, UsageError
 from mdl.http.allowlist import AllowList
 from mdl.http.client import Http
 from mdl.http.proxies import proxy_of, without_userinfo
 
-VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
 HOSTS = ("hub.example", "cdn.hub.example", "ahub.example", "10.0.0.7", "localhost", "example", "HUB.example")
 ENTRIES = (
     *HOSTS,
@@ -44,7 +44,7 @@ def test_the_choice_is_the_clients(url: str, proxies: dict[str, str], entries: l
     """Whatever the variables say, a URL is asked as httpx asks it: directly or by which proxy."""
     found = dict(proxies) | ({"no": ",".join(entries)} if entries else {})
     with pytest.MonkeyPatch.context() as patch:
-        for name in VARIABLES:
+        for name in PROXY_VARIABLES:
             patch.delenv(name, raising=False)
         for scheme, value in found.items():
             patch.setenv(f"{scheme}_proxy", value)
@@ -90,7 +90,7 @@ def test_a_password_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_proxy_for_others_is_no_leave(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """A public name that leads to a private address is refused wherever it is asked directly, whatever other proxy
     is set; behind a proxy it is the proxy's address that counts, and that is the user's own."""
-    for name in VARIABLES:
+    for name in PROXY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     real = socket.getaddrinfo
 

@@ -12,15 +12,18 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.namespaces import failing
-from support.bench import MIB, Bench, noise, pinned
-from support.faulty_server import Answer, FaultyServer, Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.job_machine import DATA as BODY
-from support.job_machine import arrived, catalog_of, done, machine
+from support import faults
+from support.bench import Bench, pinned
+from support.catalogs import catalog_of
+from support.data import DATA as BODY
+from support.data import MIB, noise
+from support.faulty_server import Answer, FaultyServer, Request
+from support.jobs import arrived
+from support.namespaces import failing
+from support.shell import done, machine
 
 from mdl.http import splice as splicing
 from mdl.http.splice import Pipe, Piped
@@ -181,11 +184,6 @@ def test_a_size_that_is_not_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     before = descriptors()
     assert Pipe.open() is None
     assert descriptors() == before
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 def test_a_large_body_goes_by_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,30 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.schemas import document_of, events_of
+from support.catalogs import catalog_of, entry_of
+from support.data import SMALL
 from support.faults import answers, honest, routes
 from support.faulty_server import FaultyServer
-from support.job_machine import (
-    PATIENCE,
-    SMALL,
-    Gate,
-    Inside,
-    arrived,
-    catalog_of,
-    done,
-    ended,
-    entry_of,
-    machine,
-    mdl,
-    program,
-    records_of,
-    started,
-    state_of,
-    the_job,
-    until,
-    with_environ,
-)
-from support.shell import Shell
+from support.jobs import Gate, arrived, program, records_of, state_of, the_job
+from support.polling import PATIENCE, until
+from support.schemas import document_of, events_of
+from support.shell import ExitCode, Shell, done, ended, machine, started, with_environ
 
 from mdl import process
 from mdl.cancel import CancelToken
@@ -45,7 +29,6 @@ from mdl.events import Ended
 from mdl.jobs.hooks import hook_environment, hook_facts
 from mdl.jobs.job import Invocation, Job
 
-__all__ = ["mdl"]
 TOKEN = "hf_" + "s3cr3t" * 5
 GONE = answers(404, body=f"{TOKEN} is not known, see https://h/x?sig=5ignature".encode())
 Captured = pytest.CaptureFixture[str]
@@ -82,10 +65,10 @@ def calls(hook: str) -> list[tuple[list[str], dict[str, str]]]:
     return [tuple(json.loads(line)) for line in told.read_text().splitlines()] if told.exists() else []
 
 
-def test_what_a_hook_is_told(shell: Shell, mdl: Inside, hook: str, capfd: Captured) -> None:
+def test_what_a_hook_is_told(shell: Shell, exit_code: ExitCode, hook: str, capfd: Captured) -> None:
     """It has the facts of the job in its environment; what it says is on stderr, and stdout is the folder's alone."""
     words = ("get", "one", "--on-complete", hook)
-    assert mdl(with_environ(shell, MDL_JOB=""), *words) == mdl(shell, *words, "--json", "-q") == 0
+    assert exit_code(with_environ(shell, MDL_JOB=""), *words) == exit_code(shell, *words, "--json", "-q") == 0
     out, err = capfd.readouterr()
     assert (out.splitlines()[0], err.count("said by the hook\n")) == (str(shell.models / "one"), 2)
     assert "said by the hook" not in out
@@ -109,25 +92,25 @@ def test_what_a_hook_is_told(shell: Shell, mdl: Inside, hook: str, capfd: Captur
     assert second["MDL_HOOK_JOB"] == the_job(shell).id != job.id
 
 
-def test_of_a_job_that_went_on(shell: Shell, mdl: Inside, hook: str) -> None:
+def test_of_a_job_that_went_on(shell: Shell, exit_code: ExitCode, hook: str) -> None:
     """A job that was gone on with is told by its own id, and what the hook starts is not taken for that job."""
-    assert mdl(shell, "get", "one") == 0
+    assert exit_code(shell, "get", "one") == 0
     job = replace(the_job(shell), status="paused", exit_code=75)
     records_of(shell).put(job)
-    assert mdl(with_environ(shell, MDL_JOB=job.id), "get", "one", "--on-complete", hook) == 0
+    assert exit_code(with_environ(shell, MDL_JOB=job.id), "get", "one", "--on-complete", hook) == 0
     assert [one.id for one in records_of(shell).all()] == [job.id]
     ((_, facts),) = calls(hook)
     assert (facts["MDL_HOOK_JOB"], "MDL_JOB" in facts) == (job.id, False)
 
 
-def test_settings_and_flags(shell: Shell, mdl: Inside, hook: str) -> None:
+def test_settings_and_flags(shell: Shell, exit_code: ExitCode, hook: str) -> None:
     """[hooks] name what is run when all is there and when something failed; a flag or variable wins; never both."""
     configured(shell, on_complete=f"{hook} set", on_failure=f"{hook} failed")
     secret = with_environ(shell, HF_TOKEN=TOKEN)
-    assert mdl(shell, "get", "one") == 0
-    assert mdl(shell, "get", "one", "--on-complete", f"{hook} flag") == 0
-    assert mdl(with_environ(shell, MDL_ON_COMPLETE=f"{hook} variable"), "prefetch", "one") == 0
-    assert mdl(secret, "get", "one", "two", "--on-complete", f"{hook} flag") == 3
+    assert exit_code(shell, "get", "one") == 0
+    assert exit_code(shell, "get", "one", "--on-complete", f"{hook} flag") == 0
+    assert exit_code(with_environ(shell, MDL_ON_COMPLETE=f"{hook} variable"), "prefetch", "one") == 0
+    assert exit_code(secret, "get", "one", "two", "--on-complete", f"{hook} flag") == 3
     told = calls(hook)
     assert [words for words, _ in told] == [["set"], ["flag"], ["variable"], ["failed"]]
     facts = told[-1][1]
@@ -144,21 +127,21 @@ def test_settings_and_flags(shell: Shell, mdl: Inside, hook: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["--on-complete=", "MDL_ON_COMPLETE"])
-def test_switched_off(shell: Shell, mdl: Inside, hook: str, how: str) -> None:
+def test_switched_off(shell: Shell, exit_code: ExitCode, hook: str, how: str) -> None:
     """With an empty name the hook of the settings is not run; a flag wins over the variable."""
     configured(shell, on_complete=f"{hook} set")
     asked = with_environ(shell, MDL_ON_COMPLETE="") if how == "MDL_ON_COMPLETE" else shell
-    assert mdl(asked, "get", "one", *([how] if how.startswith("--") else [])) == 0
+    assert exit_code(asked, "get", "one", *([how] if how.startswith("--") else [])) == 0
     assert calls(hook) == []
-    assert mdl(asked, "get", "one", "--on-complete", f"{hook} flag") == 0
+    assert exit_code(asked, "get", "one", "--on-complete", f"{hook} flag") == 0
     assert [words for words, _ in calls(hook)] == [["flag"]]
 
 
-def test_what_is_only_stopped_has_no_hook(shell: Shell, mdl: Inside, hook: str) -> None:
+def test_what_is_only_stopped_has_no_hook(shell: Shell, exit_code: ExitCode, hook: str) -> None:
     """Neither hook runs when the time was over, nor for a plan that is only shown."""
     configured(shell, on_complete=f"{hook} set", on_failure=f"{hook} failed")
-    assert mdl(shell, "get", "slow", "--max-duration", "0.3") == 75
-    assert mdl(shell, "get", "one", "-n") == 0
+    assert exit_code(shell, "get", "slow", "--max-duration", "0.3") == 75
+    assert exit_code(shell, "get", "one", "-n") == 0
     assert calls(hook) == []
 
 
@@ -175,9 +158,11 @@ def test_what_is_only_stopped_has_no_hook(shell: Shell, mdl: Inside, hook: str) 
         ("';' '|'", [";", "|"]),
     ],
 )
-def test_words_are_passed_as_they_are(shell: Shell, mdl: Inside, hook: str, said: str, words: list[str]) -> None:
+def test_words_are_passed_as_they_are(
+    shell: Shell, exit_code: ExitCode, hook: str, said: str, words: list[str]
+) -> None:
     """No shell looks at them: globs, tildes, quoted signs and empty words reach the program to the letter."""
-    assert mdl(shell, "get", "one", "--on-complete", f"{hook} {said}") == 0
+    assert exit_code(shell, "get", "one", "--on-complete", f"{hook} {said}") == 0
     assert [told for told, _ in calls(hook)] == [words]
 
 
@@ -191,13 +176,15 @@ def test_words_are_passed_as_they_are(shell: Shell, mdl: Inside, hook: str, said
         *((how, "x; y") for how in ("--on-complete", "MDL_ON_COMPLETE", "on_complete", "on_failure")),
     ],
 )
-def test_what_needs_a_shell_is_refused(shell: Shell, server: FaultyServer, mdl: Inside, how: str, said: str) -> None:
+def test_what_needs_a_shell_is_refused(
+    shell: Shell, server: FaultyServer, exit_code: ExitCode, how: str, said: str
+) -> None:
     """It is 2 before anybody is asked and before there is a job, wherever it was said; nothing is run."""
     if how.startswith("on_"):
         configured(shell, **{how: f"touch ran {said}"})
     words = ["--on-complete", f"touch ran {said}"] if how.startswith("--") else []
     extra = {how: f"touch ran {said}"} if how.isupper() else {}
-    assert mdl(with_environ(shell, **extra), "get", "one", *words) == 2
+    assert exit_code(with_environ(shell, **extra), "get", "one", *words) == 2
     assert (server.requests, state_of(shell).exists(), (shell.home / "ran").exists()) == ([], False, False)
 
 
@@ -212,11 +199,11 @@ def test_what_needs_a_shell_is_refused(shell: Shell, server: FaultyServer, mdl: 
 )
 @pytest.mark.parametrize(("name", "code"), [("one", 0), ("two", 3)])
 def test_a_hook_that_fails(
-    shell: Shell, mdl: Inside, capfd: Captured, said: str, told: str, name: str, code: int
+    shell: Shell, exit_code: ExitCode, capfd: Captured, said: str, told: str, name: str, code: int
 ) -> None:
     """It is one warning, and changes neither the exit code nor what the job is."""
     configured(shell, on_complete=said, on_failure=said)
-    assert mdl(shell, "get", name) == code
+    assert exit_code(shell, "get", name) == code
     warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("mdl: warning: ")]
     assert warnings == [f"mdl: warning: {told}"]
     assert (the_job(shell).exit_code, the_job(shell).status) == (code, "failed" if code else "done")
@@ -333,9 +320,9 @@ def test_a_hook_reads_nothing_of_ours(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("said", ["echo a word of its own", "false"])
-def test_a_hook_beside_events(shell: Shell, mdl: Inside, capfd: Captured, said: str) -> None:
+def test_a_hook_beside_events(shell: Shell, exit_code: ExitCode, capfd: Captured, said: str) -> None:
     """With --progress json stderr is JSON lines to the end, whatever a hook says; that it failed is told or logged."""
-    assert mdl(shell, "get", "one", "--progress", "json", "--on-complete", said) == 0
+    assert exit_code(shell, "get", "one", "--progress", "json", "--on-complete", said) == 0
     err = capfd.readouterr().err
     assert events_of(err)
     assert said != "false" or "the hook ended with 1" in err + Path(the_job(shell).log or "").read_text()

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.job_machine import until
 from support.partials import dead_owner
+from support.polling import until
 
 from mdl import crc_json
 from mdl.errors import NotFound, StateError, UsageError

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.job_machine import machine, records_of
+from support.jobs import records_of
+from support.shell import machine
 
 from mdl.jobs.job import Invocation, Job
 from mdl.jobs.records import now

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_pack import MANIFEST, make_run, read_whole
+from support.packing import MANIFEST, make_run, read_whole
 
 from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, NotFound, UsageError

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scripted_hub import COMMIT, GIT, HUB, LATER, ORIGIN, PINNED, REVISION, SHA, World, entry, large, tree_url, world
-from pytest_httpx import HTTPXMock
+from support.scripted_hub import COMMIT, GIT, HUB, LATER, ORIGIN, PINNED, REVISION, SHA, World, entry, large, tree_url
 
 from mdl.errors import LockError, NotFound, ProtocolError, Unsafe
 from mdl.events import Noticed
 from mdl.sources.hub import role_of
 from mdl.sources.hub_origin import HubOrigin
-
-
-@pytest.fixture
-def here(tmp_path: Path, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with world(tmp_path, httpx_mock, monkeypatch) as made:
-        yield made
 
 
 @pytest.mark.fault(67, 68, 72)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from support import faults
 import pytest
+from support import faults
 from support.bench import Bench
 from support.faulty_server import Answer, FaultyServer, reply
-from support.scripted_hub import HUB, PINNED, World, entry, tree_url, world
 from support.loopback_hub import LoopbackHub, Repo
-from pytest_httpx import HTTPXMock
+from support.scripted_hub import HUB, PINNED, World, entry, tree_url
 from support.shell import Shell
 
 from mdl.errors import MdlError, NoSpace, ProtocolError, Unsafe
@@ -22,17 +20,6 @@ from mdl.sources import hub as hub_room
 from mdl.sources.hub_origin import HubOrigin
 
 COMMIT = HubOrigin("org/repo", revision="a" * 40)
-
-
-@pytest.fixture
-def here(tmp_path: Path, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with world(tmp_path, httpx_mock, monkeypatch) as made:
-        yield made
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
 
 
 @pytest.mark.fault(75)

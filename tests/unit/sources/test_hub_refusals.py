@@ -8,8 +8,22 @@ from typing import Any
 
 import httpx
 import pytest
-from support.scripted_hub import AT_ONCE, COMMIT, HUB, LATER, ORIGIN, PINNED, REVISION, SHA, World, entry, large, tree_url, world
 from pytest_httpx import HTTPXMock
+from support.scripted_hub import (
+    AT_ONCE,
+    COMMIT,
+    HUB,
+    LATER,
+    ORIGIN,
+    PINNED,
+    REVISION,
+    SHA,
+    World,
+    entry,
+    large,
+    tree_url,
+    world,
+)
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import AuthError, Cancelled, MdlError, NetworkError, NotFound, ProtocolError
@@ -19,12 +33,6 @@ from mdl.paths import RelPath
 from mdl.sources.hub_origin import HubOrigin
 
 TOKEN = "hf_secretsecret"
-
-
-@pytest.fixture
-def here(tmp_path: Path, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with world(tmp_path, httpx_mock, monkeypatch) as made:
-        yield made
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from support import faults
 import pytest
-from support.bench import loose, noise, until
+from support import faults
+from support.bench import loose
+from support.data import noise
 from support.faulty_server import Answer, FaultyServer, Request
+from support.polling import until
 
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver

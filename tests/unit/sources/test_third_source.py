@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from support import faults
 import pytest
+from support import faults
 from support.faulty_server import FaultyServer
 
 import mdl
@@ -28,7 +28,7 @@ def index(**files: bytes) -> bytes:
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A shelf with two files, registered by one line, and the user's home."""
-    monkeypatch.setitem(SOURCES, "shelf", "shelf_source")
+    monkeypatch.setitem(SOURCES, "shelf", "support.shelf_source")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.chdir(tmp_path)

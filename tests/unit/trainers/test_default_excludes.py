@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_pack_paths import names, planned, skipped
+from support.packing import names, planned, skipped
 
 from mdl.trainers.default_excludes import why_excluded
 

@@ -7,26 +7,17 @@ which is quicker; `Hf` the hub's own client in one process of its own, asked man
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import pytest
-from support.bench import environ
 from support.loopback_hub import LoopbackHub
-from support.shell import Ran, Shell
-
-from mdl.cli import main
-
-MIB = 2**20
-Inside = Callable[..., Ran]
+from support.shell import Ran, Shell, environ
 
 _CLIENT = """
 import json, sys
@@ -136,49 +127,6 @@ class Turning:
         return f"Turning({len(self)})"
 
 
-@pytest.fixture(scope="session")
-def hf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hf]:
-    with Hf(tmp_path_factory.mktemp("hf")) as client:
-        yield client
-
-
-@pytest.fixture
-def mdl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Inside:
-    """``mdl(shell, "get", …)``, what it says as JSON held against the schemas."""
-
-    def run(shell: Shell, *words: str) -> Ran:
-        capfd.readouterr()
-        with monkeypatch.context() as patch:
-            patch.setattr("signal.signal", lambda *_: None)
-            patch.setattr("os.environ", shell.environ)
-            patch.chdir(shell.home)
-            code = main.run(words)
-        ran = Ran(code, *capfd.readouterr())
-        assert "Traceback" not in ran.err
-        assert "--json" not in words or ran.document
-        return ran
-
-    return run
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def got(ran: Ran, code: int = 0) -> Ran:
-    assert ran.code == code, ran.out + ran.err
-    return ran
-
-
-def catalog_of(data: bytes, **urls: str) -> str:
-    """A catalog of one model for each URL; its file ``f.bin`` is ``data``, and known to be."""
-    return "schema = 1\n" + "".join(
-        f'[models.{name}]\n[[models.{name}.files]]\npath = "f.bin"\nurl = "{url}"\n'
-        f'size = {len(data)}\nsha256 = "{sha256(data)}"\n'
-        for name, url in urls.items()
-    )
-
-
 def clones(folder: Path) -> bool:
     """Whether the file system there lets two files share their blocks."""
     with tempfile.TemporaryFile(dir=folder) as one, tempfile.TemporaryFile(dir=folder) as other:
@@ -197,13 +145,6 @@ _FICLONE = 0x40049409
 def actions(ran: Ran) -> dict[str, str]:
     """What became of every file, by model and path."""
     return {f"{m['name']}/{f['path']}": f["action"] for m in ran.document["models"] for f in m["files"]}
-
-
-def settings(shell: Shell, text: str) -> None:
-    """The user's own config.toml."""
-    place = shell.home / ".config" / "mdl" / "config.toml"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(text)
 
 
 def listing(root: Path) -> dict[str, tuple[int, ...] | str]:

@@ -1,0 +1,69 @@
+"""Texts of catalogs, right and wrong, and what the reader says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mdl.catalog.model import Catalog
+from mdl.catalog.reader import parse_catalog
+from mdl.errors import CatalogError
+from support.data import DATA, sha256
+
+CATALOG_FILE = Path("catalog.toml")
+BAD_PATHS = {
+    "empty": ["", "/", "a/", "a//b", "/a", "//a/b"],
+    "dots": [".", "..", "../a", "a/../b", "a/./b", "a/..", "./a"],
+    "trailing": ["a.", "a ", "a./b", "dir /b", "a/..."],
+    "drives and backslashes": ["C:", "c:/x", "C:x", "a\\b", "\\\\host\\share\\x", "a/d:/b", "\\"],
+    "streams": ["a::$DATA", "a:x:$data", "a/b::$INDEX_ALLOCATION/c", "a:$I30:$INDEX_ALLOCATION"],
+    "home": ["~", "~root/x", "a/~b"],
+    "reserved": ["CON", "nul.txt", "COM1", "lpt9.tar.gz", "a/aux", "prn .txt", "CONOUT$", "com¹"],
+    "hidden": [
+        "a\0b",
+        "a\nb",
+        "a\rb",
+        "a\x1b[31m",
+        "a\x7f",
+        "a\x85",
+        "a\u202eb",
+        "a\u200bb",
+        "\ufeffa",
+        "a\u2028",
+        "a\ud800",
+    ],
+    "mdl's own": [".mdl", ".mdl/x", ".MDL/x"],
+    "too long": ["x" * 256, "é" * 128, "/".join(["a" * 200] * 6)],
+}
+
+
+def catalog_of(data: bytes = DATA, /, **urls: str) -> str:
+    """A catalog of one model for each URL; its file ``f.bin`` is ``data``, and known to be."""
+    return "schema = 1\n" + "".join(entry_of(name, url, data) for name, url in urls.items())
+
+
+def entry_of(name: str, url: str, data: bytes = DATA) -> str:
+    """A model whose one file is known by the size and the digest of ``data``."""
+    facts = f'size = {len(data)}\nsha256 = "{sha256(data)}"\n'
+    return f'[models.{name}]\n[[models.{name}.files]]\npath = "f.bin"\nurl = "{url}"\n{facts}'
+
+
+def unpinned(url: str) -> str:
+    """A catalog whose model ``one`` has a file of which only the URL is known."""
+    return f'schema = 1\n[models.one]\n[[models.one.files]]\npath = "f.bin"\nurl = "{url}"\n'
+
+
+def parse(text: str) -> Catalog:
+    return parse_catalog("schema = 1\n" + text, CATALOG_FILE)
+
+
+def mistakes(text: str) -> list[str]:
+    """The mistakes of a text, one a line, without their count."""
+    with pytest.raises(CatalogError) as caught:
+        parse(text)
+    assert caught.value.exit_code == 2
+    lines = caught.value.message.split("\n")
+    if len(lines) > 1:
+        assert lines.pop(0) == f"{len(lines)} mistakes in the catalog:"
+    return lines

@@ -1,0 +1,106 @@
+"""Jobs as tests need them: a file whose server waits at a gate, a machine that knows it, mdl beside the test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from mdl.jobs.job import Job
+from mdl.jobs.records import Records
+from support.data import DATA
+from support.faults import honest
+from support.faulty_server import Answer, Request
+from support.polling import PATIENCE, until
+from support.shell import Shell
+
+GATE = -(-len(DATA) * 7 // 10)
+"""Where the gate stands: the first byte of which the log says 70 per cent."""
+
+
+class Gate:
+    """An honest server of ``data`` whose bodies stop at ``at`` bytes until ``opened`` is set; with None it is silent.
+
+    ``reached`` is set as soon as a client has been sent that much and waits for the rest.
+    """
+
+    def __init__(self, data: bytes = DATA, at: int | None = GATE) -> None:
+        self._right, self._at = honest(data), at
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, request: Request, number: int) -> Answer:
+        answer = self._right(request, number)
+        if self._at is None:
+            return replace(answer, status=None, body=self._pieces(answer.head() + _body(answer), 0))
+        return replace(answer, body=self._pieces(_body(answer), self._at))
+
+    def _pieces(self, data: bytes, at: int) -> Iterator[bytes | threading.Event]:
+        yield data[:at]
+        self.reached.set()
+        yield self.opened
+        yield data[at:]
+
+    def wait(self) -> None:
+        """Wait until a client has come to the gate."""
+        assert self.reached.wait(PATIENCE), "nobody came to the gate"
+
+
+def _body(answer: Answer) -> bytes:
+    return b"".join(piece for piece in answer.pieces() if isinstance(piece, bytes))
+
+
+def state_of(shell: Shell) -> Path:
+    return shell.home / ".local" / "state" / "mdl"
+
+
+def records_of(shell: Shell) -> Records:
+    return Records(state_of(shell) / "jobs")
+
+
+def the_job(shell: Shell) -> Job:
+    """The newest job."""
+    return records_of(shell).all()[0]
+
+
+def log_of(shell: Shell) -> str:
+    return (state_of(shell) / "downloads.log").read_text()
+
+
+def waits(shell: Shell, gate: Gate) -> Job:
+    """Wait until a download has all that the gate lets through; the newest job."""
+    gate.wait()
+    until(lambda: "percent=70" in log_of(shell), "it does not come to the gate")
+    return the_job(shell)
+
+
+def arrived(shell: Shell, data: bytes = DATA) -> bool:
+    """The right bytes stand under the final name of ``one``, and no hidden part of them is left."""
+    partials = shell.models / ".mdl" / "partials"
+    left = list(partials.iterdir()) if partials.exists() else []
+    return (shell.models / "one" / "f.bin").read_bytes() == data and not left
+
+
+def program(folder: Path) -> Path:
+    """A program that writes its arguments and MDL_HOOK_* to ``told`` in ``folder``, as JSON, one line a call."""
+    place = folder / "hook"
+    place.write_text(
+        "#!/usr/bin/env python3\n"
+        "import json, os, sys\n"
+        "facts = {k: v for k, v in os.environ.items() if k.startswith('MDL_')}\n"
+        f"open({str(folder / 'told')!r}, 'a').write(json.dumps([sys.argv[1:], facts]) + '\\n')\n"
+        "print('said by the hook')\n"
+    )
+    place.chmod(0o755)
+    return place
+
+
+def secrets_in(folder: Path, *secrets: str) -> set[str]:
+    """The files below a folder that hold one of these, in their bytes or their names."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        str(path.relative_to(folder))
+        for path in files
+        for secret in secrets
+        if secret in str(path) or secret.encode() in path.read_bytes()
+    }

@@ -1,0 +1,59 @@
+"""A run to pack, the plan of it, and an archive read by Python's own zipfile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from mdl.operations.pack import PackPlan, plan_pack
+from support.data import noise
+
+MANIFEST = "mdl-manifest.json"
+
+
+def make_run(home: Path, name: str = "run") -> Path:
+    """A run as HF Trainer leaves it: two checkpoints, the first of them the best, the finished model, a log."""
+    run = home / name
+    for step in (500, 1000):
+        folder = run / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(noise(40_000, step))
+        (folder / "optimizer.pt").write_bytes(noise(80_000, step + 1))
+        (folder / "config.json").write_text('{"a": 1}')
+        state = {"global_step": step, "best_global_step": 500, "best_model_checkpoint": f"old/{name}/checkpoint-500"}
+        (folder / "trainer_state.json").write_text(json.dumps(state))
+    (run / "model.safetensors").write_bytes(noise(2**20 + 70_000, 3))
+    (run / "config.json").write_text('{"a": 1}')
+    (run / "train.log").write_text("loss 1.0\n" * 100)
+    return run
+
+
+def read_whole(archive: Path) -> dict[str, bytes]:
+    """Every member of an archive that is whole: CRCs right, the manifest last and true of each."""
+    with zipfile.ZipFile(archive) as opened:
+        assert opened.testzip() is None
+        names = opened.namelist()
+        assert names[-1] == MANIFEST
+        assert len(set(names)) == len(names)
+        held = {name: opened.read(name) for name in names}
+    lines = json.loads(held[MANIFEST])["files"]
+    assert [line["path"] for line in lines] == [name for name in names[:-1] if not name.endswith("/")]
+    for line in lines:
+        data = held[line["path"]]
+        assert (line["size"], line["sha256"]) == (len(data), hashlib.sha256(data).hexdigest()), line["path"]
+    return held
+
+
+def planned(run: Path, checkpoint: str | None = None, **options: Any) -> PackPlan:
+    return plan_pack(run, run.parent / "x.zip", checkpoint=checkpoint, **options)
+
+
+def names(plan: PackPlan) -> set[str]:
+    return {member.path.text for member in plan.selection.members}
+
+
+def skipped(plan: PackPlan) -> dict[str, str]:
+    return {one.path: one.why for one in plan.selection.skipped}
