@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mdl.engine.status import ModelStatus
     from mdl.engine.store import Store
     from mdl.files import RemoteFile
-    from mdl.http.client import Http
+    from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
     from mdl.operations.get import Tools
     from mdl.redact import Secrets
@@ -341,7 +341,7 @@ class Client:
         tools = self._tools(models, into, include, exclude, on_event, cancel=cancel, online=False, has_limit=False)
         with contextlib.ExitStack() as limited, tools as made:
 
-            def connect(urls: Sequence[str]) -> Http | None:
+            def connect(urls: Sequence[str]) -> HttpClient | None:
                 token = made.store.cancel
                 limited.enter_context(time_limit(self.workspace.time_limit(), token))
                 return self.workspace.connect(models, token, urls)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mdl.engine.local_copies import LocalCopies
     from mdl.engine.store import Store
     from mdl.http.allowlist import AllowList
-    from mdl.http.client import Http
+    from mdl.http.client import HttpClient
     from mdl.http.throttle import Throttle
     from mdl.operations.get import Tools
     from mdl.redact import Secrets
@@ -245,15 +245,15 @@ class Workspace:
         more: Iterable[str] = (),
         *,
         with_lock: bool = True,
-    ) -> Http:
+    ) -> HttpClient:
         """A client for the `hosts` of ``models`` and ``more``. Close it when done."""
-        from mdl.http.client import Http, Timeouts
+        from mdl.http.client import HttpClient, Timeouts
         from mdl.http.policy import RetryPolicy
 
         stall = self.config["stall"]
-        return Http(
+        return HttpClient(
             self.hosts(models, more, with_lock=with_lock),
-            token=self.endpoint.bearer,
+            token=self.endpoint.origin_token,
             timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
             cancel=cancel or self.cancel,
             connections=self.config["connections"],
@@ -269,7 +269,7 @@ class Workspace:
         rate = self.config["limit_rate"]
         return Throttle(rate) if rate else NO_LIMIT
 
-    def connect(self, models: Sequence[Model], cancel: CancelToken, urls: Sequence[str]) -> Http | None:
+    def connect(self, models: Sequence[Model], cancel: CancelToken, urls: Sequence[str]) -> HttpClient | None:
         """A client for these URLs too; None offline."""
         from mdl.http.allowlist import host_of
 
@@ -282,12 +282,12 @@ class Workspace:
         from mdl.engine.hub_client import HubClient
 
         hub = self.endpoint
-        return HubClient(hub.url, hub.bearer, self.hosts(models), self.config["stall"])
+        return HubClient(hub.url, hub.origin_token, self.hosts(models), self.config["stall"])
 
     def resolver(
         self,
         store: Store,
-        http: Http | None = None,
+        http: HttpClient | None = None,
         on_event: Listener = silence,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),

@@ -15,7 +15,7 @@ from mdl import __version__
 from mdl.doctor.network import Hub, certificates, clock, endpoint, proxy, token, token_file
 from mdl.doctor.storage import models_folder, pickles, state_folder
 from mdl.errors import MdlError
-from mdl.http.client import Http
+from mdl.http.client import HttpClient
 from mdl.sources.endpoint import Endpoint
 
 __all__ = ["CheckResult", "Environment", "run_checks"]
@@ -64,7 +64,7 @@ class Environment:
     home: Callable[[], Path]
     state: Callable[[], Path]
     endpoint: Callable[[], Endpoint]
-    connect: Callable[[], Http] | None
+    connect: Callable[[], HttpClient] | None
 
 
 def run_checks(environment: Environment) -> Iterator[CheckResult]:

@@ -18,7 +18,7 @@ from urllib.request import getproxies
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, UsageError
 from mdl.http.allowlist import host_of
-from mdl.http.client import Http, OpenResponse
+from mdl.http.client import HttpClient, OpenResponse
 from mdl.http.proxies import exemption, proxy_of, without_userinfo
 from mdl.http.transport import describe_trust, tls_context
 from mdl.paths import shown
@@ -123,9 +123,9 @@ class Hub:
     """
 
     endpoint: Endpoint
-    connect: Callable[[], Http] | None
+    connect: Callable[[], HttpClient] | None
     closing: contextlib.ExitStack
-    http: Http | None = None
+    http: HttpClient | None = None
     """The client, once the hub has answered as a hub does."""
     headers: Mapping[str, str] | None = None
     """Of that answer."""
@@ -157,7 +157,7 @@ def endpoint(hub: Hub) -> str:
         raise _reworded(error, f"{url}{through}: {error.message}", _advice(error)) from None
 
 
-def _is_json(http: Http, opened: OpenResponse) -> bool:
+def _is_json(http: HttpClient, opened: OpenResponse) -> bool:
     text = b""
     for block in http.body(opened):
         text += block

@@ -17,7 +17,7 @@ from mdl.engine.stream_hasher import StreamHasher
 from mdl.errors import DigestMismatch, NoSpace, ProtocolError
 from mdl.hashing import Digest
 from mdl.http.allowlist import origin_of
-from mdl.http.client import Http, OpenResponse
+from mdl.http.client import HttpClient, OpenResponse
 from mdl.http.policy import VersionChanged
 from mdl.http.ranges import ByteRange
 from mdl.http.refusals import impostor
@@ -32,7 +32,7 @@ _TELLING = 4096
 class Fetcher:
     """Fetches segments. All workers of a transfer share one. ``free_space`` returns the free bytes of the disk."""
 
-    def __init__(self, http: Http, queue: WorkQueue, free_space: Callable[[], int]) -> None:
+    def __init__(self, http: HttpClient, queue: WorkQueue, free_space: Callable[[], int]) -> None:
         self._http, self._queue, self._free_space = http, queue, free_space
 
     def fetch(self, download: Download, segment: Segment) -> None:

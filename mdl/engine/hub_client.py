@@ -32,8 +32,8 @@ class HubClient:
     """Fetches files by ``hf_hub_download``. ``endpoint`` is the hub's URL, ``hosts`` are those that may be asked; a
     download is given up after ``stall`` seconds without a byte."""
 
-    def __init__(self, endpoint: str, bearer: OriginToken | None, hosts: AllowList, stall: float = 30.0) -> None:
-        self._endpoint, self._token, self._stall = endpoint, bearer.token if bearer else None, stall
+    def __init__(self, endpoint: str, token: OriginToken | None, hosts: AllowList, stall: float = 30.0) -> None:
+        self._endpoint, self._token, self._stall = endpoint, token.token if token else None, stall
         self._hooks, self._is_installed = _Hooks(hosts), False
 
     def fetch(self, file: HubFile, folder: Path, on_bytes: Callable[[int], None]) -> Path:

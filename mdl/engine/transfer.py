@@ -22,7 +22,7 @@ from mdl.engine.queue import Work, WorkQueue
 from mdl.engine.store import Store
 from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal_error
 from mdl.events import Event, Failed, FileProgress, Listener, Progressed
-from mdl.http.client import Http
+from mdl.http.client import HttpClient
 from mdl.speed import Speed
 from mdl.threads import start_threads
 
@@ -56,7 +56,7 @@ class Result:
 def transfer(
     items: tuple[Item, ...],
     store: Store,
-    http: Http,
+    http: HttpClient,
     tell: Listener,
     *,
     bytes_kept: int = 0,
@@ -79,7 +79,7 @@ class _Transfer:
         self,
         items: tuple[Item, ...],
         store: Store,
-        http: Http,
+        http: HttpClient,
         tell: Listener,
         bytes_kept: int,
         repair: bool,

@@ -98,7 +98,7 @@ for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy
     logging.getLogger(_name).addFilter(_Quiet())
 
 
-class Http:
+class HttpClient:
     """An HTTP client for any number of threads. Close it when done."""
 
     def __init__(
@@ -132,7 +132,7 @@ class Http:
     def close(self) -> None:
         self._client.close()
 
-    def __enter__(self) -> Http:
+    def __enter__(self) -> HttpClient:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -27,7 +27,7 @@ from mdl.reports import FileReport, ModelReport, PlanReport, Report
 if TYPE_CHECKING:
     from mdl.engine.hub_client import HubClient
     from mdl.engine.transfer import Outcome, Result
-    from mdl.http.client import Http
+    from mdl.http.client import HttpClient
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Tools:
 
     resolver: Resolver
     store: Store
-    http: Http | None = None
+    http: HttpClient | None = None
     lock_wait: float = 600.0
     hub_client: HubClient | None = None
     local_copies: LocalCopies | None = None
@@ -243,7 +243,7 @@ class _Execution:
     """A plan being carried out, and how far it is."""
 
     def __init__(
-        self, models: Sequence[Model], decided: _Decided, broken: dict[str, MdlError], tools: Tools, http: Http
+        self, models: Sequence[Model], decided: _Decided, broken: dict[str, MdlError], tools: Tools, http: HttpClient
     ) -> None:
         self._models, self._plan, self._repeated, self._broken = models, decided.plan, decided.repeated, broken
         self._tools, self._http = tools, http

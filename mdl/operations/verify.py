@@ -20,7 +20,7 @@ from mdl.reports import VerifiedFile, VerifyReport
 
 if TYPE_CHECKING:
     from mdl.engine.transfer import Result
-    from mdl.http.client import Http
+    from mdl.http.client import HttpClient
 
 _WRONG = ("corrupt", "missing")
 _NAMED = 5
@@ -47,7 +47,7 @@ def verify(
     models: Sequence[Model],
     tools: Tools,
     *,
-    connect: Callable[[Sequence[str]], Http | None] | None = None,
+    connect: Callable[[Sequence[str]], HttpClient | None] | None = None,
     force: bool = False,
     strict: bool = False,
 ) -> VerifyReport:
@@ -133,7 +133,9 @@ def _check_one(model: str, remote: RemoteFile, store: Store, on_event: Listener)
     return Checked(model, remote, local, "ok" if published else "unverified", expected, str(actual))
 
 
-def repair(rows: Sequence[Checked], tools: Tools, http: Http, *, force: bool, errors: dict[str, MdlError]) -> Result:
+def repair(
+    rows: Sequence[Checked], tools: Tools, http: HttpClient, *, force: bool, errors: dict[str, MdlError]
+) -> Result:
     """Fetch what is wrong; of a damaged file only the blocks that are wrong, if its receipt has prefix digests. What
     fails is put into ``errors``. Raises `Busy`, `Cancelled`."""
     from mdl.engine.transfer import transfer

@@ -19,7 +19,7 @@ from mdl.files import RemoteFile
 from mdl.paths import RelPath, shown
 
 if TYPE_CHECKING:
-    from mdl.http.client import Http
+    from mdl.http.client import HttpClient
     from mdl.sources.endpoint import Endpoint
 
 SOURCES = {
@@ -113,7 +113,7 @@ class Context:
 
     endpoint: Endpoint
     folder: Path
-    http: Http | None = None
+    http: HttpClient | None = None
     on_event: Listener = silence
     environ: Mapping[str, str] = field(default_factory=dict)
 

@@ -65,7 +65,7 @@ class Endpoint:
         return cls(f"{parts.scheme}{url[len(parts.scheme) :]}", token, source)
 
     @property
-    def bearer(self) -> OriginToken | None:
+    def origin_token(self) -> OriginToken | None:
         return OriginToken(origin_of(self.url), self.token) if self.token else None
 
     @property

@@ -25,7 +25,7 @@ from mdl.sources import Context, Origin
 from mdl.sources.hub_origin import parse_page, shown_url, split_url
 
 if TYPE_CHECKING:
-    from mdl.http.client import Http
+    from mdl.http.client import HttpClient
 
 _LONGEST_NAME = 120
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
@@ -129,7 +129,7 @@ class UrlSource:
         assert first is not None
         raise first.on(remote.path.text)
 
-    def _probe(self, http: Http, remote: RemoteFile, url: str) -> RemoteFile:
+    def _probe(self, http: HttpClient, remote: RemoteFile, url: str) -> RemoteFile:
         from mdl.http.responses import announced_size, parse_size, validator_of
 
         with http.open("GET", url, {"Range": "bytes=0-0"}, allow=(416,)) as opened:

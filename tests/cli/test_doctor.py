@@ -23,7 +23,7 @@ from support.shell import Shell
 
 from mdl.doctor import CheckResult, network, storage
 from mdl.http.allowlist import AllowList
-from mdl.http.client import Http, Timeouts
+from mdl.http.client import HttpClient, Timeouts
 from mdl.sources.endpoint import Endpoint
 
 TOKEN = "hf_" + "s3cr3t" * 5
@@ -65,7 +65,7 @@ def result(check: Callable[..., str | None], *given: object) -> CheckResult:
     return found
 
 
-def at_hub(endpoint: Endpoint, connect: Callable[[], Http] | None) -> dict[str, CheckResult]:
+def at_hub(endpoint: Endpoint, connect: Callable[[], HttpClient] | None) -> dict[str, CheckResult]:
     """What the three checks of the hub find, in their order."""
     with contextlib.ExitStack() as closing:
         hub = network.Hub(endpoint, connect, closing)
@@ -75,8 +75,8 @@ def at_hub(endpoint: Endpoint, connect: Callable[[], Http] | None) -> dict[str, 
 def asked(url: str) -> dict[str, CheckResult]:
     """What the doctor finds at a hub, asked with the token."""
 
-    def connect() -> Http:
-        return Http(AllowList.of(["127.0.0.1", "hub.example"]), token=endpoint.bearer, timeouts=Timeouts(2, 2))
+    def connect() -> HttpClient:
+        return HttpClient(AllowList.of(["127.0.0.1", "hub.example"]), token=endpoint.bearer, timeouts=Timeouts(2, 2))
 
     endpoint = Endpoint(url, TOKEN, "HF_TOKEN")
     found = at_hub(endpoint, connect)

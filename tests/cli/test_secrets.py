@@ -21,7 +21,7 @@ from support.shell import ExitCode, machine
 
 from mdl.errors import MdlError, UsageError
 from mdl.http.allowlist import AllowList, OriginToken, origin_of
-from mdl.http.client import Http
+from mdl.http.client import HttpClient
 from mdl.sources.endpoint import Endpoint
 
 TOKEN, SIGNATURE, PASSWORD = "canary.token-1", "canary/signature+2", "canary-password-3"
@@ -190,7 +190,7 @@ def test_nothing_splits_a_request(bench: Bench, char: str) -> None:
     with pytest.raises(UsageError) as caught:
         Endpoint.from_environ({"HF_TOKEN": f"canary{char}token"})
     assert "canary" not in str(vars(caught.value))
-    with FaultyServer(faults.honest(SMALL)) as server, Http(AllowList.of(["127.0.0.1"])) as http:
+    with FaultyServer(faults.honest(SMALL)) as server, HttpClient(AllowList.of(["127.0.0.1"])) as http:
         for url, headers in ((f"{server.url}/a{char}b", {}), (f"{server.url}/c", {"If-Range": f"x{char}y"})):
             try:
                 with http.open("GET", url, headers):

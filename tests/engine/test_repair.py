@@ -27,7 +27,7 @@ from mdl.events import Event, Noticed, silence
 from mdl.fs.private import make_private_dir
 from mdl.hashing import Digest
 from mdl.http.allowlist import AllowList
-from mdl.http.client import Http
+from mdl.http.client import HttpClient
 from mdl.http.policy import RetryPolicy
 from mdl.operations.get import Tools
 from mdl.operations.verify import check, repair
@@ -65,7 +65,7 @@ def repaired(bench: Bench, file: CatalogFile) -> tuple[Result, list[Event]]:
         if len(events) > 60:
             raise Cancelled
 
-    with Http(AllowList.of(bench.allow), connections=4, policy=RetryPolicy(3)) as http:
+    with HttpClient(AllowList.of(bench.allow), connections=4, policy=RetryPolicy(3)) as http:
         return repair(rows, tools(bench, listen), http, force=False, errors={}), events
 
 

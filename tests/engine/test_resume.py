@@ -20,7 +20,7 @@ from support.polling import until
 from support.shell import child
 
 from mdl.engine import journal
-from mdl.http.client import Http
+from mdl.http.client import HttpClient
 from mdl.sources.hub_origin import HubOrigin
 
 DATA = noise(4 * MIB)
@@ -225,7 +225,7 @@ def test_http_is_cancelled_for_good(bench: Bench) -> None:
     from mdl.http.allowlist import AllowList
 
     with FaultyServer(faults.honest(DATA)) as server:
-        with Http(AllowList.of(bench.allow)) as http:
+        with HttpClient(AllowList.of(bench.allow)) as http:
             http.cancel.set()
             with pytest.raises(Cancelled), http.open("GET", server.url + "/f"):
                 pass

@@ -14,7 +14,7 @@ from support.bench import Bench, loose, pinned
 from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Piece, Request
 
-from mdl.http.client import Http
+from mdl.http.client import HttpClient
 from mdl.http.throttle import Throttle
 from mdl.sources.hub_origin import HubOrigin
 from mdl.units import Timetable
@@ -137,7 +137,7 @@ def probes(request: Request) -> bool:
 def test_trickle_below_a_limit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rate limit far above a trickle is no reason to sit through it."""
     limit = Throttle(Timetable(((0, 20e6),)))
-    monkeypatch.setattr(engine, "Http", functools.partial(Http, throttle=limit))
+    monkeypatch.setattr(engine, "HttpClient", functools.partial(HttpClient, throttle=limit))
     headers = [("ETag", faults.ETAG), ("Content-Length", str(len(DATA)))]
     slow = Answer(200, headers, slowly(DATA[:10]), "close")
     with FaultyServer(faults.first(1, lambda request, number: slow, faults.honest(DATA))) as server:

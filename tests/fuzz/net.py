@@ -11,7 +11,7 @@ import httpx
 from mdl.errors import MdlError
 from mdl.hashing import Digest
 from mdl.http.allowlist import AllowList, OriginToken, host_of
-from mdl.http.client import Http
+from mdl.http.client import HttpClient
 from mdl.http.policy import retry_after
 from mdl.http.ranges import ByteRange
 from mdl.http.refusals import error_for_status, server_message
@@ -116,7 +116,7 @@ class _Server:
         self.locations: list[bytes] = []
         self.left_home = self.was_https = False
         self.hosts = AllowList.of(_PATTERNS)
-        self.http = Http(self.hosts, token=OriginToken(f"{_HUB}:443", "hf_secret"))
+        self.http = HttpClient(self.hosts, token=OriginToken(f"{_HUB}:443", "hf_secret"))
         self.http._client._transport = httpx.MockTransport(self.answer)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
@@ -160,7 +160,7 @@ def hosts(data: bytes) -> None:
     try:
         parts = allowed.check(url)
     except ValueError:
-        return  # no URL at all: `Http` makes one error of it
+        return  # no URL at all: `HttpClient` makes one error of it
     assert parts.scheme in ("http", "https")
     host = _host(url)
     assert host is None or allowed.allows(host, parts.port or {"http": 80, "https": 443}[parts.scheme])

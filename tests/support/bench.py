@@ -23,7 +23,7 @@ from mdl.errors import Cancelled
 from mdl.events import Event, Progressed, Retrying, Rewound
 from mdl.hashing import Digest
 from mdl.http.allowlist import AllowList, OriginToken
-from mdl.http.client import Http, Timeouts
+from mdl.http.client import HttpClient, Timeouts
 from mdl.http.policy import RetryPolicy
 from mdl.operations.get import Tools, get
 from mdl.reports import FileReport, Report
@@ -171,9 +171,9 @@ class Bench:
 
         endpoint = Endpoint(hub, token)
         timeouts = Timeouts(connect=min(stall, 5.0), stall=stall)
-        http = Http(
+        http = HttpClient(
             hosts or AllowList.of(self.allow),
-            token=bearer or endpoint.bearer,
+            token=bearer or endpoint.origin_token,
             timeouts=timeouts,
             connections=connections,
             policy=RetryPolicy(retries),

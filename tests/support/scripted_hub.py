@@ -13,7 +13,7 @@ from pytest_httpx import HTTPXMock
 from mdl.catalog.resolver import Resolver
 from mdl.events import Event
 from mdl.http.allowlist import AllowList
-from mdl.http.client import Http
+from mdl.http.client import HttpClient
 from mdl.http.policy import RetryPolicy
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
@@ -52,7 +52,7 @@ class World:
         self.endpoint = Endpoint(token=token)
         self.folder = folder / "listings"
         self.listings = Listings(self.folder)
-        self.http = Http(AllowList.of([]), token=self.endpoint.bearer, policy=AT_ONCE)
+        self.http = HttpClient(AllowList.of([]), token=self.endpoint.origin_token, policy=AT_ONCE)
         self.http.cancel.wait = self.waits.append  # type: ignore[method-assign]
         self.next_run()
         self.offline = HubSource(self._context(None))
@@ -62,7 +62,7 @@ class World:
         """What one run asked is asked again in the next."""
         self.hub = HubSource(self._context(self.http))
 
-    def _context(self, http: Http | None) -> Context:
+    def _context(self, http: HttpClient | None) -> Context:
         return Context(self.endpoint, self.folder, http, self.told.append)
 
     def revision(self, commit: Any = COMMIT, **more: Any) -> None:

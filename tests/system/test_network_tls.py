@@ -30,7 +30,7 @@ from support.tls import serving
 
 from mdl.errors import MdlError, TlsError
 from mdl.http.allowlist import AllowList
-from mdl.http.client import Http, Timeouts
+from mdl.http.client import HttpClient, Timeouts
 
 DATA = noise(3 * MIB)
 HOSTS = AllowList.of(["localhost", "127.0.0.1"])
@@ -76,7 +76,7 @@ class Own:
 def asked(url: str) -> MdlError | None:
     """The error that asking there is; None where there is an answer."""
     try:
-        with Http(HOSTS, timeouts=Timeouts(5.0, 5.0)) as http, http.open("GET", f"{url}/f"):
+        with HttpClient(HOSTS, timeouts=Timeouts(5.0, 5.0)) as http, http.open("GET", f"{url}/f"):
             return None
     except MdlError as error:
         return error

@@ -18,7 +18,7 @@ from support.tls import BODY, serving
 
 from mdl.errors import AuthError, MdlError, NetworkError, TlsError, UsageError
 from mdl.http.allowlist import AllowList
-from mdl.http.client import Http, Timeouts
+from mdl.http.client import HttpClient, Timeouts
 
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
 NAMES = AllowList.of(["localhost", "files.example", "127.0.0.1"])
@@ -46,7 +46,7 @@ def port_of(url: str) -> int:
 
 def asked(url: str) -> int:
     """How many bytes are there. Raises what asking raises."""
-    with Http(NAMES, timeouts=Timeouts(5.0, 1.0)) as http, http.open("GET", url) as opened:
+    with HttpClient(NAMES, timeouts=Timeouts(5.0, 1.0)) as http, http.open("GET", url) as opened:
         length = int(opened.headers["content-length"])
         return sum(len(block) for block in http.body(opened, length))
 

@@ -14,7 +14,7 @@ from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
 
 from mdl.errors import NetworkError, NotFound
 from mdl.http.allowlist import AllowList
-from mdl.http.client import Http, Timeouts
+from mdl.http.client import HttpClient, Timeouts
 from mdl.http.connection import Connection
 from mdl.sources.hub_origin import HubOrigin
 
@@ -59,7 +59,7 @@ def test_late_bytes_behind_a_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
         return Answer(302, [("Location", "/moved"), ("Content-Length", "1")], [b"x", asked, PAGE])
 
     handler = faults.routes({"/moved": faults.honest(TINY), "/f": away})
-    with FaultyServer(handler) as server, Http(AllowList.of(["127.0.0.1"])) as http:
+    with FaultyServer(handler) as server, HttpClient(AllowList.of(["127.0.0.1"])) as http:
         monkeypatch.setattr("mdl.http.connection.Connection.write", _telling(asked))
         with http.open("GET", server.url + "/f") as opened:
             body = b"".join(bytes(block) for block in http.body(opened))
@@ -100,7 +100,7 @@ def test_bytes_behind_a_listing(bench: Bench, more: bytes) -> None:
         return reply(200, TINY) if "/api/" not in request.path else behind(reply(200, listing), more)(request, number)
 
     with FaultyServer(handler) as server:
-        with Http(AllowList.of(["127.0.0.1"])) as http:
+        with HttpClient(AllowList.of(["127.0.0.1"])) as http:
             answers = [http.get_json(f"{server.url}/api/{n}")[0] for n in range(3)]
         connections = server.connections
     assert answers == [TREE] * 3
@@ -114,7 +114,7 @@ def test_a_connection_in_step_is_used_again() -> None:
     def handler(request: Request, number: int) -> Answer:
         return reply(302, b"moved", ("Location", "/x")) if request.path == "/f" else reply(200, b"[]")
 
-    with FaultyServer(handler) as server, Http(AllowList.of(["127.0.0.1"])) as http:
+    with FaultyServer(handler) as server, HttpClient(AllowList.of(["127.0.0.1"])) as http:
         for path in ("/f", "/a", "/b"):
             assert http.get_json(server.url + path)[0] == []
         assert (server.connections, len(server.requests)) == (1, 4)
@@ -125,7 +125,7 @@ def test_bytes_behind_a_refusal() -> None:
     """What comes behind a 404 is not the answer to the next question."""
     missing = behind(reply(404, b"none"), whole(reply(200, b'["smuggled"]')))
     handler = faults.routes({"/f": missing, "/g": faults.honest(b"[]")})
-    with FaultyServer(handler) as server, Http(AllowList.of(["127.0.0.1"])) as http:
+    with FaultyServer(handler) as server, HttpClient(AllowList.of(["127.0.0.1"])) as http:
         with pytest.raises(NotFound):
             http.get_json(server.url + "/f")
         assert http.get_json(server.url + "/g")[0] == []
@@ -202,7 +202,7 @@ def test_a_late_head_ends_its_own_request_alone() -> None:
 
     answers: list[object] = []
     with FaultyServer(slowly) as bad, FaultyServer(patient) as good:
-        with Http(AllowList.of(["127.0.0.1"]), timeouts=Timeouts(stall=0.5)) as http:
+        with HttpClient(AllowList.of(["127.0.0.1"]), timeouts=Timeouts(stall=0.5)) as http:
 
             def ask() -> None:
                 assert half.wait(10)

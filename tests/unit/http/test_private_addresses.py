@@ -24,7 +24,7 @@ from mdl.catalog.model import CatalogFile, Model
 from mdl.config import Config
 from mdl.errors import MdlError, Unsafe
 from mdl.http.allowlist import HUB_HOSTS, AllowList, is_private
-from mdl.http.client import Http
+from mdl.http.client import HttpClient
 from mdl.paths import RelPath
 from mdl.workspace import Workspace
 
@@ -83,7 +83,7 @@ def test_a_connection_that_was_allowed_before(bench: Bench, resolver: dict[str, 
     with FaultyServer(faults.honest(DATA)) as server:
         resolver |= {"start.example": ["127.0.0.1"], "cdn.hf.co": ["127.0.0.1"]}
         server.handler = faults.moved(DATA, f"http://cdn.hf.co:{server.port}/moved")
-        with Http(AllowList(frozenset({"start.example", "127.0.0.1"})), connections=1) as http:
+        with HttpClient(AllowList(frozenset({"start.example", "127.0.0.1"})), connections=1) as http:
             with http.open("GET", f"{server.url}/f") as opened:
                 opened.response.read()
             with pytest.raises(Unsafe), http.open("GET", f"http://start.example:{server.port}/f"):
@@ -115,7 +115,7 @@ def test_a_named_host_that_turns_private(resolver: dict[str, list[str]], named: 
     resolver["start.example"] = [PUBLIC, "127.0.0.1"]
     gone = faults.with_headers(faults.honest(b"[]"), ("Connection", "close"))
     with FaultyServer(gone, address=PUBLIC) as outside, FaultyServer(faults.honest(b"[]"), port=outside.port) as inside:
-        with Http(named) as http:
+        with HttpClient(named) as http:
             assert http.get_json(f"http://start.example:{outside.port}/1")[0] == []
             with pytest.raises(Unsafe, match="led to a public one before"):
                 http.get_json(f"http://start.example:{outside.port}/2")
@@ -133,7 +133,7 @@ def test_a_redirect_to_its_own_name(resolver: dict[str, list[str]], named: Allow
         away = faults.redirects(f"http://start.example:{inside.port}/x")
         with (
             FaultyServer(away, address=PUBLIC) as outside,
-            Http(named) as http,
+            HttpClient(named) as http,
             pytest.raises(Unsafe, match="private address"),
         ):
             http.get_json(f"http://start.example:{outside.port}/1")
@@ -151,7 +151,7 @@ def test_from_a_public_host_to_a_private_one(resolver: dict[str, list[str]], tar
     named = AllowList.of(["start.example"], [target]) if trusted else AllowList.of(["start.example", target])
     with FaultyServer(faults.honest(b"[]")) as inside:
         away = faults.redirects(f"http://{target}:{inside.port}/x")
-        with FaultyServer(away, address=PUBLIC) as outside, Http(named) as http:
+        with FaultyServer(away, address=PUBLIC) as outside, HttpClient(named) as http:
             assert http.get_json(f"http://{target}:{inside.port}/by-itself")[0] == []
             if trusted:
                 assert http.get_json(f"http://start.example:{outside.port}/1")[0] == []
@@ -194,7 +194,7 @@ def test_a_mirror_that_leads_to_loopback(bench: Bench, resolver: dict[str, list[
 DOWN = (
     "http://cdn.hf.co/x",
     "HTTP://cdn.hf.co/x",
-    "Http://cdn.hf.co/x",
+    "HttpClient://cdn.hf.co/x",
     "hTTp://huggingface.co/f",
     "HTTP:/x",
     "http:x",
@@ -209,7 +209,7 @@ def test_https_never_becomes_http(httpx_mock: HTTPXMock, location: str, status: 
     httpx_mock.add_response(url=HUB, status_code=status, headers={"Location": location})
     httpx_mock.add_response(url=httpx.URL("http://cdn.hf.co/x"), is_optional=True)
     httpx_mock.add_response(url=httpx.URL("http://huggingface.co/f"), is_optional=True)
-    with Http(AllowList.of([])) as http, pytest.raises(MdlError) as caught, http.open("GET", HUB):
+    with HttpClient(AllowList.of([])) as http, pytest.raises(MdlError) as caught, http.open("GET", HUB):
         pass
     assert caught.value.exit_code in (6, 11)
     assert [str(request.url) for request in httpx_mock.get_requests()] == [HUB]

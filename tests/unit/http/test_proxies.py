@@ -15,7 +15,7 @@ from support.relay import PROXY_VARIABLES
 
 from mdl.errors import Unsafe, UsageError
 from mdl.http.allowlist import AllowList
-from mdl.http.client import Http
+from mdl.http.client import HttpClient
 from mdl.http.proxies import proxy_of, without_userinfo
 
 HOSTS = ("hub.example", "cdn.hub.example", "ahub.example", "10.0.0.7", "localhost", "example", "HUB.example")
@@ -82,7 +82,7 @@ def test_a_password_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy variable that is no URL is told without what it holds."""
     monkeypatch.setenv("https_proxy", "http://me:passw0rd/x@proxy:1")
     with pytest.raises(UsageError) as caught:
-        Http(AllowList.of(["hub.example"]))
+        HttpClient(AllowList.of(["hub.example"]))
     assert "passw0rd" not in f"{caught.value.message}{caught.value.hint}"
 
 
@@ -101,7 +101,7 @@ def test_a_proxy_for_others_is_no_leave(monkeypatch: pytest.MonkeyPatch, variabl
         monkeypatch.setenv(variable, server.url)
         monkeypatch.setattr(socket, "getaddrinfo", everywhere)
         url = f"http://cdn.example:{server.port}/"
-        with Http(AllowList.of(["*.example"])) as http:
+        with HttpClient(AllowList.of(["*.example"])) as http:
             if variable == "all_proxy":
                 with http.open("GET", url) as opened:
                     assert opened.status == 200

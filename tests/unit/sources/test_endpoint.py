@@ -16,7 +16,7 @@ TOKEN = "hf_secretsecret"
 def test_nothing_set() -> None:
     """Without any variable it is the public hub, without a token."""
     endpoint = Endpoint.from_environ({})
-    assert (endpoint.url, endpoint.token, endpoint.bearer) == (DEFAULT, None, None)
+    assert (endpoint.url, endpoint.token, endpoint.origin_token) == (DEFAULT, None, None)
 
 
 @pytest.mark.fault(81)
@@ -77,8 +77,8 @@ def test_endpoint_with_a_path() -> None:
     origin = HubOrigin("o/r")
     assert endpoint.api_url(origin, "tree", "main") == "https://mirror.org/hf/api/models/o/r/tree/main"
     assert endpoint.resolve_url(origin, "main", "x") == "https://mirror.org/hf/o/r/resolve/main/x"
-    assert endpoint.bearer is not None
-    assert endpoint.bearer.origin == "https://mirror.org:443"
+    assert endpoint.origin_token is not None
+    assert endpoint.origin_token.origin == "https://mirror.org:443"
 
 
 @pytest.fixture
@@ -158,10 +158,10 @@ def test_token_that_cannot_be_sent_is_refused_unsaid(text: str, tmp_path: Path) 
 def test_token_belongs_to_the_endpoint() -> None:
     """The bearer's origin is the endpoint's own, port and all, and its text does not hold the token."""
     endpoint = Endpoint.from_environ({"HF_ENDPOINT": "https://mirror.org:8443/", "HF_TOKEN": TOKEN})
-    assert endpoint.bearer is not None
-    assert endpoint.bearer.origin == "https://mirror.org:8443"
+    assert endpoint.origin_token is not None
+    assert endpoint.origin_token.origin == "https://mirror.org:8443"
     assert TOKEN not in repr(endpoint)
-    assert TOKEN not in repr(endpoint.bearer)
+    assert TOKEN not in repr(endpoint.origin_token)
 
 
 @pytest.mark.parametrize(

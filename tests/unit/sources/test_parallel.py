@@ -18,7 +18,7 @@ from mdl.catalog.resolver import Resolver
 from mdl.errors import Cancelled, MdlError, NetworkError
 from mdl.events import Event, Retrying
 from mdl.http.allowlist import AllowList
-from mdl.http.client import Http
+from mdl.http.client import HttpClient
 from mdl.http.policy import RetryPolicy
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
@@ -41,7 +41,7 @@ def test_a_host_that_is_silent_keeps_no_other_waiting(tmp_path: Path) -> None:
         second_asked.set()
         return right(request, number)
 
-    with FaultyServer(slow) as one, FaultyServer(quick) as other, Http(AllowList.of(["127.0.0.1"])) as http:
+    with FaultyServer(slow) as one, FaultyServer(quick) as other, HttpClient(AllowList.of(["127.0.0.1"])) as http:
         sources = Resolver(Context(Endpoint("http://127.0.0.1:9"), tmp_path, http))
         models = [Model("one", files=(loose(one.url + "/f"),)), Model("other", files=(loose(other.url + "/f"),))]
         found = list(sources.resolve_all(models))
@@ -52,7 +52,7 @@ def test_events_come_in_the_caller_s_thread(tmp_path: Path) -> None:
     """Listeners need no lock: retries of other threads are told by the one that asked."""
     told: list[tuple[int, Event]] = []
     busy = faults.busy(faults.honest(DATA), times=1)
-    with FaultyServer(busy) as server, Http(AllowList.of(["127.0.0.1"]), policy=RetryPolicy(first=0.0)) as http:
+    with FaultyServer(busy) as server, HttpClient(AllowList.of(["127.0.0.1"]), policy=RetryPolicy(first=0.0)) as http:
         listen: Callable[[Event], None] = lambda event: told.append((threading.get_ident(), event))  # noqa: E731
         sources = Resolver(Context(Endpoint("http://127.0.0.1:9"), tmp_path, http, listen))
         models = [Model(name, files=(loose(f"{server.url}/{name}"),)) for name in "abcd"]
