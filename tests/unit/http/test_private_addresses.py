@@ -194,7 +194,7 @@ def test_a_mirror_that_leads_to_loopback(bench: Bench, resolver: dict[str, list[
 DOWN = (
     "http://cdn.hf.co/x",
     "HTTP://cdn.hf.co/x",
-    "HttpClient://cdn.hf.co/x",
+    "Http://cdn.hf.co/x",
     "hTTp://huggingface.co/f",
     "HTTP:/x",
     "http:x",

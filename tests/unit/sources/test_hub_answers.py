@@ -131,7 +131,7 @@ def test_api_answers_that_are_none(bench: Bench, name: str) -> None:
     "target",
     [
         *("http://huggingface.co/x", "http://cdn-lfs.hf.co/x"),
-        *(f"{scheme}://huggingface.co/x" for scheme in ("HTTP", "HttpClient")),
+        *(f"{scheme}://huggingface.co/x" for scheme in ("HTTP", "Http")),
     ],
 )
 @pytest.mark.parametrize("hop", [1, 2])
