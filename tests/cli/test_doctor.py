@@ -76,7 +76,7 @@ def asked(url: str) -> dict[str, CheckResult]:
     """What the doctor finds at a hub, asked with the token."""
 
     def connect() -> HttpClient:
-        return HttpClient(AllowList.of(["127.0.0.1", "hub.example"]), token=endpoint.bearer, timeouts=Timeouts(2, 2))
+        return HttpClient(AllowList.of(["127.0.0.1", "hub.example"]), token=endpoint.origin_token, timeouts=Timeouts(2, 2))
 
     endpoint = Endpoint(url, TOKEN, "HF_TOKEN")
     found = at_hub(endpoint, connect)
