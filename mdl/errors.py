@@ -307,6 +307,17 @@ def joint_exit_code(codes: Iterable[int]) -> int:
     return failed.pop() if len(failed) == 1 else PartialFailure.exit_code
 
 
+def whole_error(message: str, errors: Sequence[MdlError]) -> MdlError:
+    """One error with ``message`` for ``errors``, of their class if they share an exit code, else a `PartialFailure`. It
+    has them as ``errors``."""
+    first, code = errors[0], joint_exit_code(error.exit_code for error in errors)
+    kind = type(first) if code == first.exit_code else PartialFailure
+    whole = kind(message, hint=first.advice)
+    whole.code, whole.exit_code = (first.code if kind is type(first) else kind.code), code
+    whole.errors, whole.__cause__ = tuple(errors), first
+    return whole
+
+
 def joint_error(errors: Sequence[MdlError]) -> MdlError | None:
     """One error for several items, with their `joint_exit_code`: the first that has it, or a `PartialFailure`."""
     code = joint_exit_code(error.exit_code for error in errors)
