@@ -2,7 +2,8 @@
 
 The tree is the documentation: every class below has a code name (the same in ``--json``)
 and an exit status. A message says what failed and why, in the server's or system's own words;
-``item`` says on what; ``hint`` says what to do next.
+``item`` says on what; ``hint`` says what to do next. A hint names flags as the command line writes them: in Python
+``--lock-wait`` is the argument ``lock_wait``, and ``--to`` is ``home``.
 
 `MdlError` is an ``Exception``. `Cancelled` is not: code that continues after errors must not continue after a stop.
 Both are a `Problem`: anything that ends a command and can be told.

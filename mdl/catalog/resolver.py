@@ -62,6 +62,10 @@ class Resolver:
             for origin in model.sources:
                 files += _narrow(self._source(origin).resolve(origin), model.include, model.exclude, str(origin))
             files += [self._named(file) for file in model.files]
+        except MdlError as error:
+            if model.is_of_catalog and error.item and not error.item.startswith(model.name):
+                error.item = f"{model.name}: {error.item}"
+            raise
         finally:
             self._resolving.model = ""
         return self._checked(model, files)

@@ -18,7 +18,7 @@ from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
 from mdl.locks import folder_lock
 from mdl.operations.tools import Tools
 from mdl.redact import bare_url
-from mdl.reports import FileReport, LockReport, LockRow, Report
+from mdl.reports import LockReport, LockRow, Report
 
 _CAME = ("fetched", "kept")
 _LARGEST = 64 * 2**20
@@ -116,8 +116,7 @@ def lock(
             locked = None if is_upgraded else before.models.get(name)
             new = new.with_model(_resolved(model, locked, receipts, tools.resolver))
         except MdlError as error:
-            error.item = f"{name}: {error.item}" if error.item else name
-            failures[name] = error
+            failures[name] = error.on(name)
     changes = before.differences(new)
     if not check and new != before:
         update_lock(path, catalog.paths[0], lambda now: (now or Lock()).with_changes(before, new))
@@ -139,7 +138,7 @@ def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Recei
         if remote.digest is None and known and known.tofu and known.size == one.size:
             one = known
         files.append(one)
-    return LockedModel(model.name, entry_of(model), tuple(sorted(files, key=lambda one: one.path)))
+    return LockedModel(model.name, entry_of(model), tuple(files))
 
 
 def _row(name: str, lock: Lock) -> LockRow:
@@ -175,10 +174,9 @@ def with_first_digests(lock: Lock, models: Sequence[Model], report: Report) -> L
             continue
         locked = lock.models[model.name]
         came = {(row.path, row.url): row for row in model.files if row.sha256 and row.action in _CAME}
-        files = tuple(_trusted(one, came.get((one.path.text, bare_url(one.source)))) for one in locked.files)
-        lock = lock.with_model(replace(locked, files=files))
+        files = []
+        for one in locked.files:
+            row = came.get((one.path.text, bare_url(one.source)))
+            files.append(one.trusted(row.sha256, row.size) if row and row.sha256 and one.digest is None else one)
+        lock = lock.with_model(replace(locked, files=tuple(files)))
     return lock
-
-
-def _trusted(one: LockedFile, row: FileReport | None) -> LockedFile:
-    return one.trusted(row.sha256, row.size) if row and row.sha256 and one.digest is None else one
