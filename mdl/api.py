@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Unpack
 
 from mdl.archive.directory import ArchiveLimits
 from mdl.client import Client, ClientOptions, Targets, Texts
-from mdl.config import place_of
 from mdl.operations.pack import PackPlan, PackResult, pack, plan_pack, write_pack
 from mdl.operations.release import ReleaseResult, UnpackResult, release, rollback, unpack
+from mdl.places import place_of
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
@@ -116,7 +116,7 @@ def verify(
 
 
 def lock(
-    names: Texts = (),
+    names: Texts | None = None,
     *,
     check: bool = False,
     upgrade: Texts = (),

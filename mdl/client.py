@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias, Unpack
 
 from mdl.cancel import CancelToken
 from mdl.config import Config, Settings, settings_table
-from mdl.errors import MdlError, UsageError, storage_error
+from mdl.errors import Cancelled, DeadlineReached, MdlError, UsageError, storage_error
 from mdl.events import Listener, silence
 from mdl.globs import texts
 from mdl.workspace import Folder, Workspace
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mdl.files import RemoteFile
     from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
-    from mdl.operations.get import Tools
+    from mdl.operations.tools import Tools
     from mdl.redact import Secrets
     from mdl.reports import LockReport, PlanReport, Report, VerifyReport
 
@@ -113,24 +113,32 @@ class Client:
         exact: bool = False,
         has_limit: bool = True,
     ) -> Iterator[Tools]:
+        """What one operation works with. ``cancel`` stops it alone; ``exact`` resolves to commits, past the lock; if it
+        ``has_limit`` it is held to window and duration."""
+        from mdl.deadline import time_limit
+        from mdl.operations.tools import Tools
+
+        work, stop = self.workspace, CancelToken(self.workspace.cancel)
         with contextlib.ExitStack() as stack:
             listener = self._on_event if on_event is None else on_event
             if listener is None and self._progress:
                 from mdl.console import progress_bars
 
                 listener = stack.enter_context(progress_bars())
-            tools = self.workspace.tools(
-                models,
-                into,
-                texts(include),
-                texts(exclude),
-                silence if listener is None else listener,
-                token=cancel,
-                online=online,
-                exact=exact,
-                has_limit=has_limit,
-            )
-            yield stack.enter_context(tools)
+            listener = silence if listener is None else listener
+            limit = work.time_limit() if has_limit else None
+            if cancel:
+                cancel.link(stop)
+            store, http = work.store(models, into, stop), None
+            if online and not work.is_offline:
+                http = stack.enter_context(work.http(models, stop, with_lock=not exact))
+            globs = texts(include), texts(exclude)
+            resolver = work.resolver(store, http, listener, *globs, exact=exact, is_strict=True)
+            if limit:
+                stack.enter_context(time_limit(limit, stop))
+            stack.enter_context(_interrupts())
+            wait, hub_client, copies = work.config["lock_wait"], work.hub_client(models), work.local_copies(store)
+            yield Tools(resolver, store, http, wait, hub_client, copies, listener)
 
     # Models and what of them is on this disk.
 
@@ -140,8 +148,7 @@ class Client:
         The catalog is read only if one of them is a name. ``revision`` replaces that of every source that has
         revisions. Raises `NotFound`, `UsageError`, `CatalogError`.
         """
-        from mdl.catalog.model import Catalog, Model
-        from mdl.catalog.targets import models_of
+        from mdl.catalog.model import Catalog, Model, models_of
         from mdl.sources import is_reference
 
         wanted = [targets] if isinstance(targets, str | Model) else list(targets)
@@ -155,14 +162,19 @@ class Client:
         *,
         kind: str | None = None,
         tag: str | None = None,
-        status: Iterable[str] = (),
+        status: Texts = (),
     ) -> list[tuple[Model, ModelStatus]]:
         """The catalog's models, each with what of it is on this disk: those whose name holds or matches one of
         ``patterns``, of this ``kind``, with this ``tag``, of one of these statuses. Contacts nothing."""
-        found, wanted = self._looker([]), set(status)
-        rows = [
-            (model, found(model)) for model in self.catalog.models.values() if _fits(model, texts(patterns), kind, tag)
-        ]
+        globs, wanted = [text.lower() for text in texts(patterns)], texts(status)
+
+        def fits(model: Model) -> bool:
+            name = model.name.lower()
+            named = not globs or any(glob in name or fnmatchcase(name, glob) for glob in globs)
+            return named and (not kind or model.kind == kind) and (not tag or tag in model.tags)
+
+        look = self._looker([])
+        rows = [(model, look(model)) for model in self.catalog.models.values() if fits(model)]
         return [row for row in rows if not wanted or row[1].status in wanted]
 
     def status(
@@ -175,11 +187,9 @@ class Client:
     def path(self, target: str | Model) -> Path:
         """The folder of one model, whether or not anything is in it. Raises as `status`."""
         model = self._one(target)
-        return (
-            self._looker([model])(model).path
-            if self.workspace.is_cache
-            else self.workspace.store([model]).folder(model.name)
-        )
+        if self.workspace.is_cache:
+            return self._looker([model])(model).path
+        return self.workspace.store([model]).folder(model.name)
 
     def folders(self, models: Sequence[Model], *, into: Folder | None = None) -> dict[str, Path]:
         """The folder that each model's files go to, by its name."""
@@ -334,6 +344,7 @@ class Client:
         file without a published digest counts as corrupt. What is wrong is in the report. Raises as `download`.
         """
         from mdl.deadline import time_limit
+        from mdl.http.allowlist import host_of
         from mdl.operations.verify import verify
 
         models = self.verifiable(targets, into=into, revision=revision)
@@ -344,20 +355,23 @@ class Client:
             def connect(urls: Sequence[str]) -> HttpClient | None:
                 token = made.store.cancel
                 limited.enter_context(time_limit(self.workspace.time_limit(), token))
-                return self.workspace.connect(models, token, urls)
+                if self.workspace.is_offline:
+                    return None
+                return self.workspace.http(models, token, map(host_of, urls))
 
             return verify(models, made, connect=connect if repair else None, force=force, strict=strict)
 
     def lock(
         self,
-        names: Texts = (),
+        names: Texts | None = None,
         *,
         check: bool = False,
         upgrade: Texts = (),
         on_event: Listener | None = None,
         cancel: CancelToken | None = None,
     ) -> LockReport:
-        """Resolve models of the catalog, or all of them, and write what they are to ``mdl.lock`` beside it.
+        """Resolve the models and groups ``names`` of the catalog, or all of it, and write what they are to ``mdl.lock``
+        beside it.
 
         What the lock covers is not asked for again, except for ``upgrade``. ``check`` writes nothing; a lock that is
         not up to date is then the report's error. Raises `NotFound`, `CatalogError`, `StateError`, `Cancelled`.
@@ -367,7 +381,8 @@ class Client:
         path = self.workspace.lock_path
         models = list(self.catalog.models.values())
         with self._tools(models, on_event=on_event, cancel=cancel, exact=True, has_limit=False) as tools:
-            report = lock(self.catalog, path, tools, names=texts(names), check=check, upgrade=texts(upgrade))
+            asked = None if names is None else texts(names)
+            report = lock(self.catalog, path, tools, names=asked, check=check, upgrade=texts(upgrade))
         self.workspace.forget("locked")
         return report
 
@@ -415,8 +430,15 @@ class Client:
         return path
 
 
-def _fits(model: Model, patterns: Sequence[str], kind: str | None, tag: str | None) -> bool:
-    if (kind and model.kind != kind) or (tag and tag not in model.tags):
-        return False
-    name = model.name.lower()
-    return not patterns or any(p.lower() in name or fnmatchcase(name, p.lower()) for p in patterns)
+@contextlib.contextmanager
+def _interrupts() -> Iterator[None]:
+    """Once what was fetched is safe, a Ctrl-C that Python made a ``KeyboardInterrupt`` is one again, and a time limit
+    is an ordinary error."""
+    try:
+        yield
+    except DeadlineReached as stopped:
+        raise stopped.as_deadline() from stopped
+    except Cancelled as stopped:
+        if isinstance(stopped.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stopped
+        raise

@@ -1,7 +1,4 @@
-"""Settings: what can be set by a flag, a variable ``MDL_…``, a key of ``config.toml``, or an argument of `mdl.Client`.
-
-Also where settings, catalog, state and models are, and why. Every place is found here and nowhere else.
-"""
+"""Settings: what a flag, a variable ``MDL_…``, a key of ``config.toml`` or an argument of `mdl.Client` sets."""
 
 from __future__ import annotations
 
@@ -9,17 +6,17 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 import platformdirs
 
 from mdl.errors import UsageError
-from mdl.fs import staging
 from mdl.fs.copying import RULES
 from mdl.fs.private import read_whole
 from mdl.paths import shown
+from mdl.places import CACHE_VARIABLES, Place, config_file, hub_cache, place_of, user_folder
 from mdl.toml import parse_toml
 from mdl.units import Window, is_true, parse_duration, parse_rate
 
@@ -93,8 +90,7 @@ def _texts(value: Any, name: str) -> tuple[str, ...]:
 
 
 class Settings(TypedDict, total=False):
-    """Every setting, one line each. Flags, variables, the keys of ``[defaults]`` and the arguments of `mdl.Client` are
-    made from this table."""
+    """The arguments of `mdl.Client`; flags, variables and the keys of ``[defaults]`` are made from the same table."""
 
     home: Annotated[
         str | os.PathLike[str],
@@ -170,6 +166,10 @@ def settings_table() -> dict[str, Setting]:
     return {name: hint.__metadata__[0] for name, hint in get_type_hints(Settings, include_extras=True).items()}
 
 
+Settings.__doc__ = "\n".join(
+    [f"{Settings.__doc__}\n", *(f"{name}: {setting.help}" for name, setting in settings_table().items())]
+)
+
 _OTHER_DEFAULTS = ("progress", "log_file")
 """Keys of ``[defaults]`` that are flags of the commands alone."""
 _LARGEST = 2**20
@@ -193,17 +193,19 @@ def _tables() -> dict[str, tuple[str, ...] | None]:
 class Config:
     """The settings in effect: what was ``given``, else the variables, else ``config.toml``, else the defaults.
 
-    ``flags`` says that the command line gave them, so that an error names the flag.
+    ``flags`` says that the command line gave them, so that an error names the flag. ``read`` reads ``config.toml``;
+    what `dataclasses.replace` makes of a Config does not read it again.
     """
 
     given: Mapping[str, Any] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     flags: bool = False
+    read: Callable[[], dict[str, Any]] = field(default_factory=lambda: cache(read_config), compare=False)
 
-    @cached_property
+    @property
     def file(self) -> dict[str, Any]:
         """``config.toml``, checked. Raises `UsageError`."""
-        return read_config()
+        return self.read()
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -246,51 +248,17 @@ class Config:
         """The models folder: what was given, ``MDL_HOME``, ``[defaults] home``, the user data folder."""
         path, where = self.find("home")
         if path is None:
-            return Place(_needs_home(lambda: platformdirs.user_data_dir("mdl")) / "models", "the user data folder")
-        if where.startswith("["):
-            where += f" in {config_file()}"
-            return Place(path.absolute(), where)
-        return Place(path.absolute(), f"given by {where}")
+            return Place(user_folder(platformdirs.user_data_dir) / "models", "the user data folder")
+        is_of_file = where.startswith("[")
+        return Place(path.absolute(), f"{where} in {config_file()}" if is_of_file else f"given by {where}")
 
     def cache_home(self) -> Place:
         """As `models_home`, with the layout ``hf-cache``: what was given, else the hub's cache."""
         if self.given.get("home") is not None:
             path, where = self.find("home")
             return Place(path.absolute(), f"given by {where}")
-        named = next((name for name in _CACHE_VARIABLES if self.environ.get(name)), None)
+        named = next((name for name in CACHE_VARIABLES if self.environ.get(name)), None)
         return Place(hub_cache(self.environ), f"the hub's cache, given by {named}" if named else "the hub's cache")
-
-
-@dataclass(frozen=True)
-class Place:
-    """A file or folder, and why this one."""
-
-    path: Path
-    why: str
-
-
-def _needs_home(find: Callable[[], str]) -> Path:
-    try:
-        folder = find()
-    except RuntimeError:
-        folder = "~"
-    if folder.startswith("~") or not Path(folder).is_absolute():
-        raise UsageError(
-            "this user has no home folder", hint="set HOME, or name a folder with --to, MDL_HOME or XDG_CONFIG_HOME"
-        )
-    return Path(folder)
-
-
-def config_dir() -> Path:
-    return _needs_home(lambda: platformdirs.user_config_dir("mdl"))
-
-
-def state_dir() -> Path:
-    return _needs_home(lambda: platformdirs.user_state_dir("mdl"))
-
-
-def config_file() -> Path:
-    return config_dir() / "config.toml"
 
 
 def read_config() -> dict[str, Any]:
@@ -338,65 +306,3 @@ def _check_table(name: str, table: Any, path: str) -> None:
 def _near(word: str, words: tuple[str, ...]) -> str:
     near = get_close_matches(word, words, 1)
     return f"did you mean {near[0]}?" if near else f"there is {', '.join(words)}"
-
-
-_CACHE_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
-
-
-def hub_cache(environ: Mapping[str, str]) -> Path:
-    """Hugging Face's cache: ``HF_HUB_CACHE``, ``HF_HOME``, the user cache folder, as huggingface_hub finds it."""
-    named = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
-    if named:
-        return expanded(os.path.expandvars(named), "HF_HUB_CACHE").absolute()
-    home = environ.get("HF_HOME")
-    if not home:
-        cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
-        home = os.path.join(cache, "huggingface")
-    if home.startswith("~/"):
-        return _needs_home(lambda: str(Path(os.path.expandvars(home)).expanduser().absolute())) / "hub"
-    return expanded(os.path.expandvars(home), "HF_HOME").absolute() / "hub"
-
-
-def working_folder() -> Path:
-    """The current folder; ``/`` if it was deleted meanwhile, so that absolute paths still work."""
-    try:
-        return Path.cwd()
-    except OSError:
-        return Path(os.sep)
-
-
-def place_of(text: str | os.PathLike[str], what: str) -> Path:
-    """A path as it was given; an empty one, as of an unset variable, raises `UsageError` naming ``what``."""
-    if not os.fspath(text):
-        raise UsageError("it is empty", item=what, hint="is a variable unset?")
-    return expanded(text, what)
-
-
-def expanded(path: str | os.PathLike[str], what: str) -> Path:
-    """The path with ``~`` and ``~name`` replaced by the home folder of that user. Raises `UsageError` naming ``what``
-    if there is no such user or home folder."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        name = Path(path).parts[0]
-        hint = "write the whole path, or ./~… for a name that begins with ~"
-        raise UsageError(f"there is no home folder for {name}", item=what, hint=hint) from error
-
-
-def output_file(path: Path, what: str) -> Path:
-    """The path of a file that is to be replaced as a whole: a regular file, or nothing yet. A link there is not
-    followed, for another user may have put it there, nor replaced: ``/dev/stdout`` is one.
-
-    Raises `UsageError` naming ``what`` if something else is there.
-    """
-    path = expanded(path, what)
-    trouble = "it is a link, and mdl replaces regular files only" if path.is_symlink() else ""
-    try:
-        staging.refuse_special(path)
-    except FileExistsError as error:
-        trouble = str(error.strerror)
-    except OSError:
-        return path  # writing it will say why that is not possible
-    if trouble:
-        raise UsageError(f"{path}: {trouble}", item=what, hint="name a regular file, or a new one")
-    return path

@@ -2,7 +2,8 @@
 
 The tree is the documentation: every class below has a code name (the same in ``--json``)
 and an exit status. A message says what failed and why, in the server's or system's own words;
-``item`` says on what; ``hint`` says what to do next.
+``item`` says on what; ``hint`` says what to do next. A hint names flags as the command line writes them: in Python
+``--lock-wait`` is the argument ``lock_wait``, and ``--to`` is ``home``.
 
 `MdlError` is an ``Exception``. `Cancelled` is not: code that continues after errors must not continue after a stop.
 Both are a `Problem`: anything that ends a command and can be told.
@@ -305,6 +306,17 @@ def joint_exit_code(codes: Iterable[int]) -> int:
         if stopped in failed:
             return stopped
     return failed.pop() if len(failed) == 1 else PartialFailure.exit_code
+
+
+def whole_error(message: str, errors: Sequence[MdlError]) -> MdlError:
+    """One error with ``message`` for ``errors``, of their class if they share an exit code, else a `PartialFailure`. It
+    has them as ``errors``."""
+    first, code = errors[0], joint_exit_code(error.exit_code for error in errors)
+    kind = type(first) if code == first.exit_code else PartialFailure
+    whole = kind(message, hint=first.advice)
+    whole.code, whole.exit_code = (first.code if kind is type(first) else kind.code), code
+    whole.errors, whole.__cause__ = tuple(errors), first
+    return whole
 
 
 def joint_error(errors: Sequence[MdlError]) -> MdlError | None:

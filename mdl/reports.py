@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mdl.errors import MdlError, NoSpace, PartialFailure, joint_error, joint_exit_code
+from mdl.errors import MdlError, NoSpace, joint_error, whole_error
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,7 @@ class Report:
             return only
         reasons = ", ".join(sorted({error.code for _, error in failed}))
         total = sum(len(model.files) or 1 for model in self.models)
-        code = joint_exit_code(error.exit_code for _, error in failed)
-        kind = type(first) if code == first.exit_code else PartialFailure
-        whole = kind(f"{len(failed)} of {total} failed ({reasons})", hint=first.advice)
-        whole.code, whole.exit_code = (first.code if kind is type(first) else kind.code), code
-        whole.errors = tuple(error for _, error in failed)
-        whole.__cause__ = first
-        return whole
+        return whole_error(f"{len(failed)} of {total} failed ({reasons})", [error for _, error in failed])
 
     @property
     def exit_code(self) -> int:

@@ -9,15 +9,16 @@ import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdl import config as places
+from mdl import places
 from mdl.cancel import CancelToken
-from mdl.config import Config, Place
-from mdl.errors import Cancelled, Deadline, DeadlineReached, MdlError, UsageError
+from mdl.config import Config
+from mdl.errors import Deadline, MdlError, UsageError
 from mdl.events import Listener, silence
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from mdl.http.allowlist import AllowList
     from mdl.http.client import HttpClient
     from mdl.http.throttle import Throttle
-    from mdl.operations.get import Tools
     from mdl.redact import Secrets
     from mdl.reports import Report
     from mdl.sources.endpoint import Endpoint
@@ -48,20 +48,20 @@ class Workspace:
         self.config, self.cancel, self.warn, self._secrets = config, cancel, warn, secrets
         self.environ: Mapping[str, str] = config.environ
 
+    # Catalog and lock.
+
     @cached_property
     def catalog_paths(self) -> tuple[tuple[Path, ...], str]:
         """The catalog files in use, and why these. One that another user may have written is warned of."""
-        from mdl.catalog.find import find_catalogs, why_untrusted
-
         try:
             folder = places.config_dir()
         except UsageError:
             folder = places.working_folder()
         given = self.config.given.get("catalog") or ()
         named = [given] if isinstance(given, str | os.PathLike) else given
-        paths, why = find_catalogs([Path(one) for one in named], self.environ, places.working_folder(), folder)
-        if doubt := why_untrusted(paths[0], why):
-            self.warn(f"{paths[0]} was found {why}, and {doubt}: if you trust it, name it with --catalog")
+        paths, why = places.find_catalogs([Path(one) for one in named], self.environ, places.working_folder(), folder)
+        if doubt := places.why_untrusted(paths[0], why):
+            self.warn(f"{paths[0]} was found {why}, and {doubt}: if you trust it, name it with --catalog (catalog=)")
         return paths, why
 
     @cached_property
@@ -72,93 +72,72 @@ class Workspace:
         return read_catalog(self.catalog_paths[0])
 
     @cached_property
+    def catalog_id(self) -> str:
+        """Says of which catalog a file is, in its receipt."""
+        paths = ["shipped" if path == places.SHIPPED else str(path.resolve()) for path in self.catalog_paths[0]]
+        return hashlib.sha256("\0".join(sorted(paths)).encode()).hexdigest()[:16]
+
+    @cached_property
     def lock_path(self) -> Path:
         """Beside the catalog it locks; the catalog that comes with mdl is locked in the user's config folder."""
-        from mdl.catalog.find import SHIPPED
         from mdl.catalog.lock import NAME
 
-        first = Path(self.catalog_paths[0][0])
-        return (places.config_dir() if first == SHIPPED else first.absolute().parent) / NAME
+        first = self.catalog_paths[0][0]
+        return (places.config_dir() if first == places.SHIPPED else first.absolute().parent) / NAME
 
     @cached_property
     def locked(self) -> Lock | None:
         """What the lock file says; None if there is none. Raises `StateError` for a broken one, `Unsafe` for another
         user's."""
-        from mdl.catalog.find import why_untrusted
         from mdl.operations.lock import read_lock
 
         try:
-            if doubt := why_untrusted(self.lock_path, self.catalog_paths[1]):
+            if doubt := places.why_untrusted(self.lock_path, self.catalog_paths[1]):
                 self.warn(f"{self.lock_path}: {doubt}")
             return read_lock(self.lock_path, self.catalog_paths[0][0])
         except UsageError:
             return None  # a user without a home folder has no settings and no lock
 
-    @cached_property
-    def endpoint(self) -> Endpoint:
-        """The hub in use, and the token for it. Raises `UsageError`."""
-        from mdl.sources.endpoint import Endpoint
-
-        found = Endpoint.from_environ(self.environ)
-        if found.token and self._secrets is not None:
-            self._secrets.add(found.token)
-        return found
-
     def forget(self, name: str) -> None:
         """``catalog`` or ``locked`` was just written: read it anew."""
         self.__dict__.pop(name, None)
 
-    @property
-    def home(self) -> Place:
-        """The models folder, or the hub's cache with the layout ``hf-cache``, and why this one. Raises `UsageError`."""
-        return self.config.cache_home() if self.is_cache else self.config.models_home()
+    def remember_first(self, models: Sequence[Model], report: Report) -> None:
+        """Trust on first use: what came of files without a published digest is what the lock says from now on.
+
+        The lock is read anew, for another process may have written it meanwhile.
+        """
+        from mdl.operations.lock import update_lock, with_first_digests
+
+        if self.locked is None:
+            return
+        try:
+            update_lock(
+                self.lock_path,
+                self.catalog_paths[0][0],
+                lambda lock: lock and with_first_digests(lock, models, report),
+            )
+            self.forget("locked")
+        except MdlError as error:
+            self.warn(f"the lock could not be brought up to date: {error.message}")
+
+    # The models folder.
 
     @property
-    def is_offline(self) -> bool:
-        """Nothing may be contacted."""
-        return self.config.is_offline
+    def home(self) -> places.Place:
+        """The models folder, or the hub's cache with the layout ``hf-cache``, and why this one. Raises `UsageError`."""
+        return self.config.cache_home() if self.is_cache else self.config.models_home()
 
     @property
     def is_cache(self) -> bool:
         return bool(self.config["layout"] == "hf-cache")
 
-    @contextlib.contextmanager
-    def tools(
-        self,
-        models: Sequence[Model],
-        into: Folder | None = None,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        on_event: Listener = silence,
-        *,
-        token: CancelToken | None = None,
-        online: bool = True,
-        exact: bool = False,
-        has_limit: bool = True,
-    ) -> Iterator[Tools]:
-        """What one operation works with. ``token`` stops it alone; ``exact`` resolves to commits, past the lock; if it
-        ``has_limit`` it is held to window and duration."""
-        from mdl.deadline import time_limit
-        from mdl.operations.get import Tools
-
-        cancel, limit, wait = (
-            CancelToken(self.cancel),
-            self.time_limit() if has_limit else None,
-            self.config["lock_wait"],
-        )
-        if token:
-            token.link(cancel)
-        store = self.store(models, into, cancel)
-        with contextlib.ExitStack() as stack:
-            http = None
-            if online and not self.is_offline:
-                http = stack.enter_context(self.http(models, cancel, with_lock=not exact))
-            resolver = self.resolver(store, http, on_event, include, exclude, exact=exact, is_strict=True)
-            if limit:
-                stack.enter_context(time_limit(limit, cancel))
-            stack.enter_context(_interrupts())
-            tools = Tools(resolver, store, http, wait, self._hub_client(models), self._local_copies(store), on_event)
-            yield tools
+    @property
+    def state(self) -> Path | None:
+        """The user's state folder; None for a user without a home."""
+        with contextlib.suppress(UsageError):
+            return places.state_dir()
+        return None
 
     def store(
         self,
@@ -175,28 +154,13 @@ class Workspace:
         cancel = cancel or self.cancel
         if into is not None:
             if self.is_cache:
-                raise UsageError("--into and --layout hf-cache do not go together", hint="--to names the cache")
+                raise UsageError("--into and --layout hf-cache do not go together", hint="--to (home=) names the cache")
             check_into(len(models))
             return Store(places.place_of(into, "--into"), into=True, catalog=catalog, cancel=cancel)
         layout = HubCache if self.is_cache else None
         return Store(self.home.path, layout=layout, catalog=catalog, cancel=cancel)
 
-    @cached_property
-    def catalog_id(self) -> str:
-        """Says of which catalog a file is, in its receipt."""
-        from mdl.catalog.find import SHIPPED
-
-        paths = ["shipped" if path == SHIPPED else str(Path(path).resolve()) for path in self.catalog_paths[0]]
-        return hashlib.sha256("\0".join(sorted(paths)).encode()).hexdigest()[:16]
-
-    @property
-    def state(self) -> Path | None:
-        """The user's state folder; None for a user without a home."""
-        with contextlib.suppress(UsageError):
-            return places.state_dir()
-        return None
-
-    def _local_copies(self, store: Store) -> LocalCopies | None:
+    def local_copies(self, store: Store) -> LocalCopies | None:
         """Where on this machine the same bytes may be: ``store`` itself, the usual models folder, the hub's cache,
         ``[stores] also``. None if ``[stores] link`` says that nothing is to be taken from there."""
         from mdl.engine.local_copies import LocalCopies
@@ -209,16 +173,33 @@ class Workspace:
         with contextlib.suppress(UsageError):
             caches.append(places.hub_cache(self.environ))
         with contextlib.suppress(UsageError):
-            usual = Config({}, self.environ).models_home().path
+            usual = replace(self.config, given={}).models_home().path
             others = [] if usual == store.root else [Store(usual)]
         also = [places.expanded(one, "[stores] also") for one in wishes.get("also", [])]
         return LocalCopies(store, others, tuple(dict.fromkeys(caches)), also, wishes.get("link", "auto"))
+
+    # The network, and the limits on it.
+
+    @property
+    def is_offline(self) -> bool:
+        """Nothing may be contacted."""
+        return self.config.is_offline
+
+    @cached_property
+    def endpoint(self) -> Endpoint:
+        """The hub in use, and the token for it. Raises `UsageError`."""
+        from mdl.sources.endpoint import Endpoint
+
+        found = Endpoint.from_environ(self.environ)
+        if found.token and self._secrets is not None:
+            self._secrets.add(found.token)
+        return found
 
     def time_limit(self) -> TimeLimit:
         """When to stop. Raises `Deadline` outside the window."""
         from mdl.deadline import TimeLimit
 
-        seconds, (window, _) = self.config["max_duration"], self.config.find("window")
+        seconds, window = self.config["max_duration"], self.config["window"]
         limit = TimeLimit(math.inf if seconds is None else seconds, window)
         if limit.is_over():
             raise Deadline(f"outside the download window ({window})")
@@ -269,13 +250,7 @@ class Workspace:
         rate = self.config["limit_rate"]
         return Throttle(rate) if rate else NO_LIMIT
 
-    def connect(self, models: Sequence[Model], cancel: CancelToken, urls: Sequence[str]) -> HttpClient | None:
-        """A client for these URLs too; None offline."""
-        from mdl.http.allowlist import host_of
-
-        return None if self.is_offline else self.http(models, cancel, map(host_of, urls))
-
-    def _hub_client(self, models: Sequence[Model]) -> HubClient | None:
+    def hub_client(self, models: Sequence[Model]) -> HubClient | None:
         """The hub's own client, if it was asked for."""
         if self.config["via"] != "hub":
             return None
@@ -295,62 +270,27 @@ class Workspace:
         exact: bool = False,
         is_strict: bool = False,
     ) -> Resolver:
+        """What turns models into files. ``exact`` resolves to commits, past the lock; if it ``is_strict``, the settings
+        ``locked`` and ``frozen`` hold: a model that the lock does not cover is then a `LockError`."""
+        from mdl.catalog.lock import Lock
         from mdl.catalog.resolver import Resolver
         from mdl.sources import Context
 
         context = Context(self.endpoint, store.listings, http, on_event, self.environ)
         if exact:
             return Resolver(context, exact=True)
-        return Resolver(context, include=include, exclude=exclude, pin=self._pin(is_strict=is_strict))
-
-    def _pin(self, *, is_strict: bool) -> Callable[[Model], Model]:
-        """What the lock makes of a model. Raises `LockError` then if the settings ask for a lock and there is none."""
-        from mdl.catalog.lock import Lock
-
-        lock = self.locked
+        lock = self.locked or Lock()
         must, frozen = (self.config["locked"], self.config["frozen"]) if is_strict else (False, False)
-        if must or frozen:
-            held, stale = lock or Lock(), frozen and not must
-            return lambda model: held.pin(model, stale=stale)
-        if lock is None:
-            return lambda model: model
-        return lambda model: lock.pin(model) if lock.covers(model) else model
 
-    def remember_first(self, models: Sequence[Model], report: Report) -> None:
-        """Trust on first use: what came of files without a published digest is what the lock says from now on.
+        def pin(model: Model) -> Model:
+            if must or frozen:
+                return lock.pin(model, stale=frozen and not must)
+            return lock.pin(model) if lock.covers(model) else model
 
-        The lock is read anew, for another process may have written it meanwhile.
-        """
-        from mdl.operations.lock import update_lock, with_first_digests
-
-        if self.locked is None:
-            return
-        try:
-            update_lock(
-                self.lock_path,
-                self.catalog_paths[0][0],
-                lambda lock: lock and with_first_digests(lock, models, report),
-            )
-            self.forget("locked")
-        except MdlError as error:
-            self.warn(f"the lock could not be brought up to date: {error.message}")
+        return Resolver(context, include=include, exclude=exclude, pin=pin)
 
 
 def check_into(count: int) -> None:
     """Raises `UsageError` unless one target is to go ``into`` a folder."""
     if count != 1:
-        raise UsageError(f"--into takes one target, not {count}", hint="use --to for several")
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[None]:
-    """Once what was fetched is safe, a Ctrl-C that Python made a ``KeyboardInterrupt`` is one again, and a time limit
-    is an ordinary error."""
-    try:
-        yield
-    except DeadlineReached as stopped:
-        raise stopped.as_deadline() from stopped
-    except Cancelled as stopped:
-        if isinstance(stopped.__cause__, KeyboardInterrupt):
-            raise KeyboardInterrupt from stopped
-        raise
+        raise UsageError(f"--into takes one target, not {count}", hint="use --to (home=) for several")

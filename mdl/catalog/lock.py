@@ -77,6 +77,10 @@ class LockedModel:
     name: str
     entry: str
     files: tuple[LockedFile, ...]
+    """By their paths, in whatever order they were given."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", tuple(sorted(self.files, key=lambda one: one.path)))
 
 
 @dataclass(frozen=True)
@@ -99,19 +103,11 @@ class Lock:
         if not stale and not self.covers(model):
             raise LockError("its entry has changed since it was locked", item=model.name, hint=_LOCK_IT)
         branches = {} if stale and not self.covers(model) else _branches(model)
-        files = tuple(
-            CatalogFile(
-                one.path,
-                one.source,
-                one.mirrors,
-                one.size,
-                one.digest,
-                role=one.role,
-                branch=branches.get(one.repository, ""),
-            )
-            for one in found.files
-        )
-        return replace(model, sources=(), include=(), exclude=(), files=files)
+        files = []
+        for one in found.files:
+            branch = branches.get(one.repository, "")
+            files.append(CatalogFile(one.path, one.source, one.mirrors, one.size, one.digest, "", one.role, branch))
+        return replace(model, sources=(), include=(), exclude=(), files=tuple(files))
 
     def urls(self, names: Iterable[str]) -> list[str]:
         """The references that these models' files come from, mirrors too."""
@@ -147,7 +143,7 @@ class Lock:
         blocks = [_HEAD]
         for name, locked in sorted(self.models.items()):
             blocks.append(_block("model", {"name": name, "entry": locked.entry, "files": len(locked.files)}))
-            blocks += [_block("file", _facts(name, one)) for one in _ordered(locked.files)]
+            blocks += [_block("file", _facts(name, one)) for one in locked.files]
         return "\n".join(blocks)
 
     @classmethod
@@ -193,10 +189,6 @@ def _branches(model: Model) -> dict[str, str]:
     return {repository: next(iter(names)) for repository, names in found.items() if len(names) == 1}
 
 
-def _ordered(files: Iterable[LockedFile]) -> list[LockedFile]:
-    return sorted(files, key=lambda one: one.path)
-
-
 def _moved(before: LockedModel, after: LockedModel) -> list[str]:
     old, new = ({one.path.text: one for one in locked.files} for locked in (before, after))
     revisions = [sorted({one.revision for one in side.values() if one.revision}) for side in (old, new)]
@@ -223,12 +215,9 @@ def _facts(model: str, one: LockedFile) -> dict[str, Any]:
 
 
 def _block(kind: str, facts: dict[str, Any]) -> str:
-    return f"[[{kind}]]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in facts.items())
-
-
-def _toml(value: Any) -> str:
     """Text, integers, true and lists of text: JSON writes them as TOML reads them, but for DEL."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in facts.items())
+    return f"[[{kind}]]\n" + "".join(lines).replace("\x7f", "\\u007f")
 
 
 def _models(data: dict[str, Any]) -> dict[str, LockedModel]:
@@ -244,7 +233,7 @@ def _models(data: dict[str, Any]) -> dict[str, LockedModel]:
         refuse_twins(one.path for one in files)
         if count != len(files):
             raise ValueError(f"{name} has {len(files)} of {count} files")
-    return {name: LockedModel(name, entry, tuple(_ordered(files))) for name, (entry, _, files) in found.items()}
+    return {name: LockedModel(name, entry, tuple(files)) for name, (entry, _, files) in found.items()}
 
 
 def _file(facts: dict[str, Any]) -> LockedFile:

@@ -1,15 +1,17 @@
-"""Model and Catalog: what a catalog says, as values."""
+"""Model and Catalog: what a catalog says, as values; and the models that a user's targets mean. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from mdl.errors import NotFound
+from mdl.errors import NotFound, UsageError
 from mdl.hashing import Digest
 from mdl.paths import RelPath
-from mdl.sources import Origin
+from mdl.sources import Origin, is_reference, parse
+from mdl.sources.url import UrlOrigin
 
 COMMAND_LINE = "command line"
 """The `Model.origin` of a model that a reference made, not a catalog."""
@@ -93,3 +95,50 @@ class Catalog:
         near = get_close_matches(name, names, 3, 0.5) or [n for n in names if name.lower() in n.lower()][:3]
         hint = f"did you mean {', '.join(near)}?" if near else "'mdl list' shows what there is"
         raise NotFound("not in the catalog", item=name, hint=hint)
+
+
+def models_of(
+    targets: Sequence[str | Model], catalog: Catalog, page_hosts: Collection[str], revision: str | None = None
+) -> list[Model]:
+    """The models that ``targets`` mean, each once, in order: a catalog's name or group, a hub reference or page, any
+    URL, a model. ``revision`` replaces that of every hub source.
+
+    Raises `NotFound` for a name the catalog does not have, `UsageError` for what is no target.
+    """
+    found: dict[str, Model] = {}
+    for target in targets:
+        if isinstance(target, Model):
+            models = [target]
+        else:
+            models = [_of_origin(parse(target, page_hosts))] if is_reference(target) else catalog.find(target)
+        for model in models:
+            wanted = model if revision is None else _at(model, revision)
+            found[model.name] = _joined(found[model.name], wanted) if model.name in found else wanted
+    return list(found.values())
+
+
+def _of_origin(origin: Origin) -> Model:
+    """What no catalog names goes to a folder named after its source."""
+    if isinstance(origin, UrlOrigin):
+        file = CatalogFile(origin.file_name, origin.url)
+        return Model(name=origin.folder, title=file.path.name, files=(file,), origin=COMMAND_LINE)
+    return Model(name=origin.folder, title=origin.folder, sources=(origin,), origin=COMMAND_LINE)
+
+
+def _at(model: Model, revision: str) -> Model:
+    if not model.sources:
+        raise UsageError("--revision needs a hub source; this one's files are pinned one by one", item=model.name)
+    return replace(model, sources=tuple(source.at(revision) for source in model.sources))
+
+
+def _joined(first: Model, second: Model) -> Model:
+    """Two targets that land in one folder as one model. Raises `UsageError` if they would be in each other's way."""
+    if first == second:
+        return first
+    places = {(source.repository, source.revision) for source in first.sources + second.sources}
+    files = tuple(dict.fromkeys(first.files + second.files))
+    if len(places) > 1 or len({file.path for file in files}) < len(files) or (places and files):
+        raise UsageError("two targets would land in one folder", item=first.name, hint="get them one by one, with --to")
+    sources = tuple(dict.fromkeys(first.sources + second.sources))
+    whole = tuple(source for source in sources if not source.subpath)
+    return replace(first, sources=whole or sources, files=files)

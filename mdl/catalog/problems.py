@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from difflib import get_close_matches
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,17 +27,13 @@ class Problems:
     """Collects problems. `check` raises them all at once, in the order of the files and their lines."""
 
     def __init__(self) -> None:
-        self._found: list[tuple[int, int, str]] = []
+        self._files: list[CatalogText] = []
         self._guesses = _GUESSES
-        self._files = 0
 
     def file(self, path: Path, text: str = "") -> CatalogText:
         """The next catalog file."""
-        self._files += 1
-        return CatalogText(path, text, self, self._files)
-
-    def add(self, file: int, line: int, words: str) -> None:
-        self._found.append((file, line, words))
+        self._files.append(CatalogText(path, text, self))
+        return self._files[-1]
 
     def guess(self, word: str, known: Collection[str]) -> str:
         """The one of ``known`` that ``word`` is probably meant to be, or ''."""
@@ -49,7 +46,7 @@ class Problems:
 
     def check(self) -> None:
         """Raises `CatalogError` if there are any problems."""
-        lines = [words for _, _, words in sorted(self._found, key=lambda found: found[:2])]
+        lines = [words for file in self._files for _, words in sorted(file.found, key=itemgetter(0))]
         if lines:
             head = [f"{len(lines)} mistakes in the catalog:"] if len(lines) > 1 else []
             raise CatalogError("\n".join([*head, *lines]))
@@ -58,11 +55,10 @@ class Problems:
 class CatalogText:
     """One catalog file being read: where its keys stand, and how its problems are told."""
 
-    def __init__(self, path: Path, text: str, problems: Problems, number: int) -> None:
-        self.text = text
-        self._name = shown(str(path))
-        self.problems = problems
-        self._number = number
+    def __init__(self, path: Path, text: str, problems: Problems) -> None:
+        self.text, self.problems, self._name = text, problems, shown(str(path))
+        self.found: list[tuple[int, str]] = []
+        """What is wrong with it, each with its line."""
 
     @cached_property
     def _lines(self) -> dict[Key, int]:
@@ -81,12 +77,12 @@ class CatalogText:
 
     def wrong(self, where: Key, words: str) -> None:
         """Note a problem at a key."""
-        self.problems.add(self._number, self.line(where), f"{self.place(where)}: {spelled(where)}: {words}")
+        self.found.append((self.line(where), f"{self.place(where)}: {_spelled(where)}: {words}"))
 
     def broken(self, words: str, line: int = 0) -> None:
         """Note that the file as a whole, or from a line on, cannot be read."""
         at = f":{line}" if line else ""
-        self.problems.add(self._number, line, f"{self._name}{at}: {words}")
+        self.found.append((line, f"{self._name}{at}: {words}"))
 
 
 class Table:
@@ -201,7 +197,7 @@ class Table:
         return ""
 
 
-def spelled(where: Key) -> str:
+def _spelled(where: Key) -> str:
     """A key path as a person would write it: ``models."bert-fa".files[0].url``."""
     text = ""
     for part in where:

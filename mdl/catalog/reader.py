@@ -88,10 +88,16 @@ class _Draft:
         self.models: dict[str, Model] = {}
         self.groups: dict[str, tuple[str, ...]] = {}
         top = Table(_toml(text), (), text)
-        if _is_newer(top):
+        schema = top.data.get("schema")
+        number = schema if type(schema) is int else 0
+        if number > SCHEMA:  # the rest is left unread
+            top.wrong(f"{schema} is newer than this mdl, which reads {SCHEMA}; upgrade mdl", "schema")
             return
         top.allow("schema", "models", "groups")
-        _note_schema(top)
+        if schema is not None and number != SCHEMA:
+            top.wrong(f"must be {SCHEMA}", "schema")
+        elif schema is None and top.lacks("schema"):
+            top.wrong(f"missing; write schema = {SCHEMA} as the first line", "schema")
         models, groups = top.table("models"), top.table("groups")
         for name in models.data:
             table = models.table(name)
@@ -101,12 +107,6 @@ class _Draft:
         for table in (models, groups):
             for name in table.data:
                 table.attempt(_check_name, name, name)
-
-    @property
-    def names(self) -> Iterable[tuple[str, Key]]:
-        """Every name this file gives, and where."""
-        yield from ((name, ("models", name)) for name in self.models)
-        yield from ((name, ("groups", name)) for name in self.groups)
 
 
 def _toml(text: CatalogText) -> dict[str, Any]:
@@ -123,25 +123,6 @@ def _toml(text: CatalogText) -> dict[str, Any]:
         column = f" (column {at[2]})" if at and at[2] else ""
         text.broken(f"not TOML: {shown(words[: at.start() if at else 200])}{column}", line)
     return {"schema": SCHEMA}
-
-
-def _is_newer(top: Table) -> bool:
-    """Whether the file is of a format this mdl does not know; noted, and the rest is then left unread."""
-    schema = top.data.get("schema")
-    if not isinstance(schema, int) or schema <= SCHEMA:
-        return False
-    top.wrong(f"{schema} is newer than this mdl, which reads {SCHEMA}; upgrade mdl", "schema")
-    return True
-
-
-def _note_schema(top: Table) -> None:
-    """Note a ``schema`` that is missing or odd; it is no hindrance to reading the rest."""
-    schema = top.data.get("schema")
-    if schema is None:
-        if top.lacks("schema"):
-            top.wrong(f"missing; write schema = {SCHEMA} as the first line", "schema")
-    elif schema != SCHEMA or not isinstance(schema, int) or isinstance(schema, bool):
-        top.wrong(f"must be {SCHEMA}", "schema")
 
 
 def _check_name(name: str) -> None:
@@ -176,7 +157,9 @@ def _note_twins(drafts: Iterable[_Draft]) -> None:
     """Note every name that is given twice, or differs from another only by case or Unicode form."""
     seen: dict[str, tuple[str, Key, _Draft]] = {}
     for draft in drafts:
-        for name, where in draft.names:
+        wheres: list[Key] = [*(("models", name) for name in draft.models), *(("groups", name) for name in draft.groups)]
+        for where in wheres:
+            name = str(where[1])
             folded = RelPath(name).folded
             if folded not in seen:
                 seen[folded] = (name, where, draft)
@@ -210,7 +193,7 @@ def _read_entry(name: str, table: Table) -> Model:
     table.allow(*_TEXT_KEYS, *_SOURCE_KEYS)
     origins, direct = _read_sources(table)
     files = [*direct, *filter(None, map(_read_file, table.tables("files")))]
-    _note_same_files(table, files)
+    _note_clashes(table, files)
     gone = table.string("gone")
     if "gone" not in table.data and table.lacks("source", "files"):
         table.wrong("has no source: add source or files (or gone, with the reason)")
@@ -283,7 +266,11 @@ def _read_file(table: Table) -> CatalogFile | None:
     elif text := table.string("url"):
         url = table.attempt(_check_file_url, text, "url") or ""
     mirrors = [table.attempt(_check_file_url, mirror, *key) for key, mirror in table.strings("mirrors")]
-    path = _read_path(table, url)
+    if "path" in table.data:
+        named = table.string("path")
+        path = table.attempt(RelPath.parse, named, "path") if named else None
+    else:
+        path = table.attempt(lambda text: _origin(text).file_name, url, "path") if url else None
     sha256 = table.string("sha256")
     digest = table.attempt(_read_sha256, sha256, "sha256") if sha256 else None
     role = table.string("role", "other")
@@ -294,14 +281,6 @@ def _read_file(table: Table) -> CatalogFile | None:
     if path is None:
         return None
     return CatalogFile(path, url, tuple(filter(None, mirrors)), size, digest, name, role)
-
-
-def _read_path(table: Table, url: str) -> RelPath | None:
-    """The path a file gets: its ``path``, else the name its URL ends in."""
-    if "path" in table.data:
-        text = table.string("path")
-        return table.attempt(RelPath.parse, text, "path") if text else None
-    return table.attempt(lambda text: _origin(text).file_name, url, "path") if url else None
 
 
 def _check_file_url(url: str) -> str:
@@ -322,7 +301,7 @@ def _read_sha256(text: str) -> Digest:
         raise UsageError("not a sha256", hint="64 digits, 0-9 and a-f in lower case") from error
 
 
-def _note_same_files(table: Table, files: Iterable[CatalogFile]) -> None:
+def _note_clashes(table: Table, files: Iterable[CatalogFile]) -> None:
     """Note two files with one path or one id, as any file system may see them."""
     paths = [file.path for file in files]
     for _ in range(_MOST_TWINS):

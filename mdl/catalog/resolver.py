@@ -40,6 +40,7 @@ class Resolver:
     ) -> None:
         self._home = threading.get_ident()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._resolving = threading.local()
         self._context, self._on_event = replace(context, on_event=self._post), context.on_event
         self._include, self._exclude, self._pin, self._exact = tuple(include), tuple(exclude), pin, exact
         self._opened: dict[str, Source] = {}
@@ -51,12 +52,22 @@ class Resolver:
         Raises `NotFound` if the model is gone, a pattern names nothing, or nothing is left; and what the
         sources raise.
         """
-        _refuse_gone(model)
+        if model.gone:
+            hint = f"see {', '.join(model.see)}" if model.see else model.note or None
+            raise NotFound(f"has no data any more: {model.gone}", item=model.name, hint=hint)
         model = self._pin(model)
-        files: list[RemoteFile] = []
-        for origin in model.sources:
-            files += _narrow(self._source(origin).resolve(origin), model.include, model.exclude, str(origin))
-        files += [self._named(file) for file in model.files]
+        self._resolving.model = model.name
+        try:
+            files: list[RemoteFile] = []
+            for origin in model.sources:
+                files += _narrow(self._source(origin).resolve(origin), model.include, model.exclude, str(origin))
+            files += [self._named(file) for file in model.files]
+        except MdlError as error:
+            if model.is_of_catalog and error.item and not error.item.startswith(model.name):
+                error.item = f"{model.name}: {error.item}"
+            raise
+        finally:
+            self._resolving.model = ""
         return self._checked(model, files)
 
     def resolve_all(self, models: Sequence[Model]) -> Iterator[list[RemoteFile] | MdlError]:
@@ -81,6 +92,9 @@ class Resolver:
         self._look()
 
     def _post(self, event: Event) -> None:
+        """Tell of a source's event, which names its origin, in the caller's thread, with the model's name."""
+        if name := getattr(self._resolving, "model", ""):
+            event = replace(event, model=name)
         if threading.get_ident() == self._home:
             self._on_event(event)
         else:
@@ -159,12 +173,6 @@ class Resolver:
         narrowed = _narrow(files, self._include, self._exclude, model.name)
         refuse_twins(file.path for file in narrowed)
         return sorted(narrowed, key=lambda file: file.path)
-
-
-def _refuse_gone(model: Model) -> None:
-    if model.gone:
-        hint = f"see {', '.join(model.see)}" if model.see else model.note or None
-        raise NotFound(f"has no data any more: {model.gone}", item=model.name, hint=hint)
 
 
 def _narrow(files: list[RemoteFile], include: Sequence[str], exclude: Sequence[str], item: str) -> list[RemoteFile]:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from mdl import config as places
+from mdl import places
 from mdl.cli.command import command, group
 from mdl.cli.flags import Common
 from mdl.cli.session import Session

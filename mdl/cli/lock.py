@@ -11,7 +11,6 @@ from mdl.cli.command import command
 from mdl.cli.flags import LockSettings
 from mdl.cli.session import Session
 from mdl.describe import ended_by
-from mdl.errors import PartialFailure
 from mdl.reports import LockReport
 
 
@@ -44,11 +43,11 @@ def lock(
     client = session.client(settings)
     session.empty = {"path": str(client.workspace.lock_path)}
     with session.console.watch() as on_event:
-        report = client.lock(names or (), check=locking.check, upgrade=locking.upgrade or (), on_event=on_event)
+        report = client.lock(names or None, check=locking.check, upgrade=locking.upgrade or (), on_event=on_event)
         if report.error:
             on_event(ended_by(report.error))
     error = report.error
-    for one in report.failures.values() if isinstance(error, PartialFailure) else ():
+    for one in report.failures.values() if len(report.failures) > 1 else ():
         session.console.error(one)
     if error:
         session.console.error(error)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdl import config as places
+from mdl import places
 from mdl.cli.command import command
 from mdl.cli.flags import DoctorSettings, LookSettings
 from mdl.cli.session import Session

@@ -15,10 +15,10 @@ from mdl.api import PackPlan
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Globs
 from mdl.cli.session import Session
-from mdl.config import place_of
 from mdl.errors import StorageError, UsageError
 from mdl.formatting import human_bytes
 from mdl.paths import shown
+from mdl.places import place_of
 
 if TYPE_CHECKING:
     from mdl.trainers.runs import Run

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mdl import config as places
+from mdl import places
 from mdl.cli.command import command, exit_code_of
 from mdl.cli.flags import Choice, DownloadSettings, JobFlags
 from mdl.cli.get import Request, download, payload, show, show_plan

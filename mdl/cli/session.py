@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdl import config as places
+from mdl import places
 from mdl.cli.flags import Common, JobFlags
 from mdl.cli.signals import the_signals
 from mdl.config import Config
@@ -56,8 +57,7 @@ class Session:
         key = repr(settings)
         if key in self._clients:
             return self._clients[key]
-        config = Config({**(settings or {}), "catalog": self.common.catalog}, self.environ, flags=True)
-        config.__dict__["file"] = self.config.file
+        config = replace(self.config, given={**(settings or {}), "catalog": self.common.catalog})
         for name in settings or {}:
             config.find(name)
         console = self.console

@@ -12,11 +12,11 @@ from mdl import api
 from mdl.api import ArchiveLimits, ReleaseResult
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.session import Session
-from mdl.config import place_of
 from mdl.errors import UsageError
 from mdl.formatting import human_bytes
 from mdl.hashing import fingerprint
 from mdl.paths import shown
+from mdl.places import place_of
 from mdl.units import parse_duration, parse_size
 
 

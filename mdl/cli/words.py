@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 import typer
 
 from mdl.cli.flags import Common
-from mdl.config import working_folder
 from mdl.jobs.job import Invocation
 from mdl.jobs.run import JOB_VARIABLE
+from mdl.places import working_folder
 from mdl.redact import redact
 
 _OF_THE_MOMENT = {field.name for field in dataclasses.fields(Common)} | {"detach", "ctx"}

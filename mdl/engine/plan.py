@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from mdl.errors import MdlError, NoSpace, Occupied, Unsafe
+from mdl.errors import MdlError, Occupied, Unsafe
 from mdl.files import LocalFile, RemoteFile
+from mdl.reports import no_space
 
 
 @dataclass(frozen=True)
@@ -118,30 +119,10 @@ class Plan:
         """Those of `bytes_elsewhere` that have to be copied, and take space."""
         return sum(_size(item) for item in self.linked if item.way == "copy")
 
-    def with_sizes(self, probed: dict[tuple[str, str], RemoteFile]) -> Plan:
-        """The same decisions, with the descriptions that probing found for files of unknown size, by model and path."""
-        fetch = []
-        for item in self.fetch:
-            found = probed.get((item.wanted.model, item.remote.path.text))
-            fetch.append(replace(item, wanted=replace(item.wanted, remote=found)) if found else item)
-        return replace(self, fetch=tuple(fetch))
-
     def check_space(self, free: int) -> None:
         """Raises `NoSpace` if the whole plan needs more than ``free`` bytes."""
         if error := no_space(self.bytes_to_fetch, self.bytes_to_copy, free):
             raise error
-
-
-def no_space(to_fetch: int, to_copy: int, free: int) -> NoSpace | None:
-    """The error of a plan that needs more bytes than are ``free``; None if it fits."""
-    need = to_fetch + to_copy
-    if need <= free:
-        return None
-    copied = f" ({to_copy} of them for copies from elsewhere on this machine)" if to_copy else ""
-    return NoSpace(
-        f"the plan needs {need} bytes{copied} and {free} are free: {need - free} short",
-        hint="free some space, choose another folder with --to, or narrow with --include",
-    )
 
 
 def _size(item: Item) -> int:

@@ -1,16 +1,23 @@
-"""add and remove: the catalog edited, its comments kept."""
+"""add and remove: a model put into a catalog's text, or taken out of it; every other line stays as it is."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mdl.catalog.edit import EMPTY, with_model, without_model
-from mdl.catalog.find import SHIPPED
-from mdl.catalog.reader import read_text
+import tomlkit
+
+from mdl.catalog.positions import Key, spans
+from mdl.catalog.reader import SCHEMA, parse_catalog, read_text
 from mdl.errors import CatalogError, UsageError
 from mdl.fs import staging
 from mdl.locks import folder_lock
+from mdl.places import SHIPPED
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+EMPTY = f"schema = {SCHEMA}\n"
 
 
 def add_model(paths: Sequence[Path], name: str, entry: Mapping[str, str | Sequence[str]]) -> Path:
@@ -66,3 +73,75 @@ def _edit(path: Path, change: Callable[[str | None], str], *, may_be_new: bool =
             before = now
         mode = place.stat().st_mode & 0o777 if before is not None else 0o666 & ~staging.umask()
         staging.write_file(place, text.encode(), mode=mode, sweep_first=True)
+
+
+def with_model(text: str, path: Path, name: str, facts: Mapping[str, str | Sequence[str]]) -> str:
+    """The catalog ``text`` with one model more, at its end; ``facts`` are its keys, empty ones left out.
+
+    Raises `UsageError` if the name is taken, `CatalogError` if the result would not be a catalog.
+    """
+    if name in parse_catalog(text, path).models:
+        raise UsageError("the catalog has a model of that name", item=name, hint=f"mdl remove {name}")
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in facts.items() if value]
+    key = name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+    block = f"[models.{key}]\n{''.join(lines)}"
+    edited = f"{text.rstrip()}\n\n{block}"
+    parse_catalog(edited, path)
+    return edited
+
+
+def without_model(text: str, path: Path, name: str) -> str:
+    """The catalog ``text`` without a model, which also leaves every group and every ``see``. Its own comments stay.
+
+    Raises `NotFound`, `UsageError` for a group, `CatalogError`.
+    """
+    catalog = parse_catalog(text, path)
+    if name not in catalog.models:
+        catalog.find(name)
+        raise UsageError("a group, not a model", item=name, hint="edit the catalog's [groups]")
+    edited = text
+    for key, start, stop in reversed(spans(text)):
+        if key[:2] == ("models", name):
+            edited = edited[:start] + edited[stop:].removeprefix("\n")
+        elif _names_models(key):
+            edited = edited[:start] + _without(edited[start:stop], name) + edited[stop:]
+    try:
+        if name in parse_catalog(edited, path).models:
+            edited = _without_key(edited, name)
+        left = parse_catalog(edited, path).models
+    except CatalogError as error:
+        raise _inseparable(name, error.message) from None
+    if left.keys() != catalog.models.keys() - {name}:
+        raise _inseparable(name, "the way the catalog is written does not allow it")
+    return edited
+
+
+def _inseparable(name: str, why: str) -> UsageError:
+    return UsageError(f"mdl cannot remove this model alone: {why}", item=name, hint="remove it in an editor")
+
+
+def _without_key(text: str, name: str) -> str:
+    """The text without a model that has no lines of its own, as in ``models = { a = {…}, b = {…} }``."""
+    document = tomlkit.parse(text)
+    models = document.get("models")
+    if isinstance(models, dict):
+        models.pop(name, None)
+    return tomlkit.dumps(document)
+
+
+def _names_models(key: Key) -> bool:
+    """Keys whose lists hold names of models."""
+    return (len(key) == 2 and key[0] == "groups") or (len(key) == 3 and key[0] == "models" and key[2] == "see")
+
+
+def _without(line: str, name: str) -> str:
+    """``key = [names]`` without one of them; nothing if it was the only one; otherwise comments are kept."""
+    document = tomlkit.parse(line)
+    for key, members in document.items():
+        if members == name:
+            return ""
+        if isinstance(members, list) and name in members:
+            while name in members:
+                members.remove(name)
+            return tomlkit.dumps(document) if members or key != "see" else ""
+    return line

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.resolver import Resolver
-from mdl.errors import (
-    LockError,
-    MdlError,
-    NotFound,
-    PartialFailure,
-    StateError,
-    Unsafe,
-    joint_exit_code,
-    storage_error,
-)
+from mdl.errors import LockError, MdlError, NotFound, StateError, Unsafe, storage_error, whole_error
 from mdl.files import Receipt
 from mdl.fs import staging
 from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
 from mdl.locks import folder_lock
-from mdl.operations.get import Tools
+from mdl.operations.tools import Tools
 from mdl.redact import bare_url
-from mdl.reports import FileReport, LockReport, LockRow, Report
+from mdl.reports import LockReport, LockRow, Report
 
 _CAME = ("fetched", "kept")
 _LARGEST = 64 * 2**20
@@ -88,82 +79,66 @@ def update_lock(path: Path, catalog: Path, change: Callable[[Lock | None], Lock 
                 return
 
 
-@dataclass
-class Resolved:
-    """A new lock, what it says differently, and which models could not be resolved and why."""
-
-    lock: Lock
-    changes: list[str] = field(default_factory=list)
-    failures: dict[str, MdlError] = field(default_factory=dict)
-
-
-def resolve_lock(
-    models: Sequence[Model],
-    old: Lock,
-    tools: Tools,
-    *,
-    wanted: Collection[str],
-    anew: Collection[str] = (),
-    forget: Collection[str] = (),
-) -> Resolved:
-    """Lock the ``wanted`` models; what the old lock still covers is kept, unless it is to be resolved ``anew``.
-
-    Of those to ``forget`` not even a digest that was trusted on first use is kept. ``models`` are all of the catalog:
-    what is locked and not among them is dropped. What cannot be resolved keeps its old block and is in ``failures``.
-    """
-    new = Resolved(old.only(model.name for model in models if not model.gone))
-    for model in models:
-        name = model.name
-        if name not in wanted or model.gone or (old.covers(model) and name not in {*anew, *forget}):
-            continue
-        before = old.models.get(name) if name not in forget else None
-        receipts = tools.store.receipts.of_model(name) if name not in forget else []
-        try:
-            new.lock = new.lock.with_model(_resolved(model, before, receipts, tools.resolver))
-        except MdlError as error:
-            error.item = f"{name}: {error.item}" if error.item else name
-            new.failures[name] = error
-    new.changes = old.differences(new.lock)
-    return new
-
-
 def lock(
     catalog: Catalog,
     path: Path,
     tools: Tools,
     *,
-    names: Sequence[str] = (),
+    names: Sequence[str] | None = None,
     check: bool = False,
     upgrade: Sequence[str] = (),
 ) -> LockReport:
-    """Resolve the models and groups of ``names`` (all of them if there are none) to commits, files, sizes and digests,
-    and write them to the lock at ``path``.
+    """Resolve the models and groups of ``names`` (all of them if it is None) to commits, files, sizes and digests, and
+    write them to the lock at ``path``.
 
-    What the lock still covers is not asked for again, except for ``upgrade``. With ``check`` nothing is written, all is
-    asked for anew, and a lock that is not up to date is the report's error (`LockError`). Raises `NotFound` for a name
-    that the catalog does not have, `StateError` for a damaged lock, `StorageError`, `Busy`, `Cancelled`.
+    What the lock still covers is not asked for again, except for ``upgrade``; what is locked and no longer in the
+    catalog is dropped; what cannot be resolved keeps its old block. With ``check`` nothing is written, all is asked for
+    anew, and a lock that is not up to date is the report's error (`LockError`). Raises `NotFound` for a name that the
+    catalog does not have, `StateError` for a damaged lock, `StorageError`, `Busy`, `Cancelled`.
     """
-    first = catalog.paths[0]
-    old = read_lock(path, first)
     upgraded = {model.name for name in upgrade for model in catalog.find(name)}
-    wanted = {one.name for name in names for one in catalog.find(name)} if names else set(catalog.models)
-    models = list(catalog.models.values())
-    for model in (catalog.models[name] for name in wanted if names):
+    wanted = set(catalog.models) if names is None else {one.name for name in names for one in catalog.find(name)}
+    for model in (catalog.models[name] for name in wanted if names is not None):
         if model.gone:
             raise NotFound(f"has no data any more: {model.gone}", item=model.name)
+    old = read_lock(path, catalog.paths[0])
     before = old or Lock()
-    new = resolve_lock(
-        models,
-        before,
-        tools,
-        wanted=wanted | upgraded,
-        anew=wanted if check and tools.http is not None else (),
-        forget=() if check else upgraded,
-    )
-    if not check and new.lock != before:
-        update_lock(path, first, lambda now: (now or Lock()).with_changes(before, new.lock))
-    rows = tuple(_row(model.name, new.lock) for model in models if not model.gone)
-    return LockReport(path, tuple(new.changes), rows, new.failures, _error(new, old, check=check))
+    kept = [model for model in catalog.models.values() if not model.gone]
+    new, failures = before.only(model.name for model in kept), dict[str, MdlError]()
+    for model in kept:
+        name, is_upgraded = model.name, model.name in upgraded and not check
+        is_asked_anew = is_upgraded or (check and name in wanted and tools.http is not None)
+        if name not in wanted | upgraded or (before.covers(model) and not is_asked_anew):
+            continue
+        try:
+            # an upgrade forgets even a digest that was trusted on first use
+            receipts = [] if is_upgraded else tools.store.receipts.of_model(name)
+            locked = None if is_upgraded else before.models.get(name)
+            new = new.with_model(_resolved(model, locked, receipts, tools.resolver))
+        except MdlError as error:
+            failures[name] = error.on(name)
+    changes = before.differences(new)
+    if not check and new != before:
+        update_lock(path, catalog.paths[0], lambda now: (now or Lock()).with_changes(before, new))
+    failure = _error(failures, "there is no lock" if old is None else "; ".join(changes[:5]), check=check)
+    return LockReport(path, tuple(changes), tuple(_row(model.name, new) for model in kept), failures, failure)
+
+
+def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Receipt], resolver: Resolver) -> LockedModel:
+    """The model as its sources have it now; digests that were trusted on first use are kept."""
+    old = {one.source: one for one in before.files} if before else {}
+    first = {receipt.path: receipt for receipt in receipts}
+    mirrors = {file.path: file.mirrors for file in model.files}
+    files = []
+    for remote in resolver.resolve(model):
+        receipt = first.get(remote.path)
+        digest = receipt.digest if receipt and receipt.matches(remote) else None
+        one = LockedFile.of(remote, first=digest, mirrors=mirrors.get(remote.path, ()))
+        known = old.get(one.source)
+        if remote.digest is None and known and known.tofu and known.size == one.size:
+            one = known
+        files.append(one)
+    return LockedModel(model.name, entry_of(model), tuple(files))
 
 
 def _row(name: str, lock: Lock) -> LockRow:
@@ -179,20 +154,14 @@ def _row(name: str, lock: Lock) -> LockRow:
     )
 
 
-def _error(new: Resolved, old: Lock | None, *, check: bool) -> MdlError | None:
-    """The one error that stands for all, or None."""
-    if new.failures:
-        first = next(iter(new.failures.values()))
-        if len(new.failures) == 1:
-            return first
-        error = PartialFailure(f"{len(new.failures)} models could not be resolved", hint=first.advice)
-        error.exit_code = joint_exit_code(one.exit_code for one in new.failures.values())
-        if error.exit_code != PartialFailure.exit_code:
-            error.code = first.code
-        return error
-    if check and (old is None or new.changes):
-        why = "there is no lock" if old is None else "; ".join(new.changes[:5])
-        return LockError(why, hint="mdl lock; --upgrade NAME for what moved at its source")
+def _error(failures: dict[str, MdlError], outdated: str, *, check: bool) -> MdlError | None:
+    """The one error that stands for all, or None. ``outdated`` says why a lock that is checked is not up to date."""
+    if len(failures) > 1:
+        return whole_error(f"{len(failures)} models could not be resolved", list(failures.values()))
+    if failures:
+        return next(iter(failures.values()))
+    if check and outdated:
+        return LockError(outdated, hint="mdl lock; --upgrade NAME for what moved at its source")
     return None
 
 
@@ -205,26 +174,9 @@ def with_first_digests(lock: Lock, models: Sequence[Model], report: Report) -> L
             continue
         locked = lock.models[model.name]
         came = {(row.path, row.url): row for row in model.files if row.sha256 and row.action in _CAME}
-        files = tuple(_trusted(one, came.get((one.path.text, bare_url(one.source)))) for one in locked.files)
-        lock = lock.with_model(replace(locked, files=files))
+        files = []
+        for one in locked.files:
+            row = came.get((one.path.text, bare_url(one.source)))
+            files.append(one.trusted(row.sha256, row.size) if row and row.sha256 and one.digest is None else one)
+        lock = lock.with_model(replace(locked, files=tuple(files)))
     return lock
-
-
-def _trusted(one: LockedFile, row: FileReport | None) -> LockedFile:
-    return one.trusted(row.sha256, row.size) if row and row.sha256 and one.digest is None else one
-
-
-def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Receipt], resolver: Resolver) -> LockedModel:
-    old = {one.source: one for one in before.files} if before else {}
-    first = {receipt.path: receipt for receipt in receipts}
-    mirrors = {file.path: file.mirrors for file in model.files}
-    files = []
-    for remote in resolver.resolve(model):
-        receipt = first.get(remote.path)
-        digest = receipt.digest if receipt and receipt.matches(remote) else None
-        one = LockedFile.of(remote, first=digest, mirrors=mirrors.get(remote.path, ()))
-        known = old.get(one.source)
-        if remote.digest is None and known and known.tofu and known.size == one.size:
-            one = known
-        files.append(one)
-    return LockedModel(model.name, entry_of(model), tuple(sorted(files, key=lambda one: one.path)))

@@ -14,12 +14,12 @@ from mdl.archive.selection import PackOptions, Selection
 from mdl.archive.streaming import Progress
 from mdl.archive.writer import ArchiveSink, write_archive
 from mdl.cancel import CancelToken
-from mdl.config import place_of
 from mdl.errors import Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
 from mdl.fs.staging import StagedFile
 from mdl.globs import texts
 from mdl.paths import RelPath
+from mdl.places import place_of
 from mdl.trainers import find_run
 from mdl.trainers.runs import Checkpoint, Run
 

@@ -17,11 +17,11 @@ from mdl.archive.releases import ChangeWatch, ReleaseDir, make_readonly, new_swi
 from mdl.archive.streaming import Progress
 from mdl.archive.unpacking import check_bytes, check_free_space, check_target, extract, publish, staged_folder
 from mdl.cancel import CancelToken
-from mdl.config import place_of
 from mdl.errors import ProtocolError, UsageError, storage_trouble
 from mdl.events import Listener, Noticed, silence
 from mdl.locks import file_lock
 from mdl.paths import shown
+from mdl.places import place_of
 from mdl.units import parse_duration
 
 StrPath = str | os.PathLike[str]

@@ -15,7 +15,7 @@ from mdl.errors import DigestMismatch, LockError, MdlError, NotFound
 from mdl.events import Listener, Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.hashing import Digest
-from mdl.operations.get import Tools, adopt_kept, model_locks, wait_for_others
+from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.reports import VerifiedFile, VerifyReport
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def verify(
     if connect and wrong:
         http = connect([row.remote.url for row in rows])
         if http is None:
-            hint = "run it without --offline"
+            hint = "run it again online, without --offline and HF_HUB_OFFLINE"
             errors |= {name: LockError("wrong or missing here, and offline", item=name, hint=hint) for name in wrong}
         else:
             with http, model_locks(models, tools):

@@ -266,8 +266,7 @@ def test_two_targets_of_one_repository_are_both_fetched(shell: Shell) -> None:
 
 def test_urls_that_differ_by_query_never_meet(shell: Shell, hub: LoopbackHub) -> None:
     """Two URLs whose queries differ land in two folders; a signature is no difference."""
-    from mdl.catalog.model import Catalog
-    from mdl.catalog.targets import models_of
+    from mdl.catalog.model import Catalog, models_of
 
     names = [
         models_of([f"http://h/d/f.bin{query}"], Catalog(), ())[0].name

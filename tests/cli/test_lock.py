@@ -22,7 +22,7 @@ from support.schemas import document_of
 from support.shell import Shell, bytes_of, done, machine, write_catalog
 
 from mdl.catalog.lock import Lock, LockedModel
-from mdl.operations import lock as locking
+from mdl.catalog.resolver import Resolver
 from mdl.operations.lock import read_lock, update_lock
 
 TINY = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": b"1" * 5000}, lfs_threshold=1000)
@@ -262,14 +262,14 @@ def test_two_locks_at_once(
 ) -> None:
     """What another 'mdl lock', or a first use, writes while this one resolves is still there when it ends."""
     shell = machine(tmp_path / "two", f'{CATALOG}[models.other]\nsource = "hf:org/tiny"\n', hub.url)
-    really = locking.resolve_lock
+    really = Resolver.resolve
 
-    def slow(*words: Any, **more: Any) -> Any:
-        monkeypatch.setattr(locking, "resolve_lock", really)
+    def slow(*words: Any) -> Any:
+        monkeypatch.setattr(Resolver, "resolve", really)
         done(shell.run("lock", "other"))
-        return really(*words, **more)
+        return really(*words)
 
-    monkeypatch.setattr(locking, "resolve_lock", slow)
+    monkeypatch.setattr(Resolver, "resolve", slow)
     assert exit_code(shell, "lock", "tiny") == 0
     assert sorted(models_of(shell)) == ["other", "tiny"]
 

@@ -29,7 +29,7 @@ from mdl.hashing import Digest
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient
 from mdl.http.policy import RetryPolicy
-from mdl.operations.get import Tools
+from mdl.operations.tools import Tools
 from mdl.operations.verify import check, repair
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint

@@ -23,7 +23,6 @@ from mdl.archive.directory import ArchiveLimits, read_directory
 from mdl.archive.history import from_json, to_json
 from mdl.archive.manifest import Manifest
 from mdl.archive.reader import Archive
-from mdl.catalog.edit import without_model
 from mdl.catalog.lock import Lock, entry_of
 from mdl.catalog.reader import read_catalog, read_text
 from mdl.engine import journal as journals
@@ -33,6 +32,7 @@ from mdl.engine.store import Store
 from mdl.errors import CatalogError, MdlError, UsageError
 from mdl.jobs.job import shown_facts
 from mdl.jobs.records import Records
+from mdl.operations.edit import without_model
 from mdl.operations.lock import read_lock
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
 from mdl.redact import Secrets, redact

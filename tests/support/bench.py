@@ -25,7 +25,8 @@ from mdl.hashing import Digest
 from mdl.http.allowlist import AllowList, OriginToken
 from mdl.http.client import HttpClient, Timeouts
 from mdl.http.policy import RetryPolicy
-from mdl.operations.get import Tools, get
+from mdl.operations.get import get
+from mdl.operations.tools import Tools
 from mdl.reports import FileReport, Report
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint

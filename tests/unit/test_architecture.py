@@ -21,7 +21,7 @@ LEVELS = [
     {"process", "presigned", "deadline"},
     {"fs"},
     {"locks"},
-    {"http", "files", "events", "reports"},
+    {"http", "files", "events", "reports", "places"},
     {"describe", "config"},
     {"sources"},
     {"catalog"},
@@ -43,7 +43,7 @@ ONLY = {
     "rich": {"console"},
     "httpx": {"http"},
     "httpcore": {"http/connection"},
-    "tomlkit": {"catalog/edit"},
+    "tomlkit": {"operations/edit"},
     "isal": {"archive/compression"},
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
@@ -89,7 +89,6 @@ PURE = {
         "trainers/safetensors",
         "catalog/model",
         "catalog/lock",
-        "catalog/targets",
         "sources/hub_origin",
     ),
 }

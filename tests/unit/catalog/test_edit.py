@@ -15,12 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.shell import Inside, Shell, done
 
-from mdl.catalog import edit
-from mdl.catalog.edit import EMPTY, with_model, without_model
-from mdl.catalog.find import SHIPPED, find_catalogs
 from mdl.catalog.reader import parse_catalog
 from mdl.errors import Busy, CatalogError, NotFound, StorageError, UsageError
 from mdl.locks import folder_lock
+from mdl.operations.edit import EMPTY, with_model, without_model
+from mdl.places import SHIPPED, find_catalogs
 
 HERE = Path("catalog.toml")
 TEXT = """\
@@ -143,7 +142,7 @@ def test_what_an_editor_saves_meanwhile(
     """What another program writes between the reading and the renaming stays; the new model is added to that."""
     book = tmp_path / "mine.toml"
     book.write_text(TEXT)
-    really = edit.with_model
+    really = with_model
 
     def slow(text: str, *rest: Any) -> str:
         if text == TEXT:

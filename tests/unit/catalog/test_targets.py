@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdl.catalog.model import models_of
 from mdl.catalog.reader import parse_catalog
-from mdl.catalog.targets import models_of
 from mdl.errors import CatalogError, MdlError, Unsafe, UsageError
 from mdl.sources import HUB_HOSTS, parse
 from mdl.sources.hub_origin import HubOrigin, check_revision, parse_page, parse_reference

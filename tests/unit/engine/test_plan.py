@@ -228,16 +228,6 @@ def test_space_is_checked_over_all() -> None:
     assert caught.value.hint
 
 
-def test_probed_sizes_are_taken_in() -> None:
-    """What probing found of a file to fetch is in the plan; decisions and other files stay."""
-    plan = Plan.of(_wanted(ABSENT, there(by=receipt(digest=OLD)), size=None))
-    assert plan.bytes_to_fetch == 0
-    probed = plan.with_sizes({("m0", PATH.text): remote(size=77)})
-    assert [item.remote.size for item in probed.fetch] == [77, None]
-    assert [item.reason for item in probed.fetch] == [item.reason for item in plan.fetch]
-    assert probed.bytes_to_fetch == 77
-
-
 def test_refusals_are_errors_of_mdl() -> None:
     """Every refusal of the table has an exit code and names the file."""
     plan = Plan.of(Wanted("model", wanted, local) for local, wanted, _, _ in TABLE.values())

@@ -1,0 +1,96 @@
+"""Report: a plan, and what became of it, as the `Report` that the caller gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mdl.catalog.model import Model
+from mdl.engine.plan import Item, Plan
+from mdl.engine.status import is_verified, joint_status
+from mdl.engine.store import Store
+from mdl.errors import MdlError
+from mdl.files import RemoteFile
+from mdl.hashing import Digest
+from mdl.operations.tools import verified_by
+from mdl.redact import bare_url
+from mdl.reports import FileReport, ModelReport, Report
+
+if TYPE_CHECKING:
+    from mdl.engine.transfer import Outcome, Result
+
+
+def report_of(
+    models: Sequence[Model],
+    store: Store,
+    plan: Plan,
+    broken: Mapping[str, MdlError],
+    results: Sequence[Result] = (),
+    *,
+    is_planned: bool = False,
+) -> Report:
+    """What was kept, linked, refused and fetched, by model; ``broken`` models failed before.
+
+    With ``is_planned`` nothing was done: what the plan would fetch and link is in the report too.
+    """
+    rows: dict[str, list[FileReport]] = {model.name: [] for model in models}
+    for item in plan.keep:
+        rows[item.wanted.model].append(_kept(item))
+    for item in plan.refuse:
+        rows[item.wanted.model].append(_row(item.remote, "failed", error=item.refused))
+    for item in plan.linked:
+        row = _planned(item) if is_planned else _row(item.remote, "linked", item.remote.hash_algorithm)
+        rows[item.wanted.model].append(replace(row, elsewhere=is_planned, way=item.way))
+    for item in plan.fetch if is_planned else ():
+        rows[item.wanted.model].append(_planned(item))
+    for result in results:
+        for outcome in result.outcomes:
+            rows[outcome.download.model].append(_fetched(outcome))
+    reports = []
+    for model in models:
+        files, error = tuple(sorted(rows[model.name], key=lambda row: row.path)), broken.get(model.name)
+        status = "missing" if error else joint_status(map(_status, files))
+        reports.append(ModelReport(model.name, store.folder(model.name), status, files, error))
+    return Report(
+        tuple(reports),
+        bytes_fetched=sum(result.bytes_fetched for result in results),
+        bytes_kept=plan.bytes_kept,
+        bytes_discarded=sum(result.bytes_discarded for result in results),
+    )
+
+
+def _status(row: FileReport) -> str:
+    if row.action not in ("fetched", "kept", "linked"):
+        return "missing"
+    return "present" if is_verified(row.verified) else "unverified"
+
+
+def _row(remote: RemoteFile, action: str, verified: str = "none", error: MdlError | None = None) -> FileReport:
+    url = bare_url(remote.url)
+    return FileReport(remote.path.text, remote.size, _sha256(remote.digest), action, verified, url=url, error=error)
+
+
+def _kept(item: Item) -> FileReport:
+    row, stamp, receipt = _row(item.remote, "kept", verified_by(item)), item.local.stamp, item.local.receipt
+    sha256 = row.sha256 or (_sha256(receipt.digest) if receipt else None)
+    return replace(row, size=stamp.size if stamp else None, sha256=sha256)
+
+
+def _planned(item: Item) -> FileReport:
+    return replace(_row(item.remote, "planned"), resumed_at=item.local.partial)
+
+
+def _fetched(outcome: Outcome) -> FileReport:
+    download, found = outcome.download, outcome.download.fingerprint
+    if outcome.error:
+        row = _row(download.item.remote, "failed", error=outcome.error)
+    else:
+        assert found is not None
+        row = _row(download.remote, "fetched", outcome.verified)
+        row = replace(row, size=found.size, sha256=_sha256(found.digest))
+    return replace(row, resumed_at=download.resumed_at)
+
+
+def _sha256(digest: Digest | None) -> str | None:
+    return digest.hex if digest and digest.algorithm == "sha256" else None

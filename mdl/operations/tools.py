@@ -1,0 +1,89 @@
+"""Tools: what every operation on models works with, and what several of them do."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mdl.catalog.model import Model
+from mdl.catalog.resolver import Resolver
+from mdl.engine.adoption import remove_stale, wait_for_owners
+from mdl.engine.local_copies import LocalCopies
+from mdl.engine.plan import Item, Plan
+from mdl.engine.receipts import file_key, new_receipt
+from mdl.engine.store import Store
+from mdl.events import Listener, Noticed, silence
+from mdl.locks import file_lock
+
+if TYPE_CHECKING:
+    from mdl.engine.hub_client import HubClient
+    from mdl.http.client import HttpClient
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What an operation works with. Without ``http`` (offline) nothing is contacted. ``lock_wait`` seconds it waits for
+    another process that is at work on the same models; ``hub_client`` brings the hub's files, if one is given; what is
+    among the ``local_copies`` is not fetched."""
+
+    resolver: Resolver
+    store: Store
+    http: HttpClient | None = None
+    lock_wait: float = 600.0
+    hub_client: HubClient | None = None
+    local_copies: LocalCopies | None = None
+    on_event: Listener = silence
+
+
+@contextlib.contextmanager
+def model_locks(models: Sequence[Model], tools: Tools) -> Iterator[None]:
+    """Hold every model's lock, always taken in one order so that two processes cannot wait for each other.
+
+    If a lock cannot even be made (a read-only folder) the work goes on without it: whatever must be written will say
+    so. What killed processes left of these models is removed. Raises `Busy` after ``tools.lock_wait`` seconds.
+    """
+    store, names = tools.store, sorted({model.name for model in models})
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            with contextlib.suppress(OSError):
+                waiting = _waiting(tools.on_event, name)
+                stack.enter_context(file_lock(store.locks, name, tools.lock_wait, waiting, store.cancel))
+        remove_stale(store.own, names)
+        yield
+
+
+def wait_for_others(items: Sequence[Item], tools: Tools) -> None:
+    """Wait up to ``tools.lock_wait`` seconds for processes, also of other machines and containers, that are fetching
+    these files. Raises `Busy`."""
+    keys = [file_key(item.wanted.model, item.remote.path) for item in items]
+    wait_for_owners(tools.store.partials, keys, tools.lock_wait, _waiting(tools.on_event), tools.store.cancel)
+
+
+def _waiting(on_event: Listener, model: str = "") -> Callable[[str], None]:
+    return lambda holder: on_event(Noticed(model, message=f"waiting for {holder}"))
+
+
+def adopt_kept(plan: Plan, store: Store) -> None:
+    """Give a receipt to right bytes that have none. Those that another catalog brought belong to both from now on."""
+    for item in plan.keep:
+        model, remote, local = item.wanted.model, item.remote, item.local
+        with contextlib.suppress(OSError):
+            if item.adopt and local.fingerprint and local.stamp:
+                is_adopted = local.receipt is None or local.receipt.adopted
+                receipt = new_receipt(
+                    model, remote, local.fingerprint, verified_by(item), local.stamp, adopted=is_adopted
+                )
+                store.receipts.put(receipt)
+            elif local.receipt and local.receipt.catalog != store.catalog:
+                store.receipts.mark_shared(model, remote.path, store.catalog)
+        with contextlib.suppress(OSError):
+            store.expose(model, remote)
+
+
+def verified_by(item: Item) -> str:
+    """What the bytes of a file that was here already were compared with."""
+    if item.remote.digest:
+        return item.remote.digest.algorithm
+    return item.local.receipt.verified if item.local.receipt else "none"
