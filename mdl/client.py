@@ -18,7 +18,7 @@ from mdl.cancel import CancelToken
 from mdl.config import Config, Settings, settings_table
 from mdl.errors import Cancelled, DeadlineReached, MdlError, UsageError, storage_error
 from mdl.events import Listener, silence
-from mdl.globs import texts
+from mdl.units import texts
 from mdl.workspace import Folder, Workspace
 
 if TYPE_CHECKING:

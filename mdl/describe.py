@@ -74,7 +74,9 @@ def describe(event: Event) -> Description:
             return _of(event, "planned", _plan_text(event), facts=facts)
         case Started(total=total, resumed_at=done):
             facts = {"bytes": total, "resumed_at": done, "host": event.host}
-            return _of(event, "started", _start_text(event), facts=facts, done=done, total=total)
+            size = "size unknown" if total is None else human_bytes(total)
+            text = f"resumed at {human_bytes(done)} of {_size(total)}" if done else size
+            return _of(event, "started", text, facts=facts, done=done, total=total)
         case Progressed():
             return _describe_progress(event)
         case Verifying(done=done, total=total):
@@ -82,7 +84,9 @@ def describe(event: Event) -> Description:
             return _of(event, "verifying", _size(total), facts=facts, done=done, total=total)
         case Finished(size=size):
             facts = {"bytes": size, "action": event.action, "verified": event.verified}
-            return _of(event, "finished", _finish_text(event), facts=facts, done=size, total=size)
+            check = _CHECKS.get(event.verified) or (f"{event.verified} ok" if event.verified else "")
+            words = [human_bytes(size), check, _WAYS.get(event.way or "") or _ACTIONS.get(event.action, "")]
+            return _of(event, "finished", "  ".join(filter(None, words)), facts=facts, done=size, total=size)
         case Noticed(message=message):
             return _of(event, "notice", message, facts={"message": message}, reason=message)
         case Retrying(attempt=attempt, delay=delay, why=why):
@@ -181,20 +185,6 @@ def _plan_text(event: Planned) -> str:
         parts.append(f"{human_bytes(event.bytes_elsewhere)} elsewhere on this disk{copied}")
     parts.append(f"{human_bytes(event.bytes_to_fetch)} to {event.verb}")
     return f"plan: {files}, {human_bytes(event.bytes_total)}: {', '.join(parts)}"
-
-
-def _start_text(event: Started) -> str:
-    """``resumed at 1.2 GB of 4.3 GB``, or the size of a file that starts at its first byte."""
-    if event.resumed_at:
-        return f"resumed at {human_bytes(event.resumed_at)} of {_size(event.total)}"
-    return "size unknown" if event.total is None else human_bytes(event.total)
-
-
-def _finish_text(event: Finished) -> str:
-    """``1.2 GB  sha256 ok``."""
-    check = _CHECKS.get(event.verified) or (f"{event.verified} ok" if event.verified else "")
-    words = [human_bytes(event.size), check, _WAYS.get(event.way or "") or _ACTIONS.get(event.action, "")]
-    return "  ".join(word for word in words if word)
 
 
 @dataclass(slots=True)

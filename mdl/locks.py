@@ -22,8 +22,8 @@ from pathlib import Path
 
 from mdl.cancel import CancelToken
 from mdl.errors import Busy
+from mdl.fs import filesystem_type
 from mdl.fs.private import make_private_dir, open_new, read_regular
-from mdl.fs.volume import filesystem_type
 
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs", "overlay"}
 """File systems that are mounted by one machine only."""
@@ -119,16 +119,6 @@ def _holder(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def lock_if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock file ``path`` if that is possible at once; yields whether it is. Raises `OSError`."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-    try:
-        yield try_lock(fd, patience=0.0) is not False
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
 def folder_lock(folder: Path, wait: float = _FOLDER_WAIT_SECONDS) -> Iterator[None]:
     """Hold the lock of a folder in which a small file is read, edited and replaced; wait up to ``wait`` seconds for it.
 
@@ -160,7 +150,11 @@ def may_be_alive(path: Path, touched: Iterable[Path] = (), *, holds_locks: bool 
     is_locked = _is_locked(path) if holds_locks else None
     if is_locked:
         return True
-    age = time.time() - max((_modified(one) for one in (path, *touched)), default=0.0)
+    modified = 0.0
+    for one in (path, *touched):
+        with contextlib.suppress(OSError):
+            modified = max(modified, one.lstat().st_mtime)
+    age = time.time() - modified
     if is_locked is None:
         return age < _UNLOCKED_SECONDS
     return abs(age) < _FRESH_SECONDS if has_reliable_locks(path) else age < _QUIET_SECONDS
@@ -177,13 +171,6 @@ def _is_locked(path: Path) -> bool | None:
         finally:
             os.close(fd)
     return None
-
-
-def _modified(path: Path) -> float:
-    """When it was last written, in seconds since the epoch; 0 if it does not exist."""
-    with contextlib.suppress(OSError):
-        return path.lstat().st_mtime
-    return 0.0
 
 
 class Heartbeat:

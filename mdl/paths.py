@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import pairwise
 from operator import itemgetter
@@ -117,6 +118,12 @@ class RelPath:
 
     def __str__(self) -> str:
         return self.text
+
+
+def matches(path: str, patterns: Iterable[str]) -> bool:
+    """Whether a path matches one of the patterns of ``--include`` or ``--exclude``, as in ``hf download``: ``*``
+    matches ``/`` too, case matters, and a trailing ``/`` means everything in that folder."""
+    return any(fnmatchcase(path, pattern + "*" if pattern.endswith("/") else pattern) for pattern in patterns)
 
 
 def refuse_twins(paths: Iterable[RelPath]) -> None:

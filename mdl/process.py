@@ -21,12 +21,10 @@ from mdl.cancel import CancelToken
 from mdl.errors import UsageError
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Mapping
 
 PATTERN = r"[0-9a-f]{12}-[0-9]+-[0-9]+(?:-[0-9]+)?"
 """What the text of a `ProcessId` matches."""
-_PARTS = re.compile(r"([0-9a-f]{12})-([0-9]+)-([0-9]+)(?:-([0-9]+))?")
 _HIDDEN = "?"
 """The start time of a process that exists but cannot be inspected."""
 _UNKNOWN = "0"
@@ -53,24 +51,29 @@ class ProcessId:
     @property
     def pid(self) -> int:
         """Its number; 0 if the text is no process id."""
-        found = _PARTS.fullmatch(self.text)
-        return int(found[2]) if found else 0
+        parts = self._parts
+        return int(parts[1]) if parts else 0
 
     @property
     def holds_locks(self) -> bool:
         """Whether its version of mdl keeps a file lock on what it works on."""
-        found = _PARTS.fullmatch(self.text)
-        return found is not None and found[4] is not None
+        return len(self._parts) == 4
 
     def is_alive(self) -> bool | None:
         """Whether it still runs; None if that cannot be known from here."""
-        found = _PARTS.fullmatch(self.text)
-        if found is None or found[1] != _machine() or (found[4] or _namespace()) != _namespace():
+        if not self._parts:
             return None
-        started = _start_time(int(found[2]))
+        machine, pid, recorded, *namespace = self._parts
+        if machine != _machine() or (namespace and namespace != [_namespace()]):
+            return None
+        started = _start_time(int(pid))
         if started is None or started == _HIDDEN:
             return False if started is None else None
-        return started == found[3] or _UNKNOWN in (started, found[3])
+        return started == recorded or _UNKNOWN in (started, recorded)
+
+    @property
+    def _parts(self) -> list[str]:
+        return self.text.split("-") if re.fullmatch(PATTERN, self.text) else []
 
     def __str__(self) -> str:
         return self.text
@@ -101,7 +104,10 @@ def _namespace() -> str:
 def _start_time(pid: int) -> str | None:
     """When process ``pid`` started, in clock ticks since boot; None if there is no such process. Another user's process
     may be hidden (the mount option ``hidepid``)."""
-    is_described = _proc_is_ours()
+    try:
+        is_described = os.readlink("/proc/self") == str(os.getpid())
+    except OSError:  # no /proc, or that of another PID name space
+        is_described = False
     if is_described:
         with contextlib.suppress(OSError, IndexError, ValueError):
             state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -113,14 +119,6 @@ def _start_time(pid: int) -> str | None:
     except OSError:
         return _HIDDEN if is_described else _UNKNOWN
     return None if is_described else _UNKNOWN
-
-
-def _proc_is_ours() -> bool:
-    """Whether /proc exists and numbers processes as this PID name space does."""
-    try:
-        return os.readlink("/proc/self") == str(os.getpid())
-    except OSError:
-        return False
 
 
 def split_command(command: str, what: str) -> list[str]:
@@ -170,22 +168,15 @@ def run_program(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return process.wait(_TICK_SECONDS)
         except BaseException:
-            _terminate(process)
+            process.terminate()
+            try:
+                process.wait(_GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
             raise
 
 
 def _check(cancel: CancelToken) -> None:
     if cancel.reason is not None and cancel.reason.status != "paused":
         cancel.check()
-
-
-def _terminate(process: subprocess.Popen[bytes]) -> None:
-    """Ask the program to end, then make sure that it does."""
-    import subprocess
-
-    process.terminate()
-    try:
-        process.wait(_GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

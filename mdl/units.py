@@ -1,9 +1,10 @@
-"""What people write for sizes, rates and durations. Pure."""
+"""What people write for sizes, rates and durations, and how a speed is measured. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mdl.errors import UsageError
@@ -11,6 +12,7 @@ from mdl.errors import UsageError
 _DAY = 24 * 60
 _SLOWEST = 1000
 _MOST = 366 * 86400.0
+_SPEED_SECONDS = 8.0
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -107,9 +109,29 @@ class Window:
         return (minute - self.start) % _DAY < ((self.stop - self.start) % _DAY or _DAY)
 
 
+class Speed:
+    """The speed of a transfer that began at ``now``. Bytes of an earlier transfer are not counted."""
+
+    def __init__(self, now: float) -> None:
+        self._samples: deque[tuple[float, int]] = deque([(now, 0)])
+
+    def observe(self, now: float, done: int) -> float:
+        """Take note of ``done`` bytes so far; returns bytes per second over the last 8 seconds."""
+        self._samples.append((now, done))
+        while len(self._samples) > 2 and now - self._samples[0][0] > _SPEED_SECONDS:
+            self._samples.popleft()
+        then, before = self._samples[0]
+        return (done - before) / (now - then) if now > then else 0.0
+
+
 _TRUE = {"1", "on", "yes", "true"}
 
 
 def is_true(text: str | None) -> bool:
     """A flag variable as the hub's client reads it: 1, ON, YES or TRUE in any case."""
     return (text or "").strip().lower() in _TRUE
+
+
+def texts(value: str | Iterable[str]) -> tuple[str, ...]:
+    """One text, or several: a single string is never taken for a list of its letters."""
+    return (value,) if isinstance(value, str) else tuple(value)

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 
 from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
 from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe
-from mdl.globs import matches
-from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
+from mdl.paths import RelPath, matches, refuse_twin_folders, refuse_twins, shown
 from mdl.trainers import inference_files
 from mdl.trainers.completeness import truncated_safetensors, why_incomplete
 from mdl.trainers.runs import FINAL, Checkpoint, Run

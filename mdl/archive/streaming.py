@@ -11,7 +11,7 @@ from types import TracebackType
 
 from mdl.cancel import CancelToken
 from mdl.events import FileProgress, Finished, Listener, Planned, Progressed, Started
-from mdl.speed import Speed
+from mdl.units import Speed
 
 _BETWEEN = 0.1
 """Seconds between two progress events, at least."""

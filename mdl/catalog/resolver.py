@@ -13,8 +13,7 @@ from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import Cancelled, MdlError, NotFound
 from mdl.events import Event
 from mdl.files import RemoteFile
-from mdl.globs import matches
-from mdl.paths import RelPath, refuse_twins
+from mdl.paths import RelPath, matches, refuse_twins
 from mdl.sources import Context, Origin, Source, open_source, parse
 from mdl.sources.url import UrlSource
 from mdl.threads import in_parallel

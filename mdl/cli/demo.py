@@ -26,7 +26,7 @@ def demo(
     ] = None,
 ) -> int:
     """The whole of mdl on this machine alone: a download killed and resumed, a run packed, released, rolled back."""
-    from mdl.demo.story import Demo
+    from mdl.demo import Demo
 
     try:
         if folder is None:

@@ -182,7 +182,11 @@ class Frame:
     def _draw_amount(self, done: int, total: int | None, columns: _Columns, look: str) -> Line:
         """The bar, the percentage and the bytes. Nothing is guessed if the total is not known or cannot be right."""
         share = None if total is None or not 0 <= done <= total else done / total if total else 1.0
-        line = [*self._draw_bar(share, columns.bar, look), (_GAP, "")] if columns.bar else []
+        line: Line = []
+        if columns.bar:
+            full, half = divmod(math.floor((share or 0.0) * columns.bar * 2), 2)
+            drawn = self._glyphs.full * full + self._glyphs.half * half
+            line = [(drawn, look), (self._glyphs.rest * (columns.bar - full - half), "rest"), (_GAP, "")]
         percent = "" if share is None else f"{math.floor(share * 100)}%"
         line.append((f"{percent:>{_PERCENT}}", "checking" if look == "checking" else ""))
         if columns.has_bytes:
@@ -190,11 +194,6 @@ class Frame:
             text = f"checking {whole}" if look == "checking" else f"{human_bytes(done):>8} / {whole}"
             line.append((f"{_GAP}{text:<{_BYTES}}", ""))
         return line
-
-    def _draw_bar(self, share: float | None, width: int, look: str) -> Line:
-        full, half = divmod(math.floor((share or 0.0) * width * 2), 2)
-        bar = self._glyphs.full * full + self._glyphs.half * half
-        return [(bar, look), (self._glyphs.rest * (width - full - half), "rest")]
 
 
 @dataclass(frozen=True)

@@ -12,51 +12,45 @@ from mdl.errors import Problem
 from mdl.paths import is_harmful_in_prose
 from mdl.redact import redact, redact_value
 
+_Redact = Callable[[str, Iterable[str]], str]
+
+
+def document(
+    command: str, payload: Mapping[str, Any], *, ok: bool, exit_code: int, error: Problem | None
+) -> dict[str, Any]:
+    """The one document of a command: what every command says, then its own."""
+    facts = error_facts(error) if error else None
+    head = {"schema": f"mdl.{command}/1", "ok": ok, "exit_code": exit_code, "error": facts}
+    return head | {key: value for key, value in payload.items() if key not in head}
+
+
+def error_facts(error: Problem) -> dict[str, Any]:
+    """An error as the four facts that a script reads."""
+    return {"code": error.code, "message": error.message, "hint": error.advice, "item": error.item}
+
 
 def json_text(value: Any, *, secrets: Iterable[str] = (), ascii_only: bool = True, indent: int | None = None) -> str:
     """``value`` as JSON. Text under a key ``error`` is a sentence and redacted as one, other text as a value.
 
-    An exception of mdl's, as reports hold it, becomes its `Problem.facts`.
+    An exception of mdl's, as reports hold it, becomes its `Problem.to_dict`.
     """
-    known = tuple(secrets)
-    text = json.dumps(_redacted(value, known, redact_value), ensure_ascii=ascii_only, indent=indent, default=str)
-    return text if ascii_only else re.sub(_NOT_PLAIN, lambda match: _escaped(match[0]), text)
-
-
-def error_facts(error: Problem | Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """An error as the four facts that a script reads."""
-    if isinstance(error, Problem):
-        return {"code": error.code, "message": error.message, "hint": error.advice, "item": error.item}
-    return None if error is None else dict(error)
-
-
-def document(command: str, payload: Mapping[str, Any], *, ok: bool, exit_code: int, error: Any) -> dict[str, Any]:
-    """The one document of a command: what every command says, then its own."""
-    head = {"schema": f"mdl.{command}/1", "ok": ok, "exit_code": exit_code, "error": error_facts(error)}
-    return head | {key: value for key, value in payload.items() if key not in head}
-
-
-_NOT_PLAIN = r"[^\x20-\x7e]"
-_Redact = Callable[[str, Iterable[str]], str]
+    safe = _redacted(value, tuple(secrets), redact_value)
+    text = json.dumps(safe, ensure_ascii=ascii_only, indent=indent, default=str)
+    return text if ascii_only else re.sub(r"[^\x20-\x7e]", lambda match: _escaped(match[0]), text)
 
 
 def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
-    if isinstance(value, Problem):
-        value, how = value.to_dict(), redact
-    elif isinstance(value, Path):
-        value = str(value)
-    if isinstance(value, str):
-        is_plain = how is redact_value and not secrets and "://" not in value
-        return value if is_plain else how(value, secrets)
-    if isinstance(value, dict):
-        return {
-            key: inner
-            if inner is None or isinstance(inner, int | float)
-            else _redacted(inner, secrets, redact if key == "error" else how)
-            for key, inner in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_redacted(inner, secrets, how) for inner in value]
+    match value:
+        case Problem():
+            return _redacted(value.to_dict(), secrets, redact)
+        case str() | Path():
+            text = str(value) if isinstance(value, Path) else value
+            is_plain = how is redact_value and not secrets and "://" not in text
+            return text if is_plain else how(text, secrets)
+        case dict():
+            return {key: _redacted(inner, secrets, redact if key == "error" else how) for key, inner in value.items()}
+        case list() | tuple():
+            return [_redacted(inner, secrets, how) for inner in value]
     return value
 
 

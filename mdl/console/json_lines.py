@@ -43,9 +43,13 @@ class JsonLines:
         self._routine_at = -math.inf
         self._finishes: deque[dict[str, Any]] = deque()
         self._checking = ""
+        self._is_over = False
+        """The last object was written."""
 
     def __call__(self, event: Event) -> None:
-        """Write what happened, or drop it if the second is full."""
+        """Write what happened, or drop it if the second is full or the last object was written."""
+        if self._is_over:
+            return
         self._state.update(event)
         self._write_finishes(math.inf if isinstance(event, Ended) else _MOST_FINISHES)
         description = describe(event)
@@ -65,17 +69,21 @@ class JsonLines:
                 if dropped := dropped_text(self._stream.take_dropped()):
                     self.remark("notice", dropped.rstrip())
                 self._write(facts | {"event": event.status, "status": event.status}, keep=True)
+                self._is_over = True
             case _ if description.kind:
                 self._write(facts, keep=description.kind == "failed")
 
     def remark(self, status: str, message: str) -> None:
         """Write something that is no event: progress with another status, and the message as its error."""
-        error = {"code": None, "message": message, "hint": None, "item": None}
-        self._write({"status": status, "error": error}, keep=True)
+        if not self._is_over:
+            error = {"code": None, "message": message, "hint": None, "item": None}
+            self._write({"status": status, "error": error}, keep=True)
 
     def fail(self, error: Problem) -> None:
         """Write the last object, for an error that came before any event."""
-        self._write({"event": "failed", "status": "failed", "error": error_facts(error)}, keep=True)
+        if not self._is_over:
+            self._write({"event": "failed", "status": "failed", "error": error_facts(error)}, keep=True)
+            self._is_over = True
 
     def close(self) -> None:
         """Wait until the reader has it all."""
@@ -127,27 +135,27 @@ class JsonLines:
         self._written_at.append(self._clock())
 
     def _line(self, facts: Mapping[str, Any]) -> str:
-        whole, known = self._state.whole, facts.get
+        whole = self._state.whole
         record = {
-            "event": known("event", "progress"),
+            "event": "progress",
             "schema": "mdl.event/1",
-            "time": known("time") or _now(),
+            "time": _now(),
             "job": self._job or None,
-            "model": known("model"),
+            "model": None,
             "method": self._method,
-            "file": known("file"),
-            "file_index": known("file_index"),
+            "file": None,
+            "file_index": None,
             "file_count": self._state.count or None,
-            "file_bytes": known("file_bytes"),
-            "file_total": known("file_total"),
+            "file_bytes": None,
+            "file_total": None,
             "bytes_done": whole.bytes_done,
             "bytes_total": whole.bytes_total or None,
             "bytes_per_second": _finite(whole.bytes_per_second) or 0.0,
             "eta_seconds": _finite(whole.eta_seconds),
-            "status": known("status", "running"),
-            "error": known("error"),
+            "status": "running",
+            "error": None,
         }
-        return json_text(record, secrets=self._secrets) + "\n"
+        return json_text({**record, **facts}, secrets=self._secrets) + "\n"
 
 
 def _now() -> str:

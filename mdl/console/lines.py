@@ -16,14 +16,8 @@ _EVERY = 30.0
 _LONG_CHECK = 500_000_000
 _KEPT = (Planned, Finished, Failed, Ended)
 """Written also for a reader that took nothing for a while. There are hardly more of these events than files."""
-_BEGINNINGS = {
-    "started": "started   ",
-    "retrying": "retrying  ",
-    "rewound": "rewound   ",
-    "verifying": "checking  ",
-    "finished": "finished  ",
-    "failed": "failed    ",
-}
+_OF_FILES = ("started", "retrying", "rewound", "verifying", "finished", "failed")
+"""The descriptions whose lines begin with a word and the name of a file."""
 
 
 class Lines:
@@ -51,23 +45,19 @@ class Lines:
         self._stream.drain()
 
     def _line_of(self, event: Event) -> str:
-        if isinstance(event, Verifying) and not self._is_long_check(event):
-            return ""
         description = describe(event)
+        if isinstance(event, Verifying):  # a check is worth one line if it takes a while
+            is_long = event.total is not None and event.total - event.done >= _LONG_CHECK
+            if not is_long or self._checking == description.item:
+                return ""
+            self._checking = description.item
         item, text = self._clean(description.item), self._clean(description.text)
-        if description.kind in _BEGINNINGS:
-            return f"{_BEGINNINGS[description.kind]}{item}  {text}"
+        if description.kind in _OF_FILES:
+            word = "checking" if description.kind == "verifying" else description.kind
+            return f"{word:<10}{item}  {text}"
         if description.kind == "ended":
             return f"{text} at {self._state.amount}" if text else ""
         return f"{item}: {text}" if item and description.kind == "notice" else text
-
-    def _is_long_check(self, event: Verifying) -> bool:
-        """A check is worth one line if it takes a while."""
-        item = f"{event.model}/{event.file}"
-        if event.total is None or event.total - event.done < _LONG_CHECK or self._checking == item:
-            return False
-        self._checking = item
-        return True
 
     def _progress(self) -> None:
         state, total = self._state, self._state.bytes_total

@@ -69,7 +69,7 @@ class Console:
         """Set while bars are drawn: writes text above them."""
         self._held: list[str] = []
         """Data for the terminal that waits for the end of the bars."""
-        self._is_watching = self._is_json_closed = self._has_complained = self._only_failures = False
+        self._is_watching = self._only_failures = False
 
     @property
     def is_machine_readable(self) -> bool:
@@ -82,7 +82,7 @@ class Console:
         ``others`` are told the same events."""
         from mdl.console.session import ReportSession
 
-        self._session = ReportSession(self._renderer(job, method), self._end_session, others, self._stop_waiting)
+        self._session = ReportSession(self._renderer(job, method), others, self._end_session, self._stop_waiting)
         self._is_watching = True
         return self._session
 
@@ -113,13 +113,13 @@ class Console:
             return
         heads, body = [*map(_shown, headers)], [[_shown(self._redacted(cell)) for cell in row] for row in rows]
         if self.streams.can_move_cursor(self.streams.stdout):
-            from mdl.console.tables import draw_table
+            from mdl.console.tables import drawn_table
 
-            draw_table(self.streams, heads, body)
-            return
-        from mdl.formatting import table
+            self._out(drawn_table(self.streams, heads, body))
+        else:
+            from mdl.formatting import table
 
-        self._out(table(body, heads))
+            self._out(table(body, heads))
 
     def document(
         self,
@@ -127,7 +127,7 @@ class Console:
         payload: Mapping[str, Any],
         ok: bool = True,
         exit_code: int = 0,
-        error: Problem | Mapping[str, Any] | None = None,
+        error: Problem | None = None,
     ) -> None:
         """Write the one JSON document of ``--json``, on a line of its own; indented on a terminal."""
         from mdl.console.documents import document, json_text
@@ -153,11 +153,9 @@ class Console:
 
     def error(self, error: Problem) -> None:
         """Say on one line of stderr what failed, on which item and why; on the next what to do."""
-        if self.progress == "json":
+        if self.is_machine_readable:
+            self._json_lines().fail(error)
             end = self._session.end if self._session else None
-            if end is None and not self._is_json_closed:
-                self._is_json_closed = True
-                self._json_lines().fail(error)
             if end is None or end.status != "finished":
                 return
         if self._failures and self._failures.has_told(error):
@@ -168,10 +166,9 @@ class Console:
 
     def close_json(self) -> None:
         """Write the one last JSON object if stderr is JSON lines and no session has written it."""
-        if self.progress == "json" and self._session is None and not self._is_json_closed:
+        if self.is_machine_readable and self._session is None:
             from mdl.events import Ended
 
-            self._is_json_closed = True
             self._json_lines()(Ended())
 
     def stdout_trouble(self) -> int:
@@ -196,10 +193,10 @@ class Console:
         if self._above and self.streams.stdout.is_terminal:
             self._held.append(text)
             return
+        was_broken = self.stdout_trouble()
         if not self.streams.stdout.write(text):
             self._cancel.check()
-        if self.stdout_trouble() == StorageError.exit_code and not self._has_complained:
-            self._has_complained = True
+        if self.stdout_trouble() == StorageError.exit_code and not was_broken:
             why = os.strerror(self.streams.stdout.trouble)
             self.error(StorageError(why, item="stdout", hint="the output could not be written; send it elsewhere"))
 
@@ -214,43 +211,43 @@ class Console:
 
     def _say(self, status: str, head: str, text: str) -> None:
         """Write lines to stderr; if all of stderr is JSON, one object, and none after the last."""
-        if self.progress == "json":
-            if not (self._is_json_closed or (self._session and self._session.end)):
-                self._json_lines().remark(status, text)
+        if self.is_machine_readable:
+            self._json_lines().remark(status, text)
             return
         first, *more = [self.clean(line) for line in text.rstrip("\n").split("\n")]
         self._err("".join(f"{line}\n" for line in (f"{head}{first}", *more)))
 
     def _json_lines(self) -> JsonLines:
-        return self._json or self._new_json_lines("", "http")
+        """The writer of JSON lines: that of the last session, or one for a command that has none."""
+        if self._json is None:
+            from mdl.console.json_lines import JsonLines
 
-    def _new_json_lines(self, job: str, method: str) -> JsonLines:
-        from mdl.console.json_lines import JsonLines
-
-        self._json = JsonLines(self.streams, self.secrets, self._clock, job=job, method=method)
+            self._json = JsonLines(self.streams, self.secrets, self._clock)
         return self._json
 
     def _renderer(self, job: str, method: str) -> Renderer:
         from mdl.console.lines import FailuresOnly, Lines
 
-        if self.progress == "json":
-            return self._new_json_lines(job, method)
+        if self.is_machine_readable:
+            from mdl.console.json_lines import JsonLines
+
+            self._json = JsonLines(self.streams, self.secrets, self._clock, job=job, method=method)
+            return self._json
         if self.quiet or self.progress == "none":
             self._failures = FailuresOnly(self.streams, self.clean, at_end=self._only_failures)
             return self._failures
-        if self._wants_bars():
+        is_off = self.streams.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").lower() in _TRUE
+        if (
+            self.streams.can_move_cursor(self.streams.stderr)
+            and self.progress != "lines"
+            and (self.progress == "bars" or not is_off)
+        ):
             from mdl.console.bars import Bars
 
             bars = Bars(self.streams, self.clean, self._clock)
             self._above = bars.say
             return bars
         return Lines(self.streams, self.clean, self._clock)
-
-    def _wants_bars(self) -> bool:
-        if self.progress == "lines" or not self.streams.can_move_cursor(self.streams.stderr):
-            return False
-        switched_off = self.streams.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").lower() in _TRUE
-        return self.progress == "bars" or not switched_off
 
     def _end_session(self) -> None:
         self._above, self._is_watching = None, False

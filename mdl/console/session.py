@@ -20,19 +20,16 @@ class Renderer(Protocol):
 
 
 class ReportSession:
-    """A context manager that is a listener itself. If it is left without an `Ended`, it tells the one that fits.
+    """A context manager that is a listener itself. If it is left without an `Ended`, it tells the one that fits: a
+    failure that was told makes the whole a failure.
 
     ``others`` are told the same events after ``renderer``; ``on_stop`` is called if a time limit ends it."""
 
     def __init__(
-        self,
-        renderer: Renderer,
-        on_close: Callable[[], None],
-        others: Sequence[Listener] = (),
-        on_stop: Callable[[], None] = lambda: None,
+        self, renderer: Renderer, others: Sequence[Listener], on_close: Callable[[], None], on_stop: Callable[[], None]
     ) -> None:
         self.end: Ended | None = None
-        self._renderer, self._on_close, self._others, self._on_stop = renderer, on_close, others, on_stop
+        self._renderer, self._others, self._on_close, self._on_stop = renderer, others, on_close, on_stop
         self._failure: Failed | None = None
 
     def __call__(self, event: Event) -> None:
@@ -61,25 +58,19 @@ class ReportSession:
         finally:
             self._on_close()
 
-    def ended(self, error: BaseException | None = None) -> None:
-        """Tell the last event: all went well, or ``error`` says what did not."""
-        self(ended_by(error) if error else Ended())
-
     def __enter__(self) -> ReportSession:
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        end, told = Ended(), self._failure
+        if error:
+            end = ended_by(error)
+        elif told:
+            code, message, hint = told.code, told.message, told.hint
+            end = Ended(status="failed", code=code, message=message, hint=hint, item=item_of(told), exit_code=None)
         try:
-            self(ended_by(error) if error else self._end())
+            self(end)
         finally:
             self.release_terminal()
-
-    def _end(self) -> Ended:
-        """The last event if no error ended the session: a failure that was told makes the whole a failure."""
-        if self._failure is None:
-            return Ended()
-        failure = self._failure
-        code, message, hint = failure.code, failure.message, failure.hint
-        return Ended(status="failed", code=code, message=message, hint=hint, item=item_of(failure), exit_code=None)

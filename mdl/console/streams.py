@@ -105,9 +105,16 @@ class NonBlockingStream:
         with self._lock:
             if self._stream is None or self.trouble:
                 return
-            data = self._encoded(text)
-            if self.descriptor is None:
-                self._write_object(data)
+            try:  # undecodable file names as they were, what the encoding lacks as an escape
+                data = text.encode(self.encoding, "surrogateescape")
+            except UnicodeEncodeError:
+                data = text.encode(self.encoding, "backslashreplace")
+            if self.descriptor is None:  # a stream such as a notebook's or a test's
+                try:
+                    self._stream.write(data.decode(self.encoding, "surrogateescape"))
+                    self._stream.flush()
+                except (OSError, ValueError) as error:
+                    self._break(error)
                 return
             self._backlog.append((memoryview(data), keep))
             self._loose += 0 if keep else len(data)
@@ -125,13 +132,6 @@ class NonBlockingStream:
                 self._loose -= len(data)
                 self._dropped += 1
         self._backlog = kept
-
-    def _encoded(self, text: str) -> bytes:
-        """As bytes: undecodable file names as they were, what the encoding lacks as an escape."""
-        try:
-            return text.encode(self.encoding, "surrogateescape")
-        except UnicodeEncodeError:
-            return text.encode(self.encoding, "backslashreplace")
 
     def _push(self, *, wait: bool) -> None:
         """Write what is posted as far as the reader has room, or with ``wait`` all of it unless a stop comes."""
@@ -187,15 +187,6 @@ class NonBlockingStream:
             return bool(select.select([], [writing], [], seconds)[1])
         except (OSError, ValueError):
             return True
-
-    def _write_object(self, data: bytes) -> None:
-        """Write to a stream without a descriptor, such as a notebook's or a test's."""
-        assert self._stream is not None
-        try:
-            self._stream.write(data.decode(self.encoding, "surrogateescape"))
-            self._stream.flush()
-        except (OSError, ValueError) as error:
-            self._break(error)
 
     def _break(self, error: Exception) -> None:
         """Remember the trouble, and let what other code has buffered end in nothing."""

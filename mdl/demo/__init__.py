@@ -1,1 +1,187 @@
-"""The demo: a model is downloaded and a trained run released, on this machine alone."""
+"""Demo: both of mdl's main jobs, shown by the real commands in a new folder, without a network."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mdl.demo.hub import DemoHub
+from mdl.errors import MdlError
+
+_MODEL, _REPO = "tiny-demo", "demo/tiny"
+_WEIGHTS = 48 * 2**20
+_BYTES_PER_SECOND = 12e6
+_CUT_AFTER = 5 * 2**20
+_KILL_AT = 0.4
+"""The part of the weights that has been sent when the download is killed."""
+_PATIENCE = 60.0
+"""Seconds that the download may take to get so far."""
+
+_RUN, _SERVICE = "run", "service"
+_STEPS, _BEST = (100, 200, 300), 200
+"""The checkpoints of the trained run, and which of them is the best."""
+_TENSOR = 2**21
+"""Bytes of a checkpoint's one tensor; twice that for the optimizer's two moments."""
+_PRIVATE = ("HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+_CATALOG = """\
+schema = 1
+
+[models.{model}]
+title = "A small generated model"
+license = "apache-2.0"
+tags = ["demo"]
+source = "hf:{repo}"
+revision = "{commit}"
+"""
+
+
+class Demo:
+    """One run of the demo in ``folder``, which must be empty. ``say`` gets the story line by line.
+
+    What the commands write to their stdout goes to the descriptor ``stdout``; if it is None, to this process's own.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None], stdout: int | None = None) -> None:
+        self.folder, self._say, self._stdout = folder, say, stdout
+        self._catalog = folder / "catalog.toml"
+        self._environ: dict[str, str] = {}
+
+    def play(self) -> int:
+        """The whole story. Returns 0, or the exit code of the first command that failed."""
+        with DemoHub(_REPO, _files(), bytes_per_second=_BYTES_PER_SECOND, cut_after=_CUT_AFTER) as hub:
+            self._catalog.write_text(_CATALOG.format(model=_MODEL, repo=_REPO, commit=hub.commit))
+            # without what would lead the commands to another hub, catalog or folder
+            kept = {key: value for key, value in os.environ.items() if key not in _PRIVATE and key[:4] != "MDL_"}
+            path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), kept.get("PYTHONPATH", "")]))
+            self._environ = {**kept, "PYTHONPATH": path, "HF_ENDPOINT": hub.url, "MDL_CATALOG": str(self._catalog)}
+            self._say(f"A hub is up on this machine alone, at {hub.url}; it hands weights out from {hub.cdn_url}.")
+            self._say(f"Its one model is in {self._catalog}.")
+            try:
+                self._download(hub)
+                self._release()
+            except MdlError as error:
+                self._say(f"This did not go as it should: {error.message}")
+                return error.exit_code
+        self._step(f"Everything is in {self.folder}; remove it when you are done.")
+        self._say("For a real model: mdl list, then mdl get NAME. For a run of yours: mdl checkpoints RUN.")
+        return 0
+
+    def _download(self, hub: DemoHub) -> None:
+        """The first half: a download is interrupted, resumed and verified. Raises `MdlError`."""
+        to = ("--to", str(self.folder / "models"))
+        self._step("1. What is there?")
+        self._run("list", *to)
+        self._step("2. Get it: a connection breaks, then mdl is killed (kill -9, like a power cut).")
+        self._kill_on_the_way(hub, "get", _MODEL, *to)
+        self._step("3. Run the same command again: it goes on where it was.")
+        self._run("get", _MODEL, *to)
+        self._say(f"   Served in all: {hub.bytes_sent / _WEIGHTS:.2f} times the file's size.")
+        self._step("4. Read it all again and compare it with its digests.")
+        self._run("verify", _MODEL, *to)
+        self._step("5. And once more: everything is here, so the hub is not asked.")
+        before = hub.requests
+        self._run("get", _MODEL, *to)
+        self._say(f"   Requests made: {hub.requests - before}.")
+        if hub.requests > before:
+            raise MdlError("a finished download asked the hub again")
+
+    def _release(self) -> None:
+        """The second half: a trained run is packed, released, replaced and rolled back. Raises `MdlError`."""
+        _write_run(self.folder / _RUN)
+        self._step("6. A training has left a run here. What does it hold?")
+        self._run("checkpoints", _RUN)
+        self._step("7. Pack the best of it, without what only the trainer needs.")
+        self._run("pack", _RUN, "--checkpoint", "best", "--inference-only", "-o", "best.zip")
+        self._step("8. Put it into service: unpacked beside, checked, then one link is switched.")
+        self._run("unpack", "best.zip", "--to", _SERVICE, "--release")
+        best = self._in_service()
+        self._step("9. The latest goes into service; what is the same in both is not stored twice.")
+        self._run("pack", _RUN, "--checkpoint", "latest", "--inference-only", "-o", "latest.zip")
+        self._run("unpack", "latest.zip", "--to", _SERVICE, "--release")
+        if self._in_service() == best:
+            raise MdlError("the second release is not served")
+        self._step("10. It was no good: back to the one before, with one switch.")
+        self._run("rollback", _SERVICE)
+        if self._in_service() != best:
+            raise MdlError("the rollback did not bring the first release back")
+
+    def _step(self, title: str) -> None:
+        """Say a line after an empty one, which also ends the line on which a killed command drew its bars."""
+        self._say("")
+        self._say(title)
+
+    def _in_service(self) -> str:
+        """Say and return which release is in service."""
+        target = os.readlink(self.folder / _SERVICE / "current")
+        self._say(f"   {_SERVICE}/current -> {target}")
+        return target
+
+    def _run(self, *words: str) -> None:
+        """Say a command and run it. Raises `MdlError` with its exit code if that is not 0."""
+        with self._running(*words) as process:
+            code = process.wait()
+        if code:
+            error = MdlError(f"mdl {words[0]} ended with {code}")
+            error.exit_code = code if code > 0 else 1
+            raise error
+
+    def _kill_on_the_way(self, hub: DemoHub, *words: str) -> None:
+        """Say a command, run it, and kill it when the hub has sent part of the weights."""
+        with self._running(*words) as process:
+            deadline = time.monotonic() + _PATIENCE
+            while process.poll() is None and hub.bytes_sent < _WEIGHTS * _KILL_AT and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.kill()
+        if process.returncode != -signal.SIGKILL:
+            raise MdlError("the download was over before it could be killed")
+        self._step(f"   Killed after {hub.bytes_sent / 1e6:.0f} of {_WEIGHTS / 1e6:.0f} MB were served.")
+
+    @contextlib.contextmanager
+    def _running(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Say a command and begin it. It is stopped if the demo is."""
+        self._say(f"$ mdl {shlex.join(words)}")
+        command = [sys.executable, "-m", "mdl", *words]
+        with subprocess.Popen(
+            command, env=self._environ, stdin=subprocess.DEVNULL, stdout=self._stdout, cwd=self.folder
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.terminate()
+
+
+def _files() -> dict[str, bytes]:
+    """The one model of the demo's hub."""
+    config = {"architectures": ["DemoModel"], "hidden_size": 64, "model_type": "demo"}
+    return {
+        "config.json": json.dumps(config, indent=2).encode(),
+        "model.safetensors": random.Random(7).randbytes(_WEIGHTS),
+        "vocab.txt": "\n".join(f"word{n}" for n in range(500)).encode(),
+    }
+
+
+def _write_run(folder: Path) -> None:
+    """A small trained run, as a trainer would leave it: three checkpoints, a log, and a secret."""
+    table = {"weight": {"dtype": "BF16", "shape": [_TENSOR // 2], "data_offsets": [0, _TENSOR]}}
+    head = json.dumps(table).encode()
+    for step in _STEPS:
+        checkpoint, draw = folder / f"checkpoint-{step}", random.Random(step)
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "config.json").write_text(json.dumps({"model_type": "demo", "hidden_size": 64}, indent=2))
+        (checkpoint / "tokenizer.json").write_text(json.dumps({"vocab": {f"word{n}": n for n in range(5000)}}))
+        weights = len(head).to_bytes(8, "little") + head + draw.randbytes(_TENSOR)
+        (checkpoint / "model.safetensors").write_bytes(weights)
+        (checkpoint / "optimizer.pt").write_bytes(draw.randbytes(2 * _TENSOR))
+        state = {"global_step": step, "best_global_step": _BEST, "best_metric": 0.1}
+        (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    (folder / "training.log").write_text("".join(f"step {n} loss {3 / (n + 1):.4f}\n" for n in range(_STEPS[-1])))
+    (folder / ".env").write_text("HF_TOKEN=not-a-real-one\n")

@@ -35,7 +35,11 @@ class DemoHub:
         self._bytes_per_second, self._cut_after = bytes_per_second, cut_after
         self._list_path = f"/api/models/{repo}/tree/{self.commit}"
         self._files = {f"/{repo}/resolve/{self.commit}/{path}": (body, _etag(body)) for path, body in files.items()}
-        self._list = [_list_item(path, *file) for path, file in zip(files, self._files.values(), strict=True)]
+        self._list = []
+        for path, (body, etag) in zip(files, self._files.values(), strict=True):
+            item = {"type": "file", "path": path, "size": len(body), "oid": etag[:40]}
+            is_large = len(body) >= _LARGE  # then git holds a pointer, and the oid is that of the pointer
+            self._list.append({**item, "lfs": {"oid": etag, "size": len(body)}} if is_large else item)
         self._large = {f"/{etag}": (body, etag) for body, etag in self._files.values() if len(body) >= _LARGE}
         self._is_cut = False
         self._lock = threading.Lock()
@@ -97,12 +101,6 @@ def _etag(body: bytes) -> str:
     if len(body) >= _LARGE:
         return hashlib.sha256(body).hexdigest()
     return hashlib.sha1(b"blob %d\0%b" % (len(body), body), usedforsecurity=False).hexdigest()
-
-
-def _list_item(path: str, body: bytes, etag: str) -> dict[str, object]:
-    """One file in the hub's list; ``oid`` is what git holds, which is a pointer in the case of a large file."""
-    item = {"type": "file", "path": path, "size": len(body), "oid": etag[:40]}
-    return {**item, "lfs": {"oid": etag, "size": len(body)}} if len(body) >= _LARGE else item
 
 
 class _Server(ThreadingTCPServer):

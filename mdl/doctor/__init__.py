@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 
 from mdl import __version__
 from mdl.doctor.network import Hub, certificates, clock, endpoint, proxy, token, token_file
-from mdl.doctor.storage import models_folder, pickles, state_folder
-from mdl.errors import MdlError
+from mdl.errors import MdlError, NoSpace, StorageError
+from mdl.fs.private import read_regular
 from mdl.http.client import HttpClient
+from mdl.pickles import head_of, is_pickle, warning
 from mdl.sources.endpoint import Endpoint
 
 __all__ = ["CheckResult", "Environment", "run_checks"]
@@ -24,6 +28,8 @@ Check = Callable[[], str | None]
 """Returns what was found, or None if there is nothing to say. Raises `MdlError`, with a hint, if the check fails."""
 
 _PACKAGES = ("httpx", "huggingface_hub", "typer", "rich", "truststore", "filelock", "platformdirs", "tomlkit", "isal")
+_MOST_FILES = 20_000
+"""In so many files of the models folder pickles are looked for."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,14 @@ class CheckResult:
         try:
             detail = check()
         except MdlError as error:
-            item = f"{error.item}: " if error.item and error.item not in error.message else ""
-            return cls(name, False, item + error.message, error.advice or "", error.exit_code)
+            return cls.failed(name, error)
         return None if detail is None else cls(name, True, detail)
+
+    @classmethod
+    def failed(cls, name: str, error: MdlError) -> CheckResult:
+        """The result of a check that raised ``error``."""
+        item = f"{error.item}: " if error.item and error.item not in error.message else ""
+        return cls(name, False, item + error.message, error.advice or "", error.exit_code)
 
     def error(self) -> MdlError:
         """A failed check as an error: of the kind that has its exit code."""
@@ -78,11 +89,15 @@ def run_checks(environment: Environment) -> Iterator[CheckResult]:
         "state folder": partial(state_folder, environment.state),
         "certificates": certificates,
     }
-    yield from _results(local.items())
+    yield from _results(local)
     try:
         found = environment.endpoint()
     except MdlError as error:
-        yield from _results([_wrong_setting(error)])
+        if error.item == "HF_ENDPOINT":
+            name, error.hint = "endpoint", "set HF_ENDPOINT to https://host, or unset it"
+        else:
+            name, error.hint = "token", f"put only the token into {error.item}, without spaces or line breaks"
+        yield CheckResult.failed(name, error)
         return
     with contextlib.ExitStack() as closing:
         hub = Hub(found, environment.connect, closing)
@@ -93,25 +108,13 @@ def run_checks(environment: Environment) -> Iterator[CheckResult]:
             "clock": partial(clock, hub),
             "token": partial(token, hub),
         }
-        yield from _results(remote.items())
+        yield from _results(remote)
 
 
-def _results(checks: Iterable[tuple[str, Check]]) -> Iterator[CheckResult]:
-    for name, check in checks:
+def _results(checks: dict[str, Check]) -> Iterator[CheckResult]:
+    for name, check in checks.items():
         if result := CheckResult.of(name, check):
             yield result
-
-
-def _wrong_setting(error: MdlError) -> tuple[str, Check]:
-    """A check that fails because the value of HF_ENDPOINT, or of the token, is not valid."""
-    name, error.hint = "endpoint", "set HF_ENDPOINT to https://host, or unset it"
-    if error.item != "HF_ENDPOINT":
-        name, error.hint = "token", f"put only the token into {error.item}, without spaces or line breaks"
-
-    def fail() -> None:
-        raise error
-
-    return name, fail
 
 
 def versions() -> str:
@@ -122,3 +125,66 @@ def versions() -> str:
             found.append(f"{name} {metadata.version(name)}")
     system = f"Python {platform.python_version()} on {platform.system()} {platform.release()} {platform.machine()}"
     return f"mdl {__version__}, {system}, {ssl.OPENSSL_VERSION}, {', '.join(found)}"
+
+
+def models_folder(place: Callable[[], Path]) -> str:
+    """The models folder can be written, and has free space. Raises `MdlError`."""
+    return _writable(place(), "choose another folder with --to or MDL_HOME")
+
+
+def state_folder(place: Callable[[], Path]) -> str:
+    """The folder of records, locks and logs can be written. Raises `StorageError`."""
+    try:
+        folder = place()
+    except MdlError as error:
+        return f"none: {error.message}"
+    return _writable(folder, "choose another folder with XDG_STATE_HOME")
+
+
+def _writable(folder: Path, advice: str) -> str:
+    """The folder and its free space, after a file without a name has been written there. Raises `StorageError`."""
+    parent = folder
+    while not os.path.lexists(parent) and parent != parent.parent:  # a link to nowhere exists, and cannot be written
+        parent = parent.parent
+    try:
+        space = os.statvfs(parent)
+        free = space.f_bavail * space.f_frsize
+        files = f", room for {space.f_favail:,} files" if space.f_files else ""
+        detail = f"{folder}{'' if parent == folder else ' (does not exist yet)'}: {free / 1e9:.1f} GB free{files}"
+        if free <= 0:
+            raise NoSpace(detail, hint=f"free some space, or {advice}")
+        if space.f_files and space.f_favail <= 0:
+            raise NoSpace(detail, hint=f"remove files that are not needed ('df -i' shows the inodes), or {advice}")
+        own = folder / ".mdl"
+        if own.is_dir() and not os.access(own, os.W_OK | os.X_OK):
+            raise StorageError(f"{own} cannot be written by this user", hint=advice)
+        with tempfile.TemporaryFile(dir=parent) as probe:
+            probe.write(bytes(4096))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        where = f"{folder}" if parent == folder else f"{folder}, to be created in {parent}"
+        raise StorageError(f"{where}: {error.strerror or error}", hint=advice) from error
+    return detail
+
+
+def pickles(place: Callable[[], Path]) -> str | None:
+    """A warning if files in the models folder run code when they are loaded. This check never fails."""
+    try:
+        folder = place()
+    except MdlError:
+        return None
+    found = []
+    for name in islice(_files(folder), _MOST_FILES):
+        head = None
+        with contextlib.suppress(OSError):
+            head = read_regular(folder / name, head_of(name), is_own=False)
+        if is_pickle(name, head or b""):
+            found.append(name)
+    return warning(sorted(found)) if found else None
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.relpath(os.path.join(parent, name), folder) for name in names)

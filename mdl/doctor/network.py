@@ -30,6 +30,13 @@ _UNREAD = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _REFUSALS = tuple(status for status in range(400, 500) if status not in (407, 408, 429))
 """Statuses of a server that works: it refuses the token, or it is a mirror that does not know the question."""
 
+_ADVICE = {
+    TlsError: "check the clock; if a company's proxy decrypts TLS, set SSL_CERT_FILE to its CA certificates",
+    NetworkError: "check the network, HF_ENDPOINT and the proxy; if they are right, try again later",
+    ProtocolError: "check HF_ENDPOINT; a proxy, or a network that wants a sign-in first, may have answered for the hub",
+}
+"""What to do about an endpoint that fails. The usual hint of these errors is to run the doctor."""
+
 _LONGEST_LIST = 2**20
 _LONGEST_NAME = 100
 _CLOCK_SECONDS = 120
@@ -49,9 +56,8 @@ def certificates() -> str:
     try:
         tls_context()
     except TlsError as error:
-        raise _reworded(
-            error, error.message, "it must contain CA certificates in PEM format; fix it, or unset the variable"
-        ) from None
+        advice = "it must contain CA certificates in PEM format; fix it, or unset the variable"
+        raise _reworded(error, error.message, advice) from None
     others = [name for name in _UNREAD if os.environ.get(name)]
     if not others or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
         return describe_trust()
@@ -66,16 +72,13 @@ def _why_useless(name: str) -> str:
     for place in places:
         if not place.exists():
             return f"{name} names {place}, which does not exist"
-    if is_folders and places and not any(map(_has_certificates, places)) and not os.environ.get("SSL_CERT_FILE"):
+    if is_folders and places and not os.environ.get("SSL_CERT_FILE"):
+        for place in places:
+            with contextlib.suppress(OSError):
+                if any(_HASHED_NAME.fullmatch(entry.name) for entry in os.scandir(place)):
+                    return ""
         return f"{name} names {value}, but no certificate there has a name that OpenSSL looks for (such as 5ed36f99.0)"
     return ""
-
-
-def _has_certificates(folder: Path) -> bool:
-    try:
-        return any(_HASHED_NAME.fullmatch(entry.name) for entry in os.scandir(folder))
-    except OSError:
-        return False
 
 
 # Proxy
@@ -154,7 +157,8 @@ def endpoint(hub: Hub) -> str:
             hub.http, hub.headers = http, opened.headers
             return detail
     except MdlError as error:
-        raise _reworded(error, f"{url}{through}: {error.message}", _advice(error)) from None
+        advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), error.advice)
+        raise _reworded(error, f"{url}{through}: {error.message}", advice or "check HF_ENDPOINT") from None
 
 
 def _is_json(http: HttpClient, opened: OpenResponse) -> bool:
@@ -167,17 +171,6 @@ def _is_json(http: HttpClient, opened: OpenResponse) -> bool:
         return isinstance(json.loads(text), (list, dict))
     except (ValueError, RecursionError):
         return False
-
-
-def _advice(error: MdlError) -> str:
-    """What to do: the usual hint of these errors is to run the doctor."""
-    if isinstance(error, TlsError):
-        return "check the clock; if a company's proxy decrypts TLS, set SSL_CERT_FILE to its CA certificates"
-    if isinstance(error, NetworkError):
-        return "check the network, HF_ENDPOINT and the proxy; if they are right, try again later"
-    if isinstance(error, ProtocolError):
-        return "check HF_ENDPOINT; a proxy, or a network that wants a sign-in first, may have answered for the hub"
-    return error.advice or "check HF_ENDPOINT"
 
 
 def clock(hub: Hub) -> str:
@@ -207,17 +200,15 @@ def clock(hub: Hub) -> str:
 def token_file(endpoint: Endpoint) -> str | None:
     """The token's file is closed to other users. Raises `UsageError` if not."""
     path = token_path(os.environ)
-    if endpoint.token is None or path is None or endpoint.token_from != str(path) or not _is_open_to_others(path):
+    if endpoint.token is None or path is None or endpoint.token_from != str(path):
         return None
-    raise UsageError(f"other users can read {path}", hint=f"chmod 600 {path}")
-
-
-def _is_open_to_others(path: Path) -> bool:
-    """Others may read it, and may pass through every folder above it."""
+    is_open = False
     with contextlib.suppress(OSError, RuntimeError):
-        path = path.resolve()
-        return bool(path.stat().st_mode & 0o044) and all(above.stat().st_mode & 0o011 for above in path.parents)
-    return False
+        real = path.resolve()
+        is_open = bool(real.stat().st_mode & 0o044) and all(above.stat().st_mode & 0o011 for above in real.parents)
+    if is_open:
+        raise UsageError(f"other users can read {path}", hint=f"chmod 600 {path}")
+    return None
 
 
 def token(hub: Hub) -> str:

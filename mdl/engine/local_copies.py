@@ -21,9 +21,9 @@ from mdl.engine.store import Store
 from mdl.errors import Busy, MdlError, StateError
 from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
 from mdl.files import Receipt, RemoteFile, Stamp
+from mdl.fs import nearest_existing
 from mdl.fs.copying import SharingRule, Way, predict_way
 from mdl.fs.entries import open_for_reading
-from mdl.fs.volume import nearest_existing
 from mdl.hashing import Digest
 
 Candidate = tuple[Path, SharingRule]

@@ -21,7 +21,7 @@ from mdl.engine.partial import Partial
 from mdl.engine.receipts import Receipts, file_key, new_receipt
 from mdl.errors import Occupied, StorageError, Unsafe, UsageError, storage_error
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
-from mdl.fs import copying, staging, volume
+from mdl.fs import copying, explain_oserror, free_space, staging
 from mdl.fs.copying import SharingRule, Way
 from mdl.fs.entries import EntryAt, open_for_reading, open_parent
 from mdl.fs.private import make_private_dir
@@ -297,11 +297,11 @@ class Store:
 
     def free_space(self) -> int:
         """Bytes that an ordinary user can still write on the file system of the models folder."""
-        return volume.free_space(self.root)
+        return free_space(self.root)
 
     def explain_oserror(self, error: OSError, item: str) -> StorageError:
         """The system's error as mdl's own, with a hint for this models folder."""
-        return volume.explain_oserror(error, item, self.root)
+        return explain_oserror(error, item, self.root)
 
     def _stoppable(self, watch: Callable[[int], None] | None = None) -> Callable[[int], None]:
         """``watch`` for what reads a large file; raises `Cancelled` once everything is to stop."""

@@ -23,8 +23,8 @@ from mdl.engine.store import Store
 from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal_error
 from mdl.events import Event, Failed, FileProgress, Listener, Progressed
 from mdl.http.client import HttpClient
-from mdl.speed import Speed
 from mdl.threads import start_threads
+from mdl.units import Speed
 
 _TICK = 0.1
 _SYNC_BYTES = 2**20

@@ -1,1 +1,59 @@
-"""File systems: publishing, private files, entries reached without following links, copying, room on a volume."""
+"""File systems: their types, the space left on them, and hints for their errors.
+
+The modules of this room: `staging` publishes files, `private` keeps mdl's own, `entries` reaches names without
+following links, `copying` shares the bytes of a file that is already on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from pathlib import Path
+
+from mdl.errors import StorageError, storage_error
+
+
+def filesystem_type(folder: Path) -> str:
+    """``ext4``, ``nfs4`` …; '' if the system does not tell."""
+    here, found, longest = os.path.realpath(folder), "", 0
+    try:
+        lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        front, _, back = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), (front.split(" ") + [""] * 5)[4])
+        if len(point) >= longest and f"{here}/".startswith(point.rstrip("/") + "/"):
+            found, longest = back.split(" ")[0], len(point)
+    return found
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that an ordinary user can still write on the file system of a folder, which may not exist yet."""
+    space = os.statvfs(nearest_existing(folder))
+    return space.f_bavail * space.f_frsize
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the first folder above it that exists."""
+    while not os.path.exists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
+    """As `storage_error`, for a file below ``root``. The hint also says if only inodes are missing, and which folder's
+    permissions to check."""
+    found = storage_error(error, item)
+    if error.errno == errno.ENOSPC:
+        with contextlib.suppress(OSError):
+            space = os.statvfs(nearest_existing(root))
+            if space.f_files > 0 and space.f_favail == 0:  # a file system that does not count inodes reports 0 of 0
+                found.hint = "the disk has bytes but no inodes left: remove some files, and run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        named = error.filename if isinstance(error.filename, str | bytes) else ""
+        refusing = nearest_existing(Path(os.fsdecode(named)))
+        found.hint = f"check the permissions of {refusing if refusing.is_relative_to(root) else root} and the disk"
+    return found

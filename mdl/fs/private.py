@@ -54,7 +54,12 @@ def make_private_dir(path: Path) -> Path:
     files on another disk, a user can link a folder further up. Raises `Unsafe` for a link and for another user's
     ``.mdl``, `OSError`.
     """
-    _ancestors(_split(path)[1], 0o777 if _OWN in path.parts else 0o700)
+    _, above = _split(path)
+    mode = 0o777 if _OWN in path.parts else 0o700
+    for folder in (*reversed(above.parents), above):
+        if not folder.exists():
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode)
     with _inside(path, make=True):
         return path
 
@@ -197,8 +202,8 @@ def _repair(folder: int, path: Path, top: int, trust: _Trust) -> _Trust:
 
 
 def _as_shown_by(folder: int, trust: _Trust) -> _Trust:
-    """The same trust on a file system that shows other owners or modes than were set: a file is made there to find out
-    how one of this user's looks."""
+    """The same trust on a file system that shows other owners or modes than were set. A file of this user's is made
+    there to find out what it shows."""
     name = f".{secrets.token_hex(8)}{_OWN}-tmp"
     try:
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=folder)
@@ -216,10 +221,3 @@ def _unsafe(path: Path, why: str) -> Unsafe:
     owner = user_name(path.lstat().st_uid)
     hint = f"take a models folder of your own with --to, or ask {owner} to remove {path.name}"
     return Unsafe(f"refused: {path} {why}; mdl's records in it could be forged", item=str(path), hint=hint)
-
-
-def _ancestors(path: Path, mode: int) -> None:
-    for folder in (*reversed(path.parents), path):
-        if not folder.exists():
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode)

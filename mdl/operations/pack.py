@@ -17,11 +17,11 @@ from mdl.cancel import CancelToken
 from mdl.errors import Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
 from mdl.fs.staging import StagedFile
-from mdl.globs import texts
 from mdl.paths import RelPath
 from mdl.places import place_of
 from mdl.trainers import find_run
 from mdl.trainers.runs import Checkpoint, Run
+from mdl.units import texts
 
 _WHEN_FULL = "free some space, or pack to another disk with -o; nothing was left behind"
 Output = str | os.PathLike[str] | int | None

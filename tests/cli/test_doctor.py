@@ -21,7 +21,7 @@ import trustme
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.shell import Shell
 
-from mdl.doctor import CheckResult, network, storage
+from mdl.doctor import CheckResult, models_folder, network, state_folder
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
 from mdl.sources.endpoint import Endpoint
@@ -76,7 +76,9 @@ def asked(url: str) -> dict[str, CheckResult]:
     """What the doctor finds at a hub, asked with the token."""
 
     def connect() -> HttpClient:
-        return HttpClient(AllowList.of(["127.0.0.1", "hub.example"]), token=endpoint.origin_token, timeouts=Timeouts(2, 2))
+        return HttpClient(
+            AllowList.of(["127.0.0.1", "hub.example"]), token=endpoint.origin_token, timeouts=Timeouts(2, 2)
+        )
 
     endpoint = Endpoint(url, TOKEN, "HF_TOKEN")
     found = at_hub(endpoint, connect)
@@ -334,7 +336,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def checked(folder: Path) -> CheckResult:
-    found = result(storage.models_folder, lambda: folder)
+    found = result(models_folder, lambda: folder)
     assert found.exit_code in (0, 7)
     return found
 
@@ -358,8 +360,8 @@ def test_a_folder_that_cannot_be(folder: Path, tmp_path: Path) -> None:
         found = checked(place)
         assert not found.ok, place
         assert str(place) in found.detail
-        assert not result(storage.state_folder, lambda at=place: at).ok
-    assert result(storage.state_folder, lambda: folder).ok
+        assert not result(state_folder, lambda at=place: at).ok
+    assert result(state_folder, lambda: folder).ok
 
 
 @pytest.mark.parametrize(("field", "words"), [("f_bavail", "0.0 GB free"), ("f_favail", "room for 0 files")])

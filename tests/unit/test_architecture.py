@@ -16,7 +16,7 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors"},
-    {"cancel", "crc_json", "formatting", "globs", "hashing", "paths", "pickles", "redact", "schemas", "speed"}
+    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"}
     | {"threads", "toml", "units"},
     {"process", "presigned", "deadline"},
     {"fs"},
@@ -71,8 +71,6 @@ PURE = {
     *(
         "engine/plan",
         "engine/content_check",
-        "speed",
-        "globs",
         "catalog/positions",
         "catalog/problems",
         "reports",

@@ -28,7 +28,7 @@ from mdl.console import Console, progress_bars
 from mdl.console.bars import Frame
 from mdl.console.documents import json_text
 from mdl.console.streams import NonBlockingStream, Streams
-from mdl.describe import ProgressState
+from mdl.describe import ProgressState, ended_by
 from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, NotFound
 from mdl.events import (
     Ended,
@@ -795,8 +795,8 @@ def test_exactly_one_last_object(error: BaseException | None, last: str, code: s
     with suppress(BaseException), console.watch() as tell:
         tell(progress(1))
         if told_by_hand:
-            tell.ended(error)
-            tell.ended()
+            tell(ended_by(error) if error else Ended())
+            tell(Ended())
             tell(progress(2))
         if error:
             raise error

@@ -21,9 +21,8 @@ from mdl.engine.adoption import claimed_bytes, is_held, leftovers, stale_dirs, w
 from mdl.engine.journal import Journal
 from mdl.engine.partial import Partial
 from mdl.errors import Busy
-from mdl.fs import copying
+from mdl.fs import copying, filesystem_type
 from mdl.fs.entries import open_parent
-from mdl.fs.volume import filesystem_type
 from mdl.http.ranges import ByteRange
 from mdl.locks import has_reliable_locks
 from mdl.paths import RelPath

@@ -22,7 +22,7 @@ from support.polling import until
 from mdl import crc_json
 from mdl.errors import NotFound, StateError, UsageError
 from mdl.events import Ended, Planned, Progressed
-from mdl.fs.volume import filesystem_type
+from mdl.fs import filesystem_type
 from mdl.jobs import control
 from mdl.jobs.job import Invocation, Job, facts_of, job_of
 from mdl.jobs.log import Log
