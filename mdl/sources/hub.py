@@ -236,7 +236,7 @@ class HubSource:
         http = self._http
         if http is None:
             raise LockError("offline, and this revision was never listed here", item=str(origin), hint="go online once")
-        return http.retrier.call(
+        return http.retry(
             url,
             lambda: http.get_json(url),
             lambda error, failure, delay: self._on_event(
