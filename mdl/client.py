@@ -149,12 +149,12 @@ class Client:
         revisions. Raises `NotFound`, `UsageError`, `CatalogError`.
         """
         from mdl.catalog.model import Catalog, Model, models_of
-        from mdl.sources import is_reference
+        from mdl.sources import is_reference, page_hosts
 
         wanted = [targets] if isinstance(targets, str | Model) else list(targets)
         names = [one for one in wanted if isinstance(one, str)]
         catalog = Catalog() if all(map(is_reference, names)) else self.catalog
-        return models_of(wanted, catalog, self.workspace.endpoint.page_hosts, revision)
+        return models_of(wanted, catalog, page_hosts(self.workspace.endpoint), revision)
 
     def statuses(
         self,

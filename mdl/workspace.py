@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from mdl.engine.local_copies import LocalCopies
     from mdl.engine.store import Store
     from mdl.http.allowlist import AllowList
+    from mdl.http.body import Throttle
     from mdl.http.client import HttpClient
-    from mdl.http.throttle import Throttle
     from mdl.redact import Secrets
     from mdl.reports import Report
     from mdl.sources.endpoint import Endpoint
@@ -245,7 +245,7 @@ class Workspace:
     @cached_property
     def _throttle(self) -> Throttle:
         """One for all operations of a client."""
-        from mdl.http.throttle import NO_LIMIT, Throttle
+        from mdl.http.body import NO_LIMIT, Throttle
 
         rate = self.config["limit_rate"]
         return Throttle(rate) if rate else NO_LIMIT

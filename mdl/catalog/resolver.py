@@ -14,7 +14,7 @@ from mdl.errors import Cancelled, MdlError, NotFound
 from mdl.events import Event
 from mdl.files import RemoteFile
 from mdl.paths import RelPath, matches, refuse_twins
-from mdl.sources import Context, Origin, Source, open_source, parse
+from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
 from mdl.sources.url import UrlSource
 from mdl.threads import in_parallel
 
@@ -124,7 +124,7 @@ class Resolver:
         return [host for origin in origins for host in self._source(origin).hosts(origin)]
 
     def _parsed(self, text: str) -> Origin:
-        return parse(text, self._context.endpoint.page_hosts)
+        return parse(text, page_hosts(self._context.endpoint))
 
     def _source(self, origin: Origin) -> Source:
         with self._lock:

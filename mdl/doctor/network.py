@@ -19,8 +19,7 @@ from urllib.request import getproxies
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, UsageError
 from mdl.http.allowlist import host_of
 from mdl.http.client import HttpClient, OpenResponse
-from mdl.http.proxies import exemption, proxy_of, without_userinfo
-from mdl.http.transport import describe_trust, tls_context
+from mdl.http.transport import describe_trust, exemption, proxy_of, tls_context, without_userinfo
 from mdl.paths import shown
 from mdl.sources.endpoint import Endpoint, token_path, token_places
 

@@ -1,4 +1,4 @@
-"""Bodies off the wire: fast, cancellable, and never more bytes than were announced.
+"""Bodies off the wire: fast, cancellable, within the rate limit, and never more bytes than were announced.
 
 httpx makes the request. Its own body loop parses every 64 KiB through h11, which takes most of the time of a large
 download. So for a large body of known length the first chunk comes from ``iter_raw()``, which empties the parser, and
@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 
 import httpx
@@ -23,7 +23,7 @@ from mdl.errors import NetworkError, ProtocolError
 from mdl.http.connection import BODY_SOCKET, deadline
 from mdl.http.responses import codings_of, is_readable, unreadable
 from mdl.http.splice import REFUSALS, Pipe, Piped
-from mdl.http.throttle import Throttle
+from mdl.units import Timetable
 
 STEP = 256 * 1024
 """Bytes of one decoded piece, at most."""
@@ -37,9 +37,53 @@ _TOO_SLOW = "the connection is too slow to go on"
 _SLOWEST = 1000.0
 """Bytes a second that a body must bring, on average over `_SLOW_WINDOW` seconds of waiting for it."""
 _SLOW_WINDOW = 60.0
-_GZIP = 31
+_SLACK = 0.25
+"""Seconds of the rate limit that may be caught up after a late wake-up. A longer silence is never made up for."""
+_QUANTUM_SECONDS = 0.01
+_SMALLEST_QUANTUM = 4096
 
 Block = memoryview | bytes | Piped
+
+
+def minute_of_day() -> int:
+    """Minutes since midnight, local time."""
+    now = time.localtime()
+    return now.tm_hour * 60 + now.tm_min
+
+
+class Throttle:
+    """One rate limit for all connections, by a daily timetable. A thread that has read bytes waits until the rate
+    allows for them."""
+
+    def __init__(self, timetable: Timetable, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timetable, self._clock, self._lock = timetable, clock, threading.Lock()
+        self._paid_until = clock()
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second at this time of the day; None if there is no limit."""
+        rates = self._timetable.rates
+        return rates[0][1] if len(rates) == 1 else self._timetable.rate_at(minute_of_day())
+
+    def quantum(self, most: int) -> int:
+        """How many bytes to read at a time: at most ``most``, fewer if the rate is low."""
+        rate = self.rate
+        return most if rate is None else min(most, max(_SMALLEST_QUANTUM, int(rate * _QUANTUM_SECONDS)))
+
+    def take(self, count: int, cancel: CancelToken) -> None:
+        """Wait until the rate allows for ``count`` more bytes. Raises `Cancelled`."""
+        rate = self.rate
+        if rate is None:
+            return
+        with self._lock:
+            now = self._clock()
+            self._paid_until = max(self._paid_until, now - _SLACK) + count / rate
+            wait = self._paid_until - now
+        if wait > 0:
+            cancel.wait(wait)
+
+
+NO_LIMIT = Throttle(Timetable(((0, None),)))
 
 
 class BodyReader:
@@ -56,8 +100,8 @@ class BodyReader:
         may be `Piped`. Raises `NetworkError` if the body ends early, or if the connection is silent or brings less than
         1 kB/s; `ProtocolError` for an encoding that cannot be decoded; `Cancelled`. httpx's own errors pass through.
         """
-        codings = codings_of(response.headers) if decode else ()
-        pieces = _decoded(response, codings) if codings else self._raw(response, length, splice)
+        is_coded = decode and codings_of(response.headers)
+        pieces = _decoded(response) if is_coded else self._raw(response, length, splice)
         longest, waited, count = max(_SLOW_WINDOW, self._stall), 0.0, 0
         silent = NetworkError(f"the server sent nothing of the body for {longest:.0f} s", hint=_TOO_SLOW)
         while True:
@@ -76,7 +120,6 @@ class BodyReader:
             yield block
 
     def _raw(self, response: httpx.Response, length: int | None, splice: bool) -> Iterator[Block]:
-        """The body as it is on the wire."""
         if length == 0:
             return
         got = 0
@@ -166,44 +209,35 @@ def _broken(sock: socket.socket, error: OSError) -> NetworkError:
     return NetworkError(f"the connection broke: {error.strerror or error}", hint="run the same command again")
 
 
-def _decoded(response: httpx.Response, codings: tuple[str, ...]) -> Iterator[bytes]:
+def _decoded(response: httpx.Response) -> Iterator[bytes]:
     """The decoded body, up to its own end and not only that of the connection."""
+    codings = codings_of(response.headers)
     if not is_readable(codings):
         raise unreadable(codings)
-    decoder = GzipDecoder()
-    for chunk in response.iter_raw():
-        yield from decoder.decode(chunk)
-    if decoder.is_complete:
+    try:
+        is_complete = yield from gunzip(response.iter_raw())
+    except zlib.error as error:
+        raise ProtocolError(f"the server's encoding is damaged: {error}") from error
+    if is_complete:
         return
     if "content-length" in response.headers or "transfer-encoding" in response.headers:
         raise ProtocolError(f"the server's response ended in the middle of its {codings[0]} encoding")
     raise NetworkError(f"the connection ended in the middle of a {codings[0]} encoding", hint=_AGAIN)
 
 
-class GzipDecoder:
-    """Decodes gzip with any number of members (RFC 1952, 2.2), in pieces of bounded size.
+def gunzip(chunks: Iterable[bytes]) -> Generator[bytes, None, bool]:
+    """Decode gzip with any number of members (RFC 1952, 2.2) into pieces of at most `STEP` bytes.
 
+    Returns whether ``chunks`` end where a member ends; that of no bytes at all counts as such. Raises `zlib.error`.
     httpx's decoder drops all members but the first, does not notice a cut, and returns pieces of any size.
     """
-
-    def __init__(self) -> None:
-        self._member: zlib._Decompress | None = None
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the body may end here. An empty body may."""
-        return self._member is None or self._member.eof
-
-    def decode(self, data: bytes) -> Iterator[bytes]:
-        """The decoded ``data`` in pieces of at most `STEP` bytes. Raises `ProtocolError` if it is not gzip."""
-        try:
-            while data:
-                if self._member is None or self._member.eof:
-                    self._member = zlib.decompressobj(_GZIP)
-                piece = self._member.decompress(data, STEP)
-                while piece:
-                    yield piece
-                    piece = self._member.decompress(self._member.unconsumed_tail, STEP) if not self._member.eof else b""
-                data = self._member.unused_data if self._member.eof else b""
-        except zlib.error as error:
-            raise ProtocolError(f"the server's encoding is damaged: {error}") from error
+    member: zlib._Decompress | None = None
+    for chunk in chunks:
+        data = chunk
+        while data:
+            if member is None or member.eof:
+                member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+            if piece := member.decompress(data, STEP):
+                yield piece
+            data = member.unused_data if member.eof else member.unconsumed_tail
+    return member is None or member.eof

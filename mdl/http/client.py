@@ -11,30 +11,29 @@ import contextlib
 import json
 import logging
 import platform
+import random
 import re
+import threading
+import time
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 
 from mdl import __version__
-from mdl.cancel import CancelToken, wake
-from mdl.errors import NetworkError, ProtocolError, Unsafe
+from mdl.cancel import CancelToken
+from mdl.errors import MdlError, NetworkError, ProtocolError, Unsafe
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
-from mdl.http.body import Block, BodyReader
+from mdl.http.body import NO_LIMIT, Block, BodyReader, Throttle
 from mdl.http.connection import RequestLimits, deadline
 from mdl.http.pacer import Pacer
-from mdl.http.policy import RetryPolicy
-from mdl.http.proxies import proxy_of
+from mdl.http.policy import Again, RequestEnded, RetryPolicy, State, decide
 from mdl.http.refusals import error_for_status
-from mdl.http.retry import Retrier
-from mdl.http.throttle import NO_LIMIT, Throttle
-from mdl.http.transport import PROXY, PooledTransport, map_httpx_errors
+from mdl.http.transport import PROXY, PooledTransport, map_httpx_errors, proxy_of
 from mdl.redact import Secrets
 
 USER_AGENT = f"mdl/{__version__}; python/{platform.python_version()}"
@@ -47,6 +46,10 @@ _DRAIN_SECONDS = 0.5
 """How long reading a redirect's body may take. After that its connection is closed."""
 MAX_JSON = 10 * 2**20
 """Decoded bytes of an API answer that are read at most. Parsed they take a multiple of it."""
+
+Answer = TypeVar("Answer")
+OnRetry = Callable[[MdlError, int, float], None]
+"""Receives an error, the number of the failure, and the seconds until the next try."""
 
 
 @dataclass(frozen=True)
@@ -80,22 +83,10 @@ class OpenResponse:
         """The headers, with lower-case keys."""
         return _lower(self.response.headers)
 
-    def abort(self) -> None:
-        """End the connection, from any thread. A thread that reads the body gets a `NetworkError`."""
-        wake(self.response.extensions["network_stream"].get_extra_info("socket"))
-
-
-class _Quiet(logging.Filter):
-    """httpx and httpcore log URLs and Location headers, which may be signed. mdl tells of its requests by events."""
-
-    is_on: ContextVar[bool] = ContextVar("is_on", default=False)
-
-    def filter(self, _record: logging.LogRecord) -> bool:
-        return not self.is_on.get()
-
 
 for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy"):
-    logging.getLogger(_name).addFilter(_Quiet())
+    # They log URLs and Location headers, which may be signed. mdl tells of its requests by events.
+    logging.getLogger(_name).addFilter(lambda _record: RequestLimits.current.get() is None)
 
 
 class HttpClient:
@@ -114,8 +105,7 @@ class HttpClient:
     ) -> None:
         self.cancel = cancel or CancelToken()
         self.policy, self.connections = policy, connections
-        self.pacer = Pacer(connections, policy)
-        self.retrier = Retrier(policy, self.pacer, self.cancel)
+        self.pacer, self._pacer_lock = Pacer(connections, policy), threading.Lock()
         self._hosts, self._token, self._stall = hosts, token, timeouts.stall
         self._reader = BodyReader(self.cancel, timeouts.stall, throttle)
         self._public: set[str] = set()
@@ -161,7 +151,11 @@ class HttpClient:
         secrets = Secrets([self._token.token if self._token else None])
         with map_httpx_errors(url, secrets):
             try:
-                opened, token_sent = self._ask(method, url, start or url, headers or {}, secrets)
+                try:
+                    opened, token_sent = self._follow(method, url, start or url, headers or {}, secrets)
+                except (httpx.InvalidURL, ValueError) as why:
+                    host = host_of(url)
+                    raise Unsafe(f"refused: {host} leads to an unusable URL: {why}", item=host) from why
                 if opened.status >= 400 and opened.status not in allow:
                     with self._response_deadline():
                         words = self.beginning(opened, _SMALL)
@@ -215,19 +209,55 @@ class HttpClient:
             except (ValueError, RecursionError) as error:
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
 
-    def _ask(
-        self, method: str, url: str, start: str, headers: Mapping[str, str], secrets: Secrets
-    ) -> tuple[OpenResponse, bool]:
-        """The response at the end of the redirects, and whether the token was sent for it. The query of every URL that
-        is asked is added to ``secrets``."""
-        try:
-            return self._follow(method, url, start, headers, secrets)
-        except (httpx.InvalidURL, UnicodeError, ValueError) as error:
-            raise Unsafe(f"refused: {host_of(url)} leads to an unusable URL: {error}", item=host_of(url)) from error
+    def retry(self, url: str, request: Callable[[], Answer], on_retry: OnRetry | None = None) -> Answer:
+        """The result of a short ``request``, which asks ``url``. It is called again while it fails with an error that
+        may pass. Files are retried by the engine, with the same policy and pacer.
+
+        Raises the last error, the error of an origin that is down, or `Cancelled`.
+        """
+        policy = replace(self.policy, protocol_errors=0)  # an API answer that makes no sense does not get better
+        state, origin = State(), origin_of(url)
+        self._wait_for(origin, 0.0)
+        while True:
+            began = time.monotonic()
+            try:
+                answer = request()
+            except MdlError as error:
+                now, ended = time.monotonic(), RequestEnded(began, asked=1, error=error)
+                state, decision = decide(policy, state, ended, now, random.random())
+                delay = decision.delay if isinstance(decision, Again) else 0.0
+                if isinstance(error, NetworkError) and ended.is_temporary:
+                    with self._pacer_lock:
+                        self.pacer.failed(origin, url, began, now, delay, error)
+                if not isinstance(decision, Again):
+                    raise
+                if on_retry:
+                    on_retry(error, decision.failure, delay)
+                self._wait_for(origin, delay)
+            else:
+                with self._pacer_lock:
+                    self.pacer.served(origin, time.monotonic())
+                return answer
+
+    def _wait_for(self, origin: str, delay: float) -> None:
+        """Wait ``delay`` seconds, and until the origin may be asked again, which other threads may postpone meanwhile.
+        Raises the error of an origin that is down."""
+        moment = time.monotonic() + delay
+        if delay > 0:
+            self.cancel.wait(delay)
+        while (later := self.pacer.retry_at(origin)) > moment:
+            self.cancel.wait(later - moment)
+            moment = later
+        with self._pacer_lock:
+            down = self.pacer.down(origin, time.monotonic())
+        if down:
+            raise down
 
     def _follow(
         self, method: str, url: str, start: str, headers: Mapping[str, str], secrets: Secrets
     ) -> tuple[OpenResponse, bool]:
+        """The response at the end of the redirects, and whether the token was sent for it. The query of every URL that
+        is asked is added to ``secrets``."""
         hops: list[Mapping[str, str]] = []
         home, at_home, current = origin_of(start), True, url
         met_public = url != start and host_of(start) in self._public
@@ -266,11 +296,7 @@ class HttpClient:
         while True:
             try:
                 with self._response_deadline(), limits.applied():
-                    quiet = _Quiet.is_on.set(True)
-                    try:
-                        return self._client.send(request, stream=True)
-                    finally:
-                        _Quiet.is_on.reset(quiet)
+                    return self._client.send(request, stream=True)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 self.cancel.check()
                 if limits.is_fresh or not limits.peer:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import httpcore
 from httpcore._backends.sync import SyncStream
@@ -51,6 +51,9 @@ class RequestLimits:
     `Connection` fills in ``peer``, the IP address that the request went to, and ``is_fresh``: it had a new connection.
     """
 
+    current: ClassVar[ContextVar[RequestLimits | None]] = ContextVar("current", default=None)
+    """Those of the request that the calling thread sends."""
+
     host: str
     private_ok: bool
     was_public: bool = False
@@ -70,21 +73,14 @@ class RequestLimits:
     def applied(self) -> Iterator[None]:
         """Inside the block these limits hold for what the calling thread sends."""
         self.peer, self.is_fresh = "", False
-        token = _limits.set(self)
+        token = self.current.set(self)
         try:
             yield
         finally:
-            _limits.reset(token)
+            self.current.reset(token)
 
 
-@dataclass(frozen=True)
-class _Deadline:
-    moment: float
-    error: NetworkError
-
-
-_limits: ContextVar[RequestLimits | None] = ContextVar("limits", default=None)
-_deadline: ContextVar[_Deadline | None] = ContextVar("deadline", default=None)
+_deadline: ContextVar[tuple[float, NetworkError]] = ContextVar("deadline", default=(math.inf, NetworkError("")))
 
 
 @contextlib.contextmanager
@@ -93,8 +89,7 @@ def deadline(seconds: float, error: NetworkError) -> Iterator[None]:
 
     Of two blocks, one inside the other, the earlier end counts.
     """
-    found, outer = _Deadline(time.monotonic() + seconds, error), _deadline.get()
-    token = _deadline.set(outer if outer and outer.moment < found.moment else found)
+    token = _deadline.set(min(_deadline.get(), (time.monotonic() + seconds, error), key=lambda due: due[0]))
     try:
         yield
     finally:
@@ -121,7 +116,7 @@ class Connection(httpcore.NetworkStream):
     def check_new(self) -> None:
         """Tell the calling thread's request that this connection is new. Raises `Unsafe`, and closes, if the request
         may not reach this address."""
-        if limits := _limits.get():
+        if limits := RequestLimits.current.get():
             limits.is_fresh = True
             try:
                 limits.check_peer(self._peer)
@@ -130,19 +125,19 @@ class Connection(httpcore.NetworkStream):
                 raise
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        due = _deadline.get()
-        left = due.moment - time.monotonic() if due else math.inf
-        if due is None or (timeout is not None and timeout <= left):
+        moment, error = _deadline.get()
+        left = moment - time.monotonic()
+        if left == math.inf or (timeout is not None and timeout <= left):
             return self._stream.read(max_bytes, timeout)
         if left <= 0:
-            raise due.error
+            raise error
         try:
             return self._stream.read(max_bytes, left)
         except httpcore.ReadTimeout:
-            raise due.error from None
+            raise error from None
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if limits := _limits.get():
+        if limits := RequestLimits.current.get():
             limits.check_peer(self._peer)
         self._stream.write(buffer, timeout)
 
@@ -246,7 +241,7 @@ def connect_first(places: list[Address], seconds: float, cancel: CancelToken) ->
                     ready = race.select(max(0.0, min(head_start, until - time.monotonic())))
                     cancel.check()
                     if ready:
-                        return _connected(race.unregister(ready[0][0].fileobj).fileobj)
+                        return _finish_connecting(ready[0][0].fileobj, race)
                 except OSError as error:
                     errors.append(error)
                 if time.monotonic() >= until:
@@ -261,19 +256,20 @@ def _start_connecting(place: Address) -> socket.socket:
     """A socket that has begun to connect. Raises `OSError` if that fails at once."""
     sock = socket.socket(*place[:3])
     sock.setblocking(False)
-    code = sock.connect_ex(place[3])
+    _check_connecting(sock, sock.connect_ex(place[3]))
+    return sock
+
+
+def _finish_connecting(sock: Any, race: selectors.BaseSelector) -> socket.socket:
+    """A socket of the race that has connected, blocking again. Raises `OSError` if it could not connect."""
+    assert isinstance(sock, socket.socket)
+    race.unregister(sock)
+    _check_connecting(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    sock.setblocking(True)
+    return sock
+
+
+def _check_connecting(sock: socket.socket, code: int) -> None:
     if code not in _IN_PROGRESS:
         sock.close()
         raise OSError(code, os.strerror(code))
-    return sock
-
-
-def _connected(sock: Any) -> socket.socket:
-    """A socket that has finished connecting, blocking again. Raises `OSError`, and closes it, if that failed."""
-    assert isinstance(sock, socket.socket)
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        sock.close()
-        raise OSError(code, os.strerror(code))
-    sock.setblocking(True)
-    return sock

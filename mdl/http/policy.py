@@ -112,6 +112,11 @@ class RequestEnded:
         return isinstance(self.error, NetworkError) and not self.error.final
 
     @property
+    def is_refused_link(self) -> bool:
+        """Whether a URL that a redirect just named was refused; it may have expired."""
+        return self.by_link and isinstance(self.error, (AuthError, NotFound))
+
+    @property
     def made_progress(self) -> bool:
         """Whether it brought all that was requested, or enough of it, or the last missing bytes."""
         is_whole = self.size is not None and self.done >= self.size
@@ -188,8 +193,11 @@ def decide(
     """What to do after ``outcome``, and the state after that. ``jitter`` in [0, 1) varies the length of a wait."""
     if isinstance(outcome, Verified):
         return _after_hash(state, outcome)
-    if isinstance(outcome, VersionChanged):
-        return _after_change(state, outcome)
+    if isinstance(outcome, VersionChanged):  # it is downloaded from its start, once
+        state = replace(state, changes=state.changes + 1)
+        if state.changes > 1:
+            return _given_up(state, outcome.error)
+        return replace(state, done=0), Rewind(outcome.error.message)
     state = _refilled(state, outcome)
     error = outcome.error
     if error is None:
@@ -199,15 +207,11 @@ def decide(
         outcome = replace(outcome, error=error)
     if outcome.is_surplus:
         return state, Again()  # from now on `Pacer` allows fewer requests to this origin at once
-    if not (outcome.is_temporary or isinstance(error, ProtocolError) or _is_refused_link(outcome)):
+    if not (outcome.is_temporary or isinstance(error, ProtocolError) or outcome.is_refused_link):
         return _given_up(state, error)
     if outcome.began < state.charged_at:
         return state, Again(max(0.0, state.retry_at - now))
     return _charged(policy, state, outcome, error, now, jitter)
-
-
-def _is_refused_link(outcome: RequestEnded) -> bool:
-    return outcome.by_link and isinstance(outcome.error, (AuthError, NotFound))
 
 
 def _refilled(state: State, outcome: RequestEnded) -> State:
@@ -236,18 +240,10 @@ def _charged(
         state = replace(state, refused_links=failure)
     if failure > most:
         return _given_up(state, error)
-    is_first_link = _is_refused_link(outcome) and failure == 1
+    is_first_link = outcome.is_refused_link and failure == 1
     delay = 0.0 if is_first_link else policy.delay(failure, jitter, asked)
     state = replace(state, charged_at=now, retry_at=now + delay)
     return state, Again(delay, 0 if is_first_link else failure, error.message)
-
-
-def _after_change(state: State, outcome: VersionChanged) -> tuple[State, Decision]:
-    """Another version is downloaded from its start, once. A second change is the server's error."""
-    state = replace(state, changes=state.changes + 1)
-    if state.changes > 1:
-        return _given_up(state, outcome.error)
-    return replace(state, done=0), Rewind(outcome.error.message)
 
 
 def _after_hash(state: State, outcome: Verified) -> tuple[State, Decision]:
@@ -293,11 +289,8 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
             return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
         except (ValueError, TypeError, OverflowError):
             return None
-    waits = [wait for limit in headers.get("ratelimit", "").split(",") if (wait := _exhausted(limit)) is not None]
-    return max(waits, default=None)
-
-
-def _exhausted(limit: str) -> float | None:
-    """Seconds until one limit of a RateLimit header is reset; None if it is not exhausted."""
-    found = dict(re.findall(r";\s*([rt])=([0-9]{1,6})\b", limit))
-    return float(found["t"]) + 1 if found.get("r", "").lstrip("0") == "" and "r" in found and "t" in found else None
+    limits = (
+        {key: int(value) for key, value in re.findall(r";\s*([rt])=([0-9]{1,6})\b", limit)}
+        for limit in headers.get("ratelimit", "").split(",")
+    )
+    return max((found["t"] + 1.0 for found in limits if found.get("r") == 0 and "t" in found), default=None)

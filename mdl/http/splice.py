@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import sys
+from dataclasses import dataclass
 
 if sys.platform == "linux":
     import fcntl
@@ -23,12 +24,13 @@ REFUSALS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 """The errors of a system, socket or file that does not support splice(2)."""
 
 
+@dataclass(frozen=True)
 class Pipe:
     """A kernel pipe for one body at a time. What it received must be written before it receives more."""
 
-    def __init__(self, read_end: int, write_end: int, size: int) -> None:
-        self._read_end, self._write_end, self.size = read_end, write_end, size
-        self._poll = select.poll()
+    read_end: int
+    write_end: int
+    size: int
 
     @classmethod
     def open(cls) -> Pipe | None:
@@ -39,15 +41,19 @@ class Pipe:
             read_end, write_end = os.pipe()
         except OSError:
             return None
-        pipe = cls(read_end, write_end, _enlarge(write_end))
-        if pipe.size >= _WORTH:
+        try:
+            size = fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _SIZE)
+        except OSError:
+            size = 0
+        pipe = cls(read_end, write_end, size)
+        if size >= _WORTH:
             return pipe
         pipe.close()
         return None
 
     def close(self) -> None:
-        os.close(self._read_end)
-        os.close(self._write_end)
+        os.close(self.read_end)
+        os.close(self.write_end)
 
     def receive(self, sock: socket.socket, most: int) -> Piped:
         """At most ``most`` bytes from a socket; no bytes at the end of the connection. Waits if nothing has come yet.
@@ -55,47 +61,42 @@ class Pipe:
         Raises `TimeoutError` after a silence as long as the socket's own timeout, `OSError`.
         """
         while True:
-            fd = sock.fileno()
+            fd, seconds = sock.fileno(), sock.gettimeout()
             try:
-                return Piped(self, os.splice(fd, self._write_end, min(most, self.size), flags=os.SPLICE_F_NONBLOCK))
+                return Piped(self, os.splice(fd, self.write_end, min(most, self.size), flags=os.SPLICE_F_NONBLOCK))
             except BlockingIOError:
-                self._wait_for(fd, sock.gettimeout())
-
-    def write_to(self, fd: int, offset: int, count: int) -> int:
-        """Write at most ``count`` bytes out of the pipe into a file; returns how many. Raises `OSError`."""
-        try:
-            return os.splice(self._read_end, fd, count, offset_dst=offset, flags=os.SPLICE_F_NONBLOCK)
-        except OSError as error:
-            if error.errno not in REFUSALS:
-                raise
-        data = os.read(self._read_end, count)
-        write_at(fd, offset, data)
-        return len(data)
-
-    def _wait_for(self, fd: int, seconds: float | None) -> None:
-        self._poll.register(fd, select.POLLIN)
-        if not self._poll.poll(None if seconds is None else seconds * 1000):
-            raise TimeoutError
+                poll = select.poll()
+                poll.register(fd, select.POLLIN)
+                if not poll.poll(None if seconds is None else seconds * 1000):
+                    raise TimeoutError from None
 
 
+@dataclass(frozen=True)
 class Piped:
     """A number of bytes that are in a pipe."""
 
-    def __init__(self, pipe: Pipe, size: int) -> None:
-        self._pipe, self._size = pipe, size
+    pipe: Pipe
+    size: int
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def __getitem__(self, part: slice) -> Piped:
         """The first of the bytes, as ``[:count]``. The pipe cannot be used again once only these are written."""
-        return Piped(self._pipe, len(range(self._size)[: part.stop]))
+        return Piped(self.pipe, len(range(self.size)[: part.stop]))
 
     def write_to(self, fd: int, offset: int) -> None:
-        """Write the bytes into a file. Raises `OSError`."""
-        left = self._size
+        """Write the bytes into a file, through memory if the file does not support splice(2). Raises `OSError`."""
+        left, source = self.size, self.pipe.read_end
         while left:
-            count = self._pipe.write_to(fd, offset, left)
+            try:
+                count = os.splice(source, fd, left, offset_dst=offset, flags=os.SPLICE_F_NONBLOCK)
+            except OSError as error:
+                if error.errno not in REFUSALS:
+                    raise
+                data = os.read(source, left)
+                write_at(fd, offset, data)
+                count = len(data)
             left, offset = left - count, offset + count
 
 
@@ -105,11 +106,3 @@ def write_at(fd: int, offset: int, data: memoryview | bytes) -> None:
     while view:
         count = os.pwrite(fd, view, offset)
         view, offset = view[count:], offset + count
-
-
-def _enlarge(fd: int) -> int:
-    """Make a pipe as large as the system allows; returns its size in bytes."""
-    try:
-        return fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _SIZE)
-    except OSError:
-        return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)

@@ -1,8 +1,13 @@
-"""The transport: which pool of connections carries a request, which certificates it trusts, and what its errors mean.
+"""The transport: which pool of connections carries a request, through which proxy, which certificates it trusts, and
+what its errors mean.
 
 There is one pool for each proxy, and a separate one for TLS, because reading the trusted certificates takes a while:
 it is done when the first request needs them. If more bytes came on a connection than its response, the connection is
 closed: the next response must not begin with them.
+
+``settings`` of proxies are what `urllib.request.getproxies` returns: a proxy for ``http``, ``https`` or ``all``, and
+under ``no`` the hosts that are contacted directly. The rules are those of httpx, which has no public function for them.
+The rules of urllib differ (a suffix that begins with a dot, a port, ``ALL_PROXY``).
 """
 
 from __future__ import annotations
@@ -24,9 +29,8 @@ import truststore
 from mdl.cancel import CancelToken
 from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, TlsError, Unsafe, UsageError
 from mdl.fs.private import read_whole
-from mdl.http.allowlist import host_of
+from mdl.http.allowlist import DEFAULT_PORTS, address_of, host_of
 from mdl.http.connection import HappyEyeballs
-from mdl.http.proxies import proxies_in, without_userinfo
 from mdl.http.refusals import PROXY_PASSWORD, safe_excerpt
 from mdl.redact import Secrets, redact_error
 
@@ -43,17 +47,22 @@ _AGAIN = "run the same command again; what was fetched is kept"
 class PooledTransport(httpx.BaseTransport):
     """Sends requests through pools of connections, each request through the proxy that its extension `PROXY` names.
 
-    ``proxies`` are the settings as `urllib.request.getproxies` returns them. Raises `UsageError` if one of them is not
-    the URL of a proxy.
+    Raises `UsageError` if one of the ``settings`` is not the URL of a proxy.
     """
 
-    def __init__(self, limits: httpx.Limits, proxies: Mapping[str, str], cancel: CancelToken) -> None:
+    def __init__(self, limits: httpx.Limits, settings: Mapping[str, str], cancel: CancelToken) -> None:
         self._limits, self._backend = limits, HappyEyeballs(cancel)
         self._pools: dict[tuple[str | None, bool], httpx.HTTPTransport] = {}
         self._trusted: ssl.SSLContext | None = None
         self._lock = threading.Lock()
-        for proxy in proxies_in(proxies):
-            self._check_proxy(proxy)
+        for proxy in (_with_scheme(settings[name]) for name in ("http", "https", "all") if settings.get(name)):
+            try:
+                self._open_pool(proxy, _empty_context()).close()
+                without_userinfo(proxy)
+            except (ImportError, ValueError, httpx.InvalidURL) as error:
+                words = "not a URL" if isinstance(error, httpx.InvalidURL) else str(error)  # it may quote a password
+                hint = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
+                raise UsageError(f"unusable proxy setting: {words}", hint=hint) from None
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = self._pool(request.extensions.get(PROXY), request.url.scheme == "https").handle_request(request)
@@ -84,16 +93,6 @@ class PooledTransport(httpx.BaseTransport):
         pool._pool._network_backend = self._backend
         return pool
 
-    def _check_proxy(self, proxy: str) -> None:
-        try:
-            self._open_pool(proxy, _empty_context()).close()
-            without_userinfo(proxy)
-        except (ImportError, ValueError, httpx.InvalidURL) as error:
-            words = "not a URL" if isinstance(error, httpx.InvalidURL) else str(error)  # it may quote a password
-            raise UsageError(
-                f"unusable proxy setting: {words}", hint="check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
-            ) from None
-
 
 class _OneResponse(httpx.SyncByteStream):
     """A response's body. When it is closed and more bytes than the response have come, the connection is closed too.
@@ -123,6 +122,61 @@ def _has_more(stream: Any) -> bool:
         return bool(stream._httpcore_stream._stream._connection._h11_state.trailing_data[0])
     except AttributeError:
         return True
+
+
+def proxy_of(url: str, settings: Mapping[str, str]) -> str | None:
+    """The URL of the proxy for ``url``, including its password; None if ``url`` is requested directly."""
+    proxy = settings.get(urlsplit(url).scheme) or settings.get("all")
+    return _with_scheme(proxy) if proxy and exemption(url, settings) is None else None
+
+
+def exemption(url: str, settings: Mapping[str, str]) -> str | None:
+    """The entry of NO_PROXY that exempts ``url``; None if there is none."""
+    entries = [entry.strip() for entry in settings.get("no", "").split(",")]
+    return next((entry for entry in entries if entry and (entry == "*" or _covers(entry, url))), None)
+
+
+def without_userinfo(proxy: str) -> str:
+    """A proxy as it may be shown: scheme, host and port. Raises `ValueError` for what is not a proxy's URL."""
+    try:
+        parts = urlsplit(_with_scheme(proxy))
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or re.search(r"\s", host) or parts.scheme not in ("http", "https", "socks5", "socks5h"):
+        raise ValueError("not the URL of a proxy")
+    return f"{parts.scheme}://" + (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+
+
+def _with_scheme(proxy: str) -> str:
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _covers(entry: str, url: str) -> bool:
+    """Whether an entry of NO_PROXY covers ``url``: its scheme, its host and, if the entry has one, its port."""
+    scheme, _, pattern = entry.rpartition("://")
+    if not scheme:
+        address = entry.split("/")[0]
+        if address_of(address) is not None and "[" not in address:
+            pattern = f"[{address}]" if ":" in address else address
+        elif entry.lower() != "localhost":
+            pattern = f"*{entry}"  # subdomains match too
+    try:
+        parts, wanted = urlsplit(url), urlsplit(f"//{pattern}")
+        port, wanted_port = parts.port, wanted.port
+    except ValueError:
+        return False
+    host, name = host_of(url), (wanted.hostname or "").lower()
+    if name.startswith("*."):
+        is_match = host.endswith(name[1:]) and host != name[1:]
+    elif name.startswith("*"):
+        is_match = host == name[1:] or host.endswith(f".{name[1:]}")
+    else:
+        is_match = host == name
+    if not is_match or scheme.lower() not in ("", "all", parts.scheme):
+        return False
+    explicit_port = None if port == DEFAULT_PORTS.get(parts.scheme) else port
+    return wanted_port in (None, DEFAULT_PORTS.get(scheme.lower()), explicit_port)
 
 
 def tls_context() -> ssl.SSLContext:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from urllib.parse import urlsplit
 
 from mdl.errors import UsageError
 from mdl.events import Listener, silence
@@ -29,7 +30,7 @@ SOURCES = {
 }
 """The module that reads the references of each scheme. It is imported when the first of them is read."""
 
-HUB_HOSTS = frozenset({"huggingface.co", "hf.co"})
+HUB_HOSTS = ("huggingface.co", "hf.co", "www.huggingface.co")
 """The hosts whose pages may be written instead of ``hf:…``, whatever endpoint is set."""
 
 
@@ -116,6 +117,11 @@ class Context:
     http: HttpClient | None = None
     on_event: Listener = silence
     environ: Mapping[str, str] = field(default_factory=dict)
+
+
+def page_hosts(endpoint: Endpoint) -> tuple[str, ...]:
+    """The hosts, as `parse` takes them, whose pages are the hub's; the endpoint counts only with its port."""
+    return (*HUB_HOSTS, urlsplit(endpoint.url).netloc.lower())
 
 
 def is_reference(text: str) -> bool:

@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from mdl.errors import UsageError
 from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
@@ -20,19 +19,7 @@ from mdl.http.allowlist import OriginToken, host_of, is_private, origin_of
 from mdl.units import is_true
 
 DEFAULT = "https://huggingface.co"
-PAGE_HOSTS = ("huggingface.co", "hf.co", "www.huggingface.co")
-"""Hosts whose pages are the hub's, whatever endpoint is set."""
-
 _LARGEST_TOKEN = 2**16
-
-
-class Repository(Protocol):
-    """What names a repository of the hub."""
-
-    @property
-    def repo(self) -> str: ...
-    @property
-    def repo_type(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -59,7 +46,10 @@ class Endpoint:
             raise UsageError(
                 f"HF_ENDPOINT is plain http to {host}; a token would be sent in the clear", item="HF_ENDPOINT"
             )
-        token, source = _token(environ)
+        token: str | None = None
+        source = "HF_HUB_DISABLE_IMPLICIT_TOKEN is set"
+        if not is_true(environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
+            token, source = next(_tokens(environ), (None, "no token set"))
         if token and not (token.isascii() and token.isprintable() and " " not in token):
             raise UsageError(f"the token from {source} has characters no token has", item=source)
         return cls(f"{parts.scheme}{url[len(parts.scheme) :]}", token, source)
@@ -67,25 +57,6 @@ class Endpoint:
     @property
     def origin_token(self) -> OriginToken | None:
         return OriginToken(origin_of(self.url), self.token) if self.token else None
-
-    @property
-    def page_hosts(self) -> tuple[str, ...]:
-        """Where a pasted page of the hub may come from. An endpoint counts with its port."""
-        return (*PAGE_HOSTS, urlsplit(self.url).netloc.lower())
-
-    def resolve_url(self, origin: Repository, revision: str, path: str) -> str:
-        """The stable URL of one file at a revision."""
-        prefix = {"model": "", "dataset": "datasets/", "space": "spaces/"}[origin.repo_type]
-        return f"{self.url}/{prefix}{origin.repo}/resolve/{quote(revision, safe='')}/{quote(path)}"
-
-    def api_url(self, origin: Repository, what: str, revision: str) -> str:
-        return f"{self.url}/api/{origin.repo_type}s/{origin.repo}/{what}/{quote(revision, safe='')}"
-
-
-def _token(environ: Mapping[str, str]) -> tuple[str | None, str]:
-    if is_true(environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
-        return None, "HF_HUB_DISABLE_IMPLICIT_TOKEN is set"
-    return next(_tokens(environ), (None, "no token set"))
 
 
 def token_places(environ: Mapping[str, str]) -> list[str]:
@@ -97,30 +68,23 @@ def token_places(environ: Mapping[str, str]) -> list[str]:
 
 
 def _tokens(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Each token and where it stands. Raises `UsageError` if the token file is a pipe, a device, or too large for a
+    token; a file that is missing or cannot be read has no token."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        text = environ.get(name, "").strip()
-        if text:
+        if text := environ.get(name, "").strip():
             yield text, name
     path = token_path(environ)
-    text = _from_file(path) if path else ""
-    if text:
-        yield text, str(path)
-
-
-def _from_file(path: Path) -> str:
-    """The token in a file; '' if there is none or it cannot be read. Raises `UsageError` for a pipe, a device, and a
-    file too large for a token."""
+    if path is None:
+        return
     try:
-        return read_whole(path, _LARGEST_TOKEN).decode().strip()
+        if text := read_whole(path, _LARGEST_TOKEN).decode().strip():
+            yield text, str(path)
     except OSError as error:
         if error.errno in UNREADABLE_ERRNOS:
             hint = "name the file that holds the token, or set HF_TOKEN"
-            raise UsageError(
-                f"no token can be read from {path}: {error.strerror}", item=str(path), hint=hint
-            ) from error
+            raise UsageError(f"cannot read a token from {path}: {error.strerror}", item=str(path), hint=hint) from error
     except UnicodeDecodeError:
         pass
-    return ""
 
 
 def token_path(environ: Mapping[str, str]) -> Path | None:

@@ -6,25 +6,33 @@ Protocol: ``GET /api/{type}s/{id}/revision/{rev}`` and ``/tree/{commit}?recursiv
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
 import threading
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
+from mdl import crc_json
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe
 from mdl.events import Noticed, Retrying
 from mdl.files import HubFile, RemoteFile
+from mdl.fs import staging
+from mdl.fs.private import make_private_dir, read_regular
 from mdl.hashing import Digest
 from mdl.http.allowlist import host_of, origin_of
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
-from mdl.sources.listings import Entry, Listing, Listings
 
+VERSION = 1
+"""Of the file that a listing is kept in."""
+_LARGEST_LISTING = 256 * 2**20
 _MOST_PAGES = 1000
 _MOST_ITEMS = 500_000
 """Files and folders of all pages together: about a gigabyte of memory."""
@@ -42,11 +50,61 @@ def open_source(context: Context) -> HubSource:
     return HubSource(context)
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One file of a repository."""
+
+    path: RelPath
+    size: int
+    digest: Digest | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a repository held at a commit. A commit never changes, so its listing is kept for good."""
+
+    commit: str
+    entries: tuple[Entry, ...]
+
+
+class Listings:
+    """The listings kept in one folder, one file for each revision that was asked for. A branch's file says at which
+    commit the branch was last."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, endpoint: str, origin: HubOrigin) -> Listing | None:
+        """The last listing seen for the revision as asked; None if there is none, or it is damaged."""
+        try:
+            data = crc_json.loads((read_regular(self._path(endpoint, origin), _LARGEST_LISTING) or b"").rstrip(b"\n"))
+            if not isinstance(data, dict) or data["mdl-listing"] != VERSION:
+                return None
+            entries = tuple(
+                Entry(RelPath.parse(path), int(size), None if text is None else Digest.parse(*text.split(":", 1)))
+                for path, size, text in data["files"]
+            )
+            return Listing(str(data["commit"]), entries)
+        except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, MdlError):
+            return None
+
+    def put(self, endpoint: str, origin: HubOrigin, listing: Listing) -> None:
+        """Keep a listing. Raises `OSError`."""
+        files = [[e.path.text, e.size, str(e.digest) if e.digest else None] for e in listing.entries]
+        data = {"mdl-listing": VERSION, "source": str(origin), "commit": listing.commit, "files": files}
+        make_private_dir(self._folder)
+        staging.write_file(self._path(endpoint, origin), crc_json.dumps(data), durable=False)
+
+    def _path(self, endpoint: str, origin: HubOrigin) -> Path:
+        key = f"{endpoint}\0{origin.repo_type}\0{origin.repo}\0{origin.revision or 'main'}"
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
 class HubSource:
     """One hub. Offline only kept listings are known."""
 
     def __init__(self, context: Context) -> None:
-        self.endpoint = context.endpoint
+        self._url = context.endpoint.url
         self._listings, self._http, self._on_event = Listings(context.folder), context.http, context.on_event
         self._locks: defaultdict[tuple[str, str, str | None], threading.Lock] = defaultdict(threading.Lock)
         self._asked: dict[tuple[str, str, str | None], Listing] = {}
@@ -55,8 +113,7 @@ class HubSource:
         """Every file of the repository at one commit, narrowed to the origin's own path.
 
         A branch is asked for its commit once, whatever is taken from it. Nothing is contacted if the revision is
-        pinned and its listing is kept. Raises `NotFound`, `AuthError`,
-        `NetworkError`, `ProtocolError`, `Unsafe`.
+        pinned and its listing is kept. Raises `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`, `Unsafe`.
         """
         files = self._files(origin, self._listing(origin))
         if origin.repo_type == "dataset" and all(_NO_DATA.fullmatch(file.path.text) for file in files):
@@ -64,27 +121,27 @@ class HubSource:
         return files
 
     def _listing(self, origin: HubOrigin) -> Listing:
-        """The listing of the revision, asked for once whatever is taken from it."""
+        """What is kept if the revision cannot move, else what the hub says now. Each revision is asked for once."""
         key = (origin.repo_type, origin.repo, origin.revision)
         with self._locks[key]:
-            listing = self._asked.get(key) or self._listed(origin)
+            listing = self._asked.get(key)
+            if listing is None and (is_pinned(origin.revision) or self._http is None):
+                listing = self._listings.get(self._url, origin)
+            if listing is None:
+                try:
+                    listing = self._ask(origin)
+                except MdlError as error:
+                    raise error.on(str(origin)) from error
+                with contextlib.suppress(OSError, Unsafe):  # a listing that cannot be kept is asked for again
+                    self._listings.put(self._url, origin, listing)
+                    if listing.commit != origin.revision:
+                        self._listings.put(self._url, replace(origin, revision=listing.commit), listing)
             self._asked[key] = listing
-        return listing
-
-    def _listed(self, origin: HubOrigin) -> Listing:
-        """What is kept if the revision cannot move, else what the hub says now."""
-        listing = self._kept(origin) if is_pinned(origin.revision) or self._http is None else None
-        if listing is None:
-            try:
-                listing = self._ask(origin)
-            except MdlError as error:
-                raise error.on(str(origin)) from error
-            self._keep(origin, listing)
-        return listing
+            return listing
 
     def known(self, origin: HubOrigin) -> list[RemoteFile] | None:
         """As `resolve`, from kept listings alone; None if there is none."""
-        listing = self._kept(origin)
+        listing = self._listings.get(self._url, origin)
         return self._files(origin, listing) if listing else None
 
     def file(self, origin: HubOrigin, path: RelPath) -> RemoteFile:
@@ -93,7 +150,7 @@ class HubSource:
         revision = origin.revision or "main"
         return RemoteFile(
             path=path,
-            url=self.endpoint.resolve_url(origin, revision, origin.subpath),
+            url=origin.file_url(self._url, revision, origin.subpath),
             commit=revision if is_pinned(revision) else None,
             hub=HubFile(origin.repo, origin.repo_type, revision, origin.subpath),
             reference=str(replace(origin, revision=revision)),
@@ -107,43 +164,29 @@ class HubSource:
         )
         if found is None:
             raise NotFound("names a folder, not a file", item=str(origin))
-        if stated.digest and found.digest and _disagree(stated.digest, found.digest):
-            why = f"the hub has {found.digest}, the catalog says {stated.digest}"
+        theirs, ours = found.digest, stated.digest
+        if theirs and ours and theirs != ours and theirs.algorithm == ours.algorithm:
+            why = f"the hub has {theirs}, the catalog says {ours}"
             raise DigestMismatch(why, item=stated.path.text)
-        return replace(found, path=stated.path, role=stated.role, digest=stated.digest or found.digest)
+        return replace(found, path=stated.path, role=stated.role, digest=ours or theirs)
 
     def hosts(self, origin: HubOrigin) -> tuple[str, ...]:
         return ()  # the hub in use is always allowed
 
-    def _kept(self, origin: HubOrigin) -> Listing | None:
-        return self._listings.get(self.endpoint.url, origin)
-
-    def _keep(self, origin: HubOrigin, listing: Listing) -> None:
-        try:
-            self._listings.put(self.endpoint.url, origin, listing)
-            pinned = replace(origin, revision=listing.commit)
-            if pinned.revision != origin.revision:
-                self._listings.put(self.endpoint.url, pinned, listing)
-        except (OSError, Unsafe):
-            return  # a listing that cannot be kept is asked for again
-
     def _files(self, origin: HubOrigin, listing: Listing) -> list[RemoteFile]:
-        below = origin.subpath
-        entries = [
-            e for e in listing.entries if not below or e.path.text == below or e.path.text.startswith(below + "/")
-        ]
+        below, everything = origin.subpath, listing.entries
+        if not everything:
+            raise NotFound("the repository is empty", item=str(origin))
+        entries = [e for e in everything if not below or f"{e.path.text}/".startswith(f"{below}/")]
         if not entries:
-            raise NotFound(
-                f"{below or 'the repository'} is not there at {listing.commit[:12]}"
-                if below
-                else "the repository is empty",
-                item=str(origin),
-                hint=_near(below, listing),
-            )
+            names = [entry.path.text for entry in everything]
+            near = get_close_matches(below, names, 3, 0.4) or names[:3]
+            hint = f"there is {', '.join(near)}" + (" …" if len(names) > len(near) else "")
+            raise NotFound(f"{below} is not there at {listing.commit[:12]}", item=str(origin), hint=hint)
         return [
             RemoteFile(
                 path=entry.path,
-                url=self.endpoint.resolve_url(origin, listing.commit, entry.path.text),
+                url=origin.file_url(self._url, listing.commit, entry.path.text),
                 size=entry.size,
                 digest=entry.digest,
                 commit=listing.commit,
@@ -158,7 +201,7 @@ class HubSource:
     def _ask(self, origin: HubOrigin) -> Listing:
         commit = origin.revision if is_pinned(origin.revision) else None
         if commit is None:
-            info, _, _ = self._json(self.endpoint.api_url(origin, "revision", origin.revision or "main"), origin)
+            info, _, _ = self._json(origin.api_url(self._url, "revision", origin.revision or "main"), origin)
             commit = info.get("sha") if isinstance(info, dict) else None
             if not isinstance(commit, str) or not is_pinned(commit):
                 raise ProtocolError("the hub names no commit for this revision")
@@ -167,10 +210,9 @@ class HubSource:
         return Listing(commit, tuple(sorted(entries, key=lambda entry: entry.path)))
 
     def _tree(self, origin: HubOrigin, commit: str) -> list[Entry]:
-        url: str | None = self.endpoint.api_url(origin, "tree", commit) + "?recursive=true&expand=false"
+        url: str | None = origin.api_url(self._url, "tree", commit) + "?recursive=true&expand=false"
         entries: list[Entry] = []
-        asked: set[str] = set()
-        items = 0
+        asked, items = set[str](), 0
         while url is not None:
             if url in asked:
                 raise ProtocolError("the hub's listing goes round in circles")
@@ -184,7 +226,9 @@ class HubSource:
             if items > _MOST_ITEMS:
                 hint = "mdl cannot list a repository of this size; fetch the files that you need by their URLs"
                 raise ProtocolError(f"the hub's listing has more than {_MOST_ITEMS:,} files and folders", hint=hint)
-            entries += [_entry(item) for item in page if not _is_folder(item)]
+            entries += [
+                _entry(item) for item in page if not (isinstance(item, dict) and item.get("type") == "directory")
+            ]
             url = _next_page(headers, final)
         return entries
 
@@ -192,17 +236,13 @@ class HubSource:
         http = self._http
         if http is None:
             raise LockError("offline, and this revision was never listed here", item=str(origin), hint="go online once")
-        return http.retrier.call(
+        return http.retry(
             url,
             lambda: http.get_json(url),
             lambda error, failure, delay: self._on_event(
                 Retrying(model=str(origin), why=error.message, attempt=failure, delay=delay)
             ),
         )
-
-
-def _is_folder(item: Any) -> bool:
-    return isinstance(item, dict) and item.get("type") == "directory"
 
 
 def _entry(item: Any) -> Entry:
@@ -235,12 +275,6 @@ def _next_page(headers: Mapping[str, str], url: str) -> str | None:
     return target
 
 
-def _near(below: str, listing: Listing) -> str:
-    names = [entry.path.text for entry in listing.entries]
-    near = get_close_matches(below, names, 3, 0.4) or names[:3]
-    return f"there is {', '.join(near)}" + (" …" if len(names) > len(near) else "")
-
-
 def role_of(path: str) -> str:
     """What a file is for, by its name: weights, vocab, config or other."""
     name = path.rsplit("/", 1)[-1].lower()
@@ -249,7 +283,3 @@ def role_of(path: str) -> str:
     if name.startswith(_VOCAB):
         return "vocab"
     return "config" if name.endswith((".json", ".yaml", ".yml", ".toml")) else "other"
-
-
-def _disagree(one: Digest, other: Digest) -> bool:
-    return one.algorithm == other.algorithm and one != other

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import ClassVar
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from mdl.errors import UsageError
 from mdl.paths import RelPath, shown
@@ -52,16 +52,20 @@ class HubOrigin(Origin):
         return "" if is_pinned(self.revision) else self.revision or "main"
 
     def __str__(self) -> str:
-        kind = {"model": "", "dataset": "datasets/", "space": "spaces/"}[self.repo_type]
         revision = self.revision or ""
         if not revision.startswith(("refs/pr/", "refs/convert/")):
             revision = revision.replace("%", "%25").replace("/", "%2F")
         at = f"@{revision}" if revision else ""
-        return f"hf:{kind}{self.repo}{at}" + (f"/{self.subpath}" if self.subpath else "")
+        return f"hf:{self.repo_path}{at}" + (f"/{self.subpath}" if self.subpath else "")
+
+    @property
+    def repo_path(self) -> str:
+        """``org/name``, ``datasets/org/name``: how the path of its page begins."""
+        return self.repo if self.repo_type == "model" else f"{self.repo_type}s/{self.repo}"
 
     @property
     def repository(self) -> str:
-        return str(HubOrigin(self.repo, self.repo_type))
+        return f"hf:{self.repo_path}"
 
     @property
     def file_name(self) -> RelPath:
@@ -73,11 +77,18 @@ class HubOrigin(Origin):
     @property
     def folder(self) -> str:
         """``org--name``, ``datasets--org--name``."""
-        kind = "" if self.repo_type == "model" else f"{self.repo_type}s--"
-        return kind + self.repo.replace("/", "--")
+        return self.repo_path.replace("/", "--")
 
     def at(self, revision: str) -> HubOrigin:
         return replace(self, revision=check_revision(revision))
+
+    def file_url(self, endpoint: str, revision: str, path: str) -> str:
+        """The stable URL of one file at a revision, on the hub whose URL is ``endpoint``."""
+        return f"{endpoint}/{self.repo_path}/resolve/{quote(revision, safe='')}/{quote(path)}"
+
+    def api_url(self, endpoint: str, call: str, revision: str) -> str:
+        """The URL of an API call about a revision: ``call`` is ``revision`` or ``tree``."""
+        return f"{endpoint}/api/{self.repo_type}s/{self.repo}/{call}/{quote(revision, safe='')}"
 
 
 def parse_reference(text: str) -> HubOrigin:
@@ -125,7 +136,9 @@ def parse_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
         return None
     at = next((i for i in (1, 2) if len(segments) > i + 1 and segments[i] in _FILE_PAGES), None)
     if at is None and len(segments) > 2:
-        _refuse_other_page(segments[1:3], url)
+        if page := next((one for one in segments[1:3] if one in _OTHER_PAGES), None):
+            hint = "give the repository, or the file's /resolve/ URL"
+            raise UsageError(f"a /{page}/ page of the hub holds no file", item=shown_url(url), hint=hint)
         return None
     repo = "/".join(segments[: at or 2])
     if _why_bad_id(repo):
@@ -137,12 +150,6 @@ def parse_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
         raise UsageError("/raw/ serves a pointer instead of a large file", item=shown_url(url), hint=hint)
     revision, path = _take_revision(segments[at + 1 :])
     return _origin(repo_type, repo, revision, [unquote(segment) for segment in path])
-
-
-def _refuse_other_page(segments: list[str], url: str) -> None:
-    for page in _OTHER_PAGES.intersection(segments):
-        hint = "give the repository, or the file's /resolve/ URL"
-        raise UsageError(f"a /{page}/ page of the hub holds no file", item=shown_url(url), hint=hint)
 
 
 def _origin(repo_type: str, repo: str, revision: str | None, path: list[str]) -> HubOrigin:

@@ -117,7 +117,7 @@ class UrlSource:
         first: MdlError | None = None
         for url in (remote.url, *(remote.mirrors if remote.digest else ())):
             try:
-                return http.retrier.call(
+                return http.retry(
                     url,
                     lambda url=url: self._probe(http, remote, url),  # type: ignore[misc]
                     lambda error, failure, delay: self._on_event(

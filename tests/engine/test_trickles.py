@@ -14,8 +14,8 @@ from support.bench import Bench, loose, pinned
 from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Piece, Request
 
+from mdl.http.body import Throttle
 from mdl.http.client import HttpClient
-from mdl.http.throttle import Throttle
 from mdl.sources.hub_origin import HubOrigin
 from mdl.units import Timetable
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mdl.http.throttle import minute_of_day
+from mdl.http.body import minute_of_day
 from support.shell import Shell
 
 

@@ -17,9 +17,8 @@ from mdl.http.client import HttpClient
 from mdl.http.policy import RetryPolicy
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
-from mdl.sources.hub import HubSource
+from mdl.sources.hub import HubSource, Listings
 from mdl.sources.hub_origin import HubOrigin
-from mdl.sources.listings import Listings
 
 HUB = "https://huggingface.co"
 COMMIT, LATER = "c" * 40, "d" * 40

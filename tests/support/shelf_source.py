@@ -67,7 +67,7 @@ class ShelfSource:
             return known
         if http is None:
             raise LockError("offline, and this shelf was never listed here", item=str(origin))
-        index, _, _ = http.retrier.call(url, lambda: http.get_json(url), lambda *_: None)
+        index, _, _ = http.retry(url, lambda: http.get_json(url))
         self._kept.mkdir(parents=True, exist_ok=True)
         (self._kept / f"shelf-{origin.name}.json").write_text(json.dumps(index))
         return self._files(origin, index)

@@ -63,7 +63,6 @@ PURE = {
         "http/allowlist",
         "http/pacer",
         "http/policy",
-        "http/proxies",
         "http/ranges",
         "http/refusals",
         "http/responses",

@@ -22,8 +22,8 @@ from mdl.operations.lock import read_lock, write_lock
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub import Entry, Listing, Listings
 from mdl.sources.hub_origin import HubOrigin, parse_reference
-from mdl.sources.listings import Entry, Listing, Listings
 
 COMMIT, LATER = "c" * 40, "d" * 40
 SHA, OTHER, GIT = Digest("sha256", "ab" * 32), Digest("sha256", "cd" * 32), Digest("git-sha1", "12" * 20)
@@ -266,7 +266,7 @@ def test_differences_say_what_moved(before: Lock, after: Lock, lines: list[str])
 def test_a_hub_file_is_found_again(path: RelPath, repo_type: str, repo: str) -> None:
     """A locked hub file reads back as its repository, commit and path, and is asked for at the very same URL."""
     endpoint, origin = Endpoint(), HubOrigin(repo, repo_type, COMMIT, path.text)
-    url = endpoint.resolve_url(origin, COMMIT, path.text)
+    url = origin.file_url(endpoint.url, COMMIT, path.text)
     remote = RemoteFile(path, url, 10, GIT, COMMIT, hub=HubFile(repo, repo_type, COMMIT, path.text))
     remote = replace(remote, reference=str(origin))
     locked = LockedFile.of(remote)

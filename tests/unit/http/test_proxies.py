@@ -16,7 +16,7 @@ from support.relay import PROXY_VARIABLES
 from mdl.errors import Unsafe, UsageError
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient
-from mdl.http.proxies import proxy_of, without_userinfo
+from mdl.http.transport import proxy_of, without_userinfo
 
 HOSTS = ("hub.example", "cdn.hub.example", "ahub.example", "10.0.0.7", "localhost", "example", "HUB.example")
 ENTRIES = (

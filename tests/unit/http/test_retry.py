@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, NetworkError, NotFound
+from mdl.http.allowlist import AllowList
+from mdl.http.client import HttpClient, OnRetry
 from mdl.http.pacer import Pacer
 from mdl.http.policy import RetryPolicy, retry_after
-from mdl.http.retry import OnRetry, Retrier
 
 calm = settings(deadline=None)
 
@@ -117,7 +118,8 @@ AT_ONCE = RetryPolicy(tries=3, first=0.0)
 
 
 def retried(script: Script, policy: RetryPolicy, cancel: CancelToken, on_wait: OnRetry | None = None) -> str:
-    return Retrier(policy, Pacer(1, policy), cancel).call("https://host/x", script, on_wait)
+    with HttpClient(AllowList.of([]), cancel=cancel, policy=policy) as http:
+        return http.retry("https://host/x", script, on_wait)
 
 
 def test_retry_outlives_trouble() -> None:
@@ -169,7 +171,7 @@ def test_retry_ends_on_cancel() -> None:
 @pytest.mark.fault(223)
 def test_a_dead_host_is_asked_once_for_all() -> None:
     """Twelve short requests to a host that serves nobody cost the tries of one and a look; other hosts are asked."""
-    retrier = Retrier(AT_ONCE, Pacer(8, AT_ONCE), CancelToken())
+    http = HttpClient(AllowList.of([]), policy=AT_ONCE)
     calls: list[str] = []
 
     def dead() -> str:
@@ -178,9 +180,9 @@ def test_a_dead_host_is_asked_once_for_all() -> None:
 
     for number in range(12):
         with pytest.raises(NetworkError, match="refused"):
-            retrier.call(f"https://dead/api/{number}", dead)
+            http.retry(f"https://dead/api/{number}", dead)
     assert len(calls) == AT_ONCE.tries + 1
-    assert retrier.call("https://alive/api", lambda: "answer") == "answer"
+    assert http.retry("https://alive/api", lambda: "answer") == "answer"
 
 
 @pytest.mark.fault(223)

@@ -125,7 +125,7 @@ def test_a_file_that_takes_no_splice(line: Line, pipe: Pipe, tmp_path: Path) -> 
             piped = pipe.receive(line.sock, 100_000 - at)
             if not at:
                 with pytest.raises(OSError, match="Invalid argument"):
-                    os.splice(pipe._read_end, fd, 1, offset_dst=0)
+                    os.splice(pipe.read_end, fd, 1, offset_dst=0)
             piped.write_to(fd, at)
             at += len(piped)
     finally:
@@ -137,7 +137,7 @@ def test_the_end(line: Line, pipe: Pipe) -> None:
     line.sender.sendall(b"last")
     line.sender.close()
     drawn(pipe, line.sock, 4)
-    os.read(pipe._read_end, 4)
+    os.read(pipe.read_end, 4)
     assert len(pipe.receive(line.sock, 4)) == 0
 
 

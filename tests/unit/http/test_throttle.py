@@ -14,7 +14,7 @@ from support.shell import Shell
 
 from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, UsageError
-from mdl.http.throttle import Throttle
+from mdl.http.body import Throttle
 from mdl.units import Timetable, Window, parse_rate, parse_size
 
 MINUTES = st.integers(0, 24 * 60 - 1)
@@ -161,7 +161,7 @@ def test_stopped_by_its_time_it_goes_on_next_time(shell: Shell) -> None:
 
 def test_outside_its_window_nobody_is_asked(shell: Shell, hub: LoopbackHub) -> None:
     """A window that is closed is 75 at once, and no request is made; an open one changes nothing."""
-    from mdl.http.throttle import minute_of_day
+    from mdl.http.body import minute_of_day
 
     def clock(minutes: int) -> str:
         moment = (minute_of_day() + minutes) % 1440

@@ -10,8 +10,8 @@ from support.scripted_hub import COMMIT, HUB, LATER, ORIGIN, PINNED, SHA
 
 from mdl.hashing import Digest
 from mdl.paths import RelPath
+from mdl.sources.hub import Entry, Listing, Listings
 from mdl.sources.hub_origin import is_pinned
-from mdl.sources.listings import Entry, Listing, Listings
 
 LISTING = Listing(
     COMMIT,
