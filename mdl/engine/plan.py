@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from mdl.errors import MdlError, NoSpace, Occupied, Unsafe
+from mdl.errors import MdlError, Occupied, Unsafe
 from mdl.files import LocalFile, RemoteFile
+from mdl.reports import no_space
 
 
 @dataclass(frozen=True)
@@ -130,18 +131,6 @@ class Plan:
         """Raises `NoSpace` if the whole plan needs more than ``free`` bytes."""
         if error := no_space(self.bytes_to_fetch, self.bytes_to_copy, free):
             raise error
-
-
-def no_space(to_fetch: int, to_copy: int, free: int) -> NoSpace | None:
-    """The error of a plan that needs more bytes than are ``free``; None if it fits."""
-    need = to_fetch + to_copy
-    if need <= free:
-        return None
-    copied = f" ({to_copy} of them for copies from elsewhere on this machine)" if to_copy else ""
-    return NoSpace(
-        f"the plan needs {need} bytes{copied} and {free} are free: {need - free} short",
-        hint="free some space, choose another folder with --to, or narrow with --include",
-    )
 
 
 def _size(item: Item) -> int:

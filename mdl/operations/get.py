@@ -25,6 +25,7 @@ from mdl.redact import bare_url
 from mdl.reports import FileReport, ModelReport, PlanReport, Report
 
 if TYPE_CHECKING:
+    from mdl.engine.download import Tuning
     from mdl.engine.hub_client import HubClient
     from mdl.engine.transfer import Outcome, Result
     from mdl.http.client import HttpClient
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 class Tools:
     """What an operation works with. Without ``http`` (offline) nothing is contacted. ``lock_wait`` seconds it waits for
     another process that is at work on the same models; ``hub_client`` brings the hub's files, if one is given; what is
-    among the ``local_copies`` is not fetched."""
+    among the ``local_copies`` is not fetched. ``tuning`` has the sizes and speeds of the transfer, if not the usual
+    ones."""
 
     resolver: Resolver
     store: Store
@@ -43,6 +45,7 @@ class Tools:
     hub_client: HubClient | None = None
     local_copies: LocalCopies | None = None
     on_event: Listener = silence
+    tuning: Tuning | None = None
 
 
 @dataclass
@@ -255,7 +258,7 @@ class _Execution:
 
         Raises `Cancelled` with the `Report` so far.
         """
-        from mdl.engine.transfer import Result, transfer
+        from mdl.engine.transfer import Result, Transfer
 
         tools, store = self._tools, self._tools.store
         adopt_kept(self._plan, store)
@@ -266,10 +269,16 @@ class _Execution:
         try:
             while waiting:
                 fetching, waiting = tuple(waiting), []
-                result = transfer(
-                    fetching, store, self._http, tools.on_event, bytes_kept=whole, hub_client=tools.hub_client
+                transfer = Transfer(
+                    fetching,
+                    store,
+                    self._http,
+                    tools.on_event,
+                    bytes_kept=whole,
+                    hub_client=tools.hub_client,
+                    tuning=tools.tuning,
                 )
-                self._add(result)
+                self._add(transfer.run())
                 if self._repeated and tools.local_copies:
                     linked, waiting = reuse(self._repeated, replace(tools.local_copies), tools.on_event)
                     self._repeated, self._plan = [], replace(self._plan, linked=(*self._plan.linked, *linked))
