@@ -26,7 +26,7 @@ from mdl.paths import RelPath
 DATA = Generated(3 * MIB, "later")[0 : 3 * MIB]
 WRONG = DATA[:-1] + bytes([DATA[-1] ^ 1])
 JSON = ("--json", "--retries", "1")
-RECEIPT = "engine.receipts._hub_file"
+RECEIPT = "engine.receipts._receipt"
 """What is called while a receipt is read."""
 
 
