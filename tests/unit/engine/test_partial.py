@@ -391,16 +391,6 @@ def test_publish_gives_the_bytes_their_name(tmp_path: Path, trace: list[tuple[st
     assert list((tmp_path / "p").iterdir()) == []
 
 
-def test_publish_of_a_partial_taken_over_is_busy(tmp_path: Path) -> None:
-    """Where another process took the folder, nothing is published over its head."""
-    partial = opened(tmp_path / "p")
-    partial.write(0, b"x" * SIZE)
-    partial.folder.rename(tmp_path / "p" / "elsewhere")
-    with pytest.raises(Busy), open_parent(tmp_path, RelPath.parse("final")) as final:
-        partial.publish(final)
-    assert not (tmp_path / "final").exists()
-
-
 def test_validators_are_kept_as_first_seen(tmp_path: Path) -> None:
     """What a host called the file is remembered over a restart; a second name does not replace the first."""
     partial = opened(tmp_path)
