@@ -55,7 +55,8 @@ def adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
             raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
         if mine.exists() or _is_published(folder):
             shutil.rmtree(folder, ignore_errors=True)
-        elif _is_surely_dead(folder):
+        elif _owner(folder).is_alive() is False or (_owner(folder).holds_locks and has_reliable_locks(folder)):
+            # the owner is known to be dead, not only very likely to be
             staging.take_over(folder, mine)
         else:
             try:
@@ -132,12 +133,6 @@ def _holder(folder: Path) -> str:
     return f"another mdl (process {_owner(folder).pid or 'unknown'}{where})"
 
 
-def _is_surely_dead(folder: Path) -> bool:
-    """Whether the owner of a leftover that no process holds is known to be dead, not only very likely to be."""
-    owner = _owner(folder)
-    return owner.is_alive() is False or (owner.holds_locks and has_reliable_locks(folder))
-
-
 def _usable_bytes(folder: Path, identity: Identity) -> int:
     record = journals.load(folder / "journal")
     return record.have.total if record and record.resumable_as(identity) else 0
@@ -171,8 +166,4 @@ def _copy(folder: Path, mine: Path, identity: Identity) -> None:
         (mine / "data").unlink()
         return
     record.have.remove(length, 2**63)
-    journal = Journal.create(mine / "journal", record.identity)
-    journal.claim(record.have)
-    for origin, validator in record.validators.items():
-        journal.note_validator(origin, validator)
-    journal.close()
+    Journal.create(mine / "journal", record.identity, record.have, record.validators).close()

@@ -36,6 +36,7 @@ _SIGN_IN = re.compile(
     rb"""<input[^>]{0,500}type\s*=\s*["']?password|<title[^>]{0,200}>[^<]{0,200}\b(?:log|sign)[\s-]?(?:in|on)\b""", re.I
 )
 _SIGN_IN_PATH = re.compile(r"/(?:log[-_]?in|sign[-_]?in|sso|saml2?|oauth2?|auth)(?:[/.?]|$)", re.I)
+_PAGE_TYPES = ("text/html", "application/xhtml+xml")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -66,16 +67,11 @@ def check_content(
 def _is_page(suffix: str, beginning: bytes, content_type: str) -> bool:
     if _PAGE.match(beginning.removeprefix(_BOM)):
         return True
-    is_said = content_type.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
-    return is_said and suffix in _IS_NO_TEXT and _is_text(beginning)
-
-
-def _is_text(beginning: bytes) -> bool:
-    """The last character may be incomplete."""
+    if content_type.partition(";")[0].strip().lower() not in _PAGE_TYPES or suffix not in _IS_NO_TEXT:
+        return False
     text = beginning.decode("utf-8", "replace")
-    return (
-        bool(text) and text.count("\ufffd") < 2 and all(letter.isprintable() or letter in "\t\r\n" for letter in text)
-    )
+    is_text = text.count("\ufffd") < 2  # the last character may be incomplete
+    return bool(text) and is_text and all(letter.isprintable() or letter in "\t\r\n" for letter in text)
 
 
 def _named(beginning: bytes, kind: type[AuthError] | type[ProtocolError]) -> AuthError | ProtocolError:
@@ -86,19 +82,10 @@ def _named(beginning: bytes, kind: type[AuthError] | type[ProtocolError]) -> Aut
     return kind(what, hint=hint)
 
 
-def _is_gguf(beginning: bytes, _size: int) -> bool:
-    return beginning.startswith(b"GGUF")
-
-
 def _is_safetensors(beginning: bytes, size: int) -> bool:
     """The length of a JSON header, which fits into the file, and its first byte."""
     header = int.from_bytes(beginning[:8], "little")
     return len(beginning) > 8 and 2 <= header <= size - 8 and beginning[8:9] == b"{"
-
-
-def _is_zip(beginning: bytes, _size: int) -> bool:
-    """A member, an empty archive, a part of a split one, or a self-extracting archive."""
-    return beginning.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"PK00", b"MZ", b"\x7fELF", b"#!"))
 
 
 def _is_onnx(beginning: bytes, _size: int) -> bool:
@@ -106,9 +93,11 @@ def _is_onnx(beginning: bytes, _size: int) -> bool:
     return not beginning or (beginning[0] >> 3 > 0 and beginning[0] & 7 in (0, 1, 2, 5))
 
 
+_ZIPS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"PK00", b"MZ", b"\x7fELF", b"#!")
+"""How a member, an empty archive, a part of a split one, or a self-extracting archive begins."""
 _FORMATS: dict[str, Callable[[bytes, int], bool]] = {
-    ".gguf": _is_gguf,
+    ".gguf": lambda beginning, _size: beginning.startswith(b"GGUF"),
     ".safetensors": _is_safetensors,
-    ".zip": _is_zip,
+    ".zip": lambda beginning, _size: beginning.startswith(_ZIPS),
     ".onnx": _is_onnx,
 }

@@ -38,6 +38,7 @@ class Tuning:
     """A file up to this size is fetched in one piece and held in memory."""
     least_segment: int = 16 * 2**20
     most_segment: int = 256 * 2**20
+    """A file is fetched in some four segments for each connection, of a length between these two."""
     least_tail: int = 4 * 2**20
     """A shorter tail of a segment is not split between two connections."""
     slow_tail: float = 2.0
@@ -50,10 +51,6 @@ class Tuning:
     """The speed has to grow by this factor for more connections to be worth it."""
     fast_enough: float = 100e6
     """If one connection is this fast, more connections bring nothing."""
-
-    def segment_length(self, size: int, connections: int) -> int:
-        """The length of one segment: some four for each connection, within the limits."""
-        return max(self.least_segment, min(self.most_segment, size // (4 * connections)))
 
 
 class ConnectionScaler:
@@ -112,23 +109,12 @@ class Segment:
         """Bytes that are still to come; 0 if the end is not known."""
         return 0 if self.stop is None else self.stop - self.at
 
-    def seconds_left(self, now: float) -> float:
-        """How long it will take at its average speed so far."""
-        done = self.at - self.first
-        return self.left * (now - self.began) / done if done else 0.0
-
 
 class Download:
     """One file on its way. ``index`` counts from 1; ``via_hub`` if the hub's own client fetches it."""
 
     def __init__(
-        self,
-        item: Item,
-        index: int,
-        connections: int,
-        *,
-        via_hub: bool = False,
-        tuning: Tuning = Tuning(),
+        self, item: Item, index: int, connections: int, *, via_hub: bool = False, tuning: Tuning = Tuning()
     ) -> None:
         self.item, self.index, self._tuning = item, index, tuning
         self.remote: RemoteFile = item.remote
@@ -186,7 +172,7 @@ class Download:
 
     @property
     def part(self) -> Partial:
-        """The partial, once it is open."""
+        """The partial, which must be open."""
         assert self.partial is not None
         return self.partial
 
@@ -217,20 +203,20 @@ class Download:
         if len(self.running) >= (self.scaler.width if self.first_response_seen else 1):
             return None
         for gap in self.pending:
-            length = self._tuning.segment_length(self.remote.size, self.scaler.width)
-            stop = min(gap.stop, gap.start + length)
+            length = min(self._tuning.most_segment, self.remote.size // (4 * self.scaler.width))
+            stop = min(gap.stop, gap.start + max(self._tuning.least_segment, length))
             self.pending.remove(gap.start, stop)
             return Segment(stop, gap.start)
         return None
 
     def split(self, now: float) -> Segment | None:
         """Half of the tail of the slowest segment, if waiting for it would take long."""
-        if self.single_stream or not self.first_response_seen or not self.running:
-            return None
-        if len(self.running) >= self.scaler.width:
+        if self.single_stream or not self.first_response_seen or not 0 < len(self.running) < self.scaler.width:
             return None
         slowest = max(self.running, key=lambda segment: segment.left)
-        if slowest.left < self._tuning.least_tail or slowest.seconds_left(now) < self._tuning.slow_tail:
+        came = slowest.at - slowest.first
+        seconds_left = slowest.left * (now - slowest.began) / came if came else 0.0
+        if slowest.left < self._tuning.least_tail or seconds_left < self._tuning.slow_tail:
             return None
         middle = slowest.at + slowest.left // 2
         tail = Segment(slowest.stop, middle)
@@ -257,6 +243,7 @@ class Download:
         """How the request for ``segment`` ended, while ``others`` went on at the same origin, which ``is_serving``
         them."""
         first = max(segment.first, self.attempts.done) if self.single_stream else segment.first
+        was_redirected = segment.asked_url != self.url
         return RequestEnded(
             began=segment.began,
             brought=max(0, segment.at - first),
@@ -265,9 +252,7 @@ class Download:
             size=self.remote.size,
             received=self.fetched,
             error=error,
-            by_link=error is not None
-            and bool(segment.asked_url)
-            and (segment.asked_url != self.url or error.redirected),
+            by_link=error is not None and bool(segment.asked_url) and (was_redirected or error.redirected),
             others=others,
             is_serving=is_serving,
         )

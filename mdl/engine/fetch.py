@@ -38,10 +38,10 @@ class Fetcher:
     def fetch(self, download: Download, segment: Segment) -> None:
         """Fetch what the segment asks for, or as much of it as the server sends. Raises `MdlError`, `OSError` from the
         disk."""
-        whole = download.single_stream or download.remote.size is None
-        asked = None if whole else segment.asked
-        if whole:
-            self._from_the_start(download)
+        asked = segment.asked
+        if download.single_stream or download.remote.size is None:
+            asked = None
+            self._from_the_start(download, "the server cannot resume a download")
         headers = _headers(download) | ({"Range": asked.header} if asked else {})
         segment.asked_url = download.address()
         with self._http.open(
@@ -94,47 +94,49 @@ class Fetcher:
             return None
         if validator and not pinned and isinstance(verdict, Accept) and not verdict.validator:
             raise ProtocolError("the server no longer says which version of the file it sends")
-        if isinstance(verdict, RangeIgnored) or (asked and not verdict.ranged):
-            accept = verdict.accept if isinstance(verdict, RangeIgnored) else verdict
-            if download.first_response_seen:
-                download.single_stream, download.expected = True, ()
-                self._queue.rewind(download, "the server stopped serving ranges")
-                return None
-            self._as_single_stream(download, segment, accept)
-            return accept
-        return verdict
+        if isinstance(verdict, Accept) and (verdict.ranged or not asked):
+            return verdict
+        download.single_stream = True
+        download.expected = ()  # everything is fetched anew: only the digest of the whole file decides
+        if download.first_response_seen:
+            self._queue.rewind(download, "the server stopped serving ranges")
+            return None
+        accept = verdict.accept if isinstance(verdict, RangeIgnored) else verdict
+        self._from_the_start(download, "the server does not serve ranges")
+        download.pending.remove(0, 2**63)
+        segment.at = segment.first = 0
+        segment.stop = download.remote.size if download.remote.size is not None else accept.stop
+        return accept
 
     def _verdict(
         self, download: Download, opened: OpenResponse, asked: ByteRange | None, validator: str | None
     ) -> Accept | RangeIgnored | None:
         """Judge an answer; None if the server has another version of the file, which was handled. Raises
         `ProtocolError`."""
+        size, pinned = download.remote.size, download.remote.digest is not None
         verdict = judge(
             opened.status,
             opened.headers,
             asked=asked,
-            size=download.remote.size,
+            size=size,
             validator=validator,
-            pinned=download.remote.digest is not None,
+            pinned=pinned,
             names=(download.name, download.url),
         )
-        if isinstance(verdict, ContentChanged):
-            self._changed(download, verdict, opened)
-            return None
         if isinstance(verdict, Invalid):
             raise self._named(verdict.error, opened)
-        return verdict
+        if not isinstance(verdict, ContentChanged):
+            return verdict
+        error = ProtocolError(verdict.why, hint="the source is not what was asked for; look at the source")
+        if pinned and size is not None and verdict.total not in (None, size):
+            raise self._named(error, opened)
+        self._queue.decide(download, VersionChanged(error))
+        if download.rewind_why and not pinned:
+            size = verdict.total if verdict.total is not None else size
+            download.remote = replace(download.remote, size=size, validator=verdict.validator)
+        return None
 
-    def _as_single_stream(self, download: Download, segment: Segment, accept: Accept) -> None:
-        """The server serves no ranges: the file comes from its start, in one stream."""
-        download.single_stream = True
-        download.expected = ()  # everything is fetched anew: only the digest of the whole file decides
-        self._from_the_start(download, "the server does not serve ranges")
-        download.pending.remove(0, 2**63)
-        segment.at = segment.first = 0
-        segment.stop = download.remote.size if download.remote.size is not None else accept.stop
-
-    def _from_the_start(self, download: Download, why: str = "the server cannot resume a download") -> None:
+    def _from_the_start(self, download: Download, why: str) -> None:
         if download.part.total or download.length_discovered:
             self.rewind(download, why)
 
@@ -177,17 +179,8 @@ class Fetcher:
         """The error, which also says if the server sent a page or a pointer."""
         return name_impostor(error, self._http.beginning(opened)) if opened.status == 200 else error
 
-    def _changed(self, download: Download, verdict: ContentChanged, opened: OpenResponse) -> None:
-        size, pinned = download.remote.size, download.remote.digest is not None
-        error = ProtocolError(verdict.why, hint="the source is not what was asked for; look at the source")
-        if pinned and size is not None and verdict.total not in (None, size):
-            raise self._named(error, opened)
-        self._queue.decide(download, VersionChanged(error))
-        if download.rewind_why and not pinned:
-            size = verdict.total if verdict.total is not None else size
-            download.remote = replace(download.remote, size=size, validator=verdict.validator)
-
     def _remember(self, download: Download, opened: OpenResponse, accept: Accept) -> None:
+        """Take note of what the first answer says of the file and its server."""
         download.responses += 1
         download.answered_by, download.content_type = opened.url, opened.headers.get("content-type", "")
         if accept.validator:
@@ -200,34 +193,29 @@ class Fetcher:
             download.first_response_seen = True
 
     def _write(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
+        """Write the body. Raises `NoSpace` if one of unknown length would fill the disk, `ProtocolError`, `OSError`."""
         partial, hasher = download.part, download.hasher
-        stream = opened.response.extensions["network_stream"]
-        sock = stream.get_extra_info("socket")
+        sock = opened.response.extensions["network_stream"].get_extra_info("socket")
         segment.abort = lambda: wake(sock)
         length = None if accept.encoded else content_length(opened.headers)
         for block in self._http.body_for_file(opened, length, decode=accept.encoded):
             if download.rewind_why or download.error:
                 return
-            stop = segment.stop
-            room = len(block) if stop is None else stop - segment.at
+            start, stop = segment.at, segment.stop
+            room = len(block) if stop is None else stop - start
             if room < len(block) and not accept.ranged:
                 raise ProtocolError(f"the server sent more than the file's {stop} bytes")
             piece = block[:room]
-            partial.write(segment.at, piece)
+            partial.write(start, piece)
             segment.at += len(piece)
             download.add_fetched(len(piece))
-            if stop is None:
-                self._keep_a_reserve(segment.at, len(piece))
+            if stop is None and segment.at // _RESERVE != start // _RESERVE and self._free_space() < _RESERVE:
+                raise NoSpace("the file has no announced end and the disk is nearly full", hint="free some space")
             if hasher:
                 hasher.wake()
             if stop is not None and segment.at >= stop:
                 return
         self._stream_ended(download, segment, accept, opened)
-
-    def _keep_a_reserve(self, at: int, count: int) -> None:
-        """A body of unknown length must not fill the disk. Raises `NoSpace`."""
-        if at // _RESERVE != (at - count) // _RESERVE and self._free_space() < _RESERVE:
-            raise NoSpace("the file has no announced end and the disk is nearly full", hint="free some space")
 
     def _stream_ended(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
         """The server ended the body. Raises `ProtocolError` if that is not the end of the file, or cannot be known to

@@ -1,7 +1,8 @@
-"""The first and the last steps of one file: open its partial; verify and publish it, or begin again."""
+"""The first and the last steps of one file: open its partial; verify and publish it, begin again, or close it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,10 @@ from mdl.engine.hub_client import HubClient
 from mdl.engine.partial import Partial
 from mdl.engine.queue import WorkQueue
 from mdl.engine.store import Store
-from mdl.errors import DigestMismatch, MdlError, StorageError
-from mdl.events import Event, Finished, Started, Verifying
+from mdl.errors import DigestMismatch, MdlError, NetworkError, StorageError
+from mdl.events import Event, Failed, Finished, Started, Verifying
 from mdl.files import Stamp
-from mdl.hashing import Digest, Fingerprint, fingerprint, fingerprint_bytes
+from mdl.hashing import Fingerprint, fingerprint, fingerprint_bytes
 from mdl.http.allowlist import host_of
 from mdl.http.policy import Verified
 
@@ -95,7 +96,7 @@ class Finalizer:
         download.responses += 1
         print_ = fingerprint_bytes(data, download.remote.hash_algorithm)
         download.add_fetched(len(data))
-        error = self._why_wrong(download, print_, data[:LOOKED_AT])
+        error = _why_wrong(download, print_, data[:LOOKED_AT])
         if error:
             self._queue.discarded(download, len(data), error.message)
             raise error
@@ -108,9 +109,8 @@ class Finalizer:
         with self._store.scratch_folder(download.model, remote) as folder:
             path = hub_client.fetch(remote.hub, folder, download.add_fetched)
             stamp, print_ = Stamp.of(path.lstat()), self._store.fingerprint(path, remote)
-            error = _mismatch(download, print_.digest)
-            if error:
-                raise error
+            if remote.digest not in (None, print_.digest):
+                raise _mismatch(download, print_)
             self._publish(download, path, print_, stamp)
 
     def finish(self, download: Download) -> None:
@@ -126,10 +126,11 @@ class Finalizer:
             self._queue.ready(download)
             return
         beginning = os.pread(partial.fd, LOOKED_AT, 0)
-        error = self._why_modified(partial, print_) or self._why_wrong(download, print_, beginning)
+        error = self._why_modified(partial, print_) or _why_wrong(download, print_, beginning)
         self._cancel.check()
-        received, is_mixed = download.fetched, isinstance(error, StorageError) or _is_mixed(download)
-        self._queue.decide(download, Verified(error, is_mixed, received))
+        came_in_parts = (download.resumed_at > 0 or download.responses > 1) and not download.expected
+        is_mixed = came_in_parts or isinstance(error, StorageError)  # fetching the whole file again may help
+        self._queue.decide(download, Verified(error, is_mixed, download.fetched))
         if error is None and not download.error:
             self._publish(download, partial, print_)
             return
@@ -139,18 +140,23 @@ class Finalizer:
         download.expected = ()
         self._queue.ready(download)
 
-    def _why_wrong(self, download: Download, print_: Fingerprint, beginning: bytes) -> MdlError | None:
-        """The error if this is not the file that was asked for, by its digest, or by its first bytes if no digest is
-        known."""
-        error: MdlError | None = _mismatch(download, print_.digest)
-        if isinstance(error, DigestMismatch) and download.small:
-            name_impostor(error, beginning)
-        if download.remote.digest is None:
-            kind, url = download.content_type, download.answered_by
-            error = check_content(download.name, beginning, print_.size, content_type=kind, url=url)
-        if error:
-            download.redact(error)
-        return error
+    def close(self, download: Download) -> None:
+        """Close a file that failed, and report it. The bytes that came are kept."""
+        error = download.error or NetworkError("not reached")
+        error.on(f"{download.model}/{download.name}")
+        try:
+            if download.hasher:
+                download.hasher.stop()
+            if download.partial:
+                download.partial.sync_and_claim()
+        except OSError:
+            pass  # what could not be synced is not claimed, and will be fetched again
+        finally:
+            if download.partial:
+                with contextlib.suppress(OSError):
+                    download.partial.close()
+            self._post(Failed(download.model, download.name, error.code, error.message, error.hint))
+            self._queue.end(download)
 
     def _why_modified(self, partial: Partial, print_: Fingerprint) -> StorageError | None:
         """The error if another program changed the file while it was written. If that may be, the whole file is hashed
@@ -171,30 +177,33 @@ class Finalizer:
     def _publish(
         self, download: Download, source: Partial | Path | bytes, print_: Fingerprint, stamp: Stamp | None = None
     ) -> None:
-        remote, seen, verified = download.remote, download.item.seen, _verified_by(download)
+        remote, seen = download.remote, download.item.seen
+        verified = "none" if download.length_discovered else "size"
+        if remote.digest:
+            verified = remote.digest.algorithm
         self._store.publish(download.model, remote, source, print_, verified, seen, stamp=stamp)
         download.fingerprint, download.verified = print_, verified
         self._queue.end(download)
         self._post(Finished(download.model, download.name, size=print_.size, verified=verified))
 
 
-def _verified_by(download: Download) -> str:
-    """What the bytes are compared with: the algorithm of a digest, ``size``, or ``none``."""
-    if download.remote.digest:
-        return download.remote.digest.algorithm
-    return "none" if download.length_discovered else "size"
+def _why_wrong(download: Download, print_: Fingerprint, beginning: bytes) -> MdlError | None:
+    """The error if this is not the file that was asked for, by its digest, or by its first bytes if no digest is
+    known."""
+    error: MdlError | None = None
+    if download.remote.digest is None:
+        kind, url = download.content_type, download.answered_by
+        error = check_content(download.name, beginning, print_.size, content_type=kind, url=url)
+    elif download.remote.digest != print_.digest:
+        mismatch = _mismatch(download, print_)
+        error = name_impostor(mismatch, beginning) if download.small else mismatch
+    if error:
+        download.redact(error)
+    return error
 
 
-def _is_mixed(download: Download) -> bool:
-    """Whether the bytes came in more than one response: fetching the whole file again may help."""
-    return (download.resumed_at > 0 or download.responses > 1) and not download.expected
-
-
-def _mismatch(download: Download, got: Digest) -> DigestMismatch | None:
-    """The error if the file's digest is known and ``got`` is another one."""
-    if download.remote.digest in (None, got):
-        return None
+def _mismatch(download: Download, print_: Fingerprint) -> DigestMismatch:
     return DigestMismatch(
-        f"wrong bytes from {host_of(download.url)}: {got}, expected {download.remote.digest}",
+        f"wrong bytes from {host_of(download.url)}: {print_.digest}, expected {download.remote.digest}",
         hint="the source or the catalog's digest is wrong; look at both",
     )

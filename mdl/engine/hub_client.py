@@ -8,6 +8,8 @@ begins at the first byte.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import queue
 import re
@@ -22,6 +24,7 @@ from mdl.files import HubFile
 from mdl.http.allowlist import AllowList, OriginToken
 from mdl.http.refusals import safe_excerpt
 from mdl.paths import shown
+from mdl.threads import start_threads
 
 _installing = threading.Lock()
 _ETAG = re.compile(r"(W/)?\"?[\w.:+=-]{1,128}\"?")
@@ -34,15 +37,14 @@ class HubClient:
 
     def __init__(self, endpoint: str, token: OriginToken | None, hosts: AllowList, stall: float = 30.0) -> None:
         self._endpoint, self._token, self._stall = endpoint, token.token if token else None, stall
-        self._hooks, self._is_installed = _Hooks(hosts), False
+        self._hosts, self._has_hooks = hosts, False
 
     def fetch(self, file: HubFile, folder: Path, on_bytes: Callable[[int], None]) -> Path:
         """Fetch one file into ``folder`` and return its path. ``on_bytes`` is called with the number of new bytes.
 
         Raises `AuthError`, `NotFound`, `NetworkError`, `ProtocolError`, `Unsafe`, `OSError`.
         """
-        watched = _Watched(on_bytes, self._stall)
-        return watched.run(lambda: self._download(file, folder, watched.on_bytes))
+        return _watched(lambda count: self._download(file, folder, count), on_bytes, self._stall)
 
     def _download(self, file: HubFile, folder: Path, on_bytes: Callable[[int], None]) -> Path:
         os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(max(1, round(self._stall))))  # read when it is imported
@@ -50,9 +52,9 @@ class HubClient:
         from huggingface_hub.utils import httpx as hub_httpx  # type: ignore[attr-defined]
 
         with _installing:
-            if not self._is_installed:
-                self._hooks.install()
-                self._is_installed = True
+            if not self._has_hooks:
+                self._install_hooks()
+                self._has_hooks = True
         try:
             path = huggingface_hub.hf_hub_download(
                 repo_id=file.repo,
@@ -76,78 +78,66 @@ class HubClient:
             raise NetworkError(f"huggingface_hub: {_line(error)}") from error  # its own: a file of another length
         return Path(path)
 
-
-class _Watched:
-    """A download in a thread of its own, which is abandoned after ``stall`` seconds without a byte: the hub's client
-    cannot be stopped from outside."""
-
-    def __init__(self, on_bytes: Callable[[int], None], stall: float) -> None:
-        self._on_bytes, self._stall = on_bytes, stall
-        self._moved_at, self._is_abandoned = time.monotonic(), False
-        self._ended: queue.SimpleQueue[Path | BaseException] = queue.SimpleQueue()
-
-    def on_bytes(self, count: int) -> None:
-        """Is called in the thread. Raises `NetworkError` once the download is abandoned."""
-        if self._is_abandoned:
-            raise NetworkError("given up")
-        self._moved_at = time.monotonic()
-        self._on_bytes(count)
-
-    def run(self, download: Callable[[], Path]) -> Path:
-        """Raises what ``download`` raises, and `NetworkError` if no byte comes."""
-        try:
-            threading.Thread(target=self._carry_out, args=(download,), name="mdl-hub", daemon=True).start()
-        except RuntimeError:  # no thread can be started: only the client's own timeout is left
-            return download()
-        while True:
-            try:
-                ended = self._ended.get(timeout=min(_LOOK_SECONDS, self._stall))
-            except queue.Empty:
-                if time.monotonic() - self._moved_at < self._stall:
-                    continue
-                self._is_abandoned = True
-                raise NetworkError(f"huggingface_hub: not a byte in {self._stall:g} s") from None
-            if isinstance(ended, BaseException):
-                raise ended
-            return ended
-
-    def _carry_out(self, download: Callable[[], Path]) -> None:
-        try:
-            self._ended.put(download())
-        except BaseException as error:
-            self._ended.put(error)
-
-
-class _Hooks:
-    """Hooks of the hub's client: they refuse requests to hosts that are not allowed, and ETags that it would make an
-    impossible file name of."""
-
-    def __init__(self, hosts: AllowList) -> None:
-        self._hosts = hosts
-
-    def __call__(self, request: Any) -> None:
-        """Is called for every request, also after a redirect. Raises `Unsafe`."""
-        self._hosts.check(str(request.url))
-
-    def answered(self, response: Any) -> None:
-        """Is called for every response. Raises `ProtocolError`."""
-        for name in ("x-linked-etag", "etag"):
-            etag = response.headers.get(name)
-            if etag is not None and response.request.method == "HEAD" and not _ETAG.fullmatch(etag):
-                raise ProtocolError(f"{response.request.url.host} sent an invalid ETag: {shown(etag)[:80]}")
-
-    def install(self) -> None:
-        """Have the hub's clients made with these hooks besides their own, in place of earlier ones of mdl."""
+    def _install_hooks(self) -> None:
+        """Have the hub's client refuse requests to hosts that are not allowed, also after a redirect, and ETags that it
+        would make an impossible file name of."""
         import huggingface_hub
         from huggingface_hub.utils import httpx as hub_httpx  # type: ignore[attr-defined]
 
-        found = huggingface_hub.get_session().event_hooks
-        usual = [hook for hook in found["request"] if not isinstance(hook, _Hooks)]
-        answers = [one for one in found["response"] if not isinstance(getattr(one, "__self__", None), _Hooks)]
-        hooks: dict[str, list[Callable[..., Any]]] = {"request": [*usual, self], "response": [*answers, self.answered]}
+        def check_request(request: Any) -> None:
+            self._hosts.check(str(request.url))
+
+        def check_response(response: Any) -> None:
+            for name in ("x-linked-etag", "etag"):
+                etag = response.headers.get(name)
+                if etag is not None and response.request.method == "HEAD" and not _ETAG.fullmatch(etag):
+                    raise ProtocolError(f"{response.request.url.host} sent an invalid ETag: {shown(etag)[:80]}")
+
+        hooks = _usual_hooks()
+        hooks = {"request": [*hooks["request"], check_request], "response": [*hooks["response"], check_response]}
         huggingface_hub.set_client_factory(
             lambda: hub_httpx.Client(event_hooks=hooks, follow_redirects=True, timeout=None)
         )
+
+
+@functools.cache
+def _usual_hooks() -> dict[str, list[Callable[..., Any]]]:
+    """The hooks that the hub's client has without mdl's."""
+    import huggingface_hub
+
+    return {event: list(hooks) for event, hooks in huggingface_hub.get_session().event_hooks.items()}
+
+
+def _watched(download: Callable[[Callable[[int], None]], Path], on_bytes: Callable[[int], None], stall: float) -> Path:
+    """Call ``download`` in another thread, which is abandoned after ``stall`` seconds without a byte: the hub's client
+    cannot be stopped from outside. Raises what ``download`` raises, and `NetworkError` if no byte comes."""
+    moved_at, is_abandoned = time.monotonic(), False
+    ended: queue.SimpleQueue[Path | BaseException] = queue.SimpleQueue()
+
+    def count(number: int) -> None:
+        nonlocal moved_at
+        if is_abandoned:
+            raise NetworkError("given up")
+        moved_at = time.monotonic()
+        on_bytes(number)
+
+    def carry_out() -> None:
+        try:
+            ended.put(download(count))
+        except BaseException as error:
+            ended.put(error)
+
+    if not start_threads("mdl-hub", [carry_out]):
+        return download(count)  # only the client's own timeout is left
+    while True:
+        with contextlib.suppress(queue.Empty):
+            outcome = ended.get(timeout=min(_LOOK_SECONDS, stall))
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return outcome
+        if time.monotonic() - moved_at >= stall:
+            is_abandoned = True
+            raise NetworkError(f"huggingface_hub: not a byte in {stall:g} s")
 
 
 def _translated(error: Exception) -> MdlError:
@@ -159,9 +149,8 @@ def _translated(error: Exception) -> MdlError:
         return AuthError(message, hint="accept the licence on the repository's page and set HF_TOKEN")
     if isinstance(error, errors.RepositoryNotFoundError):
         return AuthError(message, hint="absent, private or gated: the server does not tell these apart")
-    if isinstance(error, (errors.RevisionNotFoundError, errors.EntryNotFoundError)) and not isinstance(
-        error, errors.LocalEntryNotFoundError
-    ):
+    is_local = isinstance(error, errors.LocalEntryNotFoundError)
+    if isinstance(error, (errors.RevisionNotFoundError, errors.EntryNotFoundError)) and not is_local:
         return NotFound(message)
     return NetworkError(message, hint="run the same command again")
 

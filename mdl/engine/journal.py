@@ -8,7 +8,7 @@ torn or damaged line claims nothing; if the first line is damaged, the whole jou
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mdl.http.ranges import ByteRange, RangeSet
 from mdl.presigned import url_identity
 
 VERSION = 1
+_NONE: Mapping[str, str] = {}
 LARGEST = 16 * 2**20
 """Bytes of a journal that are read. One that is half as long is written anew when its download is resumed."""
 
@@ -48,6 +49,16 @@ class Identity:
         if self.digest or other.digest:
             return self.digest == other.digest
         return self.validator is not None and (self.url, self.validator) == (other.url, other.validator)
+
+
+_OPTIONAL = (str, type(None))
+_KINDS: dict[str, tuple[type, ...]] = {
+    "url": (str,),
+    "size": (int, type(None)),
+    "digest": _OPTIONAL,
+    "validator": _OPTIONAL,
+    "commit": _OPTIONAL,
+}
 
 
 @dataclass
@@ -79,11 +90,16 @@ def parse(data: bytes, name: str) -> Record | None:
     identity = _identity(crc_json.loads(lines[0]), name)
     if identity is None:
         return None
-    record, claims = Record(identity), []
+    claims, validators = [], {}
     for line in lines[1:]:
-        claims += _read_fact(record, crc_json.loads(line))
-    record.have = RangeSet(claims)
-    return record
+        fact = crc_json.loads(line)
+        if isinstance(fact, list) and len(fact) == 2 and all(type(n) is int for n in fact):
+            start, stop = fact
+            if 0 <= start < stop and (identity.size is None or stop <= identity.size):
+                claims.append(ByteRange(start, stop))
+        elif isinstance(fact, dict) and isinstance(fact.get("origin"), str) and isinstance(fact.get("validator"), str):
+            validators[fact["origin"]] = fact["validator"]
+    return Record(identity, RangeSet(claims), validators)
 
 
 def _identity(head: Any, name: str) -> Identity | None:
@@ -92,26 +108,9 @@ def _identity(head: Any, name: str) -> Identity | None:
     version = head.pop("mdl-journal", None)
     if isinstance(version, int) and version > VERSION:
         raise StateError("a newer mdl wrote this journal", item=name, hint="upgrade mdl, or 'mdl clean'")
-    texts = [head.get(key) for key in ("digest", "validator", "commit")]
-    sound = (
-        version == VERSION and isinstance(head.get("url"), str) and all(t is None or isinstance(t, str) for t in texts)
-    )
-    size = head.get("size")
-    if not sound or set(head) != set(Identity.__annotations__) or not (size is None or type(size) is int):
+    if version != VERSION or set(head) != set(_KINDS) or any(type(head[key]) not in _KINDS[key] for key in head):
         return None
     return Identity(**head)
-
-
-def _read_fact(record: Record, fact: Any) -> list[ByteRange]:
-    """The bytes that a line claims. A validator is noted in the record."""
-    size = record.identity.size
-    if isinstance(fact, list) and len(fact) == 2 and all(type(n) is int for n in fact):
-        start, stop = fact
-        if 0 <= start < stop and (size is None or stop <= size):
-            return [ByteRange(start, stop)]
-    elif isinstance(fact, dict) and isinstance(fact.get("origin"), str) and isinstance(fact.get("validator"), str):
-        record.validators[fact["origin"]] = fact["validator"]
-    return []
 
 
 def load(path: Path) -> Record | None:
@@ -131,11 +130,21 @@ class Journal:
         self.path, self._fd = path, fd
 
     @classmethod
-    def create(cls, path: Path, identity: Identity) -> Journal:
-        """Begin anew: what was there claims nothing from now on, even after a power cut. Raises `OSError`."""
+    def create(
+        cls, path: Path, identity: Identity, have: Iterable[ByteRange] = (), validators: Mapping[str, str] = _NONE
+    ) -> Journal:
+        """Begin anew: what was there claims nothing from now on, even after a power cut; ``have`` is on disk. Raises
+        `OSError`."""
         journal = cls(path, open_new(path, os.O_WRONLY | os.O_APPEND))
-        journal._append(header(identity))
-        os.fsync(journal._fd)
+        try:
+            journal._append(header(identity))
+            journal.claim(have)
+            for origin, validator in validators.items():
+                journal.note_validator(origin, validator)
+            os.fsync(journal._fd)
+        except BaseException:
+            journal.close()
+            raise
         return journal
 
     @classmethod

@@ -90,10 +90,17 @@ class HubCache(Layout):
         hub = _hub_file(remote)
         RelPath.parse(f"refs/{hub.branch or 'main'}")
         blob = RelPath.parse(f"{_repo_folder(hub)}/blobs/{_blob(remote)}")
-        return self._root, self._shared(blob) or blob
+        link = blob.under(self._root)
+        if link.is_symlink() and not link.parent.is_symlink() and not link.parent.parent.is_symlink():
+            target = os.path.relpath(os.path.normpath(link.parent / os.readlink(link)), self._root)
+            if _SHARED.fullmatch(target):  # the hub's client keeps the bytes in its shared store
+                return self._root, RelPath.parse(target)
+        return self._root, blob
 
     def expect(self, model: str, remote: RemoteFile) -> None:
-        self._snapshots.setdefault(model, set()).add(self._snapshot(_hub_file(remote)))
+        hub = _hub_file(remote)
+        snapshot = self._root / _repo_folder(hub) / "snapshots" / hub.revision
+        self._snapshots.setdefault(model, set()).add(snapshot)
 
     def expose(self, remote: RemoteFile) -> None:
         hub = _hub_file(remote)
@@ -120,18 +127,6 @@ class HubCache(Layout):
                     stage = make_private_dir(self.own / "stage")
                     staged = staging.stage(stage, ref.name, hub.revision.encode(), mode=0o644)
                     staging.publish(staged, ref)
-
-    def _snapshot(self, hub: HubFile) -> Path:
-        return self._root / _repo_folder(hub) / "snapshots" / hub.revision
-
-    def _shared(self, blob: RelPath) -> RelPath | None:
-        """Where the bytes are if the hub's client keeps them in its shared store, with only a link here; else None."""
-        link = blob.under(self._root)
-        repo = [self._root / blob.text.split("/")[0], link.parent]
-        if not link.is_symlink() or any(folder.is_symlink() for folder in repo):
-            return None
-        target = os.path.relpath(os.path.normpath(link.parent / os.readlink(link)), self._root)
-        return RelPath.parse(target) if _SHARED.fullmatch(target) else None
 
 
 def _hub_file(remote: RemoteFile) -> HubFile:

@@ -16,7 +16,7 @@ from pathlib import Path
 from mdl.engine import journal as journals
 from mdl.engine.adoption import adopt
 from mdl.engine.journal import Identity, Journal, Record
-from mdl.errors import Busy, MdlError, StorageError, Unsafe
+from mdl.errors import Busy, StorageError, Unsafe
 from mdl.fs import staging
 from mdl.fs.entries import EntryAt
 from mdl.fs.private import make_private_dir, open_new, open_own
@@ -60,18 +60,22 @@ class Partial:
         adopt(partials, key, mine, identity)
         make_private_dir(mine)
         record, data = journals.load(mine / "journal"), mine / "data"
-        lost = record.have.total if record else _allocated(data)
-        is_resumed = record is not None and record.resumable_as(identity)
-        fd = _locked(data, _reopen(data) if is_resumed else open_new(data, os.O_RDWR, 0o666))
+        lost, why = 0, "its journal is damaged, or not this user's"
+        if record is None:
+            with contextlib.suppress(OSError):
+                lost = data.lstat().st_blocks * 512
+        elif not record.resumable_as(identity):
+            lost, why = record.have.total, _why_not(record, identity)
+            record = None
+        fd = _locked(data, _reopen(data) if record else open_new(data, os.O_RDWR, 0o666))
         try:
-            if record and is_resumed:
+            if record:
                 return cls._resume(mine, identity, fd, record)
             partial = cls(mine, identity, fd, Journal.create(mine / "journal", identity), RangeSet())
         except BaseException:
             os.close(fd)
             raise
-        partial.dropped = lost
-        partial.dropped_why = _why_not(record, identity) if record else "its journal is damaged, or not this user's"
+        partial.dropped, partial.dropped_why = lost, why
         return partial
 
     @classmethod
@@ -80,15 +84,12 @@ class Partial:
         path, have, claimed = folder / "journal", record.have, record.have.total
         have.remove(os.fstat(fd).st_size, 2**63)
         cut = claimed - have.total
-        is_anew = cut > 0 or path.stat().st_size > journals.LARGEST // 2
-        journal = Journal.create(path, identity) if is_anew else Journal.reopen(path)
-        if is_anew:
-            journal.claim(have)
+        if cut or path.stat().st_size > journals.LARGEST // 2:
+            journal = Journal.create(path, identity, have, record.validators)
+        else:
+            journal = Journal.reopen(path)
         partial = cls(folder, identity, fd, journal, have)
-        for origin, validator in record.validators.items():
-            if is_anew:
-                journal.note_validator(origin, validator)
-            partial.validators[origin] = validator
+        partial.validators = record.validators
         partial.dropped, partial.dropped_why = cut, "the partial file is shorter than its journal says" if cut else ""
         return partial
 
@@ -150,7 +151,10 @@ class Partial:
         lost."""
         with self._syncing:
             with self._lock:
-                new = self._claimable()
+                have = self._have.copy()
+                if self.claim_below is not None:
+                    have.remove(self.claim_below, 2**63)
+                new = have.without(self._claimed)
             if not new or self.fd < 0:
                 return
             if not self._is_locked:  # an earlier download in this process may not have let go of it at once
@@ -169,12 +173,6 @@ class Partial:
             with self._lock:
                 for item in new:
                     self._claimed.add(item.start, item.stop)
-
-    def _claimable(self) -> list[ByteRange]:
-        have = self._have.copy()
-        if self.claim_below is not None:
-            have.remove(self.claim_below, 2**63)
-        return have.without(self._claimed)
 
     def rewind(self, identity: Identity) -> int:
         """Discard everything and begin anew as ``identity``; returns how many bytes that were. Raises `OSError`."""
@@ -196,10 +194,6 @@ class Partial:
             return False
         return not size or os.lseek(self.fd, 0, os.SEEK_HOLE) == size
 
-    def status(self) -> os.stat_result:
-        """The status of the open file. Raises `OSError`."""
-        return os.fstat(self.fd)
-
     def publish(self, entry: EntryAt) -> os.stat_result | None:
         """Sync the bytes, give them their final name, remove the journal; returns what `staging.publish` returns.
 
@@ -215,19 +209,15 @@ class Partial:
                 is_mine = os.path.samestat(data.lstat(), status)
             except (FileNotFoundError, NotADirectoryError):
                 is_mine = False
+            if not is_mine and status.st_nlink and self.folder.parent.exists():
+                raise _taken_over()
             if not is_mine:
-                raise self._lost(status)
+                hint = "another program removed or moved it during the download; run the same command again"
+                raise StorageError(f"{self.folder} is gone", hint=hint)
             copied = staging.publish(data, entry)
             self.close()
             self.discard()
             return copied
-
-    def _lost(self, status: os.stat_result) -> MdlError:
-        """Why the open file is no longer under its name: another mdl renamed its folder, or it was removed."""
-        if status.st_nlink and self.folder.parent.exists():
-            return Busy("another mdl took this download over", hint="let it finish, or run the same command again")
-        hint = "another program removed or moved it during the download; run the same command again"
-        return StorageError(f"{self.folder} is gone", hint=hint)
 
     def discard(self) -> None:
         """Remove the folder."""
@@ -261,14 +251,11 @@ def _locked(data: Path, fd: int) -> int:
         if os.path.samestat(data.lstat(), os.fstat(fd)):
             return fd
     os.close(fd)
-    raise Busy("another mdl took this download over", hint="let it finish, or run the same command again")
+    raise _taken_over()
 
 
-def _allocated(data: Path) -> int:
-    """Bytes that the file takes on the disk; 0 if it does not exist."""
-    with contextlib.suppress(OSError):
-        return data.lstat().st_blocks * 512
-    return 0
+def _taken_over() -> Busy:
+    return Busy("another mdl took this download over", hint="let it finish, or run the same command again")
 
 
 def _why_not(record: Record, new: Identity) -> str:

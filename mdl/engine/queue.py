@@ -93,32 +93,28 @@ class WorkQueue:
     def _next(self, now: float) -> Work | None:
         """Files already begun come first. But while it is in doubt whether an origin works at all, files that failed
         there let its other files try first, so that one broken file does not speak for all."""
-        sure = [download for download in self.active if not self._is_in_doubt(download)]
         doubtful = [download for download in self.active if self._is_in_doubt(download)]
+        sure = [download for download in self.active if download not in doubtful]
         return self._first_of(sure, now) or self._begin(now) or self._first_of(doubtful, now) or self._split(now)
 
     def _is_in_doubt(self, download: Download) -> bool:
         return download.attempts.network_errors > 0 and self._pacer.is_in_doubt(download.origin)
 
     def _first_of(self, downloads: Sequence[Download], now: float) -> Work | None:
-        return next(filter(None, (self._next_of(download, now) for download in downloads)), None)
-
-    def _next_of(self, download: Download, now: float) -> Work | None:
-        if download.exclusive:
-            return None
-        kind = self._exclusive_work(download)
-        if kind:
-            if download.running:
-                return None
-            download.exclusive = True
-            return Work(kind, download)
-        if now < download.attempts.retry_at or self._is_lost(download, now) or not self._has_room(download, now):
-            return None
-        segment = download.next_segment()
-        if segment is None:
-            return None
-        download.start(segment)
-        return Work("fetch", download, segment)
+        for download in downloads:
+            if download.exclusive:
+                continue
+            kind = self._exclusive_work(download)
+            if kind and not download.running:
+                download.exclusive = True
+                return Work(kind, download)
+            if kind or now < download.attempts.retry_at or self._is_lost(download, now):
+                continue
+            segment = download.next_segment() if self._has_room(download, now) else None
+            if segment:
+                download.start(segment)
+                return Work("fetch", download, segment)
+        return None
 
     def _exclusive_work(self, download: Download) -> Literal["close", "rewind", "finish"] | None:
         """What can only be done while no segment of the file is being fetched."""
@@ -130,7 +126,8 @@ class WorkQueue:
 
     def _begin(self, now: float) -> Work | None:
         """Begin the first waiting file whose origin may be asked."""
-        begun = sum(bool(one.running) or one.exclusive or not self._may_wait(one, now) for one in self.active)
+        waiting = [one for one in self.active if one.attempts.retry_at > now or self._is_in_doubt(one)]
+        begun = sum(bool(one.running) or one.exclusive or one not in waiting for one in self.active)
         if begun >= self._connections or len(self.active) >= max(_MOST_BEGUN, self._connections):
             return None
         full: set[str] = set()
@@ -144,10 +141,6 @@ class WorkQueue:
                 return Work("close" if download.error else "begin", download)
             full.add(download.origin)
         return None
-
-    def _may_wait(self, download: Download, now: float) -> bool:
-        """Whether its connection is better used by another file for now."""
-        return download.attempts.retry_at > now or self._is_in_doubt(download)
 
     def _split(self, now: float) -> Work | None:
         for download in self.active:
@@ -193,8 +186,8 @@ class WorkQueue:
         """The request for a segment ended, normally or by ``error``; what it did not bring is queued again."""
         with self._changed:
             others = [one for one in self._requests_to(segment.origin) if one is not segment]
-            is_serving = self._pacer.served_since(segment.origin, segment.began)
-            is_serving = is_serving or any(one.at > one.first for one in others)
+            is_serving = any(one.at > one.first for one in others)
+            is_serving = is_serving or self._pacer.served_since(segment.origin, segment.began)
             ended = download.ended_request(segment, len(others), is_serving, error)
             download.requeue(segment)
             if error and download.location == segment.asked_url:
@@ -203,8 +196,14 @@ class WorkQueue:
             if download.is_current(segment) and not (download.ended or download.error or download.rewind_why):
                 origin, url, now = download.origin, download.url, time.monotonic()
                 decision = self._decide(download, ended, now)
-                delay = decision.delay if isinstance(decision, Again) else 0.0
-                self._pace(origin, url, ended, now, delay)
+                if ended.brought >= PROGRESS or (error is None and ended.made_progress):
+                    self._pacer.served(origin, now)
+                elif ended.is_temporary and others:
+                    if not ended.brought:
+                        self._pacer.refused(origin, len(others), now)
+                elif ended.is_temporary and isinstance(error, NetworkError):
+                    delay = decision.delay if isinstance(decision, Again) else 0.0
+                    self._pacer.failed(origin, url, ended.began, now, delay, error)
 
     def decide(self, download: Download, outcome: Outcome) -> None:
         """Carry out what follows from an outcome: the server has another version of the file, or the bytes were
@@ -253,16 +252,6 @@ class WorkQueue:
                 segment.abort()
         self._changed.notify_all()
 
-    def _pace(self, origin: str, url: str, ended: RequestEnded, now: float, delay: float) -> None:
-        """Tell the pacer how the origin answered this request."""
-        if ended.brought >= PROGRESS or (ended.error is None and ended.made_progress):
-            self._pacer.served(origin, now)
-        elif ended.is_temporary and ended.others:
-            if not ended.brought:
-                self._pacer.refused(origin, ended.others, now)
-        elif ended.is_temporary and isinstance(ended.error, NetworkError):
-            self._pacer.failed(origin, url, ended.began, now, delay, ended.error)
-
     def _decide(self, download: Download, outcome: Outcome, now: float) -> Decision:
         """Ask the policy what follows, and carry it out."""
         download.attempts, decision = decide(self._policy, download.attempts, outcome, now, random.random())
@@ -271,18 +260,15 @@ class WorkQueue:
         elif isinstance(decision, Rewind):
             self.rewind(download, decision.why)
         elif isinstance(decision, NextMirror):
-            self._next_mirror(download, decision)
+            error = decision.error
+            download.mirror_errors.append(error)
+            download.switch_server()
+            self._tell(download, f"{error.message}; going on with the mirror at {host_of(download.url)}", 0, 0.0)
+            if decision.rewind:
+                self.rewind(download, error.message)
         elif isinstance(decision, GiveUp):
             self.fail(download, _with_mirrors(decision.error, download.mirror_errors))
         return decision
-
-    def _next_mirror(self, download: Download, decision: NextMirror) -> None:
-        error = decision.error
-        download.mirror_errors.append(error)
-        download.switch_server()
-        self._tell(download, f"{error.message}; going on with the mirror at {host_of(download.url)}", 0, 0.0)
-        if decision.rewind:
-            self.rewind(download, error.message)
 
     def _tell(self, download: Download, why: str, attempt: int, delay: float) -> None:
         self._post(Retrying(download.model, download.name, why=why, attempt=attempt, delay=delay))

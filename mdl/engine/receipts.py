@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,16 @@ from mdl.redact import bare_url
 VERSION = 1
 _LARGEST = 64 * 2**20
 _REPO_TYPES = ("model", "dataset", "space")
+_OPTIONAL = (str, type(None))
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("model", "path", "digest", "verified", "url", "asked"), (str,)),
+    **dict.fromkeys(("validator", "commit", "catalog"), _OPTIONAL),
+    "suspect": (bool,),
+    "hub": (list, type(None)),
+}
+_AS_THEY_ARE = ("verified", "url", "asked", "validator", "commit", "suspect", "catalog")
+_DEFAULTS: dict[str, Any] = {"asked": "", "adopted": False, "hub": None, "catalog": None}
+"""The facts that receipts of earlier versions lack."""
 
 
 def file_key(model: str, path: RelPath) -> str:
@@ -72,13 +82,10 @@ class Receipts:
 
     def of_model(self, model: str) -> list[Receipt]:
         """Every receipt of ``model``, sorted by path."""
-        found = []
         with contextlib.suppress(OSError):
-            for entry in (self._folder / model).glob("*.receipt"):
-                receipt = _read(entry, prefixes=False)
-                if receipt:
-                    found.append(receipt)
-        return sorted(found, key=lambda receipt: receipt.path)
+            found = [_read(entry, prefixes=False) for entry in (self._folder / model).glob("*.receipt")]
+            return sorted((receipt for receipt in found if receipt), key=lambda receipt: receipt.path)
+        return []
 
     def all(self) -> list[Receipt]:
         """Every receipt of every model that can be read."""
@@ -91,20 +98,14 @@ class Receipts:
         """Write a receipt. Raises `OSError`, `Unsafe`."""
         facts = {
             "mdl-receipt": VERSION,
-            "model": receipt.model,
+            **vars(receipt),
             "path": receipt.path.text,
-            "stamp": [receipt.stamp.size, receipt.stamp.mtime_ns, receipt.stamp.inode],
+            "stamp": astuple(receipt.stamp),
             "digest": str(receipt.digest),
-            "verified": receipt.verified,
             "url": bare_url(receipt.url),
-            "asked": receipt.asked,
-            "validator": receipt.validator,
-            "commit": receipt.commit,
-            "suspect": receipt.suspect,
-            "adopted": receipt.adopted,
-            "hub": [hub.repo, hub.repo_type, hub.revision, hub.path, hub.branch] if (hub := receipt.hub) else None,
-            "catalog": receipt.catalog,
+            "hub": astuple(receipt.hub) if receipt.hub else None,
         }
+        del facts["prefixes"]
         data = crc_json.dumps(facts) + crc_json.dumps(list(receipt.prefixes))
         path = self._path(receipt.model, receipt.path)
         make_private_dir(path.parent)
@@ -160,39 +161,28 @@ def _read(path: Path, *, prefixes: bool) -> Receipt | None:
 
 def _receipt(facts: dict[str, Any], prefixes: tuple[Any, ...]) -> Receipt | None:
     try:
-        algorithm, _, text = _typed(str, facts["digest"]).partition(":")
-        size, mtime_ns, inode = (_typed(int, number) for number in facts["stamp"])
+        stamp, facts = facts["stamp"], _DEFAULTS | facts
+        kinds = [(facts[key], kinds) for key, kinds in _KINDS.items()]
+        kinds += [(number, (int,)) for number in stamp] + [(prefix, (str,)) for prefix in prefixes]
+        if any(type(value) not in allowed for value, allowed in kinds):
+            return None
+        algorithm, _, text = facts["digest"].partition(":")
         return Receipt(
-            model=RelPath.parse(_typed(str, facts["model"])).text,
-            path=RelPath.parse(_typed(str, facts["path"])),
-            stamp=Stamp(size, mtime_ns, inode),
+            **{key: facts[key] for key in _AS_THEY_ARE},
+            model=RelPath.parse(facts["model"]).text,
+            path=RelPath.parse(facts["path"]),
+            stamp=Stamp(*stamp),
             digest=Digest.parse(algorithm, text),
-            verified=_typed(str, facts["verified"]),
-            url=_typed(str, facts["url"]),
-            asked=_typed(str, facts.get("asked", "")),
-            validator=_typed(str, facts["validator"], or_none=True),
-            commit=_typed(str, facts["commit"], or_none=True),
-            suspect=_typed(bool, facts["suspect"]),
-            adopted=facts.get("adopted", False) is True,
-            prefixes=tuple(_typed(str, prefix) for prefix in prefixes),
-            hub=_hub_file(facts.get("hub")),
-            catalog=_typed(str, facts.get("catalog"), or_none=True),
+            adopted=facts["adopted"] is True,
+            prefixes=prefixes,
+            hub=_hub_file(facts["hub"]) if facts["hub"] is not None else None,
         )
     except (KeyError, ValueError, TypeError, AttributeError, MdlError):
         return None
 
 
-def _hub_file(facts: Any) -> HubFile | None:
-    if facts is None:
-        return None
-    repo, repo_type, revision, path, branch = (_typed(str, fact) for fact in _typed(list, facts))
-    if repo_type not in _REPO_TYPES:
-        raise ValueError(f"{repo_type!r} is not a type of repository")
+def _hub_file(facts: Any) -> HubFile:
+    repo, repo_type, revision, path, branch = facts
+    if any(type(fact) is not str for fact in facts) or repo_type not in _REPO_TYPES:
+        raise ValueError(f"{facts!r} is not a file of a hub")
     return HubFile(repo, repo_type, revision, RelPath.parse(path).text, branch)
-
-
-def _typed(kind: type, value: Any, *, or_none: bool = False) -> Any:
-    """The value, which must be of exactly that type. Raises `TypeError`."""
-    if type(value) is not kind and not (or_none and value is None):
-        raise TypeError(f"{value!r} is not of type {kind.__name__}")
-    return value

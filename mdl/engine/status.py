@@ -5,6 +5,7 @@ There is one definition of each: `is_verified`, `file_status`, `joint_status`. `
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,9 @@ def joint_status(statuses: Iterable[str], *, is_complete: bool = True) -> Status
 def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
     """Look at every file of the model: those that its catalog entry or a kept listing names, else those that have a
     receipt. Raises `StorageError`, `StateError`."""
-    known = _known(model, resolver)
+    known = None
+    with contextlib.suppress(MdlError):  # the catalog's patterns no longer fit the last listing: 'get' will report it
+        known = resolver.known(model)
     expected = known if known is not None else [receipt.remote for receipt in store.receipts.of_model(model.name)]
     rows = tuple(_checked(model.name, remote, store) for remote in expected)
     sizes = [row.remote.size for row in rows if row.remote.size is not None]
@@ -92,13 +95,6 @@ def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
         bytes=sum(sizes) if known is not None and len(sizes) == len(rows) else None,
         bytes_present=sum(row.bytes_present for row in rows),
     )
-
-
-def _known(model: Model, resolver: Resolver) -> list[RemoteFile] | None:
-    try:
-        return resolver.known(model)
-    except MdlError:
-        return None  # the catalog's patterns no longer fit the last listing: 'get' will report it
 
 
 def _checked(model: str, remote: RemoteFile, store: Store) -> FileStatus:

@@ -98,11 +98,12 @@ class Store:
         found = self.quick_check(model, remote)
         if found.kind != "file" or found.stamp is None:
             return found
-        final, receipt = self.final_path(model, remote), found.receipt
-        if deep or _may_be_right(found, remote):
+        final, receipt, digest = self.final_path(model, remote), found.receipt, remote.digest
+        is_settled = found.untouched and receipt and digest and receipt.digest.algorithm == digest.algorithm
+        if deep or (digest and remote.size in (None, found.stamp.size) and not is_settled):
             print_, stamp = hash_file(final, remote.hash_algorithm, self._stoppable(watch))
             found = replace(found, fingerprint=print_, stamp=stamp)
-            if print_.digest == remote.digest:
+            if print_.digest == digest:
                 return found
         if receipt and found.is_edited and found.stamp and found.stamp.size == receipt.stamp.size:
             print_, stamp = hash_file(final, receipt.digest.algorithm, self._stoppable(watch))
@@ -171,15 +172,26 @@ class Store:
             self._staged(source, remote.path.name) as (found, publish),
             self._reserve(model, remote, print_, seen) as entry,
         ):
+            before = self.receipts.get(model, remote.path, prefixes=True)
+            is_shared = before is not None and before.catalog != self.catalog
             receipt = new_receipt(model, remote, print_, verified, stamp or found, validator=validator)
-            self._with_receipt(receipt, bound(publish, entry))
+            receipt = replace(receipt, catalog=None if is_shared else self.catalog)
+            # The receipt comes first: a process that is killed in between never leaves a file without one.
+            self.receipts.put(receipt)
+            try:
+                copied = publish(entry)
+            except BaseException:
+                self.receipts.restore(receipt, before)
+                raise
+            if copied:
+                self.receipts.put(replace(receipt, stamp=Stamp.of(copied)))
         self._layout.expose(remote)
 
     @contextlib.contextmanager
     def _staged(self, source: Partial | Path | bytes, name: str) -> Iterator[tuple[Stamp, _Publish]]:
-        """The stamp of the source, and how to publish it."""
+        """The stamp of the source, and how to publish it: that returns the status of a copy, if it made one."""
         if isinstance(source, Partial):
-            yield Stamp.of(source.status()), source.publish
+            yield Stamp.of(os.fstat(source.fd)), source.publish
         elif isinstance(source, Path):
             with source.open("rb") as file:
                 os.fsync(file.fileno())
@@ -205,33 +217,15 @@ class Store:
             entry.refuse_special()
             now = entry.stat() if seen else None
             is_as_seen = seen is None or now is None or Stamp.of(now) == seen.stamp
-            if not is_as_seen and not self._is_ours(model, remote, print_):
-                raise occupied
+            if not is_as_seen:
+                here = self.check(model, remote, deep=True)
+                has_same_bytes = here.fingerprint is not None and here.fingerprint.digest == print_.digest
+                if not here.untouched and not has_same_bytes:
+                    raise occupied
             try:
                 yield entry.as_new() if seen and now is None else entry
             except FileExistsError:
                 raise occupied from None
-
-    def _is_ours(self, model: str, remote: RemoteFile, print_: Fingerprint) -> bool:
-        """Whether the file under the final name is one that mdl published, or has the same bytes."""
-        here = self.check(model, remote, deep=True)
-        return here.untouched or (here.fingerprint is not None and here.fingerprint.digest == print_.digest)
-
-    def _with_receipt(self, receipt: Receipt, publish: Callable[[], os.stat_result | None]) -> None:
-        """Write the receipt, then publish the file: a process that is killed in between leaves a receipt of a file that
-        is not there yet, and never a file without one. If publishing fails, the receipt from before is restored.
-        ``publish`` returns the status of a copy, if it made one. Raises what ``publish`` raises, `OSError`."""
-        before = self.receipts.get(receipt.model, receipt.path, prefixes=True)
-        is_shared = before is not None and before.catalog != self.catalog
-        receipt = replace(receipt, catalog=None if is_shared else self.catalog)
-        self.receipts.put(receipt)
-        try:
-            copied = publish()
-        except BaseException:
-            self.receipts.restore(receipt, before)
-            raise
-        if copied:
-            self.receipts.put(replace(receipt, stamp=Stamp.of(copied)))
 
     @contextlib.contextmanager
     def scratch_folder(self, model: str, remote: RemoteFile) -> Iterator[Path]:
@@ -323,11 +317,3 @@ def hash_file(path: Path, algorithm: str, watch: Callable[[int], None]) -> tuple
             return fingerprint(fd, algorithm, watch=watch), stamp
     except OSError as error:
         raise storage_error(error, str(path)) from error
-
-
-def _may_be_right(local: LocalFile, remote: RemoteFile) -> bool:
-    """Whether only hashing tells if these are the bytes: the digest is known, the size fits, and no receipt decides."""
-    if remote.digest is None or local.stamp is None or remote.size not in (None, local.stamp.size):
-        return False
-    receipt = local.receipt
-    return not (local.untouched and receipt and receipt.digest.algorithm == remote.digest.algorithm)

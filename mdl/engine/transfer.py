@@ -1,8 +1,8 @@
 """Transfer: fetch the files of a plan. Workers fetch, hashers hash, one thread syncs, and the calling thread reports.
 
-Every event reaches the listener from the thread that called `transfer`, so a listener needs no lock. That thread also
-supervises the others: an unexpected exception in a worker ends the file that it worked on, never the worker, and if no
-worker is left the transfer ends.
+Every event reaches the listener from the thread that called `Transfer.run`, so a listener needs no lock. That thread
+also supervises the others: an unexpected exception in a worker ends the file that it worked on, never the worker, and
+if no worker is left the transfer ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mdl.engine.plan import Item
 from mdl.engine.queue import Work, WorkQueue
 from mdl.engine.store import Store
 from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal_error
-from mdl.events import Event, Failed, FileProgress, Listener, Progressed
+from mdl.events import Event, FileProgress, Listener, Progressed
 from mdl.http.client import HttpClient
 from mdl.threads import start_threads
 from mdl.units import Speed
@@ -31,8 +31,7 @@ _SYNC_BYTES = 2**20
 _SYNC_SECONDS = 1.0
 _SYNC_WORTH_SECONDS = 0.025
 """Bytes are synced once there is a megabyte of them, or what comes in this time: frequent syncs slow the writers."""
-_LAST_SYNC_SECONDS = 0.25
-DEFAULT = Tuning()
+_LAST_SYNC_SECONDS = 0.5
 
 
 @dataclass
@@ -53,51 +52,39 @@ class Result:
     bytes_discarded: int = 0
 
 
-def transfer(
-    items: tuple[Item, ...],
-    store: Store,
-    http: HttpClient,
-    tell: Listener,
-    *,
-    bytes_kept: int = 0,
-    repair: bool = False,
-    hub_client: HubClient | None = None,
-    tuning: Tuning | None = None,
-) -> Result:
-    """Fetch, verify and publish every item, over at most ``http.connections`` connections at once.
+class Transfer:
+    """Fetches, verifies and publishes every item, over at most ``http.connections`` connections at once.
 
     ``tell`` gets the events. ``bytes_kept`` are the bytes of whole files that are on the disk already, for the
     progress. With ``repair`` only the bad blocks of damaged files are fetched. The ``hub_client``, if there is one,
-    fetches the hub's files. Raises `Cancelled`, also for a ``KeyboardInterrupt``, once what was written is safe, with
-    the `Result` so far in ``so_far``; every other error is in the outcomes.
+    fetches the hub's files.
     """
-    return _Transfer(items, store, http, tell, bytes_kept, repair, hub_client, tuning or DEFAULT).run()
 
-
-class _Transfer:
     def __init__(
         self,
         items: tuple[Item, ...],
         store: Store,
         http: HttpClient,
         tell: Listener,
-        bytes_kept: int,
-        repair: bool,
-        hub_client: HubClient | None,
-        tuning: Tuning,
+        *,
+        bytes_kept: int = 0,
+        repair: bool = False,
+        hub_client: HubClient | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        via_hub, tuning = hub_client is not None, tuning or Tuning()
         self._downloads = [
-            Download(item, n, http.connections, via_hub=hub_client is not None, tuning=tuning)
-            for n, item in enumerate(items, 1)
+            Download(item, number, http.connections, via_hub=via_hub, tuning=tuning)
+            for number, item in enumerate(items, 1)
         ]
         self._queue = WorkQueue(self._downloads, http.connections, http.policy, http.pacer, self._events.put)
         self._fetcher = Fetcher(http, self._queue, store.free_space)
-        self._store, self._http, self._tell = store, http, tell
-        self._bytes_kept, self._hub_client = bytes_kept, hub_client
         self._finalizer = Finalizer(
             store, self._queue, self._fetcher, self._events.put, http.cancel, count=len(items), repair=repair
         )
+        self._store, self._http, self._tell = store, http, tell
+        self._bytes_kept, self._hub_client = bytes_kept, hub_client
         self._speed = Speed(time.monotonic())
         self._rate = 0.0
         self._stop_syncing = threading.Event()
@@ -106,89 +93,79 @@ class _Transfer:
         self._workers: list[threading.Thread] = []
 
     def run(self) -> Result:
-        most = min(self._http.connections, max(1, self._most_work()))
+        """Raises `Cancelled`, also for a ``KeyboardInterrupt``, once what was written is safe, with the `Result` so far
+        in ``so_far``; every other error is in the outcomes."""
+        most = sum(1 if download.small else self._http.connections for download in self._downloads)
         try:
-            workers = self._workers = start_threads("mdl-worker", [self._work] * most)
-            if not workers:
+            self._workers = start_threads("mdl-worker", [self._work] * min(self._http.connections, max(1, most)))
+            if not self._workers:
                 hint = "raise the limit of processes and threads (ulimit -u, or the container's pids limit)"
                 raise StorageError("the system refuses to start a thread", hint=hint)
             syncing = start_threads("mdl-syncer", [self._keep_syncing])
             while self._queue.wait(_TICK):
-                self._tick()
+                self._report()
                 if not any(thread.is_alive() for thread in syncing):
                     self._sync_due()
                 self._http.cancel.check()
-                if not any(worker.is_alive() for worker in workers):
+                if not any(worker.is_alive() for worker in self._workers):
                     break
-            for worker in workers:
+            for worker in self._workers:
                 worker.join()
         except (KeyboardInterrupt, Cancelled) as error:
             stopped = error if isinstance(error, Cancelled) else Cancelled()
-            self._stopped(stopped)
+            self._stop(stopped)
             stopped.so_far = self._result(stopped.as_error())
             raise stopped from error
         finally:
             self._stop_syncing.set()
-        self._tick()
+        self._report()
         return self._result(self._fault or NetworkError("not reached"))
 
-    def _most_work(self) -> int:
-        """How many workers could work at the same time."""
-        return sum(1 if download.small else self._http.connections for download in self._downloads)
-
-    def _stopped(self, stopped: Cancelled) -> None:
+    def _stop(self, stopped: Cancelled) -> None:
         """Wake every blocked thread, then sync and claim what was written, without making the user wait."""
         self._http.cancel.set(stopped)
         self._queue.close()
         self._stop_syncing.set()
-        last = start_threads("mdl-last-sync", [self._sync_all])
-        for download in list(self._queue.active):
+        active = list(self._queue.active)
+        for download in active:
             if download.hasher:
                 download.hasher.stop(wait=False)
-        for thread in last:
+        for thread in start_threads("mdl-last-sync", [lambda: self._sync_and_close(active)]):
             thread.join(_LAST_SYNC_SECONDS)
-        if not any(thread.is_alive() for thread in last):
-            self._close_partials(time.monotonic() + _LAST_SYNC_SECONDS)
         while not self._events.empty():
             self._tell(self._events.get())
 
-    def _close_partials(self, until: float) -> None:
-        """Close the partials, so that this process could go on with them, if all threads that use them have ended by
-        then; they end at once unless a disk keeps them waiting."""
-        active = list(self._queue.active)
-        hashers = [one.hasher.thread for one in active if one.hasher and one.hasher.thread]
-        for thread in (*self._workers, *hashers):
-            thread.join(max(0.0, until - time.monotonic()))
-            if thread.is_alive():
-                return
-        for download in active:
-            if download.partial:
-                with contextlib.suppress(OSError):
-                    download.partial.close()
-
-    def _sync_all(self) -> None:
-        for download in list(self._queue.active):
+    def _sync_and_close(self, active: list[Download]) -> None:
+        """Claim what was written; once no thread uses the partials, close them, so that this process could go on with
+        them."""
+        partials = [download.partial for download in active if download.partial]
+        for partial in partials:
             with contextlib.suppress(OSError):
-                if download.partial:
-                    download.partial.sync_and_claim()
+                partial.sync_and_claim()
+        hashers = [download.hasher.thread for download in active if download.hasher and download.hasher.thread]
+        for thread in (*self._workers, *hashers):
+            thread.join()
+        for partial in partials:
+            with contextlib.suppress(OSError):
+                partial.close()
 
-    def _tick(self) -> None:
+    def _report(self) -> None:
+        """Tell the events that were posted, and the progress."""
         while not self._events.empty():
             self._tell(self._events.get())
         now = time.monotonic()
         running = [download for download in list(self._queue.active) if not download.ended]
         for download in running:
             download.scaler.observe(now, download.fetched)
-        fetched = sum(download.fetched for download in self._downloads)
         total = self._bytes_kept + sum(download.remote.size or 0 for download in self._downloads)
         done = self._bytes_kept + sum(download.done for download in self._downloads)
-        rate = self._rate = self._speed.observe(now, fetched)
+        self._rate = self._speed.observe(now, sum(download.fetched for download in self._downloads))
         self._tell(
             Progressed(
                 bytes_done=done,
                 bytes_total=total,
-                bytes_per_second=rate,
-                eta_seconds=(total - done) / rate if rate else None,
+                bytes_per_second=self._rate,
+                eta_seconds=(total - done) / self._rate if self._rate else None,
                 files=tuple(
                     FileProgress(d.model, d.name, d.index, d.done, d.remote.size, d.resumed_at) for d in running
                 ),
@@ -205,46 +182,38 @@ class _Transfer:
         """Claim what was written, soon and often: then a kill costs next to nothing, and the last sync is short."""
         now = time.monotonic()
         is_due = now - self._synced_at > _SYNC_SECONDS
-        enough = max(_SYNC_BYTES, int(self._rate * _SYNC_WORTH_SECONDS))
+        enough = 1 if is_due else max(_SYNC_BYTES, int(self._rate * _SYNC_WORTH_SECONDS))
         for download in list(self._queue.active):
             partial = download.partial
-            if partial is None or download.exclusive or partial.unclaimed < (1 if is_due else enough):
+            if partial is None or download.exclusive or partial.unclaimed < enough:
                 continue
             try:
                 partial.sync_and_claim()
-            except OSError as error:
-                self._queue.fail(download, self._store.explain_oserror(error, download.name))
             except Exception as error:
-                self._queue.fail(download, internal_error(error))
+                self._queue.fail(download, self._explained(download, error))
         self._synced_at = now if is_due else self._synced_at
 
+    def _explained(self, download: Download, error: BaseException) -> MdlError:
+        if isinstance(error, OSError):
+            return self._store.explain_oserror(error, download.name)
+        return error if isinstance(error, MdlError) else internal_error(error)
+
     def _work(self) -> None:
-        """What one worker does until nothing is left."""
+        """What one worker does until nothing is left. An error ends only the file that it concerns."""
         try:
             while (work := self._queue.take()) is not None:
-                self._carry_out(work)
-        except Cancelled:
-            return
+                try:
+                    self._do(work)
+                except BaseException as error:
+                    if self._http.cancel.is_set():
+                        return
+                    explained = self._explained(work.download, error)
+                    if work.segment and error is explained:
+                        self._queue.request_ended(work.download, work.segment, explained)
+                    else:
+                        self._queue.abandon(work, explained)
         except BaseException as error:
             self._fault = internal_error(error)
-
-    def _carry_out(self, work: Work) -> None:
-        """Do the work; an error ends this file only. Raises `Cancelled`."""
-        try:
-            self._do(work)
-        except BaseException as error:
-            if self._http.cancel.is_set():
-                raise Cancelled from error
-            self._failed(work, error)
-
-    def _failed(self, work: Work, error: BaseException) -> None:
-        download, segment = work.download, work.segment
-        if isinstance(error, OSError):
-            self._queue.abandon(work, self._store.explain_oserror(error, download.name))
-        elif isinstance(error, MdlError) and segment:
-            self._queue.request_ended(download, segment, error)
-        else:
-            self._queue.abandon(work, error if isinstance(error, MdlError) else internal_error(error))
 
     def _do(self, work: Work) -> None:
         download, segment = work.download, work.segment
@@ -255,7 +224,7 @@ class _Transfer:
         elif work.kind == "finish":
             self._finalizer.finish(download)
         elif work.kind == "close":
-            self._close(download)
+            self._finalizer.close(download)
         elif segment and download.via_hub and self._hub_client:
             self._finalizer.fetch_via_hub(download, self._hub_client)
         elif segment and download.small:
@@ -263,24 +232,6 @@ class _Transfer:
         elif segment:
             self._fetcher.fetch(download, segment)
             self._queue.request_ended(download, segment)
-
-    def _close(self, download: Download) -> None:
-        """Close a file that failed, and report it. The bytes that came are kept."""
-        error = download.error or NetworkError("not reached")
-        error.on(f"{download.model}/{download.name}")
-        try:
-            if download.hasher:
-                download.hasher.stop()
-            if download.partial:
-                download.partial.sync_and_claim()
-        except OSError:
-            pass  # what could not be synced is not claimed, and will be fetched again
-        finally:
-            if download.partial:
-                with contextlib.suppress(OSError):
-                    download.partial.close()
-            self._events.put(Failed(download.model, download.name, error.code, error.message, error.hint))
-            self._queue.end(download)
 
     def _result(self, lost: MdlError) -> Result:
         """How every file ended; ``lost`` is the error of those that did not."""

@@ -211,7 +211,7 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
 
     Raises `Cancelled` with the `Report` so far.
     """
-    from mdl.engine.transfer import Result, transfer
+    from mdl.engine.transfer import Result, Transfer
 
     assert tools.http is not None
     store, plan, repeated, on_event = tools.store, decided.plan, decided.repeated, tools.on_event
@@ -224,9 +224,16 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
     try:
         while waiting:
             fetching, waiting = tuple(waiting), []
-            results.append(
-                transfer(fetching, store, tools.http, on_event, bytes_kept=whole, hub_client=tools.hub_client)
+            transfer = Transfer(
+                fetching,
+                store,
+                tools.http,
+                on_event,
+                bytes_kept=whole,
+                hub_client=tools.hub_client,
+                tuning=tools.tuning,
             )
+            results.append(transfer.run())
             if repeated and tools.local_copies:
                 linked, waiting = reuse(repeated, replace(tools.local_copies), on_event)
                 plan, repeated = replace(plan, linked=(*plan.linked, *linked)), []

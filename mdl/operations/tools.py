@@ -18,6 +18,7 @@ from mdl.events import Listener, Noticed, silence
 from mdl.locks import file_lock
 
 if TYPE_CHECKING:
+    from mdl.engine.download import Tuning
     from mdl.engine.hub_client import HubClient
     from mdl.http.client import HttpClient
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 class Tools:
     """What an operation works with. Without ``http`` (offline) nothing is contacted. ``lock_wait`` seconds it waits for
     another process that is at work on the same models; ``hub_client`` brings the hub's files, if one is given; what is
-    among the ``local_copies`` is not fetched."""
+    among the ``local_copies`` is not fetched. ``tuning`` has the sizes and speeds of the transfer, if not the usual
+    ones."""
 
     resolver: Resolver
     store: Store
@@ -35,6 +37,7 @@ class Tools:
     hub_client: HubClient | None = None
     local_copies: LocalCopies | None = None
     on_event: Listener = silence
+    tuning: Tuning | None = None
 
 
 @contextlib.contextmanager

@@ -138,7 +138,7 @@ def repair(
 ) -> Result:
     """Fetch what is wrong; of a damaged file only the blocks that are wrong, if its receipt has prefix digests. What
     fails is put into ``errors``. Raises `Busy`, `Cancelled`."""
-    from mdl.engine.transfer import transfer
+    from mdl.engine.transfer import Transfer
 
     plan = _repair_plan(rows, tools.store, force=force)
     for item in plan.refuse:
@@ -147,7 +147,7 @@ def repair(
             errors[refused.item] = refused
     adopt_kept(plan, tools.store)
     wait_for_others(plan.fetch, tools)
-    result = transfer(plan.fetch, tools.store, http, tools.on_event, repair=True)
+    result = Transfer(plan.fetch, tools.store, http, tools.on_event, repair=True, tuning=tools.tuning).run()
     for outcome in result.outcomes:
         if outcome.error:
             name = f"{outcome.download.model}/{outcome.download.name}"

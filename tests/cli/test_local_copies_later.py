@@ -17,16 +17,16 @@ from support.partials import dead_owner
 from support.shell import Inside, Shell, done, settings
 
 from mdl import crc_json
-from mdl.engine import transfer
 from mdl.engine.receipts import file_key
 from mdl.engine.store import Store
+from mdl.engine.transfer import Result, Transfer
 from mdl.errors import Cancelled
 from mdl.paths import RelPath
 
 DATA = Generated(3 * MIB, "later")[0 : 3 * MIB]
 WRONG = DATA[:-1] + bytes([DATA[-1] ^ 1])
 JSON = ("--json", "--retries", "1")
-RECEIPT = "engine.receipts._hub_file"
+RECEIPT = "engine.receipts._receipt"
 """What is called while a receipt is read."""
 
 
@@ -88,13 +88,14 @@ def test_a_receipt_of_a_newer_mdl(shell: Shell, mdl: Inside) -> None:
 def test_many_empty_files(tmp_path: Path, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files without a byte, which every package of Python has many of, are not waited for one by one."""
     rounds: list[int] = []
-    really = transfer.transfer
+    really = Transfer.run
 
-    def counted(items: tuple[object, ...], *words: object, **more: object) -> object:
-        rounds.append(len(items))
-        return really(items, *words, **more)  # type: ignore[arg-type]
+    def counted(transfer: Transfer) -> Result:
+        result = really(transfer)
+        rounds.append(len(result.outcomes))
+        return result
 
-    monkeypatch.setattr(transfer, "transfer", counted)
+    monkeypatch.setattr(Transfer, "run", counted)
     files = {f"p{number}/__init__.py": b"" for number in range(8)}
     with Hub([Repo("org/tiny", files)]) as hub:
         done(mdl(Shell(tmp_path, hub.url), "get", "hf:org/tiny", *JSON))

@@ -98,11 +98,12 @@ class Bench:
     """One models folder."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._patch, self._stopping = monkeypatch, False
+        self._stopping = False
         self.store = Store(root / "models")
         self.waits: list[float | None] = []
         self.allow = ["127.0.0.1"]
         self.patience = _SECONDS
+        self.tuning = Tuning()
         for name in _PROXIES:
             monkeypatch.delenv(name, raising=False)
             monkeypatch.delenv(name.lower(), raising=False)
@@ -110,7 +111,7 @@ class Bench:
 
     def segments(self, length: int) -> None:
         """Have even small files fetched in several segments at once."""
-        self._patch.setattr("mdl.engine.transfer.DEFAULT", Tuning(least_segment=length))
+        self.tuning = Tuning(least_segment=length)
 
     def _no_delay(self, failure: int, chance: float, wish: float | None = None) -> float:
         self.waits.append(wish)
@@ -181,7 +182,7 @@ class Bench:
         )
         with http:
             resolver = Resolver(Context(endpoint, self.store.listings, http, listen))
-            tools = Tools(resolver, self.store, http, lock_wait=lock_wait, on_event=listen)
+            tools = Tools(resolver, self.store, http, lock_wait=lock_wait, on_event=listen, tuning=self.tuning)
             model = Model("m", files=files, sources=(source,) if source else ())
             try:
                 run.report = get([model], tools, force=force)

@@ -15,7 +15,7 @@ from support.hubs import actions, listing
 from support.loopback_hub import Generated
 from support.shell import Inside, Shell, done, settings
 
-from mdl.engine.hash_cache import HashCache
+from mdl.engine.local_copies import HashCache
 from mdl.engine.store import Store
 from mdl.files import RemoteFile, Stamp
 from mdl.hashing import Digest, Fingerprint

@@ -138,6 +138,9 @@ def test_what_stands_there_decides(row: str) -> None:
     """Untouched is kept, right is adopted, mdl's own older or damaged is fetched, a stranger's is refused."""
     local, wanted, where, adopt = TABLE[row]
     assert (decided(local, wanted)[0], decided(local, wanted)[2]) == (where, adopt)
+    for item in Plan.of([Wanted("model", wanted, local)]).refuse:
+        assert isinstance(item.refused, MdlError)
+        assert item.refused.exit_code in (7, 11)
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if TABLE[row][0].kind == "file"])
@@ -159,25 +162,18 @@ def test_what_is_no_file_is_refused_with_force_too(kind: Kind, force: bool) -> N
     assert "stands there" in item.refused.message
 
 
-def test_strangers_file_is_refused_with_the_way_out() -> None:
-    """A stranger's bytes are code 7, and the hint says --force."""
-    (item,) = Plan.of([Wanted("model", remote(), there(WRONG))]).refuse
-    assert item.refused is not None
-    assert item.refused.exit_code == 7
-    assert "--force" in str(item.refused.hint)
-    assert item.refused.item == PATH.text
-
-
 @pytest.mark.fault(247)
-def test_an_edited_file_is_refused_with_the_way_out() -> None:
-    """A file changed since mdl wrote it is code 7, says since when and what replaces it, and a repair does."""
-    edited = Wanted("model", remote(), there(WRONG, stamp=Stamp(100, 86_400 * 10**9, 7), by=receipt()))
-    (item,) = Plan.of([edited]).refuse
-    assert item.refused is not None
-    assert (item.refused.exit_code, item.refused.item) == (7, PATH.text)
-    assert "changed after mdl wrote it, last on 1970-01-02 at 00:00:00 UTC" in item.refused.message
-    assert all(word in str(item.refused.hint) for word in ("--force", "verify --repair"))
-    assert [one.reason for one in Plan.of([edited], repair=True).fetch] == ["damaged here"]
+def test_a_refusal_says_the_way_out() -> None:
+    """A stranger's file is code 7, and the hint says --force. So is a file changed since mdl wrote it: the message says
+    since when, the hint what replaces it, and a repair does."""
+    edited = there(WRONG, stamp=Stamp(100, 86_400 * 10**9, 7), by=receipt())
+    first, second = Plan.of([Wanted("m", remote(), there(WRONG)), Wanted("m", remote(), edited)]).refuse
+    for item, words in ((first, ["--force"]), (second, ["--force", "verify --repair"])):
+        assert item.refused is not None
+        assert (item.refused.exit_code, item.refused.item) == (7, PATH.text)
+        assert all(word in str(item.refused.hint) for word in words)
+    assert "changed after mdl wrote it, last on 1970-01-02 at 00:00:00 UTC" in str(second.refused)
+    assert [one.reason for one in Plan.of([second.wanted], repair=True).fetch] == ["damaged here"]
 
 
 def test_reasons_tell_cases_apart() -> None:
@@ -226,12 +222,3 @@ def test_space_is_checked_over_all() -> None:
     assert (caught.value.exit_code, caught.value.code) == (7, "SPACE")
     assert all(text in caught.value.message for text in ("needs 160", "159 are free", "1 short"))
     assert caught.value.hint
-
-
-def test_refusals_are_errors_of_mdl() -> None:
-    """Every refusal of the table has an exit code and names the file."""
-    plan = Plan.of(Wanted("model", wanted, local) for local, wanted, _, _ in TABLE.values())
-    assert len(plan.refuse) == 9
-    for item in plan.refuse:
-        assert isinstance(item.refused, MdlError)
-        assert item.refused.exit_code in (7, 11)

@@ -52,7 +52,9 @@ def test_receipt_is_read_back(receipts: Receipts) -> None:
 
 WRONG = {
     "model": ["", 1, "../x", "\ud800"],
-    "stamp": [[1, 2], [1, 2, "3"], [1, 2, True], [1.0, 2, 3], {}],
+    "path": ["../../etc/passwd", "/etc/passwd"],
+    "digest": ["sha256:" + "AB" * 32, "md5:" + "ab" * 16, 5],
+    "stamp": [[1, 2], [1, 2, "3"], [1, 2, True], [1.0, 2, 3], {}, None],
     "url": [None, 1],
     "verified": [None, ["sha256"]],
     "validator": [1, []],
@@ -62,29 +64,34 @@ WRONG = {
 }
 
 
+@pytest.mark.fault(151)
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
-def test_facts_of_other_types(receipts: Receipts, tmp_path: Path, key: str, value: object) -> None:
-    """A receipt with a fact that cannot be one is none, whoever sealed it."""
+def test_an_impossible_fact(receipts: Receipts, tmp_path: Path, key: str, value: object) -> None:
+    """A receipt whose checksum is right and that has one impossible fact is not read: no path of it leads anywhere."""
     receipts.put(FULL)
-    place = place_of(tmp_path)
-    first, second = place.read_bytes().splitlines()
-    place.write_bytes(crc_json.dumps(crc_json.loads(first) | {key: value}) + second + b"\n")
+    first, second = place_of(tmp_path).read_bytes().splitlines()
+    place_of(tmp_path).write_bytes(crc_json.dumps(crc_json.loads(first) | {key: value}) + second + b"\n")
     assert receipts.get(FULL.model, PATH) is None
+    assert receipts.of_model(FULL.model) == []
+
+
+def test_a_receipt_of_an_earlier_version(receipts: Receipts, tmp_path: Path) -> None:
+    """Facts that an earlier mdl did not write are taken as not known."""
+    receipts.put(FULL)
+    facts = crc_json.loads(place_of(tmp_path).read_bytes().splitlines()[0])
+    old = {key: value for key, value in facts.items() if key not in ("asked", "adopted", "hub", "catalog")}
+    place_of(tmp_path).write_bytes(crc_json.dumps(old))
+    assert receipts.get(FULL.model, PATH) == replace(FULL, prefixes=(), hub=None)
 
 
 def test_no_query_is_written(receipts: Receipts, tmp_path: Path) -> None:
-    """A signed URL's query never reaches the disk."""
+    """A signed URL's query never reaches the disk, and no other user may read or write a receipt."""
     receipts.put(replace(FULL, url="https://h/m.bin?X-Amz-Signature=secret"))
     assert b"secret" not in place_of(tmp_path).read_bytes()
+    assert place_of(tmp_path).stat().st_mode & 0o077 == 0
     found = receipts.get(FULL.model, PATH)
     assert found is not None
     assert found.url == "https://h/m.bin"
-
-
-def test_receipt_is_private(receipts: Receipts, tmp_path: Path) -> None:
-    """Nobody else may read or write a receipt."""
-    receipts.put(FULL)
-    assert place_of(tmp_path).stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.fault(147)
@@ -112,41 +119,6 @@ def test_cut_receipt_is_none(receipts: Receipts, tmp_path: Path) -> None:
         found = receipts.get(FULL.model, PATH, prefixes=True)
         assert (found is not None) == (cut >= first)
         assert found is None or replace(found, prefixes=()) == replace(FULL, prefixes=())
-
-
-@pytest.mark.fault(151)
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"digest": "sha256:" + "AB" * 32},
-        {"digest": "md5:" + "ab" * 16},
-        {"digest": 5},
-        {"path": "../../etc/passwd"},
-        {"path": "/etc/passwd"},
-        {"stamp": [1, 2]},
-        {"stamp": None},
-    ],
-)
-def test_impossible_receipt_is_none(receipts: Receipts, tmp_path: Path, change: dict[str, object]) -> None:
-    """A receipt whose checksum is right and whose facts cannot be is none: no path of it leads anywhere."""
-    receipts.put(FULL)
-    facts = {
-        "mdl-receipt": 1,
-        "model": FULL.model,
-        "path": PATH.text,
-        "stamp": [1, 2, 3],
-        "digest": str(FULL.digest),
-        "verified": "sha256",
-        "url": "",
-        "validator": None,
-        "commit": None,
-        "suspect": False,
-    }
-    place_of(tmp_path).write_bytes(crc_json.dumps(facts))
-    assert receipts.get(FULL.model, PATH) is not None
-    place_of(tmp_path).write_bytes(crc_json.dumps({**facts, **change}))
-    assert receipts.get(FULL.model, PATH) is None
-    assert receipts.of_model(FULL.model) == []
 
 
 @pytest.mark.fault(150)
