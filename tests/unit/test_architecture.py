@@ -83,10 +83,8 @@ PURE = {
         "archive/manifest",
         "archive/history",
         "trainers/default_excludes",
-        "trainers/safetensors",
     ),
     *(
-        "trainers/safetensors",
         "catalog/model",
         "catalog/lock",
         "catalog/targets",
