@@ -1,6 +1,7 @@
-"""How much of mdl the test suite ran: fails if it took less than 90 % of the branches. Reads the data of a run with ``--cov``.
+"""Say how much of mdl the test suite ran; fail if it took less than 90 % of the branches.
 
-Only what ran in the test processes themselves counts; mdl in child processes is not measured.
+It reads the data of a run with ``--cov``. Only what ran in the test processes themselves counts; mdl in child
+processes is not measured.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ def main() -> int:
         subprocess.run([sys.executable, "-m", "coverage", "json", "-q", "-o", str(place)], check=True)
         found = json.loads(place.read_bytes())
     for name, row in sorted(found["files"].items(), key=lambda item: item[1]["summary"]["percent_covered"])[:SHOWN]:
-        print(f"{row['summary']['percent_covered']:6.1f} %  {name}")
+        sys.stdout.write(f"{row['summary']['percent_covered']:6.1f} %  {name}" + "\n")
     branches = found["totals"]["percent_branches_covered"]
-    print(f"{found['totals']['percent_statements_covered']:.1f} % of the statements, {branches:.1f} % of the branches")
+    sys.stdout.write(
+        f"{found['totals']['percent_statements_covered']:.1f} % of the statements, {branches:.1f} % of the branches"
+        + "\n"
+    )
     return 0 if branches >= LEAST else 1
 
 

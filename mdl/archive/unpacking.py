@@ -16,7 +16,7 @@ from mdl.archive.reader import Archive
 from mdl.archive.streaming import BackgroundSync, Progress
 from mdl.errors import DigestMismatch, NoSpace, Occupied, ProtocolError
 from mdl.fs import staging
-from mdl.trainers.safetensors import SUFFIX, why_truncated
+from mdl.trainers.completeness import SAFETENSORS, why_truncated
 
 FindCopy = Callable[[ManifestEntry], Path | None]
 """Says where a file with the same bytes is already, to which a hard link may be made."""
@@ -177,7 +177,7 @@ class _Extraction:
 
         try:
             sha256 = self._archive.copy(member, fd, wrote)
-            is_judged = place.suffix == SUFFIX and name not in self._incomplete
+            is_judged = place.suffix == SAFETENSORS and name not in self._incomplete
             why = why_truncated(member.size, lambda count: os.pread(fd, count, 0)) if is_judged else None
             if why:
                 raise ProtocolError(why, item=member.shown)

@@ -8,28 +8,27 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from mdl.trainers import diffusers, hf_trainer, lightning, lora, patterns, sharded, tensorflow
-from mdl.trainers.inference_filter import InferenceFiles
-from mdl.trainers.layout import Layout
+from mdl.trainers import hugging_face, lightning, lora, patterns, sharded
+from mdl.trainers.layout import InferenceFiles, Layout
 from mdl.trainers.runs import MODEL_FOLDER, Checkpoint, Found, Run
 from mdl.trainers.tree import Tree
 
 __all__ = ["LAYOUTS", "find_run", "inference_files", "recognise"]
 
 LAYOUTS: tuple[Layout, ...] = (
-    diffusers.LAYOUT,
-    hf_trainer.RUN,
+    hugging_face.DIFFUSERS,
+    hugging_face.HF_RUN,
     lightning.NEMO,
     lightning.LIGHTNING,
     patterns.ULTRALYTICS,
     patterns.COQUI,
     patterns.FAIRSEQ,
-    hf_trainer.MODEL,
+    hugging_face.HF_MODEL,
     sharded.DEEPSPEED,
     sharded.FSDP,
     lora.AI_TOOLKIT,
     lora.KOHYA,
-    tensorflow.LAYOUT,
+    sharded.TENSORFLOW,
     patterns.KERAS,
     patterns.PLAIN,
 )
@@ -62,5 +61,4 @@ def recognise(tree: Tree, base: str = "") -> Found:
 def inference_files(tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
     """The files of a checkpoint that inference needs. Raises `NotFound` if nothing that can be loaded would be left."""
     layout = next(one for one in LAYOUTS if checkpoint.layout in one.names)
-    files = layout.inference.apply(tree, checkpoint)
-    return replace(files, notes=(*files.notes, *layout.notes(tree, checkpoint)))
+    return layout.inference_files(tree, checkpoint)

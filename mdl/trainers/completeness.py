@@ -1,17 +1,20 @@
 """Completeness: whether saved files are whole, as far as their names, sizes, indexes and headers show.
 
-Nothing is unpickled.
+Nothing is unpickled. A safetensors file is ``<u64 length><JSON header><tensors>``, and its header says how long it must
+be: https://github.com/huggingface/safetensors#format.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
-from mdl.trainers.safetensors import SUFFIX, why_truncated
 from mdl.trainers.tree import Entry, Tree
 
+SAFETENSORS = ".safetensors"
 _WEIGHTS = re.compile(
     r".+\.(safetensors|bin|pt|pth|ckpt|gguf|ggml|onnx|h5|hdf5|keras|msgpack|nemo|tflite|pb|npz|distcp)"
     r"|.+\.data-[0-9]{5}-of-[0-9]{5}",
@@ -21,11 +24,20 @@ _INDEX = re.compile(r".+\.(safetensors|bin|h5|msgpack)\.index(\.[^.]+)?\.json")
 _SHARD = re.compile(r".+-[0-9]{5}-of-[0-9]{5}(\.[^.]+)?\.(safetensors|bin)")
 _PART = re.compile(r"(.+)-[0-9]{5}-of-([0-9]{5})(\.gguf)|(.+\.data)-[0-9]{5}-of-([0-9]{5})")
 _STAGED = re.compile(r"(.+)\.(tmp|part|partial)", re.IGNORECASE)
+_LONGEST_HEADER = 100 * 2**20
+"""The format's own limit for a header."""
+_WORTH_READING = 8 * 2**20
+"""Bytes of header above which the JSON is not parsed: that would cost more memory than it is worth."""
+_IMPOSSIBLE = 2**63
 
 
 def is_weights(name: str) -> bool:
     """Whether a file of this name may hold weights."""
     return _WEIGHTS.fullmatch(name) is not None
+
+
+def is_index(name: str) -> bool:
+    return _INDEX.fullmatch(name) is not None
 
 
 def why_incomplete(tree: Tree, entries: Iterable[Entry]) -> str:
@@ -35,35 +47,6 @@ def why_incomplete(tree: Tree, entries: Iterable[Entry]) -> str:
         folder, _, name = entry.path.rpartition("/")
         folders[folder][name] = entry
     return next((why for folder, files in folders.items() for why in _faults(tree, folder, files)), "")
-
-
-def missing_shard(tree: Tree, index: str) -> str | None:
-    """What is wrong with the index at this path: it cannot be read, or names a shard that is missing; else None."""
-    shards = tree.json(index).get("weight_map")
-    name = index.rpartition("/")[2]
-    if not isinstance(shards, dict) or not shards:
-        return f"{name} cannot be read"
-    folder = index[: -len(name)]
-    names = sorted({shard if isinstance(shard, str) else repr(shard) for shard in shards.values()})
-    return next(
-        (f"shard {shard} of the index is missing" for shard in names if not _is_there(tree, folder + shard)), None
-    )
-
-
-def truncated_safetensors(tree: Tree, entry: Entry) -> str | None:
-    """What shows that a safetensors file lacks bytes; None if nothing does, or if it is another kind of file."""
-    if not entry.name.endswith(SUFFIX):
-        return None
-    return why_truncated(entry.stamp.size, lambda count: tree.head(entry.path, count))
-
-
-def is_index(name: str) -> bool:
-    return _INDEX.fullmatch(name) is not None
-
-
-def _is_there(tree: Tree, path: str) -> bool:
-    entry = tree.get(path)
-    return entry is not None and entry.kind in ("file", "escapes")
 
 
 def _faults(tree: Tree, folder: str, entries: dict[str, Entry]) -> Iterator[str]:
@@ -97,3 +80,66 @@ def _missing_parts(tree: Tree, files: dict[str, Entry]) -> Iterator[str]:
         wanted = range(first, first + min(int(total), len(files) + 1))
         others = (f"{stem}-{number:05}-of-{total}{suffix}" for number in wanted)
         yield from (f"{other} is missing" for other in others if other not in files)
+
+
+def missing_shard(tree: Tree, index: str) -> str | None:
+    """What is wrong with the index at this path: it cannot be read, or names a shard that is missing; else None."""
+    shards = tree.json(index).get("weight_map")
+    folder, slash, name = index.rpartition("/")
+    if not isinstance(shards, dict) or not shards:
+        return f"{name} cannot be read"
+    for shard in sorted({shard if isinstance(shard, str) else repr(shard) for shard in shards.values()}):
+        entry = tree.get(folder + slash + shard)
+        if entry is None or entry.kind not in ("file", "escapes"):
+            return f"shard {shard} of the index is missing"
+    return None
+
+
+def truncated_safetensors(tree: Tree, entry: Entry) -> str | None:
+    """What shows that a safetensors file lacks bytes; None if nothing does, or if it is another kind of file."""
+    if not entry.name.endswith(SAFETENSORS):
+        return None
+    return why_truncated(entry.stamp.size, lambda count: tree.head(entry.path, count))
+
+
+def why_truncated(size: int, head: Callable[[int], bytes]) -> str | None:
+    """What shows that a safetensors file of ``size`` bytes is shorter than it must be, or None.
+
+    A file that is not in this format at all is not judged: mdl copies files, it does not load them.
+    """
+    length = int.from_bytes(head(8), "little")
+    if size == 0:
+        return "an empty safetensors file"
+    if 2 <= length <= _LONGEST_HEADER and 8 <= size < 8 + length:
+        return "a safetensors file shorter than its header"
+    header = read_header(head) if length <= _WORTH_READING else None
+    if header is None or header.size <= size:
+        return None
+    return f"a safetensors file of {size} bytes, its header says {header.size}"
+
+
+@dataclass(frozen=True)
+class Header:
+    """``size`` is the length that the whole file must have, in bytes; ``metadata`` is the trainer's own."""
+
+    size: int
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def read_header(head: Callable[[int], bytes]) -> Header | None:
+    """The header of a safetensors file; None if it has none that can be read.
+
+    ``head(count)`` gives the file's first ``count`` bytes.
+    """
+    length = int.from_bytes(head(8), "little")
+    text = head(8 + length)[8:] if 2 <= length <= _LONGEST_HEADER else b""
+    if len(text) < length:
+        return None
+    try:
+        table = json.loads(text)
+        ends = [max(0, int(facts["data_offsets"][1])) for name, facts in table.items() if name != "__metadata__"]
+        metadata = {str(key): str(value) for key, value in table.get("__metadata__", {}).items()}
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
+        return None
+    size = 8 + length + max(ends, default=0)
+    return Header(size, metadata) if size < _IMPOSSIBLE else None

@@ -10,9 +10,19 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from mdl.trainers.inference_filter import OPTIMIZER_INSIDE, RESUME, SHARDED, InferenceFilter, Refusal
-from mdl.trainers.layout import Layout, by_step, checkpoint, folder_checkpoint, parse_count
+from mdl.trainers.layout import (
+    OPTIMIZER_INSIDE,
+    RESUME,
+    SHARDED,
+    Layout,
+    Refusal,
+    by_step,
+    checkpoint,
+    parse_count,
+    single_checkpoint,
+)
 from mdl.trainers.runs import Checkpoint, Found
 from mdl.trainers.tree import Entry, IsName, Tree, join
 
@@ -24,14 +34,6 @@ _STEP = re.compile(r"(?:^|[^A-Za-z])step=([0-9]+)")
 _NEMO_RANK = re.compile(r"(mp_rank|tp_rank)_.+")
 _NEMO_LAST = re.compile(r".+-last(-v[0-9]+)?(\.ckpt)?")
 _UNFINISHED = "-unfinished"
-_NemoSaves = dict[str, list[Entry]]
-"""What was saved under one name, by one or more ranks."""
-
-
-def _find_lightning(tree: Tree, base: str) -> Found | None:
-    folders = [folder for folder in _places(tree, base) if _named(tree, folder, _MARK.fullmatch)]
-    versions = [[_checkpoint(tree, entry) for entry in _named(tree, folder, _CKPT.fullmatch)] for folder in folders]
-    return _found("lightning", versions, _LAST.fullmatch) if folders else None
 
 
 def _found(layout: str, versions: list[list[Checkpoint]], is_last: IsName, models: Sequence[Checkpoint] = ()) -> Found:
@@ -57,74 +59,66 @@ def _step(entry: Entry) -> int | None:
     return next((parse_count(step[1]) for step in steps if step), None)
 
 
-def _named(tree: Tree, folder: str, is_name: IsName) -> list[Entry]:
-    """The files of such a name in ``folder``, and the folders, which hold a sharded checkpoint."""
-    return [entry for entry in tree.children(folder) if entry.kind in _SAVED and is_name(entry.name)]
+def _find_lightning(tree: Tree, base: str) -> Found | None:
+    """Files, and folders, which hold a sharded checkpoint."""
+    versions = []
+    for folder in _places(tree, base):
+        saved = [entry for entry in tree.children(folder) if entry.kind in _SAVED and _CKPT.fullmatch(entry.name)]
+        if any(_MARK.fullmatch(entry.name) for entry in saved):
+            versions.append([single_checkpoint(tree, entry, _step(entry)) for entry in saved])
+    return _found("lightning", versions, _LAST.fullmatch) if versions else None
 
 
-def _checkpoint(tree: Tree, entry: Entry) -> Checkpoint:
-    if entry.kind == "folder":
-        return folder_checkpoint(tree, entry, _step(entry))
-    return checkpoint(tree, entry.name, entry.path.rpartition("/")[0], [entry], _step(entry))
+@dataclass(frozen=True)
+class _NemoFolder:
+    """A folder of NeMo's checkpoints: the folders of its ranks, and what was saved under each name, by every rank."""
+
+    path: str
+    ranks: list[Entry]
+    saves: dict[str, list[Entry]]
+
+    @classmethod
+    def look(cls, tree: Tree, path: str) -> _NemoFolder:
+        ranks = [child for child in tree.subfolders(path) if _NEMO_RANK.fullmatch(child.name)]
+        saves: dict[str, list[Entry]] = defaultdict(list)
+        for child in tree.children(path):
+            for entry in tree.children(child.path) if child in ranks else [child]:
+                is_file = entry.kind in ("file", "escapes") and entry.name.endswith((".ckpt", ".nemo"))
+                if is_file or (entry.kind == "folder" and _step(entry) is not None):
+                    saves[entry.name].append(entry)
+        return cls(path, ranks, saves)
+
+    def is_nemo(self, tree: Tree) -> bool:
+        is_marked = any(child.name.endswith(_UNFINISHED) for child in tree.children(self.path))
+        is_named = any(name.endswith(".nemo") or _NEMO_LAST.fullmatch(name) for name in self.saves)
+        return is_marked or is_named or bool(self.ranks)
+
+    def checkpoint(self, tree: Tree, name: str) -> Checkpoint:
+        """Every rank writes its part: if one rank has it, all must."""
+        saved, stem, wrong = self.saves[name], name.removesuffix(".nemo").removesuffix(".ckpt"), ""
+        have = {entry.path.rpartition("/")[0] for entry in saved}
+        missing = [rank.name for rank in self.ranks if rank.path not in have]
+        if tree.get(join(self.path, stem + _UNFINISHED)):
+            wrong = f"{stem}{_UNFINISHED} says that it was still being written"
+        elif missing and len(missing) < len(self.ranks):
+            wrong = f"the part of {missing[0]} is missing"
+        if len(saved) == 1 and saved[0].kind == "folder":
+            return single_checkpoint(tree, saved[0], _step(saved[0]), wrong=wrong)
+        entries = [part for entry in saved for part in tree.with_contents(entry)]
+        return checkpoint(tree, name, self.path, entries, _step(saved[0]), wrong=wrong)
 
 
 def _find_nemo(tree: Tree, base: str) -> Found | None:
-    folders = [(folder, saves) for folder in _places(tree, base) if (saves := _nemo_saves(tree, folder))]
-    if not any(_is_nemo(tree, folder, saves) for folder, saves in folders):
+    folders = [folder for path in _places(tree, base) if (folder := _NemoFolder.look(tree, path)).saves]
+    if not any(folder.is_nemo(tree) for folder in folders):
         return None
     models: list[Checkpoint] = []
     versions = []
-    for folder, saves in folders:
-        rows = [_nemo_checkpoint(tree, folder, name, kept) for name, kept in saves.items()]
+    for folder in folders:
+        rows = [folder.checkpoint(tree, name) for name in folder.saves]
         models += by_step(row for row in rows if row.name.endswith(".nemo"))
         versions.append([row for row in rows if not row.name.endswith(".nemo")])
     return _found("nemo", versions, _NEMO_LAST.fullmatch, models)
-
-
-def _nemo_ranks(tree: Tree, folder: str) -> list[Entry]:
-    return [child for child in tree.subfolders(folder) if _NEMO_RANK.fullmatch(child.name)]
-
-
-def _nemo_saves(tree: Tree, folder: str) -> _NemoSaves:
-    """What lies in ``folder``, or in the folders of the ranks in it, by name."""
-    saves: _NemoSaves = defaultdict(list)
-    ranks = _nemo_ranks(tree, folder)
-    for child in tree.children(folder):
-        for entry in tree.children(child.path) if child in ranks else [child]:
-            if _is_nemo_save(entry):
-                saves[entry.name].append(entry)
-    return saves
-
-
-def _is_nemo_save(entry: Entry) -> bool:
-    if entry.kind == "folder":
-        return _step(entry) is not None
-    return entry.kind in _SAVED and entry.name.endswith((".ckpt", ".nemo"))
-
-
-def _is_nemo(tree: Tree, folder: str, saves: _NemoSaves) -> bool:
-    is_marked = any(child.name.endswith(_UNFINISHED) for child in tree.children(folder))
-    is_named = any(name.endswith(".nemo") or _NEMO_LAST.fullmatch(name) for name in saves)
-    return is_marked or is_named or bool(_nemo_ranks(tree, folder))
-
-
-def _nemo_checkpoint(tree: Tree, folder: str, name: str, kept: list[Entry]) -> Checkpoint:
-    stem = name.removesuffix(".nemo").removesuffix(".ckpt")
-    wrong = _missing_rank(tree, folder, kept)
-    if tree.get(join(folder, stem + _UNFINISHED)):
-        wrong = f"{stem}{_UNFINISHED} says that it was still being written"
-    if len(kept) == 1 and kept[0].kind == "folder":
-        return folder_checkpoint(tree, kept[0], _step(kept[0]), wrong=wrong)
-    entries = [part for entry in kept for part in tree.with_contents(entry)]
-    return checkpoint(tree, name, folder, entries, _step(kept[0]), wrong=wrong)
-
-
-def _missing_rank(tree: Tree, folder: str, kept: list[Entry]) -> str:
-    """Every rank writes its part: if one rank has it, all must."""
-    have = {entry.path.rpartition("/")[0] for entry in kept}
-    ranks = _nemo_ranks(tree, folder)
-    missing = [rank.name for rank in ranks if rank.path not in have]
-    return f"the part of {missing[0]} is missing" if missing and len(missing) < len(ranks) else ""
 
 
 _SHARDS = Refusal(
@@ -135,20 +129,16 @@ _SHARDS = Refusal(
 LIGHTNING = Layout(
     ("lightning",),
     _find_lightning,
-    InferenceFilter(
-        keep=("*.ckpt", "checkpoint/mp_rank_*_model_states.pt"),
-        drop=(*RESUME, ("*_optim_states.pt", "optimizer state"), ("meta.pt", "the training's progress")),
-        notes=(("*.ckpt", OPTIMIZER_INSIDE),),
-        refusals=(_SHARDS, *SHARDED),
-    ),
+    keep=("*.ckpt", "checkpoint/mp_rank_*_model_states.pt"),
+    drop=(*RESUME, ("*_optim_states.pt", "optimizer state"), ("meta.pt", "the training's progress")),
+    notes=(("*.ckpt", OPTIMIZER_INSIDE),),
+    refusals=(_SHARDS, *SHARDED),
 )
 NEMO = Layout(
     ("nemo",),
     _find_nemo,
-    InferenceFilter(
-        keep=("*.nemo", "*.ckpt", "*.yaml", "weights/*", "context/*"),
-        drop=(),
-        notes=(("*.ckpt", OPTIMIZER_INSIDE),),
-    ),
+    keep=("*.nemo", "*.ckpt", "*.yaml", "weights/*", "context/*"),
+    drop=(),
+    notes=(("*.ckpt", OPTIMIZER_INSIDE),),
     ends_with_model=True,
 )

@@ -13,15 +13,14 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-from mdl.trainers.inference_filter import InferenceFilter
 from mdl.trainers.layout import (
     COUNTS_EPOCHS,
     Layout,
     by_step,
     checkpoint,
-    folder_checkpoint,
     header_metadata,
     parse_count,
+    single_checkpoint,
 )
 from mdl.trainers.runs import Checkpoint, Found
 from mdl.trainers.tree import Entry, Tree, join
@@ -33,55 +32,55 @@ _KOHYA_UNNAMED = {"epoch", "at"}
 
 @dataclass(frozen=True)
 class _KohyaFile:
+    """``state`` is the path of the folder with the training state that may lie beside."""
+
     entry: Entry
-    name: re.Match[str]
+    run: str
+    epoch: str
+    number: str
     metadata: dict[str, str]
     state: str
-    """The path of the folder with the training state that may lie beside."""
 
-    @property
-    def is_numbered(self) -> bool:
-        return bool(self.name["epoch"] or self.name["step"])
+    @classmethod
+    def look(cls, tree: Tree, base: str, entry: Entry, name: re.Match[str]) -> _KohyaFile:
+        state, epoch = join(base, f"{name['stem']}-state"), name["epoch"] or ""
+        return cls(entry, name["run"], epoch, epoch or name["step"] or "", header_metadata(tree, entry), state)
+
+    def is_finished_model(self, tree: Tree, runs: set[str]) -> bool:
+        has_header = "ss_steps" in self.metadata or "ss_network_module" in self.metadata
+        return not self.number and (self.run in runs or has_header or tree.is_folder(self.state))
+
+    def checkpoint(self, tree: Tree, base: str) -> Checkpoint:
+        """Its count of steps is in the header, or in the state saved with the file."""
+        step, note = parse_count(self.metadata.get("ss_steps")), ""
+        if step is None:
+            step = parse_count(tree.json(join(self.state, "train_state.json")).get("current_step"))
+        if step is None and self.number:
+            step, note = int(self.number), COUNTS_EPOCHS if self.epoch else "its number counts steps"
+        state = tree.get(self.state)
+        entries = [self.entry, *(tree.with_contents(state) if state and state.kind == "folder" else ())]
+        return checkpoint(tree, self.entry.name, base, entries, step, note=note)
 
 
 def _find_kohya(tree: Tree, base: str) -> Found | None:
-    files = [
-        _KohyaFile(entry, name, header_metadata(tree, entry), join(base, f"{name['stem']}-state"))
-        for entry in tree.files_named(base, _KOHYA.fullmatch)
-        if (name := _KOHYA.fullmatch(entry.name))
-    ]
-    numbered = [file for file in files if file.is_numbered]
-    runs = {file.name["run"] for file in numbered}
+    names = [(entry, _KOHYA.fullmatch(entry.name)) for entry in tree.files_named(base, _KOHYA.fullmatch)]
+    files = [_KohyaFile.look(tree, base, entry, name) for entry, name in names if name]
+    runs = {file.run for file in files if file.number}
     runs |= {"last"} if runs & _KOHYA_UNNAMED else set()
-    finished = [
-        file for file in files if not file.is_numbered and (file.name["run"] in runs or _is_kohya_model(tree, file))
-    ]
-    if not numbered and not finished:
-        return None
-    finals = by_step(_kohya_checkpoint(tree, base, file) for file in finished)
-    rows = by_step(_kohya_checkpoint(tree, base, file) for file in numbered)
+    rows = by_step(file.checkpoint(tree, base) for file in files if file.number)
+    finals = by_step(file.checkpoint(tree, base) for file in files if file.is_finished_model(tree, runs))
     in_steps = [row for row in rows if row.note != COUNTS_EPOCHS]
-    return Found.of("kohya", [*rows, *finals], newest=[finals, in_steps])
+    return Found.of("kohya", [*rows, *finals], newest=[finals, in_steps]) if rows or finals else None
 
 
-def _is_kohya_model(tree: Tree, file: _KohyaFile) -> bool:
-    return "ss_steps" in file.metadata or "ss_network_module" in file.metadata or tree.is_folder(file.state)
-
-
-def _kohya_checkpoint(tree: Tree, base: str, file: _KohyaFile) -> Checkpoint:
-    step, note = _kohya_steps(tree, file), ""
-    if step is None and file.is_numbered:
-        step = int(file.name["epoch"] or file.name["step"])
-        note = COUNTS_EPOCHS if file.name["epoch"] else "its number counts steps"
-    state = tree.get(file.state)
-    entries = [file.entry, *(tree.with_contents(state) if state and state.kind == "folder" else ())]
-    return checkpoint(tree, file.entry.name, base, entries, step, note=note)
-
-
-def _kohya_steps(tree: Tree, file: _KohyaFile) -> int | None:
-    """The count of steps in the header, or in the state saved with the file."""
-    steps = parse_count(file.metadata.get("ss_steps"))
-    return parse_count(tree.json(join(file.state, "train_state.json")).get("current_step")) if steps is None else steps
+KOHYA = Layout(
+    ("kohya",),
+    _find_kohya,
+    keep=("*.safetensors", "*.ckpt", "*.pt"),
+    drop=(("*-state/*", "training state"), ("sample/*", "samples")),
+    notes=(("*.ckpt", "is a pickle; reading it needs torch"),),
+    ends_with_model=True,
+)
 
 
 _AI = re.compile(r"(CRITIC_)?(?P<run>.+?)(_LoRA)?(_(?P<step>[0-9]{9}))?(_refiner)?(?P<suffix>\.safetensors|\.pt)?")
@@ -102,8 +101,8 @@ def _find_ai_toolkit(tree: Tree, base: str) -> Found | None:
     for (_, step), kept in saves.items():
         beside = ("config.yaml", *(_AI_TO_RESUME if step == newest_step else ()))
         rows[bool(step)].append(_ai_checkpoint(tree, base, kept, step, beside))
-    numbered, finals = by_step(rows[True]), by_step(rows[False])
-    return Found.of("ai-toolkit", [*numbered, *finals], newest=[finals])
+    finals = by_step(rows[False])
+    return Found.of("ai-toolkit", [*by_step(rows[True]), *finals], newest=[finals])
 
 
 def _ai_saves(tree: Tree, base: str) -> _AiSaves:
@@ -121,7 +120,7 @@ def _ai_checkpoint(tree: Tree, base: str, kept: list[Entry], step: str, beside: 
     main = min(kept, key=lambda entry: (len(entry.name), entry.name))
     number = int(step) if step else _ai_recorded_step(tree, main)
     if main.kind == "folder" and len(kept) == 1:
-        return folder_checkpoint(tree, main, number)
+        return single_checkpoint(tree, main, number)
     others = [entry for name in beside if (entry := tree.get(join(base, name)))]
     entries = [part for entry in (*kept, *others) for part in tree.with_contents(entry)]
     return checkpoint(tree, main.name, base, entries, number)
@@ -136,26 +135,14 @@ def _ai_recorded_step(tree: Tree, entry: Entry) -> int | None:
     return parse_count(info.get("step")) if isinstance(info, dict) else None
 
 
-KOHYA = Layout(
-    ("kohya",),
-    _find_kohya,
-    InferenceFilter(
-        keep=("*.safetensors", "*.ckpt", "*.pt"),
-        drop=(("*-state/*", "training state"), ("sample/*", "samples")),
-        notes=(("*.ckpt", "is a pickle; reading it needs torch"),),
-    ),
-    ends_with_model=True,
-)
 AI_TOOLKIT = Layout(
     ("ai-toolkit",),
     _find_ai_toolkit,
-    InferenceFilter(
-        keep=("*.safetensors", "*.pt", "*/*", "config.yaml", "*.json"),
-        drop=(
-            ("optimizer.pt", "optimizer state"),
-            ("learnable_snr.json", "state of the loss's weighting"),
-            ("samples/*", "samples"),
-        ),
+    keep=("*.safetensors", "*.pt", "*/*", "config.yaml", "*.json"),
+    drop=(
+        ("optimizer.pt", "optimizer state"),
+        ("learnable_snr.json", "state of the loss's weighting"),
+        ("samples/*", "samples"),
     ),
     ends_with_model=True,
 )

@@ -7,16 +7,15 @@ lies beside. A trainer that needs more than this has a module of its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import inf
 
 from mdl.trainers.completeness import is_weights
-from mdl.trainers.inference_filter import OPTIMIZER_INSIDE, InferenceFilter
-from mdl.trainers.layout import COUNTS_EPOCHS, Layout, by_step, checkpoint, parse_count
+from mdl.trainers.layout import COUNTS_EPOCHS, OPTIMIZER_INSIDE, Layout, by_step, checkpoint, parse_count
 from mdl.trainers.runs import FINAL, Checkpoint, Found
-from mdl.trainers.tree import Entry, IsName, Tree, join
+from mdl.trainers.tree import IsName, Tree, join
 
 Place = tuple[str, str]
 """A folder that holds checkpoints, and the folder that the names of their members begin in."""
@@ -57,25 +56,27 @@ class Pattern:
 
     Rows with a step come first, in ``order``; then the best and the other rows without one. The latest is the last
     complete row with a step, or, if ``unnumbered_is_latest``, a row without a step that is not the best. ``beside``
-    are globs of files that belong to every checkpoint. ``note`` gives what a user should know of a row.
+    are globs of files that belong to every checkpoint. ``note`` gives what a user should know of a row. ``keep`` and
+    ``notes`` are those of a `Layout`.
     """
 
     name: str
     file: re.Pattern[str]
-    inference: InferenceFilter
+    keep: tuple[str, ...]
     is_best: Callable[[Checkpoint], object]
     places: Callable[[Tree, str, IsName], list[Place]] = _here_or_in_checkpoints
     step: Callable[[re.Match[str]], int | None] = _last_group
     order: Callable[[list[Checkpoint]], list[Checkpoint]] = by_step
     note: Callable[[re.Match[str], int | None], str] = lambda _name, _step: ""
     beside: tuple[str, ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
     unnumbered_is_latest: bool = False
 
     @property
     def layout(self) -> Layout:
-        return Layout((self.name,), self.find, self.inference)
+        return Layout((self.name,), self._find, self.keep, drop=(), notes=self.notes)
 
-    def find(self, tree: Tree, base: str) -> Found | None:
+    def _find(self, tree: Tree, base: str) -> Found | None:
         rows: list[Checkpoint] = []
         groups: list[list[Checkpoint]] = []
         best = None
@@ -91,15 +92,13 @@ class Pattern:
             best = next((row for row in reversed(numbered) if self.is_best(row)), bests[0] if len(bests) == 1 else None)
         return Found.of(self.name, rows, newest=groups, best=best) if places else None
 
-    def _checkpoints(self, tree: Tree, folder: str, base: str) -> list[Checkpoint]:
+    def _checkpoints(self, tree: Tree, folder: str, base: str) -> Iterator[Checkpoint]:
         beside = [one for one in tree.children(base) if any(fnmatchcase(one.name, glob) for glob in self.beside)]
-        return [self._checkpoint(tree, base, entry, beside) for entry in tree.files_named(folder, self.file.fullmatch)]
-
-    def _checkpoint(self, tree: Tree, base: str, entry: Entry, beside: list[Entry]) -> Checkpoint:
-        name = self.file.fullmatch(entry.name)
-        assert name
-        step = self.step(name)
-        return checkpoint(tree, entry.name, base, [*beside, entry], step, note=self.note(name, step))
+        for entry in tree.files_named(folder, self.file.fullmatch):
+            name = self.file.fullmatch(entry.name)
+            assert name
+            step = self.step(name)
+            yield checkpoint(tree, entry.name, base, [*beside, entry], step, note=self.note(name, step))
 
 
 def _epochs_after_their_updates(rows: list[Checkpoint]) -> list[Checkpoint]:
@@ -125,57 +124,49 @@ def _keras_epoch(name: re.Match[str]) -> int | None:
 COQUI = Pattern(
     "coqui",
     re.compile(r"(?:checkpoint(?=_)|best_model)(?:_([0-9]+))?\.pth"),
-    InferenceFilter(
-        keep=("checkpoint_*.pth", "best_model*.pth", "config.json", "*speaker*", "*language_ids*", "vocab*"),
-        drop=(),
-        notes=(("checkpoint_*.pth", OPTIMIZER_INSIDE), ("best_model*.pth", OPTIMIZER_INSIDE)),
-    ),
+    keep=("checkpoint_*.pth", "best_model*.pth", "config.json", "*speaker*", "*language_ids*", "vocab*"),
     is_best=lambda row: row.name.startswith("best_model"),
     places=_here_or_in_only_run,
     note=lambda _name, step: "a copy of the best model" if step is None else "",
     beside=("config.json", "*speaker*", "*language_ids*", "vocab*"),
+    notes=(("checkpoint_*.pth", OPTIMIZER_INSIDE), ("best_model*.pth", OPTIMIZER_INSIDE)),
 ).layout
 
 FAIRSEQ = Pattern(
     "fairseq",
     re.compile(r"checkpoint([0-9]+)\.pt|checkpoint_([0-9]+)_([0-9]+)\.pt|checkpoint_(?:best|last)\.pt"),
-    InferenceFilter(keep=("*.pt", "dict.*.txt"), drop=(), notes=(("*.pt", OPTIMIZER_INSIDE),)),
+    keep=("*.pt", "dict.*.txt"),
     is_best=lambda row: row.name == "checkpoint_best.pt",
     order=_epochs_after_their_updates,
     note=lambda name, _step: COUNTS_EPOCHS if name[1] else "",
     beside=("dict.*.txt",),
+    notes=(("*.pt", OPTIMIZER_INSIDE),),
     unnumbered_is_latest=True,
 ).layout
 
 ULTRALYTICS = Pattern(
     "ultralytics",
     re.compile(r"best\.pt|last\.pt|epoch([0-9]+)\.pt"),
-    InferenceFilter(
-        keep=("*.pt", "args.yaml", "results.csv"),
-        drop=(),
-        notes=(("*.pt", "contains optimizer state unless the training came to its end; stripping it needs torch"),),
-    ),
+    keep=("*.pt", "args.yaml", "results.csv"),
     is_best=lambda row: row.name == "best.pt",
     places=_experiments,
     note=lambda _name, step: "" if step is None else COUNTS_EPOCHS,
     beside=("args.yaml", "results.csv"),
+    notes=(("*.pt", "contains optimizer state unless the training came to its end; stripping it needs torch"),),
     unnumbered_is_latest=True,
 ).layout
 
 KERAS = Pattern(
     "keras",
     re.compile(r"(?P<stem>.+)\.keras|(?P<weights>.+)\.weights\.h5"),
-    InferenceFilter(
-        keep=("*.keras", "*.h5"),
-        drop=(),
-        notes=(
-            ("*.keras", "contains optimizer state; saving it again without needs Keras"),
-            ("*.weights.h5", "is weights alone; the code that builds the model is needed"),
-        ),
-    ),
+    keep=("*.keras", "*.h5"),
     is_best=lambda row: row.step is None and _KERAS_BEST.fullmatch(row.name),
     step=_keras_epoch,
     note=lambda _name, step: "" if step is None else "its number is taken for the epoch",
+    notes=(
+        ("*.keras", "contains optimizer state; saving it again without needs Keras"),
+        ("*.weights.h5", "is weights alone; the code that builds the model is needed"),
+    ),
 ).layout
 
 
@@ -189,15 +180,13 @@ def _find_weights(tree: Tree, base: str) -> Found:
 PLAIN = Layout(
     ("plain",),
     _find_weights,
-    InferenceFilter(
-        keep=(
-            *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.onnx", "*.h5", "*.keras", "*.msgpack"),
-            *("*.nemo", "*.tflite", "*.pb", "*.npz"),
-            *("*.json", "*.txt", "*.model", "*.yaml", "*.yml", "*.md", "*.py"),
-        ),
-        notes=tuple(
-            (glob, "may contain optimizer state; stripping it needs torch") for glob in ("*.pt", "*.pth", "*.ckpt")
-        ),
+    keep=(
+        *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.onnx", "*.h5", "*.keras", "*.msgpack"),
+        *("*.nemo", "*.tflite", "*.pb", "*.npz"),
+        *("*.json", "*.txt", "*.model", "*.yaml", "*.yml", "*.md", "*.py"),
+    ),
+    notes=tuple(
+        (glob, "may contain optimizer state; stripping it needs torch") for glob in ("*.pt", "*.pth", "*.ckpt")
     ),
 )
 """A folder of weights whose names fit no trainer: one checkpoint, all that is in it."""

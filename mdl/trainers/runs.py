@@ -135,7 +135,12 @@ class Run:
 
         Raises `NotFound` with a list of what there is, `Unsafe` for text that cannot be a name.
         """
-        _refuse_unsafe(name)
+        try:
+            if "/" in RelPath.parse(name).text:
+                raise Unsafe("checkpoint name refused: a slash", item=shown(name))
+        except Unsafe as error:
+            error.message = error.message.replace("path", "checkpoint name", 1)
+            raise
         if name in ("latest", "best"):
             marked = next((one for one in self.checkpoints if (one.latest if name == "latest" else one.best)), None)
             if marked:
@@ -177,13 +182,3 @@ class Run:
     def _there_are(self) -> str:
         names = [one.name + ("" if one.complete else " (incomplete)") for one in self.checkpoints]
         return f"there are: {', '.join(map(shown, names))}" if names else "this run holds no checkpoint"
-
-
-def _refuse_unsafe(name: str) -> None:
-    try:
-        RelPath.parse(name)
-    except Unsafe as error:
-        error.message = error.message.replace("path", "checkpoint name", 1)
-        raise
-    if "/" in name:
-        raise Unsafe("checkpoint name refused: a slash", item=shown(name))

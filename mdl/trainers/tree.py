@@ -7,6 +7,7 @@ writes to the run cannot make mdl pack a file from elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -72,11 +73,12 @@ class Tree:
             raise NotFound(f"no such run: {error.strerror}", item=str(folder), hint=_run_hint(folder)) from None
         if not root.is_dir():
             raise NotFound("a run is a folder, but this is a file", item=str(folder), hint=_run_hint(folder))
-        found = sorted(_Walk(str(root)).run(), key=lambda entry: entry.path.split("/"))
+        identity = _identity(root.stat())
+        found = sorted(_Walk(str(root)).folder("", "", (identity,)), key=lambda entry: entry.path.split("/"))
         children: dict[str, list[Entry]] = {}
         for entry in found:
             children.setdefault(entry.path.rpartition("/")[0], []).append(entry)
-        return cls(root, _identity(root.stat()), tuple(found), {entry.path: entry for entry in found}, children)
+        return cls(root, identity, tuple(found), {entry.path: entry for entry in found}, children)
 
     def get(self, path: str) -> Entry | None:
         return self._by_path.get(path)
@@ -139,30 +141,26 @@ class Tree:
         Raises `ProtocolError` if another file is there now, or none, and `OSError`.
         """
         *folders, name = entry.real.split("/")
-        at = -1
-        try:
-            at = self._open_root(entry)
-            for folder in folders:
-                inner = os.open(folder, _FOLDER, dir_fd=at)
-                os.close(at)
-                at = inner
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.ENXIO):
-                raise changed_error(entry) from error
-            raise
-        finally:
-            if at >= 0:
-                os.close(at)
+        with contextlib.ExitStack() as opened:
+
+            def step(folder: str | Path, at: int | None) -> int:
+                fd = os.open(folder, _FOLDER, dir_fd=at)
+                opened.callback(os.close, fd)
+                return fd
+
+            try:
+                at = step(self.root, None)
+                if _identity(os.fstat(at)) != self.identity:
+                    raise changed_error(entry)
+                for folder in folders:
+                    at = step(folder, at)
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.ENXIO):
+                    raise changed_error(entry) from error
+                raise
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode) or (strict and Stamp.of(facts) != entry.stamp):
-            os.close(fd)
-            raise changed_error(entry)
-        return fd
-
-    def _open_root(self, entry: Entry) -> int:
-        fd = os.open(self.root, _FOLDER)
-        if _identity(os.fstat(fd)) != self.identity:
             os.close(fd)
             raise changed_error(entry)
         return fd
@@ -230,11 +228,9 @@ class _Walk:
     def __init__(self, root: str) -> None:
         self._root, self._count = root, 0
 
-    def run(self) -> Iterator[Entry]:
-        yield from self._folder("", "", (_identity(os.stat(self._root)),))
-
-    def _folder(self, path: str, real: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
-        """The entries of the folder seen at ``path`` and really at ``real``. Raises `OSError`."""
+    def folder(self, path: str, real: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
+        """The entries of the folder seen at ``path`` and really at ``real``; ``above`` are the device and inode of that
+        folder and of those that it is in. Raises `OSError`."""
         with os.scandir(os.path.join(self._root, real) if real else self._root) as listing:
             names = sorted(listing, key=lambda one: one.name)
         if path:
@@ -244,14 +240,6 @@ class _Walk:
             if self._count > MOST_ENTRIES:
                 raise Unsafe(f"more than {MOST_ENTRIES:,} entries", item=self._root, hint="name a folder inside it")
             yield from self._entry(one, join(path, one.name), join(real, one.name), above)
-
-    @staticmethod
-    def _why_target(real: str, *, is_folder: bool) -> str | None:
-        """Why the target of a link is excluded: a link to a secret is one too."""
-        parts = Path(real).parts
-        whys = [why_excluded(part, is_folder=True) for part in parts[:-1]]
-        whys += [why_excluded(part, is_folder=is_folder) for part in parts[-1:]]
-        return next(filter(None, whys), None)
 
     def _entry(
         self, one: os.DirEntry[str], path: str, real: str, above: tuple[tuple[int, int], ...]
@@ -264,7 +252,9 @@ class _Walk:
                     yield Entry(path, "escapes", real=real, why=f"a link to {target}, outside the run")
                     return
                 real = os.path.relpath(target, self._root)
-                why = why or self._why_target(real, is_folder=one.is_dir())
+                *folders, name = real.split("/")  # a link to a secret is one too
+                whys = [why, *(why_excluded(part, is_folder=True) for part in folders)]
+                why = next(filter(None, [*whys, why_excluded(name, is_folder=one.is_dir())]), None)
             facts = os.stat(os.path.join(self._root, real), follow_symlinks=False)
         except OSError as error:
             yield _unseen(path, real, error)
@@ -282,7 +272,7 @@ class _Walk:
             if len(above) > _MOST_DEPTH:
                 raise Unsafe(f"folders more than {_MOST_DEPTH} deep", item=path, hint="name a folder inside it")
             try:
-                yield from self._folder(path, real, (*above, me))
+                yield from self.folder(path, real, (*above, me))
             except OSError as error:
                 yield _unseen(path, real, error)
         else:

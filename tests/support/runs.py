@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from mdl.trainers import inference_files, recognise
-from mdl.trainers.inference_filter import InferenceFiles
+from mdl.trainers.layout import InferenceFiles
 from mdl.trainers.runs import Checkpoint, Found
 from mdl.trainers.tree import Tree
 

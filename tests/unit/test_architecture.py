@@ -80,10 +80,8 @@ PURE = {
         "archive/manifest",
         "archive/history",
         "trainers/default_excludes",
-        "trainers/safetensors",
     ),
     *(
-        "trainers/safetensors",
         "catalog/model",
         "catalog/lock",
         "sources/hub_origin",

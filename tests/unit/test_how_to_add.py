@@ -54,7 +54,7 @@ def test_a_run_layout(copy: Copy) -> None:
 ACME = Pattern(
     "acme",
     re.compile(r"acme-([0-9]+|best)\\.pt"),
-    OPTIMIZER_INSIDE,
+    keep=("*.pt",),
     is_best=lambda one: one.name == "acme-best.pt",
     step=lambda name: int(name[1]) if name[1].isdigit() else None,
 ).layout
