@@ -23,7 +23,7 @@ def main() -> int:
         subprocess.run([sys.executable, "-m", "coverage", "json", "-q", "-o", str(place)], check=True)
         found = json.loads(place.read_bytes())
     for name, row in sorted(found["files"].items(), key=lambda item: item[1]["summary"]["percent_covered"])[:SHOWN]:
-        sys.stdout.write(f"{row['summary']['percent_covered']:6.1f} %  {name}" + "\n")
+        sys.stdout.write(f"{row['summary']['percent_covered']:6.1f} %  {name}\n")
     branches = found["totals"]["percent_branches_covered"]
     sys.stdout.write(
         f"{found['totals']['percent_statements_covered']:.1f} % of the statements, {branches:.1f} % of the branches"
