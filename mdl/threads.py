@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+from mdl.cancel import CancelToken
 from mdl.errors import MdlError
 
 Result = TypeVar("Result")
@@ -24,6 +25,26 @@ def start_threads(name: str, tasks: Sequence[Callable[[], None]]) -> list[thread
             break
         threads.append(thread)
     return threads
+
+
+def in_thread(call: Callable[[], Result], cancel: CancelToken) -> Result:
+    """What ``call`` returns or raises; `Cancelled` as soon as ``cancel`` is set, and the call is left to itself."""
+    done, outcome, faults = threading.Event(), list[Result](), list[BaseException]()
+
+    def work() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:
+            faults.append(error)
+        done.set()
+
+    if not start_threads("mdl-wait", [work]):
+        work()
+    while not done.wait(_LOOK_SECONDS):
+        cancel.check()
+    if faults:
+        raise faults[0]
+    return outcome[0]
 
 
 def in_parallel(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdl import places
 from mdl.cancel import CancelToken
@@ -195,6 +195,12 @@ class Workspace:
             self._secrets.add(found.token)
         return found
 
+    @property
+    def remotes(self) -> Mapping[str, Mapping[str, Any]]:
+        """The tables ``[remotes.NAME]`` of ``config.toml``."""
+        found: Mapping[str, Mapping[str, Any]] = self.config.file.get("remotes", {})
+        return found
+
     def time_limit(self) -> TimeLimit:
         """When to stop. Raises `Deadline` outside the window."""
         from mdl.deadline import TimeLimit
@@ -215,7 +221,7 @@ class Workspace:
         found: list[str] = []
         if models:
             lock = self.locked if with_lock else None
-            resolver = Resolver(Context(self.endpoint, Path(os.devnull)))
+            resolver = Resolver(Context(self.endpoint, Path(os.devnull), environ=self.environ, remotes=self.remotes))
             found = resolver.hosts(models, lock.urls(model.name for model in models) if lock else [])
         return AllowList.of([host_of(self.endpoint.url), *found, *more], self.config.allowed_hosts)
 
@@ -276,7 +282,7 @@ class Workspace:
         from mdl.catalog.resolver import Resolver
         from mdl.sources import Context
 
-        context = Context(self.endpoint, store.listings, http, on_event, self.environ)
+        context = Context(self.endpoint, store.listings, http, on_event, self.environ, self.remotes)
         if exact:
             return Resolver(context, exact=True)
         lock = self.locked or Lock()

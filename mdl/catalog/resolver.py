@@ -129,7 +129,9 @@ class Resolver:
     def _source(self, origin: Origin) -> Source:
         with self._lock:
             if origin.scheme not in self._opened:
-                self._opened[origin.scheme] = open_source(origin.scheme, self._context)
+                source = self._opened[origin.scheme] = open_source(origin.scheme, self._context)
+                if self._context.http and (locate := getattr(source, "locate", None)):
+                    self._context.http.locators[origin.scheme] = locate
             return self._opened[origin.scheme]
 
     @cached_property

@@ -48,6 +48,8 @@ MAX_JSON = 10 * 2**20
 """Decoded bytes of an API answer that are read at most. Parsed they take a multiple of it."""
 
 Answer = TypeVar("Answer")
+Locate = Callable[[str], str]
+"""Makes the http(s) URL that stands at this moment for a stable URL of another scheme, such as ``s3://``."""
 OnRetry = Callable[[MdlError, int, float], None]
 """Receives an error, the number of the failure, and the seconds until the next try."""
 
@@ -106,9 +108,11 @@ class HttpClient:
         self.cancel = cancel or CancelToken()
         self.policy, self.connections = policy, connections
         self.pacer, self._pacer_lock = Pacer(connections, policy), threading.Lock()
-        self._hosts, self._token, self._stall = hosts, token, timeouts.stall
+        self._hosts, self._token, self.stall = hosts, token, timeouts.stall
         self._reader = BodyReader(self.cancel, timeouts.stall, throttle)
         self._public: set[str] = set()
+        self.locators: dict[str, Locate] = {}
+        """By scheme. What they return is followed as a redirect is."""
         self._proxies = urllib.request.getproxies()
         limits = httpx.Limits(max_connections=connections * 2 + 8, max_keepalive_connections=connections + 4)
         self._client = httpx.Client(
@@ -253,6 +257,10 @@ class HttpClient:
         if down:
             raise down
 
+    def proxy_for(self, url: str) -> str | None:
+        """The proxy that a request for ``url`` goes through."""
+        return proxy_of(url, self._proxies)
+
     def _follow(
         self, method: str, url: str, start: str, headers: Mapping[str, str], secrets: Secrets
     ) -> tuple[OpenResponse, bool]:
@@ -263,6 +271,9 @@ class HttpClient:
         met_public = url != start and host_of(start) in self._public
         for _ in range(_MAX_REDIRECTS + 1):
             self.cancel.check()
+            if locate := self.locators.get(urlsplit(current).scheme):
+                hops.append({":url": current})
+                current = locate(current)
             secrets.add_query(current)
             self._hosts.check(current)
             at_home = at_home and origin_of(current) == home
@@ -304,7 +315,7 @@ class HttpClient:
 
     def _response_deadline(self) -> contextlib.AbstractContextManager[None]:
         """The status line and headers, or the words of a refusal, must be there after twice the longest silence."""
-        seconds = 2 * self._stall
+        seconds = 2 * self.stall
         error = NetworkError(f"the server did not send its whole response headers within {seconds:.0f} s")
         return deadline(seconds, error)
 

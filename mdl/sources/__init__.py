@@ -27,6 +27,7 @@ SOURCES = {
     "hf": "mdl.sources.hub",
     "http": "mdl.sources.url",
     "https": "mdl.sources.url",
+    "s3": "mdl.sources.s3",
 }
 """The module that reads the references of each scheme. It is imported when the first of them is read."""
 
@@ -110,13 +111,14 @@ class Source(Protocol):
 @dataclass(frozen=True)
 class Context:
     """What a source may use. ``http`` is None offline; ``folder`` is where it may keep answers; ``on_event`` may be
-    called from any thread."""
+    called from any thread. ``remotes`` are the tables ``[remotes.NAME]``."""
 
     endpoint: Endpoint
     folder: Path
     http: HttpClient | None = None
     on_event: Listener = silence
     environ: Mapping[str, str] = field(default_factory=dict)
+    remotes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def page_hosts(endpoint: Endpoint) -> tuple[str, ...]:

@@ -46,7 +46,12 @@ def train(given: dict[str, Any]) -> Any:
     """``files`` maps a name below the results to its size in bytes; the bytes are a pattern of the name."""
     name = given["process_id"]
     files = {path: pattern(path, size) for path, size in given["files"].items()}
-    PROCESSES[name] = {"id": name, "status": given.get("status", "completed"), "files": files, "created_at": time.time()}
+    PROCESSES[name] = {
+        "id": name,
+        "status": given.get("status", "completed"),
+        "files": files,
+        "created_at": time.time(),
+    }
     if (bucket := store()) is not None:
         import json
 

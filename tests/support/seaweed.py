@@ -67,7 +67,11 @@ def seaweed(folder: Path, volumes: int = 1) -> Iterator[Seaweed]:
     """A store with so many volume servers; with more than one, every object has a copy on two of them."""
     program = weed()
     assert program is not None
-    identity = {"name": "tests", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}], "actions": ["Admin"]}
+    identity = {
+        "name": "tests",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin"],
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     master, filer, s3 = (free_port(_LARGEST) for _ in range(3))
@@ -78,18 +82,53 @@ def seaweed(folder: Path, volumes: int = 1) -> Iterator[Seaweed]:
             place = folder / name
             place.mkdir()
             log = stack.enter_context((folder / f"{name}.log").open("wb"))
-            process = subprocess.Popen([program, "-logtostderr", *words], cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                [program, "-logtostderr", *words], cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
             stack.callback(process.wait)
             stack.callback(process.kill)
             return process
 
         replication = "001" if volumes > 1 else "000"
-        start("master", "master", *both, f"-port={master}", "-mdir=.", "-telemetry=false", f"-defaultReplication={replication}", "-volumeSizeLimitMB=256")
+        start(
+            "master",
+            "master",
+            *both,
+            f"-port={master}",
+            "-mdir=.",
+            "-telemetry=false",
+            f"-defaultReplication={replication}",
+            "-volumeSizeLimitMB=256",
+        )
         running = [
-            start(f"volume{index}", "volume", *both, f"-port={free_port(_LARGEST)}", "-dir=.", "-max=20", f"-master=127.0.0.1:{master}", "-minFreeSpacePercent=0")
+            start(
+                f"volume{index}",
+                "volume",
+                *both,
+                f"-port={free_port(_LARGEST)}",
+                "-dir=.",
+                "-max=20",
+                f"-master=127.0.0.1:{master}",
+                "-minFreeSpacePercent=0",
+            )
             for index in range(volumes)
         ]
-        start("filer", "filer", *both, f"-port={filer}", f"-master=127.0.0.1:{master}", f"-localSocket={folder}/f.sock", "-s3", f"-s3.port={s3}", "-s3.ip.bind=127.0.0.1", "-s3.config=../s3.json", f"-s3.localSocket={folder}/s3.sock", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false")
+        start(
+            "filer",
+            "filer",
+            *both,
+            f"-port={filer}",
+            f"-master=127.0.0.1:{master}",
+            f"-localSocket={folder}/f.sock",
+            "-s3",
+            f"-s3.port={s3}",
+            "-s3.ip.bind=127.0.0.1",
+            "-s3.config=../s3.json",
+            f"-s3.localSocket={folder}/s3.sock",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-s3.iam=false",
+        )
         url = f"http://127.0.0.1:{s3}"
 
         def is_up() -> bool:

@@ -66,7 +66,9 @@ def application(runs: Path) -> FastAPI:
     @app.get("/api/training/checkpoints/{job_id}")
     def checkpoints(job_id: str) -> dict[str, Any]:
         job_of(job_id)
-        found = [one for one in sorted((runs / job_id).iterdir()) if one.is_dir() and one.name.startswith("checkpoint-")]
+        found = [
+            one for one in sorted((runs / job_id).iterdir()) if one.is_dir() and one.name.startswith("checkpoint-")
+        ]
         rows = [
             {
                 "path": one.name,

@@ -1,0 +1,224 @@
+"""Buckets: what a reference names, whose credentials are used, what a listing becomes, and what errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.moto_store import moto_store
+
+from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
+from mdl.http.allowlist import AllowList
+from mdl.http.client import HttpClient, Timeouts
+from mdl.sources import Context, parse
+from mdl.sources.endpoint import Endpoint
+from mdl.sources.s3 import Access, S3Origin, S3Source, recorded_digest, s3_error
+
+obstore = pytest.importorskip("obstore")
+KEYS = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "the-secret"}
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    with moto_store() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(moto: str, request: pytest.FixtureRequest) -> Callable[..., S3Source]:
+    """A source of the bucket ``training``, made anew with these objects."""
+
+    def make(objects: dict[str, bytes], **environ: str) -> S3Source:
+        source = source_at(moto, **environ)
+        request.addfinalizer(source._context.http.close)  # type: ignore[union-attr]
+        put(moto, objects)
+        return source
+
+    return make
+
+
+def source_at(url: str, **environ: str) -> S3Source:
+    http = HttpClient(AllowList.of(["127.0.0.1"]), timeouts=Timeouts(2, 5))
+    found = Context(
+        Endpoint(url, None, ""), Path("/nonexistent"), http, environ=KEYS | {"AWS_ENDPOINT_URL_S3": url} | environ
+    )
+    source = S3Source(found)
+    http.locators["s3"] = source.locate
+    return source
+
+
+def client(url: str) -> Any:
+    import boto3
+
+    return boto3.client(
+        "s3", endpoint_url=url, aws_access_key_id="a", aws_secret_access_key="b", region_name="us-east-1"
+    )
+
+
+def put(url: str, objects: dict[str, bytes]) -> None:
+    import httpx
+
+    httpx.post(f"{url}/moto-api/reset").raise_for_status()
+    api = client(url)
+    api.create_bucket(Bucket="training")
+    for key, data in objects.items():
+        api.put_object(Bucket="training", Key=key, Body=data)
+
+
+@pytest.mark.parametrize(
+    ("text", "origin", "folder"),
+    [
+        ("s3://training", S3Origin("training"), "training"),
+        ("s3://training/a/b.bin", S3Origin("training", "a/b.bin"), "training--a--b.bin"),
+        ("s3://training/a%20b/", S3Origin("training", "a b/"), "training--a_b"),
+    ],
+)
+def test_reference(text: str, origin: S3Origin, folder: str) -> None:
+    """A reference names a bucket, a prefix or an object; its text and its folder come back."""
+    found = parse(text)
+    assert (found, str(found), found.folder) == (origin, text, folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("s3:training", UsageError),
+        ("s3://", UsageError),
+        ("s3://a", UsageError),
+        ("s3://user:key@training/x", UsageError),
+        ("s3://training/x?versionId=1", UsageError),
+        ("s3://training/../x", Unsafe),
+        ("s3://training/a/%2e%2e/x", Unsafe),
+    ],
+)
+def test_no_reference(text: str, error: type[MdlError]) -> None:
+    """What names no bucket, or a path that is not safe, is refused before anything is contacted."""
+    with pytest.raises(error):
+        parse(text)
+
+
+def test_access_comes_from_remote_then_environment_then_profile(tmp_path: Path) -> None:
+    """Endpoint and region: the remote of this bucket, the variables, ``~/.aws``. Keys: the variables, ``~/.aws``."""
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/credentials").write_text(
+        "[work]\naws_access_key_id = FILED\naws_secret_access_key = filed%secret\n"
+    )
+    (tmp_path / ".aws/config").write_text("[profile work]\nregion = eu-west-3\nendpoint_url = https://filed.example\n")
+    home = {"HOME": str(tmp_path), "AWS_PROFILE": "work"}
+    assert Access.of("training", home, {}) == Access("eu-west-3", "https://filed.example", "FILED", "filed%secret")
+    named = {**home, **KEYS, "AWS_ENDPOINT_URL": "https://named.example", "AWS_REGION": "eu-north-1"}
+    assert Access.of("training", named, {}) == Access("eu-north-1", "https://named.example", "AKID", "the-secret")
+    remotes = {"store": {"url": "s3://training/prefix", "endpoint_url": "https://remote.example/", "region": "auto"}}
+    assert Access.of("training", named, remotes).url == "https://remote.example"
+    assert Access.of("other", named, remotes).url == "https://named.example"
+    assert Access.of("training", {}, {}) == Access("us-east-1")
+    assert "the-secret" not in repr(Access.of("training", named, {}))
+
+
+def test_network_volume_takes_no_signed_urls() -> None:
+    """RunPod's volumes refuse them, by its documentation; a remote may say so of any bucket."""
+    assert not Access.of("vol", {"AWS_ENDPOINT_URL": "https://s3api-eu-ro-1.runpod.io"}, {}).presigns
+    assert Access.of("vol", {}, {}).presigns
+    assert not Access.of("vol", {}, {"v": {"url": "s3://vol", "presign": False}}).presigns
+
+
+def test_listing_becomes_files(bucket: Callable[..., S3Source]) -> None:
+    """Every object below the prefix is a file with its size and ETag, under the rest of its key; folders' own keys
+    are left out, and so are the neighbours whose names only begin alike."""
+    source = bucket(
+        {"p/a b.bin": b"x" * 7, "p/sub/é#.bin": b"yy", "p/sub/": b"", "p/none/": b"", "p/empty": b"", "prefix/z": b"z"}
+    )
+    files = {file.path.text: file for file in source.resolve(S3Origin("training", "p/"))}
+    assert {name: file.size for name, file in files.items()} == {"a b.bin": 7, "sub/é#.bin": 2, "empty": 0}
+    assert files["a b.bin"].url == "s3://training/p/a%20b.bin"
+    assert str(files["a b.bin"].validator).startswith('"')
+    assert parse(files["sub/é#.bin"].url) == S3Origin("training", "p/sub/é#.bin")
+    [one] = source.resolve(S3Origin("training", "p/a b.bin"))
+    assert (one.path.text, one.size) == ("a b.bin", 7)
+
+
+def test_listing_of_several_pages(bucket: Callable[..., S3Source]) -> None:
+    """A listing of more than a thousand objects comes in pages."""
+    source = bucket({f"p/{number:05}": b"" for number in range(1003)})
+    assert len(source.resolve(S3Origin("training", "p"))) == 1003
+
+
+def test_signed_url_is_what_the_client_asks(bucket: Callable[..., S3Source]) -> None:
+    """An ``s3://`` URL is signed when it is asked, and the answer's location is the signed one."""
+    source = bucket({"p/a b.bin": b"0123456789"})
+    http = source._context.http
+    assert http is not None
+    with http.open("GET", "s3://training/p/a%20b.bin", {"Range": "bytes=2-4"}) as opened:
+        assert (opened.status, b"".join(bytes(block) for block in http.body(opened))) == (206, b"234")
+        assert opened.location is not None
+        assert "X-Amz-Signature=" in opened.location
+
+
+@pytest.mark.parametrize(
+    ("key", "error"), [("nothing", NotFound), ("p", Unsafe)], ids=["nothing there", "a key that leaves the folder"]
+)
+def test_refused_listing(bucket: Callable[..., S3Source], key: str, error: type[MdlError]) -> None:
+    """A prefix without objects is not found; a key with ``..`` is refused by name."""
+    source = bucket({"p/../evil": b"x", "q/a": b""})
+    with pytest.raises(error) as caught:
+        source.resolve(S3Origin("training", key))
+    assert "training" in str(caught.value)
+
+
+def test_no_such_bucket(bucket: Callable[..., S3Source]) -> None:
+    """The bucket's own words say that it is not there."""
+    source = bucket({})
+    with pytest.raises(NotFound, match="NoSuchBucket"):
+        source.resolve(S3Origin("elsewhere"))
+
+
+def test_repeated_listing(monkeypatch: pytest.MonkeyPatch, bucket: Callable[..., S3Source]) -> None:
+    """A bucket that lists the same page again and again is told from one that has much."""
+    source = bucket({"p/a": b""})
+    real = list(obstore.list(source.bucket("training")._store))
+    monkeypatch.setattr(obstore, "list", lambda *_, **__: iter(real * 2))
+    with pytest.raises(ProtocolError, match="repeats itself"):
+        source.resolve(S3Origin("training"))
+
+
+class Generic(Exception):
+    __module__ = "obstore.exceptions"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        (
+            "status code: 403 Forbidden: <Error><Code>InvalidAccessKeyId</Code><Message>no such key</Message>",
+            AuthError,
+            "no such key",
+        ),
+        ("status code: 403: <Code>RequestTimeTooSkewed</Code><Message>too far</Message>", AuthError, "clock"),
+        (
+            "status code: 400: <Code>AuthorizationHeaderMalformed</Code><Message>expecting 'eu-1'</Message>",
+            UsageError,
+            "eu-1",
+        ),
+        ("status code: 503: <Code>SlowDown</Code><Message>reduce your request rate</Message>", NetworkError, "reduce"),
+        (
+            "Error performing GET http://x in 1ms, after 5 retries - HTTP error: error sending request",
+            NetworkError,
+            "error sending",
+        ),
+    ],
+)
+def test_errors(text: str, kind: type[MdlError], words: str) -> None:
+    """Each code of the bucket has its class, with the bucket's words and what to do."""
+    found = s3_error(Generic(f"Generic S3 error: {text}\n\nDebug source:\nsecret things"), "s3://training")
+    assert type(found) is kind
+    assert words in f"{found.message} {found.hint}"
+    assert "Debug" not in found.message
+
+
+def test_recorded_digest() -> None:
+    """A sha256 in the metadata counts if it is one."""
+    assert recorded_digest({"x-amz-meta-sha256": "AB" * 32}) is not None
+    assert recorded_digest({"x-amz-meta-sha256": "zz" * 32}) is None
+    assert recorded_digest({}) is None
