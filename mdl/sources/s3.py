@@ -201,8 +201,10 @@ class Bucket:
         return f"s3://{self.name}"
 
     def list(self, prefix: str) -> Iterator[S3Object]:
-        """Every object below ``prefix``, page by page; the empty objects that stand for folders too. Raises `NotFound` if there is no such bucket, `AuthError`,
-        `NetworkError`, `ProtocolError`, `Unsafe`."""
+        """Every object below ``prefix``, page by page; the empty objects that stand for folders too.
+
+        Raises `NotFound` if there is no such bucket, `AuthError`, `NetworkError`, `ProtocolError`, `Unsafe`.
+        """
         import obstore
 
         seen: set[str] = set()

@@ -1,0 +1,123 @@
+"""Outputs: the files in the answer of a job, in the forms that handlers and APIs use."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
+from mdl.sources.outputs import error_in, outputs_of, weights_of
+
+DATA = b"0123456789"
+TEXT = base64.b64encode(DATA).decode()
+URL = "https://bucket.example/p/results/j1/lora/a.safetensors?X-Amz-Signature=s"
+
+
+def file_data(**more: Any) -> dict[str, Any]:
+    return {"type": "file_data", "filename": "a.safetensors", "data": TEXT, "size": 10} | more
+
+
+@pytest.mark.parametrize(
+    ("answer", "rows"),
+    [
+        (file_data(), [("a.safetensors", DATA, "", 10)]),
+        (file_data(filename="../../etc/x.bin"), [("x.bin", DATA, "", 10)]),
+        (file_data(filename=r"C:\work\x.bin"), [("x.bin", DATA, "", 10)]),
+        (file_data(data=TEXT.rstrip("=")), [("a.safetensors", DATA, "", 10)]),
+        (file_data(data=f"{TEXT[:4]}\n{TEXT[4:]}"), [("a.safetensors", DATA, "", 10)]),
+        (file_data(filename="", content_type="image/png"), [("j1.png", DATA, "", 10)]),
+        ({"type": "redirect", "url": URL, "filename": "b.bin", "size": 7}, [("b.bin", None, URL, 7)]),
+        ({"type": "url", "url": URL}, [("a.safetensors", None, URL, None)]),
+        (URL, [("a.safetensors", None, URL, None)]),
+        ({"output": {"result": [URL]}}, [("a.safetensors", None, URL, None)]),
+        (
+            {"download_items": [{"filename": "b.bin", "url": URL, "size": 7, "type": "lora"}], "zip_url": None},
+            [("b.bin", None, URL, 7)],
+        ),
+    ],
+)
+def test_forms(answer: Any, rows: list[tuple[str, bytes | None, str, int | None]]) -> None:
+    """Bytes in base64, a URL in an object, a bare URL, and lists of them; a name never leads out of the folder."""
+    assert [(one.path.text, one.data, one.url, one.size) for one in outputs_of(answer, "j1")] == rows
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        (file_data(data="a$b="), ProtocolError, "no base64"),
+        (file_data(data=TEXT[:9]), ProtocolError, "end is missing"),
+        (file_data(data=TEXT[:8]), ProtocolError, "6 bytes came, and 10 were told"),
+        (file_data(size=11), ProtocolError, "10 bytes came, and 11"),
+        (file_data(filename=".."), Unsafe, "names a file"),
+        ({"type": "redirect", "url": "/download/j1"}, ProtocolError, "is no download"),
+        ({"url": "javascript:alert(1)"}, ProtocolError, "is no download"),
+        ({"status": "completed"}, NotFound, "names no file"),
+        ({}, NotFound, "names no file"),
+        (None, NotFound, "names no file"),
+    ],
+)
+def test_refused(answer: Any, error: type[MdlError], words: str) -> None:
+    """What is cut, lies about its size, leads nowhere or names nothing is an error that says so."""
+    with pytest.raises(error, match=words):
+        outputs_of(answer, "j1")
+
+
+def test_two_of_one_name_lie_apart() -> None:
+    """Two files of one name are told apart by the folders of their URLs."""
+    other = URL.replace("/lora/", "/samples/")
+    found = outputs_of({"download_items": [{"filename": "a.safetensors", "url": url} for url in (URL, other)]}, "j1")
+    assert [one.path.text for one in found] == ["lora/a.safetensors", "samples/a.safetensors"]
+
+
+def test_weights_by_default() -> None:
+    """Weights are taken before pictures; without any, what is no picture; else everything."""
+    links = [f"https://h.example/{name}" for name in ("s.png", "a.safetensors", "notes.txt")]
+    assert [one.path.text for one in weights_of(outputs_of(links, "j"))] == ["a.safetensors"]
+    assert [one.path.text for one in weights_of(outputs_of([links[0], links[2]], "j"))] == ["notes.txt"]
+    assert [one.path.text for one in weights_of(outputs_of(links[:1], "j"))] == ["s.png"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("Process not found", "Process not found"),
+        (
+            '{"error_type": "<class \'OSError\'>", "error_message": "disk full", "error_traceback": "secret"}',
+            "disk full",
+        ),
+        ({"error": {"message": "nested"}}, "nested"),
+        ("{not json", "{not json"),
+        (None, ""),
+    ],
+)
+def test_words_of_an_error(error: Any, words: str) -> None:
+    """An error is a text, JSON in a text, or an object; only its message is told."""
+    assert error_in(error) == words
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=40),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(
+                st.sampled_from(["url", "data", "filename", "size", "type", "output", "x"]), inner, max_size=5
+            )
+        ),
+        max_leaves=20,
+    )
+)
+def test_any_answer(answer: Any) -> None:
+    """Whatever an endpoint answers is files with safe names, or an error of mdl."""
+    try:
+        found = outputs_of(answer, "job")
+    except MdlError:
+        return
+    assert found
+    for one in found:
+        assert (one.data is None) != (one.url == "")
+        assert one.data is None or one.size == len(one.data)
