@@ -169,7 +169,7 @@ class Workspace:
         wishes = self.config.file.get("stores", {})
         if wishes.get("link") == "none":
             return None
-        caches, others = [store.root] if store.is_by_digest else [], []
+        caches, others = [store.root] if store.layout.is_by_digest else [], []
         with contextlib.suppress(UsageError):
             caches.append(places.hub_cache(self.environ))
         with contextlib.suppress(UsageError):

@@ -115,7 +115,7 @@ def _of(receipt: Receipt, entry: Path, store: Store, current: Sequence[RemoteFil
     if place is None:
         gone = store.is_gone(receipt)
         return Waste("receipt", (entry,), _size(entry), f"{receipt.path} is gone") if gone else None
-    if current is None or receipt.adopted or store.is_by_digest or not _is_of(receipt, store.catalog, current):
+    if current is None or receipt.adopted or store.layout.is_by_digest or not _is_of(receipt, store.catalog, current):
         return None
     if receipt.path in {remote.path for remote in current}:
         return None

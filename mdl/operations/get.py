@@ -62,7 +62,7 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
         for model in report.models:
             if model.is_whole:
                 whole = [one.remote for one in resolved.wanted if one.model == model.name]
-                store.mark_complete(whole, is_news=tools.http is not None)
+                store.layout.mark_complete(whole, is_news=tools.http is not None)
         _warn_of_pickles(report, resolved, tools)
         return replace(report, seconds=time.monotonic() - began)
 

@@ -173,7 +173,7 @@ def _settle(rows: Sequence[Checked], store: Store) -> None:
     for model in {row.model for row in rows}:
         files = [row for row in rows if row.model == model]
         if all(row.status in ("ok", "unverified") for row in files):
-            store.mark_complete([row.remote for row in files], is_news=False)
+            store.layout.mark_complete([row.remote for row in files], is_news=False)
 
 
 def _failure(rows: Sequence[Checked], *, strict: bool) -> MdlError | None:
