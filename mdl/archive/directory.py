@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from mdl.archive import headers
 from mdl.archive.headers import ZipEntry
-from mdl.archive.records import (
+from mdl.archive.zip_format import (
     CENTRAL_HEAD,
     DESCRIPTORS,
     END,

@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass
 from struct import Struct
 
-from mdl.archive.records import (
+from mdl.archive.zip_format import (
     CENTRAL,
     CENTRAL_HEAD,
     DEFERRED,

@@ -11,12 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
-from mdl.archive.compression import crc32, inflate_errors, new_inflater
 from mdl.archive.directory import ArchiveLimits, read_directory
 from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest
-from mdl.archive.records import STORED
 from mdl.archive.streaming import BackgroundHash
+from mdl.archive.zip_format import STORED, crc32, inflate_errors, new_inflater
 from mdl.errors import DigestMismatch, NotFound, ProtocolError, StateError, Unsafe
 from mdl.files import Stamp
 

@@ -22,7 +22,7 @@ _LOGS = re.compile(
     r".+\.log(\.\d+)?|(.+_)?log\.txt|trainer_log\.jsonl|progress\.json|log_history\.json"
     r"|events\.out\.tfevents\..+|metrics\.(csv|jsonl?)|loss\.(csv|jsonl?)"
 )
-_STATE = re.compile(
+_SUMMARY = re.compile(
     r"trainer_state\.json|train_state\.json|results\.csv|learnable_snr\.json|(all|train|eval|test|predict)_results\.json|hparams\.yaml|args\.yaml"
 )
 
@@ -30,11 +30,6 @@ _STATE = re.compile(
 def is_only_log(name: str) -> bool:
     """Whether a file of this name is a log and nothing else, so that a model does not need it."""
     return _LOGS.fullmatch(name) is not None
-
-
-def _is_log(name: str) -> bool:
-    """Whether a file belongs into a zip of the logs: what was written while training, and what sums it up."""
-    return is_only_log(name) or _STATE.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -159,8 +154,9 @@ class _Selecting:
         """The folder that names are relative to, and the entries below it that may be packed."""
         tree, checkpoint = self.tree, self.checkpoint
         if self.options.logs:
-            logs = [one for one in tree.entries if one.kind != "folder" and _is_log(one.name)]
-            return "", logs + [one for one in tree.entries if one.kind == "unreadable" and one not in logs]
+            logs = (is_only_log, _SUMMARY.fullmatch)
+            found = [one for one in tree.entries if one.kind != "folder" and any(is_log(one.name) for is_log in logs)]
+            return "", found + [one for one in tree.entries if one.kind == "unreadable" and one not in found]
         if self.options.inference_only:
             checkpoint = checkpoint or self.run.finished()
             files = inference_files(tree, checkpoint)

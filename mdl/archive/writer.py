@@ -15,12 +15,21 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
-from mdl.archive import records
-from mdl.archive.compression import END_OF_PIECES, Compression, choose_method, crc32, deflated, deflated_piece
+from mdl.archive import zip_format
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry, Skipped
-from mdl.archive.records import DEFLATED, STORED, Record
 from mdl.archive.selection import Member, Selection
 from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
+from mdl.archive.zip_format import (
+    DEFLATED,
+    END_OF_PIECES,
+    STORED,
+    Compression,
+    Record,
+    choose_method,
+    crc32,
+    deflated,
+    deflated_piece,
+)
 from mdl.errors import ProtocolError, storage_trouble
 from mdl.files import Stamp
 from mdl.trainers.tree import Entry, changed_error
@@ -121,7 +130,7 @@ class _Writer:
         self._small(NAME, manifest.to_json(), executable=False)
         at = self.out.at
         self.out.write(bytes(self.directory))
-        self.out.write(records.end_records(self.count, len(self.directory), at))
+        self.out.write(zip_format.end_records(self.count, len(self.directory), at))
         return manifest
 
     def _file(self, member: Member, entry: Entry) -> None:
@@ -168,7 +177,7 @@ class _Writer:
         self._write_whole(Record(name, method, self.out.at, len(body), len(data), crc, executable=executable), body)
 
     def _write_whole(self, record: Record, body: bytes) -> None:
-        self.out.write(records.local_header(record))
+        self.out.write(zip_format.local_header(record))
         self.out.write(body)
         self._list(record)
 
@@ -176,9 +185,9 @@ class _Writer:
         """A member that is streamed: stored as it comes, or deflated in pieces on every core; its sizes follow it."""
         with _reading(entry):
             method = choose_method(self.compress, size, lambda at, count: os.pread(fd, count, at))
-        large = records.may_be_large(size)
+        large = zip_format.may_be_large(size)
         record = Record(name, method, self.out.at, deferred=True, large=large, executable=entry.is_executable)
-        self.out.write(records.local_header(record))
+        self.out.write(zip_format.local_header(record))
         start, count, crc, sha256 = self.out.at, 0, 0, BackgroundHash(self.hashers)
         pieces: deque[Future[bytes]] = deque()
         for block in self._blocks(entry, fd, size):
@@ -196,12 +205,12 @@ class _Writer:
         if method == DEFLATED:
             self.out.write(END_OF_PIECES)
         record = replace(record, packed=self.out.at - start, size=count, crc=crc)
-        self.out.write(records.descriptor(record))
+        self.out.write(zip_format.descriptor(record))
         self._list(record)
         self.entries.append(ManifestEntry(name, count, sha256.hexdigest()))
 
     def _list(self, record: Record) -> None:
-        self.directory += records.central_header(record)
+        self.directory += zip_format.central_header(record)
         self.count += 1
 
     def _note_change(self, entry: Entry, name: str) -> None:

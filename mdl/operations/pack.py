@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from mdl.archive.compression import Compression
 from mdl.archive.manifest import Manifest, Skipped
 from mdl.archive.selection import PackOptions, Selection, select
 from mdl.archive.streaming import Progress
 from mdl.archive.writer import ArchiveSink, write_archive
+from mdl.archive.zip_format import Compression
 from mdl.cancel import CancelToken
 from mdl.errors import Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence

@@ -124,8 +124,8 @@ def release(
         raise UsageError(f"{keep} is not a number of releases to keep", item="keep", hint="keep at least 1")
     wait = parse_duration(str(lock_wait), "lock_wait", least=0)
     releases = ReleaseDir(Path(os.path.abspath(place_of(folder, "folder"))))
-    words = process.split_command(check, "--check") if isinstance(check, str) else check
-    if words is not None and not words:
+    words = process.split_command(check, "--check") if isinstance(check, str) else list(check or ())
+    if check is not None and not words:
         raise UsageError("it is empty", item="check")
     with Archive(place_of(archive, "archive"), limits) as opened, storage_trouble(releases.folder, _WHEN_FULL):
         known = opened.manifest.version if opened.manifest else ""
@@ -171,7 +171,7 @@ class _Release:
     releases: ReleaseDir
     history: History
     keep: int
-    check: Sequence[str] | None
+    check: list[str]
     cancel: CancelToken | None
     on_event: Listener
 
@@ -224,7 +224,7 @@ class _Release:
 
     def _check(self, path: Path, version: str, manifest: Manifest) -> None:
         """Run the user's own check. Raises `ProtocolError` unless it ends with 0 and changes nothing."""
-        if self.check is None:
+        if not self.check:
             return
         watch = ChangeWatch(path, manifest)
         facts = {"MDL_RELEASE_PATH": str(path), "MDL_RELEASE_VERSION": version}
