@@ -155,6 +155,5 @@ def contents(archive: str | os.PathLike[str], *, limits: ArchiveLimits | None = 
     from mdl.archive.reader import Archive
 
     with Archive(place_of(archive, "archive"), limits or ArchiveLimits()) as opened:
-        digests = opened.manifest.digests if opened.manifest else {}
         files = sorted((one for one in opened.members if not one.is_folder), key=lambda one: one.path.text)
-        return [ArchiveMember(one.path.text, one.size, one.packed, digests.get(one.path.text)) for one in files]
+        return [ArchiveMember(one.path.text, one.size, one.packed, opened.digests.get(one.path.text)) for one in files]
