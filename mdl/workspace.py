@@ -132,13 +132,6 @@ class Workspace:
     def is_cache(self) -> bool:
         return bool(self.config["layout"] == "hf-cache")
 
-    @property
-    def state(self) -> Path | None:
-        """The user's state folder; None for a user without a home."""
-        with contextlib.suppress(UsageError):
-            return places.state_dir()
-        return None
-
     def store(
         self,
         models: Sequence[Model],
@@ -179,11 +172,6 @@ class Workspace:
         return LocalCopies(store, others, tuple(dict.fromkeys(caches)), also, wishes.get("link", "auto"))
 
     # The network, and the limits on it.
-
-    @property
-    def is_offline(self) -> bool:
-        """Nothing may be contacted."""
-        return self.config.is_offline
 
     @cached_property
     def endpoint(self) -> Endpoint:

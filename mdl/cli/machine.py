@@ -82,7 +82,7 @@ def doctor(session: Session, settings: DoctorSettings) -> int:
         home=lambda: client.workspace.home.path,
         state=places.state_dir,
         endpoint=lambda: client.workspace.endpoint,
-        connect=None if client.workspace.is_offline else client.workspace.http,
+        connect=None if client.workspace.config.is_offline else client.workspace.http,
     )
     results: list[CheckResult] = []
     checks: list[dict[str, object]] = []
