@@ -361,12 +361,11 @@ class Client:
         ``remove``, and never what `Waste.kept` says must stay."""
         from mdl.operations import clean
 
-        catalog = state = None
+        store, state = self.workspace.store([]), None
         with contextlib.suppress(MdlError):
-            catalog = self.workspace.catalog_id
+            store.catalog = self.workspace.catalog_id
         with contextlib.suppress(UsageError):
             state = places.state_dir()
-        store = self.workspace.store([], catalog=catalog)
 
         def known(name: str) -> Sequence[RemoteFile] | None:
             try:
