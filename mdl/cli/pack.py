@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdl import api
-from mdl.api import PackPlan
+import mdl
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Globs
 from mdl.cli.session import Session
 from mdl.errors import StorageError, UsageError
 from mdl.formatting import human_bytes
+from mdl.operations.pack import PackPlan
 from mdl.paths import shown
 from mdl.places import place_of
 
@@ -77,7 +77,7 @@ mdl pack runs/tts --logs · mdl pack runs/tts -o - | ssh host 'cat > tts.zip'"""
 def checkpoints(session: Session, run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP)]) -> int:
     """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
     session.empty = {"run": run}
-    found = api.checkpoints(place_of(run, "RUN"))
+    found = mdl.checkpoints(place_of(run, "RUN"))
     rows: list[dict[str, Any]] = [
         {
             "name": one.name,
@@ -149,7 +149,7 @@ def pack(
     to_stdout = how.output == "-"
     _check_pack(session, what, to_stdout=to_stdout and not how.dry_run)
     out = place_of(how.output, "-o") if how.output is not None and not to_stdout else None
-    plan = api.plan_pack(
+    plan = mdl.plan_pack(
         place_of(run, "RUN"),
         _STDOUT if to_stdout else out,
         checkpoint=what.checkpoint,
@@ -163,7 +163,7 @@ def pack(
         return _show_plan(session, plan)
     _tell_left_out(session, plan)
     with session.console.watch(method="inline") as on_event, all_or_nothing(_left(to_stdout)):
-        packed = api.write_pack(
+        packed = mdl.write_pack(
             plan,
             compress=how.compress.value,
             allow_changing=how.allow_changing,

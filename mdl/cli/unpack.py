@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from mdl import api
-from mdl.api import ArchiveLimits, ReleaseResult
+import mdl
+from mdl.archive.directory import ArchiveLimits
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.session import Session
 from mdl.errors import UsageError
 from mdl.formatting import human_bytes
 from mdl.hashing import fingerprint
+from mdl.operations.release import ReleaseResult
 from mdl.paths import shown
 from mdl.places import place_of
 from mdl.units import parse_duration, parse_size
@@ -95,7 +96,7 @@ def unpack(
     if serving.release:
         return _release(session, archive, to, limits, serving)
     with session.console.watch(method="inline") as on_event, all_or_nothing():
-        done = api.unpack(archive, to, limits=limits, on_event=on_event)
+        done = mdl.unpack(archive, to, limits=limits, on_event=on_event)
     path = str(done.path)
     facts = _facts(archive, files=done.files, size=done.bytes, path=path) if session.common.json else {}
     return session.show(facts, lambda: session.console.data(path))
@@ -109,7 +110,7 @@ def _facts(archive: Path, *, files: int, size: int, path: str | None, **more: An
 
 
 def _show_archive(session: Session, archive: Path, limits: ArchiveLimits) -> int:
-    rows = api.contents(archive, limits=limits)
+    rows = mdl.contents(archive, limits=limits)
     if session.common.json:
         members, size = [vars(row) for row in rows], sum(row.size for row in rows)
         return session.show(_facts(archive, files=len(rows), size=size, path=None, members=members))
@@ -124,7 +125,7 @@ def _release(session: Session, archive: Path, to: Path | None, limits: ArchiveLi
     if to is None:
         raise UsageError("--release needs the folder of the releases", hint="add --to DIR")
     with session.console.watch(method="inline") as on_event, all_or_nothing():
-        done = api.release(
+        done = mdl.release(
             archive,
             to,
             keep=serving.keep,
@@ -170,6 +171,6 @@ def rollback(
     """Serve the release that was served before; no network, one atomic switch."""
     wait, place = parse_duration(lock_wait, "--lock-wait", least=0), place_of(folder, "DIR")
     with session.console.watch(method="inline") as on_event:
-        done = api.rollback(place, lock_wait=wait, cancel=session.cancel, on_event=on_event)
+        done = mdl.rollback(place, lock_wait=wait, cancel=session.cancel, on_event=on_event)
     facts = {"path": str(done.path), "release": _released_facts(done)}
     return session.show(facts, lambda: session.console.data(str(done.path)))
