@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.catalog.model import Catalog, Model
     from mdl.client import Client, MdlWarning
     from mdl.config import Settings
+    from mdl.engine.status import ModelStatus
     from mdl.errors import (
         AuthError,
         Busy,
@@ -64,7 +65,9 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         Unsafe,
         UsageError,
     )
+    from mdl.operations.clean import Waste
     from mdl.reports import FileReport, LockReport, ModelReport, PlanReport, Report, VerifyReport
+    from mdl.trainers.runs import Run
 
 __all__ = [
     "ArchiveLimits",
@@ -85,6 +88,7 @@ __all__ = [
     "MdlWarning",
     "Model",
     "ModelReport",
+    "ModelStatus",
     "NetworkError",
     "NoSpace",
     "NotFinished",
@@ -97,6 +101,7 @@ __all__ = [
     "ProtocolError",
     "ReleaseResult",
     "Report",
+    "Run",
     "Settings",
     "StateError",
     "StorageError",
@@ -105,6 +110,7 @@ __all__ = [
     "Unsafe",
     "UsageError",
     "VerifyReport",
+    "Waste",
     "__version__",
     "checkpoints",
     "contents",
@@ -130,7 +136,10 @@ _HOMES = {
     "mdl.catalog.model": ("Catalog", "Model"),
     "mdl.client": ("Client", "MdlWarning"),
     "mdl.config": ("Settings",),
+    "mdl.engine.status": ("ModelStatus",),
+    "mdl.operations.clean": ("Waste",),
     "mdl.reports": ("FileReport", "LockReport", "ModelReport", "PlanReport", "Report", "VerifyReport"),
+    "mdl.trainers.runs": ("Run",),
 }
 """The modules of the public names; every other one is an error."""
 _MODULES = ("errors", "events", "reports")

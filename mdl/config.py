@@ -38,6 +38,8 @@ class Setting:
     variable: str = ""
     """If it is another than ``MDL_`` and the flag."""
     of_a_run: bool = False
+    has_flag: bool = True
+    """Whether the commands that download have a flag for it; ``--catalog`` belongs to every command."""
 
 
 def _integer(least: int, most: int) -> Parse:
@@ -98,7 +100,7 @@ class Settings(TypedDict, total=False):
     ]
     catalog: Annotated[
         str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-        Setting((), _paths, "Catalog file, repeatable.", "FILE", variable="MDL_CATALOG", of_a_run=True),
+        Setting((), _paths, "Catalog file, repeatable.", "FILE", variable="MDL_CATALOG", of_a_run=True, has_flag=False),
     ]
     layout: Annotated[
         Literal["plain", "hf-cache"],
@@ -156,7 +158,8 @@ class Settings(TypedDict, total=False):
         Setting(False, _switch, "Use the lock as it is, even if the catalog changed; ask no hub API.", of_a_run=True),
     ]
     allow_hosts: Annotated[
-        Sequence[str], Setting((), _texts, "Hosts that may be contacted beyond those of the catalog and the hub.")
+        Sequence[str],
+        Setting((), _texts, "Hosts that may be contacted beyond those of the catalog and the hub.", has_flag=False),
     ]
 
 

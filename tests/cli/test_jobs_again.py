@@ -13,7 +13,7 @@ from support.faulty_server import FaultyServer
 from support.jobs import secrets_in, the_job
 from support.shell import ExitCode, Shell, machine, with_environ
 
-from mdl.cli.words import invocation_of
+from mdl.cli.session import invocation_of
 
 TOKEN = "hf_" + "s3cr3t" * 5
 

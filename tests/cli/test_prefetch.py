@@ -21,7 +21,7 @@ from support.prefetch import clock, metrics
 from support.schemas import document_of
 from support.shell import ExitCode, Shell, ended, machine, started, with_environ
 
-from mdl.jobs.metrics import Outcome, write_metrics
+from mdl.jobs.prefetch import Outcome, write_metrics
 from mdl.reports import ModelReport, Report
 
 GONE = answers(404, ("X-Request-Id", "req-18"), body=b"moved to the moon")

@@ -19,12 +19,12 @@ from support.shell import Ran, Shell
 
 from mdl import schemas
 from mdl.cli import main
-from mdl.cli.command import ALIASES
+from mdl.cli.main import ALIASES
 from mdl.console.documents import document
 from mdl.errors import Cancelled, MdlError, UsageError
 
 HEAD = {"schema", "ok", "exit_code", "error"}
-WORDS = sorted(main._FAMILIES)
+WORDS = sorted(main.FAMILIES)
 CATALOG = 'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n[models.lost]\ngone = "it burnt down"\n'
 ENUMS_AND_PATTERNS = (
     *("schema", "code", "event", "status", "method", "action", "verified", "url", "sha256", "expected", "actual"),
