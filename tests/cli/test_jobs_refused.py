@@ -1,4 +1,4 @@
-"""Jobs where something is missing: no such job, nothing to stop, no place for records, no home at all."""
+"""Jobs without a server's help: what is listed, kept and cleaned; no such job, no place for records, no home."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from pathlib import Path
 
 import pytest
 from support.data import SMALL
-from support.jobs import arrived, records_of, state_of, the_job
+from support.jobs import arrived, records_of, secrets_in, state_of, the_job
 from support.schemas import document_of
 from support.shell import ExitCode, Shell, with_environ
 from support.terminal import Seen
 
+from mdl.cli.session import invocation_of
 from mdl.fs import staging
 from mdl.jobs.job import Invocation, Job
 from mdl.jobs.records import now
 from mdl.process import ProcessId, hostname
+
+TOKEN = "hf_" + "s3cr3t" * 5
 
 
 @pytest.mark.fault(156)
@@ -70,9 +73,8 @@ def test_one_that_fails_hinders_no_other(shell: Shell, exit_code: ExitCode, capf
     capfd.readouterr()
     assert exit_code(shell, "jobs", "cancel", "nobody", job.id, "0000", "--json") == 10
     document = document_of(capfd.readouterr().out)
-    assert [(one["id"], one["status"], one["exit_code"]) for one in document["jobs"]] == [
-        ("0000-rest", "cancelled", 143)
-    ]
+    shown = [(one["id"], one["status"], one["exit_code"]) for one in document["jobs"]]
+    assert shown == [("0000-rest", "cancelled", 143)]
     assert (document["exit_code"], document["error"]["code"]) == (10, "PARTIAL")
     assert exit_code(shell, "jobs", "cancel", "nobody", job.id, "--progress", "json") == 10
     *_, last = (json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{"))
@@ -215,3 +217,39 @@ def test_old_jobs_go_by_themselves(shell: Shell, exit_code: ExitCode) -> None:
     assert exit_code(shell, "get", "one") == 0
     names = {one.id for one in records_of(shell).all()}
     assert names == {job.id, the_job(shell).id, "0000-rest"}
+
+
+def test_what_is_kept_of_a_command_line(shell: Shell, exit_code: ExitCode) -> None:
+    """Flags, lists, switches and folders are kept as they were said; how it was shown and what was not said is not."""
+    words = (
+        "download one --json -q --include *.bin --include=f* --to a/b --connections 3 --force --catalog catalog.toml"
+    )
+    asked = with_environ(shell, MDL_RETRIES="2", HF_HUB_OFFLINE="0", HF_TOKEN=TOKEN, OTHER="x")
+    assert exit_code(asked, *words.split(), "--progress=none", "--no-color", "-vy") == 0
+    kept = the_job(shell).again
+    command, *options, dashes, target = kept.words
+    assert (command, dashes, target, kept.folder, kept.withheld) == ("download", "--", "one", str(shell.home), False)
+    said = {"--include=*.bin", "--include=f*", "--to=a/b", "--connections=3", "--force", "--catalog=catalog.toml"}
+    assert (set(options), len(options)) == (said, len(said))
+    variables = {"MDL_RETRIES": "2", "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": shell.endpoint}
+    assert kept.variables == variables | {"MDL_HOME": str(shell.models)}
+
+
+@pytest.mark.parametrize("how", ["--on-complete", "MDL_ON_COMPLETE"])
+def test_a_token_in_a_hook_is_written_nowhere(shell: Shell, exit_code: ExitCode, how: str) -> None:
+    """A secret that mdl knows is in no record, whether it came in a flag or in a variable."""
+    command = f"true {TOKEN}"
+    words, extra = (["--on-complete", command], {}) if how.startswith("--") else ([], {how: command})
+    assert exit_code(with_environ(shell, HF_TOKEN=TOKEN, **extra), "get", "one", *words) == 0
+    assert secrets_in(shell.home, TOKEN) == set()
+
+
+def test_variables_that_are_not_kept() -> None:
+    """Those of flags that only say how it was shown are left out, as the flags themselves are; one with a secret is
+    left out too, and then the job cannot be resumed."""
+    shown = dict.fromkeys(("MDL_DETACH", "MDL_JSON", "MDL_QUIET", "MDL_YES", "MDL_VERBOSE", "MDL_NO_COLOR"), "1")
+    shown |= {"MDL_PROGRESS": "json", "MDL_JOB": "x"}
+    secret = {"MDL_ON_COMPLETE": "curl https://chat.example/hook?token=5ignatur3"}
+    for variables, withheld in ((shown, False), (secret, True)):
+        kept = invocation_of(("get", "--", "one"), {**variables, "MDL_HOME": "/m"})
+        assert (kept.variables, kept.withheld) == ({"MDL_HOME": "/m"}, withheld)
