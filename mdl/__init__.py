@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.catalog.model import Catalog as Catalog, Model as Model
     from mdl.client import Client as Client, MdlWarning as MdlWarning
     from mdl.config import Settings as Settings
+    from mdl.engine.status import ModelStatus as ModelStatus
     from mdl.errors import (
         AuthError as AuthError,
         Busy as Busy,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         Unsafe as Unsafe,
         UsageError as UsageError,
     )
+    from mdl.operations.clean import Waste as Waste
     from mdl.operations.pack import (
         PackPlan as PackPlan,
         PackResult as PackResult,
@@ -77,6 +79,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         Report as Report,
         VerifyReport as VerifyReport,
     )
+    from mdl.trainers.runs import Run as Run
 
 _HOMES = {
     "mdl.api": "ArchiveMember checkpoints contents download get lock plan verify",
@@ -85,12 +88,15 @@ _HOMES = {
     "mdl.catalog.model": "Catalog Model",
     "mdl.client": "Client MdlWarning",
     "mdl.config": "Settings",
+    "mdl.engine.status": "ModelStatus",
     "mdl.errors": "AuthError Busy Cancelled CatalogError Deadline DigestMismatch LockError MdlError NetworkError "
     "NoSpace NotFinished NotFound Occupied PartialFailure ProtocolError StateError StorageError TlsError Unsafe "
     "UsageError",
+    "mdl.operations.clean": "Waste",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
     "mdl.operations.release": "ReleaseResult UnpackResult release rollback unpack",
     "mdl.reports": "FileReport LockReport ModelReport PlanReport Report VerifyReport",
+    "mdl.trainers.runs": "Run",
 }
 """The public names, by the module that has them."""
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names.split()}

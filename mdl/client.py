@@ -21,7 +21,7 @@ from mdl.config import Config, Settings, settings_table
 from mdl.errors import Cancelled, DeadlineReached, MdlError, UsageError, storage_error
 from mdl.events import Listener, silence
 from mdl.units import texts
-from mdl.workspace import Folder, Workspace
+from mdl.workspace import Folder, Workspace, check_into
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Catalog, Model
@@ -159,16 +159,18 @@ class Client:
 
     # Models and what of them is on this disk.
 
-    def models(self, targets: Targets, *, revision: str | None = None) -> list[Model]:
+    def models(self, targets: Targets, *, into: Folder | None = None, revision: str | None = None) -> list[Model]:
         """What ``targets`` mean, each model once: names and groups of the catalog, ``hf:org/repo``, URLs, models.
 
         The catalog is read only if one of them is a name. ``revision`` replaces that of every source that has
-        revisions. Raises `NotFound`, `UsageError`, `CatalogError`.
+        revisions. Raises `NotFound`, `CatalogError`, and `UsageError`, also if several are to go ``into`` one folder.
         """
         from mdl.catalog.model import Catalog, Model, models_of
         from mdl.sources import is_reference, page_hosts
 
         wanted = [targets] if isinstance(targets, str | Model) else list(targets)
+        if into is not None:
+            check_into(len(wanted))
         names = [one for one in wanted if isinstance(one, str)]
         catalog = Catalog() if all(map(is_reference, names)) else self.catalog
         return models_of(wanted, catalog, page_hosts(self.workspace.endpoint), revision)

@@ -38,6 +38,8 @@ class Setting:
     variable: str = ""
     """If it is another than ``MDL_`` and the flag."""
     of_a_run: bool = False
+    has_flag: bool = True
+    """Whether the commands that download have a flag for it; ``--catalog`` belongs to every command."""
 
 
 def _integer(least: int, most: int) -> Parse:
@@ -101,7 +103,7 @@ class Settings(TypedDict, total=False):
     ]
     catalog: Annotated[
         str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-        Setting((), _paths, "Catalog file, repeatable.", "FILE", variable="MDL_CATALOG", of_a_run=True),
+        Setting((), _paths, "Catalog file, repeatable.", "FILE", variable="MDL_CATALOG", of_a_run=True, has_flag=False),
     ]
     layout: Annotated[
         Literal["plain", "hf-cache"],
@@ -140,7 +142,8 @@ class Settings(TypedDict, total=False):
     locked: Annotated[bool, _switch("The lock must exist and cover every model (else 8).")]
     frozen: Annotated[bool, _switch("Use the lock as it is, even if the catalog changed; ask no hub API.")]
     allow_hosts: Annotated[
-        Sequence[str], Setting((), _texts, "Hosts that may be contacted beyond those of the catalog and the hub.")
+        Sequence[str],
+        Setting((), _texts, "Hosts that may be contacted beyond those of the catalog and the hub.", has_flag=False),
     ]
 
 
