@@ -217,7 +217,7 @@ class Workspace:
         stall = self.config["stall"]
         return HttpClient(
             self.hosts(models, more, with_lock=with_lock),
-            token=self.endpoint.origin_token,
+            tokens=[self.endpoint.origin_token],
             timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
             cancel=cancel or self.cancel,
             connections=self.config["connections"],

@@ -16,7 +16,7 @@ import re
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar, cast
@@ -98,7 +98,7 @@ class HttpClient:
         self,
         hosts: AllowList,
         *,
-        token: OriginToken | None = None,
+        tokens: Iterable[OriginToken | None] = (),
         timeouts: Timeouts = Timeouts(),
         cancel: CancelToken | None = None,
         connections: int = 16,
@@ -108,7 +108,8 @@ class HttpClient:
         self.cancel = cancel or CancelToken()
         self.policy, self.connections = policy, connections
         self.pacer, self._pacer_lock = Pacer(connections, policy), threading.Lock()
-        self._hosts, self._token, self.stall = hosts, token, timeouts.stall
+        self._hosts, self.stall = hosts, timeouts.stall
+        self._tokens = {token.origin: token for token in tokens if token}
         self._reader = BodyReader(self.cancel, timeouts.stall, throttle)
         self._public: set[str] = set()
         self.locators: dict[str, Locate] = {}
@@ -141,8 +142,10 @@ class HttpClient:
         *,
         start: str | None = None,
         allow: tuple[int, ...] = (),
+        content: bytes | None = None,
     ) -> Iterator[OpenResponse]:
-        """Ask ``url``, follow redirects, and yield the response with its body unread.
+        """Ask ``url``, follow redirects, and yield the response with its body unread. A request with ``content`` is
+        sent once, and follows none.
 
         ``start`` is the URL that the user named, if ``url`` is only where it once led to (`OpenResponse.location`). A
         host that a redirect named is not trusted more when it is asked directly than it was on the way from ``start``.
@@ -152,11 +155,11 @@ class HttpClient:
         `ProtocolError` or `TlsError`, also while the body is read inside the block.
         """
         opened: OpenResponse | None = None
-        secrets = Secrets([self._token.token if self._token else None])
+        secrets = Secrets(token.token for token in self._tokens.values())
         with map_httpx_errors(url, secrets):
             try:
                 try:
-                    opened, token_sent = self._follow(method, url, start or url, headers or {}, secrets)
+                    opened, token_sent = self._follow(method, url, start or url, headers or {}, secrets, content)
                 except (httpx.InvalidURL, ValueError) as why:
                     host = host_of(url)
                     raise Unsafe(f"refused: {host} leads to an unusable URL: {why}", item=host) from why
@@ -202,12 +205,21 @@ class HttpClient:
 
         Raises `ProtocolError` for anything that is not JSON or is too large, and what `open` raises.
         """
-        with self.open("GET", url, {"Accept": "application/json"}) as opened:
+        return self.json("GET", url)
+
+    def json(
+        self, method: str, url: str, content: Any = None, *, most: int = MAX_JSON
+    ) -> tuple[Any, Mapping[str, str], str]:
+        """As `get_json`, for any method. ``content`` is sent as JSON, once: what is not idempotent is not sent again if
+        the answer is lost. The answer may have ``most`` bytes."""
+        sent = None if content is None else json.dumps(content).encode()
+        headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if sent else {})
+        with self.open(method, url, headers, content=sent) as opened:
             text = bytearray()
             for block in self.body(opened):
                 text += block
-                if len(text) > MAX_JSON:
-                    raise ProtocolError(f"{host_of(url)} sent an API answer of over {MAX_JSON} bytes")
+                if len(text) > most:
+                    raise ProtocolError(f"{host_of(url)} sent an API answer of over {most} bytes")
             try:
                 return json.loads(text), opened.headers, opened.url
             except (ValueError, RecursionError) as error:
@@ -262,7 +274,7 @@ class HttpClient:
         return proxy_of(url, self._proxies)
 
     def _follow(
-        self, method: str, url: str, start: str, headers: Mapping[str, str], secrets: Secrets
+        self, method: str, url: str, start: str, headers: Mapping[str, str], secrets: Secrets, content: bytes | None
     ) -> tuple[OpenResponse, bool]:
         """The response at the end of the redirects, and whether the token was sent for it. The query of every URL that
         is asked is added to ``secrets``."""
@@ -277,10 +289,10 @@ class HttpClient:
             secrets.add_query(current)
             self._hosts.check(current)
             at_home = at_home and origin_of(current) == home
-            token = self._token if self._token and at_home and origin_of(current) == self._token.origin else None
+            token = self._tokens.get(origin_of(current)) if at_home else None
             authorization = {"Authorization": f"Bearer {token.token}"} if token else {}
             proxy = proxy_of(current, self._proxies)
-            request = self._client.build_request(method, current, headers={**headers, **authorization})
+            request = self._client.build_request(method, current, headers={**headers, **authorization}, content=content)
             request.extensions |= {PROXY: proxy}
             host = host_of(current)
             private_ok = proxy is not None or self._may_be_private(current, start, met_public)
@@ -289,7 +301,7 @@ class HttpClient:
             if proxy is None and limits.peer and not is_private(limits.peer):
                 met_public = True
                 self._public.add(host)
-            if response.status_code not in _REDIRECTS:
+            if response.status_code not in _REDIRECTS or content is not None:
                 is_back = not at_home and origin_of(current) == home
                 location = None if is_back or current == start else current
                 return OpenResponse(response, current, tuple(hops), location), token is not None
@@ -302,7 +314,7 @@ class HttpClient:
         """The response, its body unread.
 
         If a connection that was used before has closed since, or turns out to be out of step, the request is sent again
-        on another one. That ends, because each such connection had carried a response.
+        on another one, but not a POST. That ends, because each such connection had carried a response.
         """
         while True:
             try:
@@ -310,7 +322,7 @@ class HttpClient:
                     return self._client.send(request, stream=True)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 self.cancel.check()
-                if limits.is_fresh or not limits.peer:
+                if limits.is_fresh or not limits.peer or request.method == "POST":
                     raise
 
     def _response_deadline(self) -> contextlib.AbstractContextManager[None]:

@@ -77,7 +77,7 @@ def asked(url: str) -> dict[str, CheckResult]:
 
     def connect() -> HttpClient:
         return HttpClient(
-            AllowList.of(["127.0.0.1", "hub.example"]), token=endpoint.origin_token, timeouts=Timeouts(2, 2)
+            AllowList.of(["127.0.0.1", "hub.example"]), tokens=[endpoint.origin_token], timeouts=Timeouts(2, 2)
         )
 
     endpoint = Endpoint(url, TOKEN, "HF_TOKEN")

@@ -116,7 +116,7 @@ class _Server:
         self.locations: list[bytes] = []
         self.left_home = self.was_https = False
         self.hosts = AllowList.of(_PATTERNS)
-        self.http = HttpClient(self.hosts, token=OriginToken(f"{_HUB}:443", "hf_secret"))
+        self.http = HttpClient(self.hosts, tokens=[OriginToken(f"{_HUB}:443", "hf_secret")])
         self.http._client._transport = httpx.MockTransport(self.answer)
 
     def answer(self, request: httpx.Request) -> httpx.Response:

@@ -177,7 +177,7 @@ class Bench:
         timeouts = Timeouts(connect=min(stall, 5.0), stall=stall)
         http = HttpClient(
             hosts or AllowList.of(self.allow),
-            token=bearer or endpoint.origin_token,
+            tokens=[bearer or endpoint.origin_token],
             timeouts=timeouts,
             connections=connections,
             policy=RetryPolicy(retries),

@@ -51,7 +51,7 @@ class World:
         self.endpoint = Endpoint(token=token)
         self.folder = folder / "listings"
         self.listings = Listings(self.folder)
-        self.http = HttpClient(AllowList.of([]), token=self.endpoint.origin_token, policy=AT_ONCE)
+        self.http = HttpClient(AllowList.of([]), tokens=[self.endpoint.origin_token], policy=AT_ONCE)
         self.http.cancel.wait = self.waits.append  # type: ignore[method-assign]
         self.next_run()
         self.offline = HubSource(self._context(None))

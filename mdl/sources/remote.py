@@ -1,0 +1,234 @@
+"""Remotes: where trained results are (``[remotes.NAME]`` of ``config.toml``), and what every kind of remote can do.
+
+A kind is one module of this room with ``open_remote(settings, context) -> Remote``, and one line in `KINDS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import Any, Literal, Protocol
+
+from mdl.errors import NotFinished, NotFound, UsageError
+from mdl.files import RemoteFile
+from mdl.paths import RelPath, shown
+from mdl.sources import Context
+
+KINDS = {
+    "bucket": "mdl.sources.s3",
+    "runpod": "mdl.sources.runpod",
+    "trainer": "mdl.sources.trainer",
+}
+"""The module of each kind. It is imported when the first remote of that kind is opened."""
+_KEYS: dict[str, dict[str, type]] = {
+    "bucket": {"url": str, "endpoint_url": str, "region": str, "presign": bool},
+    "runpod": {"endpoint": str, "base_url": str, "api_key_env": str, "bucket": str},
+    "trainer": {"url": str, "api_key_env": str},
+}
+_COMMON: dict[str, type] = {"kind": str, "allow_hosts": list}
+_NEEDED = {"bucket": ("url",), "runpod": (), "trainer": ("url",)}
+_NAME_HINT = "letters, digits, '-', '_' and '.'"
+
+JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
+_STATUS: dict[str, JobStatus] = {
+    **dict.fromkeys(("queued", "pending", "starting", "in_queue", "created", "waiting"), "queued"),
+    **dict.fromkeys(("completed", "complete", "done", "success", "succeeded", "finished"), "done"),
+    **dict.fromkeys(("failed", "error", "timed_out", "timeout"), "failed"),
+    **dict.fromkeys(("cancelled", "canceled", "stopped", "aborted"), "cancelled"),
+}  # type: ignore[dict-item]
+
+
+@dataclass(frozen=True)
+class RemoteSettings:
+    """One table ``[remotes.NAME]``, checked."""
+
+    name: str
+    kind: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def get(self, key: str) -> str:
+        """The text under ``key``; '' if there is none."""
+        return str(self.values.get(key) or "")
+
+    def api_key(self, environ: Mapping[str, str], usual: str) -> str:
+        """The key in the variable that ``api_key_env`` names, else in ``usual``; '' if that is not set."""
+        return environ.get(self.get("api_key_env") or usual, "").strip()
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """One training job. Times are ISO 8601 in UTC; ``bytes`` are those of its results, if they are known."""
+
+    id: str
+    status: JobStatus
+    created_at: str | None = None
+    updated_at: str | None = None
+    bytes: int | None = None
+    error: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in ("done", "failed", "cancelled")
+
+    def check_is_done(self, *, allow_running: bool = False) -> None:
+        """Raises `NotFinished` for a job that still runs, `NotFound` for one without a result."""
+        if self.status in ("failed", "cancelled"):
+            raise NotFound(f"the job {_ended(self.status)}: {self.error or 'it says no more'}", item=self.id)
+        if self.status != "done" and not allow_running:
+            hint = "--wait waits for it; --allow-running takes what is there"
+            raise NotFinished(f"the job is still {self.status}", item=self.id, hint=hint)
+
+
+def _ended(status: str) -> str:
+    return "failed" if status == "failed" else "was cancelled"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that `Remote.check` looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Remote(Protocol):
+    """One place where results are. Its methods ask the network.
+
+    All raise `AuthError`, `NetworkError`, `ProtocolError`; those with a job raise `NotFound` for one that is unknown.
+    """
+
+    def check(self) -> list[Check]:
+        """Whether it can be reached and used, part by part."""
+
+    def jobs(self) -> list[RemoteJob]:
+        """Every job, the newest first."""
+
+    def status(self, job: str) -> RemoteJob:
+        """One job."""
+
+    def cancel(self, job: str) -> RemoteJob:
+        """Cancel a job, asked once. Raises `MdlError` in the remote's words if it says that it did not."""
+
+    def delete(self, job: str) -> int:
+        """Delete the results and the record of a job; returns the bytes that this freed."""
+
+    def files(self, job: str, checkpoint: str, *, logs: bool) -> list[RemoteFile]:
+        """The results of a job: all, those of one checkpoint, or its logs."""
+
+    def locate(self, url: str) -> Any:
+        """Where the file of a URL that `files` returned is at this moment."""
+
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that it is asked at."""
+
+
+def status_of(word: object) -> JobStatus:
+    """The status that a remote's own word means; one that is unknown is of a job that still runs."""
+    text = str(word).strip().lower().rpartition(".")[2]
+    return _STATUS.get(text, "running")
+
+
+def moment_of(value: object) -> str | None:
+    """A time in ISO 8601 or in seconds (or milliseconds) since 1970, as ISO 8601 in UTC; None for anything else. A
+    time without a zone is one in UTC."""
+    try:
+        if isinstance(value, str) and not value.replace(".", "", 1).isdigit():
+            found = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
+            found = found if found.tzinfo else found.replace(tzinfo=UTC)
+        elif isinstance(value, int | float | str) and not isinstance(value, bool):
+            seconds = float(value)
+            found = datetime.fromtimestamp(seconds / 1000 if seconds > 1e11 else seconds, UTC)
+        else:
+            return None
+        return found.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def job_of(record: Any, name: str = "", size: int | None = None) -> RemoteJob:
+    """The job that a record tells of: ``id`` (or ``job_id``, ``process_id``), ``status``, ``created_at``,
+    ``updated_at``, ``error``. A record that is no object is of a job about which nothing is known."""
+    facts: Mapping[str, Any] = record if isinstance(record, dict) else {}
+    from mdl.sources.outputs import error_in
+
+    ident = name or next((str(facts[key]) for key in ("id", "job_id", "process_id") if facts.get(key)), "")
+    created = next((facts[key] for key in ("created_at", "started_at", "createdAt") if facts.get(key)), None)
+    updated = next((facts[key] for key in ("updated_at", "completed_at", "finished_at") if facts.get(key)), None)
+    error = error_in(facts.get("error") or facts.get("error_message"))
+    found = facts.get("size_bytes", size)
+    count = found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+    return RemoteJob(ident, status_of(facts.get("status")), moment_of(created), moment_of(updated), count, error or None)
+
+
+def age_of(job: RemoteJob, now: float) -> float:
+    """Seconds since the job's own last word; -inf if its record tells no time."""
+    moment = job.updated_at or job.created_at
+    return now - datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() if moment else -math.inf
+
+
+def check_job_id(job: str) -> str:
+    """``job`` if it can be a part of a path and of a URL. Raises `UsageError`, `Unsafe`."""
+    if not job or "/" in job:
+        raise UsageError("not a job id", item=shown(job)[:100])
+    return RelPath.parse(job).text
+
+
+def check_remotes(tables: Mapping[str, Any], path: str) -> dict[str, RemoteSettings]:
+    """The tables ``[remotes.NAME]`` of ``path``, checked. Raises `UsageError` for the first mistake, with what is
+    near."""
+    found = {}
+    for name, table in tables.items():
+        where = f"[remotes.{name}]"
+        if not isinstance(table, dict):
+            raise UsageError(f"{where} is not a table", item=path)
+        if RelPath.parse(name).text != name or "/" in name:
+            raise UsageError(f"{where} is no name for a remote", item=path, hint=_NAME_HINT)
+        kind = table.get("kind")
+        if kind not in KINDS:
+            near = get_close_matches(str(kind), KINDS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"kind is one of {', '.join(KINDS)}"
+            raise UsageError(f"{where} has the unknown kind {kind!r}", item=path, hint=hint)
+        known = _COMMON | _KEYS[kind]
+        for key, value in table.items():
+            if key.startswith("x-"):
+                continue
+            if key not in known:
+                near = get_close_matches(key, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(known)}"
+                raise UsageError(f"unknown key {key!r} in {where}", item=path, hint=hint)
+            if not isinstance(value, known[key]):
+                raise UsageError(f"{where} {key} is not a {_WORDS[known[key]]}", item=path)
+        for key in _NEEDED[kind]:
+            if not table.get(key):
+                raise UsageError(f"{where} has no {key}", item=path)
+        found[name] = RemoteSettings(name, kind, table)
+    for name, remote in found.items():
+        bucket = remote.get("bucket")
+        if bucket and (bucket not in found or found[bucket].kind != "bucket"):
+            raise UsageError(f"[remotes.{name}] bucket {bucket!r} is no remote of kind bucket", item=path)
+    return found
+
+
+_WORDS = {str: "text", bool: "truth value", list: "list"}
+
+
+def remote_named(name: str, remotes: Mapping[str, RemoteSettings]) -> RemoteSettings:
+    """The remote of that name. Raises `UsageError`, with what is near."""
+    if name in remotes:
+        return remotes[name]
+    near = get_close_matches(name, remotes, 1)
+    hint = f"did you mean {near[0]}?" if near else "'mdl remote list' shows what there is; config.toml has them"
+    raise UsageError("no such remote", item=shown(name)[:100], hint=hint)
+
+
+def open_remote(settings: RemoteSettings, context: Context) -> Remote:
+    """The remote that these settings mean. Raises `UsageError` if they are wrong."""
+    remote: Remote = importlib.import_module(KINDS[settings.kind]).open_remote(settings, context)
+    return remote
+
+
