@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mdl import places
 from mdl.cancel import CancelToken
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mdl.redact import Secrets
     from mdl.reports import Report
     from mdl.sources.endpoint import Endpoint
+    from mdl.sources.remote import RemoteSettings
 
 Folder = str | os.PathLike[str]
 
@@ -172,11 +173,12 @@ class Workspace:
             self._secrets.add(found.token)
         return found
 
-    @property
-    def remotes(self) -> Mapping[str, Mapping[str, Any]]:
-        """The tables ``[remotes.NAME]`` of ``config.toml``."""
-        found: Mapping[str, Mapping[str, Any]] = self.config.file.get("remotes", {})
-        return found
+    @cached_property
+    def remotes(self) -> Mapping[str, RemoteSettings]:
+        """The remotes of ``config.toml``. Raises `UsageError`."""
+        from mdl.sources.remote import check_remotes
+
+        return check_remotes(self.config.file.get("remotes", {}), str(places.config_file()))
 
     def time_limit(self) -> TimeLimit:
         """When to stop. Raises `Deadline` outside the window."""

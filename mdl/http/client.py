@@ -48,8 +48,29 @@ MAX_JSON = 10 * 2**20
 """Decoded bytes of an API answer that are read at most. Parsed they take a multiple of it."""
 
 Answer = TypeVar("Answer")
-Locate = Callable[[str], str]
-"""Makes the http(s) URL that stands at this moment for a stable URL of another scheme, such as ``s3://``."""
+
+
+@dataclass(frozen=True)
+class Inline:
+    """A body that is at hand already, instead of a URL to ask for it."""
+
+    data: bytes
+    content_type: str = ""
+
+    def response(self, headers: Mapping[str, str]) -> httpx.Response:
+        """The answer of a server that has this body, to a request with these headers."""
+        size, asked = len(self.data), re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("Range", ""))
+        start, stop = (int(asked[1]), int(asked[2] or size - 1) + 1) if asked else (0, size)
+        told = {"Content-Type": self.content_type or "application/octet-stream"}
+        if asked and start >= size:
+            return httpx.Response(416, headers={**told, "Content-Range": f"bytes */{size}"})
+        if asked:
+            told["Content-Range"] = f"bytes {start}-{min(stop, size) - 1}/{size}"
+        return httpx.Response(206 if asked else 200, headers=told, content=self.data[start:stop])
+
+
+Locate = Callable[[str], "str | Inline"]
+"""Makes of a stable URL of another scheme, such as ``s3://``, the http(s) URL that stands for it at this moment."""
 OnRetry = Callable[[MdlError, int, float], None]
 """Receives an error, the number of the failure, and the seconds until the next try."""
 
@@ -285,7 +306,10 @@ class HttpClient:
             self.cancel.check()
             if locate := self.locators.get(urlsplit(current).scheme):
                 hops.append({":url": current})
-                current = locate(current)
+                located = locate(current)
+                if isinstance(located, Inline):
+                    return OpenResponse(located.response(headers), current, tuple(hops), None), False
+                current = located
             secrets.add_query(current)
             self._hosts.check(current)
             at_home = at_home and origin_of(current) == home

@@ -22,6 +22,7 @@ from mdl.paths import RelPath, shown
 if TYPE_CHECKING:
     from mdl.http.client import HttpClient
     from mdl.sources.endpoint import Endpoint
+    from mdl.sources.remote import RemoteSettings
 
 SOURCES = {
     "hf": "mdl.sources.hub",
@@ -118,7 +119,7 @@ class Context:
     http: HttpClient | None = None
     on_event: Listener = silence
     environ: Mapping[str, str] = field(default_factory=dict)
-    remotes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    remotes: Mapping[str, RemoteSettings] = field(default_factory=dict)
 
 
 def page_hosts(endpoint: Endpoint) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ _STATUS: dict[str, JobStatus] = {
     **dict.fromkeys(("completed", "complete", "done", "success", "succeeded", "finished"), "done"),
     **dict.fromkeys(("failed", "error", "timed_out", "timeout"), "failed"),
     **dict.fromkeys(("cancelled", "canceled", "stopped", "aborted"), "cancelled"),
-}  # type: ignore[dict-item]
+}
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,9 @@ def job_of(record: Any, name: str = "", size: int | None = None) -> RemoteJob:
     error = error_in(facts.get("error") or facts.get("error_message"))
     found = facts.get("size_bytes", size)
     count = found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
-    return RemoteJob(ident, status_of(facts.get("status")), moment_of(created), moment_of(updated), count, error or None)
+    return RemoteJob(
+        ident, status_of(facts.get("status")), moment_of(created), moment_of(updated), count, error or None
+    )
 
 
 def age_of(job: RemoteJob, now: float) -> float:
@@ -230,5 +232,3 @@ def open_remote(settings: RemoteSettings, context: Context) -> Remote:
     """The remote that these settings mean. Raises `UsageError` if they are wrong."""
     remote: Remote = importlib.import_module(KINDS[settings.kind]).open_remote(settings, context)
     return remote
-
-

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit
@@ -28,13 +29,15 @@ from mdl.hashing import Digest
 from mdl.http.allowlist import host_of
 from mdl.paths import RelPath, shown
 from mdl.sources import Context, Origin
-from mdl.threads import in_thread
+from mdl.sources.remote import Check, RemoteJob, RemoteSettings, check_job_id, job_of
+from mdl.threads import in_parallel, in_thread
 
 LINK_SECONDS = 3600
 """How long a signed URL is good for. Credentials that end sooner end it too."""
 INSTALL = "pip install 'mdl[s3]'"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _MOST_OBJECTS = 1_000_000
+_LARGEST_RECORD = 2**20
 _SECONDS = 60
 """How long obstore retries a request that fails."""
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>(?:\s*<Message>([^<]{0,400}))?")
@@ -85,6 +88,10 @@ def open_source(context: Context) -> S3Source:
     return S3Source(context)
 
 
+def open_remote(settings: RemoteSettings, context: Context) -> BucketRemote:
+    return BucketRemote(settings, context)
+
+
 @dataclass(frozen=True)
 class Access:
     """Where a bucket is, and who asks for it. ``endpoint`` is '' for AWS itself; without ``key_id`` requests are not
@@ -103,14 +110,13 @@ class Access:
         return self.endpoint or f"https://s3.{self.region}.amazonaws.com"
 
     @classmethod
-    def of(cls, bucket: str, environ: Mapping[str, str], remotes: Mapping[str, Mapping[str, Any]]) -> Access:
+    def of(cls, bucket: str, environ: Mapping[str, str], remotes: Mapping[str, RemoteSettings]) -> Access:
         """What the remote of this bucket says, else the variables ``AWS_…``, else the files in ``~/.aws``.
 
         Raises `UsageError` for an endpoint that is no URL.
         """
-        remote: Mapping[str, Any] = next(
-            (one for one in remotes.values() if str(one.get("url", "")).split("/")[2:3] == [bucket]), {}
-        )
+        own = [one for one in remotes.values() if one.kind == "bucket" and one.get("url").split("/")[2:3] == [bucket]]
+        remote = own[0].values if own else {}
         profile = _profile(environ)
         endpoint = str(
             remote.get("endpoint_url")
@@ -394,6 +400,78 @@ class S3Source:
         except MdlError as error:
             raise error.on(f"{origin.bucket}/{shown(one.key)}") from error
         return RemoteFile(path, str(S3Origin(origin.bucket, one.key)), one.size, validator=one.etag, probed=True)
+
+
+class BucketRemote:
+    """A bucket that workers write to: ``PREFIX/processes/ID.json`` says how job ID stands, and its results are below
+    ``PREFIX/results/ID/``."""
+
+    def __init__(self, settings: RemoteSettings, context: Context) -> None:
+        origin = parse(settings.get("url"), ())
+        self.settings, self._context = settings, context
+        self._source = S3Source(context)
+        self._bucket = self._source.bucket(origin.bucket)
+        self._prefix = f"{origin.key.strip('/')}/" if origin.key.strip("/") else ""
+
+    def check(self) -> list[Check]:
+        found = list(self._bucket.list(f"{self._prefix}processes"))
+        return [Check("bucket", True, f"{self._bucket} lists {len(found)} processes")]
+
+    def jobs(self) -> list[RemoteJob]:
+        sizes: dict[str, int] = {}
+        for one in self._bucket.list(f"{self._prefix}results"):
+            name = one.key.removeprefix(f"{self._prefix}results/").partition("/")[0]
+            sizes[name] = sizes.get(name, 0) + one.size
+        names = [
+            one.key.rpartition("/")[2].removesuffix(".json")
+            for one in self._bucket.list(f"{self._prefix}processes")
+            if one.key.endswith(".json")
+        ]
+        calls = [partial(self._read, name, sizes.get(name, 0)) for name in names]
+        http = self._context.http
+        assert http is not None
+        rows = [
+            RemoteJob(name, "running", error=found.message) if isinstance(found, MdlError) else found
+            for name, found in zip(names, in_parallel(calls, http.connections, http.cancel.check), strict=True)
+        ]
+        return sorted(rows, key=lambda job: job.created_at or "", reverse=True)
+
+    def status(self, job: str) -> RemoteJob:
+        prefix = f"{self._prefix}results/{check_job_id(job)}"
+        size = sum(one.size for one in self._bucket.list(prefix))
+        try:
+            return self._read(job, size)
+        except NotFound:
+            if not size:
+                raise NotFound("the bucket knows no such job", item=job, hint="'mdl remote jobs' lists them") from None
+        return RemoteJob(job, "done", bytes=size)
+
+    def cancel(self, job: str) -> RemoteJob:
+        raise UsageError("a bucket cannot cancel a job", item=job, hint="ask the endpoint that runs it")
+
+    def delete(self, job: str) -> int:
+        found = list(self._bucket.list(f"{self._prefix}results/{check_job_id(job)}"))
+        self._bucket.delete([one.key for one in found])
+        self._bucket.delete([f"{self._prefix}processes/{job}.json"])
+        return sum(one.size for one in found)
+
+    def files(self, job: str, checkpoint: str, *, logs: bool) -> list[RemoteFile]:
+        part = "logs" if logs else checkpoint
+        origin = S3Origin(self._bucket.name, f"{self._prefix}results/{check_job_id(job)}/{part}")
+        return self._source.resolve(origin)
+
+    def locate(self, url: str) -> str:
+        return self._source.locate(url)
+
+    def hosts(self) -> tuple[str, ...]:
+        return (host_of(self._bucket.access.url),)
+
+    def _read(self, job: str, size: int) -> RemoteJob:
+        data = self._bucket.read(f"{self._prefix}processes/{job}.json", _LARGEST_RECORD)
+        try:
+            return job_of(json.loads(data), job, size)
+        except ValueError as error:
+            raise ProtocolError("the record of this job is no JSON", item=job) from error
 
 
 def recorded_digest(headers: Mapping[str, str]) -> Digest | None:

@@ -14,6 +14,7 @@ from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
 from mdl.sources import Context, parse
 from mdl.sources.endpoint import Endpoint
+from mdl.sources.remote import RemoteSettings
 from mdl.sources.s3 import Access, S3Origin, S3Source, recorded_digest, s3_error
 
 obstore = pytest.importorskip("obstore")
@@ -110,7 +111,8 @@ def test_access_comes_from_remote_then_environment_then_profile(tmp_path: Path) 
     assert Access.of("training", home, {}) == Access("eu-west-3", "https://filed.example", "FILED", "filed%secret")
     named = {**home, **KEYS, "AWS_ENDPOINT_URL": "https://named.example", "AWS_REGION": "eu-north-1"}
     assert Access.of("training", named, {}) == Access("eu-north-1", "https://named.example", "AKID", "the-secret")
-    remotes = {"store": {"url": "s3://training/prefix", "endpoint_url": "https://remote.example/", "region": "auto"}}
+    table = {"url": "s3://training/prefix", "endpoint_url": "https://remote.example/", "region": "auto"}
+    remotes = {"store": RemoteSettings("store", "bucket", table)}
     assert Access.of("training", named, remotes).url == "https://remote.example"
     assert Access.of("other", named, remotes).url == "https://named.example"
     assert Access.of("training", {}, {}) == Access("us-east-1")
@@ -121,7 +123,9 @@ def test_network_volume_takes_no_signed_urls() -> None:
     """RunPod's volumes refuse them, by its documentation; a remote may say so of any bucket."""
     assert not Access.of("vol", {"AWS_ENDPOINT_URL": "https://s3api-eu-ro-1.runpod.io"}, {}).presigns
     assert Access.of("vol", {}, {}).presigns
-    assert not Access.of("vol", {}, {"v": {"url": "s3://vol", "presign": False}}).presigns
+    assert not Access.of(
+        "vol", {}, {"v": RemoteSettings("v", "bucket", {"url": "s3://vol", "presign": False})}
+    ).presigns
 
 
 def test_listing_becomes_files(bucket: Callable[..., S3Source]) -> None:
