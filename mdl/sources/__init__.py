@@ -28,6 +28,7 @@ SOURCES = {
     "hf": "mdl.sources.hub",
     "http": "mdl.sources.url",
     "https": "mdl.sources.url",
+    "job": "mdl.sources.remote",
     "s3": "mdl.sources.s3",
 }
 """The module that reads the references of each scheme. It is imported when the first of them is read."""

@@ -1,22 +1,25 @@
 """Remotes: where trained results are (``[remotes.NAME]`` of ``config.toml``), and what every kind of remote can do.
 
-A kind is one module of this room with ``open_remote(settings, context) -> Remote``, and one line in `KINDS`.
+A kind is one module of this room with ``open_remote(settings, context) -> Remote``, and one line in `KINDS`. The
+results of one job are the origin ``job://REMOTE/JOB``, which this module's own source resolves.
 """
 
 from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from mdl.errors import NotFinished, NotFound, UsageError
 from mdl.files import RemoteFile
+from mdl.http.client import Inline
 from mdl.paths import RelPath, shown
-from mdl.sources import Context
+from mdl.sources import Context, Origin
 
 KINDS = {
     "bucket": "mdl.sources.s3",
@@ -32,6 +35,43 @@ _KEYS: dict[str, dict[str, type]] = {
 _COMMON: dict[str, type] = {"kind": str, "allow_hosts": list}
 _NEEDED = {"bucket": ("url",), "runpod": (), "trainer": ("url",)}
 _NAME_HINT = "letters, digits, '-', '_' and '.'"
+
+
+@dataclass(frozen=True)
+class JobOrigin(Origin):
+    """The results of one job: all of them, those of one checkpoint, or its logs."""
+
+    scheme: ClassVar[str] = "job"
+
+    remote: str
+    job: str
+    checkpoint: str = ""
+    logs: bool = False
+
+    def __str__(self) -> str:
+        query = urlencode({"checkpoint": self.checkpoint} if self.checkpoint else {"logs": 1} if self.logs else {})
+        return f"job://{self.remote}/{quote(self.job, safe='')}" + (f"?{query}" if query else "")
+
+    @property
+    def folder(self) -> str:
+        part = "_logs" if self.logs else f"_{self.checkpoint}" if self.checkpoint else ""
+        return f"{self.remote}/{self.job}{part}"
+
+
+def parse(text: str, page_hosts: Collection[str]) -> JobOrigin:
+    """The origin that ``job://REMOTE/JOB`` means. Raises `UsageError`, `Unsafe`."""
+    parts = urlsplit(text)
+    query = dict(parse_qsl(parts.query))
+    job = unquote(parts.path.strip("/"))
+    if not parts.netloc or not job:
+        raise UsageError("not a job of a remote", item=shown(text)[:200], hint="write job://REMOTE/JOB")
+    checkpoint = RelPath.parse(query["checkpoint"]).text if "checkpoint" in query else ""
+    return JobOrigin(RelPath.parse(parts.netloc).text, check_job_id(job), checkpoint, "logs" in query)
+
+
+def open_source(context: Context) -> JobSource:
+    return JobSource(context)
+
 
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
 _STATUS: dict[str, JobStatus] = {
@@ -120,7 +160,7 @@ class Remote(Protocol):
     def files(self, job: str, checkpoint: str, *, logs: bool) -> list[RemoteFile]:
         """The results of a job: all, those of one checkpoint, or its logs."""
 
-    def locate(self, url: str) -> Any:
+    def locate(self, url: str) -> str | Inline:
         """Where the file of a URL that `files` returned is at this moment."""
 
     def hosts(self) -> tuple[str, ...]:
@@ -226,6 +266,40 @@ def remote_named(name: str, remotes: Mapping[str, RemoteSettings]) -> RemoteSett
     near = get_close_matches(name, remotes, 1)
     hint = f"did you mean {near[0]}?" if near else "'mdl remote list' shows what there is; config.toml has them"
     raise UsageError("no such remote", item=shown(name)[:100], hint=hint)
+
+
+class JobSource:
+    """The results of jobs as a source of files, whatever kind their remote is of."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._opened: dict[str, Remote] = {}
+
+    def remote(self, name: str) -> Remote:
+        """The remote of that name. Raises `UsageError`."""
+        if name not in self._opened:
+            self._opened[name] = open_remote(remote_named(name, self._context.remotes), self._context)
+        return self._opened[name]
+
+    def resolve(self, origin: JobOrigin) -> list[RemoteFile]:
+        return self.remote(origin.remote).files(origin.job, origin.checkpoint, logs=origin.logs)
+
+    def known(self, origin: JobOrigin) -> list[RemoteFile] | None:
+        return None
+
+    def file(self, origin: JobOrigin, path: RelPath) -> RemoteFile:
+        raise UsageError("names a job, not a file", item=str(origin))
+
+    def complete(self, origin: JobOrigin, stated: RemoteFile) -> RemoteFile:
+        raise UsageError("names a job, not a file", item=str(origin))
+
+    def hosts(self, origin: JobOrigin) -> tuple[str, ...]:
+        settings = remote_named(origin.remote, self._context.remotes)
+        return (*self.remote(origin.remote).hosts(), *settings.values.get("allow_hosts", ()))
+
+    def locate(self, url: str) -> str | Inline:
+        """Where the file of a ``job://REMOTE/JOB/PATH`` is at this moment."""
+        return self.remote(urlsplit(url).netloc).locate(url)
 
 
 def open_remote(settings: RemoteSettings, context: Context) -> Remote:

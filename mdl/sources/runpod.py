@@ -183,7 +183,7 @@ class Runpod:
 
     def _url(self, job: str, path: RelPath) -> str:
         """The stable URL of a file of this remote."""
-        return f"runpod://{self.settings.name}/{quote(job)}/{quote(path.text)}"
+        return f"job://{self.settings.name}/{quote(job)}/{quote(path.text)}"
 
     def _of_process(self, kind: str, process: str, *, many: bool = False) -> Any:
         """What a worker says of a process. Raises `NotFound` if no worker that was asked knows it."""
