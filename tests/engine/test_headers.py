@@ -15,16 +15,6 @@ SIZE = len(DATA)
 BOTH_SIZES = pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 
 
-@pytest.mark.fault(33)
-@pytest.mark.parametrize("name", faults.BAD_LENGTHS)
-@BOTH_SIZES
-def test_bad_content_length(bench: Bench, data: bytes, name: str) -> None:
-    """A Content-Length that is no number, or two, ends in the right file or a refusal; never in other bytes (B33)."""
-    code = bench.fetch(faults.bad_length(data, name), data).code
-    assert code == 6 or (code == 0 and name in ("repeated", "list", "chunked too"))
-    assert bench.has(data) if code == 0 else bench.is_untouched
-
-
 @pytest.mark.fault(34)
 @pytest.mark.parametrize(("count", "length"), [(200_000, 10), (1, 50 * MIB)], ids=["many", "long"])
 def test_heavy_headers(bench: Bench, count: int, length: int) -> None:
@@ -34,42 +24,12 @@ def test_heavy_headers(bench: Bench, count: int, length: int) -> None:
     assert sum(request.sent for request in run.requests) < 3 * 2 * MIB + 16 * MIB
 
 
-RIGHT: dict[str, tuple[bytes, Handler]] = {
-    "chunks of one byte": (TINY[:20_000], faults.chunked(TINY[:20_000], chunk=1)),
-    "HTTP/1.0": (DATA, faults.old_http(DATA)),
-    "a reset after the last byte": (DATA, faults.reset_at_end(DATA)),
-    "a reset after the last byte, small": (TINY, faults.reset_at_end(TINY)),
-    "three of 100": (TINY, faults.continues(TINY, count=3, status=100)),
-    "three of 103": (TINY, faults.continues(TINY, count=3, status=103)),
-}
-
-
-@pytest.mark.fault(35, 36, 37, 43)
-@pytest.mark.parametrize("what", RIGHT)
-def test_odd_but_right(bench: Bench, what: str) -> None:
-    """Twenty thousand chunks of one byte, HTTP/1.0, a reset after the last byte, a few interim answers: all are fine
-    (B35, B36, B37, B43)."""
-    data, handler = RIGHT[what]
-    run = bench.fetch(handler, data)
-    assert (run.code, run.rewound, bench.has(data)) == (0, 0, True)
-
-
 @pytest.mark.fault(36)
 @pytest.mark.parametrize("status", [100, 103])
 def test_endless_interim_answers(bench: Bench, status: int) -> None:
     """An endless row of interim answers is given up (B36)."""
     bench.patience = 15.0
     assert bench.fetch(faults.continues(TINY, count=None, status=status), TINY, retries=1, stall=0.5).code in (5, 6)
-
-
-@pytest.mark.fault(37)
-@pytest.mark.parametrize("handler", [faults.no_head(TINY), faults.garbage_status(TINY)], ids=["0.9", "garbage"])
-def test_not_http(bench: Bench, handler: Handler) -> None:
-    """What is not HTTP/1 is an error after a few tries, and reaches no file (B37)."""
-    run = bench.fetch(handler, TINY)
-    assert run.code in (5, 6)
-    assert len(run.requests) <= 4
-    assert bench.is_untouched
 
 
 @pytest.mark.fault(38, 39)
@@ -81,15 +41,6 @@ def test_something_else_instead(bench: Bench, data: bytes, what: str) -> None:
     assert (run.code, run.error["code"]) == (6, "PROTO")
     assert len(run.requests) <= 4
     assert bench.is_untouched
-
-
-@pytest.mark.fault(38)
-@pytest.mark.parametrize("half", [False, True])
-def test_portal_leaves_the_part(bench: Bench, half: bool) -> None:
-    """A login page costs nothing of what is here already (B38)."""
-    assert bench.fetch(faults.portal(), DATA, half=half).code == 6
-    again = bench.fetch(faults.honest(DATA), DATA)
-    assert (again.code, again.row.resumed_at) == (0, SIZE // 2 if half else 0)
 
 
 @pytest.mark.fault(40)

@@ -18,14 +18,6 @@ DATA = noise(4 * MIB)
 SIZE, HALF = len(DATA), len(DATA) // 2
 
 
-@pytest.mark.fault(1)
-def test_no_ranges_on_resume(bench: Bench) -> None:
-    """A server that answers 200 to a resume starts the file anew in one stream; what is dropped is reported (A1)."""
-    run = bench.fetch(faults.norange(DATA), DATA, half=True)
-    assert (run.code, run.rewound, run.report.bytes_discarded) == (0, HALF, HALF)
-    assert bench.has(DATA)
-
-
 @pytest.mark.fault(2)
 def test_200_to_a_later_segment(bench: Bench) -> None:
     """A 200 to segment k ends that body at once and the file comes in one stream (A2)."""
@@ -106,14 +98,6 @@ def test_short_206_is_no_restart(bench: Bench) -> None:
     """After a shorter 206 the remainder is requested; no byte comes twice (A7)."""
     run = bench.fetch(faults.short_206(DATA, cap=300_000), DATA)
     assert (run.code, run.retries, run.report.bytes_fetched) == (0, 0, SIZE)
-
-
-@pytest.mark.fault(10)
-def test_other_bytes_once(bench: Bench) -> None:
-    """Right headers over other bytes: one clean retry from the start, which is reported, brings the file (A10)."""
-    run = bench.fetch(faults.first(1, faults.other_bytes(DATA), faults.honest(DATA)), DATA, half=True)
-    assert (run.code, run.rewound) == (0, SIZE)
-    assert bench.has(DATA)
 
 
 @pytest.mark.fault(10)
