@@ -142,7 +142,8 @@ def test_side_by_side(tmp_path: Path) -> None:
 
 
 def test_the_lock_only_saves_work(bench: Bench, tmp_path: Path) -> None:
-    """Even if the lock file is gone, a second mdl does not touch the partial of a living one: 9 (F112)."""
+    """Even if the lock file is gone, a second mdl does not touch the partial of a living one: 9, and it names that
+    process (F112)."""
     gate = threading.Event()
     with FaultyServer(faults.stall_in_body(DATA, MIB, gate=gate)) as server:
         first = child(tmp_path, "get", "m", *catalog(tmp_path, (NAME, server.url + "/f", DATA)))
@@ -153,6 +154,7 @@ def test_the_lock_only_saves_work(bench: Bench, tmp_path: Path) -> None:
         gate.set()
         first.communicate(timeout=30)
     assert (run.code, first.returncode) == (9, 0)
+    assert str(first.pid) in run.error["message"]
     assert bench.has(DATA)
 
 

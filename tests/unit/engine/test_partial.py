@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 from support.partials import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
 from mdl.cancel import CancelToken
-from mdl.engine.adoption import is_held, leftovers, stale_dirs, wait_for_owners
+from mdl.engine.adoption import is_held, stale_dirs, wait_for_owners
 from mdl.engine.journal import Journal
 from mdl.engine.partial import Partial
 from mdl.errors import Busy
@@ -241,26 +239,6 @@ def test_a_published_leftover_is_not_written_to(tmp_path: Path, who: str) -> Non
     assert (tmp_path / "final").read_bytes() == before
     assert (partial.total, partial.dropped) == (SIZE, 0)
     assert [entry.name for entry in (tmp_path / "partials").iterdir()] == [f"{KEY}.{me}"]
-
-
-def test_living_process_is_not_disturbed(tmp_path: Path) -> None:
-    """A partial that a living process holds is Busy (9), names that process, and stays as it is."""
-    holds = (
-        "import sys; from pathlib import Path; from mdl.engine.journal import Identity;"
-        "from mdl.engine.partial import Partial;"
-        f"p = Partial.open(Path(sys.argv[1]), {KEY!r}, Identity(*{(WHO.url, SIZE, WHO.digest, None, None)!r}));"
-        "p.write(0, b'z' * 300); p.sync_and_claim(); print('held', flush=True); sys.stdin.read()"
-    )
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", holds, str(tmp_path)], stdin=pipe, stdout=pipe) as child:
-        assert child.stdout
-        assert child.stdout.readline() == b"held\n"
-        with pytest.raises(Busy, match=str(child.pid)) as caught:
-            Partial.open(tmp_path, KEY, WHO)
-        assert caught.value.exit_code == 9
-        assert [folder.name.split("-")[1] for folder in leftovers(tmp_path, KEY)] == [str(child.pid)]
-        child.communicate()
-    assert opened(tmp_path).total == 300
 
 
 def test_an_unlocked_partial_of_before(tmp_path: Path) -> None:

@@ -37,16 +37,6 @@ def test_cut_data_is_not_believed(tmp_path: Path, left: Path) -> None:
     assert opened(tmp_path).total == 150
 
 
-@pytest.mark.fault(147)
-def test_damaged_journal_claims_nothing(tmp_path: Path, left: Path) -> None:
-    """If the journal's first line is damaged, everything is fetched again, and the loss is reported."""
-    whole = (left / "journal").read_bytes()
-    (left / "journal").write_bytes(b"X" + whole[1:])
-    partial = opened(tmp_path)
-    assert (partial.total, claimed(partial), partial.dropped > 0) == (0, 0, True)
-    assert "journal is damaged" in partial.dropped_why
-
-
 @pytest.mark.fault(177)
 def test_link_in_place_of_the_data_is_not_followed(tmp_path: Path, left: Path) -> None:
     """A link under the data's name is not followed: its target keeps its bytes."""

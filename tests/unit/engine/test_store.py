@@ -13,7 +13,6 @@ from support.partials import dead_owner
 
 from mdl.engine.adoption import remove_stale
 from mdl.engine.partial import Partial
-from mdl.engine.plan import Plan, Wanted
 from mdl.engine.store import Store
 from mdl.errors import Busy, Occupied, StorageError, Unsafe
 from mdl.files import RemoteFile
@@ -136,48 +135,6 @@ def test_strangers_right_bytes_are_found_right(store: Store, final: Path, digest
     assert found.receipt is None
     assert found.fingerprint
     assert found.fingerprint.digest == digest
-
-
-def test_what_is_in_the_way_is_reported(store: Store, final: Path) -> None:
-    """A folder, a pipe, a dangling link, or a file where a folder is needed: each is reported as what it is, and
-    where."""
-    final.mkdir()
-    assert store.check("model", REMOTE).kind == "folder"
-    final.rmdir()
-    os.mkfifo(final)
-    found = store.check("model", REMOTE)
-    assert (found.kind, str(final) in found.why) == ("special", True)
-    final.unlink()
-    final.symlink_to("nowhere")
-    assert store.check("model", REMOTE).kind == "link"
-    final.unlink()
-    final.parent.rmdir()
-    final.parent.write_bytes(b"")
-    found = store.check("model", REMOTE)
-    assert (found.kind, "where a folder is needed" in found.why) == ("folder", True)
-
-
-@pytest.mark.fault(177)
-@pytest.mark.parametrize("where", ["unet", "unet/m.bin", "unet/deep"])
-def test_link_on_the_way_is_refused(store: Store, tmp_path: Path, where: str) -> None:
-    """A link in place of the file or of a folder on the way is unsafe, wherever it leads, and nothing is made there."""
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "m.bin").write_bytes(DATA)
-    remote = replace(REMOTE, path=RelPath.parse("unet/deep/er/m.bin")) if "deep" in where else REMOTE
-    link = store.folder("model") / where
-    link.parent.mkdir(parents=True)
-    link.symlink_to(outside / "m.bin" if where.endswith("bin") else outside)
-    found = store.check("model", remote)
-    assert (found.kind, found.fingerprint) == ("link", None)
-    (item,) = Plan.of([Wanted("model", remote, found)]).refuse
-    assert isinstance(item.refused, Unsafe)
-    for source in (b"new", partial := store.open_partial("model", remote)):
-        with pytest.raises(Unsafe):
-            store.publish("model", remote, source, PRINT, "sha256")
-    partial.close()
-    assert os.listdir(outside) == ["m.bin"]
-    assert (outside / "m.bin").read_bytes() == DATA
 
 
 def test_models_folder_may_be_a_link(tmp_path: Path) -> None:
