@@ -83,7 +83,8 @@ def test_one_that_fails_hinders_no_other(shell: Shell, exit_code: ExitCode, capf
 
 @pytest.mark.parametrize("kind", ["plain", "withheld", "unknown"])
 def test_what_can_be_done_next(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str], kind: str) -> None:
-    """A job is shown as a shell would take it again, and 'resume' is advised only where it can go on so."""
+    """A job is shown as a shell would take it again. 'resume' is advised only if that is possible; else it is refused,
+    2 if a secret is missing."""
     assert exit_code(shell, "get", "one") == 0
     words = ("get", "--include=*.bin", "--into=a b", "--", "it's") if kind != "unknown" else ()
     again = replace(the_job(shell).again, words=words, withheld=kind == "withheld")
@@ -95,6 +96,8 @@ def test_what_can_be_done_next(shell: Shell, exit_code: ExitCode, capfd: pytest.
     assert shlex.split(facts.get("command", "").strip()) == [word for word in words if word != "--"]
     assert exit_code(shell, "jobs", "cancel", the_job(shell).id) == 2
     assert ("mdl jobs resume" in capfd.readouterr().err) == (kind == "plain")
+    codes = {"withheld": 2, "unknown": 12}
+    assert kind == "plain" or exit_code(shell, "jobs", "resume", the_job(shell).id) == codes[kind]
 
 
 @pytest.mark.parametrize(("columns", "date"), [("80", "2025"), ("120", "2025-01-01")])
