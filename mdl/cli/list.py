@@ -32,7 +32,7 @@ def list_models(
     client = session.client(settings)
     asked = {"present": present, "unverified": present, "partial": partial, "missing": missing}
     statuses = [status for status, is_asked in asked.items() if is_asked]
-    rows = client.statuses(patterns or (), kind=kind, tag=tag, status=statuses)
+    rows = client.statuses(patterns or None, kind=kind, tag=tag, status=statuses or None)
 
     def show_table() -> None:
         session.console.table(("NAME", "KIND", "STATUS", "SIZE", "LICENSE", "TITLE"), [_row(*row) for row in rows])

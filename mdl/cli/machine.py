@@ -57,7 +57,7 @@ def _places(session: Session, settings: LookSettings) -> list[tuple[str, str, bo
     found += [("catalog", Path(path), why) for path in paths]
     with contextlib.suppress(UsageError):
         found.append(("state", places.state_dir(), "the user state folder"))
-    found.append(("models", client.workspace.home.path, client.workspace.home.why))
+    found.append(("models", client.workspace.config.home.path, client.workspace.config.home.why))
     return [_facts(*one) for one in found]
 
 
@@ -75,10 +75,10 @@ def doctor(session: Session, settings: DoctorSettings) -> int:
     environment = Environment(
         catalog=lambda: _catalog(client),
         lock=lambda: _lock(client),
-        home=lambda: client.workspace.home.path,
+        home=lambda: client.workspace.config.home.path,
         state=places.state_dir,
         endpoint=lambda: client.workspace.endpoint,
-        connect=None if client.workspace.is_offline else client.workspace.http,
+        connect=None if client.workspace.config.is_offline else client.workspace.http,
     )
     errors: list[MdlError] = []
     checks: list[dict[str, object]] = []

@@ -13,7 +13,7 @@ from mdl.cli.flags import Common, JobFlags
 from mdl.cli.signals import the_signals
 from mdl.config import Config
 from mdl.console import Console
-from mdl.errors import Problem
+from mdl.errors import Problem, UsageError
 from mdl.jobs.job import JOB_VARIABLE, Invocation
 from mdl.jobs.processes import is_background
 from mdl.redact import redact
@@ -93,9 +93,12 @@ class Session:
         assert client.workspace.endpoint  # its token must be known before any word of the command is recorded
         from mdl.jobs.run import JobRun
 
-        state = client.workspace.state
-        if state is None and not flags.detach:
-            self.console.warn("this user has no home folder: the job is not recorded and nothing is logged")
+        state = None
+        try:
+            state = places.state_dir()
+        except UsageError:
+            if not flags.detach:
+                self.console.warn("this user has no home folder: the job is not recorded and nothing is logged")
         return JobRun(
             self.command,
             folders,

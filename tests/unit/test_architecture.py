@@ -45,7 +45,7 @@ ONLY = {
     "httpx": {"http"},
     "httpcore": {"http/connection"},
     "tomlkit": {"operations/edit"},
-    "isal": {"archive/compression"},
+    "isal": {"archive/zip_format"},
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
 PURE = {
@@ -77,7 +77,7 @@ PURE = {
         "units",
     ),
     *(
-        "archive/records",
+        "archive/zip_format",
         "archive/manifest",
         "archive/history",
         "trainers/default_excludes",
