@@ -79,7 +79,7 @@ def download(
             session.empty = session.empty | {"job": run.id or None}
             report = None
             try:
-                with run as on_event:
+                with run.running() as on_event:
                     if replaces:
                         run.replace_earlier()
                     report = client.download(models, **choice.files, force=request.force, on_event=on_event)
@@ -197,7 +197,7 @@ def verify(
     if run and session.is_detached(job):
         return session.start_in_background(run)
     session.signals.poll()
-    with run or session.console.watch() as on_event:
+    with run.running() if run else session.console.watch() as on_event:
         report = client.verify(
             models, **choice.files, repair=is_job, force=repairing.force, strict=repairing.strict, on_event=on_event
         )
