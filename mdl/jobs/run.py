@@ -126,7 +126,7 @@ class JobRun:
 
     def replace_earlier(self) -> None:
         """Remove the records of earlier jobs of the same command and models that their time limit or window stopped:
-        this job goes on with what they left."""
+        this job continues from what they left."""
         if self._records is None:
             return
         job = self._tracker.job
