@@ -56,10 +56,12 @@ def test_the_examples_of_the_guide(hub: LoopbackHub, tmp_path: Path, capfd: pyte
 
 
 def test_the_guide_has_every_setting() -> None:
-    """The table of docs/python.md has each setting, and no other."""
-    rows = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs" / "python.md").read_text(), re.MULTILINE)
-    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert named == set(settings_table())
+    """The table of docs/python.md has each setting, and no other, with its default; words stand for None and ()."""
+    rows = re.findall(r"^\| (`.*?`) \| (.*?) \|", (ROOT / "docs" / "python.md").read_text(), re.MULTILINE)
+    defaults = {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+    assert set(defaults) == set(settings_table())
+    for name, setting in settings_table().items():
+        assert setting.default in (None, ()) or ast.literal_eval(defaults[name].strip("`")) == setting.default, name
 
 
 def test_import_is_light() -> None:
