@@ -177,8 +177,7 @@ class _Writer:
         self._write_whole(Record(name, method, self.out.at, len(body), len(data), crc, executable=executable), body)
 
     def _write_whole(self, record: Record, body: bytes) -> None:
-        self.out.write(zip_format.local_header(record))
-        self.out.write(body)
+        self.out.write(zip_format.local_header(record) + body)
         self._list(record)
 
     def _large(self, entry: Entry, name: str, fd: int, size: int) -> None:
