@@ -15,7 +15,7 @@ from mdl.archive.directory import ArchiveLimits, read_directory
 from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest
 from mdl.archive.streaming import BackgroundHash
-from mdl.archive.zip_format import STORED, crc32, inflate_errors, new_inflater
+from mdl.archive.zip_format import INFLATE_ERRORS, STORED, crc32, new_inflater
 from mdl.errors import DigestMismatch, NotFound, ProtocolError, StateError, Unsafe
 from mdl.files import Stamp
 
@@ -120,7 +120,7 @@ class Archive:
                 at += len(data)
             try:
                 block = inflater.decompress(data, min(_BLOCK, left + 1))
-            except inflate_errors() as error:
+            except INFLATE_ERRORS as error:
                 raise ProtocolError(f"damaged: {error}", item=member.shown) from error
             if not data and not block and not inflater.eof:
                 raise ProtocolError("damaged: its data ends too early", item=member.shown)

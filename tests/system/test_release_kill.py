@@ -122,7 +122,7 @@ def test_killed_before_the_switch_of_a_rollback(site: Site, monkeypatch: pytest.
     for letter in "abc":
         site.release(letter, keep=9)
     with monkeypatch.context() as patch:
-        patch.setattr(ReleaseDir, "_switch_to", lambda *_: None)
+        patch.setattr(ReleaseDir, "switch_to", lambda *_: None)
         site.back()
     assert (site.served, site.record["active"] == ReleaseDir(site.folder).active()) == ("c", False)
     if then == "release":
