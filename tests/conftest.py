@@ -22,7 +22,7 @@ from support.packing import make_run
 from support.releases import Site
 from support.scripted_hub import World, world
 from support.shell import Ran, Shell, machine, with_environ
-from support.terminal import Seen
+from support.terminal import Terminal
 
 from mdl.cli import main
 from mdl.http.splice import Pipe
@@ -133,7 +133,7 @@ def told(
         if request.param == "pipe":
             exit_code(shell, *words)
             return "".join(capfd.readouterr())
-        seen = Seen()
+        seen = Terminal(200)
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", seen.file)
             patch.setattr(sys, "stderr", seen.file)

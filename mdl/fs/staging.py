@@ -211,24 +211,21 @@ def sweep(folder: Path) -> None:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """The staged files and folders in ``folder`` whose processes have ended."""
+    """The staged files and folders in ``folder`` whose processes have ended. A process that cannot be seen from here
+    counts as ended after a day without a write."""
     found = []
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
-            match = _STAGED.fullmatch(entry.name)
-            if match and _is_left(entry, match[1]):
+            if not (match := _STAGED.fullmatch(entry.name)):
+                continue
+            alive = ProcessId(match[1]).is_alive()
+            if alive is None:
+                paths = [entry] if entry.is_symlink() else [entry, *entry.rglob("*")]
+                newest = max(path.lstat().st_mtime for path in paths)
+                alive = time.time() - newest <= _ABANDONED_SECONDS
+            if not alive:
                 found.append(entry)
     return found
-
-
-def _is_left(entry: Path, owner: str) -> bool:
-    """Whether its process has ended. One that cannot be seen from here counts as ended after a day without a write."""
-    alive = ProcessId(owner).is_alive()
-    if alive is not None:
-        return not alive
-    paths = [entry] if entry.is_symlink() else [entry, *entry.rglob("*")]
-    newest = max(path.lstat().st_mtime for path in paths)
-    return time.time() - newest > _ABANDONED_SECONDS
 
 
 def remove(path: Path) -> None:
