@@ -127,7 +127,7 @@ class ReleaseDir:
         return gone
 
     def rollback_target(self, history: History) -> str:
-        """The version that a rollback goes to. Raises `NotFound` if there is none."""
+        """The version that a rollback goes to. Raises `NotFound` if there is no such version."""
         previous, item = history.previous, str(self.folder)
         if not history.active:
             raise NotFound("nothing was released here", item=item, hint="mdl unpack ARCHIVE --to DIR --release")

@@ -19,7 +19,7 @@ from mdl.fs import staging
 from mdl.trainers.completeness import SAFETENSORS, why_truncated
 
 FindCopy = Callable[[ManifestEntry], Path | None]
-"""Says where a file with the same bytes is already, to which a hard link may be made."""
+"""Finds a file with the same bytes that is on the disk already, to which a hard link may be made."""
 _SYNCERS = 4
 
 

@@ -219,7 +219,7 @@ class _Writer:
             self.changed.append(name)
 
     def _look_again(self) -> None:
-        """A file that changed after it was read would make an archive of no one moment."""
+        """An archive holds the run as it was at one moment, so no file may change after it was read either."""
         gone = {one.path for one in self.gone}
         for member in self.selection.members:
             is_there = member.entry is not None and member.path.text not in gone

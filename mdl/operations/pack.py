@@ -31,7 +31,7 @@ Output = str | os.PathLike[str] | int | None
 
 @dataclass(frozen=True)
 class PackPlan:
-    """What of which run is packed, and where to. Nothing is written yet.
+    """What is packed of a run, and the output. Nothing is written yet.
 
     ``selection`` holds the members, their ``bytes`` (uncompressed), what is ``skipped`` and why, and ``notes`` for the
     user. ``output`` is the file to be written, or the number of an open descriptor. ``name`` is what the archive is

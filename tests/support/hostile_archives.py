@@ -401,14 +401,14 @@ tricks(
                 for values in ((10,), (), (10, 10, 0), (99, 99))
             },
             "field of seven bytes": {"central": {"size": FULL32, "extra": extra(1, bytes(7))}},
-            "field where none is due": {"central": {"extra": wide(10, 10)}},
+            "field that is not due": {"central": {"extra": wide(10, 10)}},
             "field twice": {"central": {"size": FULL32, "extra": wide(10) + wide(10)}},
             "field twice, the second lies": {"central": {"size": FULL32, "extra": wide(10) + wide(99)}},
             "field lies in both": both(**FULL_SIZES, extra=wide(99, 99)),
             "local sizes without the field": {"local": FULL_SIZES},
             "local field of one size": {"local": {"size": FULL32, "extra": wide(10)}},
-            "local field where none is due": {"local": {"extra": wide(10, 10)}},
-            "local field lies where none is due": {"local": {"extra": wide(99, 99)}},
+            "local field that is not due": {"local": {"extra": wide(10, 10)}},
+            "local field lies and is not due": {"local": {"extra": wide(99, 99)}},
             "local field lies": {"local": FULL_SIZES | {"extra": wide(10, 99)}},
             "local field twice": {"local": FULL_SIZES | {"extra": wide(10, 10) + wide(10, 10)}},
         },
@@ -597,7 +597,7 @@ tricks(
 )
 
 
-# What nobody here opens, and volumes (198, 199).
+# Methods and flags that mdl does not read, and volumes (198, 199).
 
 AES = extra(0x9901, b"\2\0AE\3\x08\0")
 FLAGS = (0, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15)
@@ -796,7 +796,7 @@ CORPUS = [*ALONE, *CUTS, *PAIRS]
 
 @dataclass(frozen=True)
 class Outcome:
-    """``code`` is 0 where it was accepted; ``traces`` are what is there afterwards and was not, or is changed."""
+    """``code`` is 0 if it was accepted; ``traces`` are the paths that were added or changed."""
 
     code: int
     traces: frozenset[str]
@@ -827,7 +827,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 
 def try_out(folder: Path, data: bytes, limits: ArchiveLimits = USUAL) -> Outcome:
-    """Unpack ``data`` in the midst of ``folder``, where there is room around to escape into."""
+    """Unpack ``data`` deep in ``folder``, which has room around it to escape into."""
     near = folder / "far" / "near"
     near.mkdir(parents=True, exist_ok=True)
     archive = near / "archive.zip"

@@ -80,7 +80,7 @@ def test_unzip_and_7z_read_it(odd: Path) -> None:
 
 
 def test_bsdtar_reads_it(odd: Path, tmp_path: Path) -> None:
-    """bsdtar unpacks the same bytes from the file, and from a pipe, where it can seek nowhere."""
+    """bsdtar unpacks the same bytes from the file, and from a pipe, in which it cannot seek."""
     for place, stdin in ((tmp_path / "file", None), (tmp_path / "pipe", odd.read_bytes())):
         place.mkdir()
         told("env", "LC_ALL=C.UTF-8", tool("bsdtar"), "-xf", "-" if stdin else odd, "-C", place, stdin=stdin)
@@ -254,7 +254,7 @@ def test_a_file_that_says_it_is_empty(tmp_path: Path) -> None:
     prefix = ("unshare", "-rm", "sh", "-c", MOUNTED, str(tmp_path / "run" / "version.bin"))
     ran = Shell(tmp_path).run("pack", "run", prefix=prefix)
     if ran.code == 99 or "unshare" in ran.err:
-        pytest.skip(f"no mounts of one's own here: {ran.err}")
+        pytest.skip(f"nothing can be mounted here: {ran.err}")
     held = read_whole(tmp_path / "model_run.zip")
     assert (ran.code, held["version.bin"], held["w.bin"]) == (0, b"", b"weights")
 

@@ -187,7 +187,7 @@ ROUNDS = 300 if os.environ.get("MDL_LONG") else 12
 
 
 def swapped(sub: Path, outside: Outside) -> None:
-    """A link out where a folder was, which is now beside it; or the other way round."""
+    """Put a link out in the place of a folder, which is moved beside it; or the other way round."""
     if sub.is_symlink():
         sub.unlink()
         sub.with_name("aside").rename(sub)
@@ -201,7 +201,7 @@ def swapped(sub: Path, outside: Outside) -> None:
 def test_a_link_put_there_after_the_look(
     bench: Bench, outside: Outside, monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
-    """A folder that becomes a link between the check and the rename: the file is where the check was, not outside."""
+    """If a folder becomes a link between the check and the rename, the file is in the folder that was checked."""
     sub, real = bench.store.folder("m") / "sub", EntryAt.refuse_special
 
     def check(entry: EntryAt) -> None:

@@ -148,7 +148,7 @@ def test_what_is_read_is_regular_and_bounded(shell: Shell, reader: str, kind: st
 @pytest.mark.fault(269)
 @pytest.mark.parametrize("kind", NOT_REGULAR)
 def test_an_odd_receipt_is_none(shell: Shell, kind: str) -> None:
-    """In place of a receipt they are none: the file is hashed, and kept."""
+    """In place of a receipt they count as no receipt: the file is hashed, and kept."""
     assert shell.run("get", "one").code == 0
     [receipt] = (shell.models / ".mdl" / "receipts" / "one").iterdir()
     receipt.unlink()
@@ -183,7 +183,7 @@ TILDES: dict[str, tuple[str, dict[str, str], str]] = {
 @pytest.mark.fault(267)
 @pytest.mark.parametrize("where", TILDES)
 def test_the_home_of_nobody(shell: Shell, mdl: Inside, where: str) -> None:
-    """A path that begins with ~ and a name nobody has is 2, and says where it stands; nothing is fetched."""
+    """A path that begins with ~ and an unknown user is 2, and names the setting it is in; nothing is fetched."""
     words, variables, item = TILDES[where]
     if item.startswith("["):
         table, key = item[1:].split("] ")
@@ -203,7 +203,7 @@ DEEP = {"brackets": "x-a = " + "[" * 3000, "digits": "x-a = " + "9" * 5000, "key
     [(".config/mdl/config.toml", "list", 2), ("catalog.toml", "list", 2), ("mdl.lock", "get one --locked", 12)],
 )
 def test_toml_that_is_too_much(shell: Shell, mdl: Inside, place: str, words: str, code: int, text: str) -> None:
-    """Countless brackets, digits or parts of a key are told as what they are, and where; no traceback."""
+    """Countless brackets, digits or parts of a key are an error that names the file; no traceback."""
     path = shell.home / place
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(DEEP[text])

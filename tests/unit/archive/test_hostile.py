@@ -105,7 +105,7 @@ ORIGINAL = {"a.bin": bytes(range(40)), "d": None, "d/\u00e9.txt": b"text " * 9, 
 
 
 def refused_or_same(folder: Path, data: bytes) -> bool:
-    """Unpack damaged bytes. True where they were refused; where they were not, they must be the same tree."""
+    """Unpack damaged bytes: True if they were refused; if they were not, they must be the same tree."""
     outcome = try_out(folder, data)
     if outcome.code:
         assert outcome.code in (6, 11, 12)

@@ -122,7 +122,7 @@ def test_two_threads_with_one_target(archive: Path, out: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "code"), [("nothing", 3), ("folder", 6), ("FIFO", 6), ("device", 6)])
 def test_archive_that_is_no_file(tmp_path: Path, out: Path, kind: str, code: int) -> None:
-    """No archive is 3; a folder, a FIFO nobody writes to, a device: 6 at once, never waiting. No folder is made."""
+    """No archive is 3; a folder, a FIFO without a writer, a device: 6 at once, never waiting. No folder is made."""
     place = Path("/dev/zero") if kind == "device" else tmp_path / "a.zip"
     if kind == "folder":
         place.mkdir()
@@ -271,7 +271,7 @@ exit $code
 
 
 def on_a_disk(options: str, disk: Path, *command: str) -> tuple[int, str, str]:
-    """Run a command with a disk of its own: exit code, stdout with what is on the disk in the end, and stderr."""
+    """Run a command with a new disk: exit code, stdout with the names on the disk in the end, and stderr."""
     disk.mkdir()
     words = ["unshare", "-rm", "sh", "-c", _MOUNT, "sh", options, str(disk), *command]
     environ = Shell(disk.parent).environ
