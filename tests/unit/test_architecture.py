@@ -47,74 +47,19 @@ ONLY = {
     "isal": {"archive/compression"},
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
-PURE = {
-    *(
-        "jobs/job",
-        "describe",
-        "formatting",
-        "paths",
-        "presigned",
-        "redact",
-        "crc_json",
-        "toml",
-        "files",
-        "events",
-        "errors",
-        "http/allowlist",
-        "http/pacer",
-        "http/policy",
-        "http/ranges",
-        "http/refusals",
-        "http/responses",
-    ),
-    *(
-        "engine/plan",
-        "engine/content_check",
-        "catalog/positions",
-        "catalog/problems",
-        "reports",
-        "units",
-    ),
-    *(
-        "archive/records",
-        "archive/manifest",
-        "archive/history",
-        "trainers/default_excludes",
-    ),
-    *(
-        "catalog/model",
-        "catalog/lock",
-        "sources/hub_origin",
-    ),
-}
+_PURE = """
+    describe formatting paths presigned redact crc_json toml files events errors reports units
+    http/allowlist http/pacer http/policy http/ranges http/refusals http/responses
+    engine/plan engine/content_check sources/hub_origin jobs/job
+    catalog/positions catalog/problems catalog/model catalog/lock
+    archive/records archive/manifest archive/history trainers/default_excludes
+"""
+PURE = set(_PURE.split())
 VALUES = {"hashing", "__init__", "sources/__init__", "sources/url"}
 """What a pure room may import beside pure rooms: they have values and parsers, and what asks a server imports late."""
-IMPURE = {
-    "os",
-    "io",
-    "socket",
-    "ssl",
-    "shutil",
-    "tempfile",
-    "subprocess",
-    "threading",
-    "time",
-    "random",
-    "httpx",
-    "sys",
-}
-OPENING = {
-    "open",
-    "read_text",
-    "read_bytes",
-    "write_text",
-    "write_bytes",
-    "exists",
-    "stat",
-    "lstat",
-    "iterdir",
-    "mkdir",
-}
+_IMPURE = "os io socket ssl shutil tempfile subprocess threading time random httpx sys"
+_OPENING = "open read_text read_bytes write_text write_bytes exists stat lstat iterdir mkdir"
+IMPURE, OPENING = set(_IMPURE.split()), set(_OPENING.split())
 
 
 @cache
