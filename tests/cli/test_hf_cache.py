@@ -200,7 +200,7 @@ def test_a_commit_by_itself(shell: Shell, hub: Hub, mdl: Inside) -> None:
 
 @pytest.mark.parametrize("branch", ["main", "dev"])
 def test_a_locked_catalog(shell: Shell, hub: Hub, mdl: Inside, hf: Hf, branch: str) -> None:
-    """By the lock the same snapshot comes, and a bare name finds it offline; --frozen asks nobody and keeps it. The
+    """The lock brings the same snapshot, and a bare name finds it offline; --frozen contacts nothing and keeps it. The
     branch that the catalog follows is where the lock is, also after an upgrade of the lock."""
     write_catalog(shell, f'schema = 1\n[models.m]\nsource = "hf:org/tiny@{branch}"\n')
     hub.publish(Repo("org/tiny", FILES, branch=branch))

@@ -1,4 +1,4 @@
-"""``--layout hf-cache`` where somebody else may write: nothing leads mdl out of the cache, nor makes it hang."""
+"""``--layout hf-cache`` in a cache that others may write to: nothing leads mdl out of it, nor makes it hang."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def cache(shell: Shell) -> Path:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder that is none of mdl's business, with something in it."""
+    """A folder outside of the cache, with files in it."""
     folder = tmp_path / "outside"
     (folder / "unet").mkdir(parents=True)
     for name in ("main", "x", "config.json", "unet/model.bin", sha256(WEIGHTS)):
-        (folder / name).write_text("somebody's")
+        (folder / name).write_text("theirs")
     return folder
 
 
@@ -227,7 +227,7 @@ def test_something_else_in_the_way(shell: Shell, cache: Path, mdl: Inside, name:
 
 @contextlib.contextmanager
 def never_waited_for(place: Path) -> Iterator[None]:
-    """Opening it in a way that may wait for somebody fails, instead of waiting."""
+    """Opening it in a way that may wait for another process fails at once."""
     if not _watched:
         sys.addaudithook(_refuse_to_wait)
         _watched.add("")
@@ -243,7 +243,7 @@ _watched: set[str] = set()
 
 def _refuse_to_wait(event: str, facts: tuple[object, ...]) -> None:
     if event == "open" and str(facts[0]) in _watched and not int(str(facts[2])) & os.O_NONBLOCK:
-        raise AssertionError("a FIFO was opened to wait for somebody")
+        raise AssertionError("a FIFO was opened in a way that waits")
 
 
 REFUSED = [
@@ -256,7 +256,7 @@ REFUSED = [
 @pytest.mark.parametrize(("repo", "branch", "codes"), REFUSED, ids=[*NAMES, *BRANCHES, *COMMITS])
 def test_names_that_leave(tmp_path: Path, mdl: Inside, repo: Repo, branch: str, codes: tuple[int, ...]) -> None:
     """A file name of the hub that leaves its folder, or would somewhere, a branch whose ref would not be in refs, and a
-    commit that is none, or none that the cache has a place for: refused before anything is fetched, nothing made."""
+    commit that is not one, or has no place in the cache: refused before anything is fetched, nothing made."""
     with Hub([repo]) as hub:
         shell = Shell(tmp_path, hub.url)
         assert mdl(shell, "get", "hf:org/tiny", f"--revision={branch}", *LAYOUT).code in codes

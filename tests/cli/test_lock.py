@@ -1,4 +1,4 @@
-"""mdl lock, and get, verify, list and show that go by it: real processes, a hub and plain servers on loopback."""
+"""mdl lock, and get, verify, list and show under a lock, with a hub and plain servers on loopback."""
 
 from __future__ import annotations
 
@@ -141,8 +141,8 @@ def test_a_lock_that_does_not_cover(shell: Shell, ok: Ok) -> None:
 
 
 def test_frozen_asks_the_file_hosts_only(shell: Shell, hub: LoopbackHub, ok: Ok) -> None:
-    """--frozen goes by the lock though branch and entry moved on, and calls no API; without a block it is 8. A repair
-    is checked against the lock as well."""
+    """--frozen uses the lock though branch and entry moved on, and calls no API; for a model without a block it is 8. A
+    repair is checked against the lock as well."""
     ok(shell, "lock")
     hub.publish(MOVED)
     shutil.rmtree(shell.models)
@@ -193,7 +193,7 @@ def test_trust_on_first_use(first: Shell, server: FaultyServer, tmp_path: Path, 
 
 @pytest.mark.parametrize("words", ["get tiny", "list", "show tiny", "verify tiny", "lock", "lock --upgrade tiny"])
 def test_a_broken_lock(shell: Shell, ok: Ok, words: str) -> None:
-    """A broken lock is 12 and named by whatever goes by it, and it stays as it was."""
+    """Every command that uses the lock ends with 12 if it is broken, and names it; the file stays as it was."""
     lock_of(shell).write_text("version = 1\n<<<<<<< HEAD\n")
     (shell.models / "tiny").mkdir(parents=True)
     error = ok(shell, f"{words} --json", 12).document["error"]

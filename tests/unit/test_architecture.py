@@ -156,7 +156,7 @@ def test_only_staging_gives_names() -> None:
 
 
 def test_nobody_swallows_a_signal() -> None:
-    """Whoever catches everything, a stop too, raises it again or tells somebody of it as an error."""
+    """Code that catches everything, a stop too, raises it again or reports it as an error."""
     for module, tree in trees().items():
         for handler in (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)):
             if handler.type is None or "BaseException" in _names(handler.type):

@@ -91,7 +91,7 @@ def test_a_bare_url(url: str, bare: str) -> None:
 
 @pytest.mark.fault(241)
 def test_values_of_a_query() -> None:
-    """They are secrets in whatever form they are repeated, and what is no secret is none."""
+    """They are secrets in whatever form a server repeats them; names, paths and ordinary values stay."""
     secrets = Secrets()
     secrets.add_query(
         "https://h/org/weights.bin?sig=s%2Bcret%3D&to=%2Fx%3Fkey%3Dinner&download=true&ab&f=weights.bin&n=1048"
