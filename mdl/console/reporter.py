@@ -233,11 +233,8 @@ class Console:
         from mdl.units import is_true
 
         is_off = is_true(self.streams.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"))
-        if (
-            self.streams.can_move_cursor(self.streams.stderr)
-            and self.progress != "lines"
-            and (self.progress == "bars" or not is_off)
-        ):
+        wants_bars = self.progress == "bars" or (self.progress == "auto" and not is_off)
+        if wants_bars and self.streams.can_move_cursor(self.streams.stderr) and self.streams.stderr.is_unicode:
             from mdl.console.bars import Bars
 
             bars = Bars(self.streams, self.clean, self._clock)
