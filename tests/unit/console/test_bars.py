@@ -29,23 +29,27 @@ finished = functools.partial(download, fails=False)
 
 @pytest.mark.fault(137)
 @pytest.mark.parametrize(
-    ("progress", "options", "has_bars"),
+    ("progress", "options", "has_bars", "has_colors"),
     [
-        ("auto", {}, True),
-        ("auto", {"encoding": "ascii"}, False),
-        ("auto", {"TERM": "dumb"}, False),
-        ("auto", {"TERM": ""}, False),
-        ("auto", {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, False),
-        ("bars", {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, True),
-        ("bars", {"TERM": "dumb"}, False),
-        ("lines", {}, False),
+        ("auto", {}, True, True),
+        ("auto", {"NO_COLOR": ""}, True, True),
+        ("auto", {"NO_COLOR": "1"}, True, False),
+        ("auto", {"color": False}, True, False),
+        ("auto", {"encoding": "ascii"}, False, False),
+        ("auto", {"TERM": "dumb"}, False, False),
+        ("auto", {"TERM": ""}, False, False),
+        ("auto", {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, False, False),
+        ("bars", {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, True, True),
+        ("bars", {"TERM": "dumb"}, False, False),
+        ("lines", {}, False, False),
     ],
 )
-def test_who_gets_bars(progress: str, options: dict[str, Any], has_bars: bool) -> None:
+def test_who_gets_bars(progress: str, options: dict[str, Any], has_bars: bool, has_colors: bool) -> None:
     """A dumb terminal, one without the signs, the hub's switch and the flag each lead to plain lines; the flag wins
-    over the switch."""
+    over the switch. NO_COLOR and --no-color each leave bars without any colour; an empty NO_COLOR asks for nothing."""
     seen = on_terminal(progress=progress, **options)
     assert ("━" in seen, ESC in seen, "finished  m/x [/] y.bin" in seen) == (has_bars, has_bars, not has_bars)
+    assert bool(re.search(r"\x1b\[[0-9;]*m", seen)) == has_colors
 
 
 @pytest.mark.fault(137)
@@ -105,17 +109,6 @@ def test_cursor_comes_back_after_an_error(error: BaseException) -> None:
     seen = on_terminal(broken)
     assert "\x1b[?25l" in seen
     assert Screen(seen).cursor
-
-
-@pytest.mark.fault(137)
-@pytest.mark.parametrize(
-    ("options", "is_colored"),
-    [({}, True), ({"NO_COLOR": "1"}, False), ({"color": False}, False), ({"NO_COLOR": ""}, True)],
-)
-def test_no_color(options: dict[str, Any], is_colored: bool) -> None:
-    """NO_COLOR and --no-color each leave bars without any colour; an empty NO_COLOR asks for nothing."""
-    seen = on_terminal(**options)
-    assert ("━" in seen, bool(re.search(r"\x1b\[[0-9;]*m", seen))) == (True, is_colored)
 
 
 def test_words_above_the_bars() -> None:
