@@ -18,6 +18,7 @@ from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.hubs import Hf
 from support.jobs import Gate
+from support.packing import make_run
 from support.releases import Site
 from support.scripted_hub import World, world
 from support.shell import Ran, Shell, machine, with_environ
@@ -110,6 +111,13 @@ def server() -> Iterator[FaultyServer]:
 @pytest.fixture
 def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path / "home", "schema = 1\n" + entry_of("one", f"{server.url}/f", SMALL))
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Shell:
+    """A home with a trained run in ``run/``."""
+    make_run(tmp_path)
+    return Shell(tmp_path)
 
 
 @pytest.fixture(params=["terminal", "pipe"])
