@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mdl.console.lines import Clean, dropped_text
-from mdl.console.streams import Streams
+from mdl.console.streams import NonBlockingStream
 from mdl.describe import FileState, ProgressState, describe, item_of
 from mdl.events import Ended, Event, Failed, Finished, Progressed, Retrying, Started, Verifying
 from mdl.formatting import cells, clip, human_bytes, pad, shorten
@@ -46,8 +46,8 @@ _FULL, _HALF, _REST = "━", "╸", "─"
 class Bars:
     """A renderer that draws. `close` gives the terminal back as it was."""
 
-    def __init__(self, streams: Streams, clean: Clean, clock: Callable[[], float]) -> None:
-        self._streams, self._stream, self._clean, self._clock = streams, streams.stderr, clean, clock
+    def __init__(self, stream: NonBlockingStream, clean: Clean, clock: Callable[[], float]) -> None:
+        self._stream, self._clean, self._clock = stream, clean, clock
         self._state = ProgressState()
         self._frame = Frame(self._state, clean)
         self._is_shown = False
@@ -84,7 +84,7 @@ class Bars:
         if not self._stream.is_ready():
             self._write(above, keep=keep)
             return
-        now, size = self._clock(), self._streams.size(self._stream)
+        now, size = self._clock(), self._stream.size
         lines = self._frame.draw(*size, now)
         rows = "\n".join(map(self._colored, lines))
         self._drawn_at = now
@@ -116,12 +116,12 @@ class Bars:
         sign, look = _SIGNS[description.kind]
         name = self._clean(description.item)
         if description.kind not in ("failed", "retrying"):
-            width, _ = self._streams.size(self._stream)
+            width, _ = self._stream.size
             name = shorten(name, max(12, width - 1 - cells(f"{sign} {text}  ")))
         return self._colored([(sign, look), (f" {name}  {text}\n", "")])
 
     def _colored(self, line: Line) -> str:
-        if not self._streams.has_colors(self._stream):
+        if not self._stream.has_colors:
             return "".join(text for text, _ in line)
         return "".join(f"\x1b[{_COLORS[look]}m{text}\x1b[0m" if look and text else text for text, look in line)
 

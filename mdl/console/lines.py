@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mdl.console.streams import Streams
+from mdl.console.streams import NonBlockingStream
 from mdl.describe import ProgressState, describe, tenth
 from mdl.errors import Problem
 from mdl.events import Ended, Event, Failed, Finished, Planned, Progressed, Verifying
@@ -23,8 +23,8 @@ _OF_FILES = ("started", "retrying", "rewound", "verifying", "finished", "failed"
 class Lines:
     """A renderer that writes a line when something happens, and at every tenth of the whole or every 30 seconds."""
 
-    def __init__(self, streams: Streams, clean: Clean, clock: Callable[[], float]) -> None:
-        self._stream, self._clean, self._clock = streams.stderr, clean, clock
+    def __init__(self, stream: NonBlockingStream, clean: Clean, clock: Callable[[], float]) -> None:
+        self._stream, self._clean, self._clock = stream, clean, clock
         self._state = ProgressState()
         self._last_at = clock()
         self._tenth: int | None = None
@@ -79,8 +79,8 @@ class FailuresOnly:
 
     It remembers what it told, so that nothing is told twice."""
 
-    def __init__(self, streams: Streams, clean: Clean, *, at_end: bool = False) -> None:
-        self._stream, self._clean, self._at_end = streams.stderr, clean, at_end
+    def __init__(self, stream: NonBlockingStream, clean: Clean, *, at_end: bool = False) -> None:
+        self._stream, self._clean, self._at_end = stream, clean, at_end
         self._told: list[tuple[str, str]] = []
         self._block = ""
 

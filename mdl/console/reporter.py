@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mdl.cancel import CancelToken
-from mdl.console.streams import Streams
+from mdl.console.streams import NonBlockingStream, hold_standard_descriptors
 from mdl.errors import Problem, StorageError
 
 TYPE_CHECKING = False
@@ -57,7 +58,13 @@ class Console:
         environ = os.environ if environ is None else environ
         self._cancel = CancelToken(cancel)
         """Set with the caller's token, and by an operation that was stopped: then a reader is not waited for."""
-        self.streams = Streams(environ, color=color, stdout=stdout, stderr=stderr, cancel=self._cancel, is_own=is_own)
+        if is_own:
+            hold_standard_descriptors()
+        self.stdout, self.stderr = (
+            NonBlockingStream(stream, environ, color=color, cancel=self._cancel, is_own=is_own)
+            for stream in (stdout or sys.stdout, stderr or sys.stderr)
+        )
+        self._environ = environ
         self.secrets = Secrets.of(environ)
         self.progress, self.quiet, self.verbose, self.json_output = progress, quiet, verbose, json_output
         self._clock = clock
@@ -97,17 +104,17 @@ class Console:
         """
         if not self.json_output:
             text = self._redacted(text) if "://" in text else text
-            self._out(f"{_shown(text) if self.streams.stdout.is_terminal else text}\n")
+            self._out(f"{_shown(text) if self.stdout.is_terminal else text}\n")
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Write a table to stdout: drawn on a terminal, else plain aligned lines that a program can split again."""
         if self.json_output:
             return
         heads, body = [*map(_shown, headers)], [[_shown(self._redacted(cell)) for cell in row] for row in rows]
-        if self.streams.can_move_cursor(self.streams.stdout):
+        if self.stdout.can_move_cursor:
             from mdl.console.tables import drawn_table
 
-            self._out(drawn_table(self.streams, heads, body))
+            self._out(drawn_table(self.stdout, heads, body))
         else:
             from mdl.formatting import table
 
@@ -125,9 +132,8 @@ class Console:
         from mdl.console.documents import document, json_text
 
         whole = document(command, payload, ok=ok, exit_code=exit_code, error=error)
-        stdout = self.streams.stdout
-        indent = 2 if stdout.is_terminal else None
-        self._out(json_text(whole, secrets=self.secrets, ascii_only=not stdout.is_unicode, indent=indent) + "\n")
+        indent = 2 if self.stdout.is_terminal else None
+        self._out(json_text(whole, secrets=self.secrets, ascii_only=not self.stdout.is_unicode, indent=indent) + "\n")
 
     def note(self, text: str) -> None:
         """Say something worth knowing on stderr, unless quiet."""
@@ -167,7 +173,7 @@ class Console:
 
     def stdout_trouble(self) -> int:
         """The exit code for a broken stdout: 0 if it is not, 141 if its reader left, 7 if it cannot be written."""
-        trouble = self.streams.stdout.trouble
+        trouble = self.stdout.trouble
         return 0 if not trouble else BROKEN_PIPE if trouble == errno.EPIPE else StorageError.exit_code
 
     def clean(self, text: str) -> str:
@@ -184,14 +190,14 @@ class Console:
     def _out(self, text: str) -> None:
         """Write data. A stdout that breaks is told once. Raises the reason of a stop that came before the reader took
         the data."""
-        if self._above and self.streams.stdout.is_terminal:
+        if self._above and self.stdout.is_terminal:
             self._held.append(text)
             return
         was_broken = self.stdout_trouble()
-        if not self.streams.stdout.write(text):
+        if not self.stdout.write(text):
             self._cancel.check()
         if self.stdout_trouble() == StorageError.exit_code and not was_broken:
-            why = os.strerror(self.streams.stdout.trouble)
+            why = os.strerror(self.stdout.trouble)
             self.error(StorageError(why, item="stdout", hint="the output could not be written; send it elsewhere"))
 
     def _err(self, text: str) -> None:
@@ -199,9 +205,9 @@ class Console:
         if self._above:
             self._above(text)
         elif self._is_watching:
-            self.streams.stderr.post(text, keep=True)
+            self.stderr.post(text, keep=True)
         else:
-            self.streams.stderr.write(text)
+            self.stderr.write(text)
 
     def _say(self, status: str, head: str, text: str) -> None:
         """Write lines to stderr; if all of stderr is JSON, one object, and none after the last."""
@@ -216,7 +222,7 @@ class Console:
         if self._json is None:
             from mdl.console.json_lines import JsonLines
 
-            self._json = JsonLines(self.streams, self.secrets, self._clock)
+            self._json = JsonLines(self.stderr, self.secrets, self._clock)
         return self._json
 
     def _renderer(self, job: str, method: str) -> Renderer:
@@ -225,22 +231,22 @@ class Console:
         if self.is_machine_readable:
             from mdl.console.json_lines import JsonLines
 
-            self._json = JsonLines(self.streams, self.secrets, self._clock, job=job, method=method)
+            self._json = JsonLines(self.stderr, self.secrets, self._clock, job=job, method=method)
             return self._json
         if self.quiet or self.progress == "none":
-            self._failures = FailuresOnly(self.streams, self.clean, at_end=self._only_failures)
+            self._failures = FailuresOnly(self.stderr, self.clean, at_end=self._only_failures)
             return self._failures
         from mdl.units import is_true
 
-        is_off = is_true(self.streams.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"))
+        is_off = is_true(self._environ.get("HF_HUB_DISABLE_PROGRESS_BARS"))
         wants_bars = self.progress == "bars" or (self.progress == "auto" and not is_off)
-        if wants_bars and self.streams.can_move_cursor(self.streams.stderr) and self.streams.stderr.is_unicode:
+        if wants_bars and self.stderr.can_move_cursor and self.stderr.is_unicode:
             from mdl.console.bars import Bars
 
-            bars = Bars(self.streams, self.clean, self._clock)
+            bars = Bars(self.stderr, self.clean, self._clock)
             self._above = bars.say
             return bars
-        return Lines(self.streams, self.clean, self._clock)
+        return Lines(self.stderr, self.clean, self._clock)
 
     def _end_session(self) -> None:
         self._above, self._is_watching = None, False

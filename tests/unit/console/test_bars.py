@@ -74,7 +74,7 @@ def test_what_a_terminal_echoes_leaves_no_row(columns: int) -> None:
     """If the terminal echoes a Ctrl-C at the cursor, no row of the bars is left behind."""
 
     def echoed(console: Console) -> None:
-        descriptor = console.streams.stderr.descriptor
+        descriptor = console.stderr.descriptor
         assert descriptor is not None
         download(console, fails=False, at_retry=lambda: os.write(descriptor, b"^C"))
 
@@ -169,9 +169,9 @@ def test_a_terminal_that_stands_still(terminal: Terminal) -> None:
             tell(running(step % 1000))
             if step % 10 == 0:
                 tell(Finished("m", f"file-{step}", 1))
-        assert sum(len(data) for data, _ in console.streams.stderr._backlog) < 100_000
+        assert sum(len(data) for data, _ in console.stderr._backlog) < 100_000
         terminal.reader.start()
-        console.streams.stderr.drain()
+        console.stderr.drain()
         tell(running(990))
     seen = terminal.text()
     screen = Screen(seen)

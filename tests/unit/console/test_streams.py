@@ -111,7 +111,7 @@ def test_a_reader_that_takes_nothing(kind: Any, monkeypatch: pytest.MonkeyPatch)
                 if step % 50 == 0:
                     tell(Finished("m", f"file-{step}", 1))
             console.warn("the disk is nearly full")
-            assert sum(len(data) for data, _ in console.streams.stderr._backlog) < 200_000
+            assert sum(len(data) for data, _ in console.stderr._backlog) < 200_000
             reader.start()
     got = reader.data().decode()
     tried = [int(found) for found in re.findall(r"try-(\d+)\.", got)]
@@ -127,7 +127,7 @@ def test_a_reader_that_takes_nothing(kind: Any, monkeypatch: pytest.MonkeyPatch)
 def test_offer_is_dropped_only_when_full() -> None:
     """What is offered to a reader is written while there is room, and dropped whole when there is none."""
     with piped() as (file, reader):
-        stream, lines = NonBlockingStream(file), 0
+        stream, lines = NonBlockingStream(file, {}), 0
         while stream.offer(f"{lines:0999d}\n"):
             lines += 1
         got = os.read(reader.descriptor, 1 << 20).decode().splitlines()
@@ -143,5 +143,5 @@ def test_nonblocking_pipe() -> None:
     with piped() as (file, reader):
         os.set_blocking(file.fileno(), False)
         reader.start()
-        NonBlockingStream(file).write("x" * 1_000_000)
+        NonBlockingStream(file, {}).write("x" * 1_000_000)
     assert len(reader.data()) == 1_000_000
