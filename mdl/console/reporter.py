@@ -1,6 +1,6 @@
 """Reporter: the `Console`. Data goes to stdout, everything else to stderr, in the form that is asked for.
 
-Whatever needs Rich, JSON or the events is imported when it is first used: most commands need none of it.
+What needs Rich, JSON or the events is imported when it is first used: most commands need none of it.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from mdl.cancel import CancelToken
 from mdl.console.streams import NonBlockingStream, hold_standard_descriptors
 from mdl.errors import Problem, StorageError
+from mdl.paths import shown
+from mdl.redact import Secrets, redact, redact_value
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # `typing` itself would cost more at start than all of this room
+if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from typing import IO, Any, Literal
 
     from mdl.console.json_lines import JsonLines
     from mdl.console.lines import FailuresOnly
     from mdl.console.session import Renderer, ReportSession
     from mdl.events import Listener
 
-    Progress = Literal["auto", "bars", "lines", "json", "none"]
+Progress = Literal["auto", "bars", "lines", "json", "none"]
 BROKEN_PIPE = 141
 """What a shell reports for a program that the broken pipe signal ended."""
 
@@ -53,8 +54,6 @@ class Console:
         clock: Callable[[], float] = time.monotonic,
         is_own: bool = True,
     ) -> None:
-        from mdl.redact import Secrets
-
         environ = os.environ if environ is None else environ
         self._cancel = CancelToken(cancel)
         """Set with the caller's token, and by an operation that was stopped: then a reader is not waited for."""
@@ -103,14 +102,15 @@ class Console:
         Only secrets in URLs are taken out, and on a terminal what it would obey is escaped.
         """
         if not self.json_output:
-            text = self._redacted(text) if "://" in text else text
-            self._out(f"{_shown(text) if self.stdout.is_terminal else text}\n")
+            text = redact_value(text, self.secrets) if "://" in text else text
+            self._out(f"{shown(text) if self.stdout.is_terminal else text}\n")
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Write a table to stdout: drawn on a terminal, else plain aligned lines that a program can split again."""
         if self.json_output:
             return
-        heads, body = [*map(_shown, headers)], [[_shown(self._redacted(cell)) for cell in row] for row in rows]
+        heads = [*map(shown, headers)]
+        body = [[shown(redact_value(cell, self.secrets)) for cell in row] for row in rows]
         if self.stdout.can_move_cursor:
             from mdl.console.tables import drawn_table
 
@@ -178,14 +178,7 @@ class Console:
 
     def clean(self, text: str) -> str:
         """``text`` without secrets, and with what a terminal would obey escaped."""
-        from mdl.redact import redact
-
-        return _shown(redact(text, self.secrets))
-
-    def _redacted(self, text: str) -> str:
-        from mdl.redact import redact_value
-
-        return redact_value(text, self.secrets)
+        return shown(redact(text, self.secrets))
 
     def _out(self, text: str) -> None:
         """Write data. A stdout that breaks is told once. Raises the reason of a stop that came before the reader took
@@ -253,12 +246,6 @@ class Console:
         held, self._held = self._held, []
         for text in held:
             self._out(text)
-
-
-def _shown(text: str) -> str:
-    from mdl.paths import shown
-
-    return shown(text)
 
 
 def progress_bars(stream: IO[str] | None = None) -> AbstractContextManager[Listener]:

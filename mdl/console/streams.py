@@ -14,16 +14,13 @@ import os
 import select
 import sys
 import time
-from _io import TextIOWrapper
-from _thread import RLock
 from collections import deque
 from collections.abc import Mapping
+from io import TextIOWrapper
+from threading import RLock
+from typing import IO
 
 from mdl.cancel import CancelToken
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import IO
 
 _NARROWEST, _USUAL, _WIDEST = 20, 80, 500
 _CHUNK = select.PIPE_BUF
