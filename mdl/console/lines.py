@@ -75,9 +75,9 @@ class Lines:
 
 
 class FailuresOnly:
-    """A renderer for quiet: silent, but for what failed, told ``at_end`` in one block if that is wanted.
+    """A renderer for quiet: it writes only what failed, with ``at_end`` in one block when all is over.
 
-    It remembers what it told, so that nothing is told twice."""
+    It remembers what it wrote, so that no failure is written twice."""
 
     def __init__(self, stream: NonBlockingStream, clean: Clean, *, at_end: bool = False) -> None:
         self._stream, self._clean, self._at_end = stream, clean, at_end
@@ -113,7 +113,7 @@ class FailuresOnly:
 
 
 def error_text(item: str | None, message: str, hint: str | None, clean: Clean) -> str:
-    """``mdl: item: message``, further lines of the message indented, and the hint on a line of its own."""
+    """``mdl: item: message``, further lines of the message indented, and the hint on a separate line."""
     first, *more = [clean(line) for line in message.rstrip("\n").split("\n")]
     named = f"{clean(item)}: " if item else ""
     lines = [f"mdl: {named}{first}", *(f"  {line}" for line in more)]

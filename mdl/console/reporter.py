@@ -84,7 +84,7 @@ class Console:
     def watch(self, job: str = "", method: str = "http", others: Sequence[Listener] = ()) -> ReportSession:
         """``with console.watch(job) as tell``: a listener for one download, which shows it as the user wants it.
 
-        ``others`` are told the same events."""
+        ``others`` get the same events."""
         from mdl.console.session import ReportSession
 
         self._session = ReportSession(self._renderer(job, method), others, self._end_session, self._cancel)
@@ -128,7 +128,7 @@ class Console:
         exit_code: int = 0,
         error: Problem | None = None,
     ) -> None:
-        """Write the one JSON document of ``--json``, on a line of its own; indented on a terminal."""
+        """Write the one JSON document of ``--json`` on one line; indented on a terminal."""
         from mdl.console.documents import document, json_text
 
         whole = document(command, payload, ok=ok, exit_code=exit_code, error=error)
@@ -181,8 +181,8 @@ class Console:
         return shown(redact(text, self.secrets))
 
     def _out(self, text: str) -> None:
-        """Write data. A stdout that breaks is told once. Raises the reason of a stop that came before the reader took
-        the data."""
+        """Write data. A stdout that breaks is reported once. If a stop comes before the reader has taken the data, its
+        reason is raised."""
         if self._above and self.stdout.is_terminal:
             self._held.append(text)
             return

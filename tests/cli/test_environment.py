@@ -56,7 +56,7 @@ def test_a_clock_of_another_time(shell: Shell, when: str) -> None:
 
 
 @pytest.mark.fault(138)
-def test_a_user_nobody_knows(shell: Shell) -> None:
+def test_a_user_without_a_name(shell: Shell) -> None:
     """Without HOME, name or entry in the list of users: what names its places works, what does not says what to set."""
     prefix = (*prefix_of(USER), "env", "-u", "HOME")
     ran = shell.run("get", "one", "--catalog", "catalog.toml", "--to", str(shell.models), prefix=prefix)
@@ -70,7 +70,7 @@ def test_a_user_nobody_knows(shell: Shell) -> None:
 @pytest.mark.fault(139)
 @pytest.mark.parametrize("locale", ["C", "nowhere.ISO-8859-1"])
 def test_names_the_terminal_cannot_write(tmp_path: Path, locale: str) -> None:
-    """Names beyond ASCII arrive under their names, and are told escaped."""
+    """Files with names beyond ASCII get these names, and messages show them escaped."""
     with LoopbackHub([Repo("org/m", {BEYOND_ASCII: b"1"})]) as hub:
         shell = machine(tmp_path, endpoint=hub.url, LC_ALL=locale, PYTHONIOENCODING="ascii")
         for words in (("get", "hf:org/m"), ("get", "hf:org/m", "-n"), ("verify", "hf:org/m"), ("list",)):
@@ -140,7 +140,7 @@ def test_upgraded_under_a_paused_job(tmp_path: Path) -> None:
 @pytest.mark.fault(145)
 @pytest.mark.parametrize("fault", [ValueError("oops"), MemoryError(), RecursionError("deep")], ids=repr)
 def test_a_fault_in_one_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
-    """An exception nobody thought of, in one of eight workers: the others end, the code is 1, the name has no file."""
+    """An unexpected exception in one of eight workers: the others end, the code is 1, and no file is published."""
     real, lock, calls = Fetcher.fetch, threading.Lock(), [0]
 
     def fetch(*what: object, **more: object) -> object:
@@ -166,7 +166,7 @@ def test_a_fault_in_one_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch, fa
 def test_little_memory(shell: Shell) -> None:
     """With less room than it takes mdl says so in a line, and never leaves a wrong file.
 
-    Not tried is what lies between: where a thread finds no room for itself CPython 3.11 waits for it without end.
+    The sizes in between are not tried: if a thread finds no room, CPython 3.11 waits for it without end.
     """
     codes = []
     final = shell.models / "one" / "f.bin"

@@ -1,4 +1,4 @@
-"""Jobs' records as hostile input: whatever is in one, nothing but words that are safe to show comes of it."""
+"""Jobs' records as hostile input: whatever they hold, mdl shows only harmless words, and does nothing unsafe."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_records_of_jobs(told: Told, tmp_path: Path, status: str, commands: str)
 
 
 def test_a_damaged_record_is_named(told: Told, tmp_path: Path) -> None:
-    """What is no record at all is told by its path."""
+    """A file that is no record at all is named by its path."""
     shell = machine(tmp_path)
     records_of(shell).folder.mkdir(parents=True)
     (records_of(shell).folder / f"{NAME}.job").write_bytes(b"none")
@@ -87,7 +87,7 @@ def test_facts_of_another_type(exit_code: ExitCode, tmp_path: Path, facts: dict[
 
 @pytest.mark.fault(152)
 def test_an_id_that_climbs(exit_code: ExitCode, tmp_path: Path) -> None:
-    """A record that calls itself by a path is written back nowhere else than where it was read."""
+    """A record whose id is a path is written back only to where it was read."""
     shell = recorded(tmp_path / "home", id="../../../../../x")
     exit_code(shell, "jobs", "cancel", "a")
     assert [path.name for path in tmp_path.rglob("*.job")] == ["a.job"]

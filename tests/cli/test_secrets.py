@@ -38,8 +38,8 @@ USUAL = {"host", "user-agent", "accept", "accept-encoding", "connection", "range
 
 
 def leaks(home: Path, *said: str) -> list[str]:
-    """Where a canary is: in what was said, in a name, or in a file below ``home`` but for the user's own, of which
-    the lock repeats the catalog's addresses."""
+    """The outputs, names and files below ``home`` that hold a canary. The user's own files do not count, nor does the
+    lock, which repeats the catalog's addresses."""
     found = [text for text in said if "canary" in text]
     for path in home.rglob("*"):
         is_own = path.name in ("catalog.toml", "mdl.lock", "token", ".netrc")
@@ -101,7 +101,7 @@ def test_a_server_that_repeats_everything(
 
 @pytest.mark.fault(171)
 def test_a_token_file_in_the_background(tmp_path: Path) -> None:
-    """The token of the token file is kept out of the logs of a detached job as well, whoever repeats it."""
+    """The token of the token file is kept out of the logs of a detached job as well, although the server repeats it."""
     with FaultyServer(echo(403)) as hub:
         keys = {name: value for name, value in ENVIRON.items() if name != "HF_TOKEN"}
         shell = machine(tmp_path, "schema = 1", hub.url, HF_TOKEN_PATH=str(tmp_path / "token"), **keys)
@@ -218,7 +218,7 @@ def modes(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def open_umask() -> Iterator[None]:
-    """Whatever is made may be read and written by everybody, unless it is made otherwise."""
+    """Every user may read and write new files, unless a mode forbids it."""
     before = os.umask(0)
     yield
     os.umask(before)

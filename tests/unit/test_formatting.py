@@ -86,7 +86,7 @@ def test_shorten_keeps_the_end_and_clip_the_start() -> None:
 
 
 def test_pad_counts_columns() -> None:
-    """Padding goes by columns of the terminal, not by characters."""
+    """Padding counts columns of the terminal, not characters."""
     assert pad("模型", 6) == "模型  "
     assert pad("12", 4, right=True) == "  12"
 

@@ -1,4 +1,4 @@
-"""Whatever is at the other end of mdl's streams: full, closed, broken, slow, or with few letters."""
+"""mdl's streams, if what reads them is full, closed, broken or slow, or if the encoding lacks letters."""
 
 from __future__ import annotations
 
