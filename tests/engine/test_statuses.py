@@ -44,7 +44,7 @@ def test_one_end_for_several_connections(bench: Bench) -> None:
         if not faults.resumes(request):
             return faults.short_body(DATA, MIB - 1)(request, number)
         gone.append(request)
-        until(lambda: len(gone) >= 2, 0.5, must=False)
+        until(lambda: len(gone) >= 2, seconds=0.5, must=False)
         return reply(404, b"gone")
 
     with FaultyServer(handler) as server:
@@ -142,7 +142,7 @@ def test_two_connections_meet_the_expiry(bench: Bench) -> None:
         return faults.honest(DATA)(request, number)
 
     def together(count: int, there: list[Request]) -> None:
-        until(lambda: len(there) >= count, 0.5, must=False)
+        until(lambda: len(there) >= count, seconds=0.5, must=False)
 
     with FaultyServer(handler) as server:
         run = bench.run(pinned(server.url + "/f", DATA), connections=2)
