@@ -138,7 +138,7 @@ class Scene:
 
     def _again(self, folder: Path) -> str:
         self.release("c", folder)
-        (history, _), staged = ReleaseDir(folder).history(), list(folder.rglob("*.mdl-tmp"))
+        history, staged = ReleaseDir(folder).history(), list(folder.rglob("*.mdl-tmp"))
         if (history.active, history.previous) != (self.versions["c"], self.versions.get(self.before, "")):
             return f"the history says {history.active} after {history.previous}"
         return f"staged names are left: {staged}" if staged else self._wrong(folder)

@@ -188,7 +188,7 @@ def _mark(path: Path) -> str:
         return "there"
     data = path.read_bytes()
     if path.name == "releases.json":
-        history, _ = ReleaseDir(path.parent).history()
+        history = ReleaseDir(path.parent).history()
         return str((history.releases, history.served, history.withdrawn))
     if path.suffix in (".toml", ".lock"):
         data = re.sub(rb'127\.0\.0\.1:\d+|entry = "[0-9a-f]+"', b"server", data)

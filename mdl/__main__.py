@@ -30,7 +30,7 @@ def main() -> None:
 def _words() -> list[str]:
     """What is to be done. A job in the background is told so by the command that started it."""
     if sys.argv[1:2] == ["--background"]:
-        from mdl.jobs.background import words_from_foreground
+        from mdl.jobs.processes import words_from_foreground
 
         with contextlib.suppress(OSError, ValueError):
             return words_from_foreground()

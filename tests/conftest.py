@@ -18,10 +18,11 @@ from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.hubs import Hf
 from support.jobs import Gate
+from support.packing import make_run
 from support.releases import Site
 from support.scripted_hub import World, world
 from support.shell import Ran, Shell, machine, with_environ
-from support.terminal import Seen
+from support.terminal import Terminal
 
 from mdl.cli import main
 from mdl.http.splice import Pipe
@@ -119,6 +120,13 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path / "home", "schema = 1\n" + entry_of("one", f"{server.url}/f", SMALL))
 
 
+@pytest.fixture
+def trained(tmp_path: Path) -> Shell:
+    """A home with a trained run in ``run/``."""
+    make_run(tmp_path)
+    return Shell(tmp_path)
+
+
 @pytest.fixture(params=["terminal", "pipe"])
 def told(
     request: pytest.FixtureRequest,
@@ -132,7 +140,7 @@ def told(
         if request.param == "pipe":
             exit_code(shell, *words)
             return "".join(capfd.readouterr())
-        seen = Seen()
+        seen = Terminal(200)
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", seen.file)
             patch.setattr(sys, "stderr", seen.file)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # `typing` itself would cost more at start than all of this r
     from mdl.events import Listener
 
     Progress = Literal["auto", "bars", "lines", "json", "none"]
-_TRUE = {"1", "on", "yes", "true"}
 BROKEN_PIPE = 141
 """What a shell reports for a program that the broken pipe signal ended."""
 
@@ -82,16 +81,9 @@ class Console:
         ``others`` are told the same events."""
         from mdl.console.session import ReportSession
 
-        self._session = ReportSession(self._renderer(job, method), others, self._end_session, self._stop_waiting)
+        self._session = ReportSession(self._renderer(job, method), others, self._end_session, self._cancel)
         self._is_watching = True
         return self._session
-
-    def _stop_waiting(self) -> None:
-        """The time of the operation is over: a reader that takes nothing must not prolong it."""
-        if not self._cancel.is_set():
-            from mdl.errors import DeadlineReached
-
-            self._cancel.set(DeadlineReached("its time is over"))
 
     def only_failures(self) -> None:
         """Be silent while all is well, unless the user asked for more; failures come in one block."""
@@ -154,7 +146,9 @@ class Console:
     def error(self, error: Problem) -> None:
         """Say on one line of stderr what failed, on which item and why; on the next what to do."""
         if self.is_machine_readable:
-            self._json_lines().fail(error)
+            from mdl.describe import ended_by
+
+            self._json_lines()(ended_by(error))
             end = self._session.end if self._session else None
             if end is None or end.status != "finished":
                 return
@@ -236,7 +230,9 @@ class Console:
         if self.quiet or self.progress == "none":
             self._failures = FailuresOnly(self.streams, self.clean, at_end=self._only_failures)
             return self._failures
-        is_off = self.streams.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").lower() in _TRUE
+        from mdl.units import is_true
+
+        is_off = is_true(self.streams.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"))
         if (
             self.streams.can_move_cursor(self.streams.stderr)
             and self.progress != "lines"

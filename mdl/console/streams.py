@@ -8,6 +8,7 @@ dropped, the oldest first, and counted.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -52,7 +53,10 @@ class NonBlockingStream:
         """Bytes in the backlog that may be dropped."""
         self._lock = RLock()
         self.trouble = self._dropped = 0
-        self.descriptor = _descriptor(stream)
+        self.descriptor = None
+        """The stream's own descriptor. That of a notebook's stream, which is no `TextIOWrapper`, leads elsewhere."""
+        with contextlib.suppress(OSError, ValueError):
+            self.descriptor = stream.fileno() if isinstance(stream, TextIOWrapper) else None
         self.encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
 
     @property
@@ -137,37 +141,29 @@ class NonBlockingStream:
         """Write what is posted as far as the reader has room, or with ``wait`` all of it unless a stop comes."""
         if self._stream is None or self.descriptor is None or not self._backlog:
             return
-        writing = self._terminal_again()
+        try:  # A terminal is opened once more, so that no write to it waits: it calls itself ready for one byte, and
+            # a longer write would wait in the system if the terminal has stopped reading.
+            writing = os.open(os.ttyname(self.descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            writing = self.descriptor
+        until = 0.0
         try:
             self._stream.flush()
-            self._push_to(self.descriptor if writing is None else writing, wait=wait)
+            while self._backlog:
+                if self._has_room(writing, _TICK if wait else 0.0) and self._write_chunk(writing):
+                    until = 0.0
+                elif not wait:
+                    return
+                else:
+                    time.sleep(_TINY)
+                    until = until or (time.monotonic() + _PATIENCE if self._cancel.is_set() else 0.0)
+                    if until and time.monotonic() >= until:
+                        return
         except (OSError, ValueError) as error:
             self._break(error)
         finally:
-            if writing is not None:
+            if writing != self.descriptor:
                 os.close(writing)
-
-    def _terminal_again(self) -> int | None:
-        """The terminal, opened once more so that no write waits: a terminal calls itself ready for one byte, and a
-        longer write would wait in the system if it has stopped reading."""
-        try:
-            assert self.descriptor is not None
-            return os.open(os.ttyname(self.descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-
-    def _push_to(self, writing: int, *, wait: bool) -> None:
-        until = 0.0
-        while self._backlog:
-            if self._has_room(writing, _TICK if wait else 0.0) and self._write_chunk(writing):
-                until = 0.0
-            elif not wait:
-                return
-            else:
-                time.sleep(_TINY)
-                until = until or (time.monotonic() + _PATIENCE if self._cancel.is_set() else 0.0)
-                if until and time.monotonic() >= until:
-                    return
 
     def _write_chunk(self, writing: int) -> bool:
         """Write the first piece of the oldest text, if there really is room. What has begun is never dropped."""
@@ -195,20 +191,10 @@ class NonBlockingStream:
         self._loose = 0
         if self.descriptor is None or not self._is_own:
             return
-        try:
+        with contextlib.suppress(OSError):
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, self.descriptor)
             os.close(nothing)
-        except OSError:
-            pass
-
-
-def _descriptor(stream: IO[str] | None) -> int | None:
-    """The stream's own descriptor. A notebook's stream has one that leads elsewhere, and is no `TextIOWrapper`."""
-    try:
-        return stream.fileno() if isinstance(stream, TextIOWrapper) else None
-    except (OSError, ValueError):
-        return None
 
 
 class Streams:
@@ -243,10 +229,8 @@ class Streams:
         """Columns and lines of the terminal; sane whatever ``COLUMNS`` and the terminal claim."""
         real, lines = 0, 0
         if stream.descriptor is not None:
-            try:
+            with contextlib.suppress(OSError):
                 real, lines = os.get_terminal_size(stream.descriptor)
-            except OSError:
-                pass
         columns = real if real >= _NARROWEST else _USUAL
         wished = self.environ.get("COLUMNS", "")
         if wished.isascii() and wished.isdigit() and len(wished) < 10 and int(wished) >= _NARROWEST:
@@ -258,9 +242,7 @@ def hold_standard_descriptors() -> None:
     """Fill closed standard descriptors, so that no model file is ever opened as number 1 or 2."""
     if None not in (sys.stdin, sys.stdout, sys.stderr):
         return
-    try:
+    with contextlib.suppress(OSError):
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
             os.set_inheritable(descriptor, True)
         os.close(descriptor)
-    except OSError:
-        pass

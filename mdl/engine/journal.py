@@ -51,13 +51,10 @@ class Identity:
         return self.validator is not None and (self.url, self.validator) == (other.url, other.validator)
 
 
-_OPTIONAL = (str, type(None))
 _KINDS: dict[str, tuple[type, ...]] = {
     "url": (str,),
     "size": (int, type(None)),
-    "digest": _OPTIONAL,
-    "validator": _OPTIONAL,
-    "commit": _OPTIONAL,
+    **dict.fromkeys(("digest", "validator", "commit"), (str, type(None))),
 }
 
 

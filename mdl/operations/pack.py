@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from mdl.archive.compression import Compression
 from mdl.archive.manifest import Manifest, Skipped
-from mdl.archive.selection import PackOptions, Selection
+from mdl.archive.selection import PackOptions, Selection, select
 from mdl.archive.streaming import Progress
 from mdl.archive.writer import ArchiveSink, write_archive
+from mdl.archive.zip_format import Compression
 from mdl.cancel import CancelToken
 from mdl.errors import Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
@@ -106,7 +107,7 @@ def plan_pack(
     own |= {str(output)}
     passed_over = found.incomplete_after(chosen) if chosen and checkpoint in ("latest", "best") else ()
     options = PackOptions(texts(include), texts(exclude), inference_only, logs, allow_incomplete)
-    selection = Selection.of(found, chosen, options, own, passed_over)
+    selection = select(found, chosen, options, own, passed_over)
     return PackPlan(found, selection, output, name)
 
 
@@ -134,21 +135,20 @@ def write_pack(
     selection = plan.selection
     progress = Progress(on_event, plan.name, "pack", len(selection.members), selection.bytes, cancel)
 
-    def written_to(sink: ArchiveSink) -> PackResult:
-        with sink:
+    place = plan.path or ("standard output" if plan.output == 1 else f"descriptor {plan.output}")
+    with storage_trouble(place, _WHEN_FULL), ExitStack() as stack:
+        if isinstance(plan.output, int):
+            staged, fd = None, plan.output
+        else:
+            staged = stack.enter_context(StagedFile(plan.output))
+            fd = staged.fd
+        with ArchiveSink(fd, sync=staged is not None, digest=digest) as sink:
             manifest = write_archive(selection, sink, progress, compress=compress, allow_changing=allow_changing)
-            skipped, changed, files = manifest.skipped, manifest.changed, len(manifest.files)
-            return PackResult(plan.path, plan.name, sink.at, sink.sha256, files, skipped, changed, manifest)
-
-    if isinstance(plan.output, int):
-        name = "standard output" if plan.output == 1 else f"descriptor {plan.output}"
-        result = written_to(ArchiveSink(plan.output, name, digest=digest))
-    else:
-        with storage_trouble(plan.output, _WHEN_FULL), StagedFile(plan.output) as staged:
-            result = written_to(ArchiveSink(staged.fd, str(plan.output), sync=True, digest=digest))
+        if staged:
             staged.publish()
-    progress.finish(result.bytes, "packed")
-    return result
+    progress.finish(sink.at, "packed")
+    files, skipped, changed = len(manifest.files), manifest.skipped, manifest.changed
+    return PackResult(plan.path, plan.name, sink.at, sink.sha256, files, skipped, changed, manifest)
 
 
 def pack(

@@ -19,7 +19,7 @@ from support.jobs import Gate, program, records_of, state_of, the_job, waits
 from support.polling import until
 from support.shell import ExitCode, Shell, done, machine
 
-from mdl.jobs import background
+from mdl.jobs import processes
 from mdl.locks import file_lock
 from mdl.process import ProcessId
 
@@ -192,7 +192,7 @@ def test_a_signed_url_in_the_background(tmp_path: Path, gate: Gate) -> None:
 @pytest.mark.fault(242)
 def test_the_flag_of_the_background_is_nobody_elses(tmp_path: Path) -> None:
     """Typed by hand it is no flag (2): nothing is read from a terminal, a file or a pipe."""
-    ran = machine(tmp_path).run(background.FLAG, "1122-abcd")
+    ran = machine(tmp_path).run(processes.FLAG, "1122-abcd")
     assert (ran.code, "Traceback" in ran.err) == (2, False)
 
 
@@ -202,7 +202,7 @@ def test_another_prefetch_is_quicker(
     exit_code: ExitCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, code: int
 ) -> None:
     """One that begins before the process in the background does is told at once, and leaves no job behind."""
-    shell, start = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f")), background.start
+    shell, start = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f")), processes.start
     turn = contextlib.ExitStack()
 
     def slipped_in(*arguments: object) -> int | None:
@@ -220,7 +220,7 @@ def test_a_job_that_cannot_begin(
     exit_code: ExitCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """What ends before it has begun in the background gives the command its code; where its words are is said."""
-    shell, start = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f")), background.start
+    shell, start = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f")), processes.start
 
     def spoilt(*arguments: object) -> int | None:
         (tmp_path / "catalog.toml").write_text("schema = 0")

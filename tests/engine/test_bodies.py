@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
 from support import faults
-from support.bench import Bench, loose, pinned
+from support.bench import Bench
 from support.data import MIB, noise
 from support.faulty_server import FaultyServer, Handler
 
@@ -16,174 +17,118 @@ from mdl.sources.hub_origin import HubOrigin
 pytestmark = pytest.mark.usefixtures("way")
 DATA, TINY = noise(4 * MIB), noise(100_000, 1)
 SIZE = len(DATA)
-Framing = Literal["close", "chunked"]
-
-
-def untouched(bench: Bench) -> bool:
-    return not bench.final.exists() and not bench.strangers()
+KNOWN = pytest.mark.parametrize("known", [True, False])
+BOTH_SIZES = pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 
 
 @pytest.mark.fault(25)
 @pytest.mark.parametrize("end", ["close", "reset"])
-@pytest.mark.parametrize("known", [True, False])
-def test_cut_bodies_go_on_at_the_byte(bench: Bench, end: faults.bodies.Drop, known: bool) -> None:
-    """A body that ends early is gone on with at the very byte; no byte is fetched twice (B25)."""
-    with FaultyServer(faults.short_body(DATA, 700_000, end=end)) as server:
-        url = server.url + "/f"
-        run = bench.run(pinned(url, DATA) if known else loose(url))
+@KNOWN
+def test_cut_bodies_are_resumed_at_the_byte(bench: Bench, end: faults.bodies.Drop, known: bool) -> None:
+    """A body that ends early is resumed at the very byte; no byte is fetched twice (B25)."""
+    run = bench.fetch(faults.short_body(DATA, 700_000, end=end), DATA, known=known)
     assert (run.code, run.report.bytes_fetched, run.rewound) == (0, SIZE, 0)
-    assert bench.final.read_bytes() == DATA
+    assert bench.has(DATA)
 
 
 @pytest.mark.fault(25)
-@pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
+@BOTH_SIZES
 def test_no_body_at_all(bench: Bench, data: bytes) -> None:
-    """A server that never brings a byte is given up after the attempts allowed: 5 (B25)."""
-    with FaultyServer(faults.short_body(data, 0)) as server:
-        run = bench.run(pinned(server.url + "/f", data), retries=3)
-        tries = len(server.requests)
-    assert (run.code, run.error["code"], tries) == (5, "NET", 3)
-    assert untouched(bench)
+    """A server that never sends a byte is given up after the attempts allowed: 5 (B25)."""
+    run = bench.fetch(faults.short_body(data, 0), data, retries=3)
+    assert (run.code, run.error["code"], len(run.requests)) == (5, "NET", 3)
+    assert bench.is_untouched
 
 
 @pytest.mark.fault(35)
-@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("extension", [b"", b";x=" + b"y" * 500], ids=["plain", "extensions"])
+@KNOWN
 def test_chunked(bench: Bench, extension: bytes, known: bool) -> None:
-    """A chunked body, its extensions passed over, arrives whole (B26, B35)."""
-    with FaultyServer(faults.chunked(DATA, extension=extension)) as server:
-        url = server.url + "/f"
-        run = bench.run(pinned(url, DATA) if known else loose(url))
-    assert run.code == 0
-    assert bench.final.read_bytes() == DATA
+    """A chunked body, whose extensions are ignored, arrives whole (B26, B35)."""
+    assert bench.fetch(faults.chunked(DATA, extension=extension), DATA, known=known).code == 0
+    assert bench.has(DATA)
 
 
 @pytest.mark.fault(26)
-def test_ended_by_closing(bench: Bench) -> None:
-    """A body that ends by closing is taken where size and digest say that it is whole (B26)."""
-    with FaultyServer(faults.no_length(DATA)) as server:
-        run = bench.run(pinned(server.url + "/f", DATA))
-    assert run.code == 0
-    assert bench.final.read_bytes() == DATA
-
-
-@pytest.mark.fault(26)
-def test_ended_by_closing_and_nothing_known(bench: Bench) -> None:
-    """A body that ends by closing is refused, once and for all, where nothing tells that it is whole (B26)."""
-    with FaultyServer(faults.no_length(DATA)) as server:
-        run = bench.run(loose(server.url + "/f"))
-    assert run.code == 6
-    assert untouched(bench)
+@KNOWN
+def test_ended_by_closing(bench: Bench, known: bool) -> None:
+    """A body that ends by closing is taken if size and digest say that it is whole, and refused if nothing does
+    (B26)."""
+    assert bench.fetch(faults.no_length(DATA), DATA, known=known).code == (0 if known else 6)
+    assert bench.has(DATA) if known else bench.is_untouched
 
 
 @pytest.mark.fault(26, 27)
-@pytest.mark.parametrize(
-    "handler",
-    [faults.no_length_cut(DATA, SIZE // 2), faults.chunked_cut(DATA, SIZE // 2)],
-    ids=["until close", "chunked"],
-)
-def test_cut_without_a_length(bench: Bench, handler: Handler) -> None:
-    """A body without a length that is cut, time after time, is given up and never taken for whole (B26, B27)."""
-    with FaultyServer(handler) as server:
-        run = bench.run(pinned(server.url + "/f", DATA))
-    assert run.code in (5, 6)
-    assert untouched(bench)
+@pytest.mark.parametrize("cut", [faults.no_length_cut, faults.chunked_cut], ids=["until close", "chunked"])
+@BOTH_SIZES
+def test_cut_without_a_length(bench: Bench, cut: Callable[[bytes, int], Handler], data: bytes) -> None:
+    """A body without a length that is cut every time is given up and never taken for whole (B26, B27)."""
+    assert bench.fetch(cut(data, len(data) // 2), data).code in (5, 6)
+    assert bench.is_untouched
 
 
 @pytest.mark.fault(27)
-@pytest.mark.parametrize("known", [True, False])
+@KNOWN
 def test_no_last_chunk(bench: Bench, known: bool) -> None:
-    """Chunks without the last, empty one: whole where size and digest say so, else cut and given up (B27)."""
-    with FaultyServer(faults.chunked_cut(DATA)) as server:
-        url = server.url + "/f"
-        run = bench.run(pinned(url, DATA) if known else loose(url))
-    assert run.code == (0 if known else 5)
-    assert bench.final.read_bytes() == DATA if known else untouched(bench)
+    """Chunks without the last, empty one: whole if size and digest say so, else cut and given up (B27)."""
+    assert bench.fetch(faults.chunked_cut(DATA), DATA, known=known).code == (0 if known else 5)
+    assert bench.has(DATA) if known else bench.is_untouched
 
 
 @pytest.mark.fault(1, 25)
 def test_cut_without_ranges(bench: Bench) -> None:
     """A server without ranges that always cuts the body at the same byte is given up in the end: 5 (A1, B25)."""
-    with FaultyServer(faults.cut(faults.norange(DATA), SIZE // 2)) as server:
-        run = bench.run(pinned(server.url + "/f", DATA))
+    run = bench.fetch(faults.cut(faults.norange(DATA), SIZE // 2), DATA)
     assert (run.code, run.error["code"]) == (5, "NET")
 
 
-@pytest.mark.fault(26, 27)
-@pytest.mark.parametrize("handler", [faults.no_length_cut(TINY, 5000), faults.chunked_cut(TINY, 5000)])
-def test_small_cut_without_a_length(bench: Bench, handler: Handler) -> None:
-    """As above for a file held in memory (B26, B27)."""
-    with FaultyServer(handler) as server:
-        run = bench.run(pinned(server.url + "/f", TINY))
-    assert run.code in (5, 6)
-    assert untouched(bench)
-
-
 @pytest.mark.fault(28)
-@pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
+@BOTH_SIZES
 def test_surplus_bytes(bench: Bench, data: bytes) -> None:
     """Bytes beyond Content-Length are ignored (B28)."""
-    with FaultyServer(faults.extra_bytes(data)) as server:
-        run = bench.run(pinned(server.url + "/f", data))
-    assert run.code == 0
-    assert bench.final.read_bytes() == data
+    assert bench.fetch(faults.extra_bytes(data), data).code == 0
+    assert bench.has(data)
 
 
 @pytest.mark.fault(29)
 @pytest.mark.parametrize("by", [1, -1, 10**6])
-@pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
+@BOTH_SIZES
 def test_length_unlike_the_catalogs(bench: Bench, data: bytes, by: int) -> None:
     """Another Content-Length than the catalog's size is refused before a byte is written (B29)."""
-    with FaultyServer(faults.wrong_length(data, max(by, -len(data)))) as server:
-        run = bench.run(pinned(server.url + "/f", data))
+    run = bench.fetch(faults.wrong_length(data, max(by, -len(data))), data)
     assert (run.code, run.error["code"], run.report.bytes_fetched) == (6, "PROTO", 0)
-    assert untouched(bench)
+    assert bench.is_untouched
 
 
 @pytest.mark.fault(29, 30)
 @pytest.mark.parametrize("framing", ["close", "chunked"])
-def test_endless_body(bench: Bench, framing: Framing) -> None:
-    """An endless body is cut at the known size, and not asked for again and again (B30)."""
-    with FaultyServer(faults.endless(noise(MIB), framing=framing)) as server:
-        run = bench.run(pinned(server.url + "/f", DATA[:-1000]))
-    assert run.code == 6
-    assert untouched(bench)
-
-
-@pytest.mark.fault(29, 30)
-@pytest.mark.parametrize("framing", ["close", "chunked"])
-def test_small_endless_body(bench: Bench, framing: Framing) -> None:
-    """As above for a file held in memory (B30)."""
-    with FaultyServer(faults.endless(framing=framing)) as server:
-        run = bench.run(pinned(server.url + "/f", TINY))
-    assert run.code == 6
-    assert untouched(bench)
+@BOTH_SIZES
+def test_endless_body(bench: Bench, framing: Literal["close", "chunked"], data: bytes) -> None:
+    """An endless body is cut at the known size, and not requested again and again (B30)."""
+    assert bench.fetch(faults.endless(noise(MIB), framing=framing), data[:-1000]).code == 6
+    assert bench.is_untouched
 
 
 @pytest.mark.fault(30)
 def test_endless_body_of_unknown_size(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endless body whose size nobody knows ends in SPACE or PROTO before the disk is full (B30)."""
+    """An endless body of unknown size ends in SPACE or PROTO before the disk is full (B30)."""
     monkeypatch.setattr(bench.store, "free_space", lambda: 8 * MIB)
 
     def full(event: Event) -> None:
         if isinstance(event, Progressed) and any(file.done > 64 * MIB for file in event.files):
             raise KeyboardInterrupt
 
-    with FaultyServer(faults.endless(framing="chunked")) as server:
-        run = bench.run(loose(server.url + "/f"), tell=full)
-    assert run.code in (6, 7)
+    assert bench.fetch(faults.endless(framing="chunked"), DATA, known=False, tell=full).code in (6, 7)
 
 
 @pytest.mark.fault(31)
-@pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
+@KNOWN
+@BOTH_SIZES
 def test_gzip_unasked(bench: Bench, data: bytes, known: bool) -> None:
-    """A body that comes gzipped, unasked, is stored decoded and held against the file's digest (B31)."""
-    with FaultyServer(faults.gzip_encoded(data)) as server:
-        url = server.url + "/f"
-        run = bench.run(pinned(url, data) if known else loose(url))
-    assert run.code == 0
-    assert bench.final.read_bytes() == data
+    """A body that comes gzipped although nobody asked for that is stored decoded and compared with the digest
+    (B31)."""
+    assert bench.fetch(faults.gzip_encoded(data), data, known=known).code == 0
+    assert bench.has(data)
 
 
 @pytest.mark.fault(32)

@@ -130,6 +130,8 @@ def test_a_stopped_hasher_has_no_digest(tmp_path: Path) -> None:
     hasher = StreamHasher(partial, "sha256", len(DATA))
     partial.write(0, DATA[:1000])
     hasher.stop()
+    assert hasher.thread
+    assert not hasher.thread.is_alive()
     with pytest.raises(Cancelled):
         hasher.result(lambda done: None)
     partial.close()

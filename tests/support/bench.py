@@ -33,7 +33,7 @@ from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub_origin import HubOrigin
 from support import faults
 from support.data import sha256
-from support.faulty_server import Answer, Handler, Request
+from support.faulty_server import Answer, FaultyServer, Handler, Request
 from support.polling import until
 
 NAME = "model.bin"
@@ -62,6 +62,8 @@ class Run:
 
     report: Report | None = None
     events: list[Event] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    """Those of a `Bench.fetch`."""
 
     @property
     def code(self) -> int:
@@ -190,6 +192,27 @@ class Bench:
                 if not circles:
                     until(lambda: self.claimed >= (stop_at or 0))
         assert not circles, f"it goes round in circles: {run.events[-3:]}"
+        return run
+
+    def has(self, data: bytes) -> bool:
+        """Whether the final name has these bytes, and nothing is left over."""
+        return self.final.read_bytes() == data and not self.partials and not self.strangers()
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing is under the final name or beside it."""
+        return not self.final.exists() and not self.strangers()
+
+    def fetch(self, handler: Handler, data: bytes, *, known: bool = True, half: bool = False, **more: Any) -> Run:
+        """Run once for the file ``data``, which ``handler`` serves, if ``half`` after half of it came from an honest
+        server. Its size and digest are ``known``, or only its URL. ``more`` is as for `run`."""
+        with FaultyServer(faults.honest(data) if half else handler) as server:
+            file = pinned(server.url + "/f", data) if known else loose(server.url + "/f")
+            if half:
+                self.half(file, server, data)
+            before, server.handler = len(server.requests), handler
+            run = self.run(file, **more)
+            run.requests = server.requests[before:]
         return run
 
     def half(self, file: CatalogFile, server: Any, data: bytes, **more: Any) -> int:

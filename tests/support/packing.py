@@ -12,6 +12,12 @@ from mdl.operations.pack import PackPlan, plan_pack
 from support.data import noise
 
 MANIFEST = "mdl-manifest.json"
+BEFORE = b"the archive of yesterday"
+
+
+def staged_in(home: Path) -> list[str]:
+    """What an unfinished pack left beside the archive."""
+    return [path.name for path in home.iterdir() if path.name.endswith(".mdl-tmp")]
 
 
 def make_run(home: Path, name: str = "run") -> Path:

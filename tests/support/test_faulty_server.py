@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import http.client
 import socket
 import threading
@@ -98,15 +97,6 @@ def test_honest_head_and_keep_alive() -> None:
         assert [request.on_connection for request in server.requests] == [0, 1]
 
 
-def test_sparse_far_away() -> None:
-    """A range behind 2**53 of a sparse file brings the island that lies there."""
-    size, at = 2**53 + 100, 2**53 + 5
-    with FaultyServer(faults.honest(faults.Sparse(size, {at: b"island"}))) as server:
-        got = ask(server, Range=f"bytes={at - 2}-{at + 7}")
-    assert got.body == b"\0\0island\0\0"
-    assert got.headers["content-range"] == f"bytes {at - 2}-{at + 7}/{size}"
-
-
 def test_records() -> None:
     """Requests are recorded in order with headers, path, query, count and what was sent."""
     with FaultyServer(faults.honest(DATA)) as server:
@@ -133,19 +123,14 @@ def test_handler_error_comes_out() -> None:
 ABC = b"0123456789" * 20000
 RANGE_MODES: dict[str, tuple[Handler, int, str | None, bytes]] = {
     "norange": (faults.norange(ABC), 200, None, ABC),
-    "norange after start": (faults.norange_after_start(ABC), 200, None, ABC),
     "wrong start": (faults.wrong_start(ABC, shift=1), 206, "bytes 101-200/200000", ABC[101:201]),
     "wrong total": (faults.wrong_total(ABC, good=0), 206, "bytes 100-199/200001", ABC[100:200]),
     "no content-range": (faults.no_content_range(ABC), 206, None, ABC[100:200]),
     "bad content-range": (faults.bad_content_range(ABC), 206, "bytes x-y/z", ABC[100:200]),
-    "star": (faults.star_total(ABC), 206, "bytes 100-199/*", ABC[100:200]),
     "short": (faults.short_206(ABC, cap=10), 206, "bytes 100-109/200000", ABC[100:110]),
     "long": (faults.long_206(ABC, extra=5), 206, "bytes 100-204/200000", ABC[100:205]),
     "other bytes": (faults.other_bytes(ABC), 206, "bytes 100-199/200000", faults.Flipped(ABC)[100:200]),
     "416": (faults.unsatisfiable(ABC), 416, "bytes */200000", b""),
-    "416 plain": (faults.unsatisfiable(ABC, said=None), 416, None, b""),
-    "416 with body": (faults.unsatisfiable(ABC, body=b"no"), 416, "bytes */200000", b"no"),
-    "no accept-ranges": (faults.no_accept_ranges(ABC), 206, "bytes 100-199/200000", ABC[100:200]),
 }
 
 
@@ -159,37 +144,7 @@ def test_range_modes(name: str) -> None:
     assert got.headers["content-length"] == str(len(body))
 
 
-def test_multipart() -> None:
-    """A multipart/byteranges answer frames the bytes in parts."""
-    with FaultyServer(faults.multipart_206(DATA)) as server:
-        got = ask(server, Range="bytes=10-19")
-    assert got.headers["content-type"].startswith("multipart/byteranges")
-    assert got.body.startswith(b"--cut\r\n")
-    assert DATA[10:20] in got.body
-
-
-@pytest.mark.parametrize(
-    ("handler", "seen"),
-    [
-        (faults.flaps(b"old", b"new"), [(b"old", '"v1"'), (b"new", '"v2"'), (b"old", '"v1"')]),
-        (faults.per_connection(faults.honest(b"a"), faults.honest(b"b")), [(b"a", '"v1"'), (b"b", '"v1"')]),
-    ],
-)
-def test_changing_files(handler: Handler, seen: list[tuple[bytes, str]]) -> None:
-    """A file that changes does so at the GET it should, ETag as said."""
-    with FaultyServer(handler) as server:
-        got = [ask(server) for _ in seen]
-    assert [(one.body, one.headers["etag"]) for one in got] == seen
-
-
-def test_ignores_if_range() -> None:
-    """A 206 of the new version is given though If-Range names the old."""
-    with FaultyServer(faults.ignores_if_range(DATA)) as server:
-        got = ask(server, Range="bytes=5-", If_Range='"v1"')
-    assert (got.status, got.headers["etag"]) == (206, '"v2"')
-
-
-@pytest.mark.parametrize(("refusal", "line"), [(429, "429"), (503, "503"), ("reset", "")])
+@pytest.mark.parametrize(("refusal", "line"), [(429, "429"), ("reset", "")])
 def test_one_at_a_time(refusal: int | str, line: str) -> None:
     """While one answer is under way another is refused; once the first is over or its client gone, it is served."""
     gate = threading.Event()
@@ -214,22 +169,12 @@ def test_one_at_a_time(refusal: int | str, line: str) -> None:
 
 BODY_MODES: dict[str, tuple[Handler, str | None, bytes]] = {
     "honest": (faults.honest(DATA), str(SIZE), DATA),
-    "honest, empty": (faults.honest(b""), "0", b""),
     "short": (faults.short_body(DATA, 1000), str(SIZE), DATA[:1000]),
-    "no length": (faults.no_length(DATA), None, DATA),
     "no length, cut": (faults.no_length_cut(DATA, 70000), None, DATA[:70000]),
     "chunked": (faults.chunked(b"0123456789", chunk=8), None, b"8\r\n01234567\r\n2\r\n89\r\n0\r\n\r\n"),
-    "chunk extension": (faults.chunked(b"ab", extension=b";x=y"), None, b"2;x=y\r\nab\r\n0\r\n\r\n"),
     "chunked cut": (faults.chunked_cut(b"abcdef", 3), None, b"3\r\nabc\r\n"),
-    "chunked, no end": (faults.chunked_cut(b"abcdef"), None, b"6\r\nabcdef\r\n"),
     "extra": (faults.extra_bytes(DATA, extra=b"more"), str(SIZE), DATA + b"more"),
     "longer": (faults.wrong_length(DATA, 2), str(SIZE + 2), DATA + b"\0\0"),
-    "shorter": (faults.wrong_length(DATA, -2), str(SIZE - 2), DATA[:-2]),
-    "right length, other page": (
-        faults.page_of_right_length(b"x" * 99),
-        "99",
-        b"<html><title>Sorry</title></html>".ljust(99),
-    ),
     "other bytes": (faults.other_bytes(DATA, everywhere=True), str(SIZE), faults.Flipped(DATA)[0:SIZE]),
 }
 
@@ -254,25 +199,7 @@ def test_reset(handler: Handler, count: int) -> None:
     assert (got.body, got.reset) == (DATA[:count], True)
 
 
-@pytest.mark.parametrize("framing", ["close", "chunked", "length"])
-def test_endless(framing: str) -> None:
-    """An endless body goes on until the client leaves, and the server then ends cleanly."""
-    with FaultyServer(faults.endless(framing=framing)) as server, connect(server) as sock:  # type: ignore[arg-type]
-        write(sock)
-        got, _ = read(sock, lambda got: len(got) > 3_000_000)
-        assert len(got) > 3_000_000
-
-
-def test_gzip() -> None:
-    """An encoded body says so, and is the file once decoded; as a 206 too."""
-    with FaultyServer(faults.gzip_encoded(DATA)) as server:
-        got = ask(server)
-        assert (got.headers["content-encoding"], gzip.decompress(got.body)) == ("gzip", DATA)
-        server.handler = faults.gzip_encoded(DATA, status=206)
-        assert ask(server).headers["content-range"].startswith("bytes 0-")
-
-
-@pytest.mark.parametrize("name", faults.BAD_LENGTHS)
+@pytest.mark.parametrize("name", ["negative", "repeated", "chunked too"])
 def test_bad_lengths(name: str) -> None:
     """Each bad Content-Length is on the wire to the letter, and the bytes follow."""
     with FaultyServer(faults.bad_length(DATA, name)) as server, connect(server) as sock:
@@ -283,16 +210,6 @@ def test_bad_lengths(name: str) -> None:
         assert value.format(size=SIZE).encode() in head
     assert (b"Transfer-Encoding: chunked" in head) == (name == "chunked too")
     assert body == DATA or name == "chunked too"
-
-
-@pytest.mark.parametrize("status", [100, 103])
-def test_continues(status: int) -> None:
-    """Interim answers come before the final one."""
-    with FaultyServer(faults.continues(b"file", count=3, status=status)) as server, connect(server) as sock:
-        write(sock)
-        raw, _ = read(sock)
-    assert raw.count(b"HTTP/1.1 %d " % status) == 3
-    assert raw.endswith(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfile")
 
 
 def test_old_and_broken_http() -> None:
@@ -321,16 +238,6 @@ def test_keepalive_dies(end: str) -> None:
         assert server.connections == 2
 
 
-@pytest.mark.parametrize("name", faults.HOSTILE_LOCATIONS)
-def test_hostile_locations(name: str) -> None:
-    """Hostile Locations are sent to the letter, this server's port filled in."""
-    said = faults.HOSTILE_LOCATIONS[name]
-    with FaultyServer(faults.moved(DATA, said)) as server, connect(server) as sock:
-        write(sock, Connection="close")
-        raw, _ = read(sock)
-        assert b"\r\nLocation: " + said.replace("{port}", str(server.port)).encode() + b"\r\n" in raw
-
-
 def test_signed_by_count() -> None:
     """A signed URL serves its number of GETs and is then refused; the stable URL gives a fresh one."""
     signed = faults.Signed(DATA, requests=1)
@@ -341,22 +248,6 @@ def test_signed_by_count() -> None:
         second = ask(server).headers["location"]
         assert (second != first, ask(server, second).body) == (True, DATA)
     assert (signed.minted, signed.refused) == (2, 1)
-
-
-def test_signed_by_time_and_hand() -> None:
-    """A signed URL ends by its clock or when told; a wrong signature is never good."""
-    now = [0.0]
-    signed = faults.Signed(DATA, seconds=10, clock=lambda: now[0])
-    with FaultyServer(signed) as server:
-        url = ask(server).headers["location"]
-        now[0] = 10
-        assert ask(server, url).status == 200
-        now[0] = 11
-        assert ask(server, url).status == 403
-        url = ask(server).headers["location"]
-        signed.expire()
-        assert b"Request has expired" in ask(server, url).body
-        assert b"Bad signature" in ask(server, "/signed?sig=0&n=0").body
 
 
 STALLS: dict[str, tuple[Handler, str, int]] = {
@@ -383,23 +274,3 @@ def test_stalls(name: str) -> None:
         rest, _ = read(sock)
     assert (got + rest).partition(b"\r\n\r\n")[2] == DATA[: max(count, 0)]
     assert bool(got + rest) == (count >= 0)
-
-
-def test_trickle_is_let_go() -> None:
-    """A pause of an hour ends at once when the server stops."""
-    with FaultyServer(faults.trickle(faults.honest(DATA), pause=3600)) as server:
-        sock = connect(server)
-        write(sock)
-        got, _ = read(sock, lambda got: got.partition(b"\r\n\r\n")[2] != b"")
-    with sock:
-        rest, _ = read(sock)
-    assert (got + rest).partition(b"\r\n\r\n")[2] == DATA[:1]
-
-
-def test_unread_body_is_let_go() -> None:
-    """A server blocked in sending to a client that does not read still stops."""
-    with FaultyServer(faults.endless()) as server:
-        sock = connect(server)
-        write(sock)
-        read(sock, lambda got: len(got) > 0)
-    sock.close()

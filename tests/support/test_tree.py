@@ -55,7 +55,7 @@ def test_rooms_of_tests() -> None:
     assert [room for room in rooms if not (SOURCE / room).is_dir()] == []
     for file in (TESTS / "unit").glob("test_*.py"):
         name = file.stem.removeprefix("test_")
-        assert file.stem in WHOLE_TREE or (SOURCE / f"{name}.py").is_file(), f"{file} tests no module of mdl's top level"
+        assert file.stem in WHOLE_TREE or (SOURCE / f"{name}.py").is_file(), f"{file} tests no module of mdl"
 
 
 def test_support_has_no_tests_but_of_the_doubles() -> None:

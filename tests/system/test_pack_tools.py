@@ -19,7 +19,7 @@ from support.data import noise
 from support.packing import MANIFEST, make_run, read_whole
 from support.shell import Shell
 
-from mdl.archive import compression
+from mdl.archive import zip_format
 from mdl.archive.selection import is_only_log
 from mdl.errors import ProtocolError
 from mdl.operations.pack import PackResult, pack
@@ -246,7 +246,7 @@ def tree_of(folder: Path) -> Files:
 def test_unpacking_undoes_packing(monkeypatch: pytest.MonkeyPatch, engine: str, tree: Files) -> None:
     """unpack(pack(tree)) is the tree and the manifest: names, bytes, x bits, empty folders; with isal and without."""
     if engine == "zlib":
-        monkeypatch.setattr(compression, "_fast", zlib)
+        monkeypatch.setattr(zip_format, "_fast", zlib)
     tree = settle({**tree, "zz.bin": (b"at least one", False)})
     with tempfile.TemporaryDirectory() as home:
         run, archive, back = Path(home, "run"), Path(home, "x.zip"), Path(home, "back")

@@ -23,7 +23,7 @@ from support.shell import Shell
 
 from mdl.archive.manifest import NAME
 from mdl.archive.releases import ReleaseDir
-from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe
+from mdl.errors import NoSpace, NotFound, Occupied, ProtocolError, StateError, StorageError, Unsafe
 from mdl.events import silence
 from mdl.fs import staging
 from mdl.locks import file_lock
@@ -105,10 +105,31 @@ def test_no_room_for_the_history(site: Site, monkeypatch: pytest.MonkeyPatch) ->
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patch, pytest.raises(NoSpace, match="No space"):
         patch.setattr(staging, "stage", full)
         site.release("b")
     assert (site.served, site.release("b").changed, site.served) == ("a", True, "b")
+
+
+@pytest.mark.parametrize("call", ["mkdir", "open"])
+def test_a_folder_that_cannot_be_written(site: Site, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """A release into a folder that may not be written is 7, and the folder is named; nothing is switched."""
+    site.release("a")
+    site.release("b")
+    archive = zipped(site.folder.parent / "c.zip", files_of("c"))
+    real = getattr(os, call)
+
+    def refuse(path: object, *args: Any, **more: Any) -> object:
+        is_writing = call == "mkdir" or (args and args[0] & os.O_CREAT)
+        if is_writing and str(path).startswith(str(site.folder)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, refuse)
+        with pytest.raises(StorageError, match="Permission denied") as caught:
+            site.release(archive)
+    assert (caught.value.exit_code, caught.value.item, site.served) == (7, str(site.folder), "b")
 
 
 @pytest.mark.parametrize("then", ["rollback", "release"])
@@ -126,20 +147,6 @@ def test_killed_before_the_switch_of_a_rollback(site: Site, monkeypatch: pytest.
     for letter in "ba":
         site.back()
         assert site.served == letter
-
-
-@pytest.mark.parametrize("was_switched", [True, False])
-def test_a_switch_that_an_earlier_mdl_was_killed_in(site: Site, was_switched: bool) -> None:
-    """An earlier mdl wrote before a switch what holds after it, under ``coming``: a rollback stays one."""
-    done = [site.release(letter) for letter in "abc"]
-    record = site.record
-    after = {key: record[key] for key in ("releases", "served", "withdrawn", "switches")}
-    after |= {"served": record["served"][:-1], "withdrawn": [done[2].version]}
-    (site.folder / "releases.json").write_text(json.dumps(record | {"coming": after}))
-    if was_switched:
-        staging.switch_link(site.folder / "current", f"releases/{done[1].version}")
-    site.back()
-    assert site.served == ("a" if was_switched else "b")
 
 
 def test_killed_before_the_switch_and_given_up(site: Site) -> None:

@@ -115,23 +115,18 @@ def test_a_command(copy: Copy) -> None:
         "cli/count.py",
         '''"""count: how many models the catalog has."""
 
-import typer
-
 from mdl.cli.command import command
 from mdl.cli.session import Session
 
 
-def register(app: typer.Typer) -> None:
-    command(app, "count")(count)
-
-
+@command("count")
 def count(session: Session) -> int:
     """How many models the catalog has."""
     models = len(session.client().catalog.models)
     return session.show({"models": models}, lambda: session.console.data(str(models)))
 ''',
     )
-    copy.line("cli/main.py", '"clean": "clean",', '    "count": "count",')
+    copy.line("cli/main.py", '"clean": "machine",', '    "count": "count",')
     shutil.copy(copy.root / "schemas" / "path.json", copy.root / "schemas" / "count.json")
     assert "How many models" in copy.run("--help").stdout
     assert copy.run("count").stdout == "1\n"
@@ -140,13 +135,12 @@ def count(session: Session) -> int:
 
 
 def test_a_setting(copy: Copy) -> None:
-    """One line in Settings: an argument of Client, a variable, a key of config.toml; one word more, and a flag."""
+    """One line in Settings: an argument of Client, a variable, a key of config.toml, and a flag of get."""
     copy.line(
         "config.py",
         "connections: Annotated[int,",
         '    patience: Annotated[int, Setting(3, _integer(1, 9), "How patient mdl is.", "N")]',
     )
-    copy.line("cli/flags.py", "DOWNLOAD: Final = (", '    "patience",')
     code = "import mdl, sys; print(mdl.Client(**eval(sys.argv[1])).workspace.config['patience'])"
 
     def read(given: str, **environ: str) -> str:

@@ -15,7 +15,6 @@ from support.faults.wire import Answer, Handler, Piece, Request, reply
 
 REDIRECTS = (301, 302, 303, 307, 308)
 RETRIED = (408, 425, 429, 500, 502, 503, 504)
-FINAL = (400, 401, 402, 403, 404, 405, 407, 410, 451, 501)
 
 HOSTILE_LOCATIONS = {
     "file": "file:///etc/hostname",
@@ -208,11 +207,6 @@ def trickle(handler: Handler, *, piece: int = 1, pause: float = 1.0) -> Handler:
 def stall_before_headers() -> Handler:
     """Takes the request and says nothing."""
     return lambda request, number: Answer(None, end="hang")
-
-
-def stall_after_headers(data: Data) -> Handler:
-    """Right headers, then silence."""
-    return stall_in_body(data, 0)
 
 
 def stall_in_body(data: Data, at: int, *, gate: threading.Event | None = None) -> Handler:

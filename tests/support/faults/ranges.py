@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from email.utils import formatdate
 
 from support.faults.base import ETAG, Data, alternate, choose, first, honest, pieces, resumes, with_headers
 from support.faults.wire import Answer, Handler, Request, reply
@@ -153,11 +151,6 @@ def flaps(old: Data, new: Data) -> Handler:
     return alternate(honest(old), honest(new, etag='"v2"'))
 
 
-def changes_silently(old: Data, new: Data, *, after: int = 1) -> Handler:
-    """Other bytes after ``after`` GETs under the same ETag."""
-    return changes(old, new, after=after, etags=(ETAG, ETAG))
-
-
 def ignores_if_range(data: Data, *, etag: str = '"v2"') -> Handler:
     """206 of what is there now, whatever If-Range says."""
     right = honest(data, etag=etag)
@@ -167,21 +160,6 @@ def ignores_if_range(data: Data, *, etag: str = '"v2"') -> Handler:
         return right(replace(request, headers=kept), number)
 
     return handler
-
-
-def weak_etag(data: Data) -> Handler:
-    """Only a weak ETag, which If-Range may not use."""
-    return honest(data, etag='W/"v1"')
-
-
-def only_modified(data: Data, *, age: float = 86400.0) -> Handler:
-    """No ETag; a Last-Modified that is ``age`` seconds old (under 60 it is no strong validator)."""
-    return honest(data, etag=None, modified=formatdate(time.time() - age, usegmt=True))
-
-
-def no_validator(data: Data) -> Handler:
-    """Neither ETag nor Last-Modified, as the hub's Xet bridge was seen to answer."""
-    return honest(data, etag=None)
 
 
 def unsatisfiable(data: Data, *, said: str | None = "bytes */{size}", body: bytes = b"") -> Handler:

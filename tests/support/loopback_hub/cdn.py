@@ -10,18 +10,17 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable
 
 from support.loopback_hub.answers import Reply, Request, file_reply, segment
 from support.loopback_hub.repos import StoredFile
 
+_LINK_SECONDS = 3600
+
 
 class Cdn:
-    """Mints links to LFS files and answers them. ``clock`` is in seconds since the epoch."""
+    """Mints links to LFS files and answers them."""
 
-    def __init__(self, link_seconds: float, clock: Callable[[], float] = time.time) -> None:
-        self.link_seconds = link_seconds
-        self.clock = clock
+    def __init__(self) -> None:
         self.origin = ""
         self._key = secrets.token_bytes(32)
         self._files: dict[str, StoredFile] = {}
@@ -34,7 +33,7 @@ class Cdn:
         """A fresh signed URL of this file's bytes."""
         path = f"/xet-bridge-us/{file.sha256[:24]}/{file.sha256}"
         self._files[path] = file
-        expires = int(self.clock() + self.link_seconds)
+        expires = int(time.time() + _LINK_SECONDS)
         name = segment(f'inline; filename="{file.path.rpartition("/")[2]}";')
         signature = self._signature(path, str(expires))
         return f"{self.origin}{path}?response-content-disposition={name}&Expires={expires}&Signature={signature}"
@@ -46,13 +45,11 @@ class Cdn:
         given = request.query.get("Signature", [""])[0]
         if not hmac.compare_digest(given.encode(), self._signature(request.path, expires).encode()):
             return _xml(403, "AccessDenied", "Access denied")
-        if self.clock() >= int(expires):
+        if time.time() >= int(expires):
             return _xml(403, "AccessDenied", "Request has expired")
         file = self._files.get(request.path)
         if file is None:
             return _xml(404, "NoSuchKey", "The specified key does not exist.")
-        if request.method not in ("GET", "HEAD"):
-            return _xml(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
         own = hashlib.md5(file.sha256.encode(), usedforsecurity=False).hexdigest()
         kind = ("Content-Type", "application/octet-stream")
         return file_reply(request, file.content, f'"{own}"', kind, ("Cache-Control", "public, max-age=31536000"))

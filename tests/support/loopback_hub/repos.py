@@ -70,8 +70,7 @@ class StoredFile:
 class Repo:
     """One commit of a repository, at the head of ``branch``. ``commit`` is derived from id and files unless given.
 
-    ``renamed_from`` are ids that redirect here. If ``gated``, the listing is public and the files are not.
-    If ``private``, nothing is answered without the token.
+    If ``gated``, the listing is public and the files are refused. If ``private``, everything is refused.
     """
 
     id: str
@@ -82,7 +81,6 @@ class Repo:
     gated: bool = False
     private: bool = False
     lfs_threshold: int = 2**20
-    renamed_from: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.commit:
@@ -118,11 +116,9 @@ class Repo:
         names = [name for name in (*self.folders, *self.stored) if name.startswith(start)]
         if not recursive:
             names = [name for name in names if "/" not in name[len(start) :]]
-        return [self.item(name) for name in sorted(names)]
-
-    def item(self, path: str) -> Json:
-        """The item of an existing file or folder."""
-        return self.stored[path].in_tree() if path in self.stored else self.folder_item(path)
+        return [
+            self.stored[name].in_tree() if name in self.stored else self.folder_item(name) for name in sorted(names)
+        ]
 
     def info(self, *, blobs: bool = False) -> Json:
         """The payload of ``/api/models/{id}`` and ``…/revision/{rev}``."""

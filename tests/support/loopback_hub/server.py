@@ -48,24 +48,14 @@ class Recorded:
 class LoopbackHub:
     """The hub, a context manager: it serves, and its urls are known, until the context is left.
 
-    ``bytes_per_second`` limits every connection while it sends a file. ``token`` opens private and
-    gated repositories. A signed link is good for ``link_seconds``; a tree comes ``page_size`` items at a time.
+    ``bytes_per_second`` limits every connection while it sends a file.
     """
 
-    def __init__(
-        self,
-        repos: Iterable[Repo],
-        *,
-        bytes_per_second: float | None = None,
-        token: str | None = None,
-        link_seconds: float = 3600,
-        page_size: int = 1000,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, repos: Iterable[Repo], *, bytes_per_second: float | None = None) -> None:
         self.bytes_per_second = bytes_per_second
         self.stopping = threading.Event()
-        self._cdn = Cdn(link_seconds, clock)
-        self._api = HubApi(repos, cdn=self._cdn, token=token, page_size=page_size)
+        self._cdn = Cdn()
+        self._api = HubApi(repos, self._cdn)
         self._lock = threading.Lock()
         self._recorded: list[Recorded] = []
         self._servers: list[_Server] = []
@@ -74,10 +64,6 @@ class LoopbackHub:
     def url(self) -> str:
         """The hub's origin: what HF_ENDPOINT should be."""
         return self._api.origin
-
-    @property
-    def cdn_url(self) -> str:
-        return self._cdn.origin
 
     @property
     def requests(self) -> list[Recorded]:

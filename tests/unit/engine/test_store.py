@@ -264,9 +264,7 @@ def test_damaged_file_is_copied_and_left_alone(store: Store) -> None:
     """A repair works on a copy: the damaged file keeps its name and bytes, and none of the copy is claimed yet."""
     final = publish(store)
     final.write_bytes(b"X" + DATA[1:-50])
-    receipt = store.receipts.get("model", REMOTE.path)
-    assert receipt is not None
-    partial = store.open_for_repair("model", REMOTE, receipt)
+    partial = store.open_for_repair("model", REMOTE)
     assert partial.total == len(DATA) - 50
     partial.sync_and_claim()
     assert partial.unclaimed == partial.total
@@ -284,9 +282,7 @@ def test_copy_without_the_kernels_help(store: Store, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "copy_file_range", refused)
     publish(store)
-    receipt = store.receipts.get("model", REMOTE.path)
-    assert receipt is not None
-    partial = store.open_for_repair("model", REMOTE, receipt)
+    partial = store.open_for_repair("model", REMOTE)
     assert os.pread(partial.fd, 2 * len(DATA), 0) == DATA
     partial.close()
 

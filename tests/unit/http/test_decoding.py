@@ -14,7 +14,7 @@ from mdl.http.body import STEP, gunzip
 from mdl.http.responses import codings_of, is_as_stored, is_readable
 
 CODED = {
-    "gzip": lambda data: gzip.compress(data),
+    "gzip": gzip.compress,
     "members": lambda data: gzip.compress(data[:7], mtime=0) + gzip.compress(b"") + gzip.compress(data[7:]),
 }
 
@@ -32,8 +32,8 @@ def decoded(chunks: Iterable[bytes]) -> tuple[list[bytes], bool]:
 @pytest.mark.parametrize("how", CODED)
 @settings(deadline=None)
 @given(data=st.binary(max_size=200), repeats=st.integers(0, 3000), cut=st.integers(1, 100))
-def test_what_was_encoded_comes_back(how: str, data: bytes, repeats: int, cut: int) -> None:
-    """However the wire cuts it: the bytes, in pieces of a bounded size, complete at its end and not before."""
+def test_gunzip(how: str, data: bytes, repeats: int, cut: int) -> None:
+    """In any chunks: the same bytes, in pieces of a bounded size, complete at the end and not before."""
     whole = data + b" " * (repeats * 1000)
     body = CODED[how](whole)
     pieces, is_complete = decoded([body[at : at + cut] for at in range(0, len(body), cut)])
@@ -50,26 +50,25 @@ def test_what_was_encoded_comes_back(how: str, data: bytes, repeats: int, cut: i
     [b"no gzip", gzip.compress(b"a", mtime=0) + b"rest", gzip.compress(b"a", mtime=0)[:-8] + bytes(8)],
     ids=["none", "more after it", "another checksum"],
 )
-def test_what_is_no_gzip(body: bytes) -> None:
-    """Bytes that are none, that follow the end, or whose checksum is wrong are refused."""
+def test_no_gzip(body: bytes) -> None:
+    """Bytes that are no gzip, that follow its end, or whose checksum is wrong are refused."""
     with pytest.raises(zlib.error):
         decoded([body])
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [("gzip", True), ("x-gzip", True), ("br", False), ("zstd", False), ("deflate", False), ("gzip, gzip", False)],
+    ("text", "codings", "readable"),
+    [
+        *((text, (), False) for text in ("", "identity", " Identity , ")),
+        *((text, (text.strip().lower(),), True) for text in ("gzip", "x-gzip", " GZip ")),
+        *((text, (text,), False) for text in ("br", "zstd", "deflate")),
+        ("gzip, gzip", ("gzip", "gzip"), False),
+    ],
 )
-def test_what_can_be_read(text: str, expected: bool) -> None:
-    """gzip alone is decoded: no other coding, and not one coding inside another."""
-    assert is_readable(codings_of({"content-encoding": text})) is expected
-
-
-def test_no_coding() -> None:
-    """Nothing, or ``identity``, is no coding; case and blanks do not matter."""
-    for text in ("", "identity", " Identity , "):
-        assert codings_of({"content-encoding": text}) == ()
-    assert codings_of({"content-encoding": " GZip "}) == ("gzip",)
+def test_codings(text: str, codings: tuple[str, ...], readable: bool) -> None:
+    """Only gzip alone is decoded: no other coding, and no coding inside another. ``identity`` is no coding."""
+    found = codings_of({"content-encoding": text})
+    assert (found, is_readable(found)) == (codings, readable)
 
 
 @pytest.mark.parametrize(
@@ -89,9 +88,9 @@ def test_no_coding() -> None:
         ("br", "config.json", True, 9, 99, True),
     ],
 )
-def test_what_is_taken_as_it_comes(
+def test_is_as_stored(
     coding: str, name: str, pinned: bool, length: int | None, size: int | None, expected: bool
 ) -> None:
-    """Where a digest decides, the length tells whether an encoding is the file itself; else its name does."""
+    """If a digest decides in the end, the length tells whether an encoding is the file itself; else its name does."""
     codings = codings_of({"content-encoding": coding})
     assert is_as_stored(codings, [name], pinned=pinned, length=length, size=size) is expected

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdl.engine import queue as scheduling
-from mdl.engine.download import Download, Segment, Tuning
+from mdl.engine.download import Download, Tuning
 from mdl.engine.plan import Item, Reason, Wanted
 from mdl.engine.queue import Work, WorkQueue
 from mdl.errors import AuthError, DigestMismatch, MdlError, NetworkError, ProtocolError
@@ -51,7 +50,7 @@ class Clock:
 
 @dataclass
 class Bytes:
-    """A partial that holds no bytes, only which are there."""
+    """A partial without bytes that knows which ones are present."""
 
     have: RangeSet = field(default_factory=RangeSet)
 
@@ -65,7 +64,7 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a request meets: ``share`` of what it asked for comes, in at least ``least`` bytes, then ``error``."""
+    """How a request is answered: with ``share`` of what it asked for, in at least ``least`` bytes, then ``error``."""
 
     share: float = 0.0
     least: int = 0
@@ -76,23 +75,26 @@ class Reply:
 
 
 class World:
-    """The real `WorkQueue` in an invented time: no thread, socket or disk. ``replies`` are met in turn, for ever."""
+    """The real `WorkQueue` in invented time, without threads, sockets and disk. ``replies`` are given in turn."""
 
-    def __init__(self, replies: list[Reply], *, right: Iterator[bool] = itertools.repeat(True)) -> None:  # noqa: B008
-        self.clock, self._number, self._right = Clock(), itertools.count(), right
-        self.patience = 200_000
+    patience = 200_000
+
+    def __init__(self, patch: pytest.MonkeyPatch, replies: Iterable[Reply], right: Iterable[bool] = (True,)) -> None:
+        self.clock, self._number, self._right = Clock(), itertools.count(), itertools.cycle(right)
         turns = itertools.cycle(replies)
         self.reply_to: Callable[[str], Reply] = lambda url: next(turns)
         self.requests: list[tuple[float, str]] = []
         self._running: list[tuple[float, int, Work, Reply]] = []
+        for module in ("queue", "download"):
+            patch.setattr(f"mdl.engine.{module}.time", self.clock)
 
     def run(
         self, sizes: list[int], *, connections: int, mirrors: int = 0, hosts: int = 1, tries: int = 5
     ) -> list[Download]:
         """Fetch one file of each size; file n is on host n modulo ``hosts``."""
         files = [_download(n, size, connections, mirrors, n % hosts) for n, size in enumerate(sizes)]
-        pacer = Pacer(connections, RetryPolicy(tries))
-        self.queue = WorkQueue(files, connections, RetryPolicy(tries), pacer, lambda event: None)
+        policy = RetryPolicy(tries)
+        self.queue = WorkQueue(files, connections, policy, Pacer(connections, policy), lambda event: None)
         while not all(one.ended for one in files):
             work = self.queue._next(self.clock.now)
             if work:
@@ -106,34 +108,27 @@ class World:
 
     def _begin(self, work: Work) -> None:
         one = work.download
-        if work.kind == "fetch":
+        if work.segment is not None:
             reply = self.reply_to(one.url)
+            work.segment.began = self.clock.now
             self.requests.append((self.clock.now, one.url))
             heapq.heappush(self._running, (self.clock.now + reply.seconds, next(self._number), work, reply))
-            return
-        size = one.remote.size or 0
-        if work.kind == "close":
+        elif work.kind == "close":
             self.queue.end(one)
         elif work.kind == "finish":
-            self._finish(one)
+            error = None if next(self._right) else DigestMismatch("wrong bytes")
+            self.queue.decide(one, Verified(error, one.responses > 1, one.fetched))
+            (self.queue.ready if error else self.queue.end)(one)
         else:
-            one.partial, one.pending = Bytes(), RangeSet([ByteRange(0, size)])  # type: ignore[assignment]
+            one.partial = Bytes()  # type: ignore[assignment]
+            one.pending = RangeSet([ByteRange(0, one.remote.size or 0)])
             one.first_response_seen, one.rewind_why, one.location = False, "", None
             self.queue.ready(one)
-
-    def _finish(self, one: Download) -> None:
-        error = None if next(self._right) else DigestMismatch("wrong bytes")
-        self.queue.decide(one, Verified(error, one.responses > 1, one.fetched))
-        if error:
-            self.queue.ready(one)
-        else:
-            self.queue.end(one)
 
     def _end(self, moment: float, _number: int, work: Work, reply: Reply) -> None:
         self.clock.now = max(self.clock.now, moment)
         one, segment = work.download, work.segment
         assert segment is not None
-        assert segment.stop is not None
         count = min(segment.left, max(reply.least, int(segment.left * reply.share)))
         if not (one.rewind_why or one.error) and count:
             one.partial.have.add(segment.at, segment.at + count)  # type: ignore[union-attr]
@@ -148,17 +143,14 @@ class World:
 
 
 def _download(number: int, size: int, connections: int, mirrors: int, host: int) -> Download:
-    urls = [f"https://host{host}.example/{number}", *(f"https://mirror{n}.example/{number}" for n in range(mirrors))]
+    url, *others = (
+        f"https://{name}.example/{number}" for name in (f"host{host}", *map("mirror{}".format, range(mirrors)))
+    )
     remote = RemoteFile(
-        path=RelPath.parse(f"{number}.bin"),
-        url=urls[0],
-        size=size,
-        digest=Digest("sha256", "ab" * 32),
-        mirrors=tuple(urls[1:]),
+        RelPath.parse(f"{number}.bin"), url, size=size, digest=Digest("sha256", "ab" * 32), mirrors=tuple(others)
     )
-    one = Download(
-        Item(Wanted("m", remote, LocalFile("absent")), Reason.MISSING), number + 1, connections, tuning=TUNING
-    )
+    item = Item(Wanted("m", remote, LocalFile("absent")), Reason.MISSING)
+    one = Download(item, number + 1, connections, tuning=TUNING)
     one.scaler.width = connections
     return one
 
@@ -166,14 +158,7 @@ def _download(number: int, size: int, connections: int, mirrors: int, host: int)
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
     """Makes worlds of the given replies."""
-    return lambda *replies: _patched(monkeypatch, list(replies), itertools.repeat(True))
-
-
-def _began_at(clock: Clock) -> Callable[[Segment], None]:
-    def post_init(self: Segment) -> None:
-        self.first, self.began = self.at, clock.now
-
-    return post_init
+    return lambda *replies: World(monkeypatch, replies)
 
 
 def _network() -> MdlError:
@@ -206,13 +191,13 @@ ANY = st.builds(
     changed=st.sampled_from([False] * 9 + [True]),
 )
 BUDGET = POLICY.tries + POLICY.protocol_errors + 1 + POLICY.refused_links + 1
-"""Failures that one server can be charged with between two times that a file came further."""
+"""Failures that one server may have between two steps of progress."""
 calm = settings(deadline=None, max_examples=80)
 
 
 def most_requests(size: int, connections: int, mirrors: int) -> int:
-    """The bound: while a file comes 64 KiB further, each budget can be spent once, by failures that overlap; and a file
-    is begun again once for a change, once for wrong bytes and once for each mirror."""
+    """The bound: for each 64 KiB of a file each budget can be spent once, by failures that overlap; and a file is
+    downloaded again once for a change, once for wrong bytes and once for each mirror."""
     steps = size // PROGRESS + 1
     return (mirrors + 3) * (steps + 1) * (BUDGET + 1) * connections
 
@@ -231,7 +216,7 @@ def test_requests_and_seconds_are_bounded(
 ) -> None:
     """For any answers, of any number of connections and mirrors, a file ends within a bound of requests and seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        world = _patched(patch, replies, itertools.cycle(right))
+        world = World(patch, replies, right)
         began = world.clock.now
         world.run([size], connections=connections, mirrors=mirrors)
         assert len(world.requests) <= most_requests(size, connections, mirrors)
@@ -242,30 +227,20 @@ def test_requests_and_seconds_are_bounded(
 @pytest.mark.fault(221)
 @calm
 @given(st.lists(FRUITLESS, min_size=1, max_size=12), st.integers(1, 64), st.integers(0, 3), st.integers(2**16, 2**26))
-def test_fruitless_answers_cost_the_budget_alone(
-    replies: list[Reply], connections: int, mirrors: int, size: int
-) -> None:
-    """Servers that never bring 64 KiB at once cost the budget once for each 64 KiB that they do bring in all."""
+def test_fruitless_answers_cost_the_budget(replies: list[Reply], connections: int, mirrors: int, size: int) -> None:
+    """Servers that never send 64 KiB at once cost the budget once for each 64 KiB that they send in all."""
     with pytest.MonkeyPatch.context() as patch:
-        world = _patched(patch, replies, itertools.repeat(True))
+        world = World(patch, replies)
         files = world.run([size], connections=connections, mirrors=mirrors)
         steps = files[0].fetched // PROGRESS + 1
         assert len(world.requests) <= steps * BUDGET * (mirrors + 1) * connections
 
 
-def _patched(patch: pytest.MonkeyPatch, replies: list[Reply], right: Iterator[bool]) -> World:
-    made = World(replies, right=right)
-    patch.setattr(scheduling, "time", made.clock)
-    patch.setattr("mdl.engine.download.time", made.clock)
-    patch.setattr(Segment, "__post_init__", _began_at(made.clock))
-    return made
-
-
 @pytest.mark.fault(221)
 @calm
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=200), st.integers(1, 2**34))
-def test_files_without_ranges_are_not_served_without_end(cuts: list[float], size: int) -> None:
-    """A file that always comes from its start and is cut is received eight times and a few, however it is cut."""
+def test_cut_whole_files_end(cuts: list[float], size: int) -> None:
+    """A file that is always sent from its start and cut is received little more than eight times, however it is cut."""
     state, received, now = State(), 0, 0.0
     for share in itertools.cycle(cuts):
         done = int(size * share)
@@ -279,8 +254,8 @@ def test_files_without_ranges_are_not_served_without_end(cuts: list[float], size
 
 
 @pytest.mark.fault(221)
-def test_without_the_rule_it_asks_without_end(world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: if every answer counted as progress, a server of one byte an answer were asked for each byte."""
+def test_without_the_rule_it_never_ends(world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: if every answer counted as progress, a server of one byte an answer would be asked for ever."""
     monkeypatch.setattr(RequestEnded, "made_progress", True)
     here = world(ONE_BYTE)
     here.patience = 2000
@@ -307,16 +282,16 @@ MIB = 2**20
     ],
     ids=["empty", "one byte", "reset", "byte and cut", "byte and lie", "byte then 403", "cut then lie"],
 )
-def test_answers_that_bring_nothing_end_it(world: Callable[..., World], replies: list[Reply], most: int) -> None:
-    """Ten answers without progress are too many, whatever they are: it ends after the few that the budget allows."""
+def test_answers_without_progress(world: Callable[..., World], replies: list[Reply], most: int) -> None:
+    """Answers without progress end a file after the few that the budget allows, whatever they are."""
     here = world(*replies)
     (one,) = here.run([100 * MIB], connections=1)
     assert one.error is not None
     assert len(here.requests) <= most
 
 
-def test_the_good_mirror_is_asked(world: Callable[..., World]) -> None:
-    """A host that brings one byte an answer is left for the mirror, which brings the rest."""
+def test_good_mirror_is_asked(world: Callable[..., World]) -> None:
+    """A host that sends one byte an answer is given up for the mirror, which sends the rest."""
     here = world(*[ONE_BYTE] * 5, *[GOOD] * 100)
     (one,) = here.run([MIB], connections=1, mirrors=1)
     assert (one.error, one.url) == (None, "https://mirror0.example/0")
@@ -325,10 +300,10 @@ def test_the_good_mirror_is_asked(world: Callable[..., World]) -> None:
 @pytest.mark.fault(222)
 @pytest.mark.parametrize("trouble", [_network, _protocol, _refused], ids=["reset", "lie", "expired link"])
 @pytest.mark.parametrize("connections", [1, 2, 3, 8, 64])
-def test_trouble_that_all_connections_meet_counts_once(
+def test_overlapping_failures_count_once(
     world: Callable[..., World], connections: int, trouble: Callable[[], MdlError]
 ) -> None:
-    """A bad moment of a host or an expired link is one failure, however many connections meet it at once."""
+    """A short outage or an expired link is one failure, however many connections meet it at once."""
     bad = Reply(least=PROGRESS // 2, error=trouble, by_link=trouble is _refused, seconds=1.0)
     here = world(*[bad] * connections, *[GOOD] * 1000)
     (one,) = here.run([64 * MIB], connections=connections, tries=3)
@@ -336,8 +311,8 @@ def test_trouble_that_all_connections_meet_counts_once(
 
 
 @pytest.mark.fault(223)
-def test_one_broken_host_keeps_no_other_waiting(world: Callable[..., World]) -> None:
-    """A host that asks for ten minutes' patience holds up no file of another host."""
+def test_busy_host_holds_up_no_other(world: Callable[..., World]) -> None:
+    """A host that asks to wait ten minutes holds up no file of another host."""
     here = world()
     wish = Reply(error=lambda: NetworkError("busy", retry_after=599.0))
     here.reply_to = lambda url: wish if "host0" in url else GOOD
@@ -350,7 +325,7 @@ def test_one_broken_host_keeps_no_other_waiting(world: Callable[..., World]) -> 
 
 @pytest.mark.fault(223)
 def test_files_of_a_dead_host_fail_together(world: Callable[..., World]) -> None:
-    """Two thousand files of a dead host take as long as one: all that is spent is the host's budget."""
+    """Two thousand files of a dead host take as long as one: only the host's budget is spent."""
     here = world(RESET)
     files = here.run([MIB] * 2000, connections=8)
     assert all(one.error for one in files)
@@ -358,8 +333,8 @@ def test_files_of_a_dead_host_fail_together(world: Callable[..., World]) -> None
     assert here.clock.now - 1000.0 < 60
 
 
-def test_a_broken_file_does_not_speak_for_its_host(world: Callable[..., World]) -> None:
-    """A file that its host cannot serve fails alone; all others of that host come."""
+def test_broken_file_fails_alone(world: Callable[..., World]) -> None:
+    """A file that its host cannot serve fails alone; all others of that host are fetched."""
     here = world()
     here.reply_to = lambda url: RESET if url.endswith("/0") else GOOD
     files = here.run([MIB] * 20, connections=1)
@@ -367,8 +342,8 @@ def test_a_broken_file_does_not_speak_for_its_host(world: Callable[..., World]) 
 
 
 @pytest.mark.fault(224)
-def test_a_limit_recovers() -> None:
-    """A refusal lowers an origin's limit to what goes on there; with time it rises to what it was."""
+def test_limit_recovers() -> None:
+    """A refusal lowers an origin's limit to what still runs there; with time it rises to what it was."""
     pacer = Pacer(8)
     pacer.refused("o", 3, 0.0)
     assert [pacer.has_room("o", running, 0.1) for running in (2, 3)] == [True, False]
@@ -378,8 +353,8 @@ def test_a_limit_recovers() -> None:
 
 
 @pytest.mark.fault(224)
-def test_a_surplus_connection_is_tried_ever_more_rarely() -> None:
-    """An origin that takes one connection alone is asked for a second one a few times an hour, not twice a second."""
+def test_surplus_connection_is_tried_rarely() -> None:
+    """An origin that accepts one connection is asked for a second one a few times an hour, not twice a second."""
     pacer, refusals = Pacer(8), 0
     for second in range(3600):
         if pacer.has_room("o", 1, float(second)):
@@ -390,16 +365,16 @@ def test_a_surplus_connection_is_tried_ever_more_rarely() -> None:
 
 @pytest.mark.fault(223)
 @pytest.mark.parametrize("files", [1, 8, 200])
-def test_an_outage_of_a_few_seconds_is_sat_out(world: Callable[..., World], files: int) -> None:
-    """A host that restarts is waited for as long for many files as for one."""
+def test_short_outage(world: Callable[..., World], files: int) -> None:
+    """mdl waits for a host that restarts as long with many files as with one."""
     here = world()
     here.reply_to = lambda url: RESET if here.clock.now < 1003.0 else GOOD
     assert not any(one.error for one in here.run([MIB] * files, connections=8))
 
 
 @pytest.mark.fault(224)
-def test_two_that_always_fail_are_no_proof_for_each_other(world: Callable[..., World]) -> None:
-    """A request is surplus only if the origin serves the others: two files that both fail for ever come to an end."""
+def test_two_failing_files_end(world: Callable[..., World]) -> None:
+    """A request is surplus only if the origin serves the others: two files that both always fail come to an end."""
     here = world()
     here.reply_to = lambda url: Reply(error=_network, seconds=30.0 if url.endswith("/0") else 41.0)
     files = here.run([MIB, MIB], connections=2)
@@ -408,8 +383,8 @@ def test_two_that_always_fail_are_no_proof_for_each_other(world: Callable[..., W
 
 
 @pytest.mark.fault(222)
-def test_a_failure_of_the_server_before_is_not_the_mirror_s(world: Callable[..., World]) -> None:
-    """What still comes from a server that was given up on costs the mirror nothing."""
+def test_late_failure_is_not_the_mirrors(world: Callable[..., World]) -> None:
+    """Late failures of a server that was given up cost the mirror nothing."""
     here = world()
     final = Reply(error=lambda: NetworkError("for good", final=True), seconds=1.0)
     here.reply_to = lambda url: GOOD if "mirror" in url else final

@@ -1,4 +1,4 @@
-"""Where a redirect may not lead: to plain http, to a private address under whatever name, past the allow-list."""
+"""Where a redirect may not lead: to plain http, to a private address under any name, past the allow-list."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from mdl.workspace import Workspace
 
 DATA = noise(50_000)
 HUB = "https://huggingface.co/f"
-PRIVATE = ("127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0")
+Names = dict[str, list[str]]
 
-
-linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8 on the loopback")
+PUBLIC, PRIVATE = "127.0.0.2", "127.0.0.1"
+"""Two addresses of this machine. Tests with the fixture `public` take the first one for a public address."""
 
 
 @pytest.fixture
-def resolver(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """What the names of ``*.example`` and ``*.hf.co`` are resolved to, one answer a question; the last one stays."""
-    real, answers = socket.getaddrinfo, dict[str, list[str]]()
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Names:
+    """The addresses that a name is resolved to, one for each look-up; the last one stays."""
+    real, answers = socket.getaddrinfo, Names()
 
     def resolve(host: Any, *rest: Any, **more: Any) -> Any:
         known = answers.get(str(host))
@@ -49,15 +49,27 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     return answers
 
 
+@pytest.fixture
+def public(monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux has all of 127.0.0.0/8 on the loopback")
+    for module in ("connection", "client"):
+        monkeypatch.setattr(f"mdl.http.{module}.is_private", lambda one: one != PUBLIC and is_private(one))
+
+
+BEHIND_A_HUB_HOST = [
+    *((status, [address]) for status in faults.REDIRECTS for address in (PRIVATE, "::ffff:127.0.0.1", "0.0.0.0")),
+    (302, [PUBLIC, PRIVATE]),
+]
+
+
 @pytest.mark.fault(50, 51)
-@pytest.mark.parametrize("status", faults.REDIRECTS)
-@pytest.mark.parametrize("address", PRIVATE)
-def test_a_private_address_behind_a_hub_host(
-    bench: Bench, resolver: dict[str, list[str]], status: int, address: str
-) -> None:
-    """A host that only a suffix allows and whose name leads to this machine is refused before a byte is sent to it."""
+@pytest.mark.parametrize(("status", "addresses"), BEHIND_A_HUB_HOST)
+def test_private_address_behind_a_hub_host(bench: Bench, resolver: Names, status: int, addresses: list[str]) -> None:
+    """A host that only a suffix allows and whose name leads to this machine, at the first look-up or the second, is
+    refused before a byte is sent to it."""
     with FaultyServer(faults.honest(DATA)) as server:
-        resolver |= {"start.example": ["127.0.0.1"], "cdn.hf.co": [address]}
+        resolver |= {"start.example": [PRIVATE], "cdn.hf.co": addresses}
         server.handler = faults.moved(DATA, f"http://cdn.hf.co:{server.port}/moved", status=status)
         hosts = AllowList(frozenset({"start.example"}))
         run = bench.run(pinned(f"http://start.example:{server.port}/f", DATA), hosts=hosts, stall=2.0)
@@ -65,23 +77,11 @@ def test_a_private_address_behind_a_hub_host(
     assert (run.code, bench.final.exists()) == (11, False)
 
 
-@pytest.mark.fault(51)
-def test_a_name_that_is_bound_anew(bench: Bench, resolver: dict[str, list[str]]) -> None:
-    """A name that leads elsewhere at the second question is judged by where the second connection leads."""
-    with FaultyServer(faults.honest(DATA)) as server:
-        resolver |= {"start.example": ["127.0.0.1"], "cdn.hf.co": ["127.0.0.2", "127.0.0.1"]}
-        server.handler = faults.moved(DATA, f"http://cdn.hf.co:{server.port}/moved")
-        hosts = AllowList(frozenset({"start.example"}))
-        run = bench.run(pinned(f"http://start.example:{server.port}/f", DATA), hosts=hosts, stall=2.0)
-        assert {request.path for request in server.requests} == {"/f"}
-    assert run.code == 11
-
-
 @pytest.mark.fault(175)
-def test_a_connection_that_was_allowed_before(bench: Bench, resolver: dict[str, list[str]]) -> None:
-    """That a private server may redirect to a private host opens no way there for a public one."""
+def test_connection_that_was_allowed_before(resolver: Names) -> None:
+    """A connection to a private host that a private server's redirect opened is not used for a public server's one."""
     with FaultyServer(faults.honest(DATA)) as server:
-        resolver |= {"start.example": ["127.0.0.1"], "cdn.hf.co": ["127.0.0.1"]}
+        resolver |= {"start.example": [PRIVATE], "cdn.hf.co": [PRIVATE]}
         server.handler = faults.moved(DATA, f"http://cdn.hf.co:{server.port}/moved")
         with HttpClient(AllowList(frozenset({"start.example", "127.0.0.1"})), connections=1) as http:
             with http.open("GET", f"{server.url}/f") as opened:
@@ -90,64 +90,38 @@ def test_a_connection_that_was_allowed_before(bench: Bench, resolver: dict[str, 
                 pass
 
 
-PUBLIC = "127.0.0.2"
-"""An address of this machine that the tests below take for a public one."""
-
-
-@pytest.fixture
-def public(monkeypatch: pytest.MonkeyPatch) -> None:
-    def judged(address: str) -> bool:
-        return address != PUBLIC and is_private(address)
-
-    monkeypatch.setattr("mdl.http.connection.is_private", judged)
-    monkeypatch.setattr("mdl.http.client.is_private", judged)
-
-
-NAMED = [AllowList.of(["start.example"]), AllowList.of([], ["start.example"])]
-
-
-@linux
 @pytest.mark.fault(234)
 @pytest.mark.usefixtures("public")
-@pytest.mark.parametrize("named", NAMED, ids=["catalog", "settings"])
-def test_a_named_host_that_turns_private(resolver: dict[str, list[str]], named: AllowList) -> None:
-    """A host that was at a public address is not asked at a private one later, whoever named it."""
-    resolver["start.example"] = [PUBLIC, "127.0.0.1"]
-    gone = faults.with_headers(faults.honest(b"[]"), ("Connection", "close"))
-    with FaultyServer(gone, address=PUBLIC) as outside, FaultyServer(faults.honest(b"[]"), port=outside.port) as inside:
-        with HttpClient(named) as http:
-            assert http.get_json(f"http://start.example:{outside.port}/1")[0] == []
-            with pytest.raises(Unsafe, match="led to a public one before"):
-                http.get_json(f"http://start.example:{outside.port}/2")
+@pytest.mark.parametrize("by", ["catalog", "settings"])
+@pytest.mark.parametrize("redirected", [True, False])
+def test_host_that_turns_private(resolver: Names, by: str, redirected: bool) -> None:
+    """A host that was at a public address is not asked at a private one later, not even if it was named itself, nor by
+    a redirect to another port of its own name."""
+    resolver["start.example"] = [PUBLIC, PRIVATE]
+    named = AllowList.of(["start.example"]) if by == "catalog" else AllowList.of([], ["start.example"])
+    right = faults.honest(b"[]")
+    with (
+        FaultyServer(faults.with_headers(right, ("Connection", "close")), address=PUBLIC) as outside,
+        FaultyServer(right, port=0 if redirected else outside.port) as inside,
+        HttpClient(named) as http,
+    ):
+        url = f"http://start.example:{outside.port}"
+        if redirected:
+            outside.handler = faults.redirects(f"http://start.example:{inside.port}/x")
+        else:
+            assert http.get_json(f"{url}/1")[0] == []
+        with pytest.raises(Unsafe, match=r"private address.*, and led to a public one before"):
+            http.get_json(f"{url}/2")
         assert inside.requests == []
 
 
-@linux
-@pytest.mark.fault(234)
-@pytest.mark.usefixtures("public")
-@pytest.mark.parametrize("named", NAMED, ids=["catalog", "settings"])
-def test_a_redirect_to_its_own_name(resolver: dict[str, list[str]], named: AllowList) -> None:
-    """A public host does not lead to a private one by sending to another port of its own name."""
-    resolver["start.example"] = [PUBLIC, "127.0.0.1"]
-    with FaultyServer(faults.honest(b"[]")) as inside:
-        away = faults.redirects(f"http://start.example:{inside.port}/x")
-        with (
-            FaultyServer(away, address=PUBLIC) as outside,
-            HttpClient(named) as http,
-            pytest.raises(Unsafe, match="private address"),
-        ):
-            http.get_json(f"http://start.example:{outside.port}/1")
-        assert inside.requests == []
-
-
-@linux
 @pytest.mark.fault(235)
 @pytest.mark.usefixtures("public")
 @pytest.mark.parametrize("target", ["127.0.0.1", "localhost", "nas.example"])
 @pytest.mark.parametrize("trusted", [True, False])
-def test_from_a_public_host_to_a_private_one(resolver: dict[str, list[str]], target: str, trusted: bool) -> None:
+def test_public_host_to_a_private_one(resolver: Names, target: str, trusted: bool) -> None:
     """A public host leads to a private one that the catalog names only if the user's settings allow that."""
-    resolver |= {"start.example": [PUBLIC], "nas.example": ["127.0.0.1"]}
+    resolver |= {"start.example": [PUBLIC], "nas.example": [PRIVATE]}
     named = AllowList.of(["start.example"], [target]) if trusted else AllowList.of(["start.example", target])
     with FaultyServer(faults.honest(b"[]")) as inside:
         away = faults.redirects(f"http://{target}:{inside.port}/x")
@@ -162,33 +136,26 @@ def test_from_a_public_host_to_a_private_one(resolver: dict[str, list[str]], tar
         assert len(inside.requests) == (2 if trusted else 1)
 
 
-@linux
 @pytest.mark.fault(234, 235)
 @pytest.mark.usefixtures("public")
-def test_a_private_mirror_of_a_public_file(bench: Bench, resolver: dict[str, list[str]]) -> None:
-    """A mirror on a private network, named in the catalog, is asked where the public host fails."""
-    resolver |= {"start.example": [PUBLIC], "mirror.example": ["127.0.0.1"]}
-    with FaultyServer(faults.answers(404), address=PUBLIC) as outside, FaultyServer(faults.honest(DATA)) as mirror:
-        file = pinned(
-            f"http://start.example:{outside.port}/f", DATA, mirrors=[f"http://mirror.example:{mirror.port}/f"]
-        )
-        run = bench.run(file, hosts=AllowList.of(["start.example", "mirror.example"]))
-    assert run.code == 0
-
-
-@linux
-@pytest.mark.fault(235)
-@pytest.mark.usefixtures("public")
-def test_a_mirror_that_leads_to_loopback(bench: Bench, resolver: dict[str, list[str]]) -> None:
-    """A public mirror that redirects to this machine is refused: 11, and nothing is asked there."""
-    resolver |= {"start.example": ["127.0.0.1"], "mirror.example": [PUBLIC]}
-    with FaultyServer(faults.answers(404)) as first:
-        away = faults.redirects(f"http://start.example:{first.port}/secret")
-        with FaultyServer(away, address=PUBLIC) as mirror:
-            url = f"http://start.example:{first.port}/f"
-            file = pinned(url, DATA, mirrors=[f"http://mirror.example:{mirror.port}/f"])
-            bench.run(file, hosts=AllowList.of(["start.example", "mirror.example"]))
-        assert {request.path for request in first.requests} == {"/f"}
+@pytest.mark.parametrize("inner", ["start.example", "mirror.example"])
+def test_private_mirror(bench: Bench, resolver: Names, inner: str) -> None:
+    """A mirror on a private network that the catalog names is asked if a public host fails; but a public mirror that
+    redirects to this machine is refused, and nothing is asked there."""
+    names = ["start.example", "mirror.example"]
+    resolver |= {name: [PRIVATE if name == inner else PUBLIC] for name in names}
+    first, second = (PRIVATE if name == inner else PUBLIC for name in names)
+    with (
+        FaultyServer(faults.answers(404), address=first) as start,
+        FaultyServer(faults.honest(DATA), address=second) as mirror,
+    ):
+        if inner == "start.example":
+            mirror.handler = faults.redirects(f"http://start.example:{start.port}/secret")
+        mirrors = [f"http://mirror.example:{mirror.port}/f"]
+        file = pinned(f"http://start.example:{start.port}/f", DATA, mirrors=mirrors)
+        run = bench.run(file, hosts=AllowList.of(names))
+        assert {request.path for request in start.requests} == {"/f"}
+    assert (run.code == 0) == (inner == "mirror.example")
 
 
 DOWN = (
@@ -205,7 +172,7 @@ DOWN = (
 @pytest.mark.parametrize("status", [301, 307])
 @pytest.mark.parametrize("location", DOWN)
 def test_https_never_becomes_http(httpx_mock: HTTPXMock, location: str, status: int) -> None:
-    """However the scheme is written, a redirect from https to http is refused, and nobody is asked over http."""
+    """However the scheme is written, a redirect from https to http is refused, and no host is asked over http."""
     httpx_mock.add_response(url=HUB, status_code=status, headers={"Location": location})
     httpx_mock.add_response(url=httpx.URL("http://cdn.hf.co/x"), is_optional=True)
     httpx_mock.add_response(url=httpx.URL("http://huggingface.co/f"), is_optional=True)
@@ -215,51 +182,34 @@ def test_https_never_becomes_http(httpx_mock: HTTPXMock, location: str, status: 
     assert [str(request.url) for request in httpx_mock.get_requests()] == [HUB]
 
 
-UNREADABLE_ERRNOS = [
-    "https://hf.co\\.evil.org/",
-    "https://evil.org%2f.hf.co/",
-    "https://hf.co\t.evil.org",
-    "https://evil\uff0eorg.hf.co/",
-]
-UNREADABLE_ERRNOS += [
-    "https://evil.org\u2044.hf.co/",
-    "https://hf\u3002co/",
-    "https://HF.co:443/",
-    "https://[::1].hf.co/",
-    "https://hf.co:/",
-]
+REST = st.sampled_from([*HUB_HOSTS[::3], ".hf.co", "evil.org", "@", ":443", "[::1]", "127.0.0.1", "%2e", "%00"])
 
 
-def asks_nobody_else(text: str) -> None:
-    """What passes the check is a host on the list also as httpx reads it, who asks in the end; or httpx refuses it."""
+@settings(deadline=None, max_examples=60)
+@given(st.lists(REST | st.sampled_from("./\\?#@:%\t\n \u3002\uff0e\uff0f\u2100\u00ad\u200d"), max_size=5).map("".join))
+@example("evil.org\u3002hf.co")
+@example("hf.co\\.evil.org/")
+@example("evil.org%2f.hf.co/")
+@example("hf.co\t.evil.org")
+@example("evil\uff0eorg.hf.co/")
+@example("evil.org\u2044.hf.co/")
+@example("hf\u3002co/")
+@example("HF.co:443/")
+@example("[::1].hf.co/")
+@example("hf.co:/")
+def test_one_url_has_one_host(rest: str) -> None:
+    """The host that passes the check is the host that httpx asks, or httpx refuses the URL."""
     hosts = AllowList.of([])
     try:
-        hosts.check(text)
-        asked = httpx.URL(text)
+        hosts.check(f"https://{rest}")
+        asked = httpx.URL(f"https://{rest}")
     except (MdlError, ValueError, httpx.InvalidURL):
         return
     assert hosts.allows(asked.raw_host.decode().rstrip("."), asked.port or 443), asked
 
 
-@pytest.mark.parametrize("text", UNREADABLE_ERRNOS)
-def test_odd_spellings_of_a_host(text: str) -> None:
-    """Two parsers never read two hosts out of one address: the one that is checked is the one that is asked."""
-    asks_nobody_else(text)
-
-
-HOSTS = st.sampled_from([*HUB_HOSTS[::3], ".hf.co", "evil.org", "@", ":443", "[::1]", "127.0.0.1", "%2e", "%00"])
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.lists(HOSTS | st.sampled_from("./\\?#@:%\t\n \u3002\uff0e\uff0f\u2100\u00ad\u200d"), max_size=5).map("".join))
-@example("evil.org\u3002hf.co")
-def test_no_address_has_two_hosts(rest: str) -> None:
-    """The same for whatever else may follow the scheme."""
-    asks_nobody_else(f"https://{rest}")
-
-
 def elsewhere(port: int) -> Handler:
-    """A hub that sends who wants its one file to a host that nobody named."""
+    """A hub that redirects its one file to a host that nobody named."""
     commit, digest, size = "c" * 40, sha256(DATA), len(DATA)
     tree = [{"type": "file", "path": "m.bin", "size": size, "oid": "1" * 40, "lfs": {"oid": digest, "size": size}}]
     facts = {"X-Repo-Commit": commit, "X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(size), "ETag": f'"{digest}"'}
@@ -273,8 +223,8 @@ def elsewhere(port: int) -> Handler:
     return handler
 
 
-def test_the_hubs_own_client_stays_with_the_hub(tmp_path: Path) -> None:
-    """Also with --via hub nobody is asked who is not on the allow-list: 11, by name."""
+def test_hub_client_stays_with_the_hub(tmp_path: Path) -> None:
+    """With --via hub, too, no host is asked that is not on the allow-list: 11, and the host is named."""
     with FaultyServer(faults.honest(DATA)) as other, FaultyServer(elsewhere(other.port)) as hub:
         shell = Shell(tmp_path, hub.url, {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"})
         ran = shell.run("get", "hf:org/tiny", "--via", "hub")
@@ -283,15 +233,19 @@ def test_the_hubs_own_client_stays_with_the_hub(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(235)
-def test_only_settings_are_trusted(tmp_path: Path) -> None:
-    """MDL_ALLOW_HOSTS may name a host to which a public one leads on a private network; the catalog and HF_ENDPOINT
-    name hosts to be asked by themselves."""
+@pytest.mark.parametrize(
+    ("host", "port", "trusted"),
+    [
+        *(("nas.example", 80, False), ("hub.example", 80, False), ("box.example", 80, False)),
+        ("cache.example", 8080, True),
+    ],
+)
+def test_only_settings_are_trusted(tmp_path: Path, host: str, port: int, trusted: bool) -> None:
+    """A public host may lead to a private one that MDL_ALLOW_HOSTS names. Hosts that the catalog, HF_ENDPOINT or the
+    command name are only asked themselves."""
     files = (CatalogFile(RelPath.parse("f"), "http://nas.example/f"),)
     environ = {"HOME": str(tmp_path), "MDL_ALLOW_HOSTS": "cache.example:8080", "HF_ENDPOINT": "https://hub.example"}
     allowed = Workspace(Config({}, environ), CancelToken(), print).hosts([Model("m", files=files)], ["box.example"])
-    assert all(allowed.is_named(host, 80) for host in ("nas.example", "hub.example", "box.example"))
-    assert not any(
-        allowed.is_trusted(host, 80) for host in ("nas.example", "hub.example", "box.example", "cache.example")
-    )
-    assert allowed.is_named("cache.example", 8080)
-    assert allowed.is_trusted("cache.example", 8080)
+    assert allowed.is_named(host, port)
+    assert allowed.is_trusted(host, port) == trusted
+    assert not allowed.is_trusted(host, 80)

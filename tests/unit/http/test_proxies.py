@@ -1,4 +1,4 @@
-"""Proxies: the same choice as the client that asks."""
+"""Proxies: which one a URL is requested through, and that no message quotes its password."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ URLS = st.builds(
     proxies=st.dictionaries(st.sampled_from(("http", "https", "all")), st.sampled_from(("http://p:1", "q:2"))),
     entries=st.lists(st.sampled_from(ENTRIES), max_size=3),
 )
-def test_the_choice_is_the_clients(url: str, proxies: dict[str, str], entries: list[str]) -> None:
-    """Whatever the variables say, a URL is asked as httpx asks it: directly or by which proxy."""
+def test_choice_is_that_of_httpx(url: str, proxies: dict[str, str], entries: list[str]) -> None:
+    """Whatever the variables say, a URL is requested directly or through the proxy that httpx would choose."""
     found = dict(proxies) | ({"no": ",".join(entries)} if entries else {})
     with pytest.MonkeyPatch.context() as patch:
         for name in PROXY_VARIABLES:
@@ -53,33 +53,30 @@ def test_the_choice_is_the_clients(url: str, proxies: dict[str, str], entries: l
     assert proxy_of(url, found) == wanted
 
 
+@pytest.mark.fault(89)
 @pytest.mark.parametrize(
     ("proxy", "as_shown"),
     [
         ("http://me:pw@proxy:3128/", "http://proxy:3128"),
         ("me:p@ss@proxy", "http://proxy"),
         ("socks5://me:p:w@[::1]:1080", "socks5://[::1]:1080"),
+        *((url, None) for url in ("http://me:pa/ss@proxy:1", "ftp://me:pw@proxy")),
+        *((url, None) for url in ("http://", "http://[::1", "http://h:x")),
     ],
 )
-def test_a_proxy_is_shown_without_its_secret(proxy: str, as_shown: str) -> None:
-    """Scheme, host and port are shown; user and password never."""
-    assert without_userinfo(proxy) == as_shown
-
-
-@pytest.mark.fault(89)
-@pytest.mark.parametrize(
-    "proxy", ["http://me:pa/ss@proxy:1", "ftp://me:pw@proxy", "http://", "http://[::1", "http://h:x"]
-)
-def test_what_is_no_proxy_is_not_shown(proxy: str) -> None:
-    """What cannot be read as a proxy's URL is refused without being quoted."""
+def test_proxy_is_shown_without_its_secret(proxy: str, as_shown: str | None) -> None:
+    """Scheme, host and port are shown, never user and password. A text that is no proxy's URL is not quoted."""
+    if as_shown:
+        assert without_userinfo(proxy) == as_shown
+        return
     with pytest.raises(ValueError) as caught:
         without_userinfo(proxy)
     assert not any(word in str(caught.value) for word in ("ss@", "pw", "me"))
 
 
 @pytest.mark.fault(89)
-def test_a_password_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy variable that is no URL is told without what it holds."""
+def test_password_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error for a proxy variable that is no URL does not quote its value."""
     monkeypatch.setenv("https_proxy", "http://me:passw0rd/x@proxy:1")
     with pytest.raises(UsageError) as caught:
         HttpClient(AllowList.of(["hub.example"]))
@@ -87,9 +84,9 @@ def test_a_password_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("variable", ["https_proxy", "all_proxy"])
-def test_a_proxy_for_others_is_no_leave(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """A public name that leads to a private address is refused wherever it is asked directly, whatever other proxy
-    is set; behind a proxy it is the proxy's address that counts, and that is the user's own."""
+def test_proxy_of_other_urls_allows_nothing(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """A public name that leads to a private address is refused if it is requested directly, whatever other proxy is
+    set. Behind a proxy the proxy's address counts, which the user has set."""
     for name in PROXY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     real = socket.getaddrinfo

@@ -1,4 +1,4 @@
-"""How often and how long: policy, the server's wish, and a retrier that keeps to both."""
+"""How often and how long a request is retried: the policy, the wait that a server asks for, `HttpClient.retry`."""
 
 from __future__ import annotations
 
@@ -18,26 +18,18 @@ from mdl.http.policy import RetryPolicy, retry_after
 calm = settings(deadline=None)
 
 NOW = datetime(2026, 10, 21, 7, 28, 0, tzinfo=UTC)
-CHANCE = st.floats(0, 1, exclude_max=True)
 
 
 @pytest.mark.fault(57)
 @calm
-@given(st.integers(1, 10_000), CHANCE)
-def test_delay_doubles_up_to_the_cap(failure: int, chance: float) -> None:
-    """The n-th wait is between half and the whole of first·2^(n-1), and never over the cap."""
+@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True), st.floats(0, 600))
+def test_delay(failure: int, jitter: float, asked: float) -> None:
+    """The n-th wait is between half and the whole of first·2^(n-1), never over the cap, never under what the server
+    asks for."""
     policy = RetryPolicy(first=0.5, longest=30.0)
-    full = min(30.0, 0.5 * 2 ** min(failure - 1, 100))
-    assert full / 2 <= policy.delay(failure, chance) <= full
-
-
-@calm
-@given(st.integers(1, 100), CHANCE, st.floats(0, 600))
-def test_wish_is_never_undercut(failure: int, chance: float, wish: float) -> None:
-    """A wait is at least as long as the server asked for, and no longer than the wish or the policy."""
-    policy = RetryPolicy()
-    delay = policy.delay(failure, chance, wish)
-    assert delay == max(wish, policy.delay(failure, chance))
+    full, delay = min(30.0, 0.5 * 2 ** min(failure - 1, 100)), policy.delay(failure, jitter)
+    assert full / 2 <= delay <= full
+    assert policy.delay(failure, jitter, asked) == max(asked, delay)
 
 
 @pytest.mark.fault(57)
@@ -48,61 +40,56 @@ def test_clients_spread() -> None:
 
 @pytest.mark.fault(58)
 @pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("3", 3.0),
+        (" 0 ", 0.0),
+        ("1000000000", 1e9),
+        ("Wed, 21 Oct 2026 07:28:30 GMT", 30.0),
+        ("Wed, 21 Oct 2026 07:28:30 -0000", 30.0),
+        ("Wed, 21 Oct 2026 09:28:30 +0200", 30.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None),
+        ("Fri, 31 Dec 2020 23:59:59 +99999999999999", None),
+        *((text, None) for text in ("-5", "soon", "1.5", "99999999999")),
+    ],
+)
+def test_retry_after(text: str, seconds: float | None) -> None:
+    """Retry-After is seconds or a date in any zone; anything else is ignored."""
+    assert retry_after({"retry-after": text}, NOW) == seconds
+
+
+@pytest.mark.fault(58)
+@pytest.mark.parametrize(
     ("headers", "seconds"),
     [
-        ({"retry-after": "3"}, 3.0),
-        ({"retry-after": " 0 "}, 0.0),
-        ({"retry-after": "1000000000"}, 1e9),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT"}, 30.0),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 -0000"}, 30.0),
-        ({"retry-after": "Wed, 21 Oct 2026 09:28:30 +0200"}, 30.0),
-        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
-        ({"retry-after": "-5"}, None),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "1.5"}, None),
-        ({"retry-after": "99999999999"}, None),
         ({"ratelimit": '"api";r=0;t=55'}, 56.0),
         ({"ratelimit": '"api"; r=0; t=55'}, 56.0),
+        ({"ratelimit": '"api";t=55;r=0'}, 56.0),
         ({"ratelimit": '"api";r=10;t=55'}, None),
         ({"ratelimit": '"api";r=0'}, None),
+        ({"ratelimit": '"api";r=0, "pages";r=5;t=30'}, None),
         ({"ratelimit": "nonsense"}, None),
         ({"retry-after": "3", "ratelimit": '"api";r=0;t=55'}, 3.0),
         ({}, None),
     ],
 )
-def test_wish_is_read(headers: dict[str, str], seconds: float | None) -> None:
-    """Seconds, a date in any zone, or an exhausted rate limit is a wish; nonsense is none."""
+def test_rate_limit(headers: dict[str, str], seconds: float | None) -> None:
+    """The reset time of an exhausted limit counts, in any order of parameters, if there is no Retry-After."""
     assert retry_after(headers, NOW) == seconds
-
-
-@pytest.mark.fault(58)
-@pytest.mark.parametrize(
-    "text", ["Fri, 31 Dec 99999999999999999999 23:59:59 GMT", "Fri, 31 Dec 2020 23:59:59 +99999999999999"]
-)
-def test_an_impossible_date_is_no_wish(text: str) -> None:
-    """A date no calendar has is nonsense like any other."""
-    assert retry_after({"retry-after": text}, NOW) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [('"api";t=55;r=0', 56.0), ('"api";r=0, "pages";r=5;t=30', None)], ids=["order", "two"]
-)
-def test_rate_limit_parameters_belong_to_one_limit_in_any_order(text: str, seconds: float | None) -> None:
-    """The reset time that counts is that of the exhausted limit, wherever it is written in it."""
-    assert retry_after({"ratelimit": text}, NOW) == seconds
 
 
 @pytest.mark.fault(58)
 @calm
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_a_wish_is_never_negative(one: str, other: str) -> None:
-    """Whatever a server writes, the wish is None or a wait from 0 on."""
-    wish = retry_after({"retry-after": one, "ratelimit": other}, NOW)
-    assert wish is None or wish >= 0
+def test_wait_is_never_negative(one: str, other: str) -> None:
+    """Whatever a server writes, the wait is unknown or at least 0."""
+    asked = retry_after({"retry-after": one, "ratelimit": other}, NOW)
+    assert asked is None or asked >= 0
 
 
 class Script:
-    """A call that fails as told, then answers."""
+    """A call that raises these errors in turn, then answers."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors, self.calls = list(errors), 0
@@ -117,87 +104,72 @@ class Script:
 AT_ONCE = RetryPolicy(tries=3, first=0.0)
 
 
-def retried(script: Script, policy: RetryPolicy, cancel: CancelToken, on_wait: OnRetry | None = None) -> str:
-    with HttpClient(AllowList.of([]), cancel=cancel, policy=policy) as http:
-        return http.retry("https://host/x", script, on_wait)
+def retried(script: Script, cancel: CancelToken | None = None, on_retry: OnRetry | None = None) -> str:
+    with HttpClient(AllowList.of([]), cancel=cancel, policy=AT_ONCE) as http:
+        return http.retry("https://host/x", script, on_retry)
 
 
-def test_retry_outlives_trouble() -> None:
-    """Trouble that passes within the tries is told once each, then the answer comes."""
+def test_retry_until_it_answers() -> None:
+    """Trouble that passes within the tries is reported once each, then the answer comes."""
     told: list[tuple[str, int, float]] = []
     script = Script(NetworkError("one"), NetworkError("two"))
-    answer = retried(script, AT_ONCE, CancelToken(), lambda error, n, delay: told.append((error.message, n, delay)))
-    assert answer == "answer"
+    assert retried(script, None, lambda error, n, delay: told.append((error.message, n, delay))) == "answer"
     assert told == [("one", 1, 0.0), ("two", 2, 0.0)]
 
 
 @pytest.mark.fault(57)
-def test_retry_ends() -> None:
-    """After the last try the last error stands."""
-    script = Script(*(NetworkError(str(n)) for n in range(9)))
-    with pytest.raises(NetworkError) as caught:
-        retried(script, AT_ONCE, CancelToken())
-    assert (caught.value.message, script.calls) == ("2", 3)
-
-
-@pytest.mark.parametrize("error", [NetworkError("for good", final=True), NotFound("gone"), ValueError("a fault")])
-def test_retry_is_only_for_what_may_pass(error: Exception) -> None:
-    """What asking again cannot mend is raised at once."""
-    script = Script(error)
-    with pytest.raises(type(error)) as caught:
-        retried(script, AT_ONCE, CancelToken())
-    assert caught.value is error
-    assert script.calls == 1
+@pytest.mark.parametrize(
+    ("errors", "calls"),
+    [
+        ([NetworkError(str(n)) for n in range(3)], 3),
+        ([NetworkError("for good", final=True)], 1),
+        ([NotFound("gone")], 1),
+        ([ValueError("a fault")], 1),
+    ],
+    ids=["too often", "final", "not found", "a fault"],
+)
+def test_retry_ends(errors: list[Exception], calls: int) -> None:
+    """The last error is raised after the last try, and an error that asking again cannot help is raised at once."""
+    script = Script(*errors)
+    with pytest.raises(type(errors[0])) as caught:
+        retried(script)
+    assert caught.value is errors[-1]
+    assert script.calls == calls
 
 
 @pytest.mark.fault(58)
-def test_retry_keeps_to_the_wish(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait between two tries is the server's own wish."""
+def test_retry_waits_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait between two tries is the one that the server asks for."""
     cancel, waits = CancelToken(), list[float]()
     monkeypatch.setattr(cancel, "wait", waits.append)
-    retried(Script(NetworkError("busy", retry_after=56.0)), AT_ONCE, cancel)
+    retried(Script(NetworkError("busy", retry_after=56.0)), cancel)
     assert waits == [56.0]
 
 
-def test_retry_ends_on_cancel() -> None:
-    """A cancelled wait is not sat out."""
+def test_cancel_ends_the_wait() -> None:
+    """A cancel ends a wait at once."""
     cancel, script = CancelToken(), Script(NetworkError("busy", retry_after=600.0))
     cancel.set()
     with pytest.raises(Cancelled):
-        retried(script, AT_ONCE, cancel)
+        retried(script, cancel)
     assert script.calls == 1
 
 
 @pytest.mark.fault(223)
-def test_a_dead_host_is_asked_once_for_all() -> None:
-    """Twelve short requests to a host that serves nobody cost the tries of one and a look; other hosts are asked."""
+def test_dead_host_is_asked_once_for_all() -> None:
+    """Twelve short requests to a dead host cost the tries of one and one more; other hosts are asked."""
     http = HttpClient(AllowList.of([]), policy=AT_ONCE)
-    calls: list[str] = []
-
-    def dead() -> str:
-        calls.append("dead")
-        raise NetworkError("refused")
-
+    script = Script(*[NetworkError("refused")] * 99)
     for number in range(12):
         with pytest.raises(NetworkError, match="refused"):
-            http.retry(f"https://dead/api/{number}", dead)
-    assert len(calls) == AT_ONCE.tries + 1
+            http.retry(f"https://dead/api/{number}", script)
+    assert script.calls == AT_ONCE.tries + 1
     assert http.retry("https://alive/api", lambda: "answer") == "answer"
 
 
 @pytest.mark.fault(223)
-def test_a_host_that_comes_back_is_asked_again() -> None:
-    """What a host said before it served somebody is forgotten."""
-    pacer = Pacer(8, RetryPolicy(2))
-    for moment in (1.0, 2.0):
-        pacer.failed("o", f"url {moment}", moment, moment, 0.0, NetworkError("reset"))
-    assert pacer.down("o", 3.0)
-    pacer.served("o", 4.0)
-    assert pacer.down("o", 4.0) is None
-
-
-def test_a_host_that_is_down_is_asked_again_later() -> None:
-    """After half a minute one request finds out whether the host is back."""
+def test_host_that_is_down() -> None:
+    """After half a minute one request finds out whether a host is back; if the host serves one, all is forgotten."""
     pacer = Pacer(8, RetryPolicy(2))
     for moment in (1.0, 2.0):
         pacer.failed("o", f"url {moment}", moment, moment, 0.0, NetworkError("reset"))
@@ -205,3 +177,5 @@ def test_a_host_that_is_down_is_asked_again_later() -> None:
     assert pacer.down("o", 33.0) is None
     pacer.failed("o", "url", 33.0, 34.0, 0.0, NetworkError("reset"))
     assert pacer.down("o", 35.0)
+    pacer.served("o", 36.0)
+    assert pacer.down("o", 36.0) is None

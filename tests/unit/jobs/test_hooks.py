@@ -20,14 +20,14 @@ from support.faulty_server import FaultyServer
 from support.jobs import Gate, arrived, program, records_of, state_of, the_job
 from support.polling import PATIENCE, until
 from support.schemas import document_of, events_of
-from support.shell import ExitCode, Shell, done, ended, machine, started, with_environ
+from support.shell import ExitCode, Shell, done, ended, machine, settings, started, with_environ
 
 from mdl import process
 from mdl.cancel import CancelToken
 from mdl.errors import Cancelled
 from mdl.events import Ended
-from mdl.jobs.hooks import hook_environment, hook_facts
 from mdl.jobs.job import Invocation, Job
+from mdl.jobs.run import hook_environment, hook_facts
 
 TOKEN = "hf_" + "s3cr3t" * 5
 GONE = answers(404, body=f"{TOKEN} is not known, see https://h/x?sig=5ignature".encode())
@@ -52,11 +52,7 @@ def hook(tmp_path: Path) -> str:
 
 
 def configured(shell: Shell, **hooks: str) -> None:
-    folder = shell.home / ".config" / "mdl"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_text(
-        "[hooks]\n" + "".join(f"{key} = {json.dumps(one)}\n" for key, one in hooks.items())
-    )
+    settings(shell, "[hooks]\n" + "".join(f"{key} = {json.dumps(one)}\n" for key, one in hooks.items()))
 
 
 def calls(hook: str) -> list[tuple[list[str], dict[str, str]]]:
@@ -66,7 +62,8 @@ def calls(hook: str) -> list[tuple[list[str], dict[str, str]]]:
 
 
 def test_what_a_hook_is_told(shell: Shell, exit_code: ExitCode, hook: str, capfd: Captured) -> None:
-    """It has the facts of the job in its environment; what it says is on stderr, and stdout is the folder's alone."""
+    """It has the facts of the job in its environment; what it says is on stderr, and stdout is the folder's alone. A
+    job that is resumed has its own id, and what the hook starts is not taken for that job."""
     words = ("get", "one", "--on-complete", hook)
     assert exit_code(with_environ(shell, MDL_JOB=""), *words) == exit_code(shell, *words, "--json", "-q") == 0
     out, err = capfd.readouterr()
@@ -75,74 +72,39 @@ def test_what_a_hook_is_told(shell: Shell, exit_code: ExitCode, hook: str, capfd
     (_, first), (_, second) = calls(hook)
     job = records_of(shell).find(first["MDL_HOOK_JOB"])
     assert not Path(first.pop("MDL_HOOK_FILE")).exists()
-    assert {key: value for key, value in first.items() if key.startswith("MDL_HOOK_")} == {
-        "MDL_HOOK_COUNT": "1",
-        "MDL_HOOK_EVENT": "complete",
-        "MDL_HOOK_JOB": job.id,
-        "MDL_HOOK_COMMAND": "get",
-        "MDL_HOOK_MODELS": "one",
-        "MDL_HOOK_PATHS": str(shell.models / "one"),
-        "MDL_HOOK_BYTES": str(len(SMALL)),
-        "MDL_HOOK_EXIT_CODE": "0",
-        "MDL_HOOK_ERROR": "",
-        "MDL_HOOK_ITEM": "",
-        "MDL_HOOK_LOG": job.log,
-    }
+    facts = {"COUNT": "1", "EVENT": "complete", "JOB": job.id, "COMMAND": "get", "MODELS": "one", "ERROR": ""}
+    facts |= {"PATHS": str(shell.models / "one"), "BYTES": str(len(SMALL)), "EXIT_CODE": "0", "ITEM": ""}
+    facts["LOG"] = str(job.log)
+    told = {key: value for key, value in first.items() if key.startswith("MDL_HOOK_")}
+    assert told == {f"MDL_HOOK_{key}": value for key, value in facts.items()}
     assert job.status == "done"
     assert second["MDL_HOOK_JOB"] == the_job(shell).id != job.id
-
-
-def test_of_a_job_that_went_on(shell: Shell, exit_code: ExitCode, hook: str) -> None:
-    """A job that was gone on with is told by its own id, and what the hook starts is not taken for that job."""
-    assert exit_code(shell, "get", "one") == 0
-    job = replace(the_job(shell), status="paused", exit_code=75)
-    records_of(shell).put(job)
-    assert exit_code(with_environ(shell, MDL_JOB=job.id), "get", "one", "--on-complete", hook) == 0
-    assert [one.id for one in records_of(shell).all()] == [job.id]
-    ((_, facts),) = calls(hook)
-    assert (facts["MDL_HOOK_JOB"], "MDL_JOB" in facts) == (job.id, False)
+    records_of(shell).put(replace(the_job(shell), status="paused", exit_code=75))
+    assert exit_code(with_environ(shell, MDL_JOB=the_job(shell).id), *words) == 0
+    third = calls(hook)[-1][1]
+    assert (third["MDL_HOOK_JOB"], "MDL_JOB" in third) == (second["MDL_HOOK_JOB"], False)
+    assert len(records_of(shell).all()) == 2
 
 
 def test_settings_and_flags(shell: Shell, exit_code: ExitCode, hook: str) -> None:
-    """[hooks] name what is run when all is there and when something failed; a flag or variable wins; never both."""
+    """[hooks] name what is run when all is there and when something failed; a flag or variable wins, and an empty one
+    switches the hook off; never both hooks; neither if the time was over, nor for a plan that is only shown."""
     configured(shell, on_complete=f"{hook} set", on_failure=f"{hook} failed")
-    secret = with_environ(shell, HF_TOKEN=TOKEN)
-    assert exit_code(shell, "get", "one") == 0
-    assert exit_code(shell, "get", "one", "--on-complete", f"{hook} flag") == 0
-    assert exit_code(with_environ(shell, MDL_ON_COMPLETE=f"{hook} variable"), "prefetch", "one") == 0
-    assert exit_code(secret, "get", "one", "two", "--on-complete", f"{hook} flag") == 3
+    variable, secret = with_environ(shell, MDL_ON_COMPLETE=f"{hook} variable"), with_environ(shell, HF_TOKEN=TOKEN)
+    off = with_environ(shell, MDL_ON_COMPLETE="")
+    flag = ("--on-complete", f"{hook} flag")
+    assert exit_code(shell, "get", "one") == exit_code(variable, "prefetch", "one") == 0
+    assert exit_code(variable, "get", "one", *flag) == exit_code(off, "get", "one", *flag) == 0
+    assert exit_code(off, "get", "one") == exit_code(shell, "get", "one", "--on-complete=") == 0
+    assert (exit_code(shell, "get", "slow", "--max-duration", "0.3"), exit_code(shell, "get", "one", "-n")) == (75, 0)
+    assert exit_code(secret, "get", "one", "two", *flag) == 3
     told = calls(hook)
-    assert [words for words, _ in told] == [["set"], ["flag"], ["variable"], ["failed"]]
-    facts = told[-1][1]
-    assert (facts["MDL_HOOK_EVENT"], facts["MDL_HOOK_EXIT_CODE"], facts["MDL_HOOK_ITEM"]) == (
-        "failure",
-        "3",
-        "two/f.bin",
-    )
-    assert (facts["MDL_HOOK_MODELS"], facts["MDL_HOOK_COMMAND"]) == ("one\ntwo", "get")
-    assert facts["MDL_HOOK_PATHS"].split("\n") == [str(shell.models / name) for name in ("one", "two")]
-    assert "is not known" in facts["MDL_HOOK_ERROR"]
-    assert "s3cr3t" not in json.dumps({key: value for key, value in facts.items() if key.startswith("MDL_HOOK_")})
-    assert "5ignature" not in facts["MDL_HOOK_ERROR"]
-
-
-@pytest.mark.parametrize("how", ["--on-complete=", "MDL_ON_COMPLETE"])
-def test_switched_off(shell: Shell, exit_code: ExitCode, hook: str, how: str) -> None:
-    """With an empty name the hook of the settings is not run; a flag wins over the variable."""
-    configured(shell, on_complete=f"{hook} set")
-    asked = with_environ(shell, MDL_ON_COMPLETE="") if how == "MDL_ON_COMPLETE" else shell
-    assert exit_code(asked, "get", "one", *([how] if how.startswith("--") else [])) == 0
-    assert calls(hook) == []
-    assert exit_code(asked, "get", "one", "--on-complete", f"{hook} flag") == 0
-    assert [words for words, _ in calls(hook)] == [["flag"]]
-
-
-def test_what_is_only_stopped_has_no_hook(shell: Shell, exit_code: ExitCode, hook: str) -> None:
-    """Neither hook runs when the time was over, nor for a plan that is only shown."""
-    configured(shell, on_complete=f"{hook} set", on_failure=f"{hook} failed")
-    assert exit_code(shell, "get", "slow", "--max-duration", "0.3") == 75
-    assert exit_code(shell, "get", "one", "-n") == 0
-    assert calls(hook) == []
+    assert [words for words, _ in told] == [["set"], ["variable"], ["flag"], ["flag"], ["failed"]]
+    facts = {key.removeprefix("MDL_HOOK_"): value for key, value in told[-1][1].items()}
+    assert (facts["EVENT"], facts["EXIT_CODE"], facts["ITEM"]) == ("failure", "3", "two/f.bin")
+    assert (facts["MODELS"], facts["COMMAND"], "is not known" in facts["ERROR"]) == ("one\ntwo", "get", True)
+    assert facts["PATHS"].split("\n") == [str(shell.models / name) for name in ("one", "two")]
+    assert ("s3cr3t" in json.dumps(told), "5ignature" in facts["ERROR"]) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -295,12 +257,14 @@ with open(sys.argv[1], "w") as file:
 def test_a_hook_for_many_models(tmp_path: Path, count: int) -> None:
     """It is run however many there are: the file has them all, the variables as many as fit, whole names only; a line
     break in a path is no second path in the file."""
-    folders = {name: f"/models/a\nb/{name}" for name in (f"a-model-with-a-long-name-{n:05}" for n in range(count))}
+    folders = {
+        name: Path(f"/models/a\nb/{name}") for name in (f"a-model-with-a-long-name-{n:05}" for n in range(count))
+    }
     job = Job("0101-x", "get", tuple(folders), "owner", "host", Invocation(), "2026-01-01T00:00:00Z")
     with hook_environment(hook_facts(job, folders, Ended(), str)) as variables:
         assert process.run_program([sys.executable, "-c", _READS, str(tmp_path / "told")], variables) == 0
     facts, models, paths, said = json.loads((tmp_path / "told").read_text())
-    assert facts["models"] == [{"name": name, "path": path} for name, path in folders.items()]
+    assert facts["models"] == [{"name": name, "path": str(path)} for name, path in folders.items()]
     assert (facts["schema"], facts["event"], facts["exit_code"], said) == ("mdl.hook/1", "complete", 0, str(count))
     assert models == list(folders)[: len(models)]
     assert len(models) == count or (len(models) > 1000 and paths[-1].startswith("b/"))
