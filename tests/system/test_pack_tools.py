@@ -9,6 +9,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from mdl.operations.release import unpack
 from mdl.paths import RelPath, why_unsafe
 from mdl.trainers.default_excludes import why_excluded
 
+LONG = pytest.mark.skipif(os.environ.get("MDL_LONG") != "1", reason="many or large files: with MDL_LONG=1")
 Files = dict[str, tuple[bytes, bool] | None]
 """Path to bytes and x bit; None for an empty folder."""
 NAMES = ("Größe.bin", "سلام.bin", "日本.bin", "a b.bin", "-rf", "'\"$(x).bin", "🦊.bin", "x" * 250)
@@ -105,24 +107,42 @@ def test_a_pipe_into_bsdtar(tmp_path: Path) -> None:
             assert (copy / path.relative_to(run)).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.fault(211)
-def test_more_members_than_16_bits_count(tmp_path: Path) -> None:
-    """66,000 files, most of them behind links, need zip64's count: Python, unzip and 7z find them all."""
-    run, count = tmp_path / "run", 66_000
-    (run / "0").mkdir(parents=True)
+def packed_files(folder: Path, count: int) -> Path:
+    """An archive of empty files, most of them behind links, as mdl packs it."""
+    (folder / "run" / "0").mkdir(parents=True)
     for name in range(1000):
-        os.close(os.open(f"{run}/0/{name}", os.O_CREAT))
+        (folder / "run" / "0" / str(name)).touch()
     for link in range(1, count // 1000):
-        (run / str(link)).symlink_to("0")
-    written(run, tmp_path / "x.zip")
-    with zipfile.ZipFile(tmp_path / "x.zip") as opened:
-        assert len(opened.namelist()) == count + 1
-    assert f"{count + 1} files" in told(tool("unzip"), "-l", tmp_path / "x.zip").decode().splitlines()[-1]
-    assert f"Files: {count + 1}" in told(tool("7z"), "t", tmp_path / "x.zip").decode()
+        (folder / "run" / str(link)).symlink_to("0")
+    written(folder / "run", folder / "x.zip")
+    return folder / "x.zip"
+
+
+def many_records(folder: Path, count: int) -> Path:
+    """The same of the records alone, which takes a tenth of the time."""
+    data, directory = bytearray(), bytearray()
+    for number in range(count + 1):
+        record = zip_format.Record(str(number), zip_format.STORED, len(data))
+        data += zip_format.local_header(record)
+        directory += zip_format.central_header(record)
+    end = zip_format.end_records(count + 1, len(directory), len(data))
+    (folder / "x.zip").write_bytes(data + directory + end)
+    return folder / "x.zip"
 
 
 @pytest.mark.fault(211)
-@pytest.mark.skipif(os.environ.get("MDL_LONG") != "1", reason="4.2 GB of zeros: with MDL_LONG=1")
+@pytest.mark.parametrize("made", [many_records, pytest.param(packed_files, marks=LONG)])
+def test_more_members_than_16_bits_count(tmp_path: Path, made: Callable[[Path, int], Path]) -> None:
+    """66,000 members need zip64's count: Python, unzip and 7z find them all."""
+    archive = made(tmp_path, 66_000)
+    with zipfile.ZipFile(archive) as opened:
+        assert len(opened.namelist()) == 66_001
+    assert "66001 files" in told(tool("unzip"), "-l", archive).decode().splitlines()[-1]
+    assert "Files: 66001" in told(tool("7z"), "t", archive).decode()
+
+
+@pytest.mark.fault(211)
+@LONG
 @pytest.mark.timeout(600)
 def test_a_member_of_more_than_32_bits(tmp_path: Path) -> None:
     """A member over 4 GiB, and one that begins behind it, are read back by unzip, 7z and Python."""
