@@ -39,7 +39,7 @@ def marked(case: Case | Harmless, name: str) -> Any:
 
 
 TRIED = CORPUS if os.environ.get("MDL_LONG") else [*ALONE, *CUTS]
-"""Pairs of tricks are tried in the long run, and by benchmarks/hostile.py."""
+"""Pairs of tricks are tried in the long run."""
 
 
 @pytest.mark.parametrize("case", [marked(case, f"F{case.row} {case.name}") for case in TRIED])
