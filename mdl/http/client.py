@@ -77,10 +77,11 @@ OnRetry = Callable[[MdlError, int, float], None]
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds: to connect, and of silence on an open connection."""
+    """Seconds: to connect, of silence on an open connection, and in which a body must bring 1 kB a second."""
 
     connect: float = 10.0
     stall: float = 30.0
+    slow: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class HttpClient:
         self.pacer, self._pacer_lock = Pacer(connections, policy), threading.Lock()
         self._hosts, self.stall = hosts, timeouts.stall
         self._tokens = {token.origin: token for token in tokens if token}
-        self._reader = BodyReader(self.cancel, timeouts.stall, throttle)
+        self._reader = BodyReader(self.cancel, timeouts.stall, timeouts.slow, throttle)
         self._public: set[str] = set()
         self.locators: dict[str, Locate] = {}
         """By scheme. What they return is followed as a redirect is."""
@@ -282,13 +283,15 @@ class HttpClient:
         moment = time.monotonic() + delay
         if delay > 0:
             self.cancel.wait(delay)
-        while (later := self.pacer.retry_at(origin)) > moment:
+        while True:
+            with self._pacer_lock:
+                later, down = self.pacer.retry_at(origin), self.pacer.down(origin, time.monotonic())
+            if down:
+                raise down
+            if later <= moment:
+                return
             self.cancel.wait(later - moment)
             moment = later
-        with self._pacer_lock:
-            down = self.pacer.down(origin, time.monotonic())
-        if down:
-            raise down
 
     def proxy_for(self, url: str) -> str | None:
         """The proxy that a request for ``url`` goes through."""
