@@ -6,6 +6,7 @@ What an operation needs is opened, and imported, when it is first used.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mdl.operations.tools import Tools
     from mdl.redact import Secrets
     from mdl.reports import LockReport, PlanReport, Report, VerifyReport
+    from mdl.sources.remote import Remote
 
 Targets: TypeAlias = "str | Model | Sequence[str | Model]"
 """Names and groups of the catalog, ``hf:org/repo[@revision][/path]``, pages of the hub, any URL, or models."""
@@ -232,6 +234,22 @@ class Client:
         store = self.workspace.store(models, into)
         resolver = self.workspace.resolver(store, include=texts(include), exclude=texts(exclude))
         return partial(model_status, resolver=resolver, store=store)
+
+    @contextlib.contextmanager
+    def remote(self, name: str, *, cancel: CancelToken | None = None) -> Iterator[Remote]:
+        """The remote of that name (``[remotes.NAME]``), to ask it about its jobs. Raises `UsageError`, `LockError`."""
+        from mdl.catalog.model import Model
+        from mdl.errors import LockError
+        from mdl.sources import Context
+        from mdl.sources.remote import JobOrigin, open_remote, remote_named
+
+        work = self.workspace
+        settings = remote_named(name, work.remotes)
+        if work.is_offline:
+            raise LockError("offline: no remote can be asked", item=name, hint="run it again without --offline")
+        with work.http([Model(name, sources=(JobOrigin(name, "any"),))], cancel, with_lock=False) as http:
+            context = Context(work.endpoint, Path(os.devnull), http, environ=work.environ, remotes=work.remotes)
+            yield open_remote(settings, context)
 
     # Operations.
 

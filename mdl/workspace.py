@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mdl.engine.hub_client import HubClient
     from mdl.engine.local_copies import LocalCopies
     from mdl.engine.store import Store
-    from mdl.http.allowlist import AllowList
+    from mdl.http.allowlist import AllowList, OriginToken
     from mdl.http.body import Throttle
     from mdl.http.client import HttpClient
     from mdl.redact import Secrets
@@ -180,6 +180,15 @@ class Workspace:
 
         return check_remotes(self.config.file.get("remotes", {}), str(places.config_file()))
 
+    @cached_property
+    def remote_tokens(self) -> list[OriginToken]:
+        """The keys of the remotes, each for the origin of its remote alone."""
+        found = [token for one in self.remotes.values() if (token := one.token(self.environ))]
+        for token in found:
+            if self._secrets is not None:
+                self._secrets.add(token.token)
+        return found
+
     def time_limit(self) -> TimeLimit:
         """When to stop. Raises `Deadline` outside the window."""
         from mdl.deadline import TimeLimit
@@ -219,7 +228,7 @@ class Workspace:
         stall = self.config["stall"]
         return HttpClient(
             self.hosts(models, more, with_lock=with_lock),
-            tokens=[self.endpoint.origin_token],
+            tokens=[self.endpoint.origin_token, *self.remote_tokens],
             timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
             cancel=cancel or self.cancel,
             connections=self.config["connections"],

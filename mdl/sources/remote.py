@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from mdl.errors import NotFinished, NotFound, UsageError
 from mdl.files import RemoteFile
+from mdl.http.allowlist import OriginToken, origin_of
 from mdl.http.client import Inline
 from mdl.paths import RelPath, shown
 from mdl.sources import Context, Origin
@@ -34,6 +35,7 @@ _KEYS: dict[str, dict[str, type]] = {
 }
 _COMMON: dict[str, type] = {"kind": str, "allow_hosts": list}
 _NEEDED = {"bucket": ("url",), "runpod": (), "trainer": ("url",)}
+RUNPOD = "https://api.runpod.ai/v2"
 _NAME_HINT = "letters, digits, '-', '_' and '.'"
 
 
@@ -94,9 +96,22 @@ class RemoteSettings:
         """The text under ``key``; '' if there is none."""
         return str(self.values.get(key) or "")
 
-    def api_key(self, environ: Mapping[str, str], usual: str) -> str:
-        """The key in the variable that ``api_key_env`` names, else in ``usual``; '' if that is not set."""
-        return environ.get(self.get("api_key_env") or usual, "").strip()
+    @property
+    def address(self) -> str:
+        """The URL that stands before every route of it; of a bucket ``s3://…``."""
+        if self.kind == "runpod":
+            return (self.get("base_url") or f"{RUNPOD}/{quote(self.get('endpoint'), safe='')}").rstrip("/")
+        return self.get("url").rstrip("/")
+
+    @property
+    def key_variable(self) -> str:
+        """The variable that has its key; '' if it needs none."""
+        return self.get("api_key_env") or ("RUNPOD_API_KEY" if self.kind == "runpod" else "")
+
+    def token(self, environ: Mapping[str, str]) -> OriginToken | None:
+        """Its key, for its own origin; None if there is none."""
+        key = environ.get(self.key_variable, "").strip() if self.key_variable else ""
+        return OriginToken(origin_of(self.address), key) if key else None
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,6 @@ from mdl.sources import Context
 from mdl.sources.outputs import Output, error_in, outputs_of
 from mdl.sources.remote import Check, Remote, RemoteJob, RemoteSettings, check_job_id, job_of, status_of
 
-BASE = "https://api.runpod.ai/v2"
-USUAL_KEY = "RUNPOD_API_KEY"
 _WAIT_MS = 90_000
 """How long ``/runsync`` waits for a worker before it answers that the job is still queued."""
 _LARGEST = 32 * 2**20
@@ -61,7 +59,7 @@ class Runpod:
         if not settings.get("base_url") and not settings.get("endpoint"):
             raise UsageError(f"[remotes.{settings.name}] has neither endpoint nor base_url", item="config.toml")
         self.settings, self._context = settings, context
-        self.base = (settings.get("base_url") or f"{BASE}/{quote(settings.get('endpoint'), safe='')}").rstrip("/")
+        self.base = settings.address
         self.bucket: Remote | None = None
         if name := settings.get("bucket"):
             from mdl.sources.remote import open_remote as opened
@@ -271,8 +269,8 @@ class Runpod:
             try:
                 return http.json(method, url, content, most=_LARGEST)[0]
             except AuthError as error:
-                variable = self.settings.get("api_key_env") or USUAL_KEY
-                why = "" if self.settings.api_key(self._context.environ, USUAL_KEY) else f" ({variable} is not set)"
+                variable = self.settings.key_variable
+                why = "" if self.settings.token(self._context.environ) else f" ({variable} is not set)"
                 error.message, error.hint = f"{error.message}{why}", f"set {variable} to a key of this endpoint"
                 raise error.on(self.settings.name) from None
             except MdlError as error:
