@@ -245,7 +245,7 @@ class Client:
 
         work = self.workspace
         settings = remote_named(name, work.remotes)
-        if work.is_offline:
+        if work.config.is_offline:
             raise LockError("offline: no remote can be asked", item=name, hint="run it again without --offline")
         with work.http([Model(name, sources=(JobOrigin(name, "any"),))], cancel, with_lock=False) as http:
             context = Context(work.endpoint, Path(os.devnull), http, environ=work.environ, remotes=work.remotes)
