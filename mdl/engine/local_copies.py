@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mdl.engine.plan import Item
+from mdl.engine.receipts import new_receipt
 from mdl.engine.store import Store
 from mdl.errors import Busy, MdlError, StateError, StorageError
 from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
@@ -87,22 +88,29 @@ class LocalCopies:
     def take(self, item: Item, candidate: Candidate) -> Way | None:
         """Publish the candidate's bytes as the item too, and return how they were taken; None if they have another
         digest: then the receipts that promise them are distrusted. Raises `OSError`, `MdlError`, `Cancelled`."""
-        (path, rule), model, remote = candidate, item.wanted.model, item.remote
-        with self.store.scratch_folder(model, remote) as folder, open_for_reading(path) as fd:
+        (path, rule), model, remote, store = candidate, item.wanted.model, item.remote, self.store
+        if store.layout.is_by_digest and path == Path(os.path.realpath(store.final_path(model, remote))):
+            stamp, print_ = Stamp.of(path.stat()), store.fingerprint(path, remote)
+            if print_.digest == remote.digest:  # two files of one repository are one file here
+                receipt = new_receipt(model, remote, print_, print_.digest.algorithm, stamp)
+                store.receipts.put(replace(receipt, catalog=store.catalog))
+                store.layout.expose(remote)
+                return "clone"
+        with store.scratch_folder(model, remote) as folder, open_for_reading(path) as fd:
             before, here = Stamp.of(os.fstat(fd)), folder / "data"
-            way = copying.clone_link_or_copy(fd, path, here, rule, self.store.free_space(), self.store.stoppable())
-            stamp, print_ = Stamp.of(os.lstat(here)), self.store.fingerprint(here, remote)
+            way = copying.clone_link_or_copy(fd, path, here, rule, store.free_space(), store.stoppable())
+            stamp, print_ = Stamp.of(os.lstat(here)), store.fingerprint(here, remote)
             if print_.digest == remote.digest:
                 if way == "link":
                     copying.make_read_only(here)
                     if Stamp.of(os.lstat(here)) != before:
                         raise StorageError("it was written to while it was read")
-                self.store.publish(model, remote, here, print_, print_.digest.algorithm, item.seen, stamp=stamp)
+                store.publish(model, remote, here, print_, print_.digest.algorithm, item.seen, stamp=stamp)
                 return way
-        for store, published, receipt in self._published.get(remote.digest, ()) if remote.digest else ():
+        for other, published, receipt in self._published.get(remote.digest, ()) if remote.digest else ():
             if os.path.realpath(published) == str(path):
                 with contextlib.suppress(OSError):
-                    store.receipts.distrust(receipt.model, receipt.path)
+                    other.receipts.distrust(receipt.model, receipt.path)
         return None
 
     @cached_property

@@ -246,13 +246,15 @@ class HttpClient:
         moment = time.monotonic() + delay
         if delay > 0:
             self.cancel.wait(delay)
-        while (later := self.pacer.retry_at(origin)) > moment:
+        while True:
+            with self._pacer_lock:
+                later, down = self.pacer.retry_at(origin), self.pacer.down(origin, time.monotonic())
+            if down:
+                raise down
+            if later <= moment:
+                return
             self.cancel.wait(later - moment)
             moment = later
-        with self._pacer_lock:
-            down = self.pacer.down(origin, time.monotonic())
-        if down:
-            raise down
 
     def _follow(
         self, method: str, url: str, start: str, headers: Mapping[str, str], secrets: Secrets
