@@ -93,7 +93,7 @@ def main() -> int:
     honest = importlib.import_module("support.accepted_archives")
     memory = Path("/dev/shm")
     light = [case for case in corpus.CORPUS if not case.heavy]
-    archives = [one for one in (*honest.ACCEPTED, honest.FLAT) if one.is_here]
+    archives = [one for one in honest.ACCEPTED if one.is_here]
     with tempfile.TemporaryDirectory(dir=args.dir or (memory if memory.is_dir() else None)) as folder:
         place = Path(folder)
         groups = {"tricks alone": corpus.ALONE, "cut, or no zip": corpus.CUTS, "two tricks": corpus.PAIRS}

@@ -24,9 +24,8 @@ from support.bench import NAME, Bench, pinned
 from support.data import MIB, noise
 from support.faulty_server import FaultyServer
 from support.loopback_hub import LoopbackHub, Repo
-from support.relay import relaying, secured
+from support.relay import relaying, secured, serving
 from support.shell import ExitCode, machine
-from support.tls import serving
 
 from mdl.errors import MdlError, TlsError
 from mdl.http.allowlist import AllowList
