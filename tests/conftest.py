@@ -12,7 +12,7 @@ import trustme
 from hypothesis import settings
 from pytest_httpx import HTTPXMock
 from support.bench import Bench
-from support.catalogs import entry_of
+from support.catalogs import catalog_of, entry_of
 from support.data import SMALL
 from support.fault_table import Matrix
 from support.faults import honest
@@ -104,6 +104,13 @@ def gate() -> Iterator[Gate]:
     gate = Gate()
     yield gate
     gate.opened.set()
+
+
+@pytest.fixture
+def gated(tmp_path: Path, gate: Gate) -> Iterator[Shell]:
+    """A machine whose model ``one`` comes from a server that stops at the gate."""
+    with FaultyServer(gate) as server:
+        yield machine(tmp_path / "home", catalog_of(one=f"{server.url}/f"))
 
 
 @pytest.fixture

@@ -71,8 +71,8 @@ def list_jobs(
     if not jobs:
         session.console.note("no jobs")
         return 0
-    streams = session.console.streams
-    is_narrow = streams.stdout.is_terminal and streams.size(streams.stdout)[0] < _WIDE
+    stdout = session.console.stdout
+    is_narrow = stdout.is_terminal and stdout.size[0] < _WIDE
     rows = [_row(job, is_narrow=is_narrow) for job in jobs]
     session.console.table(("ID", "STATUS", "DONE", "OF", "SPEED", "LEFT", "STARTED", "WHAT"), rows)
     if older:

@@ -184,7 +184,7 @@ def test_one_connection_for_several_files(bench: Bench) -> None:
 
     def handler(request: Request, number: int) -> Answer:
         if number == 0:
-            until(lambda: len(server.requests) > 12 or "Failed" in map(name_of, events), seconds=2, must=False)
+            until(lambda: len(server.requests) > 12 or "Failed" in map(name_of, events), seconds=0.5, must=False)
         return one(request, number)
 
     def name_of(event: Event) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import statistics
@@ -24,7 +25,7 @@ from mdl.sources.hub_origin import HubOrigin
 
 DATA = noise(4 * MIB)
 SIZE = len(DATA)
-KILLS = 10
+KILLS = 10 if os.environ.get("MDL_LONG") == "1" else 4
 
 
 def catalog(folder: Path, *rows: tuple[str, str, bytes]) -> tuple[str, ...]:
@@ -43,30 +44,31 @@ def served(hub: LoopbackHub) -> int:
 
 @pytest.mark.fault(124)
 def test_killed_again_and_again(tmp_path: Path) -> None:
-    """Ten kill -9: what a journal claimed is not served again, byte 0 is requested once, nothing is left over (I2, I3).
+    """After each kill -9 what a journal claimed is not served again and byte 0 is asked for once; in the end nothing is
+    left over (I2, I3).
 
-    How much a kill costs depends on the disk's syncs; benchmarks/kill.py measures it.
+    How much a kill costs depends on the disk's syncs, and is measured by benchmarks/kill.py.
     """
-    content = Generated(256 * MIB, 3)
+    content = Generated(64 * MIB, 3)
     repo = Repo("demo/big", {"model.bin": content})
     models, dice = tmp_path / "models", random.Random(7)
     words = ("get", f"hf:demo/big@{repo.commit}", "--into", str(models), "--connections", "4")
-    kills = unclaimed = 0
     with LoopbackHub([repo], bytes_per_second=14e6) as hub:
         for _ in range(KILLS):
+            goal = claimed_in(models) + dice.randint(2 * MIB, 5 * MIB)
             process = child(tmp_path, *words, HF_ENDPOINT=hub.url)
-            goal = served(hub) + dice.randint(14 * MIB, 22 * MIB)
-            until(lambda process=process, goal=goal: served(hub) >= goal or process.poll() is not None)
+            until(lambda process=process, goal=goal: claimed_in(models) >= goal or process.poll() is not None)
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            kills += process.returncode == -signal.SIGKILL
-            unclaimed = served(hub) - claimed_in(models)
+            assert process.returncode == -signal.SIGKILL
             assert not (models / "model.bin").exists()
+        unclaimed = served(hub) - claimed_in(models)
+        hub.bytes_per_second = 60e6
         last = child(tmp_path, *words, HF_ENDPOINT=hub.url)
         _, errors = last.communicate(timeout=60)
         asked = [request for request in hub.requests if request.origin == "cdn"]
         twice = served(hub) - len(content)
-    assert (last.returncode, kills) == (0, KILLS), errors
+    assert last.returncode == 0, errors
     assert twice <= unclaimed + 8 * MIB, "more than what no journal claimed, and what was on the way"
     assert sum(request.headers.get("range", "").startswith("bytes=0-") for request in asked) == 1
     assert (models / "model.bin").read_bytes() == content[0 : len(content)]

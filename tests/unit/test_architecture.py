@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -221,3 +222,13 @@ def test_functions_are_short() -> None:
 def test_every_module_says_what_it_is() -> None:
     """Each module begins with a docstring."""
     assert [module for module, tree in trees().items() if not ast.get_docstring(tree)] == []
+
+
+def test_the_glossary_has_every_public_class() -> None:
+    """Each class that `import mdl` offers has a row in the glossary, except errors and events, which have lists."""
+    text = (ROOT.parent / "docs" / "architecture.md").read_text("utf-8").partition("## Glossary")[2]
+    words = {word.replace(" ", "").lower() for word in re.findall(r"\*\*(.+?)\*\*", text)}
+    classes = {name: one for name in mdl.__all__ if isinstance(one := getattr(mdl, name), type)}
+    public = {name for name, one in classes.items() if not issubclass(one, mdl.errors.Problem | mdl.events.Event)}
+    assert {"CancelToken", "Client"} <= public
+    assert {name for name in public if name.lower() not in words} == set()

@@ -75,14 +75,14 @@ def test_an_output_format(copy: Copy) -> None:
         "console/dots.py",
         '''"""Dots: one for each event."""
 
-from mdl.console.streams import Streams
+from mdl.console.streams import NonBlockingStream
 from mdl.describe import describe
 from mdl.events import Event
 
 
 class Dots:
-    def __init__(self, streams: Streams) -> None:
-        self._stream = streams.stderr
+    def __init__(self, stream: NonBlockingStream) -> None:
+        self._stream = stream
 
     def __call__(self, event: Event) -> None:
         self._stream.write(f". {describe(event).kind}\\n")
@@ -98,7 +98,7 @@ class Dots:
         if self.progress == "dots":
             from mdl.console.dots import Dots
 
-            return Dots(self.streams)""",
+            return Dots(self.stderr)""",
     )
     copy.line("cli/flags.py", 'lines = "lines"', '    dots = "dots"')
     (copy.home / "run").mkdir()

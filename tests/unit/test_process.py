@@ -1,4 +1,4 @@
-"""Who holds what: a process that is there, one that is gone, one that cannot be seen."""
+"""Processes: one that lives, one that has ended, one that cannot be seen from here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def past() -> str:
 
 
 def test_this_process_and_one_that_is_over(past: str) -> None:
-    """We are alive, what ended is not, nor who had our number before us; a name without a PID name space is as well."""
+    """This process is alive, an ended one is not, nor an earlier one with our number; names of older versions count."""
     machine, pid, born, space = str(ProcessId.current()).split("-")
     again, short = f"{machine}-{pid}-1-{space}", f"{machine}-{pid}-{born}"
     names = (str(ProcessId.current()), past, again, short, past.rpartition("-")[0])
