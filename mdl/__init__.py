@@ -17,124 +17,92 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself would cost more than all of this
+    # isort: off
     from mdl.api import (
-        ArchiveLimits,
-        ArchiveMember,
-        PackPlan,
-        PackResult,
-        ReleaseResult,
-        UnpackResult,
-        checkpoints,
-        contents,
-        download,
-        get,
-        lock,
-        pack,
-        plan,
-        plan_pack,
-        release,
-        rollback,
-        unpack,
-        verify,
-        write_pack,
+        ArchiveMember as ArchiveMember,
+        checkpoints as checkpoints,
+        contents as contents,
+        download as download,
+        get as get,
+        lock as lock,
+        plan as plan,
+        verify as verify,
     )
-    from mdl.cancel import CancelToken
-    from mdl.catalog.model import Catalog, Model
-    from mdl.client import Client, MdlWarning
-    from mdl.config import Settings
+    from mdl.archive.directory import ArchiveLimits as ArchiveLimits
+    from mdl.cancel import CancelToken as CancelToken
+    from mdl.catalog.model import Catalog as Catalog, Model as Model
+    from mdl.client import Client as Client, MdlWarning as MdlWarning
+    from mdl.config import Settings as Settings
+    from mdl.engine.status import ModelStatus as ModelStatus
     from mdl.errors import (
-        AuthError,
-        Busy,
-        Cancelled,
-        CatalogError,
-        Deadline,
-        DigestMismatch,
-        LockError,
-        MdlError,
-        NetworkError,
-        NoSpace,
-        NotFinished,
-        NotFound,
-        Occupied,
-        PartialFailure,
-        ProtocolError,
-        StateError,
-        StorageError,
-        TlsError,
-        Unsafe,
-        UsageError,
+        AuthError as AuthError,
+        Busy as Busy,
+        Cancelled as Cancelled,
+        CatalogError as CatalogError,
+        Deadline as Deadline,
+        DigestMismatch as DigestMismatch,
+        LockError as LockError,
+        MdlError as MdlError,
+        NetworkError as NetworkError,
+        NoSpace as NoSpace,
+        NotFinished as NotFinished,
+        NotFound as NotFound,
+        Occupied as Occupied,
+        PartialFailure as PartialFailure,
+        ProtocolError as ProtocolError,
+        StateError as StateError,
+        StorageError as StorageError,
+        TlsError as TlsError,
+        Unsafe as Unsafe,
+        UsageError as UsageError,
     )
-    from mdl.reports import FileReport, LockReport, ModelReport, PlanReport, Report, VerifyReport
+    from mdl.operations.clean import Waste as Waste
+    from mdl.operations.pack import (
+        PackPlan as PackPlan,
+        PackResult as PackResult,
+        pack as pack,
+        plan_pack as plan_pack,
+        write_pack as write_pack,
+    )
+    from mdl.operations.release import (
+        ReleaseResult as ReleaseResult,
+        UnpackResult as UnpackResult,
+        release as release,
+        rollback as rollback,
+        unpack as unpack,
+    )
+    from mdl.reports import (
+        FileReport as FileReport,
+        LockReport as LockReport,
+        ModelReport as ModelReport,
+        PlanReport as PlanReport,
+        Report as Report,
+        VerifyReport as VerifyReport,
+    )
+    from mdl.trainers.runs import Run as Run
 
-__all__ = [
-    "ArchiveLimits",
-    "ArchiveMember",
-    "AuthError",
-    "Busy",
-    "CancelToken",
-    "Cancelled",
-    "Catalog",
-    "CatalogError",
-    "Client",
-    "Deadline",
-    "DigestMismatch",
-    "FileReport",
-    "LockError",
-    "LockReport",
-    "MdlError",
-    "MdlWarning",
-    "Model",
-    "ModelReport",
-    "NetworkError",
-    "NoSpace",
-    "NotFinished",
-    "NotFound",
-    "Occupied",
-    "PackPlan",
-    "PackResult",
-    "PartialFailure",
-    "PlanReport",
-    "ProtocolError",
-    "ReleaseResult",
-    "Report",
-    "Settings",
-    "StateError",
-    "StorageError",
-    "TlsError",
-    "UnpackResult",
-    "Unsafe",
-    "UsageError",
-    "VerifyReport",
-    "__version__",
-    "checkpoints",
-    "contents",
-    "download",
-    "get",
-    "lock",
-    "pack",
-    "plan",
-    "plan_pack",
-    "release",
-    "rollback",
-    "unpack",
-    "verify",
-    "write_pack",
-]
 _HOMES = {
-    "mdl.api": (
-        *("ArchiveLimits", "ArchiveMember", "PackPlan", "PackResult", "ReleaseResult", "UnpackResult", "checkpoints"),
-        *("contents", "download", "get", "lock", "pack", "plan", "plan_pack", "release", "rollback", "unpack"),
-        *("verify", "write_pack"),
-    ),
-    "mdl.cancel": ("CancelToken",),
-    "mdl.catalog.model": ("Catalog", "Model"),
-    "mdl.client": ("Client", "MdlWarning"),
-    "mdl.config": ("Settings",),
-    "mdl.reports": ("FileReport", "LockReport", "ModelReport", "PlanReport", "Report", "VerifyReport"),
+    "mdl.api": "ArchiveMember checkpoints contents download get lock plan verify",
+    "mdl.archive.directory": "ArchiveLimits",
+    "mdl.cancel": "CancelToken",
+    "mdl.catalog.model": "Catalog Model",
+    "mdl.client": "Client MdlWarning",
+    "mdl.config": "Settings",
+    "mdl.engine.status": "ModelStatus",
+    "mdl.errors": "AuthError Busy Cancelled CatalogError Deadline DigestMismatch LockError MdlError NetworkError "
+    "NoSpace NotFinished NotFound Occupied PartialFailure ProtocolError StateError StorageError TlsError Unsafe "
+    "UsageError",
+    "mdl.operations.clean": "Waste",
+    "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
+    "mdl.operations.release": "ReleaseResult UnpackResult release rollback unpack",
+    "mdl.reports": "FileReport LockReport ModelReport PlanReport Report VerifyReport",
+    "mdl.trainers.runs": "Run",
 }
-"""The modules of the public names; every other one is an error."""
+"""The public names, by the module that has them."""
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 _MODULES = ("errors", "events", "reports")
-"""The public modules beside them."""
+"""The public modules."""
+__all__ = ["__version__", *_MODULE_OF]
 
 
 if not TYPE_CHECKING:
@@ -142,10 +110,9 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         if name in _MODULES:
             return importlib.import_module(f"mdl.{name}")
-        if name not in __all__:
+        if name not in _MODULE_OF:
             raise AttributeError(f"module 'mdl' has no attribute {name!r}")
-        home = next((module for module, names in _HOMES.items() if name in names), "mdl.errors")
-        found = globals()[name] = getattr(importlib.import_module(home), name)
+        found = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
         return found
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mdl.archive.directory import ArchiveLimits
 from mdl.client import Client, ClientOptions, Targets, Texts
-from mdl.operations.pack import PackPlan, PackResult, pack, plan_pack, write_pack
-from mdl.operations.release import ReleaseResult, UnpackResult, release, rollback, unpack
 from mdl.places import place_of
 
 if TYPE_CHECKING:
@@ -20,111 +18,60 @@ if TYPE_CHECKING:
     from mdl.workspace import Folder
 
 
-__all__ = [
-    "ArchiveLimits",
-    "ArchiveMember",
-    "PackPlan",
-    "PackResult",
-    "ReleaseResult",
-    "UnpackResult",
-    "checkpoints",
-    "contents",
-    "download",
-    "get",
-    "lock",
-    "pack",
-    "plan",
-    "plan_pack",
-    "release",
-    "rollback",
-    "unpack",
-    "verify",
-    "write_pack",
-]
+class Options(ClientOptions, total=False):
+    """What `get`, `download`, `plan` and `verify` take: the options of `Client`, and those of its method. Files land in
+    ``home/<model>/``, or in ``into`` itself for one target; ``include`` and ``exclude`` are globs on file names;
+    ``revision`` replaces that of every source that has revisions; ``force`` fetches all anew, and replaces files that
+    are not mdl's."""
+
+    into: Folder | None
+    include: Texts
+    exclude: Texts
+    revision: str | None
+    force: bool
 
 
-def get(
-    target: str | Model,
-    *,
-    into: Folder | None = None,
-    include: Texts = (),
-    exclude: Texts = (),
-    revision: str | None = None,
-    force: bool = False,
-    **options: Unpack[ClientOptions],
-) -> Path:
-    """Bring one model to this disk and return its folder; see `Client.get`. ``options`` are those of `Client`."""
-    with Client(**options) as client:
-        return client.get(target, into=into, include=include, exclude=exclude, revision=revision, force=force)
+_OF_CALL = ("into", "include", "exclude", "revision", "force")
 
 
-def download(
-    targets: Targets,
-    *,
-    into: Folder | None = None,
-    include: Texts = (),
-    exclude: Texts = (),
-    revision: str | None = None,
-    force: bool = False,
-    **options: Unpack[ClientOptions],
-) -> Report:
-    """Bring models to this disk and say how it went; see `Client.download`. ``options`` are those of `Client`."""
-    with Client(**options) as client:
-        return client.download(targets, into=into, include=include, exclude=exclude, revision=revision, force=force)
+def _client(options: Options) -> tuple[Client, dict[str, Any]]:
+    """A client under the settings among ``options``, and the options of the call."""
+    call = {name: value for name, value in options.items() if name in _OF_CALL}
+    settings: Any = {name: value for name, value in options.items() if name not in _OF_CALL}
+    return Client(**settings), call
 
 
-def plan(
-    targets: Targets,
-    *,
-    into: Folder | None = None,
-    include: Texts = (),
-    exclude: Texts = (),
-    revision: str | None = None,
-    force: bool = False,
-    **options: Unpack[ClientOptions],
-) -> PlanReport:
-    """What `download` would do; nothing is written. See `Client.plan`. ``options`` are those of `Client`."""
-    with Client(**options) as client:
-        return client.plan(targets, into=into, include=include, exclude=exclude, revision=revision, force=force)
+def get(target: str | Model, **options: Unpack[Options]) -> Path:
+    """Bring one model to this disk and return its folder; see `Client.get` and, for the ``options``, `Options`."""
+    client, call = _client(options)
+    return client.get(target, **call)
+
+
+def download(targets: Targets, **options: Unpack[Options]) -> Report:
+    """Bring models to this disk and say how it went; see `Client.download` and `Options`."""
+    client, call = _client(options)
+    return client.download(targets, **call)
+
+
+def plan(targets: Targets, **options: Unpack[Options]) -> PlanReport:
+    """What `download` would do; nothing is written. See `Client.plan` and `Options`."""
+    client, call = _client(options)
+    return client.plan(targets, **call)
 
 
 def verify(
-    targets: Targets | None = None,
-    *,
-    repair: bool = False,
-    force: bool = False,
-    strict: bool = False,
-    into: Folder | None = None,
-    include: Texts = (),
-    exclude: Texts = (),
-    revision: str | None = None,
-    **options: Unpack[ClientOptions],
+    targets: Targets | None = None, *, repair: bool = False, strict: bool = False, **options: Unpack[Options]
 ) -> VerifyReport:
-    """Read what is on this disk again and compare it with its digests; see `Client.verify`. ``options`` are those of
-    `Client`."""
-    with Client(**options) as client:
-        return client.verify(
-            targets,
-            repair=repair,
-            force=force,
-            strict=strict,
-            into=into,
-            include=include,
-            exclude=exclude,
-            revision=revision,
-        )
+    """Read what is on this disk again and compare it with its digests; see `Client.verify` and `Options`."""
+    client, call = _client(options)
+    return client.verify(targets, repair=repair, strict=strict, **call)
 
 
 def lock(
-    names: Texts | None = None,
-    *,
-    check: bool = False,
-    upgrade: Texts = (),
-    **options: Unpack[ClientOptions],
+    names: Texts | None = None, *, check: bool = False, upgrade: Texts = (), **options: Unpack[ClientOptions]
 ) -> LockReport:
     """Write down what the catalog's models are now; see `Client.lock`. ``options`` are those of `Client`."""
-    with Client(**options) as client:
-        return client.lock(names, check=check, upgrade=upgrade)
+    return Client(**options).lock(names, check=check, upgrade=upgrade)
 
 
 def checkpoints(run: str | os.PathLike[str]) -> Run:
@@ -155,6 +102,5 @@ def contents(archive: str | os.PathLike[str], *, limits: ArchiveLimits | None = 
     from mdl.archive.reader import Archive
 
     with Archive(place_of(archive, "archive"), limits or ArchiveLimits()) as opened:
-        digests = opened.manifest.digests if opened.manifest else {}
         files = sorted((one for one in opened.members if not one.is_folder), key=lambda one: one.path.text)
-        return [ArchiveMember(one.path.text, one.size, one.packed, digests.get(one.path.text)) for one in files]
+        return [ArchiveMember(one.path.text, one.size, one.packed, opened.digests.get(one.path.text)) for one in files]

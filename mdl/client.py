@@ -6,25 +6,26 @@ What an operation needs is opened, and imported, when it is first used.
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Unpack
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
+from mdl import places
 from mdl.cancel import CancelToken
 from mdl.config import Config, Settings, settings_table
 from mdl.errors import Cancelled, DeadlineReached, MdlError, UsageError, storage_error
 from mdl.events import Listener, silence
 from mdl.units import texts
-from mdl.workspace import Folder, Workspace
+from mdl.workspace import Folder, Workspace, check_into
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Catalog, Model
     from mdl.engine.status import ModelStatus
-    from mdl.engine.store import Store
     from mdl.files import RemoteFile
     from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
@@ -49,8 +50,28 @@ class ClientOptions(Settings, total=False):
     on_warning: Callable[[str], None]
 
 
+class CallOptions(TypedDict, total=False):
+    """What every operation on models takes. Files land in ``home/<model>/``, or in ``into`` itself for one target;
+    ``include`` and ``exclude`` are globs on file names; ``on_event`` replaces the client's listener; ``cancel`` stops
+    this one call."""
+
+    into: Folder | None
+    include: Texts
+    exclude: Texts
+    on_event: Listener | None
+    cancel: CancelToken | None
+
+
 class MdlWarning(UserWarning):
     """Something about the settings that may hurt later."""
+
+
+def _warn(text: str) -> None:
+    """Warn at the line that called mdl."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("mdl", "functools", "contextlib"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, MdlWarning, stacklevel=level)
 
 
 class Client:
@@ -84,8 +105,7 @@ class Client:
                 near = get_close_matches(name, settings_table(), 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"mdl has no setting {name!r}{hint}")
-        warn = on_warning or (lambda text: warnings.warn(text, MdlWarning, stacklevel=3))
-        self.workspace = Workspace(config or Config(settings), cancel or CancelToken(), warn, secrets)
+        self.workspace = Workspace(config or Config(settings), cancel or CancelToken(), on_warning or _warn, secrets)
         self._on_event, self._progress = on_event, progress
 
     def __enter__(self) -> Client:
@@ -103,22 +123,23 @@ class Client:
     def _tools(
         self,
         models: Sequence[Model],
+        *,
         into: Folder | None = None,
         include: Texts = (),
         exclude: Texts = (),
         on_event: Listener | None = None,
-        *,
         cancel: CancelToken | None = None,
         online: bool = True,
         exact: bool = False,
-        has_limit: bool = True,
     ) -> Iterator[Tools]:
-        """What one operation works with. ``cancel`` stops it alone; ``exact`` resolves to commits, past the lock; if it
-        ``has_limit`` it is held to window and duration."""
+        """What one operation works with; `CallOptions` are those of its caller. ``exact`` resolves to commits, past the
+        lock. Window and duration limit an operation that is ``online`` and not ``exact``: one that downloads."""
         from mdl.deadline import time_limit
         from mdl.operations.tools import Tools
 
         work, stop = self.workspace, CancelToken(self.workspace.cancel)
+        if cancel:
+            cancel.link(stop)
         with contextlib.ExitStack() as stack:
             listener = self._on_event if on_event is None else on_event
             if listener is None and self._progress:
@@ -126,56 +147,56 @@ class Client:
 
                 listener = stack.enter_context(progress_bars())
             listener = silence if listener is None else listener
-            limit = work.time_limit() if has_limit else None
-            if cancel:
-                cancel.link(stop)
+            if online and not exact:
+                stack.enter_context(time_limit(work.time_limit(), stop))
             store, http = work.store(models, into, stop), None
-            if online and not work.is_offline:
+            if online and not work.config.is_offline:
                 http = stack.enter_context(work.http(models, stop, with_lock=not exact))
-            globs = texts(include), texts(exclude)
-            resolver = work.resolver(store, http, listener, *globs, exact=exact, is_strict=True)
-            if limit:
-                stack.enter_context(time_limit(limit, stop))
+            resolver = work.resolver(store, http, listener, texts(include), texts(exclude), exact=exact, is_strict=True)
             stack.enter_context(_interrupts())
             wait, hub_client, copies = work.config["lock_wait"], work.hub_client(models), work.local_copies(store)
             yield Tools(resolver, store, http, wait, hub_client, copies, listener)
 
     # Models and what of them is on this disk.
 
-    def models(self, targets: Targets, *, revision: str | None = None) -> list[Model]:
+    def models(self, targets: Targets, *, into: Folder | None = None, revision: str | None = None) -> list[Model]:
         """What ``targets`` mean, each model once: names and groups of the catalog, ``hf:org/repo``, URLs, models.
 
         The catalog is read only if one of them is a name. ``revision`` replaces that of every source that has
-        revisions. Raises `NotFound`, `UsageError`, `CatalogError`.
+        revisions. Raises `NotFound`, `CatalogError`, and `UsageError`, also if several are to go ``into`` one folder.
         """
         from mdl.catalog.model import Catalog, Model, models_of
         from mdl.sources import is_reference, page_hosts
 
         wanted = [targets] if isinstance(targets, str | Model) else list(targets)
+        if into is not None:
+            check_into(len(wanted))
         names = [one for one in wanted if isinstance(one, str)]
         catalog = Catalog() if all(map(is_reference, names)) else self.catalog
         return models_of(wanted, catalog, page_hosts(self.workspace.endpoint), revision)
 
     def statuses(
         self,
-        patterns: Texts = (),
+        patterns: Texts | None = None,
         *,
         kind: str | None = None,
         tag: str | None = None,
-        status: Texts = (),
+        status: Texts | None = None,
     ) -> list[tuple[Model, ModelStatus]]:
         """The catalog's models, each with what of it is on this disk: those whose name holds or matches one of
-        ``patterns``, of this ``kind``, with this ``tag``, of one of these statuses. Contacts nothing."""
-        globs, wanted = [text.lower() for text in texts(patterns)], texts(status)
+        ``patterns``, of this ``kind``, with this ``tag``, of one of these statuses. What is None does not narrow, and
+        an empty list fits nothing. Contacts nothing."""
+        globs = ("*",) if patterns is None else [text.lower() for text in texts(patterns)]
+        wanted = None if status is None else texts(status)
 
         def fits(model: Model) -> bool:
             name = model.name.lower()
-            named = not globs or any(glob in name or fnmatchcase(name, glob) for glob in globs)
+            named = any(glob in name or fnmatchcase(name, glob) for glob in globs)
             return named and (not kind or model.kind == kind) and (not tag or tag in model.tags)
 
         look = self._looker([])
         rows = [(model, look(model)) for model in self.catalog.models.values() if fits(model)]
-        return [row for row in rows if not wanted or row[1].status in wanted]
+        return [row for row in rows if wanted is None or row[1].status in wanted]
 
     def status(
         self, target: str | Model, *, into: Folder | None = None, include: Texts = (), exclude: Texts = ()
@@ -195,19 +216,6 @@ class Client:
         """The folder that each model's files go to, by its name."""
         store = self.workspace.store(models, into)
         return {model.name: store.folder(model.name) for model in models}
-
-    def _all_here(self, store: Store) -> list[Model]:
-        """Every model of which something was published here, whether or not the catalog has it."""
-        from mdl.catalog.model import Model
-
-        try:
-            names = sorted(entry.name for entry in (store.own / "receipts").iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            names = []
-        except OSError as error:
-            raise storage_error(error, str(store.own)) from error
-        found = self.catalog.models
-        return [found.get(name) or Model(name=name) for name in names]
 
     def _one(self, target: str | Model) -> Model:
         models = self.models(target)
@@ -231,90 +239,62 @@ class Client:
         self,
         target: str | Model,
         *,
-        into: Folder | None = None,
-        include: Texts = (),
-        exclude: Texts = (),
         revision: str | None = None,
         force: bool = False,
-        on_event: Listener | None = None,
-        cancel: CancelToken | None = None,
+        **options: Unpack[CallOptions],
     ) -> Path:
         """As `download`, of one model: returns its folder, and raises the error if anything failed."""
-        model = self._one(target)
-        report = self.download(
-            [model],
-            into=into,
-            include=include,
-            exclude=exclude,
-            revision=revision,
-            force=force,
-            on_event=on_event,
-            cancel=cancel,
-        )
+        report = self.download([self._one(target)], revision=revision, force=force, **options)
         report.raise_for_errors()
         return report.models[0].path
 
     def download(
-        self,
-        targets: Targets,
-        *,
-        into: Folder | None = None,
-        include: Texts = (),
-        exclude: Texts = (),
-        revision: str | None = None,
-        force: bool = False,
-        on_event: Listener | None = None,
-        cancel: CancelToken | None = None,
+        self, targets: Targets, *, revision: str | None = None, force: bool = False, **options: Unpack[CallOptions]
     ) -> Report:
         """Bring every file of ``targets`` to this disk, verified, and say how it went. What is here is kept.
 
-        Files land in ``home/<model>/``, or in ``into`` itself for one target. ``include`` and ``exclude`` are globs on
-        file names; ``force`` fetches all anew and replaces files that are not mdl's. What fails for one file hinders no
-        other and is in the report: see `Report.error` and `Report.raise_for_errors`. Raises `NotFound`, `UsageError`
-        and `CatalogError` for targets, `NoSpace` before the first byte if the whole does not fit, `Busy` if another
-        process is at work on the same models for too long, `Deadline` outside of ``window`` or after ``max_duration``,
-        and `Cancelled`, with the report so far as ``so_far``.
+        ``revision`` replaces that of every source that has revisions; ``force`` fetches all anew and replaces files
+        that are not mdl's; for the other options see `CallOptions`. What fails for one file hinders no other and is in
+        the report: see `Report.error` and `Report.raise_for_errors`. Raises `NotFound`, `UsageError` and `CatalogError`
+        for targets, `NoSpace` before the first byte if the whole does not fit, `Busy` if another process is at work on
+        the same models for too long, `Deadline` outside of ``window`` or after ``max_duration``, and `Cancelled`, with
+        the report so far as ``so_far``.
         """
         from mdl.operations.get import get
 
         models = self.models(targets, revision=revision)
-        with self._tools(models, into, include, exclude, on_event, cancel=cancel) as tools:
+        with self._tools(models, **options) as tools:
             report = get(models, tools, force=force)
         if not self.workspace.config["frozen"]:
             self.workspace.remember_first(models, report)
         return report
 
     def plan(
-        self,
-        targets: Targets,
-        *,
-        into: Folder | None = None,
-        include: Texts = (),
-        exclude: Texts = (),
-        revision: str | None = None,
-        force: bool = False,
-        on_event: Listener | None = None,
-        cancel: CancelToken | None = None,
+        self, targets: Targets, *, revision: str | None = None, force: bool = False, **options: Unpack[CallOptions]
     ) -> PlanReport:
         """What `download` would do, and how much room it needs. Sources are asked; nothing is written."""
         from mdl.operations.get import plan
 
         models = self.models(targets, revision=revision)
-        with self._tools(models, into, include, exclude, on_event, cancel=cancel) as tools:
+        with self._tools(models, **options) as tools:
             return plan(models, tools, force=force)
 
     def verifiable(
-        self,
-        targets: Targets | None = None,
-        *,
-        into: Folder | None = None,
-        revision: str | None = None,
+        self, targets: Targets | None = None, *, into: Folder | None = None, revision: str | None = None
     ) -> list[Model]:
         """The models that `verify` looks at: ``targets``, which may be folders that the catalog does not know, or
         everything that is here."""
         from mdl.catalog.model import Model
 
-        here = {model.name: model for model in self._all_here(self.workspace.store([Model("")], into))}
+        own = self.workspace.store([Model("")], into).own
+        try:
+            names = sorted(entry.name for entry in (own / "receipts").iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            names = []
+        except OSError as error:
+            raise storage_error(error, str(own)) from error
+        known = self.catalog.models
+        here = {name: known.get(name) or Model(name) for name in names}
         if targets is None:
             return list(here.values())
         found: dict[str, Model] = {}
@@ -329,14 +309,10 @@ class Client:
         targets: Targets | None = None,
         *,
         repair: bool = False,
-        force: bool = False,
         strict: bool = False,
-        into: Folder | None = None,
-        include: Texts = (),
-        exclude: Texts = (),
         revision: str | None = None,
-        on_event: Listener | None = None,
-        cancel: CancelToken | None = None,
+        force: bool = False,
+        **options: Unpack[CallOptions],
     ) -> VerifyReport:
         """Read what is on this disk again and compare it with its digests: ``targets``, or everything that is here.
 
@@ -347,19 +323,15 @@ class Client:
         from mdl.http.allowlist import host_of
         from mdl.operations.verify import verify
 
-        models = self.verifiable(targets, into=into, revision=revision)
-        # Only a repair needs the network, and is held to the limits.
-        tools = self._tools(models, into, include, exclude, on_event, cancel=cancel, online=False, has_limit=False)
-        with contextlib.ExitStack() as limited, tools as made:
+        work, models = self.workspace, self.verifiable(targets, into=options.get("into"), revision=revision)
+        with contextlib.ExitStack() as stack, self._tools(models, **options, online=False) as tools:
 
             def connect(urls: Sequence[str]) -> HttpClient | None:
-                token = made.store.cancel
-                limited.enter_context(time_limit(self.workspace.time_limit(), token))
-                if self.workspace.is_offline:
-                    return None
-                return self.workspace.http(models, token, map(host_of, urls))
+                """Only a repair needs the network, and is held to window and duration."""
+                stack.enter_context(time_limit(work.time_limit(), tools.store.cancel))
+                return None if work.config.is_offline else work.http(models, tools.store.cancel, map(host_of, urls))
 
-            return verify(models, made, connect=connect if repair else None, force=force, strict=strict)
+            return verify(models, tools, connect=connect if repair else None, force=force, strict=strict)
 
     def lock(
         self,
@@ -380,8 +352,8 @@ class Client:
 
         path = self.workspace.lock_path
         models = list(self.catalog.models.values())
-        with self._tools(models, on_event=on_event, cancel=cancel, exact=True, has_limit=False) as tools:
-            asked = None if names is None else texts(names)
+        asked = None if names is None else texts(names)
+        with self._tools(models, on_event=on_event, cancel=cancel, exact=True) as tools:
             report = lock(self.catalog, path, tools, names=asked, check=check, upgrade=texts(upgrade))
         self.workspace.forget("locked")
         return report
@@ -391,10 +363,11 @@ class Client:
         ``remove``, and never what `Waste.kept` says must stay."""
         from mdl.operations import clean
 
-        catalog = None
+        store, state = self.workspace.store([]), None
         with contextlib.suppress(MdlError):
-            catalog = self.workspace.catalog_id
-        store = self.workspace.store([], catalog=catalog)
+            store.catalog = self.workspace.catalog_id
+        with contextlib.suppress(UsageError):
+            state = places.state_dir()
 
         def known(name: str) -> Sequence[RemoteFile] | None:
             try:
@@ -403,7 +376,7 @@ class Client:
             except MdlError:
                 return None
 
-        found = clean.find_waste(store, known, clean.wanted_by_jobs(known, self.workspace.state))
+        found = clean.find_waste(store, known, clean.wanted_by_jobs(known, state))
         return [(waste, remove and not waste.kept and clean.remove(waste)) for waste in found]
 
     def add(self, name: str, source: str | Sequence[str], **facts: str | Sequence[str]) -> Path:
@@ -411,12 +384,10 @@ class Client:
         the entry. Raises `UsageError` if the name is taken or the catalog is not the user's own, `CatalogError`."""
         from mdl.operations.edit import add_model
 
-        sources = [source] if isinstance(source, str) else list(source)
-        first = ("title", "kind", "license", "tags")
-        entry: dict[str, str | Sequence[str]] = {key: facts[key] for key in first if key in facts}
+        sources = texts(source)
+        entry = {key: facts[key] for key in facts if key in ("title", "kind", "license", "tags")}
         entry["source"] = sources[0] if len(sources) == 1 else sources
-        entry.update(facts)
-        path = add_model(self.workspace.catalog_paths[0], name, entry)
+        path = add_model(self.workspace.catalog_paths[0], name, {**entry, **facts})
         self.workspace.forget("catalog")
         return path
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
@@ -38,6 +38,8 @@ class Setting:
     variable: str = ""
     """If it is another than ``MDL_`` and the flag."""
     of_a_run: bool = False
+    has_flag: bool = True
+    """Whether the commands that download have a flag for it; ``--catalog`` belongs to every command."""
 
 
 def _integer(least: int, most: int) -> Parse:
@@ -52,29 +54,32 @@ def _integer(least: int, most: int) -> Parse:
     return parse
 
 
-def _choice(*choices: str) -> Parse:
+def _choice(choices: Sequence[str], help_text: str) -> Setting:
+    """One of ``choices``, of which the first is the default."""
+
     def parse(value: Any, name: str) -> str:
         if value not in choices:
             raise UsageError(f"{value!r} is not one of {', '.join(choices)}", item=name)
         return str(value)
 
-    return parse
+    return Setting(choices[0], parse, help_text, "|".join(choices))
 
 
-def _switch(value: Any, name: str) -> bool:
+def _switch(help_text: str) -> Setting:
     words = {True: ("1", "true", "t", "yes", "y", "on"), False: ("0", "false", "f", "no", "n", "off")}
-    for meaning, texts in words.items():
-        if str(value).strip().lower() in texts:
-            return meaning
-    raise UsageError(f"{value!r} is neither yes nor no", item=name, hint="write 1 or 0")
+
+    def parse(value: Any, name: str) -> bool:
+        for meaning, texts in words.items():
+            if str(value).strip().lower() in texts:
+                return meaning
+        raise UsageError(f"{value!r} is neither yes nor no", item=name, hint="write 1 or 0")
+
+    return Setting(False, parse, help_text, of_a_run=True)
 
 
-def _seconds(least: float = 0.1) -> Parse:
-    return lambda value, name: parse_duration(str(value), name, least=least)
-
-
-def _path(value: Any, name: str) -> Path:
-    return place_of(os.fspath(value), name)
+def _text(parse: Callable[[str, str], Any]) -> Parse:
+    """A number of seconds, or of bytes, means the same as the text of it."""
+    return lambda value, name: parse(str(value), name)
 
 
 def _paths(value: Any, name: str) -> tuple[Path, ...]:
@@ -94,69 +99,51 @@ class Settings(TypedDict, total=False):
 
     home: Annotated[
         str | os.PathLike[str],
-        Setting(None, _path, "Models folder; files land in DIR/<name>/.", "DIR", "--to", "MDL_HOME"),
+        Setting(None, place_of, "Models folder; files land in DIR/<name>/.", "DIR", "--to", "MDL_HOME"),
     ]
     catalog: Annotated[
         str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-        Setting((), _paths, "Catalog file, repeatable.", "FILE", variable="MDL_CATALOG", of_a_run=True),
+        Setting((), _paths, "Catalog file, repeatable.", "FILE", variable="MDL_CATALOG", of_a_run=True, has_flag=False),
     ]
     layout: Annotated[
         Literal["plain", "hf-cache"],
-        Setting(
-            "plain",
-            _choice("plain", "hf-cache"),
-            "hf-cache: Hugging Face's own cache, which transformers and hf read offline.",
-            "plain|hf-cache",
-        ),
+        _choice(("plain", "hf-cache"), "hf-cache: Hugging Face's own cache, which transformers and hf read offline."),
     ]
     connections: Annotated[int, Setting(8, _integer(1, 64), "Connections at once, in all (1 to 64).", "N")]
     retries: Annotated[int, Setting(5, _integer(1, 1000), "Attempts without progress (1 to 1000).", "N")]
-    stall: Annotated[float | str, Setting("30s", _seconds(), "Silence after which a connection is given up.", "TIME")]
-    offline: Annotated[
-        bool, Setting(False, _switch, "Contact nothing (also HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE).", of_a_run=True)
+    stall: Annotated[
+        float | str, Setting("30s", _text(parse_duration), "Silence after which a connection is given up.", "TIME")
     ]
+    offline: Annotated[bool, _switch("Contact nothing (also HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE).")]
     via: Annotated[
         Literal["http", "hub"],
-        Setting(
-            "http",
-            _choice("http", "hub"),
-            "hub: let huggingface_hub fetch the hub's files (Xet); they are still verified.",
-            "http|hub",
-        ),
+        _choice(("http", "hub"), "hub: let huggingface_hub fetch the hub's files (Xet); they are still verified."),
     ]
     limit_rate: Annotated[
         str | float | None,
-        Setting(
-            None,
-            lambda value, name: parse_rate(str(value), name),
-            "Bytes a second in all: 20M, or by the day: '08:00,2M 22:00,off'.",
-            "RATE",
-        ),
+        Setting(None, _text(parse_rate), "Bytes a second in all: 20M, or by the day: '08:00,2M 22:00,off'.", "RATE"),
     ]
     max_duration: Annotated[
-        float | str | None, Setting(None, _seconds(), "Stop after this long, with exit code 75.", "TIME")
+        float | str | None, Setting(None, _text(parse_duration), "Stop after this long, with exit code 75.", "TIME")
     ]
     window: Annotated[
         str | None,
-        Setting(
-            None,
-            lambda value, name: Window.parse(str(value), name),
-            "Only at these hours, as 22:00-06:00; else exit code 75.",
-            "FROM-TO",
-        ),
+        Setting(None, _text(Window.parse), "Only at these hours, as 22:00-06:00; else exit code 75.", "FROM-TO"),
     ]
     lock_wait: Annotated[
-        float | str, Setting("10m", _seconds(0), "How long to wait for another mdl on the same model.", "TIME")
+        float | str,
+        Setting(
+            "10m",
+            _text(partial(parse_duration, least=0)),
+            "How long to wait for another mdl on the same model.",
+            "TIME",
+        ),
     ]
-    locked: Annotated[
-        bool, Setting(False, _switch, "The lock must exist and cover every model (else 8).", of_a_run=True)
-    ]
-    frozen: Annotated[
-        bool,
-        Setting(False, _switch, "Use the lock as it is, even if the catalog changed; ask no hub API.", of_a_run=True),
-    ]
+    locked: Annotated[bool, _switch("The lock must exist and cover every model (else 8).")]
+    frozen: Annotated[bool, _switch("Use the lock as it is, even if the catalog changed; ask no hub API.")]
     allow_hosts: Annotated[
-        Sequence[str], Setting((), _texts, "Hosts that may be contacted beyond those of the catalog and the hub.")
+        Sequence[str],
+        Setting((), _texts, "Hosts that may be contacted beyond those of the catalog and the hub.", has_flag=False),
     ]
 
 
@@ -170,23 +157,7 @@ Settings.__doc__ = "\n".join(
     [f"{Settings.__doc__}\n", *(f"{name}: {setting.help}" for name, setting in settings_table().items())]
 )
 
-_OTHER_DEFAULTS = ("progress", "log_file")
-"""Keys of ``[defaults]`` that are flags of the commands alone."""
 _LARGEST = 2**20
-_LISTS = {"allow_hosts", "also"}
-_TEXTS = {"home", "on_complete", "on_failure"}
-_CHOICES = {"link": RULES}
-
-
-def _tables() -> dict[str, tuple[str, ...] | None]:
-    """The tables of ``config.toml`` and their keys; None for any key."""
-    defaults = [name for name, setting in settings_table().items() if not setting.of_a_run]
-    return {
-        "defaults": (*defaults, *_OTHER_DEFAULTS),
-        "hooks": ("on_complete", "on_failure"),
-        "stores": ("also", "link"),
-        "remotes": None,
-    }
 
 
 @dataclass(frozen=True)
@@ -244,21 +215,18 @@ class Config:
         given = _texts(self.given.get("allow_hosts") or (), "allow_hosts")
         return [*given, *self.environ.get("MDL_ALLOW_HOSTS", "").split(","), *self.defaults.get("allow_hosts", ())]
 
-    def models_home(self) -> Place:
-        """The models folder: what was given, ``MDL_HOME``, ``[defaults] home``, the user data folder."""
+    @property
+    def home(self) -> Place:
+        """The models folder: what was given, ``MDL_HOME``, ``[defaults] home``, the user data folder. With the layout
+        ``hf-cache`` it is what was given, else the hub's cache. Raises `UsageError`."""
+        if self["layout"] == "hf-cache" and self.given.get("home") is None:
+            named = next((name for name in CACHE_VARIABLES if self.environ.get(name)), None)
+            return Place(hub_cache(self.environ), f"the hub's cache, given by {named}" if named else "the hub's cache")
         path, where = self.find("home")
         if path is None:
             return Place(user_folder(platformdirs.user_data_dir) / "models", "the user data folder")
         is_of_file = where.startswith("[")
         return Place(path.absolute(), f"{where} in {config_file()}" if is_of_file else f"given by {where}")
-
-    def cache_home(self) -> Place:
-        """As `models_home`, with the layout ``hf-cache``: what was given, else the hub's cache."""
-        if self.given.get("home") is not None:
-            path, where = self.find("home")
-            return Place(path.absolute(), f"given by {where}")
-        named = next((name for name in CACHE_VARIABLES if self.environ.get(name)), None)
-        return Place(hub_cache(self.environ), f"the hub's cache, given by {named}" if named else "the hub's cache")
 
 
 def read_config() -> dict[str, Any]:
@@ -281,28 +249,35 @@ def read_config() -> dict[str, Any]:
 
 
 def _check_table(name: str, table: Any, path: str) -> None:
+    """Raises `UsageError` for a table of ``config.toml`` that is wrong. What a default may be its `Setting` says."""
+    defaults = [name for name, setting in settings_table().items() if not setting.of_a_run]
+    tables: dict[str, Sequence[str]] = {
+        "defaults": (*defaults, "progress", "log_file"),
+        "hooks": ("on_complete", "on_failure"),
+        "stores": ("also", "link"),
+        "remotes": (),
+    }
     if name.startswith("x-"):
         return
-    tables = _tables()
     if name not in tables:
-        raise UsageError(f"unknown table [{name}]", item=path, hint=_near(name, tuple(tables)))
+        raise UsageError(f"unknown table [{name}]", item=path, hint=_near(name, tables))
     if not isinstance(table, dict):
         raise UsageError(f"[{name}] is not a table", item=path)
-    known = tables[name]
-    for key, value in table.items():
-        if known is None or key.startswith("x-"):
+    for key, value in table.items() if name != "remotes" else ():
+        if key.startswith("x-"):
             continue
-        if key not in known:
-            raise UsageError(f"unknown key {key!r} in [{name}]", item=path, hint=_near(key, known))
-        if key in _TEXTS and not isinstance(value, str):
+        if key not in tables[name]:
+            raise UsageError(f"unknown key {key!r} in [{name}]", item=path, hint=_near(key, tables[name]))
+        if key in ("home", "on_complete", "on_failure") and not isinstance(value, str):
             raise UsageError(f"[{name}] {key} is not text", item=path)
-        if key in _CHOICES and value not in _CHOICES[key]:
-            hint = _near(str(value), _CHOICES[key])
-            raise UsageError(f"[{name}] {key} cannot be {value!r}", item=path, hint=hint)
-        if key in _LISTS and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        if key == "link" and value not in RULES:
+            raise UsageError(f"[{name}] {key} cannot be {value!r}", item=path, hint=_near(str(value), RULES))
+        if key in ("allow_hosts", "also") and not (
+            isinstance(value, list) and all(isinstance(one, str) for one in value)
+        ):
             raise UsageError(f"[{name}] {key} is not a list of texts", item=path)
 
 
-def _near(word: str, words: tuple[str, ...]) -> str:
+def _near(word: str, words: Iterable[str]) -> str:
     near = get_close_matches(word, words, 1)
     return f"did you mean {near[0]}?" if near else f"there is {', '.join(words)}"

@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from mdl.errors import ProtocolError
 
@@ -20,14 +19,6 @@ PREFIX_STEP = 16 * 2**20
 
 _READ = 2**20
 _HEX = {"sha256": re.compile(r"[0-9a-f]{64}"), "git-sha1": re.compile(r"[0-9a-f]{40}")}
-
-
-class Hasher(Protocol):
-    """The part of a `hashlib` object that mdl uses."""
-
-    def update(self, data: bytes | memoryview, /) -> None: ...
-    def hexdigest(self) -> str: ...
-    def copy(self) -> Hasher: ...
 
 
 @dataclass(frozen=True)
@@ -58,11 +49,10 @@ class Digest:
         return f"{self.algorithm}:{self.hex}"
 
 
-def new_hasher(algorithm: str, size: int) -> Hasher:
+def new_hasher(algorithm: str, size: int) -> hashlib._Hash:
     """A running hash; ``size`` (bytes of the whole file) is part of a git blob id."""
     if algorithm == "git-sha1":
-        hasher: Hasher = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-        return hasher
+        return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     return hashlib.sha256()
 
 

@@ -69,10 +69,16 @@ def file_lock(
     """
     make_private_dir(folder)
     path, holder = folder / f"{name}.lock", folder / f"{name}.who"
-    fd = _open_locked(path)
-    if fd is None:
+    if (fd := _open_locked(path)) is None:
         on_wait(_holder(holder))
-        fd = _wait_for(path, holder, name, wait, cancel or CancelToken())
+        cancel, until = cancel or CancelToken(), time.monotonic() + wait
+        while fd is None:
+            left = until - time.monotonic()
+            if left <= 0:
+                hint = "wait for it, or give it longer with --lock-wait"
+                raise Busy(f"{_holder(holder)} is at work on it", item=name, hint=hint)
+            cancel.wait(min(_FILE_POLL_SECONDS, left))
+            fd = _open_locked(path)
     try:
         with contextlib.suppress(OSError), os.fdopen(open_new(holder, os.O_WRONLY), "w") as file:
             json.dump({"pid": os.getpid(), "since": time.strftime("%H:%M:%S")}, file)
@@ -98,16 +104,6 @@ def _open_locked(path: Path) -> int | None:
         os.close(fd)
         if not is_locked:
             return None  # else it was removed before it was locked: once more
-
-
-def _wait_for(path: Path, holder: Path, name: str, wait: float, cancel: CancelToken) -> int:
-    until = time.monotonic() + wait
-    while (left := until - time.monotonic()) > 0:
-        cancel.wait(min(_FILE_POLL_SECONDS, left))
-        if (fd := _open_locked(path)) is not None:
-            return fd
-    hint = "wait for it, or give it longer with --lock-wait"
-    raise Busy(f"{_holder(holder)} is at work on it", item=name, hint=hint)
 
 
 def _holder(path: Path) -> str:

@@ -96,11 +96,9 @@ def _is_there(path: Path, *, may_be_shut: bool = False) -> bool:
         return not path.is_dir()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except PermissionError as error:
-        if may_be_shut:
-            return False
-        raise storage_error(error, str(path)) from error
     except OSError as error:
+        if may_be_shut and isinstance(error, PermissionError):
+            return False
         raise storage_error(error, str(path)) from error
 
 

@@ -124,33 +124,15 @@ class Workspace:
     # The models folder.
 
     @property
-    def home(self) -> places.Place:
-        """The models folder, or the hub's cache with the layout ``hf-cache``, and why this one. Raises `UsageError`."""
-        return self.config.cache_home() if self.is_cache else self.config.models_home()
-
-    @property
     def is_cache(self) -> bool:
         return bool(self.config["layout"] == "hf-cache")
 
-    @property
-    def state(self) -> Path | None:
-        """The user's state folder; None for a user without a home."""
-        with contextlib.suppress(UsageError):
-            return places.state_dir()
-        return None
-
-    def store(
-        self,
-        models: Sequence[Model],
-        into: Folder | None = None,
-        cancel: CancelToken | None = None,
-        catalog: str | None = None,
-    ) -> Store:
+    def store(self, models: Sequence[Model], into: Folder | None = None, cancel: CancelToken | None = None) -> Store:
         """The models folder. Raises `UsageError` for ``into`` with several models."""
         from mdl.engine.layout import HubCache
         from mdl.engine.store import Store
 
-        catalog = catalog or (self.catalog_id if any(model.is_of_catalog for model in models) else None)
+        catalog = self.catalog_id if any(model.is_of_catalog for model in models) else None
         cancel = cancel or self.cancel
         if into is not None:
             if self.is_cache:
@@ -158,7 +140,7 @@ class Workspace:
             check_into(len(models))
             return Store(places.place_of(into, "--into"), into=True, catalog=catalog, cancel=cancel)
         layout = HubCache if self.is_cache else None
-        return Store(self.home.path, layout=layout, catalog=catalog, cancel=cancel)
+        return Store(self.config.home.path, layout=layout, catalog=catalog, cancel=cancel)
 
     def local_copies(self, store: Store) -> LocalCopies | None:
         """Where on this machine the same bytes may be: ``store`` itself, the usual models folder, the hub's cache,
@@ -169,21 +151,16 @@ class Workspace:
         wishes = self.config.file.get("stores", {})
         if wishes.get("link") == "none":
             return None
-        caches, others = [store.root] if store.is_by_digest else [], []
+        caches, others = [store.root] if store.layout.is_by_digest else [], []
         with contextlib.suppress(UsageError):
             caches.append(places.hub_cache(self.environ))
         with contextlib.suppress(UsageError):
-            usual = replace(self.config, given={}).models_home().path
+            usual = replace(self.config, given={"layout": "plain"}).home.path
             others = [] if usual == store.root else [Store(usual)]
         also = [places.expanded(one, "[stores] also") for one in wishes.get("also", [])]
         return LocalCopies(store, others, tuple(dict.fromkeys(caches)), also, wishes.get("link", "auto"))
 
     # The network, and the limits on it.
-
-    @property
-    def is_offline(self) -> bool:
-        """Nothing may be contacted."""
-        return self.config.is_offline
 
     @cached_property
     def endpoint(self) -> Endpoint:

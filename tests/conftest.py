@@ -9,23 +9,27 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import settings
 from pytest_httpx import HTTPXMock
 from support.bench import Bench
-from support.catalogs import entry_of
+from support.catalogs import catalog_of, entry_of
 from support.data import SMALL
 from support.fault_table import Matrix
 from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.hubs import Hf
 from support.jobs import Gate
+from support.packing import make_run
 from support.releases import Site
 from support.scripted_hub import World, world
 from support.shell import Ran, Shell, machine, with_environ
-from support.terminal import Seen
+from support.terminal import Terminal
 
 from mdl.cli import main
 from mdl.http.splice import Pipe
 
+settings.register_profile("mdl", deadline=None)  # a busy machine may be slow
+settings.load_profile("mdl")
 MATRIX = Matrix()
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)
 
@@ -102,6 +106,13 @@ def gate() -> Iterator[Gate]:
 
 
 @pytest.fixture
+def gated(tmp_path: Path, gate: Gate) -> Iterator[Shell]:
+    """A machine whose model ``one`` comes from a server that stops at the gate."""
+    with FaultyServer(gate) as server:
+        yield machine(tmp_path / "home", catalog_of(one=f"{server.url}/f"))
+
+
+@pytest.fixture
 def server() -> Iterator[FaultyServer]:
     with FaultyServer(honest(SMALL)) as server:
         yield server
@@ -110,6 +121,13 @@ def server() -> Iterator[FaultyServer]:
 @pytest.fixture
 def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path / "home", "schema = 1\n" + entry_of("one", f"{server.url}/f", SMALL))
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Shell:
+    """A home with a trained run in ``run/``."""
+    make_run(tmp_path)
+    return Shell(tmp_path)
 
 
 @pytest.fixture(params=["terminal", "pipe"])
@@ -125,7 +143,7 @@ def told(
         if request.param == "pipe":
             exit_code(shell, *words)
             return "".join(capfd.readouterr())
-        seen = Seen()
+        seen = Terminal(200)
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", seen.file)
             patch.setattr(sys, "stderr", seen.file)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from mdl.archive import headers
 from mdl.archive.headers import ZipEntry
-from mdl.archive.records import (
+from mdl.archive.zip_format import (
     CENTRAL_HEAD,
     DESCRIPTORS,
     END,
@@ -34,8 +34,6 @@ _LEAST, _MOST = CENTRAL_HEAD.size, 4096
 _CHUNK = 2**20
 _NOTHING = (b"", b"\x03\x00")
 """No bytes, stored and deflated."""
-
-
 _HARMLESS = 100 * 2**20
 """Bytes up to which no ratio is dangerous."""
 
@@ -120,7 +118,7 @@ def _find_end(fd: int, length: int) -> _End:
     at = tail.rfind(END)
     if at < 0:
         raise ProtocolError("this is not a whole zip: it has no end record")
-    ends = [n for n in range(len(tail)) if tail.startswith(END, n) and _ends_file(tail, n)] if at >= 0 else []
+    ends = [n for n in range(len(tail)) if tail.startswith(END, n) and _ends_file(tail, n)]
     if ends != [at]:
         why = "data follows its end record" if not ends else "it has more than one end record"
         raise ProtocolError(f"{why}; readers would disagree on what it holds")

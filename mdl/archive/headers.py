@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import stat
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
 
-from mdl.archive.records import (
+from mdl.archive.zip_format import (
     CENTRAL,
     CENTRAL_HEAD,
     DEFERRED,
@@ -149,25 +148,20 @@ def _decoded(raw: bytes, flags: int) -> str:
 
 def _fields(extra: bytes, item: str) -> dict[int, bytes]:
     """The extra fields by their number."""
-    return dict(_pairs(extra, item))
-
-
-def _pairs(extra: bytes, item: str) -> Iterator[tuple[int, bytes]]:
-    at, seen = 0, set()
-    while at < len(extra):
-        if at + 4 > len(extra):
-            if any(extra[at:]):
-                raise ProtocolError("its extra field is damaged", item=item)
-            return
+    fields: dict[int, bytes] = {}
+    at = 0
+    while at + 4 <= len(extra):
         number, length = Struct("<2H").unpack_from(extra, at)
         if at + 4 + length > len(extra):
             raise ProtocolError("its extra field is damaged", item=item)
-        if number in seen and number in _BELIEVED:
+        if number in fields and number in _BELIEVED:
             what = f"the extra field {number:#06x} appears twice; programs disagree on which one counts"
             raise ProtocolError(what, item=item)
-        seen.add(number)
-        yield number, extra[at + 4 : at + 4 + length]
+        fields[number] = extra[at + 4 : at + 4 + length]
         at += 4 + length
+    if any(extra[at:]):
+        raise ProtocolError("its extra field is damaged", item=item)
+    return fields
 
 
 def _widened(wide: bytes | None, narrow: tuple[int, int, int, int], item: str) -> tuple[int, ...]:

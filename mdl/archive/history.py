@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Container
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 from mdl.paths import RelPath
 
@@ -29,11 +28,10 @@ class Switch:
 @dataclass(frozen=True)
 class History:
     """``releases`` are in the order they came; ``served`` are the versions that a rollback goes back through, the
-    active one last; ``withdrawn`` are those that were rolled back from; ``switches`` the last thousand changes."""
+    active one last; ``switches`` the last thousand changes."""
 
     releases: tuple[str, ...] = ()
     served: tuple[str, ...] = ()
-    withdrawn: tuple[str, ...] = ()
     switches: tuple[Switch, ...] = field(default=(), repr=False)
 
     @property
@@ -45,6 +43,11 @@ class History:
         """The version that a rollback returns to, or ''."""
         return self.served[-2] if len(self.served) > 1 else ""
 
+    @property
+    def withdrawn(self) -> tuple[str, ...]:
+        """The versions that were rolled back from, and not served again since."""
+        return tuple(one for one in self.releases if one not in self.served)
+
     def released(self, version: str, switch: Switch) -> History:
         """The history once ``version`` is active.
 
@@ -52,13 +55,11 @@ class History:
         """
         served = (*(one for one in self.served if one != version), version)
         known = self.releases if version in self.releases else (*self.releases, version)
-        withdrawn = tuple(one for one in self.withdrawn if one != version)
-        return History(known, served, withdrawn, self._with(switch))
+        return History(known, served, self._with(switch))
 
     def rolled_back(self, switch: Switch) -> History:
         """The history once the previous version is active again."""
-        withdrawn = (*self.withdrawn, self.active)
-        return replace(self, served=self.served[:-1], withdrawn=withdrawn, switches=self._with(switch))
+        return replace(self, served=self.served[:-1], switches=self._with(switch))
 
     def kept(self, keep: int, here: Container[str]) -> History:
         """Without the versions that are not ``here`` any more, and without the oldest beyond ``keep``; the active and
@@ -71,31 +72,33 @@ class History:
         def left(names: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(one for one in names if one == self.active or (one in present and one not in gone))
 
-        return replace(self, releases=left(self.releases), served=left(self.served), withdrawn=left(self.withdrawn))
+        return replace(self, releases=left(self.releases), served=left(self.served))
 
     def _with(self, switch: Switch) -> tuple[Switch, ...]:
         return (*self.switches, switch)[-_REMEMBERED:]
 
 
 def to_json(history: History) -> bytes:
-    facts = {"schema": SCHEMA, "active": history.active, "previous": history.previous, **asdict(history)}
+    facts = {
+        "schema": SCHEMA,
+        "active": history.active,
+        "previous": history.previous,
+        "releases": history.releases,
+        "served": history.served,
+        "withdrawn": history.withdrawn,
+        "switches": [asdict(one) for one in history.switches],
+    }
     return json.dumps(facts, indent=1).encode() + b"\n"
 
 
-def from_json(data: bytes) -> tuple[History, History | None]:
-    """The history; and, if an earlier mdl was killed during a switch, the one that holds if the switch was made.
-
-    Raises `ValueError`, `KeyError`, `TypeError`, `AttributeError`, `Unsafe` if this is not a history.
-    """
+def from_json(data: bytes) -> History:
+    """Raises `ValueError`, `KeyError`, `TypeError`, `AttributeError`, `Unsafe` if this is not a history."""
     facts = json.loads(data)
     if facts["schema"] != SCHEMA:
         raise ValueError(facts["schema"])
-    return _history(facts), _history(facts["coming"]) if facts.get("coming") else None
 
-
-def _history(facts: Any) -> History:
     def names(key: str) -> tuple[str, ...]:
         return tuple(RelPath.parse(name).text for name in facts[key])
 
     switches = tuple(Switch(**{key: str(value) for key, value in one.items()}) for one in facts["switches"])
-    return History(names("releases"), names("served"), names("withdrawn"), switches)
+    return History(names("releases"), names("served"), switches)

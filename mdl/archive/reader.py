@@ -7,16 +7,14 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 
-from mdl.archive.compression import crc32, inflate_errors, new_inflater
 from mdl.archive.directory import ArchiveLimits, read_directory
 from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest
-from mdl.archive.records import STORED
 from mdl.archive.streaming import BackgroundHash
+from mdl.archive.zip_format import INFLATE_ERRORS, STORED, crc32, new_inflater
 from mdl.errors import DigestMismatch, NotFound, ProtocolError, StateError, Unsafe
 from mdl.files import Stamp
 
@@ -30,17 +28,6 @@ _MANIFEST_BASE, _MANIFEST_LINE, _ESCAPED = 2**20, 200, 6
 """Bytes that a manifest may have: for itself, for each member, and for each byte of a name, which JSON may escape."""
 
 
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Errors in this context name the archive, and give a hint that fits one."""
-    try:
-        yield
-    except (ProtocolError, Unsafe, StateError) as error:
-        error.item = f"{path}: {error.item}" if error.item else str(path)
-        error.hint = error.hint or _HINTS.get(error.exit_code)
-        raise
-
-
 class Archive:
     """An open zip. It is checked when it is opened: afterwards `members` and `manifest` can be relied on.
 
@@ -52,7 +39,7 @@ class Archive:
         self.path = path
         self._fd = _opened(path)
         try:
-            with _named(path):
+            with self.named():
                 self._stamp = Stamp.of(os.fstat(self._fd))
                 self.members = read_directory(self._fd, limits)
                 self.manifest = self._read_manifest()
@@ -66,32 +53,49 @@ class Archive:
         """Bytes of all members, unpacked."""
         return sum(member.size for member in self.members)
 
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each file by its path, as far as a manifest tells."""
+        return self.manifest.digests if self.manifest else {}
+
     def copy(self, member: ZipEntry, to: int | None, wrote: Callable[[int], None]) -> str:
         """Write a member's bytes to the descriptor ``to``, or only check them if that is None; returns their SHA-256.
 
-        ``wrote`` is called with the number of bytes of each step. Raises `ProtocolError` for damage, `OSError`.
+        They are compared with the member's CRC-32 and with the manifest. ``wrote`` is called with the number of bytes
+        of each step. Raises `ProtocolError` for damage, `OSError`.
         """
         sha256, crc, count = BackgroundHash(self._pool), 0, 0
         for block in self._blocks(member):
             sha256.update(block)
             crc, count = crc32(block, crc), count + len(block)
-            if to is not None:
-                _write(to, block)
+            view = memoryview(block)
+            while to is not None and view:
+                view = view[os.write(to, view) :]
             wrote(len(block))
         if count != member.size:
             raise ProtocolError(f"{count} bytes, the directory says {member.size}", item=member.shown)
         if crc != member.crc:
             raise DigestMismatch(f"damaged: CRC {crc:08x}, the archive says {member.crc:08x}", item=member.shown)
-        return sha256.hexdigest()
+        digest = sha256.hexdigest()
+        expected = self.digests.get(member.path.text, digest)
+        if digest != expected:
+            raise DigestMismatch(f"sha256 is {digest}, the manifest says {expected}", item=member.shown)
+        return digest
 
     def check_unchanged(self) -> None:
         """Raises `ProtocolError` if the archive was written to since it was opened."""
         if Stamp.of(os.fstat(self._fd)) != self._stamp:
             raise ProtocolError("the archive changed while it was read")
 
-    def named(self) -> AbstractContextManager[None]:
-        """A context in which errors name this archive."""
-        return _named(self.path)
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """A context in which errors name this archive, and give a hint that fits one."""
+        try:
+            yield
+        except (ProtocolError, Unsafe, StateError) as error:
+            error.item = f"{self.path}: {error.item}" if error.item else str(self.path)
+            error.hint = error.hint or _HINTS.get(error.exit_code)
+            raise
 
     def _blocks(self, member: ZipEntry) -> Iterator[bytes]:
         return self._stored(member) if member.method == STORED else self._inflated(member)
@@ -115,7 +119,7 @@ class Archive:
                 at += len(data)
             try:
                 block = inflater.decompress(data, min(_BLOCK, left + 1))
-            except inflate_errors() as error:
+            except INFLATE_ERRORS as error:
                 raise ProtocolError(f"damaged: {error}", item=member.shown) from error
             if not data and not block and not inflater.eof:
                 raise ProtocolError("damaged: its data ends too early", item=member.shown)
@@ -149,9 +153,7 @@ class Archive:
     def __enter__(self) -> Archive:
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
         os.close(self._fd)
 
@@ -166,9 +168,3 @@ def _opened(path: Path) -> int:
         hint = "name a zip file; a pipe cannot be read"
         raise ProtocolError("this is not an archive, and not even a file", item=str(path), hint=hint)
     return fd
-
-
-def _write(fd: int, block: bytes) -> None:
-    view = memoryview(block)
-    while view:
-        view = view[os.write(fd, view) :]

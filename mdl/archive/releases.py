@@ -13,7 +13,6 @@ import os
 import re
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from mdl.archive.history import History, Switch, from_json, to_json
@@ -69,22 +68,21 @@ class ReleaseDir:
             return ""
         return version if head == _RELEASES and version not in ("", ".", "..") else ""
 
-    def history(self) -> tuple[History, bool]:
-        """What happened here; and whether it is recorded, False after a kill. Raises `StateError`, `OSError`."""
-        found, coming = self._recorded()
-        active = self.active()
-        if coming and active == coming.active:
-            return coming, True
+    def history(self) -> History:
+        """What happened here, with the switch that a killed mdl made and did not record. Raises `StateError`,
+        `OSError`."""
+        found, active = self.recorded(), self.active()
         if active in ("", found.active) or not self.has(active):
-            return found, True
-        return found.released(active, new_switch(found.active, active, "release")), False
+            return found
+        return found.released(active, new_switch(found.active, active, "release"))
 
-    def _recorded(self) -> tuple[History, History | None]:
+    def recorded(self) -> History:
+        """The history as it is on the disk. Raises `StateError`, `OSError`."""
         path, hint = self.folder / _HISTORY, "move it away; 'current' and the releases stay as they are"
         try:
             return from_json(read_whole(path, _LARGEST))
         except FileNotFoundError:
-            return History(), None
+            return History()
         except OSError as error:
             if error.errno not in UNREADABLE_ERRNOS:
                 raise
@@ -107,18 +105,13 @@ class ReleaseDir:
         with open_parent(self.folder, RelPath(_HISTORY)) as place:
             staged = staging.stage(self.folder, _HISTORY, to_json(after), mode=0o644)
             try:
-                self._switch_to(after.active)
+                self.switch_to(after.active)
                 staging.publish(staged, place)
             finally:
                 staged.unlink(missing_ok=True)
 
-    def serve_previous(self, after: History) -> None:
-        """Record a rollback, and serve the active version of ``after``. Raises `OSError`."""
-        self.record(after)
-        self._switch_to(after.active)
-
-    def _switch_to(self, version: str) -> None:
-        """In one step: a reader of ``current`` sees the old version or the new one."""
+    def switch_to(self, version: str) -> None:
+        """Serve a version, in one step: a reader of ``current`` sees the old one or this one. Raises `OSError`."""
         staging.switch_link(self.current, f"{_RELEASES}/{version}")
 
     def here(self) -> set[str]:
@@ -134,7 +127,7 @@ class ReleaseDir:
         return gone
 
     def rollback_target(self, history: History) -> str:
-        """The version that a rollback goes to. Raises `NotFound` if there is none."""
+        """The version that a rollback goes to. Raises `NotFound` if there is no such version."""
         previous, item = history.previous, str(self.folder)
         if not history.active:
             raise NotFound("nothing was released here", item=item, hint="mdl unpack ARCHIVE --to DIR --release")
@@ -212,47 +205,41 @@ class ChangeWatch:
         data = (folder / NAME).read_bytes()
         own = ManifestEntry(NAME, len(data), hashlib.sha256(data).hexdigest())
         self._entries = {entry.path: entry for entry in (*manifest.files, own)}
-        self._before = _attributes(folder)
+        self._before = _statuses(folder)
         time.sleep(self._TICK)
         self._since = time.time_ns() - int(self._TICK / 2 * 1e9)
 
     def changed(self) -> list[str]:
         """The names that were added, removed, replaced, written to, or given other modes, owners or times."""
-        after = _attributes(self._folder)
+        after = _statuses(self._folder)
         return sorted(name for name in self._before.keys() | after.keys() if self._is_changed(name, after.get(name)))
 
-    def _is_changed(self, name: str, after: _Attributes | None) -> bool:
+    def _is_changed(self, name: str, after: os.stat_result | None) -> bool:
         before = self._before.get(name)
-        if before is None or after is None or before.fixed != after.fixed:
+        if before is None or after is None or _fixed(before) != _fixed(after):
             return True
-        if stat.S_ISDIR(after.fixed[0]):
+        if stat.S_ISDIR(after.st_mode):
             return False
-        is_settled = before.ctime_ns < self._since and before.ctime_ns % 10**9
-        if is_settled and before.ctime_ns == after.ctime_ns:
+        has_fine_time = before.st_ctime_ns < self._since and before.st_ctime_ns % 10**9
+        if has_fine_time and before.st_ctime_ns == after.st_ctime_ns:
             return False
         entry = self._entries.get(name)
-        return before.ctime_ns != after.ctime_ns if entry is None else not _matches(self._folder / name, entry)
+        return before.st_ctime_ns != after.st_ctime_ns if entry is None else not _matches(self._folder / name, entry)
 
 
-@dataclass(frozen=True)
-class _Attributes:
-    """One file or folder: what must stay as it is, its mode first, and the time of its last change of any kind."""
-
-    fixed: tuple[int, ...]
-    ctime_ns: int
-
-
-def _attributes(folder: Path) -> dict[str, _Attributes]:
+def _statuses(folder: Path) -> dict[str, os.stat_result]:
     """Every file and folder of a release by its name, and the release's own folder as ``.``."""
     found = {}
     for place, folders, files in os.walk(folder):
         for path in (Path(place), *(Path(place, name) for name in (*folders, *files))):
-            facts = path.lstat()
-            fixed: tuple[int, ...] = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_dev, facts.st_ino)
-            if not stat.S_ISDIR(facts.st_mode):
-                fixed += (facts.st_size, facts.st_mtime_ns)
-            found[str(path.relative_to(folder))] = _Attributes(fixed, facts.st_ctime_ns)
+            found[str(path.relative_to(folder))] = path.lstat()
     return found
+
+
+def _fixed(status: os.stat_result) -> tuple[int, ...]:
+    """What must stay as it is. A folder's size and time tell nothing: a file may come and go in it."""
+    own = (status.st_mode, status.st_uid, status.st_gid, status.st_dev, status.st_ino)
+    return own if stat.S_ISDIR(status.st_mode) else (*own, status.st_size, status.st_mtime_ns)
 
 
 def new_switch(before: str, after: str, why: str) -> Switch:

@@ -11,17 +11,15 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import replace
-from types import TracebackType
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
 
-from mdl.archive import records
-from mdl.archive.compression import END_OF_PIECES, Compression, choose_method, crc32, deflated, deflated_piece
+from mdl.archive import zip_format
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry, Skipped
-from mdl.archive.records import DEFLATED, STORED, Record
 from mdl.archive.selection import Member, Selection
 from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
-from mdl.errors import ProtocolError, storage_error
+from mdl.archive.zip_format import DEFLATED, STORED, Compression, Record
+from mdl.errors import ProtocolError, storage_trouble
 from mdl.files import Stamp
 from mdl.trainers.tree import Entry, changed_error
 
@@ -29,21 +27,21 @@ _BLOCK = 2**20
 _LAG = 3
 """Blocks that are being deflated at a time."""
 _DEFLATERS = min(_LAG, os.cpu_count() or 1)
-_WHEN_FULL = "free some space, or pack to another disk with -o; nothing was left behind"
 
 
-class ArchiveSink:
-    """Takes the bytes of an archive to the open file ``fd``, called ``name`` in messages, and never seeks.
+class ArchiveSink(ExitStack):
+    """Takes the bytes of an archive to the open file ``fd``, and never seeks.
 
     With ``sync``, what was written is synced on the way, so that little is left for the last fsync. With ``digest``,
-    the SHA-256 of the whole is made on the way. ``at`` counts the bytes.
+    the SHA-256 of the whole is made on the way. ``at`` counts the bytes. Leaving the context waits for hashing and
+    syncing, and raises the `OSError` of a sync that failed.
     """
 
-    def __init__(self, fd: int, name: str, *, sync: bool = False, digest: bool = False) -> None:
-        self._fd, self._name, self.at = fd, name, 0
-        self._stack = ExitStack()
-        self._hash = BackgroundHash(self._stack.enter_context(ThreadPoolExecutor(1, "mdl-digest"))) if digest else None
-        self._sync = self._stack.enter_context(BackgroundSync(1)) if sync else None
+    def __init__(self, fd: int, *, sync: bool = False, digest: bool = False) -> None:
+        super().__init__()
+        self._fd, self.at = fd, 0
+        self._hash = BackgroundHash(self.enter_context(ThreadPoolExecutor(1, "mdl-digest"))) if digest else None
+        self._sync = self.enter_context(BackgroundSync(1)) if sync else None
 
     @property
     def sha256(self) -> str | None:
@@ -51,33 +49,15 @@ class ArchiveSink:
         return self._hash.hexdigest() if self._hash else None
 
     def write(self, data: bytes | memoryview) -> None:
-        """Write ``data``, whose bytes must not change before the next call.
-
-        Raises `StorageError`, and `BrokenPipeError` if the reader of a pipe is gone.
-        """
+        """Write ``data``, whose bytes must not change before the next call. Raises `OSError`."""
         view = memoryview(data)
         self.at += len(view)
         if self._hash:
             self._hash.update(view)
-        try:
-            while view:
-                view = view[os.write(self._fd, view) :]
-            if self._sync:
-                self._sync.wrote(self._fd, len(data))
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise storage_error(error, self._name, _WHEN_FULL) from error
-
-    def __enter__(self) -> ArchiveSink:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Waits for hashing and syncing. Raises `StorageError` if a sync failed."""
-        try:
-            self._stack.__exit__(kind, error, at)
-        except OSError as failed:
-            raise storage_error(failed, self._name, _WHEN_FULL) from failed
+        while view:
+            view = view[os.write(self._fd, view) :]
+        if self._sync:
+            self._sync.wrote(self._fd, len(data))
 
 
 def write_archive(
@@ -90,86 +70,83 @@ def write_archive(
 ) -> Manifest:
     """Write every member, the manifest and the directory; returns the manifest.
 
-    Raises `ProtocolError` for a file that changed while it was read (unless ``allow_changing``), `StorageError`,
-    `BrokenPipeError`.
+    Raises `ProtocolError` for a file that changed while it was read (unless ``allow_changing``), `StorageError` for one
+    that cannot be read, and the `OSError` of the sink.
     """
     with ThreadPoolExecutor(1, "mdl-hash") as hashers, ThreadPoolExecutor(_DEFLATERS, "mdl-pack") as deflaters:
         return _Writer(selection, sink, progress, compress, allow_changing, hashers, deflaters).write()
 
 
+@dataclass
 class _Writer:
     """One archive being written."""
 
-    def __init__(
-        self,
-        selection: Selection,
-        sink: ArchiveSink,
-        progress: Progress,
-        compress: Compression,
-        allow_changing: bool,
-        hashers: ThreadPoolExecutor,
-        deflaters: ThreadPoolExecutor,
-    ) -> None:
-        self._selection, self._out, self._progress, self._compress = selection, sink, progress, compress
-        self._allow_changing, self._hashers, self._deflaters = allow_changing, hashers, deflaters
+    selection: Selection
+    out: ArchiveSink
+    progress: Progress
+    compress: Compression
+    allow_changing: bool
+    hashers: ThreadPoolExecutor
+    deflaters: ThreadPoolExecutor
+    directory: bytearray = field(default_factory=bytearray)
+    count: int = 0
+    entries: list[ManifestEntry] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    gone: list[Skipped] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
         self._buffers = [bytearray(_BLOCK) for _ in range(_LAG + 2)]
-        self._directory, self._count = bytearray(), 0
-        self._entries: list[ManifestEntry] = []
-        self._changed: list[str] = []
-        self._gone: list[Skipped] = []
 
     def write(self) -> Manifest:
-        for member in self._selection.members:
+        for member in self.selection.members:
             if member.entry is None:
-                self._write_whole(Record(f"{member.path}/", STORED, self._out.at), b"")
+                self._write_whole(Record(f"{member.path}/", STORED, self.out.at), b"")
             else:
                 self._file(member, member.entry)
         self._look_again()
         manifest = replace(
-            self._selection.manifest,
-            files=tuple(self._entries),
-            changed=tuple(self._changed),
-            skipped=(*self._selection.skipped, *self._gone),
+            self.selection.manifest,
+            files=tuple(self.entries),
+            changed=tuple(self.changed),
+            skipped=(*self.selection.skipped, *self.gone),
         )
         self._small(NAME, manifest.to_json(), executable=False)
-        at = self._out.at
-        self._out.write(bytes(self._directory))
-        self._out.write(records.end_records(self._count, len(self._directory), at))
+        at = self.out.at
+        self.out.write(bytes(self.directory))
+        self.out.write(zip_format.end_records(self.count, len(self.directory), at))
         return manifest
 
     def _file(self, member: Member, entry: Entry) -> None:
         name = member.path.text
         try:
-            fd = self._selection.tree.open(entry, strict=not self._allow_changing)
+            with _reading(entry):
+                fd = self.selection.tree.open(entry, strict=not self.allow_changing)
         except ProtocolError:
-            if not self._allow_changing:
+            if not self.allow_changing:
                 raise
-            self._gone.append(Skipped(name, "it went away while the archive was written"))
+            self.gone.append(Skipped(name, "it went away while the archive was written"))
             return
         try:
             size = os.fstat(fd).st_size
             if size <= _BLOCK:
-                data = b"".join(bytes(block) for block in self._blocks(fd, size))
+                data = b"".join(bytes(block) for block in self._blocks(entry, fd, size))
                 self._small(name, data, executable=entry.is_executable)
-                self._entries.append(ManifestEntry(name, len(data), hashlib.sha256(data).hexdigest()))
-                self._progress.add(len(data), name)
+                self.entries.append(ManifestEntry(name, len(data), hashlib.sha256(data).hexdigest()))
+                self.progress.add(len(data), name)
             else:
-                self._large(name, fd, size, executable=entry.is_executable)
-            if Stamp.of(os.fstat(fd)) != entry.stamp or self._entries[-1].size != size:
+                self._large(entry, name, fd, size)
+            if Stamp.of(os.fstat(fd)) != entry.stamp or self.entries[-1].size != size:
                 self._note_change(entry, name)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise storage_error(error, entry.path) from error
         finally:
             os.close(fd)
 
-    def _blocks(self, fd: int, size: int) -> Iterator[memoryview]:
+    def _blocks(self, entry: Entry, fd: int, size: int) -> Iterator[memoryview]:
         """The first ``size`` bytes of a file; the bytes of a block stay until ``_LAG`` more were asked for."""
         at = turn = 0
         while at < size:
             view = memoryview(self._buffers[turn])[: size - at]
-            view = view[: os.preadv(fd, [view], at)]
+            with _reading(entry):
+                view = view[: os.preadv(fd, [view], at)]
             if not view:
                 return
             at, turn = at + len(view), (turn + 1) % len(self._buffers)
@@ -177,57 +154,62 @@ class _Writer:
 
     def _small(self, name: str, data: bytes, *, executable: bool) -> None:
         """A member that is in memory: its sizes stand before it."""
-        method = choose_method(self._compress, len(data), lambda at, count: data[at : at + count])
-        body = deflated(data) if method == DEFLATED else data
-        crc = crc32(data)
-        self._write_whole(Record(name, method, self._out.at, len(body), len(data), crc, executable=executable), body)
+        method = zip_format.choose_method(self.compress, len(data), lambda at, count: data[at : at + count])
+        body = zip_format.deflated(data) if method == DEFLATED else data
+        crc = zip_format.crc32(data)
+        self._write_whole(Record(name, method, self.out.at, len(body), len(data), crc, executable=executable), body)
 
     def _write_whole(self, record: Record, body: bytes) -> None:
-        self._out.write(records.local_header(record))
-        self._out.write(body)
+        self.out.write(zip_format.local_header(record) + body)
         self._list(record)
 
-    def _large(self, name: str, fd: int, size: int, *, executable: bool) -> None:
+    def _large(self, entry: Entry, name: str, fd: int, size: int) -> None:
         """A member that is streamed: stored as it comes, or deflated in pieces on every core; its sizes follow it."""
-        method = choose_method(self._compress, size, lambda at, count: os.pread(fd, count, at))
-        large = records.may_be_large(size)
-        record = Record(name, method, self._out.at, deferred=True, large=large, executable=executable)
-        self._out.write(records.local_header(record))
-        start, count, crc, sha256 = self._out.at, 0, 0, BackgroundHash(self._hashers)
+        with _reading(entry):
+            method = zip_format.choose_method(self.compress, size, lambda at, count: os.pread(fd, count, at))
+        large = zip_format.may_be_large(size)
+        record = Record(name, method, self.out.at, deferred=True, large=large, executable=entry.is_executable)
+        self.out.write(zip_format.local_header(record))
+        start, count, crc, sha256 = self.out.at, 0, 0, BackgroundHash(self.hashers)
         pieces: deque[Future[bytes]] = deque()
-        for block in self._blocks(fd, size):
+        for block in self._blocks(entry, fd, size):
             sha256.update(block)
-            count, crc = count + len(block), crc32(block, crc)
+            count, crc = count + len(block), zip_format.crc32(block, crc)
             if method == STORED:
-                self._out.write(block)
+                self.out.write(block)
             else:
-                pieces.append(self._deflaters.submit(deflated_piece, block))
+                pieces.append(self.deflaters.submit(zip_format.deflated_piece, block))
             if len(pieces) == _LAG:
-                self._out.write(pieces.popleft().result())
-            self._progress.add(len(block), name)
+                self.out.write(pieces.popleft().result())
+            self.progress.add(len(block), name)
         for piece in pieces:
-            self._out.write(piece.result())
+            self.out.write(piece.result())
         if method == DEFLATED:
-            self._out.write(END_OF_PIECES)
-        record = replace(record, packed=self._out.at - start, size=count, crc=crc)
-        self._out.write(records.descriptor(record))
+            self.out.write(zip_format.END_OF_PIECES)
+        record = replace(record, packed=self.out.at - start, size=count, crc=crc)
+        self.out.write(zip_format.descriptor(record))
         self._list(record)
-        self._entries.append(ManifestEntry(name, count, sha256.hexdigest()))
+        self.entries.append(ManifestEntry(name, count, sha256.hexdigest()))
 
     def _list(self, record: Record) -> None:
-        self._directory += records.central_header(record)
-        self._count += 1
+        self.directory += zip_format.central_header(record)
+        self.count += 1
 
     def _note_change(self, entry: Entry, name: str) -> None:
-        if not self._allow_changing:
+        if not self.allow_changing:
             raise changed_error(entry)
-        if name not in self._changed:
-            self._changed.append(name)
+        if name not in self.changed:
+            self.changed.append(name)
 
     def _look_again(self) -> None:
-        """A file that changed after it was read would make an archive of no one moment."""
-        gone = {one.path for one in self._gone}
-        for member in self._selection.members:
+        """An archive holds the run as it was at one moment, so no file may change after it was read either."""
+        gone = {one.path for one in self.gone}
+        for member in self.selection.members:
             is_there = member.entry is not None and member.path.text not in gone
-            if member.entry and is_there and not self._selection.tree.is_unchanged(member.entry):
+            if member.entry and is_there and not self.selection.tree.is_unchanged(member.entry):
                 self._note_change(member.entry, member.path.text)
+
+
+def _reading(entry: Entry) -> AbstractContextManager[None]:
+    """Trouble in this context is trouble with reading that file, not with the archive."""
+    return storage_trouble(entry.path, "")

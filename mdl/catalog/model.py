@@ -109,11 +109,17 @@ def models_of(
     for target in targets:
         if isinstance(target, Model):
             models = [target]
+        elif is_reference(target):
+            models = [_of_origin(parse(target, page_hosts))]
         else:
-            models = [_of_origin(parse(target, page_hosts))] if is_reference(target) else catalog.find(target)
+            models = catalog.find(target)
         for model in models:
-            wanted = model if revision is None else _at(model, revision)
-            found[model.name] = _joined(found[model.name], wanted) if model.name in found else wanted
+            if revision is not None:
+                if not model.sources:
+                    why = "--revision needs a hub source; this one's files are pinned one by one"
+                    raise UsageError(why, item=model.name)
+                model = replace(model, sources=tuple(source.at(revision) for source in model.sources))
+            found[model.name] = _joined(found[model.name], model) if model.name in found else model
     return list(found.values())
 
 
@@ -123,12 +129,6 @@ def _of_origin(origin: Origin) -> Model:
         file = CatalogFile(origin.file_name, origin.url)
         return Model(name=origin.folder, title=file.path.name, files=(file,), origin=COMMAND_LINE)
     return Model(name=origin.folder, title=origin.folder, sources=(origin,), origin=COMMAND_LINE)
-
-
-def _at(model: Model, revision: str) -> Model:
-    if not model.sources:
-        raise UsageError("--revision needs a hub source; this one's files are pinned one by one", item=model.name)
-    return replace(model, sources=tuple(source.at(revision) for source in model.sources))
 
 
 def _joined(first: Model, second: Model) -> Model:

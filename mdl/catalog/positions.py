@@ -5,6 +5,7 @@ A light scanner, to be run on text that tomllib has accepted; on other text it m
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from collections.abc import Iterator
@@ -48,7 +49,9 @@ def line_numbers(text: str) -> dict[Key, int]:
     line, counted = 1, 0
     for path, known, at, _ in _walk(text):
         line, counted = line + text.count("\n", counted, at), at
-        _note(found, path, known, line)
+        for depth in range(known + 1, len(path)):  # its parents, unless they are in the text themselves
+            found.setdefault(path[:depth], line)
+        found[path] = line
     return found
 
 
@@ -87,16 +90,14 @@ def _names(dotted: str) -> list[str]:
     """The parts of a dotted key, unquoted."""
     if dotted.isidentifier():
         return [dotted]
-    return [_unquoted(part) for part in _PARTS.findall(dotted)]
-
-
-def _unquoted(part: str) -> str:
-    if part[0] == '"' and "\\" in part:
-        try:
-            return next(iter(tomllib.loads(part + "=0")))
-        except tomllib.TOMLDecodeError:
-            return part
-    return part[1:-1] if part[0] in "\"'" else part
+    names = []
+    for part in _PARTS.findall(dotted):
+        name = part[1:-1] if part[0] in "\"'" else part
+        if part[0] == '"' and "\\" in part:
+            with contextlib.suppress(tomllib.TOMLDecodeError):
+                name = next(iter(tomllib.loads(part + "=0")))
+        names.append(name)
+    return names
 
 
 def _table(names: list[str], is_array: bool, last: dict[Key, int]) -> Key:
@@ -109,13 +110,6 @@ def _table(names: list[str], is_array: bool, last: dict[Key, int]) -> Key:
         if path in last:
             path = (*path, last[path])
     return path
-
-
-def _note(found: dict[Key, int], path: Key, known: int, line: int) -> None:
-    """Record ``path``, and its parents beyond the first ``known`` parts unless they stand somewhere already."""
-    for depth in range(known + 1, len(path)):
-        found.setdefault(path[:depth], line)
-    found[path] = line
 
 
 def _skip_value(text: str, at: int) -> int:

@@ -1,4 +1,9 @@
-"""Making a command of a function: flag groups spread over its signature, errors turned into an exit code."""
+"""Commands from functions: flag groups are spread over the signature, errors are turned into an exit code.
+
+Typer converts every value, also defaults, with pydantic, whose import takes longer than all the rest of a short
+command. Most values are None, a default, or a word that is wanted as a text, a path or a choice: `_Quick` converts
+these, and leaves everything else to Typer.
+"""
 
 from __future__ import annotations
 
@@ -8,120 +13,87 @@ import functools
 import inspect
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from mdl.cli.flags import Common, Progress
-from mdl.cli.quick import QuickCommand, QuickGroup
+from mdl.cli.flags import Common, flag
 from mdl.cli.session import Session
-from mdl.cli.words import words_of
 from mdl.config import Settings, read_config, settings_table
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.errors import Cancelled, MdlError, Problem, internal_error, storage_error
 
 Body = TypeVar("Body", bound=Callable[..., int])
-_OWN_VARIABLE = {"--catalog": "MDL_CATALOG", "--no-color": "NO_COLOR"}
-"""Flags whose variable has another name and is read elsewhere."""
-ALIASES: dict[str, str] = {}
-"""What a command's other names stand for, as far as its room was opened."""
+HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
+_NOT_SHOWN_AGAIN = {field.name for field in dataclasses.fields(Common)} | {"detach", "ctx"}
+"""Parameters that say how one run is shown, and nothing of what it does."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command. ``group_help`` is the help of a command that has others below it."""
+
+    name: str
+    body: Callable[..., int]
+    checks_config: bool
+    group_help: str
+    epilog: str | None
+
+
+COMMANDS: dict[str, Command] = {}
+"""Every command of the modules that were imported so far, by its name; ``jobs show`` is one below ``jobs``."""
 
 
 def command(
-    app: typer.Typer, name: str, *, aliases: tuple[str, ...] = (), of: str = "", checks: bool = False, **settings: Any
+    name: str, *, checks_config: bool = False, group_help: str = "", epilog: str | None = None
 ) -> Callable[[Body], Body]:
-    """Register ``body(session, ...) -> exit code`` as the command ``name``, or as one ``of`` a group of commands.
+    """Make ``body(session, ...) -> exit code`` the command ``name``.
 
     A parameter whose type is a dataclass becomes one flag a field, and its value is that dataclass; one of
     ``Annotated[Settings, names]`` becomes a flag for each of these settings, and its value is a dictionary. A body that
-    ``checks`` reads the settings itself; any other is not begun if they are wrong.
+    ``checks_config`` reads the settings itself; any other does not begin if they are wrong.
     """
 
-    def register(body: Body) -> Body:
-        run = _spread(of or name, body if checks else _checked(body))
-        app.command(name, cls=QuickCommand, **settings)(run)
-        for alias in aliases:
-            app.command(alias, cls=QuickCommand, hidden=True, **settings)(run)
-            ALIASES[alias] = name
+    def note(body: Body) -> Body:
+        COMMANDS[name] = Command(name, body, checks_config, group_help, epilog)
         return body
 
-    return register
+    return note
 
 
-def _checked(body: Callable[..., int]) -> Callable[..., int]:
-    """The same, if the settings are in order. Raises `UsageError`."""
-
-    @functools.wraps(body)
-    def run(session: Session, **values: Any) -> int:
-        session.check_config()
-        return body(session, **values)
-
-    return run
-
-
-def _spread(name: str, body: Callable[..., int]) -> Callable[..., None]:
-    hints = get_type_hints(body, include_extras=True)
-    groups: dict[str, type] = {"common": Common}
-    parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
-    settings: dict[str, tuple[str, ...]] = {}
-    plain: list[str] = []
-    for parameter in list(inspect.signature(body).parameters.values())[1:]:
-        kind = hints[parameter.name]
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            groups[parameter.name] = kind
-        elif get_args(kind)[:1] == (Settings,):
-            settings[parameter.name] = kind.__metadata__[0]
-        else:
-            plain.append(parameter.name)
-            annotation = _with_variable(kind)
-            parameters.append(parameter.replace(annotation=annotation, kind=inspect.Parameter.KEYWORD_ONLY))
-    parameters += [_flag(setting) for names in settings.values() for setting in names]
-    for group in [*list(groups.values())[1:], Common]:
-        parameters += [_parameter(field, group) for field in dataclasses.fields(group)]
-
-    def run(ctx: typer.Context, **values: Any) -> None:
-        made: dict[str, Any] = {
-            key: group(**{field.name: values[field.name] for field in dataclasses.fields(group)})
-            for key, group in groups.items()
-        }
-        common = merged(ctx.obj or Common(), made.pop("common"))
-        made.update(
-            (key, {name: None if values[name] is False else values[name] for name in names})
-            for key, names in settings.items()
-        )
-        made.update((key, values[key]) for key in plain)
-        words = words_of(ctx, common)
-        raise typer.Exit(guarded(name, common, lambda session: body(session, **made), words))
-
-    run.__doc__ = body.__doc__
-    return _signed(run, parameters)
-
-
-def group(app: typer.Typer, name: str, usual: Callable[..., int], about: str) -> typer.Typer:
-    """A command that has commands of its own; without one of them it is ``usual``, whose flags it has."""
-    own = typer.Typer(help=about, context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None)
-    run = _spread(name, _checked(usual))
+def add_command(app: typer.Typer, name: str, *, alias: str = "") -> None:
+    """Have Typer know a command, by an ``alias`` if there is one, and those below it."""
+    found = COMMANDS[name]
+    run = _spread(found)
+    if not found.group_help:
+        last = alias or name.split()[-1]
+        app.command(last, cls=QuickCommand, hidden=bool(alias), epilog=found.epilog)(run)
+        return
+    group = typer.Typer(help=found.group_help, context_settings=HELP_FLAGS, rich_markup_mode=None)
 
     def before(ctx: typer.Context, **values: Any) -> None:
         if ctx.invoked_subcommand is None:
             run(ctx, **values)
-        ctx.obj = merged(
-            ctx.obj or Common(), Common(**{field.name: values[field.name] for field in dataclasses.fields(Common)})
-        )
+        own = Common(**{field.name: values[field.name] for field in dataclasses.fields(Common)})
+        ctx.obj = merged(ctx.obj or Common(), own)
 
     parameters = list(inspect.signature(run).parameters.values())
-    own.callback(cls=QuickGroup, invoke_without_command=True)(_signed(before, parameters))
-    app.add_typer(own, name=name)
-    return own
+    group.callback(cls=QuickGroup, invoke_without_command=True)(_signed(before, parameters))
+    for other in [one for one in COMMANDS if one.startswith(f"{name} ")]:
+        add_command(group, other)
+    app.add_typer(group, name=name)
 
 
-def root(app: typer.Typer, version: Callable[[bool], None]) -> None:
-    """The flags before the command: the common ones, and ``--version``."""
+def add_root(app: typer.Typer, version: Callable[[bool], None]) -> None:
+    """Have Typer know the flags before the command: the common ones, and ``--version``."""
     shown = typer.Option("-V", "--version", callback=version, is_eager=True, help="Show the version.")
     parameters = [
-        inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+        _CONTEXT,
         *(_parameter(field, Common) for field in dataclasses.fields(Common)),
         inspect.Parameter("version", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, shown]),
     ]
@@ -131,11 +103,74 @@ def root(app: typer.Typer, version: Callable[[bool], None]) -> None:
         try:
             defaults = read_config().get("defaults", {})
         except MdlError:
-            return  # the command reads them again, and tells of it in its own way
+            return  # the command reads them again, and reports it as any other error
         flags = {key: value for key, value in defaults.items() if key not in settings_table()}
         ctx.default_map = dict.fromkeys(ctx.command.list_commands(ctx), flags)  # type: ignore[attr-defined]
 
     app.callback(cls=QuickGroup)(_signed(before, parameters))
+
+
+_CONTEXT = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+
+
+def _spread(command: Command) -> Callable[..., None]:
+    """The function that Typer is given: every flag is a parameter of it."""
+    hints = get_type_hints(command.body, include_extras=True)
+    groups: dict[str, type] = {}
+    settings: dict[str, tuple[str, ...]] = {}
+    plain: list[inspect.Parameter] = []
+    for parameter in list(inspect.signature(command.body).parameters.values())[1:]:
+        kind = hints[parameter.name]
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            groups[parameter.name] = kind
+        elif get_args(kind)[:1] == (Settings,):
+            settings[parameter.name] = kind.__metadata__[0]
+        else:
+            plain.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+    parameters = [_CONTEXT, *plain, *(_setting(name) for names in settings.values() for name in names)]
+    for group in (*groups.values(), Common):
+        parameters += [_parameter(field, group) for field in dataclasses.fields(group)]
+
+    def run(ctx: typer.Context, **values: Any) -> None:
+        made: dict[str, Any] = {
+            key: group(**{field.name: values[field.name] for field in dataclasses.fields(group)})
+            for key, group in {**groups, "": Common}.items()
+        }
+        common = merged(ctx.obj or Common(), made.pop(""))
+        made.update(
+            (key, {name: None if values[name] is False else values[name] for name in names})
+            for key, names in settings.items()
+        )
+        made.update((parameter.name, values[parameter.name]) for parameter in plain)
+
+        def begin(session: Session) -> int:
+            if not command.checks_config:
+                session.check_config()
+            return command.body(session, **made)
+
+        raise typer.Exit(guarded(command.name.split()[0], common, begin, _words(ctx, common)))
+
+    run.__doc__ = command.body.__doc__
+    return _signed(run, parameters)
+
+
+def _words(ctx: typer.Context, common: Common) -> tuple[str, ...]:
+    """The command and its arguments as they could be typed again, without how it was to be shown."""
+    options = [f"--catalog={path}" for path in common.catalog or ()]
+    arguments: list[str] = []
+    for param in ctx.command.params:
+        name = param.name or ""
+        source = ctx.get_parameter_source(name)
+        if name in _NOT_SHOWN_AGAIN or source is None or source.name != "COMMANDLINE":
+            continue
+        value = ctx.params[name]
+        values = value if isinstance(value, list | tuple) else [value]
+        if param.param_type_name == "argument":
+            arguments += map(str, values)
+        else:
+            long = max(param.opts, key=len)
+            options += [long if one is True else f"{long}={one}" for one in values]
+    return (ctx.command.name or "", *options, "--", *arguments)
 
 
 def _signed(run: Callable[..., None], parameters: list[inspect.Parameter]) -> Callable[..., None]:
@@ -144,41 +179,25 @@ def _signed(run: Callable[..., None], parameters: list[inspect.Parameter]) -> Ca
     return run
 
 
+_hints_of = functools.cache(partial(get_type_hints, include_extras=True))
+
+
 def _parameter(field: dataclasses.Field[Any], group: type) -> inspect.Parameter:
-    annotation = _with_variable(_hints_of(group)[field.name])
+    annotation = _hints_of(group)[field.name]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
 
 
-def _flag(name: str) -> inspect.Parameter:
+def _setting(name: str) -> inspect.Parameter:
     """The flag of a setting. It is None, or False, if it was not given: then `mdl.config` looks further."""
     setting = settings_table()[name]
     is_switch = isinstance(setting.default, bool)
     default = f" [default: {setting.default}]" if setting.default and not is_switch else ""
     variable = f" ({setting.variable})" if setting.variable else ""
-    option = typer.Option(
-        setting.flag or "--" + name.replace("_", "-"),
-        metavar=None if is_switch else setting.metavar,
-        help=f"{setting.help.removesuffix('.')}{variable}.{default}",
-        show_default=False,
-    )
+    usage = f"{setting.flag or '--' + name.replace('_', '-')} {'' if is_switch else setting.metavar}"
+    option = flag(usage, f"{setting.help.removesuffix('.')}{variable}.{default}", envvar=None, show_default=False)
     kind, value = (bool, False) if is_switch else (str | None, None)
     annotation = Annotated[kind, option]  # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=annotation)
-
-
-def _with_variable(annotation: Any) -> Any:
-    """The same flag, also read from ``MDL_<FLAG>`` if the command line does not have it."""
-    for option in getattr(annotation, "__metadata__", ()):
-        words = (getattr(option, "default", None), *(getattr(option, "param_decls", None) or ()))
-        long = next((word for word in words if isinstance(word, str) and word.startswith("--")), None)
-        if long and long not in _OWN_VARIABLE and not option.envvar:
-            option.envvar, option.show_envvar = "MDL_" + long[2:].upper().replace("-", "_"), False
-    return annotation
-
-
-@functools.cache
-def _hints_of(group: type) -> dict[str, Any]:
-    return get_type_hints(group, include_extras=True)
 
 
 def merged(before: Common, after: Common) -> Common:
@@ -193,10 +212,51 @@ def merged(before: Common, after: Common) -> Common:
     return Common(**values)
 
 
-def told_as(arguments: Sequence[str]) -> Common:
-    """How a call that was not read to its end wants its error told, as far as its words show."""
-    wants_lines = "--progress=json" in arguments or ("--progress", "json") in pairwise(arguments)
-    return Common(json="--json" in arguments, progress=Progress.json if wants_lines else None)
+_UNKNOWN: Any = object()
+"""The value that only Typer can convert."""
+
+
+class _Quick:
+    """A command whose parameters are converted by Typer only if that needs pydantic."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if not isinstance(param.process_value, partial):
+                param.process_value = partial(_process_value, param, param.process_value)
+        return params
+
+
+class QuickCommand(_Quick, TyperCommand):
+    pass
+
+
+class QuickGroup(_Quick, TyperGroup):
+    pass
+
+
+def _process_value(param: Any, by_typer: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
+    """What Typer would make of ``value``."""
+    kind = getattr(getattr(param, "type_descriptor", None), "annotation", None)
+    many = param.multiple or param.nargs == -1
+    found = _UNKNOWN
+    if value is None and not param.required:
+        found = () if many else None
+    elif many and value and isinstance(value, list | tuple):
+        words = [_converted(one, *get_args(kind)[:1]) for one in value]
+        found = _UNKNOWN if _UNKNOWN in words else words
+    elif not many and value is not None:
+        found = value if value is param.default else _converted(value, kind)
+    if found is _UNKNOWN:
+        return by_typer(ctx, value)
+    return param.callback(ctx, param, found) if param.callback else found
+
+
+def _converted(word: Any, kind: Any = None) -> Any:
+    if not isinstance(word, str) or not isinstance(kind, type):
+        return _UNKNOWN
+    is_choice = issubclass(kind, StrEnum) and word in kind.__members__.values()
+    return kind(word) if kind in (str, Path) or is_choice else _UNKNOWN
 
 
 def guarded(name: str, common: Common, body: Callable[[Session], int], words: tuple[str, ...] = ()) -> int:
@@ -207,18 +267,17 @@ def guarded(name: str, common: Common, body: Callable[[Session], int], words: tu
     except BrokenPipeError as error:
         code = exit_code_of(error)
     except (Exception, KeyboardInterrupt, Cancelled) as error:
-        code = report(session, _as_told(error))
+        code = report(session, _as_problem(error))
     session.console.close_json()
     return session.console.stdout_trouble() or code
 
 
 def exit_code_of(error: BaseException) -> int:
     """What mdl exits with if this ends a command."""
-    return BROKEN_PIPE if isinstance(error, BrokenPipeError) else _as_told(error).exit_code
+    return BROKEN_PIPE if isinstance(error, BrokenPipeError) else _as_problem(error).exit_code
 
 
-def _as_told(error: BaseException) -> Problem:
-    """Whatever was raised, as an error that can be told."""
+def _as_problem(error: BaseException) -> Problem:
     match error:
         case Problem():
             return error
@@ -230,7 +289,7 @@ def _as_told(error: BaseException) -> Problem:
 
 
 def report(session: Session, error: Problem) -> int:
-    """Tell the error, as a document too if one was asked for; returns its exit code."""
+    """Show the error, as a document too if one was asked for; returns its exit code."""
     console = session.console
     if session.common.verbose:
         console.debug("".join(traceback.format_exception(error)))
@@ -245,7 +304,7 @@ def report(session: Session, error: Problem) -> int:
 
 @contextlib.contextmanager
 def all_or_nothing(left: str = "nothing was written") -> Iterator[None]:
-    """What is stopped on the way says what is ``left`` of it."""
+    """If the block is stopped, the error's hint says what is ``left`` of it."""
     try:
         yield
     except (KeyboardInterrupt, Cancelled) as error:

@@ -5,11 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
-from mdl.config import Settings
+from mdl.config import Settings, settings_table
+
+
+def flag(usage: str, about: str, **more: Any) -> Any:
+    """A flag as its help shows it: ``-o --output FILE``. ``--output`` is also read from ``MDL_OUTPUT``."""
+    words = usage.split()
+    names = [word for word in words if word.startswith("-")]
+    variable = "MDL_" + names[-1][2:].upper().replace("-", "_")
+    options: dict[str, Any] = {
+        "envvar": variable,
+        "show_envvar": False,
+        "metavar": " ".join(words[len(names) :]) or None,
+    }
+    return typer.Option(*names, help=about, **options | more)
 
 
 class Progress(StrEnum):
@@ -24,36 +37,32 @@ class Progress(StrEnum):
 class Common:
     """Before or after the command, with one meaning."""
 
-    catalog: Annotated[
-        list[Path] | None,
-        typer.Option("--catalog", help="Catalog file, repeatable (MDL_CATALOG)."),
-    ] = None
-    json: Annotated[
-        bool,
-        typer.Option("--json", help="One JSON document on stdout."),
-    ] = False
+    catalog: Annotated[list[Path] | None, flag("--catalog", "Catalog file, repeatable (MDL_CATALOG).", envvar=None)] = (
+        None
+    )
+    json: Annotated[bool, flag("--json", "One JSON document on stdout.")] = False
     progress: Annotated[
         Progress | None,
-        typer.Option("--progress", help="How progress is told on stderr; json is one object a line. [default: auto]"),
+        flag("--progress", "How progress is told on stderr; json is one object a line. [default: auto]"),
     ] = None
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only failures.")] = False
-    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more; -vv more still.")] = 0
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colours (NO_COLOR).")] = False
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Answer every question with yes.")] = False
+    quiet: Annotated[bool, flag("-q --quiet", "Only failures.")] = False
+    verbose: Annotated[int, flag("-v --verbose", "Say more; -vv more still.", count=True)] = 0
+    no_color: Annotated[bool, flag("--no-color", "No colours (NO_COLOR).", envvar=None)] = False
+    yes: Annotated[bool, flag("-y --yes", "Answer every question with yes.")] = False
 
 
 LOOK: Final = ("home", "layout")
 """The settings of a command that looks at the models folder."""
-DOWNLOAD: Final = (
-    *LOOK,
-    *("connections", "retries", "stall", "offline", "via", "limit_rate", "max_duration", "window", "lock_wait"),
-    *("locked", "frozen"),
-)
-"""The settings of a command that downloads."""
+DOWNLOAD: Final = tuple(name for name, setting in settings_table().items() if setting.has_flag)
+"""The settings of a command that downloads: every one that has a flag."""
 LookSettings = Annotated[Settings, LOOK]
 DownloadSettings = Annotated[Settings, DOWNLOAD]
 DoctorSettings = Annotated[Settings, (*LOOK, "offline")]
 LockSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("locked", "frozen"))]
+ReleaseSettings = Annotated[Settings, ("lock_wait",)]
+
+DryRun = Annotated[bool, flag("-n --dry-run", "Show the plan and stop.")]
+Force = Annotated[bool, flag("--force", "Fetch anew, and replace files that are not mdl's.")]
 
 
 @dataclass(frozen=True)
@@ -61,45 +70,36 @@ class JobFlags:
     """What a job leaves for others, and whether it needs this terminal."""
 
     on_complete: Annotated[
-        str | None,
-        typer.Option(
-            "--on-complete", metavar="CMD", help="Run this when all is there, without a shell; facts in MDL_HOOK_*."
-        ),
+        str | None, flag("--on-complete CMD", "Run this when all is there, without a shell; facts in MDL_HOOK_*.")
     ] = None
     ready_file: Annotated[
-        Path | None,
-        typer.Option("--ready-file", metavar="FILE", help="A file that is there only while all that is asked for is."),
+        Path | None, flag("--ready-file FILE", "A file that is there only while all that is asked for is.")
     ] = None
-    log_file: Annotated[
-        str | None,
-        typer.Option("--log-file", metavar="FILE", help="The log of all downloads; an empty name for none."),
-    ] = None
-    detach: Annotated[
-        bool,
-        typer.Option("--detach", help="Go on in the background; the last line is the job's id."),
-    ] = False
+    log_file: Annotated[str | None, flag("--log-file FILE", "The log of all downloads; an empty name for none.")] = None
+    detach: Annotated[bool, flag("--detach", "Continue in the background; the last line is the job's id.")] = False
 
 
 @dataclass(frozen=True)
 class Globs:
     """Which files, by their names."""
 
-    include: Annotated[
-        list[str] | None, typer.Option("--include", metavar="GLOB", help="Only files that match, repeatable.")
-    ] = None
-    exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="No file that matches, repeatable.")
-    ] = None
+    include: Annotated[list[str] | None, flag("--include GLOB", "Only files that match, repeatable.")] = None
+    exclude: Annotated[list[str] | None, flag("--exclude GLOB", "No file that matches, repeatable.")] = None
+
+    @property
+    def globs(self) -> dict[str, list[str]]:
+        """The same as arguments of `mdl.Client`."""
+        return {"include": self.include or [], "exclude": self.exclude or []}
 
 
 @dataclass(frozen=True)
 class Choice(Globs):
     """Which files of a model, and where they go."""
 
-    into: Annotated[
-        Path | None, typer.Option("--into", metavar="DIR", help="One target: its files land in DIR itself.")
-    ] = None
+    into: Annotated[Path | None, flag("--into DIR", "One target: its files land in DIR itself.")] = None
+    revision: Annotated[str | None, flag("--revision REV", "Branch, tag, ref or commit of a hub source.")] = None
 
-    revision: Annotated[
-        str | None, typer.Option("--revision", metavar="REV", help="Branch, tag, ref or commit of a hub source.")
-    ] = None
+    @property
+    def files(self) -> dict[str, Any]:
+        """The same as arguments of `mdl.Client`, without the revision."""
+        return {"into": self.into, **self.globs}

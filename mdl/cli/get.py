@@ -1,36 +1,29 @@
-"""get: the main job."""
+"""get and verify: the main job, and what is on disk compared with its digests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from mdl import Busy, Cancelled, Client, Deadline, MdlError, Model, PlanReport, Report, UsageError, VerifyReport
 from mdl.cli.command import command
-from mdl.cli.flags import Choice, DownloadSettings, JobFlags
+from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
 from mdl.cli.session import Session
-from mdl.cli.words import in_background
 from mdl.describe import ended_by
-from mdl.errors import Busy, Cancelled, Deadline, MdlError
 from mdl.formatting import human_bytes
-from mdl.jobs.background import is_background
 from mdl.paths import shown
-from mdl.reports import PlanReport, Report
-from mdl.workspace import check_into
-
-
-def register(app: typer.Typer) -> None:
-    command(app, "get", aliases=("download",), epilog=_EXAMPLES)(get_models)
-
 
 _EXAMPLES = """Examples: mdl get bert-fa --to /models · mdl get hf:gpt2@main --include '*.json' ·
 mdl get https://host/file.gguf --into . · mdl get -n z-image-turbo"""
 
 
-def get_models(
+@command("get", epilog=_EXAMPLES)
+def get(
     session: Session,
     targets: Annotated[
         list[str],
@@ -39,20 +32,20 @@ def get_models(
     choice: Choice,
     settings: DownloadSettings,
     job: JobFlags,
-    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Show the plan and stop.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Fetch anew, and replace files that are not mdl's.")] = False,
+    dry_run: DryRun = False,
+    force: Force = False,
 ) -> int:
     """Download models; the last line is the folder. Run it again to go on after any interruption."""
     request = Request(targets, choice, settings, job, force)
     if dry_run:
         return show_plan(session, request)
     try:
-        done = download(session, request)
+        report = download(session, request)
     except (Cancelled, Deadline) as stopped:
         if isinstance(stopped.so_far, Report):
             session.empty = session.empty | payload(stopped.so_far)
         raise
-    return show(session, done)
+    return show(session, report) if report else 0
 
 
 @dataclass(frozen=True)
@@ -66,138 +59,86 @@ class Request:
     force: bool = False
 
 
-@dataclass(frozen=True)
-class Downloaded:
-    """How it went; ``report`` is None if it goes on in the background as ``job``."""
-
-    job: str
-    report: Report | None
-
-
 def download(
     session: Session,
     request: Request,
-    turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    lock: Callable[[], AbstractContextManager[object]] = nullcontext,
     *,
     replaces: bool = False,
-) -> Downloaded:
-    """Carry the request out as a job. ``turn`` is held by the process that does it; ``replaces``: it goes on with what
-    an earlier one of the same targets left when its time was over.
+) -> Report | None:
+    """Carry the request out as a job. Returns its report; None if it continues in the background: then its id is shown.
 
-    Raises `MdlError` if nothing could be begun, `Cancelled` with the `Report` so far.
+    ``lock`` is held by the process that does it. With ``replaces`` the job takes the place of earlier ones of the same
+    targets that ran out of time. Raises `MdlError` if nothing could be begun, `Cancelled` with the `Report` so far.
     """
+    client, models, folders = _begin(session, request)
+    choice = request.choice
+    with lock():
+        run = session.job(client, folders, request.job, client.workspace.config["via"])
+        if not session.is_detached(request.job):
+            session.empty = session.empty | {"job": run.id or None}
+            report = None
+            try:
+                with run.running() as on_event:
+                    if replaces:
+                        run.replace_earlier()
+                    report = client.download(models, **choice.files, force=request.force, on_event=on_event)
+                    if error := report.error:
+                        on_event(ended_by(error))
+            except (Cancelled, Deadline) as stopped:
+                stopped.so_far = stopped.so_far or report
+                raise
+            return report
+    try:
+        session.start_in_background(run)
+    except Busy:
+        with lock():  # raises an error that names another prefetch, if one was quicker
+            raise
+    return None
+
+
+def _begin(session: Session, request: Request) -> tuple[Client, list[Model], Mapping[str, Path]]:
+    """The models and their folders. Raises `MdlError` for all that can be known to be wrong before anything is done;
+    from then on a signal raises nothing."""
     choice, client = request.choice, session.client(request.settings)
-    if choice.into is not None:
-        check_into(len(request.targets))
-    models = client.models(request.targets, revision=choice.revision)
-    client.folders(models, into=choice.into)
+    models = client.models(request.targets, into=choice.into, revision=choice.revision)
+    folders = client.folders(models, into=choice.into)
     client.workspace.time_limit()
     session.signals.poll()
-    with ExitStack() as stack:
-        stack.enter_context(turn())
-        names, folders = [model.name for model in models], lambda: client.folders(models, into=choice.into)
-        run = session.job(client, names, folders, request.job, client.workspace.config["via"])
-        if request.job.detach:
-            if not is_background():
-                stack.close()
-            try:
-                if run.start_in_background(in_background(session.words)):
-                    return Downloaded(run.id, None)
-            except Busy:
-                with turn():  # which says so if another prefetch was quicker
-                    raise
-        session.empty = session.empty | {"job": run.id or None}
-        report = None
-        try:
-            with run as on_event:
-                if replaces:
-                    run.replace_earlier()
-                report = client.download(
-                    models,
-                    into=choice.into,
-                    include=choice.include or (),
-                    exclude=choice.exclude or (),
-                    force=request.force,
-                    on_event=on_event,
-                )
-                if error := report.error:
-                    on_event(ended_by(error))
-        except (Cancelled, Deadline) as stopped:
-            stopped.so_far = stopped.so_far or report
-            raise
-        return Downloaded(run.id, report)
+    return client, models, folders
 
 
 def show_plan(session: Session, request: Request) -> int:
     """``--dry-run``: what would be fetched, kept and refused, and the room for it. Returns the exit code."""
-    choice, client = request.choice, session.client(request.settings)
-    if choice.into is not None:
-        check_into(len(request.targets))
-    models = client.models(request.targets, revision=choice.revision)
-    client.workspace.time_limit()
-    session.signals.poll()
+    client, models, _ = _begin(session, request)
     with session.console.watch(method=client.workspace.config["via"]) as on_event:
-        report = client.plan(
-            models,
-            into=choice.into,
-            include=choice.include or (),
-            exclude=choice.exclude or (),
-            force=request.force,
-            on_event=on_event,
-        )
+        report = client.plan(models, **request.choice.files, force=request.force, on_event=on_event)
         if error := report.error:
             on_event(ended_by(error))
-    _tell_failures(session, report)
-    facts = {"job": None} | payload(report) | _space(report)
-    return session.show(facts, lambda: _tell_plan(session, report), error=report.error)
+    _show_failures(session, report)
+    return session.show({"job": None} | payload(report), lambda: _show_plan(session, report), error=report.error)
 
 
-def show(session: Session, done: Downloaded, *, folders: bool = True) -> int:
-    """How it went, and ``folders`` last; of a job in the background only its id. Returns the exit code."""
-    report = done.report
-    if report is None:
-        return show_job(session, done.job)
-    _tell_failures(session, report)
+def show(session: Session, report: Report, *, folders: bool = True) -> int:
+    """How it went, and the ``folders`` last. Returns the exit code."""
+    _show_failures(session, report)
 
-    def tell_folders() -> None:
+    def show_folders() -> None:
         for model in report.models if folders else ():
             if model.is_whole:
                 session.console.data(str(model.path))
 
-    return session.show({"job": done.job or None} | payload(report), tell_folders, error=report.error)
-
-
-def show_job(session: Session, job: str) -> int:
-    """It goes on in the background: its id is all there is to say."""
-    from mdl.schemas import empty
-
-    return session.show(empty(session.command) | {"job": job}, lambda: session.console.data(job))
+    return session.show(session.empty | payload(report), show_folders, error=report.error)
 
 
 def payload(report: Report) -> dict[str, Any]:
-    """What ``--json`` tells of a report."""
-    return {
-        "bytes_fetched": report.bytes_fetched,
-        "bytes_kept": report.bytes_kept,
-        "bytes_discarded": report.bytes_discarded,
-        "seconds": round(report.seconds, 3),
-        "models": [vars(model) | {"files": [vars(file) for file in model.files]} for model in report.models],
-    }
+    """What ``--json`` shows of a report, or of a plan."""
+    models = [vars(model) | {"files": [vars(file) for file in model.files]} for model in report.models]
+    return vars(report) | {"seconds": round(report.seconds, 3), "models": models}
 
 
-def _space(report: PlanReport) -> dict[str, int]:
-    """What ``--json`` tells of the room that a plan needs."""
-    return {
-        "bytes_to_fetch": report.bytes_to_fetch,
-        "bytes_free": report.bytes_free,
-        "bytes_total": report.bytes_total,
-        "bytes_elsewhere": report.bytes_elsewhere,
-        "bytes_to_copy": report.bytes_to_copy,
-    }
-
-
-def _tell_failures(session: Session, report: Report) -> None:
-    """One line a failure, file by file; the rest was kept."""
+def _show_failures(session: Session, report: Report) -> None:
+    """One line a failure, file by file."""
     error, failures = report.error, report.failures
     if error and len(failures) < 2:
         session.console.error(error)
@@ -206,7 +147,7 @@ def _tell_failures(session: Session, report: Report) -> None:
             session.console.error(MdlError(one.message, item=item, hint=one.advice))
 
 
-def _tell_plan(session: Session, report: PlanReport) -> None:
+def _show_plan(session: Session, report: PlanReport) -> None:
     rows = [
         (
             row.way or {"planned": "fetch", "kept": "keep", "failed": "refuse"}.get(row.action, "-"),
@@ -223,3 +164,56 @@ def _tell_plan(session: Session, report: PlanReport) -> None:
     linked = f"elsewhere on this disk: {human_bytes(near)}{copied}; " if near else ""
     fetch, free = human_bytes(report.bytes_to_fetch), human_bytes(report.bytes_free)
     session.console.note(f"to fetch: {fetch}; {linked}free on the disk: {free}")
+
+
+@dataclass(frozen=True)
+class RepairFlags:
+    """What is done about what is wrong."""
+
+    repair: Annotated[bool, flag("--repair", "Fetch what is wrong, and only that.")] = False
+    dry_run: Annotated[bool, flag("-n --dry-run", "With --repair: only say what is wrong.")] = False
+    force: Annotated[bool, flag("--force", "With --repair: replace files that are not mdl's.")] = False
+    strict: Annotated[bool, flag("--strict", "A file without a published hash counts as wrong.")] = False
+
+
+@command("verify")
+def verify(
+    session: Session,
+    repairing: RepairFlags,
+    choice: Choice,
+    settings: DownloadSettings,
+    job: JobFlags,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Models to check; all that are here without one.")
+    ] = None,
+) -> int:
+    """Read what is on disk again and compare it with its digests."""
+    client = session.client(settings)
+    models = client.verifiable(names, into=choice.into, revision=choice.revision)
+    is_job = repairing.repair and not repairing.dry_run
+    if job.detach and not is_job:
+        raise UsageError("only a repair can go on in the background", item="--detach", hint="add --repair")
+    run = session.job(client, client.folders(models, into=choice.into), job) if is_job else None
+    if run and session.is_detached(job):
+        return session.start_in_background(run)
+    session.signals.poll()
+    with run.running() if run else session.console.watch() as on_event:
+        report = client.verify(
+            models, **choice.files, repair=is_job, force=repairing.force, strict=repairing.strict, on_event=on_event
+        )
+        if report.bytes_fetched is not None and not report.errors:
+            session.console.note(f"repaired; fetched {human_bytes(report.bytes_fetched)}")
+        if error := report.error:
+            on_event(ended_by(error))
+    for failure in report.errors:
+        session.console.error(failure)
+    models_facts = [{"name": name, "files": [vars(file) for file in files]} for name, files in report.models.items()]
+    return session.show({"models": models_facts}, lambda: _show_verified(session, report), error=report.error)
+
+
+def _show_verified(session: Session, report: VerifyReport) -> None:
+    rows = [(file.status, shown(f"{name}/{file.path}"), file.actual or "-") for name, file in report.files]
+    if rows:
+        session.console.table(("STATUS", "FILE", "DIGEST"), rows)
+    elif not report.errors:
+        session.console.note("nothing of mdl's is here to verify")

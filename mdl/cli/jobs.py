@@ -9,32 +9,30 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mdl import places
-from mdl.cli.command import command, group
-from mdl.cli.flags import Common
+from mdl import Busy, MdlError, StateError, UsageError, places
+from mdl.cli.command import command
+from mdl.cli.flags import Common, flag
 from mdl.cli.session import Session
-from mdl.errors import Busy, MdlError, NotFound, StateError, UsageError, joint_error, storage_error
+from mdl.errors import joint_error, storage_error
 from mdl.formatting import human_bytes, human_duration, human_rate
-from mdl.fs.private import open_regular
-from mdl.jobs import control
-from mdl.jobs.job import Job, resume_command, shown_facts
+from mdl.jobs import processes
+from mdl.jobs.job import ENDED, JOB_VARIABLE, Job, resume_command, shown_facts
+from mdl.jobs.log import open_job_log
 from mdl.jobs.records import Records
-from mdl.jobs.run import JOB_VARIABLE
 from mdl.paths import shown
 from mdl.process import ProcessId
 from mdl.units import parse_duration
 
-_LOOK = 0.2
+_POLL_SECONDS = 0.2
 _WIDE = 100
 """Columns of a terminal that has room for whole dates."""
 _LONGEST_LINE = 2**16
 _LATEST = 20
-"""How many of those that are over are shown unasked."""
+"""How many of the jobs that are over are listed without ``--all``."""
 
 
 class Status(StrEnum):
@@ -50,50 +48,39 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The job, or how its id be
 Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The jobs, or how their ids begin.")]
 
 
-def register(app: typer.Typer) -> None:
-    own = group(app, "jobs", list_jobs, "Downloads that run or ran: list, show, log, pause, resume, cancel, clean.")
-    for name, body in (
-        ("list", list_jobs),
-        ("show", show_job),
-        ("log", log_of_job),
-        ("pause", pause),
-        ("resume", resume),
-        ("cancel", cancel),
-        ("clean", clean),
-    ):
-        command(own, name, of="jobs")(body)
-
-
 def _records(session: Session) -> Records:
-    def damaged(path: Path, why: str) -> None:
-        session.console.warn(f"{path}: {why}")
-
-    return Records(places.state_dir() / "jobs", damaged)
+    return Records(places.state_dir() / "jobs", lambda path, why: session.console.warn(f"{path}: {why}"))
 
 
+_ABOUT = "Downloads that run or ran: list, show, log, pause, resume, cancel, clean."
+
+
+@command("jobs", group_help=_ABOUT)
+@command("jobs list")
 def list_jobs(
     session: Session,
-    status: Annotated[list[Status] | None, typer.Option("--status", help="Only these, repeatable.")] = None,
-    everything: Annotated[bool, typer.Option("-a", "--all", help="Also the old ones that are over.")] = False,
+    status: Annotated[list[Status] | None, flag("--status", "Only these, repeatable.")] = None,
+    everything: Annotated[bool, flag("-a --all", "Also the old ones that are over.")] = False,
 ) -> int:
     """The jobs, the newest first: all that can go on, and the last that are over. With --json every one."""
-    wants_all = everything or session.common.json
-    jobs, older = _records(session).latest(sys.maxsize if wants_all else _LATEST, status or ())
+    jobs = [job for job in _records(session).all() if not status or job.status in status]
     if session.common.json:
         return _document(session, jobs)
+    older = set() if everything else {job.id for job in [one for one in jobs if one.status in ENDED][_LATEST:]}
+    jobs = [job for job in jobs if job.id not in older]
     if not jobs:
         session.console.note("no jobs")
         return 0
-    streams = session.console.streams
-    is_narrow = streams.stdout.is_terminal and streams.size(streams.stdout)[0] < _WIDE
-    rows = [_row(job, _shortly if is_narrow else _local) for job in jobs]
+    stdout = session.console.stdout
+    is_narrow = stdout.is_terminal and stdout.size[0] < _WIDE
+    rows = [_row(job, is_narrow=is_narrow) for job in jobs]
     session.console.table(("ID", "STATUS", "DONE", "OF", "SPEED", "LEFT", "STARTED", "WHAT"), rows)
     if older:
-        session.console.note(f"{older} older ones are over: --all")
+        session.console.note(f"{len(older)} older ones are over: --all")
     return 0
 
 
-def _row(job: Job, started: Callable[[str], str]) -> tuple[str, ...]:
+def _row(job: Job, *, is_narrow: bool) -> tuple[str, ...]:
     return (
         job.id,
         job.status,
@@ -101,30 +88,26 @@ def _row(job: Job, started: Callable[[str], str]) -> tuple[str, ...]:
         "?" if job.bytes_total is None else human_bytes(job.bytes_total),
         human_rate(job.bytes_per_second) if job.bytes_per_second is not None else "-",
         human_duration(job.eta_seconds) if job.eta_seconds is not None else "-",
-        started(job.started_at),
+        _local(job.started_at, is_short=is_narrow),
         shown(" ".join((job.command, *job.models))),
     )
 
 
-def _local(moment: str) -> str:
-    """A moment of a record, which is in UTC, by the clock on the wall here."""
-    try:
-        return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M")
-    except ValueError:
-        return "?"
-
-
-def _shortly(moment: str) -> str:
-    """The same in five columns, as ``ps`` has it: the hour of today, the day of this year, else the year."""
+def _local(moment: str, *, is_short: bool = False) -> str:
+    """A time of a record in local time. In five columns, as ``ps`` shows it: the hour of today, the day of this year,
+    else the year."""
     try:
         when, today = datetime.fromisoformat(moment).astimezone(), datetime.now().astimezone()
     except ValueError:
         return "?"
+    if not is_short:
+        return when.strftime("%Y-%m-%d %H:%M")
     if when.date() == today.date():
         return when.strftime("%H:%M")
     return when.strftime("%m-%d" if when.year == today.year else "%Y")
 
 
+@command("jobs show")
 def show_job(session: Session, name: Id) -> int:
     """One job: how far it is, how fast, what went wrong, where its log is."""
     job = _records(session).find(name)
@@ -159,11 +142,13 @@ def _facts(job: Job) -> list[tuple[str, str]]:
 
 
 def _typed(job: Job) -> str:
-    """The command as a shell would take it again."""
-    at = job.again.words.index("--") if "--" in job.again.words else len(job.again.words)
-    before, after = job.again.words[:at], job.again.words[at:]
-    needs_mark = any(word.startswith("-") for word in after[1:])
-    return shlex.join((*before, *(after if needs_mark else after[1:])))
+    """The command as it could be typed into a shell."""
+    words = list(job.again.words)
+    if "--" in words:
+        at = words.index("--")
+        if not any(word.startswith("-") for word in words[at + 1 :]):
+            del words[at]
+    return shlex.join(words)
 
 
 def _next(job: Job) -> str:
@@ -174,47 +159,42 @@ def _next(job: Job) -> str:
     return resume_command(job) or "the command again"
 
 
+@command("jobs log")
 def log_of_job(
-    session: Session,
-    name: Id,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the job ends.")] = False,
+    session: Session, name: Id, follow: Annotated[bool, flag("-f --follow", "Follow it until the job ends.")] = False
 ) -> int:
     """The log of one job."""
     records = _records(session)
     job = records.find(name)
     if session.common.json:
         return _document(session, [job])
-    if job.log is None or not Path(job.log).exists():
-        raise NotFound("no log was kept of it", item=job.id, hint="is MDL_LOG_FILE set to nothing?")
-    try:
-        fd = open_regular(Path(job.log))
-    except OSError as error:
-        raise storage_error(error, job.log) from error
-    with os.fdopen(fd, encoding="utf-8", errors="replace") as log:
+    with open_job_log(job) as log:
         while True:
             ended = job.status != "running"
             while line := log.readline(_LONGEST_LINE):
                 session.console.data(shown(line.rstrip("\n")))
             if ended or not follow:
                 return 0
-            time.sleep(_LOOK)
+            time.sleep(_POLL_SECONDS)
             job = records.find(job.id)
 
 
+@command("jobs pause")
 def pause(session: Session, names: Ids) -> int:
-    """Stop running jobs so that 'resume' goes on with them; what is there is kept."""
-    return _each(session, names, control.pause)
+    """Stop running jobs, which 'resume' can continue; what was fetched is kept."""
+    return _each(session, names, processes.pause)
 
 
+@command("jobs cancel")
 def cancel(session: Session, names: Ids) -> int:
-    """Stop jobs for good; what is there is kept, and a new get goes on with it."""
-    return _each(session, names, control.cancel)
+    """Stop jobs for good; what was fetched is kept, and a new get continues from it."""
+    return _each(session, names, processes.cancel)
 
 
 def _each(session: Session, names: list[str], change: Callable[[Job, Records], Job]) -> int:
-    """Each job by itself; one that fails hinders no other."""
+    """Change each job; an error of one does not stop the others."""
     records = _records(session)
-    is_lines = session.console.progress == "json"
+    is_lines = session.console.is_machine_readable
     jobs: list[Job] = []
     errors: list[MdlError] = []
     for name in names:
@@ -226,29 +206,24 @@ def _each(session: Session, names: list[str], change: Callable[[Job, Records], J
             if not is_lines:
                 session.console.error(error)
     problem = joint_error(errors)
-    code = problem.exit_code if problem else 0
     if problem and is_lines:
         session.console.error(problem)
-    if session.common.json:
-        facts = {"jobs": [shown_facts(job) for job in jobs]}
-        session.console.document("jobs", facts, ok=not code, exit_code=code, error=problem)
-    return code
+    return session.show({"jobs": [shown_facts(job) for job in jobs]}, error=problem)
 
 
+@command("jobs resume")
 def resume(
-    session: Session,
-    name: Id,
-    detach: Annotated[bool, typer.Option("--detach", help="Go on in the background.")] = False,
+    session: Session, name: Id, detach: Annotated[bool, flag("--detach", "Continue in the background.")] = False
 ) -> int:
-    """Go on with a job: the same command again, in its folder, here in the foreground."""
+    """Continue a job: the same command again, in its folder, here in the foreground."""
     job = _records(session).find(name)
     if job.status == "running":
         why = f"it is running, as process {ProcessId(job.owner).pid}"
         raise Busy(why, item=job.id, hint=f"mdl jobs log -f {job.id}")
     if job.status == "done":
-        raise UsageError("it is done: there is nothing to go on with", item=job.id)
+        raise UsageError("it is done: there is nothing to resume", item=job.id)
     if job.again.withheld:
-        hint = "run the whole command again with it; what is there is kept"
+        hint = "run the whole command again with it; what was fetched is kept"
         raise UsageError("its address held a secret, which mdl does not keep", item=job.id, hint=hint)
     if not job.again.words:
         raise StateError("its record does not say how it was called", item=job.id, hint="run the command again")
@@ -258,22 +233,20 @@ def resume(
         raise storage_error(error, job.again.folder) from error
     environ = {**os.environ, **job.again.variables, JOB_VARIABLE: job.id}
     command, *words = job.again.words
-    again = [command, *_as_now(session.common), *(["--detach"] if detach else []), *words]
+    again = [command, *_common_flags(session.common), *(["--detach"] if detach else []), *words]
     os.execve(sys.executable, [sys.executable, "-P", "-m", "mdl", *again], environ)
 
 
-def _as_now(common: Common) -> list[str]:
-    """How this command was to be shown, for the one that takes its place."""
-    shown_so = [f"--progress={common.progress.value}"] if common.progress else []
-    said = (("--json", common.json), ("--quiet", common.quiet), ("--no-color", common.no_color), ("--yes", common.yes))
-    return [*shown_so, *(flag for flag, is_set in said if is_set), *["--verbose"] * common.verbose]
+def _common_flags(common: Common) -> list[str]:
+    """How this command is to be shown, as flags of the one that takes its place."""
+    switches = [f"--{name.replace('_', '-')}" for name in ("json", "quiet", "no_color", "yes") if getattr(common, name)]
+    progress = [f"--progress={common.progress.value}"] if common.progress else []
+    return [*progress, *switches, *["--verbose"] * common.verbose]
 
 
+@command("jobs clean")
 def clean(
-    session: Session,
-    older_than: Annotated[
-        str, typer.Option("--older-than", metavar="TIME", help="How long they have been over.")
-    ] = "30d",
+    session: Session, older_than: Annotated[str, flag("--older-than TIME", "How long they have been over.")] = "30d"
 ) -> int:
     """Remove the records and logs of jobs that are over or died; what is paused stays, and so does every model."""
     removed = _records(session).clean(parse_duration(older_than, "--older-than", least=0))
@@ -284,5 +257,4 @@ def clean(
 
 
 def _document(session: Session, jobs: list[Job]) -> int:
-    session.console.document("jobs", {"jobs": [shown_facts(job) for job in jobs]}, ok=True, exit_code=0)
-    return 0
+    return session.show({"jobs": [shown_facts(job) for job in jobs]})

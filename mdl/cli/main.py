@@ -8,11 +8,13 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 
 import typer
 
 from mdl import __version__
-from mdl.cli.command import ALIASES, report, root, told_as
+from mdl.cli.command import HELP_FLAGS, add_command, add_root, report
+from mdl.cli.flags import Common, Progress
 from mdl.cli.session import Session
 from mdl.cli.signals import listen, the_signals
 from mdl.errors import Cancelled, StorageError, UsageError
@@ -23,46 +25,47 @@ Try it without a network: mdl demo. Then: mdl list, mdl show NAME, mdl get NAME.
 Every flag is a variable too: --lock-wait is MDL_LOCK_WAIT.
 """
 
-_FAMILIES = {
+FAMILIES = {
     "list": "list",
     "show": "list",
     "get": "get",
     "download": "get",
-    "verify": "verify",
+    "verify": "get",
     "path": "list",
-    "lock": "lock",
-    "add": "edit",
-    "remove": "edit",
+    "lock": "catalog",
+    "add": "catalog",
+    "remove": "catalog",
     "checkpoints": "pack",
     "pack": "pack",
     "unpack": "unpack",
     "rollback": "unpack",
     "config": "machine",
     "doctor": "machine",
-    "demo": "demo",
-    "schema": "schema",
+    "demo": "machine",
+    "schema": "machine",
     "prefetch": "prefetch",
     "jobs": "jobs",
-    "clean": "clean",
+    "clean": "machine",
 }
-"""Which room a command is in. Only the room that is asked for is opened: Typer builds every flag it is told of."""
+"""The module of each command. Only the one that is called is imported: Typer builds every flag it is told of."""
+ALIASES = {"download": "get"}
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
-    """The app with the one family that ``arguments`` call for, or with all of them if that is not clear."""
+    """The app with the one command that ``arguments`` call, or with all of them if that is not clear."""
     app = typer.Typer(
         name="mdl",
         help=_HELP,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=HELP_FLAGS,
     )
-    root(app, _version)
-    word = next((word for word in arguments if word in _FAMILIES or not word.startswith("-")), "")
-    rooms = [_FAMILIES[word]] if word in _FAMILIES else dict.fromkeys(_FAMILIES.values())
-    for room in rooms:
-        importlib.import_module(f"mdl.cli.{room}").register(app)
+    add_root(app, _version)
+    word = next((word for word in arguments if word in FAMILIES or not word.startswith("-")), "")
+    for name in [word] if word in FAMILIES else FAMILIES:
+        importlib.import_module(f"mdl.cli.{FAMILIES[name]}")
+        add_command(app, ALIASES.get(name, name), alias=name if name in ALIASES else "")
     return app
 
 
@@ -73,11 +76,13 @@ def _version(wanted: bool) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line; returns the exit code. Signals end it in order: what is there is kept."""
+    """Run the command line; returns the exit code. Signals end it in order: what was fetched is kept."""
     try:
         listen()
         app = build(arguments)
-        _collect_garbage()
+        if not gc.isenabled():  # `mdl.__main__` put it off; what is imported already is never looked through
+            gc.freeze()
+            gc.enable()
         code = int(app(args=list(arguments) or ["--help"], prog_name="mdl", standalone_mode=False) or 0)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -96,15 +101,10 @@ def run(arguments: Sequence[str]) -> int:
         the_signals().rest()
 
 
-def _collect_garbage() -> None:
-    """Switch garbage collection on, which `mdl.__main__` put off; what is imported already is never looked through."""
-    if not gc.isenabled():
-        gc.freeze()
-        gc.enable()
-
-
 def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:
-    """A call that Typer refused, shown as every other error; as a document too if one was asked for."""
-    name = next((word for word in arguments if word in _FAMILIES), "")
+    """Show a call that Typer refused as every other error, as a document too if its words ask for one."""
+    name = next((word for word in arguments if word in FAMILIES), "")
     usage = UsageError(" ".join(error.format_message().split()), hint=" ".join(filter(None, ("mdl", name, "--help"))))
-    return report(Session(ALIASES.get(name, name) or "mdl", told_as(arguments), os.environ), usage)
+    wants_lines = "--progress=json" in arguments or ("--progress", "json") in pairwise(arguments)
+    common = Common(json="--json" in arguments, progress=Progress.json if wants_lines else None)
+    return report(Session(ALIASES.get(name, name) or "mdl", common, os.environ), usage)

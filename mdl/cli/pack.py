@@ -6,25 +6,21 @@ import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from mdl import api
-from mdl.api import PackPlan
+import mdl
+from mdl import PackPlan, Run, StorageError, UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import Globs
+from mdl.cli.flags import Globs, flag
 from mdl.cli.session import Session
-from mdl.errors import StorageError, UsageError
 from mdl.formatting import human_bytes
 from mdl.paths import shown
 from mdl.places import place_of
 
-if TYPE_CHECKING:
-    from mdl.trainers.runs import Run
-
-_RUN_HELP = "A training's folder."
 _STDOUT = 1
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A training's folder.")]
 
 
 class Compress(StrEnum):
@@ -37,67 +33,41 @@ class Compress(StrEnum):
 class SelectionFlags(Globs):
     """What of a run is packed."""
 
-    checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", metavar="NAME", help="One checkpoint: its name, latest or best.")
-    ] = None
-    inference_only: Annotated[
-        bool, typer.Option("--inference-only", help="Only what inference needs, no optimizer state.")
-    ] = False
-    logs: Annotated[bool, typer.Option("--logs", help="The run's logs, and nothing else.")] = False
+    checkpoint: Annotated[str | None, flag("--checkpoint NAME", "One checkpoint: its name, latest or best.")] = None
+    inference_only: Annotated[bool, flag("--inference-only", "Only what inference needs, no optimizer state.")] = False
+    logs: Annotated[bool, flag("--logs", "The run's logs, and nothing else.")] = False
 
 
 @dataclass(frozen=True)
 class OutputFlags:
     """Where an archive goes, and how it is written."""
 
-    output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FILE", help="Where to; - is standard output.")
-    ] = None
-    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="Show what would be packed, and stop.")] = False
-    compress: Annotated[Compress, typer.Option("--compress", help="auto: deflate if that makes a sample smaller.")] = (
-        Compress.auto
+    output: Annotated[str | None, flag("-o --output FILE", "Where to; - is standard output.")] = None
+    dry_run: Annotated[bool, flag("-n --dry-run", "Show what would be packed, and stop.")] = False
+    compress: Annotated[Compress, flag("--compress", "auto: deflate if that makes a sample smaller.")] = Compress.auto
+    allow_incomplete: Annotated[bool, flag("--allow-incomplete", "Pack a checkpoint of which bytes are missing.")] = (
+        False
     )
-    allow_incomplete: Annotated[
-        bool, typer.Option("--allow-incomplete", help="Pack a checkpoint of which bytes are missing.")
-    ] = False
     allow_changing: Annotated[
-        bool, typer.Option("--allow-changing", help="Pack files as they are read, even while they are written.")
+        bool, flag("--allow-changing", "Pack files as they are read, even while they are written.")
     ] = False
 
 
-def register(app: typer.Typer) -> None:
-    command(app, "checkpoints")(checkpoints)
-    command(app, "pack", epilog=_PACK_EXAMPLES)(pack)
-
-
-_PACK_EXAMPLES = """Examples: mdl pack runs/tts · mdl pack runs/tts --checkpoint latest --inference-only ·
+_EXAMPLES = """Examples: mdl pack runs/tts · mdl pack runs/tts --checkpoint latest --inference-only ·
 mdl pack runs/tts --logs · mdl pack runs/tts -o - | ssh host 'cat > tts.zip'"""
 
 
-def checkpoints(session: Session, run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP)]) -> int:
+@command("checkpoints")
+def checkpoints(session: Session, run: RunFolder) -> int:
     """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
     session.empty = {"run": run}
-    found = api.checkpoints(place_of(run, "RUN"))
+    found = mdl.checkpoints(place_of(run, "RUN"))
+    same = ("name", "step", "bytes", "complete", "latest", "best", "note")
     rows: list[dict[str, Any]] = [
-        {
-            "name": one.name,
-            "step": one.step,
-            "bytes": one.bytes,
-            "files": len(one.files),
-            "modified_at": _moment(one.modified_ns),
-            "complete": one.complete,
-            "latest": one.latest,
-            "best": one.best,
-            "note": one.note,
-        }
+        {name: getattr(one, name) for name in same} | {"files": len(one.files), "modified_at": _moment(one.modified_ns)}
         for one in found.checkpoints
     ]
-    facts = {
-        "run": str(found.tree.root),
-        "layout": found.layout,
-        "checkpoints": rows,
-        "best_note": found.best_note,
-    }
+    facts = {"run": str(found.tree.root), "layout": found.layout, "checkpoints": rows, "best_note": found.best_note}
     return session.show(facts, lambda: _show_checkpoints(session, found, rows))
 
 
@@ -117,7 +87,9 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
                 human_bytes(row["bytes"]),
                 str(row["files"]),
                 (row["modified_at"] or "?").replace("T", " ")[:16],
-                _state(row),
+                ", ".join(
+                    ["complete" if row["complete"] else "incomplete", *(m for m in ("latest", "best") if row[m])]
+                ),
                 shown(row["note"]) or "-",
             )
             for row in rows
@@ -134,36 +106,27 @@ def _moment(ns: int) -> str | None:
         return None
 
 
-def _state(row: dict[str, Any]) -> str:
-    words = ["complete" if row["complete"] else "incomplete"]
-    return ", ".join([*words, *(mark for mark in ("latest", "best") if row[mark])])
-
-
-def pack(
-    session: Session,
-    run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP)],
-    what: SelectionFlags,
-    how: OutputFlags,
-) -> int:
+@command("pack", epilog=_EXAMPLES)
+def pack(session: Session, run: RunFolder, what: SelectionFlags, how: OutputFlags) -> int:
     """A trained model as one zip: model_<run>.zip, model_<run>_<checkpoint>.zip or logs_<run>.zip."""
     to_stdout = how.output == "-"
     _check_pack(session, what, to_stdout=to_stdout and not how.dry_run)
     out = place_of(how.output, "-o") if how.output is not None and not to_stdout else None
-    plan = api.plan_pack(
+    plan = mdl.plan_pack(
         place_of(run, "RUN"),
         _STDOUT if to_stdout else out,
         checkpoint=what.checkpoint,
-        include=what.include or (),
-        exclude=what.exclude or (),
+        **what.globs,
         inference_only=what.inference_only,
         logs=what.logs,
         allow_incomplete=how.allow_incomplete,
     )
     if how.dry_run:
         return _show_plan(session, plan)
-    _tell_left_out(session, plan)
-    with session.console.watch(method="inline") as on_event, all_or_nothing(_left(to_stdout)):
-        packed = api.write_pack(
+    _show_left_out(session, plan)
+    left = "what was written so far is no whole archive" if to_stdout else "nothing was written"
+    with session.console.watch(method="inline") as on_event, all_or_nothing(left):
+        packed = mdl.write_pack(
             plan,
             compress=how.compress.value,
             allow_changing=how.allow_changing,
@@ -182,15 +145,11 @@ def pack(
         "changed": packed.changed,
     }
 
-    def tell() -> None:
+    def show() -> None:
         if packed.path is not None:
             session.console.data(str(packed.path))
 
-    return session.show(facts, tell)
-
-
-def _left(to_stdout: bool) -> str:
-    return "what was written so far is no whole archive" if to_stdout else "nothing was written"
+    return session.show(facts, show)
 
 
 def _check_pack(session: Session, what: SelectionFlags, *, to_stdout: bool) -> None:
@@ -220,16 +179,16 @@ def _show_plan(session: Session, plan: PackPlan) -> int:
         "members": [{"path": path, "size": size or 0} for path, size in sizes],
     }
 
-    def tell() -> None:
+    def show() -> None:
         rows = [("-" if size is None else human_bytes(size), path) for path, size in sizes]
         session.console.table(("SIZE", "PATH"), rows)
-        _tell_left_out(session, plan)
+        _show_left_out(session, plan)
         session.console.note(f"{len(rows)} files, {human_bytes(selection.bytes)}, to {plan.path or 'standard output'}")
 
-    return session.show(facts, tell)
+    return session.show(facts, show)
 
 
-def _tell_left_out(session: Session, plan: PackPlan) -> None:
+def _show_left_out(session: Session, plan: PackPlan) -> None:
     for note in plan.selection.notes:
         session.console.note(note)
     for one in plan.selection.skipped:

@@ -1,9 +1,9 @@
-"""Session: one run of a command: what was said on the command line, who looks, and how its result is told."""
+"""Session: one run of a command: what was given on the command line, and how its result is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,18 @@ from mdl.cli.signals import the_signals
 from mdl.config import Config
 from mdl.console import Console
 from mdl.errors import Problem, UsageError
+from mdl.jobs.job import JOB_VARIABLE, Invocation
+from mdl.jobs.processes import is_background
+from mdl.redact import redact
 
 if TYPE_CHECKING:
-    from mdl.client import Client
-    from mdl.config import Settings
+    from mdl import Client, Settings
     from mdl.jobs.run import JobOptions, JobRun
+
+_KEPT_VARIABLES = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
+_DROPPED_VARIABLES = {JOB_VARIABLE, *(f"MDL_{field.name.upper()}" for field in fields(Common)), "MDL_DETACH"} - {
+    "MDL_CATALOG"
+}
 
 
 class Session:
@@ -28,7 +35,7 @@ class Session:
     def __init__(self, command: str, common: Common, environ: Mapping[str, str], words: tuple[str, ...] = ()) -> None:
         self.command, self.common, self.environ, self.words = command, common, environ, words
         self.empty: dict[str, Any] = {}
-        self._clients: dict[str, Client] = {}
+        self._client: Client | None = None
         self.signals = the_signals()
         self.cancel = self.signals.cancel
         self.console = Console(
@@ -46,24 +53,25 @@ class Session:
         """The settings without the flags of this command."""
         return Config({}, self.environ, flags=True)
 
+    def config_of(self, settings: Settings) -> Config:
+        """The settings with the flags of this command."""
+        return replace(self.config, given={**settings, "catalog": self.common.catalog})
+
     def check_config(self) -> None:
         """Raises `UsageError` if ``config.toml`` is wrong."""
         assert self.config.file is not None
 
     def client(self, settings: Settings | None = None) -> Client:
-        """A client under the settings in effect. Raises `UsageError` if one that the command has is wrong."""
-        from mdl.client import Client
+        """The client of this command, under ``settings``. Raises `UsageError` if one of them is wrong."""
+        from mdl import Client
 
-        key = repr(settings)
-        if key in self._clients:
-            return self._clients[key]
-        config = replace(self.config, given={**(settings or {}), "catalog": self.common.catalog})
-        for name in settings or {}:
-            config.find(name)
-        console = self.console
-        made = Client(config=config, cancel=self.cancel, on_warning=console.warn, secrets=console.secrets)
-        self._clients[key] = made
-        return made
+        if self._client is None:
+            config = self.config_of(settings or {})
+            for name in settings or {}:
+                config.find(name)
+            console = self.console
+            self._client = Client(config=config, cancel=self.cancel, on_warning=console.warn, secrets=console.secrets)
+        return self._client
 
     def show(
         self,
@@ -72,7 +80,7 @@ class Session:
         *,
         error: Problem | None = None,
     ) -> int:
-        """Tell the result: as the one document with ``--json``, else by ``text``. Returns the exit code."""
+        """Show the result: as the one document with ``--json``, else by ``text``. Returns the exit code."""
         code = error.exit_code if error else 0
         if self.common.json:
             self.console.document(self.command, payload, ok=code == 0, exit_code=code, error=error)
@@ -80,17 +88,9 @@ class Session:
             text()
         return code
 
-    def job(
-        self,
-        client: Client,
-        models: Sequence[str],
-        folders: Callable[[], Mapping[str, Path]],
-        flags: JobFlags,
-        method: str = "http",
-    ) -> JobRun:
-        """This command as a job. Raises `UsageError`, `Busy`."""
+    def job(self, client: Client, folders: Mapping[str, Path], flags: JobFlags, method: str = "http") -> JobRun:
+        """This command as a job; ``folders`` are those of its models. Raises `UsageError`, `Busy`."""
         assert client.workspace.endpoint  # its token must be known before any word of the command is recorded
-        from mdl.cli.words import invocation_of
         from mdl.jobs.run import JobRun
 
         state = None
@@ -101,15 +101,26 @@ class Session:
                 self.console.warn("this user has no home folder: the job is not recorded and nothing is logged")
         return JobRun(
             self.command,
-            models,
             folders,
-            invocation=lambda: invocation_of(self.words, self.environ, self.console.secrets),
+            invocation=invocation_of(self.words, self.environ, self.console.secrets),
             options=self._job_options(flags),
-            screen=self.console,
+            console=self.console,
             state=state,
             cancel=self.cancel,
             method=method,
         )
+
+    def is_detached(self, flags: JobFlags) -> bool:
+        """Whether the job is to go on in the background, and this process is not that one."""
+        return flags.detach and not is_background()
+
+    def start_in_background(self, run: JobRun) -> int:
+        """Have another process carry the job out; its id is all there is to show. Returns the exit code."""
+        from mdl.schemas import empty
+
+        command, *others = self.words
+        run.start_in_background([command, "--progress=none", "--quiet", *others])
+        return self.show(empty(self.command) | {"job": run.id}, lambda: self.console.data(run.id))
 
     def _job_options(self, flags: JobFlags) -> JobOptions:
         from mdl.jobs.run import JobOptions
@@ -132,3 +143,16 @@ class Session:
         is_said = any(word.startswith(flag) for word in self.words)
         variable = "MDL_" + flag[2:].upper().replace("-", "_")
         return value == "" or (not is_said and self.environ.get(variable) == "")
+
+
+def invocation_of(words: tuple[str, ...], environ: Mapping[str, str], secrets: Iterable[str] = ()) -> Invocation:
+    """What is recorded of a command, to resume it later. A secret is not recorded: then ``withheld`` is set."""
+    known = tuple(secrets)
+    kept = {
+        key: value
+        for key, value in environ.items()
+        if key in _KEPT_VARIABLES or (key.startswith("MDL_") and key not in _DROPPED_VARIABLES)
+    }
+    clean = tuple(redact(word, known) for word in words)
+    variables = {key: value for key, value in kept.items() if redact(value, known) == value}
+    return Invocation(clean, str(places.working_folder()), variables, withheld=clean != words or variables != kept)

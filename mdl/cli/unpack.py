@@ -8,36 +8,30 @@ from typing import Annotated, Any
 
 import typer
 
-from mdl import api
-from mdl.api import ArchiveLimits, ReleaseResult
+import mdl
+from mdl import ArchiveLimits, ReleaseResult, UsageError
 from mdl.cli.command import all_or_nothing, command
+from mdl.cli.flags import ReleaseSettings, flag
 from mdl.cli.session import Session
-from mdl.errors import UsageError
 from mdl.formatting import human_bytes
 from mdl.hashing import fingerprint
 from mdl.paths import shown
 from mdl.places import place_of
-from mdl.units import parse_duration, parse_size
+from mdl.units import parse_size
 
 
 @dataclass(frozen=True)
 class LimitFlags:
     """How much an archive may hold."""
 
-    max_members: Annotated[int, typer.Option("--max-members", min=1, help="Refuse an archive of more members.")] = (
-        1_000_000
-    )
+    max_members: Annotated[int, flag("--max-members", "Refuse an archive of more members.", min=1)] = 1_000_000
     max_ratio: Annotated[
         float,
-        typer.Option(
-            "--max-ratio", min=1, help="Refuse an archive that unpacks to more than this times its size, past 100 MiB."
-        ),
+        flag("--max-ratio", "Refuse an archive that unpacks to more than this times its size, past 100 MiB.", min=1),
     ] = 200.0
     max_size: Annotated[
         str | None,
-        typer.Option(
-            "--max-size", metavar="SIZE", help="Refuse an archive that unpacks to more than this. [default: no limit]"
-        ),
+        flag("--max-size SIZE", "Refuse an archive that unpacks to more than this. [default: no limit]"),
     ] = None
 
 
@@ -46,39 +40,25 @@ class ReleaseFlags:
     """How a release is put into service."""
 
     release: Annotated[
-        bool,
-        typer.Option("--release", help="Put it into service: DIR/releases/<version>, and DIR/current switched to it."),
+        bool, flag("--release", "Put it into service: DIR/releases/<version>, and DIR/current switched to it.")
     ] = False
-    keep: Annotated[int, typer.Option("--keep", min=1, metavar="N", help="With --release: how many releases stay.")] = 3
-    check: Annotated[
-        str | None, typer.Option("--check", metavar="CMD", help="With --release: must end with 0 before the switch.")
-    ] = None
-    lock_wait: Annotated[
-        str, typer.Option("--lock-wait", metavar="TIME", help="With --release: how long to wait for another mdl.")
-    ] = "10m"
+    keep: Annotated[int, flag("--keep N", "With --release: how many releases stay.", min=1)] = 3
+    check: Annotated[str | None, flag("--check CMD", "With --release: must end with 0 before the switch.")] = None
 
 
-def register(app: typer.Typer) -> None:
-    command(app, "unpack", epilog=_UNPACK_EXAMPLES)(unpack)
-    command(app, "rollback")(rollback)
-
-
-_UNPACK_EXAMPLES = """Examples: mdl unpack tts.zip --to models/tts · mdl unpack tts.zip --list ·
+_EXAMPLES = """Examples: mdl unpack tts.zip --to models/tts · mdl unpack tts.zip --list ·
 mdl unpack tts.zip --to /srv/tts --release --keep 3 --check './smoke-test'"""
 
 
+@command("unpack", epilog=_EXAMPLES)
 def unpack(
     session: Session,
     source: Annotated[str, typer.Argument(metavar="ARCHIVE", help="A zip, mdl's own or any other.")],
     bounds: LimitFlags,
     serving: ReleaseFlags,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--to", envvar="MDL_TO", metavar="DIR", help="A new or empty folder. [default: the archive's name]"
-        ),
-    ] = None,
-    listing: Annotated[bool, typer.Option("--list", help="Check it, show what it holds, write nothing.")] = False,
+    settings: ReleaseSettings,
+    target: Annotated[str | None, flag("--to DIR", "A new or empty folder. [default: the archive's name]")] = None,
+    listing: Annotated[bool, flag("--list", "Check it, show what it holds, write nothing.")] = False,
 ) -> int:
     """Unpack a zip into a new folder, all or nothing; everything is checked before the first byte is written."""
     session.empty = {"archive": source}
@@ -93,9 +73,9 @@ def unpack(
     if listing:
         return _show_archive(session, archive, limits)
     if serving.release:
-        return _release(session, archive, to, limits, serving)
+        return _release(session, archive, to, limits, serving, session.config_of(settings)["lock_wait"])
     with session.console.watch(method="inline") as on_event, all_or_nothing():
-        done = api.unpack(archive, to, limits=limits, on_event=on_event)
+        done = mdl.unpack(archive, to, limits=limits, on_event=on_event)
     path = str(done.path)
     facts = _facts(archive, files=done.files, size=done.bytes, path=path) if session.common.json else {}
     return session.show(facts, lambda: session.console.data(path))
@@ -109,7 +89,7 @@ def _facts(archive: Path, *, files: int, size: int, path: str | None, **more: An
 
 
 def _show_archive(session: Session, archive: Path, limits: ArchiveLimits) -> int:
-    rows = api.contents(archive, limits=limits)
+    rows = mdl.contents(archive, limits=limits)
     if session.common.json:
         members, size = [vars(row) for row in rows], sum(row.size for row in rows)
         return session.show(_facts(archive, files=len(rows), size=size, path=None, members=members))
@@ -120,22 +100,29 @@ def _show_archive(session: Session, archive: Path, limits: ArchiveLimits) -> int
     return 0
 
 
-def _release(session: Session, archive: Path, to: Path | None, limits: ArchiveLimits, serving: ReleaseFlags) -> int:
+def _release(
+    session: Session,
+    archive: Path,
+    to: Path | None,
+    limits: ArchiveLimits,
+    serving: ReleaseFlags,
+    lock_wait: float,
+) -> int:
     if to is None:
         raise UsageError("--release needs the folder of the releases", hint="add --to DIR")
     with session.console.watch(method="inline") as on_event, all_or_nothing():
-        done = api.release(
+        done = mdl.release(
             archive,
             to,
             keep=serving.keep,
             check=serving.check,
             limits=limits,
-            lock_wait=parse_duration(serving.lock_wait, "--lock-wait", least=0),
+            lock_wait=lock_wait,
             cancel=session.cancel,
             on_event=on_event,
         )
 
-    def tell() -> None:
+    def show() -> None:
         if not done.changed:
             session.console.note(f"{done.version} is active already")
         for version in done.removed:
@@ -147,29 +134,23 @@ def _release(session: Session, archive: Path, to: Path | None, limits: ArchiveLi
         files = done.manifest.files if done.manifest else ()
         size, path = sum(one.size for one in files), str(done.path)
         facts = _facts(archive, files=len(files), size=size, path=path, release=_released_facts(done))
-    return session.show(facts, tell)
+    return session.show(facts, show)
 
 
 def _released_facts(done: ReleaseResult) -> dict[str, Any]:
-    return {
-        "version": done.version,
-        "changed": done.changed,
-        "previous": done.previous,
-        "linked": done.linked,
-        "removed": list(done.removed),
-    }
+    names = ("version", "changed", "previous", "linked", "removed")
+    return {name: getattr(done, name) for name in names}
 
 
+@command("rollback")
 def rollback(
     session: Session,
     folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder of releases.")],
-    lock_wait: Annotated[
-        str, typer.Option("--lock-wait", metavar="TIME", help="How long to wait for another mdl.")
-    ] = "10m",
+    settings: ReleaseSettings,
 ) -> int:
     """Serve the release that was served before; no network, one atomic switch."""
-    wait, place = parse_duration(lock_wait, "--lock-wait", least=0), place_of(folder, "DIR")
+    wait, place = session.config_of(settings)["lock_wait"], place_of(folder, "DIR")
     with session.console.watch(method="inline") as on_event:
-        done = api.rollback(place, lock_wait=wait, cancel=session.cancel, on_event=on_event)
+        done = mdl.rollback(place, lock_wait=wait, cancel=session.cancel, on_event=on_event)
     facts = {"path": str(done.path), "release": _released_facts(done)}
     return session.show(facts, lambda: session.console.data(str(done.path)))

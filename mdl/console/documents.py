@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,10 @@ def document(
     command: str, payload: Mapping[str, Any], *, ok: bool, exit_code: int, error: Problem | None
 ) -> dict[str, Any]:
     """The one document of a command: what every command says, then its own."""
-    facts = error_facts(error) if error else None
-    head = {"schema": f"mdl.{command}/1", "ok": ok, "exit_code": exit_code, "error": facts}
+    head: dict[str, Any] = {"schema": f"mdl.{command}/1", "ok": ok, "exit_code": exit_code, "error": None}
+    if error:
+        head["error"] = {"code": error.code, "message": error.message, "hint": error.advice, "item": error.item}
     return head | {key: value for key, value in payload.items() if key not in head}
-
-
-def error_facts(error: Problem) -> dict[str, Any]:
-    """An error as the four facts that a script reads."""
-    return {"code": error.code, "message": error.message, "hint": error.advice, "item": error.item}
 
 
 def json_text(value: Any, *, secrets: Iterable[str] = (), ascii_only: bool = True, indent: int | None = None) -> str:
@@ -36,7 +31,10 @@ def json_text(value: Any, *, secrets: Iterable[str] = (), ascii_only: bool = Tru
     """
     safe = _redacted(value, tuple(secrets), redact_value)
     text = json.dumps(safe, ensure_ascii=ascii_only, indent=indent, default=str)
-    return text if ascii_only else re.sub(r"[^\x20-\x7e]", lambda match: _escaped(match[0]), text)
+    if ascii_only:
+        return text
+    harmful = {char for char in set(text) if char != "\n" and is_harmful_in_prose(char)}
+    return text.translate({ord(char): json.dumps(char)[1:-1] for char in harmful})
 
 
 def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
@@ -52,8 +50,3 @@ def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
         case list() | tuple():
             return [_redacted(inner, secrets, how) for inner in value]
     return value
-
-
-def _escaped(char: str) -> str:
-    """As JSON writes it, also for what JSON would let through but a terminal would obey."""
-    return json.dumps(char)[1:-1] if char != "\n" and is_harmful_in_prose(char) else char

@@ -13,16 +13,15 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from mdl.console.documents import error_facts, json_text
+from mdl.console.documents import json_text
 from mdl.console.lines import dropped_text
-from mdl.console.streams import Streams
+from mdl.console.streams import NonBlockingStream
 from mdl.describe import Description, ProgressState, describe
-from mdl.errors import Problem
 from mdl.events import Ended, Event
 from mdl.redact import Secrets
 
-_MOST, _MOST_STARTS, _MOST_FINISHES = 10, 6, 8
-"""How many objects a second may hold if progress, a start or a finish is to join them."""
+_MOST, _MOST_OF_FILES = 10, 8
+"""How many objects a second may hold if progress, or the start, check or finish of a file, is to join them."""
 _SPAN = 1.01
 _BETWEEN_ROUTINE = 0.2
 _EVENTS = {"planned", "started", "progress", "retrying", "rewound", "verifying"}
@@ -31,12 +30,18 @@ _STATUSES = {"retrying": "retrying", "finished": "file-finished", "failed": "fil
 
 
 class JsonLines:
-    """A renderer that writes JSON lines to stderr, all of one job."""
+    """A renderer that writes JSON lines, all of one job."""
 
     def __init__(
-        self, streams: Streams, secrets: Secrets, clock: Callable[[], float], *, job: str = "", method: str = "http"
+        self,
+        stream: NonBlockingStream,
+        secrets: Secrets,
+        clock: Callable[[], float],
+        *,
+        job: str = "",
+        method: str = "http",
     ) -> None:
-        self._stream, self._secrets, self._clock = streams.stderr, secrets, clock
+        self._stream, self._secrets, self._clock = stream, secrets, clock
         self._job, self._method = job, method
         self._state = ProgressState()
         self._written_at: deque[float] = deque()
@@ -51,20 +56,22 @@ class JsonLines:
         if self._is_over:
             return
         self._state.update(event)
-        self._write_finishes(math.inf if isinstance(event, Ended) else _MOST_FINISHES)
+        self._write_finishes(math.inf if isinstance(event, Ended) else _MOST_OF_FILES)
         description = describe(event)
         facts = self._facts(description)
         match description.kind:
             case "progress":
                 self._write_routine(facts)
-            case "verifying":
-                self._check(description.item, facts)
-            case "started":
-                if self._has_turn(_MOST_STARTS):
-                    self._write(facts)
+            case "verifying" if self._checking == description.item:
+                self._write_routine(facts)
+            case "started" | "verifying" if self._has_turn(_MOST_OF_FILES):
+                self._checking = description.item if description.kind == "verifying" else self._checking
+                self._write(facts)
+            case "started" | "verifying":
+                pass
             case "finished":
                 self._finishes.append(facts | {"time": _now()})
-                self._write_finishes(_MOST_FINISHES)
+                self._write_finishes(_MOST_OF_FILES)
             case "ended" if isinstance(event, Ended):
                 if dropped := dropped_text(self._stream.take_dropped()):
                     self.remark("notice", dropped.rstrip())
@@ -79,18 +86,11 @@ class JsonLines:
             error = {"code": None, "message": message, "hint": None, "item": None}
             self._write({"status": status, "error": error}, keep=True)
 
-    def fail(self, error: Problem) -> None:
-        """Write the last object, for an error that came before any event."""
-        if not self._is_over:
-            self._write({"event": "failed", "status": "failed", "error": error_facts(error)}, keep=True)
-            self._is_over = True
-
     def close(self) -> None:
         """Wait until the reader has it all."""
         self._stream.drain()
 
     def _facts(self, description: Description) -> dict[str, Any]:
-        """What an event says, and what is known of its file."""
         file = self._state.files.get((description.model, description.file))
         return {
             "event": description.kind if description.kind in _EVENTS else "progress",
@@ -113,20 +113,11 @@ class JsonLines:
             self._written_at.popleft()
         return len(self._written_at) < most
 
-    def _check(self, item: str, facts: Mapping[str, Any]) -> None:
-        """That a file is being checked is told once for certain; how far the check is, as routine."""
-        if self._checking == item:
-            self._write_routine(facts)
-        elif self._has_turn(_MOST_FINISHES):
-            self._checking = item
-            self._write(facts)
-
     def _write_routine(self, facts: Mapping[str, Any]) -> None:
         """Write progress if it is time for it, the second is not full, and the reader keeps up."""
         now = self._clock()
-        if now - self._routine_at < _BETWEEN_ROUTINE or not self._has_turn(_MOST):
-            return
-        if self._stream.offer(self._line(facts)):
+        is_due = now - self._routine_at >= _BETWEEN_ROUTINE and self._has_turn(_MOST)
+        if is_due and self._stream.offer(self._line(facts)):
             self._routine_at = now
             self._written_at.append(now)
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol
 
+from mdl.cancel import CancelToken
 from mdl.describe import ended_by, item_of
+from mdl.errors import DeadlineReached
 from mdl.events import Ended, Event, Failed, Listener
 
 
@@ -20,16 +22,17 @@ class Renderer(Protocol):
 
 
 class ReportSession:
-    """A context manager that is a listener itself. If it is left without an `Ended`, it tells the one that fits: a
-    failure that was told makes the whole a failure.
+    """A context manager that is a listener itself. If it is left without an `Ended`, it adds one: finished, or
+    failed if there was an exception or a `Failed` event.
 
-    ``others`` are told the same events after ``renderer``; ``on_stop`` is called if a time limit ends it."""
+    ``others`` get the same events after ``renderer``. If a time limit ends it, ``cancel`` is set: a reader that
+    takes nothing must not prolong it."""
 
     def __init__(
-        self, renderer: Renderer, others: Sequence[Listener], on_close: Callable[[], None], on_stop: Callable[[], None]
+        self, renderer: Renderer, others: Sequence[Listener], on_close: Callable[[], None], cancel: CancelToken
     ) -> None:
         self.end: Ended | None = None
-        self._renderer, self._others, self._on_close, self._on_stop = renderer, others, on_close, on_stop
+        self._renderer, self._others, self._on_close, self._cancel = renderer, others, on_close, cancel
         self._failure: Failed | None = None
 
     def __call__(self, event: Event) -> None:
@@ -43,12 +46,12 @@ class ReportSession:
         self._renderer(event)
         for listener in self._others:
             listener(event)
-        if self.end and self.end.status == "paused":
-            self._on_stop()
+        if self.end and self.end.status == "paused" and not self._cancel.is_set():
+            self._cancel.set(DeadlineReached("its time is over"))
 
     @property
     def is_well(self) -> bool:
-        """Neither the end nor a failure was told."""
+        """There was neither an end nor a failure."""
         return self.end is None and self._failure is None
 
     def release_terminal(self) -> None:

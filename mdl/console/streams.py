@@ -8,21 +8,19 @@ dropped, the oldest first, and counted.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import sys
 import time
-from _io import TextIOWrapper
-from _thread import RLock
 from collections import deque
 from collections.abc import Mapping
+from io import TextIOWrapper
+from threading import RLock
+from typing import IO
 
 from mdl.cancel import CancelToken
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import IO
 
 _NARROWEST, _USUAL, _WIDEST = 20, 80, 500
 _CHUNK = select.PIPE_BUF
@@ -40,19 +38,32 @@ _PATIENCE = 0.25
 class NonBlockingStream:
     """Where text leaves the process. ``trouble`` is the errno that broke it, or 0.
 
-    Once ``cancel`` is set no write waits for the reader any more. A stream that ``is_own`` belongs to the process:
-    if it breaks, its descriptor is pointed to the null device, so that no other code stumbles over it.
+    ``environ`` and ``color`` tell how a terminal may be used. Once ``cancel`` is set no write waits for the reader any
+    more. A stream that ``is_own`` belongs to the process: if it breaks, its descriptor is pointed to the null device,
+    so that no other code stumbles over it.
     """
 
-    def __init__(self, stream: IO[str] | None, cancel: CancelToken | None = None, *, is_own: bool = True) -> None:
+    def __init__(
+        self,
+        stream: IO[str] | None,
+        environ: Mapping[str, str],
+        *,
+        color: bool = True,
+        cancel: CancelToken | None = None,
+        is_own: bool = True,
+    ) -> None:
         self._stream, self._cancel, self._is_own = stream, cancel or CancelToken(), is_own
+        self._environ, self._color = environ, color and not environ.get("NO_COLOR")
         self._backlog: deque[tuple[memoryview, bool]] = deque()
         """Text that waits for the reader, and whether it must be kept."""
         self._loose = 0
         """Bytes in the backlog that may be dropped."""
         self._lock = RLock()
         self.trouble = self._dropped = 0
-        self.descriptor = _descriptor(stream)
+        self.descriptor = None
+        """The stream's own descriptor. That of a notebook's stream, which is no `TextIOWrapper`, leads elsewhere."""
+        with contextlib.suppress(OSError, ValueError):
+            self.descriptor = stream.fileno() if isinstance(stream, TextIOWrapper) else None
         self.encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
 
     @property
@@ -64,6 +75,29 @@ class NonBlockingStream:
     def is_terminal(self) -> bool:
         """A terminal is at the other end."""
         return self.descriptor is not None and os.isatty(self.descriptor)
+
+    @property
+    def can_move_cursor(self) -> bool:
+        """A terminal is at the other end, and not one that only prints."""
+        return self.is_terminal and self._environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+    @property
+    def has_colors(self) -> bool:
+        """Colours are wanted and can be shown."""
+        return self._color and self.can_move_cursor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and lines of the terminal; sane whatever ``COLUMNS`` and the terminal claim."""
+        real, lines = 0, 0
+        if self.descriptor is not None:
+            with contextlib.suppress(OSError):
+                real, lines = os.get_terminal_size(self.descriptor)
+        columns = real if real >= _NARROWEST else _USUAL
+        wished = self._environ.get("COLUMNS", "")
+        if wished.isascii() and wished.isdigit() and len(wished) < 10 and int(wished) >= _NARROWEST:
+            columns = min(int(wished), real or _WIDEST)
+        return max(_NARROWEST, min(columns, _WIDEST)), lines or 24
 
     def write(self, text: str) -> bool:
         """Write ``text`` and wait for the reader if need be. False if a stop came before the reader took it."""
@@ -137,37 +171,29 @@ class NonBlockingStream:
         """Write what is posted as far as the reader has room, or with ``wait`` all of it unless a stop comes."""
         if self._stream is None or self.descriptor is None or not self._backlog:
             return
-        writing = self._terminal_again()
+        try:  # A terminal is opened once more, so that no write to it waits: it calls itself ready for one byte, and
+            # a longer write would wait in the system if the terminal has stopped reading.
+            writing = os.open(os.ttyname(self.descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            writing = self.descriptor
+        until = 0.0
         try:
             self._stream.flush()
-            self._push_to(self.descriptor if writing is None else writing, wait=wait)
+            while self._backlog:
+                if self._has_room(writing, _TICK if wait else 0.0) and self._write_chunk(writing):
+                    until = 0.0
+                elif not wait:
+                    return
+                else:
+                    time.sleep(_TINY)
+                    until = until or (time.monotonic() + _PATIENCE if self._cancel.is_set() else 0.0)
+                    if until and time.monotonic() >= until:
+                        return
         except (OSError, ValueError) as error:
             self._break(error)
         finally:
-            if writing is not None:
+            if writing != self.descriptor:
                 os.close(writing)
-
-    def _terminal_again(self) -> int | None:
-        """The terminal, opened once more so that no write waits: a terminal calls itself ready for one byte, and a
-        longer write would wait in the system if it has stopped reading."""
-        try:
-            assert self.descriptor is not None
-            return os.open(os.ttyname(self.descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-
-    def _push_to(self, writing: int, *, wait: bool) -> None:
-        until = 0.0
-        while self._backlog:
-            if self._has_room(writing, _TICK if wait else 0.0) and self._write_chunk(writing):
-                until = 0.0
-            elif not wait:
-                return
-            else:
-                time.sleep(_TINY)
-                until = until or (time.monotonic() + _PATIENCE if self._cancel.is_set() else 0.0)
-                if until and time.monotonic() >= until:
-                    return
 
     def _write_chunk(self, writing: int) -> bool:
         """Write the first piece of the oldest text, if there really is room. What has begun is never dropped."""
@@ -195,72 +221,17 @@ class NonBlockingStream:
         self._loose = 0
         if self.descriptor is None or not self._is_own:
             return
-        try:
+        with contextlib.suppress(OSError):
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, self.descriptor)
             os.close(nothing)
-        except OSError:
-            pass
-
-
-def _descriptor(stream: IO[str] | None) -> int | None:
-    """The stream's own descriptor. A notebook's stream has one that leads elsewhere, and is no `TextIOWrapper`."""
-    try:
-        return stream.fileno() if isinstance(stream, TextIOWrapper) else None
-    except (OSError, ValueError):
-        return None
-
-
-class Streams:
-    """The two streams of the process, and what the terminals at their ends can do."""
-
-    def __init__(
-        self,
-        environ: Mapping[str, str],
-        *,
-        color: bool = True,
-        stdout: IO[str] | None = None,
-        stderr: IO[str] | None = None,
-        cancel: CancelToken | None = None,
-        is_own: bool = True,
-    ) -> None:
-        if is_own:
-            hold_standard_descriptors()
-        self.stdout = NonBlockingStream(stdout or sys.stdout, cancel, is_own=is_own)
-        self.stderr = NonBlockingStream(stderr or sys.stderr, cancel, is_own=is_own)
-        self.environ = environ
-        self._color = color and not environ.get("NO_COLOR")
-
-    def can_move_cursor(self, stream: NonBlockingStream) -> bool:
-        """``stream`` is a terminal, and not one that only prints."""
-        return stream.is_terminal and self.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
-
-    def has_colors(self, stream: NonBlockingStream) -> bool:
-        """Colours are wanted and can be shown."""
-        return self._color and self.can_move_cursor(stream)
-
-    def size(self, stream: NonBlockingStream) -> tuple[int, int]:
-        """Columns and lines of the terminal; sane whatever ``COLUMNS`` and the terminal claim."""
-        real, lines = 0, 0
-        if stream.descriptor is not None:
-            try:
-                real, lines = os.get_terminal_size(stream.descriptor)
-            except OSError:
-                pass
-        columns = real if real >= _NARROWEST else _USUAL
-        wished = self.environ.get("COLUMNS", "")
-        if wished.isascii() and wished.isdigit() and len(wished) < 10 and int(wished) >= _NARROWEST:
-            columns = min(int(wished), real or _WIDEST)
-        return max(_NARROWEST, min(columns, _WIDEST)), lines or 24
 
 
 def hold_standard_descriptors() -> None:
     """Fill closed standard descriptors, so that no model file is ever opened as number 1 or 2."""
     if None not in (sys.stdin, sys.stdout, sys.stderr):
         return
-    try:
+    with contextlib.suppress(OSError):
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
             os.set_inheritable(descriptor, True)
         os.close(descriptor)
-    except OSError:
-        pass

@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.console import Console as RichConsole
 from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from mdl.console.streams import Streams
+from mdl.console.streams import NonBlockingStream
 from mdl.formatting import cells, is_number
 
 _LEAST = 12
 """The widest column may become so narrow before the others have to give room, too."""
 
 
-def drawn_table(streams: Streams, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for stdout. Nothing is cut: if there is no room, the widest column goes on in the next line."""
-    width, height = streams.size(streams.stdout)
-    console = RichConsole(  # no markup, no emoji, no guesses about the environment
-        file=io.StringIO(),
-        width=width,
-        height=height,
-        color_system="standard" if streams.has_colors(streams.stdout) else None,
-        force_terminal=True,
-        force_interactive=True,
-        force_jupyter=False,
-        legacy_windows=False,
-        markup=False,
-        emoji=False,
-        highlight=False,
-        _environ={"TERM": streams.environ.get("TERM", "")},
-    )
+def drawn_table(stream: NonBlockingStream, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal ``stream``. Nothing is cut: without room the widest column goes on in the next line."""
+    color_system: Literal["standard"] | None = "standard" if stream.has_colors else None
+    width, height = stream.size
+    console = RichConsole(width=width, height=height, color_system=color_system, force_terminal=True, _environ={})
     columns = [[row[at] for row in rows if at < len(row)] for at in range(len(headers))]
     widths = [max(map(cells, (header, *column))) for header, column in zip(headers, columns, strict=True)]
     widest = max(widths, default=0)
-    left = console.width - sum(widths) + widest
+    left = width - sum(widths) + widest
     gap = 2 if left - 2 * len(widths) >= min(widest, 2 * _LEAST) else 1
     has_room = left - gap * len(widths) >= min(widest, _LEAST)
     grid = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")

@@ -27,7 +27,7 @@ __all__ = ["CheckResult", "Environment", "run_checks"]
 Check = Callable[[], str | None]
 """Returns what was found, or None if there is nothing to say. Raises `MdlError`, with a hint, if the check fails."""
 
-_PACKAGES = ("httpx", "huggingface_hub", "typer", "rich", "truststore", "filelock", "platformdirs", "tomlkit", "isal")
+_PACKAGES = ("httpx", "huggingface_hub", "typer", "rich", "truststore", "platformdirs", "tomlkit", "isal")
 _MOST_FILES = 20_000
 """In so many files of the models folder pickles are looked for."""
 

@@ -66,7 +66,7 @@ class Finalizer:
         receipt = self._store.receipts.get(download.model, remote.path, prefixes=True) if self._repair else None
         if receipt and receipt.digest == remote.digest and receipt.prefixes and download.item.local.kind == "file":
             download.expected = (*receipt.prefixes, receipt.digest.hex)
-            partial = self._store.open_for_repair(download.model, remote, receipt)
+            partial = self._store.open_for_repair(download.model, remote)
         else:
             partial = self._store.open_partial(download.model, remote)
         download.partial = partial

@@ -10,7 +10,6 @@ import errno
 import os
 import re
 import stat
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,49 +25,38 @@ _SHARED = re.compile(r"blobs/[0-9a-f]{2}/[0-9a-f]{64}")
 """How the hub's client names a file that several repositories share."""
 
 
-class Layout(ABC):
-    """Where the files of a models folder are. ``own`` is mdl's folder in it, on the same file system. If
-    ``is_by_digest``, a file is named by its digest, so that every program that puts one there puts the same bytes."""
+class Layout:
+    """``<root>/<model>/<path>``; with ``into`` the files of one model are in ``root`` itself. ``own`` is mdl's folder
+    there."""
 
-    own: Path
     is_by_digest = False
-
-    @abstractmethod
-    def folder(self, model: str) -> Path:
-        """The folder that is shown as the place of a model."""
-
-    @abstractmethod
-    def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
-        """A folder, and the file's path below it, which must not lead out of it. Raises `UsageError`."""
-
-    def expect(self, model: str, remote: RemoteFile) -> None:
-        """Take note that the file is one of the model's current files. Raises as `place` does."""
-        self.place(model, remote)
-
-    def pointer(self, remote: RemoteFile) -> Path | None:
-        """The second name by which programs find a file; None if it has only one."""
-        return None
-
-    def expose(self, remote: RemoteFile) -> None:  # noqa: B027
-        """Make a published file findable by its second name. Raises `OSError`."""
-
-    def mark_complete(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:  # noqa: B027
-        """All files of a model are there, as their source lists them; ``is_news`` if it was asked just now. Raises
-        `OSError`."""
-
-
-class Plain(Layout):
-    """``<root>/<model>/<path>``; with ``into`` the files of one model are in ``root`` itself."""
+    """Whether files are named by their digest, so that models and other programs share them."""
 
     def __init__(self, root: Path, *, into: bool = False) -> None:
         self._root, self._into = root, into
         self.own = root / ".mdl"
 
     def folder(self, model: str) -> Path:
+        """The folder that is shown as the place of a model."""
         return self._root if self._into else RelPath.parse(model).under(self._root)
 
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
+        """A folder, and the file's path below it, which must not lead out of it. Raises `UsageError`."""
         return self.folder(model), remote.path
+
+    def expect(self, model: str, remote: RemoteFile) -> None:
+        """Take note that the file is one of the model's current files. Raises as `place` does."""
+
+    def pointer(self, remote: RemoteFile) -> Path | None:
+        """The second name by which programs find a file; None if it has only one."""
+        return None
+
+    def expose(self, remote: RemoteFile) -> None:
+        """Make a published file findable by its second name. Raises `UsageError`, `OSError`."""
+
+    def mark_complete(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
+        """All files of a model are there, as their source lists them; ``is_news`` if it was asked just now. Raises
+        `OSError`."""
 
 
 class HubCache(Layout):
@@ -77,7 +65,7 @@ class HubCache(Layout):
     is_by_digest = True
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        super().__init__(root)
         self.own = root / ".locks" / ".mdl"
         self._snapshots: dict[str, set[Path]] = {}
 

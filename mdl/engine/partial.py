@@ -32,13 +32,12 @@ _JOURNAL_SECONDS = 1.0
 class Partial:
     """An open partial. It has the bytes that were written; the journal claims those of them that are synced too."""
 
-    def __init__(self, folder: Path, identity: Identity, fd: int, journal: Journal, have: RangeSet) -> None:
-        self.folder, self.identity, self.fd = folder, identity, fd
+    def __init__(self, folder: Path, fd: int, journal: Journal, have: RangeSet, validators: dict[str, str]) -> None:
+        self.folder, self.fd, self.validators = folder, fd, validators
         self._journal, self._have, self._claimed = journal, have, have.copy()
         self._lock = threading.Lock()
         self._syncing = threading.RLock()
         self._journal_synced = time.monotonic()
-        self.validators: dict[str, str] = {}
         self.claim_below: int | None = None
         """Only bytes below this offset are claimed: those above are not known to be right yet."""
         self._length: int | None = None
@@ -59,7 +58,8 @@ class Partial:
         mine = partials / f"{key}.{ProcessId.current()}"
         adopt(partials, key, mine, identity)
         make_private_dir(mine)
-        record, data = journals.load(mine / "journal"), mine / "data"
+        data, path = mine / "data", mine / "journal"
+        record = journals.load(path)
         lost, why = 0, "its journal is damaged, or not this user's"
         if record is None:
             with contextlib.suppress(OSError):
@@ -67,30 +67,21 @@ class Partial:
         elif not record.resumable_as(identity):
             lost, why = record.have.total, _why_not(record, identity)
             record = None
-        fd = _locked(data, _reopen(data) if record else open_new(data, os.O_RDWR, 0o666))
+        fd = _open_and_lock(data, is_new=record is None)
         try:
-            if record:
-                return cls._resume(mine, identity, fd, record)
-            partial = cls(mine, identity, fd, Journal.create(mine / "journal", identity), RangeSet())
+            if record is None:
+                partial = cls(mine, fd, Journal.create(path, identity), RangeSet(), {})
+            else:
+                have, claimed = record.have, record.have.total
+                have.remove(os.fstat(fd).st_size, 2**63)
+                lost, why = claimed - have.total, "the partial file is shorter than its journal says"
+                is_whole = not lost and path.stat().st_size <= journals.LARGEST // 2
+                journal = Journal.reopen(path) if is_whole else Journal.create(path, identity, have, record.validators)
+                partial = cls(mine, fd, journal, have, record.validators)
         except BaseException:
             os.close(fd)
             raise
         partial.dropped, partial.dropped_why = lost, why
-        return partial
-
-    @classmethod
-    def _resume(cls, folder: Path, identity: Identity, fd: int, record: Record) -> Partial:
-        """Go on with what the journal claims and the file holds."""
-        path, have, claimed = folder / "journal", record.have, record.have.total
-        have.remove(os.fstat(fd).st_size, 2**63)
-        cut = claimed - have.total
-        if cut or path.stat().st_size > journals.LARGEST // 2:
-            journal = Journal.create(path, identity, have, record.validators)
-        else:
-            journal = Journal.reopen(path)
-        partial = cls(folder, identity, fd, journal, have)
-        partial.validators = record.validators
-        partial.dropped, partial.dropped_why = cut, "the partial file is shorter than its journal says" if cut else ""
         return partial
 
     @property
@@ -184,7 +175,7 @@ class Partial:
             self._have, self._claimed = RangeSet(), RangeSet()
             self.claim_below = self._length = None
             self.was_cut = False
-            self.identity, self.validators = identity, {}
+            self.validators = {}
             return lost
 
     def is_as_written(self, size: int) -> bool:
@@ -234,18 +225,16 @@ class Partial:
                     os.close(fd)
 
 
-def _reopen(data: Path) -> int:
-    """Open data that no other user could write, or an empty file in its place. That others may write the file once it
-    is published is no harm: they cannot enter its folder. Raises `OSError`."""
-    try:
-        return open_own(data, os.O_RDWR | os.O_CREAT, 0o666, may_be_shared=True)
-    except Unsafe:
-        return open_new(data, os.O_RDWR, 0o666)
-
-
-def _locked(data: Path, fd: int) -> int:
-    """Lock a partial's open data, as a sign that its owner is alive. If another process took it over meanwhile the file
-    is closed and this raises `Busy`."""
+def _open_and_lock(data: Path, *, is_new: bool) -> int:
+    """Open a partial's data, or an empty file in its place if it is new or another user could write it. (That others
+    may write the file once it is published is no harm: they cannot enter its folder.) Lock it, as a sign that its owner
+    is alive. Raises `Busy` if another process took it over meanwhile, `OSError`."""
+    fd = -1
+    if not is_new:
+        with contextlib.suppress(Unsafe):
+            fd = open_own(data, os.O_RDWR | os.O_CREAT, 0o666, may_be_shared=True)
+    if fd < 0:
+        fd = open_new(data, os.O_RDWR, 0o666)
     try_lock(fd)
     with contextlib.suppress(OSError):
         if os.path.samestat(data.lstat(), os.fstat(fd)):

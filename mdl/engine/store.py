@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial as bound
 from pathlib import Path
@@ -16,16 +16,15 @@ from pathlib import Path
 from mdl.cancel import CancelToken
 from mdl.engine.adoption import claimed_bytes, leftovers
 from mdl.engine.journal import Identity
-from mdl.engine.layout import Layout, Plain, inspect_path
+from mdl.engine.layout import Layout, inspect_path
 from mdl.engine.partial import Partial
 from mdl.engine.receipts import Receipts, file_key, new_receipt
 from mdl.errors import Occupied, StorageError, Unsafe, UsageError, storage_error
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
 from mdl.fs import copying, explain_oserror, free_space, staging
-from mdl.fs.copying import SharingRule, Way
 from mdl.fs.entries import EntryAt, open_for_reading, open_parent
 from mdl.fs.private import make_private_dir
-from mdl.hashing import Digest, Fingerprint, fingerprint
+from mdl.hashing import Fingerprint, fingerprint
 from mdl.http.ranges import ByteRange
 from mdl.locks import try_lock
 from mdl.process import ProcessId
@@ -49,8 +48,8 @@ class Store:
         """With ``into`` the files of one model are in ``root`` itself. ``catalog`` names the catalog for which files
         are fetched, if there is one. ``cancel`` ends what reads large files."""
         self.root, self.catalog, self.cancel = root.absolute(), catalog, cancel or CancelToken()
-        self._layout = layout(self.root) if layout else Plain(self.root, into=into)
-        self.own = self._layout.own
+        self.layout = layout(self.root) if layout else Layout(self.root, into=into)
+        self.own = self.layout.own
         self.receipts = Receipts(self.own / "receipts")
         self.partials = self.own / "partials"
         self.listings = self.own / "listings"
@@ -58,36 +57,21 @@ class Store:
 
     def folder(self, model: str) -> Path:
         """The folder that is shown as the place of ``model``."""
-        return self._layout.folder(model)
+        return self.layout.folder(model)
 
     def final_path(self, model: str, remote: RemoteFile) -> Path:
         """The file's final path. Raises `UsageError` if the layout has no place for it."""
-        base, path = self._layout.place(model, remote)
+        base, path = self.layout.place(model, remote)
         return path.under(base)
-
-    def expose(self, model: str, remote: RemoteFile) -> None:
-        """Make a published file findable, if the layout has a second name for it. Raises `UsageError`, `OSError`."""
-        self.final_path(model, remote)
-        self._layout.expose(remote)
-
-    @property
-    def is_by_digest(self) -> bool:
-        """Whether files are named by their digest, so that models and other programs share them."""
-        return self._layout.is_by_digest
 
     def pointer_state(self, model: str, remote: RemoteFile) -> str:
         """Whether programs find the file by its name: ``right``, ``missing``, or ``other`` if that name leads to
         something else. Reads no file."""
-        pointer = self._layout.pointer(remote)
+        pointer = self.layout.pointer(remote)
         try:
             return "right" if pointer is None or pointer.samefile(self.final_path(model, remote)) else "other"
         except OSError:
             return "missing"
-
-    def mark_complete(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
-        """All files of a model are there, as their source lists them; ``is_news`` if it was asked just now. Raises
-        `OSError`."""
-        self._layout.mark_complete(remotes, is_news=is_news)
 
     def check(
         self, model: str, remote: RemoteFile, *, watch: Callable[[int], None] | None = None, deep: bool = False
@@ -101,25 +85,25 @@ class Store:
         final, receipt, digest = self.final_path(model, remote), found.receipt, remote.digest
         is_settled = found.untouched and receipt and digest and receipt.digest.algorithm == digest.algorithm
         if deep or (digest and remote.size in (None, found.stamp.size) and not is_settled):
-            print_, stamp = hash_file(final, remote.hash_algorithm, self._stoppable(watch))
+            print_, stamp = hash_file(final, remote.hash_algorithm, self.stoppable(watch))
             found = replace(found, fingerprint=print_, stamp=stamp)
             if print_.digest == digest:
                 return found
         if receipt and found.is_edited and found.stamp and found.stamp.size == receipt.stamp.size:
-            print_, stamp = hash_file(final, receipt.digest.algorithm, self._stoppable(watch))
+            print_, stamp = hash_file(final, receipt.digest.algorithm, self.stoppable(watch))
             found = replace(found, fingerprint=found.fingerprint or print_, stamp=stamp, own_digest=print_.digest)
         return found
 
     def quick_check(self, model: str, remote: RemoteFile) -> LocalFile:
         """As `check`, without reading a byte of the file itself."""
-        self._layout.expect(model, remote)
+        self.layout.expect(model, remote)
         found = self._inspect(model, remote)
         receipt = self.receipts.get(model, remote.path)
         partial = claimed_bytes(self.partials, file_key(model, remote.path), Identity.of(remote))
         return replace(found, receipt=receipt, partial=partial)
 
     def _inspect(self, model: str, remote: RemoteFile) -> LocalFile:
-        return inspect_path(*self._layout.place(model, remote), self.own)
+        return inspect_path(*self.layout.place(model, remote), self.own)
 
     def open_partial(self, model: str, remote: RemoteFile) -> Partial:
         """Go on with the best partial of the file, or begin one. Raises as `Partial.open` does."""
@@ -136,14 +120,14 @@ class Store:
         partial.discard()
         return lost
 
-    def open_for_repair(self, model: str, remote: RemoteFile, receipt: Receipt) -> Partial:
+    def open_for_repair(self, model: str, remote: RemoteFile) -> Partial:
         """A partial with a copy of a damaged file of known size; a hasher has to find out which blocks are right.
         Raises as `Partial.open` does."""
         partial = self.open_partial(model, remote)
         assert remote.size is not None
         partial.rewind(Identity.of(remote))
         with self.final_path(model, remote).open("rb") as file:
-            copied = copying.copy_range(file.fileno(), partial.fd, remote.size, self._stoppable())
+            copied = copying.copy_range(file.fileno(), partial.fd, remote.size, self.stoppable())
         partial.set_length(remote.size)
         partial.claim_below = 0
         if copied:
@@ -185,7 +169,7 @@ class Store:
                 raise
             if copied:
                 self.receipts.put(replace(receipt, stamp=Stamp.of(copied)))
-        self._layout.expose(remote)
+        self.layout.expose(remote)
 
     @contextlib.contextmanager
     def _staged(self, source: Partial | Path | bytes, name: str) -> Iterator[tuple[Stamp, _Publish]]:
@@ -212,8 +196,8 @@ class Store:
         `Unsafe`, `Occupied`, `OSError`."""
         hint = "use --force to replace it, or --to for another folder"
         occupied = Occupied("another file was put there meanwhile", item=remote.path.text, hint=hint)
-        seen = None if self._layout.is_by_digest else seen
-        with open_parent(*self._layout.place(model, remote)) as entry:
+        seen = None if self.layout.is_by_digest else seen
+        with open_parent(*self.layout.place(model, remote)) as entry:
             entry.refuse_special()
             now = entry.stat() if seen else None
             is_as_seen = seen is None or now is None or Stamp.of(now) == seen.stamp
@@ -243,28 +227,7 @@ class Store:
 
     def fingerprint(self, path: Path, remote: RemoteFile) -> Fingerprint:
         """Hash a file as the digest of ``remote`` needs it. Raises `StorageError`, `Cancelled`."""
-        return hash_file(path, remote.hash_algorithm, self._stoppable())[0]
-
-    def reuse(
-        self, model: str, remote: RemoteFile, source: Path, rule: SharingRule, seen: LocalFile | None = None
-    ) -> tuple[Digest, Way]:
-        """Publish the bytes of another local file under the final name too, if they have the right digest.
-
-        Returns the digest that they have, and how they were taken. ``rule`` says how they may be shared. Raises
-        `OSError`, `MdlError`, `Cancelled`.
-        """
-        with self.scratch_folder(model, remote) as folder, open_for_reading(source) as fd:
-            before, here = Stamp.of(os.fstat(fd)), folder / "data"
-            way = copying.clone_link_or_copy(fd, source, here, rule, self.free_space(), self._stoppable())
-            stamp, print_ = Stamp.of(os.lstat(here)), self.fingerprint(here, remote)
-            if print_.digest != remote.digest:
-                return print_.digest, way
-            if way == "link":
-                copying.make_read_only(here)
-                if Stamp.of(os.lstat(here)) != before:
-                    raise StorageError("it was written to while it was read")
-            self.publish(model, remote, here, print_, print_.digest.algorithm, seen, stamp=stamp)
-            return print_.digest, way
+        return hash_file(path, remote.hash_algorithm, self.stoppable())[0]
 
     def read_head(self, model: str, remote: RemoteFile, count: int) -> bytes:
         """The first ``count`` bytes under the final name; none if they cannot be read."""
@@ -297,7 +260,7 @@ class Store:
         """The system's error as mdl's own, with a hint for this models folder."""
         return explain_oserror(error, item, self.root)
 
-    def _stoppable(self, watch: Callable[[int], None] | None = None) -> Callable[[int], None]:
+    def stoppable(self, watch: Callable[[int], None] | None = None) -> Callable[[int], None]:
         """``watch`` for what reads a large file; raises `Cancelled` once everything is to stop."""
 
         def on_bytes(done: int) -> None:

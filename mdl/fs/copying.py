@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mdl.fs.entries import open_for_reading
+
 _FICLONE = 0x40049409
 """Linux, ``linux/fs.h``: let one file share the blocks of another until one of them is written."""
 _PIECE = 2**26
@@ -64,7 +66,10 @@ def predict_way(fd: int, folder: Path, rule: SharingRule, size: int | None = Non
         with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as nameless:
             fcntl.ioctl(nameless, _FICLONE, fd)
             return "clone"
-    return "link" if rule.links(os.fstat(fd), size) and _is_same_mount(fd, folder) else "copy"
+    if rule.links(os.fstat(fd), size):
+        with contextlib.suppress(OSError), open_for_reading(folder, os.O_DIRECTORY) as there:
+            return "link" if _mount_of(fd) == _mount_of(there) else "copy"
+    return "copy"
 
 
 def clone_link_or_copy(fd: int, source: Path, target: Path, rule: SharingRule, room: int, on_bytes: OnBytes) -> Way:
@@ -115,24 +120,13 @@ def copy_range(source: int, target: int, size: int, on_bytes: OnBytes = lambda _
     return done
 
 
-def _is_same_mount(fd: int, folder: Path) -> bool:
-    """A hard link cannot cross mounts, not even those of one file system (a container's volumes)."""
-    try:
-        there = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return os.fstat(fd).st_dev == os.fstat(there).st_dev and _mount_id(fd) == _mount_id(there)
-    finally:
-        os.close(there)
-
-
-def _mount_id(fd: int) -> str:
-    """The number of the mount that an open file is on; '' if the system does not tell."""
-    with contextlib.suppress(OSError):
+def _mount_of(fd: int) -> tuple[int, str]:
+    """The device and the mount of an open file. A hard link cannot cross mounts, not even those of one file system (a
+    container's volumes)."""
+    lines: list[str] = []
+    with contextlib.suppress(OSError):  # not every system tells the mount
         lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
-        return next((line for line in lines if line.startswith("mnt_id:")), "")
-    return ""
+    return os.fstat(fd).st_dev, next((line for line in lines if line.startswith("mnt_id:")), "")
 
 
 def _clone(fd: int, target: Path) -> bool:

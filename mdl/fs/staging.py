@@ -91,7 +91,7 @@ def unpublish(path: Path) -> None:
 def stage(folder: Path, name: str, data: bytes, *, mode: int, durable: bool = True) -> Path:
     """Write ``data`` under a staged name in ``folder``, synced if ``durable``; returns the path. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
-    staged = staged_name(folder / f"{secrets.token_hex(6)}-{name}")
+    staged = unique_staged_name(folder / name)
     fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
         with os.fdopen(fd, "wb") as file:
@@ -108,7 +108,7 @@ def stage(folder: Path, name: str, data: bytes, *, mode: int, durable: bool = Tr
 def stage_link(folder: Path, name: str, target: str) -> Path:
     """Make a symbolic link to ``target`` under a staged name in ``folder``; returns its path. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
-    staged = staged_name(folder / f"{secrets.token_hex(6)}-{name}")
+    staged = unique_staged_name(folder / name)
     os.symlink(target, staged)
     return staged
 
@@ -199,6 +199,11 @@ def staged_name(final: Path) -> Path:
     return final.with_name(f".{name}.{ProcessId.current()}.mdl-tmp")
 
 
+def unique_staged_name(final: Path) -> Path:
+    """A `staged_name` that no other thread of this process has."""
+    return staged_name(final.with_name(f"{secrets.token_hex(6)}-{final.name}"))
+
+
 def sweep(folder: Path) -> None:
     """Remove the staged files in ``folder`` whose processes have ended."""
     for entry in leftovers(folder):
@@ -206,24 +211,21 @@ def sweep(folder: Path) -> None:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """The staged files and folders in ``folder`` whose processes have ended."""
+    """The staged files and folders in ``folder`` whose processes have ended. A process that cannot be seen from here
+    counts as ended after a day without a write."""
     found = []
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
-            match = _STAGED.fullmatch(entry.name)
-            if match and _is_left(entry, match[1]):
+            if not (match := _STAGED.fullmatch(entry.name)):
+                continue
+            alive = ProcessId(match[1]).is_alive()
+            if alive is None:
+                paths = [entry] if entry.is_symlink() else [entry, *entry.rglob("*")]
+                newest = max(path.lstat().st_mtime for path in paths)
+                alive = time.time() - newest <= _ABANDONED_SECONDS
+            if not alive:
                 found.append(entry)
     return found
-
-
-def _is_left(entry: Path, owner: str) -> bool:
-    """Whether its process has ended. One that cannot be seen from here counts as ended after a day without a write."""
-    alive = ProcessId(owner).is_alive()
-    if alive is not None:
-        return not alive
-    paths = [entry] if entry.is_symlink() else [entry, *entry.rglob("*")]
-    newest = max(path.lstat().st_mtime for path in paths)
-    return time.time() - newest > _ABANDONED_SECONDS
 
 
 def remove(path: Path) -> None:
@@ -249,7 +251,7 @@ class StagedFile:
     """A file written under a staged name; `publish` gives it the final one. If it is not published it is removed."""
 
     def __init__(self, final: Path) -> None:
-        self.final, self.path = final, staged_name(final)
+        self.final, self.path = final, unique_staged_name(final)
         sweep(final.parent)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.fd = os.open(self.path, flags, 0o666)
@@ -279,7 +281,7 @@ def publish_folder(staged: Path, final: Path) -> None:
 
 
 def link(source: Path, final: Path) -> None:
-    """Make ``final`` a hard link to ``source``, in place of what is there. Raises `OSError`; then nothing changed."""
+    """Make ``final`` a hard link to ``source``; an old file is replaced. If this raises `OSError`, nothing changed."""
     staged = staged_name(final)
     os.link(source, staged)
     _replace(staged, final)

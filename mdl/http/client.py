@@ -54,10 +54,11 @@ OnRetry = Callable[[MdlError, int, float], None]
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds: to connect, and of silence on an open connection."""
+    """Seconds: to connect, of silence on an open connection, and in which a body must bring 1 kB a second."""
 
     connect: float = 10.0
     stall: float = 30.0
+    slow: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class HttpClient:
         self.policy, self.connections = policy, connections
         self.pacer, self._pacer_lock = Pacer(connections, policy), threading.Lock()
         self._hosts, self._token, self._stall = hosts, token, timeouts.stall
-        self._reader = BodyReader(self.cancel, timeouts.stall, throttle)
+        self._reader = BodyReader(self.cancel, timeouts.stall, timeouts.slow, throttle)
         self._public: set[str] = set()
         self._proxies = urllib.request.getproxies()
         limits = httpx.Limits(max_connections=connections * 2 + 8, max_keepalive_connections=connections + 4)

@@ -1,7 +1,4 @@
-"""Job: one get, prefetch or repair, as it is written down. Pure.
-
-``bytes_done`` of ``bytes_total``, bytes a second, seconds left; times are ISO 8601 in UTC.
-"""
+"""Job: one get, prefetch or repair, as its record describes it. Sizes in bytes, times in ISO 8601 and UTC. Pure."""
 
 from __future__ import annotations
 
@@ -10,15 +7,17 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 VERSION = 1
+JOB_VARIABLE = "MDL_JOB"
+"""Names the job that a process resumes."""
 ENDED = ("done", "failed", "cancelled")
 """A job of these is over; one that is ``running``, ``paused`` or ``dead`` can go on."""
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """What it takes to do the same once more: the words after ``mdl``, the folder, the variables that mattered.
+    """What it takes to run a command again: the words after ``mdl``, the folder, the variables that matter.
 
-    ``withheld`` is True if a word held a secret, which is never written down.
+    ``withheld`` is True if a word or variable held a secret, which is never written down.
     """
 
     words: tuple[str, ...] = ()
@@ -51,15 +50,14 @@ class Job:
 
 
 _NAMES = tuple(one.name for one in fields(Job))
-_TEXT, _NUMBER, _NONE = str, (int, float), type(None)
 _KINDS: dict[str, Any] = {
-    **dict.fromkeys(("id", "command", "owner", "host", "started_at", "status"), _TEXT),
-    **dict.fromkeys(("log", "file", "finished_at"), (_TEXT, _NONE)),
-    **dict.fromkeys(("bytes_total", "bytes_per_second", "eta_seconds", "exit_code"), (*_NUMBER, _NONE)),
-    "bytes_done": _NUMBER,
+    **dict.fromkeys(("id", "command", "owner", "host", "started_at", "status"), str),
+    **dict.fromkeys(("log", "file", "finished_at"), (str, type(None))),
+    **dict.fromkeys(("bytes_total", "bytes_per_second", "eta_seconds", "exit_code"), (int, float, type(None))),
+    "bytes_done": (int, float),
     "models": list,
     "again": dict,
-    "error": (dict, _NONE),
+    "error": (dict, type(None)),
 }
 _SHOWN = (
     *("id", "command", "models", "status", "bytes_done", "bytes_total", "bytes_per_second", "eta_seconds"),

@@ -1,7 +1,6 @@
-"""Log: events as lines ``time level kind key=value …`` of a file that several processes append to.
+"""Log: events as lines ``time level kind key=value …`` of a file that several processes append to and rotate.
 
-A name that holds a blank or a quote is quoted as in JSON, so that a line can be split again. A log that has grown too
-large is put aside, and a few old ones are kept.
+A value with a blank or a quote is quoted as in JSON, so that a line can be split again.
 """
 
 from __future__ import annotations
@@ -12,14 +11,16 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TextIO
 
-from filelock import FileLock, Timeout
-
-from mdl.describe import Description, describe, tenth
+from mdl.describe import describe, tenth
+from mdl.errors import NotFound, storage_error
 from mdl.events import Event, Planned, Progressed
 from mdl.fs import staging
-from mdl.fs.private import make_private_dir
+from mdl.fs.private import make_private_dir, open_regular
+from mdl.jobs.job import Job
 from mdl.jobs.records import now
+from mdl.locks import try_lock
 from mdl.redact import Secrets, redact
 
 LARGEST = 5_000_000
@@ -28,8 +29,8 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Log:
-    """One log file, readable by its user alone. It is put aside as ``.1`` at ``largest`` bytes; ``kept`` old ones stay.
-    A symlink in the place of one of mdl's own (``is_own``) is not followed.
+    """One log file, readable by its user alone. At ``largest`` bytes it becomes ``.1``; ``kept`` old ones stay. If
+    ``is_own``, the folder is mdl's own, and a symlink in the file's place is not followed.
 
     Raises `OSError` if it cannot be opened or written.
     """
@@ -43,10 +44,10 @@ class Log:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._fd = os.open(path, self._flags, 0o600)
         self._line_end = b""
-        """Ends a torn line that could not be taken back, before the next line."""
+        """What the next line begins with: a newline if a torn line could not be removed."""
 
     def append(self, text: str) -> None:
-        """Add one line, whole or not at all, whichever other processes write too."""
+        """Add one line, whole or not at all, while other processes may append too."""
         self._follow()
         line = self._line_end + text.encode("utf-8", "backslashreplace") + b"\n"
         written = os.write(self._fd, line)
@@ -71,16 +72,16 @@ class Log:
         os.close(self._fd)
 
     def _follow(self) -> None:
-        """Write to the file that has the name now, and rotate it if it has grown too large."""
+        """Open the file anew if its path names another one now, and rotate it if it has grown too large."""
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             return
-        if not self._has_the_name():
+        if not self._is_named():
             self._reopen()
         if os.fstat(self._fd).st_size >= self._largest:
             self._rotate()
 
-    def _has_the_name(self) -> bool:
-        """The open file is the one that its path names; another process may have put it aside."""
+    def _is_named(self) -> bool:
+        """Whether the open file is the one that its path names; another process may have rotated it."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self._fd))
         except OSError:
@@ -92,17 +93,22 @@ class Log:
         self._fd = fresh
 
     def _rotate(self) -> None:
-        """One process does it. The others write on to the file that was put aside, and follow with the next line."""
-        with contextlib.suppress(Timeout, OSError), FileLock(f"{self.path}.lock", timeout=0, mode=0o600):
-            if self._has_the_name():
-                staging.rotate(self.path, self._kept)
-            self._reopen()
+        """Put the file aside; one process does this. The others append to the old file until their next line."""
+        with contextlib.suppress(OSError):
+            lock = os.open(f"{self.path}.lock", _FLAGS | os.O_NOFOLLOW, 0o600)
+            try:
+                if try_lock(lock, patience=0.0) is not False:
+                    if self._is_named():
+                        staging.rotate(self.path, self._kept)
+                    self._reopen()
+            finally:
+                os.close(lock)
 
 
 class LogListener:
-    """A listener that writes what happens to several logs, without secrets; progress at every tenth of the whole.
+    """A listener that appends what happens to several logs, without secrets; progress at every tenth of the whole.
 
-    ``trouble`` is called once for each log that has no room for a line; the next line is tried all the same.
+    ``trouble`` is called once for each log that cannot be written; the next line is tried all the same.
     """
 
     def __init__(
@@ -114,10 +120,13 @@ class LogListener:
         self._job: Mapping[str, object] = {"job": job, "pid": os.getpid(), "command": command}
 
     def __call__(self, event: Event) -> None:
-        """Write down what happened."""
         if not self._is_due(event):
             return
-        line = self._line_of(describe(event))
+        found = describe(event)
+        facts = {"model": found.model, "file": found.file, **found.facts}
+        clean = {key: redact(one, self._secrets) if isinstance(one, str) else one for key, one in facts.items()}
+        known = [f"{key}={_quoted(one)}" for key, one in {**self._job, **clean}.items() if one not in (None, "")]
+        line = " ".join([now(), found.level, found.kind, *known])
         for log in self._logs:
             try:
                 log.append(line)
@@ -139,15 +148,18 @@ class LogListener:
         before, self._tenth = self._tenth, max(self._tenth, tenth(event.bytes_done, event.bytes_total))
         return self._tenth > before
 
-    def _line_of(self, description: Description) -> str:
-        """One line of a log, without its newline. What is not known is left out."""
-        facts = {"model": description.model, "file": description.file, **description.facts}
-        clean = {key: redact(one, self._secrets) if isinstance(one, str) else one for key, one in facts.items()}
-        known = [f"{key}={_quoted(one)}" for key, one in {**self._job, **clean}.items() if one not in (None, "")]
-        return " ".join([now(), description.level, description.kind, *known])
-
 
 def _quoted(value: object) -> str:
     text = str(value)
     is_plain = text.isascii() and text.isprintable() and not set(text) & set(' "=\\')
     return text if is_plain else json.dumps(text)
+
+
+def open_job_log(job: Job) -> TextIO:
+    """The log of one job, to be read. Raises `NotFound` if there is none, `StorageError`."""
+    if job.log is None or not Path(job.log).exists():
+        raise NotFound("no log was kept of it", item=job.id, hint="is MDL_LOG_FILE set to nothing?")
+    try:
+        return os.fdopen(open_regular(Path(job.log)), encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise storage_error(error, job.log) from error

@@ -3,60 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
 from mdl import process
 from mdl.cancel import CancelToken
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
-from mdl.events import Ended, Event, Listener, Noticed, silence
-from mdl.jobs.background import begun, is_background, start
-from mdl.jobs.hooks import hook_environment, hook_facts
-from mdl.jobs.job import Invocation, Job
+from mdl.events import Ended, Listener, Noticed, silence
+from mdl.jobs.job import JOB_VARIABLE, Invocation, Job
 from mdl.jobs.log import Log, LogListener
-from mdl.jobs.ready import Ready
+from mdl.jobs.processes import begun, start
 from mdl.jobs.records import Records, now
-from mdl.jobs.tracker import Tracker
-from mdl.locks import Heartbeat
+from mdl.jobs.tracker import ReadyFile, Tracker
 from mdl.process import ProcessId, hostname
-from mdl.redact import Secrets
 
-JOB_VARIABLE = "MDL_JOB"
-"""Names the job that a process goes on with."""
+if TYPE_CHECKING:
+    from mdl.console import Console
+    from mdl.console.session import ReportSession
+
 LOG = "downloads.log"
 _KEPT_SECONDS = 30 * 86400.0
 """How long the records of jobs that are over are kept."""
-
-
-class Reporting(Protocol):
-    """One operation as it is shown: a listener, from its first event to exactly one last."""
-
-    end: Ended | None
-
-    @property
-    def is_well(self) -> bool: ...
-    def __call__(self, event: Event) -> None: ...
-    def release_terminal(self) -> None: ...
-    def __enter__(self) -> Reporting: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class Screen(Protocol):
-    """What a job needs of what shows it: `mdl.console.Console` fits."""
-
-    @property
-    def secrets(self) -> Secrets: ...
-    @property
-    def is_machine_readable(self) -> bool: ...
-    def watch(self, job: str, method: str, others: Sequence[Listener]) -> Reporting: ...
-    def warn(self, text: str) -> None: ...
-    def clean(self, text: str) -> str: ...
+_LONGEST_VARIABLE = 32 * 1024
+"""Bytes of one variable of a hook: Linux allows 128 KiB, and all of them must fit beside the user's own."""
 
 
 @dataclass(frozen=True)
@@ -75,58 +49,50 @@ class JobOptions:
 
 
 class JobRun:
-    """A job. ``with run as on_event``: a listener that shows, records and logs; at the end the hooks are run.
+    """A job: carried out by this process (`running`) or by another one (`start_in_background`).
 
-    ``folders`` says where each model lands. ``state`` is the folder of records and logs; without it the job goes on
-    without a record.
+    ``folders`` are those of the models. ``state`` is the folder of records and logs; without it, or if it cannot be
+    written, the job runs without a record.
     """
 
     def __init__(
         self,
         command: str,
-        models: Sequence[str],
-        folders: Callable[[], Mapping[str, Path]],
+        folders: Mapping[str, Path],
         *,
-        invocation: Callable[[], Invocation],
+        invocation: Invocation,
         options: JobOptions,
-        screen: Screen,
+        console: Console,
         state: Path | None,
         cancel: CancelToken,
         method: str = "http",
     ) -> None:
         """Raises `Busy`, `NotFound` or `StateError` if it is to resume a job that cannot be resumed."""
-        self._command, self._models, self._folders, self._method = command, tuple(models), folders, method
-        self._options, self._screen, self._state, self._cancel = options, screen, state, cancel
+        self._folders, self._method, self._options = folders, method, options
+        self._console, self._state, self._cancel = console, state, cancel
         self._is_unrecorded = self._is_resumed = False
         self._records = Records(state / "jobs") if state else None
-        self._tracker = Tracker(self._begin(invocation), self._records, screen.secrets, self._no_record)
+        job = self._resumed() or self._new(command, invocation)
+        self._tracker = Tracker(job, self._records, console.secrets, self._no_record)
         self._logged: LogListener | None = None
-        self._pulse: Heartbeat | None = None
-        self._reporting: Reporting | None = None
-        self._ready: Listener = silence
 
     @property
     def id(self) -> str:
         return self._tracker.job.id
 
-    def _begin(self, invocation: Callable[[], Invocation]) -> Job:
-        """A new job, or the one that is resumed."""
-        resumed = os.environ.pop(JOB_VARIABLE, "")
-        if resumed and self._records:
-            job = self._records.find(resumed)
-            if job.status == "running":
-                raise Busy("it is running", item=resumed)
-            self._is_resumed = True
-            return replace(
-                job,
-                status="running",
-                owner=str(ProcessId.current()),
-                host=hostname(),
-                finished_at=None,
-                exit_code=None,
-                error=None,
-                file=None,
-            )
+    def _resumed(self) -> Job | None:
+        """The job that is resumed, if this process is to resume one."""
+        name = os.environ.pop(JOB_VARIABLE, "")
+        if not name or self._records is None:
+            return None
+        job = self._records.find(name)
+        if job.status == "running":
+            raise Busy("it is running", item=name)
+        self._is_resumed = True
+        job = replace(job, finished_at=None, exit_code=None, error=None, file=None)
+        return replace(job, status="running", owner=str(ProcessId.current()), host=hostname())
+
+    def _new(self, command: str, invocation: Invocation) -> Job:
         name = ""
         if self._records:
             try:
@@ -135,19 +101,15 @@ class JobRun:
                 self._no_record(error)
                 self._records = None
         log = str(self._records.log(name)) if self._records and self._options.is_logged else None
-        return Job(name, self._command, self._models, str(ProcessId.current()), hostname(), invocation(), now(), log)
+        return Job(name, command, tuple(self._folders), str(ProcessId.current()), hostname(), invocation, now(), log)
 
-    def start_in_background(self, words: Sequence[str]) -> bool:
-        """Have another process do it, with ``words`` as its command line; True once that has begun.
+    def start_in_background(self, words: Sequence[str]) -> None:
+        """Have another process do it, with ``words`` as its command line, and return once that has begun.
 
-        In that process itself False: there the work is to be done. Raises `Busy` and others if it could not begin.
+        Raises `Busy` if another one works on these models, and others if it could not begin.
         """
-        if self._records is None or not self.id:
+        if self._records is None:
             raise UsageError("a job needs a record to go on in the background", item="--detach")
-        if is_background():
-            self._tracker.write()
-            begun()
-            return False
         if not self._is_resumed:
             self._records.put(replace(self._tracker.job, status="paused"))
         log = self._records.log(self.id)
@@ -157,16 +119,14 @@ class JobRun:
                 self._records.remove(self.id)
             raise Busy("another mdl started to work on these models first", hint="wait for it; 'mdl jobs' shows it")
         if code is not None:
-            error = MdlError(
-                "the background process ended before the job began", item=self.id, hint=f"the log says why: {log}"
-            )
+            why = "the background process ended before the job began"
+            error = MdlError(why, item=self.id, hint=f"the log says why: {log}")
             error.exit_code = code
             raise error
-        return True
 
     def replace_earlier(self) -> None:
         """Remove the records of earlier jobs of the same command and models that their time limit or window stopped:
-        this job goes on with what they left."""
+        this job continues from what they left."""
         if self._records is None:
             return
         job = self._tracker.job
@@ -175,75 +135,51 @@ class JobRun:
             if was_stopped and one.id != job.id and (one.command, one.models) == (job.command, job.models):
                 self._records.remove(one.id)
 
-    def __enter__(self) -> Reporting:
+    @contextlib.contextmanager
+    def running(self) -> Iterator[ReportSession]:
+        """Carry the job out: what the block tells is shown, recorded and logged. At the end the hooks are run."""
         listeners: list[Listener] = [self._tracker]
-        self._reporting = self._screen.watch(self.id, self._method, listeners)
-        try:
-            self._pulse = self._new_pulse()
-            self._tracker.write()
-            if logs := self._logs():
-                secrets, command = self._screen.secrets, self._tracker.job.command
-                self._logged = LogListener(logs, secrets, self.id, command, self._no_log)
-                listeners.append(self._logged)
-            if self._options.ready_file:
-                self._ready = Ready(self._options.ready_file, self._texts, self._not_ready)
-                listeners.append(self._ready)
-        except BaseException as error:
-            self.__exit__(type(error), error, None)
-            raise
-        return self._reporting
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        reporting, stopped = self._reporting, None
-        assert reporting is not None
-        try:
-            if error is None and reporting.is_well:
-                stopped = self._completed(reporting)
-            reporting.__exit__(type(stopped) if stopped else kind, stopped or error, trace)
-            if reporting.end and reporting.end.status == "failed":
-                with contextlib.suppress(Cancelled):  # the failure is how it ended
-                    self._run_hook(self._options.on_failure, reporting.end)
-        finally:
-            if self._logged:
-                self._logged.close()
-            if self._pulse:
-                self._pulse.stop()
-        if self._records:
-            self._records.clean(_KEPT_SECONDS)
-        if stopped:
-            raise stopped
-
-    def _completed(self, reporting: Reporting) -> Cancelled | None:
-        """Everything is there. The hook is the last part of the job; what stopped it is returned."""
-        self._ready(Ended())
-        if self._options.on_complete:
-            reporting.release_terminal()
+        reporting = self._console.watch(self.id, self._method, listeners)
+        with contextlib.ExitStack() as stack:
+            if self._records:
+                stack.callback(self._records.clean, _KEPT_SECONDS)
             try:
-                self._run_hook(self._options.on_complete, Ended())
-            except Cancelled as stopped:
-                return stopped
-        return None
+                with reporting:
+                    ready = self._begin(stack, listeners)
+                    yield reporting
+                    if reporting.is_well:
+                        ready(Ended())
+                        if self._options.on_complete:
+                            reporting.release_terminal()
+                            self._run_hook(self._options.on_complete, Ended())
+            finally:
+                if reporting.end and reporting.end.status == "failed":
+                    with contextlib.suppress(Cancelled):  # the failure is how it ended
+                        self._run_hook(self._options.on_failure, reporting.end)
 
-    def _new_pulse(self) -> Heartbeat | None:
-        """The job's pulse; the job goes on without one if there can be none."""
-        with contextlib.suppress(OSError):
-            if self._records and self.id:
-                return self._records.pulse(self.id)
-        return None
-
-    def _texts(self) -> dict[str, str]:
-        return {name: str(path) for name, path in self._folders().items()}
+    def _begin(self, stack: contextlib.ExitStack, listeners: list[Listener]) -> Listener:
+        """Write the record and open the logs, until ``stack`` is left; returns what keeps the ready file."""
+        if self._records:
+            with contextlib.suppress(OSError):  # a job can do without a heartbeat
+                stack.callback(self._records.heartbeat(self.id).stop)
+        self._tracker.write()
+        begun()
+        if logs := self._logs():
+            self._logged = LogListener(logs, self._console.secrets, self.id, self._tracker.job.command, self._no_log)
+            stack.callback(self._logged.close)
+            listeners.append(self._logged)
+        place = self._options.ready_file
+        if place is None:
+            return silence
+        warn = lambda error: self._console.warn(f"the ready file {place}: {error.strerror}")  # noqa: E731
+        listeners.append(ReadyFile(place, self._folders, warn))
+        return listeners[-1]
 
     def _logs(self) -> list[Log]:
-        options = self._options
-        if not options.is_logged:
-            return []
-        paths = [options.log_file] if options.log_file else [self._state / LOG] if self._state else []
-        own = self._tracker.job.log
-        logs = []
-        for path in [*paths, *([Path(own)] if own else [])]:
+        """The log of all downloads and that of this job, as far as they can be opened."""
+        options, own, logs = self._options, self._tracker.job.log, list[Log]()
+        shared = options.log_file or (self._state / LOG if self._state else None)
+        for path in filter(None, (shared, Path(own) if own else None)) if options.is_logged else ():
             try:
                 logs.append(Log(path, is_own=path != options.log_file))
             except OSError as error:
@@ -252,31 +188,68 @@ class JobRun:
         return logs
 
     def _no_log(self, path: Path, error: OSError) -> None:
-        self._screen.warn(f"no log is kept in {path}: {error.strerror}")
+        self._console.warn(f"no log is kept in {path}: {error.strerror}")
 
     def _no_record(self, error: OSError) -> None:
         self._is_unrecorded = True
-        self._screen.warn(f"this job is not recorded: {error.filename or self._state}: {error.strerror}")
-
-    def _not_ready(self, error: OSError) -> None:
-        self._screen.warn(f"the ready file {self._options.ready_file}: {error.strerror}")
+        self._console.warn(f"this job is not recorded: {error.filename or self._state}: {error.strerror}")
 
     def _run_hook(self, command: Sequence[str] | None, end: Ended) -> None:
-        """What the user wants done then. If it fails a warning says so. Raises `Cancelled`."""
+        """Run a program of the user's. If it fails a warning says so. Raises `Cancelled`."""
         if not command:
             return
-        screen, trouble = self._screen, ""
+        console, trouble = self._console, ""
         try:
-            with hook_environment(hook_facts(self._tracker.job, self._texts(), end, screen.clean)) as facts:
+            with hook_environment(hook_facts(self._tracker.job, self._folders, end, console.clean)) as facts:
                 if code := process.run_program(
-                    list(command), facts, silent=screen.is_machine_readable, cancel=self._cancel
+                    list(command), facts, silent=console.is_machine_readable, cancel=self._cancel
                 ):
                     trouble = f"the hook ended with {code}: {' '.join(command)}"
         except UsageError as error:
             trouble = f"the hook {error.item}: {error.message}"
         except OSError as error:
             trouble = f"the hook {command[0]}: was not run, for MDL_HOOK_FILE cannot be written: {error.strerror}"
-        if trouble and self._logged:
-            self._logged(Noticed(message=trouble))
         if trouble:
-            screen.warn(trouble)
+            if self._logged:
+                self._logged(Noticed(message=trouble))
+            console.warn(trouble)
+
+
+def hook_facts(job: Job, folders: Mapping[str, Path], end: Ended, clean: Callable[[str], str]) -> dict[str, Any]:
+    """What a hook is told of a job; ``folders`` are those of the models, ``clean`` takes secrets out of a text."""
+    return {
+        "schema": "mdl.hook/1",
+        "event": "complete" if end.status == "finished" else "failure",
+        "job": job.id,
+        "command": job.command,
+        "models": [{"name": name, "path": str(path)} for name, path in folders.items()],
+        "bytes": job.bytes_done,
+        "exit_code": end.exit_code,
+        "error": clean(end.message or ""),
+        "item": clean(end.item or ""),
+        "log": job.log or "",
+    }
+
+
+@contextlib.contextmanager
+def hook_environment(facts: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """The variables of a hook: all facts are in the file that ``MDL_HOOK_FILE`` names, which exists meanwhile; the
+    other variables have as many whole lines of them as fit. Raises `OSError`."""
+    models = facts["models"]
+    lines = {key: str(value).split("\n") for key, value in facts.items() if key not in ("schema", "models")}
+    lines |= {"models": [one["name"] for one in models], "paths": [one["path"] for one in models]}
+    variables = {f"MDL_HOOK_{key.upper()}": _fitting(one) for key, one in lines.items()}
+    with tempfile.NamedTemporaryFile("w", prefix="mdl-hook-", suffix=".json") as file:
+        json.dump(facts, file)
+        file.flush()
+        yield variables | {"MDL_HOOK_COUNT": str(len(models)), "MDL_HOOK_FILE": file.name}
+
+
+def _fitting(lines: Sequence[str]) -> str:
+    left, found = _LONGEST_VARIABLE, []
+    for line in lines:
+        left -= len(os.fsencode(line)) + 1
+        if left < 0:
+            break
+        found.append(line)
+    return "\n".join(found)

@@ -1,21 +1,23 @@
-"""Tracker: a listener that keeps a job's record up to date while the job runs."""
+"""What a running job keeps up to date as events come: its record, and the ready file that other programs wait for."""
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from mdl.describe import describe
 from mdl.events import Ended, Event, Planned, Progressed, Started
+from mdl.fs import staging
 from mdl.jobs.job import Job
 from mdl.jobs.records import Records, now
 from mdl.redact import Secrets, redact
 
-_EVERY = 0.5
-"""Seconds between two writes of the record, which other terminals show."""
-_STATUS = {"finished": "done"}
+_WRITE_SECONDS = 0.5
+"""How often the record is written, which other terminals show."""
 
 
 class Tracker:
@@ -43,11 +45,19 @@ class Tracker:
             case Started():
                 self.job = replace(self.job, file=f"{event.model}/{event.file}")
             case Progressed():
-                self._progress(event)
+                first = event.files[0] if event.files else None
+                self.job = replace(
+                    self.job,
+                    bytes_done=event.bytes_done,
+                    bytes_total=event.bytes_total or None,
+                    bytes_per_second=round(event.bytes_per_second, 1),
+                    eta_seconds=round(event.eta_seconds, 1) if event.eta_seconds is not None else None,
+                    file=f"{first.model}/{first.file}" if first else self.job.file,
+                )
+                if self._clock() - self._written_at >= _WRITE_SECONDS:
+                    self.write()
             case Ended():
                 self._end(event)
-            case _:
-                pass
 
     def write(self) -> None:
         """Write the record as it is now."""
@@ -61,25 +71,12 @@ class Tracker:
                 self._is_lost = True
                 self._trouble(error)
 
-    def _progress(self, event: Progressed) -> None:
-        first = event.files[0] if event.files else None
-        self.job = replace(
-            self.job,
-            bytes_done=event.bytes_done,
-            bytes_total=event.bytes_total or None,
-            bytes_per_second=round(event.bytes_per_second, 1),
-            eta_seconds=round(event.eta_seconds, 1) if event.eta_seconds is not None else None,
-            file=f"{first.model}/{first.file}" if first else self.job.file,
-        )
-        if self._clock() - self._written_at >= _EVERY:
-            self.write()
-
     def _end(self, event: Ended) -> None:
         facts = describe(event).error if event.message is not None else None
         error = {key: redact(text, self._secrets) if text else text for key, text in facts.items()} if facts else None
         self.job = replace(
             self.job,
-            status=_STATUS.get(event.status, event.status),
+            status="done" if event.status == "finished" else event.status,
             bytes_per_second=None,
             eta_seconds=None,
             file=None if event.status == "finished" else self.job.file,
@@ -88,3 +85,30 @@ class Tracker:
             error=error,
         )
         self.write()
+
+
+class ReadyFile:
+    """A listener that keeps a file which exists only while everything that was asked for is here.
+
+    The file is removed when something has to be fetched or the run fails, and written when all ended well. ``trouble``
+    is called once if it cannot be written or removed.
+    """
+
+    def __init__(self, path: Path, models: Mapping[str, Path], trouble: Callable[[OSError], None]) -> None:
+        self._path, self._models, self._trouble = path, models, trouble
+        self._is_lost = self._is_written = False
+
+    def __call__(self, event: Event) -> None:
+        try:
+            if isinstance(event, Started) or (isinstance(event, Ended) and event.status == "failed"):
+                self._is_written = False
+                staging.unpublish(self._path)
+            elif isinstance(event, Ended) and event.status == "finished" and not self._is_written:
+                self._is_written = True
+                models = {name: str(path) for name, path in self._models.items()}
+                data = json.dumps({"schema": "mdl.ready/1", "time": now(), "models": models}).encode()
+                staging.write_file(self._path, data + b"\n", mode=0o644, sweep_first=True)
+        except OSError as error:
+            if not self._is_lost:
+                self._is_lost = True
+                self._trouble(error)

@@ -26,6 +26,7 @@ Known = Callable[[str], Sequence[RemoteFile] | None]
 """A model's files as its source or lock has them; None if they are not known."""
 
 _RECEIPT = r"[0-9a-f]{32}\.receipt"
+_LEFT = "left by a process that is gone"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def find_waste(store: Store, known: Known, wanted: Callable[[Path], bool]) -> li
     the store's brought or kept is not superseded, for ``known`` says nothing of that one's models."""
     if os.path.lexists(store.own) and not is_own_folder(store.own):
         return []
-    return [*_partials(store, wanted), *_files(store, known), *_leftovers(store)]
+    return [*_unfinished(store, wanted), *_files(store, known), *_leftovers(store)]
 
 
 def remove(waste: Waste) -> bool:
@@ -68,34 +69,32 @@ def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[Path], bool]:
     return lambda folder: is_open or folder.name.partition(".")[0] in keys
 
 
-def _partials(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:
+def _unfinished(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:
     for folder in stale_dirs(store.partials):
+        try:
+            record = journal.load(folder / "journal")
+            what = record.identity.url if record else "its journal cannot be read"
+        except StateError:
+            what = "of a newer mdl"
         kept = "a job may want it" if wanted(folder) else ""
-        yield Waste("partial", (folder,), _size(folder), f"unfinished: {_of_what(folder)}", kept)
-
-
-def _of_what(partial: Path) -> str:
-    """What it was to become, as its journal says."""
-    try:
-        record = journal.load(partial / "journal")
-    except StateError:
-        return "of a newer mdl"
-    return record.identity.url if record else "its journal cannot be read"
+        yield Waste("partial", (folder,), _size(folder), f"unfinished: {what}", kept)
 
 
 def _files(store: Store, known: Known) -> Iterator[Waste]:
     for folder in _entries(store.own / "receipts"):
-        entries = _entries(folder, _RECEIPT)
-        receipts = {entry: read_receipt(entry) for entry in entries}
+        receipts = {entry: read_receipt(entry) for entry in _entries(folder, _RECEIPT)}
         current = _current(receipts, known(folder.name))
         for entry, receipt in receipts.items():
             if receipt is None:
                 why = "unreadable; the file it was for is hashed at the next get"
                 yield Waste("receipt", (entry,), _size(entry), why)
-            elif waste := _of(receipt, entry, store, current):
-                yield waste
-        for path in staging.leftovers(folder):
-            yield Waste("leftover", (path,), _size(path), "left by a process that is gone")
+            elif (place := store.path_of(receipt)) is not None:
+                if current is not None and _is_superseded(receipt, store, current):
+                    why = f"no file of {receipt.model} any more"
+                    yield Waste("superseded", (place, entry), receipt.stamp.size, why)
+            elif store.is_gone(receipt):
+                yield Waste("receipt", (entry,), _size(entry), f"{receipt.path} is gone")
+        yield from _left_in(folder)
 
 
 def _current(
@@ -106,27 +105,16 @@ def _current(
     if known is None or not whole:
         return None
     last = max(whole, key=lambda one: one[0])[1]
-    commits = {remote.commit for remote in known}
-    return known if last is None or last in commits else None
+    return known if last is None or last in {remote.commit for remote in known} else None
 
 
-def _of(receipt: Receipt, entry: Path, store: Store, current: Sequence[RemoteFile] | None) -> Waste | None:
-    place = store.path_of(receipt)
-    if place is None:
-        gone = store.is_gone(receipt)
-        return Waste("receipt", (entry,), _size(entry), f"{receipt.path} is gone") if gone else None
-    if current is None or receipt.adopted or store.is_by_digest or not _is_of(receipt, store.catalog, current):
-        return None
-    if receipt.path in {remote.path for remote in current}:
-        return None
-    return Waste("superseded", (place, entry), receipt.stamp.size, f"no file of {receipt.model} any more")
-
-
-def _is_of(receipt: Receipt, catalog: str | None, current: Sequence[RemoteFile]) -> bool:
-    """Whether the file came for the entry as this very catalog has it: for no other catalog, from the same repository
-    or host. (Catalogs in two containers may have one path.)"""
-    sources = {_source(remote.hub, remote.url) for remote in current}
-    return catalog is not None and receipt.catalog == catalog and _source(receipt.hub, receipt.url) in sources
+def _is_superseded(receipt: Receipt, store: Store, current: Sequence[RemoteFile]) -> bool:
+    """Whether the file came for the entry as this very catalog has it, which has no such file any more: for no other
+    catalog, and from the same repository or host. (Catalogs in two containers may have one path.)"""
+    if receipt.adopted or store.layout.is_by_digest or store.catalog is None or receipt.catalog != store.catalog:
+        return False
+    is_of_source = _source(receipt.hub, receipt.url) in {_source(remote.hub, remote.url) for remote in current}
+    return is_of_source and receipt.path not in {remote.path for remote in current}
 
 
 def _source(hub: HubFile | None, url: str) -> tuple[str, ...]:
@@ -135,12 +123,15 @@ def _source(hub: HubFile | None, url: str) -> tuple[str, ...]:
 
 def _leftovers(store: Store) -> Iterator[Waste]:
     for folder in (store.own / "stage", *_entries(store.root)):
-        if folder.is_symlink() or folder == store.own:
-            continue
-        for path in staging.leftovers(folder):
-            yield Waste("leftover", (path,), _size(path), "left by a process that is gone")
+        if not folder.is_symlink() and folder != store.own:
+            yield from _left_in(folder)
     for folder in stale_dirs(store.own / "side"):
-        yield Waste("leftover", (folder,), _size(folder), "left by a process that is gone")
+        yield Waste("leftover", (folder,), _size(folder), _LEFT)
+
+
+def _left_in(folder: Path) -> Iterator[Waste]:
+    for path in staging.leftovers(folder):
+        yield Waste("leftover", (path,), _size(path), _LEFT)
 
 
 def _entries(folder: Path, named: str = ".*") -> list[Path]:

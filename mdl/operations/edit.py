@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tomlkit
 
-from mdl.catalog.positions import Key, spans
+from mdl.catalog.positions import spans
 from mdl.catalog.reader import SCHEMA, parse_catalog, read_text
 from mdl.errors import CatalogError, UsageError
 from mdl.fs import staging
@@ -103,11 +103,15 @@ def without_model(text: str, path: Path, name: str) -> str:
     for key, start, stop in reversed(spans(text)):
         if key[:2] == ("models", name):
             edited = edited[:start] + edited[stop:].removeprefix("\n")
-        elif _names_models(key):
+        elif (len(key) == 2 and key[0] == "groups") or (len(key) == 3 and key[0] == "models" and key[2] == "see"):
             edited = edited[:start] + _without(edited[start:stop], name) + edited[stop:]
     try:
-        if name in parse_catalog(edited, path).models:
-            edited = _without_key(edited, name)
+        if name in parse_catalog(edited, path).models:  # it has no lines of its own: models = { a = {…}, b = {…} }
+            document = tomlkit.parse(edited)
+            models = document.get("models")
+            if isinstance(models, dict):
+                models.pop(name, None)
+            edited = tomlkit.dumps(document)
         left = parse_catalog(edited, path).models
     except CatalogError as error:
         raise _inseparable(name, error.message) from None
@@ -118,20 +122,6 @@ def without_model(text: str, path: Path, name: str) -> str:
 
 def _inseparable(name: str, why: str) -> UsageError:
     return UsageError(f"mdl cannot remove this model alone: {why}", item=name, hint="remove it in an editor")
-
-
-def _without_key(text: str, name: str) -> str:
-    """The text without a model that has no lines of its own, as in ``models = { a = {…}, b = {…} }``."""
-    document = tomlkit.parse(text)
-    models = document.get("models")
-    if isinstance(models, dict):
-        models.pop(name, None)
-    return tomlkit.dumps(document)
-
-
-def _names_models(key: Key) -> bool:
-    """Keys whose lists hold names of models."""
-    return (len(key) == 2 and key[0] == "groups") or (len(key) == 3 and key[0] == "models" and key[2] == "see")
 
 
 def _without(line: str, name: str) -> str:

@@ -51,7 +51,12 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
         resolved = _resolve(models, tools)
         decided = _reuse(_with_sizes(Plan.of(resolved.wanted, force=force), tools), tools, force=force)
         tools.on_event(_planned(decided.whole))
-        _tell_refused(decided.plan, resolved, tools.on_event)
+        for name, error in resolved.broken.items():
+            tools.on_event(Failed(name, "", error.code, error.message, error.advice))
+        for item in decided.plan.refuse:
+            if (refused := item.refused) is not None:
+                path = item.remote.path.text
+                tools.on_event(Failed(item.wanted.model, path, refused.code, refused.message, refused.advice))
         if tools.http is None:
             adopt_kept(decided.plan, store)
             report = report_of(models, store, _offline(decided), resolved.broken)
@@ -62,7 +67,7 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
         for model in report.models:
             if model.is_whole:
                 whole = [one.remote for one in resolved.wanted if one.model == model.name]
-                store.mark_complete(whole, is_news=tools.http is not None)
+                store.layout.mark_complete(whole, is_news=tools.http is not None)
         _warn_of_pickles(report, resolved, tools)
         return replace(report, seconds=time.monotonic() - began)
 
@@ -192,15 +197,6 @@ def _planned(plan: Plan) -> Planned:
         bytes_elsewhere=plan.bytes_elsewhere,
         bytes_to_copy=plan.bytes_to_copy,
     )
-
-
-def _tell_refused(plan: Plan, resolved: _Resolved, on_event: Listener) -> None:
-    """What is not even begun, and why."""
-    for model, error in resolved.broken.items():
-        on_event(Failed(model, "", error.code, error.message, error.advice))
-    for item in plan.refuse:
-        if (refused := item.refused) is not None:
-            on_event(Failed(item.wanted.model, item.remote.path.text, refused.code, refused.message, refused.advice))
 
 
 # Carry out.

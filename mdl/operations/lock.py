@@ -31,7 +31,10 @@ def read_lock(path: Path, catalog: Path) -> Lock | None:
     owner, `StorageError`.
     """
     try:
-        text = read_whole(path, _LARGEST, owners=_believed(catalog)).decode()
+        owners = {os.geteuid(), 0}
+        with contextlib.suppress(OSError):
+            owners.add(catalog.stat().st_uid)
+        text = read_whole(path, _LARGEST, owners=owners).decode()
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
@@ -47,13 +50,6 @@ def read_lock(path: Path, catalog: Path) -> Lock | None:
         return Lock.from_toml(text)
     except MdlError as error:
         raise error.on(str(path)) from None
-
-
-def _believed(catalog: Path) -> set[int]:
-    found = {os.geteuid(), 0}
-    with contextlib.suppress(OSError):
-        found.add(catalog.stat().st_uid)
-    return found
 
 
 def write_lock(path: Path, lock: Lock) -> None:
@@ -98,9 +94,9 @@ def lock(
     """
     upgraded = {model.name for name in upgrade for model in catalog.find(name)}
     wanted = set(catalog.models) if names is None else {one.name for name in names for one in catalog.find(name)}
-    for model in (catalog.models[name] for name in wanted if names is not None):
-        if model.gone:
-            raise NotFound(f"has no data any more: {model.gone}", item=model.name)
+    for name in wanted if names is not None else ():
+        if why := catalog.models[name].gone:
+            raise NotFound(f"has no data any more: {why}", item=name)
     old = read_lock(path, catalog.paths[0])
     before = old or Lock()
     kept = [model for model in catalog.models.values() if not model.gone]
@@ -120,7 +116,14 @@ def lock(
     changes = before.differences(new)
     if not check and new != before:
         update_lock(path, catalog.paths[0], lambda now: (now or Lock()).with_changes(before, new))
-    failure = _error(failures, "there is no lock" if old is None else "; ".join(changes[:5]), check=check)
+    failure = None
+    if len(failures) > 1:
+        failure = whole_error(f"{len(failures)} models could not be resolved", list(failures.values()))
+    elif failures:
+        [failure] = failures.values()
+    elif check and (old is None or changes):
+        why = "there is no lock" if old is None else "; ".join(changes[:5])
+        failure = LockError(why, hint="mdl lock; --upgrade NAME for what moved at its source")
     return LockReport(path, tuple(changes), tuple(_row(model.name, new) for model in kept), failures, failure)
 
 
@@ -152,17 +155,6 @@ def _row(name: str, lock: Lock) -> LockRow:
         tofu=sum(one.tofu for one in files),
         revisions=sorted({one.revision for one in files if one.revision}),
     )
-
-
-def _error(failures: dict[str, MdlError], outdated: str, *, check: bool) -> MdlError | None:
-    """The one error that stands for all, or None. ``outdated`` says why a lock that is checked is not up to date."""
-    if len(failures) > 1:
-        return whole_error(f"{len(failures)} models could not be resolved", list(failures.values()))
-    if failures:
-        return next(iter(failures.values()))
-    if check and outdated:
-        return LockError(outdated, hint="mdl lock; --upgrade NAME for what moved at its source")
-    return None
 
 
 def with_first_digests(lock: Lock, models: Sequence[Model], report: Report) -> Lock:

@@ -84,13 +84,15 @@ def unpack(
     for a manifest of a newer mdl, `Cancelled`, `OSError`.
     """
     archive = place_of(archive, "archive")
-    target = Path(os.path.abspath(_default_target(archive) if to is None else place_of(to, "to")))
+    name = archive.name
+    default = name.removesuffix(".zip") if name.endswith(".zip") else f"{name}.unpacked"
+    target = Path(os.path.abspath(default if to is None else place_of(to, "to")))
     with Archive(archive, limits) as opened:
         check_target(target)
         check_free_space(opened, target.parent)
         with storage_trouble(target, _WHEN_FULL), staged_folder(target) as staged:
-            progress = Progress(on_event, archive.name, "unpack", len(opened.members), opened.size, cancel)
-            manifest = extract(opened, staged, progress).manifest
+            progress = Progress(on_event, name, "unpack", len(opened.members), opened.size, cancel)
+            manifest, _ = extract(opened, staged, progress)
             publish(staged, target)
         progress.finish(manifest.size, "unpacked", _compared_with(opened))
         return UnpackResult(target, len(manifest.files), manifest.size, manifest)
@@ -118,22 +120,23 @@ def release(
     Returns the version that is served, its folder, and what changed.
     Raises what `unpack` raises, `ProtocolError` also if the check fails or changes the release, `Occupied` if
     ``current`` is not a release, `Busy` if the other mdl takes too long, `StateError` if the history cannot be read,
-    `UsageError` if the check cannot be run.
+    `StorageError` if the folder cannot be written, `UsageError` if the check cannot be run.
     """
     if keep < 1:
         raise UsageError(f"{keep} is not a number of releases to keep", item="keep", hint="keep at least 1")
     wait = parse_duration(str(lock_wait), "lock_wait", least=0)
     releases = ReleaseDir(Path(os.path.abspath(place_of(folder, "folder"))))
-    words = None if check is None else _words(check)
-    with Archive(place_of(archive, "archive"), limits) as opened:
+    words = process.split_command(check, "--check") if isinstance(check, str) else list(check or ())
+    if check is not None and not words:
+        raise UsageError("it is empty", item="check")
+    with Archive(place_of(archive, "archive"), limits) as opened, storage_trouble(releases.folder, _WHEN_FULL):
         known = opened.manifest.version if opened.manifest else ""
         if not releases.has(known):
             check_free_space(opened, releases.folder)
         releases.folder.mkdir(parents=True, exist_ok=True)
         with file_lock(releases.folder / ".mdl", "releases", wait, _waiting(on_event), cancel):
             releases.prepare()
-            history, is_recorded = releases.history()
-            return _Release(releases, history, is_recorded, keep, words, cancel, on_event).run(opened, known)
+            return _Release(releases, releases.history(), keep, words, cancel, on_event).run(opened, known)
 
 
 def rollback(
@@ -146,19 +149,21 @@ def rollback(
 
     Returns the version that is served now, its folder, and the one that the next rollback would return to.
     Raises `NotFound` if no release was served before, `ProtocolError` if a file of that release is missing,
-    `Busy`, `Occupied`, `StateError` if the history cannot be read, `Cancelled`, `OSError`.
+    `Busy`, `Occupied`, `StorageError`, `StateError` if the history cannot be read, `Cancelled`.
     """
     wait = parse_duration(str(lock_wait), "lock_wait", least=0)
     releases = ReleaseDir(Path(os.path.abspath(place_of(folder, "folder"))))
     if not releases.releases.is_dir():
         releases.rollback_target(History())
-    with file_lock(releases.folder / ".mdl", "releases", wait, _waiting(on_event), cancel):
+    lock = file_lock(releases.folder / ".mdl", "releases", wait, _waiting(on_event), cancel)
+    with storage_trouble(releases.folder, _WHEN_FULL), lock:
         releases.prepare()
-        history, _ = releases.history()
+        history = releases.history()
         version = releases.rollback_target(history)
         releases.quick_check(version)
         after = history.rolled_back(new_switch(history.active, version, "rollback"))
-        releases.serve_previous(after)
+        releases.record(after)
+        releases.switch_to(after.active)
         return _result(releases, after, changed=True)
 
 
@@ -168,9 +173,8 @@ class _Release:
 
     releases: ReleaseDir
     history: History
-    is_recorded: bool
     keep: int
-    check: list[str] | None
+    check: list[str]
     cancel: CancelToken | None
     on_event: Listener
 
@@ -188,33 +192,30 @@ class _Release:
 
     def _release_new(self, archive: Archive) -> ReleaseResult:
         releases = self.releases
-        with storage_trouble(releases.folder, _WHEN_FULL), staged_folder(releases.path_of(_STAGED)) as staged:
+        with staged_folder(releases.path_of(_STAGED)) as staged:
             progress = self._progress(archive, "unpack")
-            extracted = extract(archive, staged, progress, releases.copies_in(self.history.active))
-            manifest = extracted.manifest
+            manifest, linked = extract(archive, staged, progress, releases.copies_in(self.history.active))
             progress.finish(manifest.size, "unpacked", _compared_with(archive))
             if releases.has(manifest.version):
                 return self._serve(manifest.version)
             make_readonly(staged, manifest)
             self._check(staged, manifest.version, manifest)
             publish(staged, releases.path_of(manifest.version))
-        return self._switch(manifest.version, extracted.linked)
+        return self._switch(manifest.version, linked)
 
     def _serve(self, version: str) -> ReleaseResult:
         """Serve a release that is here already."""
         if self.history.active == version:
-            return self._keep()
+            history = self.history
+            if history != self.releases.recorded():  # mdl was killed before it recorded that
+                history = history.kept(self.keep, self.releases.here())
+            self.releases.prune(history)
+            return _result(self.releases, history, changed=False)
         manifest = self.releases.full_check(version)
         if version in self.history.withdrawn:
             self.on_event(Noticed(message=f"{version} was rolled back from before, and is served again now"))
         self._check(self.releases.path_of(version), version, manifest)
         return self._switch(version)
-
-    def _keep(self) -> ReleaseResult:
-        """The version is served already. If mdl was killed before it recorded that, it is recorded now."""
-        history = self.history if self.is_recorded else self.history.kept(self.keep, self.releases.here())
-        self.releases.prune(history)
-        return _result(self.releases, history, changed=False)
 
     def _switch(self, version: str, linked: int = 0) -> ReleaseResult:
         after = self.history.released(version, new_switch(self.history.active, version, "release"))
@@ -225,7 +226,7 @@ class _Release:
 
     def _check(self, path: Path, version: str, manifest: Manifest) -> None:
         """Run the user's own check. Raises `ProtocolError` unless it ends with 0 and changes nothing."""
-        if self.check is None:
+        if not self.check:
             return
         watch = ChangeWatch(path, manifest)
         facts = {"MDL_RELEASE_PATH": str(path), "MDL_RELEASE_VERSION": version}
@@ -245,21 +246,6 @@ def _result(
     version = history.active
     path, manifest = releases.path_of(version), releases.manifest(version)
     return ReleaseResult(version, path, changed, history.previous or None, manifest, linked, removed)
-
-
-def _words(check: str | Sequence[str]) -> list[str]:
-    """The words of a command. Raises `UsageError` if there are none, or if it needs a shell."""
-    if isinstance(check, str):
-        return process.split_command(check, "--check")
-    if not check:
-        raise UsageError("it is empty", item="check")
-    return list(check)
-
-
-def _default_target(archive: Path) -> Path:
-    """The folder for an archive if none is given: the archive's name, in the current folder."""
-    name = archive.name
-    return Path(name.removesuffix(".zip") if name.endswith(".zip") else f"{name}.unpacked")
 
 
 def _compared_with(archive: Archive) -> str:

@@ -82,7 +82,7 @@ def adopt_kept(plan: Plan, store: Store) -> None:
             elif local.receipt and local.receipt.catalog != store.catalog:
                 store.receipts.mark_shared(model, remote.path, store.catalog)
         with contextlib.suppress(OSError):
-            store.expose(model, remote)
+            store.layout.expose(remote)
 
 
 def verified_by(item: Item) -> str:

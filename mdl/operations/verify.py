@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
-from mdl.catalog.resolver import Resolver
 from mdl.engine.plan import Plan, Wanted
 from mdl.engine.status import is_verified
 from mdl.engine.store import Store
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound
-from mdl.events import Listener, Verifying
+from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
-from mdl.hashing import Digest
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.reports import VerifiedFile, VerifyReport
 
@@ -29,18 +27,16 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Checked:
-    """One file with its verdict; see `VerifiedFile`."""
+    """One file with its verdict."""
 
     model: str
     remote: RemoteFile
     local: LocalFile
-    status: str
-    expected: str | None
-    actual: str | None
+    verdict: VerifiedFile
 
     @property
-    def verdict(self) -> VerifiedFile:
-        return VerifiedFile(self.remote.path.text, self.status, self.expected, self.actual)
+    def status(self) -> str:
+        return self.verdict.status
 
 
 def verify(
@@ -74,37 +70,38 @@ def verify(
         else:
             with http, model_locks(models, tools):
                 fetched = repair(rows, tools, http, force=force, errors=errors).bytes_fetched
-                again = [row for model in models if model.name in wrong for row in check(model, tools)]
-                _settle(again, tools.store)
-                rows = [row for row in rows if row.model not in wrong] + again
+                rows = [row for row in rows if row.model not in wrong]
+                for model in models:
+                    if model.name in wrong:
+                        again = check(model, tools)
+                        rows += again
+                        if all(row.status in ("ok", "unverified") for row in again):
+                            tools.store.layout.mark_complete([row.remote for row in again], is_news=False)
     failure = _failure(rows, strict=strict)
     found = {model.name: tuple(row.verdict for row in rows if row.model == model.name) for model in models}
     return VerifyReport(found, (*errors.values(), *([failure] if failure else [])), fetched)
 
 
 def check(model: Model, tools: Tools) -> list[Checked]:
-    """Hash every file of the model. A corrupt one is distrusted from now on.
+    """Hash every file of the model: those of the catalog and the kept listings, else those that have a receipt. A
+    corrupt one is distrusted from now on.
 
     Raises `NotFound` if nothing of the model is known here, `StorageError`.
     """
-    rows, store = [], tools.store
-    for remote in _expected(model, tools.resolver, store):
-        row = _check_one(model.name, remote, store, tools.on_event)
+    store, expected = tools.store, tools.resolver.known(model)
+    if expected is None:
+        receipts = store.receipts.of_model(model.name)
+        if not receipts:
+            raise NotFound("not on this disk", item=model.name, hint=f"mdl get {model.name}")
+        expected = [_from_receipt(receipt) for receipt in receipts]
+    rows = []
+    for remote in expected:
+        tools.on_event(Verifying(model.name, remote.path.text, done=0, total=remote.size))
+        row = _check_file(model.name, remote, store)
         if row.status == "corrupt":
             store.receipts.distrust(model.name, remote.path)
         rows.append(row)
     return rows
-
-
-def _expected(model: Model, resolver: Resolver, store: Store) -> list[RemoteFile]:
-    """What should be here: by the catalog and kept listings, else by the receipts alone."""
-    known = resolver.known(model)
-    if known is not None:
-        return known
-    receipts = store.receipts.of_model(model.name)
-    if not receipts:
-        raise NotFound("not on this disk", item=model.name, hint=f"mdl get {model.name}")
-    return [_from_receipt(receipt) for receipt in receipts]
 
 
 def _from_receipt(receipt: Receipt) -> RemoteFile:
@@ -112,25 +109,23 @@ def _from_receipt(receipt: Receipt) -> RemoteFile:
     return replace(receipt.remote, digest=digest, validator=receipt.validator, commit=receipt.commit, probed=True)
 
 
-def _check_one(model: str, remote: RemoteFile, store: Store, on_event: Listener) -> Checked:
-    on_event(Verifying(model, remote.path.text, done=0, total=remote.size))
+def _check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
     receipt = store.receipts.get(model, remote.path)
-    published = remote.digest
-    wanted = published or (receipt.digest if receipt else None)
+    wanted = remote.digest or (receipt.digest if receipt else None)
     asked = replace(remote, digest=wanted)
     local = store.check(model, asked, deep=True)
-    expected = str(wanted) if wanted else None
+    found = local.fingerprint
+    status, actual = "ok" if remote.digest else "unverified", str(found.digest) if found else None
     if local.kind == "absent":
-        return Checked(model, remote, local, "missing", expected, None)
-    if local.fingerprint is None:
-        return Checked(model, remote, local, "corrupt", expected, local.why or None)
-    actual: Digest = local.fingerprint.digest
-    wrong_size = remote.size is not None and local.fingerprint.size != remote.size
-    if wrong_size or (wanted and actual != wanted):
-        return Checked(model, remote, local, "corrupt", expected, str(actual))
-    if (found := store.pointer_state(model, asked)) != "right":
-        return Checked(model, remote, local, "corrupt" if found == "other" else "missing", expected, None)
-    return Checked(model, remote, local, "ok" if published else "unverified", expected, str(actual))
+        status = "missing"
+    elif found is None:
+        status, actual = "corrupt", local.why or None
+    elif remote.size not in (None, found.size) or wanted not in (None, found.digest):
+        status = "corrupt"
+    elif (pointer := store.pointer_state(model, asked)) != "right":
+        status, actual = "corrupt" if pointer == "other" else "missing", None
+    expected = str(wanted) if wanted else None
+    return Checked(model, remote, local, VerifiedFile(remote.path.text, status, expected, actual))
 
 
 def repair(
@@ -140,7 +135,14 @@ def repair(
     fails is put into ``errors``. Raises `Busy`, `Cancelled`."""
     from mdl.engine.transfer import Transfer
 
-    plan = _repair_plan(rows, tools.store, force=force)
+    wanted = []
+    for row in rows:
+        if row.status in _WRONG:
+            receipt = tools.store.receipts.get(row.model, row.remote.path)
+            digest = row.remote.digest or (receipt.digest if receipt else None)
+            size = row.remote.size if row.remote.size is not None else (receipt.stamp.size if receipt else None)
+            wanted.append(Wanted(row.model, replace(row.remote, digest=digest, size=size), row.local))
+    plan = Plan.of(wanted, force=force, repair=True)
     for item in plan.refuse:
         if (refused := item.refused) is not None:
             refused.item = f"{item.wanted.model}/{item.remote.path}"
@@ -148,32 +150,11 @@ def repair(
     adopt_kept(plan, tools.store)
     wait_for_others(plan.fetch, tools)
     result = Transfer(plan.fetch, tools.store, http, tools.on_event, repair=True, tuning=tools.tuning).run()
-    for outcome in result.outcomes:
-        if outcome.error:
-            name = f"{outcome.download.model}/{outcome.download.name}"
-            errors[name] = outcome.error.on(name)
+    for download in result.downloads:
+        if download.error:
+            name = f"{download.model}/{download.name}"
+            errors[name] = download.error.on(name)
     return result
-
-
-def _repair_plan(rows: Sequence[Checked], store: Store, *, force: bool) -> Plan:
-    """What of the corrupt and missing files is fetched, and what is refused: a stranger's file, without ``force``."""
-    wanted = []
-    for row in rows:
-        if row.status not in _WRONG:
-            continue
-        receipt = store.receipts.get(row.model, row.remote.path)
-        digest = row.remote.digest or (receipt.digest if receipt else None)
-        size = row.remote.size if row.remote.size is not None else (receipt.stamp.size if receipt else None)
-        wanted.append(Wanted(row.model, replace(row.remote, digest=digest, size=size), row.local))
-    return Plan.of(wanted, force=force, repair=True)
-
-
-def _settle(rows: Sequence[Checked], store: Store) -> None:
-    """Note of every model that is whole that it is, after a repair. Raises `OSError`."""
-    for model in {row.model for row in rows}:
-        files = [row for row in rows if row.model == model]
-        if all(row.status in ("ok", "unverified") for row in files):
-            store.mark_complete([row.remote for row in files], is_news=False)
 
 
 def _failure(rows: Sequence[Checked], *, strict: bool) -> MdlError | None:

@@ -5,74 +5,44 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.catalogs import catalog_of
-from support.data import MIB, sha256
+from support.copies import JSON, also, linked, place, second_file_system, twins
+from support.data import DATA, sha256
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.hubs import Hub, actions, cache_of, clones, repo_of
-from support.loopback_hub import Generated, Repo
+from support.hubs import Hub, actions, clones, repo_of
+from support.loopback_hub import Repo
 from support.namespaces import USER, prefix_of
-from support.shell import Inside, Ran, Shell, done, settings
+from support.shell import Inside, Shell, done
 
 from mdl.engine.store import Store
 
-DATA = Generated(3 * MIB, "copies")[0 : 3 * MIB]
 SMALL = b'{"sr": 16000}' * 10
-JSON = ("--json", "--retries", "1")
-RIGHT = (DATA, SMALL)
-
-
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(honest(DATA)) as server:
-        yield server
+REPO = Repo("org/tiny", {"config.json": SMALL, "model.bin": DATA})
 
 
 @pytest.fixture
 def shell(tmp_path: Path, server: FaultyServer) -> Shell:
-    """A machine whose catalog has the models one and two: the same bytes under different URLs."""
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "catalog.toml").write_text(catalog_of(DATA, one=f"{server.url}/one", two=f"{server.url}/two"))
-    return Shell(home)
+    return twins(tmp_path / "home", server)
 
 
 @pytest.fixture
-def far() -> Iterator[Path]:
-    """A folder on another file system than the home's."""
-    if not os.access("/dev/shm", os.W_OK) or os.stat("/dev/shm").st_dev == os.stat(tempfile.gettempdir()).st_dev:
-        pytest.skip("THERE IS NO SECOND FILE SYSTEM HERE")
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        yield Path(folder)
+def far(shell: Shell) -> Iterator[Path]:
+    """The same bytes in a folder on another file system that the settings name."""
+    with second_file_system(shell) as folder:
+        (folder / "f.bin").write_bytes(DATA)
+        also(shell, folders=(folder,))
+        yield folder
 
 
-@pytest.fixture(params=["root or whoever runs the tests", "a user without rights"])
+@pytest.fixture(params=["the user of the tests", "a user without rights"])
 def user(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """The words before a command that make its user another one."""
     return prefix_of(USER) if request.param.startswith("a user") else ()
-
-
-def place(shell: Shell, name: str = "one") -> Path:
-    return shell.models / name / "f.bin"
-
-
-def also(shell: Shell, *lines: str) -> Path:
-    """A file of another program in a folder that the user's settings name."""
-    file = shell.home / "comfy" / "f.bin"
-    file.parent.mkdir()
-    settings(shell, "\n".join(["[stores]", f'also = ["{file.parent}"]', *lines, ""]))
-    file.write_bytes(DATA)
-    return file
-
-
-def linked(ran: Ran) -> bool:
-    """Every file came from this disk."""
-    return set(actions(done(ran)).values()) == {"linked"}
 
 
 def edit(file: Path, prefix: tuple[str, ...]) -> None:
@@ -86,33 +56,29 @@ def edit(file: Path, prefix: tuple[str, ...]) -> None:
 
 
 @pytest.mark.fault(252)
-def test_an_edit_does_not_reach_another_model(shell: Shell, user: tuple[str, ...]) -> None:
-    """Whoever writes into a model's file, as its user may, changes no other model that has the same bytes."""
-    done(shell.run("get", "one", *JSON, prefix=user))
-    assert linked(shell.run("get", "two", *JSON, prefix=user))
-    edit(place(shell, "two"), user)
-    assert place(shell, "one").read_bytes() == DATA
-
-
-@pytest.mark.fault(252)
-def test_an_edit_does_not_reach_a_model_of_the_same_command(shell: Shell, user: tuple[str, ...]) -> None:
-    """Two models of one command that share their bytes go the same way."""
-    done(shell.run("get", "one", "two", *JSON, prefix=user))
-    edit(place(shell, "one"), user)
-    assert place(shell, "two").read_bytes() == DATA
+@pytest.mark.parametrize(("gets", "edited", "other"), [("one;two", "two", "one"), ("one two", "one", "two")])
+def test_an_edit_does_not_reach_another_model(
+    shell: Shell, user: tuple[str, ...], gets: str, edited: str, other: str
+) -> None:
+    """A write into a model's file, by a user who may do that, changes no other model with the same bytes, whether one
+    command brought them or two."""
+    for words in gets.split(";"):
+        ran = done(shell.run("get", *words.split(), *JSON, prefix=user))
+    assert "linked" in actions(ran).values()
+    edit(place(shell, edited), user)
+    assert place(shell, other).read_bytes() == DATA
 
 
 @pytest.mark.fault(252)
 def test_an_edit_does_not_reach_the_hubs_cache(tmp_path: Path, user: tuple[str, ...]) -> None:
     """Neither a small file's edit nor a large one's reaches the blob in the hub's cache that it was taken from."""
-    with Hub([Repo("org/tiny", {"config.json": SMALL, "model.bin": DATA})]) as hub:
+    with Hub([REPO]) as hub:
         shell = Shell(tmp_path, hub.url)
         done(shell.run("get", "hf:org/tiny", "--layout", "hf-cache", *JSON, prefix=user))
         assert linked(shell.run("get", "hf:org/tiny", *JSON, prefix=user))
-    for name in ("config.json", "model.bin"):
+    for name in REPO.files:
         edit(shell.models / "org--tiny" / name, user)
-    blobs = {file.read_bytes() for file in (repo_of(shell) / "blobs").iterdir()}
-    assert blobs == {SMALL, DATA}
+    assert {file.read_bytes() for file in (repo_of(shell) / "blobs").iterdir()} == {SMALL, DATA}
 
 
 @pytest.mark.fault(252)
@@ -135,8 +101,8 @@ def test_another_programs_file_keeps_its_mode(shell: Shell) -> None:
     """A file of ``[stores] also`` that its program may write to is copied; one that is read-only is linked."""
     if clones(shell.home):
         pytest.skip("bytes are cloned here")
-    file, user = also(shell), prefix_of(USER)
-    before = file.stat()
+    (file := also(shell)).write_bytes(DATA)
+    before, user = file.stat(), prefix_of(USER)
     assert linked(shell.run("get", "one", *JSON, prefix=user))
     assert (file.stat().st_mode, file.stat().st_nlink) == (before.st_mode, 1)
     file.chmod(0o444)
@@ -150,7 +116,7 @@ def test_a_file_of_another_user_is_never_linked(shell: Shell, mdl: Inside) -> No
     """Another user's file is copied, whatever the settings say: who owns the inode can write it, and set its times."""
     if os.geteuid() != 0:
         pytest.skip("ONLY ROOT CAN GIVE A FILE TO ANOTHER USER")
-    file = also(shell, 'link = "hard"')
+    (file := also(shell, 'link = "hard"')).write_bytes(DATA)
     os.chown(file, 12345, 12345)
     assert linked(mdl(shell, "get", "one", *JSON))
     assert (file.stat().st_nlink, place(shell).stat().st_uid) == (1, 0)
@@ -161,7 +127,7 @@ def test_a_file_of_another_user_is_never_linked(shell: Shell, mdl: Inside) -> No
 def test_the_users_choice(shell: Shell, mdl: Inside, rule: str, links: int | None) -> None:
     """``[stores] link`` says how: hard links also as root and also of another program's file; copies; or clones, and
     copies where these cannot be had. The text says which it was."""
-    file = also(shell, f'link = "{rule}"')
+    (file := also(shell, f'link = "{rule}"')).write_bytes(DATA)
     ran = done(mdl(shell, "get", "one"))
     assert links is None or file.stat().st_nlink == links
     assert any(words in ran.err for words in ("hard-linked, read-only", "copied from this disk", "cloned"))
@@ -170,7 +136,7 @@ def test_the_users_choice(shell: Shell, mdl: Inside, rule: str, links: int | Non
 
 def test_nothing_is_taken(shell: Shell, server: FaultyServer, mdl: Inside) -> None:
     """With ``link = "none"`` everything is fetched, each model's bytes for themselves, and the plan says so."""
-    file = also(shell, 'link = "none"')
+    (file := also(shell, 'link = "none"')).write_bytes(DATA)
     assert done(mdl(shell, "get", "-n", "one", "two", *JSON)).document["bytes_to_fetch"] == 2 * len(DATA)
     assert set(actions(done(mdl(shell, "get", "one", "two", *JSON))).values()) == {"fetched"}
     assert (file.stat().st_nlink, server.bytes_sent) == (1, 2 * len(DATA))
@@ -192,7 +158,7 @@ def test_a_misspelt_choice(shell: Shell, mdl: Inside, line: str, hint: str) -> N
 def test_a_read_only_file_gives_way(shell: Shell, server: FaultyServer) -> None:
     """mdl replaces and repairs its own read-only file, and never writes into an inode that another name has."""
     user = prefix_of(USER)
-    settings(shell, '[stores]\nlink = "hard"\n')
+    also(shell, 'link = "hard"')
     done(shell.run("get", "one", "two", *JSON, prefix=user))
     assert place(shell).samefile(place(shell, "two"))
     place(shell).chmod(0o644)
@@ -211,13 +177,12 @@ def test_a_read_only_file_gives_way(shell: Shell, server: FaultyServer) -> None:
 
 
 @pytest.mark.fault(256)
+@pytest.mark.usefixtures("far")
 @pytest.mark.parametrize("words", [("-n",), ()], ids=["dry run", "get"])
 def test_copies_count(
-    shell: Shell, server: FaultyServer, mdl: Inside, far: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    shell: Shell, server: FaultyServer, mdl: Inside, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     """Bytes that must come from another file system need room: 7 before the first byte, also in a dry run."""
-    (far / "f.bin").write_bytes(DATA)
-    settings(shell, f'[stores]\nalso = ["{far}"]\n')
     monkeypatch.setattr(Store, "free_space", lambda _: len(DATA) - 1)
     ran = mdl(shell, "get", *words, "one", *JSON)
     assert (ran.code, ran.document["error"]["code"]) == (7, "SPACE")
@@ -227,13 +192,11 @@ def test_copies_count(
 
 
 @pytest.mark.fault(256)
-def test_a_plan_says_what_is_copied(shell: Shell, mdl: Inside, far: Path) -> None:
+@pytest.mark.usefixtures("far")
+def test_a_plan_says_what_is_copied(shell: Shell, mdl: Inside) -> None:
     """What is on another file system is not "already here": the plan says that it is elsewhere, and copied."""
-    (far / "f.bin").write_bytes(DATA)
-    settings(shell, f'[stores]\nalso = ["{far}"]\n')
     ran = done(mdl(shell, "get", "-n", "one"))
-    assert "already here" not in ran.err
-    assert "3.1 MB are copied" in ran.err
+    assert ("already here" in ran.err, "3.1 MB are copied" in ran.err) == (False, True)
     assert ran.out.splitlines()[-1].startswith("copy ")
     assert done(mdl(shell, "get", "-n", "one", *JSON)).document["bytes_to_copy"] == len(DATA)
     assert "copied from this disk" in done(mdl(shell, "get", "one")).err
@@ -244,12 +207,12 @@ def test_copies_for_a_second_model_count(
     shell: Shell, server: FaultyServer, mdl: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the second model of a command gets a copy of what the first one fetches, the plan needs room for both."""
-    settings(shell, '[stores]\nlink = "copy"\n')
+    also(shell, 'link = "copy"')
     monkeypatch.setattr(Store, "free_space", lambda _: 2 * len(DATA) - 1)
     ran = mdl(shell, "get", "one", "two", *JSON)
     assert (ran.code, ran.document["error"]["code"]) == (7, "SPACE")
     assert server.bytes_sent == 0
-    settings(shell, '[stores]\nlink = "hard"\n')
+    also(shell, 'link = "hard"')
     done(mdl(shell, "get", "one", "two", *JSON))
 
 
@@ -258,15 +221,15 @@ def test_copies_for_a_second_model_count(
 def test_the_layouts_know_each_other(tmp_path: Path, mdl: Inside, first: str) -> None:
     """What is here in one layout is not fetched again for the other, and each is whole then."""
     second = "hf-cache" if first == "plain" else "plain"
-    with Hub([Repo("org/tiny", {"config.json": SMALL, "model.bin": DATA})]) as hub:
+    with Hub([REPO]) as hub:
         shell = Shell(tmp_path, hub.url)
         done(mdl(shell, "get", "hf:org/tiny", "--layout", first, *JSON))
         sent = hub.sent
         assert linked(mdl(shell, "get", "hf:org/tiny", "--layout", second, *JSON))
         assert hub.sent == sent
         done(mdl(shell, "verify", "--layout", second, "--json"))
-    blobs = [file.read_bytes() for file in (cache_of(shell) / "models--org--tiny" / "blobs").iterdir()]
-    assert sorted(blobs) == sorted(RIGHT)
+    blobs = [file.read_bytes() for file in (repo_of(shell) / "blobs").iterdir()]
+    assert sorted(blobs) == sorted([DATA, SMALL])
 
 
 @pytest.mark.fault(257)

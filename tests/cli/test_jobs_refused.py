@@ -1,20 +1,31 @@
-"""Jobs where something is missing: no such job, nothing to stop, no place for records, no home at all."""
+"""Jobs without a server's help: what is listed, kept and cleaned; no such job, no place for records, no home."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import re
 import shlex
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from support.data import SMALL
-from support.jobs import arrived, records_of, state_of, the_job
+from support.jobs import arrived, records_of, secrets_in, state_of, the_job
 from support.schemas import document_of
 from support.shell import ExitCode, Shell, with_environ
+from support.terminal import Terminal
+
+from mdl.cli.session import invocation_of
+from mdl.fs import staging
+from mdl.jobs.job import Invocation, Job
+from mdl.jobs.records import now
+from mdl.process import ProcessId, hostname
+
+TOKEN = "hf_" + "s3cr3t" * 5
 
 
 @pytest.mark.fault(156)
@@ -62,9 +73,8 @@ def test_one_that_fails_hinders_no_other(shell: Shell, exit_code: ExitCode, capf
     capfd.readouterr()
     assert exit_code(shell, "jobs", "cancel", "nobody", job.id, "0000", "--json") == 10
     document = document_of(capfd.readouterr().out)
-    assert [(one["id"], one["status"], one["exit_code"]) for one in document["jobs"]] == [
-        ("0000-rest", "cancelled", 143)
-    ]
+    shown = [(one["id"], one["status"], one["exit_code"]) for one in document["jobs"]]
+    assert shown == [("0000-rest", "cancelled", 143)]
     assert (document["exit_code"], document["error"]["code"]) == (10, "PARTIAL")
     assert exit_code(shell, "jobs", "cancel", "nobody", job.id, "--progress", "json") == 10
     *_, last = (json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{"))
@@ -73,7 +83,8 @@ def test_one_that_fails_hinders_no_other(shell: Shell, exit_code: ExitCode, capf
 
 @pytest.mark.parametrize("kind", ["plain", "withheld", "unknown"])
 def test_what_can_be_done_next(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str], kind: str) -> None:
-    """A job is shown as a shell would take it again, and 'resume' is advised only where it can go on so."""
+    """A job is shown as a shell would take it again. 'resume' is advised only if that is possible; else it is refused,
+    2 if a secret is missing."""
     assert exit_code(shell, "get", "one") == 0
     words = ("get", "--include=*.bin", "--into=a b", "--", "it's") if kind != "unknown" else ()
     again = replace(the_job(shell).again, words=words, withheld=kind == "withheld")
@@ -85,10 +96,33 @@ def test_what_can_be_done_next(shell: Shell, exit_code: ExitCode, capfd: pytest.
     assert shlex.split(facts.get("command", "").strip()) == [word for word in words if word != "--"]
     assert exit_code(shell, "jobs", "cancel", the_job(shell).id) == 2
     assert ("mdl jobs resume" in capfd.readouterr().err) == (kind == "plain")
+    codes = {"withheld": 2, "unknown": 12}
+    assert kind == "plain" or exit_code(shell, "jobs", "resume", the_job(shell).id) == codes[kind]
+
+
+@pytest.mark.parametrize(("columns", "date"), [(80, "2025"), (120, "2025-01-01")])
+def test_a_job_a_line(
+    shell: Shell, exit_code: ExitCode, monkeypatch: pytest.MonkeyPatch, columns: int, date: str
+) -> None:
+    """On a terminal of eighty columns no job is folded; a wider one has the whole date."""
+    host, owner = hostname(), str(ProcessId.current())
+    old = Job("0101-abcd", "get", ("bert-fa",), owner, host, Invocation(), "2025-01-01T00:00:00.000Z", status="done")
+    fast = {"bytes_done": 123_400_000_000, "bytes_total": 987_600_000_000, "bytes_per_second": 98.7e6}
+    new = replace(old, id="0102-abcd", status="running", started_at=now(), **fast, eta_seconds=2.5 * 3600)
+    for job in (old, new):
+        records_of(shell).put(job)
+    seen = Terminal(columns)
+    monkeypatch.setattr(sys, "stdout", seen.file)
+    assert exit_code(with_environ(shell, TERM="xterm", NO_COLOR="1"), "jobs") == 0
+    lines = [line for line in re.sub(r"\x1b\[[01]m", "", seen.text()).splitlines() if line.strip()]
+    assert [line.split()[0] for line in lines] == ["ID", "0102-abcd", "0101-abcd"]
+    assert all(line.rstrip().endswith("get bert-fa") for line in lines[1:])
+    assert date in lines[2]
 
 
 def test_what_is_listed(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
-    """The newest first; --status narrows; of those that are over twenty, with --all and as JSON every one."""
+    """The newest first; --status narrows, and a misspelt one is 2. What can go on is listed however old; of those that
+    are over the latest twenty, with --all, which also 'mdl jobs' takes, and as JSON every one."""
     assert exit_code(shell, "get", "one") == 0
     job = the_job(shell)
     for number in range(30):
@@ -102,37 +136,28 @@ def test_what_is_listed(shell: Shell, exit_code: ExitCode, capfd: pytest.Capture
 
     latest = [job.id, *(f"0000-n{number:02}" for number in range(29, 10, -1))]
     assert listed() == [*latest, "0000-n02", "0000-n01", "0000-n00"]
-    assert len(listed("list", "--all")) == 31
+    assert len(listed("list", "--all")) == len(listed("--all")) == 31
+    assert exit_code(shell, "jobs", "list", "--status", "runing") == 2
     assert listed("list", "--status", "paused") == ["0000-n02", "0000-n01", "0000-n00"]
     assert exit_code(shell, "jobs", "--json") == 0
     assert len(document_of(capfd.readouterr().out)["jobs"]) == 31
 
 
-@pytest.mark.parametrize(("words", "code"), [("list --status runing", 2), ("--all", 0)])
-def test_words_of_the_list(shell: Shell, exit_code: ExitCode, words: str, code: int) -> None:
-    """A misspelt status is a usage error; what the note of 'mdl jobs' advises is understood."""
-    assert exit_code(shell, "jobs", *words.split()) == code
-
-
 @pytest.mark.fault(140)
 @pytest.mark.parametrize("where", ["a file", "no folder", "jobs is a file"])
 def test_no_place_for_records(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str], where: str) -> None:
-    """Where no record can be written get says so and works; --detach is refused (2), and there are no jobs."""
+    """If no record can be written get says so and works; --detach is refused (2), and there are no jobs. A state folder
+    that is no folder is one warning, though the log is missing too."""
     blocked = spoilt(shell, where)
     assert exit_code(blocked, "get", "one") == 0
     told = capfd.readouterr()
     assert told.out == f"{shell.models / 'one'}\n"
     assert told.err.count("mdl: warning: this job is not recorded: ") == 1
+    assert where != "a file" or told.err.count("mdl: warning: ") == 1
     assert arrived(shell, SMALL)
     assert exit_code(blocked, "get", "one", "--detach") == 2
     assert exit_code(blocked, "jobs") == 0
     assert exit_code(blocked, "jobs", "show", "0") == 3
-
-
-def test_one_warning_is_enough(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
-    """A state folder that cannot be had is one warning."""
-    assert exit_code(spoilt(shell, "a file"), "get", "one") == 0
-    assert capfd.readouterr().err.count("mdl: warning: ") == 1
 
 
 def spoilt(shell: Shell, where: str) -> Shell:
@@ -147,8 +172,6 @@ def spoilt(shell: Shell, where: str) -> Shell:
 
 def test_a_record_that_is_lost_on_the_way(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
     """A disk that is full for records from the second write on is one warning, and the download is right."""
-    from mdl.fs import staging
-
     written: list[Path] = []
     original = staging.write_file
 
@@ -197,3 +220,39 @@ def test_old_jobs_go_by_themselves(shell: Shell, exit_code: ExitCode) -> None:
     assert exit_code(shell, "get", "one") == 0
     names = {one.id for one in records_of(shell).all()}
     assert names == {job.id, the_job(shell).id, "0000-rest"}
+
+
+def test_what_is_kept_of_a_command_line(shell: Shell, exit_code: ExitCode) -> None:
+    """Flags, lists, switches and folders are kept as they were said; how it was shown and what was not said is not."""
+    words = (
+        "download one --json -q --include *.bin --include=f* --to a/b --connections 3 --force --catalog catalog.toml"
+    )
+    asked = with_environ(shell, MDL_RETRIES="2", HF_HUB_OFFLINE="0", HF_TOKEN=TOKEN, OTHER="x")
+    assert exit_code(asked, *words.split(), "--progress=none", "--no-color", "-vy") == 0
+    kept = the_job(shell).again
+    command, *options, dashes, target = kept.words
+    assert (command, dashes, target, kept.folder, kept.withheld) == ("download", "--", "one", str(shell.home), False)
+    said = {"--include=*.bin", "--include=f*", "--to=a/b", "--connections=3", "--force", "--catalog=catalog.toml"}
+    assert (set(options), len(options)) == (said, len(said))
+    variables = {"MDL_RETRIES": "2", "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": shell.endpoint}
+    assert kept.variables == variables | {"MDL_HOME": str(shell.models)}
+
+
+@pytest.mark.parametrize("how", ["--on-complete", "MDL_ON_COMPLETE"])
+def test_a_token_in_a_hook_is_written_nowhere(shell: Shell, exit_code: ExitCode, how: str) -> None:
+    """A secret that mdl knows is in no record, whether it came in a flag or in a variable."""
+    command = f"true {TOKEN}"
+    words, extra = (["--on-complete", command], {}) if how.startswith("--") else ([], {how: command})
+    assert exit_code(with_environ(shell, HF_TOKEN=TOKEN, **extra), "get", "one", *words) == 0
+    assert secrets_in(shell.home, TOKEN) == set()
+
+
+def test_variables_that_are_not_kept() -> None:
+    """Those of flags that only say how it was shown are left out, as the flags themselves are; one with a secret is
+    left out too, and then the job cannot be resumed."""
+    shown = dict.fromkeys(("MDL_DETACH", "MDL_JSON", "MDL_QUIET", "MDL_YES", "MDL_VERBOSE", "MDL_NO_COLOR"), "1")
+    shown |= {"MDL_PROGRESS": "json", "MDL_JOB": "x"}
+    secret = {"MDL_ON_COMPLETE": "curl https://chat.example/hook?token=5ignatur3"}
+    for variables, withheld in ((shown, False), (secret, True)):
+        kept = invocation_of(("get", "--", "one"), {**variables, "MDL_HOME": "/m"})
+        assert (kept.variables, kept.withheld) == ({"MDL_HOME": "/m"}, withheld)

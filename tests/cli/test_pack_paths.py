@@ -1,4 +1,4 @@
-"""mdl pack and paths: what is refused, what is left out and said, what cannot be read, and what is not there."""
+"""mdl pack and paths: what is refused, what is left out and said, what cannot be read, and what does not exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.packing import make_run, names, planned, read_whole, skipped
-from support.shell import Ran, Shell
+from support.shell import Inside, Ran, Shell
 
 from mdl.errors import MdlError, Unsafe
 from mdl.fs.staging import remove
@@ -26,14 +26,8 @@ Stranger = tuple[Path, Callable[..., Ran]]
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    make_run(tmp_path)
-    return Shell(tmp_path)
-
-
-@pytest.fixture
-def run(shell: Shell) -> Path:
-    return shell.home / "run"
+def run(trained: Shell) -> Path:
+    return trained.home / "run"
 
 
 def refused(run: Path, checkpoint: str | None = None, **options: Any) -> MdlError:
@@ -44,43 +38,32 @@ def refused(run: Path, checkpoint: str | None = None, **options: Any) -> MdlErro
     return caught.value
 
 
-UNSAFE = ["..", "../run", "a/b", "/etc", "a\\b", "C:x", "nul", "a\0b", "a\nb", "\x1b[2J", "~root", ".", "b\u202ec"]
+UNSAFE = ["..", "../run", "a/b", "/etc", "a\\b", "C:x", "nul", "a\0b", "a\nb", "\x1b[2J", "~root", ".", "b\u202ec", ""]
 
 
 @pytest.mark.parametrize("pick", UNSAFE)
 def test_unsafe_checkpoint_names(run: Path, pick: str) -> None:
-    """A checkpoint's name that is no plain name is 11, whatever the run holds."""
+    """A checkpoint's name that is no plain name is 11, whatever the run holds; so is --checkpoint "$UNSET"."""
     assert isinstance(refused(run, pick), Unsafe)
 
 
-def test_an_unsafe_name_is_shown_harmless(shell: Shell) -> None:
-    """The refusal reaches the shell as 11, its control characters escaped."""
-    ran = shell.run("pack", "run", "--checkpoint", "a\x1b[2Jb")
-    assert (ran.code, ran.out) == (11, "")
-    assert "\x1b" not in ran.err
-
-
-def test_an_empty_checkpoint_name(run: Path) -> None:
-    """--checkpoint "$UNSET" is not a wish for the whole run: 11."""
-    assert isinstance(refused(run, ""), Unsafe)
+def test_an_unsafe_name_is_shown_harmless(mdl: Inside, trained: Shell) -> None:
+    """The refusal ends with 11, its control characters escaped."""
+    ran = mdl(trained, "pack", "run", "--checkpoint", "a\x1b[2Jb")
+    assert (ran.code, ran.out, "\x1b" in ran.err) == (11, "", False)
 
 
 @pytest.mark.fault(207)
 @pytest.mark.parametrize("name", ["unet", "weights.bin"])
 def test_a_link_out_of_the_run(run: Path, name: str) -> None:
-    """A link that leaves the run is 11 and names itself; excluded by a glob it is not followed and not in the way."""
+    """A link that leaves the run is 11 and names itself; excluded by a glob it is not followed and not in the way.
+    --exclude DIR/ means the folder, also one that is empty."""
+    (run / "void").mkdir()
     (run / name).symlink_to("/etc" if name == "unet" else "/etc/hostname")
     error = refused(run)
-    assert error.exit_code == 11
-    assert name in error.message
-    assert name not in names(planned(run, exclude=[name]))
-
-
-def test_a_folder_excluded_with_its_slash(run: Path) -> None:
-    """--exclude DIR/ means the folder: also one that is a link out of the run, and one that is empty."""
-    (run / "void").mkdir()
-    (run / "data").symlink_to("/etc")
-    assert "void" not in names(planned(run, exclude=["data/", "void/"]))
+    assert (error.exit_code, name in error.message) == (11, True)
+    for exclude in (name, f"{name}/" if name == "unet" else name):
+        assert not names(planned(run, exclude=[exclude, "void/"])) & {name, "void"}
 
 
 @pytest.mark.fault(207)
@@ -96,14 +79,16 @@ def test_links_that_stay_inside_are_followed(run: Path) -> None:
 
 @pytest.mark.fault(207, 209)
 def test_what_is_no_file_is_left_out_and_said(run: Path) -> None:
-    """Dangling links, loops, FIFOs, sockets and devices hang nothing, are not packed, and are listed with why."""
-    (run / "dangling.bin").symlink_to("nothing")
-    (run / "loop.bin").symlink_to("loop.bin")
+    """Dangling links, loops, FIFOs, sockets and devices hang nothing, are not packed, and are listed with why. So is a
+    link to the folder it is in, or to the run."""
+    for name, target in (("dangling.bin", "nothing"), ("loop.bin", "loop.bin"), ("up", "."), ("self", "../run")):
+        (run / name).symlink_to(target)
     os.mkfifo(run / "fifo.bin")
     with socket.socket(socket.AF_UNIX) as listening, tempfile.TemporaryDirectory() as short:
         listening.bind(f"{short}/s")
         os.rename(f"{short}/s", run / "socket.bin")
-    wanted = {"dangling.bin": "dangling", "loop.bin": "itself", "fifo.bin": "FIFO", "socket.bin": "soc"}
+    wanted = {"dangling.bin": "dangling", "loop.bin": "itself", "up": "itself", "self": "itself", "fifo.bin": "FIFO"}
+    wanted |= {"socket.bin": "soc"}
     with suppress(PermissionError):
         os.mknod(run / "device.bin", stat.S_IFCHR | 0o600, os.makedev(1, 5))
         wanted["device.bin"] = "device"
@@ -115,27 +100,23 @@ def test_what_is_no_file_is_left_out_and_said(run: Path) -> None:
         assert not [one for one in held if one.split("/")[0] == name]
 
 
-@pytest.mark.fault(207)
-@pytest.mark.parametrize("to", [".", "../run"])
-def test_a_link_to_the_run_itself(run: Path, to: str) -> None:
-    """A link to the folder it is in, or to the run, is a loop: left out and said."""
-    (run / "up").symlink_to(to)
-    assert "itself" in skipped(planned(run))["up"]
-
-
 SECRETS = (".env", ".env.local", ".netrc", "token", "id_rsa", "key.pem", "wandb/run/a", ".git/config", ".cache/x")
 JUNK = ("__pycache__/m.pyc", ".DS_Store", ".x.zip.0-1-2.mdl-tmp", ".mdl/state", ".ipynb_checkpoints/n.ipynb")
 
 
 @pytest.mark.fault(217)
-def test_secrets_and_junk_stay_behind(shell: Shell, run: Path) -> None:
-    """What may hold a secret or is no part of a model is left out, listed, and told on stderr."""
+def test_secrets_and_junk_stay_behind(mdl: Inside, trained: Shell, run: Path) -> None:
+    """What may hold a secret or is no part of a model is left out, listed, and told on stderr. A link does not carry
+    it into the archive under a harmless name."""
     for name in (*SECRETS, *JUNK, ".env.example"):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("hush")
-    ran = shell.run("pack", "run")
-    held = read_whole(shell.home / "model_run.zip")
+    for link, secret in (("notes1", ".env"), ("notes2", ".git/config"), ("notes3", ".git")):
+        (run / link).symlink_to(secret)
+    ran = mdl(trained, "pack", "run")
+    held = read_whole(trained.home / "model_run.zip")
     assert ".env.example" in held
+    assert not [name for name in held if name.startswith("notes")]
     for name in (*SECRETS, *JUNK):
         assert name not in held
         assert f"left out: {name.split('/')[0]} (" in ran.err
@@ -147,19 +128,7 @@ def test_a_secret_that_is_named_is_packed(run: Path) -> None:
     (run / ".env").write_text("hush")
     assert names(planned(run, include=[".env"])) == {".env"}
     plan = planned(run, include=["*"])
-    assert ".env" not in names(plan)
-    assert ".env" in skipped(plan)
-
-
-@pytest.mark.fault(217)
-@pytest.mark.parametrize("secret", [".env", ".git/config", ".git"])
-def test_a_link_to_a_secret_is_one(run: Path, secret: str) -> None:
-    """A harmless name does not carry a secret of the run into the archive."""
-    (run / ".git").mkdir()
-    for name in (".git/config", ".env"):
-        (run / name).write_text("hush")
-    (run / "notes").symlink_to(secret)
-    assert not [name for name in names(planned(run)) if name.startswith("notes")]
+    assert (".env" in names(plan), ".env" in skipped(plan)) == (False, True)
 
 
 @pytest.mark.fault(284)
@@ -169,37 +138,31 @@ def test_a_checkpoint_of_any_number_can_be_unpacked(run: Path, digits: int) -> N
     name = f"checkpoint-{'9' * digits}"
     (run / "checkpoint-1000").rename(run / name)
     write_pack(planned(run, name))
-    unpacked = unpack(run.parent / "x.zip", run.parent / "back")
-    assert unpacked.manifest.checkpoint == name
-    assert unpacked.manifest.step == (int("9" * 18) if digits == 18 else None)
+    manifest = unpack(run.parent / "x.zip", run.parent / "back").manifest
+    assert (manifest.checkpoint, manifest.step) == (name, int("9" * 18) if digits == 18 else None)
 
 
+OWN = [(b"MDL-Manifest.json",), (b"mdl-manifest.json/x",), (b"Checkpoint-500/x.bin",)]
 TWINS = [(b"A.bin", b"a.BIN"), ("\u00e9".encode(), "e\u0301".encode())]
 
 
 @pytest.mark.fault(212)
-@pytest.mark.parametrize("pair", [(b"caf\xe9.bin",), (b"a\\b",), (b"x ",), *TWINS])
-def test_names_that_not_every_machine_can_hold(run: Path, pair: tuple[bytes, ...]) -> None:
-    """Names that are not UTF-8, twins in case or Unicode form, and what is unsafe elsewhere: 11."""
-    for name in pair:
-        Path(os.fsdecode(os.fsencode(run) + b"/" + name)).write_bytes(b"x")
+@pytest.mark.parametrize("group", [(b"caf\xe9.bin",), (b"a\\b",), (b"x ",), *TWINS, *OWN])
+def test_names_that_not_every_machine_can_hold(run: Path, group: tuple[bytes, ...]) -> None:
+    """Names that are not UTF-8, twins in case or Unicode form, what is unsafe elsewhere, and what mdl itself would
+    refuse to unpack: 11."""
+    for name in group:
+        path = Path(os.fsdecode(os.fsencode(run) + b"/" + name))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
     error = refused(run)
     assert error.exit_code == 11
     str(error.item).encode("utf-8")
 
 
-@pytest.mark.fault(212)
-@pytest.mark.parametrize("name", ["MDL-Manifest.json", "mdl-manifest.json/x", "Checkpoint-500/x.bin"])
-def test_names_that_mdl_itself_would_refuse(run: Path, name: str) -> None:
-    """The manifest's twin, and two folders that are one elsewhere, are 11: what is packed can be unpacked."""
-    (run / name).parent.mkdir(exist_ok=True)
-    (run / name).write_text("x")
-    assert isinstance(refused(run), Unsafe)
-
-
 @pytest.fixture
 def stranger() -> Iterator[Stranger]:
-    """mdl as a user whom the run's modes hold for; its home is a folder that everybody may enter."""
+    """mdl as a user who is bound by the run's modes; its home is a folder that every user may enter."""
     prefix = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups") if os.geteuid() == 0 else ()
     home = Path(tempfile.mkdtemp(dir="/tmp"))
     home.chmod(0o777)
@@ -213,79 +176,45 @@ def stranger() -> Iterator[Stranger]:
     remove(home)
 
 
-def locked(home: Path, name: str, mode: int) -> None:
-    """``name``, with a file in it where it is a folder, and then its mode."""
-    path = home / "run" / name
-    inner = path if path.suffix else path / "part.bin"
-    inner.parent.mkdir(exist_ok=True)
-    inner.write_text("x")
-    path.chmod(mode)
-
-
 @pytest.mark.fault(210)
 def test_what_cannot_be_read_is_named_all_of_it(stranger: Stranger) -> None:
-    """Unreadable files and folders are 7, every one of them named, and no archive; excluded, they are forgiven."""
+    """Unreadable files and folders are 7, every one of them named, and no archive; excluded, they are forgiven. If
+    files are chosen by name, a closed folder may hold one of them, and is 7 too."""
     home, mdl = stranger
-    for name in ("closed", "one.bin", "two.bin"):
-        locked(home, name, 0)
+    closed = ("one.bin", "two.bin", "closed")
+    (home / "run" / "closed").mkdir()
+    for name in (*closed[:2], "closed/part.bin"):
+        (home / "run" / name).write_text("x")
+    for name in closed:
+        (home / "run" / name).chmod(0)
     ran = mdl("pack", "run")
     assert (ran.code, ran.out) == (7, "")
-    for name in ("closed", "one.bin", "two.bin"):
-        assert f"  {name}: " in ran.err
+    assert [name for name in closed if f"  {name}: " not in ran.err] == []
     assert sorted(os.listdir(home)) == ["run"]
-    excluded = [word for name in ("closed", "one.bin", "two.bin") for word in ("--exclude", name)]
+    excluded = [word for name in closed for word in ("--exclude", name)]
     assert mdl("pack", "run", *excluded).code == 0
+    ran = mdl("pack", "run", *excluded[:4])
+    assert (ran.code, ": 1 entry cannot be read" in ran.err) == (7, True)
+    for words in ((*excluded[:4], "--include", "*.bin", "--include", "*.json"), ("--logs",)):
+        assert mdl("pack", "run", *words).code == 7
+    (home / "run" / "closed").chmod(0o444)  # it can be listed, and not entered
+    assert mdl("pack", "run", *excluded[:4]).code == 7
 
 
-@pytest.mark.fault(210)
-def test_an_unreadable_folder_is_counted_once(stranger: Stranger) -> None:
-    """One closed folder is one entry that cannot be read."""
-    locked(stranger[0], "closed", 0)
-    assert ": 1 entry cannot be read" in stranger[1]("pack", "run").err
-
-
-@pytest.mark.fault(210)
-def test_a_folder_that_can_only_be_listed(stranger: Stranger) -> None:
-    """Files whose folder may be listed but not entered are unreadable: 7, not quietly left out."""
-    locked(stranger[0], "listed", 0o444)
-    assert stranger[1]("pack", "run").code == 7
-
-
-@pytest.mark.fault(210)
-@pytest.mark.parametrize("words", [("--include", "*.bin", "--include", "*.json"), ("--logs",)])
-def test_a_closed_folder_may_hold_what_is_wanted(stranger: Stranger, words: tuple[str, ...]) -> None:
-    """Where files are chosen by name, a folder that cannot be looked into is 7 all the same, not passed by."""
-    locked(stranger[0], "closed", 0)
-    assert stranger[1]("pack", "run", *words).code == 7
-
-
-def test_runs_that_are_none(shell: Shell, run: Path) -> None:
-    """No such run, a file, an empty run, no log: each is 3 with a hint, and the neighbours are named."""
-    (shell.home / "empty").mkdir()
+def test_runs_and_checkpoints_that_do_not_exist(mdl: Inside, trained: Shell, run: Path) -> None:
+    """No such run, a file, an empty run, no log, no such checkpoint, and a best that is recorded and gone: each is 3
+    with a hint, and what exists is named."""
+    (trained.home / "empty").mkdir()
     (run / "train.log").unlink()
-    for step in (500, 1000):
-        (run / f"checkpoint-{step}" / "trainer_state.json").unlink()
-    for words in (("nope",), ("run/config.json",), ("empty",), ("run", "--logs")):
-        ran = shell.run("pack", *words)
-        assert (ran.code, ran.out) == (3, ""), words
-        assert "hint: " in ran.err
-    assert "run" in shell.run("pack", "nope").err.split("hint: ")[1]
-
-
-def test_checkpoints_that_are_none(shell: Shell, run: Path) -> None:
-    """No such checkpoint, and a best that is recorded and gone, are 3 with the list of what there is."""
+    (run / "checkpoint-1000" / "trainer_state.json").rename(run / "state")
     remove(run / "checkpoint-500")
+    for words in (("nope",), ("run/config.json",), ("empty",), ("run", "--logs")):
+        ran = mdl(trained, "pack", *words)
+        assert (ran.code, ran.out, "hint: " in ran.err) == (3, "", True), words
+    assert "run" in mdl(trained, "pack", "nope").err.split("hint: ")[1]
+    (run / "state").rename(run / "checkpoint-1000" / "trainer_state.json")
     for pick, word in (("checkpoint-7", "checkpoint-7"), ("best", "gone")):
-        ran = shell.run("pack", "run", "--checkpoint", pick)
-        assert ran.code == 3
-        assert word in ran.err
-        assert "there are: checkpoint-1000, final" in ran.err
+        ran = mdl(trained, "pack", "run", "--checkpoint", pick)
+        assert (ran.code, word in ran.err, "there are: checkpoint-1000, final" in ran.err) == (3, True, True)
     (run / "checkpoint-1000" / "trainer_state.json").write_text("{}")
     assert "recorded" in refused(run, "best").message
-
-
-@pytest.mark.fault(220)
-def test_the_latest_is_never_half_written(run: Path) -> None:
-    """A checkpoint that lacks what its trainer writes last is not the latest."""
-    (run / "checkpoint-1000" / "trainer_state.json").unlink()
-    assert planned(run, "latest").selection.manifest.checkpoint == "checkpoint-500"

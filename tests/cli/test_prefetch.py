@@ -8,7 +8,9 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from support.catalogs import catalog_of, entry_of
@@ -19,9 +21,10 @@ from support.jobs import GATE, Gate, arrived, log_of, records_of, the_job, waits
 from support.polling import until
 from support.prefetch import clock, metrics
 from support.schemas import document_of
-from support.shell import ExitCode, Shell, ended, machine, started, with_environ
+from support.shell import ExitCode, Shell, done, ended, machine, settings, started, with_environ
 
-from mdl.jobs.metrics import Outcome, write_metrics
+from mdl.jobs.prefetch import write_metrics
+from mdl.process import ProcessId
 from mdl.reports import ModelReport, Report
 
 GONE = answers(404, ("X-Request-Id", "req-18"), body=b"moved to the moon")
@@ -110,38 +113,40 @@ def test_one_block_of_text(tmp_path: Path, server: FaultyServer, exit_code: Exit
     assert all(line.startswith(("mdl: ", "  hint: ")) for line in lines)
     assert arrived(shell)
     found = metrics(shell)
-    assert (found["exit_code"], found["last_success_timestamp_seconds"], found['model_present{model="two"}']) == (
-        3,
-        0,
-        0,
-    )
+    assert (found["exit_code"], found["last_success_timestamp_seconds"]) == (3, 0)
+    assert found['model_present{model="two"}'] == 0
     assert (found['files{action="fetched"}'], found['files{action="failed"}']) == (1, 2)
 
 
 def test_within_its_hours(shell: Shell, server: FaultyServer, exit_code: ExitCode, capfd: Captured) -> None:
-    """Outside its window it is 75 in silence, asks nobody, and the metrics say so; inside it works."""
-    closed = f"{clock(120)}-{clock(180)}"
-    assert exit_code(shell, "prefetch", "--window", closed, "--metrics", "mdl.prom") == 75
-    assert exit_code(shell, "prefetch", "--window", closed, "--json") == 75
-    out, err = capfd.readouterr()
-    assert (document_of(out)["error"]["code"], err, server.requests) == ("DEADLINE", "", [])
-    assert metrics(shell)["exit_code"] == 75
-    assert (
-        exit_code(with_environ(shell, MDL_WINDOW=f"{clock(-60)}-{clock(60)}"), "prefetch", "--metrics", "mdl.prom") == 0
-    )
-    assert (arrived(shell), metrics(shell)["exit_code"]) == (True, 0)
+    """Outside its window it is 75 in silence, asks nobody, and the metrics have that and what is on the disk; inside it
+    works."""
+    words = ("prefetch", "--metrics", "mdl.prom")
+    closed = (*words, "--window", f"{clock(120)}-{clock(180)}")
+    for is_here in (0, 1):
+        assert exit_code(shell, *closed) == exit_code(shell, *closed, "--json") == 75
+        out, err = capfd.readouterr()
+        assert (document_of(out)["error"]["code"], err) == ("DEADLINE", "")
+        found = metrics(shell)
+        assert (found["exit_code"], found['model_present{model="one"}']) == (75, is_here)
+        assert (found['models{status="present"}'], len(server.requests) > 0) == (is_here, is_here)
+        assert exit_code(with_environ(shell, MDL_WINDOW=f"{clock(-60)}-{clock(60)}"), *words) == 0
+        assert (arrived(shell), metrics(shell)["exit_code"]) == (True, 0)
 
 
 def test_stopped_by_its_time_it_goes_on(
     tmp_path: Path, server: FaultyServer, gate: Gate, exit_code: ExitCode, capfd: Captured
 ) -> None:
-    """After --max-duration it ends with 75 in silence; the next run fetches the rest, and the bytes are the same."""
+    """After --max-duration it ends with 75 in silence; the next run fetches the rest, and the bytes are the same. The
+    paused jobs of earlier nights are gone then; jobs of other models stay."""
     shell = home_of(tmp_path, server, one="/gate")
-    words = ("prefetch", "--max-duration", "1.5", "--metrics", "mdl.prom", "--ready-file", "ready")
+    words = ("prefetch", "one", "--max-duration", "1.5", "--metrics", "mdl.prom", "--ready-file", "ready")
     assert exit_code(shell, *words) == 75
     assert capfd.readouterr() == ("", "")
     assert (the_job(shell).status, the_job(shell).bytes_done, metrics(shell)["exit_code"]) == ("paused", GATE, 75)
     assert not (shell.home / "ready").exists()
+    for name, model in (("0101-same", "one"), ("0101-rest", "two")):
+        records_of(shell).put(replace(the_job(shell), id=name, models=(model,), started_at="2026-01-01"))
     gate.opened.set()
     assert exit_code(shell, *words, "--limit-rate", "00:00,50M 12:00,off") == 0
     found = metrics(shell)
@@ -149,6 +154,7 @@ def test_stopped_by_its_time_it_goes_on(
     assert (0 < kept <= GATE, found["fetched_bytes"], found["exit_code"]) == (True, len(DATA) - kept, 0)
     assert server.requests[-1].header("range") == f"bytes={kept}-{len(DATA) - 1}"
     assert (arrived(shell), (shell.home / "ready").exists()) == (True, True)
+    assert [(job.status, job.models) for job in records_of(shell).all()] == [("done", ("one",)), ("paused", ("two",))]
 
 
 def test_a_silent_server_does_not_outlast_its_time(shell: Shell, server: FaultyServer, exit_code: ExitCode) -> None:
@@ -162,7 +168,7 @@ def test_metrics_are_well_formed_whatever_a_name_is(tmp_path: Path) -> None:
     """Quotes, backslashes and line ends of a model's name are escaped, and read back as they were."""
     names = ['a"b', "back\\slash", "line\nend", "فارسی"]
     report = Report(tuple(ModelReport(name, "/m", "present") for name in names), bytes_fetched=2**60)
-    write_metrics(tmp_path / "mdl.prom", Outcome(1.79e9, 1e-7, 0, report))
+    write_metrics(tmp_path / "mdl.prom", report, exit_code=0, seconds=1e-7, ended=1.79e9)
     found = metrics(Shell(tmp_path))
     assert (found["fetched_bytes"], found["duration_seconds"], found['models{status="present"}']) == (2**60, 0, 4)
     labels = [key.removeprefix("model_present{model=").removesuffix("}") for key in found if "model=" in key]
@@ -209,6 +215,22 @@ def test_what_is_wrong_before_it_begins(
     assert metrics(shell)["exit_code"] == code
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(None, 2), (RuntimeError("a fault"), 1), (OSError(5, "worn out"), 7), (KeyboardInterrupt(), 130)],
+)
+def test_metrics_of_a_run_that_could_not_be(
+    shell: Shell, exit_code: ExitCode, monkeypatch: pytest.MonkeyPatch, error: BaseException | None, code: int
+) -> None:
+    """Settings that are wrong, a fault in mdl itself, a disk that fails and Ctrl-C: the metrics say that it was so."""
+    if error is None:
+        settings(shell, "[defaults\n")
+    else:
+        monkeypatch.setattr("mdl.cli.prefetch.download", Mock(side_effect=error))
+    assert exit_code(shell, "prefetch", "--metrics", "mdl.prom") == code
+    assert metrics(shell)["exit_code"] == code
+
+
 def test_the_ready_file(shell: Shell, server: FaultyServer, gate: Gate, exit_code: ExitCode) -> None:
     """It is there only while all is there: not while something is fetched, nor after a failure; else it stays."""
     ready = shell.home / "run" / "ready"
@@ -239,3 +261,55 @@ def test_a_ready_file_that_cannot_be(shell: Shell, exit_code: ExitCode, capfd: C
     assert exit_code(shell, "prefetch", "--ready-file", "run/ready") == 0
     assert arrived(shell)
     assert capfd.readouterr().err.count("mdl: warning: the ready file run/ready: ") == 1
+
+
+@pytest.mark.parametrize("where", ["state", "state and locks"])
+def test_without_a_place_for_its_turn(shell: Shell, exit_code: ExitCode, capfd: Captured, where: str) -> None:
+    """If the state folder cannot be had, prefetch says so once and works, as get does."""
+    blocked = [shell.home / ".local" / "state", shell.models / ".mdl" / "locks"]
+    for place in blocked if where == "state and locks" else blocked[:1]:
+        place.parent.mkdir(parents=True)
+        place.write_text("in the way")
+    assert exit_code(shell, "prefetch", "one") == 0
+    assert arrived(shell)
+    assert capfd.readouterr().err.count("mdl: warning: ") == 1
+
+
+def test_a_model_that_a_get_is_at_work_on(
+    tmp_path: Path, server: FaultyServer, gate: Gate, exit_code: ExitCode, capfd: Captured
+) -> None:
+    """It waits in silence as long as it may, then it is 9, also with --skip-if-running and if the model is called
+    prefetch, for no prefetch runs; nothing is fetched twice."""
+    shell = home_of(tmp_path, server, prefetch="/gate")
+    with started(shell, "get", "prefetch") as get:
+        waits(shell, gate)
+        words = ("prefetch", "prefetch", "--lock-wait", "0", "--metrics", "mdl.prom")
+        assert exit_code(shell, *words) == exit_code(shell, *words, "--skip-if-running") == 9
+        assert (str(get.pid) in capfd.readouterr().err, metrics(shell)["exit_code"]) == (True, 9)
+        with started(shell, "prefetch") as waiting:
+            until(lambda: log_of(shell).count("waiting for another mdl") == 3, "it does not wait")
+            gate.opened.set()
+            ended(get, 0)
+            ran = ended(waiting, 0)
+    assert (ran.out, ran.err, server.bytes_sent) == ("", "", len(DATA))
+    assert (shell.models / "prefetch" / "f.bin").read_bytes() == DATA
+
+
+def test_in_the_background_it_has_its_turn(
+    tmp_path: Path, server: FaultyServer, gate: Gate, exit_code: ExitCode, capfd: Captured
+) -> None:
+    """With --detach it is the process in the background that holds the turn, and leaves the metrics when it ends."""
+    shell = home_of(tmp_path, server, one="/gate")
+    words = ("prefetch", "one", "--metrics", "mdl.prom")
+    ran = done(shell.run(*words, "--detach", "--json"))
+    job = waits(shell, gate)
+    assert (ran.document["job"], (shell.home / "mdl.prom").exists()) == (job.id, False)
+    assert exit_code(shell, "prefetch", "one") == 9
+    assert exit_code(shell, "jobs", "pause", job.id, "--json") == 0
+    assert document_of(capfd.readouterr().out)["jobs"][0]["status"] == "paused"
+    until(lambda: ProcessId(job.owner).is_alive() is False, "it does not end")
+    assert metrics(shell)["exit_code"] == 75
+    gate.opened.set()
+    assert exit_code(shell, *words) == 0
+    assert [one.status for one in records_of(shell).all() if one.status != "failed"] == ["done", "paused"]
+    assert (the_job(shell).bytes_done, arrived(shell)) == (len(DATA), True)

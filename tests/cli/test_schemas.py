@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -15,37 +15,27 @@ import pytest
 from jsonschema import Draft202012Validator
 from support.loopback_hub import LoopbackHub, Repo
 from support.schemas import LAST, document_of, events_of, is_right, mistakes
-from support.shell import Ran, Shell
+from support.shell import Ran, Shell, settings
 
 from mdl import schemas
 from mdl.cli import main
-from mdl.cli.command import ALIASES
+from mdl.cli.main import ALIASES
 from mdl.console.documents import document
 from mdl.errors import Cancelled, MdlError, UsageError
+from mdl.jobs.job import Invocation, Job, shown_facts
 
 HEAD = {"schema", "ok", "exit_code", "error"}
-WORDS = sorted(main._FAMILIES)
+WORDS = sorted(main.FAMILIES)
 CATALOG = 'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n[models.lost]\ngone = "it burnt down"\n'
 ENUMS_AND_PATTERNS = (
     *("schema", "code", "event", "status", "method", "action", "verified", "url", "sha256", "expected", "actual"),
     *("time", "started_at", "finished_at"),
 )
-JOB = {
-    "id": "1122-abcd",
-    "command": "get",
-    "models": ["tiny"],
-    "status": "running",
-    "bytes_done": 5,
-    "bytes_total": 10,
-    "bytes_per_second": 2.5,
-    "eta_seconds": 2.0,
-    "file": "tiny/f.bin",
-    "started_at": "2026-11-22T07:58:21.391Z",
-    "finished_at": None,
-    "exit_code": None,
-    "error": None,
-    "log": "/home/me/1122-abcd.log",
-}
+STARTED = "2026-11-22T07:58:21.391Z"
+LOG = "/home/me/1122-abcd.log"
+JOB = shown_facts(
+    Job("1122-abcd", "get", (), "1-2-3", "box", Invocation(), STARTED, LOG, "running", 5, 10, 2.5, 2.0, "tiny/f.bin")
+) | {"models": ["tiny"]}
 STOPPED = {"bytes_per_second": None, "eta_seconds": None, "finished_at": "2026-11-22T08:00:00.000Z"}
 ERROR = {"code": "NET", "message": "503", "hint": None, "item": "tiny/f.bin"}
 JOBS = [
@@ -106,7 +96,7 @@ def test_each_is_a_schema_by_itself(name: str) -> None:
     assert schema["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
     assert schema["$id"] == schema["properties"]["schema"]["const"] == f"mdl.{name}/1"
     assert set(schema["required"]) <= set(schema["properties"])
-    refers = {value for path, value in leaves(schema) if path[-1] == "$ref"}
+    refers = set(re.findall(r'"\$ref": "(.*?)"', json.dumps(schema)))
     assert refers == {f"#/$defs/{known}" for known in schema["$defs"]}
 
 
@@ -143,32 +133,27 @@ def test_every_error_is_known() -> None:
         assert not failure.is_valid({"code": one.code, "exit_code": one.exit_code + 1, **facts}), one
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_a_wrong_call_is_a_whole_document(shell: Shell, word: str) -> None:
-    """What any command says to a flag that it does not know has the command's own keys too."""
-    ran = inside(shell, word, "--no-such-flag", "--json", "--progress", "json")
-    assert (ran.code, ran.document["schema"]) == (2, f"mdl.{ALIASES.get(word, word)}/1")
+@pytest.mark.parametrize(
+    ("words", "schema"),
+    [
+        *((f"{word} --no-such-flag", ALIASES.get(word, word)) for word in WORDS),
+        *(("nope", "mdl"), ("--no-such-flag", "mdl"), ("get tiny", "get"), ("download tiny", "get")),
+    ],
+)
+def test_a_wrong_call_is_a_whole_document(shell: Shell, words: str, schema: str) -> None:
+    """What any command says to a flag that it does not know, or to settings that are broken, has the command's own keys
+    too; a command that is not there has a document as well."""
+    if "--no-such-flag" not in words:
+        settings(shell, "[defaults\n")
+    ran = inside(shell, *words.split(), "--json", "--progress=json")
+    assert (ran.code, ran.document["schema"]) == (2, f"mdl.{schema}/1")
     assert [one["event"] for one in ran.events] == ["failed"]
-
-
-@pytest.mark.parametrize("words", [["nope"], ["--no-such-flag"], ["get", "--json", "tiny"], ["download", "tiny"]])
-def test_other_errors_before_a_command_begins(shell: Shell, words: list[str]) -> None:
-    """A command that is not there and settings that are broken are documents and lines as well."""
-    (shell.home / ".config" / "mdl").mkdir(parents=True)
-    (shell.home / ".config" / "mdl" / "config.toml").write_text("[defaults\n")
-    ran = inside(shell, *words, "--json", "--progress=json")
-    assert (ran.code, ran.document["schema"]) == (2, "mdl.get/1" if "tiny" in words else "mdl.mdl/1")
-    assert [one["event"] for one in ran.events] == ["failed"]
-
-
-def test_where_the_settings_are(shell: Shell) -> None:
-    """config path --json is a document as well, with that one place."""
-    [place] = inside(shell, "config", "path", "--json").document["places"]
-    assert (place["what"], place["path"] + "\n") == ("settings", inside(shell, "config", "path").out)
 
 
 def test_documents_that_no_other_test_looks_at(shell: Shell) -> None:
-    """path, add, remove and unpack --list each print what their schema says."""
+    """config path, path, add, remove and unpack --list each print what their schema says."""
+    [place] = inside(shell, "config", "path", "--json").document["places"]
+    assert (place["what"], place["path"] + "\n") == ("settings", inside(shell, "config", "path").out)
     assert inside(shell, "path", "tiny", "--json").document["path"] == str(shell.models / "tiny")
     book = str(shell.home / "catalog.toml")
     for words in (["add", "bert", "hf:org/bert"], ["remove", "bert"]):
@@ -194,50 +179,22 @@ def test_the_demo_prints_one_document(
 # --- that they can fail ------------------------------------------------------------------------------------
 
 
-def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Every value that holds no other, by the way to it."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, one in inner:
-        yield from leaves(one, (*path, key))
-    if not inner and path:
-        yield path, value
-
-
-def spoilt(value: Any) -> Iterator[tuple[str, Any]]:
+def spoilt(value: Any, key: str | int | None = None) -> Iterator[tuple[str, Any]]:
     """``value`` with one thing wrong in it: a key gone, one too many, another type, another word, less than nothing."""
-    todo: list[tuple[Any, ...]] = [()]
-    while todo:
-        path = todo.pop()
-        one = at(value, path)
-        if isinstance(one, dict | list):
-            todo += [(*path, key) for key in (one if isinstance(one, dict) else range(len(one)))]
-        if isinstance(one, dict):
-            yield f"{path}: one more", changed(value, (*path, "one-more"), 1)
-        if path:
-            yield f"{path}: type", changed(value, path, "wrong" if isinstance(one, dict | list) else {"wrong": [1]})
-        if path and isinstance(path[-1], str):
-            yield f"{path}: gone", changed(value, path)
-        if path and isinstance(one, int | float) and not isinstance(one, bool):
-            yield f"{path}: negative", changed(value, path, -1)
-        if path and path[-1] in ENUMS_AND_PATTERNS and isinstance(one, str):
-            yield f"{path}: word", changed(value, path, f"{one}?")
-
-
-def at(value: Any, path: tuple[Any, ...]) -> Any:
-    for key in path:
-        value = value[key]
-    return value
-
-
-def changed(value: Any, path: tuple[Any, ...], *new: Any) -> Any:
-    """A copy with another value there, or with none."""
-    found = copy.deepcopy(value)
-    holder = at(found, path[:-1])
-    if new:
-        holder[path[-1]] = new[0]
-    else:
-        del holder[path[-1]]
-    return found
+    if isinstance(value, dict):
+        yield "one more", {**value, "one-more": 1}
+        for name, one in value.items():
+            yield f"{name} gone", {other: value[other] for other in value if other != name}
+            yield from ((f"{name}.{what}", {**value, name: bad}) for what, bad in spoilt(one, name))
+    elif isinstance(value, list):
+        for at, one in enumerate(value):
+            yield from ((f"{at}.{what}", [*value[:at], bad, *value[at + 1 :]]) for what, bad in spoilt(one, at))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield "negative", -1
+    elif isinstance(value, str) and key in ENUMS_AND_PATTERNS:
+        yield "word", f"{value}?"
+    if key is not None:
+        yield "type", "wrong" if isinstance(value, dict | list) else {"wrong": [1]}
 
 
 @pytest.mark.parametrize("name", ["get", "list", "verify", "jobs", "event"])
@@ -258,8 +215,7 @@ def test_what_does_not_go_together(written: dict[str, list[Any]]) -> None:
     change: dict[str, Any]
     for change in ({"action": "failed"}, {"sha256": None}, {"size": None}, {"action": "planned"}, {"error": ERROR}):
         assert mistakes("get", whole | {"models": [model | {"files": [file | change]}]}), change
-    moment = JOB["started_at"]
-    for change in ({"status": "done"}, {"exit_code": 0}, {"error": ERROR}, {"finished_at": moment}):
+    for change in ({"status": "done"}, {"exit_code": 0}, {"error": ERROR}, {"finished_at": STARTED}):
         assert mistakes("jobs", written["jobs"][0] | {"jobs": [JOB | change]}), change
     last = written["event"][-1]
     for change in ({"status": "running"}, {"event": "finished"}, {"error": None}, {"file_index": 0}, {"file_index": 1}):
@@ -293,19 +249,14 @@ def test_a_later_release_may_add(written: dict[str, list[Any]]) -> None:
 
 
 def test_the_names_and_each_schema_are_printed(shell: Shell) -> None:
-    """Without a name the names, one a line; with one its schema, indented, as it is and ending with a newline."""
-    names = inside(shell, "schema").out.splitlines()
-    assert tuple(names) == schemas.names()
-    for name in names:
-        ran = inside(shell, "schema", name)
-        assert (ran.code, ran.err, ran.out) == (0, "", json.dumps(schemas.schema(name), indent=2) + "\n")
-
-
-def test_schemas_as_a_document(shell: Shell) -> None:
-    """With --json the names are a document, and the schema that is asked for is in it."""
+    """Without a name the names, one a line; with one its schema, indented and ending with a newline. With --json both
+    are in a document."""
+    assert tuple(inside(shell, "schema").out.splitlines()) == schemas.names()
     found = inside(shell, "schema", "--json").document
     assert (tuple(found["names"]), found["definition"]) == (schemas.names(), None)
     for name in schemas.names():
+        ran = inside(shell, "schema", name)
+        assert (ran.code, ran.err, ran.out) == (0, "", json.dumps(schemas.schema(name), indent=2) + "\n")
         assert inside(shell, "schema", name, "--json").document["definition"] == schemas.schema(name)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
 
 import pytest
 from support import faults
-from support.bench import Bench, loose, pinned
+from support.bench import KNOWN, Bench
 from support.data import MIB, noise
 from support.faulty_server import FaultyServer, Handler
 
@@ -16,174 +16,107 @@ from mdl.sources.hub_origin import HubOrigin
 pytestmark = pytest.mark.usefixtures("way")
 DATA, TINY = noise(4 * MIB), noise(100_000, 1)
 SIZE = len(DATA)
-Framing = Literal["close", "chunked"]
-
-
-def untouched(bench: Bench) -> bool:
-    return not bench.final.exists() and not bench.strangers()
+BOTH_SIZES = pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 
 
 @pytest.mark.fault(25)
 @pytest.mark.parametrize("end", ["close", "reset"])
-@pytest.mark.parametrize("known", [True, False])
-def test_cut_bodies_go_on_at_the_byte(bench: Bench, end: faults.bodies.Drop, known: bool) -> None:
-    """A body that ends early is gone on with at the very byte; no byte is fetched twice (B25)."""
-    with FaultyServer(faults.short_body(DATA, 700_000, end=end)) as server:
-        url = server.url + "/f"
-        run = bench.run(pinned(url, DATA) if known else loose(url))
+@KNOWN
+def test_cut_bodies_are_resumed_at_the_byte(bench: Bench, end: faults.bodies.Drop, known: bool) -> None:
+    """A body that ends early is resumed at the very byte; no byte is fetched twice (B25)."""
+    run = bench.fetch(faults.short_body(DATA, 700_000, end=end), DATA, known=known)
     assert (run.code, run.report.bytes_fetched, run.rewound) == (0, SIZE, 0)
-    assert bench.final.read_bytes() == DATA
+    assert bench.has(DATA)
 
 
-@pytest.mark.fault(25)
-@pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
-def test_no_body_at_all(bench: Bench, data: bytes) -> None:
-    """A server that never brings a byte is given up after the attempts allowed: 5 (B25)."""
-    with FaultyServer(faults.short_body(data, 0)) as server:
-        run = bench.run(pinned(server.url + "/f", data), retries=3)
-        tries = len(server.requests)
-    assert (run.code, run.error["code"], tries) == (5, "NET", 3)
-    assert untouched(bench)
+Codes = set[int]
+NEVER: Codes = {5, 6}
+BODIES: dict[str, tuple[Callable[[bytes], Handler], Codes, Codes | None]] = {
+    "chunked": (faults.chunked, {0}, {0}),
+    "chunk extensions": (lambda data: faults.chunked(data, extension=b";x=" + b"y" * 500), {0}, {0}),
+    "chunks of one byte": (lambda data: faults.chunked(data, chunk=max(1, len(data) // 20_000)), {0}, {0}),
+    "chunked, cut": (lambda data: faults.chunked_cut(data, len(data) // 2), NEVER, {5}),
+    "until it closes": (faults.no_length, {0}, {6}),
+    "until it closes, cut": (lambda data: faults.no_length_cut(data, len(data) // 2), NEVER, {6}),
+    "surplus bytes": (faults.extra_bytes, {0}, None),
+    "endless until it closes": (lambda data: faults.endless(noise(MIB)), {6}, None),
+    "endless, chunked": (lambda data: faults.endless(noise(MIB), framing="chunked"), {6}, None),
+    "gzip": (faults.gzip_encoded, {0}, {0}),
+    "a reset after the last byte": (faults.reset_at_end, {0}, {0}),
+    "HTTP/1.0": (faults.old_http, {0}, {0}),
+    "HTTP/0.9": (faults.no_head, NEVER, None),
+    "a garbled status line": (faults.garbage_status, NEVER, None),
+    "three times 100": (lambda data: faults.continues(data, count=3, status=100), {0}, None),
+    "three times 103": (lambda data: faults.continues(data, count=3, status=103), {0}, None),
+    **{
+        f"Content-Length, {name}": (
+            lambda data, name=name: faults.bad_length(data, name),
+            {0, 6} if name in ("repeated", "list", "chunked too") else {6},
+            None,
+        )
+        for name in faults.BAD_LENGTHS
+    },
+}
+"""Each with the exit codes that are right if the file is known, and, if that is tried, with its URL alone."""
+CASES = [(what, known) for what, row in BODIES.items() for known in (True, False) if row[1 if known else 2]]
 
 
-@pytest.mark.fault(35)
-@pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("extension", [b"", b";x=" + b"y" * 500], ids=["plain", "extensions"])
-def test_chunked(bench: Bench, extension: bytes, known: bool) -> None:
-    """A chunked body, its extensions passed over, arrives whole (B26, B35)."""
-    with FaultyServer(faults.chunked(DATA, extension=extension)) as server:
-        url = server.url + "/f"
-        run = bench.run(pinned(url, DATA) if known else loose(url))
-    assert run.code == 0
-    assert bench.final.read_bytes() == DATA
-
-
-@pytest.mark.fault(26)
-def test_ended_by_closing(bench: Bench) -> None:
-    """A body that ends by closing is taken where size and digest say that it is whole (B26)."""
-    with FaultyServer(faults.no_length(DATA)) as server:
-        run = bench.run(pinned(server.url + "/f", DATA))
-    assert run.code == 0
-    assert bench.final.read_bytes() == DATA
-
-
-@pytest.mark.fault(26)
-def test_ended_by_closing_and_nothing_known(bench: Bench) -> None:
-    """A body that ends by closing is refused, once and for all, where nothing tells that it is whole (B26)."""
-    with FaultyServer(faults.no_length(DATA)) as server:
-        run = bench.run(loose(server.url + "/f"))
-    assert run.code == 6
-    assert untouched(bench)
-
-
-@pytest.mark.fault(26, 27)
-@pytest.mark.parametrize(
-    "handler",
-    [faults.no_length_cut(DATA, SIZE // 2), faults.chunked_cut(DATA, SIZE // 2)],
-    ids=["until close", "chunked"],
-)
-def test_cut_without_a_length(bench: Bench, handler: Handler) -> None:
-    """A body without a length that is cut, time after time, is given up and never taken for whole (B26, B27)."""
-    with FaultyServer(handler) as server:
-        run = bench.run(pinned(server.url + "/f", DATA))
-    assert run.code in (5, 6)
-    assert untouched(bench)
+@pytest.mark.fault(26, 27, 28, 29, 30, 31, 33, 35, 36, 37, 43)
+@BOTH_SIZES
+@pytest.mark.parametrize(("what", "known"), CASES)
+def test_whole_or_refused(bench: Bench, what: str, data: bytes, known: bool) -> None:
+    """However a body is framed, cut, encoded or continued without end: the whole file, or a refusal that leaves nothing
+    (B26 to B31, B33, B35 to B37, B43). Without a length or a digest nothing tells that a body is whole."""
+    make, *codes = BODIES[what]
+    run = bench.fetch(make(data), data, known=known)
+    assert run.code in codes[0 if known else 1]
+    assert bench.has(data) if run.code == 0 else bench.is_untouched
 
 
 @pytest.mark.fault(27)
-@pytest.mark.parametrize("known", [True, False])
+@KNOWN
 def test_no_last_chunk(bench: Bench, known: bool) -> None:
-    """Chunks without the last, empty one: whole where size and digest say so, else cut and given up (B27)."""
-    with FaultyServer(faults.chunked_cut(DATA)) as server:
-        url = server.url + "/f"
-        run = bench.run(pinned(url, DATA) if known else loose(url))
-    assert run.code == (0 if known else 5)
-    assert bench.final.read_bytes() == DATA if known else untouched(bench)
+    """Chunks without the last, empty one: whole if size and digest say so, else cut and given up (B27)."""
+    assert bench.fetch(faults.chunked_cut(DATA), DATA, known=known).code == (0 if known else 5)
+    assert bench.has(DATA) if known else bench.is_untouched
+
+
+@pytest.mark.fault(25)
+@BOTH_SIZES
+def test_no_body_at_all(bench: Bench, data: bytes) -> None:
+    """A server that never sends a byte is given up after the attempts allowed: 5 (B25)."""
+    run = bench.fetch(faults.short_body(data, 0), data, retries=3)
+    assert (run.code, run.error["code"], len(run.requests)) == (5, "NET", 3)
+    assert bench.is_untouched
 
 
 @pytest.mark.fault(1, 25)
 def test_cut_without_ranges(bench: Bench) -> None:
     """A server without ranges that always cuts the body at the same byte is given up in the end: 5 (A1, B25)."""
-    with FaultyServer(faults.cut(faults.norange(DATA), SIZE // 2)) as server:
-        run = bench.run(pinned(server.url + "/f", DATA))
+    run = bench.fetch(faults.cut(faults.norange(DATA), SIZE // 2), DATA)
     assert (run.code, run.error["code"]) == (5, "NET")
-
-
-@pytest.mark.fault(26, 27)
-@pytest.mark.parametrize("handler", [faults.no_length_cut(TINY, 5000), faults.chunked_cut(TINY, 5000)])
-def test_small_cut_without_a_length(bench: Bench, handler: Handler) -> None:
-    """As above for a file held in memory (B26, B27)."""
-    with FaultyServer(handler) as server:
-        run = bench.run(pinned(server.url + "/f", TINY))
-    assert run.code in (5, 6)
-    assert untouched(bench)
-
-
-@pytest.mark.fault(28)
-@pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
-def test_surplus_bytes(bench: Bench, data: bytes) -> None:
-    """Bytes beyond Content-Length are ignored (B28)."""
-    with FaultyServer(faults.extra_bytes(data)) as server:
-        run = bench.run(pinned(server.url + "/f", data))
-    assert run.code == 0
-    assert bench.final.read_bytes() == data
 
 
 @pytest.mark.fault(29)
 @pytest.mark.parametrize("by", [1, -1, 10**6])
-@pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
+@BOTH_SIZES
 def test_length_unlike_the_catalogs(bench: Bench, data: bytes, by: int) -> None:
     """Another Content-Length than the catalog's size is refused before a byte is written (B29)."""
-    with FaultyServer(faults.wrong_length(data, max(by, -len(data)))) as server:
-        run = bench.run(pinned(server.url + "/f", data))
+    run = bench.fetch(faults.wrong_length(data, max(by, -len(data))), data)
     assert (run.code, run.error["code"], run.report.bytes_fetched) == (6, "PROTO", 0)
-    assert untouched(bench)
-
-
-@pytest.mark.fault(29, 30)
-@pytest.mark.parametrize("framing", ["close", "chunked"])
-def test_endless_body(bench: Bench, framing: Framing) -> None:
-    """An endless body is cut at the known size, and not asked for again and again (B30)."""
-    with FaultyServer(faults.endless(noise(MIB), framing=framing)) as server:
-        run = bench.run(pinned(server.url + "/f", DATA[:-1000]))
-    assert run.code == 6
-    assert untouched(bench)
-
-
-@pytest.mark.fault(29, 30)
-@pytest.mark.parametrize("framing", ["close", "chunked"])
-def test_small_endless_body(bench: Bench, framing: Framing) -> None:
-    """As above for a file held in memory (B30)."""
-    with FaultyServer(faults.endless(framing=framing)) as server:
-        run = bench.run(pinned(server.url + "/f", TINY))
-    assert run.code == 6
-    assert untouched(bench)
+    assert bench.is_untouched
 
 
 @pytest.mark.fault(30)
 def test_endless_body_of_unknown_size(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endless body whose size nobody knows ends in SPACE or PROTO before the disk is full (B30)."""
+    """An endless body of unknown size ends in SPACE or PROTO before the disk is full (B30)."""
     monkeypatch.setattr(bench.store, "free_space", lambda: 8 * MIB)
 
     def full(event: Event) -> None:
         if isinstance(event, Progressed) and any(file.done > 64 * MIB for file in event.files):
             raise KeyboardInterrupt
 
-    with FaultyServer(faults.endless(framing="chunked")) as server:
-        run = bench.run(loose(server.url + "/f"), tell=full)
-    assert run.code in (6, 7)
-
-
-@pytest.mark.fault(31)
-@pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
-def test_gzip_unasked(bench: Bench, data: bytes, known: bool) -> None:
-    """A body that comes gzipped, unasked, is stored decoded and held against the file's digest (B31)."""
-    with FaultyServer(faults.gzip_encoded(data)) as server:
-        url = server.url + "/f"
-        run = bench.run(pinned(url, data) if known else loose(url))
-    assert run.code == 0
-    assert bench.final.read_bytes() == data
+    assert bench.fetch(faults.endless(framing="chunked"), DATA, known=False, tell=full).code in (6, 7)
 
 
 @pytest.mark.fault(32)

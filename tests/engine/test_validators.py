@@ -10,57 +10,46 @@ import pytest
 from support import faults
 from support.bench import Bench, loose, pinned, stalled
 from support.data import MIB, noise
-from support.faulty_server import Answer, FaultyServer, Request
+from support.faulty_server import Answer, FaultyServer, Handler, Request
 from support.polling import until
 
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
 SIZE = len(DATA)
+KNOWN = pytest.mark.parametrize("known", [True, False])
 
 
-def good(bench: Bench, data: bytes = DATA) -> bool:
-    """The final name holds the file, and nothing is left over."""
-    return bench.final.read_bytes() == data and not bench.partials and not bench.strangers()
-
-
-@pytest.mark.fault(11)
-def test_changed_between_runs_pinned(bench: Bench) -> None:
-    """Another ETag on resume drops the part aloud; the new file is not the one asked for: 6 (A11)."""
-    with FaultyServer(faults.honest(DATA)) as server:
-        file = pinned(server.url + "/f", DATA)
-        at = bench.half(file, server, DATA)
-        server.handler = faults.honest(OTHER, etag='"v2"')
-        run = bench.run(file)
-    assert run.code == 6
-    assert run.rewound >= at
+@pytest.mark.fault(11, 13)
+@pytest.mark.parametrize("etag", ['"v2"', faults.ETAG], ids=["new ETag", "same ETag"])
+def test_changed_between_runs_pinned(bench: Bench, etag: str) -> None:
+    """A pinned file that changed, with another ETag or the same, is not the one requested: 6, and what was dropped is
+    reported (A11, A13)."""
+    run = bench.fetch(faults.honest(OTHER, etag=etag), DATA, half=True)
+    assert (run.code, run.error["code"], run.rewound >= SIZE // 2) == (6, "HASH", True)
     assert not bench.final.exists()
 
 
 @pytest.mark.fault(4, 11, 19)
-@pytest.mark.parametrize(
-    "size",
-    [SIZE, 2 * SIZE, MIB // 2],
-    ids=["same size", "larger", "small"],
-)
+@pytest.mark.parametrize("size", [SIZE, 2 * SIZE, MIB // 2], ids=["same size", "larger", "small"])
 def test_changed_between_runs_loose(bench: Bench, size: int) -> None:
-    """Without a digest, another ETag on resume starts anew with the new file, aloud, and leaves no rest (A11, A19)."""
+    """Without a digest, another ETag on resume starts anew with the new file, reports that, and leaves nothing over
+    (A11, A19)."""
     new = noise(size, 2)
-    with FaultyServer(faults.honest(DATA)) as server:
-        file = loose(server.url + "/f")
-        at = bench.half(file, server, DATA)
-        server.handler = faults.honest(new, etag='"v2"')
-        run = bench.run(file)
+    run = bench.fetch(faults.honest(new, etag='"v2"'), DATA, known=False, half=True)
     assert (run.code, run.row.verified) == (0, "size")
-    assert run.rewound == run.report.bytes_discarded == at
-    assert good(bench, new)
+    assert run.rewound == run.report.bytes_discarded == SIZE // 2
+    assert bench.has(new)
 
 
-@pytest.mark.fault(12, 23)
-@pytest.mark.parametrize("known", [True, False])
-def test_flapping_versions(bench: Bench, known: bool) -> None:
-    """Two versions behind one name are never mixed: a whole one of them, or a refusal (A12, A23)."""
-    with FaultyServer(faults.flaps(DATA, OTHER)) as server:
-        url = server.url + "/f"
-        run = bench.run(pinned(url, DATA) if known else loose(url))
+FLAPS = faults.flaps(DATA, OTHER)
+BY_CONNECTION = faults.per_connection(faults.honest(DATA), faults.honest(OTHER))
+
+
+@pytest.mark.fault(12, 13, 23)
+@pytest.mark.parametrize(("handler", "known"), [(FLAPS, True), (FLAPS, False), (BY_CONNECTION, True)])
+def test_flapping_versions(bench: Bench, handler: Handler, known: bool) -> None:
+    """Two versions behind one name are never mixed: a whole one of them, or a refusal. If they have the same ETag, as
+    of machines that each serve some connections, the digest tells them apart (A12, A13, A23)."""
+    run = bench.fetch(handler, DATA, known=known)
     assert run.code in (0, 6)
     assert bench.final.exists() == (run.code == 0)
     if run.code == 0:
@@ -68,32 +57,24 @@ def test_flapping_versions(bench: Bench, known: bool) -> None:
 
 
 @pytest.mark.fault(4)
-@pytest.mark.parametrize(
-    ("etag", "known"),
-    [
-        (faults.ETAG, True),
-        (faults.ETAG, False),
-        ('"v2"', True),
-        ('"v2"', False),
-    ],
-)
+@KNOWN
+@pytest.mark.parametrize("etag", [faults.ETAG, '"v2"'])
 def test_it_grows_while_it_comes(bench: Bench, etag: str, known: bool) -> None:
-    """A file that becomes a longer one between two segments: refused where its digest is known, else the new, whole."""
+    """A file that becomes longer between two segments: refused if its digest is known, else the new one, whole."""
     bench.segments(MIB)
     longer = noise(5 * MIB, 2)
-    calls = faults.first(3, faults.honest(DATA), faults.honest(longer, etag=etag))
-    with FaultyServer(calls) as server:
-        url = server.url + "/f"
-        run = bench.run(pinned(url, DATA) if known else loose(url), connections=1)
+    grows = faults.first(3, faults.honest(DATA), faults.honest(longer, etag=etag))
+    run = bench.fetch(grows, DATA, known=known, connections=1)
     assert run.code == (6 if known else 0)
     assert run.rewound == run.report.bytes_discarded
-    assert not bench.final.exists() if known else good(bench, longer)
+    assert not bench.final.exists() if known else bench.has(longer)
 
 
 @pytest.mark.fault(12, 16)
 @pytest.mark.parametrize("kind", ["etag", "modified"])
 def test_validators_that_never_agree(bench: Bench, kind: str) -> None:
-    """Right bytes whose validator is another in each answer, as of machines behind one name, arrive by their digest."""
+    """Right bytes with another validator in each answer, as of several machines behind one name, are accepted by their
+    digest."""
     bench.segments(MIB)
 
     def handler(request: Request, number: int) -> Answer:
@@ -101,53 +82,24 @@ def test_validators_that_never_agree(bench: Bench, kind: str) -> None:
             return faults.honest(DATA, etag=f'"v{number}"')(request, number)
         return faults.honest(DATA, etag=None, modified=formatdate(1e9 + number, usegmt=True))(request, number)
 
-    with FaultyServer(handler) as server:
-        run = bench.run(pinned(server.url + "/f", DATA))
-    assert run.code == 0
-    assert good(bench)
-
-
-@pytest.mark.fault(13, 23)
-def test_versions_per_connection(bench: Bench) -> None:
-    """Machines behind one name with other bytes under the same ETag: HASH, or the right file (A13, A23)."""
-    with FaultyServer(faults.per_connection(faults.honest(DATA), faults.honest(OTHER))) as server:
-        run = bench.run(pinned(server.url + "/f", DATA))
-    assert run.code in (0, 6)
-    assert (bench.final.read_bytes() == DATA) if run.code == 0 else not bench.final.exists()
-
-
-@pytest.mark.fault(13)
-def test_bytes_change_under_one_etag(bench: Bench) -> None:
-    """Bytes that change under the same ETag are found by the digest (A13)."""
-    with FaultyServer(faults.honest(DATA)) as server:
-        file = pinned(server.url + "/f", DATA)
-        bench.half(file, server, DATA)
-        server.handler = faults.honest(OTHER)
-        run = bench.run(file)
-    assert (run.code, run.error["code"]) == (6, "HASH")
-    assert not bench.final.exists()
-
-
-OLD = formatdate(time.time() - 86400, usegmt=True)
+    assert bench.fetch(handler, DATA).code == 0
+    assert bench.has(DATA)
 
 
 @pytest.mark.fault(14, 15, 16)
-@pytest.mark.parametrize("known", [True, False])
+@KNOWN
 @pytest.mark.parametrize(
     ("etag", "age", "resumes"),
     [('"v1"', None, True), ('W/"v1"', None, False), (None, 86400.0, True), (None, 5.0, False), (None, None, False)],
     ids=["strong", "weak", "old date", "fresh date", "nothing"],
 )
 def test_what_may_resume(bench: Bench, etag: str | None, age: float | None, resumes: bool, known: bool) -> None:
-    """A digest always lets a part be resumed; without one only a strong ETag or an old date does, else it starts
-    anew, aloud. A weak tag is never in If-Range (A14, A15, A16)."""
+    """A digest always lets a part be resumed; without one only a strong ETag or an old date does, else the file starts
+    anew, and says so. A weak tag is never in If-Range (A14, A15, A16)."""
     modified = formatdate(time.time() - age, usegmt=True) if age is not None else None
-    with FaultyServer(faults.honest(DATA)) as server:
-        url = server.url + "/f"
-        file = pinned(url, DATA) if known else loose(url)
-        right = faults.honest(DATA, etag=etag, modified=modified)
-        half = SIZE // 2
-        server.handler = stalled(right, half)
+    right, half = faults.honest(DATA, etag=etag, modified=modified), SIZE // 2
+    with FaultyServer(stalled(right, half)) as server:
+        file = pinned(server.url + "/f", DATA) if known else loose(server.url + "/f")
         assert bench.run(file, stop_at=half).code == 130
         server.handler = right
         run = bench.run(file)
@@ -156,30 +108,25 @@ def test_what_may_resume(bench: Bench, etag: str | None, age: float | None, resu
     assert (run.code, run.row.resumed_at, run.report.bytes_fetched) == (0, kept, SIZE - kept)
     assert run.rewound == half - kept
     assert not any(tag and tag.startswith("W/") for tag in tags)
-    assert good(bench)
+    assert bench.has(DATA)
 
 
 @pytest.mark.fault(17)
 def test_ignored_if_range(bench: Bench) -> None:
-    """206 of a new version, whatever was asked: never mixed with the old, and dropped bytes are announced (A17)."""
-    with FaultyServer(faults.honest(DATA)) as server:
-        file = loose(server.url + "/f")
-        bench.half(file, server, DATA)
-        calls = faults.first(1, faults.honest(DATA), faults.ignores_if_range(OTHER))
-        server.handler = calls  # the probe sees the old version, the resume the new
-        run = bench.run(file)
+    """206 of a new version, whatever was requested: never mixed with the old, and dropped bytes are reported (A17)."""
+    changes = faults.first(1, faults.honest(DATA), faults.ignores_if_range(OTHER))  # the probe sees the old version
+    run = bench.fetch(changes, DATA, known=False, half=True)
     assert (run.code, run.rewound) == (0, SIZE // 2)
-    assert good(bench, OTHER)
+    assert bench.has(OTHER)
 
 
 def test_a_large_file_that_becomes_a_small_one(bench: Bench) -> None:
-    """The new version of a file is small: it goes on in what was begun, and nothing stays open or behind."""
+    """The new version of a file is small: it goes into the partial that was begun, and nothing stays open or behind."""
     bench.segments(256 * 1024)
     new = noise(300 * 1024, 9)
-    old = faults.honest(DATA, etag='"v1"')
-    with FaultyServer(faults.first(1, old, faults.honest(new, etag='"v2"'))) as server:
-        run = bench.run(loose(server.url + "/f"), connections=2)
-    assert (run.code, bench.final.read_bytes() == new, bench.partials) == (0, True, [])
+    shrinks = faults.first(1, faults.honest(DATA, etag='"v1"'), faults.honest(new, etag='"v2"'))
+    assert bench.fetch(shrinks, DATA, known=False, connections=2).code == 0
+    assert bench.has(new)
     until(lambda: not any(thread.name == "mdl-hasher" for thread in threading.enumerate()))
 
 
@@ -189,16 +136,13 @@ def test_a_small_file_that_changes_once_is_fetched_anew(bench: Bench, size: int)
     """A small file without a digest changed between the plan and the request: its new version comes, of any size."""
     new = noise(size, 11)
     changed = faults.first(1, faults.honest(DATA[:1000], etag='"v1"'), faults.honest(new, etag='"v2"'))
-    with FaultyServer(changed) as server:
-        run = bench.run(loose(server.url + "/f"))
-    assert (run.code, bench.final.read_bytes() == new) == (0, True)
+    assert bench.fetch(changed, DATA[:1000], known=False).code == 0
+    assert bench.has(new)
 
 
 @pytest.mark.fault(12)
 def test_a_small_file_that_always_changes_is_given_up(bench: Bench) -> None:
-    """One that is another at every request is the server's fault: 6, after two requests for it."""
+    """A file that is another at every request is the server's fault: 6, after two requests for it."""
     turns = faults.alternate(*(faults.honest(noise(1000, n), etag=f'"v{n}"') for n in range(9)))
-    with FaultyServer(turns) as server:
-        run = bench.run(loose(server.url + "/f"))
-        requests = len(server.requests)
-    assert (run.code, requests) == (6, 3)
+    run = bench.fetch(turns, DATA, known=False)
+    assert (run.code, len(run.requests)) == (6, 3)

@@ -247,12 +247,12 @@ def manifest(data: bytes) -> None:
 def history(data: bytes) -> None:
     """A history of releases that is read can be written and read again."""
     try:
-        found, _ = from_json(data)
+        found = from_json(data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return  # as it says of itself; `ReleaseDir` makes one error of them
     for name in (*found.releases, *found.served):
         _safe(RelPath.parse(name))
-    assert from_json(to_json(found)) == (found, None)
+    assert from_json(to_json(found)) == found
     found.kept(1, set(found.releases))
 
 

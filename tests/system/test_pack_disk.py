@@ -11,23 +11,25 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.data import noise
-from support.packing import read_whole
+from support.packing import BEFORE, make_run, read_whole, staged_in
 from support.schemas import document_of
 from support.shell import Shell
 
-BEFORE = b"the archive of yesterday"
+from mdl.operations import pack as operation
 
-
-def beside(home: Path) -> list[str]:
-    return [name for name in os.listdir(home) if name.endswith(".mdl-tmp")]
+LONG = bool(os.environ.get("MDL_LONG"))
+KILLS = 8 if LONG else 4
+CALLS = ["rename", "fsync", "unlink", "write"] if LONG else ["rename"]
 
 
 @pytest.fixture
@@ -39,14 +41,27 @@ def large(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def strace() -> str:
+    found = shutil.which("strace")
+    if not found or subprocess.run([found, "-o", "/dev/null", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no strace that may trace: no call can be met")
+    return found
+
+
+def start(shell: Shell, *words: str) -> Any:
+    """mdl pack, with its stdout and stderr in pipes."""
+    command = shell.command("pack", "run", *words)
+    return subprocess.Popen(command, env=shell.environ, cwd=shell.home, stdout=-1, stderr=-1, bufsize=0)
+
+
 def start_and(shell: Shell, size: int, act: Callable[[Any], object], *words: str) -> tuple[int, bytes, str]:
     """Pack, and act on the child when the staged archive has ``size`` bytes; exit code, stdout and stderr."""
-    command = shell.command("pack", "run", "--compress", "deflate", *words)
-    child: Any = subprocess.Popen(command, env=shell.environ, cwd=shell.home, stdout=-1, stderr=-1)
+    child = start(shell, "--compress", "deflate", *words)
     until = time.monotonic() + 60
     while child.poll() is None and time.monotonic() < until:
         with contextlib.suppress(OSError):
-            if any((shell.home / name).stat().st_size >= size for name in beside(shell.home)):
+            if any((shell.home / name).stat().st_size >= size for name in staged_in(shell.home)):
                 act(child)
                 break
     out, error = child.communicate(timeout=60)
@@ -58,7 +73,7 @@ def test_killed_at_any_moment(large: Shell) -> None:
     """SIGKILL leaves yesterday's archive or a whole one under the name, and the next pack clears up."""
     chance, killed = random.Random(8), 0
     archive = large.home / "model_run.zip"
-    for _ in range(8):
+    for _ in range(KILLS):
         size = chance.choice((0, 1, chance.randrange(24 * 2**20)))
         code, _, _ = start_and(large, size, lambda child: child.kill())
         killed += code == -signal.SIGKILL
@@ -67,8 +82,30 @@ def test_killed_at_any_moment(large: Shell) -> None:
         archive.write_bytes(BEFORE)
     assert killed
     assert large.run("pack", "run").code == 0
-    assert beside(large.home) == []
+    assert staged_in(large.home) == []
     read_whole(archive)
+
+
+@pytest.mark.fault(215)
+@pytest.mark.parametrize("call", CALLS)
+def test_killed_at_every_call(tmp_path: Path, strace: str, call: str) -> None:
+    """SIGKILL at the first, second, … such call until one pack comes through; then nothing is left of the others."""
+    shell, archive, killed = Shell(tmp_path), tmp_path / "model_run.zip", 0
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "w.bin").write_bytes(noise(2**21))
+    for number in range(1, 200):
+        archive.write_bytes(BEFORE)
+        inject = f"inject={call}:signal=KILL:when={number}"
+        ran = shell.run("pack", "run", "-q", prefix=(strace, "-f", "-qq", "-o", "/dev/null", "-e", inject))
+        if ran.code == 0:
+            break
+        killed += 1
+        assert ran.code in (-9, 137)
+        if archive.read_bytes() != BEFORE:
+            read_whole(archive)
+    assert killed
+    read_whole(archive)
+    assert sorted(os.listdir(tmp_path)) == ["model_run.zip", "run"]
 
 
 @pytest.mark.fault(215)
@@ -83,39 +120,48 @@ def test_stopped_in_order(large: Shell, number: int, code: int) -> None:
     assert got == code, error
     assert "nothing was written" in error
     assert (large.home / "model_run.zip").read_bytes() == BEFORE
-    assert beside(large.home) == []
+    assert staged_in(large.home) == []
 
 
-def test_two_at_once(large: Shell) -> None:
+def test_two_processes_at_once(large: Shell) -> None:
     """Two packs to one name do not get in each other's way: both 0, and the archive is whole."""
-    command = large.command("pack", "run", "-q")
-    two = [subprocess.Popen(command, env=large.environ, cwd=large.home, stdout=-1) for _ in "ab"]
+    two = [start(large, "-q") for _ in "ab"]
     outs = [child.communicate(timeout=60)[0] for child in two]
     assert ([child.returncode for child in two], len(set(outs))) == ([0, 0], 1)
     read_whole(large.home / "model_run.zip")
-    assert beside(large.home) == []
+    assert staged_in(large.home) == []
+
+
+def test_two_threads_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do two threads of one process that both have begun to write."""
+    run, both, real = make_run(tmp_path), threading.Barrier(2, timeout=60), operation.write_archive
+
+    def write(*args: Any, **options: Any) -> Any:
+        both.wait()
+        return real(*args, **options)
+
+    monkeypatch.setattr(operation, "write_archive", write)
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(operation.pack, run, tmp_path / "x.zip") for _ in range(2)]
+        assert len({one.result(60).sha256 for one in done}) == 1
+    read_whole(tmp_path / "x.zip")
+    assert sorted(os.listdir(tmp_path)) == ["run", "x.zip"]
 
 
 @pytest.mark.fault(205)
 @pytest.mark.parametrize("words", [(), ("--allow-changing",)])
 def test_a_pipe_gets_no_end_of_what_failed(large: Shell, words: tuple[str, ...]) -> None:
     """-o - of a run that changes: 6, and what came through is no archive; with --allow-changing 0 and a whole one."""
-    command = large.command("pack", "run", "-o", "-", *words)
-    child: Any = subprocess.Popen(command, env=large.environ, cwd=large.home, stdout=-1, stderr=-1, bufsize=0)
-    taken = b""
+    child, taken, got = start(large, "-o", "-", *words), b"", large.home / "got.zip"
     while len(taken) < 1000:
         taken += child.stdout.read(1000)
     os.truncate(large.home / "run" / "weights.bin", 10)
     rest, error = child.communicate(timeout=60)
-    (large.home / "got.zip").write_bytes(taken + rest)
-    assert b"weights.bin" in error
-    assert b" changed while it was read" in error
+    got.write_bytes(taken + rest)
+    assert (b"weights.bin" in error, b" changed while it was read" in error) == (True, True)
+    assert (child.returncode, zipfile.is_zipfile(got)) == ((0, True) if words else (6, False))
     if words:
-        assert child.returncode == 0
-        assert 10 < len(read_whole(large.home / "got.zip")["weights.bin"]) < 24 * 2**20
-    else:
-        assert child.returncode == 6
-        assert not zipfile.is_zipfile(large.home / "got.zip")
+        assert 10 < len(read_whole(got)["weights.bin"]) < 24 * 2**20
 
 
 @pytest.mark.fault(205)
@@ -147,76 +193,39 @@ def test_a_disk_that_fills(large: Shell) -> None:
     prefix = ("env", f"SEEN={seen}", "unshare", "-rm", "sh", "-c", script, str(small))
     ran = large.run("pack", "run", "-o", str(small / "x.zip"), prefix=prefix)
     if ran.code == 99 or "unshare" in ran.err:
-        pytest.skip(f"no tmpfs of one's own here: {ran.err}")
-    assert (ran.code, ran.out) == (7, "")
+        pytest.skip(f"no tmpfs can be mounted here: {ran.err}")
+    assert (ran.code, ran.out, seen.read_text()) == (7, "", "")
     assert "No space left on device" in ran.err
-    assert seen.read_text() == ""
 
 
 @pytest.mark.fault(215)
 def test_a_limit_on_files(large: Shell) -> None:
-    """A file size limit is 7 as well, and nothing is left."""
+    """A file size limit is 7 as well, and nothing is left. The archive is named; the hint is not one for downloads."""
     ran = large.run("pack", "run", "-o", "x.zip", prefix=("sh", "-c", 'ulimit -f 64; exec "$@"', "-"))
-    assert ran.code == 7
-    assert "File too large" in ran.err
+    assert (ran.code, "x.zip: File too large" in ran.err, "fetched" in ran.err) == (7, True, False)
     assert sorted(os.listdir(large.home)) == ["model_run.zip", "run"]
 
 
-def test_the_advice_is_for_packing(large: Shell) -> None:
-    """Who packed is not told of what was fetched, and is told which archive found no room."""
-    ran = large.run("pack", "run", "-o", "x.zip", prefix=("sh", "-c", 'ulimit -f 64; exec "$@"', "-"))
-    assert "fetched" not in ran.err
-    assert "x.zip: File too large" in ran.err
-
-
-def failing(shell: Shell, what: str, *only: str) -> tuple[int, str]:
-    """Pack with system calls that fail."""
-    strace = shutil.which("strace")
-    if not strace or subprocess.run([strace, "-o", "/dev/null", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no strace that may trace: EIO cannot be injected")
-    ran = shell.run("pack", "run", prefix=(strace, "-f", "-qq", "-o", "/dev/null", *only, "-e", f"inject={what}"))
-    return ran.code, ran.err
-
-
-def reading(shell: Shell) -> tuple[str, ...]:
-    return "read,pread64,preadv:error=EIO", "-P", str(shell.home / "run" / "weights.bin")
-
-
 @pytest.mark.fault(215)
-def test_a_disk_that_errs(large: Shell) -> None:
-    """EIO on reading, on writing and on the last sync: 7, yesterday's archive stays, nothing is left."""
-    for call in (reading(large), ("fsync:error=EIO:when=1",), ("rename,renameat,renameat2:error=EIO:when=1",)):
-        code, error = failing(large, *call)
-        assert (code, "Input/output error" in error) == (7, True), call
-        assert (large.home / "model_run.zip").read_bytes() == BEFORE
-        assert beside(large.home) == []
+@pytest.mark.parametrize("call", ["read,pread64,preadv", "fsync", "rename,renameat,renameat2"])
+def test_a_disk_that_errs(large: Shell, strace: str, call: str) -> None:
+    """EIO on reading, on writing and on the last sync: 7, yesterday's archive stays, nothing is left. A file that
+    cannot be read is named."""
+    only = ("-P", str(large.home / "run" / "weights.bin")) if "read" in call else ()
+    inject = f"inject={call}:error=EIO" + ("" if only else ":when=1")
+    ran = large.run("pack", "run", prefix=(strace, "-f", "-qq", "-o", "/dev/null", *only, "-e", inject))
+    assert (ran.code, "Input/output error" in ran.err) == (7, True)
+    assert "weights.bin" in ran.err or not only
+    assert (large.home / "model_run.zip").read_bytes() == BEFORE
+    assert staged_in(large.home) == []
 
 
-@pytest.mark.fault(215)
-def test_a_disk_that_errs_is_named(large: Shell) -> None:
-    """Whoever reads of EIO is told of the file that cannot be read."""
-    assert "weights.bin" in failing(large, *reading(large))[1]
-
-
-def pack_into_closed_pipe(shell: Shell) -> tuple[int, str]:
-    command = shell.command("pack", "run", "-o", "-")
-    child: Any = subprocess.Popen(command, env=shell.environ, cwd=shell.home, stdout=-1, stderr=-1)
+def test_a_reader_that_goes_away(large: Shell) -> None:
+    """-o - into a pipe that is closed half-way is 141 as everywhere else in mdl, not trouble with a folder or a disk,
+    and without a traceback."""
+    child = start(large, "-o", "-")
     child.stdout.read(10)
     child.stdout.close()
     error = child.stderr.read().decode()
     child.stderr.close()
-    return child.wait(60), error
-
-
-def test_a_reader_that_goes_away(large: Shell) -> None:
-    """-o - into a pipe that is closed half-way ends soon, not with 0, and without a traceback."""
-    code, error = pack_into_closed_pipe(large)
-    assert code in (7, 141)
-    assert "Traceback" not in error
-
-
-def test_a_reader_that_goes_away_is_no_fault_of_the_disk(large: Shell) -> None:
-    """A closed pipe is 141 as everywhere else in mdl, not trouble with a folder or a disk."""
-    code, error = pack_into_closed_pipe(large)
-    assert code == 141
-    assert "folder" not in error
+    assert (child.wait(60), "Traceback" in error, "folder" in error) == (141, False, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -27,7 +28,8 @@ LEVELS = [
     {"catalog"},
     {"trainers"},
     {"engine", "archive"},
-    {"jobs", "console"},
+    {"console"},
+    {"jobs"},
     {"operations"},
     {"workspace"},
     {"client"},
@@ -44,77 +46,29 @@ ONLY = {
     "httpx": {"http"},
     "httpcore": {"http/connection"},
     "tomlkit": {"operations/edit"},
-    "isal": {"archive/compression"},
+    "isal": {"archive/zip_format"},
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
-PURE = {
-    *(
-        "jobs/job",
-        "describe",
-        "formatting",
-        "paths",
-        "presigned",
-        "redact",
-        "crc_json",
-        "toml",
-        "files",
-        "events",
-        "errors",
-        "http/allowlist",
-        "http/pacer",
-        "http/policy",
-        "http/ranges",
-        "http/refusals",
-        "http/responses",
-    ),
-    *(
-        "engine/plan",
-        "engine/content_check",
-        "catalog/positions",
-        "catalog/problems",
-        "reports",
-        "units",
-    ),
-    *(
-        "archive/records",
-        "archive/manifest",
-        "archive/history",
-        "trainers/default_excludes",
-    ),
-    *(
-        "catalog/model",
-        "catalog/lock",
-        "sources/hub_origin",
-    ),
-}
+_PURE = """
+    describe formatting paths presigned redact crc_json toml files events errors reports units
+    http/allowlist http/pacer http/policy http/ranges http/refusals http/responses
+    engine/plan engine/content_check sources/hub_origin jobs/job
+    catalog/positions catalog/problems catalog/model catalog/lock
+    archive/zip_format archive/manifest archive/history trainers/default_excludes
+"""
+PURE = set(_PURE.split())
 VALUES = {"hashing", "__init__", "sources/__init__", "sources/url"}
 """What a pure room may import beside pure rooms: they have values and parsers, and what asks a server imports late."""
-IMPURE = {
-    "os",
-    "io",
-    "socket",
-    "ssl",
-    "shutil",
-    "tempfile",
-    "subprocess",
-    "threading",
-    "time",
-    "random",
-    "httpx",
-    "sys",
+_IMPURE = "os io socket ssl shutil tempfile subprocess threading time random httpx sys"
+_OPENING = "open read_text read_bytes write_text write_bytes exists stat lstat iterdir mkdir"
+IMPURE, OPENING = set(_IMPURE.split()), set(_OPENING.split())
+
+OF_CLI = {
+    *("console", "jobs", "doctor", "demo"),
+    *("cancel", "config", "describe", "errors", "formatting", "hashing", "paths", "places"),
+    *("process", "redact", "schemas", "units"),
 }
-OPENING = {
-    "open",
-    "read_text",
-    "read_bytes",
-    "write_text",
-    "write_bytes",
-    "exists",
-    "stat",
-    "lstat",
-    "iterdir",
-    "mkdir",
-}
+"""The rooms that the commands may import beside the public names of mdl."""
 
 
 @cache
@@ -190,6 +144,13 @@ def test_no_circle() -> None:
     assert list(TopologicalSorter({module: inner(module) for module in trees()}).static_order())
 
 
+def test_the_command_line_uses_what_is_public() -> None:
+    """What a command does is also in ``import mdl``: past the public names it knows no engine, catalog or archive."""
+    names = {name for module in trees() if room(module) == "cli" for name in imports(trees()[module])}
+    inside = {name.removeprefix("mdl.") for name in names if name.startswith("mdl.")}
+    assert {name for name in inside if name.split(".")[0] not in {"cli", *OF_CLI, *mdl.__all__}} == set()
+
+
 def test_the_two_stories_never_meet() -> None:
     """Download and sources know nothing of archive, nor it of them."""
     for module in trees():
@@ -211,7 +172,7 @@ def test_only_staging_gives_names() -> None:
 
 
 def test_nobody_swallows_a_signal() -> None:
-    """Whoever catches everything, a stop too, raises it again or tells somebody of it as an error."""
+    """Code that catches everything, a stop too, raises it again or reports it as an error."""
     for module, tree in trees().items():
         for handler in (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)):
             if handler.type is None or "BaseException" in _names(handler.type):
@@ -261,3 +222,13 @@ def test_functions_are_short() -> None:
 def test_every_module_says_what_it_is() -> None:
     """Each module begins with a docstring."""
     assert [module for module, tree in trees().items() if not ast.get_docstring(tree)] == []
+
+
+def test_the_glossary_has_every_public_class() -> None:
+    """Each class that `import mdl` offers has a row in the glossary, except errors and events, which have lists."""
+    text = (ROOT.parent / "docs" / "architecture.md").read_text("utf-8").partition("## Glossary")[2]
+    words = {word.replace(" ", "").lower() for word in re.findall(r"\*\*(.+?)\*\*", text)}
+    classes = {name: one for name in mdl.__all__ if isinstance(one := getattr(mdl, name), type)}
+    public = {name for name, one in classes.items() if not issubclass(one, mdl.errors.Problem | mdl.events.Event)}
+    assert {"CancelToken", "Client"} <= public
+    assert {name for name in public if name.lower() not in words} == set()

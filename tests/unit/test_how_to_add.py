@@ -51,13 +51,11 @@ def copy(tmp_path: Path) -> Copy:
 def test_a_run_layout(copy: Copy) -> None:
     """One row in patterns.py and its line in LAYOUTS: `mdl checkpoints` knows the trainer, its steps and its best."""
     row = """
-ACME = Pattern(
+ACME = Layout(
     "acme",
-    re.compile(r"acme-([0-9]+|best)\\.pt"),
+    Pattern(r"acme-((?P<step>[0-9]+)|best)\\.pt", best=r"acme-best\\.pt").find,
     keep=("*.pt",),
-    is_best=lambda one: one.name == "acme-best.pt",
-    step=lambda name: int(name[1]) if name[1].isdigit() else None,
-).layout
+)
 """
     with (copy.root / "trainers/patterns.py").open("a") as file:
         file.write(row)
@@ -77,14 +75,14 @@ def test_an_output_format(copy: Copy) -> None:
         "console/dots.py",
         '''"""Dots: one for each event."""
 
-from mdl.console.streams import Streams
+from mdl.console.streams import NonBlockingStream
 from mdl.describe import describe
 from mdl.events import Event
 
 
 class Dots:
-    def __init__(self, streams: Streams) -> None:
-        self._stream = streams.stderr
+    def __init__(self, stream: NonBlockingStream) -> None:
+        self._stream = stream
 
     def __call__(self, event: Event) -> None:
         self._stream.write(f". {describe(event).kind}\\n")
@@ -100,7 +98,7 @@ class Dots:
         if self.progress == "dots":
             from mdl.console.dots import Dots
 
-            return Dots(self.streams)""",
+            return Dots(self.stderr)""",
     )
     copy.line("cli/flags.py", 'lines = "lines"', '    dots = "dots"')
     (copy.home / "run").mkdir()
@@ -115,23 +113,18 @@ def test_a_command(copy: Copy) -> None:
         "cli/count.py",
         '''"""count: how many models the catalog has."""
 
-import typer
-
 from mdl.cli.command import command
 from mdl.cli.session import Session
 
 
-def register(app: typer.Typer) -> None:
-    command(app, "count")(count)
-
-
+@command("count")
 def count(session: Session) -> int:
     """How many models the catalog has."""
     models = len(session.client().catalog.models)
     return session.show({"models": models}, lambda: session.console.data(str(models)))
 ''',
     )
-    copy.line("cli/main.py", '"clean": "clean",', '    "count": "count",')
+    copy.line("cli/main.py", '"clean": "machine",', '    "count": "count",')
     shutil.copy(copy.root / "schemas" / "path.json", copy.root / "schemas" / "count.json")
     assert "How many models" in copy.run("--help").stdout
     assert copy.run("count").stdout == "1\n"
@@ -140,13 +133,12 @@ def count(session: Session) -> int:
 
 
 def test_a_setting(copy: Copy) -> None:
-    """One line in Settings: an argument of Client, a variable, a key of config.toml; one word more, and a flag."""
+    """One line in Settings: an argument of Client, a variable, a key of config.toml, and a flag of get."""
     copy.line(
         "config.py",
         "connections: Annotated[int,",
         '    patience: Annotated[int, Setting(3, _integer(1, 9), "How patient mdl is.", "N")]',
     )
-    copy.line("cli/flags.py", "DOWNLOAD: Final = (", '    "patience",')
     code = "import mdl, sys; print(mdl.Client(**eval(sys.argv[1])).workspace.config['patience'])"
 
     def read(given: str, **environ: str) -> str:

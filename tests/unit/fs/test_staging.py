@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,59 +17,70 @@ from mdl.paths import RelPath
 from mdl.process import ProcessId
 
 
-class Spy:
-    """The order of syncs and renames, and one call that fails where it is told to."""
+class Calls:
+    """Has system calls fail, and keeps the order of syncs and renames."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, fail: str = "", number: int = 0, at: int = 1) -> None:
-        self.calls: list[str] = []
-        self._left = at
-        for name in ("fsync", "replace"):
-            real = getattr(os, name)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.order: list[str] = []
+        self._failing: dict[str, list[int]] = {}
+        for name in ("fsync", "replace", "link", "unlink"):
+            monkeypatch.setattr(os, name, partial(self._call, name, getattr(os, name)))
 
-            def call(*args: object, name: str = name, real: Callable[..., object] = real, **more: object) -> object:
-                self.calls.append(name if name != "fsync" else f"fsync {_what(args[0])}")
-                if name == fail:
-                    self._left -= 1
-                    if self._left == 0:
-                        raise OSError(number, os.strerror(number))
-                return real(*args, **more)
+    def fail(self, name: str, number: int, times: int = 1000) -> None:
+        self._failing[name] = [number] * times
 
-            monkeypatch.setattr(os, name, call)
-
-
-def _what(fd: object) -> str:
-    assert isinstance(fd, int)
-    return "folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
-
-
-def test_file_is_on_disk_before_it_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written beside, synced, renamed, and the folder synced after: in this order."""
-    spy = Spy(monkeypatch)
-    staging.write_file(tmp_path / "new" / "x", b"data")
-    assert spy.calls == ["fsync file", "replace", "fsync folder"]
-    assert (tmp_path / "new" / "x").read_bytes() == b"data"
-    assert os.listdir(tmp_path / "new") == ["x"]
+    def _call(self, name: str, real: Callable[..., object], *args: object, **more: object) -> object:
+        if name == "fsync":
+            assert isinstance(args[0], int)
+            self.order.append("sync folder" if stat.S_ISDIR(os.fstat(args[0]).st_mode) else "sync file")
+        elif name == "replace":
+            self.order.append(name)
+        if left := self._failing.get(name):
+            number = left.pop()
+            raise OSError(number, os.strerror(number))
+        return real(*args, **more)
 
 
-def test_what_can_be_found_out_again_is_not_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without ``lasting`` it is still whole or not at all, but nobody waits for the disk."""
-    spy = Spy(monkeypatch)
-    staging.write_file(tmp_path / "x", b"data", durable=False)
-    assert spy.calls == ["replace"]
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    return Calls(monkeypatch)
+
+
+def publish(folder: Path, path: str = "final", *, is_new: bool = False) -> os.stat_result | None:
+    with open_parent(folder, RelPath.parse(path)) as entry:
+        return staging.publish(folder / "staged", entry.as_new() if is_new else entry)
+
+
+def filled(folder: Path, **files: bytes) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- write_file --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("durable", "order"), [(True, ["sync file", "replace", "sync folder"]), (False, ["replace"])])
+def test_file_is_on_disk_before_it_is_seen(tmp_path: Path, calls: Calls, durable: bool, order: list[str]) -> None:
+    """A file is written beside, synced, renamed, and the folder synced after; if it need not be durable it is still
+    whole or not there, but mdl does not wait for the disk."""
+    staging.write_file(tmp_path / "new" / "x", b"data", durable=durable)
+    assert (calls.order, files_in(tmp_path)) == (order, {"new/x": b"data"})
 
 
 @pytest.mark.parametrize(("call", "number"), [("fsync", errno.EIO), ("replace", errno.EROFS), ("replace", errno.EXDEV)])
-def test_failure_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
-) -> None:
-    """Where a write fails, what stood there stands there still, and nothing was left beside it."""
-    (tmp_path / "x").write_bytes(b"old")
-    Spy(monkeypatch, call, number)
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, calls: Calls, call: str, number: int) -> None:
+    """If a write fails, the old file is still there, and nothing is left beside it."""
+    filled(tmp_path, x=b"old")
+    calls.fail(call, number)
     with pytest.raises(OSError) as caught:
         staging.write_file(tmp_path / "x", b"new")
-    assert caught.value.errno == number
-    assert (tmp_path / "x").read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["x"]
+    assert (caught.value.errno, files_in(tmp_path)) == (number, {"x": b"old"})
 
 
 def test_interrupt_leaves_nothing_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,101 +96,127 @@ def test_interrupt_leaves_nothing_beside(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_mode_is_private_unless_said(tmp_path: Path) -> None:
-    """What mdl writes for itself is nobody else's to read."""
+    """What mdl writes for itself only its user can read."""
+    os.umask(mask := os.umask(0))
     staging.write_file(tmp_path / "own", b"")
     staging.write_file(tmp_path / "all", b"", mode=0o644)
-    assert (tmp_path / "own").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "all").stat().st_mode & 0o777 == 0o644 & ~_umask()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def test_publish_replaces_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A staged file takes the final name in one step, and the folder is synced after."""
-    (tmp_path / "staged").write_bytes(b"new")
-    (tmp_path / "final").write_bytes(b"old")
-    spy = Spy(monkeypatch)
-    with open_parent(tmp_path, RelPath.parse("final")) as final:
-        staging.publish(tmp_path / "staged", final)
-    assert spy.calls == ["replace", "fsync folder"]
-    assert (tmp_path / "final").read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["final"]
-
-
-def test_publish_leaves_another_link_alone(tmp_path: Path) -> None:
-    """A hard link of the old file elsewhere keeps the old bytes."""
-    (tmp_path / "final").write_bytes(b"old")
-    os.link(tmp_path / "final", tmp_path / "twin")
-    (tmp_path / "staged").write_bytes(b"new")
-    with open_parent(tmp_path, RelPath.parse("final")) as final:
-        staging.publish(tmp_path / "staged", final)
-    assert (tmp_path / "twin").read_bytes() == b"old"
-
-
-def test_publish_across_file_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a rename cannot cross, a synced copy beside the final name is renamed, and the staged one goes."""
-    (tmp_path / "staged").write_bytes(b"new")
-    (tmp_path / "far").mkdir()
-    spy = Spy(monkeypatch, "replace", errno.EXDEV)
-    with open_parent(tmp_path / "far", RelPath.parse("final")) as final:
-        staging.publish(tmp_path / "staged", final)
-    assert spy.calls == ["replace", "fsync file", "replace", "fsync folder"]
-    assert (tmp_path / "far" / "final").read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["far"]
-
-
-def test_publish_across_that_fails_keeps_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the copy cannot be synced, the old file stands, the staged one stays, nothing lies beside."""
-    (tmp_path / "staged").write_bytes(b"new")
-    (tmp_path / "final").write_bytes(b"old")
-    Spy(monkeypatch, "replace", errno.EXDEV)
-    Spy(monkeypatch, "fsync", errno.EIO)
-    with pytest.raises(OSError), open_parent(tmp_path, RelPath.parse("final")) as final:
-        staging.publish(tmp_path / "staged", final)
-    assert (tmp_path / "final").read_bytes() == b"old"
-    assert sorted(os.listdir(tmp_path)) == ["final", "staged"]
-
-
-def test_publish_that_fails_keeps_the_staged_file(tmp_path: Path) -> None:
-    """Where the final name cannot be had, the bytes that were fetched are kept."""
-    (tmp_path / "staged").write_bytes(b"new")
-    (tmp_path / "final").mkdir()
-    with pytest.raises(OSError), open_parent(tmp_path, RelPath.parse("final")) as final:
-        staging.publish(tmp_path / "staged", final)
-    assert (tmp_path / "staged").read_bytes() == b"new"
-
-
-@pytest.mark.parametrize(("number", "told"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
-def test_folder_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: bool) -> None:
-    """A file system without folder syncs is fine; a disk error is not."""
-    Spy(monkeypatch, "fsync", number)
-    if told:
-        with pytest.raises(OSError):
-            staging.sync_folder(tmp_path)
-    else:
-        staging.sync_folder(tmp_path)
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("own", "all")]
+    assert modes == [0o600, 0o644 & ~mask]
 
 
 def test_link_beside_is_not_followed(tmp_path: Path) -> None:
     """A link under the final name is replaced, not written through."""
-    (tmp_path / "precious").write_bytes(b"p")
-    (tmp_path / "x").symlink_to(tmp_path / "precious")
+    (filled(tmp_path, precious=b"p") / "x").symlink_to(tmp_path / "precious")
     staging.write_file(tmp_path / "x", b"new")
-    assert (tmp_path / "precious").read_bytes() == b"p"
+    assert files_in(tmp_path) == {"precious": b"p", "x": b"new"}
     assert not (tmp_path / "x").is_symlink()
 
 
+# --- publish -----------------------------------------------------------------------------------------------
+
+
+def test_publish_replaces_at_once(tmp_path: Path, calls: Calls) -> None:
+    """A staged file takes the final name in one step, and the folder is synced after; a hard link of the old file
+    elsewhere keeps the old bytes."""
+    filled(tmp_path, staged=b"new", final=b"old")
+    os.link(tmp_path / "final", tmp_path / "twin")
+    publish(tmp_path)
+    assert calls.order == ["replace", "sync folder"]
+    assert files_in(tmp_path) == {"final": b"new", "twin": b"old"}
+
+
+@pytest.mark.parametrize("number", [0, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
+@pytest.mark.parametrize("taken_by", ["", "file", "link", "folder"])
+def test_a_name_that_must_be_free(tmp_path: Path, calls: Calls, taken_by: str, number: int) -> None:
+    """With hard links and on file systems that refuse them: a free name is given and nothing is left under the old
+    one; whatever has the name stays, also a dangling link, and so does the staged file."""
+    final = filled(tmp_path, staged=b"new") / "final"
+    make: dict[str, Callable[[], None]] = {"": lambda: None, "file": final.touch, "folder": final.mkdir}
+    make.get(taken_by, lambda: final.symlink_to("nowhere"))()
+    calls.fail("link", number, 1000 if number else 0)
+    if not taken_by:
+        publish(tmp_path, is_new=True)
+        assert (files_in(tmp_path), final.stat().st_nlink) == ({"final": b"new"}, 1)
+        return
+    with pytest.raises(FileExistsError):
+        publish(tmp_path, is_new=True)
+    assert (tmp_path / "staged").read_bytes() == b"new"
+    assert (final.is_symlink(), final.is_dir()) == (taken_by == "link", taken_by == "folder")
+
+
+def test_a_repeated_request_is_no_conflict(tmp_path: Path) -> None:
+    """NFS may repeat a link that succeeded and then report that the name is taken: it is, by this very file."""
+    os.link(filled(tmp_path, staged=b"new") / "staged", tmp_path / "final")
+    publish(tmp_path, is_new=True)
+    assert files_in(tmp_path) == {"final": b"new"}
+
+
+def test_the_old_name_may_be_gone(tmp_path: Path, calls: Calls) -> None:
+    """A file that has its final name is published, even if the old name cannot be removed."""
+    filled(tmp_path, staged=b"new")
+    calls.fail("unlink", errno.ENOENT)
+    publish(tmp_path, is_new=True)
+    assert (tmp_path / "final").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_publish_across_file_systems(tmp_path: Path, calls: Calls, is_new: bool) -> None:
+    """If no rename is possible, a synced copy beside the final name is renamed, and the staged file goes. The status of
+    the copy is returned."""
+    filled(tmp_path, staged=b"new")
+    for call in ("link", "replace"):
+        calls.fail(call, errno.EXDEV, 1)
+    copied = publish(tmp_path, "far/final", is_new=is_new)
+    assert calls.order == ["replace", "sync file", *([] if is_new else ["replace"]), "sync folder"]
+    assert files_in(tmp_path) == {"far/final": b"new"}
+    assert copied is not None
+    assert copied.st_ino == (tmp_path / "far" / "final").stat().st_ino
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_publish_that_fails_keeps_both(tmp_path: Path, calls: Calls, is_new: bool) -> None:
+    """If the copy cannot be synced, or the name is taken, the old file and the staged one stay, and nothing else."""
+    filled(tmp_path, staged=b"new", final=b"old")
+    for call in ("link", "replace"):
+        calls.fail(call, errno.EXDEV, 1)
+    calls.fail("fsync", errno.EIO, 0 if is_new else 1)
+    with pytest.raises(FileExistsError if is_new else OSError):
+        publish(tmp_path, is_new=is_new)
+    assert files_in(tmp_path) == {"final": b"old", "staged": b"new"}
+
+
+@pytest.mark.parametrize(("staged", "error"), [({"staged": b"new"}, OSError), ({}, FileNotFoundError)])
+def test_what_cannot_be_published(tmp_path: Path, staged: dict[str, bytes], error: type[OSError]) -> None:
+    """If a folder has the final name, the fetched bytes are kept; a missing file is the system's own error."""
+    filled(tmp_path, **staged)
+    if staged:
+        (tmp_path / "final").mkdir()
+    with pytest.raises(error):
+        publish(tmp_path, is_new=not staged)
+    assert files_in(tmp_path) == staged
+
+
+# --- folders and leftovers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "is_told"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_folder_that_cannot_be_synced(tmp_path: Path, calls: Calls, number: int, is_told: bool) -> None:
+    """A file system without folder syncs is fine; a disk error is not."""
+    calls.fail("fsync", number)
+    try:
+        staging.sync_folder(tmp_path)
+    except OSError:
+        assert is_told
+    else:
+        assert not is_told
+
+
 def test_only_one_claims_a_folder(tmp_path: Path) -> None:
-    """Of two that want one leftover, one has it and the other is told so."""
-    (tmp_path / "left").mkdir()
-    (tmp_path / "left" / "data").touch()
+    """Of two processes that want one leftover, one has it and the other is told so."""
+    filled(tmp_path / "left", data=b"")
     assert staging.take_over(tmp_path / "left", tmp_path / "mine")
     assert not staging.take_over(tmp_path / "left", tmp_path / "yours")
-    assert (tmp_path / "mine" / "data").exists()
+    assert files_in(tmp_path) == {"mine/data": b""}
 
 
 @pytest.mark.fault(264)

@@ -7,9 +7,9 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from mdl import crc_json
 from mdl.errors import NotFound, StateError, UsageError
 from mdl.events import Ended, Planned, Progressed
 from mdl.fs import filesystem_type
-from mdl.jobs import control
+from mdl.jobs import processes
 from mdl.jobs.job import Invocation, Job, facts_of, job_of
 from mdl.jobs.log import Log
 from mdl.jobs.records import Records
@@ -32,16 +32,8 @@ from mdl.process import ProcessId, hostname
 from mdl.redact import Secrets
 
 AGAIN = Invocation(("get", "--to=models", "--", "one"), "/some where", {"MDL_HOME": "/m"})
-JOB = Job(
-    "0102-abcd",
-    "get",
-    ("one",),
-    str(ProcessId.current()),
-    hostname(),
-    AGAIN,
-    "2026-01-02T03:04:05.678Z",
-    "/logs/0102-abcd.log",
-)
+SELF, STARTED = str(ProcessId.current()), "2026-01-02T03:04:05.678Z"
+JOB = Job("0102-abcd", "get", ("one",), SELF, hostname(), AGAIN, STARTED, "/logs/0102-abcd.log")
 DONE = replace(JOB, status="done", bytes_done=7, bytes_total=7, finished_at="2026-01-02T03:05:00.000Z", exit_code=0)
 MONTH = 30 * 86400.0
 TEXTS = st.text(st.characters(codec=None, min_codepoint=1, max_codepoint=0x10FFFF), max_size=12)
@@ -62,7 +54,7 @@ def records(tmp_path: Path) -> Told:
 
 @pytest.fixture
 def stranger() -> Iterator[subprocess.Popen[bytes]]:
-    # a process that has nothing to do with mdl
+    """A process that has nothing to do with mdl."""
     with subprocess.Popen(["sleep", "1000"]) as process:
         yield process
         process.kill()
@@ -95,23 +87,22 @@ def test_a_record_comes_back_as_it_was(words: list[str], folder: str, variables:
 
 def test_ids_are_nobody_elses(records: Told) -> None:
     """Many who ask for an id at once get different ones, each with a log that only the user can read."""
-    found: list[str] = []
-    threads = [threading.Thread(target=lambda: found.extend(records.new_id() for _ in range(40))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == len(set(found)) == 320
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: records.new_id(), range(320)))
+    assert len(set(found)) == 320
     assert all(re.fullmatch(r"[0-9]{4}-[2-9a-z]{4}", name) for name in found)
     assert {records.log(name).stat().st_mode & 0o777 for name in found} == {0o600}
     assert records.all() == []
 
 
 def test_found_by_how_its_id_begins(records: Told) -> None:
-    """A whole id, or a beginning that only one has; several are told, a whole id wins over longer ones; none is 3."""
+    """A whole id, or a beginning that only one has; several are told, a whole id wins over longer ones; none is 3.
+    A prefetch of a whole large catalog has a record like any other."""
     names = ["0102-abcd", "0102-abcde", "0102-xyzw", "0203-abcd"]
+    many = tuple(f"organisation/model-number-{n}" for n in range(5000))
     for name in names:
-        records.put(replace(DONE, id=name))
+        records.put(replace(DONE, id=name, models=many))
+    assert records.find("0203").models == many
     assert [records.find(name).id for name in (*names, "0203", "0102-x")] == [*names, "0203-abcd", "0102-xyzw"]
     with pytest.raises(UsageError) as several:
         records.find("0102-")
@@ -176,13 +167,6 @@ def test_a_running_job_mends_its_record(records: Told) -> None:
         assert records.find(JOB.id) == replace(JOB, bytes_done=1, bytes_total=5)
 
 
-def test_a_job_of_many_models_is_found(records: Told) -> None:
-    """A prefetch of a whole large catalog has a record like any other."""
-    job = replace(JOB, models=tuple(f"organisation/model-number-{n}" for n in range(5000)))
-    records.put(job)
-    assert records.find(JOB.id) == job
-
-
 def test_figures_are_written_twice_a_second(records: Told) -> None:
     """However often it is told, a record is written at its start, its end, and every half second between."""
     now, written = 0.0, []
@@ -202,7 +186,7 @@ def test_figures_are_written_twice_a_second(records: Told) -> None:
 @pytest.mark.parametrize(
     ("name", "machine", "status"),
     [
-        (str(ProcessId.current()), hostname(), "running"),
+        (SELF, hostname(), "running"),
         (owner(born=1), hostname(), "dead"),
         (owner(pid=2**22 + 1), hostname(), "dead"),
         (UNSEEN[0], "elsewhere", "running"),
@@ -213,7 +197,11 @@ def test_figures_are_written_twice_a_second(records: Told) -> None:
     ids=["this process", "its id used again", "no such process", "another host", "a container", "no id", "nothing"],
 )
 def test_whether_it_runs_is_asked_of_its_process(records: Told, name: str, machine: str, status: str) -> None:
-    """Another start or process is dead and has no speed; what cannot be known from here is as it said just now."""
+    """Another start or process is dead and has no speed; what cannot be known from here is as it said just now. A job
+    that ended stays what it is, whatever process has its id now."""
+    for ended in ("done", "failed", "cancelled", "paused"):
+        records.put(replace(DONE, status=ended, owner=name, host=machine))
+        assert records.find(JOB.id).status == ended
     records.put(replace(JOB, owner=name, host=machine, bytes_per_second=5.0, eta_seconds=1.0))
     found = records.find(JOB.id)
     assert (found.status, found.bytes_per_second) == (status, None if status == "dead" else 5.0)
@@ -234,53 +222,42 @@ def quiet(records: Told, seconds: float, *names: str) -> None:
 def test_a_job_that_cannot_be_seen(
     records: Told, monkeypatch: pytest.MonkeyPatch, name: str, is_local: bool, seconds: float
 ) -> None:
-    """It runs as long as its pulse is locked, or was touched lately if locks may lie; then it is dead, and can be
-    cancelled and cleaned."""
+    """It runs as long as its heartbeat is locked, or was touched lately if locks may lie; then it is dead, and can be
+    cancelled and cleaned. One of an earlier mdl, which locked nothing, is dead ten minutes after its last sign."""
     monkeypatch.setattr("mdl.locks._LOCAL", {filesystem_type(records.folder.parent)} if is_local else set())
     records.put(replace(JOB, owner=name))
-    pulse = records.pulse(JOB.id)
+    heartbeat = records.heartbeat(JOB.id)
     assert records.find(JOB.id).status == "running"
     quiet(records, 1e6)
     assert records.find(JOB.id).status == "running"
     with pytest.raises(UsageError, match="cannot signal it from here"):
-        control.cancel(records.find(JOB.id), records)
-    os.close(pulse._fd)  # as a kill leaves it
+        processes.cancel(records.find(JOB.id), records)
+    os.close(heartbeat._fd)  # as a kill leaves it
     quiet(records, 0.1)
     assert records.find(JOB.id).status == "running"
     quiet(records, seconds)
     assert records.find(JOB.id).status == "dead"
     with pytest.raises(UsageError, match="dead"):
-        control.pause(records.find(JOB.id), records)
-    assert control.cancel(records.find(JOB.id), records).status == "cancelled"
+        processes.pause(records.find(JOB.id), records)
+    assert processes.cancel(records.find(JOB.id), records).status == "cancelled"
     assert [job.id for job in records.clean(-1.0)] == [JOB.id]
     assert list(records.folder.iterdir()) == []
-
-
-def test_an_unlocked_job_of_before(records: Told) -> None:
-    """A job of an earlier mdl, which locked nothing, that cannot be seen is dead ten minutes after its last sign."""
     records.put(replace(JOB, owner=UNSEEN[0].rpartition("-")[0]))
-    for seconds, status in ((300, "running"), (700, "dead")):
-        quiet(records, seconds)
+    for age, status in ((300, "running"), (700, "dead")):
+        quiet(records, age)
         assert records.find(JOB.id).status == status
 
 
 @pytest.mark.fault(266)
-def test_a_pulse_beats(records: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heart_beats(records: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is touched as long as its process lives, and nothing of it is left after."""
     monkeypatch.setattr("mdl.locks._BEAT_SECONDS", 0.01)
     records.put(JOB)
-    pulse = records.pulse(JOB.id)
+    heartbeat = records.heartbeat(JOB.id)
     quiet(records, 1e6)
-    until(lambda: time.time() - pulse._path.stat().st_mtime < 1e5, "it is not touched")
-    pulse.stop()
+    until(lambda: time.time() - heartbeat._path.stat().st_mtime < 1e5, "it is not touched")
+    heartbeat.stop()
     assert [path.name for path in records.folder.iterdir()] == [f"{JOB.id}.job"]
-
-
-@pytest.mark.parametrize("status", ["done", "failed", "cancelled", "paused"])
-def test_what_is_over_needs_no_process(records: Told, status: str) -> None:
-    """A job that ended stays what it is, whoever has its process id now."""
-    records.put(replace(DONE, status=status, owner=dead_owner()))
-    assert records.find(JOB.id).status == status
 
 
 @pytest.mark.fault(132)
@@ -288,20 +265,15 @@ def test_what_is_over_needs_no_process(records: Told, status: str) -> None:
 def test_no_stranger_is_ever_signalled(records: Told, stranger: subprocess.Popen[bytes], where: str) -> None:
     """pause and cancel of a job whose process id another process has now, or has here, leave that one alone."""
     born = re.split(r"\) ", Path(f"/proc/{stranger.pid}/stat").read_text())[1].split()[19]
-    names = {
-        "here": owner(stranger.pid, 1),
-        "elsewhere": owner(stranger.pid, born, "0" * 12),
-        "container": owner(stranger.pid, born, space="1"),
-    }
-    machine = "elsewhere" if where == "elsewhere" else hostname()
-    records.put(replace(JOB, owner=names[where], host=machine))
-    with pytest.raises(UsageError):
-        control.pause(records.find(JOB.id), records)
+    parts = {"here": (1,), "elsewhere": (born, "0" * 12), "container": (born, "", "1")}[where]
+    host = "elsewhere" if where == "elsewhere" else hostname()
+    records.put(replace(JOB, owner=owner(stranger.pid, *parts), host=host))
     stale = replace(records.find(JOB.id), status="running")
-    with pytest.raises(UsageError):  # as it was a moment ago
-        control.pause(stale, records)
+    for job in (records.find(JOB.id), stale):  # as it is, and as it was a moment ago
+        with pytest.raises(UsageError):
+            processes.pause(job, records)
     if where == "here":
-        assert control.cancel(stale, records).status == "cancelled"
+        assert processes.cancel(stale, records).status == "cancelled"
         assert records.find(JOB.id).exit_code == 143
     assert stranger.poll() is None
 

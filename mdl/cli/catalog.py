@@ -1,0 +1,90 @@
+"""add, remove and lock: the catalog edited, its comments kept; and what its models are resolved to, written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mdl import LockReport
+from mdl.cli.command import command
+from mdl.cli.flags import Globs, LockSettings, flag
+from mdl.cli.session import Session
+from mdl.describe import ended_by
+
+
+@dataclass(frozen=True)
+class EntryFlags(Globs):
+    """What a new entry says."""
+
+    title: Annotated[str | None, flag("--title", "Human-readable title.")] = None
+    kind: Annotated[str | None, flag("--kind", "model, tts, dataset, lora …")] = None
+    license: Annotated[str | None, flag("--license", "Its licence.")] = None
+    tag: Annotated[list[str] | None, flag("--tag", "Tag for filtering, repeatable.")] = None
+    revision: Annotated[str | None, flag("--revision REV", "Commit, tag or branch.")] = None
+
+
+@command("add")
+def add(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="What it is to be called.")],
+    source: Annotated[list[str], typer.Argument(metavar="SOURCE", help="hf:org/repo or a URL, several for one model.")],
+    entry: EntryFlags,
+) -> int:
+    """Put a model into the catalog; comments stay where they are."""
+    facts = {"title": entry.title or "", "kind": entry.kind or "", "license": entry.license or ""}
+    lists = {"tags": entry.tag or [], **entry.globs}
+    path = session.client().add(name, source, **facts, **lists, revision=entry.revision or "")
+    return _show_edited(session, path, name)
+
+
+@command("remove")
+def remove(
+    session: Session, name: Annotated[str, typer.Argument(help="A model of the catalog. Its files stay on the disk.")]
+) -> int:
+    """Take a model out of the catalog; comments stay, and so do the files on the disk."""
+    return _show_edited(session, session.client().remove(name), name)
+
+
+def _show_edited(session: Session, path: Path, name: str) -> int:
+    return session.show({"path": path, "name": name}, lambda: session.console.data(str(path)))
+
+
+@command("lock")
+def lock(
+    session: Session,
+    settings: LockSettings,
+    check: Annotated[
+        bool, flag("--check", "Write nothing; exit with 8 and list the changes if it is out of date.")
+    ] = False,
+    upgrade: Annotated[list[str] | None, flag("--upgrade NAME", "Resolve this model anew, repeatable.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Models and groups to lock; all without one.")
+    ] = None,
+) -> int:
+    """Resolve models to commits, files, sizes and digests, and write them to mdl.lock beside the catalog."""
+    client = session.client(settings)
+    session.empty = {"path": str(client.workspace.lock_path)}
+    with session.console.watch() as on_event:
+        report = client.lock(names or None, check=check, upgrade=upgrade or (), on_event=on_event)
+        if report.error:
+            on_event(ended_by(report.error))
+    error = report.error
+    for one in report.failures.values() if len(report.failures) > 1 else ():
+        session.console.error(one)
+    if error:
+        session.console.error(error)
+    facts = {"path": report.path, "changes": report.changes, "models": [vars(row) for row in report.models]}
+    return session.show(facts, lambda: _show_lock(session, report), error=error)
+
+
+def _show_lock(session: Session, report: LockReport) -> None:
+    for line in report.changes:
+        session.console.note(line)
+    for row in report.models:
+        if row.without_digest:
+            what = "1 file has" if row.without_digest == 1 else f"{row.without_digest} files have"
+            session.console.note(f"{row.name}: {what} no published digest; the first 'mdl get' records what came")
+    session.console.data(str(report.path))

@@ -1,0 +1,95 @@
+"""What a prefetch needs beside its job: the lock that only one prefetch of a user holds, and its metrics.
+
+The metrics are a Prometheus text file for node_exporter's textfile collector:
+https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mdl.errors import Busy
+from mdl.fs import staging
+from mdl.fs.private import read_regular
+from mdl.locks import file_lock
+from mdl.reports import Report
+
+_LARGEST = 2**24
+_SUCCESS = "mdl_prefetch_last_success_timestamp_seconds"
+
+
+class PrefetchBusy(Busy):
+    """Another prefetch of this user is running."""
+
+
+@contextlib.contextmanager
+def prefetch_lock(folders: Iterable[Path]) -> Iterator[None]:
+    """Hold the lock of this user's prefetches, in the first of ``folders`` in which a lock file can be made.
+
+    Without any it goes on: a lock only saves work. Raises `PrefetchBusy` at once if another process holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            try:
+                stack.enter_context(file_lock(folder, "prefetch", 0.0, lambda _holder: None))
+                break
+            except Busy as error:
+                hint = "wait for it; with --skip-if-running this ends with 0"
+                raise PrefetchBusy(error.message, item="prefetch", hint=hint) from error
+            except OSError:
+                continue
+        yield
+
+
+def write_metrics(path: Path, report: Report, *, exit_code: int, seconds: float, ended: float) -> None:
+    """Replace ``path`` as a whole by the metrics of one run; the time of the last success is taken over.
+
+    ``seconds`` is how long the run took, ``ended`` when it ended, in seconds of the epoch. Raises `OSError`.
+    """
+    actions = [file.action for model in report.models for file in model.files]
+    statuses = [model.status for model in report.models]
+    success = _last_success(path) if exit_code else ended
+    metrics: dict[str, tuple[str, dict[str, float]]] = {
+        "last_run_timestamp_seconds": ("When the last run ended.", {"": ended}),
+        "last_success_timestamp_seconds": ("When a run last ended well; 0: never.", {"": success}),
+        "exit_code": ("Exit code of the last run; 75: stopped by its window or limit.", {"": exit_code}),
+        "duration_seconds": ("How long the last run took.", {"": round(seconds, 3)}),
+        "fetched_bytes": ("Bytes from the network in the last run.", {"": report.bytes_fetched}),
+        "kept_bytes": ("Bytes that were here before the last run.", {"": report.bytes_kept}),
+        "discarded_bytes": ("Bytes thrown away in the last run.", {"": report.bytes_discarded}),
+        "files": (
+            "Files of the last run, by what was done.",
+            {f'{{action="{one}"}}': actions.count(one) for one in ("fetched", "kept", "linked", "failed")},
+        ),
+        "models": (
+            "Models of the last run, by status.",
+            {f'{{status="{one}"}}': statuses.count(one) for one in ("present", "unverified", "partial", "missing")},
+        ),
+        "model_present": (
+            "1 if every file of the model is here and verified.",
+            {f'{{model="{_escaped(one.name)}"}}': int(one.status == "present") for one in report.models},
+        ),
+    }
+    lines: list[str] = []
+    for name, (about, samples) in metrics.items():
+        if samples:
+            lines += [f"# HELP mdl_prefetch_{name} {about}", f"# TYPE mdl_prefetch_{name} gauge"]
+            lines += [f"mdl_prefetch_{name}{labels} {value!r}" for labels, value in samples.items()]
+    text = "\n".join([*lines, ""])
+    staging.write_file(path, text.encode(), mode=0o644, durable=False, sweep_first=True)
+
+
+def _last_success(path: Path) -> float:
+    try:
+        text = (read_regular(path, _LARGEST, is_own=False) or b"").decode()
+        match = re.search(rf"^{_SUCCESS} ([0-9.e+]+)$", text, re.MULTILINE)
+        return float(match[1]) if match else 0.0
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

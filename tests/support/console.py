@@ -1,0 +1,113 @@
+"""A `Console` on texts, pipes and terminals that belong to a test, and a download to show on it."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import IO, Any
+
+from mdl.console import Console
+from mdl.events import Event, Failed, FileProgress, Finished, Planned, Progressed, Retrying, Rewound, Started
+from support.polling import until
+from support.schemas import events_of
+from support.terminal import Reader, Terminal
+
+NAMES = ["x [/] y.bin", "ESC\x1b[31m.bin", "مدل.bin", "a-very-" * 20 + "long-name.bin"]
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def ticking(step: float) -> Callable[[], float]:
+    """A clock that goes on by ``step`` seconds whenever it is read."""
+    ticks = count(step=step)
+    return lambda: float(next(ticks))
+
+
+def made(progress: Any = "lines", **options: Any) -> tuple[Console, io.StringIO, io.StringIO, Clock]:
+    """A Console on two texts."""
+    out, err, clock = io.StringIO(), io.StringIO(), Clock()
+    environ = options.pop("environ", {})
+    console = Console(progress, environ=environ, stdout=out, stderr=err, clock=clock, **options)
+    return console, out, err, clock
+
+
+def told(events: Iterable[Event], progress: Any = "lines", *, step: float = 0.0, **options: Any) -> list[str]:
+    """The lines that a Console writes about events, which happen ``step`` seconds after one another."""
+    console, _, err, clock = made(progress, **options)
+    with console.watch() as tell:
+        for event in events:
+            clock.now += step
+            tell(event)
+    return err.getvalue().splitlines()
+
+
+def objects(lines: list[str]) -> list[dict[str, Any]]:
+    return events_of("\n".join(lines))
+
+
+def one(name: str, done: int, total: int | None = 1000, index: int = 1) -> FileProgress:
+    return FileProgress("m", name, index, done, total)
+
+
+def progress(done: int, total: int = 1000, *files: FileProgress) -> Progressed:
+    return Progressed(bytes_done=done, bytes_total=total, bytes_per_second=5.0, eta_seconds=7.0, files=files)
+
+
+@contextmanager
+def piped(encoding: str = "utf-8") -> Iterator[tuple[IO[str], Reader]]:
+    """The writing end of a pipe, and a reader that has not started. The pipe is closed in the end."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w", encoding=encoding) as file:
+        yield file, Reader(reading)
+
+
+def download(console: Console, *, fails: bool = True, at_retry: Callable[[], object] = lambda: None) -> None:
+    """Four files with odd names, of which the last one fails. The terminal has time to show every frame."""
+    with console.watch("job-1") as tell:
+
+        def show(event: Event) -> None:
+            tell(event)
+            until(console.stderr.is_ready)
+
+        show(Planned(files=4, bytes_total=4000, bytes_to_fetch=4000))
+        for index, name in enumerate(NAMES, 1):
+            show(Started("m", name, index, 4, 1000, 300 if index == 1 else 0))
+        for step in range(0, 1000, 90):
+            running = tuple(one(name, step, index=index) for index, name in enumerate(NAMES, 1))
+            show(Progressed("", "", step * 4, 4000, 9e7, 9.0, running))
+        at_retry()
+        show(Retrying("m", NAMES[1], "reset by peer " * 20, 2, 4.0))
+        show(Rewound("m", NAMES[1], 100, "ETag changed"))
+        for name in NAMES[:3] if fails else NAMES:
+            show(Finished("m", name, 1000, "fetched", "sha256"))
+        if fails:
+            show(Failed("m", NAMES[3], "NET", "503 Service Unavailable", "try later"))
+        show(Progressed(bytes_done=4000, bytes_total=4000))
+
+
+def on_terminal(
+    use: Callable[[Console], object] = download,
+    progress: Any = "auto",
+    *,
+    columns: int = 80,
+    encoding: str = "utf-8",
+    both: bool = False,
+    color: bool = True,
+    **environ: str,
+) -> str:
+    """What a terminal gets to see of ``use``: stderr, or both streams."""
+    terminal = Terminal(columns, encoding=encoding)
+    out, environ = terminal.file if both else io.StringIO(), {"TERM": "xterm-256color", **environ}
+    use(Console(progress, False, 0, color, environ=environ, stdout=out, stderr=terminal.file, clock=ticking(0.3)))
+    return terminal.text()

@@ -1,0 +1,350 @@
+"""Bars and tables on a terminal: they fit it, obey no name, and leave it as it was."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from support.console import NAMES, download, on_terminal, one, piped, progress, ticking
+from support.terminal import Screen, Terminal
+
+from mdl.console import Console, progress_bars
+from mdl.console.bars import Frame
+from mdl.describe import ProgressState
+from mdl.errors import MdlError
+from mdl.events import Event, Failed, Finished, Planned, Progressed, Retrying, Started, Verifying
+from mdl.formatting import cells
+
+ESC = "\x1b"
+finished = functools.partial(download, fails=False)
+"""No file fails: a failure is told in full, and so may wrap."""
+
+
+@pytest.mark.fault(137)
+@pytest.mark.parametrize(
+    ("progress", "options", "has_bars", "has_colors"),
+    [
+        ("auto", {}, True, True),
+        ("auto", {"NO_COLOR": ""}, True, True),
+        ("auto", {"NO_COLOR": "1"}, True, False),
+        ("auto", {"color": False}, True, False),
+        ("auto", {"encoding": "ascii"}, False, False),
+        ("auto", {"TERM": "dumb"}, False, False),
+        ("auto", {"TERM": ""}, False, False),
+        ("auto", {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, False, False),
+        ("bars", {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, True, True),
+        ("bars", {"TERM": "dumb"}, False, False),
+        ("lines", {}, False, False),
+    ],
+)
+def test_who_gets_bars(progress: str, options: dict[str, Any], has_bars: bool, has_colors: bool) -> None:
+    """A dumb terminal, one without the signs, the hub's switch and the flag each lead to plain lines; the flag wins
+    over the switch. NO_COLOR and --no-color each leave bars without any colour; an empty NO_COLOR asks for nothing."""
+    seen = on_terminal(progress=progress, **options)
+    assert ("━" in seen, ESC in seen, "finished  m/x [/] y.bin" in seen) == (has_bars, has_bars, not has_bars)
+    assert bool(re.search(r"\x1b\[[0-9;]*m", seen)) == has_colors
+
+
+@pytest.mark.fault(137)
+@pytest.mark.parametrize(
+    ("columns", "wished", "widest"),
+    [
+        *((columns, "", columns - 1) for columns in (80, 120)),
+        *((80, odd, 79) for odd in ("0", "1", "1000000", "-5", "x", "9" * 5000, "²²")),
+        (80, "60", 59),
+    ],
+)
+def test_bars_never_wrap(columns: int, wished: str, widest: int) -> None:
+    """No line of the bars reaches the last column, whatever the names. A COLUMNS that makes sense narrows them, any
+    other changes nothing. The speed and time left are shown."""
+    seen = on_terminal(finished, columns=columns, COLUMNS=wished)
+    assert wished == "60" or ("━" in seen and "90.0 MB/s  9 s left" in seen)
+    assert Screen(seen).widest == widest
+
+
+@pytest.mark.parametrize("columns", [20, 40, 79, 80, 81, 120])
+def test_what_a_terminal_echoes_leaves_no_row(columns: int) -> None:
+    """If the terminal echoes a Ctrl-C at the cursor, no row of the bars is left behind."""
+
+    def echoed(console: Console) -> None:
+        descriptor = console.stderr.descriptor
+        assert descriptor is not None
+        download(console, fails=False, at_retry=lambda: os.write(descriptor, b"^C"))
+
+    seen = on_terminal(echoed, columns=columns)
+    assert seen.count("^C") == 1
+    assert not [row for row in Screen(seen, columns).rows if "%" in row]
+
+
+def test_what_stays_on_the_terminal() -> None:
+    """In the end the bars are gone, the cursor is back, and one line a file tells how it went, each name literally."""
+    screen = Screen(on_terminal(columns=300))
+    assert screen.cursor
+    assert screen.text == [
+        "↻ m/x [/] y.bin  resumed at 300 B of 1.0 kB",
+        "↺ m/ESC\\x1b[31m.bin  100 B thrown away: ETag changed",
+        "✓ m/x [/] y.bin  1.0 kB  sha256 ok",
+        "✓ m/ESC\\x1b[31m.bin  1.0 kB  sha256 ok",
+        "✓ m/مدل.bin  1.0 kB  sha256 ok",
+        f"✗ m/{NAMES[3]}  503 Service Unavailable",
+    ]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MdlError("no"), SystemExit(3)], ids=repr)
+def test_cursor_comes_back_after_an_error(error: BaseException) -> None:
+    """Whatever ends a download, the cursor that the bars hid is shown again."""
+
+    def broken(console: Console) -> None:
+        with suppress(BaseException), console.watch() as tell:
+            tell(Started("m", "f"))
+            raise error
+
+    seen = on_terminal(broken)
+    assert "\x1b[?25l" in seen
+    assert Screen(seen).cursor
+
+
+def test_words_above_the_bars() -> None:
+    """A warning given while bars are drawn stands above them; data for the same terminal waits for their end."""
+
+    def use(console: Console) -> None:
+        with console.watch() as tell:
+            tell(progress(300, 1000, one("f", 300)))
+            console.warn("mind [red]this")
+            console.data("/models/m")
+            tell(Finished("m", "f", 10))
+
+    screen = Screen(on_terminal(use, both=True))
+    assert screen.text == ["mdl: warning: mind [red]this", "✓ m/f  10 B  unverified", "/models/m"]
+
+
+# --- a terminal that changes or stands still ---------------------------------------------------------------
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    made = Terminal(100, is_read=False)
+    yield made
+    made.file.close()
+
+
+def running(step: int) -> Progressed:
+    names = [f"unet/a-long-folder/model-{at:05d}.safetensors" for at in range(4)]
+    return progress(step, 1000, *(one(name, step, index=at) for at, name in enumerate(names, 1)))
+
+
+def test_a_terminal_that_is_made_narrower(terminal: Terminal) -> None:
+    """Rows that the terminal wraps when it is made narrower leave nothing behind, and what is above them stays."""
+    console = Console(environ={"TERM": "xterm"}, stdout=io.StringIO(), stderr=terminal.file, clock=ticking(0.3))
+    with console.watch() as tell:
+        tell(Finished("m", "first", 10))
+        tell(running(300))
+        screen = Screen(terminal.seen(), 100)
+        screen.made_narrower(45)
+        assert len(screen.rows) > 10
+        terminal.resize(45)
+        tell(running(400))
+        screen.feed(terminal.seen())
+        assert len(screen.rows) == 6
+        assert screen.widest < 100
+        tell(Finished("m", "second", 10))
+    screen.feed(terminal.seen())
+    assert screen.text == ["✓ m/first  10 B  unverified", "✓ m/second  10 B  unverified"]
+    assert screen.cursor
+
+
+@pytest.mark.fault(136)
+def test_a_terminal_that_stands_still(terminal: Terminal) -> None:
+    """A terminal that takes nothing (Ctrl-S) holds no event up; what matters is on it later, in order, and no row."""
+    console = Console(environ={"TERM": "xterm"}, stdout=io.StringIO(), stderr=terminal.file, clock=ticking(0.3))
+    with console.watch() as tell:
+        for step in range(2000):
+            tell(running(step % 1000))
+            if step % 10 == 0:
+                tell(Finished("m", f"file-{step}", 1))
+        assert sum(len(data) for data, _ in console.stderr._backlog) < 100_000
+        terminal.reader.start()
+        console.stderr.drain()
+        tell(running(990))
+    seen = terminal.text()
+    screen = Screen(seen)
+    assert [re.findall(r"file-(\d+)", row) for row in screen.text] == [[str(at)] for at in range(0, 2000, 10)]
+    assert "99%" in seen
+    assert screen.cursor
+
+
+def test_progress_bars_on_a_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that uses mdl as a library has the same bars, on a stream of its choice, and its signals untouched."""
+    monkeypatch.setenv("TERM", "xterm")
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGWINCH)]
+    with progress_bars(terminal.file) as tell:
+        tell(running(300))
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGWINCH)] == before
+    seen = terminal.seen()
+    assert "━" in seen
+    assert (Screen(seen).text, Screen(seen).cursor) == ([], True)
+
+
+class NotebookStream(io.StringIO):
+    """A notebook says that its stderr is a terminal, and its descriptor leads elsewhere."""
+
+    encoding = "UTF-8"
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+
+def test_progress_bars_elsewhere(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """In a notebook there are plain lines, in its own cell."""
+    monkeypatch.setattr("sys.stderr", notebook := NotebookStream())
+    with suppress(KeyboardInterrupt), progress_bars() as tell:
+        tell(Started("m", "f", total=10))
+        raise KeyboardInterrupt
+    assert notebook.getvalue() == "started   m/f  10 B\ncancelled at 0 B of ?\n"
+    assert capfd.readouterr().err == ""
+
+
+def test_a_library_leaves_a_broken_stream_as_it_is() -> None:
+    """A pipe whose reader left is the caller's: mdl stops writing to it, and nothing is put in its place."""
+    with suppress(BrokenPipeError), piped() as (file, reader):
+        os.close(reader.descriptor)
+        with progress_bars(file) as tell:
+            tell(Started("m", "f", total=10))
+        with pytest.raises(BrokenPipeError):
+            os.write(file.fileno(), b"x")
+
+
+# --- one frame ---------------------------------------------------------------------------------------------
+
+
+class Board:
+    """A frame that is drawn again and again of one state."""
+
+    def __init__(self, *events: Event) -> None:
+        self.state = ProgressState()
+        self.frame = Frame(self.state, lambda text: text)
+        self.take(*events)
+
+    def take(self, *events: Event) -> None:
+        for event in events:
+            self.state.update(event)
+
+    def text(self, width: int = 80, height: int = 24, now: float = 0.0) -> list[str]:
+        return ["".join(piece for piece, _ in line) for line in self.frame.draw(width, height, now)]
+
+
+def board(total: int | None = 1000, files: int = 1) -> Board:
+    return Board(progress(250, 1000, *(one(f"{at}.bin", 250, total, at) for at in range(files))))
+
+
+def test_unknown_total_is_not_guessed() -> None:
+    """Without a size, or with one that a file outgrew, there is no percentage, neither for the file nor the whole."""
+    assert "25%" in "".join(board().text())
+    lines = board(total=None).text()
+    assert all(line.rstrip().endswith("250 B / ?") for line in lines)
+    outgrown = Board(progress(2000, 1000, one("f", 2000))).text()
+    assert not any("%" in line for line in (*lines, *outgrown))
+
+
+def test_many_running_files() -> None:
+    """At most eight files have a row, fewer on a low terminal; the rest is counted."""
+    lines = board(files=20).text()
+    assert len(lines) == 10
+    assert lines[8].strip() == "+12 more"
+    assert len(board(files=20).text(height=7)) == 6
+    assert [line.split()[0] for line in board(files=2).text(height=2)] == ["+2", "5"]
+
+
+def test_columns_stand_still() -> None:
+    """Every column keeps its place at every width, while names and figures change."""
+    for width in range(20, 200):
+        drawn, places = Board(), set()
+        for step, name in enumerate(["a", "n" * 300, "模型" * 40, "مدل‌فارسی"]):
+            done = 9**step
+            drawn.take(progress(done, 1000, one(name, done), one("other", 1000, index=9)))
+            lines = drawn.text(width, now=step * 2.0)
+            assert all(cells(line) < width for line in lines), (width, lines)
+            places |= {cells(line[: line.index("%")]) for line in lines[:2]}
+        assert len(places) == 1
+
+
+def test_narrow_terminals() -> None:
+    """A narrow terminal loses the bar first, then the bytes; the name's end and the percentage are always there."""
+    at = {width: board().text(width) for width in (20, 40, 80)}
+    assert [line.split() for line in at[20]] == [["m/0.bin", "25%"], ["5", "B/s", "25%"]]
+    assert ("━" in at[40][0], "250 B / 1.0 kB" in at[40][0]) == (False, True)
+    assert ("━" in at[80][0], "250 B / 1.0 kB" in at[80][0]) == (True, True)
+
+
+def test_figures_that_jump_are_calm() -> None:
+    """The speed changes once a second, however often it is measured."""
+    drawn = board()
+    assert "5 B/s" in drawn.text()[-1]
+    drawn.take(Progressed(bytes_done=300, bytes_total=1000, bytes_per_second=9e9))
+    assert "5 B/s" in drawn.text(now=0.5)[-1]
+    assert "9.0 GB/s" in drawn.text(now=1.0)[-1]
+
+
+def test_files_that_are_done_are_counted() -> None:
+    """The counter of the whole is how many files are there, not how many were begun."""
+    drawn = Board(Planned(files=3, bytes_total=3000))
+    drawn.take(*(Started("m", name, index, 3, 1000) for index, name in enumerate("abc", 1)))
+    steps: list[tuple[Event, ...]] = [
+        (),
+        (Finished("m", "b", 1000), Failed("m", "c", "NET", "reset")),
+        (Started("m", "b", 2, 3, 1000),),
+    ]
+    for events, counted in zip(steps, ("0/3", "1/3", "0/3"), strict=True):
+        drawn.take(*events)
+        assert counted in drawn.text()[-1]
+
+
+def test_row_says_what_it_waits_for() -> None:
+    """A row shows a retry until bytes come again, and that it is being checked until it is finished."""
+    drawn = board()
+    drawn.take(Retrying("m", "0.bin", "reset by peer", 2, 4.0))
+    assert "attempt 2 in 4 s: reset by peer" in drawn.text()[0]
+    drawn.take(progress(300, 1000, one("0.bin", 300)))
+    assert "reset" not in drawn.text()[0]
+    drawn.take(Verifying("m", "0.bin", 500, 1000), progress(1000))
+    assert "checking 1.0 kB" in drawn.text()[0]
+    drawn.take(Finished("m", "0.bin", 1000))
+    assert len(drawn.text()) == 1
+
+
+# --- tables ------------------------------------------------------------------------------------------------
+
+
+def drawn_table(headers: list[str], rows: list[list[str]], **options: Any) -> str:
+    use: Callable[[Console], None] = lambda console: console.table(headers, rows)  # noqa: E731
+    return on_terminal(use, both=True, **options)
+
+
+def test_list_on_a_narrow_terminal() -> None:
+    """On a narrow terminal only the widest column goes on in a next line: names stay whole, and no letter is lost."""
+    rows = [["m" * 24, "dataset", "missing", "-", "cc-by-nc-sa-4.0", "reading comprehension (some, words, here)"]] * 2
+    screen = Screen(drawn_table(["NAME", "KIND", "STATUS", "SIZE", "LICENSE", "TITLE"], rows))
+    assert screen.widest <= 80
+    assert sum(row.startswith("m" * 24 + " dataset missing") for row in screen.rows) == 2
+    titles = "".join(row[62:] for row in screen.rows[1:])
+    assert "".join(titles.split()) == "".join(rows[0][5].split()) * 2
+
+
+def test_table_on_a_terminal() -> None:
+    """A table on a terminal fits it, loses no word, and shows markup and escape characters as they are."""
+    rows = [["x [/] y", "E\x1b[31m"], ["m", "word " * 40 + "Q" * 90]]
+    seen = drawn_table(["NAME", "TITLE"], rows, columns=60, NO_COLOR="1")
+    assert "x [/] y  E\\x1b[31m" in seen
+    assert ESC not in seen
+    assert (seen.count("word"), seen.count("Q")) == (40, 90)
+    assert Screen(seen).widest <= 60
