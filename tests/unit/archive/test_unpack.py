@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import zipfile
 from collections.abc import Callable
@@ -14,14 +13,16 @@ from pathlib import Path
 
 import pytest
 from support.hostile_archives import BASE, USUAL, snapshot, tree
+from support.namespaces import MOUNTS, apart, small_disk
 from support.packing import memory_of_unpacking
 from support.partials import dead_owner
 from support.shell import Inside, Shell
 from support.zip_bytes import Member, Zip
 
-from mdl.errors import MdlError, NotFound, Occupied, ProtocolError
+from mdl.archive.directory import ArchiveLimits
+from mdl.errors import MdlError, NotFound, Occupied, ProtocolError, StorageError
 from mdl.events import Event, Listener, Started
-from mdl.operations.release import unpack
+from mdl.operations.release import release, unpack
 from mdl.process import ProcessId
 
 MIB = 2**20
@@ -253,83 +254,37 @@ def test_only_the_dead_are_swept(archive: Path, tmp_path: Path) -> None:
     assert set(os.listdir(out.parent)) == {"out", *names}
 
 
-@pytest.fixture(scope="module")
-def namespace() -> None:
-    if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
-        pytest.skip("no user namespaces here: a full disk cannot be had")
+NO_ROOM: list[tuple[str, Callable[[Path, Path], object], str]] = [
+    ("size=1m", lambda archive, disk: unpack(archive, disk / "out"), "short"),
+    ("size=1m", lambda archive, disk: unpack(archive, disk / "out", limits=ArchiveLimits(bytes=10**9)), "short"),
+    ("size=64m,nr_inodes=9", lambda archive, disk: unpack(archive, disk / "out"), "inodes"),
+    ("size=1m", lambda archive, disk: release(archive, disk / "srv"), "short"),
+    ("size=64m", unpack, "mount point"),
+]
 
 
-_MOUNT = """
-mount -t tmpfs -o "$1" tmpfs "$2" || exit 99
-shift
-place=$1; shift
-"$@"
-code=$?
-ls -A "$place"
-exit $code
-"""
-
-
-def on_a_disk(options: str, disk: Path, *command: str) -> tuple[int, str, str]:
-    """Run a command with a new disk: exit code, stdout with the names on the disk in the end, and stderr."""
-    disk.mkdir()
-    words = ["unshare", "-rm", "sh", "-c", _MOUNT, "sh", options, str(disk), *command]
-    environ = Shell(disk.parent).environ
-    done = subprocess.run(words, env=environ, cwd=disk.parent, capture_output=True, text=True, check=False)
-    assert done.returncode != 99, "the test's own mount failed"
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout, done.stderr
+def scene_of_small_disks(folder: Path) -> None:
+    archive = archive_of(folder / "a.zip", *PARTS[:40])
+    for number, (options, act, word) in enumerate(NO_ROOM):
+        disk = small_disk(folder / str(number), options)
+        with pytest.raises(StorageError, match=word) as caught:
+            act(archive, disk)
+        assert (caught.value.exit_code, os.listdir(disk)) == (7, [])
+        hint = caught.value.hint or ""
+        assert ("--to" if word == "mount point" else "nothing was written") in hint
+    disk = small_disk(folder / "filled", "size=4m")
+    with pytest.raises(StorageError, match="No space left on device") as caught:
+        fill = at_start(lambda: (disk / "filler").write_bytes(bytes(3 * MIB)))
+        unpack(archive_of(folder / "b.zip", Member(data=bytes(2 * MIB))), disk / "out", on_event=fill)
+    assert (caught.value.exit_code, os.listdir(disk)) == (7, ["filler"])
 
 
 @pytest.mark.fault(201, 287)
-@pytest.mark.usefixtures("namespace")
-@pytest.mark.parametrize(
-    ("options", "flags", "words"),
-    [
-        ("size=1m", "--to disk/out", ("short", "nothing was written")),
-        ("size=1m", "--to disk/out --max-size 1G", ("short", "nothing was written")),
-        ("size=64m,nr_inodes=9", "--to disk/out", ("inodes", "nothing was written")),
-        ("size=1m", "--to disk/out --release", ("short", "nothing was written")),
-        ("size=64m", "--to disk", ("mount point", "--to")),
-    ],
-    ids=["bytes", "bytes allowed", "inodes", "release", "an empty mount point"],
-)
-def test_no_room(tmp_path: Path, options: str, flags: str, words: tuple[str, ...]) -> None:
+def test_no_room(tmp_path: Path) -> None:
     """More than the disk has room for: 7 with need and have, before even a folder is made (F201). An empty volume,
-    which cannot be replaced in one step: 7, with what to do."""
-    archive_of(tmp_path / "a.zip", *PARTS[:40])
-    command = Shell(tmp_path).command("unpack", "a.zip", *flags.split())
-    code, seen, error = on_a_disk(options, tmp_path / "disk", *command)
-    assert (code, seen) == (7, ""), error
-    assert [word for word in words if word not in error] == []
-
-
-_FILLING = """
-import sys
-from pathlib import Path
-from mdl.archive.directory import ArchiveLimits
-from mdl.errors import MdlError
-from mdl.events import Started
-from mdl.operations.release import unpack
-
-disk = Path(sys.argv[2])
-fill = lambda event: isinstance(event, Started) and (disk / "filler").write_bytes(bytes(3 * 2**20))
-try:
-    unpack(Path(sys.argv[1]), disk / "out", limits=ArchiveLimits(), on_event=fill)
-except MdlError as error:
-    print(error.message, file=sys.stderr)
-    sys.exit(error.exit_code)
-"""
-
-
-@pytest.mark.fault(201)
-@pytest.mark.usefixtures("namespace")
-def test_full_disk(tmp_path: Path) -> None:
-    """A disk that another program fills meanwhile: 7, in the system's words, and nothing is left (F201)."""
-    disk, place = tmp_path / "disk", archive_of(tmp_path / "a.zip", Member(data=bytes(2 * MIB)))
-    code, seen, error = on_a_disk("size=4m", disk, sys.executable, "-c", _FILLING, str(place), str(disk))
-    assert (code, seen) == (7, "filler\n"), error
-    assert "No space left on device" in error
+    which cannot be replaced in one step: 7, with what to do. A disk that another program fills meanwhile: 7, in the
+    system's words, and nothing is left."""
+    apart(scene_of_small_disks, tmp_path, MOUNTS)
 
 
 @pytest.mark.fault(201)
