@@ -9,7 +9,6 @@ import os
 import shutil
 import struct
 import subprocess
-import sys
 import tempfile
 import zipfile
 import zlib
@@ -23,7 +22,7 @@ from hypothesis import strategies as st
 from support.data import noise
 from support.namespaces import MOUNTS, apart
 from support.namespaces import tool as mount
-from support.packing import MANIFEST, make_run, planned, read_whole
+from support.packing import MANIFEST, make_run, memory_of, planned, read_whole
 from support.shell import Shell
 
 from mdl.archive import zip_format
@@ -143,24 +142,13 @@ def sparse(tmp_path: Path, size: int) -> Path:
     return run
 
 
-PEAK = "import resource, sys; from mdl.cli.main import run; run(sys.argv[1:]);"
-PEAK += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
-
-
 @pytest.mark.fault(219)
 def test_holes_are_packed_as_zeros_in_little_memory(tmp_path: Path) -> None:
-    """A sparse file of 101 MiB is packed right, and takes no more memory than a small one, plus a few buffers. What mdl
+    """A sparse file of 101 MiB is packed right, with the memory of a few buffers. What mdl
     packs with its defaults mdl unpacks with its defaults, a large tensor of zeros too."""
-    sparse(tmp_path, 101 * MIB)
-    (tmp_path / "small").mkdir()
-    (tmp_path / "small" / "w.bin").write_bytes(b"x")
-    peaks = {}
-    for name in ("small", "run"):
-        command = [sys.executable, "-c", PEAK, "pack", name, "-q"]
-        done = subprocess.run(command, env=Shell(tmp_path).environ, cwd=tmp_path, capture_output=True, check=True)
-        peaks[name] = int(done.stderr.split()[-1])
-    assert peaks["run"] - peaks["small"] < 24 * 1024
-    unpack(tmp_path / "model_run.zip", tmp_path / "out")
+    code, _, grown = memory_of("pack", sparse(tmp_path, 101 * MIB), tmp_path / "x.zip")
+    assert (code, grown < 24) == (0, True), f"{grown:.0f} MiB"
+    unpack(tmp_path / "x.zip", tmp_path / "out")
     with (tmp_path / "out" / "hole.bin").open("rb") as hole:
         assert {*iter(lambda: hole.read(MIB), b"")} == {bytes(MIB)}
         assert hole.tell() == 101 * MIB

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.hostile_archives import BASE, USUAL, snapshot, tree
 from support.namespaces import MOUNTS, USER, apart, prefix_of, small_disk
-from support.packing import memory_of_unpacking
+from support.packing import memory_of
 from support.partials import dead_owner
 from support.shell import Inside, Shell
 from support.zip_bytes import Member, Zip
@@ -351,7 +351,7 @@ def test_memory_is_flat(tmp_path: Path, out: Path, method: int) -> None:
     """A member of 90 MiB takes less than 100 MiB of memory, of which the unpacking takes less than 40 (F203)."""
     with zipfile.ZipFile(tmp_path / "a.zip", "w", method, compresslevel=1) as made:
         made.writestr("big.bin", bytes(90 * MIB))
-    code, peak, grown = memory_of_unpacking(tmp_path / "a.zip", out)
+    code, peak, grown = memory_of("unpack", tmp_path / "a.zip", out)
     assert (code, (out / "big.bin").stat().st_size) == (0, 90 * MIB)
     assert (peak < 100, grown < 40) == (True, True), f"{peak:.0f} MiB, {grown:.0f} of it while unpacking"
 
@@ -366,6 +366,6 @@ def test_more_than_4_gib(tmp_path: Path, out: Path) -> None:
             for _ in range(size // MIB):
                 member.write(bytes(MIB))
         made.writestr("behind.txt", b"behind")
-    code, peak, _ = memory_of_unpacking(place, out)
+    code, peak, _ = memory_of("unpack", place, out)
     assert (code, peak < 100, (out / "big.bin").stat().st_size) == (0, True, size)
     assert (out / "behind.txt").read_bytes() == b"behind"
