@@ -603,63 +603,49 @@ def manifest(lie: Callable[[Facts], object]) -> Mutation:
     return mutate
 
 
-def updated(*changes: Facts) -> Tricks:
-    return {f"manifest {change!r:.60}": manifest(lambda facts, new=change: facts.update(new)) for change in changes}
+NOBODYS = {"path": "ghost.bin", "size": 1, "sha256": "0" * 64}
+LISTED = ("ghost.bin", "../x\x1b[2J", "\ud800", "logs/", "mdl-manifest.json")
+FIRST: list[Facts] = [
+    *({"size": 1}, {"size": -1}, {"size": "135"}, {"size": True}, {"path": ["x"]}, {"sha256": "0" * 64}),
+    *({"sha256": sha256(BASE.members[0].data).hexdigest().upper()}, {"sha256": "00"}, {"sha256": 0}),
+]
+TEXTS = [
+    *(b"hello", b"", b'{"schema": "\xff"}', b"[]", b'"mdl.manifest/1"', b"null", b"[" * 200_000, b" " * (3 * MIB)),
+]
+NEWER_LIES: list[Facts | bytes] = [
+    *({"schema": "mdl.manifest/2"}, b'{"schema": "mdl.manifest/99", "what": "ever"}', {"schema": "\x1b[2J"}),
+]
 
 
-def of_first(*changes: Facts) -> Tricks:
-    """Manifests that lie about their first file."""
+def manifests(*lies: Facts | bytes) -> Tricks:
+    """Manifests with other facts, or other bytes altogether."""
     return {
-        f"manifest file {change!r:.60}": manifest(lambda facts, new=change: facts["files"][0].update(new))
-        for change in changes
+        f"manifest {lie!r:.60}": manifest(lambda facts, lie=lie: lie if isinstance(lie, bytes) else facts.update(lie))
+        for lie in lies
     }
 
 
-def texts(*raw: bytes) -> Tricks:
-    return {f"manifest text {text!r:.60}": manifest(lambda _, text=text: text) for text in raw}
-
-
-NOBODYS = {"path": "ghost.bin", "size": 1, "sha256": "0" * 64}
-LISTED = ("ghost.bin", "../x\x1b[2J", "\ud800", "logs/", "mdl-manifest.json")
-tricks(
-    0,
-    BAD,
-    {
-        f"manifest lists {path!r}": manifest(lambda facts, path=path: facts["files"].append(NOBODYS | {"path": path}))
-        for path in LISTED
-    },
-    {
-        "manifest leaves a file out": manifest(lambda facts: facts["files"].pop()),
-        "manifest lists nothing": manifest(lambda facts: facts["files"].clear()),
-        "manifest lists a file twice, once wrongly": manifest(
-            lambda facts: facts["files"].insert(0, facts["files"][0] | {"sha256": "0" * 64, "size": 7})
-        ),
-        "manifest without files": manifest(lambda facts: facts.pop("files") and None),
-        "manifest without a schema": manifest(lambda facts: facts.pop("schema") and None),
-        "manifest cut": manifest(lambda facts: json.dumps(facts).encode()[:-20]),
-    },
-    of_first({"size": 1}, {"size": -1}, {"size": "135"}, {"size": True}, {"path": ["x"]}, {"sha256": "0" * 64}),
-    of_first({"sha256": sha256(BASE.members[0].data).hexdigest().upper()}, {"sha256": "00"}, {"sha256": 0}),
-    {
-        f"manifest size {size:.9}": manifest(
-            lambda facts, size=size: json.dumps(facts).replace("135", size, 1).encode()
-        )
+MANIFESTS: dict[str, Callable[[Facts], object]] = {
+    **{f"lists {path!r}": lambda facts, at=path: facts["files"].append(NOBODYS | {"path": at}) for path in LISTED},
+    "leaves a file out": lambda facts: facts["files"].pop(),
+    "lists nothing": lambda facts: facts["files"].clear(),
+    "lists a file twice, once wrongly": lambda facts: facts["files"].insert(
+        0, facts["files"][0] | {"sha256": "0" * 64, "size": 7}
+    ),
+    "without files": lambda facts: facts.pop("files") and None,
+    "without a schema": lambda facts: facts.pop("schema") and None,
+    "cut": lambda facts: json.dumps(facts).encode()[:-20],
+    **{f"file {lie!r:.60}": lambda facts, new=lie: facts["files"][0].update(new) for lie in FIRST},
+    **{
+        f"size {size:.9}": lambda facts, size=size: json.dumps(facts).replace("135", size, 1).encode()
         for size in ("9" * 4300, "8" + "9" * 9998, "1e999")
     },
-    updated({"files": None}, {"files": "files"}),
-    texts(b"hello", b"", b'{"schema": "\xff"}', b"[]", b'"mdl.manifest/1"', b"null", b"[" * 200_000, b" " * (3 * MIB)),
-    {"manifest with a wrong CRC": lambda archive: with_manifest(archive, **both(crc=1))},
-    whole=True,
-)
-tricks(284, BAD, updated(*({"step": step} for step in (10**300, 2**63, -1, True, "1500"))), whole=True)
-tricks(
-    0,
-    NEWER,
-    updated({"schema": "mdl.manifest/2"}),
-    texts(b'{"schema": "mdl.manifest/99", "what": "ever"}'),
-    updated({"schema": "\x1b[2J"}),
-    whole=True,
-)
+}
+tricks(0, BAD, {f"manifest {name}": manifest(lie) for name, lie in MANIFESTS.items()}, whole=True)
+tricks(0, BAD, manifests({"files": None}, {"files": "files"}, *TEXTS), whole=True)
+tricks(0, BAD, {"manifest with a wrong CRC": lambda archive: with_manifest(archive, **both(crc=1))}, whole=True)
+tricks(284, BAD, manifests(*({"step": step} for step in (10**300, 2**63, -1, True, "1500"))), whole=True)
+tricks(0, NEWER, manifests(*NEWER_LIES), whole=True)
 
 
 def safetensors(header: bytes, tensors: bytes = b"", told: int | None = None) -> Mutation:
@@ -671,16 +657,13 @@ def tensor(end: str) -> bytes:
     return b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,%s]}}' % end.encode()
 
 
-tricks(
-    0,
-    BAD,
-    {
-        "safetensors: tensors cut": safetensors(tensor("1000"), bytes(999)),
-        "safetensors: no tensors": safetensors(tensor("4")),
-        "safetensors: header cut": safetensors(tensor("4")[:20], told=200),
-        "safetensors: empty": add(Member(name=b"m.safetensors", data=b"")),
-    },
-)
+SAFETENSORS: Tricks = {
+    "safetensors: tensors cut": safetensors(tensor("1000"), bytes(999)),
+    "safetensors: no tensors": safetensors(tensor("4")),
+    "safetensors: header cut": safetensors(tensor("4")[:20], told=200),
+    "safetensors: empty": add(Member(name=b"m.safetensors", data=b"")),
+}
+tricks(0, BAD, SAFETENSORS)
 
 
 # Archives that end too early, and what was never an archive; and pairs of tricks.
