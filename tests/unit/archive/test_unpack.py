@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.hostile_archives import BASE, USUAL, snapshot, tree
@@ -19,7 +20,7 @@ from support.shell import Inside, Shell
 from support.zip_bytes import Member, Zip
 
 from mdl.archive.directory import ArchiveLimits
-from mdl.errors import MdlError, NotFound, Occupied, ProtocolError, StorageError
+from mdl.errors import NotFound, Occupied, ProtocolError, StorageError
 from mdl.events import Event, Listener, Started
 from mdl.operations.release import release, unpack
 from mdl.process import ProcessId
@@ -293,23 +294,26 @@ def test_file_too_large_for_the_system(tmp_path: Path, out: Path) -> None:
 
 
 @pytest.mark.fault(201)
-@pytest.mark.parametrize("call", ["write", "fsync", "replace", "mkdir", "open", "open the archive"])
+@pytest.mark.parametrize("call", ["write", "fsync", "replace", "mkdir", "open a.zip", "open weights.bin", "pread"])
 def test_disk_error(archive: Path, out: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """Whichever call the disk fails, the error is the system's, and nothing is left (F201)."""
-    name = call.split()[0]
-    real, opened = getattr(os, name), "a.zip" if "archive" in call else "weights.bin"
+    """Whichever call the disk fails, the error is the system's and names the archive or the target, and nothing is left
+    (F201)."""
+    name, _, only = call.partition(" ")
+    real = getattr(os, name)
 
-    def fails(*args: object, **more: object) -> object:
-        if name == "open" and opened not in str(args[0]):
+    def fails(*args: Any, **more: Any) -> Any:
+        if only not in str(args[0]):
             return real(*args, **more)
-        raise OSError(5, "Input/output error", str(args[0]))
+        raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, name, fails)
-        with pytest.raises((OSError, MdlError)) as caught:
-            unpack(archive, out, limits=USUAL)
-    assert getattr(caught.value, "exit_code", 7) == 7
-    assert name != "open" or str(archive if "archive" in call else out) in f"{caught.value} {vars(caught.value)}"
+        fail = at_start(lambda: patch.setattr(os, name, fails))
+        if only == "a.zip":
+            patch.setattr(os, name, fails)
+        with pytest.raises(StorageError, match="Input/output error") as caught:
+            unpack(archive, out, limits=USUAL, on_event=fail)
+    place = archive if name == "pread" or only == "a.zip" else out
+    assert (caught.value.exit_code, caught.value.item) == (7, str(place))
     assert os.listdir(out.parent) == ["a.zip"]
 
 
