@@ -35,6 +35,7 @@ from mdl.operations.release import unpack
 from mdl.paths import RelPath, why_unsafe
 from mdl.trainers.default_excludes import why_excluded
 
+LONG = pytest.mark.skipif(os.environ.get("MDL_LONG") != "1", reason="many or large files: with MDL_LONG=1")
 Files = dict[str, tuple[bytes, bool] | None]
 """Path to bytes and x bit; None for an empty folder."""
 NAMES = ("Größe.bin", "سلام.bin", "日本.bin", "a b.bin", "-rf", "'\"$(x).bin", "🦊.bin", "x" * 250)
