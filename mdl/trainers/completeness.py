@@ -106,12 +106,13 @@ def _missing_parts(tree: Tree, files: dict[str, Entry]) -> Iterator[str]:
     shards = [name for name in files if _SHARD.fullmatch(name)]
     if shards and not indexes:
         yield f"the index of {shards[0]} is missing"
-    for part in filter(None, map(_PART.fullmatch, files)):
-        stem, total, suffix, first = (part[1], part[2], part[3], 1) if part[3] else (part[4], part[5], "", 0)
+    parts = {part.groups() for part in map(_PART.fullmatch, files) if part}
+    for gguf, gguf_total, suffix, data, data_total in sorted(parts, key=str):
+        stem, total, first = (gguf, gguf_total, 1) if gguf else (data, data_total, 0)
         wanted = range(first, first + min(int(total), len(files) + 1))
-        others = (f"{stem}-{number:05}-of-{total}{suffix}" for number in wanted)
-        index = () if part[3] else (part[4].removesuffix("data") + "index",)
-        yield from (f"{other} is missing" for other in (*others, *index) if other not in files)
+        others = [f"{stem}-{number:05}-of-{total}{suffix or ''}" for number in wanted]
+        others += [] if gguf else [data.removesuffix("data") + "index"]
+        yield from (f"{other} is missing" for other in others if other not in files)
 
 
 def missing_shard(tree: Tree, index: str) -> str | None:
