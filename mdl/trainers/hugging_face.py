@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from mdl.trainers.completeness import RESUME
 from mdl.trainers.layout import Layout
-from mdl.trainers.patterns import DEEPSPEED_LATEST, Pattern, Place
+from mdl.trainers.patterns import DEEPSPEED_LATEST, Pattern, Place, named_in
 from mdl.trainers.runs import UNRECORDED, Checkpoint, Found, checkpoint, finished_model, newest_complete, parse_count
 from mdl.trainers.tree import IsName, Tree, join
 
@@ -38,9 +38,9 @@ _HF_MODEL = re.compile(r"(model|pytorch_model|adapter_model|tf_model|flax_model)
 def _find_hf_run(tree: Tree, base: str) -> Found | None:
     rows = _NUMBERED.checkpoints(tree, base, base)
     for at, row in enumerate(rows):
-        tag = re.match(DEEPSPEED_LATEST, tree.text(join(row.base, "latest")))
-        if row.complete and tag and not tree.is_folder(join(row.base, tag[1])):
-            rows[at] = replace(row, complete=False, note=f"{tag[1]}, which 'latest' names, is missing")
+        tag = named_in(tree, join(row.base, "latest"), DEEPSPEED_LATEST)
+        if row.complete and tag and not tree.is_folder(join(row.base, tag)):
+            rows[at] = replace(row, complete=False, note=f"{tag}, which 'latest' names, is missing")
     return _hf_found(tree, base, rows) if rows else None
 
 

@@ -26,6 +26,12 @@ Place = tuple[str, str]
 """A folder that holds checkpoints, and the folder that the names of their members begin in."""
 
 
+def named_in(tree: Tree, path: str, pattern: str) -> str:
+    """The name that a pattern finds in the first 64 KiB of a file; "" if it finds none."""
+    found = re.search(pattern, tree.head(path, 2**16).decode("utf-8", "replace"), re.MULTILINE)
+    return found[1] if found else ""
+
+
 def _here(_tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
     return [(base, base)]
 
@@ -88,11 +94,11 @@ class Pattern:
         by_age: list[Checkpoint] = []
         best = None
         file, pattern = self.newest_in
-        newest = re.search(pattern, tree.text(join(base, file)), re.MULTILINE)
+        newest = named_in(tree, join(base, file), pattern)
         places = self.places(tree, base, re.compile(self.saved).fullmatch)
         for folder, place in places:
             saved = self.checkpoints(tree, folder, place)
-            if step := next((row.step for row in saved if newest and row.name == newest[1]), None):
+            if step := next((row.step for row in saved if row.name == newest), None):
                 note = f"newer than the one '{file}' names, so perhaps not finished"
                 saved = [replace(row, note=row.note or note) if (row.step or 0) > step else row for row in saved]
             bests, others, numbered, lasts = ([row for row in saved if self._rank(row) == rank] for rank in range(4))
@@ -101,7 +107,7 @@ class Pattern:
             named = [row for row in numbered if re.fullmatch(self.best, row.name)] or (bests if len(bests) == 1 else [])
             best = named[-1] if named else None
         finals = finished_model(tree, base, self.final, rows) if places else []
-        by_age = [*finals, *by_age, *(row for row in rows if newest and row.name == newest[1])]
+        by_age = [*finals, *by_age, *(row for row in rows if row.name == newest)]
         is_found = rows or (finals and self.final_alone)
         return Found.of([*rows, *finals], by_age=by_age, best=best) if is_found else None
 
