@@ -60,10 +60,10 @@ def _experiments(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
 class Pattern:
     """What one trainer calls its checkpoints, as regular expressions that match a whole name.
 
-    Groups of ``saved``: ``step`` or ``epoch`` is the number; files of one ``name`` are one checkpoint. It counts only
-    if ``holds`` matches a name in its folder, or one of its files. ``final`` matches a file of the finished model,
-    which lies beside the checkpoints, or ``final_alone``. ``places`` are the folders to look in, the oldest first.
-    ``beside`` are globs of files that belong to every checkpoint.
+    The group ``step`` or ``epoch`` of ``saved`` is the number; files with the same group ``name`` are one checkpoint.
+    A checkpoint counts only if ``holds`` matches one of its files, or a name in its folder. ``final`` matches a file of
+    the finished model, which lies beside the checkpoints, or ``final_alone``. ``places`` are the folders to look in,
+    the oldest first. ``beside`` are globs of files that belong to every checkpoint.
 
     ``staging`` matches folders that are not complete yet. If any checkpoint has a file that the glob ``written_last``
     matches, one with a number and without that file was cut short.
