@@ -53,8 +53,8 @@ def _find_hf_model(tree: Tree, base: str) -> Found | None:
 def _hf_found(tree: Tree, base: str, rows: list[Checkpoint]) -> Found:
     """These checkpoints; axolotl's ``merged`` folder; and the model in the run's own folder."""
     merged = join(base, "merged")
-    finished = [checkpoint(tree, "merged", merged, tree.below(merged))]
-    finished = finished if tree.files_named(merged, _HF_MODEL.fullmatch) else []
+    has_merged = tree.files_named(merged, _HF_MODEL.fullmatch)
+    finished = [checkpoint(tree, "merged", merged, tree.below(merged))] if has_merged else []
     finished += finished_model(tree, base, _HF_MODEL.pattern, [*rows, *finished])
     last = [row for row in rows if row.name == "checkpoint-last"]
     by_age = [*rows, *finished, *(row for row in rows if row.name != "checkpoint-best"), *last]
