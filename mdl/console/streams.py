@@ -153,19 +153,16 @@ class NonBlockingStream:
             self._backlog.append((memoryview(data), keep))
             self._loose += 0 if keep else len(data)
             self._push(wait=wait)
-            if self._loose > _MOST_WAITING:
-                self._drop()
-
-    def _drop(self) -> None:
-        """Make room for newer text: the older half of what may be dropped goes."""
-        kept: deque[tuple[memoryview, bool]] = deque()
-        for data, keep in self._backlog:
-            if keep or self._loose <= _MOST_WAITING // 2:
-                kept.append((data, keep))
-            else:
-                self._loose -= len(data)
-                self._dropped += 1
-        self._backlog = kept
+            if self._loose <= _MOST_WAITING:
+                return
+            kept: deque[tuple[memoryview, bool]] = deque()
+            for piece, must_stay in self._backlog:  # the older half of what may be dropped gives room to newer text
+                if must_stay or self._loose <= _MOST_WAITING // 2:
+                    kept.append((piece, must_stay))
+                else:
+                    self._loose -= len(piece)
+                    self._dropped += 1
+            self._backlog = kept
 
     def _push(self, *, wait: bool) -> None:
         """Write what is posted as far as the reader has room, or with ``wait`` all of it unless a stop comes."""
