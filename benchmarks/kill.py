@@ -12,33 +12,34 @@ The README's figures for a large file: python benchmarks/kill.py --size 1G --sec
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import random
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nginx import Nginx, Served
-from runs import claim, machine, table
-from scene import (
+from harness import (
     Sample,
-    catalog,
-    common_flags,
+    claim,
     environment,
+    flags,
     folder,
+    machine,
     mdl_get,
     random_file,
     remove,
     sha256_of,
     shown,
     size_of,
+    table,
     tool,
+    verdict,
 )
+from nginx import Nginx, Served
 
 from mdl.engine import journal
 
@@ -144,10 +145,14 @@ class Campaign:
 class Result:
     """A campaign in figures. ``restarts`` are lives that asked from byte 0 although they had the beginning."""
 
-    ways: list[Way]
+    kills: int
+    count: int
+    right: int
     restarts: int
     from_zero: int
     ratio: float
+    strays: str
+    codes: str
 
     @classmethod
     def of(cls, ways: list[Way], served: list[Served], size: int) -> Result:
@@ -156,53 +161,37 @@ class Result:
         starts = [one.began for one in gets if one.first == 0 and one.status in (200, 206) and one.bytes > 1]
         ends = [life.began for life in lives[1:]] + [float("inf")]
         again = [life for life, end in zip(lives, ends, strict=True) if any(life.began <= at < end for at in starts)]
-        total = sum(one.bytes for one in gets)
-        return cls(ways, sum(life.kept > 0 for life in again), len(starts), total / (size * len(ways)))
-
-    @property
-    def kills(self) -> int:
-        return sum(way.kills for way in self.ways)
-
-    @property
-    def right(self) -> int:
-        return sum(way.right for way in self.ways)
-
-    @property
-    def codes(self) -> str:
-        wrong = sorted({way.code for way in self.ways if not way.right})
-        return f", the others with {wrong}" if wrong else ""
-
-    @property
-    def strays(self) -> list[str]:
-        return sorted({stray for way in self.ways for stray in way.strays})
+        wrong = sorted({way.code for way in ways if not way.right})
+        return cls(
+            kills=sum(way.kills for way in ways),
+            count=len(ways),
+            right=sum(way.right for way in ways),
+            restarts=sum(life.kept > 0 for life in again),
+            from_zero=len(starts),
+            ratio=sum(one.bytes for one in gets) / (size * len(ways)),
+            strays=", ".join(sorted({stray for way in ways for stray in way.strays})) or "nothing",
+            codes=f", the others with {wrong}" if wrong else "",
+        )
 
     def row(self, one: Tool) -> list[str]:
-        count = len(self.ways)
-        facts = (one.connections, count, self.kills, f"{self.right}/{count}", self.restarts, self.from_zero)
-        return [one.name, *map(str, facts), f"{self.ratio:.3f}", ", ".join(self.strays) or "nothing"]
+        facts = (one.connections, self.count, self.kills, f"{self.right}/{self.count}", self.restarts, self.from_zero)
+        return [one.name, *map(str, facts), f"{self.ratio:.3f}", self.strays]
 
-    def holds(self, one: Tool) -> bool:
+    def judge(self, one: Tool) -> None:
         """The demands on mdl, told one by one."""
-        name, most, count = f"{one.name}, {one.connections} connections", _MOST[one.connections], len(self.ways)
-        return all(
-            [
-                claim(f"{name}: {self.kills} kills on {count} downloads", self.kills >= count),
-                claim(
-                    f"{name}: {self.right} of {count} end with 0 and the right bytes{self.codes}", self.right == count
-                ),
-                claim(f"{name}: {self.restarts} restarts from zero after a checkpoint", self.restarts == 0),
-                claim(f"{name}: served / size {self.ratio:.3f} is at most {most:.2f}", self.ratio <= most),
-                claim(f"{name}: left beside final names: {', '.join(self.strays) or 'nothing'}", not self.strays),
-            ]
-        )
+        name, most, count = f"{one.name}, {one.connections} connections", _MOST[one.connections], self.count
+        claim(f"{name}: {self.kills} kills on {count} downloads", self.kills >= count)
+        claim(f"{name}: {self.right} of {count} end with 0 and the right bytes{self.codes}", self.right == count)
+        claim(f"{name}: {self.restarts} restarts from zero after a checkpoint", self.restarts == 0)
+        claim(f"{name}: served / size {self.ratio:.3f} is at most {most:.2f}", self.ratio <= most)
+        claim(f"{name}: left beside final names: {self.strays}", self.strays == "nothing")
 
 
 def mdl(place: Path, sample: Sample, connections: int) -> Tool:
     models, final = place / "models", f"bench/{sample.path.name}"
 
     def command(url: str) -> list[str]:
-        book = catalog(place / "catalog.toml", sample, url)
-        return mdl_get(book, models, "--connections", str(connections))
+        return mdl_get(place, sample, url, "--connections", str(connections))
 
     def kept() -> int:
         records = [journal.load(path) for path in models.glob(".mdl/partials/*/journal")]
@@ -274,12 +263,12 @@ def contend(one: Tool, args: argparse.Namespace, place: Path, sample: Sample) ->
         served = server.served()
     took = f"{campaign.startup:.2f} s to begin, {campaign.transfer:.2f} s for the whole"
     print(f"{one.name}, {one.connections} connections: {took}", file=sys.stderr)
+    remove(*one.places)
     return Result.of(ways, served, args.size)
 
 
-def flags() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    common_flags(parser, "32M")
+def main() -> int:
+    parser = flags(__doc__, size="32M")
     parser.add_argument("--downloads", type=int, default=20)
     parser.add_argument("--kills", type=int, default=6, help="a download's at most [6]")
     parser.add_argument("--life", type=float, default=0.75, help="the longest, as a part of the whole transfer [0.75]")
@@ -288,34 +277,23 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--connections", type=int, nargs="*", default=sorted(_MOST), choices=sorted(_MOST))
     parser.add_argument("--alone", action="store_true", help="only mdl")
-    parser.add_argument("--short", action="store_true", help="for every change: mdl alone, 5 downloads")
     args = parser.parse_args()
-    if args.short:
-        args.alone, args.downloads = True, 5
-    return args
-
-
-def main() -> int:
-    args = flags()
-    results: list[tuple[Tool, Result]] = []
-    rows: list[Sequence[str]] = []
+    rows: list[list[str]] = []
     with folder(args.dir) as place:
         sample = random_file(place / "served.bin", args.size)
-        mine = [mdl(place, sample, count) for count in args.connections]
-        for one in itertools.chain(mine, () if args.alone else peers(place, sample)):
-            if one not in mine and not tool(one.name.split()[0]):
-                print(f"SKIPPED: {one.name.split()[0]} is not on PATH", file=sys.stderr)
-                rows.append([one.name, "SKIPPED", *[""] * (len(_HEAD) - 2)])
-                continue
-            results.append((one, contend(one, args, place, sample)))
-            rows.append(results[-1][1].row(one))
-            remove(*one.places)
+        mine = [(one, contend(one, args, place, sample)) for one in (mdl(place, sample, n) for n in args.connections)]
+        rows += [result.row(one) for one, result in mine]
+        for one in () if args.alone else peers(place, sample):
+            is_here = tool(one.name.split()[0])
+            skipped = [one.name, "SKIPPED: not on PATH", *[""] * (len(_HEAD) - 2)]
+            rows.append(contend(one, args, place, sample).row(one) if is_here else skipped)
     table(_HEAD, rows)
     pace = f"{shown(args.rate)}/s a connection" if not args.seconds else f"{args.seconds:g} s undisturbed"
     print(f"\n{args.downloads} of {shown(args.size)}, {pace}, at most {args.kills} kills each, seed {args.seed}")
     print(machine())
-    holds = [result.holds(one) for one, result in results if one in mine]
-    return 0 if all(holds) else 1
+    for one, result in mine:
+        result.judge(one)
+    return verdict()
 
 
 if __name__ == "__main__":

@@ -5,27 +5,23 @@
         get(server.url("file.bin", "8m"))          # each connection limited to 8 MiB a second
     print(sum(one.bytes for one in server.served()))
 
-It runs as one process, ends by its own pid and touches nothing outside its folder. As a script it serves
-a folder until it is interrupted.
+It runs as one process, is ended by its own pid and touches nothing outside its folder.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-SKIPPED = 77
-"""Exit code of a benchmark that could not run here."""
+from harness import skip
 
 _CONFIG = """\
 daemon off;
@@ -65,6 +61,14 @@ class Served:
     first: int
     path: str
 
+    @classmethod
+    def of(cls, fact: dict[str, str]) -> Served:
+        """One line of the log."""
+        end, start = float(fact["end"]), str(fact["range"]).removeprefix("bytes=").split("-")[0]
+        first = int(start) if start.isdigit() else 0
+        began = end - float(fact["seconds"])
+        return cls(began, end, fact["method"], int(fact["status"]), int(fact["bytes"]), first, fact["path"])
+
 
 class Nginx:
     """Serves the files of ``root``. ``extra`` goes into the server block as it is.
@@ -82,8 +86,7 @@ class Nginx:
     def __enter__(self) -> Self:
         program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
         if program is None:
-            print("SKIPPED: nginx is not on PATH (Debian: apt install nginx-light)", file=sys.stderr)
-            raise SystemExit(SKIPPED)
+            skip("nginx is not on PATH (Debian: apt install nginx-light)")
         self._own = Path(tempfile.mkdtemp(prefix="mdl-nginx-"))
         for _ in range(5):
             if self._start(program):
@@ -130,7 +133,11 @@ class Nginx:
         log, size = self._own / "access.log", -1
         while size != (size := log.stat().st_size):
             time.sleep(0.3)
-        return [_served(json.loads(line)) for line in log.read_text().splitlines()]
+        return [Served.of(json.loads(line)) for line in log.read_text().splitlines()]
+
+    def sent(self) -> int:
+        """Bytes of bodies that were sent so far."""
+        return sum(one.bytes for one in self.served() if one.method == "GET")
 
     def cpu(self) -> float:
         """CPU seconds the server took so far; 0 where the system does not tell."""
@@ -140,33 +147,3 @@ class Nginx:
         except OSError:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _served(fact: dict[str, str]) -> Served:
-    end, start = float(fact["end"]), str(fact["range"]).removeprefix("bytes=").split("-")[0]
-    return Served(
-        began=end - float(fact["seconds"]),
-        ended=end,
-        method=fact["method"],
-        status=int(fact["status"]),
-        bytes=int(fact["bytes"]),
-        first=int(start) if start.isdigit() else 0,
-        path=fact["path"],
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Serve a folder on the loopback with nginx until interrupted.")
-    parser.add_argument("folder", type=Path, nargs="?", default=Path())
-    folder = parser.parse_args().folder
-    with Nginx(folder) as server:
-        print(server.url(""), "and", server.url("", "10m"), "with 10 MiB/s a connection")
-        try:
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            pass
-
-
-if __name__ == "__main__":
-    main()

@@ -7,18 +7,28 @@ is said while all is well, the right bytes at the end, at most 1.10 times of the
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from harness import (
+    Sample,
+    catalog,
+    claim,
+    environment,
+    flags,
+    folder,
+    growing,
+    machine,
+    mdl,
+    random_file,
+    sha256_of,
+    verdict,
+)
 from nginx import Nginx
-from runs import claim, machine
-from scene import Sample, common_flags, environment, folder, growing, random_file, sha256_of
+from support.polling import until
 
 _MODELS = ("bert-fa", "voice-fa", "whisper-fa")
 _SHARES = (6, 3, 1)
@@ -39,13 +49,12 @@ def clock_at(second: int) -> str:
 
 @dataclass
 class Night:
-    """The machine that the night goes over, and what became of each claim."""
+    """The machine on which the night passes."""
 
     place: Path
     server: Nginx
     samples: list[Sample]
     env: dict[str, str]
-    holds: list[bool] = field(default_factory=list)
 
     @property
     def metrics(self) -> Path:
@@ -59,13 +68,10 @@ class Night:
     def size(self) -> int:
         return sum(one.size for one in self.samples)
 
-    def claim(self, text: str, holds: bool) -> None:
-        self.holds.append(claim(text, holds))
-
-    def start(self, second: int, *flags: str) -> subprocess.Popen[str]:
+    def start(self, second: int, *more: str) -> subprocess.Popen[str]:
         """Begin a prefetch at that second of the local day."""
-        command = [sys.executable, "-m", "mdl", "prefetch", "nightly", "--window", "22:00-06:00"]
-        command += ["--limit-rate", str(_RATE), "--metrics", str(self.metrics), *flags]
+        words = ("prefetch", "nightly", "--window", "22:00-06:00", "--limit-rate", str(_RATE))
+        command = mdl(*words, "--metrics", str(self.metrics), *more)
         env = {**self.env, "TZ": clock_at(second)}
         pipe = subprocess.PIPE
         return subprocess.Popen(
@@ -75,9 +81,9 @@ class Night:
     def end(self, process: subprocess.Popen[str], must: int, *, silent: bool = True) -> str:
         """Wait for it, and hold its exit code and its words against what they must be."""
         said = "".join(process.communicate(timeout=_PATIENCE))
-        self.claim(f"exit code {process.returncode}, must be {must}", process.returncode == must)
+        claim(f"exit code {process.returncode}, must be {must}", process.returncode == must)
         if silent:
-            self.claim(f"silent{': ' + said if said else ''}", not said)
+            claim(f"silent{': ' + said if said else ''}", not said)
         else:
             print(said.rstrip())
         return said
@@ -88,33 +94,24 @@ class Night:
         facts = [line.removeprefix("mdl_prefetch_") for line in lines if not line.startswith("#")]
         shown = [fact for fact in facts if fact.startswith(_TOLD) or fact.startswith("model_present")]
         print(f"  metrics: {'; '.join(shown) or 'none yet'}")
-        print(f"  served so far: {self.served() / 1e6:.1f} of {self.size / 1e6:.1f} MB")
-
-    def served(self) -> int:
-        return sum(one.bytes for one in self.server.served() if one.method == "GET")
+        print(f"  served so far: {self.server.sent() / 1e6:.1f} of {self.size / 1e6:.1f} MB")
 
     def landed(self) -> int:
         """What is in the partials and under the final names."""
         found = growing(self.place / "models")
         return sum(facts.st_blocks * 512 for name, facts in found if name == "data" or name.endswith(".bin"))
 
-    def until(self, is_true: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        while not is_true():
-            if time.monotonic() > deadline:
-                raise SystemExit("FAILED: what was waited for does not happen")
-            time.sleep(0.02)
-
     def mdl(self, *words: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "mdl", *words]
-        done = subprocess.run(command, env=self.env, cwd=self.place, capture_output=True, text=True, timeout=_PATIENCE)
+        done = subprocess.run(
+            mdl(*words), env=self.env, cwd=self.place, capture_output=True, text=True, timeout=_PATIENCE
+        )
         return done.returncode, done.stdout
 
 
 def before_the_window(night: Night) -> None:
     """21:00, too early."""
     night.end(night.start(_BEFORE), 75)
-    night.claim("nothing was served", night.served() == 0)
+    claim("nothing was served", night.server.sent() == 0)
 
 
 def the_window_closes(night: Night) -> None:
@@ -122,8 +119,8 @@ def the_window_closes(night: Night) -> None:
     began = time.monotonic()
     night.end(night.start(_CLOSING), 75)
     took = time.monotonic() - began
-    night.claim(f"it ended after {took:.1f} s, {_LEFT} were left", _LEFT - 1 <= took <= _LEFT + 3)
-    night.claim(f"{night.landed() / 1e6:.1f} MB came, at most the rate allows", 0 < night.landed() <= _LEFT * _RATE)
+    claim(f"it ended after {took:.1f} s, {_LEFT} were left", _LEFT - 1 <= took <= _LEFT + 3)
+    claim(f"{night.landed() / 1e6:.1f} MB came, at most the rate allows", 0 < night.landed() <= _LEFT * _RATE)
 
 
 def its_time_is_over(night: Night) -> None:
@@ -131,78 +128,68 @@ def its_time_is_over(night: Night) -> None:
     had = night.landed()
     night.end(night.start(_OPEN, "--max-duration", "2s"), 75)
     got = night.landed() - had
-    night.claim(f"{got / 1e6:.1f} MB came, at most the rate allows", 0 < got <= 2.2 * _RATE)
+    claim(f"{got / 1e6:.1f} MB came, at most the rate allows", 0 < got <= 2.2 * _RATE)
 
 
 def the_power_fails(night: Night) -> None:
     """22:00, SIGKILL on the way."""
     had = night.landed()
     process = night.start(_OPEN)
-    night.until(lambda: night.landed() > had + night.size // 8 or process.poll() is not None)
+    until(lambda: night.landed() > had + night.size // 8 or process.poll() is not None, seconds=_PATIENCE)
     process.kill()
     process.communicate()
-    night.claim(f"killed: {process.returncode}", process.returncode == -9)
+    claim(f"killed: {process.returncode}", process.returncode == -9)
     told = json.loads(night.mdl("jobs", "list", "--status", "dead", "--json")[1])
-    night.claim(f"jobs: {len(told['jobs'])} dead, must be 1", len(told["jobs"]) == 1)
+    claim(f"jobs: {len(told['jobs'])} dead, must be 1", len(told["jobs"]) == 1)
 
 
 def two_at_once(night: Night) -> None:
     """22:00, it goes on, while cron starts it again twice."""
     had = night.landed()
     first = night.start(_OPEN)
-    night.until(lambda: night.landed() > had or first.poll() is not None)
+    until(lambda: night.landed() > had or first.poll() is not None, seconds=_PATIENCE)
     before = night.metrics.read_text()
     second, third = night.start(_OPEN), night.start(_OPEN, "--skip-if-running")
     night.end(second, 9, silent=False)
     night.end(third, 0)
     after = night.metrics.read_text()
-    night.claim("the first one still runs, and the metrics are as they were", first.poll() is None and after == before)
+    claim("the first one still runs, and the metrics are as they were", first.poll() is None and after == before)
     night.end(first, 0)
 
 
 def all_is_here(night: Night) -> None:
     """The next evening, there is nothing to do."""
-    before = night.served()
+    before = night.server.sent()
     night.end(night.start(_OPEN), 0)
-    night.claim("nothing was served", night.served() == before)
+    claim("nothing was served", night.server.sent() == before)
 
 
 def in_the_morning(night: Night) -> None:
     """What the machine has now."""
     code, told = night.mdl("verify", *_MODELS)
     print(told.rstrip())
-    night.claim(f"mdl verify ends with {code}, must be 0", code == 0)
+    claim(f"mdl verify ends with {code}, must be 0", code == 0)
     models = night.place / "models"
     right = [
         sha256_of(models / name / one.path.name) == one.sha256 for name, one in zip(_MODELS, night.samples, strict=True)
     ]
-    night.claim(f"{sum(right)} of {len(right)} files have the right sha256", all(right))
+    claim(f"{sum(right)} of {len(right)} files have the right sha256", all(right))
     left = [path.name for path in (models / ".mdl" / "partials").iterdir()]
-    night.claim(f"partials left: {len(left)}", not left)
-    ratio = night.served() / night.size
-    night.claim(f"served / size {ratio:.3f}, at most 1.10", ratio <= 1.10)
-
-
-def catalog(place: Path, server: Nginx, samples: list[Sample]) -> Path:
-    rows = ["schema = 1"]
-    for name, one in zip(_MODELS, samples, strict=True):
-        rows.append(f'[models.{name}]\ntitle = "{name}"\n[[models.{name}.files]]\npath = "{one.path.name}"')
-        rows.append(f'url = "{server.url(one.path.name)}"\nsize = {one.size}\nsha256 = "{one.sha256}"')
-    path = place / "catalog.toml"
-    path.write_text("\n".join((*rows, "[groups]", f"nightly = {json.dumps(_MODELS)}", "")))
-    return path
+    claim(f"partials left: {len(left)}", not left)
+    ratio = night.server.sent() / night.size
+    claim(f"served / size {ratio:.3f}, at most 1.10", ratio <= 1.10)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    common_flags(parser, "180M")
-    args = parser.parse_args()
+    args = flags(__doc__, size="180M").parse_args()
     began = time.monotonic()
     with folder(args.dir) as place, Nginx(place, buffer="64k") as server:
         sizes = [args.size * share // sum(_SHARES) for share in _SHARES]
         samples = [random_file(place / f"{name}.bin", size) for name, size in zip(_MODELS, sizes, strict=True)]
         env = {**environment(place / "home"), "XDG_STATE_HOME": str(place / "state"), "MDL_HOME": str(place / "models")}
-        night = Night(place, server, samples, {**env, "MDL_CATALOG": str(catalog(place, server, samples))})
+        models = dict(zip(_MODELS, samples, strict=True))
+        book = catalog(place / "catalog.toml", lambda one: server.url(one.path.name), models)
+        night = Night(place, server, samples, {**env, "MDL_CATALOG": str(book)})
         steps = (before_the_window, the_window_closes, its_time_is_over, the_power_fails)
         for step in (*steps, two_at_once, all_is_here, in_the_morning):
             print(f"\n{step.__doc__}")
@@ -212,7 +199,7 @@ def main() -> int:
         lines = (night.state / "downloads.log").read_text().splitlines()
         print("\n".join(line for line in lines if " INFO progress " not in line))
     print(f"\n{time.monotonic() - began:.0f} s; {machine()}")
-    return 0 if claim(f"{sum(night.holds)} of {len(night.holds)} claims", all(night.holds)) else 1
+    return verdict()
 
 
 if __name__ == "__main__":

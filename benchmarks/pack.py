@@ -14,20 +14,36 @@ The archives that take a minute a GiB are made once; their rows say so.
 
 from __future__ import annotations
 
-import argparse
 import resource
-import statistics
 import subprocess
 import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import weights
-from runs import Contender, Run, alternate, claim, machine, ratios, run, settle, span, table
-from scene import common_flags, environment, folder, remove, shown, tool
+from harness import (
+    Contender,
+    Run,
+    alternate,
+    claim,
+    environment,
+    faster,
+    flags,
+    folder,
+    machine,
+    mdl,
+    mib,
+    ratios,
+    remove,
+    shown,
+    span,
+    table,
+    tool,
+    verdict,
+)
 
 _MDL, _MDL_STORED = "mdl pack (sha256, fsync)", "mdl pack --compress store (sha256, fsync)"
 _ZIP_0, _ZIP_1, _ZIP_6 = "zip -r -0", "zip -r -1", "zip -r -6"
@@ -43,7 +59,6 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as made:
     for path in sorted(pathlib.Path(sys.argv[2]).rglob("*")):
         made.write(path)
 """
-_EACH = "find copy -type f -exec"
 
 
 class Field:
@@ -51,81 +66,83 @@ class Field:
 
     def __init__(self, place: Path) -> None:
         self.place, self.sizes = place, dict[str, int]()
-        self._run, self._zip, self._copy = place / "run", place / "out.zip", place / "copy"
-        self._files = {path.name: path.stat().st_size for path in self._run.iterdir()}
-        self._reads = [self._run / name for name in self._files]
+        self._zip, self._copy = place / "out.zip", place / "copy"
+        self._files = sizes_in(place / "run")
 
     @property
     def gib(self) -> float:
         return sum(self._files.values()) / 2**30
 
-    def deflated(self) -> tuple[list[Contender], list[Contender]]:
-        """Those of every round, and those that run once."""
-        rounds = [self._mdl(_MDL, "auto"), *self._zips(_ZIP_1, "zip", "-q", "-r", "-1", "out.zip", "run")]
-        rounds += self._zips(_SEVEN_1, "7z", "a", "-bd", "-tzip", "-mx1", "out.zip", "run")
-        once = self._zips(_ZIP_6, "zip", "-q", "-r", "-6", "out.zip", "run")
-        return rounds, [*once, *self._zips(_PYTHON_6, sys.executable, "-m", "zipfile", "-c", "out.zip", "run")]
+    def deflated(self) -> Iterator[Contender]:
+        yield self._mdl(_MDL, "auto")
+        yield from self._zips(_ZIP_1, "zip", "-q", "-r", "-1", "out.zip", "run")
+        yield from self._zips(_SEVEN_1, "7z", "a", "-bd", "-tzip", "-mx1", "out.zip", "run")
+        yield from self._zips(_ZIP_6, "zip", "-q", "-r", "-6", "out.zip", "run", once=True)
+        yield from self._zips(_PYTHON_6, sys.executable, "-m", "zipfile", "-c", "out.zip", "run", once=True)
 
-    def stored(self) -> list[Contender]:
-        found = [self._mdl(_MDL_STORED, "store"), *self._zips(_ZIP_0, "zip", "-q", "-r", "-0", "out.zip", "run")]
-        found += self._zips(_PYTHON_STORED, sys.executable, "-c", _STORED, "out.zip", "run")
-        found += self._zips(_SEVEN_0, "7z", "a", "-bd", "-tzip", "-mx0", "out.zip", "run")
+    def stored(self) -> Iterator[Contender]:
+        seven = ("7z", "a", "-bd", "-tzip", "-mx0", "out.zip", "run")
+        yield self._mdl(_MDL_STORED, "store")
+        yield from self._zips(_ZIP_0, "zip", "-q", "-r", "-0", "out.zip", "run")
+        yield from self._zips(_PYTHON_STORED, sys.executable, "-c", _STORED, "out.zip", "run")
+        yield from self._zips(_SEVEN_0, *seven)
         if tool("7z") and tool("openssl"):
-            seven = "7z a -bd -tzip -mx0 out.zip run && sync out.zip && openssl dgst -sha256 out.zip"
-            found += self._zips(_SAME, "sh", "-c", seven)
-        found += [self._cp(_CP, ""), self._cp(_CP_SYNC, f"{_EACH} sync {{}} +")]
+            same = f"{' '.join(seven)} && sync out.zip && openssl dgst -sha256 out.zip"
+            yield from self._zips(_SAME, "sh", "-c", same)
+        each = "find copy -type f -exec"
+        yield self._one(_CP, ["cp", "-r", "run", "copy"])
+        yield self._one(_CP_SYNC, ["sh", "-c", f"cp -r run copy && {each} sync {{}} +"])
         if tool("openssl") and tool("cksum"):
-            sha256, crc = f"{_EACH} openssl dgst -sha256 {{}} +", f"{_EACH} cksum {{}} +"
-            found.append(self._cp(_HASHED, f"{sha256} && {crc}"))
-            found.append(self._cp(_HASHED_TWICE, f"{{ {sha256} & {crc} && wait $!; }}"))
-        return found
+            sha256, crc = f"{each} openssl dgst -sha256 {{}} +", f"{each} cksum {{}} +"
+            yield self._one(_HASHED, ["sh", "-c", f"cp -r run copy && {sha256} && {crc}"])
+            yield self._one(_HASHED_TWICE, ["sh", "-c", f"cp -r run copy && {{ {sha256} & {crc} && wait $!; }}"])
 
     def _mdl(self, name: str, compress: str) -> Contender:
-        command = [sys.executable, "-m", "mdl", "pack", "run", "-o", "out.zip", "--compress", compress]
-        return self._one(name, [*command, "--progress", "none", "--quiet"])
+        words = ("pack", "run", "-o", "out.zip", "--compress", compress, "--progress", "none", "--quiet")
+        return self._one(name, mdl(*words))
 
-    def _zips(self, name: str, program: str, *arguments: str) -> list[Contender]:
-        """None where the program is not installed."""
-        return [self._one(name, [program, *arguments])] if tool(program) else []
+    def _zips(self, name: str, program: str, *arguments: str, once: bool = False) -> Iterator[Contender]:
+        """Nothing if the program is not installed."""
+        if tool(program):
+            yield self._one(name, [program, *arguments], once)
 
-    def _cp(self, name: str, then: str) -> Contender:
-        command = "cp -r run copy" + (f" && {then}" if then else "")
-        return Contender(name, ["sh", "-c", command], self._clean, lambda: self._copied(name), self._reads)
+    def _one(self, name: str, argv: list[str], once: bool = False) -> Contender:
+        reads = [self.place / "run" / file for file in self._files]
+        return Contender(name, argv, lambda: remove(self._zip, self._copy), lambda: self._check(name), reads, once)
 
-    def _one(self, name: str, argv: list[str]) -> Contender:
-        return Contender(name, argv, self._clean, lambda: self._zipped(name), self._reads)
+    def _check(self, name: str) -> str:
+        if self._zip.exists():
+            self.sizes[name] = self._zip.stat().st_size
+            with zipfile.ZipFile(self._zip) as made:
+                held = {Path(one.filename).name: one.file_size for one in made.infolist() if not one.is_dir()}
+        else:
+            held = sizes_in(self._copy)
+            self.sizes[name] = sum(held.values())
+        return missing(self._files, held)
 
-    def _clean(self) -> None:
-        remove(self._zip, self._copy)
 
-    def _zipped(self, name: str) -> str:
-        self.sizes[name] = self._zip.stat().st_size
-        with zipfile.ZipFile(self._zip) as made:
-            held = {Path(one.filename).name: one.file_size for one in made.infolist() if not one.is_dir()}
-        return self._against(held)
+def sizes_in(place: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in place.iterdir()}
 
-    def _copied(self, name: str) -> str:
-        held = {path.name: path.stat().st_size for path in self._copy.iterdir()}
-        self.sizes[name] = sum(held.values())
-        return self._against(held)
 
-    def _against(self, held: Mapping[str, int]) -> str:
-        wrong = [name for name, size in self._files.items() if held.get(name) != size]
-        return f"not in it, or of another size: {', '.join(wrong)}" if wrong else ""
+def missing(files: Mapping[str, int], held: Mapping[str, int]) -> str:
+    """What is wrong with what a contender wrote."""
+    wrong = [name for name, size in files.items() if held.get(name) != size]
+    return f"not in it, or of another size: {', '.join(wrong)}" if wrong else ""
 
 
 def rows(runs: Mapping[str, Sequence[Run]], base: str, gib: float) -> list[list[str]]:
-    """A row for each contender; one that ran another number of times is held against the median of ``base``."""
-    first, found = runs[base], []
-    usual = statistics.median(one.wall for one in first)
-    for name, done in runs.items():
-        paired = len(done) == len(first)
-        slower = ratios(done, first, lambda one: one.wall) if paired else [one.wall / usual for one in done]
-        facts = ([one.wall for one in done], slower, [one.cpu / gib for one in done])
-        title = name if paired else f"{name} (once)"
-        cells = [span(values) if paired else f"{values[0]:.2f}" for values in facts]
-        found.append([title, *cells, f"{max(one.rss for one in done) / 2**20:.0f}"])
-    return found
+    """A row for each contender; one that ran only once is compared with the median of ``base``."""
+    return [
+        [
+            name if len(done) == len(runs[base]) else f"{name} (once)",
+            span([one.wall for one in done]),
+            span(ratios(done, runs[base])),
+            span([one.cpu / gib for one in done]),
+            mib(done),
+        ]
+        for name, done in runs.items()
+    ]
 
 
 def floor() -> str:
@@ -133,11 +150,6 @@ def floor() -> str:
     unit = 1 if sys.platform == "darwin" else 1024
     least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
     return f"RSS up to {least:.0f} MiB is that of this program, which started them"
-
-
-def faster(runs: Mapping[str, Sequence[Run]], mine: str, other: str) -> float:
-    """How many times as fast ``mine`` is, the median of the rounds."""
-    return statistics.median(ratios(runs[other], runs[mine], lambda one: one.wall))
 
 
 def report(field: Field, runs: Mapping[str, Sequence[Run]], base: str, what: str) -> None:
@@ -149,58 +161,36 @@ def report(field: Field, runs: Mapping[str, Sequence[Run]], base: str, what: str
     print(floor())
 
 
-def once(contenders: Sequence[Contender], env: Mapping[str, str], place: Path, touch: int) -> dict[str, list[Run]]:
-    """One run of each, for what is measured by the minute."""
-    found = {}
-    for one in contenders:
-        one.clean()
-        settle(touch, one.reads)
-        found[one.name] = [done := run(one.argv, env, place)]
-        trouble = f"exit code {done.code}" if done.code else one.check()
-        one.clean()
-        if trouble:
-            raise SystemExit(f"FAILED: {one.name}: {trouble}")
-        print(f"{one.name}: {done.wall:.1f} s", file=sys.stderr)
-    return found
-
-
-def deflated(field: Field, rounds: int, env: Mapping[str, str], touch: int) -> bool:
-    often, seldom = field.deflated()
-    runs = alternate(often, rounds, env, field.place, touch) | once(seldom, env, field.place, touch)
+def deflated(field: Field, rounds: int, env: Mapping[str, str], touch: int) -> None:
+    runs = alternate(list(field.deflated()), rounds, env, field.place, touch)
     report(field, runs, _MDL, "(a) a bf16 run, deflated")
-    holds = True
     if _ZIP_1 in runs:
         times = faster(runs, _MDL, _ZIP_1)
-        holds = claim(f"mdl packs {times:.1f} times as fast as {_ZIP_1}, at least 8", times >= 8)
+        claim(f"mdl packs {times:.1f} times as fast as {_ZIP_1}, at least 8", times >= 8)
     if _ZIP_6 in runs:
         mine, other = field.sizes[_MDL], field.sizes[_ZIP_6]
-        holds = (
-            claim(f"mdl's archive of {mine:,} bytes is no larger than {_ZIP_6}'s of {other:,}", mine <= other) & holds
-        )
-    return holds
+        claim(f"mdl's archive of {mine:,} bytes is no larger than {_ZIP_6}'s of {other:,}", mine <= other)
 
 
-def stored(field: Field, rounds: int, env: Mapping[str, str], touch: int) -> bool:
-    runs = alternate(field.stored(), rounds, env, field.place, touch)
+def stored(field: Field, rounds: int, env: Mapping[str, str], touch: int) -> None:
+    runs = alternate(list(field.stored()), rounds, env, field.place, touch)
     report(field, runs, _MDL_STORED, "(b) a bf16 run, stored")
-    holds = True
     for name, least in ((_HASHED, 0.9), (_ZIP_0, 1.0), (_PYTHON_STORED, 1.0), (_SEVEN_0, 1.0)):
         if name in runs:
             times = faster(runs, _MDL_STORED, name)
-            holds = claim(f"mdl is {times:.2f} times as fast as {name}, at least {least}", times >= least) & holds
+            claim(f"mdl is {times:.2f} times as fast as {name}, at least {least}", times >= least)
     for name in (_HASHED_TWICE, _SAME):
         if name in runs:
             print(f"mdl is {faster(runs, _MDL_STORED, name):.2f} times as fast as {name}; nothing is claimed")
-    return holds
 
 
-def data(size: int) -> bool:
+def data(size: int) -> None:
     """What is left of each kind of data. The kinds are those of the weights module."""
     try:
         from isal import isal_zlib
     except ImportError:
         print("SKIPPED: (c), there is no isal here", file=sys.stderr)
-        return True
+        return
     found, better = [], []
     for name in (*weights.KINDS, "tokenizer.json", "trainer_state.json", "train.log"):
         block = weights.sample(name, size if name in weights.KINDS else min(size, 4 * 2**20))
@@ -211,7 +201,7 @@ def data(size: int) -> bool:
             better.append(mine <= other)
     table(("data", "isal 1", "MB/s", "zlib 6", "MB/s"), found)
     print(f"\n(c) {shown(size)} of numbers, at most 4 MiB of text; one pass each; {machine()}")
-    return claim("isal 1 leaves no more than zlib 6 of any kind of numbers", all(better))
+    claim("isal 1 leaves no more than zlib 6 of any kind of numbers", all(better))
 
 
 def _left(block: bytes, pack: Callable[[bytes], bytes]) -> tuple[float, float]:
@@ -228,25 +218,20 @@ def made(place: Path, size: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    common_flags(parser, "1G")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = flags(__doc__, size="1G", rounds=5, touch=2)
     parser.add_argument("--only", choices=("a", "b", "c"), help="one part of it")
-    parser.add_argument("--touch", type=float, default=2, metavar="GIB", help="memory to use once before each run [2]")
     args = parser.parse_args()
-    holds, touch = [], int(args.touch * 2**30)
     with folder(args.dir) as place:
         env = environment(place / "home")
         if args.only != "c":
             made(place, args.size)
-            field = Field(place)
             for part, measure in (("a", deflated), ("b", stored)):
                 if args.only in (None, part):
-                    holds.append(measure(field, args.rounds, env, touch))
+                    measure(Field(place), args.rounds, env, int(args.touch * 2**30))
                     print()
     if args.only in (None, "c"):
-        holds.append(data(min(args.size, 16 * 2**20)))
-    return 0 if all(holds) else 1
+        data(min(args.size, 16 * 2**20))
+    return verdict()
 
 
 if __name__ == "__main__":

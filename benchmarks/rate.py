@@ -16,13 +16,27 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import (
+    Sample,
+    claim,
+    environment,
+    flags,
+    folder,
+    growing,
+    machine,
+    mdl,
+    random_file,
+    remove,
+    sha256_of,
+    table,
+    tool,
+    verdict,
+)
 from nginx import Nginx
-from runs import claim, machine, table
-from scene import Sample, environment, folder, growing, random_file, remove, sha256_of, tool
 
 _SPAN = 10.0
 _MOST_OFF = 0.05
@@ -54,9 +68,6 @@ class Held:
     right: bool
     served: float
 
-    def is_within(self, rate: int) -> bool:
-        return all(abs(one / rate - 1) <= _MOST_OFF for one in (self.least, self.most))
-
 
 class Arrivals:
     """How much arrived in the files under ``place``, and from the server's port, since this began."""
@@ -78,18 +89,15 @@ class Arrivals:
         """Bytes a second of every span of so many seconds between the first byte and the last."""
         first = next((at for at, (_, count) in enumerate(self.seen) if count), len(self.seen))
         last = next((at for at, (_, count) in enumerate(self.seen) if count >= size), len(self.seen) - 1)
-        steady = self.seen[max(first - 1, 0) : last + 1]
-        return list(_slopes(steady, span))
-
-
-def _slopes(seen: Sequence[tuple[float, int]], span: float) -> Iterator[float]:
-    end = 0
-    for began, before in seen:
-        while end < len(seen) and seen[end][0] - began < span:
-            end += 1
-        if end == len(seen):
-            return
-        yield (seen[end][1] - before) / (seen[end][0] - began)
+        seen, end = self.seen[max(first - 1, 0) : last + 1], 0
+        found: list[float] = []
+        for began, before in seen:
+            while end < len(seen) and seen[end][0] - began < span:
+                end += 1
+            if end == len(seen):
+                break
+            found.append((seen[end][1] - before) / (seen[end][0] - began))
+        return found
 
 
 def unread(port: int) -> int:
@@ -114,8 +122,8 @@ def command(case: Case, urls: list[str], target: Path) -> list[str]:
         words = ["aria2c", "-q", "--no-conf", f"-x{count}", f"-s{count}", "-k1M", "--file-allocation=none"]
         words += ["--disk-cache=0", f"--max-overall-download-limit={rate}", "-d", str(target)]
         return [*words, "-o", "served-0.bin", urls[0]]
-    mdl = [sys.executable, "-m", "mdl", "get", *urls, "--to", str(target), "--limit-rate", rate]
-    return [*mdl, "--connections", count, "--progress", "none", "--quiet"]
+    words = ("get", *urls, "--to", str(target), "--limit-rate", rate, "--connections", count)
+    return mdl(*words, "--progress", "none", "--quiet")
 
 
 def hold(case: Case, samples: list[Sample], place: Path, env: dict[str, str]) -> Held:
@@ -129,7 +137,7 @@ def hold(case: Case, samples: list[Sample], place: Path, env: dict[str, str]) ->
             while process.poll() is None:
                 arrivals.look()
                 time.sleep(_EVERY)
-        served = sum(one.bytes for one in server.served() if one.method == "GET")
+        served = server.sent()
     found = {path.name: path for path in target.rglob("served*.bin")}
     right = all(one.path.name in found and sha256_of(found[one.path.name]) == one.sha256 for one in samples)
     remove(target)
@@ -176,23 +184,23 @@ def row(case: Case, held: Held) -> tuple[str, ...]:
     return (case.tool, str(case.connections), str(case.files), *facts, right)
 
 
-def judged(case: Case, held: Held) -> bool:
+def judge(case: Case, held: Held) -> None:
     """Whether mdl kept its word in this case."""
     what = f"{case.rate / 1e6:g} MB/s, connections {case.connections}, files {case.files}"
-    spans = f"{held.least / case.rate:.3f} to {held.most / case.rate:.3f}"
-    kept = claim(f"{what}: any 10 s hold {spans} of it, within 5 %", held.is_within(case.rate))
-    return claim(f"{what}: the right bytes, exit code {held.code}", held.right and held.code == 0) and kept
+    parts = [value / case.rate for value in (held.least, held.most)]
+    is_within = all(abs(part - 1) <= _MOST_OFF for part in parts)
+    claim(f"{what}: any 10 s hold {parts[0]:.3f} to {parts[1]:.3f} of it, within 5 %", is_within)
+    claim(f"{what}: the right bytes, exit code {held.code}", held.right and held.code == 0)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = flags(__doc__)
     parser.add_argument("--rate", type=rate_of, nargs="+", default=[5 * 10**6, 20 * 10**6, 80 * 10**6])
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8], help="mdl's --connections [1 8]")
     parser.add_argument("--files", type=int, default=4, help="at once, in one more run of each rate [4]")
     parser.add_argument("--seconds", type=float, default=15, help="how long each run takes, at least 11 [15]")
     parser.add_argument("--short", action="store_true", help="one run of 12 s: the middle rate, most connections")
     parser.add_argument("--compare", action="store_true", help="also curl, wget and aria2c")
-    parser.add_argument("--dir", type=Path, help="folder on the disk to fill [the system's temporary folder]")
     args = parser.parse_args()
     done: list[tuple[Case, Held]] = []
     with folder(args.dir) as place:
@@ -205,8 +213,10 @@ def main() -> int:
     head = ("case", "connections", "files", "asked MB/s", "held MB/s", "ratio", "least 10 s", "most 10 s")
     table((*head, "fastest 1 s", "served / size", "right bytes"), [row(case, held) for case, held in done])
     print(f"\nspans of 10 s, ten begun a second; {machine()}")
-    kept = [judged(case, held) for case, held in done if case.tool == "mdl"]
-    return 0 if all(kept) else 1
+    for case, held in done:
+        if case.tool == "mdl":
+            judge(case, held)
+    return verdict()
 
 
 if __name__ == "__main__":

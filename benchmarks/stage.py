@@ -8,16 +8,15 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from release import Scene
-from scene import environment
+from harness import environment, mdl
+from support.faults import honest
+from support.faulty_server import FaultyServer
+from support.loopback_hub import Generated, LoopbackHub, Repo, hex_digest
+from support.release_kills import Scene
 
 from mdl import crc_json
 from mdl.archive.directory import ArchiveLimits
@@ -31,9 +30,6 @@ from mdl.engine import journal
 from mdl.engine.receipts import read_receipt
 from mdl.jobs.records import Records
 from mdl.process import ProcessId
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.loopback_hub import Generated, LoopbackHub, Repo, hex_digest
 
 PATIENCE = 120.0
 """Seconds that a command may take."""
@@ -50,7 +46,7 @@ _KNOWN = {
     for repo in (ONE, TWIN, LONG)
     for path, content in repo.files.items()
 } | {"models/direct/direct.bin": hex_digest(_DIRECT, "sha256")}
-_OWN = re.compile(r"(models|cache/\.locks|service)/\.mdl(/|$)|cache/\.locks$|home(/|$)|served(/|$)|out\.log")
+_OWN = re.compile(r"(models|cache/\.locks|service)/\.mdl(/|$)|cache/\.locks$|home(/|$)|out\.log")
 _STAGED = re.compile(r"\.mdl-tmp(/|$)")
 _CATALOG = """schema = 1
 
@@ -69,16 +65,11 @@ source = "hf:bench/long"
 
 [[models.direct.files]]
 path = "direct.bin"
-url = "http://127.0.0.1:{port}/direct.bin"
+url = "{url}/direct.bin"
 
 [groups]
 both = ["one", "twin"]
 """
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
 
 
 class Stage:
@@ -86,16 +77,10 @@ class Stage:
 
     def __init__(self, place: Path, scene: Scene, over: set[str], stack: ExitStack) -> None:
         self.place, self.scene, self.over, self.job = place, scene, over, ""
-        served = place / "served"
-        served.mkdir(parents=True)
-        (served / "direct.bin").write_bytes(_DIRECT)
-        os.utime(served / "direct.bin", (10**9, 10**9))
+        place.mkdir(parents=True)
         self.hub = stack.enter_context(LoopbackHub([ONE, TWIN, LONG], bytes_per_second=PACE))
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(served)))
-        stack.callback(server.server_close)
-        stack.callback(server.shutdown)
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        (place / "catalog.toml").write_text(_CATALOG.format(port=server.server_address[1]))
+        server = stack.enter_context(FaultyServer(honest(_DIRECT)))
+        (place / "catalog.toml").write_text(_CATALOG.format(url=server.url))
         self.env = environment(place / "home") | {"HF_ENDPOINT": self.hub.url, "MDL_HOME": str(place / "models")}
         self.env |= {"MDL_CONNECTIONS": "1", "MDL_CATALOG": str(place / "catalog.toml"), "MDL_PROGRESS": "none"}
         stack.callback(self._end_jobs)
@@ -107,7 +92,7 @@ class Stage:
                 os.kill(ProcessId(job.owner).pid, signal.SIGKILL)
 
     def command(self, words: Sequence[str]) -> list[str]:
-        return [sys.executable, "-m", "mdl", *(word.replace("{job}", self.job) for word in words)]
+        return mdl(*(word.replace("{job}", self.job) for word in words))
 
     def run(self, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """A command to its end."""

@@ -5,21 +5,37 @@ The claim: neither 'mdl --version' nor 'mdl list' imports an HTTP client or a hu
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-from runs import Contender, alternate, claim, machine, span, table
-from scene import environment, folder
+from harness import (
+    Contender,
+    alternate,
+    claim,
+    environment,
+    flags,
+    folder,
+    machine,
+    mib,
+    span,
+    table,
+    verdict,
+)
 
 _HEAVY = ("httpx", "httpcore", "huggingface_hub", "requests", "aiohttp")
+_CASES = {
+    "python -c pass": ["-c", "pass"],
+    "python -c 'import typer'": ["-c", "import typer"],
+    "mdl --version": ["-m", "mdl", "--version"],
+    "mdl list": ["-m", "mdl", "list"],
+}
 
 
-def imported(flags: list[str], env: dict[str, str], place: Path) -> dict[str, int]:
+def imported(case: str, env: dict[str, str], place: Path) -> dict[str, int]:
     """Every top-level package a command imports, with its own and its children's microseconds."""
-    command = [sys.executable, "-X", "importtime", *flags]
+    command = [sys.executable, "-X", "importtime", *_CASES[case]]
     done = subprocess.run(command, env=env, cwd=place, capture_output=True, text=True, check=True)
     found: dict[str, int] = {}
     for line in done.stderr.splitlines():
@@ -31,21 +47,14 @@ def imported(flags: list[str], env: dict[str, str], place: Path) -> dict[str, in
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    args = parser.parse_args()
-    cases = {
-        "python -c pass": ["-c", "pass"],
-        "python -c 'import typer'": ["-c", "import typer"],
-        "mdl --version": ["-m", "mdl", "--version"],
-        "mdl list": ["-m", "mdl", "list"],
-    }
-    with folder(None) as place:
+    args = flags(__doc__, rounds=15).parse_args()
+    with folder(args.dir) as place:
         env = environment(place / "home")
         del env["PYTHONDONTWRITEBYTECODE"]
-        field = [Contender(name, [sys.executable, *flags]) for name, flags in cases.items()]
-        runs = alternate(field, args.rounds, env, place)
-        packages = {name: imported(cases[name], env, place) for name in ("mdl --version", "mdl list")}
+        runs = alternate(
+            [Contender(name, [sys.executable, *words]) for name, words in _CASES.items()], args.rounds, env, place
+        )
+        packages = {name: imported(name, env, place) for name in ("mdl --version", "mdl list")}
     base = statistics.median(one.wall for one in runs["python -c pass"])
     rows = [
         (
@@ -53,20 +62,19 @@ def main() -> int:
             span([one.wall * 1000 for one in done], 0),
             f"{(statistics.median(one.wall for one in done) - base) * 1000:.0f}",
             span([one.cpu * 1000 for one in done], 0),
-            f"{max(one.rss for one in done) / 2**20:.0f}",
+            mib(done),
         )
         for name, done in runs.items()
     ]
     table(("case", "wall ms", "above Python", "CPU ms", "RSS MiB"), rows)
     print(f"\n{args.rounds} alternating rounds; {machine()}")
-    holds = True
     for name, found in packages.items():
         heavy = [package for package in _HEAVY if package in found]
         dearest = sorted(found, key=lambda package: -found[package])[:5]
         costs = ", ".join(f"{package} {found[package] / 1000:.0f} ms" for package in dearest)
         print(f"{name} imports {len(found)} packages, the dearest: {costs}")
-        holds = claim(f"{name} imports none of {', '.join(_HEAVY)} {heavy or ''}".rstrip(), not heavy) and holds
-    return 0 if holds else 1
+        claim(f"{name} imports none of {', '.join(_HEAVY)} {heavy or ''}".rstrip(), not heavy)
+    return verdict()
 
 
 if __name__ == "__main__":

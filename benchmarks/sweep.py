@@ -7,14 +7,12 @@ nothing beside them but what is in mdl's own folders; and it is never sent again
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import re
 import shutil
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +20,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from calls import Ended, Nudge, killed_at, tracing_works
-from nginx import SKIPPED
-from release import Scene
-from runs import claim, machine, table
-from scene import folder, skip
+from harness import claim, flags, folder, machine, skip, table, verdict
 from stage import DAMAGED, PACE, SIZE, SLOW, Stage
+from support.call_kills import Ended, Nudge, killed_at, tracing_works
+from support.polling import until
+from support.release_kills import Scene
 
 
 @dataclass(frozen=True)
@@ -66,10 +63,8 @@ def _begin(stage: Stage) -> None:
     """A job on its way in the background: the small file is there, the large one is coming."""
     _slow(stage)
     stage.job = stage.must("get", "one", "--detach")
-    until = time.monotonic() + 60
-    while not ((stage.place / "models/one/config.json").exists() and stage.needed < SIZE):
-        assert time.monotonic() < until, "the job does not come along"
-        time.sleep(0.1)
+    small = stage.place / "models/one/config.json"
+    until(lambda: small.exists() and stage.needed < SIZE, "the job does not come along", seconds=60)
 
 
 def _paused(stage: Stage) -> None:
@@ -85,17 +80,9 @@ def _trained(stage: Stage) -> None:
     (model / "model.bin").write_bytes(bytes(range(256)) * 2**13)
 
 
-def _served(stage: Stage) -> None:
-    shutil.copytree(stage.scene.base, stage.place / "service", symlinks=True)
-
-
-def _archive(stage: Stage) -> None:
-    shutil.copy(stage.scene.place / "c.zip", stage.place)
-
-
 def _service(stage: Stage) -> None:
-    _served(stage)
-    _archive(stage)
+    shutil.copytree(stage.scene.base, stage.place / "service", symlinks=True)
+    shutil.copy(stage.scene.place / "c.zip", stage.place)
 
 
 COMMANDS = (
@@ -118,9 +105,14 @@ COMMANDS = (
     Command("lock", ("lock", "one", "long")),
     Command("lock --upgrade", ("lock", "--upgrade", "one"), lambda stage: stage.must("lock", "one"), long=True),
     Command("pack", ("pack", "runs/tts", "-o", "out.zip"), _trained),
-    Command("unpack", ("unpack", "c.zip", "--to", "unpacked"), _archive, 7),
+    Command(
+        "unpack",
+        ("unpack", "c.zip", "--to", "unpacked"),
+        lambda stage: shutil.copy(stage.scene.place / "c.zip", stage.place),
+        7,
+    ),
     Command("unpack --release", ("unpack", "c.zip", "--to", "service", "--release", "--keep", "1"), _service),
-    Command("rollback", ("rollback", "service"), _served, 3),
+    Command("rollback", ("rollback", "service"), _service, 3),
 )
 
 
@@ -268,26 +260,22 @@ def tell(found: dict[str, list[Found]]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--short", action="store_true", help="for every change: some 20 points, spread over most commands"
-    )
+    parser = flags(__doc__)
+    parser.add_argument("--short", action="store_true", help="some 20 points, spread over most commands")
     parser.add_argument("--at-once", type=int, default=2, help="kills going on at the same time [2]")
-    parser.add_argument("--dir", type=Path, help="folder on the disk to use [the system's temporary folder]")
     parser.add_argument("command", nargs="*", help=f"only these: {'; '.join(one.name for one in COMMANDS)}")
     args = parser.parse_args()
     commands = [one for one in COMMANDS if one.name in args.command or not (args.command or (args.short and one.long))]
     with folder(args.dir) as place:
         if not tracing_works(place):
-            skip("nothing can be traced and killed at a call here", SKIPPED)
+            skip("nothing can be traced and killed at a call here")
         found = Sweep(place).run(commands, args.at_once, short=args.short)
     tell(found)
     kills = [one for many in found.values() for one in many if one.point]
-    print(f"{machine()}")
+    print(machine())
     bad = sum(bool(one.wrong) for one in kills)
-    return (
-        0 if claim(f"{len(kills)} kills, {len(kills) - bad} recovered, {bad} did not", bool(kills) and not bad) else 1
-    )
+    claim(f"{len(kills)} kills, {len(kills) - bad} recovered, {bad} did not", bool(kills) and not bad)
+    return verdict()
 
 
 if __name__ == "__main__":

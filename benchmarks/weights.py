@@ -1,10 +1,10 @@
 """A made-up trained run on disk, which deflates like a real one: weights, optimizer state, tokenizer, state, log.
 
-Nothing is claimed here; pack.py shows beside each other what deflate does to every kind of data. The weights are drawn
+pack.py shows what deflate does to every kind of data. The weights are drawn
 from N(0, 0.02) and cut to bf16; bits without any order in them (sign, low mantissa) are drawn anew for every
 mebibyte, so nothing repeats and the statistics stay. The same seed makes the same bytes.
-As a script, in a process of its own: what a parent once had in memory counts in the peak memory of its children.
-    python benchmarks/weights.py FOLDER --size 1G --kind training
+As a script it makes a run in a process of its own: what a parent once had in memory counts in the peak memory of its
+children: python benchmarks/weights.py FOLDER --size 1G --kind training
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from scene import size_of
+from harness import size_of
 
 _DRAWN = 2**20
 _BLOCK, _PIECE = 2**20, 4096
@@ -149,7 +149,6 @@ def safetensors(path: Path, name: str, names: str, size: int, seed: int) -> list
     kind = KINDS[name]
     size -= size % 4
     head, tensors = header(kind.dtype, kind.width, names, size)
-    _write(path, (head, *()))
     _write(path, chain((head,), numbers(kind, size, seed)))
     return tensors
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import settings
 from pytest_httpx import HTTPXMock
 from support.bench import Bench
-from support.catalogs import entry_of
+from support.catalogs import catalog_of, entry_of
 from support.data import SMALL
 from support.fault_table import Matrix
 from support.faults import honest
@@ -27,6 +28,8 @@ from support.terminal import Terminal
 from mdl.cli import main
 from mdl.http.splice import Pipe
 
+settings.register_profile("mdl", deadline=None)  # a busy machine may be slow
+settings.load_profile("mdl")
 MATRIX = Matrix()
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)
 
@@ -100,6 +103,13 @@ def gate() -> Iterator[Gate]:
     gate = Gate()
     yield gate
     gate.opened.set()
+
+
+@pytest.fixture
+def gated(tmp_path: Path, gate: Gate) -> Iterator[Shell]:
+    """A machine whose model ``one`` comes from a server that stops at the gate."""
+    with FaultyServer(gate) as server:
+        yield machine(tmp_path / "home", catalog_of(one=f"{server.url}/f"))
 
 
 @pytest.fixture

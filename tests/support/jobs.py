@@ -20,20 +20,24 @@ GATE = -(-len(DATA) * 7 // 10)
 
 
 class Gate:
-    """An honest server of ``data`` whose bodies stop at ``at`` bytes until ``opened`` is set; with None it is silent.
+    """An honest server of `DATA` that sends no byte from the offset ``at`` on until ``opened`` is set.
 
-    ``reached`` is set as soon as a client has been sent that much and waits for the rest.
+    With None it says nothing at all. ``reached`` is set as soon as a client has been sent what comes before ``at``.
     """
 
-    def __init__(self, data: bytes = DATA, at: int | None = GATE) -> None:
-        self._right, self._at = honest(data), at
+    def __init__(self, at: int | None = GATE) -> None:
+        self._right, self._at = honest(DATA), at
         self.reached, self.opened = threading.Event(), threading.Event()
+        self.requests = 0
 
     def __call__(self, request: Request, number: int) -> Answer:
+        self.requests += 1
         answer = self._right(request, number)
+        body = b"".join(piece for piece in answer.pieces() if isinstance(piece, bytes))
         if self._at is None:
-            return replace(answer, status=None, body=self._pieces(answer.head() + _body(answer), 0))
-        return replace(answer, body=self._pieces(_body(answer), self._at))
+            return replace(answer, status=None, body=self._pieces(answer.head() + body, 0))
+        start, _ = request.range(len(DATA)) or (0, 0)
+        return replace(answer, body=self._pieces(body, max(self._at - start, 0)))
 
     def _pieces(self, data: bytes, at: int) -> Iterator[bytes | threading.Event]:
         yield data[:at]
@@ -44,10 +48,6 @@ class Gate:
     def wait(self) -> None:
         """Wait until a client has come to the gate."""
         assert self.reached.wait(PATIENCE), "nobody came to the gate"
-
-
-def _body(answer: Answer) -> bytes:
-    return b"".join(piece for piece in answer.pieces() if isinstance(piece, bytes))
 
 
 def state_of(shell: Shell) -> Path:

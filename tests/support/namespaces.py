@@ -19,13 +19,15 @@ _MISSING = 77
 _SECONDS = 90.0
 
 
-def apart(scene: Callable[[Path], None], folder: Path, kind: tuple[str, ...]) -> None:
-    """Run ``scene(folder)``, a function of a test module, in namespaces of that kind; skip it if there are none."""
-    prefix = prefix_of(kind)
+def apart(scene: Callable[..., None], folder: Path, kind: tuple[str, ...], *words: str) -> None:
+    """Run ``scene(folder, *words)``, a function of a test's module, in a process of its own, in namespaces of that
+    kind, or with an empty ``kind`` in those of the test. Skips the test if there are none."""
+    prefix = prefix_of(kind) if kind else ()
     tests = Path(__file__).parents[1]
-    run = f"import {scene.__module__} as here, pathlib, sys; here.{scene.__name__}(pathlib.Path(sys.argv[1]))"
+    call = f"here.{scene.__name__}(pathlib.Path(sys.argv[1]), *sys.argv[2:])"
+    run = f"import {scene.__module__} as here, pathlib, sys; {call}"
     done = subprocess.run(
-        [*prefix, sys.executable, "-c", run, str(folder)],
+        [*prefix, sys.executable, "-c", run, str(folder), *words],
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent)))},
         capture_output=True,
         text=True,

@@ -37,7 +37,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Shell:
-    """A home of one's own; nothing of the tester's environment gets in."""
+    """A home folder for one test; nothing of the tester's environment gets in."""
 
     home: Path
     endpoint: str = NOBODY
@@ -61,7 +61,7 @@ class Shell:
         return [sys.executable, "-m", "mdl", *words]
 
     def run(self, *words: str, prefix: tuple[str, ...] = ()) -> Ran:
-        """Run it to its end. What it says as JSON is held against the schemas, whether or not it is looked at."""
+        """Run it to its end. What it says as JSON is checked against the schemas in any case."""
         done = subprocess.run(
             [*prefix, *self.command(*words)],
             env=self.environ,
@@ -79,7 +79,7 @@ class Shell:
 
 
 def machine(home: Path, catalog: str = "schema = 1\n", endpoint: str = NOBODY, **extra: str) -> Shell:
-    """A home of one's own with a catalog in it."""
+    """A home folder for one test, with a catalog in it."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "catalog.toml").write_text(catalog)
     return Shell(home, endpoint, extra)
@@ -90,14 +90,14 @@ def with_environ(shell: Shell, **more: str) -> Shell:
 
 
 def settings(shell: Shell, text: str) -> None:
-    """The user's own config.toml."""
+    """Write the user's config.toml."""
     place = shell.home / ".config" / "mdl" / "config.toml"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(text)
 
 
 def write_catalog(shell: Shell, catalog: str) -> Shell:
-    """Another catalog in the place of what was there."""
+    """Replace the catalog."""
     (shell.home / "catalog.toml").write_text(catalog)
     return shell
 
@@ -113,35 +113,40 @@ def done(ran: Ran, code: int = 0) -> Ran:
 
 
 @contextlib.contextmanager
-def started(
-    shell: Shell, *words: str, folder: Path | None = None, stdin: int = subprocess.DEVNULL
-) -> Iterator[subprocess.Popen[str]]:
-    """mdl as a process that goes on beside the test; it is killed if it still runs in the end."""
-    process = subprocess.Popen(
-        shell.command(*words),
-        env=shell.environ,
-        cwd=folder or shell.home,
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,  # with this process beside it: a group that nobody could continue cannot be stopped
-    )
-    with process:
+def beside(shell: Shell, *command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command that goes on beside the test; it is killed if it still runs in the end."""
+    usual = {"cwd": shell.home, "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    group = 0  # with this process beside it: a group that nobody could continue cannot be stopped
+    with subprocess.Popen(command, env=shell.environ, text=True, process_group=group, **usual | options) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
+def started(
+    shell: Shell, *words: str, folder: Path | None = None
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    """mdl beside the test."""
+    return beside(shell, *shell.command(*words), cwd=folder or shell.home)
+
+
+def opened_by(pid: int) -> set[str]:
+    """The files that a process has open now."""
+    try:
+        return {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError:
+        return set()
+
+
 def ended(process: subprocess.Popen[str], code: int) -> Ran:
-    """Wait for its end, which must be that exit code."""
+    """Wait for its end: it must have that exit code."""
     out, err = process.communicate(timeout=PATIENCE)
     return done(Ran(process.returncode, out, err), code)
 
 
 def environ(home: Path, **more: str) -> dict[str, str]:
-    """A child's environment: nothing of this machine's settings."""
+    """A child's environment without any setting of this machine."""
     root = str(Path(__file__).parents[2])
     return {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": root, "NO_COLOR": "1", **more}
 
@@ -158,15 +163,7 @@ class _Child(subprocess.Popen[str]):
                 pipe.close()
 
 
-def child(home: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
+def child(home: Path, *words: str, **more: str) -> subprocess.Popen[str]:
     """``python -m mdl …`` in a process of its own."""
-    pipe = subprocess.PIPE
-    return _Child(
-        [sys.executable, "-m", "mdl", *arguments],
-        env=environ(home, **more),
-        cwd=home,
-        stdin=subprocess.DEVNULL,
-        stdout=pipe,
-        stderr=pipe,
-        text=True,
-    )
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return _Child([sys.executable, "-m", "mdl", *words], env=environ(home, **more), cwd=home, text=True, **streams)

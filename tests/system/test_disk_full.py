@@ -1,10 +1,13 @@
-"""Real file systems that are too small, fill up, have no inodes left, or may not be written (faults, group F)."""
+"""Real file systems that are too small, fill up, have no inodes left, or may not be written (faults, group F).
+
+Every scene runs in a process with mounts or a user of its own.
+"""
 
 from __future__ import annotations
 
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +40,7 @@ def check(run: Run, code: str, words: str) -> None:
 
 
 def too_small(folder: Path) -> None:
-    """Two files of which only one has room, one more of unknown length, on 8 MiB."""
+    """All files of a plan together must fit into the real free space before the first byte: two of 6 MiB on 8 MiB."""
     bench = bench_on(folder, "size=8m")
     with FaultyServer(faults.honest(DATA)) as server:
         files = [pinned(f"{server.url}/{name}", DATA, path=name) for name in "ab"]
@@ -48,14 +51,9 @@ def too_small(folder: Path) -> None:
         assert bench.run(*files).code == 0
 
 
-@pytest.mark.fault(98)
-def test_a_disk_that_is_too_small(tmp_path: Path) -> None:
-    """All files of a plan together are held against the real free space before the first byte."""
-    apart(too_small, tmp_path, MOUNTS)
-
-
 def filling(folder: Path) -> None:
-    """Somebody else takes the room in the middle of the body; later there is room again."""
+    """A disk that another program fills in the middle of the body is 7; what was written is kept, and with room again
+    it goes on there."""
     bench = bench_on(folder, "size=8m")
     hog, right = bench.store.root / "hog", faults.honest(DATA)
 
@@ -81,14 +79,8 @@ def filling(folder: Path) -> None:
     assert bench.final.read_bytes() == DATA
 
 
-@pytest.mark.fault(99, 100)
-def test_a_disk_that_fills(tmp_path: Path) -> None:
-    """A disk that somebody fills on the way is 7; what was written is kept, and with room again it goes on there."""
-    apart(filling, tmp_path, MOUNTS)
-
-
 def too_long(folder: Path) -> None:
-    """No file may have more than 4 MiB."""
+    """A limit on the size of files (ulimit -f, FAT) is 7, and when it is gone the download goes on."""
     bench = Bench(folder, pytest.MonkeyPatch())
     assert signal.getsignal(signal.SIGXFSZ) is signal.SIG_IGN
     with FaultyServer(faults.honest(DATA)) as server:
@@ -100,51 +92,26 @@ def too_long(folder: Path) -> None:
         assert bench.run(file).code == 0
 
 
-@pytest.mark.fault(101)
-def test_a_limit_on_files(tmp_path: Path) -> None:
-    """A limit on the size of files (ulimit -f, FAT) is 7, and gone with it the download goes on."""
-    apart(too_long, tmp_path, MOUNTS)
-
-
-def inodes(folder: Path) -> None:
-    """Room for bytes, none for files: at every number of inodes from none to enough."""
-    codes, bench = [], bench_on(folder, "size=32m,nr_inodes=64")
+def no_inodes(folder: Path) -> None:
+    """With room for bytes and none for files it is 7, and files are called missing, however many inodes there are; a
+    file is whole or not there, and a later run ends well."""
+    bench = bench_on(folder, "size=32m,nr_inodes=64")
     with FaultyServer(faults.honest(DATA)) as server:
         file = pinned(server.url + "/f", DATA)
         for count in range(2, 24):
             resize(bench.store.root, f"nr_inodes={count}")
             run = bench.run(file)
-            codes.append(run.code)
             if run.code == 0:
                 break
             check(run, "SPACE", "No space left on device")
+            assert "inode" in f"{run.error['message']} {run.error['hint']}", run.error
             assert not bench.final.exists() or bench.final.read_bytes() == DATA
-    assert codes[-1] == 0, codes
-    assert bench.final.read_bytes() == DATA
-    assert len(codes) > 3
-
-
-@pytest.mark.fault(102)
-def test_no_inode_left(tmp_path: Path) -> None:
-    """However many inodes are missing it is 7, a file is whole or not there, and a later run ends well."""
-    apart(inodes, tmp_path, MOUNTS)
-
-
-def told_of_inodes(folder: Path) -> None:
-    bench = bench_on(folder, "size=32m,nr_inodes=3")
-    with FaultyServer(faults.honest(DATA)) as server:
-        error = bench.run(pinned(server.url + "/f", DATA)).error
-    assert "inode" in f"{error['message']} {error['hint']}", error
-
-
-@pytest.mark.fault(102)
-def test_no_inode_left_is_told(tmp_path: Path) -> None:
-    """Where bytes are free and files are not, it is files that are called missing."""
-    apart(told_of_inodes, tmp_path, MOUNTS)
+    assert (run.code, bench.final.read_bytes() == DATA) == (0, True)
+    assert count > 4
 
 
 def read_only(folder: Path) -> None:
-    """A file system that may not be written at all; one with a whole file on it."""
+    """On a file system that may not be written what is here is kept; what is not is 7 before a byte is asked for."""
     bench = bench_on(folder, "size=32m")
     with FaultyServer(faults.honest(DATA)) as server:
         here, other = (pinned(f"{server.url}/{name}", DATA, path=name) for name in ("here", "other"))
@@ -156,39 +123,27 @@ def read_only(folder: Path) -> None:
         assert [request.path for request in server.requests] == ["/here"]
 
 
-@pytest.mark.fault(103)
-def test_a_disk_that_may_not_be_written(tmp_path: Path) -> None:
-    """What is here needs nothing written: kept. What is not is 7 before a byte of it is asked for."""
-    apart(read_only, tmp_path, MOUNTS)
-
-
-FOLDERS = ("", ".mdl", ".mdl/partials", ".mdl/receipts", ".mdl/receipts/m", "m")
-
-
 def forbidden(folder: Path) -> None:
-    """Each folder of the models folder in turn may not be written or not even be entered."""
+    """A folder of the models folder that may not be written, or not even entered, is 7, and the place is named; with
+    permission the same command ends well."""
     for mode in (0o500, 0o000):
-        for name in FOLDERS:
+        for name in ("", ".mdl", ".mdl/partials", ".mdl/receipts", ".mdl/receipts/m", "m"):
             bench = Bench(folder / f"{mode:o}-{name.replace('/', '-')}", pytest.MonkeyPatch())
             place = bench.store.root / name
             place.mkdir(parents=True)
             place.chmod(mode)
             with FaultyServer(faults.honest(DATA)) as server:
                 file = pinned(server.url + "/f", DATA)
-                check(bench.run(file), "LOCALIO", "Permission denied")
+                run = bench.run(file)
+                check(run, "LOCALIO", "Permission denied")
+                assert str(bench.store.root) in "{message} {hint} {item}".format(**run.error), run.error
                 place.chmod(0o700)
                 assert bench.run(file).code == 0, (name, mode)
             assert bench.final.read_bytes() == DATA
 
 
-@pytest.mark.fault(104)
-def test_folders_that_may_not_be_written(tmp_path: Path) -> None:
-    """A folder of the models folder without permission is 7; with permission the same command ends well."""
-    apart(forbidden, tmp_path, USER)
-
-
 def left_forbidden(folder: Path) -> None:
-    """A leftover whose data or journal may not be touched."""
+    """A leftover whose data or journal may not be written is 7 and stays as it is; with permission it goes on."""
     key = file_key("m", RelPath.parse("model.bin"))
     for name in ("data", "journal"):
         bench = Bench(folder / name, pytest.MonkeyPatch())
@@ -206,22 +161,18 @@ def left_forbidden(folder: Path) -> None:
             assert bench.run(file).row.resumed_at == at, name
 
 
-@pytest.mark.fault(104)
-def test_a_leftover_that_may_not_be_written(tmp_path: Path) -> None:
-    """A leftover without permission is 7 and stays as it is; with permission it is gone on with."""
-    apart(left_forbidden, tmp_path, USER)
-
-
-def named(folder: Path) -> None:
-    bench = Bench(folder, pytest.MonkeyPatch())
-    (bench.store.own / "partials").mkdir(parents=True)
-    (bench.store.own / "partials").chmod(0o500)
-    with FaultyServer(faults.honest(DATA)) as server:
-        error = bench.run(pinned(server.url + "/f", DATA)).error
-    assert str(bench.store.root) in f"{error['message']} {error['hint']} {error['item']}", error
-
-
-@pytest.mark.fault(103, 104)
-def test_the_place_is_named(tmp_path: Path) -> None:
-    """What may not be written is told by its path: that is what has to be mended."""
-    apart(named, tmp_path, USER)
+@pytest.mark.parametrize(
+    ("scene", "kind"),
+    [
+        pytest.param(too_small, MOUNTS, marks=pytest.mark.fault(98)),
+        pytest.param(filling, MOUNTS, marks=pytest.mark.fault(99, 100)),
+        pytest.param(too_long, MOUNTS, marks=pytest.mark.fault(101)),
+        pytest.param(no_inodes, MOUNTS, marks=pytest.mark.fault(102)),
+        pytest.param(read_only, MOUNTS, marks=pytest.mark.fault(103)),
+        pytest.param(forbidden, USER, marks=pytest.mark.fault(103, 104)),
+        pytest.param(left_forbidden, USER, marks=pytest.mark.fault(104)),
+    ],
+)
+def test_a_disk(tmp_path: Path, scene: Callable[[Path], None], kind: tuple[str, ...]) -> None:
+    """Each scene tells what must happen on such a disk."""
+    apart(scene, tmp_path, kind)

@@ -23,11 +23,11 @@ from support import faults
 from support.data import MIB, noise, sha256
 from support.faulty_server import Answer, FaultyServer, Handler, Request
 from support.polling import until
-from support.shell import environ
+from support.shell import beside, machine
 
 from mdl.engine import journal
 
-DATA, SMALL = noise(24 * MIB), noise(300_000, 1)
+FILES = {"large": noise(24 * MIB), "small": noise(300_000, 1)}
 TRIALS, SEED = 8, 126
 _SHUTDOWN = 0x8004587D
 """EXT4_IOC_SHUTDOWN; with NOLOGFLUSH, 2, the file system stops at once and writes nothing more."""
@@ -41,17 +41,14 @@ pytestmark = [
 ]
 
 
-@dataclass
 class Disk:
-    """An image file with an ext4 on it, and where it is mounted."""
+    """An image file with an ext4 on it, mounted at ``place``."""
 
-    image: Path
-    place: Path
-
-    def make(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.image, self.place = folder / "image", folder / "disk"
         self.place.mkdir()
-        with self.image.open("wb") as file:
-            file.truncate(96 * MIB)
+        self.image.touch()
+        os.truncate(self.image, 96 * MIB)
         words = ["mkfs.ext4", "-q", "-F", str(self.image)]
         if not shutil.which(words[0]) or subprocess.run(words, capture_output=True, check=False).returncode:
             pytest.skip("NO POWER CUTS: no ext4 can be made here")
@@ -84,8 +81,7 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    made = Disk(tmp_path / "image", tmp_path / "disk")
-    made.make()
+    made = Disk(tmp_path)
     yield made
     with contextlib.suppress(subprocess.CalledProcessError):
         made.unmount()
@@ -114,65 +110,47 @@ class Cut:
     wrong: int = 0
 
 
-def read(place: Path) -> bytes:
-    """The bytes there; none where the cut took the file away."""
-    try:
-        return place.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
 def look(models: Path) -> Cut:
     found = Cut()
     for place in models.glob(".mdl/partials/*/journal"):
-        record = journal.load(place)
-        data = read(place.with_name("data"))
+        record, file = journal.load(place), place.with_name("data")
+        data = file.read_bytes() if file.exists() else b""
         for item in record.have if record else ():
             found.claimed += item.length
-            found.false += data[item.start : item.stop] != DATA[item.start : item.stop]
-    for name, data in (("large", DATA), ("small", SMALL)):
+            found.false += data[item.start : item.stop] != FILES["large"][item.start : item.stop]
+    for name, data in FILES.items():
         with contextlib.suppress(FileNotFoundError):
-            right = (models / "m" / name).read_bytes() == data
+            found.wrong += (models / "m" / name).read_bytes() != data
             found.finals += 1
-            found.wrong += not right
     return found
 
 
 def trial(disk: Disk, home: Path, after: int, before: str = "") -> tuple[Cut, int, int]:
     """Cut the power once ``after`` bytes were sent; what was left, and how the next run went: code, bytes resumed."""
-    models = disk.place / "models"
-    routes = {"/large": paced(DATA), "/small": faults.honest(SMALL)}
-    with FaultyServer(faults.routes(routes)) as server:
-        rows = (("large", DATA), ("small", SMALL))
+    models, right = disk.place / "models", {f"/{name}": faults.honest(data) for name, data in FILES.items()}
+    with FaultyServer(faults.routes(right | {"/large": paced(FILES["large"])})) as server:
         files = "".join(
             f'[[models.m.files]]\npath = "{name}"\nurl = "{server.url}/{name}"\n'
             f'size = {len(data)}\nsha256 = "{sha256(data)}"\n'
-            for name, data in rows
+            for name, data in FILES.items()
         )
-        (home / "catalog.toml").write_text(f"schema = 1\n[models.m]\n{files}")
+        shell = machine(home, f"schema = 1\n[models.m]\n{files}")
+        words = ("get", "m", "--to", str(models), "-q", "--connections", "4")
         code = f"{before}from mdl.__main__ import main; main()"
-        words = [sys.executable, "-c", code, "get", "m", "--to", str(models), "-q", "--connections", "4"]
-        process = subprocess.Popen(words, env=environ(home), cwd=home, stdin=subprocess.DEVNULL)
-        until(lambda: server.bytes_sent >= after or process.poll() is not None)
-        disk.cut()
-        process.kill()
-        process.wait()
+        with beside(shell, sys.executable, "-c", code, *words) as process:
+            until(lambda: server.bytes_sent >= after or process.poll() is not None)
+            disk.cut()
         disk.unmount()
         disk.mount()
         found = look(models)
-        server.handler = faults.routes({"/large": faults.honest(DATA), "/small": faults.honest(SMALL)})
+        server.handler = faults.routes(right)
         sent = server.bytes_sent
-        done = subprocess.run(
-            [*words[:2], "from mdl.__main__ import main; main()", *words[3:]],
-            env=environ(home),
-            cwd=home,
-            capture_output=True,
-            check=False,
-        )
-        resumed = len(DATA) + len(SMALL) - (server.bytes_sent - sent)
+        ran = shell.run(*words)
+        resumed = sum(map(len, FILES.values())) - (server.bytes_sent - sent)
     after_all = look(models)
-    assert before or (after_all.finals, after_all.wrong) == (2, 0), done.stderr
-    return found, done.returncode, resumed
+    assert before or (after_all.finals, after_all.wrong) == (2, 0), ran.err
+    disk.clear()
+    return found, ran.code, resumed
 
 
 @pytest.mark.fault(126)
@@ -181,16 +159,12 @@ def test_power_cuts(disk: Disk, tmp_path: Path) -> None:
     was synced."""
     chance, kept, sent = random.Random(SEED), 0, 0
     for number in range(TRIALS):
-        after = chance.randrange(MIB, len(DATA))
-        home = tmp_path / str(number)
-        home.mkdir()
-        found, code, resumed = trial(disk, home, after)
+        after = chance.randrange(MIB, len(FILES["large"]))
+        found, code, resumed = trial(disk, tmp_path / str(number), after)
         print(f"cut after {after}: {found}, resumed with {resumed}")
         assert (found.false, found.wrong, code) == (0, 0, 0), (after, found)
         assert resumed >= found.claimed
-        kept += found.claimed
-        sent += after
-        disk.clear()
+        kept, sent = kept + found.claimed, sent + after
     print(f"{kept} of {sent} bytes were kept")
     assert kept >= sent // 2
 
@@ -200,12 +174,8 @@ def test_power_cuts_without_syncs(disk: Disk, tmp_path: Path) -> None:
     """The control: without syncs the same cuts lose what was claimed, or leave claims of bytes that are not there."""
     chance, lost = random.Random(SEED), 0
     for number in range(TRIALS // 2):
-        after = chance.randrange(4 * MIB, len(DATA))
-        home = tmp_path / str(number)
-        home.mkdir()
-        found, _, _ = trial(disk, home, after, _NO_SYNC)
-        print(f"cut after {after}: {found}")
-        print(f"  without syncs: {found.claimed} of {after} bytes were kept")
+        after = chance.randrange(4 * MIB, len(FILES["large"]))
+        found, _, _ = trial(disk, tmp_path / str(number), after, _NO_SYNC)
+        print(f"cut after {after} without syncs: {found}, {found.claimed} bytes were kept")
         lost += found.false > 0 or found.wrong > 0 or found.claimed < after // 4
-        disk.clear()
     assert lost >= TRIALS // 4

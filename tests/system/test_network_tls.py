@@ -9,8 +9,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,13 +21,12 @@ from cryptography.x509.oid import NameOID
 from support import faults
 from support.bench import NAME, Bench, pinned
 from support.data import MIB, noise
-from support.faulty_server import FaultyServer
+from support.faulty_server import FaultyServer, Handler
 from support.loopback_hub import LoopbackHub, Repo
-from support.relay import relaying, secured
-from support.shell import ExitCode, machine
-from support.tls import serving
+from support.relay import PROXY_VARIABLES, relaying, secured, serving
+from support.shell import ExitCode, done, machine
 
-from mdl.errors import MdlError, TlsError
+from mdl.errors import MdlError, NetworkError, TlsError
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
 
@@ -40,15 +38,16 @@ EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 
 
 @pytest.fixture
-def trust(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes], None]:
-    """Has a certificate trusted, and no other."""
+def trust(ca: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes], None]:
+    """Has a certificate trusted, and no other; until it is called the one of ``ca``."""
 
     def it(pem: bytes) -> None:
         (tmp_path / "ca.pem").write_bytes(pem)
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
 
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+    for name in (*PROXY_VARIABLES, "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
+    it(ca.cert_pem.bytes())
     return it
 
 
@@ -74,7 +73,7 @@ class Own:
 
 
 def asked(url: str) -> MdlError | None:
-    """The error that asking there is; None where there is an answer."""
+    """The error that asking there is; None if there is an answer."""
     try:
         with HttpClient(HOSTS, timeouts=Timeouts(5.0, 5.0)) as http, http.open("GET", f"{url}/f"):
             return None
@@ -93,18 +92,15 @@ def asked(url: str) -> MdlError | None:
         ("common name alone", ""),
     ],
 )
-def test_certificates_that_are_refused(
-    ca: trustme.CA, trust: Callable[[bytes], None], tmp_path: Path, kind: str, words: str
-) -> None:
-    """13, in the words of what is wrong with it, and no advice to look away; also where its maker is trusted."""
-    trust(ca.cert_pem.bytes())
+def test_certificates_that_are_refused(ca: trustme.CA, trust: Callable[[bytes], None], kind: str, words: str) -> None:
+    """13, in the words of what is wrong with it, and no advice to look away; also if its maker is trusted."""
     if kind in ("not yet valid", "another address"):
         found = ca.issue_cert("localhost", not_before=NOW + DAY if kind.startswith("not") else None)
     else:
         found = Own(1024 if kind == "weak" else 2048, names=kind != "common name alone")
         if kind != "self-signed":
             trust(found.pem)
-    with serving(found) as url:  # type: ignore[arg-type]
+    with serving(found) as url:
         error = asked(url.replace("localhost", "127.0.0.1") if kind == "another address" else url)
     assert error is not None
     assert (error.exit_code, words in error.message, "verify=" in f"{error}{error.hint}") == (13, True, False)
@@ -116,9 +112,8 @@ def test_certificates_that_are_good(
     ca: trustme.CA, trust: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
 ) -> None:
     """An address that the certificate names, a CA out of SSL_CERT_DIR, a self-signed one that is trusted: all well."""
-    trust(ca.cert_pem.bytes())
     found = Own() if kind == "own" else ca.issue_cert("127.0.0.1")
-    if isinstance(found, Own):
+    if kind == "own":
         trust(found.pem)
     if kind == "folder":
         if not shutil.which("openssl"):
@@ -128,45 +123,27 @@ def test_certificates_that_are_good(
         subprocess.run(["openssl", "rehash", tmp_path / "certs"], check=True)
         monkeypatch.delenv("SSL_CERT_FILE")
         monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "certs"))
-    with serving(found) as url:  # type: ignore[arg-type]
+    with serving(found) as url:
         assert asked(url if kind == "own" else url.replace("localhost", "127.0.0.1")) is None
 
 
 @pytest.mark.fault(85)
 def test_both_clients_trust_the_same(ca: trustme.CA, exit_code: ExitCode, tmp_path: Path) -> None:
     """With --via hub the hub's own client trusts what SSL_CERT_FILE names, as mdl itself does; without it 13."""
-    repo = Repo("org/small", {"config.json": b"{}"})
     (tmp_path / "ca.pem").write_bytes(ca.cert_pem.bytes())
     with (
-        LoopbackHub([repo]) as hub,
+        LoopbackHub([Repo("org/small", {"config.json": b"{}"})]) as hub,
         relaying(int(hub.url.rpartition(":")[2]), secured(ca.issue_cert("localhost"))) as relay,
     ):
         endpoint = f"https://localhost:{relay.port}"
         knows = machine(tmp_path, endpoint=endpoint, SSL_CERT_FILE=str(tmp_path / "ca.pem"))
-        done = knows.run("get", "hf:org/small", "--via", "hub", "-q")
+        done(knows.run("get", "hf:org/small", "--via", "hub", "-q"))
         assert exit_code(machine(tmp_path, endpoint=endpoint), "get", "hf:org/small", "--force", "-q") == 13
-    assert done.code == 0, done.err
     assert (tmp_path / "models" / "org--small" / "config.json").read_bytes() == b"{}"
 
 
-@contextmanager
-def answering(speak: Callable[[socket.socket], None]) -> Iterator[str]:
-    """Something that is spoken to as https and does not speak it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def one() -> None:
-            client, _ = listener.accept()
-            with client:
-                speak(client)
-
-        thread = threading.Thread(target=one, daemon=True)
-        thread.start()
-        yield f"https://localhost:{listener.getsockname()[1]}"
-        thread.join(10)
-
-
-def old(client: socket.socket) -> None:
-    """Speaks no newer TLS than 1.0."""
+def speaks_old_tls(client: socket.socket) -> None:
+    """No newer TLS than 1.0."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with pytest.warns(DeprecationWarning, match="TLSv1"):
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
@@ -176,44 +153,52 @@ def old(client: socket.socket) -> None:
         context.wrap_socket(client, server_side=True)
 
 
-@pytest.mark.fault(87, 88)
-@pytest.mark.parametrize("speak", [lambda client: client.sendall(EVIL), old], ids=["plain text first", "TLS 1.0"])
-def test_no_tls_worth_the_name(
-    ca: trustme.CA, trust: Callable[[bytes], None], speak: Callable[[socket.socket], None]
-) -> None:
-    """An answer before any handshake, or only an old protocol: 13, and not a byte of it is taken."""
-    trust(ca.cert_pem.bytes())
-    with answering(speak) as url:
-        assert isinstance(asked(url), TlsError)
+@pytest.mark.parametrize(
+    ("speak", "kind"),
+    [
+        pytest.param(lambda client: client.sendall(EVIL), TlsError, id="plain text first", marks=pytest.mark.fault(87)),
+        pytest.param(speaks_old_tls, TlsError, id="TLS 1.0", marks=pytest.mark.fault(88)),
+        pytest.param(lambda client: client.recv(65536), NetworkError, id="hangs up", marks=pytest.mark.fault(86)),
+    ],
+)
+@pytest.mark.usefixtures("trust")
+def test_no_handshake(speak: Callable[[socket.socket], None], kind: type[MdlError]) -> None:
+    """An answer before any handshake, or only an old protocol, is 13, and not a byte of it is taken. A host that hangs
+    up before it has shown a certificate is the network's trouble: 5, and worth another try."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            client, _ = listener.accept()
+            with client:
+                speak(client)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        error = asked(f"https://localhost:{listener.getsockname()[1]}")
+        thread.join(10)
+    assert isinstance(error, kind)
+    assert error.code == ("NET" if kind is NetworkError else error.code)
 
 
 @pytest.mark.fault(86)
-def test_hung_up_during_the_handshake(ca: trustme.CA, trust: Callable[[bytes], None]) -> None:
-    """A host that hangs up before it has shown a certificate is the network's trouble: 5, and worth another try."""
-    trust(ca.cert_pem.bytes())
-    with answering(lambda client: client.recv(65536)) as url:
-        error = asked(url)
-    assert error is not None
-    assert (error.exit_code, error.code) == (5, "NET")
-
-
-@pytest.mark.fault(86)
-@pytest.mark.parametrize("body", ["with a length", "in chunks", "until it closes"])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        faults.short_body(DATA, 2 * MIB),
+        faults.chunked_cut(DATA, 2 * MIB),
+        faults.no_length_cut(DATA, 2 * MIB),
+    ],
+    ids=["with a length", "in chunks", "until it closes"],
+)
 def test_cut_without_a_goodbye(
-    ca: trustme.CA, trust: Callable[[bytes], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+    ca: trustme.CA, bench: Bench, trust: Callable[[bytes], None], request: pytest.FixtureRequest, cut: Handler
 ) -> None:
     """TLS that ends in the middle of a body without a close_notify is a cut: it goes on, and the bytes are right."""
-    bench = Bench(tmp_path, monkeypatch)
     trust(ca.cert_pem.bytes())
-    cut = {
-        "with a length": faults.short_body(DATA, 2 * MIB),
-        "in chunks": faults.chunked_cut(DATA, 2 * MIB),
-        "until it closes": faults.no_length_cut(DATA, 2 * MIB),
-    }[body]
     with (
         FaultyServer(faults.first(1, cut, faults.honest(DATA))) as server,
         relaying(server.port, secured(ca.issue_cert("localhost"))) as relay,
     ):
         run = bench.run(pinned(f"https://localhost:{relay.port}/{NAME}", DATA), hosts=HOSTS)
     assert (run.code, bench.final.read_bytes() == DATA) == (0, True), run.report
-    assert body != "with a length" or (run.rewound, run.report.bytes_fetched) == (0, len(DATA))
+    assert "length" not in request.node.name or (run.rewound, run.report.bytes_fetched) == (0, len(DATA))

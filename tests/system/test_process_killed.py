@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -27,21 +24,24 @@ from support.data import DATA as BODY
 from support.data import MIB, noise
 from support.faulty_server import FaultyServer
 from support.jobs import records_of
-from support.namespaces import failing
+from support.namespaces import apart, failing
 from support.polling import until
 from support.shell import done, machine
 
 from mdl.cli import main
 from mdl.http.transport import tls_context
 
+LONG = os.environ.get("MDL_LONG") == "1"
 LARGE, TINY = noise(MIB + 1000, 7), noise(1000, 8)
 CALLS = (
     *("open", "mkdir", "pwrite", "write", "fsync", "fdatasync", "ftruncate", "replace", "rename", "unlink", "rmdir"),
     *("link", "symlink", "chmod", "splice"),
 )
 MOST = 400
-STEP = 1 if os.environ.get("MDL_LONG") == "1" else 3
+STEP = 1 if LONG else 3
 """Every third call; every one with MDL_LONG=1."""
+KILLED = -signal.SIGKILL
+_OPEN = os.open
 
 
 class Fuse:
@@ -64,9 +64,6 @@ class Fuse:
         return call
 
 
-_OPEN = os.open
-
-
 def get(folder: Path, url: str) -> int:
     """Get both files."""
     files = [pinned(f"{url}/large", LARGE, path="sub/large"), pinned(f"{url}/tiny", TINY, path="tiny")]
@@ -74,7 +71,7 @@ def get(folder: Path, url: str) -> int:
 
 
 def life(folder: Path, url: str, last: int) -> int:
-    """Fork; the child gets both files, killed before its ``last``-th call (0: never). How it ended, as by `waitpid`."""
+    """Fork; the child gets both files, killed before its ``last``-th call (0: never). Its exit code."""
     child = os.fork()
     if child == 0:
         code = 99
@@ -83,16 +80,14 @@ def life(folder: Path, url: str, last: int) -> int:
                 Fuse(last)
             code = get(folder, url)
         os._exit(code)
-    return os.waitpid(child, 0)[1]
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def wrong(folder: Path) -> str:
-    """What is under the final names and is not right."""
+def check(folder: Path, at: int) -> None:
+    """Nothing wrong is under a final name."""
     for name, data in (("sub/large", LARGE), ("tiny", TINY)):
         place = folder / "models" / "m" / name
-        if place.exists() and place.read_bytes() != data:
-            return f"{name} is wrong"
-    return ""
+        assert not place.exists() or place.read_bytes() == data, f"{name} is wrong, killed at {at}"
 
 
 def left(folder: Path) -> list[str]:
@@ -103,113 +98,66 @@ def left(folder: Path) -> list[str]:
     return [name for name in found if not name.startswith(usual) and not name.endswith(".receipt")]
 
 
-def prepare(folder: str, url: str) -> None:
+def prepare(folder: Path, url: str) -> None:
     """Live once without a fork, so that all that is imported and made late is there for every child."""
+    os.environ["HOME"] = str(folder)
     context = tls_context()
     pytest.MonkeyPatch().setattr("mdl.http.transport.tls_context", lambda: context)
-    assert get(Path(folder) / "before", url) == 0
+    assert get(folder / "before", url) == 0
     until(lambda: gc.collect() >= 0 and threading.active_count() == 1)
 
 
-def clean(folder: Path) -> int:
-    return main.run(["clean", "--yes", "--quiet", "--to", str(folder / "models")])
-
-
-def sweep(folder: str, url: str) -> None:
+def in_one_life(folder: Path, url: str) -> None:
     """A first life killed at each call in turn, then one that is left in peace, then a cleaning."""
     prepare(folder, url)
-    found = []
     for at in range(1, MOST, STEP):
-        place = Path(folder) / str(at)
+        place = folder / str(at)
         place.mkdir()
-        status = life(place, url, at)
-        story = {"at": at, "killed": os.WIFSIGNALED(status), "wrong": wrong(place)}
-        again = life(place, url, 0)
-        story |= {"again": again, "wrong then": wrong(place)}
-        assert not left(place) or clean(place) == 0
-        found.append(story | {"cleaned": wrong(place), "left": left(place)})
-        if not os.WIFSIGNALED(status):
+        code = life(place, url, at)
+        check(place, at)
+        assert life(place, url, 0) == 0, at
+        check(place, at)
+        assert not left(place) or main.run(["clean", "--yes", "--quiet", "--to", str(place / "models")]) == 0, at
+        check(place, at)
+        assert left(place) == [], at
+        if code != KILLED:
             break
-    print(json.dumps(found))
+    assert (code, at >= 20) == (0, True)
 
 
-def lives(folder: str, url: str) -> None:
+def in_every_life(folder: Path, url: str) -> None:
     """One folder; each life is killed one call later than the one before, until one comes through."""
     prepare(folder, url)
-    found, place = [], Path(folder)
     for at in range(1, MOST):
-        status = life(place, url, at)
-        found.append({"at": at, "killed": os.WIFSIGNALED(status), "code": status, "wrong": wrong(place)})
-        if not os.WIFSIGNALED(status):
+        code = life(folder, url, at)
+        check(folder, at)
+        if code != KILLED:
             break
-    print(json.dumps(found))
+    assert (code, at >= 10) == (0, True)
 
 
-def driven(what: str, folder: Path) -> list[dict[str, Any]]:
-    """What the driver found."""
-    tests = Path(__file__).parents[1]
-    with FaultyServer(faults.routes({"/large": faults.honest(LARGE), "/tiny": faults.honest(TINY)})) as server:
-        code = f"from system import test_process_killed as here; here.{what}({str(folder)!r}, {server.url!r})"
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={
-                **os.environ,
-                "HOME": str(folder),
-                "PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent))),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=110,
-        )
-    assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-@pytest.mark.fault(125, 155)
-def test_killed_before_a_call(tmp_path: Path) -> None:
-    """Before whichever call SIGKILL comes: no wrong file under a final name, the same command again ends well, and
-    after 'mdl clean' nothing is left over."""
-    found = driven("sweep", tmp_path)
-    assert [one for one in found if one["wrong"] or one["wrong then"] or one["again"]] == []
-    assert [one for one in found if one["left"] or one["cleaned"]] == []
-    assert sum(one["killed"] for one in found) >= len(found) - STEP
-    assert found[-1]["at"] >= 20
-
-
-@pytest.mark.fault(127)
-def test_killed_in_every_life(tmp_path: Path) -> None:
-    """Killed again and again while it recovers, each time a call later, it gets through in the end."""
-    found = driven("lives", tmp_path)
-    assert [one for one in found if one["wrong"]] == []
-    assert (found[-1]["killed"], found[-1]["code"]) == (False, 0)
-    assert len(found) >= 10
-
-
-NAMES = (
-    "fsync",
-    "fdatasync",
-    "ftruncate",
-    "rename",
-    "renameat",
-    "linkat",
-    "unlink",
-    "unlinkat",
-    "mkdir",
-    "mkdirat",
-    "rmdir",
-    "splice",
+@pytest.mark.parametrize(
+    "driver",
+    [
+        pytest.param(in_one_life, marks=pytest.mark.fault(125, 155)),
+        pytest.param(in_every_life, marks=pytest.mark.fault(127)),
+    ],
 )
+def test_killed_before_a_call(tmp_path: Path, driver: Callable[[Path, str], None]) -> None:
+    """Before whichever call SIGKILL comes: no wrong file under a final name, the same command again ends well, and
+    after 'mdl clean' nothing is left over. Killed while it recovers, each time a call later, it gets through too."""
+    with FaultyServer(faults.routes({"/large": faults.honest(LARGE), "/tiny": faults.honest(TINY)})) as server:
+        apart(driver, tmp_path, (), server.url)
 
 
 @pytest.mark.fault(125)
-@pytest.mark.skipif(os.environ.get("MDL_LONG") != "1", reason="a minute of kills by strace; asked for with MDL_LONG=1")
+@pytest.mark.skipif(not LONG, reason="a minute of kills by strace; asked for with MDL_LONG=1")
 @pytest.mark.timeout(600)
 def test_killed_by_the_system(tmp_path: Path) -> None:
     """The same from outside, for the whole command with its job, record and log; a killed job is told as dead."""
     kills = 0
-    for name in NAMES:
+    names = "fsync fdatasync ftruncate rename renameat linkat unlink unlinkat mkdir mkdirat rmdir splice"
+    for name in names.split():
         for at in range(1, 20):
             with FaultyServer(faults.honest(BODY)) as server:
                 shell = machine(tmp_path / f"{name}-{at}", catalog_of(one=server.url + "/f"))

@@ -18,7 +18,7 @@ from support.data import DATA, MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Request
 from support.namespaces import MOUNTS, apart, failing, tool
 from support.partials import dead_owner
-from support.shell import Ran, Shell, machine
+from support.shell import Ran, Shell, beside, machine
 
 from mdl import locks
 from mdl.engine.store import Store
@@ -43,29 +43,17 @@ def in_pieces(data: bytes) -> Handler:
 
 def at_once(shell: Shell, count: int, prefix: tuple[str, ...], *words: str) -> tuple[list[Ran], int]:
     """Start that many of them; how each ended, and how often the final name was seen with wrong bytes meanwhile."""
-    pipe, place, wrong = subprocess.PIPE, shell.models / "one" / "f.bin", 0
+    place, wrong = shell.models / "one" / "f.bin", 0
     with contextlib.ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [*prefix, *shell.command("get", "one", *words)],
-                    env=shell.environ,
-                    cwd=shell.home,
-                    stdin=subprocess.DEVNULL,
-                    stdout=pipe,
-                    stderr=pipe,
-                    text=True,
-                )
-            )
-            for _ in range(count)
-        ]
+        command = (*prefix, *shell.command("get", "one", *words))
+        processes = [stack.enter_context(beside(shell, *command)) for _ in range(count)]
         while living := [process for process in processes if process.poll() is None]:
             with contextlib.suppress(FileNotFoundError):
                 wrong += place.read_bytes() != DATA
             with contextlib.suppress(subprocess.TimeoutExpired):
                 living[0].wait(0.01)
-        ended = [process.communicate() for process in processes]
-    return [Ran(p.returncode, *said) for p, said in zip(processes, ended, strict=True)], wrong
+        said = [process.communicate() for process in processes]
+    return [Ran(p.returncode, *both) for p, both in zip(processes, said, strict=True)], wrong
 
 
 @pytest.mark.fault(130)
@@ -107,7 +95,7 @@ def turn(folder: Path, name: str = "m") -> Iterator[None]:
 
 @pytest.mark.fault(131)
 def test_one_folder_by_two_paths(tmp_path: Path) -> None:
-    """Whoever comes by a link to the models folder meets the same lock."""
+    """A process that comes by a link to the models folder meets the same lock."""
     (tmp_path / "models").mkdir()
     (tmp_path / "link").symlink_to("models")
     one, other = Store(tmp_path / "models").locks, Store(tmp_path / "link").locks
@@ -133,7 +121,7 @@ def bound(folder: Path) -> None:
 
 @pytest.mark.fault(131)
 def test_one_folder_mounted_twice(tmp_path: Path) -> None:
-    """Whoever comes by another mount of the models folder meets the same lock, and the same files."""
+    """A process that comes by another mount of the models folder meets the same lock, and the same files."""
     apart(bound, tmp_path, MOUNTS)
 
 
@@ -153,7 +141,7 @@ def test_a_lock_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.fault(132)
 def test_a_lock_of_a_dead_process(tmp_path: Path) -> None:
-    """A lock file that a dead process left holds nobody up, whoever has its process id now."""
+    """A lock file that a dead process left holds nobody up, whatever process has its id now."""
     for pid in (ProcessId(dead_owner()).pid, os.getpid(), 1):
         (tmp_path / "m.lock").write_text(f"{pid}\n")
         (tmp_path / "m.who").write_text(json.dumps({"pid": pid, "since": "00:00:00"}))
@@ -165,7 +153,7 @@ def test_a_lock_of_a_dead_process(tmp_path: Path) -> None:
 @pytest.mark.fault(133)
 @pytest.mark.parametrize("name", ["m.lock", "m.who"])
 def test_a_link_in_place_of_a_lock(tmp_path: Path, name: str) -> None:
-    """A link where a lock or its holder's name goes leads nowhere: what it points to keeps its bytes and its mode."""
+    """A link in place of a lock, or of its holder's record, is not followed: its target keeps bytes and mode."""
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "precious").chmod(0o644)
     (tmp_path / "locks").mkdir()

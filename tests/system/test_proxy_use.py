@@ -1,10 +1,9 @@
-"""Proxies at work: which is asked and which is not, what one refuses, what one that lies may do (faults, group E)."""
+"""Proxies: which one is asked and which is not, what one refuses, what one that lies may do (faults, group E)."""
 
 from __future__ import annotations
 
-import socket
-import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,7 @@ from support import faults
 from support.bench import Bench, pinned
 from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request
-from support.relay import PROXY_VARIABLES, relaying, secured, tunnel
-from support.tls import BODY, serving
+from support.relay import BODY, PROXY_VARIABLES, relaying, secured, serving, tunnel
 
 from mdl.errors import AuthError, MdlError, NetworkError, TlsError, UsageError
 from mdl.http.allowlist import AllowList
@@ -26,14 +24,14 @@ NAMES = AllowList.of(["localhost", "files.example", "127.0.0.1"])
 
 @pytest.fixture(scope="module")
 def secure(ca: trustme.CA) -> Iterator[str]:
-    """A right server behind TLS."""
+    """The URL of a right server behind TLS."""
     with serving(ca.issue_cert("localhost")) as url:
         yield url
 
 
 @pytest.fixture(autouse=True)
-def _nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ca: trustme.CA) -> None:
-    """No proxy of the tester's own."""
+def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ca: trustme.CA) -> None:
+    """No proxy of the tester's, and trust in the one CA."""
     for name in (*PROXY_VARIABLES, "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -63,7 +61,7 @@ def refused(url: str) -> MdlError:
 def test_whichever_variable_names_it(monkeypatch: pytest.MonkeyPatch, secure: str, variable: str, scheme: str) -> None:
     """In capitals or not, for https or for all, with a scheme or without: a file comes through the tunnel, whole."""
     heads: list[str] = []
-    with relaying(port_of(secure), tunnel(heads), heads) as proxy:
+    with relaying(port_of(secure), tunnel(heads)) as proxy:
         monkeypatch.setenv(variable, f"{scheme}127.0.0.1:{proxy.port}")
         assert asked(f"{secure}/f") == len(BODY)
     assert [head.split()[:2] for head in heads] == [["CONNECT", secure.removeprefix("https://")]]
@@ -100,7 +98,7 @@ def test_a_tunnel_that_is_refused(
 ) -> None:
     """A wrong password is 4; a proxy that cannot, or hangs up, is 5; the password is not told."""
     heads: list[str] = []
-    with relaying(port_of(secure), tunnel(heads, answer), heads) as proxy:
+    with relaying(port_of(secure), tunnel(heads, answer)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret-1@127.0.0.1:{proxy.port}")
         error = refused(f"{secure}/f")
     assert isinstance(error, kind), error
@@ -112,34 +110,36 @@ def test_a_tunnel_that_is_refused(
 @pytest.mark.fault(91)
 @pytest.mark.parametrize("status", [407, 502, 503])
 def test_a_request_that_a_proxy_refuses(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    """The same where the proxy is asked without a tunnel."""
+    """The same if the proxy is asked without a tunnel."""
     with FaultyServer(faults.answers(status)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        error = refused("http://files.example/f")
-    assert error.exit_code == (4 if status == 407 else 5)
+        assert refused("http://files.example/f").exit_code == (4 if status == 407 else 5)
 
 
 @pytest.mark.fault(91)
 def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody listens at the proxy's address, it is the proxy that is named."""
+    """If nobody listens at the proxy's address, the message names the proxy."""
     monkeypatch.setenv("HTTP_PROXY", "http://localhost:9")
     error = refused("http://files.example/f")
     assert (error.exit_code, "localhost" in error.message) == (5, True), error.message
+
+
+@contextmanager
+def reading_along(ca: trustme.CA, heads: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
+    """A proxy that ends the tunnel's TLS itself, with a certificate of that CA, and asks this server."""
+    with (
+        FaultyServer(faults.honest(DATA)) as origin,
+        relaying(origin.port, tunnel(heads, then=secured(ca.issue_cert("localhost")))) as proxy,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret-1@127.0.0.1:{proxy.port}")
+        yield origin
 
 
 @pytest.mark.fault(91)
 def test_the_host_in_a_tunnel_gets_no_password(monkeypatch: pytest.MonkeyPatch, ca: trustme.CA) -> None:
     """What is sent inside the tunnel has no word for the proxy."""
     heads: list[str] = []
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("localhost").configure_cert(context)
-    with (
-        FaultyServer(faults.honest(DATA)) as origin,
-        relaying(
-            origin.port, tunnel(heads, then=lambda client: context.wrap_socket(client, server_side=True))
-        ) as proxy,
-    ):
-        monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret-1@127.0.0.1:{proxy.port}")
+    with reading_along(ca, heads, monkeypatch) as origin:
         assert asked("https://localhost/f") == len(DATA)
         seen = [name.lower() for request in origin.requests for name, _ in request.headers]
     assert seen
@@ -149,19 +149,12 @@ def test_the_host_in_a_tunnel_gets_no_password(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.fault(92)
 @pytest.mark.parametrize("is_trusted", [False, True])
-def test_a_proxy_that_reads_along(
-    monkeypatch: pytest.MonkeyPatch, ca: trustme.CA, tmp_path: Path, is_trusted: bool
-) -> None:
+def test_a_proxy_that_reads_along(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_trusted: bool) -> None:
     """A proxy that signs for the host by itself is 13, unless the user trusts its authority."""
-    nosy, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    nosy.issue_cert("localhost").configure_cert(context)
+    nosy = trustme.CA()
     if is_trusted:
         nosy.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    with (
-        FaultyServer(faults.honest(DATA)) as origin,
-        relaying(origin.port, tunnel([], then=lambda client: context.wrap_socket(client, server_side=True))) as proxy,
-    ):
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    with reading_along(nosy, [], monkeypatch) as origin:
         if is_trusted:
             assert asked("https://localhost/f") == len(DATA)
         else:
@@ -173,16 +166,17 @@ def test_a_proxy_that_reads_along(
 @pytest.mark.parametrize("exempt", ["localhost", "*", "files.example,localhost"])
 def test_each_hop_is_asked_by_its_own_rule(monkeypatch: pytest.MonkeyPatch, exempt: str) -> None:
     """A redirect to a host that NO_PROXY names is followed directly, whoever answered the first request."""
-    with FaultyServer(faults.honest(DATA)) as origin:
-        front = faults.redirects(f"http://localhost:{origin.port}/f")
-        with FaultyServer(front) as proxy:
-            monkeypatch.setenv("HTTP_PROXY", proxy.url)
-            monkeypatch.setenv("NO_PROXY", exempt)
-            is_direct = exempt != "localhost"
-            first = f"http://localhost:{proxy.port}/" if is_direct else "http://files.example/f"
-            assert asked(first) == len(DATA)
-            assert [request.target for request in proxy.requests] == ["/" if is_direct else first]
-            assert [request.target for request in origin.requests] == ["/f"]
+    with (
+        FaultyServer(faults.honest(DATA)) as origin,
+        FaultyServer(faults.redirects(f"http://localhost:{origin.port}/f")) as proxy,
+    ):
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", exempt)
+        is_direct = exempt != "localhost"
+        first = f"http://localhost:{proxy.port}/" if is_direct else "http://files.example/f"
+        assert asked(first) == len(DATA)
+        assert [request.target for request in proxy.requests] == ["/" if is_direct else first]
+        assert [request.target for request in origin.requests] == ["/f"]
 
 
 def stale(request: Request, number: int) -> Answer:
@@ -192,9 +186,8 @@ def stale(request: Request, number: int) -> Answer:
 
 
 @pytest.mark.fault(93)
-def test_a_cache_with_old_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_with_old_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache on the way that serves an old version, whole or only its rest, never makes a wrong file: 6, aloud."""
-    bench = Bench(tmp_path, monkeypatch)
     with FaultyServer(stale) as proxy:
         file = pinned("http://files.example/f", DATA)
         monkeypatch.setenv("http_proxy", proxy.url)
@@ -209,9 +202,8 @@ def test_a_cache_with_old_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.fault(93)
-def test_the_second_try_asks_past_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_try_asks_past_caches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the digest tells that the bytes were wrong, the one clean retry asks the origin and not a cache."""
-    bench = Bench(tmp_path, monkeypatch)
     with FaultyServer(faults.honest(DATA)) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         file = pinned("http://files.example/f", DATA)
@@ -226,12 +218,8 @@ def test_a_proxy_behind_tls(monkeypatch: pytest.MonkeyPatch, ca: trustme.CA, sec
     """A proxy may itself be reached by TLS: a large file comes through both layers whole, if its certificate is
     trusted like any other."""
     heads: list[str] = []
-    certificate = (ca if is_trusted else trustme.CA()).issue_cert("localhost")
-
-    def greet(client: socket.socket) -> socket.socket | None:
-        return tunnel(heads)(secured(certificate)(client))  # type: ignore[arg-type]
-
-    with relaying(port_of(secure), greet, heads) as proxy:
+    outer = secured((ca if is_trusted else trustme.CA()).issue_cert("localhost"))
+    with relaying(port_of(secure), lambda client: tunnel(heads)(outer(client))) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{proxy.port}")
         if is_trusted:
             assert asked(f"{secure}/f") == len(BODY)

@@ -51,13 +51,11 @@ def copy(tmp_path: Path) -> Copy:
 def test_a_run_layout(copy: Copy) -> None:
     """One row in patterns.py and its line in LAYOUTS: `mdl checkpoints` knows the trainer, its steps and its best."""
     row = """
-ACME = Pattern(
+ACME = Layout(
     "acme",
-    re.compile(r"acme-([0-9]+|best)\\.pt"),
+    Pattern(r"acme-((?P<step>[0-9]+)|best)\\.pt", best=r"acme-best\\.pt").find,
     keep=("*.pt",),
-    is_best=lambda one: one.name == "acme-best.pt",
-    step=lambda name: int(name[1]) if name[1].isdigit() else None,
-).layout
+)
 """
     with (copy.root / "trainers/patterns.py").open("a") as file:
         file.write(row)

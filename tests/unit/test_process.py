@@ -32,7 +32,7 @@ def test_this_process_and_one_that_is_over(past: str) -> None:
 
 @pytest.mark.fault(264)
 def test_another_name_space_is_unknown(past: str) -> None:
-    """Whether a process of another PID name space, another boot or without a name lives, cannot be known from here."""
+    """A process of another PID name space, another boot or no name at all: mdl cannot know whether it lives."""
     for owner in (str(ProcessId.current()), past):
         machine, pid, born, space = owner.split("-")
         assert ProcessId(f"{machine}-{pid}-{born}-{int(space) + 1}").is_alive() is None
@@ -42,7 +42,7 @@ def test_another_name_space_is_unknown(past: str) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="nothing could be hidden")
 def test_a_process_that_is_hidden(past: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another user's process that /proc does not show may be the one: that is unknown, and nothing of it is taken."""
+    """Another user's process that /proc does not show may be the one: mdl cannot know, and leaves its files alone."""
 
     def kill(_process: int, _signal: int) -> None:
         raise PermissionError

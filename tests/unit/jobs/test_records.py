@@ -96,10 +96,13 @@ def test_ids_are_nobody_elses(records: Told) -> None:
 
 
 def test_found_by_how_its_id_begins(records: Told) -> None:
-    """A whole id, or a beginning that only one has; several are told, a whole id wins over longer ones; none is 3."""
+    """A whole id, or a beginning that only one has; several are told, a whole id wins over longer ones; none is 3.
+    A prefetch of a whole large catalog has a record like any other."""
     names = ["0102-abcd", "0102-abcde", "0102-xyzw", "0203-abcd"]
+    many = tuple(f"organisation/model-number-{n}" for n in range(5000))
     for name in names:
-        records.put(replace(DONE, id=name))
+        records.put(replace(DONE, id=name, models=many))
+    assert records.find("0203").models == many
     assert [records.find(name).id for name in (*names, "0203", "0102-x")] == [*names, "0203-abcd", "0102-xyzw"]
     with pytest.raises(UsageError) as several:
         records.find("0102-")
@@ -162,13 +165,6 @@ def test_a_running_job_mends_its_record(records: Told) -> None:
         spoil()
         tracker(Planned(bytes_total=5, bytes_kept=1))
         assert records.find(JOB.id) == replace(JOB, bytes_done=1, bytes_total=5)
-
-
-def test_a_job_of_many_models_is_found(records: Told) -> None:
-    """A prefetch of a whole large catalog has a record like any other."""
-    job = replace(JOB, models=tuple(f"organisation/model-number-{n}" for n in range(5000)))
-    records.put(job)
-    assert records.find(JOB.id) == job
 
 
 def test_figures_are_written_twice_a_second(records: Told) -> None:

@@ -1,6 +1,6 @@
 """SIGKILL before any one system call that changes the disk, counted over all threads of a command.
 
-By seccomp and ptrace: strace counts each thread for itself, so that a worker's first rename, which publishes, would
+It uses seccomp and ptrace. strace counts each thread separately, so a worker's first rename, which publishes, would
 hide behind the main thread's first, which writes the job's record.
 """
 
@@ -32,6 +32,8 @@ _CALLS = {  # name: its numbers on x86_64 and aarch64, and what its arguments ar
     "symlinkat": (266, 36, "pdp"),
     "mkdir": (83, -1, "p"),
     "mkdirat": (258, 34, "dp"),
+    "chmod": (90, -1, "p"),
+    "fchmodat": (268, 53, "dp"),
     "ftruncate": (77, 46, "f"),
     "fsync": (74, 82, "f"),
     "fdatasync": (75, 83, "f"),
@@ -60,18 +62,13 @@ class Ended:
     point: str = ""
 
 
-def _filter() -> bytes:
-    """A seccomp program: the calls of `_KINDS` stop for the tracer, all others pass."""
+def _be_traced() -> None:
+    """In the child, before it becomes the command: the calls of `_KINDS` stop for the tracer, all others pass."""
     load, same, give = 0x20, 0x15, 0x06
     rules = [(load, 0, 0, 0)]
     for number in sorted(_KINDS):
         rules += [(same, 0, 1, number), (give, 0, 0, 0x7FF00000)]
-    return b"".join(struct.pack("<HBBI", *rule) for rule in [*rules, (give, 0, 0, 0x7FFF0000)])
-
-
-def _be_traced() -> None:
-    """In the child, before it becomes the command."""
-    code = _filter()
+    code = b"".join(struct.pack("<HBBI", *rule) for rule in [*rules, (give, 0, 0, 0x7FFF0000)])
     held = ctypes.create_string_buffer(code, len(code))
     program = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", len(code) // 8, ctypes.addressof(held)))
     if (
@@ -149,18 +146,14 @@ def _described(thread: int) -> str:
     words, base = [], ""
     for kind, value in zip(layout, arguments, strict=False):
         if kind == "p":
-            words.append(f"{base}{_text(thread, value)}")
+            with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
+                memory.seek(value)
+                words.append(base + os.fsdecode(memory.read(1024).split(b"\0")[0]))
         else:
             at = ctypes.c_int(value & 0xFFFFFFFF).value
             base = f"{os.readlink(f'/proc/{thread}/fd/{at}')}/" if at >= 0 else ""
             words += [base[:-1]] if kind == "f" else []
     return f"{name} {' '.join(words)}"
-
-
-def _text(thread: int, address: int) -> str:
-    with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
-        memory.seek(address)
-        return os.fsdecode(memory.read(1024).split(b"\0")[0])
 
 
 def tracing_works(place: Path) -> bool:

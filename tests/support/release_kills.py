@@ -1,14 +1,8 @@
-"""Releases killed with SIGKILL, at random moments and before every call that changes the disk; and a reader all along.
-
-The claims: whatever the moment, 'current' leads to a whole release, the history can be read, and the same command
-again ends right and leaves nothing; and of thousands of switches a reader of current/model.bin never sees one.
-"""
+"""Releases killed with SIGKILL, at random moments and before calls that change the disk; and a reader all along."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import hashlib
 import itertools
 import json
 import random
@@ -19,25 +13,20 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import claim, machine, table
-from scene import environment, folder
-
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.releases import ReleaseDir
 from mdl.operations.release import release, rollback
+from support.call_kills import Ended, killed_at
+from support.data import sha256
+from support.shell import environ
 
+KILLED = -signal.SIGKILL
 _OWN = {".mdl", "current", "releases", "releases.json"}
-_CALLS = (
-    "?mkdir,?mkdirat,?fsync,?fdatasync,?rename,?renameat,?renameat2,?link,?linkat,?symlink,?symlinkat,"
-    "?unlink,?unlinkat,?rmdir,?chmod,?fchmodat,?ftruncate"
-)
-_HEAD = ("killed at", "kills", "before the switch", "recovered", "left over", "not in the history")
 _CHILD = """\
 import pathlib, sys
 from mdl.operations.release import release
@@ -65,10 +54,10 @@ print(reads, misses, len(seen & known))
 
 @dataclass(frozen=True)
 class Found:
-    """What a kill left: what is ``wrong`` there, and ``again`` once the same command was run again; ``strays`` are
-    still there then, ``recorded`` tells whether the history knows of the release."""
+    """What a kill left: which archive is ``served``, what is ``wrong``, and ``again`` after the same command was run
+    again; ``strays`` are still there then, ``recorded`` tells whether the history knows of the release."""
 
-    killed: bool
+    code: int
     served: str
     wrong: str
     again: str
@@ -80,7 +69,7 @@ class Scene:
     """Archives a, b and c, and a folder where those of ``before`` were released; c is the one to be killed."""
 
     def __init__(self, place: Path, before: str = "ab", size: int = 2**18) -> None:
-        self.place, self.env, self.before = place, environment(place / "home"), before[-1:]
+        self.place, self.env, self.before = place, environ(place), before[-1:]
         draw = random.Random(1)
         shared = {"config.json": b"{}\n"} | {f"text/{number}.txt": draw.randbytes(999) for number in range(3)}
         self.files = {one: shared | {"model.bin": one.encode() + draw.randbytes(size)} for one in "abc"}
@@ -91,7 +80,7 @@ class Scene:
             self.release(one, self.base)
 
     def _pack(self, one: str) -> str:
-        lines = [ManifestEntry(name, len(data), _sha256(data)) for name, data in self.files[one].items()]
+        lines = [ManifestEntry(name, len(data), sha256(data)) for name, data in self.files[one].items()]
         manifest = Manifest(tuple(lines), step=ord(one))
         with zipfile.ZipFile(self.place / f"{one}.zip", "w") as archive:
             for name, data in self.files[one].items():
@@ -105,10 +94,15 @@ class Scene:
     def fresh(self, name: str) -> Path:
         return Path(shutil.copytree(self.base, self.place / name, symlinks=True))
 
-    def child(self, folder: Path, *prefix: str) -> subprocess.Popen[str]:
+    def command(self, folder: Path) -> list[str]:
         """A release of c, in a process of its own."""
-        command = [*prefix, sys.executable, "-c", _CHILD, str(self.place / "c.zip"), str(folder)]
-        return subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        return [sys.executable, "-c", _CHILD, str(self.place / "c.zip"), str(folder)]
+
+    def killed_at(self, number: int) -> tuple[Ended, Path]:
+        """Kill a release of c before its ``number``-th call that changes the disk (0: never); the folder it went to."""
+        place = self.fresh(f"call-{number}")
+        log = self.place / f"call-{number}.log"
+        return killed_at(number, self.command(place), self.env, self.place, log), place
 
     def look(self, code: int, folder: Path) -> Found:
         """What is there now, and after the same command again; the folder is removed then."""
@@ -119,7 +113,7 @@ class Scene:
         strays += [f"releases/{one.name}" for one in (folder / "releases").iterdir() if one.name not in known]
         recorded = record.exists() and self.versions["c"] in record.read_text()
         shutil.rmtree(folder)
-        return Found(code == -signal.SIGKILL, served, wrong, again, tuple(strays), recorded)
+        return Found(code, served, wrong, again, tuple(strays), recorded)
 
     def _served(self, folder: Path) -> str:
         return {version: one for one, version in self.versions.items()}.get(ReleaseDir(folder).active(), "")
@@ -152,21 +146,18 @@ def _told(look: Callable[[], str]) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def kill_at_random(scene: Scene, kills: int, seed: int) -> list[Found]:
     """Kill at moments drawn over the time that one release takes, until that many kills were in time."""
     draw = random.Random(seed)
     whole = min(_live(scene, f"whole-{number}", 60)[1] for number in range(3))
     lives = (_live(scene, f"life-{number}", draw.uniform(0, 1.1 * whole))[0] for number in range(5 * kills))
-    return list(itertools.islice((one for one in lives if one.killed), kills))
+    return list(itertools.islice((one for one in lives if one.code == KILLED), kills))
 
 
 def _live(scene: Scene, name: str, seconds: float) -> tuple[Found, float]:
-    place = scene.fresh(name)
-    with scene.child(place) as child:
+    place, null = scene.fresh(name), subprocess.DEVNULL
+    command = scene.command(place)
+    with subprocess.Popen(command, env=scene.env, stdout=subprocess.PIPE, stderr=null, text=True) as child:
         assert child.stdout
         child.stdout.readline()
         began = time.monotonic()
@@ -177,44 +168,25 @@ def _live(scene: Scene, name: str, seconds: float) -> tuple[Found, float]:
     return scene.look(code, place), took
 
 
-def strace_works(place: Path) -> bool:
-    """Whether a process can be traced here, and killed at a call."""
-    if not shutil.which("strace"):
-        return False
-    command = ["strace", "-f", "-o", "try", "-e", "inject=fsync:signal=KILL:when=1", sys.executable, "-c"]
-    command.append("import os; os.fsync(os.open('.', os.O_RDONLY))")
-    return subprocess.run(command, cwd=place, capture_output=True, check=False).returncode == -signal.SIGKILL
+def kill_at_calls(scene: Scene, step: int) -> list[Found]:
+    """Kill before every ``step``-th call that changes the disk, counted over all threads."""
+    ended, place = scene.killed_at(0)
+    assert ended.code == 0, f"a traced release ended with {ended.code}"
+    shutil.rmtree(place)
 
+    def kill(number: int) -> Found:
+        ended, place = scene.killed_at(number)
+        return scene.look(ended.code, place)
 
-def traced(scene: Scene, name: str, *flags: str) -> tuple[int, Path]:
-    """A release of c under strace: its exit code, its folder; the log lies beside it."""
-    place = scene.fresh(name)
-    with scene.child(place, "strace", "-f", "-o", f"{place}.log", "-e", f"trace={_CALLS}", *flags) as child:
-        child.communicate(timeout=60)
-    return child.returncode, place
-
-
-def killed_at(scene: Scene, call: str, number: int) -> tuple[int, Path]:
-    """Kill a release of c before its ``number``-th ``call``."""
-    return traced(scene, f"{call}-{number}", "-e", f"inject={call}:signal=KILL:when={number}")
-
-
-def kill_at_calls(scene: Scene) -> list[Found]:
-    """Kill before every single call that changes the disk; strace counts each thread and each call for itself."""
-    code, place = traced(scene, "whole")
-    assert code == 0, f"a release under strace ended with {code}"
-    calls = Counter(re.findall(r"^(\d+) +([a-z0-9]+)\(", Path(f"{place}.log").read_text(), re.MULTILINE))
-    most = {name: max(count for (_, one), count in calls.items() if one == name) for _, name in calls}
-    points = [(name, number) for name, count in most.items() for number in range(1, count + 1)]
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda point: scene.look(*killed_at(scene, *point)), points))
-    return [one for one in found if one.killed]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(kill, range(1, ended.calls + 1, step)))
+    return [one for one in found if one.code == KILLED]
 
 
 @contextlib.contextmanager
 def reader(path: Path, known: Sequence[bytes], *, until_miss: bool = False) -> Iterator[subprocess.Popen[str]]:
     """A process that opens and reads ``path`` over and over; `counts` ends it."""
-    command = [sys.executable, "-c", _READER, str(path), str(int(until_miss)), *map(_sha256, known)]
+    command = [sys.executable, "-c", _READER, str(path), str(int(until_miss)), *map(sha256, known)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
@@ -251,47 +223,3 @@ def read_on_the_old_way(scene: Scene, seconds: float = 30) -> list[int]:
             link.unlink()
             link.symlink_to(f"releases/{scene.versions[next(turn)]}")
         return counts(process)
-
-
-def _row(name: str, kills: list[Found]) -> list[str]:
-    left = Counter(itertools.chain.from_iterable(one.strays for one in kills))
-    shown = ", ".join(f"{count} x {what}" for what, count in sorted(left.items())) or "nothing"
-    before, recovered = sum(one.served != "c" for one in kills), sum(not (one.wrong or one.again) for one in kills)
-    return [name, *map(str, (len(kills), before, recovered, shown, sum(not one.recorded for one in kills)))]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=300, help="at random moments; those at calls come on top [300]")
-    parser.add_argument("--switches", type=int, default=5000, help="under the reader [5000]")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--dir", type=Path, help="folder on the disk to use [the system's temporary folder]")
-    args = parser.parse_args()
-    with folder(args.dir) as place, folder(args.dir) as other:
-        scene, first = Scene(place), Scene(other, "")
-        found = {"random moments": kill_at_random(scene, args.kills, args.seed)}
-        if strace_works(place):
-            found |= {"every call": kill_at_calls(scene), "every call of the first release": kill_at_calls(first)}
-        else:
-            print("SKIPPED: strace cannot trace here; only random moments", file=sys.stderr)
-        reads, misses, seen = read_on(scene, args.switches)
-        old = read_on_the_old_way(scene)
-    table(_HEAD, [_row(name, kills) for name, kills in found.items()])
-    print(f"\n{args.switches} switches: {reads} reads, {misses} misses; unlink and link: {old[1]} in {old[0]} reads")
-    print(f"seed {args.seed}; {machine()}")
-    every = [one for kills in found.values() for one in kills]
-    print(*sorted({why for one in every for why in (one.wrong, one.again) if why}), sep="\n")
-    holds = [
-        claim("every kill left a whole release in service", not any(one.wrong for one in every)),
-        claim("the same command again ended right every time", not any(one.again for one in every)),
-        claim(
-            "and left nothing over, with the history complete", all(one.recorded and not one.strays for one in every)
-        ),
-        claim(f"at least {args.kills} kills", len(found["random moments"]) == args.kills),
-        claim(f"{misses} misses, both versions seen; the old way misses", misses == 0 and seen == 2 and old[1] > 0),
-    ]
-    return 0 if all(holds) else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
