@@ -1,4 +1,4 @@
-"""Relay: passes connections on to a server of the test's; what is said before (TLS, CONNECT) the test chooses."""
+"""Relay: passes connections on to a server; the test chooses what is said before (TLS, CONNECT)."""
 
 from __future__ import annotations
 
@@ -8,31 +8,20 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trustme
 
 Greeting = Callable[[socket.socket], socket.socket | None]
-"""Speaks to a client first; the socket to go on with, or None where there is nothing more to say."""
+"""Speaks to a client first; the socket to go on with, or None if there is nothing more to say."""
 
-PROXY_VARIABLES = (
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "no_proxy",
-)
+_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+PROXY_VARIABLES = (*_VARIABLES, *map(str.lower, _VARIABLES))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Relay:
-    """``heads`` are the requests that a `tunnel` took."""
-
-    port: int = 0
-    heads: list[str] = field(default_factory=list)
+    port: int
 
     @property
     def url(self) -> str:
@@ -40,8 +29,8 @@ class Relay:
 
 
 @contextmanager
-def relaying(target: int, greet: Greeting, heads: list[str] | None = None) -> Iterator[Relay]:
-    """A relay to that port of 127.0.0.1. TLS is ended as it is by a host that dies: without a goodbye."""
+def relaying(target: int, greet: Greeting) -> Iterator[Relay]:
+    """A relay to that port of 127.0.0.1. TLS ends as it does when a host dies: without a goodbye."""
     listener = socket.create_server(("127.0.0.1", 0))
     opened: list[socket.socket] = []
     threads: list[threading.Thread] = []
@@ -71,7 +60,7 @@ def relaying(target: int, greet: Greeting, heads: list[str] | None = None) -> It
     accepting = threading.Thread(target=accept, name="relay", daemon=True)
     accepting.start()
     try:
-        yield Relay(listener.getsockname()[1], heads if heads is not None else [])
+        yield Relay(listener.getsockname()[1])
     finally:
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
