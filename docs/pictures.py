@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-from loopback_hub import Content, Generated, LoopbackHub, Repo
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.loopback_hub import Content, Generated, LoopbackHub, Repo
 
 SKIPPED = 77
 COLUMNS, LINES = 100, 24

@@ -19,7 +19,7 @@ def main() -> None:
         if not sys.warnoptions:
             import warnings
 
-            warnings.simplefilter("ignore")  # they are for who develops mdl, with lines of source: see python -W
+            warnings.simplefilter("ignore")  # they show lines of source, for developers of mdl: see python -W
         from mdl.cli.main import run
 
         _end(run(_words()))
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def _words() -> list[str]:
-    """What is to be done. A job in the background is told so by the command that started it."""
+    """The words of the command. A job in the background gets them from the command that started it."""
     if sys.argv[1:2] == ["--background"]:
         from mdl.jobs.processes import words_from_foreground
 
@@ -38,7 +38,8 @@ def _words() -> list[str]:
 
 
 def _end(code: int) -> None:
-    """Be gone: to free every object first takes as long as many a command. Not for who measures mdl from within."""
+    """End the process at once: to free every object first takes as long as a short command. A profiler or a coverage
+    tool, which writes its results at the end, gets an ordinary exit."""
     if sys.gettrace() or sys.getprofile():
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 
 class Options(ClientOptions, total=False):
-    """What `get`, `download`, `plan` and `verify` take: the options of `Client`, and those of its method of that
-    name."""
+    """What `get`, `download`, `plan` and `verify` take: the options of `Client`, and those of its method. Files land in
+    ``home/<model>/``, or in ``into`` itself for one target; ``include`` and ``exclude`` are globs on file names;
+    ``revision`` replaces that of every source that has revisions; ``force`` fetches all anew, and replaces files that
+    are not mdl's."""
 
     into: Folder | None
     include: Texts
@@ -40,19 +42,19 @@ def _client(options: Options) -> tuple[Client, dict[str, Any]]:
 
 
 def get(target: str | Model, **options: Unpack[Options]) -> Path:
-    """Bring one model to this disk and return its folder; see `Client.get`."""
+    """Bring one model to this disk and return its folder; see `Client.get` and, for the ``options``, `Options`."""
     client, call = _client(options)
     return client.get(target, **call)
 
 
 def download(targets: Targets, **options: Unpack[Options]) -> Report:
-    """Bring models to this disk and say how it went; see `Client.download`."""
+    """Bring models to this disk and say how it went; see `Client.download` and `Options`."""
     client, call = _client(options)
     return client.download(targets, **call)
 
 
 def plan(targets: Targets, **options: Unpack[Options]) -> PlanReport:
-    """What `download` would do; nothing is written. See `Client.plan`."""
+    """What `download` would do; nothing is written. See `Client.plan` and `Options`."""
     client, call = _client(options)
     return client.plan(targets, **call)
 
@@ -60,7 +62,7 @@ def plan(targets: Targets, **options: Unpack[Options]) -> PlanReport:
 def verify(
     targets: Targets | None = None, *, repair: bool = False, strict: bool = False, **options: Unpack[Options]
 ) -> VerifyReport:
-    """Read what is on this disk again and compare it with its digests; see `Client.verify`."""
+    """Read what is on this disk again and compare it with its digests; see `Client.verify` and `Options`."""
     client, call = _client(options)
     return client.verify(targets, repair=repair, strict=strict, **call)
 

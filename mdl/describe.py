@@ -59,7 +59,7 @@ class Description:
 
     @property
     def error(self) -> dict[str, str | None] | None:
-        """The reason as the four facts that a script reads; None if there is none."""
+        """The reason as the four facts that a script reads; None if nothing went wrong."""
         if self.reason is None:
             return None
         return {"code": self.code, "message": self.reason, "hint": self.hint, "item": self.item or None}

@@ -325,7 +325,5 @@ def joint_error(errors: Sequence[MdlError]) -> MdlError | None:
     for error in errors:
         if error.exit_code == code:
             return error
-    if not errors:
-        return None
     kinds = ", ".join(sorted({error.code for error in errors}))
-    return PartialFailure(f"{len(errors)} failed ({kinds})", hint=errors[0].advice)
+    return whole_error(f"{len(errors)} failed ({kinds})", errors) if errors else None

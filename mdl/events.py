@@ -1,4 +1,4 @@
-"""What happened: frozen facts with plain numbers. Who draws them is not known here.
+"""What happened: frozen facts with plain numbers. Nothing here knows how they are shown.
 
 A Listener is any callable taking an Event; ``list.append`` is a perfect one for a test. Sizes are
 bytes, rates bytes per second, durations seconds.
@@ -20,7 +20,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """A plan stands: how many files and bytes are wanted, kept and still to be fetched (or what ``verb`` says). Of the
+    """The plan: how many files and bytes are wanted, kept and still to be fetched (or what ``verb`` says). Of the
     bytes kept, ``bytes_elsewhere`` are in another place on this disk, and ``bytes_to_copy`` of these are copied."""
 
     files: int = 0
@@ -104,6 +104,8 @@ class Finished(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
+    """A file or a model failed, with the facts of its error."""
+
     code: str = "INTERNAL"
     message: str = ""
     hint: str | None = None
@@ -111,7 +113,7 @@ class Failed(Event):
 
 @dataclass(frozen=True)
 class Noticed(Event):
-    """Something the user should know, and nothing failed."""
+    """Something that the user should know; nothing failed."""
 
     message: str = ""
 

@@ -59,18 +59,14 @@ def _cell(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-def shorten(text: str, width: int, mark: str = "…") -> str:
+def shorten(text: str, width: int) -> str:
     """``text`` in at most ``width`` columns: the front goes, as the end of a name (number, suffix) tells the most."""
-    if cells(text) <= width:
-        return text
-    return mark[: max(0, width)] + _front(text[::-1], max(0, width - cells(mark)))[::-1]
+    return text if cells(text) <= width else "…" + _front(text[::-1], width - 1)[::-1]
 
 
-def clip(text: str, width: int, mark: str = "…") -> str:
+def clip(text: str, width: int) -> str:
     """``text`` in at most ``width`` columns: the end goes, as a sentence is read from its start."""
-    if cells(text) <= width:
-        return text
-    return _front(text, max(0, width - cells(mark))) + mark[: max(0, width)]
+    return text if cells(text) <= width else _front(text, width - 1) + "…"
 
 
 def _front(text: str, width: int) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import settings
 from pytest_httpx import HTTPXMock
 from support.bench import Bench
 from support.catalogs import catalog_of, entry_of
@@ -27,6 +28,8 @@ from support.terminal import Terminal
 from mdl.cli import main
 from mdl.http.splice import Pipe
 
+settings.register_profile("mdl", deadline=None)  # a busy machine may be slow
+settings.load_profile("mdl")
 MATRIX = Matrix()
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)
 

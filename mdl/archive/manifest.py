@@ -96,11 +96,14 @@ class Manifest:
         if schema != SCHEMA:
             raise StateError(f"a manifest of another format: {str(schema)[:40]!r}", item=NAME, hint="use a newer mdl")
         try:
+            step = facts["step"]
+            if step is not None and not is_step(step):
+                raise ValueError
             return cls(
                 files=tuple(_entry(one) for one in facts["files"]),
                 run=_text(facts["run"]),
                 checkpoint=_text(facts["checkpoint"]),
-                step=_step(facts["step"]),
+                step=step,
                 layout=_text(facts["layout"]),
                 inference_only=bool(facts["inference_only"]),
                 changed=tuple(map(_text, facts["changed"])),
@@ -139,9 +142,3 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
-
-
-def _step(value: Any) -> int | None:
-    if value is None or is_step(value):
-        return value
-    raise ValueError

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 
 from mdl.archive.directory import ArchiveLimits, read_directory
 from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest
 from mdl.archive.streaming import BackgroundHash
-from mdl.archive.zip_format import STORED, crc32, inflate_errors, new_inflater
+from mdl.archive.zip_format import INFLATE_ERRORS, STORED, crc32, new_inflater
 from mdl.errors import DigestMismatch, NotFound, ProtocolError, StateError, Unsafe
 from mdl.files import Stamp
 
@@ -120,7 +119,7 @@ class Archive:
                 at += len(data)
             try:
                 block = inflater.decompress(data, min(_BLOCK, left + 1))
-            except inflate_errors() as error:
+            except INFLATE_ERRORS as error:
                 raise ProtocolError(f"damaged: {error}", item=member.shown) from error
             if not data and not block and not inflater.eof:
                 raise ProtocolError("damaged: its data ends too early", item=member.shown)
@@ -154,9 +153,7 @@ class Archive:
     def __enter__(self) -> Archive:
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
         os.close(self._fd)
 

@@ -105,18 +105,13 @@ class ReleaseDir:
         with open_parent(self.folder, RelPath(_HISTORY)) as place:
             staged = staging.stage(self.folder, _HISTORY, to_json(after), mode=0o644)
             try:
-                self._switch_to(after.active)
+                self.switch_to(after.active)
                 staging.publish(staged, place)
             finally:
                 staged.unlink(missing_ok=True)
 
-    def serve_previous(self, after: History) -> None:
-        """Record a rollback, and serve the active version of ``after``. Raises `OSError`."""
-        self.record(after)
-        self._switch_to(after.active)
-
-    def _switch_to(self, version: str) -> None:
-        """In one step: a reader of ``current`` sees the old version or the new one."""
+    def switch_to(self, version: str) -> None:
+        """Serve a version, in one step: a reader of ``current`` sees the old one or this one. Raises `OSError`."""
         staging.switch_link(self.current, f"{_RELEASES}/{version}")
 
     def here(self) -> set[str]:
@@ -132,7 +127,7 @@ class ReleaseDir:
         return gone
 
     def rollback_target(self, history: History) -> str:
-        """The version that a rollback goes to. Raises `NotFound` if there is none."""
+        """The version that a rollback goes to. Raises `NotFound` if there is no such version."""
         previous, item = history.previous, str(self.folder)
         if not history.active:
             raise NotFound("nothing was released here", item=item, hint="mdl unpack ARCHIVE --to DIR --release")

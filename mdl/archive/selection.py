@@ -186,7 +186,7 @@ class _Selecting:
         if kind == "special" or (kind == "excluded" and name not in options.include):
             why = entry.why
         elif name == NAME:
-            why = "the archive has a manifest of its own"
+            why = "the archive gets a new manifest"
         elif self.without_logs and is_only_log(entry.name):
             why = "a log; --logs packs these"
         if why:

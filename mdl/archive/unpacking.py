@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,16 +19,8 @@ from mdl.fs import staging
 from mdl.trainers.completeness import SAFETENSORS, why_truncated
 
 FindCopy = Callable[[ManifestEntry], Path | None]
-"""Says where a file with the same bytes is already, to which a hard link may be made."""
+"""Finds a file with the same bytes that is on the disk already, to which a hard link may be made."""
 _SYNCERS = 4
-
-
-@dataclass(frozen=True)
-class Extracted:
-    """What is in the folder now: ``manifest`` lists the files, ``linked`` of which are hard links to earlier ones."""
-
-    manifest: Manifest
-    linked: int = 0
 
 
 @contextlib.contextmanager
@@ -96,8 +88,11 @@ def check_bytes(archive: Archive, progress: Progress) -> None:
         archive.check_unchanged()
 
 
-def extract(archive: Archive, folder: Path, progress: Progress, find_copy: FindCopy = lambda _entry: None) -> Extracted:
-    """Write every member into ``folder``, checked and synced. Raises `ProtocolError`, `OSError`."""
+def extract(
+    archive: Archive, folder: Path, progress: Progress, find_copy: FindCopy = lambda _entry: None
+) -> tuple[Manifest, int]:
+    """Write every member into ``folder``, checked and synced; returns the list of the files, and how many of them are
+    hard links to what ``find_copy`` found. Raises `ProtocolError`, `OSError`."""
     entries, linked, made = [], 0, {folder}
     with archive.named(), BackgroundSync(_SYNCERS) as sync:
         for member in archive.members:
@@ -122,7 +117,7 @@ def extract(archive: Archive, folder: Path, progress: Progress, find_copy: FindC
                 entries.append(entry)
         archive.check_unchanged()
     listed = tuple(sorted(entries, key=lambda entry: entry.path))
-    return Extracted(archive.manifest or Manifest(listed), linked)
+    return archive.manifest or Manifest(listed), linked
 
 
 def _link(source: Path | None, member: ZipEntry, place: Path) -> bool:

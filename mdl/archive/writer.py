@@ -13,23 +13,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 
 from mdl.archive import zip_format
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry, Skipped
 from mdl.archive.selection import Member, Selection
 from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
-from mdl.archive.zip_format import (
-    DEFLATED,
-    END_OF_PIECES,
-    STORED,
-    Compression,
-    Record,
-    choose_method,
-    crc32,
-    deflated,
-    deflated_piece,
-)
+from mdl.archive.zip_format import DEFLATED, STORED, Compression, Record
 from mdl.errors import ProtocolError, storage_trouble
 from mdl.files import Stamp
 from mdl.trainers.tree import Entry, changed_error
@@ -40,18 +29,19 @@ _LAG = 3
 _DEFLATERS = min(_LAG, os.cpu_count() or 1)
 
 
-class ArchiveSink:
+class ArchiveSink(ExitStack):
     """Takes the bytes of an archive to the open file ``fd``, and never seeks.
 
     With ``sync``, what was written is synced on the way, so that little is left for the last fsync. With ``digest``,
-    the SHA-256 of the whole is made on the way. ``at`` counts the bytes.
+    the SHA-256 of the whole is made on the way. ``at`` counts the bytes. Leaving the context waits for hashing and
+    syncing, and raises the `OSError` of a sync that failed.
     """
 
     def __init__(self, fd: int, *, sync: bool = False, digest: bool = False) -> None:
+        super().__init__()
         self._fd, self.at = fd, 0
-        self._stack = ExitStack()
-        self._hash = BackgroundHash(self._stack.enter_context(ThreadPoolExecutor(1, "mdl-digest"))) if digest else None
-        self._sync = self._stack.enter_context(BackgroundSync(1)) if sync else None
+        self._hash = BackgroundHash(self.enter_context(ThreadPoolExecutor(1, "mdl-digest"))) if digest else None
+        self._sync = self.enter_context(BackgroundSync(1)) if sync else None
 
     @property
     def sha256(self) -> str | None:
@@ -68,13 +58,6 @@ class ArchiveSink:
             view = view[os.write(self._fd, view) :]
         if self._sync:
             self._sync.wrote(self._fd, len(data))
-
-    def __enter__(self) -> ArchiveSink:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Waits for hashing and syncing. Raises the `OSError` of a sync that failed."""
-        self._stack.__exit__(kind, error, at)
 
 
 def write_archive(
@@ -171,20 +154,19 @@ class _Writer:
 
     def _small(self, name: str, data: bytes, *, executable: bool) -> None:
         """A member that is in memory: its sizes stand before it."""
-        method = choose_method(self.compress, len(data), lambda at, count: data[at : at + count])
-        body = deflated(data) if method == DEFLATED else data
-        crc = crc32(data)
+        method = zip_format.choose_method(self.compress, len(data), lambda at, count: data[at : at + count])
+        body = zip_format.deflated(data) if method == DEFLATED else data
+        crc = zip_format.crc32(data)
         self._write_whole(Record(name, method, self.out.at, len(body), len(data), crc, executable=executable), body)
 
     def _write_whole(self, record: Record, body: bytes) -> None:
-        self.out.write(zip_format.local_header(record))
-        self.out.write(body)
+        self.out.write(zip_format.local_header(record) + body)
         self._list(record)
 
     def _large(self, entry: Entry, name: str, fd: int, size: int) -> None:
         """A member that is streamed: stored as it comes, or deflated in pieces on every core; its sizes follow it."""
         with _reading(entry):
-            method = choose_method(self.compress, size, lambda at, count: os.pread(fd, count, at))
+            method = zip_format.choose_method(self.compress, size, lambda at, count: os.pread(fd, count, at))
         large = zip_format.may_be_large(size)
         record = Record(name, method, self.out.at, deferred=True, large=large, executable=entry.is_executable)
         self.out.write(zip_format.local_header(record))
@@ -192,18 +174,18 @@ class _Writer:
         pieces: deque[Future[bytes]] = deque()
         for block in self._blocks(entry, fd, size):
             sha256.update(block)
-            count, crc = count + len(block), crc32(block, crc)
+            count, crc = count + len(block), zip_format.crc32(block, crc)
             if method == STORED:
                 self.out.write(block)
             else:
-                pieces.append(self.deflaters.submit(deflated_piece, block))
+                pieces.append(self.deflaters.submit(zip_format.deflated_piece, block))
             if len(pieces) == _LAG:
                 self.out.write(pieces.popleft().result())
             self.progress.add(len(block), name)
         for piece in pieces:
             self.out.write(piece.result())
         if method == DEFLATED:
-            self.out.write(END_OF_PIECES)
+            self.out.write(zip_format.END_OF_PIECES)
         record = replace(record, packed=self.out.at - start, size=count, crc=crc)
         self.out.write(zip_format.descriptor(record))
         self._list(record)
@@ -220,7 +202,7 @@ class _Writer:
             self.changed.append(name)
 
     def _look_again(self) -> None:
-        """A file that changed after it was read would make an archive of no one moment."""
+        """An archive holds the run as it was at one moment, so no file may change after it was read either."""
         gone = {one.path for one in self.gone}
         for member in self.selection.members:
             is_there = member.entry is not None and member.path.text not in gone

@@ -20,15 +20,11 @@ if TYPE_CHECKING:
 _fast: Any = zlib
 with contextlib.suppress(ImportError):
     from isal import isal_zlib as _fast
+INFLATE_ERRORS: tuple[type[Exception], ...] = (zlib.error, _fast.error)
+"""What broken deflate data raises."""
 
-LOCAL, CENTRAL, DESCRIPTOR, END, END64, LOCATOR = (
-    b"PK\x03\x04",
-    b"PK\x01\x02",
-    b"PK\x07\x08",
-    b"PK\x05\x06",
-    b"PK\x06\x06",
-    b"PK\x06\x07",
-)
+LOCAL, CENTRAL, DESCRIPTOR = b"PK\x03\x04", b"PK\x01\x02", b"PK\x07\x08"
+END, END64, LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 LOCAL_HEAD = Struct("<4s5H3L2H")
 CENTRAL_HEAD = Struct("<4s4B4HL2L5H2L")
 END_RECORD = Struct("<4s4H2LH")
@@ -159,11 +155,6 @@ def new_inflater() -> _Decompress:
 def crc32(data: bytes | memoryview, before: int = 0) -> int:
     checksum: int = _fast.crc32(data, before)
     return checksum
-
-
-def inflate_errors() -> tuple[type[Exception], ...]:
-    """What broken deflate data raises."""
-    return zlib.error, _fast.error
 
 
 def choose_method(compress: Compression, size: int, read_at: Callable[[int, int], bytes]) -> int:

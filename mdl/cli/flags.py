@@ -76,7 +76,7 @@ class JobFlags:
         Path | None, flag("--ready-file FILE", "A file that is there only while all that is asked for is.")
     ] = None
     log_file: Annotated[str | None, flag("--log-file FILE", "The log of all downloads; an empty name for none.")] = None
-    detach: Annotated[bool, flag("--detach", "Go on in the background; the last line is the job's id.")] = False
+    detach: Annotated[bool, flag("--detach", "Continue in the background; the last line is the job's id.")] = False
 
 
 @dataclass(frozen=True)

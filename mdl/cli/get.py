@@ -66,10 +66,10 @@ def download(
     *,
     replaces: bool = False,
 ) -> Report | None:
-    """Carry the request out as a job. Returns its report; None if it goes on in the background, whose id is shown.
+    """Carry the request out as a job. Returns its report; None if it continues in the background: then its id is shown.
 
-    ``lock`` is held by the process that does it. ``replaces``: it goes on with what an earlier job of the same targets
-    left when its time was over. Raises `MdlError` if nothing could be begun, `Cancelled` with the `Report` so far.
+    ``lock`` is held by the process that does it. With ``replaces`` the job takes the place of earlier ones of the same
+    targets that ran out of time. Raises `MdlError` if nothing could be begun, `Cancelled` with the `Report` so far.
     """
     client, models, folders = _begin(session, request)
     choice = request.choice
@@ -79,7 +79,7 @@ def download(
             session.empty = session.empty | {"job": run.id or None}
             report = None
             try:
-                with run as on_event:
+                with run.running() as on_event:
                     if replaces:
                         run.replace_earlier()
                     report = client.download(models, **choice.files, force=request.force, on_event=on_event)
@@ -197,7 +197,7 @@ def verify(
     if run and session.is_detached(job):
         return session.start_in_background(run)
     session.signals.poll()
-    with run or session.console.watch() as on_event:
+    with run.running() if run else session.console.watch() as on_event:
         report = client.verify(
             models, **choice.files, repair=is_job, force=repairing.force, strict=repairing.strict, on_event=on_event
         )

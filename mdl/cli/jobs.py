@@ -71,8 +71,8 @@ def list_jobs(
     if not jobs:
         session.console.note("no jobs")
         return 0
-    streams = session.console.streams
-    is_narrow = streams.stdout.is_terminal and streams.size(streams.stdout)[0] < _WIDE
+    stdout = session.console.stdout
+    is_narrow = stdout.is_terminal and stdout.size[0] < _WIDE
     rows = [_row(job, is_narrow=is_narrow) for job in jobs]
     session.console.table(("ID", "STATUS", "DONE", "OF", "SPEED", "LEFT", "STARTED", "WHAT"), rows)
     if older:
@@ -161,7 +161,7 @@ def _next(job: Job) -> str:
 
 @command("jobs log")
 def log_of_job(
-    session: Session, name: Id, follow: Annotated[bool, flag("-f --follow", "Go on until the job ends.")] = False
+    session: Session, name: Id, follow: Annotated[bool, flag("-f --follow", "Follow it until the job ends.")] = False
 ) -> int:
     """The log of one job."""
     records = _records(session)
@@ -181,13 +181,13 @@ def log_of_job(
 
 @command("jobs pause")
 def pause(session: Session, names: Ids) -> int:
-    """Stop running jobs so that 'resume' goes on with them; what is there is kept."""
+    """Stop running jobs, which 'resume' can continue; what was fetched is kept."""
     return _each(session, names, processes.pause)
 
 
 @command("jobs cancel")
 def cancel(session: Session, names: Ids) -> int:
-    """Stop jobs for good; what is there is kept, and a new get goes on with it."""
+    """Stop jobs for good; what was fetched is kept, and a new get continues from it."""
     return _each(session, names, processes.cancel)
 
 
@@ -213,17 +213,17 @@ def _each(session: Session, names: list[str], change: Callable[[Job, Records], J
 
 @command("jobs resume")
 def resume(
-    session: Session, name: Id, detach: Annotated[bool, flag("--detach", "Go on in the background.")] = False
+    session: Session, name: Id, detach: Annotated[bool, flag("--detach", "Continue in the background.")] = False
 ) -> int:
-    """Go on with a job: the same command again, in its folder, here in the foreground."""
+    """Continue a job: the same command again, in its folder, here in the foreground."""
     job = _records(session).find(name)
     if job.status == "running":
         why = f"it is running, as process {ProcessId(job.owner).pid}"
         raise Busy(why, item=job.id, hint=f"mdl jobs log -f {job.id}")
     if job.status == "done":
-        raise UsageError("it is done: there is nothing to go on with", item=job.id)
+        raise UsageError("it is done: there is nothing to resume", item=job.id)
     if job.again.withheld:
-        hint = "run the whole command again with it; what is there is kept"
+        hint = "run the whole command again with it; what was fetched is kept"
         raise UsageError("its address held a secret, which mdl does not keep", item=job.id, hint=hint)
     if not job.again.words:
         raise StateError("its record does not say how it was called", item=job.id, hint="run the command again")

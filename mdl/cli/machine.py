@@ -112,7 +112,8 @@ def _lock(client: Client) -> str:
 
 @command("clean")
 def clean(session: Session, settings: LookSettings) -> int:
-    """Unfinished downloads no job goes on with, files a model no longer has, leftovers: shown; removed with --yes."""
+    """Show unfinished downloads that no job continues, files that a model no longer has, and leftovers; --yes removes
+    them."""
     is_asked, console = session.common.yes, session.console
     rows = [
         _waste(waste, is_removed, is_asked) for waste, is_removed in session.client(settings).clean(remove=is_asked)

@@ -76,7 +76,7 @@ def _version(wanted: bool) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line; returns the exit code. Signals end it in order: what is there is kept."""
+    """Run the command line; returns the exit code. Signals end it in order: what was fetched is kept."""
     try:
         listen()
         app = build(arguments)

@@ -87,7 +87,9 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
                 human_bytes(row["bytes"]),
                 str(row["files"]),
                 (row["modified_at"] or "?").replace("T", " ")[:16],
-                ", ".join(["complete" if row["complete"] else "incomplete", *_marks(row)]),
+                ", ".join(
+                    ["complete" if row["complete"] else "incomplete", *(m for m in ("latest", "best") if row[m])]
+                ),
                 shown(row["note"]) or "-",
             )
             for row in rows
@@ -102,10 +104,6 @@ def _moment(ns: int) -> str | None:
         return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def _marks(row: dict[str, Any]) -> list[str]:
-    return [mark for mark in ("latest", "best") if row[mark]]
 
 
 @command("pack", epilog=_EXAMPLES)

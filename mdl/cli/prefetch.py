@@ -16,7 +16,7 @@ from mdl.cli.command import command, exit_code_of
 from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
 from mdl.cli.get import Request, download, payload, show, show_plan
 from mdl.cli.session import Session
-from mdl.jobs.prefetch import Outcome, PrefetchBusy, prefetch_lock, write_metrics
+from mdl.jobs.prefetch import PrefetchBusy, prefetch_lock, write_metrics
 from mdl.jobs.processes import is_background, lower_priority
 from mdl.schemas import empty
 
@@ -94,7 +94,7 @@ def _measure(
     if not report or not report.models:
         report = _present(session, request)
     try:
-        write_metrics(place, Outcome(time.time(), time.monotonic() - began, code, report))
+        write_metrics(place, report, exit_code=code, seconds=time.monotonic() - began, ended=time.time())
     except OSError as error:
         session.console.warn(f"the metrics file {place}: {error.strerror}")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mdl.console.lines import Clean, dropped_text
-from mdl.console.streams import Streams
+from mdl.console.streams import NonBlockingStream
 from mdl.describe import FileState, ProgressState, describe, item_of
 from mdl.events import Ended, Event, Failed, Finished, Progressed, Retrying, Started, Verifying
 from mdl.formatting import cells, clip, human_bytes, pad, shorten
@@ -32,36 +32,24 @@ Line = list[tuple[str, str]]
 """Pieces of text, each with its look: a key of `_COLORS`, or nothing."""
 _COLORS = {"bar": 36, "checking": 35, "total": 32, "rest": 90, "label": 1, "good": 32, "bad": 31, "note": 33}
 _SIGNS = {
-    "finished": ("✓", "ok", "good"),
-    "failed": ("✗", "FAILED", "bad"),
-    "started": ("↻", "resumed", "bar"),
-    "rewound": ("↺", "rewound", "note"),
-    "retrying": ("↺", "retrying", "note"),
+    "finished": ("✓", "good"),
+    "failed": ("✗", "bad"),
+    "started": ("↻", "bar"),
+    "rewound": ("↺", "note"),
+    "retrying": ("↺", "note"),
 }
-"""What scrolls up behind a sign: the sign, what ASCII has for it, and its look."""
-
-
-@dataclass(frozen=True)
-class Glyphs:
-    """What bars are made of, as far as the stream's encoding has it."""
-
-    full: str = "━"
-    half: str = "╸"
-    rest: str = "─"
-    ellipsis: str = "…"
-
-
-ASCII = Glyphs("=", ">", "-", "...")
+"""What scrolls up behind a sign: the sign and its look."""
+_FULL, _HALF, _REST = "━", "╸", "─"
+"""What bars are made of."""
 
 
 class Bars:
     """A renderer that draws. `close` gives the terminal back as it was."""
 
-    def __init__(self, streams: Streams, clean: Clean, clock: Callable[[], float]) -> None:
-        self._streams, self._stream, self._clean, self._clock = streams, streams.stderr, clean, clock
-        self._glyphs = Glyphs() if self._stream.is_unicode else ASCII
+    def __init__(self, stream: NonBlockingStream, clean: Clean, clock: Callable[[], float]) -> None:
+        self._stream, self._clean, self._clock = stream, clean, clock
         self._state = ProgressState()
-        self._frame = Frame(self._state, clean, self._glyphs)
+        self._frame = Frame(self._state, clean)
         self._is_shown = False
         """Bars were drawn, and the cursor is hidden."""
         self._drawn_at, self._drawn = -math.inf, ("", (0, 0))
@@ -96,7 +84,7 @@ class Bars:
         if not self._stream.is_ready():
             self._write(above, keep=keep)
             return
-        now, size = self._clock(), self._streams.size(self._stream)
+        now, size = self._clock(), self._stream.size
         lines = self._frame.draw(*size, now)
         rows = "\n".join(map(self._colored, lines))
         self._drawn_at = now
@@ -125,16 +113,15 @@ class Bars:
         is_new = isinstance(event, Started) and not event.resumed_at
         if description.kind not in _SIGNS or is_in_row or is_new:
             return ""
-        unicode, ascii_, look = _SIGNS[description.kind]
-        sign = unicode if self._stream.is_unicode else ascii_
+        sign, look = _SIGNS[description.kind]
         name = self._clean(description.item)
         if description.kind not in ("failed", "retrying"):
-            width, _ = self._streams.size(self._stream)
-            name = shorten(name, max(12, width - 1 - cells(f"{sign} {text}  ")), self._glyphs.ellipsis)
+            width, _ = self._stream.size
+            name = shorten(name, max(12, width - 1 - cells(f"{sign} {text}  ")))
         return self._colored([(sign, look), (f" {name}  {text}\n", "")])
 
     def _colored(self, line: Line) -> str:
-        if not self._streams.has_colors(self._stream):
+        if not self._stream.has_colors:
             return "".join(text for text, _ in line)
         return "".join(f"\x1b[{_COLORS[look]}m{text}\x1b[0m" if look and text else text for text, look in line)
 
@@ -143,8 +130,8 @@ class Frame:
     """How a `ProgressState` looks as lines of a given width. Columns never move while a download runs, and the
     figures that jump (speed, time left) change once a second."""
 
-    def __init__(self, state: ProgressState, clean: Clean, glyphs: Glyphs | None = None) -> None:
-        self._state, self._clean, self._glyphs = state, clean, glyphs or Glyphs()
+    def __init__(self, state: ProgressState, clean: Clean) -> None:
+        self._state, self._clean = state, clean
         self._speed, self._time_left = "", ""
         self._speed_at = -math.inf
 
@@ -161,10 +148,10 @@ class Frame:
         return [*lines, self._draw_whole(columns)]
 
     def _draw_file(self, file: FileState, columns: _Columns) -> Line:
-        mark = self._glyphs.ellipsis
-        line: Line = [(_INDENT + pad(shorten(self._clean(item_of(file)), columns.name, mark), columns.name) + _GAP, "")]
+        name = pad(shorten(self._clean(item_of(file)), columns.name), columns.name)
+        line: Line = [(_INDENT + name + _GAP, "")]
         if file.waiting:
-            return [*line, (clip(self._clean(file.waiting), columns.figures, mark), "note")]
+            return [*line, (clip(self._clean(file.waiting), columns.figures), "note")]
         return [*line, *self._draw_amount(file.done, file.total, columns, "checking" if file.checking else "bar")]
 
     def _draw_whole(self, columns: _Columns) -> Line:
@@ -185,8 +172,7 @@ class Frame:
         line: Line = []
         if columns.bar:
             full, half = divmod(math.floor((share or 0.0) * columns.bar * 2), 2)
-            drawn = self._glyphs.full * full + self._glyphs.half * half
-            line = [(drawn, look), (self._glyphs.rest * (columns.bar - full - half), "rest"), (_GAP, "")]
+            line = [(_FULL * full + _HALF * half, look), (_REST * (columns.bar - full - half), "rest"), (_GAP, "")]
         percent = "" if share is None else f"{math.floor(share * 100)}%"
         line.append((f"{percent:>{_PERCENT}}", "checking" if look == "checking" else ""))
         if columns.has_bytes:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mdl.console.documents import json_text
 from mdl.console.lines import dropped_text
-from mdl.console.streams import Streams
+from mdl.console.streams import NonBlockingStream
 from mdl.describe import Description, ProgressState, describe
 from mdl.events import Ended, Event
 from mdl.redact import Secrets
@@ -30,12 +30,18 @@ _STATUSES = {"retrying": "retrying", "finished": "file-finished", "failed": "fil
 
 
 class JsonLines:
-    """A renderer that writes JSON lines to stderr, all of one job."""
+    """A renderer that writes JSON lines, all of one job."""
 
     def __init__(
-        self, streams: Streams, secrets: Secrets, clock: Callable[[], float], *, job: str = "", method: str = "http"
+        self,
+        stream: NonBlockingStream,
+        secrets: Secrets,
+        clock: Callable[[], float],
+        *,
+        job: str = "",
+        method: str = "http",
     ) -> None:
-        self._stream, self._secrets, self._clock = streams.stderr, secrets, clock
+        self._stream, self._secrets, self._clock = stream, secrets, clock
         self._job, self._method = job, method
         self._state = ProgressState()
         self._written_at: deque[float] = deque()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mdl.console.streams import Streams
+from mdl.console.streams import NonBlockingStream
 from mdl.describe import ProgressState, describe, tenth
 from mdl.errors import Problem
 from mdl.events import Ended, Event, Failed, Finished, Planned, Progressed, Verifying
@@ -23,8 +23,8 @@ _OF_FILES = ("started", "retrying", "rewound", "verifying", "finished", "failed"
 class Lines:
     """A renderer that writes a line when something happens, and at every tenth of the whole or every 30 seconds."""
 
-    def __init__(self, streams: Streams, clean: Clean, clock: Callable[[], float]) -> None:
-        self._stream, self._clean, self._clock = streams.stderr, clean, clock
+    def __init__(self, stream: NonBlockingStream, clean: Clean, clock: Callable[[], float]) -> None:
+        self._stream, self._clean, self._clock = stream, clean, clock
         self._state = ProgressState()
         self._last_at = clock()
         self._tenth: int | None = None
@@ -75,12 +75,12 @@ class Lines:
 
 
 class FailuresOnly:
-    """A renderer for quiet: silent, but for what failed, told ``at_end`` in one block if that is wanted.
+    """A renderer for quiet: it writes only what failed, with ``at_end`` in one block when all is over.
 
-    It remembers what it told, so that nothing is told twice."""
+    It remembers what it wrote, so that no failure is written twice."""
 
-    def __init__(self, streams: Streams, clean: Clean, *, at_end: bool = False) -> None:
-        self._stream, self._clean, self._at_end = streams.stderr, clean, at_end
+    def __init__(self, stream: NonBlockingStream, clean: Clean, *, at_end: bool = False) -> None:
+        self._stream, self._clean, self._at_end = stream, clean, at_end
         self._told: list[tuple[str, str]] = []
         self._block = ""
 
@@ -113,7 +113,7 @@ class FailuresOnly:
 
 
 def error_text(item: str | None, message: str, hint: str | None, clean: Clean) -> str:
-    """``mdl: item: message``, further lines of the message indented, and the hint on a line of its own."""
+    """``mdl: item: message``, further lines of the message indented, and the hint on a separate line."""
     first, *more = [clean(line) for line in message.rstrip("\n").split("\n")]
     named = f"{clean(item)}: " if item else ""
     lines = [f"mdl: {named}{first}", *(f"  {line}" for line in more)]

@@ -1,30 +1,32 @@
 """Reporter: the `Console`. Data goes to stdout, everything else to stderr, in the form that is asked for.
 
-Whatever needs Rich, JSON or the events is imported when it is first used: most commands need none of it.
+What needs Rich, JSON or the events is imported when it is first used: most commands need none of it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from mdl.cancel import CancelToken
-from mdl.console.streams import Streams
+from mdl.console.streams import NonBlockingStream, hold_standard_descriptors
 from mdl.errors import Problem, StorageError
+from mdl.paths import shown
+from mdl.redact import Secrets, redact, redact_value
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # `typing` itself would cost more at start than all of this room
+if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from typing import IO, Any, Literal
 
     from mdl.console.json_lines import JsonLines
     from mdl.console.lines import FailuresOnly
     from mdl.console.session import Renderer, ReportSession
     from mdl.events import Listener
 
-    Progress = Literal["auto", "bars", "lines", "json", "none"]
+Progress = Literal["auto", "bars", "lines", "json", "none"]
 BROKEN_PIPE = 141
 """What a shell reports for a program that the broken pipe signal ended."""
 
@@ -52,12 +54,16 @@ class Console:
         clock: Callable[[], float] = time.monotonic,
         is_own: bool = True,
     ) -> None:
-        from mdl.redact import Secrets
-
         environ = os.environ if environ is None else environ
         self._cancel = CancelToken(cancel)
         """Set with the caller's token, and by an operation that was stopped: then a reader is not waited for."""
-        self.streams = Streams(environ, color=color, stdout=stdout, stderr=stderr, cancel=self._cancel, is_own=is_own)
+        if is_own:
+            hold_standard_descriptors()
+        self.stdout, self.stderr = (
+            NonBlockingStream(stream, environ, color=color, cancel=self._cancel, is_own=is_own)
+            for stream in (stdout or sys.stdout, stderr or sys.stderr)
+        )
+        self._environ = environ
         self.secrets = Secrets.of(environ)
         self.progress, self.quiet, self.verbose, self.json_output = progress, quiet, verbose, json_output
         self._clock = clock
@@ -78,7 +84,7 @@ class Console:
     def watch(self, job: str = "", method: str = "http", others: Sequence[Listener] = ()) -> ReportSession:
         """``with console.watch(job) as tell``: a listener for one download, which shows it as the user wants it.
 
-        ``others`` are told the same events."""
+        ``others`` get the same events."""
         from mdl.console.session import ReportSession
 
         self._session = ReportSession(self._renderer(job, method), others, self._end_session, self._cancel)
@@ -96,18 +102,19 @@ class Console:
         Only secrets in URLs are taken out, and on a terminal what it would obey is escaped.
         """
         if not self.json_output:
-            text = self._redacted(text) if "://" in text else text
-            self._out(f"{_shown(text) if self.streams.stdout.is_terminal else text}\n")
+            text = redact_value(text, self.secrets) if "://" in text else text
+            self._out(f"{shown(text) if self.stdout.is_terminal else text}\n")
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Write a table to stdout: drawn on a terminal, else plain aligned lines that a program can split again."""
         if self.json_output:
             return
-        heads, body = [*map(_shown, headers)], [[_shown(self._redacted(cell)) for cell in row] for row in rows]
-        if self.streams.can_move_cursor(self.streams.stdout):
+        heads = [*map(shown, headers)]
+        body = [[shown(redact_value(cell, self.secrets)) for cell in row] for row in rows]
+        if self.stdout.can_move_cursor:
             from mdl.console.tables import drawn_table
 
-            self._out(drawn_table(self.streams, heads, body))
+            self._out(drawn_table(self.stdout, heads, body))
         else:
             from mdl.formatting import table
 
@@ -121,13 +128,12 @@ class Console:
         exit_code: int = 0,
         error: Problem | None = None,
     ) -> None:
-        """Write the one JSON document of ``--json``, on a line of its own; indented on a terminal."""
+        """Write the one JSON document of ``--json`` on one line; indented on a terminal."""
         from mdl.console.documents import document, json_text
 
         whole = document(command, payload, ok=ok, exit_code=exit_code, error=error)
-        stdout = self.streams.stdout
-        indent = 2 if stdout.is_terminal else None
-        self._out(json_text(whole, secrets=self.secrets, ascii_only=not stdout.is_unicode, indent=indent) + "\n")
+        indent = 2 if self.stdout.is_terminal else None
+        self._out(json_text(whole, secrets=self.secrets, ascii_only=not self.stdout.is_unicode, indent=indent) + "\n")
 
     def note(self, text: str) -> None:
         """Say something worth knowing on stderr, unless quiet."""
@@ -167,31 +173,24 @@ class Console:
 
     def stdout_trouble(self) -> int:
         """The exit code for a broken stdout: 0 if it is not, 141 if its reader left, 7 if it cannot be written."""
-        trouble = self.streams.stdout.trouble
+        trouble = self.stdout.trouble
         return 0 if not trouble else BROKEN_PIPE if trouble == errno.EPIPE else StorageError.exit_code
 
     def clean(self, text: str) -> str:
         """``text`` without secrets, and with what a terminal would obey escaped."""
-        from mdl.redact import redact
-
-        return _shown(redact(text, self.secrets))
-
-    def _redacted(self, text: str) -> str:
-        from mdl.redact import redact_value
-
-        return redact_value(text, self.secrets)
+        return shown(redact(text, self.secrets))
 
     def _out(self, text: str) -> None:
-        """Write data. A stdout that breaks is told once. Raises the reason of a stop that came before the reader took
-        the data."""
-        if self._above and self.streams.stdout.is_terminal:
+        """Write data. A stdout that breaks is reported once. If a stop comes before the reader has taken the data, its
+        reason is raised."""
+        if self._above and self.stdout.is_terminal:
             self._held.append(text)
             return
         was_broken = self.stdout_trouble()
-        if not self.streams.stdout.write(text):
+        if not self.stdout.write(text):
             self._cancel.check()
         if self.stdout_trouble() == StorageError.exit_code and not was_broken:
-            why = os.strerror(self.streams.stdout.trouble)
+            why = os.strerror(self.stdout.trouble)
             self.error(StorageError(why, item="stdout", hint="the output could not be written; send it elsewhere"))
 
     def _err(self, text: str) -> None:
@@ -199,9 +198,9 @@ class Console:
         if self._above:
             self._above(text)
         elif self._is_watching:
-            self.streams.stderr.post(text, keep=True)
+            self.stderr.post(text, keep=True)
         else:
-            self.streams.stderr.write(text)
+            self.stderr.write(text)
 
     def _say(self, status: str, head: str, text: str) -> None:
         """Write lines to stderr; if all of stderr is JSON, one object, and none after the last."""
@@ -216,7 +215,7 @@ class Console:
         if self._json is None:
             from mdl.console.json_lines import JsonLines
 
-            self._json = JsonLines(self.streams, self.secrets, self._clock)
+            self._json = JsonLines(self.stderr, self.secrets, self._clock)
         return self._json
 
     def _renderer(self, job: str, method: str) -> Renderer:
@@ -225,37 +224,28 @@ class Console:
         if self.is_machine_readable:
             from mdl.console.json_lines import JsonLines
 
-            self._json = JsonLines(self.streams, self.secrets, self._clock, job=job, method=method)
+            self._json = JsonLines(self.stderr, self.secrets, self._clock, job=job, method=method)
             return self._json
         if self.quiet or self.progress == "none":
-            self._failures = FailuresOnly(self.streams, self.clean, at_end=self._only_failures)
+            self._failures = FailuresOnly(self.stderr, self.clean, at_end=self._only_failures)
             return self._failures
         from mdl.units import is_true
 
-        is_off = is_true(self.streams.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"))
-        if (
-            self.streams.can_move_cursor(self.streams.stderr)
-            and self.progress != "lines"
-            and (self.progress == "bars" or not is_off)
-        ):
+        is_off = is_true(self._environ.get("HF_HUB_DISABLE_PROGRESS_BARS"))
+        wants_bars = self.progress == "bars" or (self.progress == "auto" and not is_off)
+        if wants_bars and self.stderr.can_move_cursor and self.stderr.is_unicode:
             from mdl.console.bars import Bars
 
-            bars = Bars(self.streams, self.clean, self._clock)
+            bars = Bars(self.stderr, self.clean, self._clock)
             self._above = bars.say
             return bars
-        return Lines(self.streams, self.clean, self._clock)
+        return Lines(self.stderr, self.clean, self._clock)
 
     def _end_session(self) -> None:
         self._above, self._is_watching = None, False
         held, self._held = self._held, []
         for text in held:
             self._out(text)
-
-
-def _shown(text: str) -> str:
-    from mdl.paths import shown
-
-    return shown(text)
 
 
 def progress_bars(stream: IO[str] | None = None) -> AbstractContextManager[Listener]:

@@ -22,10 +22,10 @@ class Renderer(Protocol):
 
 
 class ReportSession:
-    """A context manager that is a listener itself. If it is left without an `Ended`, it tells the one that fits: a
-    failure that was told makes the whole a failure.
+    """A context manager that is a listener itself. If it is left without an `Ended`, it adds one: finished, or
+    failed if there was an exception or a `Failed` event.
 
-    ``others`` are told the same events after ``renderer``. If a time limit ends it, ``cancel`` is set: a reader that
+    ``others`` get the same events after ``renderer``. If a time limit ends it, ``cancel`` is set: a reader that
     takes nothing must not prolong it."""
 
     def __init__(
@@ -51,7 +51,7 @@ class ReportSession:
 
     @property
     def is_well(self) -> bool:
-        """Neither the end nor a failure was told."""
+        """There was neither an end nor a failure."""
         return self.end is None and self._failure is None
 
     def release_terminal(self) -> None:

@@ -14,16 +14,13 @@ import os
 import select
 import sys
 import time
-from _io import TextIOWrapper
-from _thread import RLock
 from collections import deque
 from collections.abc import Mapping
+from io import TextIOWrapper
+from threading import RLock
+from typing import IO
 
 from mdl.cancel import CancelToken
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import IO
 
 _NARROWEST, _USUAL, _WIDEST = 20, 80, 500
 _CHUNK = select.PIPE_BUF
@@ -41,12 +38,22 @@ _PATIENCE = 0.25
 class NonBlockingStream:
     """Where text leaves the process. ``trouble`` is the errno that broke it, or 0.
 
-    Once ``cancel`` is set no write waits for the reader any more. A stream that ``is_own`` belongs to the process:
-    if it breaks, its descriptor is pointed to the null device, so that no other code stumbles over it.
+    ``environ`` and ``color`` tell how a terminal may be used. Once ``cancel`` is set no write waits for the reader any
+    more. A stream that ``is_own`` belongs to the process: if it breaks, its descriptor is pointed to the null device,
+    so that no other code stumbles over it.
     """
 
-    def __init__(self, stream: IO[str] | None, cancel: CancelToken | None = None, *, is_own: bool = True) -> None:
+    def __init__(
+        self,
+        stream: IO[str] | None,
+        environ: Mapping[str, str],
+        *,
+        color: bool = True,
+        cancel: CancelToken | None = None,
+        is_own: bool = True,
+    ) -> None:
         self._stream, self._cancel, self._is_own = stream, cancel or CancelToken(), is_own
+        self._environ, self._color = environ, color and not environ.get("NO_COLOR")
         self._backlog: deque[tuple[memoryview, bool]] = deque()
         """Text that waits for the reader, and whether it must be kept."""
         self._loose = 0
@@ -68,6 +75,29 @@ class NonBlockingStream:
     def is_terminal(self) -> bool:
         """A terminal is at the other end."""
         return self.descriptor is not None and os.isatty(self.descriptor)
+
+    @property
+    def can_move_cursor(self) -> bool:
+        """A terminal is at the other end, and not one that only prints."""
+        return self.is_terminal and self._environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+    @property
+    def has_colors(self) -> bool:
+        """Colours are wanted and can be shown."""
+        return self._color and self.can_move_cursor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and lines of the terminal; sane whatever ``COLUMNS`` and the terminal claim."""
+        real, lines = 0, 0
+        if self.descriptor is not None:
+            with contextlib.suppress(OSError):
+                real, lines = os.get_terminal_size(self.descriptor)
+        columns = real if real >= _NARROWEST else _USUAL
+        wished = self._environ.get("COLUMNS", "")
+        if wished.isascii() and wished.isdigit() and len(wished) < 10 and int(wished) >= _NARROWEST:
+            columns = min(int(wished), real or _WIDEST)
+        return max(_NARROWEST, min(columns, _WIDEST)), lines or 24
 
     def write(self, text: str) -> bool:
         """Write ``text`` and wait for the reader if need be. False if a stop came before the reader took it."""
@@ -195,47 +225,6 @@ class NonBlockingStream:
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, self.descriptor)
             os.close(nothing)
-
-
-class Streams:
-    """The two streams of the process, and what the terminals at their ends can do."""
-
-    def __init__(
-        self,
-        environ: Mapping[str, str],
-        *,
-        color: bool = True,
-        stdout: IO[str] | None = None,
-        stderr: IO[str] | None = None,
-        cancel: CancelToken | None = None,
-        is_own: bool = True,
-    ) -> None:
-        if is_own:
-            hold_standard_descriptors()
-        self.stdout = NonBlockingStream(stdout or sys.stdout, cancel, is_own=is_own)
-        self.stderr = NonBlockingStream(stderr or sys.stderr, cancel, is_own=is_own)
-        self.environ = environ
-        self._color = color and not environ.get("NO_COLOR")
-
-    def can_move_cursor(self, stream: NonBlockingStream) -> bool:
-        """``stream`` is a terminal, and not one that only prints."""
-        return stream.is_terminal and self.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
-
-    def has_colors(self, stream: NonBlockingStream) -> bool:
-        """Colours are wanted and can be shown."""
-        return self._color and self.can_move_cursor(stream)
-
-    def size(self, stream: NonBlockingStream) -> tuple[int, int]:
-        """Columns and lines of the terminal; sane whatever ``COLUMNS`` and the terminal claim."""
-        real, lines = 0, 0
-        if stream.descriptor is not None:
-            with contextlib.suppress(OSError):
-                real, lines = os.get_terminal_size(stream.descriptor)
-        columns = real if real >= _NARROWEST else _USUAL
-        wished = self.environ.get("COLUMNS", "")
-        if wished.isascii() and wished.isdigit() and len(wished) < 10 and int(wished) >= _NARROWEST:
-            columns = min(int(wished), real or _WIDEST)
-        return max(_NARROWEST, min(columns, _WIDEST)), lines or 24
 
 
 def hold_standard_descriptors() -> None:

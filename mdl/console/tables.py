@@ -10,17 +10,17 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from mdl.console.streams import Streams
+from mdl.console.streams import NonBlockingStream
 from mdl.formatting import cells, is_number
 
 _LEAST = 12
 """The widest column may become so narrow before the others have to give room, too."""
 
 
-def drawn_table(streams: Streams, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for stdout. Nothing is cut: if there is no room, the widest column goes on in the next line."""
-    color_system: Literal["standard"] | None = "standard" if streams.has_colors(streams.stdout) else None
-    width, height = streams.size(streams.stdout)
+def drawn_table(stream: NonBlockingStream, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal ``stream``. Nothing is cut: without room the widest column goes on in the next line."""
+    color_system: Literal["standard"] | None = "standard" if stream.has_colors else None
+    width, height = stream.size
     console = RichConsole(width=width, height=height, color_system=color_system, force_terminal=True, _environ={})
     columns = [[row[at] for row in rows if at < len(row)] for at in range(len(headers))]
     widths = [max(map(cells, (header, *column))) for header, column in zip(headers, columns, strict=True)]

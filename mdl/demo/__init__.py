@@ -63,7 +63,7 @@ class Demo:
             kept = {key: value for key, value in os.environ.items() if key not in _PRIVATE and key[:4] != "MDL_"}
             path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), kept.get("PYTHONPATH", "")]))
             self._environ = {**kept, "PYTHONPATH": path, "HF_ENDPOINT": hub.url, "MDL_CATALOG": str(self._catalog)}
-            self._say(f"A hub is up on this machine alone, at {hub.url}; it hands weights out from {hub.cdn_url}.")
+            self._say(f"A hub is up on this machine alone, at {hub.url}.")
             self._say(f"Its one model is in {self._catalog}.")
             try:
                 self._download(hub)

@@ -24,7 +24,6 @@ from mdl.paths import shown
 from mdl.sources.endpoint import Endpoint, token_path, token_places
 
 _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")
-_UNREAD = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 _REFUSALS = tuple(status for status in range(400, 500) if status not in (407, 408, 429))
 """Statuses of a server that works: it refuses the token, or it is a mirror that does not know the question."""
@@ -46,38 +45,38 @@ _CLOCK_SECONDS = 120
 
 def certificates() -> str:
     """The CA certificates that the environment names, or the system's, can be read. Raises `TlsError`."""
-    for name, advice in (
-        ("SSL_CERT_FILE", "set SSL_CERT_FILE to a file of CA certificates in PEM format, or unset it"),
-        ("SSL_CERT_DIR", "set SSL_CERT_DIR to a folder that 'openssl rehash' has prepared, or unset it"),
-    ):
-        if reason := _why_useless(name):
-            raise TlsError(reason, hint=advice)
+    file, folders = os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")
+    if file and not os.path.exists(file):
+        advice = "set SSL_CERT_FILE to a file of CA certificates in PEM format, or unset it"
+        raise TlsError(f"SSL_CERT_FILE names {file}, which does not exist", hint=advice)
+    if reason := _why_useless(folders, is_only_source=not file):
+        raise TlsError(reason, hint="set SSL_CERT_DIR to a folder that 'openssl rehash' has prepared, or unset it")
     try:
         tls_context()
     except TlsError as error:
         advice = "it must contain CA certificates in PEM format; fix it, or unset the variable"
         raise _reworded(error, error.message, advice) from None
-    others = [name for name in _UNREAD if os.environ.get(name)]
-    if not others or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
+    others = [name for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(name)]
+    if not others or file or folders:
         return describe_trust()
     return f"{describe_trust()}; {_ignored(others)}; mdl reads SSL_CERT_FILE"
 
 
-def _why_useless(name: str) -> str:
-    """Why the value of SSL_CERT_FILE or SSL_CERT_DIR is useless, if OpenSSL would not say so; else ''."""
-    value = os.environ.get(name, "")
-    is_folders = name == "SSL_CERT_DIR"
-    places = [Path(place) for place in (value.split(os.pathsep) if is_folders else [value]) if place]
+def _why_useless(folders: str, *, is_only_source: bool) -> str:
+    """Why OpenSSL would find no certificate in the folders of SSL_CERT_DIR, about which it says nothing; else ''."""
+    places = [Path(place) for place in folders.split(os.pathsep) if place]
     for place in places:
         if not place.exists():
-            return f"{name} names {place}, which does not exist"
-    if is_folders and places and not os.environ.get("SSL_CERT_FILE"):
-        for place in places:
-            with contextlib.suppress(OSError):
-                if any(_HASHED_NAME.fullmatch(entry.name) for entry in os.scandir(place)):
-                    return ""
-        return f"{name} names {value}, but no certificate there has a name that OpenSSL looks for (such as 5ed36f99.0)"
-    return ""
+            return f"SSL_CERT_DIR names {place}, which does not exist"
+    if (
+        not places
+        or not is_only_source
+        or any(_HASHED_NAME.fullmatch(one.name) for at in places for one in at.glob("*"))
+    ):
+        return ""
+    return (
+        f"SSL_CERT_DIR names {folders}, but no certificate there has a name that OpenSSL looks for (such as 5ed36f99.0)"
+    )
 
 
 # Proxy
@@ -103,15 +102,6 @@ def proxy(url: str) -> str:
     except ValueError:
         advice = f"write {source} as http://host:port; in a password write / as %2F, : as %3A and @ as %40"
         raise UsageError(f"{source} is not the URL of a proxy", hint=advice) from None
-
-
-def _through_proxy(url: str) -> str:
-    """``, through http://proxy:3128`` if a proxy is used for ``url``, else ''."""
-    chosen = proxy_of(url, getproxies())
-    try:
-        return f", through {without_userinfo(chosen)}" if chosen else ""
-    except ValueError:
-        return ""
 
 
 # Endpoint and clock
@@ -142,7 +132,8 @@ def endpoint(hub: Hub) -> str:
         http = hub.closing.enter_context(hub.connect())
     except MdlError as error:
         raise _reworded(error, f"{url}, not contacted: {error.message}", error.advice or "see above") from None
-    through = _through_proxy(url)
+    used = proxy_of(url, getproxies())
+    through = f", through {without_userinfo(used)}" if used else ""
     began = time.monotonic()
     try:
         with http.open("GET", f"{url}/api/models?limit=1", allow=_REFUSALS) as opened:

@@ -53,7 +53,16 @@ class Fetcher:
             accept = self._judge(download, segment, asked, opened)
             if accept is None:
                 return
-            self._remember(download, opened, accept)
+            download.responses += 1
+            download.answered_by, download.content_type = opened.url, opened.headers.get("content-type", "")
+            if accept.validator:
+                download.part.note_validator(origin_of(opened.url), accept.validator)
+            if opened.location:
+                download.location = opened.location
+            if not download.first_response_seen:
+                weak = download.remote.digest is None and accept.validator is None
+                download.single_stream = download.single_stream or not accept.ranged or weak
+                download.first_response_seen = True
             self._write(download, segment, accept, opened)
 
     def fetch_small(self, download: Download, segment: Segment) -> bytes | None:
@@ -179,21 +188,9 @@ class Fetcher:
         """The error, which also says if the server sent a page or a pointer."""
         return name_impostor(error, self._http.beginning(opened)) if opened.status == 200 else error
 
-    def _remember(self, download: Download, opened: OpenResponse, accept: Accept) -> None:
-        """Take note of what the first answer says of the file and its server."""
-        download.responses += 1
-        download.answered_by, download.content_type = opened.url, opened.headers.get("content-type", "")
-        if accept.validator:
-            download.part.note_validator(origin_of(opened.url), accept.validator)
-        if opened.location:
-            download.location = opened.location
-        if not download.first_response_seen:
-            weak = download.remote.digest is None and accept.validator is None
-            download.single_stream = download.single_stream or not accept.ranged or weak
-            download.first_response_seen = True
-
     def _write(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
-        """Write the body. Raises `NoSpace` if one of unknown length would fill the disk, `ProtocolError`, `OSError`."""
+        """Write the body. Raises `NoSpace` if one of unknown length would fill the disk, `ProtocolError` if the body is
+        cut or may be, `OSError`."""
         partial, hasher = download.part, download.hasher
         sock = opened.response.extensions["network_stream"].get_extra_info("socket")
         segment.abort = lambda: wake(sock)
@@ -215,11 +212,6 @@ class Fetcher:
                 hasher.wake()
             if stop is not None and segment.at >= stop:
                 return
-        self._stream_ended(download, segment, accept, opened)
-
-    def _stream_ended(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
-        """The server ended the body. Raises `ProtocolError` if that is not the end of the file, or cannot be known to
-        be."""
         if segment.stop is not None:
             if accept.stop is None and segment.at < segment.stop:
                 raise ProtocolError(f"the response ended early: {segment.at} of {segment.stop} bytes")

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mdl import crc_json
 from mdl.errors import StateError
@@ -84,9 +83,15 @@ def parse(data: bytes, name: str) -> Record | None:
     lines = data.split(b"\n")[:-1]
     if not lines:
         return None
-    identity = _identity(crc_json.loads(lines[0]), name)
-    if identity is None:
+    head = crc_json.loads(lines[0])
+    if not isinstance(head, dict):
         return None
+    version = head.pop("mdl-journal", None)
+    if isinstance(version, int) and version > VERSION:
+        raise StateError("a newer mdl wrote this journal", item=name, hint="upgrade mdl, or 'mdl clean'")
+    if version != VERSION or set(head) != set(_KINDS) or any(type(head[key]) not in _KINDS[key] for key in head):
+        return None
+    identity = Identity(**head)
     claims, validators = [], {}
     for line in lines[1:]:
         fact = crc_json.loads(line)
@@ -97,17 +102,6 @@ def parse(data: bytes, name: str) -> Record | None:
         elif isinstance(fact, dict) and isinstance(fact.get("origin"), str) and isinstance(fact.get("validator"), str):
             validators[fact["origin"]] = fact["validator"]
     return Record(identity, RangeSet(claims), validators)
-
-
-def _identity(head: Any, name: str) -> Identity | None:
-    if not isinstance(head, dict):
-        return None
-    version = head.pop("mdl-journal", None)
-    if isinstance(version, int) and version > VERSION:
-        raise StateError("a newer mdl wrote this journal", item=name, hint="upgrade mdl, or 'mdl clean'")
-    if version != VERSION or set(head) != set(_KINDS) or any(type(head[key]) not in _KINDS[key] for key in head):
-        return None
-    return Identity(**head)
 
 
 def load(path: Path) -> Record | None:

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mdl.engine.plan import Item
+from mdl.engine.receipts import new_receipt
 from mdl.engine.store import Store
 from mdl.errors import Busy, MdlError, StateError, StorageError
 from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
@@ -40,20 +41,26 @@ class LocalCopies:
     also: Sequence[Path] = ()
     link: str = "auto"
 
-    def candidates(self, remote: RemoteFile) -> Iterator[Candidate]:
-        """Files that may have these bytes, the likeliest first, each once; of a link, the file that it leads to."""
+    def candidates(self, remote: RemoteFile) -> list[tuple[Candidate, Way | None]]:
+        """Files that may have these bytes, each once: the likeliest first, those that must be copied last. And how the
+        bytes of each will be taken: None if it cannot be opened. Links are followed."""
+        found: list[tuple[Candidate, Way | None]] = []
         seen = set()
-        for found, is_ours in self._found(remote):
+        for place, is_ours in self._places(remote):
             with contextlib.suppress(OSError):
-                path = Path(os.path.realpath(found))
+                path = Path(os.path.realpath(place))
                 status = os.stat(path)
                 inode = (status.st_dev, status.st_ino)
                 if not stat.S_ISREG(status.st_mode) or status.st_size != remote.size or inode in seen:
                     continue
                 seen.add(inode)
-                yield path, SharingRule(self.link, may_make_read_only=is_ours)
+                rule, way = SharingRule(self.link, may_make_read_only=is_ours), None
+                with contextlib.suppress(OSError), open_for_reading(path) as fd:
+                    way = predict_way(fd, nearest_existing(self.store.own), rule)
+                found.append(((path, rule), way))
+        return sorted(found, key=lambda one: one[1] == "copy")
 
-    def _found(self, remote: RemoteFile) -> Iterator[tuple[Path, bool]]:
+    def _places(self, remote: RemoteFile) -> Iterator[tuple[Path, bool]]:
         """Where to look, and whether it is mdl's own file or a blob: the hub's client never writes into a blob."""
         if remote.digest is None or not remote.size:
             return
@@ -64,20 +71,10 @@ class LocalCopies:
         for path in self._by_size.get(remote.size, ()):
             yield path, False
 
-    def cheapest_first(self, remote: RemoteFile) -> list[tuple[Candidate, Way | None]]:
-        """The candidates, and how the bytes of each will be taken: None if it cannot be opened. Copies come last."""
-        found: list[tuple[Candidate, Way | None]] = []
-        for path, rule in self.candidates(remote):
-            way = None
-            with contextlib.suppress(OSError), open_for_reading(path) as fd:
-                way = predict_way(fd, nearest_existing(self.store.own), rule)
-            found.append(((path, rule), way))
-        return sorted(found, key=lambda one: one[1] == "copy")
-
     def predict(self, item: Item) -> Item | None:
         """The item with how its bytes will be taken from this disk; None if they do not seem to be there. Reads none of
         them."""
-        ways = [way for _, way in self.cheapest_first(item.remote) if way]
+        ways = [way for _, way in self.candidates(item.remote) if way]
         return replace(item, way=ways[0]) if ways else None
 
     def predict_duplicate(self, item: Item) -> Item:
@@ -91,22 +88,29 @@ class LocalCopies:
     def take(self, item: Item, candidate: Candidate) -> Way | None:
         """Publish the candidate's bytes as the item too, and return how they were taken; None if they have another
         digest: then the receipts that promise them are distrusted. Raises `OSError`, `MdlError`, `Cancelled`."""
-        (path, rule), model, remote = candidate, item.wanted.model, item.remote
-        with self.store.scratch_folder(model, remote) as folder, open_for_reading(path) as fd:
+        (path, rule), model, remote, store = candidate, item.wanted.model, item.remote, self.store
+        if store.layout.is_by_digest and path == Path(os.path.realpath(store.final_path(model, remote))):
+            stamp, print_ = Stamp.of(path.stat()), store.fingerprint(path, remote)
+            if print_.digest == remote.digest:  # two files of one repository are one file here
+                receipt = new_receipt(model, remote, print_, print_.digest.algorithm, stamp)
+                store.receipts.put(replace(receipt, catalog=store.catalog))
+                store.layout.expose(remote)
+                return "clone"
+        with store.scratch_folder(model, remote) as folder, open_for_reading(path) as fd:
             before, here = Stamp.of(os.fstat(fd)), folder / "data"
-            way = copying.clone_link_or_copy(fd, path, here, rule, self.store.free_space(), self.store.stoppable())
-            stamp, print_ = Stamp.of(os.lstat(here)), self.store.fingerprint(here, remote)
+            way = copying.clone_link_or_copy(fd, path, here, rule, store.free_space(), store.stoppable())
+            stamp, print_ = Stamp.of(os.lstat(here)), store.fingerprint(here, remote)
             if print_.digest == remote.digest:
                 if way == "link":
                     copying.make_read_only(here)
                     if Stamp.of(os.lstat(here)) != before:
                         raise StorageError("it was written to while it was read")
-                self.store.publish(model, remote, here, print_, print_.digest.algorithm, item.seen, stamp=stamp)
+                store.publish(model, remote, here, print_, print_.digest.algorithm, item.seen, stamp=stamp)
                 return way
-        for store, published, receipt in self._published.get(remote.digest, ()) if remote.digest else ():
+        for other, published, receipt in self._published.get(remote.digest, ()) if remote.digest else ():
             if os.path.realpath(published) == str(path):
                 with contextlib.suppress(OSError):
-                    store.receipts.distrust(receipt.model, receipt.path)
+                    other.receipts.distrust(receipt.model, receipt.path)
         return None
 
     @cached_property
@@ -158,7 +162,7 @@ def reuse(items: Sequence[Item], copies: LocalCopies, tell: Listener) -> tuple[l
 
 def _reuse_one(item: Item, copies: LocalCopies, tell: Listener) -> Way | None:
     model, remote, name = item.wanted.model, item.remote, item.remote.path.text
-    for candidate, _ in copies.cheapest_first(remote):
+    for candidate, _ in copies.candidates(remote):
         tell(Verifying(model, name, done=0, total=remote.size))
         try:
             if way := copies.take(item, candidate):

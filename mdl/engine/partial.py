@@ -67,7 +67,7 @@ class Partial:
         elif not record.resumable_as(identity):
             lost, why = record.have.total, _why_not(record, identity)
             record = None
-        fd = _locked(data, _reopen(data) if record else open_new(data, os.O_RDWR, 0o666))
+        fd = _open_and_lock(data, is_new=record is None)
         try:
             if record is None:
                 partial = cls(mine, fd, Journal.create(path, identity), RangeSet(), {})
@@ -225,18 +225,16 @@ class Partial:
                     os.close(fd)
 
 
-def _reopen(data: Path) -> int:
-    """Open data that no other user could write, or an empty file in its place. That others may write the file once it
-    is published is no harm: they cannot enter its folder. Raises `OSError`."""
-    try:
-        return open_own(data, os.O_RDWR | os.O_CREAT, 0o666, may_be_shared=True)
-    except Unsafe:
-        return open_new(data, os.O_RDWR, 0o666)
-
-
-def _locked(data: Path, fd: int) -> int:
-    """Lock a partial's open data, as a sign that its owner is alive. If another process took it over meanwhile the file
-    is closed and this raises `Busy`."""
+def _open_and_lock(data: Path, *, is_new: bool) -> int:
+    """Open a partial's data, or an empty file in its place if it is new or another user could write it. (That others
+    may write the file once it is published is no harm: they cannot enter its folder.) Lock it, as a sign that its owner
+    is alive. Raises `Busy` if another process took it over meanwhile, `OSError`."""
+    fd = -1
+    if not is_new:
+        with contextlib.suppress(Unsafe):
+            fd = open_own(data, os.O_RDWR | os.O_CREAT, 0o666, may_be_shared=True)
+    if fd < 0:
+        fd = open_new(data, os.O_RDWR, 0o666)
     try_lock(fd)
     with contextlib.suppress(OSError):
         if os.path.samestat(data.lstat(), os.fstat(fd)):

@@ -35,19 +35,11 @@ _LAST_SYNC_SECONDS = 0.5
 
 
 @dataclass
-class Outcome:
-    """How the fetching of one file ended. ``error`` is None if it was published."""
-
-    download: Download
-    error: MdlError | None
-    verified: str = "none"
-
-
-@dataclass
 class Result:
-    """All outcomes, and how many bytes came from the network and were discarded."""
+    """Every download, which has an ``error`` unless it was published, and how many bytes came from the network and were
+    discarded."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    downloads: list[Download] = field(default_factory=list)
     bytes_fetched: int = 0
     bytes_discarded: int = 0
 
@@ -235,8 +227,11 @@ class Transfer:
 
     def _result(self, lost: MdlError) -> Result:
         """How every file ended; ``lost`` is the error of those that did not."""
+        for download in self._downloads:
+            if not download.ended:
+                download.error = lost
         return Result(
-            [Outcome(d, d.error if d.ended else lost, d.verified) for d in self._downloads],
+            self._downloads,
             sum(d.fetched for d in self._downloads),
             sum(d.discarded for d in self._downloads),
         )

@@ -1,6 +1,6 @@
 """Entries: a name in an open folder, which was reached step by step without following a link (``openat``).
 
-Whatever replaces a folder meanwhile, the work happens in the folders that were checked.
+If a folder is replaced meanwhile, the work still happens in the folders that were checked.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class EntryAt:
     is_new: bool = False
 
     def as_new(self) -> EntryAt:
-        """The same entry, where no file may be replaced."""
+        """The same entry, at which no file may be replaced."""
         return replace(self, is_new=True)
 
     def stat(self) -> os.stat_result | None:
-        """The status of what is there, not following a link; None if nothing is."""
+        """The status of the entry, of a link itself; None if there is nothing."""
         try:
             return os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:

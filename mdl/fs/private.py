@@ -32,7 +32,7 @@ _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class _Trust:
-    """The ids of the users whose files are trusted. ``has_modes`` is False on a file system without modes of its own
+    """The ids of the users whose files are trusted. ``has_modes`` is False on a file system that has no modes
     (FAT, some SMB)."""
 
     owners: frozenset[int]

@@ -281,7 +281,7 @@ def publish_folder(staged: Path, final: Path) -> None:
 
 
 def link(source: Path, final: Path) -> None:
-    """Make ``final`` a hard link to ``source``, in place of what is there. Raises `OSError`; then nothing changed."""
+    """Make ``final`` a hard link to ``source``; an old file is replaced. If this raises `OSError`, nothing changed."""
     staged = staged_name(final)
     os.link(source, staged)
     _replace(staged, final)

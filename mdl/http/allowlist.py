@@ -18,6 +18,8 @@ HUB_HOSTS = ("huggingface.co", "*.huggingface.co", "*.hf.co", "hf.co")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _PATTERN = re.compile(r"(\*\.)?[a-z0-9._-]+(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?")
+_ODD_ADDRESS = re.compile(r"(^|\.)(\d+|0x[0-9a-f]*)\Z")
+"""Also spellings of an address that parsers read differently: ``127.1``, ``0x7f.1``, ``2130706433``."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NEVER_PUBLIC = tuple(
     ipaddress.ip_network(text)
@@ -52,30 +54,18 @@ def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def is_private(address: str) -> bool:
-    """Whether an IP address is not a public one: loopback, link-local, private, multicast, also as IPv4 inside IPv6."""
+    """Whether an IP address is not a public one: loopback, link-local, private, multicast, also inside a mapped, NAT64,
+    6to4 or Teredo address (RFC 4291, 6052, 3056, 4380)."""
     found = address_of(address.split("%")[0])
     if found is None:
         return False
     if any(found in network for network in _NEVER_PUBLIC):
         return True
-    found = _embedded_ipv4(found) or found
+    if found in _NAT64:
+        found = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+    elif isinstance(found, ipaddress.IPv6Address):
+        found = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else found)
     return found.is_multicast or not found.is_global
-
-
-def _embedded_ipv4(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address inside a mapped, NAT64, 6to4 or Teredo address (RFC 4291, 6052, 3056, 4380)."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return None
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-
-
-def refuse_odd_address(host: str) -> None:
-    """Refuse spellings of an address that parsers read differently: ``127.1``, ``0x7f.1``, ``2130706433``."""
-    last = host.rsplit(".", 1)[-1]
-    if (re.fullmatch(r"\d+|0x[0-9a-f]*", last) and address_of(host) is None) or not host:
-        raise Unsafe(f"refused: {host or 'no host'} is an odd spelling of an address", item=host)
 
 
 @dataclass(frozen=True)
@@ -130,7 +120,8 @@ class AllowList:
             raise Unsafe(f"refused: scheme {parts.scheme or 'none'!r} is not http or https", item=host or None)
         if parts.username is not None or parts.password is not None:
             raise Unsafe("refused: a URL with a user name or password in it", item=host)
-        refuse_odd_address(host)
+        if not host or (_ODD_ADDRESS.search(host) and address_of(host) is None):
+            raise Unsafe(f"refused: {host or 'no host'} is an odd spelling of an address", item=host)
         if not re.fullmatch(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|[0-9a-f:.]+", host):
             raise Unsafe(f"refused: {host!r} is not a host name", item=host or None)
         if not self.allows(host, port_of(url)):

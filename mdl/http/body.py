@@ -35,8 +35,7 @@ _TLS_FILL_SECONDS = 0.02
 _AGAIN = "run the same command again; what was fetched is kept"
 _TOO_SLOW = "the connection is too slow to go on"
 _SLOWEST = 1000.0
-"""Bytes a second that a body must bring, on average over `_SLOW_WINDOW` seconds of waiting for it."""
-_SLOW_WINDOW = 60.0
+"""Bytes a second that a body must bring, on average while it is waited for."""
 _SLACK = 0.25
 """Seconds of the rate limit that may be caught up after a late wake-up. A longer silence is never made up for."""
 _QUANTUM_SECONDS = 0.01
@@ -87,10 +86,11 @@ NO_LIMIT = Throttle(Timetable(((0, None),)))
 
 
 class BodyReader:
-    """Reads bodies. ``stall`` is the longest silence in seconds, ``throttle`` the rate limit of all bodies together."""
+    """Reads bodies. ``stall`` is the longest silence in seconds. A body that is too slow is given up after ``slow``
+    seconds of waiting for it. ``throttle`` is the rate limit of all bodies together."""
 
-    def __init__(self, cancel: CancelToken, stall: float, throttle: Throttle) -> None:
-        self._cancel, self._stall, self._throttle = cancel, stall, throttle
+    def __init__(self, cancel: CancelToken, stall: float, slow: float, throttle: Throttle) -> None:
+        self._cancel, self._stall, self._slow, self._throttle = cancel, stall, slow, throttle
         self._buffers = threading.local()
 
     def blocks(self, response: httpx.Response, length: int | None, *, decode: bool, splice: bool) -> Iterator[Block]:
@@ -102,7 +102,7 @@ class BodyReader:
         """
         is_coded = decode and codings_of(response.headers)
         pieces = _decoded(response) if is_coded else self._raw(response, length, splice)
-        longest, waited, count = max(_SLOW_WINDOW, self._stall), 0.0, 0
+        longest, waited, count = max(self._slow, self._stall), 0.0, 0
         silent = NetworkError(f"the server sent nothing of the body for {longest:.0f} s", hint=_TOO_SLOW)
         while True:
             began = time.monotonic()
@@ -112,7 +112,7 @@ class BodyReader:
             if block is None:
                 return
             waited, count = waited + time.monotonic() - began, count + len(block)
-            if waited >= _SLOW_WINDOW:
+            if waited >= self._slow:
                 if count < _SLOWEST * waited:
                     raise NetworkError(f"only {count} bytes in {waited:.0f} s", hint=_TOO_SLOW)
                 waited, count = 0.0, 0

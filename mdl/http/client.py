@@ -54,10 +54,11 @@ OnRetry = Callable[[MdlError, int, float], None]
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds: to connect, and of silence on an open connection."""
+    """Seconds: to connect, of silence on an open connection, and in which a body must bring 1 kB a second."""
 
     connect: float = 10.0
     stall: float = 30.0
+    slow: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class HttpClient:
         self.policy, self.connections = policy, connections
         self.pacer, self._pacer_lock = Pacer(connections, policy), threading.Lock()
         self._hosts, self._token, self._stall = hosts, token, timeouts.stall
-        self._reader = BodyReader(self.cancel, timeouts.stall, throttle)
+        self._reader = BodyReader(self.cancel, timeouts.stall, timeouts.slow, throttle)
         self._public: set[str] = set()
         self._proxies = urllib.request.getproxies()
         limits = httpx.Limits(max_connections=connections * 2 + 8, max_keepalive_connections=connections + 4)
@@ -245,13 +246,15 @@ class HttpClient:
         moment = time.monotonic() + delay
         if delay > 0:
             self.cancel.wait(delay)
-        while (later := self.pacer.retry_at(origin)) > moment:
+        while True:
+            with self._pacer_lock:
+                later, down = self.pacer.retry_at(origin), self.pacer.down(origin, time.monotonic())
+            if down:
+                raise down
+            if later <= moment:
+                return
             self.cancel.wait(later - moment)
             moment = later
-        with self._pacer_lock:
-            down = self.pacer.down(origin, time.monotonic())
-        if down:
-            raise down
 
     def _follow(
         self, method: str, url: str, start: str, headers: Mapping[str, str], secrets: Secrets

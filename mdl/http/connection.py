@@ -30,6 +30,7 @@ from httpcore._backends.sync import SyncStream
 from mdl.cancel import CancelToken
 from mdl.errors import NetworkError, Unsafe
 from mdl.http.allowlist import is_private
+from mdl.threads import start_threads
 
 BODY_SOCKET = "mdl.body_socket"
 """The extra info of a `Connection` that is its socket, if the socket's bytes are those of HTTP; else None."""
@@ -111,18 +112,7 @@ class Connection(httpcore.NetworkStream):
         except OSError as error:
             stream.close()
             raise httpcore.ConnectError(str(error)) from error
-        self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
-
-    def check_new(self) -> None:
-        """Tell the calling thread's request that this connection is new. Raises `Unsafe`, and closes, if the request
-        may not reach this address."""
-        if limits := RequestLimits.current.get():
-            limits.is_fresh = True
-            try:
-                limits.check_peer(self._peer)
-            except Unsafe:
-                self.close()
-                raise
+        self.peer = str(peer[0]) if isinstance(peer, tuple) else ""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         moment, error = _deadline.get()
@@ -138,7 +128,7 @@ class Connection(httpcore.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if limits := RequestLimits.current.get():
-            limits.check_peer(self._peer)
+            limits.check_peer(self.peer)
         self._stream.write(buffer, timeout)
 
     def close(self) -> None:
@@ -182,7 +172,13 @@ class HappyEyeballs(httpcore.SyncBackend):
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
         connection = Connection(SyncStream(sock), self._cancel)
-        connection.check_new()
+        if limits := RequestLimits.current.get():
+            limits.is_fresh = True
+            try:
+                limits.check_peer(connection.peer)  # before anything is sent, a TLS handshake included
+            except Unsafe:
+                connection.close()
+                raise
         return connection
 
 
@@ -201,10 +197,8 @@ def _resolve(host: str, port: int, cancel: CancelToken) -> list[Address]:
         except Exception as error:
             found.set_exception(error)
 
-    try:
-        threading.Thread(target=look_up, name="mdl-names", daemon=True).start()
-    except RuntimeError:  # no more threads
-        return resolve(host, port)
+    if not start_threads("mdl-names", [look_up]):
+        look_up()
     while not found.done():
         with contextlib.suppress(TimeoutError):
             found.exception(_TICK)

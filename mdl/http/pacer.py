@@ -9,6 +9,7 @@ twelve models on a dead host cost as much time as one, and other hosts are not h
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 
 from mdl.errors import NetworkError
@@ -47,13 +48,11 @@ class Pacer:
 
     def __init__(self, connections: int, policy: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 - frozen
         self._most, self._policy = max(1, connections), policy
-        self._origins: dict[str, _Origin] = {}
+        self._origins: defaultdict[str, _Origin] = defaultdict(lambda: _Origin(self._most))
 
     def has_room(self, origin: str, running: int, now: float) -> bool:
         """Whether one more request may be sent to ``origin`` while ``running`` requests run there."""
-        found = self._origins.get(origin)
-        if found is None:
-            return True
+        found = self._origins[origin]
         if now < found.retry_at:
             return False
         if now >= found.rises_at:
@@ -63,13 +62,12 @@ class Pacer:
 
     def retry_at(self, origin: str) -> float:
         """The moment from which the origin may be asked again; in the past if it may be asked now."""
-        found = self._origins.get(origin)
-        return found.retry_at if found else -math.inf
+        return self._origins[origin].retry_at
 
     def down(self, origin: str, now: float) -> NetworkError | None:
         """The error of an origin that is down now; None if it is not."""
-        found = self._origins.get(origin)
-        if found is None or found.down is None:
+        found = self._origins[origin]
+        if found.down is None:
             return None
         if now >= found.down_until:
             found.down, found.failures = None, self._policy.tries - 1
@@ -78,23 +76,21 @@ class Pacer:
 
     def is_in_doubt(self, origin: str) -> bool:
         """Whether the origin failed and has served no request since."""
-        found = self._origins.get(origin)
-        return found is not None and found.failures > 0
+        return self._origins[origin].failures > 0
 
     def served_since(self, origin: str, moment: float) -> bool:
         """Whether the origin has served a request after ``moment``."""
-        found = self._origins.get(origin)
-        return found is not None and found.served_at > moment
+        return self._origins[origin].served_at > moment
 
     def served(self, origin: str, now: float) -> None:
         """The origin sent what was requested, or a good part of it."""
-        found = self._origin(origin)
+        found = self._origins[origin]
         found.served_at, found.failures, found.down, found.retry_at = now, 0, None, -math.inf
         found.failed_url, found.is_several = "", False
 
     def refused(self, origin: str, others: int, now: float) -> None:
         """The origin refused a request while ``others`` run there: that is the most that it accepts at once."""
-        found = self._origin(origin)
+        found = self._origins[origin]
         is_again = now - found.refused_at < _LONG_AGO * found.rise
         found.rise = min(_LONGEST_RISE_SECONDS, found.rise * 2) if is_again else _RISE_SECONDS
         found.refused_at = now
@@ -108,7 +104,7 @@ class Pacer:
         not count if the origin has served other requests meanwhile: then only that file is at fault. For the same
         reason the failures of one file alone do not make its origin count as down.
         """
-        found = self._origin(origin)
+        found = self._origins[origin]
         found.is_several = found.is_several or found.failed_url not in ("", url)
         found.failed_url = url
         if began < found.charged_at or began < found.served_at:
@@ -118,6 +114,3 @@ class Pacer:
         found.charged_at, found.retry_at = now, now + max(delay, pause)
         if found.failures >= self._policy.tries and found.is_several:
             found.down, found.down_until, found.retry_at = error, now + _DOWN_SECONDS, -math.inf
-
-    def _origin(self, origin: str) -> _Origin:
-        return self._origins.setdefault(origin, _Origin(self._most))

@@ -192,7 +192,12 @@ def decide(
 ) -> tuple[State, Decision]:
     """What to do after ``outcome``, and the state after that. ``jitter`` in [0, 1) varies the length of a wait."""
     if isinstance(outcome, Verified):
-        return _after_hash(state, outcome)
+        if outcome.error is None:
+            return state, Done()
+        if outcome.is_mixed and not state.is_clean_retry:
+            state = replace(state, is_clean_retry=True, done=0, received=outcome.received)
+            return state, Rewind(outcome.error.message)
+        return _given_up(state, outcome.error, rewind=True)
     if isinstance(outcome, VersionChanged):  # it is downloaded from its start, once
         state = replace(state, changes=state.changes + 1)
         if state.changes > 1:
@@ -244,15 +249,6 @@ def _charged(
     delay = 0.0 if is_first_link else policy.delay(failure, jitter, asked)
     state = replace(state, charged_at=now, retry_at=now + delay)
     return state, Again(delay, 0 if is_first_link else failure, error.message)
-
-
-def _after_hash(state: State, outcome: Verified) -> tuple[State, Decision]:
-    """Wrong bytes: download again if they came in several responses, then try the next mirror, then give up."""
-    if outcome.error is None:
-        return state, Done()
-    if outcome.is_mixed and not state.is_clean_retry:
-        return replace(state, is_clean_retry=True, done=0, received=outcome.received), Rewind(outcome.error.message)
-    return _given_up(state, outcome.error, rewind=True)
 
 
 def _given_up(state: State, error: MdlError, *, rewind: bool = False) -> tuple[State, Decision]:

@@ -107,21 +107,15 @@ class _OneResponse(httpx.SyncByteStream):
         yield from self._stream
 
     def close(self) -> None:
-        if _has_more(self._stream):
+        # Neither httpx nor httpcore has a public way to ask the parser what it holds after the response. If the parser
+        # is not found where it is expected, no connection is used twice.
+        try:
+            has_more = bool(self._stream._httpcore_stream._stream._connection._h11_state.trailing_data[0])
+        except AttributeError:
+            has_more = True
+        if has_more:
             self._connection.close()
         self._stream.close()
-
-
-def _has_more(stream: Any) -> bool:
-    """Whether the parser holds bytes that came after the response.
-
-    Neither httpx nor httpcore has a public way to ask the parser. If it is not found where it is expected, the answer
-    is yes, and no connection is used twice.
-    """
-    try:
-        return bool(stream._httpcore_stream._stream._connection._h11_state.trailing_data[0])
-    except AttributeError:
-        return True
 
 
 def proxy_of(url: str, settings: Mapping[str, str]) -> str | None:
@@ -242,7 +236,10 @@ def map_httpx_errors(url: str, secrets: Secrets) -> Iterator[None]:
 
 
 def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
-    host, proxy = _host_and_proxy(error, url)
+    host, proxy = host_of(url), None
+    with contextlib.suppress(RuntimeError):  # an error that belongs to no request
+        host = host_of(str(error.request.url))
+        proxy = error.request.extensions.get(PROXY)
     words = safe_excerpt(str(error), secrets) or type(error).__name__
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
         return _map_connect_error(error, host, proxy, words)
@@ -272,17 +269,7 @@ def _map_connect_error(error: httpx.TransportError, host: str, proxy: str | None
         return NetworkError(f"{host} hung up during the TLS handshake", hint=_AGAIN)
     if cause is not None and isinstance(error, httpx.ConnectError):
         return TlsError(f"{host}: {cause}", hint="check the clock, SSL_CERT_FILE and the proxy; mdl doctor tells more")
-    where = f"the proxy {proxy} for {host}" if proxy else host
+    where = f"the proxy {without_userinfo(proxy)} for {host}" if proxy else host
     if isinstance(error, httpx.ConnectTimeout):
         return NetworkError(f"{where} did not accept the connection in time", hint=_AGAIN)
     return NetworkError(f"no connection to {where}: {words}", hint="check the network, the host's name and the proxy")
-
-
-def _host_and_proxy(error: httpx.HTTPError, url: str) -> tuple[str, str | None]:
-    """The host that the failed request went to, and the proxy between, without its password."""
-    try:
-        request = error.request
-    except RuntimeError:
-        return host_of(url), None
-    proxy = request.extensions.get(PROXY)
-    return host_of(str(request.url)), without_userinfo(proxy) if proxy else None

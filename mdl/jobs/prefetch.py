@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mdl.errors import Busy
@@ -45,19 +44,41 @@ def prefetch_lock(folders: Iterable[Path]) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """One run: when it ended (seconds of the epoch), how long it took, its exit code, its report."""
+def write_metrics(path: Path, report: Report, *, exit_code: int, seconds: float, ended: float) -> None:
+    """Replace ``path`` as a whole by the metrics of one run; the time of the last success is taken over.
 
-    ended: float
-    seconds: float
-    exit_code: int
-    report: Report
-
-
-def write_metrics(path: Path, outcome: Outcome) -> None:
-    """Replace ``path`` as a whole; the time of the last success is taken over. Raises `OSError`."""
-    text = "".join(_lines(outcome, outcome.ended if outcome.exit_code == 0 else _last_success(path)))
+    ``seconds`` is how long the run took, ``ended`` when it ended, in seconds of the epoch. Raises `OSError`.
+    """
+    actions = [file.action for model in report.models for file in model.files]
+    statuses = [model.status for model in report.models]
+    success = _last_success(path) if exit_code else ended
+    metrics: dict[str, tuple[str, dict[str, float]]] = {
+        "last_run_timestamp_seconds": ("When the last run ended.", {"": ended}),
+        "last_success_timestamp_seconds": ("When a run last ended well; 0: never.", {"": success}),
+        "exit_code": ("Exit code of the last run; 75: stopped by its window or limit.", {"": exit_code}),
+        "duration_seconds": ("How long the last run took.", {"": round(seconds, 3)}),
+        "fetched_bytes": ("Bytes from the network in the last run.", {"": report.bytes_fetched}),
+        "kept_bytes": ("Bytes that were here before the last run.", {"": report.bytes_kept}),
+        "discarded_bytes": ("Bytes thrown away in the last run.", {"": report.bytes_discarded}),
+        "files": (
+            "Files of the last run, by what was done.",
+            {f'{{action="{one}"}}': actions.count(one) for one in ("fetched", "kept", "linked", "failed")},
+        ),
+        "models": (
+            "Models of the last run, by status.",
+            {f'{{status="{one}"}}': statuses.count(one) for one in ("present", "unverified", "partial", "missing")},
+        ),
+        "model_present": (
+            "1 if every file of the model is here and verified.",
+            {f'{{model="{_escaped(one.name)}"}}': int(one.status == "present") for one in report.models},
+        ),
+    }
+    lines: list[str] = []
+    for name, (about, samples) in metrics.items():
+        if samples:
+            lines += [f"# HELP mdl_prefetch_{name} {about}", f"# TYPE mdl_prefetch_{name} gauge"]
+            lines += [f"mdl_prefetch_{name}{labels} {value!r}" for labels, value in samples.items()]
+    text = "\n".join([*lines, ""])
     staging.write_file(path, text.encode(), mode=0o644, durable=False, sweep_first=True)
 
 
@@ -68,36 +89,6 @@ def _last_success(path: Path) -> float:
         return float(match[1]) if match else 0.0
     except (OSError, ValueError):
         return 0.0
-
-
-def _lines(outcome: Outcome, success: float) -> Iterator[str]:
-    report = outcome.report
-    actions = [file.action for model in report.models for file in model.files]
-    statuses = [model.status for model in report.models]
-    single: dict[str, tuple[str, float]] = {
-        "last_run_timestamp_seconds": ("When the last run ended.", outcome.ended),
-        "last_success_timestamp_seconds": ("When a run last ended well; 0: never.", success),
-        "exit_code": ("Exit code of the last run; 75: stopped by its window or limit.", outcome.exit_code),
-        "duration_seconds": ("How long the last run took.", round(outcome.seconds, 3)),
-        "fetched_bytes": ("Bytes from the network in the last run.", report.bytes_fetched),
-        "kept_bytes": ("Bytes that were here before the last run.", report.bytes_kept),
-        "discarded_bytes": ("Bytes thrown away in the last run.", report.bytes_discarded),
-    }
-    for name, (about, value) in single.items():
-        yield from _metric(name, about, [("", value)])
-    rows = [(f'{{action="{one}"}}', actions.count(one)) for one in ("fetched", "kept", "linked", "failed")]
-    yield from _metric("files", "Files of the last run, by what was done.", rows)
-    rows = [(f'{{status="{one}"}}', statuses.count(one)) for one in ("present", "unverified", "partial", "missing")]
-    yield from _metric("models", "Models of the last run, by status.", rows)
-    rows = [(f'{{model="{_escaped(model.name)}"}}', int(model.status == "present")) for model in report.models]
-    if rows:
-        yield from _metric("model_present", "1 if every file of the model is here and verified.", rows)
-
-
-def _metric(name: str, about: str, rows: Sequence[tuple[str, float]]) -> Iterator[str]:
-    yield f"# HELP mdl_prefetch_{name} {about}\n# TYPE mdl_prefetch_{name} gauge\n"
-    for labels, value in rows:
-        yield f"mdl_prefetch_{name}{labels} {value!r}\n"
 
 
 def _escaped(text: str) -> str:

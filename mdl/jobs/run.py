@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mdl import process
@@ -21,7 +20,6 @@ from mdl.jobs.log import Log, LogListener
 from mdl.jobs.processes import begun, start
 from mdl.jobs.records import Records, now
 from mdl.jobs.tracker import ReadyFile, Tracker
-from mdl.locks import Heartbeat
 from mdl.process import ProcessId, hostname
 
 if TYPE_CHECKING:
@@ -51,7 +49,7 @@ class JobOptions:
 
 
 class JobRun:
-    """A job. ``with run as on_event``: a listener that shows, records and logs; at the end the hooks are run.
+    """A job: carried out by this process (`running`) or by another one (`start_in_background`).
 
     ``folders`` are those of the models. ``state`` is the folder of records and logs; without it, or if it cannot be
     written, the job runs without a record.
@@ -77,9 +75,6 @@ class JobRun:
         job = self._resumed() or self._new(command, invocation)
         self._tracker = Tracker(job, self._records, console.secrets, self._no_record)
         self._logged: LogListener | None = None
-        self._heartbeat: Heartbeat | None = None
-        self._reporting: ReportSession | None = None
-        self._ready: Listener = silence
 
     @property
     def id(self) -> str:
@@ -131,7 +126,7 @@ class JobRun:
 
     def replace_earlier(self) -> None:
         """Remove the records of earlier jobs of the same command and models that their time limit or window stopped:
-        this job goes on with what they left."""
+        this job continues from what they left."""
         if self._records is None:
             return
         job = self._tracker.job
@@ -140,60 +135,45 @@ class JobRun:
             if was_stopped and one.id != job.id and (one.command, one.models) == (job.command, job.models):
                 self._records.remove(one.id)
 
-    def __enter__(self) -> ReportSession:
+    @contextlib.contextmanager
+    def running(self) -> Iterator[ReportSession]:
+        """Carry the job out: what the block tells is shown, recorded and logged. At the end the hooks are run."""
         listeners: list[Listener] = [self._tracker]
-        self._reporting = self._console.watch(self.id, self._method, listeners)
-        try:
+        reporting = self._console.watch(self.id, self._method, listeners)
+        with contextlib.ExitStack() as stack:
             if self._records:
-                with contextlib.suppress(OSError):  # a job can do without a heartbeat
-                    self._heartbeat = self._records.heartbeat(self.id)
-            self._tracker.write()
-            begun()
-            if logs := self._logs():
-                command = self._tracker.job.command
-                self._logged = LogListener(logs, self._console.secrets, self.id, command, self._no_log)
-                listeners.append(self._logged)
-            if place := self._options.ready_file:
-                warn = lambda error: self._console.warn(f"the ready file {place}: {error.strerror}")  # noqa: E731
-                self._ready = ReadyFile(place, self._folders, warn)
-                listeners.append(self._ready)
-        except BaseException as error:
-            self.__exit__(type(error), error, None)
-            raise
-        return self._reporting
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        reporting, stopped = self._reporting, None
-        assert reporting is not None
-        try:
-            if error is None and reporting.is_well:
-                stopped = self._completed(reporting)
-            reporting.__exit__(type(stopped) if stopped else kind, stopped or error, trace)
-            if reporting.end and reporting.end.status == "failed":
-                with contextlib.suppress(Cancelled):  # the failure is how it ended
-                    self._run_hook(self._options.on_failure, reporting.end)
-        finally:
-            if self._logged:
-                self._logged.close()
-            if self._heartbeat:
-                self._heartbeat.stop()
-        if self._records:
-            self._records.clean(_KEPT_SECONDS)
-        if stopped:
-            raise stopped
-
-    def _completed(self, reporting: ReportSession) -> Cancelled | None:
-        """Everything is there. The hook is the last part of the job; what stopped it is returned."""
-        self._ready(Ended())
-        if self._options.on_complete:
-            reporting.release_terminal()
+                stack.callback(self._records.clean, _KEPT_SECONDS)
             try:
-                self._run_hook(self._options.on_complete, Ended())
-            except Cancelled as stopped:
-                return stopped
-        return None
+                with reporting:
+                    ready = self._begin(stack, listeners)
+                    yield reporting
+                    if reporting.is_well:
+                        ready(Ended())
+                        if self._options.on_complete:
+                            reporting.release_terminal()
+                            self._run_hook(self._options.on_complete, Ended())
+            finally:
+                if reporting.end and reporting.end.status == "failed":
+                    with contextlib.suppress(Cancelled):  # the failure is how it ended
+                        self._run_hook(self._options.on_failure, reporting.end)
+
+    def _begin(self, stack: contextlib.ExitStack, listeners: list[Listener]) -> Listener:
+        """Write the record and open the logs, until ``stack`` is left; returns what keeps the ready file."""
+        if self._records:
+            with contextlib.suppress(OSError):  # a job can do without a heartbeat
+                stack.callback(self._records.heartbeat(self.id).stop)
+        self._tracker.write()
+        begun()
+        if logs := self._logs():
+            self._logged = LogListener(logs, self._console.secrets, self.id, self._tracker.job.command, self._no_log)
+            stack.callback(self._logged.close)
+            listeners.append(self._logged)
+        place = self._options.ready_file
+        if place is None:
+            return silence
+        warn = lambda error: self._console.warn(f"the ready file {place}: {error.strerror}")  # noqa: E731
+        listeners.append(ReadyFile(place, self._folders, warn))
+        return listeners[-1]
 
     def _logs(self) -> list[Log]:
         """The log of all downloads and that of this job, as far as they can be opened."""

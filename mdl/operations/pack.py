@@ -21,7 +21,7 @@ from mdl.fs.staging import StagedFile
 from mdl.paths import RelPath
 from mdl.places import place_of
 from mdl.trainers import find_run
-from mdl.trainers.runs import Checkpoint, Run
+from mdl.trainers.runs import Run
 from mdl.units import texts
 
 _WHEN_FULL = "free some space, or pack to another disk with -o; nothing was left behind"
@@ -31,7 +31,7 @@ Output = str | os.PathLike[str] | int | None
 
 @dataclass(frozen=True)
 class PackPlan:
-    """What of which run is packed, and where to. Nothing is written yet.
+    """What is packed of a run, and the output. Nothing is written yet.
 
     ``selection`` holds the members, their ``bytes`` (uncompressed), what is ``skipped`` and why, and ``notes`` for the
     user. ``output`` is the file to be written, or the number of an open descriptor. ``name`` is what the archive is
@@ -97,14 +97,16 @@ def plan_pack(
         raise UsageError("logs are packed alone", hint="leave out the checkpoint and inference_only")
     found = find_run(place_of(run, "run"))
     chosen = found.checkpoint(str(checkpoint)) if checkpoint is not None else None
-    name = _archive_name(found, chosen, logs=logs)
+    tail = f"_{chosen.name}" if chosen else ""
+    name = RelPath.parse(f"{'logs' if logs else 'model'}_{found.name}{tail}.zip").name
     if not isinstance(output, int):
         wanted = Path(name) if output is None else place_of(output, "output")
         output = Path(os.path.realpath(wanted / name if wanted.is_dir() else wanted))
         name = output.name
         _check_output(found, output)
-    own = {str(found.tree.root / one.real) for one in found.tree.children() if _is_own(one.name, found.name)}
-    own |= {str(output)}
+    heads = (f"model_{found.name}.", f"model_{found.name}_", f"logs_{found.name}.")
+    archives = (one for one in found.tree.children() if one.name.endswith(".zip") and one.name.startswith(heads))
+    own = {str(output), *(str(found.tree.root / one.real) for one in archives)}
     passed_over = found.incomplete_after(chosen) if chosen and checkpoint in ("latest", "best") else ()
     options = PackOptions(texts(include), texts(exclude), inference_only, logs, allow_incomplete)
     selection = select(found, chosen, options, own, passed_over)
@@ -182,18 +184,6 @@ def pack(
         allow_incomplete=allow_incomplete,
     )
     return write_pack(plan, compress=compress, allow_changing=allow_changing, cancel=cancel, on_event=on_event)
-
-
-def _archive_name(run: Run, checkpoint: Checkpoint | None, *, logs: bool) -> str:
-    """``model_<run>.zip``, ``model_<run>_<checkpoint>.zip`` or ``logs_<run>.zip``. Raises `Unsafe`."""
-    if logs:
-        return RelPath.parse(f"logs_{run.name}.zip").name
-    return RelPath.parse(f"model_{run.name}{f'_{checkpoint.name}' if checkpoint else ''}.zip").name
-
-
-def _is_own(name: str, run: str) -> bool:
-    """Whether this is the name of an archive of this run, packed into its own folder."""
-    return name.endswith(".zip") and name.startswith((f"model_{run}.", f"model_{run}_", f"logs_{run}."))
 
 
 def _check_output(run: Run, path: Path) -> None:

@@ -84,13 +84,15 @@ def unpack(
     for a manifest of a newer mdl, `Cancelled`, `OSError`.
     """
     archive = place_of(archive, "archive")
-    target = Path(os.path.abspath(_default_target(archive) if to is None else place_of(to, "to")))
+    name = archive.name
+    default = name.removesuffix(".zip") if name.endswith(".zip") else f"{name}.unpacked"
+    target = Path(os.path.abspath(default if to is None else place_of(to, "to")))
     with Archive(archive, limits) as opened:
         check_target(target)
         check_free_space(opened, target.parent)
         with storage_trouble(target, _WHEN_FULL), staged_folder(target) as staged:
-            progress = Progress(on_event, archive.name, "unpack", len(opened.members), opened.size, cancel)
-            manifest = extract(opened, staged, progress).manifest
+            progress = Progress(on_event, name, "unpack", len(opened.members), opened.size, cancel)
+            manifest, _ = extract(opened, staged, progress)
             publish(staged, target)
         progress.finish(manifest.size, "unpacked", _compared_with(opened))
         return UnpackResult(target, len(manifest.files), manifest.size, manifest)
@@ -160,7 +162,8 @@ def rollback(
         version = releases.rollback_target(history)
         releases.quick_check(version)
         after = history.rolled_back(new_switch(history.active, version, "rollback"))
-        releases.serve_previous(after)
+        releases.record(after)
+        releases.switch_to(after.active)
         return _result(releases, after, changed=True)
 
 
@@ -191,15 +194,14 @@ class _Release:
         releases = self.releases
         with staged_folder(releases.path_of(_STAGED)) as staged:
             progress = self._progress(archive, "unpack")
-            extracted = extract(archive, staged, progress, releases.copies_in(self.history.active))
-            manifest = extracted.manifest
+            manifest, linked = extract(archive, staged, progress, releases.copies_in(self.history.active))
             progress.finish(manifest.size, "unpacked", _compared_with(archive))
             if releases.has(manifest.version):
                 return self._serve(manifest.version)
             make_readonly(staged, manifest)
             self._check(staged, manifest.version, manifest)
             publish(staged, releases.path_of(manifest.version))
-        return self._switch(manifest.version, extracted.linked)
+        return self._switch(manifest.version, linked)
 
     def _serve(self, version: str) -> ReleaseResult:
         """Serve a release that is here already."""
@@ -244,12 +246,6 @@ def _result(
     version = history.active
     path, manifest = releases.path_of(version), releases.manifest(version)
     return ReleaseResult(version, path, changed, history.previous or None, manifest, linked, removed)
-
-
-def _default_target(archive: Path) -> Path:
-    """The folder for an archive if none is given: the archive's name, in the current folder."""
-    name = archive.name
-    return Path(name.removesuffix(".zip") if name.endswith(".zip") else f"{name}.unpacked")
 
 
 def _compared_with(archive: Archive) -> str:

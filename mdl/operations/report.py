@@ -18,7 +18,8 @@ from mdl.redact import bare_url
 from mdl.reports import FileReport, ModelReport, Report
 
 if TYPE_CHECKING:
-    from mdl.engine.transfer import Outcome, Result
+    from mdl.engine.download import Download
+    from mdl.engine.transfer import Result
 
 
 def report_of(
@@ -45,8 +46,8 @@ def report_of(
     for item in plan.fetch if is_planned else ():
         rows[item.wanted.model].append(_planned(item))
     for result in results:
-        for outcome in result.outcomes:
-            rows[outcome.download.model].append(_fetched(outcome))
+        for download in result.downloads:
+            rows[download.model].append(_fetched(download))
     reports = []
     for model in models:
         files, error = tuple(sorted(rows[model.name], key=lambda row: row.path)), broken.get(model.name)
@@ -81,13 +82,13 @@ def _planned(item: Item) -> FileReport:
     return replace(_row(item.remote, "planned"), resumed_at=item.local.partial)
 
 
-def _fetched(outcome: Outcome) -> FileReport:
-    download, found = outcome.download, outcome.download.fingerprint
-    if outcome.error:
-        row = _row(download.item.remote, "failed", error=outcome.error)
+def _fetched(download: Download) -> FileReport:
+    if download.error:
+        row = _row(download.item.remote, "failed", error=download.error)
     else:
+        found = download.fingerprint
         assert found is not None
-        row = _row(download.remote, "fetched", outcome.verified)
+        row = _row(download.remote, "fetched", download.verified)
         row = replace(row, size=found.size, sha256=_sha256(found.digest))
     return replace(row, resumed_at=download.resumed_at)
 

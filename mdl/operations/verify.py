@@ -150,10 +150,10 @@ def repair(
     adopt_kept(plan, tools.store)
     wait_for_others(plan.fetch, tools)
     result = Transfer(plan.fetch, tools.store, http, tools.on_event, repair=True, tuning=tools.tuning).run()
-    for outcome in result.outcomes:
-        if outcome.error:
-            name = f"{outcome.download.model}/{outcome.download.name}"
-            errors[name] = outcome.error.on(name)
+    for download in result.downloads:
+        if download.error:
+            name = f"{download.model}/{download.name}"
+            errors[name] = download.error.on(name)
     return result
 
 

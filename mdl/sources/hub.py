@@ -20,7 +20,7 @@ from urllib.parse import urljoin
 
 from mdl import crc_json
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe
-from mdl.events import Noticed, Retrying
+from mdl.events import Retrying
 from mdl.files import HubFile, RemoteFile
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, read_regular
@@ -38,7 +38,6 @@ _MOST_ITEMS = 500_000
 """Files and folders of all pages together: about a gigabyte of memory."""
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".parquet")
 _VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_tokens")
-_NO_DATA = re.compile(r"(.*/)?(\.gitattributes|\.gitignore|readme.*|licen[sc]e.*|dataset_infos?\.json|[^/]*\.py)", re.I)
 
 
 def parse(text: str, page_hosts: Collection[str]) -> HubOrigin:
@@ -115,10 +114,7 @@ class HubSource:
         A branch is asked for its commit once, whatever is taken from it. Nothing is contacted if the revision is
         pinned and its listing is kept. Raises `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`, `Unsafe`.
         """
-        files = self._files(origin, self._listing(origin))
-        if origin.repo_type == "dataset" and all(_NO_DATA.fullmatch(file.path.text) for file in files):
-            self._on_event(Noticed(str(origin), message="holds no data files, only cards and loader scripts"))
-        return files
+        return self._files(origin, self._listing(origin))
 
     def _listing(self, origin: HubOrigin) -> Listing:
         """What is kept if the revision cannot move, else what the hub says now. Each revision is asked for once."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from mdl.trainers import hugging_face, lightning, lora, patterns, sharded
+from mdl.trainers import hugging_face, lightning, lora, patterns
 from mdl.trainers.layout import InferenceFiles, Layout
-from mdl.trainers.runs import MODEL_FOLDER, Checkpoint, Found, Run
+from mdl.trainers.runs import CHECKPOINTS_FOLDER, MODEL_FOLDER, Checkpoint, Found, Run
 from mdl.trainers.tree import Tree
 
 __all__ = ["LAYOUTS", "find_run", "inference_files", "recognise"]
@@ -24,16 +24,16 @@ LAYOUTS: tuple[Layout, ...] = (
     patterns.COQUI,
     patterns.FAIRSEQ,
     hugging_face.HF_MODEL,
-    sharded.DEEPSPEED,
-    sharded.FSDP,
+    patterns.DEEPSPEED,
+    patterns.FSDP,
     lora.AI_TOOLKIT,
     lora.KOHYA,
-    sharded.TENSORFLOW,
+    patterns.TENSORFLOW,
+    patterns.SAVED_MODEL,
     patterns.KERAS,
     patterns.PLAIN,
 )
 """The first layout that recognises a folder has it, so those with the most telling names come first."""
-_CHECKPOINTS = "checkpoints"
 
 
 def find_run(folder: Path) -> Run:
@@ -43,7 +43,7 @@ def find_run(folder: Path) -> Run:
     """
     tree = Tree.scan(folder)
     found = recognise(tree)
-    for inner in (_CHECKPOINTS, MODEL_FOLDER):
+    for inner in (CHECKPOINTS_FOLDER, MODEL_FOLDER):
         inside = recognise(tree, inner) if tree.is_folder(inner) else None
         if inside and inside.checkpoints and (inner == MODEL_FOLDER or inside.layout != "plain"):
             found = found.merged(inside, inner)
@@ -54,11 +54,11 @@ def find_run(folder: Path) -> Run:
 def recognise(tree: Tree, base: str = "") -> Found:
     """The checkpoints in ``base``, a folder below the run; of layout ``plain`` if no trainer's layout fits."""
     layout, found = next((layout, found) for layout in LAYOUTS if (found := layout.find(tree, base)))
-    rows = (replace(one, layout=found.layout, ends_with_model=layout.ends_with_model) for one in found.checkpoints)
-    return replace(found, checkpoints=tuple(rows))
+    rows = (replace(one, layout=layout.name, ends_with_model=layout.ends_with_model) for one in found.checkpoints)
+    return replace(found, layout=found.layout or layout.name, checkpoints=tuple(rows))
 
 
 def inference_files(tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
     """The files of a checkpoint that inference needs. Raises `NotFound` if nothing that can be loaded would be left."""
-    layout = next(one for one in LAYOUTS if checkpoint.layout in one.names)
+    layout = next(one for one in LAYOUTS if one.name == checkpoint.layout)
     return layout.inference_files(tree, checkpoint)

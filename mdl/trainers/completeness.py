@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from mdl.trainers.tree import Entry, Tree
 
@@ -24,6 +25,30 @@ _INDEX = re.compile(r".+\.(safetensors|bin|h5|msgpack)\.index(\.[^.]+)?\.json")
 _SHARD = re.compile(r".+-[0-9]{5}-of-[0-9]{5}(\.[^.]+)?\.(safetensors|bin)")
 _PART = re.compile(r"(.+)-[0-9]{5}-of-([0-9]{5})(\.gguf)|(.+\.data)-[0-9]{5}-of-([0-9]{5})")
 _STAGED = re.compile(r"(.+)\.(tmp|part|partial)", re.IGNORECASE)
+_ONLY_TRAINER_READS = ("*_model_states.pt", "pytorch_model_fsdp_*")
+RESUME: tuple[tuple[str, str], ...] = (
+    ("optimizer*.pt", "optimizer state"),
+    ("optimizer*.bin", "optimizer state"),
+    ("optimizer_[0-9]*/*", "optimizer state"),
+    ("scheduler*.pt", "scheduler state"),
+    ("scheduler*.bin", "scheduler state"),
+    ("scaler*.pt", "gradient scaler state"),
+    ("rng_state*.pth", "random number state"),
+    ("random_states_*.pkl", "random number state"),
+    ("sampler*.bin", "sampler state"),
+    ("custom_checkpoint_*.pkl", "state of the script's own objects"),
+    ("training_args.bin", "a pickle of the trainer's settings"),
+    ("trainer_state.json", "the trainer's own record"),
+    ("global_step*/*", "DeepSpeed's training state"),
+    ("*zero_pp_rank_*", "DeepSpeed's sharded training state"),
+    ("latest", "names DeepSpeed's training state"),
+    ("zero_to_fp32.py", "merges DeepSpeed's training state"),
+    ("pytorch_model_fsdp_[0-9]*/*", "weights sharded by FSDP"),
+    ("pytorch_model_fsdp_rank*.bin", "weights sharded by FSDP"),
+    ("*.distcp", "a distributed shard"),
+    ("*.tmp", "half-written"),
+)
+"""Globs of the files that only a resumed training reads, each with a short reason; ``*`` crosses ``/``."""
 _LONGEST_HEADER = 100 * 2**20
 """The format's own limit for a header."""
 _WORTH_READING = 8 * 2**20
@@ -34,6 +59,12 @@ _IMPOSSIBLE = 2**63
 def is_weights(name: str) -> bool:
     """Whether a file of this name may hold weights."""
     return _WEIGHTS.fullmatch(name) is not None
+
+
+def is_model(name: str) -> bool:
+    """Whether a file of this name, below its checkpoint, may hold the model, be it only for the trainer itself."""
+    is_shard = any(fnmatchcase(name, glob) for glob in _ONLY_TRAINER_READS)
+    return is_weights(name) and (is_shard or not any(fnmatchcase(name, glob) for glob, _ in RESUME))
 
 
 def is_index(name: str) -> bool:
@@ -79,7 +110,8 @@ def _missing_parts(tree: Tree, files: dict[str, Entry]) -> Iterator[str]:
         stem, total, suffix, first = (part[1], part[2], part[3], 1) if part[3] else (part[4], part[5], "", 0)
         wanted = range(first, first + min(int(total), len(files) + 1))
         others = (f"{stem}-{number:05}-of-{total}{suffix}" for number in wanted)
-        yield from (f"{other} is missing" for other in others if other not in files)
+        index = () if part[3] else (part[4].removesuffix("data") + "index",)
+        yield from (f"{other} is missing" for other in (*others, *index) if other not in files)
 
 
 def missing_shard(tree: Tree, index: str) -> str | None:
@@ -143,3 +175,9 @@ def read_header(head: Callable[[int], bytes]) -> Header | None:
         return None
     size = 8 + length + max(ends, default=0)
     return Header(size, metadata) if size < _IMPOSSIBLE else None
+
+
+def header_metadata(tree: Tree, entry: Entry) -> dict[str, str]:
+    """What the trainer wrote into the header of a safetensors file; empty for any other file."""
+    header = read_header(lambda count: tree.head(entry.path, count)) if entry.name.endswith(SAFETENSORS) else None
+    return header.metadata if header else {}

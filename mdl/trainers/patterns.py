@@ -1,36 +1,40 @@
-"""Patterns: trainers that write one file per checkpoint, and whose names tell all there is to know. A table.
+"""Patterns: trainers whose names tell all there is to know. A table.
 
-A row says which names are checkpoints, which number in a name is the step, which file is the best one, and what
-lies beside. A trainer that needs more than this has a module of its own.
+A row says which names are checkpoints, which number in a name is the step, which checkpoint is the best and which the
+last, and what lies beside. A trainer that needs more than this has a module of its own.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from glob import escape
 from math import inf
+from typing import Any
 
-from mdl.trainers.completeness import is_weights
-from mdl.trainers.layout import COUNTS_EPOCHS, OPTIMIZER_INSIDE, Layout, by_step, checkpoint, parse_count
-from mdl.trainers.runs import FINAL, Checkpoint, Found
-from mdl.trainers.tree import IsName, Tree, join
+from mdl.trainers.completeness import RESUME, is_weights
+from mdl.trainers.layout import Layout
+from mdl.trainers.runs import FINAL, Checkpoint, Found, checkpoint, finished_model, parse_count, step_and_name
+from mdl.trainers.tree import FILES, Entry, IsName, Kind, Tree, join
 
+OPTIMIZER_INSIDE = "contains optimizer state; stripping it needs torch"
+COUNTS_EPOCHS = "its number counts epochs"
+_NO_NAME = "(?!)"
 Place = tuple[str, str]
 """A folder that holds checkpoints, and the folder that the names of their members begin in."""
 
 
-def _here_or_in_checkpoints(tree: Tree, base: str, is_name: IsName) -> list[Place]:
-    folders = (base, join(base, "checkpoints"))
-    return next(([(folder, folder)] for folder in folders if tree.files_named(folder, is_name)), [])
+def _here(_tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
+    return [(base, base)]
 
 
-def _here_or_in_only_run(tree: Tree, base: str, is_name: IsName) -> list[Place]:
+def _here_or_in_only_run(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
     """Coqui: the folder itself, or the only ``{run}-{date}`` in it; a configuration lies beside the checkpoints."""
 
     def is_run(folder: str) -> bool:
-        return tree.is_file(join(folder, "config.json")) and bool(tree.files_named(folder, is_name))
+        return tree.is_file(join(folder, "config.json")) and bool(tree.files_named(folder, is_saved))
 
     if is_run(base):
         return [(base, base)]
@@ -38,147 +42,220 @@ def _here_or_in_only_run(tree: Tree, base: str, is_name: IsName) -> list[Place]:
     return [(inner[0], inner[0])] if len(inner) == 1 else []
 
 
-def _experiments(tree: Tree, base: str, is_name: IsName) -> list[Place]:
+def _experiments(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
     """Ultralytics: every ``weights`` folder below, the experiment with the highest number last (``train10``)."""
-    if {"best.pt", "last.pt"} <= {entry.name for entry in tree.files_named(base, is_name)}:
+    if tree.is_file(join(base, "best.pt")) and tree.is_file(join(base, "last.pt")):
         return [(base, base)]
-    folders = [folder for folder in tree.folders_named(base, "weights") if tree.files_named(folder, is_name)]
+    folders = [folder for folder in tree.folders_named(base, "weights") if tree.files_named(folder, is_saved)]
     return [(folder, folder.rpartition("/")[0]) for folder in folders]
-
-
-def _last_group(name: re.Match[str]) -> int | None:
-    return int(name[name.lastindex]) if name.lastindex else None
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """One trainer. ``file`` matches the name of a checkpoint in full; ``step`` reads the number in that name.
+    """What one trainer calls its checkpoints, as regular expressions that match a whole name.
 
-    Rows with a step come first, in ``order``; then the best and the other rows without one. The latest is the last
-    complete row with a step, or, if ``unnumbered_is_latest``, a row without a step that is not the best. ``beside``
-    are globs of files that belong to every checkpoint. ``note`` gives what a user should know of a row. ``keep`` and
-    ``notes`` are those of a `Layout`.
+    Groups of ``saved``: ``step`` or ``epoch`` is the number, ``name`` the checkpoint's name if that is not the whole.
+    A folder counts only if there is a name in it that ``holds`` matches. ``final`` matches a file of the finished
+    model, which lies beside the checkpoints, or ``final_alone``. ``places`` are the folders to look in, the oldest
+    first. ``beside`` are globs of what belongs to every checkpoint; ``NAME`` stands for its name.
+
+    The latest is the one that a file names, if ``newest_in`` gives that file and a pattern for the name in it.
+    Otherwise it is the newest complete one of these, in the newest place that has any: the last, those with a number
+    in the order of ``age``, the others, the best.
     """
 
-    name: str
-    file: re.Pattern[str]
-    keep: tuple[str, ...]
-    is_best: Callable[[Checkpoint], object]
-    places: Callable[[Tree, str, IsName], list[Place]] = _here_or_in_checkpoints
-    step: Callable[[re.Match[str]], int | None] = _last_group
-    order: Callable[[list[Checkpoint]], list[Checkpoint]] = by_step
-    note: Callable[[re.Match[str], int | None], str] = lambda _name, _step: ""
+    saved: str
+    best: str = _NO_NAME
+    last: str = _NO_NAME
+    final: str = _NO_NAME
+    final_alone: bool = False
+    kinds: tuple[Kind, ...] = FILES
+    holds: str = ".+"
+    places: Callable[[Tree, str, IsName], list[Place]] = _here
+    age: Callable[[Checkpoint], Any] = step_and_name
     beside: tuple[str, ...] = ()
-    notes: tuple[tuple[str, str], ...] = ()
-    unnumbered_is_latest: bool = False
+    newest_in: tuple[str, str] = ("", _NO_NAME)
+    unnumbered_note: str = ""
 
-    @property
-    def layout(self) -> Layout:
-        return Layout((self.name,), self._find, self.keep, drop=(), notes=self.notes)
-
-    def _find(self, tree: Tree, base: str) -> Found | None:
+    def find(self, tree: Tree, base: str) -> Found | None:
+        """The checkpoints in ``base``; None if it holds none."""
         rows: list[Checkpoint] = []
-        groups: list[list[Checkpoint]] = []
+        by_age: list[Checkpoint] = []
         best = None
-        places = self.places(tree, base, self.file.fullmatch)
-        for folder, place in places:
-            saved = by_step(self._checkpoints(tree, folder, place))
-            numbered = self.order([row for row in saved if row.step is not None])
-            bests = [row for row in saved if row.step is None and self.is_best(row)]
-            others = [row for row in saved if row.step is None and not self.is_best(row)]
-            rows += [*numbered, *bests, *others]
-            by_age = [others, numbered] if self.unnumbered_is_latest else [numbered, others]
-            groups = [*by_age, bests, *groups]
-            best = next((row for row in reversed(numbered) if self.is_best(row)), bests[0] if len(bests) == 1 else None)
-        return Found.of(self.name, rows, newest=groups, best=best) if places else None
+        file, pattern = self.newest_in
+        newest = re.search(pattern, tree.text(join(base, file)), re.MULTILINE)
+        for folder, place in self.places(tree, base, re.compile(self.saved).fullmatch):
+            saved = sorted(self._checkpoints(tree, folder, place), key=self.age)
+            if step := next((row.step for row in saved if newest and row.name == newest[1]), None):
+                note = f"newer than the one '{file}' names, so perhaps not finished"
+                saved = [replace(row, note=row.note or note) if (row.step or 0) > step else row for row in saved]
+            bests, others, numbered, lasts = ([row for row in saved if self._rank(row) == rank] for rank in range(4))
+            rows += [*numbered, *bests, *others, *lasts]
+            by_age += [*bests, *others, *numbered, *lasts]
+            named = [row for row in numbered if re.fullmatch(self.best, row.name)] or (bests if len(bests) == 1 else [])
+            best = named[-1] if named else None
+        finals = finished_model(tree, base, self.final, rows)
+        by_age = [*finals, *by_age, *(row for row in rows if newest and row.name == newest[1])]
+        is_found = rows or (finals and self.final_alone)
+        return Found.of([*rows, *finals], by_age=by_age, best=best) if is_found else None
 
-    def _checkpoints(self, tree: Tree, folder: str, base: str) -> Iterator[Checkpoint]:
-        beside = [one for one in tree.children(base) if any(fnmatchcase(one.name, glob) for glob in self.beside)]
-        for entry in tree.files_named(folder, self.file.fullmatch):
-            name = self.file.fullmatch(entry.name)
-            assert name
-            step = self.step(name)
-            yield checkpoint(tree, entry.name, base, [*beside, entry], step, note=self.note(name, step))
+    def _rank(self, row: Checkpoint) -> int:
+        if re.fullmatch(self.last, row.name):
+            return 3
+        if row.step is not None:
+            return 2
+        return 0 if re.fullmatch(self.best, row.name) else 1
+
+    def _checkpoints(self, tree: Tree, folder: str, place: str) -> Iterator[Checkpoint]:
+        for entry in tree.children(folder):
+            match = re.fullmatch(self.saved, entry.name)
+            is_empty = entry.kind == "folder" and not any(
+                re.fullmatch(self.holds, e.name) for e in tree.children(entry.path)
+            )
+            if not match or entry.kind not in self.kinds or is_empty:
+                continue
+            name = match.groupdict().get("name") or entry.name
+            globs = [glob.replace("NAME", escape(name)) for glob in self.beside]
+            beside = [one for one in tree.children(place) if any(fnmatchcase(one.name, glob) for glob in globs)]
+            step, note = self._step(entry)
+            inside = entry.path if entry.kind == "folder" else place
+            yield checkpoint(tree, name, inside, [*beside, *tree.below(entry.path)], step, note=note)
+
+    def _step(self, entry: Entry) -> tuple[int | None, str]:
+        """The number in its name, or in the name of the file that it links to; and what to say of it."""
+        for path in (entry.path, entry.real):
+            name = re.fullmatch(self.saved, path.rpartition("/")[2])
+            groups = name.groupdict() if name else {}
+            if groups.get("step"):
+                return parse_count(groups["step"]), ""
+            if groups.get("epoch"):
+                return parse_count(groups["epoch"]), COUNTS_EPOCHS
+        return None, self.unnumbered_note
 
 
-def _epochs_after_their_updates(rows: list[Checkpoint]) -> list[Checkpoint]:
-    """fairseq: the checkpoint of a whole epoch comes after those of all updates in it."""
-
-    def age(row: Checkpoint) -> tuple[int, float]:
-        epoch, *update = [int(number) for number in re.findall("[0-9]+", row.name)]
-        return epoch, update[0] if update else inf
-
-    return sorted(rows, key=age)
-
-
-_KERAS_NUMBERS = re.compile(r"(?<![A-Za-z0-9])[0-9]+(?:\.[0-9]+)?(?![0-9])|(?<=epoch)[0-9]+|(?<=ep)[0-9]+")
-_KERAS_BEST = re.compile(r"(.*[^A-Za-z])?best([^A-Za-z].*)?", re.IGNORECASE)
-
-
-def _keras_epoch(name: re.Match[str]) -> int | None:
-    """The last whole number in a name that the user chose; ``0.34`` is a metric, ``resnet50`` a model."""
-    whole = [number for number in _KERAS_NUMBERS.findall(name["stem"] or name["weights"]) if "." not in number]
-    return parse_count(whole[-1]) if whole else None
-
-
-COQUI = Pattern(
+_COQUI_BESIDE = ("config.json", "*speaker*", "*language_ids*", "vocab*")
+COQUI = Layout(
     "coqui",
-    re.compile(r"(?:checkpoint(?=_)|best_model)(?:_([0-9]+))?\.pth"),
-    keep=("checkpoint_*.pth", "best_model*.pth", "config.json", "*speaker*", "*language_ids*", "vocab*"),
-    is_best=lambda row: row.name.startswith("best_model"),
-    places=_here_or_in_only_run,
-    note=lambda _name, step: "a copy of the best model" if step is None else "",
-    beside=("config.json", "*speaker*", "*language_ids*", "vocab*"),
+    Pattern(
+        r"(checkpoint_|best_model_)(?P<step>[0-9]+)\.pth|best_model\.pth",
+        best=r"best_model.*",
+        places=_here_or_in_only_run,
+        beside=_COQUI_BESIDE,
+        unnumbered_note="a copy of the best model",
+    ).find,
+    keep=("checkpoint_*.pth", "best_model*.pth", *_COQUI_BESIDE),
+    drop=(),
     notes=(("checkpoint_*.pth", OPTIMIZER_INSIDE), ("best_model*.pth", OPTIMIZER_INSIDE)),
-).layout
+)
 
-FAIRSEQ = Pattern(
+
+def _epochs_after_their_updates(row: Checkpoint) -> tuple[float, ...]:
+    """fairseq: the checkpoint of a whole epoch comes after those of all updates in it."""
+    return *map(int, re.findall("[0-9]+", row.name)), inf, inf
+
+
+FAIRSEQ = Layout(
     "fairseq",
-    re.compile(r"checkpoint([0-9]+)\.pt|checkpoint_([0-9]+)_([0-9]+)\.pt|checkpoint_(?:best|last)\.pt"),
+    Pattern(
+        r"checkpoint(?P<epoch>[0-9]+)\.pt|checkpoint_[0-9]+_(?P<step>[0-9]+)\.pt|checkpoint_(best|last)\.pt",
+        best=r"checkpoint_best\.pt",
+        last=r"checkpoint_last\.pt",
+        age=_epochs_after_their_updates,
+        beside=("dict.*.txt",),
+    ).find,
     keep=("*.pt", "dict.*.txt"),
-    is_best=lambda row: row.name == "checkpoint_best.pt",
-    order=_epochs_after_their_updates,
-    note=lambda name, _step: COUNTS_EPOCHS if name[1] else "",
-    beside=("dict.*.txt",),
+    drop=(),
     notes=(("*.pt", OPTIMIZER_INSIDE),),
-    unnumbered_is_latest=True,
-).layout
+)
 
-ULTRALYTICS = Pattern(
+ULTRALYTICS = Layout(
     "ultralytics",
-    re.compile(r"best\.pt|last\.pt|epoch([0-9]+)\.pt"),
+    Pattern(
+        r"(best|last|epoch(?P<epoch>[0-9]+))\.pt",
+        best=r"best\.pt",
+        last=r"last\.pt",
+        places=_experiments,
+        beside=("args.yaml", "results.csv"),
+    ).find,
     keep=("*.pt", "args.yaml", "results.csv"),
-    is_best=lambda row: row.name == "best.pt",
-    places=_experiments,
-    note=lambda _name, step: "" if step is None else COUNTS_EPOCHS,
-    beside=("args.yaml", "results.csv"),
+    drop=(),
     notes=(("*.pt", "contains optimizer state unless the training came to its end; stripping it needs torch"),),
-    unnumbered_is_latest=True,
-).layout
+)
 
-KERAS = Pattern(
+
+_KERAS_EPOCH = r"((?<![A-Za-z0-9.])|(?<=[^0-9]\.)|(?<=ep)|(?<=epoch))(?P<epoch>[0-9]+)(?!\.?[0-9])"
+"""A whole number in a name that the user chose, the last one; ``0.34`` is a metric, ``resnet50`` a model."""
+KERAS = Layout(
     "keras",
-    re.compile(r"(?P<stem>.+)\.keras|(?P<weights>.+)\.weights\.h5"),
+    Pattern(rf"(.*{_KERAS_EPOCH}.*|.+)\.(keras|weights\.h5)", best=r"(?i)(.*[^a-z])?best([^a-z].*)?").find,
     keep=("*.keras", "*.h5"),
-    is_best=lambda row: row.step is None and _KERAS_BEST.fullmatch(row.name),
-    step=_keras_epoch,
-    note=lambda _name, step: "" if step is None else "its number is taken for the epoch",
+    drop=(),
     notes=(
         ("*.keras", "contains optimizer state; saving it again without needs Keras"),
         ("*.weights.h5", "is weights alone; the code that builds the model is needed"),
     ),
-).layout
+)
+
+
+DEEPSPEED_LATEST = r"\A\s*([\w.=-]{1,200})\s*\Z"
+DEEPSPEED = Layout(
+    "deepspeed",
+    Pattern(
+        r".*?(?P<step>[0-9]+)|.+",
+        kinds=("folder",),
+        holds=r".*_(model|optim)_states\.pt",
+        final=r"(model|pytorch_model)\b.*\.(safetensors|bin)",
+        newest_in=("latest", DEEPSPEED_LATEST),
+    ).find,
+    keep=("mp_rank_*_model_states.pt", "model*.safetensors*", "pytorch_model*.bin*", "config.json", "tokenizer*"),
+    drop=(*RESUME, ("*_optim_states.pt", "optimizer state")),
+    notes=(("mp_rank_*_model_states.pt", "is a pickle of the model and the training; reading it needs torch"),),
+)
+
+FSDP = Layout(
+    "fsdp",
+    Pattern(
+        r".*?(?P<step>[0-9]+)|.+", kinds=("folder",), holds=r"pytorch_model_fsdp(_[0-9]+|(_rank[0-9]+)?(_[0-9]+)?\.bin)"
+    ).find,
+    keep=(
+        *("pytorch_model_fsdp.bin", "pytorch_model_fsdp_[0-9].bin", "model*.safetensors*", "pytorch_model*.bin*"),
+        *("config.json", "generation_config.json", "tokenizer*"),
+    ),
+)
+"""Folders of accelerate's, with full weights in one file or with shards that must be merged before use."""
+
+TENSORFLOW = Layout(
+    "tensorflow",
+    Pattern(
+        r"(?P<name>(.*[-_.])?(?P<step>[0-9]+)(\.ckpt)?|.+)\.data-00000-of-[0-9]{5}",
+        beside=("NAME.index", "NAME.meta", "NAME.data-0000[1-9]-of-*", "NAME.data-000[1-9]?-of-*"),
+        newest_in=("checkpoint", r'^model_checkpoint_path:\s*"(?:[^"]*/)?([^"/]+)"'),
+    ).find,
+    keep=(
+        *("saved_model.pb", "keras_metadata.pb", "fingerprint.pb", "variables/*", "assets/*", "assets.extra/*"),
+        *("*.index", "*.data-*", "*.meta"),
+    ),
+    drop=(),
+    notes=(("*.index", "may hold the optimizer's variables too; the code that builds the model is needed"),),
+)
+_GRAPH = r"saved_model\.pb"
+SAVED_MODEL = replace(
+    TENSORFLOW,
+    find=Pattern(
+        r"(.*[-_.])?(?P<step>[0-9]+)|.+", kinds=("folder",), holds=_GRAPH, final=_GRAPH, final_alone=True
+    ).find,
+)
+"""TensorFlow's finished models; those in numbered folders are versions, as TensorFlow Serving counts them."""
 
 
 def _find_weights(tree: Tree, base: str) -> Found:
     entries = list(tree.below(base))
-    has_weights = any(entry.kind in ("file", "escapes") and is_weights(entry.name) for entry in entries)
-    rows = [checkpoint(tree, FINAL, base, entries)] if has_weights else []
-    return Found.of("plain", rows)
+    has_weights = any(entry.is_file and is_weights(entry.name) for entry in entries)
+    return Found.of([checkpoint(tree, FINAL, base, entries)] if has_weights else [])
 
 
 PLAIN = Layout(
-    ("plain",),
+    "plain",
     _find_weights,
     keep=(
         *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.onnx", "*.h5", "*.keras", "*.msgpack"),

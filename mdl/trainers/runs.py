@@ -1,16 +1,23 @@
-"""Run: a training's folder, the checkpoints in it, and which of them a user means."""
+"""Run: a training's folder, the checkpoints in it, and which of them a user means.
+
+Checkpoints are ordered by the numbers in their names, never by time: copies, archives and object stores all set
+times anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import PurePosixPath
 
 from mdl.errors import NotFound, Unsafe
 from mdl.paths import RelPath, shown
-from mdl.trainers.tree import Entry, Tree, join
+from mdl.trainers.completeness import is_model, is_weights, why_incomplete
+from mdl.trainers.tree import Entry, Tree, join, natural_key
 
+CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_FOLDER = "model"
 """The folder of a run that holds its finished model, if the run has one."""
 FINAL = "final"
@@ -57,36 +64,86 @@ class Checkpoint:
         return entry.path[len(self.base) + 1 :] if self.base else entry.path
 
 
+def checkpoint(
+    tree: Tree,
+    name: str,
+    base: str,
+    entries: Iterable[Entry],
+    step: int | None = None,
+    *,
+    wrong: str = "",
+    note: str = "",
+) -> Checkpoint:
+    """A checkpoint whose files were checked against their own indexes and headers.
+
+    ``wrong`` says why it is incomplete, if the trainer's own marks show that.
+    """
+    row = Checkpoint(name, base, tuple(entries), step)
+    wrong = wrong or why_incomplete(tree, row.entries)
+    if not wrong and not any(entry.is_file and is_model(row.relative(entry)) for entry in row.entries):
+        wrong = "it holds no weights"
+    return replace(row, complete=not wrong, note=wrong or note)
+
+
+def finished_model(tree: Tree, base: str, model: str, rows: Iterable[Checkpoint]) -> list[Checkpoint]:
+    """The row of the model that lies in ``base`` beside the ``rows``; empty if no file there matches ``model``."""
+    taken = [row.base if row.base != base else entry.path for row in rows for entry in row.entries]
+    has_model = tree.files_named(base, re.compile(model).fullmatch)
+    return [checkpoint(tree, FINAL, base, tree.all_but(base, taken))] if has_model else []
+
+
+def step_and_name(row: Checkpoint) -> tuple[object, ...]:
+    """A sort key: by step, then by name as people count; rows without a step come last."""
+    return row.step is None, row.step or 0, natural_key(PurePosixPath(row.name).stem), row.name
+
+
+def parse_count(value: object) -> int | None:
+    """A whole number of steps, as a number or in digits; None for anything else that a file may hold there."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18:
+        return value
+    return None
+
+
+def newest_complete(rows: Sequence[Checkpoint]) -> Checkpoint | None:
+    """The last of ``rows`` that is complete."""
+    return next((row for row in reversed(rows) if row.complete), None)
+
+
 @dataclass(frozen=True)
 class Found:
-    """The checkpoints that one layout found in a folder, oldest first; ``best_note`` says why none is the best."""
+    """The checkpoints that one layout found in a folder, oldest first; ``best_note`` says why none is the best.
 
-    layout: str
+    ``layout`` is the name of the layout, if a `Layout` has more than one.
+    """
+
     checkpoints: tuple[Checkpoint, ...]
     best_note: str = ""
+    layout: str = ""
 
     @classmethod
     def of(
         cls,
-        layout: str,
         rows: Sequence[Checkpoint],
         *,
-        newest: Sequence[Sequence[Checkpoint]] = (),
+        by_age: Sequence[Checkpoint] = (),
         best: Checkpoint | None = None,
         best_note: str = UNRECORDED,
+        layout: str = "",
     ) -> Found:
-        """Mark the latest and the best of ``rows``; the latest is the `newest_complete` of ``newest``, else of all.
+        """Mark the latest and the best of ``rows``; the latest is the newest complete one of ``by_age``, else of all.
 
         If several rows have one name, the newest keeps it and the others are named after their whole path.
         """
-        latest = newest_complete(*newest, rows)
+        latest = newest_complete([*rows, *by_age])
         marked: list[Checkpoint] = []
         names: set[str] = set()
         for row in reversed(rows):
             name = next(name for name in _possible_names(row) if name not in names)
             names.add(name)
             marked.append(replace(row, name=name, latest=row is latest, best=row is best))
-        return cls(layout, tuple(reversed(marked)), "" if best else best_note)
+        return cls(tuple(reversed(marked)), "" if best else best_note, layout)
 
     def merged(self, inner: Found, folder: str) -> Found:
         """These rows and those of ``inner``, found in ``folder``; one row of all is the latest, one the best."""
@@ -99,12 +156,7 @@ class Found:
             for one in inner.checkpoints
             if one.name not in {row.name for row in rows}
         ]
-        return Found(self.layout, tuple(rows), "" if any(one.best for one in rows) else self.best_note)
-
-
-def newest_complete(*groups: Sequence[Checkpoint]) -> Checkpoint | None:
-    """The last complete row of the first group that has one."""
-    return next((row for group in groups for row in reversed(group) if row.complete), None)
+        return Found(tuple(rows), "" if any(one.best for one in rows) else self.best_note, self.layout)
 
 
 def _possible_names(row: Checkpoint) -> Iterator[str]:
@@ -131,7 +183,8 @@ class Run:
         return MODEL_FOLDER if self.tree.is_folder(MODEL_FOLDER) else ""
 
     def checkpoint(self, name: str) -> Checkpoint:
-        """The checkpoint called ``name``, with or without its suffix, or of that step, or the ``latest`` or ``best``.
+        """The checkpoint called ``name``, with or without its suffix, or of that step, or the ``latest`` or ``best``;
+        else the folder of that name if it holds weights.
 
         Raises `NotFound` with a list of what there is, `Unsafe` for text that cannot be a name.
         """
@@ -150,6 +203,8 @@ class Run:
         ]
         if not matching and name.isascii() and name.isdigit():
             matching = [one for one in self.checkpoints if one.step == int(name)]
+        if not matching and name not in ("latest", "best"):
+            matching = self._folder_of_weights(name)
         if len(matching) == 1:
             return matching[0]
         raise NotFound(self._why_not_found(name, matching), item=str(self.tree.root), hint=self._there_are())
@@ -169,6 +224,13 @@ class Run:
             item=str(self.tree.root),
             hint=f"name one with --checkpoint; {self._there_are()}",
         )
+
+    def _folder_of_weights(self, name: str) -> list[Checkpoint]:
+        """The folder of this name if it holds weights, whatever wrote it."""
+        for path in (join(above, name) for above in ("", CHECKPOINTS_FOLDER, MODEL_FOLDER)):
+            if self.tree.is_folder(path) and any(is_weights(entry.name) for entry in self.tree.below(path)):
+                return [replace(checkpoint(self.tree, name, path, self.tree.below(path)), layout="plain")]
+        return []
 
     def _why_not_found(self, name: str, matching: list[Checkpoint]) -> str:
         if matching:

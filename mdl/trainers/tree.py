@@ -27,9 +27,12 @@ _MOST_DEPTH = 100
 _STATE_LIMIT = 128 * 2**20
 _NO_STAMP = Stamp(0, 0, 0)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SPECIAL = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFBLK: "device", stat.S_IFCHR: "device"}
 IsName = Callable[[str], object]
 """Says whether a name is one of those that are looked for; a pattern's ``fullmatch`` will do."""
 Kind = Literal["file", "folder", "excluded", "escapes", "special", "unreadable"]
+FILES: tuple[Kind, ...] = ("file", "escapes")
+"""Names of files, whether or not they may be packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,11 @@ class Entry:
     def name(self) -> str:
         return self.path.rsplit("/", 1)[-1]
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is the name of a file, be it one that may be packed or a link out of the run."""
+        return self.kind in FILES
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -69,10 +77,11 @@ class Tree:
         """Look at every name once. Raises `NotFound`, `OSError`, and `Unsafe` for more than a million entries."""
         try:
             root = Path(os.path.realpath(folder, strict=True))
+            why = "" if root.is_dir() else "a run is a folder, but this is a file"
         except OSError as error:
-            raise NotFound(f"no such run: {error.strerror}", item=str(folder), hint=_run_hint(folder)) from None
-        if not root.is_dir():
-            raise NotFound("a run is a folder, but this is a file", item=str(folder), hint=_run_hint(folder))
+            why = f"no such run: {error.strerror}"
+        if why:
+            raise NotFound(why, item=str(folder), hint=_run_hint(folder))
         identity = _identity(root.stat())
         found = sorted(_Walk(str(root)).folder("", "", (identity,)), key=lambda entry: entry.path.split("/"))
         children: dict[str, list[Entry]] = {}
@@ -111,7 +120,7 @@ class Tree:
 
     def files_named(self, folder: str, is_name: IsName) -> list[Entry]:
         """The files directly in ``folder`` that have such a name."""
-        return [entry for entry in self.children(folder) if entry.kind in ("file", "escapes") and is_name(entry.name)]
+        return [entry for entry in self.children(folder) if entry.is_file and is_name(entry.name)]
 
     def folders_named(self, base: str, name: str) -> list[str]:
         """The paths of all folders of this name below ``base``, as people count: ``v2`` before ``v10``."""
@@ -141,19 +150,15 @@ class Tree:
         Raises `ProtocolError` if another file is there now, or none, and `OSError`.
         """
         *folders, name = entry.real.split("/")
+        at: int | None = None
         with contextlib.ExitStack() as opened:
-
-            def step(folder: str | Path, at: int | None) -> int:
-                fd = os.open(folder, _FOLDER, dir_fd=at)
-                opened.callback(os.close, fd)
-                return fd
-
             try:
-                at = step(self.root, None)
-                if _identity(os.fstat(at)) != self.identity:
-                    raise changed_error(entry)
-                for folder in folders:
-                    at = step(folder, at)
+                for folder in (str(self.root), *folders):
+                    fd = os.open(folder, _FOLDER, dir_fd=at)
+                    opened.callback(os.close, fd)
+                    if at is None and _identity(os.fstat(fd)) != self.identity:
+                        raise changed_error(entry)
+                    at = fd
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
             except OSError as error:
                 if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.ENXIO):
@@ -177,14 +182,14 @@ class Tree:
         with os.fdopen(fd, "rb") as file:
             return file.read(count)
 
-    def text(self, path: str) -> str | None:
-        """The text of a small file; None if there is no such file."""
-        return self.head(path, _STATE_LIMIT).decode("utf-8", "replace") if self.is_file(path) else None
+    def text(self, path: str) -> str:
+        """The text of a small file; empty if there is no such file."""
+        return self.head(path, _STATE_LIMIT).decode("utf-8", "replace")
 
     def json(self, path: str) -> dict[str, Any]:
         """The object in a small JSON file; empty if there is no such file, or it holds something else."""
         try:
-            found = json.loads(self.text(path) or "null")
+            found = json.loads(self.text(path))
         except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -276,7 +281,8 @@ class _Walk:
             except OSError as error:
                 yield _unseen(path, real, error)
         else:
-            yield Entry(path, "special", real=real, why=f"a {_kind_of(facts.st_mode)}, not a file")
+            kind = _SPECIAL.get(stat.S_IFMT(facts.st_mode), "special file")
+            yield Entry(path, "special", real=real, why=f"a {kind}, not a file")
 
 
 def _unseen(path: str, real: str, error: OSError) -> Entry:
@@ -284,8 +290,3 @@ def _unseen(path: str, real: str, error: OSError) -> Entry:
     words = {errno.ENOENT: "a dangling link", errno.ELOOP: "a link that leads to itself"}
     why = words.get(error.errno or 0)
     return Entry(path, "special" if why else "unreadable", real=real, why=why or error.strerror or str(error))
-
-
-def _kind_of(mode: int) -> str:
-    kinds = ((stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"), (stat.S_ISBLK, "device"), (stat.S_ISCHR, "device"))
-    return next((name for test, name in kinds if test(mode)), "special file")

@@ -1,4 +1,4 @@
-"""``mdl clean``: shows first, removes exactly that with --yes, and never what somebody wants or made himself."""
+"""``mdl clean``: shows first, removes exactly that with --yes, and never what may be wanted or is not mdl's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from support.hubs import Hub, listing
 from support.loopback_hub import Repo
 from support.partials import dead_owner, left_behind
-from support.shell import Inside, Ran, Shell, done
+from support.shell import Inside, Ran, Shell, done, machine, write_catalog
 
 from mdl import crc_json
 from mdl.engine.receipts import file_key, new_receipt
@@ -34,11 +34,17 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def shell(tmp_path: Path, hub: Hub, mdl: Inside) -> Shell:
     """A machine that has the model tiny."""
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "catalog.toml").write_text(CATALOG)
-    shell = Shell(tmp_path / "home", hub.url)
+    shell = machine(tmp_path / "home", CATALOG, hub.url)
     done(mdl(shell, "get", "tiny"))
     return shell
+
+
+@pytest.fixture
+def moved(shell: Shell, hub: Hub, mdl: Inside) -> Path:
+    """The branch lost a file, and the model was fetched anew: the file that is superseded."""
+    hub.publish(NEW)
+    done(mdl(shell, "get", "tiny"))
+    return shell.models / "tiny" / "unet" / "old.bin"
 
 
 def items(ran: Ran) -> dict[str, tuple[str, str]]:
@@ -55,10 +61,8 @@ def receipt_at(shell: Shell, path: str, model: str = "tiny") -> Path:
     return shell.models / ".mdl" / "receipts" / model / f"{file_key(model, RelPath.parse(path))}.receipt"
 
 
-def every_kind(shell: Shell, hub: Hub, mdl: Inside) -> dict[str, str]:
+def every_kind(shell: Shell, superseded: Path) -> dict[str, str]:
     """One of each kind of what can go, by its path in the models folder, and what each is."""
-    hub.publish(NEW)
-    done(mdl(shell, "get", "tiny"))
     own, model = shell.models / ".mdl", shell.models / "tiny"
     right = receipt_at(shell, "model.bin").read_bytes()
     receipt_at(shell, "torn.bin").write_bytes(right[:-40])
@@ -69,14 +73,14 @@ def every_kind(shell: Shell, hub: Hub, mdl: Inside) -> dict[str, str]:
     for path in (*staged, side / "deep" / "data"):
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(b"x" * 5000)
-    found = {left_behind(own / "partials", dead_owner()): "partial", model / "unet" / "old.bin": "superseded"}
+    found = {left_behind(own / "partials", dead_owner()): "partial", superseded: "superseded"}
     found |= dict.fromkeys([receipt_at(shell, name) for name in ("gone.bin", "torn.bin", "newer.bin")], "receipt")
     found |= dict.fromkeys([*staged, side], "leftover")
     return {str(path.relative_to(shell.models)): kind for path, kind in found.items()}
 
 
 def _publish_and_lose(shell: Shell, name: str) -> None:
-    """A receipt of a file that somebody removed."""
+    """A receipt of a file that the user removed."""
     store = Store(shell.models)
     old = store.receipts.get("tiny", RelPath.parse("model.bin"))
     assert old
@@ -87,9 +91,9 @@ def _publish_and_lose(shell: Shell, name: str) -> None:
     file.unlink()
 
 
-def test_shown_and_nothing_else(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_shown_and_nothing_else(shell: Shell, moved: Path, mdl: Inside) -> None:
     """Without --yes every kind is shown as what would go, with its bytes and why; no file, link or time changes."""
-    expected = every_kind(shell, hub, mdl)
+    expected = every_kind(shell, moved)
     before = listing(shell.models)
     ran = done(mdl(shell, "clean", "--json"))
     assert {os.path.relpath(path, shell.models): facts for path, facts in items(ran).items()} == {
@@ -105,9 +109,9 @@ def test_shown_and_nothing_else(shell: Shell, hub: Hub, mdl: Inside) -> None:
 
 
 @pytest.mark.parametrize("words", [("clean", "--yes"), ("-y", "clean")])
-def test_exactly_what_was_shown_goes(shell: Shell, hub: Hub, mdl: Inside, words: tuple[str, ...]) -> None:
+def test_exactly_what_was_shown_goes(shell: Shell, moved: Path, mdl: Inside, words: tuple[str, ...]) -> None:
     """With --yes what was shown is gone, with all that is in it, and nothing else; then there is nothing to clean."""
-    expected = every_kind(shell, hub, mdl)
+    expected = every_kind(shell, moved)
     before = listing(shell.models)
     assert set(items(mdl(shell, *words, "--json")).values()) == {(kind, "deleted") for kind in expected.values()}
     gone = [*expected, str(receipt_at(shell, "unet/old.bin").relative_to(shell.models))]
@@ -123,9 +127,9 @@ def test_exactly_what_was_shown_goes(shell: Shell, hub: Hub, mdl: Inside, words:
     assert done(mdl(shell, "get", "tiny", "--json")).document["models"][0]["status"] == "present"
 
 
-def test_to_another_folder(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_to_another_folder(shell: Shell, moved: Path, mdl: Inside) -> None:
     """--to DIR looks at DIR and leaves the usual models folder alone; a folder that is not there is not made."""
-    every_kind(shell, hub, mdl)
+    every_kind(shell, moved)
     before = listing(shell.models)
     other = shell.home / "other"
     left = left_behind(other / ".mdl" / "partials", dead_owner())
@@ -158,21 +162,18 @@ def test_superseded_by_the_lock(shell: Shell, hub: Hub, mdl: Inside) -> None:
     assert list(kinds(shell, mdl)) == ["tiny/unet/old.bin"]
 
 
-def test_where_nobody_knows_what_belongs_to_it(shell: Shell, hub: Hub, mdl: Inside) -> None:
+@pytest.mark.usefixtures("moved")
+def test_of_a_model_that_is_not_known(shell: Shell, mdl: Inside) -> None:
     """Of a model that the catalog does not have, or whose catalog cannot be read, nothing is superseded."""
-    hub.publish(NEW)
-    done(mdl(shell, "get", "tiny"))
     for text in ("schema = 1\n", "schema = \n"):
-        (shell.home / "catalog.toml").write_text(text)
+        write_catalog(shell, text)
         assert kinds(shell, mdl) == {}
 
 
 @pytest.mark.parametrize("change", ["bytes", "time", "inode", "link", "folder"])
-def test_what_was_touched_stays(shell: Shell, hub: Hub, mdl: Inside, change: str) -> None:
-    """A superseded file that somebody changed, touched, exchanged or replaced since is his, and stays."""
-    hub.publish(NEW)
-    done(mdl(shell, "get", "tiny"))
-    file = shell.models / "tiny" / "unet" / "old.bin"
+def test_what_was_touched_stays(shell: Shell, moved: Path, mdl: Inside, change: str) -> None:
+    """A superseded file that the user changed, touched, exchanged or replaced since belongs to the user, and stays."""
+    file = moved
     if change == "bytes":
         file.write_bytes(b"mine")
     elif change == "time":
@@ -189,10 +190,8 @@ def test_what_was_touched_stays(shell: Shell, hub: Hub, mdl: Inside, change: str
     assert listing(shell.models) == before
 
 
-def test_a_strangers_file_stays(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_a_strangers_file_stays(shell: Shell, moved: Path, mdl: Inside) -> None:
     """Files that mdl did not bring stay: in a model's folder, beside it, and hidden ones that look like mdl's."""
-    hub.publish(NEW)
-    done(mdl(shell, "get", "tiny"))
     hidden = [f".x.{ProcessId.current()}.mdl-tmp", ".x.mdl-tmp", "x.mdl-tmp"]
     names = ["notes.txt", *(f"tiny/{name}" for name in ("mine.bin", "unet/mine.bin", *hidden))]
     for name in names:
@@ -200,12 +199,12 @@ def test_a_strangers_file_stays(shell: Shell, hub: Hub, mdl: Inside) -> None:
     assert list(kinds(shell, mdl)) == ["tiny/unet/old.bin"]
     done(mdl(shell, "clean", "--yes"))
     assert all((shell.models / name).exists() for name in names)
+    assert not moved.exists()
 
 
 def test_a_file_that_was_adopted_stays(tmp_path: Path, hub: Hub, mdl: Inside) -> None:
     """A file that was there before mdl, and had the right bytes, was never mdl's: it stays when the branch loses it."""
-    (tmp_path / "catalog.toml").write_text(CATALOG)
-    shell = Shell(tmp_path, hub.url)
+    shell = machine(tmp_path / "mine", CATALOG, hub.url)
     mine = shell.models / "tiny" / "unet" / "old.bin"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"o" * 5000)
@@ -216,28 +215,23 @@ def test_a_file_that_was_adopted_stays(tmp_path: Path, hub: Hub, mdl: Inside) ->
     assert mine.exists()
 
 
-def test_what_was_asked_for_by_revision_stays(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_what_was_asked_for_by_revision_stays(shell: Shell, moved: Path, hub: Hub, mdl: Inside) -> None:
     """What --revision brought last is not superseded by what the catalog's own revision has."""
-    hub.publish(NEW)
-    done(mdl(shell, "get", "tiny"))
     hub.publish(Repo(OLD.id, OLD.files, branch="dev", lfs_threshold=1000))
     done(mdl(shell, "get", "tiny", "--revision", "dev"))
     done(mdl(shell, "clean", "--yes"))
-    assert (shell.models / "tiny" / "unet" / "old.bin").exists()
+    assert moved.exists()
 
 
 def other_project(shell: Shell, text: str) -> Shell:
     """Another project of the same user's, with a catalog of its own and the same models folder."""
-    home = shell.home.parent / "other"
-    home.mkdir()
-    (home / "catalog.toml").write_text(text)
-    return Shell(home, shell.endpoint, {"MDL_HOME": str(shell.models)})
+    return machine(shell.home.parent / "other", text, shell.endpoint, MDL_HOME=str(shell.models))
 
 
 @pytest.mark.fault(260)
 def test_what_another_catalog_brought_stays(shell: Shell, hub: Hub, mdl: Inside) -> None:
     """Two catalogs have a model of one name and one models folder: what one does not have is not superseded for the
-    other's sake, whoever fetched last."""
+    other's sake, whichever fetched last."""
     hub.publish(Repo(OLD.id, OLD.files | {"more.bin": b"x" * 5000}, lfs_threshold=1000))
     other = other_project(shell, CATALOG + 'include = ["more.bin", "unet/old.bin"]\n')
     done(mdl(other, "get", "tiny"))
@@ -252,7 +246,7 @@ def test_what_another_catalog_brought_stays(shell: Shell, hub: Hub, mdl: Inside)
 def test_another_repository_of_that_name(shell: Shell, hub: Hub, mdl: Inside) -> None:
     """A catalog of the same path, as two containers have, whose model comes from another repository takes nothing."""
     hub.publish(Repo("org/else", {"other.bin": b"e" * 5000}, lfs_threshold=1000))
-    (shell.home / "catalog.toml").write_text(CATALOG.replace("org/tiny", "org/else"))
+    write_catalog(shell, CATALOG.replace("org/tiny", "org/else"))
     done(mdl(shell, "get", "tiny"))
     done(mdl(shell, "clean", "--yes"))
     assert (shell.models / "tiny" / "unet" / "old.bin").exists()

@@ -1,4 +1,4 @@
-"""``mdl clean`` beside jobs, over broken state, and where somebody planted links."""
+"""``mdl clean`` beside jobs, over broken state, and over links that were planted."""
 
 from __future__ import annotations
 
@@ -38,6 +38,16 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path / "home", catalog_of(one=f"{server.url}/one", two=f"{server.url}/two"))
 
 
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder that mdl has nothing to do with, and what it holds."""
+    folder = tmp_path / "outside"
+    (folder / "thesis").mkdir(parents=True)
+    for name in ("notes.txt", "data", "f.bin", "thesis/chapter.tex"):
+        (folder / name).write_text("mine")
+    return folder
+
+
 def partials(shell: Shell) -> Path:
     return shell.models / ".mdl" / "partials"
 
@@ -55,6 +65,14 @@ def left(shell: Shell, model: str, days: float = 0.0) -> Path:
     for entry in (*place.iterdir(), place):
         os.utime(entry, times=(entry.stat().st_mtime - days * 86400,) * 2)
     return place
+
+
+def pause(shell: Shell, gate: Gate, mdl: Inside, *models: str) -> None:
+    """A job that was paused while it waited at the gate."""
+    with started(shell, "get", *models, "--connections", "1") as process:
+        waits(shell, gate)
+        done(mdl(shell, "jobs", "pause", the_job(shell).id))
+        ended(process, 75)
 
 
 def test_of_a_job_that_runs_is_paused_and_dies(shell: Shell, gate: Gate, mdl: Inside) -> None:
@@ -93,19 +111,13 @@ def test_of_a_job_that_runs_and_has_not_come_to_it(shell: Shell, gate: Gate, mdl
 def test_of_a_job_that_was_paused_before_it_came_to_it(shell: Shell, gate: Gate, mdl: Inside) -> None:
     """A paused job wants also the partials of its models that it has not touched itself."""
     waiting = left(shell, "two", days=1)
-    with started(shell, "get", "one", "two", "--connections", "1") as process:
-        waits(shell, gate)
-        done(mdl(shell, "jobs", "pause", the_job(shell).id))
-        ended(process, 75)
+    pause(shell, gate, mdl, "one", "two")
     assert found(shell, mdl, "--yes").get(waiting.name) == "kept"
 
 
 def test_an_old_one_beside_a_paused_job(shell: Shell, gate: Gate, mdl: Inside) -> None:
     """A partial that is older than a paused job, and of none of its models, goes all the same."""
-    with started(shell, "get", "one") as process:
-        waits(shell, gate)
-        done(mdl(shell, "jobs", "pause", the_job(shell).id))
-        ended(process, 75)
+    pause(shell, gate, mdl, "one")
     old = left(shell, "two", days=1)
     assert found(shell, mdl, "--yes")[old.name] == "deleted"
 
@@ -174,16 +186,12 @@ def test_the_hubs_cache(tmp_path: Path, mdl: Inside) -> None:
     assert found(shell, mdl, "--layout", "hf-cache") == {partial.name: "would delete"}
 
 
-LINKED = [*(name for name in ("partials", "side", "receipts", "receipts/one")), "stage"]
+OWN = ["partials", "side", "receipts/one", "stage"]
 
 
-@pytest.mark.parametrize("place", LINKED)
-def test_mdls_own_folder_leads_out(shell: Shell, tmp_path: Path, mdl: Inside, place: str) -> None:
-    """Where one of mdl's own folders is a link, what is behind it was never mdl's to remove."""
-    outside = tmp_path / "outside"
-    (outside / "thesis").mkdir(parents=True)
-    for name in ("notes.txt", "thesis/chapter.tex"):
-        (outside / name).write_text("mine")
+@pytest.mark.parametrize("place", [*OWN, "receipts"])
+def test_mdls_own_folder_leads_out(shell: Shell, outside: Path, mdl: Inside, place: str) -> None:
+    """If one of mdl's own folders is a link, what is behind it was never mdl's to remove."""
     link = shell.models / ".mdl" / place
     link.parent.mkdir(parents=True)
     link.symlink_to(outside)
@@ -192,24 +200,18 @@ def test_mdls_own_folder_leads_out(shell: Shell, tmp_path: Path, mdl: Inside, pl
     assert listing(outside) == before
 
 
-STRANGERS = [f"{name}/notes" for name in ("partials", "side", "receipts/one")]
-
-
-@pytest.mark.parametrize("place", [*STRANGERS, "stage/notes"])
+@pytest.mark.parametrize("place", OWN)
 def test_a_stranger_in_mdls_own_folder(shell: Shell, mdl: Inside, place: str) -> None:
-    """What has no name that mdl gives is not removed, wherever it is."""
-    path = shell.models / ".mdl" / place
+    """A file whose name mdl does not give is not removed, wherever it is."""
+    path = shell.models / ".mdl" / place / "notes"
     path.parent.mkdir(parents=True)
     path.write_text("mine")
     assert found(shell, mdl, "--yes") == {}
     assert path.exists()
 
 
-def test_a_partial_that_is_a_link(shell: Shell, tmp_path: Path, mdl: Inside) -> None:
+def test_a_partial_that_is_a_link(shell: Shell, outside: Path, mdl: Inside) -> None:
     """A link by a partial's name goes, and what it leads to stays."""
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "data").write_text("mine")
     partials(shell).mkdir(parents=True)
     link = partials(shell) / f"{file_key('one', FILE)}.{dead_owner()}"
     link.symlink_to(outside)
@@ -219,17 +221,13 @@ def test_a_partial_that_is_a_link(shell: Shell, tmp_path: Path, mdl: Inside) -> 
 
 
 @pytest.mark.parametrize("model", ["../../outside", "/etc", "..", "one/../../../outside"])
-def test_a_forged_receipt(shell: Shell, tmp_path: Path, mdl: Inside, model: str) -> None:
+def test_a_forged_receipt(shell: Shell, outside: Path, mdl: Inside, model: str) -> None:
     """A receipt that names a place outside of the models folder does not lead there."""
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    file = outside / "f.bin"
-    file.write_text("mine")
-    status = file.stat()
+    status, before = (outside / "f.bin").stat(), listing(outside)
     facts = {"path": "f.bin", "stamp": [status.st_size, status.st_mtime_ns, status.st_ino], "verified": "sha256"}
     facts |= {"mdl-receipt": 1, "model": model, "digest": f"sha256:{'0' * 64}", "url": "http://h/f.bin"}
     place = shell.models / ".mdl" / "receipts" / "one" / f"{'a' * 32}.receipt"
     place.parent.mkdir(parents=True)
     place.write_bytes(crc_json.dumps(facts | {"validator": None, "commit": None, "suspect": False}))
     done(mdl(shell, "clean", "--yes"))
-    assert file.exists()
+    assert listing(outside) == before

@@ -39,7 +39,7 @@ def far(shell: Shell) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(params=["root or whoever runs the tests", "a user without rights"])
+@pytest.fixture(params=["the user of the tests", "a user without rights"])
 def user(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """The words before a command that make its user another one."""
     return prefix_of(USER) if request.param.startswith("a user") else ()
@@ -60,7 +60,7 @@ def edit(file: Path, prefix: tuple[str, ...]) -> None:
 def test_an_edit_does_not_reach_another_model(
     shell: Shell, user: tuple[str, ...], gets: str, edited: str, other: str
 ) -> None:
-    """Whoever writes into a model's file, as its user may, changes no other model that has the same bytes, whether one
+    """A write into a model's file, by a user who may do that, changes no other model with the same bytes, whether one
     command brought them or two."""
     for words in gets.split(";"):
         ran = done(shell.run("get", *words.split(), *JSON, prefix=user))

@@ -1,16 +1,15 @@
-"""Where and when mdl is run: clocks, locales, umasks, folders that are gone, little memory, a newer mdl; threads."""
+"""mdl under odd clocks, locales, umasks and memory limits, without a working folder, and after an upgrade."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import shutil
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,11 +22,11 @@ from support.jobs import Gate, arrived, the_job, waits
 from support.loopback_hub import LoopbackHub, Repo
 from support.namespaces import USER, prefix_of
 from support.polling import until
-from support.shell import ExitCode, Shell, ended, machine, started
+from support.shell import ExitCode, Shell, done, ended, machine, started
 
 from mdl.engine.fetch import Fetcher
 
-UNREADABLE_ERRNOS = "模型-ß-\u202e"
+BEYOND_ASCII = "模型-ß.txt"
 LONG = os.environ.get("MDL_LONG") == "1"
 
 
@@ -49,16 +48,15 @@ def test_a_clock_of_another_time(shell: Shell, when: str) -> None:
     if not shutil.which("faketime"):
         pytest.skip("NO FAKETIME HERE: no clock was set")
     prefix = ("env", "FAKETIME_DONT_FAKE_MONOTONIC=1", "TZ=Europe/Berlin", "faketime", when)
-    assert shell.run("get", "one", "--json", prefix=prefix).code == 0
-    assert arrived(shell)
-    again = shell.run("get", "one", "--json", prefix=prefix).document
-    assert again["bytes_fetched"] == 0
+    fetched = [shell.run("get", "one", "--json", prefix=prefix).document["bytes_fetched"] for _ in range(2)]
+    assert (fetched, arrived(shell)) == ([len(DATA), 0], True)
     assert shell.run("get", "one").code == 0, "a receipt of another time is believed"
-    assert [shell.run("jobs", *words, prefix=prefix).code for words in ((), ("clean", "--older-than", "1d"))] == [0, 0]
+    for words in ((), ("clean", "--older-than", "1d")):
+        done(shell.run("jobs", *words, prefix=prefix))
 
 
 @pytest.mark.fault(138)
-def test_a_user_nobody_knows(shell: Shell) -> None:
+def test_a_user_without_a_name(shell: Shell) -> None:
     """Without HOME, name or entry in the list of users: what names its places works, what does not says what to set."""
     prefix = (*prefix_of(USER), "env", "-u", "HOME")
     ran = shell.run("get", "one", "--catalog", "catalog.toml", "--to", str(shell.models), prefix=prefix)
@@ -70,23 +68,22 @@ def test_a_user_nobody_knows(shell: Shell) -> None:
 
 
 @pytest.mark.fault(139)
-@pytest.mark.parametrize("locale", ["C", "POSIX", "nowhere.ISO-8859-1"])
+@pytest.mark.parametrize("locale", ["C", "nowhere.ISO-8859-1"])
 def test_names_the_terminal_cannot_write(tmp_path: Path, locale: str) -> None:
-    """Names beyond ASCII arrive under their names, and are told escaped."""
-    with LoopbackHub([Repo("org/m", {f"{UNREADABLE_ERRNOS[:4]}.txt": b"1"})]) as hub:
+    """Files with names beyond ASCII get these names, and messages show them escaped."""
+    with LoopbackHub([Repo("org/m", {BEYOND_ASCII: b"1"})]) as hub:
         shell = machine(tmp_path, endpoint=hub.url, LC_ALL=locale, PYTHONIOENCODING="ascii")
         for words in (("get", "hf:org/m"), ("get", "hf:org/m", "-n"), ("verify", "hf:org/m"), ("list",)):
-            ran = shell.run(*words)
-            assert (ran.code, "Traceback" in ran.err) == (0, False), ran.err
+            ran = done(shell.run(*words))
             assert (ran.out + ran.err).isascii()
     [file] = [path for path in shell.models.rglob("*.txt") if ".mdl" not in path.parts]
-    assert os.fsencode(file.name) == f"{UNREADABLE_ERRNOS[:4]}.txt".encode()
+    assert os.fsencode(file.name) == BEYOND_ASCII.encode()
 
 
 @pytest.mark.fault(139)
 def test_names_the_disk_cannot_have(tmp_path: Path) -> None:
-    """Where Python is told to write names in ASCII it is 7 before the first byte, and how to get them is said."""
-    with LoopbackHub([Repo("org/m", {f"{UNREADABLE_ERRNOS[:4]}.txt": b"1"})]) as hub:
+    """If Python is told to write names in ASCII it is 7 before the first byte, and how to get them is said."""
+    with LoopbackHub([Repo("org/m", {BEYOND_ASCII: b"1"})]) as hub:
         variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
         ran = machine(tmp_path, endpoint=hub.url, **variables).run("get", "hf:org/m")
         assert (ran.code, any("/resolve/" in one.path and one.method == "GET" for one in hub.requests)) == (7, False)
@@ -135,15 +132,15 @@ def test_upgraded_under_a_paused_job(tmp_path: Path) -> None:
         gate.opened.set()
         before = server.bytes_sent
         words = [sys.executable, "-c", _NEWER, "jobs", "resume", the_job(shell).id]
-        done = subprocess.run(words, env=shell.environ, cwd=shell.home, capture_output=True, text=True, check=False)
-        assert (done.returncode, arrived(shell)) == (0, True), done.stderr
+        ran = subprocess.run(words, env=shell.environ, cwd=shell.home, capture_output=True, text=True, check=False)
+        assert (ran.returncode, arrived(shell)) == (0, True), ran.stderr
         assert server.bytes_sent - before < len(DATA)
 
 
 @pytest.mark.fault(145)
 @pytest.mark.parametrize("fault", [ValueError("oops"), MemoryError(), RecursionError("deep")], ids=repr)
 def test_a_fault_in_one_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
-    """An exception nobody thought of, in one of eight workers: the others end, the code is 1, the name has no file."""
+    """An unexpected exception in one of eight workers: the others end, the code is 1, and no file is published."""
     real, lock, calls = Fetcher.fetch, threading.Lock(), [0]
 
     def fetch(*what: object, **more: object) -> object:
@@ -165,34 +162,21 @@ def test_a_fault_in_one_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch, fa
         assert bench.run(pinned(f"{server.url}/f", data)).code == 0
 
 
-def limited(bytes_: int) -> Callable[[], None]:
-    """Before a command: no more than so much address space."""
-    return lambda: resource.setrlimit(resource.RLIMIT_AS, (bytes_, bytes_))
-
-
 @pytest.mark.fault(128)
 def test_little_memory(shell: Shell) -> None:
     """With less room than it takes mdl says so in a line, and never leaves a wrong file.
 
-    Not tried is what lies between: where a thread finds no room for itself CPython 3.11 waits for it without end.
+    The sizes in between are not tried: if a thread finds no room, CPython 3.11 waits for it without end.
     """
     codes = []
+    final = shell.models / "one" / "f.bin"
     for megabytes in (800, 100, 85, 70):
-        done = subprocess.run(
-            shell.command("get", "one", "--connections", "2"),
-            env=shell.environ,
-            cwd=shell.home,
-            capture_output=True,
-            text=True,
-            preexec_fn=limited(megabytes * 2**20),
-            check=False,
-            timeout=60,
-        )
-        codes.append(done.returncode)
-        final = shell.models / "one" / "f.bin"
+        prefix = ("sh", "-c", f'ulimit -v {megabytes * 1024}; exec "$@"', "sh")
+        ran = shell.run("get", "one", "--connections", "2", prefix=prefix)
+        codes.append(ran.code)
         assert not final.exists() or final.read_bytes() == DATA
-        assert done.returncode != 0 or final.exists()
-        assert "Traceback" not in done.stderr
+        assert ran.code != 0 or final.exists()
+        assert "Traceback" not in ran.err
         shutil.rmtree(shell.models, ignore_errors=True)
     assert codes[0] == 0, codes
     assert codes[-1] != 0, "the control: with no room at all it cannot work"
@@ -225,7 +209,7 @@ def test_many_files_in_little_memory(tmp_path: Path) -> None:
 
 @pytest.mark.fault(154)
 def test_a_digest_that_is_wrong(tmp_path: Path, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
-    """Where the catalog's digest is wrong: 6, fetched at most twice, both digests told, no file and no partial."""
+    """If the catalog's digest is wrong: 6, fetched at most twice, both digests told, no file and no partial."""
     other = DATA[:-1] + b"?"
     with FaultyServer(faults.honest(DATA)) as server:
         shell = machine(tmp_path, "schema = 1\n" + entry_of("one", f"{server.url}/f", other))

@@ -1,4 +1,4 @@
-"""``--layout hf-cache`` where somebody else may write: nothing leads mdl out of the cache, nor makes it hang."""
+"""``--layout hf-cache`` in a cache that others may write to: nothing leads mdl out of it, nor makes it hang."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.data import MIB, sha256
-from support.hubs import Hub, Turning, listing
+from support.hubs import Hub, Turning, cache_of, listing, repo_of
 from support.loopback_hub import Generated, Repo
 from support.shell import Inside, Ran, Shell
 
@@ -48,16 +48,16 @@ def shell(tmp_path: Path, hub: Hub) -> Shell:
 
 @pytest.fixture
 def cache(shell: Shell) -> Path:
-    return shell.home / ".cache" / "huggingface" / "hub"
+    return cache_of(shell)
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder that is none of mdl's business, with something in it."""
+    """A folder outside of the cache, with files in it."""
     folder = tmp_path / "outside"
     (folder / "unet").mkdir(parents=True)
     for name in ("main", "x", "config.json", "unet/model.bin", sha256(WEIGHTS)):
-        (folder / name).write_text("somebody's")
+        (folder / name).write_text("theirs")
     return folder
 
 
@@ -131,23 +131,25 @@ def test_a_folder_exchanged_at_the_last_moment(
     assert listing(outside) == before
 
 
-@pytest.mark.parametrize("target", ["{outside}/main", "{outside}/new", "../../../../../../outside/new", "{outside}"])
-def test_a_blob_that_leads_out(shell: Shell, cache: Path, outside: Path, mdl: Inside, target: str) -> None:
-    """A blob's name that is a link out, absolute or relative, to what is there or is not: 11, --force or not."""
-    link(cache / BLOB, target.format(outside=outside))
+OUT = {
+    "absolute": {BLOB: "{outside}/main"},
+    "to nothing": {BLOB: "{outside}/new"},
+    "relative": {BLOB: "../../../../../../outside/new"},
+    "to a folder": {BLOB: "{outside}"},
+    "by a second link": {"blobs/ab": "{outside}", BLOB: f"../../blobs/ab/{sha256(WEIGHTS)}"},
+}
+
+
+@pytest.mark.parametrize("links", OUT.values(), ids=list(OUT))
+def test_a_blob_that_leads_out(shell: Shell, cache: Path, outside: Path, mdl: Inside, links: dict[str, str]) -> None:
+    """A blob's name that is a link out, to what is there or is not, also through the hub's shared store: 11, --force or
+    not."""
+    for name, target in links.items():
+        link(cache / name, target.format(outside=outside))
     before = listing(outside)
     assert (get(shell, mdl).code, get(shell, mdl, "--force").code) == (11, 11)
     assert listing(outside) == before
     assert not (cache / "models--org--tiny" / "refs").exists()
-
-
-def test_a_blob_that_leads_out_by_a_second_link(shell: Shell, cache: Path, outside: Path, mdl: Inside) -> None:
-    """A blob that is a link into the hub's shared store, whose folder is a link out of the cache: 11."""
-    link(cache / "blobs" / "ab", outside)
-    link(cache / BLOB, f"../../blobs/ab/{sha256(WEIGHTS)}")
-    before = listing(outside)
-    assert get(shell, mdl, "--force").code == 11
-    assert listing(outside) == before
 
 
 def test_a_repository_that_leads_out_with_a_shared_blob(shell: Shell, cache: Path, outside: Path, mdl: Inside) -> None:
@@ -162,8 +164,7 @@ def test_a_repository_that_leads_out_with_a_shared_blob(shell: Shell, cache: Pat
     link(cache / "models--org--tiny", outside)
     before = listing(outside)
     ran = get(shell, mdl)
-    assert listing(outside) == before
-    assert ran.code == 11
+    assert (listing(outside), ran.code) == (before, 11)
 
 
 @pytest.mark.parametrize("target", [".", "../blobs", "..", "./x/../..", BLOB.rpartition("/")[2]])
@@ -200,6 +201,9 @@ def test_a_pointer_and_a_ref_that_lead_out_are_replaced(shell: Shell, cache: Pat
     assert (cache / "models--org--tiny" / "refs" / "feature" / "x").read_text() == ONE.commit
 
 
+NAMES = ["../../../x", "/tmp/x", "a/../../x", "a\\..\\x", "a/%2e%2e/x", ".mdl/x"]
+BRANCHES = ["refs/../../x", "..", "a/../../../x", "/x", "a//b", "~x", "con"]
+COMMITS = ["../" * 13 + "x", "c" * 39 + "/", "C" * 40, "c" * 64]
 REF = "models--org--tiny/refs/feature/x"
 IN_THE_WAY = [(name, what) for name in (f"{SNAPSHOT}/config.json", SMALL, REF) for what in ("folder", "FIFO", "file")]
 
@@ -209,8 +213,10 @@ def test_something_else_in_the_way(shell: Shell, cache: Path, mdl: Inside, name:
     """A folder, a FIFO or other bytes in place of a ref, a pointer or a blob: told or replaced, never waited for."""
     place = cache / name
     place.parent.mkdir(parents=True)
-    makers: dict[str, Callable[[Path], object]] = {"folder": Path.mkdir, "FIFO": os.mkfifo, "file": _odd}
-    makers[what](place)
+    if what == "file":
+        place.write_bytes(b"\xff\xfe other")
+    else:
+        (os.mkdir if what == "folder" else os.mkfifo)(place)
     with never_waited_for(place) if what == "FIFO" else contextlib.nullcontext():
         ran = get(shell, mdl)
     assert ran.code in (0, 7, 11), ran.err
@@ -221,7 +227,7 @@ def test_something_else_in_the_way(shell: Shell, cache: Path, mdl: Inside, name:
 
 @contextlib.contextmanager
 def never_waited_for(place: Path) -> Iterator[None]:
-    """Opening it in a way that may wait for somebody fails, instead of waiting."""
+    """Opening it in a way that may wait for another process fails at once."""
     if not _watched:
         sys.addaudithook(_refuse_to_wait)
         _watched.add("")
@@ -237,43 +243,22 @@ _watched: set[str] = set()
 
 def _refuse_to_wait(event: str, facts: tuple[object, ...]) -> None:
     if event == "open" and str(facts[0]) in _watched and not int(str(facts[2])) & os.O_NONBLOCK:
-        raise AssertionError("a FIFO was opened to wait for somebody")
+        raise AssertionError("a FIFO was opened in a way that waits")
 
 
-def _odd(place: Path) -> None:
-    place.write_bytes(b"\xff\xfe other")
+REFUSED = [
+    *((Repo("org/tiny", {name: b"x", "config.json": b"{}"}), "main", (11,)) for name in NAMES),
+    *((Repo("org/tiny", FILES, branch=branch), branch, (2, 11)) for branch in BRANCHES),
+    *((Repo("org/tiny", FILES, commit=commit), "main", (2, 6, 11)) for commit in COMMITS),
+]
 
 
-NAMES = ["../../../x", "/tmp/x", "a/../../x", "a\\..\\x", "a/%2e%2e/x", ".mdl/x"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_names_of_a_hub_that_leave(tmp_path: Path, mdl: Inside, name: str) -> None:
-    """A file name of the hub that leaves its folder, or would somewhere: 11, and nothing is made of the repository."""
-    with Hub([Repo("org/tiny", {name: b"x", "config.json": b"{}"})]) as hub:
-        shell = Shell(tmp_path, hub.url)
-        assert mdl(shell, "get", "hf:org/tiny", *LAYOUT).code == 11
-    assert not (tmp_path / ".cache/huggingface/hub/models--org--tiny").exists()
-
-
-BRANCHES = ["refs/../../x", "..", "a/../../../x", "/x", "a//b", "~x", "con"]
-
-
-@pytest.mark.parametrize("branch", BRANCHES)
-def test_branches_that_leave(tmp_path: Path, mdl: Inside, branch: str) -> None:
-    """A branch whose ref would not be in refs is refused before anything is fetched."""
-    with Hub([Repo("org/tiny", FILES, branch=branch)]) as hub:
-        shell = Shell(tmp_path, hub.url)
-        assert mdl(shell, "get", "hf:org/tiny", f"--revision={branch}", *LAYOUT).code in (2, 11)
-        assert hub.sent == 0
-    assert not (tmp_path / ".cache/huggingface/hub/models--org--tiny").exists()
-
-
-@pytest.mark.parametrize("commit", ["../" * 13 + "x", "c" * 39 + "/", "C" * 40, "c" * 64])
-def test_commits_that_leave(tmp_path: Path, mdl: Inside, commit: str) -> None:
-    """What a hub names as the commit and is none, or none that the cache has a place for: refused, nothing made."""
-    repo = Repo("org/tiny", FILES, commit=commit)
+@pytest.mark.parametrize(("repo", "branch", "codes"), REFUSED, ids=[*NAMES, *BRANCHES, *COMMITS])
+def test_names_that_leave(tmp_path: Path, mdl: Inside, repo: Repo, branch: str, codes: tuple[int, ...]) -> None:
+    """A file name of the hub that leaves its folder, or would somewhere, a branch whose ref would not be in refs, and a
+    commit that is not one, or has no place in the cache: refused before anything is fetched, nothing made."""
     with Hub([repo]) as hub:
-        assert mdl(Shell(tmp_path, hub.url), "get", "hf:org/tiny", *LAYOUT).code in (2, 6, 11)
+        shell = Shell(tmp_path, hub.url)
+        assert mdl(shell, "get", "hf:org/tiny", f"--revision={branch}", *LAYOUT).code in codes
         assert hub.sent == 0
-    assert not (tmp_path / ".cache/huggingface/hub/models--org--tiny").exists()
+    assert not repo_of(shell).exists()

@@ -1,4 +1,8 @@
-"""Hostile names that are on this disk already: shown harmlessly by every command that comes upon them."""
+"""Hostile words and names, from a server, the disk or the command line: shown harmlessly by every command.
+
+A terminal obeys some characters, and Rich reads some words as markup. Each test runs commands on a terminal and in a
+pipe, and looks at all that they say.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,82 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support import faults
 from support.catalogs import catalog_of
-from support.jobs import state_of
+from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
+from support.jobs import records_of, state_of
 from support.packing import make_run
 from support.partials import WHO, dead_owner, left_behind
-from support.shell import machine
-from support.terminal import EVIL, MARKUP, NAME, Told, harmless
+from support.shell import machine, settings
+from support.terminal import EVIL, MARKUP, NAME, Told, all_harmless, harmless
 
 from mdl import crc_json
+
+SOMEWHERE = catalog_of(one="http://127.0.0.1:9/f")
+QUOTED, MARKUP_QUOTED = json.dumps(EVIL), json.dumps(MARKUP)
+
+# --- what a server says ------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault(163)
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        faults.answers(404, ("Content-Type", "application/json"), body=json.dumps({"error": EVIL}).encode()),
+        faults.answers(403, body=f"<title>{EVIL}</title>".encode()),
+        faults.answers(404, ("X-Error-Message", EVIL), ("X-Request-Id", "i")),
+    ],
+    ids=["JSON", "page", "header"],
+)
+def test_words_of_a_server(told: Told, tmp_path: Path, refusal: Handler) -> None:
+    """A refusal in a server's own words, as get tells it, and afterwards the log and the job's record."""
+    with FaultyServer(refusal) as server:
+        shell = machine(tmp_path, catalog_of(one=f"{server.url}/x/f.bin"), server.url)
+        all_harmless(told, shell, "get one hf:o/r")
+    job = records_of(shell).all()[0].id
+    all_harmless(told, shell, f"jobs show {job}", f"jobs log {job}")
+
+
+def test_whose_token_it_is(told: Told, tmp_path: Path) -> None:
+    """doctor tells what the hub says of a token, although every field of the answer is hostile."""
+    scope = {"entity": {"type": EVIL, "name": EVIL}, "permissions": [EVIL]}
+    access = {"displayName": EVIL, "role": EVIL, "fineGrained": {"global": [EVIL], "scoped": [scope]}}
+    facts = {"type": EVIL, "name": EVIL, "auth": {"accessToken": access}}
+
+    def whoami(request: Request, number: int) -> Answer:
+        return reply(200, json.dumps(facts if "whoami" in request.path else []).encode())
+
+    with FaultyServer(whoami) as server:
+        shell = machine(tmp_path, endpoint=server.url, HF_TOKEN="some-token")
+        assert "[red]" in harmless(told(shell, "doctor"))
+
+
+def listing(name: str) -> Handler:
+    """A hub whose one repository has one empty file."""
+    files = [{"type": "file", "path": name, "size": 0, "oid": "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"}]
+
+    def handler(request: Request, number: int) -> Answer:
+        if "/api/" not in request.path:
+            return reply(200, b"")
+        return reply(200, json.dumps({"sha": "c" * 40} if "/revision/" in request.path else files).encode())
+
+    return handler
+
+
+@pytest.mark.fault(164)
+def test_names_of_a_hub(told: Told, tmp_path: Path) -> None:
+    """A listing with a name that a terminal obeys is refused and shown; one that looks like markup is literal."""
+    with FaultyServer(listing(EVIL)) as server:
+        shell = machine(tmp_path, 'schema = 1\n[models.hub]\nsource = "hf:o/r"', server.url)
+        all_harmless(told, shell, "get hub", "lock")
+        assert not (shell.models / "hub").exists()
+        server.handler = listing(MARKUP)
+        texts = all_harmless(told, shell, "get -n hub", "get hub", "show hub", "verify hub")
+    assert [MARKUP in text for text in texts] == [True] * 4
+    assert (shell.models / "hub" / MARKUP).exists()
+
+
+# --- what is on this disk ----------------------------------------------------------------------------------
 
 
 def test_what_mdl_keeps(told: Told, tmp_path: Path) -> None:
@@ -32,32 +104,21 @@ def test_what_mdl_keeps(told: Told, tmp_path: Path) -> None:
     (left / "journal").write_bytes(crc_json.dumps({"mdl-journal": 1, **vars(WHO), "url": EVIL}))
     (shell.models / NAME).mkdir()
     (shell.models / NAME / f".{NAME}.{dead_owner()}.mdl-tmp").touch()
-    for words in ("clean", "verify", "list", "clean --yes"):
-        harmless(told(shell, *words.split()))
-
-
-def test_a_newer_receipt(told: Told, tmp_path: Path) -> None:
-    """An error that names a path of mdl's own names it harmlessly."""
-    shell = machine(tmp_path, "schema = 1\n")
-    place = shell.models / ".mdl" / "receipts" / NAME / "x.receipt"
-    place.parent.mkdir(parents=True)
-    place.write_bytes(crc_json.dumps({"mdl-receipt": 99}))
-    harmless(told(shell, "verify"))
+    all_harmless(told, shell, "clean", "verify", "list", "clean --yes")
+    (own / "receipts" / NAME / "x.receipt").write_bytes(crc_json.dumps({"mdl-receipt": 99}))
+    assert "newer" in all_harmless(told, shell, "verify")[0]
 
 
 @pytest.mark.fault(163)
 def test_settings_and_lock(told: Told, tmp_path: Path) -> None:
     """Mistakes in config.toml, in a lock and in a catalog quote what they are about."""
-    shell = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f"))
-    config = tmp_path / ".config" / "mdl" / "config.toml"
-    config.parent.mkdir(parents=True)
-    texts = json.dumps(EVIL), json.dumps(MARKUP)
-    for text in (f"[{texts[0]}]", f"[defaults]\n{texts[0]} = 1", f"[defaults]\nwindow = {texts[0]}", f"x = {texts[1]}"):
-        config.write_text(text)
-        harmless(told(shell, "get", "one"))
-    config.unlink()
-    (tmp_path / "mdl.lock").write_text(f"version = 1\n[models.{texts[0]}]\nentry = {texts[1]}\n")
-    harmless(told(shell, "list"))
+    shell = machine(tmp_path, SOMEWHERE)
+    for text in (f"[{QUOTED}]", f"[defaults]\n{QUOTED} = 1", f"[defaults]\nwindow = {QUOTED}", f"x = {MARKUP_QUOTED}"):
+        settings(shell, text)
+        all_harmless(told, shell, "get one")
+    settings(shell, "")
+    (tmp_path / "mdl.lock").write_text(f"version = 1\n[models.{QUOTED}]\nentry = {MARKUP_QUOTED}\n")
+    all_harmless(told, shell, "list")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +136,7 @@ def test_settings_and_lock(told: Told, tmp_path: Path) -> None:
 )
 def test_words_of_the_command_line(told: Told, tmp_path: Path, words: tuple[str, ...]) -> None:
     """A refusal that quotes the command line, pasted from who knows where, quotes it harmlessly."""
-    harmless(told(machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f")), *words))
+    harmless(told(machine(tmp_path, SOMEWHERE), *words))
 
 
 @pytest.mark.fault(164)
@@ -84,14 +145,11 @@ def test_a_run_and_its_archive(told: Told, tmp_path: Path) -> None:
     shell, run = machine(tmp_path), make_run(tmp_path)
     (run / MARKUP).parent.mkdir(parents=True)
     (run / MARKUP).write_bytes(b"weights")
-    texts = [
-        harmless(told(shell, *words.split())) for words in ("pack run -n", "pack run", "unpack model_run.zip --list")
-    ]
+    texts = all_harmless(told, shell, "pack run -n", "pack run", "unpack model_run.zip --list")
     assert all(MARKUP in text for text in (texts[0], texts[2]))
     (run / f"{NAME}.lock").touch()
     (run / f"{NAME}-000500.safetensors").write_bytes(b"x")
-    for words in ("checkpoints run", "pack run"):
-        harmless(told(shell, *words.split()))
+    all_harmless(told, shell, "checkpoints run", "pack run")
     (tmp_path / "model_run.zip").rename(tmp_path / f"{NAME}.zip")
     harmless(told(shell, "unpack", f"{NAME}.zip", "--list", "--max-members", "1"))
 
@@ -103,26 +161,23 @@ def test_releases(told: Told, tmp_path: Path) -> None:
     facts |= {"inference_only": False, "changed": [EVIL], "skipped": [{"path": EVIL, "why": EVIL}]}
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("mdl-manifest.json", json.dumps(facts))
-    for words in ("unpack a.zip --list", "unpack a.zip --to srv --release", "rollback srv"):
-        harmless(told(shell, *words.split()))
+    all_harmless(told, shell, "unpack a.zip --list", "unpack a.zip --to srv --release", "rollback srv")
     history = json.loads((tmp_path / "srv" / "releases.json").read_text())
     for served in ([EVIL, history["active"]], [MARKUP, history["active"]]):
         (tmp_path / "srv" / "releases.json").write_text(json.dumps(history | {"served": served, "releases": served}))
-        harmless(told(shell, "rollback", "srv"))
+        all_harmless(told, shell, "rollback srv")
 
 
 def test_places(told: Told, tmp_path: Path) -> None:
-    """Folders that the user named so are told harmlessly where it is said what is where."""
+    """A command that says what is where shows the names of the user's folders harmlessly."""
     shell = machine(tmp_path / NAME, f'schema = 1\nx-a = "{MARKUP}"\n', XDG_STATE_HOME=str(tmp_path / NAME / "state"))
-    texts = [harmless(told(shell, *words.split())) for words in ("config", "doctor --offline")]
-    assert all("[red]" in text for text in texts)
+    assert all("[red]" in text for text in all_harmless(told, shell, "config", "doctor --offline"))
     assert not state_of(shell).exists()
 
 
 def test_control_an_unguarded_print(told: Told, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """The control: a path that is data goes into a pipe as it is, and these tests would see it."""
     (tmp_path / NAME).mkdir()
-    text = told(machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f")), "path", "one", "--to", str(tmp_path / NAME))
-    is_raw = "\x1b" in text
-    assert is_raw == (request.node.callspec.params["told"] == "pipe")
+    text = told(machine(tmp_path, SOMEWHERE), "path", "one", "--to", str(tmp_path / NAME))
+    assert ("\x1b" in text) == (request.node.callspec.params["told"] == "pipe")
     assert os.path.isdir(tmp_path / NAME)

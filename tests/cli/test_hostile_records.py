@@ -1,4 +1,4 @@
-"""Jobs' records as hostile input: whatever is in one, nothing but words that are safe to show comes of it."""
+"""Jobs' records as hostile input: whatever they hold, mdl shows only harmless words, and does nothing unsafe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from support.jobs import records_of
 from support.partials import dead_owner
 from support.shell import ExitCode, Shell, machine
-from support.terminal import EVIL, NAME, Told, harmless
+from support.terminal import EVIL, NAME, Told, all_harmless
 
 from mdl import crc_json
 from mdl.jobs.job import Invocation, Job, facts_of
@@ -36,17 +36,15 @@ def test_records_of_jobs(told: Told, tmp_path: Path, status: str, commands: str)
     """A job's record may hold anything, and may be called anything."""
     shell = machine(tmp_path)
     tampered(shell, status)
-    for words in commands.split(","):
-        harmless(told(shell, "jobs", *words.split()))
+    all_harmless(told, shell, *(f"jobs {words}" for words in commands.split(",")))
 
 
 def test_a_damaged_record_is_named(told: Told, tmp_path: Path) -> None:
-    """What is no record at all is told by its path."""
+    """A file that is no record at all is named by its path."""
     shell = machine(tmp_path)
     records_of(shell).folder.mkdir(parents=True)
     (records_of(shell).folder / f"{NAME}.job").write_bytes(b"none")
-    for words in ("list", "show a"):
-        harmless(told(shell, "jobs", *words.split()))
+    all_harmless(told, shell, "jobs list", "jobs show a")
 
 
 def test_a_log_that_others_wrote_to(told: Told, tmp_path: Path) -> None:
@@ -56,7 +54,7 @@ def test_a_log_that_others_wrote_to(told: Told, tmp_path: Path) -> None:
     [place], log = records_of(shell).folder.iterdir(), shell.home / "log"
     log.write_text(f"{EVIL}\n{EVIL}\n")
     place.write_bytes(crc_json.dumps(facts_of(replace(records_of(shell).all()[0], log=str(log)))))
-    harmless(told(shell, "jobs", "log", "a"))
+    all_harmless(told, shell, "jobs log a")
 
 
 def recorded(home: Path, **facts: Any) -> Shell:
@@ -89,7 +87,7 @@ def test_facts_of_another_type(exit_code: ExitCode, tmp_path: Path, facts: dict[
 
 @pytest.mark.fault(152)
 def test_an_id_that_climbs(exit_code: ExitCode, tmp_path: Path) -> None:
-    """A record that calls itself by a path is written back nowhere else than where it was read."""
+    """A record whose id is a path is written back only to where it was read."""
     shell = recorded(tmp_path / "home", id="../../../../../x")
     exit_code(shell, "jobs", "cancel", "a")
     assert [path.name for path in tmp_path.rglob("*.job")] == ["a.job"]

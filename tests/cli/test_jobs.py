@@ -17,7 +17,7 @@ from support.catalogs import catalog_of
 from support.data import DATA
 from support.faults import honest, routes
 from support.faulty_server import Answer, FaultyServer, Request
-from support.jobs import GATE, Gate, arrived, log_of, records_of, secrets_in, the_job, waits
+from support.jobs import GATE, Gate, arrived, log_of, records_of, the_job, waits
 from support.polling import until
 from support.schemas import document_of
 from support.shell import ExitCode, Shell, done, ended, machine, started, with_environ
@@ -26,9 +26,7 @@ from mdl.engine import journal
 from mdl.errors import Cancelled, Paused
 from mdl.process import ProcessId
 
-TOKEN = "hf_" + "s3cr3t" * 5
 terminated = functools.partial(Cancelled, terminated=True)
-SIGNED = "X-Amz-Signature=5ignatur3&Expires=1"
 
 
 @pytest.fixture
@@ -78,8 +76,10 @@ def test_in_the_background(
     assert (the_job(shell).started_at, the_job(shell).exit_code) == (job.started_at, 0)
 
 
+@pytest.mark.fault(182)
 def test_paused_here_and_gone_on_with_there(shell: Shell, server: FaultyServer, gate: Gate, tmp_path: Path) -> None:
-    """Paused from another process it ends with 75; resume goes on from any folder, with its paths and variables."""
+    """Paused from another process it ends with 75; resume goes on from any folder, with its paths and variables.
+    A file of the job's folder is never taken for a part of mdl or of Python."""
     work = shell.home / "work"
     machine(work, catalog_of(other=f"{server.url}/f"))
     words = ("get", "other", "--to", "here", "--catalog", "catalog.toml", "--limit-rate", "100M", "--json")
@@ -91,6 +91,7 @@ def test_paused_here_and_gone_on_with_there(shell: Shell, server: FaultyServer, 
     job = the_job(shell)
     assert (job.status, job.exit_code, job.bytes_done, job.bytes_per_second) == ("paused", 75, GATE, None)
     gate.opened.set()
+    (work / "mdl.py").write_text("print('not mdl')")
     (tmp_path / "elsewhere").mkdir()
     with started(shell, "jobs", "resume", job.id, folder=tmp_path / "elsewhere") as process:
         assert ended(process, 0).out == f"{work / 'here' / 'other'}\n"
@@ -125,22 +126,6 @@ def claimed(shell: Shell) -> int:
     """How many bytes the journal of the partial says are safely on the disk."""
     found = [journal.load(path) for path in (shell.models / ".mdl" / "partials").glob("*/journal")]
     return sum(record.have.total for record in found if record)
-
-
-def test_a_signed_address_is_written_nowhere(
-    shell: Shell, server: FaultyServer, gate: Gate, exit_code: ExitCode
-) -> None:
-    """A URL with a query can be paused, and resume of it is refused (2); neither it nor the token is in any file."""
-    asked = with_environ(shell, HF_TOKEN=TOKEN)
-    with at_the_gate(asked, gate, "get", f"{server.url}/f.bin?{SIGNED}", "--detach"):
-        pass
-    job = the_job(shell)
-    assert exit_code(shell, "jobs", "pause", job.id) == 0
-    assert (the_job(shell).status, job.again.withheld) == ("paused", True)
-    assert exit_code(shell, "jobs", "resume", job.id) == 2
-    assert any(SIGNED in request.target for request in server.requests)
-    assert len(secrets_in(shell.home, "f.bin")) > 3
-    assert secrets_in(shell.home, "5ignatur3", "Expires=1", TOKEN) == set()
 
 
 @pytest.mark.parametrize(("how", "code", "status"), [("pause", 75, "paused"), ("cancel", 143, "cancelled")])
@@ -196,18 +181,6 @@ def test_a_log_is_followed_to_its_end(shell: Shell, gate: Gate) -> None:
             gate.opened.set()
             ended(process, 0)
             assert " ended " in ended(follower, 0).out.splitlines()[-1]
-
-
-@pytest.mark.fault(182)
-def test_resume_runs_no_code_of_the_folder(shell: Shell, gate: Gate, tmp_path: Path) -> None:
-    """A file of the job's folder is never taken for a part of mdl or of Python."""
-    with at_the_gate(shell, gate, "get", "one"):
-        pass
-    gate.opened.set()
-    (shell.home / "mdl.py").write_text("print('not mdl')")
-    (tmp_path / "elsewhere").mkdir()
-    with started(shell, "jobs", "resume", the_job(shell).id, folder=tmp_path / "elsewhere") as process:
-        assert ended(process, 0).out == f"{shell.models / 'one'}\n"
 
 
 _AGAIN = """

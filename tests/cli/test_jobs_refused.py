@@ -17,7 +17,7 @@ from support.data import SMALL
 from support.jobs import arrived, records_of, secrets_in, state_of, the_job
 from support.schemas import document_of
 from support.shell import ExitCode, Shell, with_environ
-from support.terminal import Seen
+from support.terminal import Terminal
 
 from mdl.cli.session import invocation_of
 from mdl.fs import staging
@@ -83,7 +83,8 @@ def test_one_that_fails_hinders_no_other(shell: Shell, exit_code: ExitCode, capf
 
 @pytest.mark.parametrize("kind", ["plain", "withheld", "unknown"])
 def test_what_can_be_done_next(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str], kind: str) -> None:
-    """A job is shown as a shell would take it again, and 'resume' is advised only where it can go on so."""
+    """A job is shown as a shell would take it again. 'resume' is advised only if that is possible; else it is refused,
+    2 if a secret is missing."""
     assert exit_code(shell, "get", "one") == 0
     words = ("get", "--include=*.bin", "--into=a b", "--", "it's") if kind != "unknown" else ()
     again = replace(the_job(shell).again, words=words, withheld=kind == "withheld")
@@ -95,11 +96,13 @@ def test_what_can_be_done_next(shell: Shell, exit_code: ExitCode, capfd: pytest.
     assert shlex.split(facts.get("command", "").strip()) == [word for word in words if word != "--"]
     assert exit_code(shell, "jobs", "cancel", the_job(shell).id) == 2
     assert ("mdl jobs resume" in capfd.readouterr().err) == (kind == "plain")
+    codes = {"withheld": 2, "unknown": 12}
+    assert kind == "plain" or exit_code(shell, "jobs", "resume", the_job(shell).id) == codes[kind]
 
 
-@pytest.mark.parametrize(("columns", "date"), [("80", "2025"), ("120", "2025-01-01")])
+@pytest.mark.parametrize(("columns", "date"), [(80, "2025"), (120, "2025-01-01")])
 def test_a_job_a_line(
-    shell: Shell, exit_code: ExitCode, monkeypatch: pytest.MonkeyPatch, columns: str, date: str
+    shell: Shell, exit_code: ExitCode, monkeypatch: pytest.MonkeyPatch, columns: int, date: str
 ) -> None:
     """On a terminal of eighty columns no job is folded; a wider one has the whole date."""
     host, owner = hostname(), str(ProcessId.current())
@@ -108,9 +111,9 @@ def test_a_job_a_line(
     new = replace(old, id="0102-abcd", status="running", started_at=now(), **fast, eta_seconds=2.5 * 3600)
     for job in (old, new):
         records_of(shell).put(job)
-    seen = Seen()
+    seen = Terminal(columns)
     monkeypatch.setattr(sys, "stdout", seen.file)
-    assert exit_code(with_environ(shell, TERM="xterm", NO_COLOR="1", COLUMNS=columns), "jobs") == 0
+    assert exit_code(with_environ(shell, TERM="xterm", NO_COLOR="1"), "jobs") == 0
     lines = [line for line in re.sub(r"\x1b\[[01]m", "", seen.text()).splitlines() if line.strip()]
     assert [line.split()[0] for line in lines] == ["ID", "0102-abcd", "0101-abcd"]
     assert all(line.rstrip().endswith("get bert-fa") for line in lines[1:])

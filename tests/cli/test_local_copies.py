@@ -137,7 +137,7 @@ def test_a_blob_that_the_hub_shares(shell: Shell, server: FaultyServer, mdl: Ins
 
 def test_a_folder_that_the_user_names(shell: Shell, server: FaultyServer, mdl: Inside) -> None:
     """A file of another program, below a folder of ``[stores] also`` and by another name, is planned, taken, and stays.
-    A dry run changes nothing and asks nobody."""
+    A dry run changes nothing and contacts nothing."""
     file = also(shell, HARD).parent / "checkpoints" / "another name.safetensors"
     file.parent.mkdir()
     file.write_bytes(DATA)
@@ -257,7 +257,7 @@ def test_many_empty_files(tmp_path: Path, mdl: Inside, monkeypatch: pytest.Monke
 
     def counted(transfer: Transfer) -> Result:
         result = really(transfer)
-        rounds.append(len(result.outcomes))
+        rounds.append(len(result.downloads))
         return result
 
     monkeypatch.setattr(Transfer, "run", counted)

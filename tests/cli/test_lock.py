@@ -1,25 +1,24 @@
-"""mdl lock, and get, verify, list and show that go by it: real processes, a hub and plain servers on loopback."""
+"""mdl lock, and get, verify, list and show under a lock, with a hub and plain servers on loopback."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.catalogs import unpinned
+from support.data import sha256
 from support.faults import honest
 from support.faulty_server import Answer, FaultyServer, Request
-from support.locks import models_of, only_file
+from support.locks import lock_of, models_of, only_file
 from support.loopback_hub import LoopbackHub, Repo
-from support.schemas import document_of
-from support.shell import Shell, bytes_of, done, machine, write_catalog
+from support.shell import NOBODY, Inside, Ran, Shell, bytes_of, done, machine, started, write_catalog
 
 from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.resolver import Resolver
@@ -38,8 +37,9 @@ source = "hf:org/tiny"
 gone = "it burnt down"
 """
 ONE, TWO, LONG = b"one" * 100, b"two" * 100, b"longer" * 100
-NOBODY = "http://127.0.0.1:9"
-ExitCode = Callable[..., int]
+
+
+Ok = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -54,18 +54,23 @@ def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
 
 
 @pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(honest(ONE)) as server:
-        yield server
-
-
-@pytest.fixture
 def first(tmp_path: Path, server: FaultyServer) -> Shell:
+    """A machine whose model one has a file of which only the URL is known."""
+    server.handler = honest(ONE)
     return machine(tmp_path / "first", unpinned(f"{server.url}/f.bin"))
 
 
-def lock_of(shell: Shell) -> Path:
-    return shell.home / "mdl.lock"
+@pytest.fixture
+def ok(mdl: Inside) -> Ok:
+    """Run commands, given as one text with ``;`` between; the last one must end with ``code``, the others with 0."""
+
+    def run(shell: Shell, commands: str, code: int = 0) -> Ran:
+        *first, last = commands.split(";")
+        for words in first:
+            done(mdl(shell, *words.split()))
+        return done(mdl(shell, *last.split()), code)
+
+    return run
 
 
 def listed(hub: LoopbackHub) -> list[str]:
@@ -89,72 +94,76 @@ def test_a_lock_stands_beside_its_catalog(shell: Shell) -> None:
     assert document == {"schema": "mdl.lock/1", **rest, "models": [facts]}
 
 
-def test_two_machines_have_the_same_lock_and_bytes(tmp_path: Path, hub: LoopbackHub, exit_code: ExitCode) -> None:
+def test_two_machines_have_the_same_lock_and_bytes(tmp_path: Path, hub: LoopbackHub, ok: Ok) -> None:
     """Two empty homes write the same lock, and get --locked brings both the same files."""
     shells = [machine(tmp_path / name, CATALOG, hub.url) for name in ("a", "b")]
-    assert all(done(shell.run("lock")) and exit_code(shell, "get", "tiny", "--locked") == 0 for shell in shells)
+    for shell in shells:
+        ok(shell, "lock; get tiny --locked")
     assert lock_of(shells[0]).read_bytes() == lock_of(shells[1]).read_bytes()
     assert bytes_of(shells[0]) == bytes_of(shells[1]) == dict(TINY.files)
 
 
-def test_a_branch_that_moved(shell: Shell, hub: LoopbackHub, exit_code: ExitCode) -> None:
+def test_a_branch_that_moved(shell: Shell, hub: LoopbackHub, ok: Ok) -> None:
     """--check is 8 and says what moved; lock and get stay with what was locked until --upgrade, and --check is 0."""
-    assert exit_code(shell, "lock") == 0
+    ok(shell, "lock")
     hub.publish(MOVED)
     text = lock_of(shell).read_bytes()
-    document = done(shell.run("lock", "--check", "--json"), 8).document
+    document = ok(shell, "lock --check --json", 8).document
     moved = [f"moved from {TINY.commit} to {MOVED.commit}", "new.txt is new", "model.bin has other bytes"]
     assert document["changes"] == [f"tiny: {line}" for line in moved]
     assert (document["ok"], document["error"]["code"]) == (False, "LOCK")
-    assert exit_code(shell, "lock") == exit_code(shell, "get", "tiny") == 0
-    assert bytes_of(shell) == dict(TINY.files)
-    assert (lock_of(shell).read_bytes(), exit_code(shell, "verify", "tiny")) == (text, 0)
-    rows = {row["name"]: row for row in done(shell.run("list", "--json")).document["models"]}
+    ok(shell, "lock; get tiny; verify tiny")
+    assert (bytes_of(shell), lock_of(shell).read_bytes()) == (dict(TINY.files), text)
+    rows = {row["name"]: row for row in ok(shell, "list --json").document["models"]}
     assert (rows["tiny"]["status"], rows["tiny"]["files"]) == ("present", 2)
-    assert exit_code(shell, "lock", "--upgrade", "tiny") == exit_code(shell, "get", "tiny", "--locked") == 0
-    assert done(shell.run("lock", "--check")).err == ""
+    assert ok(shell, "lock --upgrade tiny; get tiny --locked; lock --check").err == ""
     assert bytes_of(shell)["model.bin"] == MOVED.files["model.bin"]
 
 
-def test_a_lock_that_does_not_cover(shell: Shell, exit_code: ExitCode) -> None:
+def test_a_lock_that_does_not_cover(shell: Shell, ok: Ok) -> None:
     """No lock, or one of another entry, is 8 for --check and --locked; what left the catalog leaves the lock."""
-    assert "there is no lock" in done(shell.run("lock", "--check"), 8).err
-    assert done(shell.run("get", "tiny", "--locked", "--json"), 8).document["models"][0]["error"]["code"] == "LOCK"
+    assert "there is no lock" in ok(shell, "lock --check", 8).err
+    assert ok(shell, "get tiny --locked --json", 8).document["models"][0]["error"]["code"] == "LOCK"
     assert not lock_of(shell).exists()
-    assert exit_code(shell, "lock") == 0
+    ok(shell, "lock")
     text = lock_of(shell).read_bytes()
     write_catalog(shell, CATALOG.replace('tiny"\n[', 'tiny"\ninclude = ["*.json"]\n['))
-    assert "tiny: its entry has changed" in done(shell.run("lock", "--check"), 8).err
-    assert "has changed" in done(shell.run("get", "tiny", "--locked"), 8).err
+    assert "tiny: its entry has changed" in ok(shell, "lock --check", 8).err
+    assert "has changed" in ok(shell, "get tiny --locked", 8).err
     assert not (shell.models / "tiny").exists()
-    assert exit_code(shell, "get", "tiny") == 0
+    ok(shell, "get tiny")
     assert list(bytes_of(shell)) == ["config.json"]
     write_catalog(shell, CATALOG.replace("models.tiny", "models.small"))
-    assert "small: not locked yet; tiny: not in the catalog any more" in done(shell.run("lock", "--check"), 8).err
-    assert (lock_of(shell).read_bytes(), exit_code(shell, "lock")) == (text, 0)
+    assert "small: not locked yet; tiny: not in the catalog any more" in ok(shell, "lock --check", 8).err
+    assert lock_of(shell).read_bytes() == text
+    ok(shell, "lock")
     assert list(models_of(shell)) == ["small"]
 
 
-def test_frozen_asks_the_file_hosts_only(shell: Shell, hub: LoopbackHub, exit_code: ExitCode) -> None:
-    """--frozen goes by the lock though branch and entry moved on, and calls no API; without a block it is 8."""
-    assert exit_code(shell, "lock") == 0
+def test_frozen_asks_the_file_hosts_only(shell: Shell, hub: LoopbackHub, ok: Ok) -> None:
+    """--frozen uses the lock though branch and entry moved on, and calls no API; for a model without a block it is 8. A
+    repair is checked against the lock as well."""
+    ok(shell, "lock")
     hub.publish(MOVED)
     shutil.rmtree(shell.models)
     write_catalog(shell, CATALOG.replace("hf:org/tiny", "hf:org/shut"))
     assert (before := listed(hub))
-    done(shell.run("get", "tiny", "--frozen"))
-    done(shell.run("get", "hf:org/tiny", "--frozen"), 8)
+    ok(shell, "get tiny --frozen")
+    ok(shell, "get hf:org/tiny --frozen", 8)
     assert (bytes_of(shell), listed(hub)) == (dict(TINY.files), before)
+    (shell.models / "tiny" / "model.bin").write_bytes(b"3" * 5000)
+    ok(shell, "verify tiny --frozen --repair")
+    assert bytes_of(shell) == dict(TINY.files)
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
-def test_offline_with_a_lock_opens_no_socket(shell: Shell, exit_code: ExitCode) -> None:
+def test_offline_with_a_lock_opens_no_socket(shell: Shell, ok: Ok) -> None:
     """show knows a locked model that was never listed here; get, verify and lock --check --offline open no socket."""
-    assert exit_code(shell, "lock") == 0
+    ok(shell, "lock")
     shutil.rmtree(shell.models)
-    files = done(replace(shell, endpoint=NOBODY).run("show", "tiny", "--json")).document["files"]
+    files = ok(replace(shell, endpoint=NOBODY), "show tiny --json").document["files"]
     assert [(file["size"], file["status"]) for file in files] == [(8, "missing"), (5000, "missing")]
-    assert exit_code(shell, "get", "tiny", "--locked") == 0
+    ok(shell, "get tiny --locked")
     shutil.rmtree(shell.models / ".mdl" / "listings", ignore_errors=True)
     for words in (["get", "tiny", "--locked"], ["verify", "tiny"], ["lock", "--check"]):
         log = shell.home / "calls"
@@ -162,62 +171,62 @@ def test_offline_with_a_lock_opens_no_socket(shell: Shell, exit_code: ExitCode) 
         assert not re.search(r"socket\(|connect\(", log.read_text()), words
 
 
-def test_trust_on_first_use(first: Shell, server: FaultyServer, tmp_path: Path, exit_code: ExitCode) -> None:
-    """A file without a published hash is locked without one, and told; the first get records what came, marked so."""
-    assert "one: 1 file has no published digest" in done(first.run("lock")).err
+def test_trust_on_first_use(first: Shell, server: FaultyServer, tmp_path: Path, ok: Ok) -> None:
+    """A file without a published hash is locked without one, and told; the first get records what came, marked so. From
+    then on it is present and verified, and other bytes are refused on any machine with that lock."""
+    assert "one: 1 file has no published digest" in ok(first, "lock").err
     assert (only_file(first).digest, only_file(first).size, only_file(first).tofu) == (None, len(ONE), False)
-    done(first.run("get", "one"))
-    found = only_file(first)
-    assert (str(found.digest), found.tofu) == (f"sha256:{hashlib.sha256(ONE).hexdigest()}", True)
-    document = done(first.run("lock", "--check", "--json")).document
+    ok(first, "get one; verify --strict")
+    assert (str(only_file(first).digest), only_file(first).tofu) == (f"sha256:{sha256(ONE)}", True)
+    assert ok(first, "list --json").document["models"][0]["status"] == "present"
+    document = ok(first, "lock --check --json").document
     assert (document["models"][0]["tofu"], document["models"][0]["without_digest"]) == (1, 0)
     second, third = (machine(tmp_path / name, unpinned(f"{server.url}/f.bin")) for name in "bc")
     for other in (second, third):
         shutil.copy(lock_of(first), lock_of(other))
-    assert exit_code(second, "get", "one", "--locked") == 0
+    ok(second, "get one --locked")
     assert bytes_of(second, "one") == {"f.bin": ONE}
     server.handler = honest(TWO, etag='"v2"')
-    assert done(third.run("get", "one", "--json"), 6).document["error"]["code"] == "HASH"
+    assert ok(third, "get one --json", 6).document["error"]["code"] == "HASH"
     assert not (third.models / "one" / "f.bin").exists()
 
 
 @pytest.mark.parametrize("words", ["get tiny", "list", "show tiny", "verify tiny", "lock", "lock --upgrade tiny"])
-def test_a_broken_lock(shell: Shell, exit_code: ExitCode, capsys: pytest.CaptureFixture[str], words: str) -> None:
-    """A broken lock is 12 and named by whatever goes by it, and it stays as it was."""
+def test_a_broken_lock(shell: Shell, ok: Ok, words: str) -> None:
+    """Every command that uses the lock ends with 12 if it is broken, and names it; the file stays as it was."""
     lock_of(shell).write_text("version = 1\n<<<<<<< HEAD\n")
     (shell.models / "tiny").mkdir(parents=True)
-    assert exit_code(shell, *words.split(), "--json") == 12
-    error = document_of(capsys.readouterr().out)["error"]
+    error = ok(shell, f"{words} --json", 12).document["error"]
     assert (error["code"], error["item"]) == ("STATE", str(lock_of(shell)))
     assert lock_of(shell).read_text() == "version = 1\n<<<<<<< HEAD\n"
 
 
-def test_what_cannot_be_resolved_hinders_no_other(shell: Shell) -> None:
+def test_what_cannot_be_resolved_hinders_no_other(shell: Shell, ok: Ok) -> None:
     """A repository closed to us (401) is 4, with one that is not there 10; the others are locked; gone ones are not."""
     shut = CATALOG + '[models.shut]\nsource = "hf:org/shut"\n'
     write_catalog(shell, shut)
-    document = done(shell.run("lock", "--json"), 4).document
+    document = ok(shell, "lock --json", 4).document
     assert {row["name"]: row["locked"] for row in document["models"]} == {"tiny": True, "shut": False}
     assert (document["error"]["code"], document["changes"]) == ("AUTH", ["tiny: not locked yet"])
     assert document["error"]["item"].startswith("shut: ")
     assert list(models_of(shell)) == ["tiny"]
     write_catalog(shell, shut + '[models.none]\nsource = "hf:org/none"\n')
-    ran = done(shell.run("lock"), 10)
+    ran = ok(shell, "lock", 10)
     assert all(name in ran.err for name in ("shut", "none", "2 models could not be resolved"))
 
 
-def test_what_came_from_elsewhere_is_not_what_the_lock_trusts(first: Shell, exit_code: ExitCode) -> None:
+def test_what_came_from_elsewhere_is_not_what_the_lock_trusts(first: Shell, ok: Ok) -> None:
     """After the entry's URL changed, plain get records nothing for the URL that is locked."""
-    assert exit_code(first, "lock") == 0
+    ok(first, "lock")
     with FaultyServer(honest(TWO)) as other:
         write_catalog(first, unpinned(f"{other.url}/f.bin"))
-        assert exit_code(first, "get", "one") == 0
+        ok(first, "get one")
     assert only_file(first).digest is None
 
 
-def test_what_the_lock_gains_meanwhile_is_kept(first: Shell, server: FaultyServer, exit_code: ExitCode) -> None:
+def test_what_the_lock_gains_meanwhile_is_kept(first: Shell, server: FaultyServer, ok: Ok) -> None:
     """What another command put into the lock while get was at work is still there when it ends."""
-    assert exit_code(first, "lock") == 0
+    ok(first, "lock")
 
     def meddling(request: Request, number: int) -> Answer:
         lock_of(first).write_text(lock_of(first).read_text() + '\n[[model]]\nname = "more"\nentry = "e"\nfiles = 0\n')
@@ -225,41 +234,23 @@ def test_what_the_lock_gains_meanwhile_is_kept(first: Shell, server: FaultyServe
         return server.handler(request, number)
 
     server.handler = meddling
-    assert exit_code(first, "get", "one") == 0
+    ok(first, "get one")
     assert only_file(first).tofu
     assert "more" in models_of(first)
 
 
 @pytest.mark.parametrize("later", [TWO, LONG])
 @pytest.mark.parametrize("words", ["get one", "lock; get one"])
-def test_an_upgrade_trusts_anew(
-    first: Shell, server: FaultyServer, exit_code: ExitCode, words: str, later: bytes
-) -> None:
+def test_an_upgrade_trusts_anew(first: Shell, server: FaultyServer, ok: Ok, words: str, later: bytes) -> None:
     """What changed at its source since it was first fetched is locked as it is now, and get brings that."""
-    assert not any(exit_code(first, *one.split()) for one in words.split(";"))
+    ok(first, words)
     server.handler = honest(later, etag='"v2"')
-    assert exit_code(first, "lock", "--upgrade", "one") == exit_code(first, "get", "one") == 0
+    ok(first, "lock --upgrade one; get one")
     assert bytes_of(first, "one") == {"f.bin": later}
 
 
-def test_what_the_lock_vouches_for_is_present(first: Shell, exit_code: ExitCode) -> None:
-    """A file whose bytes are those of the lock's digest is present in list, as it is in get and verify."""
-    assert exit_code(first, "lock") == exit_code(first, "get", "one") == exit_code(first, "verify", "--strict") == 0
-    assert first.run("list", "--json").document["models"][0]["status"] == "present"
-
-
-def test_a_frozen_repair_is_checked_against_the_lock(shell: Shell, exit_code: ExitCode) -> None:
-    """verify --frozen --repair mends a file of the lock, and is 0, though the entry changed."""
-    assert exit_code(shell, "lock") == exit_code(shell, "get", "tiny") == 0
-    write_catalog(shell, CATALOG.replace('tiny"\n[', 'tiny"\ninclude = ["*.txt"]\n['))
-    (shell.models / "tiny" / "model.bin").write_bytes(b"3" * 5000)
-    assert exit_code(shell, "verify", "tiny", "--frozen", "--repair") == 0
-
-
 @pytest.mark.fault(258)
-def test_two_locks_at_once(
-    tmp_path: Path, hub: LoopbackHub, exit_code: ExitCode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_locks_at_once(tmp_path: Path, hub: LoopbackHub, ok: Ok, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another 'mdl lock', or a first use, writes while this one resolves is still there when it ends."""
     shell = machine(tmp_path / "two", f'{CATALOG}[models.other]\nsource = "hf:org/tiny"\n', hub.url)
     really = Resolver.resolve
@@ -270,7 +261,7 @@ def test_two_locks_at_once(
         return really(*words)
 
     monkeypatch.setattr(Resolver, "resolve", slow)
-    assert exit_code(shell, "lock", "tiny") == 0
+    ok(shell, "lock tiny")
     assert sorted(models_of(shell)) == ["other", "tiny"]
 
 
@@ -290,22 +281,14 @@ def test_first_digests_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(258)
-def test_two_first_uses_at_once(tmp_path: Path, server: FaultyServer) -> None:
-    """Two gets whose files have no published digest, ended at the same time, both leave what came in the lock."""
+def test_two_first_uses_at_once(tmp_path: Path, server: FaultyServer, ok: Ok) -> None:
+    """Gets whose files have no published digest, ended at the same time, all leave what came in the lock."""
+    server.handler = honest(ONE)
     names = ("one", "two", "three", "four")
     models = [unpinned(f"{server.url}/{name}").replace("models.one", f"models.{name}") for name in names]
     shell = machine(tmp_path / "home", "schema = 1\n" + "".join(text.removeprefix("schema = 1\n") for text in models))
-    done(shell.run("lock"))
-    running = [
-        subprocess.Popen(
-            shell.command("get", name),
-            env=shell.environ,
-            cwd=shell.home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for name in names
-    ]
-    assert [process.wait() for process in running] == [0] * len(names)
+    ok(shell, "lock")
+    with ExitStack() as stack:
+        running = [stack.enter_context(started(shell, "get", name)) for name in names]
+        assert [process.wait() for process in running] == [0] * len(names)
     assert all(models_of(shell)[name].files[0].tofu for name in names)

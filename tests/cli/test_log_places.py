@@ -1,4 +1,4 @@
-"""Where logs are: nowhere, in a place of one's own, where they cannot be; and those of jobs in the background."""
+"""Where logs are: switched off, in another place, in a place that cannot be written; and those of detached jobs."""
 
 from __future__ import annotations
 
@@ -13,52 +13,35 @@ from support.data import SMALL
 from support.faulty_server import FaultyServer, reply
 from support.jobs import arrived, state_of, the_job
 from support.polling import until
-from support.shell import ExitCode, Shell, done, machine, with_environ
+from support.shell import ExitCode, Shell, done, machine, settings, with_environ
 
 
-@pytest.mark.parametrize("how", ["MDL_LOG_FILE", "--log-file=", "[defaults]"])
+@pytest.mark.parametrize("how", ["MDL_LOG_FILE", "--log-file=", "[defaults]", "MDL_LOG_FILE over [defaults]"])
 def test_switched_off(shell: Shell, exit_code: ExitCode, how: str) -> None:
-    """With an empty name nothing is logged anywhere; the job has a record all the same, and its log is 3."""
-    configured(shell, "") if how == "[defaults]" else None
-    words = [how] if how.startswith("--") else []
-    asked = with_environ(shell, MDL_LOG_FILE="") if how == "MDL_LOG_FILE" else shell
-    assert exit_code(asked, "get", "one", *words) == 0
+    """With an empty name nothing is logged anywhere; the job still has a record, and its log is 3."""
+    if "[defaults]" in how:
+        settings(shell, f'[defaults]\nlog_file = "{"all.log" if "over" in how else ""}"')
+    asked = with_environ(shell, MDL_LOG_FILE="") if how.startswith("MDL") else shell
+    assert exit_code(asked, "get", "one", *([how] if how.startswith("--") else [])) == 0
     assert the_job(shell).log is None
-    assert [path.name for path in state_of(shell).rglob("*") if path.is_file() and path.stat().st_size] == [
-        f"{the_job(shell).id}.job"
-    ]
+    files = [path.name for path in state_of(shell).rglob("*") if path.is_file() and path.stat().st_size]
+    assert (files, (shell.home / "all.log").exists()) == ([f"{the_job(shell).id}.job"], False)
     assert exit_code(shell, "jobs", "log", the_job(shell).id) == 3
 
 
-def configured(shell: Shell, log_file: str) -> None:
-    folder = shell.home / ".config" / "mdl"
-    folder.mkdir(parents=True)
-    (folder / "config.toml").write_text(f'[defaults]\nlog_file = "{log_file}"\n')
-
-
-def test_a_variable_wins_over_a_setting(shell: Shell, exit_code: ExitCode) -> None:
-    """MDL_LOG_FILE= switches off what [defaults] log_file names."""
-    configured(shell, "all.log")
-    assert exit_code(with_environ(shell, MDL_LOG_FILE=""), "get", "one") == 0
-    assert not (shell.home / "all.log").exists()
-
-
-def test_a_log_of_ones_own(shell: Shell, exit_code: ExitCode) -> None:
-    """--log-file names another place for all downloads, made where it is missing; each job has its own log as ever."""
+def test_a_log_in_another_place(shell: Shell, exit_code: ExitCode) -> None:
+    """--log-file names another place for all downloads, made if it is missing; each job still has its own log."""
     assert exit_code(shell, "get", "one", "--log-file", "var/log/mdl.log") == 0
     text = (shell.home / "var" / "log" / "mdl.log").read_text()
     assert (text.splitlines()[-1].split()[2], Path(the_job(shell).log or "").read_text()) == ("ended", text)
     assert not (state_of(shell) / "downloads.log").exists()
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["full", "no reader", "stuck reader", "folder", "below a file"],
-)
+@pytest.mark.parametrize("kind", ["full", "no reader", "stuck reader", "folder", "below a file"])
 def test_a_log_that_cannot_be_written(
     shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    """A full device, a FIFO that nobody reads, a folder: one warning that names it; the download is right."""
+    """A full device, a FIFO without a reader, a folder: one warning that names it; the download is right."""
     place, reader = odd_place(shell, kind)
     assert exit_code(shell, "get", "one", "--log-file", str(place)) == 0
     assert arrived(shell, SMALL)

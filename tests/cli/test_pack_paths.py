@@ -218,10 +218,3 @@ def test_runs_and_checkpoints_that_do_not_exist(mdl: Inside, trained: Shell, run
         assert (ran.code, word in ran.err, "there are: checkpoint-1000, final" in ran.err) == (3, True, True)
     (run / "checkpoint-1000" / "trainer_state.json").write_text("{}")
     assert "recorded" in refused(run, "best").message
-
-
-@pytest.mark.fault(220)
-def test_the_latest_is_never_half_written(run: Path) -> None:
-    """A checkpoint that lacks what its trainer writes last is not the latest."""
-    (run / "checkpoint-1000" / "trainer_state.json").unlink()
-    assert planned(run, "latest").selection.manifest.checkpoint == "checkpoint-500"

@@ -23,7 +23,7 @@ from support.prefetch import clock, metrics
 from support.schemas import document_of
 from support.shell import ExitCode, Shell, done, ended, machine, settings, started, with_environ
 
-from mdl.jobs.prefetch import Outcome, write_metrics
+from mdl.jobs.prefetch import write_metrics
 from mdl.process import ProcessId
 from mdl.reports import ModelReport, Report
 
@@ -168,7 +168,7 @@ def test_metrics_are_well_formed_whatever_a_name_is(tmp_path: Path) -> None:
     """Quotes, backslashes and line ends of a model's name are escaped, and read back as they were."""
     names = ['a"b', "back\\slash", "line\nend", "فارسی"]
     report = Report(tuple(ModelReport(name, "/m", "present") for name in names), bytes_fetched=2**60)
-    write_metrics(tmp_path / "mdl.prom", Outcome(1.79e9, 1e-7, 0, report))
+    write_metrics(tmp_path / "mdl.prom", report, exit_code=0, seconds=1e-7, ended=1.79e9)
     found = metrics(Shell(tmp_path))
     assert (found["fetched_bytes"], found["duration_seconds"], found['models{status="present"}']) == (2**60, 0, 4)
     labels = [key.removeprefix("model_present{model=").removesuffix("}") for key in found if "model=" in key]

@@ -1,4 +1,4 @@
-"""Releases: an archive put into service in one switch, and the way back; nothing half, nothing of another's touched."""
+"""Releases: an archive put into service in one switch, and the way back; nothing half, nothing foreign touched."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.releases import Site, files_of, zipped
-from support.shell import Ran, Shell
+from support.shell import Inside, Ran, Shell, with_environ
 
 from mdl.archive.manifest import NAME, Manifest
-
-Files = Mapping[str, bytes]
+from mdl.errors import DigestMismatch, ProtocolError
 
 
 @pytest.fixture
@@ -28,15 +26,20 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
-def mdl(shell: Shell, letter: str, *words: str) -> Ran:
+@pytest.fixture
+def released(mdl: Inside, shell: Shell) -> Callable[..., Ran]:
     """``mdl unpack LETTER.zip --to srv --release``."""
-    archive = zipped(shell.home / f"{letter}.zip", files_of(letter))
-    return shell.run("unpack", str(archive), "--to", "srv", "--release", *words)
+
+    def run(letter: str, *words: str) -> Ran:
+        zipped(shell.home / f"{letter}.zip", files_of(letter))
+        return mdl(shell, "unpack", f"{letter}.zip", "--to", "srv", "--release", *words)
+
+    return run
 
 
-def test_layout_and_streams(site: Site, shell: Shell) -> None:
+def test_layout_and_streams(site: Site, released: Callable[..., Ran]) -> None:
     """releases/<version>, a relative link, releases.json; the release's folder is the one line on stdout."""
-    ran = mdl(shell, "a")
+    ran = released("a")
     version = os.readlink(site.folder / "current").removeprefix("releases/")
     assert (ran.code, ran.out) == (0, f"{site.folder}/releases/{version}\n"), ran.err
     place = Path(ran.out.strip())
@@ -48,13 +51,19 @@ def test_layout_and_streams(site: Site, shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("manifest", [True, False], ids=["mdl's", "foreign"])
-def test_a_release_is_read_only_and_has_its_manifest(site: Site, tmp_path: Path, manifest: bool) -> None:
-    """No file of a release has a write bit; a manifest with right digests is in it, also of a foreign zip."""
-    place = site.release(zipped(tmp_path / "x.zip", files_of("a"), manifest=manifest)).path
-    writable = {one.name: one.stat().st_mode & 0o222 for one in place.rglob("*") if one.is_file()}
+def test_files_are_read_only_and_linked(site: Site, tmp_path: Path, manifest: bool) -> None:
+    """No file of a release has a write bit; a manifest with right digests is in it, also of a foreign zip. A file that
+    did not change is one inode with that of the release before; what changed is another."""
+    first = site.release("a").path
+    done = site.release(zipped(tmp_path / "x.zip", files_of("b"), manifest=manifest))
+    writable = {one.name: one.stat().st_mode & 0o222 for one in done.path.rglob("*") if one.is_file()}
     assert writable == {"config.json": 0, "model.bin": 0, "vocab.txt": 0, NAME: 0}
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files_of("a").items()}
-    assert {one.path: one.sha256 for one in Manifest.from_json((place / NAME).read_bytes()).files} == digests
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files_of("b").items()}
+    assert {one.path: one.sha256 for one in Manifest.from_json((done.path / NAME).read_bytes()).files} == digests
+    assert (done.linked, site.served) == (1, "b")
+    assert (done.path / "config.json").samefile(first / "config.json")
+    assert not (done.path / "model.bin").samefile(first / "model.bin")
+    assert (first / "model.bin").read_bytes() == files_of("a")["model.bin"]
 
 
 def test_the_version_comes_from_the_content(site: Site, tmp_path: Path) -> None:
@@ -64,31 +73,15 @@ def test_the_version_comes_from_the_content(site: Site, tmp_path: Path) -> None:
     assert (step, len(hexes), int(hexes, 16) >= 0) == ("step-1500", 12, True)
     again = site.release(zipped(tmp_path / "2.zip", files_of("a"), step=1500, year=2001))
     assert (again.version, again.changed) == (first, False)
-    foreign = zipped(tmp_path / "3.zip", files_of("a"), manifest=False, year=2001)
-    assert site.release(foreign).version == f"model-{hexes}"
+    foreign = site.release(zipped(tmp_path / "3.zip", files_of("a"), manifest=False, year=2001))
+    assert foreign.version == f"model-{hexes}"
+    if shutil.which("zip"):
+        zipfile.ZipFile(tmp_path / "3.zip").extractall(tmp_path / "tree")
+        subprocess.run(["zip", "-qr", str(tmp_path / "y.zip"), "."], cwd=tmp_path / "tree", check=True)
+        done = site.release(tmp_path / "y.zip")
+        assert (done.path, done.changed) == (foreign.path, False)
     for other in ({"config.json": b'{"layers": 3}\n'}, {"more": b""}):
         assert hexes not in site.release(zipped(tmp_path / "4.zip", files_of("a") | other, step=1500)).version
-
-
-@pytest.mark.skipif(not shutil.which("zip"), reason="needs zip")
-def test_the_zip_command_gives_the_same_version(site: Site, tmp_path: Path) -> None:
-    """What `zip -r` made of the same files is the same release: active already."""
-    place = site.release(zipped(tmp_path / "x.zip", files_of("a"), manifest=False)).path
-    zipfile.ZipFile(tmp_path / "x.zip").extractall(tmp_path / "tree")
-    subprocess.run(["zip", "-qr", str(tmp_path / "y.zip"), "."], cwd=tmp_path / "tree", check=True)
-    done = site.release(tmp_path / "y.zip")
-    assert (done.path, done.changed, site.letters) == (place, False, "a")
-
-
-@pytest.mark.parametrize("manifest", [True, False], ids=["mdl's", "foreign"])
-def test_unchanged_files_are_linked(site: Site, tmp_path: Path, manifest: bool) -> None:
-    """A file that did not change is one inode with that of the release before; what changed is another."""
-    first = site.release("a").path
-    done = site.release(zipped(tmp_path / "x.zip", files_of("b"), manifest=manifest))
-    assert (done.linked, site.served) == (1, "b")
-    assert (done.path / "config.json").samefile(first / "config.json")
-    assert not (done.path / "model.bin").samefile(first / "model.bin")
-    assert (first / "model.bin").read_bytes() == files_of("a")["model.bin"]
 
 
 def test_keep_goes_by_the_recorded_order(site: Site) -> None:
@@ -105,21 +98,27 @@ def test_keep_goes_by_the_recorded_order(site: Site) -> None:
 
 
 def test_keep_spares_the_previous(site: Site) -> None:
-    """--keep 1 keeps the active and the previous one, also where the previous is the oldest of all."""
-    for letter in "abc":
+    """--keep 1 keeps the active and the previous one, also if the previous is the oldest of all."""
+    for letter in "abca":
         site.release(letter, keep=9)
-    site.release("a", keep=9)
     assert (site.release("d", keep=1).previous, site.letters) == (site.record["previous"], "ad")
     assert (site.back().changed, site.served) == (True, "a")
 
 
-def test_the_same_again_touches_nothing(site: Site, shell: Shell) -> None:
-    """The same archive again: exit 0, changed false, and not one inode, time or mode is another."""
-    assert mdl(shell, "a").code == 0
-    before, ran = site.facts(), mdl(shell, "a", "--json")
-    assert (ran.code, ran.document["release"]["changed"]) == (0, False)
-    assert site.facts() == before
-    assert len(before) == 9
+def test_the_document(site: Site, shell: Shell, released: Callable[..., Ran]) -> None:
+    """unpack --release --json tells path, size, files, sha256 and what changed. The same archive again: exit 0, changed
+    false, and not one inode, time or mode is another."""
+    first = released("a", "--json").document["release"]
+    assert first == {"version": site.record["active"], "changed": True, "previous": None, "linked": 0, "removed": []}
+    document = released("b", "--json").document
+    version = site.record["active"]
+    assert (document["schema"], document["ok"], document["exit_code"]) == ("mdl.unpack/1", True, 0)
+    assert document["path"] == f"{site.folder}/releases/{version}"
+    assert (document["files"], document["bytes"]) == (3, sum(map(len, files_of("b").values())))
+    assert document["sha256"] == hashlib.sha256((shell.home / "b.zip").read_bytes()).hexdigest()
+    assert document["release"] == first | {"version": version, "previous": first["version"], "linked": 1}
+    before, ran = site.facts(), released("b", "--json")
+    assert (ran.code, ran.document["release"]["changed"], site.facts(), len(before)) == (0, False, before, 15)
 
 
 _SPY = """\
@@ -139,101 +138,174 @@ def spy(site: Site, code: int, more: str = "") -> str:
     return f"{shlex.join([sys.executable, str(script), str(site.folder), str(code)])} {more}"
 
 
-def test_the_check_sees_the_release_before_it_is_served(site: Site, shell: Shell) -> None:
-    """The check runs where mdl runs, with its words as given and no shell; what it prints goes to stderr."""
-    ran = mdl(shell, "a", "--check", spy(site, 0, "'two words' * '$HOME' '>out'"), "--json")
+def test_the_check_sees_the_release_before_it_is_served(site: Site, shell: Shell, released: Callable[..., Ran]) -> None:
+    """The check runs where mdl runs, with its words as given and no shell; what it prints goes to stderr. It may use
+    mdl."""
+    ran = released("a", "--check", spy(site, 0, "'two words' * '$HOME' '>out'"), "--json")
     assert (ran.code, "spy speaks" in ran.err) == (0, True), ran.err
     seen, version = json.loads(Path(f"{site.folder}.spy").read_text()), ran.document["release"]["version"]
     assert seen["argv"] == ["two words", "*", "$HOME", ">out"]
     assert (seen["version"], seen["current"], seen["cwd"]) == (version, False, str(shell.home))
     assert Path(seen["release"]).parent == site.folder / "releases"
     assert {"config.json", "model.bin", "text"} <= set(seen["files"])
+    ran = released("b", "--check", shlex.join(shell.command("unpack", str(shell.home / "a.zip"), "--list")))
+    assert (ran.code, site.served) == (0, "b"), ran.err
 
 
 @pytest.mark.parametrize(("check", "code"), [("", 6), ("false", 6), ("no-such-command-anywhere", 2), ("'unclosed", 2)])
-def test_a_check_that_fails_switches_nothing(site: Site, shell: Shell, check: str, code: int) -> None:
+def test_a_check_that_fails_switches_nothing(site: Site, released: Callable[..., Ran], check: str, code: int) -> None:
     """A check that fails is 6, one that cannot be run 2; current stays and nothing of the new one is left."""
     site.release("a")
     before = {name: facts[:3] for name, facts in site.facts().items()}
-    ran = mdl(shell, "b", "--check", check or spy(site, 3), "--json")
+    ran = released("b", "--check", check or spy(site, 3), "--json")
     assert (ran.code, ran.document["path"], site.served, site.letters) == (code, None, "a", "a"), ran.err
     assert {name: facts[:3] for name, facts in site.facts().items()} == before
-    assert mdl(shell, "b", "--check", spy(site, 0)).code == 0
-    assert site.served == "b"
+    assert (released("b", "--check", spy(site, 0)).code, site.served) == (0, "b")
 
 
-@pytest.mark.parametrize("more", ["; exit 3", "&& true", "| cat", "> out", "$HOME", "`id`", "$(id)"])
-def test_a_check_that_needs_a_shell_is_refused(site: Site, shell: Shell, more: str) -> None:
-    """What only a shell understands is a usage error (2), never a word that is passed on in silence."""
-    ran = mdl(shell, "a", "--check", spy(site, 0, more))
+@pytest.mark.parametrize("more", ["; exit 3", "&& true", "| cat", "> out", "$HOME", "`id`", "$(id)", ""])
+def test_a_check_that_needs_a_shell_is_refused(site: Site, released: Callable[..., Ran], more: str) -> None:
+    """What only a shell understands is a usage error (2), never a word that is passed on in silence; so is a check of
+    nothing but blanks."""
+    ran = released("a", "--check", spy(site, 0, more) if more else " ")
     assert (ran.code, (site.folder / "current").exists()) == (2, False)
-    assert "shell" in ran.err
+    assert ("shell" in ran.err) == bool(more)
 
 
-def test_an_empty_check_is_a_usage_error(site: Site, shell: Shell) -> None:
-    """A check of nothing but blanks cannot be run: 2."""
-    assert mdl(shell, "a", "--check", " ").code == 2
-
-
-def test_a_check_may_use_mdl(site: Site, shell: Shell) -> None:
-    """What the check is given does not upset an mdl that the check runs."""
-    assert mdl(shell, "b").code == 0
-    ran = mdl(shell, "a", "--check", shlex.join(shell.command("unpack", str(shell.home / "b.zip"), "--list")))
-    assert (ran.code, site.served) == (0, "a"), ran.err
-
-
-def test_rollback_goes_the_way_back(site: Site, shell: Shell) -> None:
+def test_rollback_goes_the_way_back(site: Site, mdl: Inside, shell: Shell) -> None:
     """a, b, c, then rollback twice: b, then a, with history and document; a third time, and never released: 3."""
-    assert shell.run("rollback", "srv").code == 3
+    assert mdl(shell, "rollback", "srv").code == 3
     done = [site.release(letter) for letter in "abc"]
-    ran = shell.run("rollback", "srv", "--json")
+    ran = mdl(shell, "rollback", "srv", "--json")
     assert (ran.code, site.served, ran.document["schema"]) == (0, "b", "mdl.rollback/1"), ran.err
-    assert ran.document["release"]["version"] == done[1].version
-    assert ran.document["release"]["previous"] == done[0].version
-    ran = shell.run("rollback", "srv")
+    served = ran.document["release"]
+    assert (served["version"], served["previous"]) == (done[1].version, done[0].version)
+    ran = mdl(shell, "rollback", "srv")
     assert (ran.code, ran.out, site.served) == (0, f"{done[0].path}\n", "a")
     assert [one["why"] for one in site.record["switches"]] == ["release"] * 3 + ["rollback"] * 2
-    before, ran = site.facts(), shell.run("rollback", "srv", "--json")
+    before, ran = site.facts(), mdl(shell, "rollback", "srv", "--json")
     assert (ran.code, ran.document["error"]["code"], site.facts()) == (3, "NOTFOUND", before)
 
 
-def test_released_again_after_a_rollback(site: Site, shell: Shell) -> None:
-    """What was rolled back from is marked; released again it serves, and it is said on stderr."""
+def test_released_again_after_a_rollback(site: Site, released: Callable[..., Ran]) -> None:
+    """A version that was rolled back from is marked; released again it serves, and stderr says so."""
     first, second = site.release("a"), site.release("b")
     site.back()
-    ran = mdl(shell, "b")
+    assert site.record["withdrawn"] == [second.version]
+    ran = released("b")
     assert (ran.code, site.served, site.record["withdrawn"]) == (0, "b", [])
     assert f"{second.version} was rolled back from before" in ran.err
     assert site.record["previous"] == first.version
 
 
-def test_usage(shell: Shell) -> None:
+@pytest.mark.parametrize("words", ["--release", "--check true --to x", "--to x --release --keep 0"])
+def test_usage(mdl: Inside, shell: Shell, words: str) -> None:
     """--release without --to, --check without --release and --keep 0 are 2; nothing is written."""
     zipped(shell.home / "a.zip", files_of("a"))
-    for words in (["--release"], ["--check", "true", "--to", "x"], ["--to", "x", "--release", "--keep", "0"]):
-        assert shell.run("unpack", "a.zip", *words).code == 2, words
+    assert mdl(shell, "unpack", "a.zip", *words.split()).code == 2
     assert [one.name for one in shell.home.iterdir()] == ["a.zip"]
 
 
-def test_the_document(site: Site, shell: Shell) -> None:
-    """unpack --release --json tells path, size, files, sha256 and what changed."""
-    first = mdl(shell, "a", "--json").document["release"]
-    assert first == {"version": site.record["active"], "changed": True, "previous": None, "linked": 0, "removed": []}
-    document = mdl(shell, "b", "--json").document
-    version = site.record["active"]
-    assert (document["schema"], document["ok"], document["exit_code"]) == ("mdl.unpack/1", True, 0)
-    assert document["path"] == f"{site.folder}/releases/{version}"
-    assert (document["files"], document["bytes"]) == (3, sum(map(len, files_of("b").values())))
-    assert document["sha256"] == hashlib.sha256((shell.home / "b.zip").read_bytes()).hexdigest()
-    assert document["release"] == first | {"version": version, "previous": first["version"], "linked": 1}
-
-
 def test_no_secret_gets_out(site: Site, shell: Shell) -> None:
-    """A token of the environment is in no stream and no file, also where the check fails and all is told."""
+    """A token of the environment is in no stream and no file, also if the check fails and all is told."""
     token = "hf_" + "s3cret" * 6
-    shell = replace(shell, extra={"HF_TOKEN": token, "AWS_SECRET_ACCESS_KEY": token})
-    runs = [mdl(shell, "a", "-v", "--json"), mdl(shell, "b", "-v", "--check", spy(site, 1)), shell.run("rollback", "x")]
+    shell = with_environ(shell, HF_TOKEN=token, AWS_SECRET_ACCESS_KEY=token)
+    for letter in "ab":
+        zipped(shell.home / f"{letter}.zip", files_of(letter))
+    words = ("--to", "srv", "--release", "-v")
+    runs = [
+        shell.run("unpack", "a.zip", *words, "--json"),
+        shell.run("unpack", "b.zip", *words, "--check", spy(site, 1)),
+        shell.run("rollback", "x", "-v"),
+    ]
     assert [one.code for one in runs] == [0, 6, 3]
     written = b"".join(one.read_bytes() for one in site.folder.rglob("*") if one.is_file())
     assert (b"mdl.releases/1" in written, token.encode() in written) == (True, False)
     assert token not in "".join(one.out + one.err for one in runs)
+
+
+# What a release is compared with: its archive's bytes, also if it is here already, and what a check did to it.
+
+
+def forged(path: Path, letter: str, other: str) -> Path:
+    """The manifest of one letter's release with the bytes of another's."""
+    with zipfile.ZipFile(zipped(path.with_suffix(".true"), files_of(letter))) as archive:
+        manifest = archive.read(NAME)
+    with zipfile.ZipFile(zipped(path, files_of(other), manifest=False), "a") as archive:
+        archive.writestr(NAME, manifest)
+    return path
+
+
+@pytest.mark.fault(285)
+@pytest.mark.parametrize("served", ["a", "ab"], ids=["served", "here, not served"])
+def test_a_manifest_alone_is_no_release(site: Site, tmp_path: Path, served: str) -> None:
+    """An archive with the manifest of a release that is here and with other bytes is 6, and nothing is changed; so is
+    one flipped bit."""
+    for letter in served:
+        site.release(letter)
+    before, damaged = site.facts(), zipped(tmp_path / "y.zip", files_of("a"))
+    with pytest.raises(DigestMismatch, match="sha256") as caught:
+        site.release(forged(tmp_path / "x.zip", "a", "c"))
+    assert (caught.value.exit_code, site.served, site.facts()) == (6, served[-1], before)
+    assert "x.zip" in str(caught.value.item)
+    with zipfile.ZipFile(damaged) as opened:
+        at = opened.getinfo("model.bin").header_offset + 30 + len("model.bin") + 4
+    data = bytearray(damaged.read_bytes())
+    data[at] ^= 1
+    damaged.write_bytes(data)
+    with pytest.raises(ProtocolError):
+        site.release(damaged)
+    assert site.facts() == before
+
+
+FACTS = "import os, stat; p = os.environ['MDL_RELEASE_PATH']; f = p + '/model.bin'; s = os.stat(f); "
+BACK = "os.chmod(f, stat.S_IMODE(s.st_mode)); os.utime(f, ns=(s.st_atime_ns, s.st_mtime_ns))"
+WRITE = "os.chmod(f, 0o644); open(f, 'r+b').write(b'!'); "
+CHANGES = {
+    "model.bin": {
+        "appends": "os.chmod(f, 0o644); open(f, 'ab').write(b'!')",
+        "rewrites, mode and mtime put back": WRITE + BACK,
+        "rewrites by a map": "import mmap; os.chmod(f, 0o644); m = mmap.mmap(os.open(f, os.O_RDWR), 1); m[0] = 33;"
+        "m.close(); " + BACK,
+        "rewrites by another name": "os.link(f, p + '/../x'); f = p + '/../x'; " + WRITE + BACK + "; os.remove(f)",
+        "replaces by equal bytes": "open(f + '2', 'wb').write(open(f, 'rb').read()); os.replace(f + '2', f); " + BACK,
+        "chmod": "os.chmod(f, 0o755)",
+        "touches": "os.utime(f, ns=(1, 1))",
+        "removes": "os.remove(f)",
+    },
+    NAME: {"rewrites the manifest": f"f = p + '/{NAME}'; s = os.stat(f); " + WRITE.replace("'!'", "' '") + BACK},
+    "new": {
+        "adds a folder": "os.mkdir(p + '/new')",
+        "adds a link": "os.symlink('model.bin', p + '/new')",
+        "adds a FIFO": "os.mkfifo(p + '/new')",
+    },
+    "text": {"chmods a folder": "os.chmod(p + '/text', 0o777)"},
+}
+HARMLESS = {
+    "nothing": "pass",
+    "reads": "open(f, 'rb').read()",
+    "a link made and removed": "os.link(f, f + '2'); os.remove(f + '2')",
+    "a mode put back": "os.chmod(f, 0o600); " + BACK,
+    "a file made and removed": "open(p + '/new', 'w').close(); os.remove(p + '/new')",
+}
+CASES = [pytest.param(name, script, id=what) for name, tricks in CHANGES.items() for what, script in tricks.items()]
+
+
+@pytest.mark.fault(286)
+@pytest.mark.parametrize("again", [False, True], ids=["new", "here already"])
+@pytest.mark.parametrize(("name", "script"), CASES)
+def test_a_check_that_changes_anything_is_noticed(site: Site, name: str, script: str, again: bool) -> None:
+    """Whatever a check adds, changes or touches: 6, it is named, and what was served is served."""
+    for letter in "ab" if again else "b":
+        site.release(letter)
+    with pytest.raises(ProtocolError, match=f"changed the release: .*{name}"):
+        site.release("a", check=[sys.executable, "-c", FACTS + script])
+    assert site.served == "b"
+
+
+@pytest.mark.fault(286)
+@pytest.mark.parametrize("script", HARMLESS.values(), ids=HARMLESS)
+def test_a_check_that_leaves_all_as_it_was(site: Site, script: str) -> None:
+    """A check that reads, or that puts everything back, is no reason to refuse a release."""
+    assert site.release("a", check=[sys.executable, "-c", FACTS + script]).changed
+    assert site.served == "a"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import re
@@ -23,6 +22,7 @@ from mdl.cli import main
 from mdl.cli.main import ALIASES
 from mdl.console.documents import document
 from mdl.errors import Cancelled, MdlError, UsageError
+from mdl.jobs.job import Invocation, Job, shown_facts
 
 HEAD = {"schema", "ok", "exit_code", "error"}
 WORDS = sorted(main.FAMILIES)
@@ -31,22 +31,11 @@ ENUMS_AND_PATTERNS = (
     *("schema", "code", "event", "status", "method", "action", "verified", "url", "sha256", "expected", "actual"),
     *("time", "started_at", "finished_at"),
 )
-JOB = {
-    "id": "1122-abcd",
-    "command": "get",
-    "models": ["tiny"],
-    "status": "running",
-    "bytes_done": 5,
-    "bytes_total": 10,
-    "bytes_per_second": 2.5,
-    "eta_seconds": 2.0,
-    "file": "tiny/f.bin",
-    "started_at": "2026-11-22T07:58:21.391Z",
-    "finished_at": None,
-    "exit_code": None,
-    "error": None,
-    "log": "/home/me/1122-abcd.log",
-}
+STARTED = "2026-11-22T07:58:21.391Z"
+LOG = "/home/me/1122-abcd.log"
+JOB = shown_facts(
+    Job("1122-abcd", "get", (), "1-2-3", "box", Invocation(), STARTED, LOG, "running", 5, 10, 2.5, 2.0, "tiny/f.bin")
+) | {"models": ["tiny"]}
 STOPPED = {"bytes_per_second": None, "eta_seconds": None, "finished_at": "2026-11-22T08:00:00.000Z"}
 ERROR = {"code": "NET", "message": "503", "hint": None, "item": "tiny/f.bin"}
 JOBS = [
@@ -190,41 +179,22 @@ def test_the_demo_prints_one_document(
 # --- that they can fail ------------------------------------------------------------------------------------
 
 
-def spoilt(value: Any) -> Iterator[tuple[str, Any]]:
+def spoilt(value: Any, key: str | int | None = None) -> Iterator[tuple[str, Any]]:
     """``value`` with one thing wrong in it: a key gone, one too many, another type, another word, less than nothing."""
-    todo: list[tuple[Any, ...]] = [()]
-    while todo:
-        path = todo.pop()
-        one = at(value, path)
-        if isinstance(one, dict | list):
-            todo += [(*path, key) for key in (one if isinstance(one, dict) else range(len(one)))]
-        if isinstance(one, dict):
-            yield f"{path}: one more", changed(value, (*path, "one-more"), 1)
-        if path:
-            yield f"{path}: type", changed(value, path, "wrong" if isinstance(one, dict | list) else {"wrong": [1]})
-        if path and isinstance(path[-1], str):
-            yield f"{path}: gone", changed(value, path)
-        if path and isinstance(one, int | float) and not isinstance(one, bool):
-            yield f"{path}: negative", changed(value, path, -1)
-        if path and path[-1] in ENUMS_AND_PATTERNS and isinstance(one, str):
-            yield f"{path}: word", changed(value, path, f"{one}?")
-
-
-def at(value: Any, path: tuple[Any, ...]) -> Any:
-    for key in path:
-        value = value[key]
-    return value
-
-
-def changed(value: Any, path: tuple[Any, ...], *new: Any) -> Any:
-    """A copy with another value there, or with none."""
-    found = copy.deepcopy(value)
-    holder = at(found, path[:-1])
-    if new:
-        holder[path[-1]] = new[0]
-    else:
-        del holder[path[-1]]
-    return found
+    if isinstance(value, dict):
+        yield "one more", {**value, "one-more": 1}
+        for name, one in value.items():
+            yield f"{name} gone", {other: value[other] for other in value if other != name}
+            yield from ((f"{name}.{what}", {**value, name: bad}) for what, bad in spoilt(one, name))
+    elif isinstance(value, list):
+        for at, one in enumerate(value):
+            yield from ((f"{at}.{what}", [*value[:at], bad, *value[at + 1 :]]) for what, bad in spoilt(one, at))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield "negative", -1
+    elif isinstance(value, str) and key in ENUMS_AND_PATTERNS:
+        yield "word", f"{value}?"
+    if key is not None:
+        yield "type", "wrong" if isinstance(value, dict | list) else {"wrong": [1]}
 
 
 @pytest.mark.parametrize("name", ["get", "list", "verify", "jobs", "event"])
@@ -245,8 +215,7 @@ def test_what_does_not_go_together(written: dict[str, list[Any]]) -> None:
     change: dict[str, Any]
     for change in ({"action": "failed"}, {"sha256": None}, {"size": None}, {"action": "planned"}, {"error": ERROR}):
         assert mistakes("get", whole | {"models": [model | {"files": [file | change]}]}), change
-    moment = JOB["started_at"]
-    for change in ({"status": "done"}, {"exit_code": 0}, {"error": ERROR}, {"finished_at": moment}):
+    for change in ({"status": "done"}, {"exit_code": 0}, {"error": ERROR}, {"finished_at": STARTED}):
         assert mistakes("jobs", written["jobs"][0] | {"jobs": [JOB | change]}), change
     last = written["event"][-1]
     for change in ({"status": "running"}, {"event": "finished"}, {"error": None}, {"file_index": 0}, {"file_index": 1}):

@@ -1,4 +1,4 @@
-"""Secrets, wherever they may come from, in nothing that mdl says, keeps or starts, and at nobody's but their own."""
+"""Secrets, wherever they come from: in nothing that mdl says, keeps or starts, and sent to their own origin alone."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support import faults
 from support.bench import Bench, pinned
 from support.catalogs import catalog_of
-from support.data import DATA, noise
+from support.data import DATA, SMALL
 from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
 from support.jobs import program, records_of, state_of
 from support.polling import until
-from support.shell import ExitCode, machine
+from support.shell import ExitCode, machine, settings
 
 from mdl.errors import MdlError, UsageError
 from mdl.http.allowlist import AllowList, OriginToken, origin_of
@@ -37,8 +38,8 @@ USUAL = {"host", "user-agent", "accept", "accept-encoding", "connection", "range
 
 
 def leaks(home: Path, *said: str) -> list[str]:
-    """Where a canary is: in what was said, in a name, or in a file below ``home`` but for the user's own, of which
-    the lock repeats the catalog's addresses."""
+    """The outputs, names and files below ``home`` that hold a canary. The user's own files do not count, nor does the
+    lock, which repeats the catalog's addresses."""
     found = [text for text in said if "canary" in text]
     for path in home.rglob("*"):
         is_own = path.name in ("catalog.toml", "mdl.lock", "token", ".netrc")
@@ -53,12 +54,15 @@ def echo(status: int) -> Handler:
     def handler(request: Request, number: int) -> Answer:
         heard = " ".join(f"{name}: {value}" for name, value in request.headers)
         words = f"you, {heard}, asked for {request.origin}{request.target} with {' '.join(ENVIRON.values())}"
-        body = json.dumps({"error": words}).encode()
-        return reply(
-            status, body, ("Content-Type", "application/json"), ("X-Request-Id", TOKEN), ("ETag", f'"{TOKEN}"')
-        )
+        hostile = ("X-Request-Id", TOKEN), ("ETag", f'"{TOKEN}"')
+        return reply(status, json.dumps({"error": words}).encode(), ("Content-Type", "application/json"), *hostile)
 
     return handler
+
+
+def header_names(*servers: FaultyServer) -> set[str]:
+    """What headers the servers were sent, in lower case."""
+    return {name.lower() for server in servers for request in server.requests for name, _ in request.headers}
 
 
 COMMANDS = (
@@ -91,19 +95,13 @@ def test_a_server_that_repeats_everything(
         for how in ("show", "log"):
             exit_code(shell, "jobs", how, records_of(shell).all()[-1].id)
         assert leaks(tmp_path, *capfd.readouterr()) == []
-        sent = {
-            value
-            for server in (hub, cdn)
-            for request in server.requests
-            for name, value in request.headers
-            if name != "Authorization"
-        }
-    assert not [value for value in sent if "canary" in value]
+        headers = {one for server in (hub, cdn) for request in server.requests for one in request.headers}
+    assert not [value for name, value in headers if "canary" in value and name != "Authorization"]
 
 
 @pytest.mark.fault(171)
 def test_a_token_file_in_the_background(tmp_path: Path) -> None:
-    """The token of the token file is kept out of the logs of a detached job as well, whoever repeats it."""
+    """The token of the token file is kept out of the logs of a detached job as well, although the server repeats it."""
     with FaultyServer(echo(403)) as hub:
         keys = {name: value for name, value in ENVIRON.items() if name != "HF_TOKEN"}
         shell = machine(tmp_path, "schema = 1", hub.url, HF_TOKEN_PATH=str(tmp_path / "token"), **keys)
@@ -146,9 +144,9 @@ def test_what_another_origin_gets(bench: Bench, status: int) -> None:
         with FaultyServer(faults.with_headers(away, set_cookie)) as home:
             bearer = OriginToken(origin_of(home.url), TOKEN)
             runs = [bench.run(pinned(f"{home.url}/{name}", SMALL, path=name), bearer=bearer) for name in "ab"]
-        assert {name.lower() for request in other.requests for name, _ in request.headers} <= USUAL
+        assert header_names(other) <= USUAL
         assert not [value for request in other.requests for _, value in request.headers if "canary" in value]
-        assert {name.lower() for request in home.requests for name, _ in request.headers} <= USUAL | {"authorization"}
+        assert header_names(home) <= USUAL | {"authorization"}
     assert [run.code for run in runs] == [0, 0]
 
 
@@ -164,7 +162,7 @@ def test_what_lies_behind_a_proxy_does_not_get_its_password(exit_code: ExitCode,
         shell = machine(tmp_path, catalog_of(one="http://files.example/f"), **allow)
         assert exit_code(shell, "get", "one") == 0
         assert proxy.requests
-        assert {name.lower() for request in origin.requests for name, _ in request.headers} <= USUAL
+        assert header_names(origin) <= USUAL
 
 
 @pytest.mark.fault(173)
@@ -174,13 +172,11 @@ def test_netrc_is_not_read(exit_code: ExitCode, tmp_path: Path, where: str) -> N
     with FaultyServer(faults.honest(DATA)) as other, FaultyServer(faults.redirects(f"{other.url}/x")) as home:
         extra = {"NETRC": str(tmp_path / ".netrc")} if where == "NETRC" else {}
         shell = machine(tmp_path, catalog_of(one=f"{home.url}/f"), **extra)
-        (tmp_path / ".netrc").write_text(
-            f"machine 127.0.0.1 login me password {PASSWORD}\ndefault login d password {PASSWORD}"
-        )
+        logins = f"machine 127.0.0.1 login me password {PASSWORD}\ndefault login d password {PASSWORD}"
+        (tmp_path / ".netrc").write_text(logins)
         (tmp_path / ".netrc").chmod(0o600)
         assert exit_code(shell, "get", "one") == 0
-        seen = {name.lower() for one in (*home.requests, *other.requests) for name, _ in one.headers}
-    assert seen <= USUAL
+        assert header_names(home, other) <= USUAL
 
 
 @pytest.mark.fault(176)
@@ -192,20 +188,14 @@ def test_nothing_splits_a_request(bench: Bench, char: str) -> None:
     assert "canary" not in str(vars(caught.value))
     with FaultyServer(faults.honest(SMALL)) as server, HttpClient(AllowList.of(["127.0.0.1"])) as http:
         for url, headers in ((f"{server.url}/a{char}b", {}), (f"{server.url}/c", {"If-Range": f"x{char}y"})):
-            try:
-                with http.open("GET", url, headers):
-                    pass
-            except (MdlError, ValueError):
-                continue
-        server.handler = faults.redirects(f"/d{char}e")
-        try:
-            with http.open("GET", f"{server.url}/f"):
+            with suppress(MdlError, ValueError), http.open("GET", url, headers):
                 pass
-        except MdlError:
+        server.handler = faults.redirects(f"/d{char}e")
+        with suppress(MdlError), http.open("GET", f"{server.url}/f"):
             pass
         asked = server.requests
     assert not [one for one in asked if one.header("x-injected") or " " in one.target or not one.target.isprintable()]
-    assert {name.lower() for one in asked for name, _ in one.headers} <= USUAL
+    assert header_names(server) <= USUAL
 
 
 @pytest.mark.fault(81, 171)
@@ -228,7 +218,7 @@ def modes(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def open_umask() -> Iterator[None]:
-    """Whatever is made may be read and written by everybody, unless it is made otherwise."""
+    """Every user may read and write new files, unless a mode forbids it."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -236,8 +226,7 @@ def open_umask() -> Iterator[None]:
 
 @pytest.mark.fault(141, 172, 178)
 @pytest.mark.usefixtures("open_umask")
-@pytest.mark.parametrize("kind", ["files", "folders"])
-def test_what_is_kept_is_kept_private(exit_code: ExitCode, tmp_path: Path, kind: str) -> None:
+def test_what_is_kept_is_kept_private(exit_code: ExitCode, tmp_path: Path) -> None:
     """Receipts, listings, locks, logs and records are 0600, their folders 0700, whatever the umask: partials too."""
     with FaultyServer(faults.first(1, faults.cut(faults.honest(DATA), 2**20), faults.honest(DATA))) as server:
         shell = machine(tmp_path, catalog_of(one=f"{server.url}/f"))
@@ -247,13 +236,10 @@ def test_what_is_kept_is_kept_private(exit_code: ExitCode, tmp_path: Path, kind:
         assert exit_code(shell, "get", "one") == 0
     found |= {**modes(shell.models / ".mdl"), **modes(state_of(shell))}
     suffixes = (".job", ".log", ".lock", ".receipt", ".json", "/journal")
-    wanted = {name: mode for name, mode in found.items() if name.endswith(suffixes)}
-    if kind == "folders":
-        below = {name: mode for name, mode in found.items() if not name.endswith((*suffixes, "/data"))}
-        assert below == dict.fromkeys(below, "700")
-    else:
-        assert wanted == dict.fromkeys(wanted, "600")
-        assert len({name.rpartition(".")[2] for name in wanted}) > 3
+    files = {name: mode for name, mode in found.items() if name.endswith(suffixes)}
+    folders = {name: mode for name, mode in found.items() if not name.endswith((*suffixes, "/data"))}
+    assert (set(files.values()), set(folders.values())) == ({"600"}, {"700"}), found
+    assert len({name.rpartition(".")[2] for name in files}) > 3
 
 
 @pytest.mark.fault(171)
@@ -261,11 +247,7 @@ def test_a_hook_is_told_no_secret(exit_code: ExitCode, tmp_path: Path) -> None:
     """Neither a hook's words nor the facts it is given hold a secret."""
     with FaultyServer(echo(403)) as hub:
         shell = machine(tmp_path, f'schema = 1\n[models.m]\nsource = "{hub.url}/x/f.bin?sig={SIGNATURE}"', **ENVIRON)
-        (tmp_path / ".config" / "mdl").mkdir(parents=True)
-        (tmp_path / ".config" / "mdl" / "config.toml").write_text(f'[hooks]\non_failure = "{program(tmp_path)} a"')
+        settings(shell, f'[hooks]\non_failure = "{program(tmp_path)} a"')
         assert exit_code(shell, "get", "m") == 4
     assert "403" in (tmp_path / "told").read_text()
     assert leaks(tmp_path) == []
-
-
-SMALL = noise(50_000)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import pytest
 from support import faults
-from support.bench import Bench
+from support.bench import KNOWN, Bench
 from support.data import MIB, noise
 from support.faulty_server import FaultyServer, Handler
 
@@ -17,7 +16,6 @@ from mdl.sources.hub_origin import HubOrigin
 pytestmark = pytest.mark.usefixtures("way")
 DATA, TINY = noise(4 * MIB), noise(100_000, 1)
 SIZE = len(DATA)
-KNOWN = pytest.mark.parametrize("known", [True, False])
 BOTH_SIZES = pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 
 
@@ -31,40 +29,48 @@ def test_cut_bodies_are_resumed_at_the_byte(bench: Bench, end: faults.bodies.Dro
     assert bench.has(DATA)
 
 
-@pytest.mark.fault(25)
+Codes = set[int]
+NEVER: Codes = {5, 6}
+BODIES: dict[str, tuple[Callable[[bytes], Handler], Codes, Codes | None]] = {
+    "chunked": (faults.chunked, {0}, {0}),
+    "chunk extensions": (lambda data: faults.chunked(data, extension=b";x=" + b"y" * 500), {0}, {0}),
+    "chunks of one byte": (lambda data: faults.chunked(data, chunk=max(1, len(data) // 20_000)), {0}, {0}),
+    "chunked, cut": (lambda data: faults.chunked_cut(data, len(data) // 2), NEVER, {5}),
+    "until it closes": (faults.no_length, {0}, {6}),
+    "until it closes, cut": (lambda data: faults.no_length_cut(data, len(data) // 2), NEVER, {6}),
+    "surplus bytes": (faults.extra_bytes, {0}, None),
+    "endless until it closes": (lambda data: faults.endless(noise(MIB)), {6}, None),
+    "endless, chunked": (lambda data: faults.endless(noise(MIB), framing="chunked"), {6}, None),
+    "gzip": (faults.gzip_encoded, {0}, {0}),
+    "a reset after the last byte": (faults.reset_at_end, {0}, {0}),
+    "HTTP/1.0": (faults.old_http, {0}, {0}),
+    "HTTP/0.9": (faults.no_head, NEVER, None),
+    "a garbled status line": (faults.garbage_status, NEVER, None),
+    "three times 100": (lambda data: faults.continues(data, count=3, status=100), {0}, None),
+    "three times 103": (lambda data: faults.continues(data, count=3, status=103), {0}, None),
+    **{
+        f"Content-Length, {name}": (
+            lambda data, name=name: faults.bad_length(data, name),
+            {0, 6} if name in ("repeated", "list", "chunked too") else {6},
+            None,
+        )
+        for name in faults.BAD_LENGTHS
+    },
+}
+"""Each with the exit codes that are right if the file is known, and, if that is tried, with its URL alone."""
+CASES = [(what, known) for what, row in BODIES.items() for known in (True, False) if row[1 if known else 2]]
+
+
+@pytest.mark.fault(26, 27, 28, 29, 30, 31, 33, 35, 36, 37, 43)
 @BOTH_SIZES
-def test_no_body_at_all(bench: Bench, data: bytes) -> None:
-    """A server that never sends a byte is given up after the attempts allowed: 5 (B25)."""
-    run = bench.fetch(faults.short_body(data, 0), data, retries=3)
-    assert (run.code, run.error["code"], len(run.requests)) == (5, "NET", 3)
-    assert bench.is_untouched
-
-
-@pytest.mark.fault(35)
-@pytest.mark.parametrize("extension", [b"", b";x=" + b"y" * 500], ids=["plain", "extensions"])
-@KNOWN
-def test_chunked(bench: Bench, extension: bytes, known: bool) -> None:
-    """A chunked body, whose extensions are ignored, arrives whole (B26, B35)."""
-    assert bench.fetch(faults.chunked(DATA, extension=extension), DATA, known=known).code == 0
-    assert bench.has(DATA)
-
-
-@pytest.mark.fault(26)
-@KNOWN
-def test_ended_by_closing(bench: Bench, known: bool) -> None:
-    """A body that ends by closing is taken if size and digest say that it is whole, and refused if nothing does
-    (B26)."""
-    assert bench.fetch(faults.no_length(DATA), DATA, known=known).code == (0 if known else 6)
-    assert bench.has(DATA) if known else bench.is_untouched
-
-
-@pytest.mark.fault(26, 27)
-@pytest.mark.parametrize("cut", [faults.no_length_cut, faults.chunked_cut], ids=["until close", "chunked"])
-@BOTH_SIZES
-def test_cut_without_a_length(bench: Bench, cut: Callable[[bytes, int], Handler], data: bytes) -> None:
-    """A body without a length that is cut every time is given up and never taken for whole (B26, B27)."""
-    assert bench.fetch(cut(data, len(data) // 2), data).code in (5, 6)
-    assert bench.is_untouched
+@pytest.mark.parametrize(("what", "known"), CASES)
+def test_whole_or_refused(bench: Bench, what: str, data: bytes, known: bool) -> None:
+    """However a body is framed, cut, encoded or continued without end: the whole file, or a refusal that leaves nothing
+    (B26 to B31, B33, B35 to B37, B43). Without a length or a digest nothing tells that a body is whole."""
+    make, *codes = BODIES[what]
+    run = bench.fetch(make(data), data, known=known)
+    assert run.code in codes[0 if known else 1]
+    assert bench.has(data) if run.code == 0 else bench.is_untouched
 
 
 @pytest.mark.fault(27)
@@ -75,19 +81,20 @@ def test_no_last_chunk(bench: Bench, known: bool) -> None:
     assert bench.has(DATA) if known else bench.is_untouched
 
 
+@pytest.mark.fault(25)
+@BOTH_SIZES
+def test_no_body_at_all(bench: Bench, data: bytes) -> None:
+    """A server that never sends a byte is given up after the attempts allowed: 5 (B25)."""
+    run = bench.fetch(faults.short_body(data, 0), data, retries=3)
+    assert (run.code, run.error["code"], len(run.requests)) == (5, "NET", 3)
+    assert bench.is_untouched
+
+
 @pytest.mark.fault(1, 25)
 def test_cut_without_ranges(bench: Bench) -> None:
     """A server without ranges that always cuts the body at the same byte is given up in the end: 5 (A1, B25)."""
     run = bench.fetch(faults.cut(faults.norange(DATA), SIZE // 2), DATA)
     assert (run.code, run.error["code"]) == (5, "NET")
-
-
-@pytest.mark.fault(28)
-@BOTH_SIZES
-def test_surplus_bytes(bench: Bench, data: bytes) -> None:
-    """Bytes beyond Content-Length are ignored (B28)."""
-    assert bench.fetch(faults.extra_bytes(data), data).code == 0
-    assert bench.has(data)
 
 
 @pytest.mark.fault(29)
@@ -97,15 +104,6 @@ def test_length_unlike_the_catalogs(bench: Bench, data: bytes, by: int) -> None:
     """Another Content-Length than the catalog's size is refused before a byte is written (B29)."""
     run = bench.fetch(faults.wrong_length(data, max(by, -len(data))), data)
     assert (run.code, run.error["code"], run.report.bytes_fetched) == (6, "PROTO", 0)
-    assert bench.is_untouched
-
-
-@pytest.mark.fault(29, 30)
-@pytest.mark.parametrize("framing", ["close", "chunked"])
-@BOTH_SIZES
-def test_endless_body(bench: Bench, framing: Literal["close", "chunked"], data: bytes) -> None:
-    """An endless body is cut at the known size, and not requested again and again (B30)."""
-    assert bench.fetch(faults.endless(noise(MIB), framing=framing), data[:-1000]).code == 6
     assert bench.is_untouched
 
 
@@ -119,16 +117,6 @@ def test_endless_body_of_unknown_size(bench: Bench, monkeypatch: pytest.MonkeyPa
             raise KeyboardInterrupt
 
     assert bench.fetch(faults.endless(framing="chunked"), DATA, known=False, tell=full).code in (6, 7)
-
-
-@pytest.mark.fault(31)
-@KNOWN
-@BOTH_SIZES
-def test_gzip_unasked(bench: Bench, data: bytes, known: bool) -> None:
-    """A body that comes gzipped although nobody asked for that is stored decoded and compared with the digest
-    (B31)."""
-    assert bench.fetch(faults.gzip_encoded(data), data, known=known).code == 0
-    assert bench.has(data)
 
 
 @pytest.mark.fault(32)

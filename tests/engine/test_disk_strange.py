@@ -6,21 +6,20 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support import faults
 from support.bench import Bench, pinned
-from support.body_writes import judge_writes
+from support.body_writes import CloseFails, judge_writes
 from support.catalogs import catalog_of
 from support.data import DATA as BODY
 from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request
 from support.jobs import arrived
 from support.namespaces import MOUNTS, apart, failing, small_disk
-from support.polling import until
 from support.shell import done, machine
 
 from mdl.engine.store import Store
@@ -33,7 +32,7 @@ SIZE = len(DATA)
 @pytest.mark.fault(109, 111)
 @pytest.mark.parametrize("pipes", ["splice:error=EINTR:when=2+2", "splice:error=EINVAL"], ids=["pipe", "memory"])
 def test_interrupted_calls(tmp_path: Path, pipes: str) -> None:
-    """Calls that come back with EINTR all the time, and a file system without fallocate, are not even noticed."""
+    """Calls that keep returning EINTR, and a file system without fallocate, are not noticed."""
     calls = [f"{call}:error=EINTR:when=2+2" for call in ("pwrite64", "fdatasync", "ftruncate", "recvfrom", "fsync")]
     calls.append(pipes)
     with FaultyServer(faults.honest(BODY)) as server:
@@ -46,58 +45,52 @@ def test_interrupted_calls(tmp_path: Path, pipes: str) -> None:
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("call", ["write", "fdatasync", "fsync", "ftruncate", "preadv"])
 def test_a_handle_that_went_stale(bench: Bench, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """ESTALE in whatever call is 7 in the system's words, without another try; once it works again, so does mdl."""
-    real, calls = getattr(os, call), []
-
-    def stale(*what: object) -> object:
-        look(*what)
-        return real(*what)
+    """ESTALE in any call is 7 in the system's words, without another try; once it works again, so does mdl."""
+    real, calls = getattr(os, call), list[object]()
 
     def look(*what: object) -> None:
         calls.append(what)
         if len(calls) > 1:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
+    def stale(*what: object) -> object:
+        look(*what)
+        return real(*what)
+
     def verdict(offset: int, count: int) -> int:
-        look(offset, count)
+        look()
         return count
 
-    with FaultyServer(faults.honest(DATA)) as server:
-        file = pinned(server.url + "/f", DATA)
-        with monkeypatch.context() as patch:
-            if call == "write":
-                judge_writes(patch, verdict)
-            else:
-                patch.setattr(os, call, stale)
-            run = bench.run(file, stall=2.0)
-        assert len(calls) > 1 or call in ("ftruncate", "fsync", "fdatasync"), calls
-        if len(calls) > 1:
-            assert (run.code, run.error["code"], run.retries) == (7, "LOCALIO", 0), run
-            assert os.strerror(errno.ESTALE) in run.error["message"]
-        assert bench.run(file).code == 0
-    assert bench.final.read_bytes() == DATA
+    with monkeypatch.context() as patch:
+        if call == "write":
+            judge_writes(patch, verdict)
+        else:
+            patch.setattr(os, call, stale)
+        run = bench.fetch(faults.honest(DATA), DATA, stall=2.0)
+    assert len(calls) > 1 or call in ("ftruncate", "fsync", "fdatasync"), calls
+    if len(calls) > 1:
+        assert (run.code, run.error["code"], run.retries) == (7, "LOCALIO", 0), run
+        assert os.strerror(errno.ESTALE) in run.error["message"]
+    assert bench.fetch(faults.honest(DATA), DATA).code == 0
+    assert bench.has(DATA)
 
 
 @pytest.mark.fault(121)
 def test_a_sync_that_takes_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a sync does not come back the bytes go on coming, one sync is under way at a time, none of them is lost."""
+    """While a sync does not come back the bytes go on coming, only one sync is under way, and no byte is lost."""
     real, under_way, most = os.fdatasync, [0], [0]
-    all_sent = threading.Event()
+    half_sent, all_sent = threading.Event(), threading.Event()
 
     def slow(fd: int) -> None:
         under_way[0] += 1
         most[0] = max(most[0], under_way[0])
+        half_sent.set()
         assert all_sent.wait(20)
         real(fd)
         under_way[0] -= 1
 
     def handler(request: Request, number: int) -> Answer:
-        def body() -> Iterator[bytes]:
-            yield DATA[: SIZE // 2]
-            until(lambda: most[0] > 0)
-            yield DATA[SIZE // 2 :]
-
-        return replace(faults.honest(DATA)(request, number), body=body())
+        return replace(faults.honest(DATA)(request, number), body=[DATA[: SIZE // 2], half_sent, DATA[SIZE // 2 :]])
 
     monkeypatch.setattr(os, "fdatasync", slow)
     with FaultyServer(handler) as server:
@@ -108,81 +101,59 @@ def test_a_sync_that_takes_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
         run = bench.run(pinned(server.url + "/f", DATA), tell=tell)
     assert (run.code, most[0], run.retries) == (0, 1, 0)
-    assert bench.final.read_bytes() == DATA
-
-
-class Broken:
-    """Stands in for os.close: the descriptors of one file are closed, and then told to have failed."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.real, self.closed = name, os.close, list[int]()
-
-    def __call__(self, fd: int) -> None:
-        found = os.readlink(f"/proc/self/fd/{fd}") if fd >= 0 else ""
-        if found.endswith(self.name):
-            self.closed.append(fd)
-            self.real(fd)
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        self.real(fd)
+    assert bench.has(DATA)
 
 
 @pytest.mark.fault(107)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_close_that_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where closing the data fails (NFS, quotas) it is 7 or nothing, never a second close of what may be another's."""
-    broken = Broken(f"/{bench.final.name}")
+    """If closing the data fails (NFS, quotas) it is 7 or nothing, never a second close of a descriptor that may be
+    another file's."""
     threads: list[object] = []
     monkeypatch.setattr(threading, "excepthook", threads.append)
-    with FaultyServer(faults.honest(DATA)) as server:
-        file = pinned(server.url + "/f", DATA)
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "close", broken)
-            run = bench.run(file)
-        assert run.code in (0, 7)
-        assert bench.final.read_bytes() == DATA
-        assert bench.run(file).row.action == "kept"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", broken := CloseFails(bench.final.name))
+        assert bench.fetch(faults.honest(DATA), DATA).code in (0, 7)
+    assert bench.final.read_bytes() == DATA
+    assert bench.fetch(faults.honest(DATA), DATA).row.action == "kept"
     assert (len(broken.closed), threads) == (1, [])
+
+
+def failing_with(code: int) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
 
 
 @pytest.mark.fault(107)
 @pytest.mark.parametrize("call", ["unlink", "rmdir"])
 def test_what_cannot_be_removed(bench: Bench, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """Where nothing can be removed the download ends well all the same; what is left over hinders no later run."""
-
-    def broken(*_: object, **__: object) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with FaultyServer(faults.honest(DATA)) as server:
-        file = pinned(server.url + "/f", DATA)
-        with monkeypatch.context() as patch:
-            patch.setattr(os, call, broken)
-            assert bench.run(file).code == 0
-        bench.final.unlink()
-        assert bench.run(file).code == 0
-    assert bench.final.read_bytes() == DATA
-    assert bench.partials == []
+    """If nothing can be removed the download ends well all the same; what is left over hinders no later run."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing_with(errno.EIO))
+        assert bench.fetch(faults.honest(DATA), DATA).code == 0
+    bench.final.unlink()
+    assert bench.fetch(faults.honest(DATA), DATA).code == 0
+    assert bench.has(DATA)
 
 
 @pytest.mark.fault(112)
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EIO, errno.ENOSYS, 0], ids=["ENOLCK", "EIO", "ENOSYS", "lies"])
-def test_without_locks(bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """A file system whose locks do not work, or keep nobody out, is good enough."""
-
-    def flock(_fd: int, _how: int) -> None:
-        if code:
-            raise OSError(code, os.strerror(code))
-
+@pytest.mark.parametrize(
+    "flock",
+    [*map(failing_with, (errno.ENOLCK, errno.EIO, errno.ENOSYS)), lambda fd, how: None],
+    ids=["ENOLCK", "EIO", "ENOSYS", "lies"],
+)
+def test_without_locks(bench: Bench, monkeypatch: pytest.MonkeyPatch, flock: Callable[..., None]) -> None:
+    """A file system whose locks do not work, or keep no process out, is good enough."""
     monkeypatch.setattr(fcntl, "flock", flock)
-    with FaultyServer(faults.honest(DATA)) as server:
-        file = pinned(server.url + "/f", DATA)
-        run = bench.run(file)
-    assert run.code == 0
-    assert bench.final.read_bytes() == DATA
+    assert bench.fetch(faults.honest(DATA), DATA).code == 0
+    assert bench.has(DATA)
 
 
 @pytest.mark.fault(112)
-def test_without_locks_nothing_is_muttered(tmp_path: Path) -> None:
-    """Where locks are not there at all (ENOSYS) stderr holds no Python warning."""
+def test_without_locks_there_is_no_warning(tmp_path: Path) -> None:
+    """If there are no locks at all (ENOSYS) stderr has no Python warning."""
     with FaultyServer(faults.honest(BODY)) as server:
         shell = machine(tmp_path, catalog_of(one=server.url + "/f"))
         ran = done(shell.run("get", "one", "-q", prefix=failing("flock:error=ENOSYS")))
@@ -192,12 +163,8 @@ def test_without_locks_nothing_is_muttered(tmp_path: Path) -> None:
 @pytest.mark.fault(112)
 def test_without_links(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system without hard and symbolic links needs neither, large file or small."""
-
-    def refused(*_: object, **__: object) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
     for call in ("link", "symlink"):
-        monkeypatch.setattr(os, call, refused)
+        monkeypatch.setattr(os, call, failing_with(errno.EPERM))
     with FaultyServer(faults.routes({"/f": faults.honest(DATA), "/t": faults.honest(TINY)})) as server:
         run = bench.run(pinned(server.url + "/f", DATA), pinned(server.url + "/t", TINY, path="tiny"))
     assert run.code == 0
@@ -223,7 +190,7 @@ def mounted(folder: Path) -> None:
 
 @pytest.mark.fault(113)
 def test_a_disk_inside_the_models_folder(tmp_path: Path) -> None:
-    """Where a rename cannot cross, a synced copy does; without room there nothing is left beside, and nothing lost."""
+    """If a rename cannot cross, a synced copy does; without room there nothing is left over, and nothing lost."""
     apart(mounted, tmp_path, MOUNTS)
 
 
@@ -231,19 +198,18 @@ def test_a_disk_inside_the_models_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.EFBIG], ids=["a name", "4 GiB"])
 def test_what_the_file_system_cannot_hold(bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """A name that a file system refuses (FAT: ``:`` and ``?``), or a length: 7 in its words, and nothing is left."""
-    real = os.replace if code == errno.EINVAL else os.ftruncate
+    is_name = code == errno.EINVAL
+    real = os.replace if is_name else os.ftruncate
 
     def refused(*what: object, **where: object) -> object:
-        if code == errno.EFBIG or "what?" in str(what[1]):
+        if not is_name or "what?" in str(what[1]):
             raise OSError(code, os.strerror(code))
         return real(*what, **where)  # type: ignore[operator]
 
     monkeypatch.setattr(os, "link", refused)  # so that the name is given by a rename
     monkeypatch.setattr(os, real.__name__, refused)
-    with FaultyServer(faults.honest(DATA)) as server:
-        run = bench.run(pinned(server.url + "/f", DATA, path="what?"))
-        is_early = code == errno.EFBIG
-        assert (run.code, len(server.requests)) == (7, 0 if is_early else 1)
+    run = bench.fetch(faults.honest(DATA), DATA, path="what?")
+    assert (run.code, len(run.requests)) == (7, 1 if is_name else 0)
     assert os.strerror(code) in run.error["message"]
     assert bench.strangers() == []
 
@@ -251,13 +217,12 @@ def test_what_the_file_system_cannot_hold(bench: Bench, monkeypatch: pytest.Monk
 @pytest.mark.fault(114)
 def test_coarse_times(bench: Bench) -> None:
     """Times that a file system rounds to two seconds cost a hash, and never a download."""
-    with FaultyServer(faults.honest(DATA)) as server:
-        file = pinned(server.url + "/f", DATA)
-        assert bench.run(file).code == 0
-        status = bench.final.stat()
-        os.utime(bench.final, ns=(status.st_atime_ns, status.st_mtime_ns // 2_000_000_000 * 2_000_000_000))
-        assert [bench.run(file).row.action for _ in "12"] == ["kept", "kept"]
-        assert len(server.requests) == 1
+    assert bench.fetch(faults.honest(DATA), DATA).code == 0
+    status = bench.final.stat()
+    os.utime(bench.final, ns=(status.st_atime_ns, status.st_mtime_ns // 2_000_000_000 * 2_000_000_000))
+    for _ in "12":
+        run = bench.fetch(faults.honest(DATA), DATA)
+        assert (run.row.action, run.requests) == ("kept", [])
 
 
 @pytest.mark.fault(116)
@@ -265,16 +230,14 @@ def test_coarse_times(bench: Bench) -> None:
 @pytest.mark.parametrize("name", ["a" * 255, "\u06a9" * 127 + "x", "/".join(["d" * 250] * 4)], ids=["a", "k", "deep"])
 def test_the_longest_names(bench: Bench, data: bytes, name: str) -> None:
     """A name of 255 bytes, a path of 1000: no name of mdl's own on the way is longer."""
-    with FaultyServer(faults.honest(data)) as server:
-        assert bench.run(pinned(server.url + "/f", data, path=name)).code == 0
+    assert bench.fetch(faults.honest(data), data, path=name).code == 0
     assert (bench.store.folder("m") / name).read_bytes() == data
 
 
 @pytest.mark.fault(116)
 def test_too_deep_a_models_folder(bench: Bench, tmp_path: Path) -> None:
-    """Where the whole path is longer than the system takes it is 7, in the system's words."""
+    """If the whole path is longer than the system takes it is 7, in the system's words."""
     many, rest = divmod(3900 - len(str(tmp_path)), 201)
     bench.store = Store(tmp_path.joinpath(*["d" * 200] * many, "r" * (rest + 1)))
-    with FaultyServer(faults.honest(DATA)) as server:
-        run = bench.run(pinned(server.url + "/f", DATA, path="/".join(["e" * 100] * 3)))
+    run = bench.fetch(faults.honest(DATA), DATA, path="/".join(["e" * 100] * 3))
     assert (run.code, run.error["message"]) == (7, os.strerror(errno.ENAMETOOLONG))

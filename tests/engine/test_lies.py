@@ -1,20 +1,19 @@
 """The eleven ways in which a server may lie to a resumed download: no silent corruption in any.
 
-The same eleven are put to a naive resumer (what ``curl -C -`` does), which must be taken in by at least four of
-them, so that these tests are known to have teeth.
+The control is a naive resumer, which does what ``curl -C -`` does: at least four of the eleven must deceive it.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 from support import faults
-from support.bench import NAME, Bench, loose, pinned
-from support.data import MIB, noise, sha256
+from support.bench import Bench, claimed_in
+from support.catalogs import catalog_of
+from support.data import MIB, noise
 from support.faulty_server import FaultyServer, Handler
 from support.polling import until
 from support.shell import child
@@ -22,40 +21,27 @@ from support.shell import child
 DATA, OTHER = noise(2 * MIB), noise(2 * MIB, 1)
 SIZE = len(DATA)
 
-MODES: dict[str, Callable[[], Handler]] = {
-    "same file": lambda: faults.honest(DATA),
-    "file and ETag change": lambda: faults.honest(OTHER, etag='"v2"'),
-    "bytes change, ETag same": lambda: faults.honest(OTHER),
-    "200 for a range": lambda: faults.norange(DATA),
-    "wrong Content-Range start": lambda: faults.wrong_start(DATA),
-    "206 with other bytes": lambda: faults.other_bytes(DATA),
-    "captive portal": lambda: faults.portal(),
-    "body cut at half": lambda: faults.short_body(DATA, SIZE // 4),
-    "extra bytes after the length": lambda: faults.extra_bytes(DATA),
-    "no length": lambda: faults.no_length(DATA),
-    "no length, cut": lambda: faults.no_length_cut(DATA, SIZE // 2),
+MODES: dict[str, tuple[Handler, int]] = {
+    "same file": (faults.honest(DATA), 0),
+    "file and ETag change": (faults.honest(OTHER, etag='"v2"'), 6),
+    "bytes change, ETag same": (faults.honest(OTHER), 6),
+    "200 for a range": (faults.norange(DATA), 0),
+    "wrong Content-Range start": (faults.wrong_start(DATA), 6),
+    "206 with other bytes": (faults.other_bytes(DATA), 0),
+    "captive portal": (faults.portal(), 6),
+    "body cut at half": (faults.short_body(DATA, SIZE // 4), 0),
+    "extra bytes after the length": (faults.extra_bytes(DATA), 0),
+    "no length": (faults.no_length(DATA), 0),
+    "no length, cut": (faults.no_length_cut(DATA, SIZE // 2), 6),
 }
-ENDS_WITH = {
-    "same file": 0,
-    "file and ETag change": 6,
-    "bytes change, ETag same": 6,
-    "200 for a range": 0,
-    "wrong Content-Range start": 6,
-    "206 with other bytes": 0,
-    "captive portal": 6,
-    "body cut at half": 0,
-    "extra bytes after the length": 0,
-    "no length": 0,
-    "no length, cut": 6,
-}
-"""The exit code where the digest is known; 0 always with the right bytes."""
+"""Each with the exit code if the digest is known: 0 always comes with the right bytes."""
 
 KEPT = {"same file", "wrong Content-Range start", "captive portal", "body cut at half", "extra bytes after the length"}
-"""Where nothing of the first half need be thrown away."""
+"""In these nothing of the first half has to be discarded."""
 
 
 def naive(url: str, path: Path) -> bool:
-    """Go on by appending blindly, as ``curl -C -``; True where it takes the download for whole."""
+    """Go on by appending blindly, as ``curl -C -``; returns whether it takes the download for whole."""
     have = path.stat().st_size
     try:
         with httpx.stream("GET", url, headers={"Range": f"bytes={have}-"}, trust_env=False) as response:
@@ -72,13 +58,13 @@ def naive(url: str, path: Path) -> bool:
         return False
 
 
-def test_the_naive_resumer_is_taken_in(tmp_path: Path) -> None:
+def test_the_naive_resumer_is_deceived(tmp_path: Path) -> None:
     """The control: blind appending ends in at least four files that are taken for whole and are not (1.3)."""
     corrupt = []
-    for mode, make in MODES.items():
+    for mode, (handler, _) in MODES.items():
         path = tmp_path / mode
         path.write_bytes(DATA[: SIZE // 2])
-        with FaultyServer(make()) as server:
+        with FaultyServer(handler) as server:
             whole = naive(server.url + "/f", path)
         if whole and path.read_bytes() not in (DATA, OTHER):
             corrupt.append(mode)
@@ -91,62 +77,41 @@ def test_the_naive_resumer_is_taken_in(tmp_path: Path) -> None:
 @pytest.mark.fault(1, 3, 10, 11, 13, 25, 26, 28, 38)
 @pytest.mark.parametrize("mode", MODES)
 def test_no_silent_corruption(bench: Bench, mode: str) -> None:
-    """Interrupted at half, then lied to: the right file or an error, and losses are announced (1.3, I1, I4)."""
-    with FaultyServer(faults.honest(DATA)) as server:
-        file = pinned(server.url + "/f", DATA)
-        at = bench.half(file, server, DATA)
-        server.handler = MODES[mode]()
-        run = bench.run(file)
-    assert run.code == ENDS_WITH[mode], mode
-    if run.code == 0:
-        assert bench.final.read_bytes() == DATA
+    """Interrupted at half, then lied to: the right file or an error, and losses are reported. Whatever the lie was, the
+    next run against an honest server brings the right file: nothing needs deleting by hand (1.3, I1, I3, I4)."""
+    handler, code = MODES[mode]
+    run = bench.fetch(handler, DATA, half=True)
+    assert run.code == code
+    if code == 0:
+        assert bench.has(DATA)
         assert (run.row.verified, run.status) == ("sha256", "present")
     else:
-        assert not bench.final.exists()
+        assert bench.is_untouched
         assert (run.row.action, run.error["exit_code"]) == ("failed", 6)
     assert run.rewound == run.report.bytes_discarded
-    assert run.rewound == 0 if mode in KEPT else run.rewound >= at
-    assert not bench.strangers()
-
-
-@pytest.mark.fault(1, 3, 10, 11, 13, 25, 26, 28, 38)
-@pytest.mark.parametrize("mode", MODES)
-def test_nothing_needs_deleting_by_hand(bench: Bench, mode: str) -> None:
-    """Whatever the lie was, the next run against an honest server brings the right file (1.3, I3)."""
-    with FaultyServer(faults.honest(DATA)) as server:
-        file = pinned(server.url + "/f", DATA)
-        bench.half(file, server, DATA)
-        server.handler = MODES[mode]()
-        bench.run(file)
-        server.handler = faults.honest(DATA)
-        run = bench.run(file)
-    assert run.code == 0
-    assert bench.final.read_bytes() == DATA
-    assert not bench.partials
+    assert run.rewound == 0 if mode in KEPT else run.rewound >= SIZE // 2
+    again = bench.fetch(faults.honest(DATA), DATA)
+    assert (again.code, bench.has(DATA)) == (0, True)
+    assert code == 0 or mode not in KEPT or again.row.resumed_at == SIZE // 2
 
 
 UNDETECTABLE = {"bytes change, ETag same", "206 with other bytes"}
-"""Nobody can tell these without a digest, and mdl does not claim to."""
+"""Nothing tells these without a digest, and mdl does not claim to."""
 
 HOPELESS = {"no length", "no length, cut"}
-"""What must be refused, once and for all, because nothing tells the file's end."""
+"""These must be refused, because nothing tells the file's end."""
 
 
 @pytest.mark.fault(1, 3, 11, 25, 26, 28)
 @pytest.mark.parametrize("mode", MODES)
 def test_without_a_digest(bench: Bench, mode: str) -> None:
-    """Without a digest: never a mixture where an ETag or a length tells, and never reported as verified (1.3)."""
-    with FaultyServer(faults.honest(DATA)) as server:
-        file = loose(server.url + "/f")
-        bench.half(file, server, DATA)
-        server.handler = MODES[mode]()
-        run = bench.run(file)
+    """Without a digest: never a mixture if an ETag or a length tells, and never reported as verified (1.3)."""
+    run = bench.fetch(MODES[mode][0], DATA, known=False, half=True)
     assert mode not in HOPELESS or run.code == 6
     if run.code == 0:
         assert mode != "captive portal"
         assert (run.row.verified in ("size", "none"), run.status) == (True, "unverified")
-        if mode not in UNDETECTABLE:
-            assert bench.final.read_bytes() in (DATA, OTHER)
+        assert mode in UNDETECTABLE or bench.final.read_bytes() in (DATA, OTHER)
     else:
         assert run.code == (4 if mode == "captive portal" else 6)
         assert not bench.final.exists()
@@ -157,29 +122,18 @@ def test_without_a_digest(bench: Bench, mode: str) -> None:
 @pytest.mark.parametrize("mode", [*list(MODES)[:7:2], "no length, cut"])
 def test_killed_and_lied_to(mode: str, tmp_path: Path) -> None:
     """As the first, by SIGKILL of a real process: exit code, one line of cause, no corruption (1.3, I1, I7)."""
+    models = tmp_path / "models"
     with FaultyServer(faults.stall_in_body(DATA, SIZE // 2)) as server:
-        catalog = tmp_path / "catalog.toml"
-        catalog.write_text(
-            f'schema = 1\n[models.m]\n[[models.m.files]]\npath = "{NAME}"\nurl = "{server.url}/f"\n'
-            f'size = {SIZE}\nsha256 = "{sha256(DATA)}"\n'
-        )
-        words = ("get", "m", "--catalog", str(catalog), "--to", str(tmp_path / "models"), "--retries", "2")
+        (tmp_path / "catalog.toml").write_text(catalog_of(DATA, m=f"{server.url}/f"))
+        words = ("get", "m", "--to", str(models), "--retries", "2")
         first = child(tmp_path, *words)
-        until(lambda: claims(tmp_path / "models") >= SIZE // 2)
+        until(lambda: claimed_in(models) >= SIZE // 2)
         first.send_signal(signal.SIGKILL)
         first.communicate()
-        server.handler = MODES[mode]()
+        server.handler = MODES[mode][0]
         second = child(tmp_path, *words)
         _, errors = second.communicate(timeout=60)
-    final = tmp_path / "models" / "m" / NAME
-    assert second.returncode == ENDS_WITH[mode], errors
+    final = models / "m" / "f.bin"
+    assert second.returncode == MODES[mode][1], errors
     assert final.read_bytes() == DATA if second.returncode == 0 else not final.exists()
     assert "Traceback" not in errors
-
-
-def claims(models: Path) -> int:
-    """Bytes that the journals in a models folder claim."""
-    from mdl.engine import journal
-
-    records = [journal.load(path) for path in models.glob(".mdl/partials/*/journal")]
-    return sum(record.have.total for record in records if record)

@@ -1,24 +1,25 @@
-"""Verify and repair, and mirrors: only what is wrong is fetched, and from the first who has it."""
+"""Verify and repair, and mirrors: only what is wrong is fetched, and from the first server that has it."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from support import faults
 from support.bench import Bench, pinned
-from support.data import MIB, noise
-from support.faulty_server import Answer, FaultyServer, Request, reply
-from support.loopback_hub import Generated, hex_digest
+from support.data import MIB, flip, noise
+from support.faults.base import Data
+from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
+from support.loopback_hub import Generated
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
-from mdl.engine import adoption
-from mdl.engine.download import Download, Segment
+from mdl.engine.download import Tuning
 from mdl.engine.receipts import file_key
 from mdl.engine.stream_hasher import StreamHasher
 from mdl.engine.transfer import Result
@@ -26,9 +27,6 @@ from mdl.errors import Cancelled
 from mdl.events import Event, Noticed, Progressed, silence
 from mdl.fs.private import make_private_dir
 from mdl.hashing import Digest
-from mdl.http.allowlist import AllowList
-from mdl.http.client import HttpClient
-from mdl.http.policy import RetryPolicy
 from mdl.operations.tools import Tools
 from mdl.operations.verify import check, repair
 from mdl.sources import Context
@@ -38,11 +36,6 @@ BLOCK = 16 * MIB
 BIG = Generated(64 * MIB, 5)
 DATA, OTHER, TINY = noise(4 * MIB), noise(4 * MIB, 1), noise(1000, 2)
 SIZE = len(DATA)
-
-
-def big(url: str, content: Generated = BIG) -> CatalogFile:
-    digest = Digest("sha256", hex_digest(content, "sha256"))
-    return replace(pinned(url, b""), size=len(content), digest=digest)
 
 
 def verified(bench: Bench, file: CatalogFile) -> list[str]:
@@ -55,27 +48,29 @@ def tools(bench: Bench, on_event: Callable[[Event], None] = silence) -> Tools:
     return Tools(resolver, bench.store, lock_wait=60.0, on_event=on_event)
 
 
-def repaired(bench: Bench, file: CatalogFile) -> tuple[Result, list[Event]]:
+def repaired(bench: Bench, file: CatalogFile, tell: Callable[[Event], None] = silence) -> Result:
     """``mdl verify --repair``."""
-    rows = check(Model("m", files=(file,)), tools(bench))
-    events: list[Event] = []
+    rows, events = check(Model("m", files=(file,)), tools(bench)), list[Event]()
 
     def listen(event: Event) -> None:
+        tell(event)
         events.append(event)
         if sum(not isinstance(one, Progressed) for one in events) > 60:
             raise Cancelled
 
-    with HttpClient(AllowList.of(bench.allow), connections=4, policy=RetryPolicy(3)) as http:
-        return repair(rows, tools(bench, listen), http, force=False, errors={}), events
+    with bench.http() as http:
+        return repair(rows, tools(bench, listen), http, force=False, errors={})
 
 
-def flip(path: Path, *offsets: int) -> None:
-    with path.open("r+b") as file:
-        for offset in offsets:
-            file.seek(offset)
-            byte = file.read(1)[0]
-            file.seek(offset)
-            file.write(bytes([byte ^ 1]))
+@contextlib.contextmanager
+def damaged(bench: Bench, content: Data, *offsets: int) -> Iterator[tuple[FaultyServer, CatalogFile]]:
+    """The file was fetched, and bits at these offsets have flipped since; its server is still honest."""
+    with FaultyServer(faults.honest(content)) as server:
+        digest = Digest("sha256", hashlib.sha256(content[0 : len(content)]).hexdigest())
+        file = replace(pinned(server.url + "/f", b""), size=len(content), digest=digest)
+        assert bench.run(file).code == 0
+        flip(bench.final, *offsets)
+        yield server, file
 
 
 @pytest.mark.parametrize(
@@ -85,118 +80,76 @@ def flip(path: Path, *offsets: int) -> None:
 )
 def test_repair_fetches_the_bad_blocks(bench: Bench, offsets: tuple[int, ...], blocks: int) -> None:
     """Of a 64 MiB file with flipped bits, only the 16 MiB blocks that hold them are fetched again (F110)."""
-    with FaultyServer(faults.honest(BIG)) as server:
-        file = big(server.url + "/f")
-        assert bench.run(file).code == 0
-        flip(bench.final, *offsets)
+    with damaged(bench, BIG, *offsets) as (server, file):
         assert verified(bench, file) == ["corrupt"]
         before = server.bytes_sent
-        result, _ = repaired(bench, file)
+        result = repaired(bench, file)
         sent = server.bytes_sent - before
-    assert [outcome.error for outcome in result.outcomes] == [None]
-    assert sent == result.bytes_fetched == blocks * BLOCK
-    assert result.bytes_discarded == blocks * BLOCK
+    assert result.downloads[0].error is None
+    assert sent == result.bytes_fetched == result.bytes_discarded == blocks * BLOCK
     assert verified(bench, file) == ["ok"]
     assert not bench.partials
 
 
 @pytest.mark.parametrize("length", [40 * MIB + 7, 64 * MIB + 9, 0])
 def test_repair_of_another_length(bench: Bench, length: int) -> None:
-    """A file that was cut short or grew is repaired, and of what is left of it nothing is fetched again."""
-    with FaultyServer(faults.honest(BIG)) as server:
-        file = big(server.url + "/f")
-        assert bench.run(file).code == 0
-        with bench.final.open("r+b") as data:
-            data.truncate(length)
+    """A file that was cut short or grew is repaired, and the whole blocks that are left of it are not fetched again."""
+    with damaged(bench, BIG) as (_, file):
+        os.truncate(bench.final, length)
         assert verified(bench, file) == ["corrupt"]
-        result, _ = repaired(bench, file)
-    right = min(length, len(BIG)) // BLOCK * BLOCK
-    assert result.outcomes[0].error is None
-    assert result.bytes_fetched <= len(BIG) - right
+        result = repaired(bench, file)
+    assert result.downloads[0].error is None
+    assert result.bytes_fetched <= len(BIG) - min(length, len(BIG)) // BLOCK * BLOCK
     assert verified(bench, file) == ["ok"]
 
 
 def test_repair_of_an_uneven_tail(bench: Bench) -> None:
     """The last, shorter block is repaired by itself as well."""
     content = Generated(20 * MIB + 777, 6)
-    with FaultyServer(faults.honest(content)) as server:
-        file = big(server.url + "/f", content)
-        assert bench.run(file).code == 0
-        flip(bench.final, len(content) - 1)
-        result, _ = repaired(bench, file)
-    assert result.bytes_fetched == len(content) - BLOCK
+    with damaged(bench, content, len(content) - 1) as (_, file):
+        assert repaired(bench, file).bytes_fetched == len(content) - BLOCK
     assert verified(bench, file) == ["ok"]
 
 
 def test_repair_of_what_is_missing(bench: Bench) -> None:
     """A file that is gone is fetched whole."""
-    with FaultyServer(faults.honest(DATA)) as server:
-        file = pinned(server.url + "/f", DATA)
-        assert bench.run(file).code == 0
+    with damaged(bench, DATA) as (_, file):
         bench.final.unlink()
         assert verified(bench, file) == ["missing"]
-        result, _ = repaired(bench, file)
-    assert result.outcomes[0].error is None
+        assert repaired(bench, file).downloads[0].error is None
     assert verified(bench, file) == ["ok"]
 
 
-def test_failed_repair_leaves_the_file(bench: Bench) -> None:
-    """A repair that cannot fetch leaves the damaged file where it is; a later one mends it."""
-    with FaultyServer(faults.honest(BIG)) as server:
-        file = big(server.url + "/f")
-        assert bench.run(file).code == 0
-        flip(bench.final, 33 * MIB)
+@pytest.mark.parametrize("then", ["repair", "get"])
+def test_failed_repair_leaves_the_file(bench: Bench, then: str) -> None:
+    """A repair that cannot fetch leaves the damaged file as it is. A later one, or a get, mends it, and does not take
+    what the first one copied for right bytes."""
+    with damaged(bench, BIG, 33 * MIB) as (server, file):
         server.handler = faults.answers(404)
-        result, _ = repaired(bench, file)
-        assert result.outcomes[0].error is not None
+        assert repaired(bench, file).downloads[0].error is not None
         assert verified(bench, file) == ["corrupt"]
         server.handler = faults.honest(BIG)
-        again, _ = repaired(bench, file)
-    assert again.outcomes[0].error is None
-    assert verified(bench, file) == ["ok"]
-
-
-def test_get_after_failed_repair(bench: Bench) -> None:
-    """What a failed repair copied beside is never taken for right bytes by the next get."""
-    with FaultyServer(faults.honest(BIG)) as server:
-        file = big(server.url + "/f")
-        assert bench.run(file).code == 0
-        flip(bench.final, 33 * MIB)
-        server.handler = faults.answers(404)
-        repaired(bench, file)
-        server.handler = faults.honest(BIG)
-        assert bench.run(file, force=True).code == 0
+        if then == "get":
+            assert bench.run(file, force=True).code == 0
+        else:
+            assert repaired(bench, file).downloads[0].error is None
     assert verified(bench, file) == ["ok"]
 
 
 def test_repair_by_a_liar(bench: Bench) -> None:
     """A server that sends a bad block again and again is given up: 6, and the damaged file is not replaced."""
-    with FaultyServer(faults.honest(BIG)) as server:
-        file = big(server.url + "/f")
-        assert bench.run(file).code == 0
-        flip(bench.final, 33 * MIB)
+    with damaged(bench, BIG, 33 * MIB) as (server, file):
         server.handler = faults.other_bytes(BIG, everywhere=True)
-        result, events = repaired(bench, file)  # stopped where it goes round in circles
-    error = result.outcomes[0].error
+        error = repaired(bench, file).downloads[0].error  # it is stopped if it goes round in circles
     assert error is not None
     assert error.exit_code == 6
-    assert events
     assert verified(bench, file) == ["corrupt"]
 
 
-@pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
-@pytest.mark.parametrize("status", [401, 403, 404, 410, 451, 503])
-def test_mirrors_in_order(bench: Bench, status: int, data: bytes) -> None:
-    """Where the first is gated, gone or down, the mirrors are asked in their order, and the next is left alone."""
-    with FaultyServer(by_path(data, {"/1": status, "/2": 404})) as server:
-        mirrors = [f"{server.url}/{n}" for n in (2, 3, 4)]
-        run = bench.run(pinned(server.url + "/1", data, mirrors=mirrors), retries=2)
-        order = list(dict.fromkeys(request.path for request in server.requests))
-    assert (run.code, order) == (0, ["/1", "/2", "/3"])
-    assert bench.final.read_bytes() == data
+BOTH_SIZES = pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 
 
-def by_path(data: bytes, statuses: dict[str, int]) -> faults.base.Handler:
+def by_path(data: bytes, statuses: dict[str, int]) -> Handler:
     """These statuses for these paths; the file everywhere else."""
     right = faults.honest(data)
 
@@ -207,52 +160,57 @@ def by_path(data: bytes, statuses: dict[str, int]) -> faults.base.Handler:
     return handler
 
 
+@BOTH_SIZES
+@pytest.mark.parametrize("status", [401, 403, 404, 410, 451, 503])
+def test_mirrors_in_order(bench: Bench, status: int, data: bytes) -> None:
+    """If the first is gated, gone or down, the mirrors are tried in their order, and the last is not needed."""
+    with FaultyServer(by_path(data, {"/1": status, "/2": 404})) as server:
+        mirrors = [f"{server.url}/{n}" for n in (2, 3, 4)]
+        run = bench.run(pinned(server.url + "/1", data, mirrors=mirrors), retries=2)
+        order = list(dict.fromkeys(request.path for request in server.requests))
+    assert (run.code, order) == (0, ["/1", "/2", "/3"])
+    assert bench.has(data)
+
+
 def test_no_mirror_without_a_digest(bench: Bench) -> None:
-    """Mirrors are not trusted with a file whose digest nobody knows."""
+    """Mirrors are not trusted with a file whose digest is not known."""
     with FaultyServer(by_path(DATA, {"/1": 404})) as server:
-        file = replace(pinned(server.url + "/1", DATA, mirrors=[server.url + "/2"]), digest=None)
-        run = bench.run(file)
-        asked = {request.path for request in server.requests}
-    assert (run.code, asked) == (3, {"/1"})
+        run = bench.run(replace(pinned(server.url + "/1", DATA, mirrors=[server.url + "/2"]), digest=None))
+        assert (run.code, {request.path for request in server.requests}) == (3, {"/1"})
 
 
 @pytest.mark.fault(10)
-@pytest.mark.parametrize(
-    "data",
-    [DATA, TINY],
-    ids=["large", "small"],
-)
+@BOTH_SIZES
 def test_mirror_after_wrong_bytes(bench: Bench, data: bytes) -> None:
-    """Where the first has other bytes the mirror is asked, and the loss is told (A10)."""
-    other = OTHER[: len(data)]
-    with FaultyServer(faults.routes({"/1": faults.honest(other), "/2": faults.honest(data)})) as server:
-        run = bench.run(pinned(server.url + "/1", data, mirrors=[server.url + "/2"]))
+    """If the first has other bytes the mirror is tried, and the loss is reported (A10)."""
+    with FaultyServer(faults.honest(data)) as mirror:
+        run = bench.fetch(faults.honest(OTHER[: len(data)]), data, mirrors=[mirror.url + "/f"])
     assert run.code == 0
     assert run.report.bytes_discarded >= len(data)
-    assert bench.final.read_bytes() == data
+    assert bench.has(data)
 
 
 def test_mirror_goes_on_at_the_byte(bench: Bench) -> None:
     """What the first brought before it went down is kept; the mirror gives the rest."""
     first = faults.first(1, faults.short_body(DATA, SIZE // 2), faults.answers(503))
-    with FaultyServer(faults.routes({"/1": first, "/2": faults.honest(DATA)})) as server:
-        run = bench.run(pinned(server.url + "/1", DATA, mirrors=[server.url + "/2"]), retries=2)
-        asked = [request.header("range") for request in server.requests if request.path == "/2"]
+    with FaultyServer(faults.honest(DATA)) as mirror:
+        run = bench.fetch(first, DATA, mirrors=[mirror.url + "/f"], retries=2)
+        asked = [request.header("range") for request in mirror.requests]
     assert (run.code, run.report.bytes_fetched, run.rewound) == (0, SIZE, 0)
     assert asked == [f"bytes={SIZE // 2}-{SIZE - 1}"]
 
 
 def test_all_mirrors_fail(bench: Bench) -> None:
-    """Where none has it, the first's error stands, and the others' are told with it."""
-    with FaultyServer(by_path(DATA, {"/1": 403, "/2": 404})) as server:
-        run = bench.run(pinned(server.url + "/1", DATA, mirrors=[server.url + "/2"]))
+    """If none has it, the first's error stands, with those of the others."""
+    with FaultyServer(faults.answers(404)) as mirror:
+        run = bench.fetch(faults.answers(403), DATA, mirrors=[mirror.url + "/f"])
     assert (run.code, run.error["code"]) == (4, "AUTH")
     assert "404" in run.error["message"]
 
 
 @pytest.mark.fault(221)
 def test_a_wrong_block_of_a_server_without_ranges_is_no_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a repair's server sends all from the start, and a block of it wrong, the whole digest decides: 6."""
+    """If a repair's server sends all from the start, and a block of it wrong, the digest of the whole decides: 6."""
     data, hashed, look = noise(20 * MIB, 5), threading.Event(), StreamHasher._at_edge
     wrong = bytearray(data)
     wrong[5] ^= 1
@@ -265,25 +223,19 @@ def test_a_wrong_block_of_a_server_without_ranges_is_no_loop(bench: Bench, monke
         body = [bytes(wrong[:-MIB]), hashed, bytes(wrong[-MIB:])]
         return Answer(200, [("Content-Length", str(len(wrong)))], body)
 
-    with FaultyServer(faults.honest(data)) as server:
-        file = pinned(server.url + "/f", data)
-        assert bench.run(file).code == 0
-        flip(bench.final, 100)
+    with damaged(bench, data, 100) as (server, file):
         server.handler, before = handler, len(server.requests)
-        hashed.clear()
         monkeypatch.setattr(StreamHasher, "_at_edge", at_edge)
-        result, _ = repaired(bench, file)
+        (download,) = repaired(bench, file).downloads
         assert len(server.requests) - before <= 4
-    (outcome,) = result.outcomes
-    assert outcome.error is not None
-    assert outcome.error.exit_code == 6
+    assert download.error is not None
+    assert download.error.exit_code == 6
 
 
 @pytest.mark.fault(222)
-def test_what_the_first_server_still_says_is_not_the_mirror_s(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four connections are refused for good at once: the mirror is asked once, and not passed over for each of them."""
-    monkeypatch.setattr(Download, "next_segment", _four_at_once(Download.next_segment))
-    bench.segments(256 * 1024)
+def test_several_refusals_at_once_pass_over_one_mirror_only(bench: Bench) -> None:
+    """If four connections are refused for good at once, the mirror is tried once, and not given up for each of them."""
+    bench.tuning = Tuning(least_segment=256 * 1024, scale_after=0.0, scale_again_after=0.0, fast_enough=1e99)
     together, right = threading.Barrier(4), faults.honest(DATA)
 
     def handler(request: Request, number: int) -> Answer:
@@ -293,40 +245,29 @@ def test_what_the_first_server_still_says_is_not_the_mirror_s(bench: Bench, monk
             together.wait(2)
         return reply(429, b"slow down", ("Retry-After", "7200"))
 
-    with FaultyServer(handler) as server, FaultyServer(right) as mirror:
-        run = bench.run(pinned(server.url + "/f", DATA, mirrors=[mirror.url + "/f"]), connections=4, retries=5)
-    assert (run.code, bench.final.read_bytes() == DATA) == (0, True)
+    with FaultyServer(right) as mirror:
+        run = bench.fetch(handler, DATA, mirrors=[mirror.url + "/f"], connections=4, retries=5)
+    assert (run.code, bench.has(DATA), together.broken) == (0, True, False)
 
 
-def _four_at_once(cut: Callable[[Download], Segment | None]) -> Callable[[Download], Segment | None]:
-    def wide(self: Download) -> Segment | None:
-        self.scaler.width = 4
-        return cut(self)
-
-    return wide
-
-
-def test_a_size_that_was_guessed_is_not_held_against_the_mirror(bench: Bench) -> None:
+def test_a_guessed_size_does_not_bind_the_mirror(bench: Bench) -> None:
     """How far a stream without a length came is not the file's size: the mirror brings all of it."""
-    with (
-        FaultyServer(faults.no_length_cut(DATA, len(DATA) // 2)) as server,
-        FaultyServer(faults.honest(DATA)) as mirror,
-    ):
+    with FaultyServer(faults.no_length_cut(DATA, SIZE // 2)) as server, FaultyServer(faults.honest(DATA)) as mirror:
         file = replace(pinned(server.url + "/f", DATA, mirrors=[mirror.url + "/f"]), size=None)
         run = bench.run(file, connections=2)
-    assert (run.code, bench.final.read_bytes() == DATA) == (0, True)
+    assert (run.code, bench.has(DATA)) == (0, True)
 
 
-def test_a_repair_waits_for_an_owner_that_cannot_be_seen(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another container has the file in hand: the repair waits for it as a get does, says so, and goes on."""
-    with FaultyServer(faults.honest(DATA)) as server:
-        file = pinned(server.url + "/f", DATA)
-        assert bench.run(file).code == 0
-        flip(bench.final, 100)
-        make_private_dir(bench.store.partials / f"{file_key('m', file.path)}.elsewhere")
-        looks = iter([True, True])
-        monkeypatch.setattr(adoption, "is_held", lambda folder: next(looks, False))
-        monkeypatch.setattr(bench.store.cancel, "wait", lambda seconds: None)
-        result, events = repaired(bench, file)
-    assert [outcome.error for outcome in result.outcomes] == [None]
-    assert any("waiting for" in event.message for event in events if isinstance(event, Noticed))
+def test_a_repair_waits_for_an_owner_that_cannot_be_seen(bench: Bench) -> None:
+    """If another container works on the file, the repair waits for it as a get does, says so, and goes on."""
+    told: list[str] = []
+    with damaged(bench, DATA, 100) as (_, file):
+        theirs = make_private_dir(bench.store.partials / f"{file_key('m', file.path)}.elsewhere")
+
+        def tell(event: Event) -> None:
+            if isinstance(event, Noticed) and "waiting for" in event.message:
+                told.append(event.message)
+                os.utime(theirs, (0, 0))  # it has been quiet for long
+
+        assert repaired(bench, file, tell).downloads[0].error is None
+    assert len(told) == 1

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from support import bench as engine
 from support import faults
-from support.bench import Bench, loose, pinned
+from support.bench import KNOWN, Bench, probes
 from support.data import MIB, noise
-from support.faulty_server import Answer, FaultyServer, Handler, Piece, Request
+from support.faulty_server import Answer, FaultyServer, Handler, Piece
 
 from mdl.http.body import Throttle
-from mdl.http.client import HttpClient
 from mdl.sources.hub_origin import HubOrigin
 from mdl.units import Timetable
 
 pytestmark = pytest.mark.usefixtures("way")
 DATA, TINY = noise(4 * MIB), noise(20_000, 1)
-COMMIT = HubOrigin("org/repo", revision="a" * 40)
-STALL, WINDOW = 0.2, 0.2
-"""Seconds: of silence, and in which a body must bring a thousand bytes a second."""
+LIMITS = {"stall": 0.2, "slow": 0.2, "retries": 1}
+"""Seconds of silence, seconds in which a body must bring a thousand bytes a second, and attempts."""
 PAUSES, LONG, PAUSE = 30, 3000, 0.04
-"""Trickles have an end, so that who sits through one comes back."""
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("mdl.http.body._SLOW_WINDOW", WINDOW)
-    return Bench(tmp_path, monkeypatch)
+"""Trickles have an end, so that a client that waits for it comes back."""
 
 
 def slowly(piece: bytes, count: int = PAUSES) -> Iterator[Piece]:
@@ -70,37 +59,34 @@ FRAMES: dict[str, tuple[bytes, bytes, bytes, *tuple[tuple[str, str], ...]]] = {
     "a trailer": (chunk(TINY) + b"0\r\nX: ", b"x", b"\r\n\r\n"),
     "gzip of nothing": (chunk(START), chunk(EMPTY), chunk(REST) + b"0\r\n\r\n", ("Content-Encoding", "gzip")),
 }
-"""What comes before, what trickles, what comes after; and headers."""
+"""What comes before, what trickles, what comes after, and headers."""
 
 
 @pytest.mark.fault(62)
 @pytest.mark.parametrize("what", FRAMES)
 def test_trickles_around_a_file(bench: Bench, what: str) -> None:
-    """What trickles around a file's bytes is not sat out, though each byte comes in time."""
+    """What trickles around a file's bytes is not waited for to its end, though each byte comes in time."""
     before, piece, *_ = FRAMES[what]
-    with FaultyServer(lambda request, number: framed(*FRAMES[what])) as server:
-        run = bench.run(pinned(server.url + "/f", TINY), stall=STALL, retries=1)
-        sent = server.requests[0].sent
+    run = bench.fetch(lambda request, number: framed(*FRAMES[what]), TINY, **LIMITS)
     assert run.code in (0, 5)
-    assert sent < len(before) + PAUSES * len(piece)
+    assert run.requests[0].sent < len(before) + PAUSES * len(piece)
 
 
 @pytest.mark.fault(62)
 def test_trickled_redirect(bench: Bench) -> None:
-    """The body of a redirect that trickles in is not sat out."""
+    """The body of a redirect that trickles in is not waited for."""
     away = Answer(302, [("Location", "/moved"), ("Content-Length", str(PAUSES))], slowly(b" "))
-    with FaultyServer(faults.routes({"/moved": faults.honest(TINY), "/f": lambda request, number: away})) as server:
-        run = bench.run(pinned(server.url + "/f", TINY), stall=STALL, retries=1)
-        sent = server.requests[0].sent
+    handler = faults.routes({"/moved": faults.honest(TINY), "/f": lambda request, number: away})
+    run = bench.fetch(handler, TINY, **LIMITS)
     assert run.code in (0, 5)
-    assert sent < PAUSES
+    assert run.requests[0].sent < PAUSES
 
 
 @pytest.mark.fault(62)
 def test_trickled_listing(bench: Bench) -> None:
     """An API answer that trickles is given up: 5."""
     with FaultyServer(lambda request, number: framed(b"", chunk(b" "), chunk(b"[]") + b"0\r\n\r\n")) as server:
-        run = bench.run(source=COMMIT, hub=server.url, stall=STALL, retries=1)
+        run = bench.run(source=HubOrigin("org/repo", revision="a" * 40), hub=server.url, **LIMITS)
     assert (run.code, run.error["code"]) == (5, "NET")
 
 
@@ -108,40 +94,29 @@ def test_trickled_listing(bench: Bench) -> None:
 def test_trickled_refusal(bench: Bench) -> None:
     """A refusal whose words trickle in is the refusal, after a while, without them."""
     refusal = Answer(404, [("Content-Length", str(LONG))], slowly(b" ", LONG))
-    with FaultyServer(lambda request, number: refusal) as server:
-        run = bench.run(pinned(server.url + "/f", TINY), stall=STALL, retries=1)
-        sent = server.requests[0].sent
+    run = bench.fetch(lambda request, number: refusal, TINY, **LIMITS)
     assert run.code == 3
-    assert sent < LONG
+    assert run.requests[0].sent < LONG
 
 
 @pytest.mark.fault(62)
-@pytest.mark.parametrize("known", [True, False])
+@KNOWN
 @pytest.mark.parametrize(
     "handler", [faults.chunked(TINY, chunk=20), faults.gzip_encoded(TINY)], ids=["chunked", "gzip"]
 )
 def test_trickle_of_every_framing(bench: Bench, handler: Handler, known: bool) -> None:
     """A body that trickles is given up however it is framed, also of a file in memory: 5."""
     slow = faults.choose(probes, faults.honest(TINY), faults.trickle(handler, piece=20, pause=PAUSE))
-    with FaultyServer(slow) as server:
-        url = server.url + "/f"
-        run = bench.run(pinned(url, TINY) if known else loose(url), stall=STALL, retries=1)
+    run = bench.fetch(slow, TINY, known=known, **LIMITS)
     assert (run.code, run.error["code"]) == (5, "NET")
 
 
-def probes(request: Request) -> bool:
-    return request.header("range") == "bytes=0-0"
-
-
 @pytest.mark.fault(62)
-def test_trickle_below_a_limit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rate limit far above a trickle is no reason to sit through it."""
-    limit = Throttle(Timetable(((0, 20e6),)))
-    monkeypatch.setattr(engine, "HttpClient", functools.partial(HttpClient, throttle=limit))
+def test_trickle_below_a_limit(bench: Bench) -> None:
+    """A rate limit far above a trickle is no reason to wait for its end."""
     headers = [("ETag", faults.ETAG), ("Content-Length", str(len(DATA)))]
     slow = Answer(200, headers, slowly(DATA[:10]), "close")
-    with FaultyServer(faults.first(1, lambda request, number: slow, faults.honest(DATA))) as server:
-        run = bench.run(pinned(server.url + "/f", DATA), stall=10.0)
-        sent = server.requests[0].sent
+    handler = faults.first(1, lambda request, number: slow, faults.honest(DATA))
+    run = bench.fetch(handler, DATA, slow=0.2, throttle=Throttle(Timetable(((0, 20e6),))))
     assert run.code == 0
-    assert sent < 10 * PAUSES
+    assert run.requests[0].sent < 10 * PAUSES

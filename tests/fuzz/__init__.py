@@ -1,6 +1,5 @@
-"""Fuzzing: functions that take any bytes whatever, what they are tried with, and the inputs that once broke mdl.
+"""Fuzzing: functions that take any bytes, the bytes that they are tried with, and the inputs that once broke mdl.
 
-`targets` are the functions, `seeds` what they are usually given, `mutation` makes other bytes of it, `trial` says what
-counts as broken, `run` is the long run; ``tests/corpus/fuzz`` keeps what was found
-for `test_fuzz` to replay.
+`targets` and `net` are the functions, `seeds` their usual inputs, `mutation` changes those, `trial` says what counts as
+broken, `run` is the long run. ``tests/corpus/fuzz`` keeps the findings, which `test_fuzz` tries again.
 """

@@ -48,7 +48,7 @@ def headers_of(lines: list[str]) -> dict[str, str]:
 
 
 def _host(url: str) -> str | None:
-    """The host that httpx would ask; None where it would not take the URL."""
+    """The host that httpx would ask; None if it does not accept the URL."""
     try:
         seen = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):
@@ -58,7 +58,7 @@ def _host(url: str) -> str | None:
 
 
 def content_range(data: bytes) -> None:
-    """First line: status, first and last byte asked for, size. No answer is accepted for bytes that were not asked."""
+    """First line: status, first and last byte requested, size. No response is accepted for bytes outside that range."""
     first, *rest = lines_of(data)
     words = [parse_size(word) for word in first.split(" ")[:4]]
     status, start, last, size = [*words, *[None] * 4][:4]
@@ -87,7 +87,7 @@ def content_range(data: bytes) -> None:
 
 
 def wait(data: bytes) -> None:
-    """A server's wish to wait is a number of seconds from 0, or none."""
+    """The wait that a server asks for is finite and at least 0, or unknown."""
     wish = retry_after(headers_of(lines_of(data)), _NOW)
     assert wish is None or (wish >= 0 and math.isfinite(wish))
 
@@ -101,7 +101,7 @@ def link(data: bytes) -> None:
 
 
 def etag(data: bytes) -> None:
-    """A digest is read of a tag that is one, and a weak tag tells no version."""
+    """An ETag becomes a digest only if it is one, and a weak ETag is no validator."""
     headers = headers_of(lines_of(data))
     found = Digest.of_etag(headers.get("etag"))
     assert found is None or Digest.parse(found.algorithm, found.hex) == found
@@ -110,7 +110,7 @@ def etag(data: bytes) -> None:
 
 
 class _Server:
-    """Answers each request with the next redirect of a list, and looks at who is asked and with what."""
+    """Answers each request with the next redirect of a list, and checks which host is asked and what is sent."""
 
     def __init__(self) -> None:
         self.locations: list[bytes] = []
@@ -143,7 +143,7 @@ def _server() -> _Server:
 
 
 def redirects(data: bytes) -> None:
-    """Each line is where the one before leads to. Nobody is asked who is not allowed, and no secret leaves home."""
+    """Each line is a Location. No host is asked that is not allowed, and no secret leaves the hub's origin."""
     server = _server()
     server.locations, server.left_home, server.was_https = data.split(b"\n")[:12], False, False
     with server.http.open("GET", f"{_HUB}/org/repo/resolve/main/a.bin") as opened:
@@ -167,7 +167,7 @@ def hosts(data: bytes) -> None:
 
 
 def references(data: bytes) -> None:
-    """What people write as a source is a reference, a URL that httpx takes as well, or refused."""
+    """A text is a reference, a URL that httpx accepts as well, or refused."""
     text = text_of(data)
     for parse in (parse_reference, lambda one: parse_page(one, ["huggingface.co"])):
         try:

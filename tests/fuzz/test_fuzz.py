@@ -1,4 +1,4 @@
-"""A short hunt of every fuzz target, and all that longer ones found. The long one: python tests/fuzz/run.py --help"""
+"""A short run of every fuzz target, and all earlier findings. The long run: python tests/fuzz/run.py --help"""
 
 from __future__ import annotations
 
@@ -8,46 +8,39 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuzz.examples import example
+from fuzz.mutation import examples
 from fuzz.seeds import SEEDS
 from fuzz.targets import TARGETS
 from fuzz.trial import CORPUS, kept, tried
 
 FOUND = [path for name in TARGETS for path in kept(name)]
-_EXAMPLES = 25
 
 
 def test_every_target_has_seeds() -> None:
-    """What is tried and what it begins with are told of the same targets, and nothing in the corpus is of no target."""
+    """Every target has seeds, and every folder of the corpus belongs to a target."""
     assert SEEDS.keys() == TARGETS.keys()
     assert {path.name for path in CORPUS.iterdir()} <= TARGETS.keys()
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_is_usual(name: str) -> None:
-    """The seeds themselves are read, or refused as mdl refuses."""
+def test_seeds(name: str) -> None:
+    """The seeds themselves are read, or refused with an `MdlError`."""
     for seed in SEEDS[name]:
         tried(TARGETS[name], seed)
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: str(path.relative_to(CORPUS)))
-def test_what_was_found(path: Path) -> None:
-    """What once broke mdl does not break it again."""
+def test_findings(path: Path) -> None:
+    """An input that once broke mdl does not break it again."""
     tried(TARGETS[path.parent.name], path.read_bytes())
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_short_hunt(name: str) -> None:
-    """Whatever comes, it is read or refused as mdl refuses, in its time, and what must hold holds."""
+def test_short_run(name: str) -> None:
+    """Any bytes are read or refused with an `MdlError`, in time, and the target's assertions hold."""
 
-    @settings(
-        max_examples=_EXAMPLES,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(example(SEEDS[name]) | st.sampled_from(SEEDS[name]))
+    @settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(examples(SEEDS[name]) | st.sampled_from(SEEDS[name]))
     def hunt(data: bytes) -> None:
         tried(TARGETS[name], data)
 

@@ -1,7 +1,7 @@
-"""The engine at work against real sockets: `Bench.run` is one ``mdl get`` in this process, `child` one of its own.
+"""The engine at work against real sockets: `Bench.run` is one ``mdl get`` in this process.
 
-Waits between attempts are cut to nothing and kept in `Bench.waits`; a run that goes round in circles is stopped
-and fails its test, so that no fault can hang the suite.
+There are no waits between attempts. A run that goes round in circles is stopped and fails its test, so that no fault
+can hang the suite.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from mdl.errors import Cancelled
 from mdl.events import Event, Progressed, Retrying, Rewound
 from mdl.hashing import Digest
 from mdl.http.allowlist import AllowList, OriginToken
+from mdl.http.body import NO_LIMIT, Throttle
 from mdl.http.client import HttpClient, Timeouts
 from mdl.http.policy import RetryPolicy
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
+from mdl.paths import RelPath
 from mdl.reports import FileReport, Report
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
@@ -42,23 +44,29 @@ _SECONDS = 30.0
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
+KNOWN = pytest.mark.parametrize("known", [True, False])
+"""With the file's size and digest, or with its URL alone."""
+
+
 def pinned(url: str, data: bytes, *, path: str = NAME, mirrors: Sequence[str] = ()) -> CatalogFile:
     """A catalog's file with size and digest."""
-    from mdl.paths import RelPath
-
     return CatalogFile(RelPath.parse(path), url, tuple(mirrors), len(data), Digest("sha256", sha256(data)))
 
 
 def loose(url: str, *, path: str = NAME, size: int | None = None) -> CatalogFile:
-    """A catalog's file of which nothing is known but where it is."""
-    from mdl.paths import RelPath
-
+    """A catalog's file of which only the URL is known, and perhaps the size."""
     return CatalogFile(RelPath.parse(path), url, size=size)
+
+
+def claimed_in(models: Path) -> int:
+    """Bytes that the journals in a models folder claim."""
+    records = [journal.load(path) for path in models.glob(".mdl/partials/*/journal")]
+    return sum(record.have.total for record in records if record)
 
 
 @dataclass
 class Run:
-    """What one run did. ``report`` is None where it was stopped."""
+    """What one run did. ``report`` is None if it was stopped."""
 
     report: Report | None = None
     events: list[Event] = field(default_factory=list)
@@ -88,7 +96,7 @@ class Run:
 
     @property
     def rewound(self) -> int:
-        """Bytes that were announced as thrown away."""
+        """Bytes that were reported as discarded."""
         return sum(event.bytes_discarded for event in self.events if isinstance(event, Rewound))
 
     @property
@@ -100,24 +108,20 @@ class Bench:
     """One models folder."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._stopping = False
+        self.is_stopping = False
         self.store = Store(root / "models")
         self.waits: list[float | None] = []
+        """What servers asked to wait, before each further attempt."""
         self.allow = ["127.0.0.1"]
         self.patience = _SECONDS
         self.tuning = Tuning()
         for name in _PROXIES:
             monkeypatch.delenv(name, raising=False)
             monkeypatch.delenv(name.lower(), raising=False)
-        monkeypatch.setattr(RetryPolicy, "delay", self._no_delay)
 
     def segments(self, length: int) -> None:
         """Have even small files fetched in several segments at once."""
         self.tuning = Tuning(least_segment=length)
-
-    def _no_delay(self, failure: int, chance: float, wish: float | None = None) -> float:
-        self.waits.append(wish)
-        return 60.0 if self._stopping else 0.0
 
     @property
     def final(self) -> Path:
@@ -131,13 +135,33 @@ class Bench:
     @property
     def claimed(self) -> int:
         """Bytes that journals claim."""
-        records = [journal.load(path) for path in self.store.partials.glob("*/journal")]
-        return sum(record.have.total for record in records if record)
+        return claimed_in(self.store.root)
 
     def strangers(self) -> list[str]:
-        """Whatever is in the models folder beside the final file and mdl's own folder."""
+        """The files in the models folder beside the final one and those in mdl's own folder."""
         found = [p.relative_to(self.store.root).as_posix() for p in self.store.root.rglob("*") if not p.is_dir()]
         return [name for name in found if not name.startswith(".mdl/") and name != f"m/{NAME}"]
+
+    def http(
+        self,
+        hosts: AllowList | None = None,
+        bearer: OriginToken | None = None,
+        *,
+        connections: int = 4,
+        retries: int = 3,
+        stall: float = 10.0,
+        slow: float = 60.0,
+        throttle: Throttle = NO_LIMIT,
+    ) -> HttpClient:
+        """A client that waits for nothing between two attempts."""
+        return HttpClient(
+            hosts or AllowList.of(self.allow),
+            token=bearer,
+            timeouts=Timeouts(connect=min(stall, 5.0), stall=stall, slow=slow),
+            connections=connections,
+            throttle=throttle,
+            policy=_AtOnce(retries, bench=self),
+        )
 
     def run(
         self,
@@ -147,18 +171,16 @@ class Bench:
         token: str | None = None,
         bearer: OriginToken | None = None,
         hosts: AllowList | None = None,
-        connections: int = 4,
-        retries: int = 3,
-        stall: float = 10.0,
         stop_at: int | None = None,
         force: bool = False,
         lock_wait: float = 0.0,
         tell: Callable[[Event], None] | None = None,
+        **limits: Any,
     ) -> Run:
-        """Get the files (or the hub's repository) as the model ``m``; with ``stop_at`` bytes here, interrupt."""
+        """Get the files (or the hub's repository) as the model ``m``; with ``stop_at`` bytes here, interrupt. The
+        ``limits`` are those of `http`."""
         run, began = Run(), time.monotonic()
-        self._stopping = False
-        circles = False
+        self.is_stopping = circles = False
 
         def listen(event: Event) -> None:
             nonlocal circles
@@ -166,7 +188,7 @@ class Bench:
             if tell:
                 tell(event)
             if stop_at is not None and isinstance(event, Progressed) and event.bytes_done >= stop_at:
-                self._stopping = True
+                self.is_stopping = True
                 raise KeyboardInterrupt
             rounds = sum(isinstance(one, Retrying | Rewound) for one in run.events)
             circles = rounds > _ROUNDS or time.monotonic() - began > self.patience
@@ -174,15 +196,7 @@ class Bench:
                 raise Cancelled
 
         endpoint = Endpoint(hub, token)
-        timeouts = Timeouts(connect=min(stall, 5.0), stall=stall)
-        http = HttpClient(
-            hosts or AllowList.of(self.allow),
-            token=bearer or endpoint.origin_token,
-            timeouts=timeouts,
-            connections=connections,
-            policy=RetryPolicy(retries),
-        )
-        with http:
+        with self.http(hosts, bearer or endpoint.origin_token, **limits) as http:
             resolver = Resolver(Context(endpoint, self.store.listings, http, listen))
             tools = Tools(resolver, self.store, http, lock_wait=lock_wait, on_event=listen, tuning=self.tuning)
             model = Model("m", files=files, sources=(source,) if source else ())
@@ -203,11 +217,22 @@ class Bench:
         """Whether nothing is under the final name or beside it."""
         return not self.final.exists() and not self.strangers()
 
-    def fetch(self, handler: Handler, data: bytes, *, known: bool = True, half: bool = False, **more: Any) -> Run:
+    def fetch(
+        self,
+        handler: Handler,
+        data: bytes,
+        *,
+        known: bool = True,
+        half: bool = False,
+        path: str = NAME,
+        mirrors: Sequence[str] = (),
+        **more: Any,
+    ) -> Run:
         """Run once for the file ``data``, which ``handler`` serves, if ``half`` after half of it came from an honest
         server. Its size and digest are ``known``, or only its URL. ``more`` is as for `run`."""
         with FaultyServer(faults.honest(data) if half else handler) as server:
-            file = pinned(server.url + "/f", data) if known else loose(server.url + "/f")
+            url = server.url + "/f"
+            file = pinned(url, data, path=path, mirrors=mirrors) if known else loose(url, path=path)
             if half:
                 self.half(file, server, data)
             before, server.handler = len(server.requests), handler
@@ -216,12 +241,29 @@ class Bench:
         return run
 
     def half(self, file: CatalogFile, server: Any, data: bytes, **more: Any) -> int:
-        """Have half of the file here, interrupted; tells how many bytes. The server is left hanging there."""
+        """Have half of the file here, interrupted; returns how many bytes that are. The server goes on hanging."""
         at = len(data) // 2
         server.handler = faults.stall_in_body(data, at)
         stopped = self.run(file, stop_at=at, **more)
         assert (stopped.code, self.final.exists()) == (130, False)
         return at
+
+
+@dataclass(frozen=True)
+class _AtOnce(RetryPolicy):
+    """No waits, but for a run that is being interrupted. What servers asked for is kept in `Bench.waits`."""
+
+    bench: Bench | None = None
+
+    def delay(self, failure: int, jitter: float, asked: float | None = None) -> float:
+        assert self.bench
+        self.bench.waits.append(asked)
+        return 60.0 if self.bench.is_stopping else 0.0
+
+
+def probes(request: Request) -> bool:
+    """Whether a file's first byte alone is asked for, to learn its size."""
+    return request.header("range") == "bytes=0-0"
 
 
 def stalled(right: Handler, at: int) -> Handler:

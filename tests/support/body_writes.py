@@ -1,19 +1,20 @@
-"""Standing in the way of a body's bytes into a file, by whichever of the two ways they come."""
+"""Calls of the operating system that fail: the writes of a body into a file, and the close of one."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 
 import pytest
 
 Verdict = Callable[[int, int], int]
-"""From where a write goes and how many bytes it has: how many of them are really written. May raise `OSError`."""
+"""From the offset and the length of a write: how many bytes are really written. May raise `OSError`."""
 
 
 def judge_writes(patch: pytest.MonkeyPatch, verdict: Verdict) -> None:
-    """Ask before each write into a file at a place, by either way; what is not written is claimed where the verdict is
-    0, else not."""
+    """Ask before each write into a file at an offset, whether from memory or by splice. If the verdict is 0 nothing is
+    written, and the call claims that all was."""
     pwrite, splice = os.pwrite, os.splice
 
     def written(fd: int, data: bytes | memoryview, offset: int) -> int:
@@ -30,3 +31,17 @@ def judge_writes(patch: pytest.MonkeyPatch, verdict: Verdict) -> None:
 
     patch.setattr(os, "pwrite", written)
     patch.setattr(os, "splice", spliced)
+
+
+class CloseFails:
+    """Stands in for ``os.close``: the descriptors of files of one name are closed, and the call fails all the same."""
+
+    def __init__(self, name: str, code: int = errno.EIO) -> None:
+        self.name, self.code, self.real, self.closed = name, code, os.close, list[int]()
+
+    def __call__(self, fd: int) -> None:
+        found = os.readlink(f"/proc/self/fd/{fd}") if fd >= 0 else ""
+        self.real(fd)
+        if found.endswith(f"/{self.name}"):
+            self.closed.append(fd)
+            raise OSError(self.code, os.strerror(self.code))

@@ -78,7 +78,7 @@ def download(console: Console, *, fails: bool = True, at_retry: Callable[[], obj
 
         def show(event: Event) -> None:
             tell(event)
-            until(console.streams.stderr.is_ready)
+            until(console.stderr.is_ready)
 
         show(Planned(files=4, bytes_total=4000, bytes_to_fetch=4000))
         for index, name in enumerate(NAMES, 1):

@@ -1,4 +1,4 @@
-"""Scenes: a part of a test in a process of its own, with mounts, a network or a user that are nobody else's."""
+"""Scenes: a part of a test runs in a separate process with private mounts, a private network or another user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 MOUNTS = ("-Urm",)
 NETWORK = ("-Urmn",)
 USER = ("-U", "--map-user=12345", "--map-group=12345")
-"""Somebody without a name and a home, who owns the tester's files and has no right to what modes forbid."""
+"""A user without a name and a home, who owns the tester's files and has no right to what modes forbid."""
 _MISSING = 77
 _SECONDS = 90.0
 
@@ -42,7 +42,7 @@ def apart(scene: Callable[..., None], folder: Path, kind: tuple[str, ...], *word
 
 @functools.cache
 def prefix_of(kind: tuple[str, ...]) -> tuple[str, ...]:
-    """The words before a command that is to run in namespaces of that kind; skips the test where there are none."""
+    """The words before a command that is to run in namespaces of that kind; skips the test if there are none."""
     words = ("unshare", *kind)
     try:
         done = subprocess.run([*words, "true"], capture_output=True, text=True, check=False)
@@ -54,7 +54,7 @@ def prefix_of(kind: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def tool(*words: str) -> None:
-    """Run a tool of the system's inside a scene; where it is missing or not allowed, the test is skipped."""
+    """Run a tool of the system inside a scene; if it is missing or not allowed, the test is skipped."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     except OSError as error:
@@ -82,13 +82,13 @@ def resize(folder: Path, options: str) -> None:
 
 
 def loopback() -> None:
-    """Bring up the loopback interface of a network of one's own."""
+    """Bring up the loopback interface of a private network."""
     tool("ip", "link", "set", "lo", "up")
 
 
 @functools.cache
 def strace() -> tuple[str, ...]:
-    """The words that trace a command and all its threads in silence; skips the test where nothing can be traced."""
+    """The words that trace a command and all its threads in silence; skips the test if nothing can be traced."""
     words = ("strace", "-f", "-qq", "-o", os.devnull)
     try:
         works = subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0

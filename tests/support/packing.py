@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -63,3 +65,30 @@ def names(plan: PackPlan) -> set[str]:
 
 def skipped(plan: PackPlan) -> dict[str, str]:
     return {one.path: one.why for one in plan.selection.skipped}
+
+
+_UNPACK = """
+import sys
+from pathlib import Path
+from mdl.archive.directory import ArchiveLimits
+from mdl.errors import MdlError
+from mdl.operations.release import unpack
+def peak():
+    [line] = [one for one in open("/proc/self/status") if one.startswith("VmHWM")]
+    return int(line.split()[1])
+code, before = 0, peak()
+try:
+    unpack(Path(sys.argv[1]), Path(sys.argv[2]), limits=ArchiveLimits())
+except MdlError as error:
+    code = error.exit_code
+print(code, before, peak())
+"""
+
+
+def memory_of_unpacking(archive: Path, out: Path) -> tuple[int, float, float]:
+    """Unpack in another process: its exit code, its peak memory in MiB, and how much of that the unpacking took. By
+    /proc, as ru_maxrss may be what the parent had."""
+    command = [sys.executable, "-c", _UNPACK, archive, out]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    code, before, peak = map(int, done.stdout.split())
+    return code, peak / 1024, (peak - before) / 1024

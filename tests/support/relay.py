@@ -1,4 +1,4 @@
-"""Relay: passes connections on to a server; the test chooses what is said before (TLS, CONNECT)."""
+"""Relay: passes connections on to a server of the test, after a greeting (TLS, CONNECT) that the test chooses."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from dataclasses import dataclass
 
 import trustme
 
-Greeting = Callable[[socket.socket], socket.socket | None]
-"""Speaks to a client first; the socket to go on with, or None if there is nothing more to say."""
+from support import faults
+from support.faulty_server import FaultyServer
 
-_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-PROXY_VARIABLES = (*_VARIABLES, *map(str.lower, _VARIABLES))
+Greeting = Callable[[socket.socket], socket.socket | None]
+"""Speaks to a client first. Returns the socket to go on with, or None to end the connection."""
+
+PROXY_VARIABLES = tuple(
+    name for upper in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY") for name in (upper, upper.lower())
+)
+BODY = bytes(range(256)) * 12_000
+"""3 MB: large enough to be read straight off the TLS socket."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Relay:
 
 @contextmanager
 def relaying(target: int, greet: Greeting) -> Iterator[Relay]:
-    """A relay to that port of 127.0.0.1. TLS ends as it does when a host dies: without a goodbye."""
+    """A relay to that port of 127.0.0.1. It ends TLS without a close_notify, like a host that dies."""
     listener = socket.create_server(("127.0.0.1", 0))
     opened: list[socket.socket] = []
     threads: list[threading.Thread] = []
@@ -73,7 +79,7 @@ def relaying(target: int, greet: Greeting) -> Iterator[Relay]:
 
 
 def carry(source: socket.socket, target: socket.socket) -> None:
-    """Everything from one to the other, until one of them ends."""
+    """Pass everything on until one of the two ends."""
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
@@ -96,7 +102,7 @@ def secured(certificate: trustme.LeafCert) -> Greeting:
 
 
 def tunnel(heads: list[str], answer: str | None = "200 OK", then: Greeting | None = None) -> Greeting:
-    """A proxy's part of CONNECT: take the head, answer so (None: hang up), and go on with ``then``."""
+    """What a proxy does for CONNECT: read the head, send this answer (None: hang up), and go on with ``then``."""
 
     def greet(client: socket.socket) -> socket.socket | None:
         head = b""
@@ -112,3 +118,12 @@ def tunnel(heads: list[str], answer: str | None = "200 OK", then: Greeting | Non
         return then(client) if then else client
 
     return greet
+
+
+@contextmanager
+def serving(certificate: trustme.LeafCert) -> Iterator[str]:
+    """The URL of a TLS server: `BODY` with ranges at every path, and a redirect to plain http at /down."""
+    away = faults.redirects("http://localhost:9/file.bin")
+    handler = faults.choose(lambda request: request.path == "/down", away, faults.honest(BODY))
+    with FaultyServer(handler) as server, relaying(server.port, secured(certificate)) as relay:
+        yield f"https://localhost:{relay.port}"

@@ -1,4 +1,4 @@
-"""What mdl writes as JSON, held against the schemas that it ships: to the very keys."""
+"""Compares what mdl writes as JSON with the schemas that it ships, which must list every key."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _validator(name: str) -> Draft202012Validator:
 
 
 def closed(schema: Any) -> Any:
-    """The same schema, where an object has no other keys than those that it lists."""
+    """The same schema, in which an object has no other keys than those that it lists."""
     if isinstance(schema, list):
         return [closed(one) for one in schema]
     if not isinstance(schema, dict):

@@ -37,7 +37,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Shell:
-    """A home folder of its own; nothing of the tester's environment gets in."""
+    """A home folder for one test; nothing of the tester's environment gets in."""
 
     home: Path
     endpoint: str = NOBODY
@@ -61,7 +61,7 @@ class Shell:
         return [sys.executable, "-m", "mdl", *words]
 
     def run(self, *words: str, prefix: tuple[str, ...] = ()) -> Ran:
-        """Run it to its end. What it says as JSON must fit the schemas, even if the test does not look at it."""
+        """Run it to its end. What it says as JSON is checked against the schemas in any case."""
         done = subprocess.run(
             [*prefix, *self.command(*words)],
             env=self.environ,
@@ -79,7 +79,7 @@ class Shell:
 
 
 def machine(home: Path, catalog: str = "schema = 1\n", endpoint: str = NOBODY, **extra: str) -> Shell:
-    """A home folder of its own with a catalog in it."""
+    """A home folder for one test, with a catalog in it."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "catalog.toml").write_text(catalog)
     return Shell(home, endpoint, extra)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 
 from mdl.formatting import cells
+from support.shell import Shell
 
 EVIL = "a\x1b]0;PWN\x07\x1b[2Jb\x9b31mc\u202ed[red]e[/]f"
 """A window title, a cleared screen, a C1 code, text turned round, and what Rich would take for markup."""
@@ -28,6 +29,11 @@ def harmless(text: str) -> str:
     assert not found, text
     assert text
     return text
+
+
+def all_harmless(told: Told, shell: Shell, *commands: str) -> list[str]:
+    """What each command says, which must hold nothing that a terminal obeys."""
+    return [harmless(told(shell, *words.split())) for words in commands]
 
 
 class Reader:

@@ -1,9 +1,8 @@
-"""The tests' hub answers as the hub does. That the hub's own client can use it, tests/cli/test_hf_cache.py shows."""
+"""The loopback hub answers as the hub does. tests/cli/test_hf_cache.py shows that the hub's own client can use it."""
 
 from __future__ import annotations
 
 import hashlib
-import socket
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
@@ -65,8 +64,8 @@ def test_generated_content_is_one_content() -> None:
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
-def test_lfs_file_redirects_to_the_cdn(hub: LoopbackHub, ask: Ask, method: str) -> None:
-    """Resolve tells commit, sha256 and size of an LFS file and sends to a signed URL of the other origin."""
+def test_lfs_file(hub: LoopbackHub, ask: Ask, method: str) -> None:
+    """Resolve tells commit, sha256 and size of an LFS file and redirects to a signed URL of the other origin."""
     got = ask(LFS, method)
     assert (got.status_code, got.headers["x-repo-commit"]) == (302, TINY.commit)
     assert (got.headers["x-linked-etag"], got.headers["x-linked-size"]) == (f'"{SHA256}"', str(len(WEIGHTS)))
@@ -77,41 +76,16 @@ def test_lfs_file_redirects_to_the_cdn(hub: LoopbackHub, ask: Ask, method: str) 
     assert "Signature=" in target.query
 
 
-def test_cdn_serves_without_hub_headers(ask: Ask) -> None:
-    """The CDN sends the bytes with an ETag of its own and nothing that only the hub knows."""
-    got = ask(ask(LFS).headers["location"])
+def test_cdn(hub: LoopbackHub, ask: Ask) -> None:
+    """The CDN sends the bytes and ranges of them, with an ETag of its own and none of the hub's headers. It refuses a
+    token with 400, and a forged or expired link with 403 in XML."""
+    link = ask(LFS).headers["location"]
+    got = ask(link)
     assert (got.status_code, hashlib.sha256(got.content).hexdigest()) == (200, SHA256)
-    assert got.headers["content-length"] == str(len(WEIGHTS))
     assert len(got.headers["etag"].strip('"')) == 32
     assert not [name for name in got.headers if name.startswith("x-")]
-
-
-@pytest.mark.parametrize(
-    ("asked", "start", "stop"),
-    [
-        ("bytes=0-0", 0, 1),
-        ("bytes=1048570-1048585", 1048570, 1048586),
-        ("bytes=3145728-", 3145728, None),
-        ("bytes=-9", -9, None),
-        ("bytes=3158000-99999999", 3158000, None),
-    ],
-)
-def test_cdn_ranges(ask: Ask, asked: str, start: int, stop: int | None) -> None:
-    """Closed, open and suffix ranges, also across blocks and beyond the end, bring exactly their bytes."""
-    got = ask(ask(LFS).headers["location"], headers={"Range": asked})
-    whole = WEIGHTS[0 : len(WEIGHTS)]
-    assert (got.status_code, got.content) == (206, whole[start:stop])
-    first = start % len(whole)
-    assert got.headers["content-range"] == f"bytes {first}-{first + len(got.content) - 1}/{len(whole)}"
-
-
-def test_cdn_refuses_what_it_must(hub: LoopbackHub, ask: Ask) -> None:
-    """416 behind the end, 200 for several ranges or another If-Range, 400 for a token, 403 in XML if forged or late."""
-    link = ask(LFS).headers["location"]
-    behind = ask(link, headers={"Range": f"bytes={len(WEIGHTS)}-"})
-    assert (behind.status_code, behind.headers["content-range"]) == (416, f"bytes */{len(WEIGHTS)}")
-    assert ask(link, "HEAD", headers={"Range": "bytes=0-1,5-6"}).status_code == 200
-    assert ask(link, "HEAD", headers={"Range": "bytes=5-6", "If-Range": '"other"'}).status_code == 200
+    part = ask(link, headers={"Range": "bytes=1048570-1048585"})
+    assert (part.status_code, part.content) == (206, WEIGHTS[1048570:1048586])
     assert ask(link, headers={"Authorization": "Bearer x"}).status_code == 400
     forged = ask(link.replace("Expires=", "Expires=9"))
     assert (forged.status_code, forged.headers["content-type"]) == (403, "application/xml")
@@ -120,7 +94,7 @@ def test_cdn_refuses_what_it_must(hub: LoopbackHub, ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
-def test_small_file_takes_a_hop_on_the_hub(hub: LoopbackHub, ask: Ask, method: str) -> None:
+def test_small_file(hub: LoopbackHub, ask: Ask, method: str) -> None:
     """A small file is a relative 307 to resolve-cache and then itself; both name commit, git blob id and size."""
     hop = ask(SMALL, method)
     assert hop.status_code == 307
@@ -161,18 +135,3 @@ def test_branch_that_moves(hub: LoopbackHub, ask: Ask) -> None:
     assert ask(SMALL, follow_redirects=True).content == b"new"
     assert ask(SMALL, "HEAD").headers["x-repo-commit"] == new.commit
     assert ask(SMALL.replace("main", TINY.commit), follow_redirects=True).content == CONFIG
-
-
-def test_stops_under_way() -> None:
-    """Leaving the hub cuts a download that would take hours, and a client that does not read."""
-    with LoopbackHub([TINY], bytes_per_second=100) as slow, LoopbackHub([TINY]) as fast:
-        socks = []
-        for hub in (slow, fast):
-            link = urlsplit(httpx.get(hub.url + LFS, trust_env=False).headers["location"])
-            sock = socket.create_connection(("127.0.0.1", link.port))
-            sock.sendall(f"GET {link.path}?{link.query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            assert sock.recv(10) == b"HTTP/1.1 2"
-            socks.append(sock)
-    for sock in socks:
-        sock.close()
-    assert fast.requests[-1].body_bytes_sent <= len(WEIGHTS)

@@ -64,7 +64,7 @@ def deflated(data: bytes, level: int = 9) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One member. ``data`` is what is in it; ``body`` the packed bytes, where they are not simply made of it."""
+    """One member. ``data`` is what is in it; ``body`` the packed bytes, if they are not simply made of it."""
 
     name: bytes = b"a.txt"
     data: bytes = b"some text\n"
@@ -124,7 +124,7 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class Zip:
-    """An archive. ``end64`` and ``locator`` are None where there are none; ``moved``: offsets count the prefix."""
+    """An archive. ``end64`` and ``locator`` are None if there are none; ``moved``: offsets count the prefix."""
 
     members: tuple[Member, ...] = ()
     prefix: bytes = b""
@@ -155,7 +155,7 @@ class Zip:
         return data + (len(self.prefix) if self.moved else 0)
 
     def pieces(self) -> Iterator[bytes]:
-        """Every record, and every run of bytes that is none, in the order of the file."""
+        """Every record, and the bytes between records, in the order of the file."""
         at, lines = len(self.prefix) if self.moved else 0, []
         yield self.prefix
         for member in self.members:

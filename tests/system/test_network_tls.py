@@ -23,9 +23,8 @@ from support.bench import NAME, Bench, pinned
 from support.data import MIB, noise
 from support.faulty_server import FaultyServer, Handler
 from support.loopback_hub import LoopbackHub, Repo
-from support.relay import PROXY_VARIABLES, relaying, secured
+from support.relay import PROXY_VARIABLES, relaying, secured, serving
 from support.shell import ExitCode, done, machine
-from support.tls import serving
 
 from mdl.errors import MdlError, NetworkError, TlsError
 from mdl.http.allowlist import AllowList

@@ -193,7 +193,7 @@ def test_a_disk_that_fills(large: Shell) -> None:
     prefix = ("env", f"SEEN={seen}", "unshare", "-rm", "sh", "-c", script, str(small))
     ran = large.run("pack", "run", "-o", str(small / "x.zip"), prefix=prefix)
     if ran.code == 99 or "unshare" in ran.err:
-        pytest.skip(f"no tmpfs of one's own here: {ran.err}")
+        pytest.skip(f"no tmpfs can be mounted here: {ran.err}")
     assert (ran.code, ran.out, seen.read_text()) == (7, "", "")
     assert "No space left on device" in ran.err
 

@@ -59,8 +59,8 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "link": to_link,
     "touch": lambda path: os.utime(path, (7, 7)),
 }
-MOMENTS = {"before": 1, "within": 4, "after": 7}
-"""Writes: two of the first file, a header, three blocks and a descriptor of the middle one, then the last."""
+MOMENTS = {"before": 1, "within": 3, "after": 6}
+"""Writes: the first file; header, three blocks and descriptor of the middle one; the last file."""
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from support.data import noise
 from support.faulty_server import FaultyServer
 from support.partials import dead_owner
 from support.releases import files_of, zipped
-from support.shell import ExitCode, Shell, machine
+from support.shell import ExitCode, machine
 
 from mdl.engine.receipts import file_key
 from mdl.errors import Unsafe
 from mdl.fs.entries import EntryAt
+from mdl.jobs.log import LARGEST
 from mdl.paths import RelPath
 from mdl.process import ProcessId
 
@@ -33,36 +35,37 @@ DATA, SMALL = noise(2**21), noise(1000)
 KEY = file_key("m", RelPath.parse(NAME))
 STATE = ".local/state/mdl"
 KNOWN = (0, 2, 7, 9, 11, 12)
+WORDS = ("prefetch", "m", "--metrics", "m.prom", "--ready-file", "ready.json")
 
-FOLDERS = [
+MODELS_FOLDERS = [
     *(".mdl", ".mdl/partials", ".mdl/receipts", ".mdl/receipts/m", ".mdl/locks"),
     *(f".mdl/partials/{KEY}.{whose}" for whose in ("dead", "me")),
-    *(f"{STATE}/{name}" for name in ("jobs", "locks")),
 ]
-IN_MODELS = [
+MODELS_FILES = [
     *(f".mdl/partials/{KEY}.dead/{name}" for name in ("data", "journal")),
     *(f".mdl/receipts/m/{KEY}.receipt", ".mdl/locks/m.lock", ".mdl/locks/m.who", f"m/{NAME}"),
 ]
-IN_STATE = [
+STATE_FOLDERS = [f"{STATE}/{name}" for name in ("jobs", "locks")]
+STATE_FILES = [
     *(f"{STATE}/downloads.log{suffix}" for suffix in ("", ".1", ".lock")),
     *(f"{STATE}/locks/prefetch.{suffix}" for suffix in ("lock", "who")),
     *("m.prom", "ready.json"),
 ]
+READ_FILES = [f"{STATE}/jobs/x.job", "mdl.lock", ".config/mdl/config.toml"]
+"""Files that the user may write, or another mdl: a link there may be the user's own wish."""
+RELEASE_FILES = ["releases.json", ".mdl/releases.lock", ".mdl/releases.who"]
 
 
-def case(place: str, *values: str) -> Any:
-    return pytest.param(place, *values, id=" ".join((place.replace(KEY, "KEY"), *values)))
-
-
-def links(files: list[str], *, state: bool) -> list[Any]:
-    """A link to a folder for each folder; to a file, and to nothing, for each file."""
-    folders = [place for place in FOLDERS if place.startswith(STATE) == state]
-    pairs = [*((place, "folder") for place in folders), *((place, to) for place in files for to in ("file", "nothing"))]
-    return [case(*pair) for pair in pairs]
+def cases(folders: list[str], files: list[str], read: Sequence[str] = ()) -> list[Any]:
+    """A link to a folder for each folder; a pipe, and a link to a file and to nothing, for each file."""
+    pairs = [(place, "folder") for place in folders]
+    pairs += [(place, what) for place in files for what in ("file", "nothing", "pipe")]
+    pairs += [(place, "pipe") for place in read]
+    return [pytest.param(*pair, id=" ".join(pair).replace(KEY, "KEY")) for pair in pairs]
 
 
 class Outside:
-    """Another's folder, which has names that mdl uses too."""
+    """A folder of another program, which has names that mdl uses too."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -77,24 +80,15 @@ class Outside:
     def is_untouched(self) -> bool:
         return self.seen() == self.before
 
-    def planted(self, at: Path, to: str) -> None:
-        """Put a link at ``at``."""
-        made(at).symlink_to(self.folder / {"folder": ".", "file": "data", "nothing": "new"}[to])
-
-
-def made(at: Path) -> Path:
-    """The place, with this process's or a dead one's name in it, and the folders above it."""
-    at = Path(
-        str(at).replace(f"{KEY}.dead", f"{KEY}.{dead_owner()}").replace(f"{KEY}.me", f"{KEY}.{ProcessId.current()}")
-    )
-    at.parent.mkdir(parents=True)
-    return at
-
-
-def without_links(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_symlink():
-            path.unlink()
+    def plant(self, at: Path, what: str) -> None:
+        """Put a pipe at ``at``, or a link that leads here. This process's or a dead one's name is put into the path."""
+        owners = {f"{KEY}.dead": f"{KEY}.{dead_owner()}", f"{KEY}.me": f"{KEY}.{ProcessId.current()}"}
+        at = Path(*(owners.get(part, part) for part in at.parts))
+        at.parent.mkdir(parents=True, exist_ok=True)
+        if what == "pipe":
+            os.mkfifo(at)
+        else:
+            at.symlink_to(self.folder / {"folder": ".", "file": "data", "nothing": "new"}[what])
 
 
 @pytest.fixture
@@ -102,57 +96,9 @@ def outside(tmp_path: Path) -> Outside:
     return Outside(tmp_path / "outside")
 
 
-def code_of(bench: Bench, url: str) -> int:
-    """How the file's download ends, also where it does not begin."""
-    try:
-        return bench.run(pinned(url, DATA)).code
-    except Unsafe as error:
-        return error.exit_code
-
-
-@pytest.mark.fault(177)
-@pytest.mark.parametrize(("place", "to"), links(IN_MODELS, state=False))
-def test_a_link_in_the_models_folder(bench: Bench, outside: Outside, place: str, to: str) -> None:
-    """A link at any name that get writes: what it leads to stays untouched; without it the next run ends right."""
-    outside.planted(bench.store.root / place, to)
-    with FaultyServer(faults.honest(DATA)) as server:
-        code = code_of(bench, f"{server.url}/f")
-        assert (outside.is_untouched(), code in KNOWN) == (True, True)
-        if code:
-            without_links(bench.store.root)
-            code = code_of(bench, f"{server.url}/f")
-    assert (code, bench.final.read_bytes() == DATA, outside.is_untouched()) == (0, True, True)
-
-
-WORDS = ("prefetch", "m", "--metrics", "m.prom", "--ready-file", "ready.json")
-
-
-def kept(home: Path) -> Shell:
-    """A machine whose one model is there already, so that nobody has to be asked."""
-    shell = machine(home, "schema = 1\n" + entry_of("m", "http://files.example/f.bin", SMALL))
-    (shell.models / "m").mkdir(parents=True)
-    (shell.models / "m" / "f.bin").write_bytes(SMALL)
-    return shell
-
-
-@pytest.mark.fault(177)
-@pytest.mark.parametrize(("place", "to"), links(IN_STATE, state=True))
-def test_a_link_in_the_state_folder(
-    exit_code: ExitCode, tmp_path: Path, outside: Outside, monkeypatch: pytest.MonkeyPatch, place: str, to: str
-) -> None:
-    """The same for records, logs, their rotation and locks, and for the files that others are to read."""
-    monkeypatch.setattr("mdl.jobs.log.LARGEST", 100)
-    shell = kept(tmp_path / "home")
-    outside.planted(tmp_path / "home" / place, to) if "/" in place else (shell.home / place).symlink_to(
-        outside.folder / ("data" if to == "file" else "new")
-    )
-    code = exit_code(shell, *WORDS)
-    assert (outside.is_untouched(), code in KNOWN) == (True, True)
-
-
 @pytest.fixture
 def waited(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The pipes that were opened in a way that waits for somebody; such an opening fails instead."""
+    """The pipes that were opened in a way that waits for the other end; such an opening fails instead."""
     found: list[str] = []
     real_os, real_io = os.open, io.open
 
@@ -178,11 +124,70 @@ def waited(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+def code_of(bench: Bench, url: str) -> int:
+    """How the file's download ends, also if it does not begin."""
+    try:
+        return bench.run(pinned(url, DATA)).code
+    except Unsafe as error:
+        return error.exit_code
+
+
+@pytest.mark.fault(177)
+@pytest.mark.parametrize(("place", "what"), cases(MODELS_FOLDERS, MODELS_FILES))
+def test_in_the_models_folder(bench: Bench, outside: Outside, waited: list[str], place: str, what: str) -> None:
+    """A link or a pipe at any name that get reads or writes: what a link leads to stays untouched, nothing waits for a
+    pipe's other end, and the error is a known one. Without the link the next run ends right."""
+    outside.plant(bench.store.root / place, what)
+    with FaultyServer(faults.honest(DATA)) as server:
+        code = code_of(bench, f"{server.url}/f")
+        assert (outside.is_untouched(), code in KNOWN, waited) == (True, True, [])
+        if what == "pipe":
+            return
+        if code:
+            for path in bench.store.root.rglob("*"):
+                if path.is_symlink():
+                    path.unlink()
+            code = code_of(bench, f"{server.url}/f")
+    assert (code, bench.final.read_bytes() == DATA, outside.is_untouched()) == (0, True, True)
+
+
+@pytest.mark.fault(177)
+@pytest.mark.parametrize(("place", "what"), cases(STATE_FOLDERS, STATE_FILES, READ_FILES))
+def test_in_the_state_folder(
+    exit_code: ExitCode, tmp_path: Path, outside: Outside, waited: list[str], place: str, what: str
+) -> None:
+    """The same for records, logs, their locks, for files that other programs are to read, and for what the user may
+    write. The log is so large that it is rotated; the one model is there already, so that no server is asked."""
+    shell = machine(tmp_path / "home", "schema = 1\n" + entry_of("m", "http://files.example/f.bin", SMALL))
+    (shell.models / "m").mkdir(parents=True)
+    (shell.models / "m" / "f.bin").write_bytes(SMALL)
+    outside.plant(shell.home / place, what)
+    log = shell.home / STATE / "downloads.log"
+    if not os.path.lexists(log) and STATE in place:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+        os.truncate(log, LARGEST)
+    code = exit_code(shell, *(("jobs",) if place.endswith(".job") else WORDS))
+    assert (outside.is_untouched(), code in KNOWN, waited) == (True, True, [])
+
+
+@pytest.mark.fault(177)
+@pytest.mark.parametrize(("place", "what"), cases([".mdl", "current", "releases"], RELEASE_FILES))
+def test_where_releases_are(
+    exit_code: ExitCode, tmp_path: Path, outside: Outside, waited: list[str], place: str, what: str
+) -> None:
+    """A link in a folder of releases leads no release, no switch and no sweep anywhere else."""
+    outside.plant(tmp_path / "srv" / place, what)
+    zipped(tmp_path / "a.zip", files_of("a"))
+    code = exit_code(machine(tmp_path), "unpack", "a.zip", "--to", "srv", "--release")
+    assert (outside.is_untouched(), code in KNOWN, waited) == (True, True, [])
+
+
 ROUNDS = 300 if os.environ.get("MDL_LONG") else 12
 
 
 def swapped(sub: Path, outside: Outside) -> None:
-    """A link out where a folder was, which is now beside it; or the other way round."""
+    """Put a link out in the place of a folder, which is moved beside it; or the other way round."""
     if sub.is_symlink():
         sub.unlink()
         sub.with_name("aside").rename(sub)
@@ -196,7 +201,7 @@ def swapped(sub: Path, outside: Outside) -> None:
 def test_a_link_put_there_after_the_look(
     bench: Bench, outside: Outside, monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
-    """A folder that becomes a link between the check and the rename: the file is where the check was, not outside."""
+    """If a folder becomes a link between the check and the rename, the file is in the folder that was checked."""
     sub, real = bench.store.folder("m") / "sub", EntryAt.refuse_special
 
     def check(entry: EntryAt) -> None:
@@ -232,40 +237,6 @@ def test_a_link_that_comes_and_goes(bench: Bench, outside: Outside) -> None:
         over.set()
         thread.join()
     assert outside.is_untouched()
-
-
-@pytest.mark.fault(177)
-@pytest.mark.parametrize("place", [case(place) for place in IN_MODELS])
-def test_a_pipe_in_the_models_folder(bench: Bench, waited: list[str], place: str) -> None:
-    """A FIFO at any name that get reads or writes: nothing waits for its other end, and the error is a known one."""
-    os.mkfifo(made(bench.store.root / place))
-    with FaultyServer(faults.honest(DATA)) as server:
-        run = bench.run(pinned(f"{server.url}/f", DATA))
-    assert (waited, run.code in KNOWN) == ([], True)
-
-
-@pytest.mark.fault(177)
-@pytest.mark.parametrize("place", [*IN_STATE, f"{STATE}/jobs/x.job", "mdl.lock", ".config/mdl/config.toml"])
-def test_a_pipe_in_other_places(exit_code: ExitCode, tmp_path: Path, waited: list[str], place: str) -> None:
-    """The same for the state folder, for files that others are to read, and for what the user may write."""
-    shell = kept(tmp_path)
-    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-    os.mkfifo(tmp_path / place)
-    code = exit_code(shell, *(("jobs",) if place.endswith(".job") else WORDS))
-    assert (waited, code in (*KNOWN, 2)) == ([], True)
-
-
-@pytest.mark.fault(177)
-@pytest.mark.parametrize(
-    "name", [".mdl", "current", "releases", "releases.json", ".mdl/releases.lock", ".mdl/releases.who"]
-)
-def test_a_link_where_releases_are(exit_code: ExitCode, tmp_path: Path, outside: Outside, name: str) -> None:
-    """A link in a folder of releases leads no release, no switch and no sweep anywhere else."""
-    shell = machine(tmp_path)
-    outside.planted(tmp_path / "srv" / name, "folder" if name in (".mdl", "current", "releases") else "file")
-    zipped(tmp_path / "a.zip", files_of("a"))
-    code = exit_code(shell, "unpack", "a.zip", "--to", "srv", "--release")
-    assert (outside.is_untouched(), code in KNOWN) == (True, True)
 
 
 @pytest.mark.fault(182)

@@ -12,8 +12,7 @@ from support import faults
 from support.bench import Bench, pinned
 from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request
-from support.relay import PROXY_VARIABLES, relaying, secured, tunnel
-from support.tls import BODY, serving
+from support.relay import BODY, PROXY_VARIABLES, relaying, secured, serving, tunnel
 
 from mdl.errors import AuthError, MdlError, NetworkError, TlsError, UsageError
 from mdl.http.allowlist import AllowList

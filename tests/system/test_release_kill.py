@@ -6,10 +6,8 @@ import contextlib
 import errno
 import json
 import os
-import shlex
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from support.namespaces import failing
 from support.partials import dead_owner
 from support.releases import Site, files_of, zipped
 from support.schemas import document_of
-from support.shell import Shell
+from support.shell import Inside, Shell
 
 from mdl.archive.manifest import NAME
 from mdl.archive.releases import ReleaseDir
@@ -119,7 +117,7 @@ def test_a_folder_that_cannot_be_written(site: Site, monkeypatch: pytest.MonkeyP
     """A release into a folder that may not be written is 7, and the folder is named; nothing is switched."""
     site.release("a")
     site.release("b")
-    archive = zipped(site.folder.parent / "c.zip", files_of("c"))
+    zipped(site.folder.parent / "c.zip", files_of("c"))
     real = getattr(os, call)
 
     def refuse(path: object, *args: Any, **more: Any) -> object:
@@ -131,7 +129,7 @@ def test_a_folder_that_cannot_be_written(site: Site, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr(os, call, refuse)
         with pytest.raises(StorageError, match="Permission denied") as caught:
-            site.release(archive)
+            site.release(site.folder.parent / "c.zip")
     assert (caught.value.exit_code, caught.value.item, site.served) == (7, str(site.folder), "b")
 
 
@@ -141,7 +139,7 @@ def test_killed_before_the_switch_of_a_rollback(site: Site, monkeypatch: pytest.
     for letter in "abc":
         site.release(letter, keep=9)
     with monkeypatch.context() as patch:
-        patch.setattr(ReleaseDir, "_switch_to", lambda *_: None)
+        patch.setattr(ReleaseDir, "switch_to", lambda *_: None)
         site.back()
     assert (site.served, site.record["active"] == ReleaseDir(site.folder).active()) == ("c", False)
     if then == "release":
@@ -186,23 +184,17 @@ def test_a_reader_misses_the_old_way(scene: Any) -> None:
     assert misses > 0
 
 
-def test_what_a_check_writes_is_not_served(site: Site) -> None:
-    """A check cannot change the bytes that were verified: what is served is what the manifest says."""
-    site.release("b")
-    script = "import os; open(os.environ['MDL_RELEASE_PATH'] + '/model.bin', 'ab').write(b'!')"
-    with contextlib.suppress(ProtocolError):
-        site.release("a", check=shlex.join([sys.executable, "-c", script]))
-    letter = site.served
-    assert (site.folder / "current" / "model.bin").read_bytes() == files_of(letter)["model.bin"]
-
-
 def test_a_damaged_file_is_never_linked(site: Site) -> None:
-    """Of an old file whose bytes rotted no link is made; the new release has the right bytes."""
+    """Of an old file whose bytes rotted no link is made; the new release has the right bytes. Served again, the old
+    release is 6, and the file is named."""
     old = site.release("a").path / "config.json"
     old.chmod(0o644)
     old.write_bytes(files_of("a")["config.json"].replace(b"2", b"7"))
     done = site.release("b")
     assert (done.linked, (done.path / "config.json").read_bytes()) == (0, files_of("b")["config.json"])
+    with pytest.raises(ProtocolError) as caught:
+        site.release("a")
+    assert (caught.value.exit_code, site.served, "config.json" in str(caught.value.item)) == (6, "b", True)
 
 
 _GOOD = {"schema": "mdl.releases/1", "releases": [], "served": [], "withdrawn": [], "switches": []}
@@ -236,7 +228,7 @@ def test_a_history_that_cannot_be_read(site: Site, data: bytes) -> None:
 
 
 def test_a_real_folder_named_current(site: Site) -> None:
-    """A real folder where the link goes is 7, and stays as it is."""
+    """A real folder in the link's place is 7, and stays as it is."""
     (site.folder / "current").mkdir(parents=True)
     (site.folder / "current" / "mine").write_text("x")
     with pytest.raises(Occupied) as caught:
@@ -245,39 +237,22 @@ def test_a_real_folder_named_current(site: Site) -> None:
 
 
 def test_a_release_deleted_by_hand(site: Site) -> None:
-    """The active one deleted: the same archive brings it back. The previous deleted: rollback is 3, nothing changes."""
+    """The active one deleted: the same archive brings it back. The previous deleted: rollback is 3, nothing changes,
+    and --keep does not count it."""
     first = site.release("a").path
     shutil.rmtree(first)
     assert (site.release("a").path, site.served) == (first, "a")
-    site.release("b")
+    second = site.release("b", keep=9).path
     shutil.rmtree(first)
     with pytest.raises(NotFound):
         site.back()
-    assert (site.served, site.release("c").changed, site.served) == ("b", True, "c")
+    assert (site.served, site.release("c", keep=9).changed, site.served) == ("b", True, "c")
+    assert (site.release("d", keep=3).removed, site.letters, second.exists()) == ((), "bcd", True)
 
 
-def test_keep_does_not_count_what_is_gone(site: Site) -> None:
-    """--keep 3 with three complete releases removes none, though a fourth, deleted by hand, is recorded."""
-    places = [site.release(letter, keep=9).path for letter in "abc"]
-    shutil.rmtree(places[1])
-    assert (site.release("d", keep=3).removed, site.letters) == ((), "acd")
-
-
-def test_a_damaged_release_is_not_served_again(site: Site) -> None:
-    """An older release whose bytes rotted is 6 when it would be served again, and the file is named."""
-    old = site.release("a").path / "text" / "vocab.txt"
-    site.release("b")
-    old.chmod(0o644)
-    old.write_bytes(b"?\n")
-    with pytest.raises(ProtocolError) as caught:
-        site.release("a")
-    assert (caught.value.exit_code, site.served) == (6, "b")
-    assert "text/vocab.txt" in str(caught.value.item)
-
-
-def test_two_deployers_at_once(site: Site, shell: Shell) -> None:
+def test_two_deployers_at_once(site: Site, tmp_path: Path) -> None:
     """Two at once with different archives: both served in turn, both in the history, the link at the last of them."""
-    words = ("--to", "srv", "--release", "--json")
+    shell, words = Shell(tmp_path), ("--to", "srv", "--release", "--json")
     archives = [str(zipped(shell.home / f"{one}.zip", files_of(one))) for one in "ab"]
     both = [
         subprocess.Popen(shell.command("unpack", one, *words), env=shell.environ, cwd=shell.home, stdout=-1, stderr=-3)
@@ -291,14 +266,13 @@ def test_two_deployers_at_once(site: Site, shell: Shell) -> None:
     assert (site.letters, record["previous"] in record["releases"]) == ("ab", True)
 
 
-@pytest.mark.parametrize("command", ["unpack", "rollback"])
-def test_no_wait_for_the_lock(site: Site, shell: Shell, command: str) -> None:
-    """--lock-wait 0 while another is at it: 9, and nothing is switched."""
+@pytest.mark.parametrize("words", ["rollback srv", "unpack a.zip --to srv --release"])
+def test_no_wait_for_the_lock(site: Site, mdl: Inside, tmp_path: Path, words: str) -> None:
+    """--lock-wait 0 while another mdl is at work: 9, and nothing is switched."""
     site.release("a")
     site.release("b")
     with file_lock(site.folder / ".mdl", "releases", 0, silence):
-        words = ("rollback", "srv") if command == "rollback" else ("unpack", "a.zip", "--to", "srv", "--release")
-        ran = shell.run(*words, "--lock-wait", "0", "--json")
+        ran = mdl(Shell(tmp_path), *words.split(), "--lock-wait", "0", "--json")
     assert (ran.code, ran.document["error"]["code"], site.served) == (9, "BUSY", "b")
     assert f"process {os.getpid()}" in ran.err
 

@@ -51,13 +51,11 @@ def copy(tmp_path: Path) -> Copy:
 def test_a_run_layout(copy: Copy) -> None:
     """One row in patterns.py and its line in LAYOUTS: `mdl checkpoints` knows the trainer, its steps and its best."""
     row = """
-ACME = Pattern(
+ACME = Layout(
     "acme",
-    re.compile(r"acme-([0-9]+|best)\\.pt"),
+    Pattern(r"acme-((?P<step>[0-9]+)|best)\\.pt", best=r"acme-best\\.pt").find,
     keep=("*.pt",),
-    is_best=lambda one: one.name == "acme-best.pt",
-    step=lambda name: int(name[1]) if name[1].isdigit() else None,
-).layout
+)
 """
     with (copy.root / "trainers/patterns.py").open("a") as file:
         file.write(row)
@@ -77,14 +75,14 @@ def test_an_output_format(copy: Copy) -> None:
         "console/dots.py",
         '''"""Dots: one for each event."""
 
-from mdl.console.streams import Streams
+from mdl.console.streams import NonBlockingStream
 from mdl.describe import describe
 from mdl.events import Event
 
 
 class Dots:
-    def __init__(self, streams: Streams) -> None:
-        self._stream = streams.stderr
+    def __init__(self, stream: NonBlockingStream) -> None:
+        self._stream = stream
 
     def __call__(self, event: Event) -> None:
         self._stream.write(f". {describe(event).kind}\\n")
@@ -100,7 +98,7 @@ class Dots:
         if self.progress == "dots":
             from mdl.console.dots import Dots
 
-            return Dots(self.streams)""",
+            return Dots(self.stderr)""",
     )
     copy.line("cli/flags.py", 'lines = "lines"', '    dots = "dots"')
     (copy.home / "run").mkdir()

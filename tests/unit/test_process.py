@@ -1,4 +1,4 @@
-"""Who holds what: a process that is there, one that is gone, one that cannot be seen."""
+"""Processes: one that lives, one that has ended, one that cannot be seen from here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def past() -> str:
 
 
 def test_this_process_and_one_that_is_over(past: str) -> None:
-    """We are alive, what ended is not, nor who had our number before us; a name without a PID name space is as well."""
+    """This process is alive, an ended one is not, nor an earlier one with our number; names of older versions count."""
     machine, pid, born, space = str(ProcessId.current()).split("-")
     again, short = f"{machine}-{pid}-1-{space}", f"{machine}-{pid}-{born}"
     names = (str(ProcessId.current()), past, again, short, past.rpartition("-")[0])
@@ -34,7 +34,7 @@ def test_this_process_and_one_that_is_over(past: str) -> None:
 
 @pytest.mark.fault(264)
 def test_another_name_space_is_unknown(past: str) -> None:
-    """A process of another PID name space, another boot or no name at all: nobody knows from here whether it lives."""
+    """A process of another PID name space, another boot or no name at all: mdl cannot know whether it lives."""
     for owner in (str(ProcessId.current()), past):
         machine, pid, born, space = owner.split("-")
         assert ProcessId(f"{machine}-{pid}-{born}-{int(space) + 1}").is_alive() is None
@@ -44,7 +44,7 @@ def test_another_name_space_is_unknown(past: str) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="nothing could be hidden")
 def test_a_process_that_is_hidden(past: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another user's process that /proc does not show may be the one: nobody knows, and nothing of its is taken."""
+    """Another user's process that /proc does not show may be the one: mdl cannot know, and leaves its files alone."""
 
     def kill(_process: int, _signal: int) -> None:
         raise PermissionError

@@ -56,10 +56,12 @@ def test_the_examples_of_the_guide(hub: LoopbackHub, tmp_path: Path, capfd: pyte
 
 
 def test_the_guide_has_every_setting() -> None:
-    """The table of docs/python.md has each setting, and no other."""
-    rows = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs" / "python.md").read_text(), re.MULTILINE)
-    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert named == set(settings_table())
+    """The table of docs/python.md has each setting, and no other, with its default; words stand for None and ()."""
+    rows = re.findall(r"^\| (`.*?`) \| (.*?) \|", (ROOT / "docs" / "python.md").read_text(), re.MULTILINE)
+    defaults = {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+    assert set(defaults) == set(settings_table())
+    for name, setting in settings_table().items():
+        assert setting.default in (None, ()) or ast.literal_eval(defaults[name].strip("`")) == setting.default, name
 
 
 def test_import_is_light() -> None:
@@ -68,29 +70,32 @@ def test_import_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "mdl\n"
 
 
-@pytest.mark.parametrize("name", sorted(mdl.__all__))
-def test_every_public_name(name: str) -> None:
-    """Each name that is offered is there, is documented, and stays what it is when the engine is imported."""
+def test_every_public_name() -> None:
+    """Each name that is offered is there, is documented, and stays what it is when the engine is imported. Any other
+    one is an AttributeError, as of any module."""
     import mdl.engine.transfer
 
-    found = getattr(mdl, name)
-    assert name in dir(mdl)
-    assert name == "__version__" or found.__doc__
-    assert not isinstance(found, type(mdl))
-
-
-def test_no_other_name() -> None:
-    """What is not offered is an AttributeError, as of any module."""
+    for name in mdl.__all__:
+        found = getattr(mdl, name)
+        assert name in dir(mdl)
+        assert name == "__version__" or found.__doc__, name
+        assert not isinstance(found, type(mdl)), name
     with pytest.raises(AttributeError, match="no attribute 'gett'"):
         mdl.gett  # type: ignore[attr-defined] # noqa: B018
 
 
-def test_a_misspelt_setting(hub: LoopbackHub) -> None:
-    """A setting that does not exist is a TypeError that names the right one; a wrong value is mdl's own error."""
+def test_wrong_arguments(hub: LoopbackHub) -> None:
+    """An argument that does not exist is a TypeError, which names the right setting; a wrong value is mdl's own error,
+    as is an empty path, of a variable that is not set: it is not the current folder."""
     with pytest.raises(TypeError, match="did you mean 'connections'"):
         mdl.get("hf:org/tiny", conections=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="inculde"):
+        mdl.Client().download("hf:org/tiny", inculde="*.json")  # type: ignore[call-arg]
     with pytest.raises(mdl.UsageError, match="connections: 0 is not a number from 1 to 64"):
         mdl.get("hf:org/tiny", connections=0)
+    for empty in ({"home": ""}, {"home": "m", "into": ""}):
+        with pytest.raises(mdl.UsageError, match="it is empty"):
+            mdl.get("hf:org/tiny", **empty)  # type: ignore[arg-type]
 
 
 def test_settings_come_from_the_environment_too(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,13 +205,18 @@ def test_progress_draws_on_stderr_alone(hub: LoopbackHub, capfd: pytest.CaptureF
 
 
 def test_reports_keep_the_errors(hub: LoopbackHub) -> None:
-    """A report has the errors themselves, with type and item; the joint one is raised on request."""
+    """A report has the errors themselves, with type and item; the joint one is raised on request. Several that fail for
+    one reason are an error of that class, which has the single ones."""
     report = mdl.download(["hf:org/tiny", "hf:org/none"], home="m")
     [(item, error)] = report.failures
     assert (item, type(error)) == ("org--none", mdl.NotFound)
     with pytest.raises(mdl.NotFound, match="hf:org/none: "):
         report.raise_for_errors()
     assert [model.status for model in report.models] == ["present", "missing"]
+    with pytest.raises(mdl.NotFound) as caught:
+        mdl.download(["hf:org/none", "hf:org/neither"], home="m").raise_for_errors()
+    assert [error.item for error in caught.value.errors] == ["hf:org/none", "hf:org/neither"]
+    assert caught.value.exit_code == 3
 
 
 def test_a_deadline(hub: LoopbackHub) -> None:
@@ -218,11 +228,12 @@ def test_a_deadline(hub: LoopbackHub) -> None:
 
 
 def test_warnings_are_python_s(hub: LoopbackHub) -> None:
-    """What may hurt later is a Python warning, unless ``on_warning`` takes it."""
+    """What may hurt later is a Python warning at the line that called mdl, unless ``on_warning`` takes it."""
     Path("catalog.toml").write_text("schema = 1\n")
     Path("catalog.toml").chmod(0o666)
-    with pytest.warns(mdl.MdlWarning, match="everybody may write it"):
-        assert mdl.Client().catalog.models == {}
+    with pytest.warns(mdl.MdlWarning, match="everybody may write it") as warned:
+        assert mdl.Client().statuses() == []
+    assert {one.filename for one in warned} == {__file__}
     said: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -230,27 +241,24 @@ def test_warnings_are_python_s(hub: LoopbackHub) -> None:
     assert len(said) == 1
 
 
-@pytest.mark.parametrize("one", ["config.json", ["config.json"], ("config.json",), (name for name in ["config.json"])])
-def test_one_text_is_not_a_list_of_letters(hub: LoopbackHub, tmp_path: Path, one: Any) -> None:
-    """A single glob or name may be given as a text, and any iterable will do."""
-    path = mdl.get("hf:org/tiny", home="m", include=one)
-    assert [file.name for file in path.iterdir()] == ["config.json"]
-
-
-def test_a_packed_glob_may_be_one_text(hub: LoopbackHub, tmp_path: Path) -> None:
-    """What is to stay out stays out."""
+def test_one_text_is_not_a_list_of_letters(hub: LoopbackHub, tmp_path: Path) -> None:
+    """A single glob or name may be given as a text, any iterable will do, and an empty one is nothing."""
+    one: Any
+    for number, one in enumerate(["config.json", ["config.json"], ("config.json",), iter(["config.json"])]):
+        path = mdl.get("hf:org/tiny", home=f"m{number}", include=one)
+        assert [file.name for file in path.iterdir()] == ["config.json"]
+    client = mdl.Client(catalog="catalog.toml", home="m")
+    client.add("tiny", "hf:org/tiny")
+    client.add("other", ["hf:org/other"])
+    assert [model.name for model, _ in client.statuses("tin")] == ["tiny"]
+    assert (len(client.statuses()), client.statuses([]), client.statuses(status=[])) == (2, [], [])
+    assert [row.locked for row in client.lock([]).models] == [False, False]
+    assert [row.name for row in client.lock("tiny").models if row.locked] == ["tiny"]
+    assert (client.download([]).models, client.verify([]).models) == ((), {})
     run = make_run(tmp_path / "runs", "tts")
     packed = mdl.pack(run, "x.zip", exclude="config.json")
     assert not [one for one in packed.manifest.files if one.path == "config.json"]
     assert mdl.pack(run, "y.zip", checkpoint=500).manifest.checkpoint == "checkpoint-500"
-
-
-def test_several_failures_of_one_kind(hub: LoopbackHub) -> None:
-    """Several files that fail for one reason are an error of that class, which has the single ones."""
-    with pytest.raises(mdl.NotFound) as caught:
-        mdl.download(["hf:org/none", "hf:org/neither"], home="m").raise_for_errors()
-    assert [error.item for error in caught.value.errors] == ["hf:org/none", "hf:org/neither"]
-    assert caught.value.exit_code == 3
 
 
 def test_a_token_for_one_operation(hub: LoopbackHub) -> None:
@@ -286,10 +294,3 @@ def test_no_signed_url_in_the_log(hub: LoopbackHub, caplog: pytest.LogCaptureFix
     with caplog.at_level("DEBUG"):
         mdl.get("hf:org/other", home="m")
     assert ("http://" in caplog.text, hub.url in caplog.text) == (False, False)
-
-
-@pytest.mark.parametrize("setting", ["home", "into"])
-def test_an_empty_path_is_refused(hub: LoopbackHub, setting: str) -> None:
-    """An empty text, as of a variable that is not set, is not the current folder."""
-    with pytest.raises(mdl.UsageError, match="it is empty"):
-        mdl.get("hf:org/tiny", **{"home": "m", setting: ""})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -13,11 +13,6 @@ from support.faults.base import ETAG, PIECE, Data, honest, pieces, with_headers
 from support.faults.wire import Answer, Handler, Piece, Request, reply
 
 Drop = Literal["close", "reset"]
-
-
-def _whole(data: Data, make: Callable[[Request], Answer]) -> Handler:
-    """A handler whose answer does not look at Range."""
-    return lambda request, number: make(request)
 
 
 def upto(body: Iterator[bytes], count: int) -> Iterator[bytes]:
@@ -47,7 +42,7 @@ def short_body(data: Data, at: int, *, end: Drop = "close") -> Handler:
 
 def no_length(data: Data) -> Handler:
     """200 without Content-Length, ended by closing: nobody can tell it from a cut."""
-    return _whole(data, lambda request: Answer(200, [("ETag", ETAG)], pieces(data), "close"))
+    return lambda request, number: Answer(200, [("ETag", ETAG)], pieces(data), "close")
 
 
 def no_length_cut(data: Data, at: int) -> Handler:
@@ -69,17 +64,17 @@ def chunked(data: Data, *, chunk: int = PIECE, extension: bytes = b"") -> Handle
         yield from chunked_pieces(cuts, extension=extension)
         yield b"0\r\n\r\n"
 
-    return _whole(data, lambda request: Answer(200, [("ETag", ETAG), ("Transfer-Encoding", "chunked")], body()))
+    return lambda request, number: Answer(200, [("ETag", ETAG), ("Transfer-Encoding", "chunked")], body())
 
 
 def chunked_cut(data: Data, at: int | None = None) -> Handler:
     """200, chunked, closed after ``at`` bytes of the file (None: all of them) and without the last chunk."""
 
-    def make(request: Request) -> Answer:
+    def handler(request: Request, number: int) -> Answer:
         body = chunked_pieces(pieces(data, 0, at))
         return Answer(200, [("ETag", ETAG), ("Transfer-Encoding", "chunked")], body, "close")
 
-    return _whole(data, make)
+    return handler
 
 
 def extra_bytes(data: Data, *, extra: bytes = b"surplus" * 100) -> Handler:
@@ -101,13 +96,13 @@ def wrong_length(data: Data, by: int) -> Handler:
         yield from pieces(data, 0, min(size, len(data)))
         yield bytes(max(by, 0))
 
-    return _whole(data, lambda request: Answer(200, [("Content-Length", str(size)), ("ETag", ETAG)], body()))
+    return lambda request, number: Answer(200, [("Content-Length", str(size)), ("ETag", ETAG)], body())
 
 
 def endless(data: Data = b"x" * PIECE, *, framing: Literal["close", "chunked", "length"] = "close") -> Handler:
     """``data`` over and over without end; ``length`` announces 2**60 bytes."""
 
-    def make(request: Request) -> Answer:
+    def handler(request: Request, number: int) -> Answer:
         body: Iterator[Piece] = (piece for _ in itertools.count() for piece in pieces(data))
         headers = {
             "close": [],
@@ -118,14 +113,14 @@ def endless(data: Data = b"x" * PIECE, *, framing: Literal["close", "chunked", "
             body = chunked_pieces(piece for _ in itertools.count() for piece in pieces(data))
         return Answer(200, headers[framing], body, "close")
 
-    return _whole(data, make)
+    return handler
 
 
 def gzip_encoded(data: Data, *, status: int = 200) -> Handler:
     """Content-Encoding: gzip though nobody asked; with ``status=206`` as a range of the encoded file."""
     coded = gzip.compress(data[0 : len(data)], mtime=0)
     said = [("Content-Range", f"bytes 0-{len(coded) - 1}/{len(coded)}")] if status == 206 else []
-    return _whole(data, lambda request: reply(status, coded, ("ETag", ETAG), ("Content-Encoding", "gzip"), *said))
+    return lambda request, number: reply(status, coded, ("ETag", ETAG), ("Content-Encoding", "gzip"), *said)
 
 
 def gzip_bomb(size: int = 2**30, *, content_type: str = "application/json") -> Handler:
@@ -163,15 +158,15 @@ def bad_length(data: Data, name: str) -> Handler:
     if values[-1] == "chunked":
         headers = [("Content-Length", values[0]), ("Transfer-Encoding", "chunked")]
         body = [*chunked_pieces(pieces(data)), b"0\r\n\r\n"]
-        return _whole(data, lambda request: Answer(200, headers, body, "close"))
+        return lambda request, number: Answer(200, headers, body, "close")
     lengths = [("Content-Length", value) for value in values]
-    return _whole(data, lambda request: Answer(200, lengths, pieces(data), "close"))
+    return lambda request, number: Answer(200, lengths, pieces(data), "close")
 
 
 def many_headers(data: Data, *, count: int = 1_000_000, length: int = 10) -> Handler:
     """``count`` headers of ``length`` bytes before the rest. One of 2**30 bytes is a very long line."""
 
-    def make(request: Request) -> Answer:
+    def handler(request: Request, number: int) -> Answer:
         def body() -> Iterator[bytes]:
             yield b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % len(data)
             for at in range(count):
@@ -183,35 +178,35 @@ def many_headers(data: Data, *, count: int = 1_000_000, length: int = 10) -> Han
 
         return Answer(None, body=body(), end="close")
 
-    return _whole(data, make)
+    return handler
 
 
 def continues(data: Data, *, count: int | None = None, status: int = 100) -> Handler:
     """Interim answers (100 or 103) before the final one; without ``count``, for ever."""
 
-    def make(request: Request) -> Answer:
+    def handler(request: Request, number: int) -> Answer:
         interim = b"HTTP/1.1 %d Wait\r\n\r\n" % status
         many = itertools.repeat(interim) if count is None else itertools.repeat(interim, count)
         final = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data)
         return Answer(None, body=itertools.chain(many, [final], pieces(data)), end="close")
 
-    return _whole(data, make)
+    return handler
 
 
 def old_http(data: Data) -> Handler:
     """HTTP/1.0 with a Content-Length, closed after each answer."""
     headers = [("Content-Length", str(len(data)))]
-    return _whole(data, lambda request: Answer("HTTP/1.0 200 OK", headers, pieces(data), "close"))
+    return lambda request, number: Answer("HTTP/1.0 200 OK", headers, pieces(data), "close")
 
 
 def no_head(data: Data) -> Handler:
     """HTTP/0.9: the bytes and nothing else."""
-    return _whole(data, lambda request: Answer(None, body=pieces(data), end="close"))
+    return lambda request, number: Answer(None, body=pieces(data), end="close")
 
 
 def garbage_status(data: Data, line: str = "HTTP/x.y twohundred") -> Handler:
     """A status line that is none."""
-    return _whole(data, lambda request: Answer(line, [("Content-Length", str(len(data)))], pieces(data), "close"))
+    return lambda request, number: Answer(line, [("Content-Length", str(len(data)))], pieces(data), "close")
 
 
 def portal(title: str = "Hotel Wi-Fi: please log in") -> Handler:

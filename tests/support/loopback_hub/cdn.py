@@ -10,8 +10,10 @@ import hashlib
 import hmac
 import secrets
 import time
+from urllib.parse import parse_qs, quote
 
-from support.loopback_hub.answers import Reply, Request, file_reply, segment
+from support.faults.base import honest
+from support.faults.wire import Answer, Request, reply
 from support.loopback_hub.repos import StoredFile
 
 _LINK_SECONDS = 3600
@@ -34,30 +36,29 @@ class Cdn:
         path = f"/xet-bridge-us/{file.sha256[:24]}/{file.sha256}"
         self._files[path] = file
         expires = int(time.time() + _LINK_SECONDS)
-        name = segment(f'inline; filename="{file.path.rpartition("/")[2]}";')
+        name = quote(f'inline; filename="{file.path.rpartition("/")[2]}";', safe="")
         signature = self._signature(path, str(expires))
         return f"{self.origin}{path}?response-content-disposition={name}&Expires={expires}&Signature={signature}"
 
-    def answer(self, request: Request) -> Reply:
-        if "authorization" in request.headers:
-            return _xml(400, "InvalidArgument", "Only one auth mechanism allowed")
-        expires = request.query.get("Expires", [""])[0]
-        given = request.query.get("Signature", [""])[0]
-        if not hmac.compare_digest(given.encode(), self._signature(request.path, expires).encode()):
-            return _xml(403, "AccessDenied", "Access denied")
+    def answer(self, request: Request, number: int) -> Answer:
+        if request.header("authorization"):
+            return _refusal(400, "InvalidArgument", "Only one auth mechanism allowed")
+        given = {name: values[0] for name, values in parse_qs(request.query).items()}
+        expires = given.get("Expires", "")
+        if not hmac.compare_digest(
+            given.get("Signature", "").encode(), self._signature(request.path, expires).encode()
+        ):
+            return _refusal(403, "AccessDenied", "Access denied")
         if time.time() >= int(expires):
-            return _xml(403, "AccessDenied", "Request has expired")
-        file = self._files.get(request.path)
-        if file is None:
-            return _xml(404, "NoSuchKey", "The specified key does not exist.")
+            return _refusal(403, "AccessDenied", "Request has expired")
+        file = self._files[request.path]
         own = hashlib.md5(file.sha256.encode(), usedforsecurity=False).hexdigest()
-        kind = ("Content-Type", "application/octet-stream")
-        return file_reply(request, file.content, f'"{own}"', kind, ("Cache-Control", "public, max-age=31536000"))
+        return honest(file.content, etag=f'"{own}"')(request, number)
 
     def _signature(self, path: str, expires: str) -> str:
         return hmac.new(self._key, f"{path}?{expires}".encode(), "sha256").hexdigest()
 
 
-def _xml(status: int, code: str, message: str) -> Reply:
+def _refusal(status: int, code: str, message: str) -> Answer:
     text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
-    return Reply(status, (("Content-Type", "application/xml"),), text.encode())
+    return reply(status, text.encode(), ("Content-Type", "application/xml"))

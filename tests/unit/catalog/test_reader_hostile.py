@@ -39,20 +39,9 @@ def test_paths_that_are_refused() -> None:
 ADDRESSES = [
     *("file:///etc/passwd", "ftp://h/f", "data:,x", "ssh://h/f", "javascript:alert(1)", "gopher://h/f", "h/f", "//h/f"),
     *("HTTPS:x", "https:///f", "https://h:0/f", "https://h:99999/f", "https://h:-1/f", "https://h /f", "https://h/a b"),
-    *(
-        "https://huggingf\u0430ce.co/a/f",
-        "https://h\uff0eorg/f",
-        "https://2130706433/f",
-        "https://0x7f.1/f",
-        "https://h\\@i/f",
-    ),
-    *(
-        "https://u:canary@h/f",
-        "https://canary@h/f",
-        "https://${HF_TOKEN}/f",
-        "https://h/a\x1b]0;x\x07",
-        "https://h/\u202ef",
-    ),
+    *("https://huggingf\u0430ce.co/a/f", "https://h\uff0eorg/f", "https://2130706433/f", "https://0x7f.1/f"),
+    *("https://h\\@i/f", "https://u:canary@h/f", "https://canary@h/f", "https://${HF_TOKEN}/f"),
+    *("https://h/a\x1b]0;x\x07", "https://h/\u202ef"),
 ]
 
 
@@ -71,18 +60,9 @@ def test_addresses_that_are_refused(key: str) -> None:
 
 
 DIGESTS = [
-    *(
-        SHA.upper(),
-        f" {SHA}",
-        f"{SHA}\n",
-        SHA[:-1],
-        f"{SHA}0",
-        f"sha256:{SHA}",
-        f"0x{SHA[2:]}",
-        "",
-        SHA.replace("a", "\uff41"),
-    ),
-    *("d41d8cd98f00b204e9800998ecf8427e", "da39a3ee5e6b4b0d3255bfef95601890afd80709", SHA * 2, 5, [SHA], True),
+    *(SHA.upper(), f" {SHA}", f"{SHA}\n", SHA[:-1], f"{SHA}0", f"sha256:{SHA}", f"0x{SHA[2:]}", ""),
+    *(SHA.replace("a", "\uff41"), "d41d8cd98f00b204e9800998ecf8427e", "da39a3ee5e6b4b0d3255bfef95601890afd80709"),
+    *(SHA * 2, 5, [SHA], True),
 ]
 
 
@@ -128,7 +108,7 @@ def test_large_texts(text: str) -> None:
 @pytest.mark.fault(169)
 @pytest.mark.parametrize("how", ["--catalog", "MDL_CATALOG"])
 def test_a_catalog_at_an_address(exit_code: ExitCode, tmp_path: Path, how: str) -> None:
-    """A catalog is a file: an address is 2, and nobody is asked for it."""
+    """A catalog is a file: an address is 2, and no request is made."""
     with FaultyServer(lambda request, number: pytest.fail("it was asked for")) as server:
         url = f"{server.url}/catalog.toml"
         shell = machine(tmp_path, **({"MDL_CATALOG": url} if how == "MDL_CATALOG" else {}))
@@ -180,14 +160,9 @@ def test_markup_in_a_title(exit_code: ExitCode, tmp_path: Path, capfd: pytest.Ca
         "&amp; %s {0}",
         "سلام",
     ]
-    shell = machine(
-        tmp_path,
-        "schema = 1\n"
-        + "".join(
-            f'[models.m{n}]\nsource = "hf:o/r"\ntitle = {json.dumps(word, ensure_ascii=False)}\n'
-            for n, word in enumerate(words)
-        ),
-    )
+    titles = (json.dumps(word, ensure_ascii=False) for word in words)
+    entries = (f'[models.m{n}]\nsource = "hf:o/r"\ntitle = {title}\n' for n, title in enumerate(titles))
+    shell = machine(tmp_path, "schema = 1\n" + "".join(entries))
     assert exit_code(shell, "list", "--json") == 0
     out = capfd.readouterr().out
     assert [model["title"] for model in json.loads(out)["models"]] == words

@@ -29,21 +29,27 @@ finished = functools.partial(download, fails=False)
 
 @pytest.mark.fault(137)
 @pytest.mark.parametrize(
-    ("progress", "environ", "has_bars"),
+    ("progress", "options", "has_bars", "has_colors"),
     [
-        ("auto", {}, True),
-        ("auto", {"TERM": "dumb"}, False),
-        ("auto", {"TERM": ""}, False),
-        ("auto", {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, False),
-        ("bars", {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, True),
-        ("bars", {"TERM": "dumb"}, False),
-        ("lines", {}, False),
+        ("auto", {}, True, True),
+        ("auto", {"NO_COLOR": ""}, True, True),
+        ("auto", {"NO_COLOR": "1"}, True, False),
+        ("auto", {"color": False}, True, False),
+        ("auto", {"encoding": "ascii"}, False, False),
+        ("auto", {"TERM": "dumb"}, False, False),
+        ("auto", {"TERM": ""}, False, False),
+        ("auto", {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, False, False),
+        ("bars", {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, True, True),
+        ("bars", {"TERM": "dumb"}, False, False),
+        ("lines", {}, False, False),
     ],
 )
-def test_who_gets_bars(progress: str, environ: dict[str, str], has_bars: bool) -> None:
-    """A dumb terminal, the hub's switch and the flag each lead to plain lines; the flag wins over the switch."""
-    seen = on_terminal(progress=progress, **environ)
+def test_who_gets_bars(progress: str, options: dict[str, Any], has_bars: bool, has_colors: bool) -> None:
+    """A dumb terminal, one without the signs, the hub's switch and the flag each lead to plain lines; the flag wins
+    over the switch. NO_COLOR and --no-color each leave bars without any colour; an empty NO_COLOR asks for nothing."""
+    seen = on_terminal(progress=progress, **options)
     assert ("━" in seen, ESC in seen, "finished  m/x [/] y.bin" in seen) == (has_bars, has_bars, not has_bars)
+    assert bool(re.search(r"\x1b\[[0-9;]*m", seen)) == has_colors
 
 
 @pytest.mark.fault(137)
@@ -68,7 +74,7 @@ def test_what_a_terminal_echoes_leaves_no_row(columns: int) -> None:
     """If the terminal echoes a Ctrl-C at the cursor, no row of the bars is left behind."""
 
     def echoed(console: Console) -> None:
-        descriptor = console.streams.stderr.descriptor
+        descriptor = console.stderr.descriptor
         assert descriptor is not None
         download(console, fails=False, at_retry=lambda: os.write(descriptor, b"^C"))
 
@@ -103,25 +109,6 @@ def test_cursor_comes_back_after_an_error(error: BaseException) -> None:
     seen = on_terminal(broken)
     assert "\x1b[?25l" in seen
     assert Screen(seen).cursor
-
-
-@pytest.mark.fault(137)
-@pytest.mark.parametrize(
-    ("options", "is_colored"),
-    [({}, True), ({"NO_COLOR": "1"}, False), ({"color": False}, False), ({"NO_COLOR": ""}, True)],
-)
-def test_no_color(options: dict[str, Any], is_colored: bool) -> None:
-    """NO_COLOR and --no-color each leave bars without any colour; an empty NO_COLOR asks for nothing."""
-    seen = on_terminal(**options)
-    assert ("━" in seen, bool(re.search(r"\x1b\[[0-9;]*m", seen))) == (True, is_colored)
-
-
-def test_ascii_bars() -> None:
-    """If the encoding has no signs for it, bars and lines are drawn in ASCII alone."""
-    seen = on_terminal(encoding="ascii", color=False)
-    assert seen.isascii()
-    assert "====" in seen
-    assert "ok m/x [/] y.bin  1.0 kB  sha256 ok" in seen
 
 
 def test_words_above_the_bars() -> None:
@@ -182,9 +169,9 @@ def test_a_terminal_that_stands_still(terminal: Terminal) -> None:
             tell(running(step % 1000))
             if step % 10 == 0:
                 tell(Finished("m", f"file-{step}", 1))
-        assert sum(len(data) for data, _ in console.streams.stderr._backlog) < 100_000
+        assert sum(len(data) for data, _ in console.stderr._backlog) < 100_000
         terminal.reader.start()
-        console.streams.stderr.drain()
+        console.stderr.drain()
         tell(running(990))
     seen = terminal.text()
     screen = Screen(seen)

@@ -28,6 +28,7 @@ from mdl.events import (
     Started,
     Verifying,
 )
+from mdl.formatting import human_bytes
 
 PERSIAN = "مدل‌فارسی"
 
@@ -56,30 +57,30 @@ def test_a_pipe_gets_plain_lines(kind: Any) -> None:
     ]
 
 
-def test_a_line_at_every_tenth() -> None:
-    """Progress is told at every tenth of the whole, once each, and not in between."""
-    lines = told([progress(done) for done in range(0, 1001, 5)])
-    assert [line.split("%")[0].strip() for line in lines] == [str(tenth) for tenth in range(10, 101, 10)]
-    assert lines[2] == " 30%  300 B of 1.0 kB  5 B/s  7 s left"
-
-
 @pytest.mark.fault(137)
-def test_a_line_every_thirty_seconds() -> None:
-    """A slow download is told every 30 seconds, also when its size is not known."""
-    lines = told([progress(second, 0) for second in range(1, 91)], step=1)
-    assert lines == ["30 B of ?  5 B/s", "60 B of ?  5 B/s", "90 B of ?  5 B/s"]
-
-
-def test_kept_bytes_are_not_told_as_progress() -> None:
-    """A download that begins at 45 % tells 50 % next, not the tenths it never made."""
-    assert [line[:4] for line in told([progress(450), progress(470), progress(520)])] == [" 52%"]
+@pytest.mark.parametrize(
+    ("events", "step", "lines"),
+    [
+        (
+            [progress(done) for done in range(0, 1001, 5)],
+            0,
+            [f"{tenth * 10:3d}%  {human_bytes(tenth * 100)} of 1.0 kB  5 B/s  7 s left" for tenth in range(1, 11)],
+        ),
+        ([progress(450), progress(470), progress(520)], 0, [" 52%  520 B of 1.0 kB  5 B/s  7 s left"]),
+        ([progress(at, 0) for at in range(1, 91)], 1, [f"{at} B of ?  5 B/s" for at in (30, 60, 90)]),
+    ],
+    ids=["every tenth", "not what was kept", "every 30 seconds"],
+)
+def test_progress_is_a_line_now_and_then(events: list[Event], step: float, lines: list[str]) -> None:
+    """Progress is told once at every tenth of the whole, but not the tenths that were there before. A slow download is
+    told every 30 seconds, also when its size is not known."""
+    assert told(events, step=step) == lines
 
 
 @pytest.mark.parametrize(
     ("event", "line"),
     [
         (Finished("m", "f", 10, "kept", "size"), "finished  m/f  10 B  only its size checked  already here"),
-        (Finished("m", "f", 10, "fetched", "none"), "finished  m/f  10 B  unverified"),
         (Finished("", "f", 10, "fetched", "git-sha1"), "finished  f  10 B  git-sha1 ok"),
         (Started("m", "f", total=None), "started   m/f  size unknown"),
         (Noticed("m", message="gone\nsoon"), "m: gone\\nsoon"),
@@ -214,21 +215,18 @@ def test_exactly_one_last_object(error: BaseException | None, last: str, code: s
     assert (seen[-1]["error"] or {"code": None})["code"] == code
 
 
-def test_failed_file_fails_the_whole() -> None:
-    """A watch left without a word after a file failed ends as failed, with that file's error."""
+def test_the_error_of_the_last_object() -> None:
+    """A watch left without a word after a file failed ends as failed, with that file's error; the error of a command
+    that never began is the one last object."""
     _, last = objects(told([Failed("m", "f", "HASH", "wrong", "look at the source")], "json"))
     assert (last["event"], last["error"]["item"]) == ("failed", "m/f")
-
-
-def test_error_before_anything_as_json() -> None:
-    """With JSON lines the error of a command that never began is one last object, and only one."""
     console, _, err, _ = made("json")
     console.note("reading")
     for _ in range(2):
         console.error(NotFound("no such model", item="x", hint="mdl list"))
-    seen = objects(err.getvalue().splitlines())
-    assert [(one["event"], one["status"]) for one in seen] == [("progress", "notice"), ("failed", "failed")]
-    assert seen[-1]["error"] == {"code": "NOTFOUND", "message": "no such model", "hint": "mdl list", "item": "x"}
+    notice, last = objects(err.getvalue().splitlines())
+    assert (notice["event"], notice["status"], last["event"], last["status"]) == ("progress", "notice", *["failed"] * 2)
+    assert last["error"] == {"code": "NOTFOUND", "message": "no such model", "hint": "mdl list", "item": "x"}
 
 
 def test_json_lines_hold_no_secret_and_no_odd_number() -> None:
@@ -321,17 +319,9 @@ def test_document() -> None:
 def test_errors_in_a_document() -> None:
     """Reports hold exceptions; a document has their facts, without what is secret in them."""
     error = NetworkError("https://h.example/x?sig=1 with Bearer x1", item="m/f", hint="try later")
-    model = {"name": "m", "error": Cancelled(), "files": ({"path": "f", "error": error}, {"path": "g", "error": None})}
-    found = json.loads(json_text({"models": [model]}))["models"][0]
-    assert found["error"] == Cancelled().to_dict()
-    assert found["files"][0]["error"] == {
-        "code": "NET",
-        "exit_code": 5,
-        "message": "https://h.example/x?… with Bearer ***",
-        "hint": "try later",
-        "item": "m/f",
-    }
-    assert found["files"][1]["error"] is None
+    found = json.loads(json_text([{"error": Cancelled(), "files": ({"error": error}, {"error": None})}]))
+    facts = error.to_dict() | {"message": "https://h.example/x?… with Bearer ***"}
+    assert found == [{"error": Cancelled().to_dict(), "files": [{"error": facts}, {"error": None}]}]
 
 
 def test_table_in_a_pipe() -> None:

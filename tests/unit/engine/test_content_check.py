@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.bench import Bench, loose
+from support.bench import Bench
 from support.data import MIB, noise
 from support.faults import honest
-from support.faulty_server import FaultyServer
 
 from mdl.engine.content_check import check_content
 
+LARGE = 3 * MIB
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Welcome</title></head><body>Accept our terms</body></html>"
 CAPTIVE = b"<html>login please</html>"
 SIGN_IN = b'<html><head><title>Hello</title></head><form action="/in"><input name=p type="password"></form>'
@@ -51,7 +49,7 @@ RIGHT = {
 @pytest.mark.parametrize("name", RIGHT)
 @pytest.mark.parametrize("content_type", ["", "text/html; charset=utf-8", "application/octet-stream"])
 def test_a_right_file_is_never_refused(name: str, content_type: str) -> None:
-    """Whatever type its server calls it: the bytes decide."""
+    """The bytes decide, whatever type the server says."""
     assert check_content(name, RIGHT[name], len(RIGHT[name]), content_type=content_type) is None
 
 
@@ -83,7 +81,7 @@ def test_a_right_file_is_never_refused(name: str, content_type: str) -> None:
     ],
 )
 def test_what_is_no_such_file(name: str, body: bytes, more: dict[str, str], exit_code: int) -> None:
-    """A page, a page to sign in at, a pointer and another format are told, with what to do."""
+    """A page, a page to sign in at, a pointer and another format are refused, with what to do."""
     error = check_content(name, body, len(body), **more)
     assert error
     assert (error.exit_code, bool(error.hint)) == (exit_code, True)
@@ -91,41 +89,28 @@ def test_what_is_no_such_file(name: str, body: bytes, more: dict[str, str], exit
 
 @given(st.binary(max_size=200), st.sampled_from(["m.pt", "m.bin", "m.json", "m", "m.txt"]))
 def test_noise_is_a_file(data: bytes, name: str) -> None:
-    """Bytes of no known format are nobody's business, whatever they look like in the middle."""
+    """Bytes of no known format are accepted, whatever they look like in the middle."""
     assert check_content(name, b"\x80" + data + PAGE, 200 + len(PAGE)) is None
 
 
-KINDS = ("a page", "a page to sign in at", "a pointer", "noise")
-
-
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(honest(PAGE)) as server:
-        yield server
-
-
 @pytest.mark.fault(259)
-@pytest.mark.parametrize("padding", [0, 3 * MIB], ids=["small", "large"])
-@pytest.mark.parametrize(("body", "exit_code"), [(PAGE, 6), (SIGN_IN, 4), (POINTER, 6), (noise(500), 6)], ids=KINDS)
-def test_nothing_is_published(
-    tmp_path: Path, server: FaultyServer, monkeypatch: pytest.MonkeyPatch, body: bytes, exit_code: int, padding: int
-) -> None:
-    """Of a file without a digest, small or large, nothing of what came is left, also not as a partial to go on with."""
-    if body is POINTER and padding:
-        pytest.skip("a pointer is small")
-    bench = Bench(tmp_path, monkeypatch)
-    server.handler = honest(body + b" " * padding)
-    run = bench.run(loose(f"{server.url}/m", path="model.gguf"))
-    assert run.code == exit_code
-    assert not (bench.store.folder("m") / "model.gguf").exists()
-    assert bench.partials == []
+@pytest.mark.parametrize(
+    ("body", "exit_code"),
+    [
+        *((PAGE, 6), (SIGN_IN, 4), (POINTER, 6), (noise(500), 6)),
+        *((PAGE + b" " * LARGE, 6), (SIGN_IN + b" " * LARGE, 4), (noise(LARGE), 6)),
+    ],
+    ids=["page", "sign-in page", "pointer", "noise", "large page", "large sign-in page", "large noise"],
+)
+def test_nothing_is_published(bench: Bench, body: bytes, exit_code: int) -> None:
+    """Of a file without a digest, small or large, nothing of what came is left, not even as a partial."""
+    assert bench.fetch(honest(body), body, known=False, path="model.gguf").code == exit_code
+    assert (bench.strangers(), bench.partials) == ([], [])
 
 
 @pytest.mark.fault(259)
 @pytest.mark.parametrize("name", ["model.gguf", "model.safetensors", "data.zip", "model.onnx", "index.html"])
-def test_right_ones_come(tmp_path: Path, server: FaultyServer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A right file without a digest is published as ever."""
-    bench = Bench(tmp_path, monkeypatch)
-    server.handler = honest(RIGHT[name])
-    assert bench.run(loose(f"{server.url}/m", path=name)).code == 0
+def test_right_ones_come(bench: Bench, name: str) -> None:
+    """A right file without a digest is published."""
+    assert bench.fetch(honest(RIGHT[name]), RIGHT[name], known=False, path=name).code == 0
     assert (bench.store.folder("m") / name).read_bytes() == RIGHT[name]

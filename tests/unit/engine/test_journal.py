@@ -6,7 +6,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mdl import crc_json
-from mdl.engine.journal import Identity, Journal, Record, header, load, parse
+from mdl.engine.journal import LARGEST, Identity, Journal, Record, header, load, parse
 from mdl.errors import StateError
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
@@ -28,20 +28,22 @@ WHO = Identity("https://hf.co/o/r/resolve/c/m.bin", SIZE, "sha256:" + "ab" * 32,
 CLAIMS = [(0, 4096), (8192, 12288), (4096, 8000), (999_000, SIZE)]
 
 
-def _ints(ranges: RangeSet) -> set[tuple[int, int]]:
-    return {(item.start, item.stop) for item in ranges}
+def _ranges(claims: Iterable[tuple[int, int]]) -> RangeSet:
+    return RangeSet(ByteRange(start, stop) for start, stop in claims)
 
 
-def _inside(found: RangeSet, original: RangeSet) -> bool:
-    return not found.without(original)
+def _bytes_of(claims: list[tuple[int, int]]) -> bytes:
+    return header(WHO) + b"".join(crc_json.dumps([a, b]) for a, b in claims)
 
 
-def _bytes_of(claims: list[tuple[int, int]], identity: Identity = WHO) -> bytes:
-    return header(identity) + b"".join(crc_json.dumps([a, b]) for a, b in claims)
+def _parsed(data: bytes) -> Record:
+    record = parse(data, "where")
+    assert record
+    assert record.identity == WHO
+    return record
 
 
-SMALL = _bytes_of(CLAIMS)
-TRUTH = RangeSet(ByteRange(a, b) for a, b in CLAIMS)
+SMALL, TRUTH = _bytes_of(CLAIMS), _ranges(CLAIMS)
 
 
 def test_whole_journal_is_read_back() -> None:
@@ -54,24 +56,21 @@ def test_whole_journal_is_read_back() -> None:
 def test_cut_after_every_byte() -> None:
     """Cut anywhere, a journal claims the whole lines before the cut and nothing else."""
     for cut in range(len(SMALL)):
-        record = parse(SMALL[:cut], "j")
         whole = SMALL[:cut].count(b"\n") - 1
         if whole < 0:
-            assert record is None
+            assert parse(SMALL[:cut], "j") is None
         else:
-            assert record is not None
-            assert record.identity == WHO
-            assert record.have == RangeSet(ByteRange(a, b) for a, b in CLAIMS[:whole])
+            assert _parsed(SMALL[:cut]).have == _ranges(CLAIMS[:whole])
 
 
 def _flips(parser: Callable[[bytes], RangeSet | None]) -> int:
-    """How many single bit flips of the small journal make ``parser`` claim what nobody claimed."""
+    """How many single bit flips of the small journal make ``parser`` claim what was not claimed."""
     wrong = 0
     for bit in range(len(SMALL) * 8):
         damaged = bytearray(SMALL)
         damaged[bit // 8] ^= 1 << bit % 8
         found = parser(bytes(damaged))
-        wrong += found is not None and not _inside(found, TRUTH)
+        wrong += found is not None and bool(found.without(TRUTH))
     return wrong
 
 
@@ -120,7 +119,7 @@ def test_damage_never_adds_a_claim(claims: list[tuple[int, int]], data: st.DataO
     record = parse(whole[:start] + middle + whole[stop:], "j")
     if record is not None:
         assert record.identity == WHO
-        assert _inside(record.have, RangeSet(ByteRange(a, b) for a, b in claims))
+        assert not record.have.without(_ranges(claims))
 
 
 @calm
@@ -128,9 +127,7 @@ def test_damage_never_adds_a_claim(claims: list[tuple[int, int]], data: st.DataO
 @example([])
 def test_claims_add_up(claims: list[tuple[int, int]]) -> None:
     """An undamaged journal claims exactly the union of its claims, in whatever order they came."""
-    record = parse(_bytes_of(claims), "j")
-    assert record is not None
-    assert record.have == RangeSet(ByteRange(a, b) for a, b in claims)
+    assert _parsed(_bytes_of(claims)).have == _ranges(claims)
 
 
 @pytest.mark.fault(151)
@@ -139,10 +136,8 @@ def test_claims_add_up(claims: list[tuple[int, int]]) -> None:
     [[5, 5], [6, 5], [-1, 5], [0, SIZE + 1], [0, 1.5], [True, 5], [0, "5"], [0], [0, 1, 2], None, 7, "x", {}, [[0, 1]]],
 )
 def test_an_impossible_claim_counts_for_nothing(fact: object) -> None:
-    """A range that is empty, negative, beyond the file or no range at all is not believed, checksum or not."""
-    record = parse(header(WHO) + crc_json.dumps(fact) + crc_json.dumps([0, 1]), "j")
-    assert record is not None
-    assert _ints(record.have) == {(0, 1)}
+    """A range that is empty, negative, beyond the file or no range at all is not believed, whatever its checksum."""
+    assert _parsed(header(WHO) + crc_json.dumps(fact) + crc_json.dumps([0, 1])).have == _ranges([(0, 1)])
 
 
 @pytest.mark.fault(150)
@@ -177,13 +172,16 @@ def test_facts_of_wrong_types_are_survived(head: dict[str, object], fact: object
     assert record is None or record.have.total >= 0
 
 
+NOT_JSON = b"%08x %s" % (zlib.crc32(b"{not json"), b"{not json")
+
+
 @pytest.mark.fault(151)
-@pytest.mark.parametrize("line", [b"", b" ", b"00000000", b"zzzzzzzz {}", b"-0000001 {}", b"\xff" * 20, b"1 {}"])
-def test_a_line_that_is_none_is_none(line: bytes) -> None:
-    """Anything but eight hex digits, a blank and the JSON they check is no line."""
+@pytest.mark.parametrize(
+    "line", [b"", b" ", b"00000000", b"zzzzzzzz {}", b"-0000001 {}", b"\xff" * 20, b"1 {}", NOT_JSON]
+)
+def test_a_damaged_line_says_nothing(line: bytes) -> None:
+    """Only eight hex digits, a blank and the JSON that they check are a line."""
     assert crc_json.loads(line) is None
-    body = b"{not json"
-    assert crc_json.loads(b"%08x %s" % (zlib.crc32(body), body)) is None
 
 
 DIGEST = Digest("sha256", "ab" * 32)
@@ -222,38 +220,38 @@ def test_identity_has_no_query() -> None:
         ({"commit": "c" * 40}, {"commit": "c" * 40}, False),
     ],
 )
-def test_only_the_same_file_is_gone_on_with(old: dict[str, object], new: dict[str, object], resumed: bool) -> None:
+def test_only_the_same_file_is_resumed(old: dict[str, object], new: dict[str, object], resumed: bool) -> None:
     """The same digest and size, or without digests the same URL, size and strong validator; nothing less."""
     assert _identity(**old).resumable_as(_identity(**new)) == resumed
 
 
+def _loaded(place: Path) -> Record:
+    record = load(place)
+    assert record
+    return record
+
+
 def test_a_torn_tail_stays_one_damaged_line(tmp_path: Path) -> None:
-    """Going on after a torn line, the next claim stands on a line of its own and is believed."""
-    place = tmp_path / "journal"
+    """After a torn line, the next claim stands on a line of its own and is believed."""
+    place, more = tmp_path / "journal", ByteRange(500_000, 500_001)
     for cut in range(len(header(WHO)), len(SMALL)):
         place.write_bytes(SMALL[:cut])
-        before = load(place)
-        assert before is not None
+        before = _loaded(place).have
         journal = Journal.reopen(place)
-        journal.claim([ByteRange(500_000, 500_001)])
+        journal.claim([more])
         journal.close()
-        record = load(place)
-        assert record is not None
-        assert (500_000, 500_001) in _ints(record.have)
-        record.have.remove(500_000, 500_001)
-        assert _inside(record.have, TRUTH)
-        assert _inside(before.have, record.have)
+        have = _loaded(place).have
+        assert not have.without(RangeSet([*TRUTH, more]))
+        assert not RangeSet([*before, more]).without(have)
 
 
-def test_create_forgets_what_stood_there(tmp_path: Path) -> None:
-    """A journal begun anew claims nothing of the old one, and is nobody else's to read."""
+def test_create_forgets_what_was_there(tmp_path: Path) -> None:
+    """A journal begun anew claims nothing of the old one, and no other user may read it."""
     place = tmp_path / "journal"
-    place.write_bytes(SMALL)
-    Journal.create(place, WHO).close()
-    record = load(place)
-    assert record == Record(WHO)
-    place.unlink()
-    Journal.create(place, WHO).close()
+    for old in (SMALL, None):
+        place.write_bytes(old) if old else place.unlink()
+        Journal.create(place, WHO).close()
+        assert load(place) == Record(WHO)
     assert place.stat().st_mode & 0o077 == 0
 
 
@@ -263,8 +261,7 @@ def test_only_a_plain_file_is_a_journal(tmp_path: Path) -> None:
     real.write_bytes(SMALL)
     (tmp_path / "link").symlink_to(real)
     os.mkfifo(tmp_path / "pipe")
-    for name in ("link", "pipe", "absent", "."):
-        assert load(tmp_path / name) is None
+    assert [load(tmp_path / name) for name in ("link", "pipe", "absent", ".")] == [None] * 4
     assert load(real) is not None
     with pytest.raises(OSError):
         Journal.create(tmp_path / "link", WHO)
@@ -278,26 +275,22 @@ def test_many_separate_claims_take_time_in_proportion(tmp_path: Path, order: str
     claims = [(at, at + 2) for at in range(0, 400_000, 4)]
     claims = {"forward": claims, "backward": claims[::-1], "by turns": claims[::2] + claims[1::2]}[order]
     place = tmp_path / "journal"
-    place.write_bytes(header(replace(WHO, size=None)) + b"".join(crc_json.dumps(list(claim)) for claim in claims))
+    place.write_bytes(_bytes_of(claims))
     began = time.process_time()
-    record = load(place)
-    assert record is not None
-    assert record.have.total == 200_000
-    more = record.have.copy()
+    have = _loaded(place).have
+    assert have.total == 200_000
+    more = have.copy()
     more.add(900_000, 900_001)
-    assert more.without(record.have) == [ByteRange(900_000, 900_001)]
+    assert more.without(have) == [ByteRange(900_000, 900_001)]
     more.remove(900_000, 2**63)
-    assert more == record.have
+    assert more == have
     assert time.process_time() - began < 20
 
 
 @pytest.mark.fault(251)
-def test_of_an_endless_journal_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is behind the bound claims nothing, and a line that the bound cuts neither."""
-    monkeypatch.setattr("mdl.engine.journal.LARGEST", len(SMALL) - 1)
-    place = tmp_path / "journal"
-    place.write_bytes(SMALL + SMALL)
-    cut, whole = load(place), parse(SMALL, "")
-    assert cut is not None
-    assert whole is not None
-    assert cut.have.total < whole.have.total
+def test_of_an_endless_journal_the_beginning_is_read(tmp_path: Path) -> None:
+    """What is behind the bound claims nothing."""
+    filler = crc_json.dumps([0, 4096])
+    whole = header(WHO) + filler * (LARGEST // len(filler))
+    (tmp_path / "journal").write_bytes(whole + crc_json.dumps([500_000, 500_001]))
+    assert _loaded(tmp_path / "journal").have == _ranges([(0, 4096)])

@@ -1,14 +1,10 @@
-"""Partial: bytes first, then the sync, then the claim; one living process at a time; nothing dropped in silence."""
+"""Partial: bytes first, then the sync, then the claim; one living process at a time; every drop is reported."""
 
 from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +13,7 @@ from hypothesis import strategies as st
 from support.partials import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
 from mdl.cancel import CancelToken
-from mdl.engine.adoption import claimed_bytes, is_held, leftovers, stale_dirs, wait_for_owners
+from mdl.engine.adoption import is_held, stale_dirs, wait_for_owners
 from mdl.engine.journal import Journal
 from mdl.engine.partial import Partial
 from mdl.errors import Busy
@@ -28,11 +24,13 @@ from mdl.locks import has_reliable_locks
 from mdl.paths import RelPath
 from mdl.process import ProcessId
 
+Trace = list[tuple[str, int]]
+
 
 @pytest.fixture
-def trace(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
+def trace(monkeypatch: pytest.MonkeyPatch) -> Trace:
     """The order of every write and sync, with the file each was on."""
-    calls: list[tuple[str, int]] = []
+    calls: Trace = []
     for name in ("pwrite", "write", "fdatasync", "fsync", "ftruncate"):
         real = getattr(os, name)
 
@@ -44,46 +42,47 @@ def trace(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
     return calls
 
 
-def test_bytes_are_synced_before_they_are_claimed(tmp_path: Path, trace: list[tuple[str, int]]) -> None:
+@pytest.fixture
+def partial(tmp_path: Path) -> Partial:
+    """100 bytes of it are written, and claimed."""
+    partial = opened(tmp_path / "partials")
+    partial.write(0, b"x" * 100)
+    partial.sync_and_claim()
+    return partial
+
+
+def test_bytes_are_synced_before_they_are_claimed(tmp_path: Path, trace: Trace) -> None:
     """Write, then fdatasync of the data, then one line in the journal: in this order, and no claim without it."""
     partial = opened(tmp_path)
     trace.clear()
     partial.write(0, b"x" * 100)
     partial.write(500, b"x" * 100)
     assert claimed(partial) == 0
-    assert [name for name, _ in trace] == ["pwrite", "pwrite"]
     partial.sync_and_claim()
-    assert [name for name, _ in trace[2:]] == ["fdatasync", "write"]
+    assert [name for name, _ in trace] == ["pwrite", "pwrite", "fdatasync", "write"]
     assert trace[2][1] == partial.fd != trace[3][1]
-    assert claimed(partial) == 200
-    assert partial.unclaimed == 0
+    assert (claimed(partial), partial.unclaimed) == (200, 0)
 
 
-def test_claims_outlive_a_power_cut(
-    tmp_path: Path, trace: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_claims_outlive_a_power_cut(tmp_path: Path, trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second the journal itself is synced too, after its claim; in between it is not."""
     now = [time.monotonic()]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    partial = opened(tmp_path)
-    seen = []
+    partial, seen = opened(tmp_path), []
     for number in range(4):
         now[0] += 0.6
         partial.write(number * 100, b"x" * 100)
         trace.clear()
         partial.sync_and_claim()
         seen.append(" ".join(name if fd == partial.fd else f"journal's {name}" for name, fd in trace))
-    short, whole = "fdatasync journal's write", "fdatasync journal's write journal's fdatasync"
-    assert seen == [short, whole, short, whole]
+    short = "fdatasync journal's write"
+    assert seen == [short, f"{short} journal's fdatasync", short, f"{short} journal's fdatasync"]
 
 
-def test_nothing_new_is_not_synced(tmp_path: Path, trace: list[tuple[str, int]]) -> None:
-    """A checkpoint without new bytes touches nothing, also after the partial was closed."""
-    partial = opened(tmp_path)
-    partial.write(0, b"x" * 100)
+def test_nothing_new_is_not_synced(partial: Partial, trace: Trace) -> None:
+    """A sync without new bytes touches nothing, also after the partial was closed."""
     partial.sync_and_claim()
-    trace.clear()
-    partial.sync_and_claim()
+    assert trace == []
     partial.write(0, b"y" * 100)
     trace.clear()
     partial.close()
@@ -91,27 +90,26 @@ def test_nothing_new_is_not_synced(tmp_path: Path, trace: list[tuple[str, int]])
     assert trace == []
 
 
-def test_what_is_written_during_the_sync_is_not_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_written_during_the_sync_is_not_claimed(partial: Partial, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes that arrive while the sync runs wait for the next one."""
-    partial, real = opened(tmp_path), os.fdatasync
+    real = os.fdatasync
 
     def sync_and_write(fd: int) -> None:
         real(fd)
-        partial.write(100, b"y" * 50)
+        partial.write(200, b"y" * 50)
 
     monkeypatch.setattr(os, "fdatasync", sync_and_write)
-    partial.write(0, b"x" * 100)
+    partial.write(100, b"x" * 100)
     partial.sync_and_claim()
-    assert (claimed(partial), partial.unclaimed, partial.total) == (100, 50, 150)
+    assert (claimed(partial), partial.unclaimed, partial.total) == (200, 50, 250)
 
 
 @pytest.mark.fault(106)
 @pytest.mark.parametrize("trouble", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
-def test_failed_sync_loses_what_was_not_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: int) -> None:
-    """After a failed sync the unclaimed bytes count as lost, the claimed ones stay, and the error is told."""
-    partial = opened(tmp_path)
-    partial.write(0, b"x" * 100)
-    partial.sync_and_claim()
+def test_failed_sync_loses_what_was_not_claimed(
+    partial: Partial, monkeypatch: pytest.MonkeyPatch, trouble: int
+) -> None:
+    """After a failed sync the unclaimed bytes count as lost, the claimed ones stay, and the error is raised."""
     partial.write(100, b"x" * 100)
 
     def broken(_fd: int) -> None:
@@ -125,11 +123,8 @@ def test_failed_sync_loses_what_was_not_claimed(tmp_path: Path, monkeypatch: pyt
     assert partial.gaps(SIZE) == [ByteRange(100, SIZE)]
 
 
-def test_failed_claim_claims_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the journal cannot be written (a full disk), the old journal stays right."""
-    partial = opened(tmp_path)
-    partial.write(0, b"x" * 100)
-    partial.sync_and_claim()
+def test_failed_claim_claims_nothing(partial: Partial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the journal cannot be written (a full disk), the old journal stays right."""
     partial.write(200, b"x" * 100)
     real = os.write
 
@@ -144,19 +139,8 @@ def test_failed_claim_claims_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.undo()
     assert claimed(partial) == 100
     partial.close()
-    again = opened(tmp_path)
+    again = opened(partial.folder.parent)
     assert (again.total, again.dropped) == (100, 0)
-
-
-@pytest.mark.fault(108)
-def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that takes fewer bytes than it was given is gone on with until all are there."""
-    partial, real = opened(tmp_path), os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, bytes(data)[:7], at))
-    data = bytes(range(100))
-    partial.write(50, data)
-    assert os.pread(partial.fd, 100, 50) == data
-    assert partial.total == 100
 
 
 _STEPS = st.lists(
@@ -193,52 +177,24 @@ def test_a_kill_never_costs_a_claim_nor_makes_one(
     partial.close()
 
 
-def test_dead_process_is_gone_on_with(tmp_path: Path) -> None:
-    """What a process that is gone left behind is taken over, bytes and all, by one folder's rename."""
-    old = left_behind(tmp_path, dead_owner())
-    partial = opened(tmp_path)
-    assert not old.exists()
-    assert (partial.total, partial.dropped) == (400, 0)
-    assert os.pread(partial.fd, 400, 0) == b"x" * 400
-    assert [entry.name for entry in tmp_path.iterdir()] == [f"{KEY}.{ProcessId.current()}"]
+def test_publish_gives_the_bytes_their_name(partial: Partial, tmp_path: Path, trace: Trace) -> None:
+    """The data is synced before it gets its name, and nothing of the partial is left."""
+    partial.write(0, b"x" * SIZE)
+    fd = partial.fd
+    trace.clear()
+    with open_parent(tmp_path, RelPath.parse("final")) as final:
+        partial.publish(final)
+    assert trace[0] == ("fsync", fd)
+    assert (tmp_path / "final").read_bytes() == b"x" * SIZE
+    assert list((tmp_path / "partials").iterdir()) == []
 
 
-@pytest.mark.parametrize("who", ["dead", "me", "unseen"])
-def test_a_published_leftover_is_not_written_to(tmp_path: Path, who: str) -> None:
-    """A process that was killed while it gave its file the final name leaves the data with two names. Whatever comes
-    next, the published file keeps its bytes, and the leftover goes."""
-    me = str(ProcessId.current())
-    old = left_behind(tmp_path / "partials", {"dead": dead_owner(), "me": me, "unseen": unseen(dead_owner())}[who])
-    for path in (old / "data", old / "journal", old):
-        os.utime(path, (0, 0))
-    os.link(old / "data", tmp_path / "final")
-    before = (tmp_path / "final").read_bytes()
-    partial = opened(tmp_path / "partials", OTHER)
-    partial.write(0, b"y" * SIZE)
+def test_validators_are_kept_as_first_seen(partial: Partial) -> None:
+    """What a host called the file is remembered over a restart; a second name does not replace the first."""
+    partial.note_validator("https://cdn:443", '"a"')
+    partial.note_validator("https://cdn:443", '"b"')
     partial.close()
-    assert (tmp_path / "final").read_bytes() == before
-    assert (partial.total, partial.dropped) == (SIZE, 0)
-    assert [entry.name for entry in (tmp_path / "partials").iterdir()] == [f"{KEY}.{me}"]
-
-
-def test_living_process_is_not_disturbed(tmp_path: Path) -> None:
-    """A partial that a living process holds is Busy (9), names that process, and stays as it is."""
-    holds = (
-        "import sys; from pathlib import Path; from mdl.engine.journal import Identity;"
-        "from mdl.engine.partial import Partial;"
-        f"p = Partial.open(Path(sys.argv[1]), {KEY!r}, Identity(*{(WHO.url, SIZE, WHO.digest, None, None)!r}));"
-        "p.write(0, b'z' * 300); p.sync_and_claim(); print('held', flush=True); sys.stdin.read()"
-    )
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", holds, str(tmp_path)], stdin=pipe, stdout=pipe) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"held\n"
-        with pytest.raises(Busy, match=str(child.pid)) as caught:
-            Partial.open(tmp_path, KEY, WHO)
-        assert caught.value.exit_code == 9
-        assert [folder.name.split("-")[1] for folder in leftovers(tmp_path, KEY)] == [str(child.pid)]
-        child.communicate()
-    assert opened(tmp_path).total == 300
+    assert opened(partial.folder.parent).validators == {"https://cdn:443": '"a"'}
 
 
 def unseen(of: str = "") -> str:
@@ -251,6 +207,38 @@ def quiet(folder: Path, seconds: float) -> None:
     then = time.time() - seconds
     for path in (*folder.iterdir(), folder):
         os.utime(path, (then, then))
+
+
+@pytest.fixture
+def without_reliable_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system over the network."""
+    monkeypatch.setattr("mdl.locks._LOCAL", set())
+
+
+def test_dead_process_is_resumed(tmp_path: Path) -> None:
+    """What a process that is gone left behind is taken over, bytes and all, by one folder's rename."""
+    old = left_behind(tmp_path, dead_owner())
+    partial = opened(tmp_path)
+    assert (partial.total, partial.dropped, old.exists()) == (400, 0, False)
+    assert os.pread(partial.fd, 400, 0) == b"x" * 400
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"{KEY}.{ProcessId.current()}"]
+
+
+@pytest.mark.parametrize("who", ["dead", "me", "unseen"])
+def test_a_published_leftover_is_not_written_to(tmp_path: Path, who: str) -> None:
+    """A process that was killed while it gave its file the final name leaves the data with two names. Whatever comes
+    next, the published file keeps its bytes, and the leftover goes."""
+    me = str(ProcessId.current())
+    old = left_behind(tmp_path / "partials", {"dead": dead_owner(), "me": me, "unseen": unseen(dead_owner())}[who])
+    quiet(old, 1e9)
+    os.link(old / "data", tmp_path / "final")
+    before = (tmp_path / "final").read_bytes()
+    partial = opened(tmp_path / "partials", OTHER)
+    partial.write(0, b"y" * SIZE)
+    partial.close()
+    assert (tmp_path / "final").read_bytes() == before
+    assert (partial.total, partial.dropped) == (SIZE, 0)
+    assert [entry.name for entry in (tmp_path / "partials").iterdir()] == [f"{KEY}.{me}"]
 
 
 def test_an_unlocked_partial_of_before(tmp_path: Path) -> None:
@@ -266,16 +254,16 @@ def test_an_unlocked_partial_of_before(tmp_path: Path) -> None:
 
 @pytest.mark.fault(264)
 @pytest.mark.parametrize("is_local", [True, False])
-def test_a_locked_partial_is_never_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_local: bool) -> None:
+def test_a_locked_partial_is_never_taken(tmp_path: Path, request: pytest.FixtureRequest, is_local: bool) -> None:
     """A process that cannot be seen and keeps its partial locked is alive, however long it has been quiet."""
     if not is_local:
-        monkeypatch.setattr("mdl.locks._LOCAL", set())
-    alive = opened(tmp_path / "partials")
-    alive.folder = alive.folder.rename(tmp_path / "partials" / f"{KEY}.{unseen(str(ProcessId.current()))}")
+        request.getfixturevalue("without_reliable_locks")
+    alive = opened(tmp_path)
+    alive.folder = alive.folder.rename(tmp_path / f"{KEY}.{unseen(str(ProcessId.current()))}")
     quiet(alive.folder, 1e6)
     with pytest.raises(Busy, match="container"):
-        Partial.open(tmp_path / "partials", KEY, WHO)
-    assert stale_dirs(tmp_path / "partials") == []
+        Partial.open(tmp_path, KEY, WHO)
+    assert stale_dirs(tmp_path) == []
     alive.close()
     assert is_held(alive.folder) is False
 
@@ -293,9 +281,9 @@ def test_a_successor_goes_on_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(265)
-def test_where_locks_may_lie_no_file_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There a leftover is waited for, then copied: its owner, if it lives and begins anew, spoils nothing of ours."""
-    monkeypatch.setattr("mdl.locks._LOCAL", set())
+@pytest.mark.usefixtures("without_reliable_locks")
+def test_without_reliable_locks_no_file_is_shared(tmp_path: Path) -> None:
+    """A leftover is waited for, then copied: if its owner lives and begins anew, it spoils nothing of ours."""
     folder = left_behind(tmp_path, unseen())
     quiet(folder, 30.0)
     with pytest.raises(Busy, match="container"):
@@ -311,12 +299,12 @@ def test_where_locks_may_lie_no_file_is_shared(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.fault(265)
-@pytest.mark.parametrize("change", ["cut", "begun anew", "another file"])
+@pytest.mark.usefixtures("without_reliable_locks")
+@pytest.mark.parametrize(("change", "kept"), [("cut", 100), ("begun anew", 0), ("another file", 0)])
 def test_what_changes_while_it_is_copied_is_not_believed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, kept: int
 ) -> None:
     """Bytes that its owner cut off or claims no more are not taken over, nor is another file's."""
-    monkeypatch.setattr("mdl.locks._LOCAL", set())
     folder = left_behind(tmp_path, unseen(), OTHER if change == "another file" else WHO)
     quiet(folder, 70.0)
     real = copying.copy_range
@@ -331,69 +319,31 @@ def test_what_changes_while_it_is_copied_is_not_believed(
 
     monkeypatch.setattr(copying, "copy_range", copy)
     partial = opened(tmp_path)
-    assert (partial.total, claimed(partial)) == ((100, 100) if change == "cut" else (0, 0))
+    assert partial.total == claimed(partial) == kept
     assert partial.dropped == (400 if change == "another file" else 0)
 
 
+class Waits(CancelToken):
+    """Counts the waits instead of sleeping; at the third the partial has been quiet for long."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder, self.count = folder, 0
+
+    def wait(self, seconds: float) -> None:
+        self.count += 1
+        if self.count == 3:
+            quiet(self.folder, 1e6)
+
+
 @pytest.mark.fault(265)
-def test_it_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as it is held, within the time given; the wait is told once, and for whom."""
+@pytest.mark.usefixtures("without_reliable_locks")
+def test_it_is_waited_for(tmp_path: Path) -> None:
+    """As long as it is held, within the time given; the wait is reported once, with the holder's name."""
     folder, told = left_behind(tmp_path, unseen()), list[str]()
-    waits: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        if len(waits) == 3:
-            quiet(folder, 1e6)
-
-    cancel = CancelToken()
-    monkeypatch.setattr(cancel, "wait", sleep)
-    monkeypatch.setattr("mdl.locks.has_reliable_locks", lambda _path: False)
+    cancel = Waits(folder)
     wait_for_owners(tmp_path, [KEY], 0.0, told.append, cancel)
-    assert (waits, told) == ([], [])
+    assert (cancel.count, told) == (0, [])
     wait_for_owners(tmp_path, ["b" * 32, KEY], 1e3, told.append, cancel)
-    assert (len(waits), len(told)) == (3, 1)
+    assert (cancel.count, len(told)) == (3, 1)
     assert "container" in told[0]
-
-
-@pytest.mark.fault(149)
-def test_another_file_is_begun_anew_and_said(tmp_path: Path) -> None:
-    """Under another identity nothing is kept, and how much was dropped and why is told."""
-    left_behind(tmp_path, dead_owner(), OTHER)
-    partial = opened(tmp_path)
-    assert (partial.total, partial.dropped) == (0, 400)
-    assert "digest" in partial.dropped_why
-    assert os.pread(partial.fd, 400, 0) == b"\0" * 400
-    assert claimed(partial) == 0
-
-
-def test_without_digest_and_validator_nothing_is_resumed(tmp_path: Path) -> None:
-    """A file nobody can tell apart from another is never gone on with, even under the same URL and size."""
-    nameless = replace(WHO, digest=None)
-    left_behind(tmp_path, dead_owner(), nameless)
-    assert claimed_bytes(tmp_path, KEY, nameless) == 0
-    partial = opened(tmp_path, nameless)
-    assert (partial.total, partial.dropped) == (0, 400)
-    assert "neither a digest nor a strong validator" in partial.dropped_why
-
-
-def test_publish_gives_the_bytes_their_name(tmp_path: Path, trace: list[tuple[str, int]]) -> None:
-    """The data is synced before it gets its name, and nothing of the partial is left."""
-    partial = opened(tmp_path / "p")
-    partial.write(0, b"x" * SIZE)
-    fd = partial.fd
-    trace.clear()
-    with open_parent(tmp_path, RelPath.parse("final")) as final:
-        partial.publish(final)
-    assert trace[0] == ("fsync", fd)
-    assert (tmp_path / "final").read_bytes() == b"x" * SIZE
-    assert list((tmp_path / "p").iterdir()) == []
-
-
-def test_validators_are_kept_as_first_seen(tmp_path: Path) -> None:
-    """What a host called the file is remembered over a restart; a second name does not replace the first."""
-    partial = opened(tmp_path)
-    partial.note_validator("https://cdn:443", '"a"')
-    partial.note_validator("https://cdn:443", '"b"')
-    partial.close()
-    assert opened(tmp_path).validators == {"https://cdn:443": '"a"'}

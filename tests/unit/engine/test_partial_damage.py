@@ -12,47 +12,39 @@ from pathlib import Path
 import pytest
 from support.partials import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
+from mdl.engine import journal as journals
 from mdl.engine.adoption import claimed_bytes
 from mdl.engine.journal import Identity
 from mdl.engine.partial import Partial
 from mdl.errors import Busy
-from mdl.http.ranges import ByteRange
 from mdl.process import ProcessId
 
 
+@pytest.fixture
+def left(tmp_path: Path) -> Path:
+    """The folder of a dead process, which claimed 400 bytes."""
+    return left_behind(tmp_path, dead_owner())
+
+
 @pytest.mark.fault(148)
-def test_cut_data_is_not_believed(tmp_path: Path) -> None:
+def test_cut_data_is_not_believed(tmp_path: Path, left: Path) -> None:
     """If the data is shorter than what was claimed, only what is still there counts, also when the file was stretched
     with zeros and is opened once more. The lost bytes are reported as dropped."""
-    folder = left_behind(tmp_path, dead_owner())
-    os.truncate(folder / "data", 150)
+    os.truncate(left / "data", 150)
     partial = opened(tmp_path)
     assert (partial.total, partial.dropped) == (150, 250)
     partial.close()
     assert opened(tmp_path).total == 150
 
 
-@pytest.mark.fault(147)
-def test_damaged_journal_claims_nothing(tmp_path: Path) -> None:
-    """If the journal's first line is damaged, everything is fetched again, and the loss is reported."""
-    folder = left_behind(tmp_path, dead_owner())
-    whole = (folder / "journal").read_bytes()
-    (folder / "journal").write_bytes(b"X" + whole[1:])
-    partial = opened(tmp_path)
-    assert (partial.total, claimed(partial)) == (0, 0)
-    assert partial.gaps(SIZE) == [ByteRange(0, SIZE)]
-    assert (partial.dropped > 0, bool(partial.dropped_why)) == (True, True)
-
-
 @pytest.mark.fault(177)
-def test_link_in_place_of_the_data_is_not_followed(tmp_path: Path) -> None:
-    """A link planted under the data's name leads nowhere: what it points to keeps its bytes."""
-    folder = left_behind(tmp_path, dead_owner())
+def test_link_in_place_of_the_data_is_not_followed(tmp_path: Path, left: Path) -> None:
+    """A link under the data's name is not followed: its target keeps its bytes."""
     (tmp_path / "precious").write_bytes(b"p" * 10)
-    (folder / "data").unlink()
-    (folder / "data").symlink_to(tmp_path / "precious")
+    (left / "data").unlink()
+    (left / "data").symlink_to(tmp_path / "precious")
     with pytest.raises(OSError):
-        Partial.open(tmp_path, KEY, WHO)
+        opened(tmp_path)
     assert (tmp_path / "precious").read_bytes() == b"p" * 10
 
 
@@ -66,24 +58,48 @@ def test_the_best_leftover_is_used(tmp_path: Path, other: Identity, size: int) -
     assert len(list(tmp_path.iterdir())) == 1
 
 
+NAMELESS = replace(WHO, digest=None)
+
+
+@pytest.mark.fault(149, 250)
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (OTHER, WHO, "another digest"),
+        (NAMELESS, NAMELESS, "neither a digest nor a strong validator"),
+        (replace(WHO, size=None), replace(WHO, size=399), "has 399 bytes, and 400 had come"),
+        (WHO, replace(WHO, size=2 * SIZE), f"has {2 * SIZE} bytes now; it had {SIZE}"),
+        (replace(NAMELESS, validator='"a"'), replace(NAMELESS, validator='"b"'), "has changed"),
+    ],
+)
+def test_what_cannot_be_resumed_is_dropped(tmp_path: Path, old: Identity, new: Identity, why: str) -> None:
+    """Another file, one that nothing tells apart from another, one that got more bytes than it turns out to have, and
+    one that changed are begun anew. No byte of it counts before, or is left, and the report says why."""
+    left_behind(tmp_path, dead_owner(), old)
+    assert claimed_bytes(tmp_path, KEY, new) == 0
+    partial = Partial.open(tmp_path, KEY, new)
+    assert (partial.total, partial.dropped, claimed(partial)) == (0, 400, 0)
+    assert why in partial.dropped_why
+    assert os.pread(partial.fd, 400, 0) == b""
+
+
 def test_folder_of_an_odd_name_is_survived(tmp_path: Path) -> None:
-    """A folder nobody of mdl's made is either left alone, or another's: never a fault of mdl's."""
-    odd = tmp_path / f"{KEY}.tmp"
-    odd.mkdir()
-    (odd / "journal").touch()
+    """A folder that mdl did not make is left alone or counts as another process's; it is never an error of mdl."""
+    (tmp_path / f"{KEY}.tmp").mkdir()
+    (tmp_path / f"{KEY}.tmp" / "journal").touch()
     with contextlib.suppress(Busy):
         opened(tmp_path)
 
 
 @pytest.mark.parametrize("pid", ["9" * 30, "²"])
 def test_impossible_process_is_not_alive(pid: str) -> None:
-    """A process id no system has belongs to nobody who lives."""
+    """A process id that no system has is not that of a living process."""
     machine = str(ProcessId.current()).split("-")[0]
     assert not ProcessId(f"{machine}-{pid}-1").is_alive()
 
 
 def test_zombie_is_not_alive() -> None:
-    """A process that has ended but was not waited for (as in many a container) holds nothing any more."""
+    """A process that has ended and was not waited for, as in many containers, holds nothing any more."""
     program = (
         "import sys; from mdl.process import ProcessId; print(str(ProcessId.current()), flush=True); sys.stdin.read()"
     )
@@ -98,12 +114,18 @@ def test_zombie_is_not_alive() -> None:
         assert ProcessId(name).is_alive() is False
 
 
-def test_rewind_counts_and_forgets(tmp_path: Path) -> None:
-    """Beginning anew tells how many bytes were thrown away, and leaves none of them claimed."""
+@pytest.fixture
+def partial(tmp_path: Path) -> Partial:
+    """400 bytes of it are claimed, and 50 more are written."""
     partial = opened(tmp_path)
     partial.write(0, b"x" * 400)
     partial.sync_and_claim()
     partial.write(400, b"x" * 50)
+    return partial
+
+
+def test_rewind_counts_and_forgets(tmp_path: Path, partial: Partial) -> None:
+    """Beginning anew returns how many bytes were discarded, and leaves none of them claimed."""
     partial.note_validator("https://cdn:443", '"a"')
     assert partial.rewind(WHO) == 450
     assert (partial.total, partial.front, partial.unclaimed, claimed(partial)) == (0, 0, 0, 0)
@@ -114,11 +136,9 @@ def test_rewind_counts_and_forgets(tmp_path: Path) -> None:
     assert opened(tmp_path).total == 10
 
 
-def test_old_claims_are_gone_for_good_before_new_bytes_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A journal begun anew is on the disk itself before bytes it does not know replace those it claimed."""
-    partial, synced = opened(tmp_path), set[int]()
-    partial.write(0, b"x" * 400)
-    partial.sync_and_claim()
+def test_old_claims_are_gone_for_good_before_new_bytes_come(partial: Partial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal begun anew is on the disk itself before new bytes replace those that the old one claimed."""
+    synced = set[int]()
     for name in ("fsync", "fdatasync"):
         real = getattr(os, name)
 
@@ -131,27 +151,12 @@ def test_old_claims_are_gone_for_good_before_new_bytes_come(tmp_path: Path, monk
     assert (partial.folder / "journal").stat().st_ino in synced
 
 
-@pytest.mark.fault(250)
-def test_more_than_the_file_has_is_not_gone_on_with(tmp_path: Path) -> None:
-    """A partial of a file of unknown size that got more bytes than the file turns out to have is begun anew, and what
-    it has counts for nothing before."""
-    folder = left_behind(tmp_path, dead_owner(), replace(WHO, size=None), (0, 400))
-    assert [claimed_bytes(tmp_path, KEY, replace(WHO, size=size)) for size in (400, 399)] == [400, 0]
-    partial = Partial.open(tmp_path, KEY, replace(WHO, size=399))
-    assert (partial.total, partial.dropped, folder.exists()) == (0, 400, False)
-    assert "has 399 bytes, and 400 had come" in partial.dropped_why
-
-
 @pytest.mark.fault(251)
-def test_a_long_journal_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A journal that grows towards the bound is made short again when it is gone on with, and claims the same."""
-    folder = left_behind(tmp_path, dead_owner())
-    before = claimed_bytes(tmp_path, KEY, WHO)
-    journal = folder / "journal"
+def test_a_long_journal_is_written_anew(tmp_path: Path, left: Path) -> None:
+    """A journal that grows towards the bound is made short again when it is resumed, and claims the same."""
+    journal = left / "journal"
     first, *rest = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(first + b"".join(rest) * 50)
-    monkeypatch.setattr("mdl.engine.journal.LARGEST", journal.stat().st_size)
-    long = journal.stat().st_size
+    journal.write_bytes(first + b"".join(rest) * (journals.LARGEST // 2 // len(b"".join(rest)) + 1))
     partial = opened(tmp_path)
-    assert (partial.total, partial.dropped) == (before, 0)
-    assert (partial.folder / "journal").stat().st_size < long // 4
+    assert (partial.total, partial.dropped) == (400, 0)
+    assert (partial.folder / "journal").stat().st_size < 1000

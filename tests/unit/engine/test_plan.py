@@ -1,4 +1,4 @@
-"""The plan: what stands under a final name, and what becomes of it."""
+"""The plan: what is under a final name decides what becomes of it."""
 
 from __future__ import annotations
 
@@ -33,133 +33,97 @@ def receipt(**facts: Any) -> Receipt:
 def there(
     hashed: Digest | None = None, *, stamp: Stamp = STAMP, by: Receipt | None = None, partial: int = 0
 ) -> LocalFile:
-    """A file under the final name, with what hashing it told where it was hashed."""
+    """A file under the final name, with its digest if it was hashed."""
     return LocalFile("file", stamp, by, Fingerprint(hashed, stamp.size) if hashed else None, partial)
 
 
-def decided(local: LocalFile, wanted: RemoteFile | None = None, *, force: bool = False) -> tuple[str, str, bool]:
-    """Where the file went, why, and whether it is adopted."""
+def decided(local: LocalFile, wanted: RemoteFile | None = None, *, force: bool = False) -> tuple[str, str]:
+    """Where the file went and why."""
     plan = Plan.of([Wanted("model", wanted or remote(), local)], force=force)
     (where,) = [name for name in ("keep", "fetch", "refuse") if getattr(plan, name)]
     (item,) = getattr(plan, where)
     assert plan.items == (item,)
-    return where, item.reason, item.adopt
+    assert (item.reason == "the right bytes were there") == item.adopt
+    assert isinstance(item.refused, MdlError) == (where == "refuse")
+    return ("adopt" if item.adopt else where), item.reason
 
 
 ABSENT = LocalFile()
 HUB = HubFile("org/repo", "model", "c" * 40, "m.bin")
-NO_DIGEST = remote(digest=None, validator='"a"')
-TABLE: dict[str, tuple[LocalFile, RemoteFile, str, bool]] = {
-    "nothing there": (ABSENT, remote(), "fetch", False),
-    "a part of it there": (LocalFile(partial=40), remote(), "fetch", False),
-    "own receipt, untouched": (there(by=receipt()), remote(), "keep", False),
-    "own receipt, untouched, size unknown": (there(by=receipt()), remote(size=None), "keep", False),
-    "own receipt, touched, right bytes": (there(RIGHT, stamp=TOUCHED, by=receipt()), remote(), "keep", True),
-    "own receipt, edited": (there(WRONG, stamp=TOUCHED, by=receipt()), remote(), "refuse", False),
-    "own receipt, another size now": (there(stamp=Stamp(99, 6, 7), by=receipt()), remote(), "refuse", False),
-    "own receipt, touched, bytes as they came, newer there": (
-        there(OLD, stamp=TOUCHED, by=receipt(digest=OLD)),
-        remote(),
-        "fetch",
-        False,
-    ),
-    "own receipt, distrusted, right bytes": (there(RIGHT, by=receipt(suspect=True)), remote(), "keep", True),
-    "own receipt, distrusted, damaged": (there(WRONG, by=receipt(suspect=True)), remote(), "fetch", False),
-    "own receipt of an older version": (there(by=receipt(digest=OLD)), remote(), "fetch", False),
-    "own receipt of another algorithm, right": (there(GIT, by=receipt()), remote(digest=GIT), "keep", True),
-    "own receipt, newer one is larger": (there(by=receipt()), remote(size=101), "fetch", False),
-    "no receipt, right bytes": (there(RIGHT), remote(), "keep", True),
-    "no receipt, other bytes": (there(WRONG), remote(), "refuse", False),
-    "no receipt, other size": (there(stamp=Stamp(99, 5, 7)), remote(), "refuse", False),
-    "no receipt, nothing to tell by": (there(), remote(digest=None), "refuse", False),
-    "no digest, same validator": (there(by=receipt(validator='"a"')), NO_DIGEST, "keep", False),
-    "no digest, no validator": (there(by=receipt()), remote(digest=None), "keep", False),
-    "no digest, another validator": (there(by=receipt(validator='"b"')), NO_DIGEST, "fetch", False),
-    "no digest, another size": (there(by=receipt()), remote(digest=None, size=101), "fetch", False),
-    "no digest, touched, bytes as they came": (
-        there(RIGHT, stamp=TOUCHED, by=receipt(validator='"a"')),
-        NO_DIGEST,
-        "keep",
-        True,
-    ),
-    "no digest, touched, bytes as they came, newer there": (
+FULL, TAGGED = there(by=receipt()), there(by=receipt(validator='"a"'))
+RETOUCHED = there(RIGHT, stamp=TOUCHED, by=receipt())
+
+
+def bare(**facts: Any) -> RemoteFile:
+    """A file without a digest."""
+    return remote(digest=None, **facts)
+
+
+TABLE: dict[str, tuple[LocalFile, RemoteFile, str]] = {
+    "nothing there": (ABSENT, remote(), "fetch"),
+    "a part of it there": (LocalFile(partial=40), remote(), "fetch"),
+    "own receipt, untouched": (FULL, remote(), "keep"),
+    "own receipt, untouched, size unknown": (FULL, remote(size=None), "keep"),
+    "own receipt, touched, right bytes": (RETOUCHED, remote(), "adopt"),
+    "own receipt, edited": (there(WRONG, stamp=TOUCHED, by=receipt()), remote(), "refuse"),
+    "own receipt, another size now": (there(stamp=Stamp(99, 6, 7), by=receipt()), remote(), "refuse"),
+    "own receipt, touched, newer": (there(OLD, stamp=TOUCHED, by=receipt(digest=OLD)), remote(), "fetch"),
+    "own receipt, distrusted, right bytes": (there(RIGHT, by=receipt(suspect=True)), remote(), "adopt"),
+    "own receipt, distrusted, damaged": (there(WRONG, by=receipt(suspect=True)), remote(), "fetch"),
+    "own receipt of an older version": (there(by=receipt(digest=OLD)), remote(), "fetch"),
+    "own receipt of another algorithm, right": (there(GIT, by=receipt()), remote(digest=GIT), "adopt"),
+    "own receipt, newer one is larger": (FULL, remote(size=101), "fetch"),
+    "no receipt, right bytes": (there(RIGHT), remote(), "adopt"),
+    "no receipt, other bytes": (there(WRONG), remote(), "refuse"),
+    "no receipt, other size": (there(stamp=Stamp(99, 5, 7)), remote(), "refuse"),
+    "no receipt, nothing to compare with": (there(), bare(), "refuse"),
+    "no digest, same validator": (TAGGED, bare(validator='"a"'), "keep"),
+    "no digest, no validator": (FULL, bare(), "keep"),
+    "no digest, another validator": (TAGGED, bare(validator='"b"'), "fetch"),
+    "no digest, another size": (FULL, bare(size=101), "fetch"),
+    "no digest, touched": (RETOUCHED, bare(), "adopt"),
+    "no digest, touched, newer": (
         there(RIGHT, stamp=TOUCHED, by=receipt(validator='"b"')),
-        NO_DIGEST,
+        bare(validator='"a"'),
         "fetch",
-        False,
     ),
-    "no digest, edited": (there(WRONG, stamp=TOUCHED, by=receipt()), remote(digest=None), "refuse", False),
-    "no digest, another URL": (there(by=receipt()), remote(digest=None, url="https://h/v2/m.bin"), "fetch", False),
-    "no digest, another URL with the same validator": (
-        there(by=receipt(validator='"a"')),
-        remote(digest=None, url="https://h/v2/m.bin", validator='"a"'),
-        "fetch",
-        False,
-    ),
-    "no digest, another query": (there(by=receipt()), remote(digest=None, url="https://h/m.bin?v=2"), "fetch", False),
-    "no digest, touched, another URL": (
-        there(RIGHT, stamp=TOUCHED, by=receipt()),
-        remote(digest=None, url="https://h/v2/m.bin"),
-        "fetch",
-        False,
-    ),
-    "no digest, signed anew": (
-        there(by=receipt()),
-        remote(digest=None, url="https://h/m.bin?X-Amz-Date=2&X-Amz-Signature=b"),
-        "keep",
-        False,
-    ),
-    "no digest, now first a mirror": (
-        there(by=receipt()),
-        remote(digest=None, url="https://n/m.bin", mirrors=("https://h/m.bin",)),
-        "keep",
-        False,
-    ),
-    "no digest, another commit": (
-        there(by=receipt(commit="c" * 40)),
-        remote(digest=None, commit="d" * 40),
-        "fetch",
-        False,
-    ),
-    "no digest, the same commit from another endpoint": (
+    "no digest, edited": (there(WRONG, stamp=TOUCHED, by=receipt()), bare(), "refuse"),
+    "no digest, another URL": (FULL, bare(url="https://h/v2/m.bin"), "fetch"),
+    "no digest, another URL, same validator": (TAGGED, bare(url="https://h/v2/m.bin", validator='"a"'), "fetch"),
+    "no digest, another query": (FULL, bare(url="https://h/m.bin?v=2"), "fetch"),
+    "no digest, touched, another URL": (RETOUCHED, bare(url="https://h/v2/m.bin"), "fetch"),
+    "no digest, signed anew": (FULL, bare(url="https://h/m.bin?X-Amz-Date=2&X-Amz-Signature=b"), "keep"),
+    "no digest, now first a mirror": (FULL, bare(url="https://n/m.bin", mirrors=("https://h/m.bin",)), "keep"),
+    "no digest, another commit": (there(by=receipt(commit="c" * 40)), bare(commit="d" * 40), "fetch"),
+    "no digest, same commit, another endpoint": (
         there(by=receipt(hub=HUB)),
-        remote(digest=None, url="https://n/m.bin", hub=HUB),
+        bare(url="https://n/m.bin", hub=HUB),
         "keep",
-        False,
     ),
-    "a folder": (LocalFile("folder", why="it is a folder"), remote(), "refuse", False),
-    "a link": (LocalFile("link", why="it is a link"), remote(), "refuse", False),
-    "a device": (LocalFile("special", why="it is a device"), remote(), "refuse", False),
+    "a folder": (LocalFile("folder", why="it is a folder"), remote(), "refuse"),
+    "a link": (LocalFile("link", why="it is a link"), remote(), "refuse"),
+    "a device": (LocalFile("special", why="it is a device"), remote(), "refuse"),
 }
 
 
 @pytest.mark.parametrize("row", TABLE)
-def test_what_stands_there_decides(row: str) -> None:
-    """Untouched is kept, right is adopted, mdl's own older or damaged is fetched, a stranger's is refused."""
-    local, wanted, where, adopt = TABLE[row]
-    assert (decided(local, wanted)[0], decided(local, wanted)[2]) == (where, adopt)
-    for item in Plan.of([Wanted("model", wanted, local)]).refuse:
-        assert isinstance(item.refused, MdlError)
-        assert item.refused.exit_code in (7, 11)
-
-
-@pytest.mark.parametrize("row", [row for row in TABLE if TABLE[row][0].kind == "file"])
-def test_force_fetches_whatever_file_is_there(row: str) -> None:
-    """With --force every file is fetched anew, a stranger's too."""
-    local, wanted, _, _ = TABLE[row]
-    assert decided(local, wanted, force=True) == ("fetch", "forced", False)
+def test_what_is_there_decides(row: str) -> None:
+    """Untouched is kept, right is adopted, mdl's own older or damaged is fetched, a stranger's is refused; with --force
+    every file is fetched anew, a stranger's too."""
+    local, wanted, where = TABLE[row]
+    assert decided(local, wanted)[0] == where
+    assert local.kind != "file" or decided(local, wanted, force=True) == ("fetch", "forced")
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "special"])
 @pytest.mark.parametrize("force", [False, True])
 def test_what_is_no_file_is_refused_with_force_too(kind: Kind, force: bool) -> None:
     """A folder is 7 and a link or device 11, by name and reason, and --force changes neither."""
-    plan = Plan.of([Wanted("model", remote(), LocalFile(kind, why="stands there"))], force=force)
+    plan = Plan.of([Wanted("model", remote(), LocalFile(kind, why="it is there"))], force=force)
     (item,) = plan.refuse
     assert isinstance(item.refused, Occupied if kind == "folder" else Unsafe)
-    assert item.refused.exit_code == (7 if kind == "folder" else 11)
-    assert item.refused.item == PATH.text
-    assert "stands there" in item.refused.message
+    assert (item.refused.exit_code, item.refused.item) == (7 if kind == "folder" else 11, PATH.text)
+    assert "it is there" in item.refused.message
 
 
 @pytest.mark.fault(247)
@@ -198,14 +162,14 @@ def test_bytes_add_up() -> None:
 _LOCAL = st.one_of(
     st.just(ABSENT),
     st.integers(0, 100).map(lambda n: LocalFile(partial=n)),
-    st.sampled_from([local for local, _, _, _ in TABLE.values()]),
+    st.sampled_from([local for local, _, _ in TABLE.values()]),
 )
 
 
 @calm
 @given(st.lists(_LOCAL, max_size=8), st.booleans())
 def test_every_file_is_in_exactly_one_place(locals_: list[LocalFile], force: bool) -> None:
-    """Whatever stands there, each wanted file is kept, fetched or refused, and the bytes of it add up."""
+    """Whatever is there, each wanted file is kept, fetched or refused, and the bytes of it add up."""
     wanted = _wanted(*locals_)
     plan = Plan.of(wanted, force=force)
     assert sorted(item.wanted.model for item in plan.items) == [one.model for one in wanted]

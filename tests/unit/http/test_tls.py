@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import trustme
-from support.relay import relaying
+from support.relay import BODY, relaying, serving
 from support.shell import Ran, Shell
-from support.tls import BODY, serving
 
 Inside = Callable[..., Ran]
 PAST = datetime.now(UTC) - timedelta(days=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,13 +19,13 @@ from support.data import SMALL
 from support.faults import answers, honest, routes
 from support.faulty_server import FaultyServer
 from support.jobs import Gate, arrived, program, records_of, state_of, the_job
-from support.polling import PATIENCE, until
-from support.schemas import document_of, events_of
+from support.polling import until
+from support.schemas import events_of
 from support.shell import ExitCode, Shell, done, ended, machine, settings, started, with_environ
 
 from mdl import process
 from mdl.cancel import CancelToken
-from mdl.errors import Cancelled
+from mdl.errors import Cancelled, UsageError
 from mdl.events import Ended
 from mdl.jobs.job import Invocation, Job
 from mdl.jobs.run import hook_environment, hook_facts
@@ -115,38 +116,34 @@ def test_settings_and_flags(shell: Shell, exit_code: ExitCode, hook: str) -> Non
         (r"two\ words 'one  word' \"", ["two words", "one  word", '"']),
         ("فارسی  -- --x=1 !", ["فارسی", "--", "--x=1", "!"]),
         ("'' a ''", ["", "a", ""]),
-        ("a#b 'c'", ["a#b", "c"]),
-        ("--to #ops now", ["--to", "#ops", "now"]),
+        ("a#b 'c' --to #ops now", ["a#b", "c", "--to", "#ops", "now"]),
         ("';' '|'", [";", "|"]),
+        *((said, None) for said in ("x | y", "x && y", "x > y", "x $HOME", "x `y`", "x 'y", "(x)", '"$(x)"', "x; y")),
     ],
 )
-def test_words_are_passed_as_they_are(
-    shell: Shell, exit_code: ExitCode, hook: str, said: str, words: list[str]
-) -> None:
-    """No shell looks at them: globs, tildes, quoted signs and empty words reach the program to the letter."""
-    assert exit_code(shell, "get", "one", "--on-complete", f"{hook} {said}") == 0
-    assert [told for told, _ in calls(hook)] == [words]
+def test_no_shell_looks_at_the_words(said: str, words: list[str] | None) -> None:
+    """Globs, tildes, quoted signs and empty words are passed to the letter; what needs a shell is refused."""
+    if words is None:
+        with pytest.raises(UsageError):
+            process.split_command(said, "--on-complete")
+    else:
+        assert process.split_command(said, "--on-complete") == words
 
 
-@pytest.mark.parametrize(
-    ("how", "said"),
-    [
-        *(
-            ("--on-complete", said)
-            for said in ("x | y", "x && y", "x > y", "x $HOME", "x `y`", "x 'y", "(x)", '"$(x)"')
-        ),
-        *((how, "x; y") for how in ("--on-complete", "MDL_ON_COMPLETE", "on_complete", "on_failure")),
-    ],
-)
-def test_what_needs_a_shell_is_refused(
-    shell: Shell, server: FaultyServer, exit_code: ExitCode, how: str, said: str
-) -> None:
-    """It is 2 before anybody is asked and before there is a job, wherever it was said; nothing is run."""
+def test_words_are_passed_as_they_are(shell: Shell, exit_code: ExitCode, hook: str) -> None:
+    """They reach the program as they were said."""
+    assert exit_code(shell, "get", "one", "--on-complete", f"{hook} *.bin '' 'a; b $HOME `id`' فارسی") == 0
+    assert [told for told, _ in calls(hook)] == [["*.bin", "", "a; b $HOME `id`", "فارسی"]]
+
+
+@pytest.mark.parametrize("how", ["--on-complete", "MDL_ON_COMPLETE", "on_complete", "on_failure"])
+def test_what_needs_a_shell_is_refused(shell: Shell, server: FaultyServer, exit_code: ExitCode, how: str) -> None:
+    """It is 2 before a server is asked and before there is a job, wherever it was said; nothing is run."""
+    said = "touch ran x; y"
     if how.startswith("on_"):
-        configured(shell, **{how: f"touch ran {said}"})
-    words = ["--on-complete", f"touch ran {said}"] if how.startswith("--") else []
-    extra = {how: f"touch ran {said}"} if how.isupper() else {}
-    assert exit_code(with_environ(shell, **extra), "get", "one", *words) == 2
+        configured(shell, **{how: said})
+    words = [how, said] if how.startswith("--") else []
+    assert exit_code(with_environ(shell, **{how: said} if how.isupper() else {}), "get", "one", *words) == 2
     assert (server.requests, state_of(shell).exists(), (shell.home / "ran").exists()) == ([], False, False)
 
 
@@ -179,6 +176,14 @@ def waiting(folder: Path, *, trap: str = "") -> str:
     return str(place)
 
 
+@contextlib.contextmanager
+def at_the_hook(shell: Shell, folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A job whose hook has begun and does not end."""
+    with started(shell, "get", *words) as process:
+        until((folder / "begun").exists, "it is not run")
+        yield process
+
+
 @pytest.mark.fault(276)
 @pytest.mark.parametrize("json_lines", [True, False])
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -186,26 +191,22 @@ def test_stopped_while_the_hook_runs(
     shell: Shell, tmp_path: Path, how: signal.Signals, code: int, json_lines: bool
 ) -> None:
     """The hook is ended. Exit code, record, stdout, document and last event all say that it was cancelled."""
-    words = ("get", "one", "--json", "--on-complete", waiting(tmp_path))
-    with started(shell, *words, *(["--progress", "json"] if json_lines else [])) as process:
-        until((tmp_path / "begun").exists, "it is not run")
+    words = ("one", "--json", f"--progress={'json' if json_lines else 'auto'}", "--on-complete", waiting(tmp_path))
+    with at_the_hook(shell, tmp_path, *words) as process:
         assert the_job(shell).status == "running"
         process.send_signal(how)
-        out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == code, err
+        ran = ended(process, code)
     assert (the_job(shell).status, the_job(shell).exit_code) == ("cancelled", code)
-    document = document_of(out)
-    assert (document["ok"], document["exit_code"]) == (False, code)
-    assert document["models"][0]["files"][0]["action"] == "fetched"
-    assert not json_lines or events_of(err)[-1]["event"] == "cancelled"
+    assert (ran.document["ok"], ran.document["exit_code"]) == (False, code)
+    assert ran.document["models"][0]["files"][0]["action"] == "fetched"
+    assert not json_lines or ran.events[-1]["event"] == "cancelled"
     assert arrived(shell, SMALL)
 
 
 @pytest.mark.fault(276)
 def test_paused_while_the_hook_runs(shell: Shell, tmp_path: Path) -> None:
     """There is nothing left to pause: the hook runs to its end, and the job is done."""
-    with started(shell, "get", "one", "-q", "--on-complete", waiting(tmp_path)) as process:
-        until((tmp_path / "begun").exists, "it is not run")
+    with at_the_hook(shell, tmp_path, "one", "-q", "--on-complete", waiting(tmp_path)) as process:
         process.send_signal(signal.SIGUSR1)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.3)
@@ -228,18 +229,17 @@ def test_a_hook_that_will_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_hook_of_a_failure_is_stopped(shell: Shell, tmp_path: Path) -> None:
     """The hook is ended, and the failure is how it ended."""
     configured(shell, on_failure=waiting(tmp_path))
-    with started(shell, "get", "two", "-q") as process:
-        until((tmp_path / "begun").exists, "it is not run")
+    with at_the_hook(shell, tmp_path, "two", "-q") as process:
         process.send_signal(signal.SIGTERM)
         ended(process, 3)
     assert (the_job(shell).status, the_job(shell).exit_code) == ("failed", 3)
 
 
 @pytest.mark.fault(276)
-def test_the_ready_file_is_there_before_the_hook(shell: Shell, tmp_path: Path) -> None:
+def test_the_ready_file_is_there_before_the_hook(shell: Shell, exit_code: ExitCode, capfd: Captured) -> None:
     """What the hook starts may wait for it."""
-    words = ("--ready-file", str(tmp_path / "ready"), "--on-complete", f"test -e {tmp_path / 'ready'}")
-    assert "warning" not in done(shell.run("get", "one", *words)).err
+    assert exit_code(shell, "get", "one", "--ready-file", "ready", "--on-complete", "test -e ready") == 0
+    assert "warning" not in capfd.readouterr().err
 
 
 _READS = """
@@ -257,30 +257,27 @@ with open(sys.argv[1], "w") as file:
 def test_a_hook_for_many_models(tmp_path: Path, count: int) -> None:
     """It is run however many there are: the file has them all, the variables as many as fit, whole names only; a line
     break in a path is no second path in the file."""
-    folders = {
-        name: Path(f"/models/a\nb/{name}") for name in (f"a-model-with-a-long-name-{n:05}" for n in range(count))
-    }
-    job = Job("0101-x", "get", tuple(folders), "owner", "host", Invocation(), "2026-01-01T00:00:00Z")
+    names = [f"a-model-with-a-long-name-{n:05}" for n in range(count)]
+    folders = {name: Path(f"/models/a\nb/{name}") for name in names}
+    job = Job("0101-x", "get", tuple(names), "owner", "host", Invocation(), "2026-01-01T00:00:00Z")
     with hook_environment(hook_facts(job, folders, Ended(), str)) as variables:
         assert process.run_program([sys.executable, "-c", _READS, str(tmp_path / "told")], variables) == 0
     facts, models, paths, said = json.loads((tmp_path / "told").read_text())
     assert facts["models"] == [{"name": name, "path": str(path)} for name, path in folders.items()]
     assert (facts["schema"], facts["event"], facts["exit_code"], said) == ("mdl.hook/1", "complete", 0, str(count))
-    assert models == list(folders)[: len(models)]
+    assert models == names[: len(models)]
     assert len(models) == count or (len(models) > 1000 and paths[-1].startswith("b/"))
 
 
 def test_a_hook_reads_nothing_of_ours(shell: Shell) -> None:
-    """A loop over names that calls mdl keeps its names, also where a hook reads its stdin to the end."""
+    """A loop over names that calls mdl keeps its names, also if a hook reads its stdin to the end."""
     source, sink = os.pipe()
     os.write(sink, b"next name\n")
     os.close(sink)
-    words = shell.command("get", "one", "-q", "--on-complete", "cat")
-    ran = subprocess.run(words, env=shell.environ, cwd=shell.home, stdin=source, capture_output=True, check=False)
-    assert ran.returncode == 0
-    left = os.read(source, 100)
-    os.close(source)
-    assert left == b"next name\n"
+    with started(shell, "get", "one", "-q", "--on-complete", "cat", stdin=source) as process:
+        ended(process, 0)
+    with os.fdopen(source) as left:
+        assert left.read() == "next name\n"
 
 
 @pytest.mark.parametrize("said", ["echo a word of its own", "false"])
@@ -305,8 +302,7 @@ def test_in_the_background(shell: Shell, server: FaultyServer, hook: str) -> Non
 def test_a_hook_may_call_mdl(shell: Shell, hook: str) -> None:
     """What a hook starts may work on the very same model, and is a job of its own."""
     again = " ".join(shell.command("get", "one", "-q", "--lock-wait", "0", "--on-complete", hook))
-    with started(shell, "get", "one", "-q", "--on-complete", again) as process:
-        out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out, "warning" in err) == (0, f"{shell.models / 'one'}\n", False)
-    assert err.splitlines() == ["said by the hook", str(shell.models / "one")]
+    ran = done(shell.run("get", "one", "-q", "--on-complete", again))
+    assert ran.out == f"{shell.models / 'one'}\n"
+    assert ran.err.splitlines() == ["said by the hook", str(shell.models / "one")]
     assert [job.status for job in records_of(shell).all()] == ["done", "done"]

@@ -96,10 +96,13 @@ def test_ids_are_nobody_elses(records: Told) -> None:
 
 
 def test_found_by_how_its_id_begins(records: Told) -> None:
-    """A whole id, or a beginning that only one has; several are told, a whole id wins over longer ones; none is 3."""
+    """A whole id, or a beginning that only one has; several are told, a whole id wins over longer ones; none is 3.
+    A prefetch of a whole large catalog has a record like any other."""
     names = ["0102-abcd", "0102-abcde", "0102-xyzw", "0203-abcd"]
+    many = tuple(f"organisation/model-number-{n}" for n in range(5000))
     for name in names:
-        records.put(replace(DONE, id=name))
+        records.put(replace(DONE, id=name, models=many))
+    assert records.find("0203").models == many
     assert [records.find(name).id for name in (*names, "0203", "0102-x")] == [*names, "0203-abcd", "0102-xyzw"]
     with pytest.raises(UsageError) as several:
         records.find("0102-")
@@ -164,13 +167,6 @@ def test_a_running_job_mends_its_record(records: Told) -> None:
         assert records.find(JOB.id) == replace(JOB, bytes_done=1, bytes_total=5)
 
 
-def test_a_job_of_many_models_is_found(records: Told) -> None:
-    """A prefetch of a whole large catalog has a record like any other."""
-    job = replace(JOB, models=tuple(f"organisation/model-number-{n}" for n in range(5000)))
-    records.put(job)
-    assert records.find(JOB.id) == job
-
-
 def test_figures_are_written_twice_a_second(records: Told) -> None:
     """However often it is told, a record is written at its start, its end, and every half second between."""
     now, written = 0.0, []
@@ -227,7 +223,7 @@ def test_a_job_that_cannot_be_seen(
     records: Told, monkeypatch: pytest.MonkeyPatch, name: str, is_local: bool, seconds: float
 ) -> None:
     """It runs as long as its heartbeat is locked, or was touched lately if locks may lie; then it is dead, and can be
-    cancelled and cleaned."""
+    cancelled and cleaned. One of an earlier mdl, which locked nothing, is dead ten minutes after its last sign."""
     monkeypatch.setattr("mdl.locks._LOCAL", {filesystem_type(records.folder.parent)} if is_local else set())
     records.put(replace(JOB, owner=name))
     heartbeat = records.heartbeat(JOB.id)
@@ -246,13 +242,9 @@ def test_a_job_that_cannot_be_seen(
     assert processes.cancel(records.find(JOB.id), records).status == "cancelled"
     assert [job.id for job in records.clean(-1.0)] == [JOB.id]
     assert list(records.folder.iterdir()) == []
-
-
-def test_an_unlocked_job_of_before(records: Told) -> None:
-    """A job of an earlier mdl, which locked nothing, that cannot be seen is dead ten minutes after its last sign."""
     records.put(replace(JOB, owner=UNSEEN[0].rpartition("-")[0]))
-    for seconds, status in ((300, "running"), (700, "dead")):
-        quiet(records, seconds)
+    for age, status in ((300, "running"), (700, "dead")):
+        quiet(records, age)
         assert records.find(JOB.id).status == status
 
 

@@ -1,8 +1,7 @@
-"""The hub by its answers: one commit, one listing, sizes and digests; every answer is hostile until read."""
+"""The hub's listings: one commit, every file with size and digest. Every answer is hostile until it is read."""
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,24 @@ from typing import Any
 import pytest
 from support.scripted_hub import COMMIT, GIT, HUB, LATER, ORIGIN, PINNED, REVISION, SHA, World, entry, large, tree_url
 
-from mdl.errors import LockError, NotFound, ProtocolError, Unsafe
-from mdl.events import Noticed
+from mdl.errors import LockError, MdlError, NotFound, ProtocolError, Unsafe
+from mdl.sources import hub as hub_module
 from mdl.sources.hub import role_of
 from mdl.sources.hub_origin import HubOrigin
 
 
+def refused(here: World, kind: type[MdlError], code: int, match: str = ".", origin: HubOrigin = PINNED) -> MdlError:
+    """The error of this kind and exit code that ends the resolution. No listing is kept."""
+    with pytest.raises(kind, match=match) as caught:
+        here.hub.resolve(origin)
+    assert caught.value.exit_code == code
+    assert here.hub.known(origin) is None
+    return caught.value
+
+
 @pytest.mark.fault(67, 68, 72)
 def test_branch_becomes_a_commit_once(here: World) -> None:
-    """The branch is asked for once; listing and every URL are at its commit."""
+    """The branch is asked for once; the listing and every URL are at its commit."""
     here.revision()
     here.tree(large(), entry(), {"type": "directory", "path": "sub", "oid": GIT, "size": 0})
     config, model = here.hub.resolve(ORIGIN)
@@ -30,24 +38,18 @@ def test_branch_becomes_a_commit_once(here: World) -> None:
     assert (config.role, model.role) == ("config", "weights")
 
 
-def test_pinned_revision_is_not_asked_for(here: World) -> None:
-    """A commit is its own answer: only the listing is asked for."""
-    here.tree(large())
-    assert here.hub.resolve(PINNED)[0].commit == COMMIT
-    assert here.asked == [tree_url()]
-
-
-def test_pinned_and_kept_contacts_nobody(here: World) -> None:
-    """A commit that was listed once is never asked about again, and is known without any client."""
+def test_commit_is_listed_once(here: World) -> None:
+    """Of a commit only the listing is asked for, and only once: then it is known without any client."""
     here.tree(large())
     first = here.hub.resolve(PINNED)
+    assert first[0].commit == COMMIT
     assert here.hub.resolve(PINNED) == here.hub.known(PINNED) == here.offline.resolve(PINNED) == first
     assert here.asked == [tree_url()]
 
 
 @pytest.mark.fault(67)
 def test_branch_is_asked_again(here: World) -> None:
-    """A branch may move from run to run: its kept listing is for reading offline alone; its commit stays pinned."""
+    """A branch is asked for in each run, as it may move; its kept listing is only for use offline."""
     for commit in (COMMIT, LATER):
         here.revision(commit)
         here.tree(large(), commit=commit)
@@ -60,15 +62,15 @@ def test_branch_is_asked_again(here: World) -> None:
 
 
 def test_offline_and_never_listed(here: World) -> None:
-    """Without a client and without a kept listing it is code 8, and nothing is known."""
+    """Without a client and without a kept listing it is 8."""
     assert here.offline.known(ORIGIN) is None
     with pytest.raises(LockError) as caught:
         here.offline.resolve(ORIGIN)
     assert (caught.value.exit_code, caught.value.item) == (8, str(ORIGIN))
 
 
-def test_listing_goes_on_over_pages(here: World) -> None:
-    """Link, absolute or relative and among others, leads on until there is none."""
+def test_pages(here: World) -> None:
+    """A Link to the next page, absolute or relative and among others, is followed until there is none."""
     second, third = tree_url(more="&cursor=a"), tree_url(more="&cursor=b")
     links = [f'<{HUB}/x>; rel="prev", <{second}>; rel="next"', f"<{third.removeprefix(HUB)}>; rel=next"]
     here.tree(entry("a.json"), headers={"Link": links[0]})
@@ -78,39 +80,43 @@ def test_listing_goes_on_over_pages(here: World) -> None:
     assert here.asked == [tree_url(), second, third]
 
 
-@pytest.mark.fault(75)
+@pytest.mark.fault(75, 76)
 @pytest.mark.parametrize(
-    "target",
+    ("target", "codes"),
     [
-        "https://evil.org/x",
-        "http://huggingface.co/x",
-        "https://huggingface.co:8443/x",
-        "//evil.org/x",
-        "https://hf.co/x",
+        *((f"{origin}/x", [11]) for origin in ("https://evil.org", "//evil.org", "https://hf.co")),
+        *((f"{origin}/x", [11]) for origin in ("http://huggingface.co", "https://huggingface.co:8443")),
+        *((f"https://huggingface.co:{port}/", [6, 11]) for port in ("x", "99999", "-1")),
+        *((target, [6, 11]) for target in ("http://[::1", "//[", "https://\u2100.example/")),
+        (tree_url(), [6]),
     ],
 )
-def test_next_page_elsewhere_is_refused(here: World, target: str) -> None:
-    """A listing that goes on at another origin is code 11 and is not followed there."""
-    here.tree(entry(), headers={"Link": f'<{target}>; rel="next"'})
-    with pytest.raises(Unsafe) as caught:
+def test_bad_next_page(here: World, target: str, codes: list[int]) -> None:
+    """A listing that continues at another origin, at no URL, or at itself is refused, and nothing more is asked."""
+    here.tree(entry(), headers=[("Link", f'<{target}>; rel="next"'.encode())])
+    with pytest.raises(MdlError) as caught:
         here.hub.resolve(PINNED)
-    assert caught.value.exit_code == 11
+    assert caught.value.exit_code in codes
     assert here.asked == [tree_url()]
     assert here.hub.known(PINNED) is None
 
 
-@pytest.mark.fault(76)
-def test_endless_listing_ends(here: World) -> None:
-    """A listing that leads to itself is given up as a lie, before anybody is asked again."""
-    here.tree(entry(), headers={"Link": f'<{tree_url()}>; rel="next"'})
-    with pytest.raises(ProtocolError, match="circles"):
-        here.hub.resolve(PINNED)
-    assert len(here.asked) == 1
+@pytest.mark.fault(273)
+@pytest.mark.parametrize(("bound", "words"), [(("_MOST_ITEMS", 5), "5 files"), (("_MOST_PAGES", 3), "3 pages")])
+def test_endless_listing(here: World, monkeypatch: pytest.MonkeyPatch, bound: tuple[str, int], words: str) -> None:
+    """A listing of too many pages, or of too many files and folders in all, is 6, and nothing more is asked."""
+    monkeypatch.setattr(hub_module, *bound)
+    for number in range(3):
+        items = [entry(f"{number}.json"), {"type": "directory", "path": "x", "oid": "0"}]
+        links = {"Link": f'<{tree_url(more=f"&cursor={number + 1}")}>; rel="next"'}
+        here.mock.add_response(url=tree_url(more=f"&cursor={number}" * bool(number)), json=items, headers=links)
+    refused(here, ProtocolError, 6, f"more than {words}")
+    assert len(here.asked) == 3
 
 
 @pytest.mark.fault(74)
-def test_renamed_repository_is_followed(here: World) -> None:
-    """A renamed repository answers with a redirect, relative or not, and pages go on from where it led."""
+def test_renamed_repository(here: World) -> None:
+    """The redirect of a renamed repository is followed, and further pages are relative to where it led."""
     moved = tree_url(repo="models/new/name")
     here.mock.add_response(url=tree_url(), status_code=307, headers={"Location": moved.removeprefix(HUB)})
     here.mock.add_response(url=moved, json=[entry("a.json")], headers={"Link": '<?cursor=x>; rel="next"'})
@@ -119,42 +125,19 @@ def test_renamed_repository_is_followed(here: World) -> None:
     assert [file.url for file in files] == [f"{HUB}/org/repo/resolve/{COMMIT}/{n}.json" for n in "ab"]
 
 
-HOSTILE = [
-    "../x",
-    "/x",
-    "..\\x",
-    "C:x",
-    "\\\\srv\\x",
-    "a/../../x",
-    "x.",
-    "x ",
-    "a//b",
-    "",
-    "~/x",
-    "CON",
-    "a\0b",
-    ".mdl/x",
-]
-
-
-@pytest.mark.fault(77)
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_name_refuses_the_whole_set(here: World, name: str) -> None:
-    """One unsafe name among good ones: code 11, nothing is resolved, nothing is kept."""
-    here.tree(large(), entry(name), entry())
-    with pytest.raises(Unsafe) as caught:
-        here.hub.resolve(PINNED)
-    assert caught.value.exit_code == 11
-    assert here.hub.known(PINNED) is None
-
-
-@pytest.mark.fault(78, 115)
-@pytest.mark.parametrize("names", [("a.json", "A.json"), ("é.json", "e\u0301.json"), ("a", "a/b"), ("a", "a")])
-def test_twins_are_refused(here: World, names: tuple[str, str]) -> None:
-    """Two names that are one on some disk, or a file that is a folder too: code 11, naming both."""
-    here.tree(*(entry(name) for name in names))
-    with pytest.raises(Unsafe):
-        here.hub.resolve(PINNED)
+@pytest.mark.fault(77, 78, 115)
+@pytest.mark.parametrize(
+    "names",
+    [
+        *([name] for name in ("../x", "/x", "..\\x", "C:x", "\\\\srv\\x", "a/../../x", "x.", "x ", "a//b", "", "~/x")),
+        *([name] for name in ("CON", "a\0b", ".mdl/x")),
+        *(["a.json", "A.json"], ["é.json", "e\u0301.json"], ["a", "a/b"], ["a", "a"]),
+    ],
+)
+def test_hostile_names(here: World, names: list[str]) -> None:
+    """One unsafe name among good ones, two names that are one on some disk, or a file that is a folder too: 11."""
+    here.tree(large(), *map(entry, names), entry())
+    refused(here, Unsafe, 11)
 
 
 @pytest.mark.fault(79)
@@ -162,29 +145,29 @@ def test_twins_are_refused(here: World, names: tuple[str, str]) -> None:
     "oid",
     ["", "../..", "ab" * 31 + "a", "ab" * 32 + "a", "AB" * 32, "sha256:sha256:" + SHA, SHA + "\n", "g" * 64, None, 5],
 )
-def test_hostile_digest_is_refused(here: World, oid: Any) -> None:
-    """A large file's digest is 64 lower-case hex digits, with or without one ``sha256:``, or the listing is a lie."""
+def test_hostile_digest(here: World, oid: Any) -> None:
+    """A large file's digest must be 64 lower-case hex digits, with or without one ``sha256:``."""
     here.tree(entry("m.bin", lfs={"oid": oid, "size": 10}))
-    with pytest.raises(ProtocolError) as caught:
-        here.hub.resolve(PINNED)
-    assert caught.value.exit_code == 6
-
-
-@pytest.mark.fault(79)
-@pytest.mark.parametrize("lfs", [{"oid": f"sha256:{SHA}", "size": 7}, {"sha256": SHA, "size": 7}, {"oid": SHA}])
-def test_digest_is_read_in_each_form(here: World, lfs: dict[str, Any]) -> None:
-    """A large file's sha256 is read from each place that hubs put it in, and never the pointer's own id."""
-    here.tree(entry("m.bin", 7, lfs=lfs))
-    (file,) = here.hub.resolve(PINNED)
-    assert (str(file.digest), file.size) == (f"sha256:{SHA}", 7)
+    refused(here, ProtocolError, 6)
 
 
 @pytest.mark.fault(72, 79)
-@pytest.mark.parametrize("oid", ["opaque", "ab" * 32, None, "../../x"])
-def test_unknown_id_of_a_small_file_is_no_digest(here: World, oid: Any) -> None:
-    """What is not a git blob id is not taken for one: the file's digest is unknown."""
-    here.tree(entry(oid=oid))
-    assert here.hub.resolve(PINNED)[0].digest is None
+@pytest.mark.parametrize(
+    ("item", "digest"),
+    [
+        *(
+            (entry(size=7, lfs=lfs), f"sha256:{SHA}")
+            for lfs in ({"oid": f"sha256:{SHA}", "size": 7}, {"sha256": SHA, "size": 7}, {"oid": SHA})
+        ),
+        *((entry(size=7, oid=oid), "None") for oid in ("opaque", "ab" * 32, None, "../../x")),
+    ],
+)
+def test_digest(here: World, item: dict[str, Any], digest: str) -> None:
+    """A large file's sha256 is read in each form that hubs send. An id of a small file that is no git blob id is no
+    digest."""
+    here.tree(item)
+    (file,) = here.hub.resolve(PINNED)
+    assert (str(file.digest), file.size) == (digest, 7)
 
 
 @pytest.mark.fault(76)
@@ -196,33 +179,50 @@ def test_unknown_id_of_a_small_file_is_no_digest(here: World, oid: Any) -> None:
         [entry(lfs={"oid": SHA, "size": "10"})],
     ],
 )
-def test_listing_of_wrong_types_is_a_lie(here: World, page: Any) -> None:
-    """A listing that is not a list of files with names and sizes is code 6 and is not kept."""
+def test_listing_of_wrong_types(here: World, page: Any) -> None:
+    """A listing that is not a list of files with names and sizes is 6."""
     here.mock.add_response(url=tree_url(), json=page)
-    with pytest.raises(ProtocolError) as caught:
-        here.hub.resolve(PINNED)
-    assert caught.value.exit_code == 6
-    assert caught.value.item
-    assert here.hub.known(PINNED) is None
+    assert refused(here, ProtocolError, 6).item
+
+
+@pytest.mark.fault(76, 77)
+@pytest.mark.parametrize(
+    ("item", "code"),
+    [
+        ('"path":"a.bin","path":"../b","size":1', 11),
+        ('"path":"\\ud800.json","size":1', 11),
+        ('"path":"a\\u0000.json","size":1', 11),
+        *((f'"path":"a.json","size":{size}', 6) for size in ("NaN", "1e400", "-Infinity", "9" * 5000)),
+        ('"type":["file"],"path":{"a":1},"size":1', 6),
+    ],
+    ids=["twice", "surrogate", "NUL", "NaN", "infinite", "minus", "5000 digits", "an object"],
+)
+def test_json_beyond_the_types(here: World, item: str, code: int) -> None:
+    """Of a key that comes twice the last one counts; impossible numbers and names are refused."""
+    here.mock.add_response(url=tree_url(), content=f'[{{"type":"file","oid":"x",{item}}}]'.encode())
+    refused(here, MdlError, code)
+
+
+def test_last_key_counts(here: World) -> None:
+    """The last of two equal keys counts, as in every JSON parser, so that the checked name is the one that is used."""
+    here.mock.add_response(url=tree_url(), content=b'[{"path":"../b","path":"a.bin","size":-1,"size":1,"oid":"x"}]')
+    assert [file.path.text for file in here.hub.resolve(PINNED)] == ["a.bin"]
 
 
 @pytest.mark.fault(76)
 @pytest.mark.parametrize("commit", [None, 5, "", "main", "C" * 40, "c" * 39, "../" + "c" * 37, ["c" * 40]])
-def test_commit_that_is_none_is_a_lie(here: World, commit: Any) -> None:
+def test_hostile_commit(here: World, commit: Any) -> None:
     """What a branch becomes must be a commit's full id."""
     here.revision(commit)
-    with pytest.raises(ProtocolError, match="names no commit"):
-        here.hub.resolve(ORIGIN)
+    refused(here, ProtocolError, 6, "names no commit", ORIGIN)
 
 
 @pytest.mark.fault(76)
 @pytest.mark.parametrize("body", [b"<html>portal</html>", b'[{"path": "a', b"", b"\xff\xfe", b"[" * 50_000, b"NaN x"])
-def test_answer_that_is_no_json_is_a_lie(here: World, body: bytes) -> None:
-    """HTML, cut or absurdly nested JSON: code 6 on the repository's name, at once."""
+def test_no_json(here: World, body: bytes) -> None:
+    """HTML, cut or absurdly nested JSON is 6 with the repository's name, and is not asked for again."""
     here.mock.add_response(url=tree_url(), content=body, headers={"Content-Type": "application/json"})
-    with pytest.raises(ProtocolError, match="JSON") as caught:
-        here.hub.resolve(PINNED)
-    assert (caught.value.exit_code, caught.value.item) == (6, str(PINNED))
+    assert refused(here, ProtocolError, 6, "JSON").item == str(PINNED)
     assert len(here.asked) == 1
 
 
@@ -231,38 +231,42 @@ def test_answer_is_bounded(here: World, monkeypatch: pytest.MonkeyPatch) -> None
     """An API answer is read up to a limit and no further."""
     monkeypatch.setattr("mdl.http.client.MAX_JSON", 1000)
     here.tree(*(entry(f"{n}.json") for n in range(100)))
-    with pytest.raises(ProtocolError, match="over 1000 bytes"):
-        here.hub.resolve(PINNED)
+    refused(here, ProtocolError, 6, "over 1000 bytes")
 
 
-def test_part_of_a_repository(here: World) -> None:
-    """A path narrows to that file, or to that folder and not to one whose name only begins alike."""
-    here.tree(*(entry(name) for name in ("unet/a.json", "unet/deep/b.json", "unet2/c.json", "unet.json")))
-    below = here.hub.resolve(replace(PINNED, subpath="unet"))
-    assert [file.path.text for file in below] == ["unet/a.json", "unet/deep/b.json"]
-    (one,) = here.hub.resolve(replace(PINNED, subpath="unet2/c.json"))
-    assert one.path.text == "unet2/c.json"
+@pytest.mark.parametrize(
+    ("subpath", "files"),
+    [("unet", ["unet/a.json", "unet/deep/b.json"]), ("unet2/c.json", ["unet2/c.json"]), ("unet/a.jso", [])],
+)
+def test_part_of_a_repository(here: World, subpath: str, files: list[str]) -> None:
+    """A path narrows to that file, or to that folder and not to one whose name begins with it. The hint for a path that
+    does not exist names a similar one."""
+    here.tree(*map(entry, ("unet/a.json", "unet/deep/b.json", "unet2/c.json", "unet.json")))
+    origin = replace(PINNED, subpath=subpath)
+    if files:
+        assert [file.path.text for file in here.hub.resolve(origin)] == files
+        return
     with pytest.raises(NotFound, match=r"unet/a\.jso is not there") as caught:
-        here.hub.resolve(replace(PINNED, subpath="unet/a.jso"))
+        here.hub.resolve(origin)
     assert "unet/a.json" in str(caught.value.hint)
 
 
 def test_empty_repository(here: World) -> None:
-    """A repository without files is code 3 and called empty."""
+    """A repository without files is 3 and called empty."""
     here.tree()
     with pytest.raises(NotFound, match="empty"):
         here.hub.resolve(PINNED)
 
 
-def test_datasets_have_their_own_api(here: World) -> None:
-    """A dataset is asked for and fetched under its own prefix."""
+def test_dataset(here: World) -> None:
+    """A dataset is listed and fetched under its own prefix."""
     here.mock.add_response(url=tree_url(repo="datasets/org/repo"), json=[entry("data.parquet")])
     (file,) = here.hub.resolve(HubOrigin("org/repo", "dataset", COMMIT))
     assert file.url == f"{HUB}/datasets/org/repo/resolve/{COMMIT}/data.parquet"
 
 
-def test_listing_that_cannot_be_kept_is_no_failure(here: World, tmp_path: Path) -> None:
-    """Where the listing cannot be written, the files are resolved all the same."""
+def test_listing_that_cannot_be_kept(here: World, tmp_path: Path) -> None:
+    """If the listing cannot be written, the files are resolved all the same."""
     (tmp_path / "listings").write_text("a file in the way")
     here.tree(entry())
     assert len(here.hub.resolve(PINNED)) == 1
@@ -275,19 +279,6 @@ def test_listing_that_cannot_be_kept_is_no_failure(here: World, tmp_path: Path) 
         *(("tokenizer.json", "vocab"), ("config.json", "config"), ("x.yaml", "config"), ("README.md", "other")),
     ],
 )
-def test_role_is_told_by_the_name(name: str, role: str) -> None:
-    """What a file is for is told by its name."""
+def test_role(name: str, role: str) -> None:
+    """A file's name tells what it is for."""
     assert role_of(name) == role
-
-
-def test_cards_and_scripts_are_no_data(here: World) -> None:
-    """A dataset of cards and loader scripts has no data; one file of data is data."""
-    cards = [entry(name) for name in ("README.md", ".gitattributes", "load.py", "LICENSE", "dataset_infos.json")]
-    data = HubOrigin("org/data", "dataset", COMMIT)
-    for files, notices in ((cards, 1), ([*cards, entry("data/train.csv")], 0)):
-        here.mock.add_response(url=tree_url(repo="datasets/org/data"), json=files)
-        here.told.clear()
-        shutil.rmtree(here.folder, ignore_errors=True)
-        here.next_run()
-        here.hub.resolve(data)
-        assert [type(event) for event in here.told] == [Noticed] * notices

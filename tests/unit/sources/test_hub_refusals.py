@@ -1,14 +1,14 @@
-"""The hub's refusals and its hard times: which code, whose words, how long to wait; and what a probe asks."""
+"""The hub's refusals and outages: which exit code, whose words, how long to wait; and what a probe asks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from pytest_httpx import HTTPXMock
+from support import scripted_hub
 from support.scripted_hub import (
     AT_ONCE,
     COMMIT,
@@ -22,11 +22,10 @@ from support.scripted_hub import (
     entry,
     large,
     tree_url,
-    world,
 )
 
 from mdl.catalog.model import CatalogFile, Model
-from mdl.errors import AuthError, Cancelled, MdlError, NetworkError, NotFound, ProtocolError
+from mdl.errors import Cancelled, MdlError, NetworkError, NotFound, ProtocolError
 from mdl.events import Retrying
 from mdl.files import RemoteFile
 from mdl.paths import RelPath
@@ -37,17 +36,18 @@ TOKEN = "hf_secretsecret"
 
 @pytest.fixture
 def trusted(tmp_path: Path, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """The same with a token."""
-    with world(tmp_path, httpx_mock, monkeypatch, TOKEN) as made:
+    """`here` with a token."""
+    with scripted_hub.world(tmp_path, httpx_mock, monkeypatch, TOKEN) as made:
         yield made
 
 
-@pytest.mark.fault(56, 69, 70)
+@pytest.mark.fault(56, 69, 70, 80)
 @pytest.mark.parametrize(
     ("status", "code", "words", "exit_code", "hint"),
     [
         (401, "", "Invalid username or password.", 4, "does not say which"),
-        (401, "RepoNotFound", "Repository not found", 4, "set HF_TOKEN"),
+        (401, "RepoNotFound", "Repository not found", 4, "does not say which"),
+        (401, "", "Invalid credentials in Authorization header", 4, "wrong or has expired"),
         (401, "GatedRepo", "Access to model org/repo is restricted", 4, f"{HUB}/org/repo"),
         (403, "GatedRepo", "Your request is awaiting a review", 4, f"{HUB}/org/repo"),
         (403, "", "Access to this resource is disabled.", 4, ""),
@@ -58,64 +58,44 @@ def trusted(tmp_path: Path, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPat
         (451, "", "Unavailable for legal reasons", 5, ""),
     ],
 )
-def test_refusal_is_told_at_once(here: World, status: int, code: str, words: str, exit_code: int, hint: str) -> None:
-    """Each refusal has its exit code, the hub's own words, a hint and the repository's name, and is not retried."""
+def test_refusal(trusted: World, status: int, code: str, words: str, exit_code: int, hint: str) -> None:
+    """Each refusal has its exit code, the hub's own words, a hint and the repository's name, is not retried, and does
+    not show the token."""
     headers = {"X-Error-Code": code, "X-Error-Message": words}
-    here.mock.add_response(url=REVISION, status_code=status, headers=headers)
+    trusted.mock.add_response(url=REVISION, status_code=status, headers=headers)
     with pytest.raises(MdlError) as caught:
-        here.hub.resolve(ORIGIN)
+        trusted.hub.resolve(ORIGIN)
     error = caught.value
     assert (error.exit_code, error.item) == (exit_code, "hf:org/repo")
     assert words in error.message
     assert hint in str(error.hint)
-    assert len(here.asked) == 1
-    assert not here.told
+    assert TOKEN not in str(error.to_dict())
+    assert (len(trusted.asked), trusted.told) == (1, [])
 
 
-@pytest.mark.parametrize(
-    "body", [{"error": "gone fishing"}, {"error": ["gone fishing"]}, {"errors": [{"message": "gone fishing"}]}]
-)
-def test_words_in_the_body_are_told(here: World, body: dict[str, Any]) -> None:
-    """Where the hub says it in JSON, it is told as well."""
-    here.mock.add_response(url=REVISION, status_code=404, json=body)
-    with pytest.raises(NotFound, match="gone fishing"):
+@pytest.mark.fault(70)
+def test_refusal_without_a_token(here: World) -> None:
+    """Without a token the hint says to set one, and the words in a JSON body are quoted."""
+    here.mock.add_response(url=REVISION, status_code=401, json={"error": ["gone fishing"]})
+    with pytest.raises(MdlError, match="gone fishing") as caught:
         here.hub.resolve(ORIGIN)
+    assert "set HF_TOKEN" in str(caught.value.hint)
 
 
-@pytest.mark.fault(80)
-def test_wrong_token_is_called_so(trusted: World) -> None:
-    """A token that the hub does not know is named as the trouble, and never shown."""
-    words = "Invalid credentials in Authorization header"
-    trusted.mock.add_response(url=REVISION, status_code=401, headers={"X-Error-Message": words})
-    with pytest.raises(AuthError) as caught:
-        trusted.hub.resolve(ORIGIN)
-    assert "wrong or has expired" in str(caught.value.hint)
-    assert TOKEN not in str(caught.value.to_dict())
-
-
-@pytest.mark.fault(47)
+@pytest.mark.fault(47, 48)
 def test_token_goes_to_the_hub_alone(trusted: World) -> None:
-    """The token is sent to the hub's own origin, page after page, and to no host it redirects to."""
-    away = "https://cdn-lfs.hf.co/tree"
+    """The token is sent to the hub's own origin, page after page, but to no host that it redirects to, and not to the
+    hub again if that host redirects back."""
+    away, back = "https://cdn-lfs.hf.co/tree", f"{HUB}/back"
     trusted.revision()
     trusted.tree(entry(), headers={"Link": f'<{tree_url(more="&cursor=a")}>; rel="next"'})
     trusted.mock.add_response(url=tree_url(more="&cursor=a"), status_code=307, headers={"Location": away})
-    trusted.mock.add_response(url=away, json=[])
+    trusted.mock.add_response(url=away, status_code=307, headers={"Location": back})
+    trusted.mock.add_response(url=back, json=[])
     trusted.hub.resolve(ORIGIN)
     sent = [(request.url.host, request.headers.get("authorization")) for request in trusted.mock.get_requests()]
-    assert sent == [("huggingface.co", f"Bearer {TOKEN}")] * 3 + [("cdn-lfs.hf.co", None)]
-
-
-@pytest.mark.fault(48)
-def test_token_does_not_come_back(trusted: World) -> None:
-    """A redirect that leads away and back to the hub does not bring the token back."""
-    away, back = "https://cdn-lfs.hf.co/tree", f"{HUB}/back"
-    trusted.mock.add_response(url=tree_url(), status_code=307, headers={"Location": away})
-    trusted.mock.add_response(url=away, status_code=307, headers={"Location": back})
-    trusted.mock.add_response(url=back, json=[entry()])
-    trusted.hub.resolve(PINNED)
-    sent = [request.headers.get("authorization") for request in trusted.mock.get_requests()]
-    assert sent == [f"Bearer {TOKEN}", None, None]
+    hub = "huggingface.co"
+    assert sent == [(hub, f"Bearer {TOKEN}")] * 3 + [("cdn-lfs.hf.co", None), (hub, None)]
 
 
 @pytest.mark.fault(58)
@@ -128,8 +108,8 @@ def test_token_does_not_come_back(trusted: World) -> None:
         ({}, 0.0),
     ],
 )
-def test_rate_limit_is_waited_out(here: World, headers: dict[str, str], wait: float) -> None:
-    """A 429 is tried again after the wait it asks for, and the wait is told."""
+def test_rate_limit(here: World, headers: dict[str, str], wait: float) -> None:
+    """After a 429 the request is repeated after the wait that it asks for; an event tells of it."""
     here.mock.add_response(url=tree_url(), status_code=429, headers=headers)
     here.tree(entry())
     assert len(here.hub.resolve(PINNED)) == 1
@@ -141,8 +121,8 @@ def test_rate_limit_is_waited_out(here: World, headers: dict[str, str], wait: fl
 
 
 @pytest.mark.fault(58)
-def test_rate_limit_beyond_patience(here: World) -> None:
-    """A wait of more than ten minutes is not sat out: code 5 at once, with the wait."""
+def test_rate_limit_too_long(here: World) -> None:
+    """If the hub asks to wait more than ten minutes, it is 5 at once, and the message has the time."""
     here.mock.add_response(url=tree_url(), status_code=429, headers={"Retry-After": "3600"})
     with pytest.raises(NetworkError, match="3600 s"):
         here.hub.resolve(PINNED)
@@ -150,19 +130,28 @@ def test_rate_limit_beyond_patience(here: World) -> None:
 
 
 @pytest.mark.fault(57, 82)
-@pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
-def test_hard_times_pass(here: World, status: int) -> None:
-    """Trouble that passes within the tries costs nothing but the tries."""
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        *(408, 500, 502, 503, 504),
+        *(httpx.ConnectError("refused"), httpx.ReadTimeout("silent"), httpx.ReadError("reset")),
+    ],
+)
+def test_outage_that_passes(here: World, trouble: int | Exception) -> None:
+    """A busy server or a broken connection that recovers within the tries costs nothing but the tries."""
     for _ in range(AT_ONCE.tries - 1):
-        here.mock.add_response(url=tree_url(), status_code=status)
+        if isinstance(trouble, int):
+            here.mock.add_response(url=tree_url(), status_code=trouble)
+        else:
+            here.mock.add_exception(trouble, url=tree_url())
     here.tree(entry())
     assert len(here.hub.resolve(PINNED)) == 1
     assert len(here.told) == AT_ONCE.tries - 1
 
 
 @pytest.mark.fault(57, 82)
-def test_hard_times_that_do_not_pass(here: World) -> None:
-    """After the last try it is code 5 with the server's words and the repository's name."""
+def test_outage_that_does_not_pass(here: World) -> None:
+    """After the last try it is 5 with the server's words and the repository's name."""
     here.mock.add_response(url=tree_url(), status_code=503, text="maintenance", is_reusable=True)
     with pytest.raises(NetworkError, match="maintenance") as caught:
         here.hub.resolve(PINNED)
@@ -170,52 +159,38 @@ def test_hard_times_that_do_not_pass(here: World) -> None:
     assert len(here.asked) == AT_ONCE.tries
 
 
-@pytest.mark.parametrize(
-    "trouble", [httpx.ConnectError("refused"), httpx.ReadTimeout("silent"), httpx.ReadError("reset")]
-)
-def test_broken_wire_is_tried_again(here: World, trouble: Exception) -> None:
-    """A connection that fails, falls silent or breaks is tried again."""
-    here.mock.add_exception(trouble, url=tree_url())
-    here.tree(entry())
-    assert len(here.hub.resolve(PINNED)) == 1
-
-
 def test_cancel_asks_nobody(here: World) -> None:
-    """Once cancelled, nothing is asked any more."""
+    """After a cancel nothing is asked."""
     here.http.cancel.set()
     with pytest.raises(Cancelled):
         here.hub.resolve(PINNED)
     assert here.asked == []
 
 
-def _named(*names: str) -> Model:
-    files = tuple(CatalogFile(RelPath.parse(name), f"hf:org/repo@main/{name}") for name in names)
-    return Model("model", files=files)
-
-
-def _moving(here: World) -> None:
-    """A branch that moves between two questions."""
-    for commit in (COMMIT, LATER):
-        here.mock.add_response(url=REVISION, json={"sha": commit}, is_optional=True)
-        here.mock.add_response(url=tree_url(commit), json=[large("a.bin"), entry("b.json")], is_optional=True)
-    here.mock.add_response(url=tree_url(), json=[large("a.bin"), entry("b.json")], is_optional=True)
+PARTS = ("a.bin", "b.json")
 
 
 @pytest.mark.fault(68)
-@pytest.mark.parametrize("kind", ["files", "sources"])
-def test_one_model_is_of_one_commit(here: World, kind: str) -> None:
-    """All files a model takes from one branch are of one commit, though the branch moves meanwhile."""
-    _moving(here)
-    parts = (HubOrigin("org/repo", subpath="a.bin"), HubOrigin("org/repo", subpath="b.json"))
-    model = _named("a.bin", "b.json") if kind == "files" else Model("model", sources=parts)
-    files = here.sources.resolve(model)
-    assert {file.commit for file in files} == {COMMIT}
+@pytest.mark.parametrize(
+    "model",
+    [
+        Model("model", files=tuple(CatalogFile(RelPath.parse(name), f"hf:org/repo@main/{name}") for name in PARTS)),
+        Model("model", sources=tuple(HubOrigin("org/repo", subpath=name) for name in PARTS)),
+    ],
+    ids=["files", "sources"],
+)
+def test_one_model_is_of_one_commit(here: World, model: Model) -> None:
+    """All files that a model takes from one branch are of one commit, even if the branch moves meanwhile."""
+    for commit in (COMMIT, LATER, COMMIT):
+        here.mock.add_response(url=REVISION, json={"sha": commit}, is_optional=True)
+        here.tree(large("a.bin"), entry("b.json"), commit=commit, is_optional=True)
+    assert {file.commit for file in here.sources.resolve(model)} == {COMMIT}
     assert here.asked.count(REVISION) == 1
 
 
 @pytest.mark.fault(72)
-def test_named_file_of_the_hub_gets_its_digest(here: World) -> None:
-    """A hub file that the catalog names without a digest has the hub's, under the catalog's own path."""
+def test_named_file_of_the_hub(here: World) -> None:
+    """A hub file that the catalog names without a digest gets the hub's digest, and keeps the catalog's path."""
     here.revision()
     here.tree(large("a.bin"))
     file = CatalogFile(RelPath.parse("mine/x.bin"), f"{HUB}/org/repo/blob/main/a.bin", role="weights")
@@ -223,8 +198,8 @@ def test_named_file_of_the_hub_gets_its_digest(here: World) -> None:
     assert (found.path.text, str(found.digest), found.commit) == ("mine/x.bin", f"sha256:{SHA}", COMMIT)
 
 
-def test_pattern_that_names_nothing(here: World) -> None:
-    """An include that matches no file is code 3, with what there is."""
+def test_pattern_without_a_match(here: World) -> None:
+    """An include that matches no file is 3, and the hint names the files."""
     here.tree(entry())
     model = Model("model", sources=(PINNED,), include=("config.json", "*.gguf"))
     with pytest.raises(NotFound, match=r"\*\.gguf") as caught:
@@ -250,7 +225,7 @@ REMOTE = RemoteFile(RelPath.parse("m.bin"), URL)
 def test_probe_asks_for_one_byte(
     here: World, status: int, headers: dict[str, str], size: int | None, validator: str | None
 ) -> None:
-    """The answer to a request for the first byte tells size and validator, or that nothing is known."""
+    """The response to a request for the first byte tells size and validator, or nothing."""
     here.mock.add_response(url=URL, status_code=status, headers=headers)
     [found] = here.sources.probe_all([REMOTE])
     assert (found.size, found.validator, found.probed) == (size, validator, True)
@@ -259,7 +234,7 @@ def test_probe_asks_for_one_byte(
 
 @pytest.mark.fault(71)
 def test_probe_reads_the_hub_on_the_way(here: World) -> None:
-    """Digest, size and commit are the hub's own word on its redirect, not the body host's."""
+    """Digest, size and commit come from the hub's redirect, not from the host of the body."""
     linked = {"X-Linked-Etag": f'"{SHA}"', "X-Linked-Size": "1000", "X-Repo-Commit": COMMIT}
     away = {"Location": "https://cdn-lfs.hf.co/m?sig=1"}
     here.mock.add_response(url=URL, status_code=302, headers={**linked, **away})
@@ -269,8 +244,8 @@ def test_probe_reads_the_hub_on_the_way(here: World) -> None:
 
 
 @pytest.mark.parametrize("text", [b"\xb2", b"9" * 5000])
-def test_probe_survives_a_size_that_is_none(here: World, text: bytes) -> None:
-    """A size that is no number is unknown, or a lie of the server's, never a fault of mdl's."""
+def test_probe_of_an_impossible_size(here: World, text: bytes) -> None:
+    """A size that is no number is unknown or an error of the server, never a fault of mdl."""
     away = [(b"Location", b"https://cdn-lfs.hf.co/m"), (b"X-Linked-Size", text)]
     here.mock.add_response(url=URL, status_code=302, headers=httpx.Headers(away))
     here.mock.add_response(url="https://cdn-lfs.hf.co/m", status_code=206, headers={"Content-Range": "bytes 0-0/*"})

@@ -1,0 +1,599 @@
+"""Every layout: which checkpoints are found, which of them is the latest and the best, and what inference needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from support.runs import found, index_of, inferred, latest, put, row, rows, write
+
+from mdl.errors import NotFound
+from mdl.trainers import find_run
+
+INSIDE = "contains optimizer state; stripping it needs torch"
+HF = "{model.safetensors,config.json,tokenizer.json,optimizer.pt,scheduler.pt,rng_state.pth,training_args.bin}"
+STATE = "trainer_state.json"
+PEFT = f"{{adapter_model.safetensors,adapter_config.json,README.md,optimizer.pt,training_args.bin,{STATE}}}"
+BASE_MODEL = {"peft_type": "LORA", "base_model_name_or_path": "/models/base"}
+SHARDS = tuple(f"model-{n:05}-of-00002.safetensors" for n in (1, 2))
+ZERO = "{0,1}_mp_rank_00"
+ZERO2 = f"{{bf16_zero_pp_rank_{ZERO}_optim_states.pt,mp_rank_00_model_states.pt}}"
+ZERO3 = f"{{bf16_zero_pp_rank_{ZERO}_optim_states.pt,zero_pp_rank_{ZERO}_model_states.pt}}"
+HF_ZERO3 = f"checkpoint-5/global_step5/{ZERO3} checkpoint-5/{{latest,zero_to_fp32.py,config.json,{STATE}}}"
+FSDP = "{pytorch_model_fsdp_0,optimizer_0}/{__0_0.distcp,__1_0.distcp,.metadata}"
+DIFFUSERS = "{pytorch_lora_weights.safetensors,optimizer.bin,scheduler.bin,scaler.pt}"
+KOHYA = "style{-000002,-000004,}.safetensors style-{000002,000004}-state/{optimizer.bin,train_state.json} sample/a.png"
+KOHYA_STEPS = {
+    f"style{name}.safetensors": {"ss_steps": steps}
+    for name, steps in (("-000002", "100"), ("-000004", "200"), ("", "300"))
+}
+AI = "dog_000000{500,999}.safetensors optimizer.pt learnable_snr.json config.yaml samples/1_0.jpg"
+LIGHTNING = (
+    "lightning_logs/version_2/checkpoints/{epoch=0-step=900,epoch=1-step=1800,last}.ckpt "
+    "lightning_logs/version_10/checkpoints/{epoch=0-step=90,epoch=1-step=180-val_loss=0.31,last}.ckpt"
+)
+NEMO = (
+    "2024-07-01_12-00-00/checkpoints/asr--wer=0.{30-epoch=1-step=100,20-epoch=2-step=200,20-epoch=2-step=200-last}.ckpt"
+)
+YOLO = "runs/detect/{train,train10}/{weights/{best,last,epoch5,epoch10}.pt,args.yaml,results.csv}"
+COQUI = "{checkpoint_1000,checkpoint_10000,best_model_9000,best_model_800,best_model}.pth"
+COQUI_BESIDE = "{config.json,speakers.pth,language_ids.json,trainer_0_log.txt}"
+FAIRSEQ = "checkpoint{2,10,_10_5000,_best,_last}.pt dict.en.txt"
+TENSORFLOW = "ckpt-{8,9,10}.{index,data-00000-of-00001} checkpoint"
+TF_NEWEST = 'model_checkpoint_path: "/box/ckpt-9"\nall_model_checkpoint_paths: "/box/ckpt-8"\n'
+SAVED_MODEL = "saved_model.pb variables/variables.{index,data-00000-of-00001}"
+
+
+@dataclass
+class Case:
+    """A run, and what is found in it; ``rows`` as in `support.runs.rows`, ``files`` of inference as in `inferred`."""
+
+    layout: str
+    run: str
+    rows: str
+    contents: Mapping[str, object] = field(default_factory=dict)
+    of: str = ""
+    files: str = ""
+    notes: tuple[str, ...] = ()
+
+
+CASES = {
+    "hf": Case(
+        "hf-trainer",
+        f"checkpoint-{{90,500,1000}}/{HF} checkpoint-{{90,500,1000}}/{STATE} "
+        f"checkpoint-90/{{rng_state_0.pth,scaler.pt,mystery.xyz,modeling_own.py,chat_template.jinja,latest}} "
+        f"checkpoint-90/global_step5/mp_rank_00_model_states.pt model.safetensors config.json",
+        "checkpoint-90@90 checkpoint-500@500 checkpoint-1000@1000* final",
+        {"checkpoint-90/latest": "global_step5"},
+        of="checkpoint-90",
+        files="chat_template.jinja config.json model.safetensors modeling_own.py tokenizer.json | "
+        "global_step5/mp_rank_00_model_states.pt latest optimizer.pt rng_state.pth rng_state_0.pth scaler.pt "
+        "scheduler.pt trainer_state.json training_args.bin | mystery.xyz",
+    ),
+    "peft": Case(
+        "peft",
+        f"checkpoint-{{20,100}}/{PEFT} adapter_model.safetensors adapter_config.json",
+        "checkpoint-20@20 checkpoint-100@100* final",
+        {"checkpoint-20/adapter_config.json": BASE_MODEL},
+        of="checkpoint-20",
+        files="README.md adapter_config.json adapter_model.safetensors | optimizer.pt trainer_state.json "
+        "training_args.bin | ",
+        notes=("an adapter: it needs its base model, /models/base",),
+    ),
+    "diffusers": Case(
+        "diffusers",
+        f"checkpoint-{{500,1000,1500}}/{DIFFUSERS} checkpoint-{{500,1000}}/random_states_0.pkl "
+        "pytorch_lora_weights.safetensors",
+        "checkpoint-500@500 checkpoint-1000@1000* checkpoint-1500@1500 final",
+        of="checkpoint-500",
+        files="pytorch_lora_weights.safetensors | optimizer.bin random_states_0.pkl scaler.pt scheduler.bin | ",
+    ),
+    "a diffusers pipeline": Case(
+        "diffusers",
+        "model_index.json {unet,vae}/{config.json,diffusion_pytorch_model.safetensors} optimizer.bin "
+        "scheduler/scheduler_config.json",
+        "final*",
+        of="final",
+        files="model_index.json scheduler/scheduler_config.json unet/config.json "
+        "unet/diffusion_pytorch_model.safetensors vae/config.json vae/diffusion_pytorch_model.safetensors | "
+        "optimizer.bin | ",
+    ),
+    "deepspeed: 'latest' names the latest": Case(
+        "deepspeed",
+        f"global_step{{90,100,110}}/{ZERO2}",
+        "global_step90@90 global_step100@100* global_step110@110",
+        {"latest": "global_step100\n"},
+        of="global_step90",
+        files="mp_rank_00_model_states.pt | bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt "
+        "bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt | ",
+        notes=("mp_rank_00_model_states.pt is a pickle of the model and the training; reading it needs torch",),
+    ),
+    "fsdp": Case(
+        "fsdp",
+        f"step_{{90,100}}/{FSDP} step_90/pytorch_model_fsdp.bin",
+        "step_90@90 step_100@100*",
+        of="step_90",
+        files="pytorch_model_fsdp.bin | optimizer_0/.metadata optimizer_0/__0_0.distcp optimizer_0/__1_0.distcp "
+        "pytorch_model_fsdp_0/.metadata pytorch_model_fsdp_0/__0_0.distcp pytorch_model_fsdp_0/__1_0.distcp | ",
+    ),
+    "kohya: the steps are the header's": Case(
+        "kohya",
+        KOHYA,
+        "style-000002.safetensors@100 style-000004.safetensors@200 style.safetensors@300*",
+        KOHYA_STEPS,
+        of="style-000002.safetensors",
+        files="style-000002.safetensors | style-000002-state/optimizer.bin style-000002-state/train_state.json | ",
+    ),
+    "kohya: a bare number of epochs does not compare with steps": Case(
+        "kohya",
+        "a-{000009,step00000100}.safetensors a-{000999,step00000095,000012}.ckpt a-000012-state/train_state.json",
+        "a-000009.safetensors@90 a-step00000095.ckpt@95 a-step00000100.safetensors@100 a-000012.ckpt@120* "
+        "a-000999.ckpt@999",
+        {
+            "a-000009.safetensors": {"ss_steps": "90"},
+            "a-step00000100.safetensors": {"ss_steps": "100"},
+            "a-000012-state/train_state.json": {"current_step": 120},
+        },
+    ),
+    "kohya: a run without a name": Case(
+        "kohya",
+        "{epoch-000001,at-step00000010,last}.safetensors",
+        "epoch-000001.safetensors@1 at-step00000010.safetensors@10 last.safetensors*",
+    ),
+    "kohya: a torn final, and a hostile count": Case(
+        "kohya",
+        KOHYA,
+        "style-000002.safetensors@100 style-000004.safetensors@200* style.safetensors",
+        {**KOHYA_STEPS, "style-000004.safetensors": {"ss_steps": "200"}, "style.safetensors": 3},
+    ),
+    "ai-toolkit": Case(
+        "ai-toolkit",
+        f"{AI} dog.safetensors {{dog_LoRA_000001500,CRITIC_dog_000001500,dog_000001500_refiner}}.safetensors "
+        "dog_000001500.safetensors",
+        "dog_000000500.safetensors@500 dog_000000999.safetensors@999 dog_000001500.safetensors@1500 "
+        "dog.safetensors@2000*",
+        {"dog.safetensors": {"training_info": '{"step": 2000, "epoch": 2}'}},
+        of="dog.safetensors",
+        files="config.yaml dog.safetensors | learnable_snr.json optimizer.pt | ",
+    ),
+    "ai-toolkit: variants of one step, unfinished": Case(
+        "ai-toolkit",
+        f"{AI} {{dog_LoRA_000000999,CRITIC_dog_000000999,dog_000000999_refiner}}.safetensors",
+        "dog_000000500.safetensors@500 dog_000000999.safetensors@999*",
+        of="dog_000000999.safetensors",
+        files="CRITIC_dog_000000999.safetensors config.yaml dog_000000999.safetensors "
+        "dog_000000999_refiner.safetensors dog_LoRA_000000999.safetensors | learnable_snr.json optimizer.pt | ",
+    ),
+    "ai-toolkit: folders": Case(
+        "ai-toolkit",
+        "flux_00000000{1,2}/transformer/model.safetensors",
+        "flux_000000001@1 flux_000000002@2*",
+        of="flux_000000001",
+        files="transformer/model.safetensors |  | ",
+    ),
+    "lightning: of one name in two versions, the newest has it": Case(
+        "lightning",
+        LIGHTNING,
+        "epoch=0-step=900.ckpt@900 epoch=1-step=1800.ckpt@1800 lightning_logs-version_2-checkpoints-last.ckpt "
+        "epoch=0-step=90.ckpt@90 epoch=1-step=180-val_loss=0.31.ckpt@180 last.ckpt*",
+        of="last.ckpt",
+        files="last.ckpt |  | ",
+        notes=(f"last.ckpt {INSIDE}",),
+    ),
+    "lightning: last-v10 is newer than last-v9": Case(
+        "lightning",
+        "epoch=0-step=90.ckpt last{,-v9,-v10}.ckpt",
+        "epoch=0-step=90.ckpt@90 last.ckpt last-v9.ckpt last-v10.ckpt*",
+    ),
+    "lightning: without a last, the most steps": Case(
+        "lightning",
+        "epoch={0-step=90,1-step=100}.ckpt mp_rank_00_model_states.pt",  # the last is no folder of one of NeMo's ranks
+        "epoch=0-step=90.ckpt@90 epoch=1-step=100.ckpt@100*",
+    ),
+    "nemo": Case(
+        "nemo",
+        f"{NEMO} 2024-07-01_12-00-00/checkpoints/asr.nemo",
+        "asr--wer=0.30-epoch=1-step=100.ckpt@100 asr--wer=0.20-epoch=2-step=200.ckpt@200 "
+        "asr--wer=0.20-epoch=2-step=200-last.ckpt@200* asr.nemo",
+        of="asr.nemo",
+        files="asr.nemo |  | ",
+    ),
+    "nemo: what is still being written": Case(
+        "nemo",
+        NEMO,
+        "asr--wer=0.30-epoch=1-step=100.ckpt@100 asr--wer=0.20-epoch=2-step=200.ckpt@200* "
+        "asr--wer=0.20-epoch=2-step=200-last.ckpt@200",
+        {"2024-07-01_12-00-00/checkpoints/asr--wer=0.20-epoch=2-step=200-last-unfinished": b""},
+        of="asr--wer=0.30-epoch=1-step=100.ckpt",
+        files="asr--wer=0.30-epoch=1-step=100.ckpt |  | ",
+        notes=(f"asr--wer=0.30-epoch=1-step=100.ckpt {INSIDE}",),
+    ),
+    "nemo: every rank's part": Case(
+        "nemo",
+        "mp_rank_00/gpt-step={9,10}.ckpt mp_rank_01/gpt-step=9.ckpt",
+        "gpt-step=9.ckpt@9* gpt-step=10.ckpt@10",
+        of="gpt-step=9.ckpt",
+        files="mp_rank_00/gpt-step=9.ckpt mp_rank_01/gpt-step=9.ckpt |  | ",
+        notes=(f"mp_rank_00/gpt-step=9.ckpt {INSIDE}", f"mp_rank_01/gpt-step=9.ckpt {INSIDE}"),
+    ),
+    "ultralytics: the newest experiment": Case(
+        "ultralytics",
+        YOLO,
+        "runs-detect-train-epoch5.pt@5 runs-detect-train-epoch10.pt@10 runs-detect-train-best.pt "
+        "runs-detect-train-last.pt epoch5.pt@5 epoch10.pt@10 best.pt+ last.pt*",
+        of="best.pt",
+        files="args.yaml results.csv weights/best.pt |  | ",
+        notes=(
+            "weights/best.pt contains optimizer state unless the training came to its end; stripping it needs torch",
+        ),
+    ),
+    "ultralytics: an empty last": Case(
+        "ultralytics", "{best,last,epoch5}.pt", "epoch5.pt@5* best.pt+ last.pt", {"last.pt": b""}
+    ),
+    **{
+        f"coqui in '{inner}'": Case(
+            "coqui",
+            f"{inner}{COQUI} {inner}{COQUI_BESIDE}",
+            "best_model_800.pth@800 checkpoint_1000.pth@1000 best_model_9000.pth@9000+ checkpoint_10000.pth@10000* "
+            "best_model.pth",
+            of="best_model.pth",
+            files="best_model.pth config.json language_ids.json speakers.pth |  | ",
+            notes=(f"best_model.pth {INSIDE}",),
+        )
+        for inner in ("", "ljspeech-July-26-2024_12+34AM-abc/")
+    },
+    "fairseq": Case(
+        "fairseq",
+        FAIRSEQ,
+        "checkpoint2.pt@2 checkpoint_10_5000.pt@5000 checkpoint10.pt@10 checkpoint_best.pt+ checkpoint_last.pt*",
+        of="checkpoint_best.pt",
+        files="checkpoint_best.pt dict.en.txt |  | ",
+        notes=(f"checkpoint_best.pt {INSIDE}",),
+    ),
+    "fairseq: an epoch's end is newer than its updates": Case(
+        "fairseq",
+        FAIRSEQ,
+        "checkpoint2.pt@2 checkpoint_10_5000.pt@5000 checkpoint10.pt@10* checkpoint_best.pt+",
+        {"checkpoint_last.pt": None},
+    ),
+    "keras: a metric is no epoch": Case(
+        "keras",
+        "{model.09-0.34,model.10-0.9,best,resnet50,epoch05-0.2}.keras",
+        "epoch05-0.2.keras@5 model.09-0.34.keras@9 model.10-0.9.keras@10* best.keras+ resnet50.keras",
+        of="best.keras",
+        files="best.keras |  | ",
+        notes=("best.keras contains optimizer state; saving it again without needs Keras",),
+    ),
+    "keras: weights alone": Case(
+        "keras",
+        "unet.weights.h5",
+        "unet.weights.h5*",
+        of="unet.weights.h5",
+        files="unet.weights.h5 |  | ",
+        notes=("unet.weights.h5 is weights alone; the code that builds the model is needed",),
+    ),
+    "tensorflow: 'checkpoint' names the latest": Case(
+        "tensorflow",
+        TENSORFLOW,
+        "ckpt-8@8 ckpt-9@9* ckpt-10@10",
+        {"checkpoint": TF_NEWEST},
+        of="ckpt-8",
+        files="ckpt-8.data-00000-of-00001 ckpt-8.index |  | ",
+        notes=("ckpt-8.index may hold the optimizer's variables too; the code that builds the model is needed",),
+    ),
+    "tensorflow: else the highest number is": Case(
+        "tensorflow",
+        TENSORFLOW,
+        "ckpt-8@8 ckpt-9@9 ckpt-10@10*",
+        {"checkpoint": b"\xff\x00model_checkpoint_path: garbage"},
+    ),
+    "a SavedModel": Case(
+        "tensorflow",
+        SAVED_MODEL,
+        "final*",
+        of="final",
+        files="saved_model.pb variables/variables.data-00000-of-00001 variables/variables.index |  | ",
+        notes=(
+            "variables/variables.index may hold the optimizer's variables too; "
+            "the code that builds the model is needed",
+        ),
+    ),
+    "SavedModels in numbered folders": Case("tensorflow", "{9,10}/saved_model.pb", "9@9 10@10*"),
+    **{
+        f"plain {name}": Case("plain", f"{name} notes.xyz", "final*", of="final", files=f"{name} |  | notes.xyz")
+        for name in ("a.gguf", "a.onnx", "a.h5", "x.bin")
+    },
+    "nothing like weights": Case("plain", "train.log", ""),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_layouts(tmp_path: Path, case: Case) -> None:
+    """The rows are in the order of their numbers, whatever their times; the inference files are those needed."""
+    seen = found(write(tmp_path, case.run, case.contents))
+    assert (seen.layout, rows(seen)) == (case.layout, case.rows)
+    if case.of:
+        files, names = inferred(tmp_path, case.of)
+        assert (names, files.notes) == (case.files, case.notes)
+
+
+HF_RUN = f"checkpoint-5/{HF} checkpoint-5/{STATE}"
+INDEX = "checkpoint-5/model.safetensors.index.json"
+INCOMPLETE = {
+    "no state, though another has one": (
+        f"{HF_RUN} checkpoint-9/{HF}",
+        {},
+        "checkpoint-9",
+        "trainer_state.json, which is written last, is missing",
+    ),
+    "a lost shard": (
+        f"{HF_RUN} checkpoint-5/{SHARDS[0]}",
+        {INDEX: index_of(*SHARDS)},
+        "checkpoint-5",
+        "shard model-00002-of-00002.safetensors of the index is missing",
+    ),
+    "a shard in another folder": (
+        f"{HF_RUN} secret.safetensors",
+        {INDEX: {"weight_map": {"a": "../secret.safetensors"}}},
+        "checkpoint-5",
+        "shard ../secret.safetensors of the index is missing",
+    ),
+    "a lost index": (
+        f"{HF_RUN} checkpoint-5/{SHARDS[0]}",
+        {},
+        "checkpoint-5",
+        "the index of model-00001-of-00002.safetensors is missing",
+    ),
+    **{
+        f"index {index}": (HF_RUN, {INDEX: index}, "checkpoint-5", "model.safetensors.index.json cannot be read")
+        for index in ("{", "[]", '{"weight_map": 5}', '{"weight_map": {}}')
+    },
+    "an index of hostile names": (HF_RUN, {INDEX: {"weight_map": {"a": [1]}}}, "checkpoint-5", "shard [1] of the"),
+    "a short file": (HF_RUN, {"checkpoint-5/model.safetensors": 5}, "checkpoint-5", "its header says"),
+    "an empty file": (HF_RUN, {"checkpoint-5/model.safetensors": b""}, "checkpoint-5", "model.safetensors is empty"),
+    "a file still being written": (
+        f"{HF_RUN} checkpoint-5/model.safetensors.tmp",
+        {},
+        "checkpoint-5",
+        "model.safetensors.tmp was still being written",
+    ),
+    "a staging folder": (f"tmp-checkpoint-7/{HF}", {}, "tmp-checkpoint-7", "staging"),
+    "no weights": (HF_RUN, {"checkpoint-5/model.safetensors": None}, "checkpoint-5", "it holds no weights"),
+    "DeepSpeed's folder is gone": (
+        HF_ZERO3,
+        {"checkpoint-5/latest": "global_step6"},
+        "checkpoint-5",
+        "global_step6, which 'latest' names, is missing",
+    ),
+    "FSDP's last file": (
+        f"checkpoint-5/{FSDP}",
+        {"checkpoint-5/pytorch_model_fsdp_0/.metadata": None},
+        "checkpoint-5",
+        "pytorch_model_fsdp_0/.metadata, which is written last, is missing",
+    ),
+    "no random states": (
+        f"checkpoint-{{5,9}}/{DIFFUSERS} checkpoint-5/random_states_0.pkl",
+        {},
+        "checkpoint-9",
+        "random_states_*.pkl, which is written last, is missing",
+    ),
+    "only optimizer states": (
+        "global_step5/zero_pp_rank_0_mp_rank_00_optim_states.pt",
+        {},
+        "global_step5",
+        "it holds no weights",
+    ),
+    "a part of a split file": ("q-0000{1,3}-of-00003.gguf", {}, "final", "q-00002-of-00003.gguf is missing"),
+    "TensorFlow's index": (TENSORFLOW, {"ckpt-10.index": None}, "ckpt-10", "ckpt-10.index is missing"),
+    "a part of a SavedModel": (
+        "saved_model.pb variables/variables.{index,data-00000-of-00002}",
+        {},
+        "final",
+        "variables.data-00001-of-00002 is missing",
+    ),
+    "a rank's part": (
+        "mp_rank_00/gpt-step={9,10}.ckpt mp_rank_01/gpt-step=9.ckpt",
+        {},
+        "gpt-step=10.ckpt",
+        "the part of mp_rank_01 is missing",
+    ),
+    "NeMo's mark": (
+        "a-step=5-last.ckpt a-step=5-last-unfinished",
+        {},
+        "a-step=5-last.ckpt",
+        "a-step=5-last-unfinished says that it was still being written",
+    ),
+}
+
+
+@pytest.mark.parametrize(("run", "contents", "name", "why"), INCOMPLETE.values(), ids=INCOMPLETE)
+def test_incomplete(tmp_path: Path, run: str, contents: dict[str, object], name: str, why: str) -> None:
+    """A half-written checkpoint is incomplete, is not the latest, and says why."""
+    seen = row(found(write(tmp_path, run, contents)), name)
+    assert not seen.complete
+    assert not seen.latest
+    assert why in seen.note
+
+
+NOTES = {
+    "epochs": ("a-000001.safetensors", "a-000001.safetensors", "its number counts epochs"),
+    "fairseq's epochs": ("checkpoint3.pt", "checkpoint3.pt", "its number counts epochs"),
+    "ultralytics' epochs": ("{best,last,epoch3}.pt", "epoch3.pt", "its number counts epochs"),
+    "keras' epochs": ("m.05.keras", "m.05.keras", "its number counts epochs"),
+    "coqui's copy": ("best_model.pth config.json", "best_model.pth", "a copy of the best model"),
+    "a header's steps": ("a-step00000010.safetensors", "a-step00000010.safetensors", ""),
+}
+
+
+@pytest.mark.parametrize(("run", "name", "note"), NOTES.values(), ids=NOTES)
+def test_notes(tmp_path: Path, run: str, name: str, note: str) -> None:
+    """A row says what its number counts if that is not steps."""
+    assert row(found(write(tmp_path, run)), name).note == note
+
+
+REFUSED = {
+    "a lost shard": (f"{HF_RUN} checkpoint-5/{SHARDS[0]}", {INDEX: index_of(*SHARDS)}, SHARDS[1], "another checkpoint"),
+    "ZeRO-3 of HF Trainer": (HF_ZERO3, {}, "only DeepSpeed", "run `python zero_to_fp32.py . .` in it first"),
+    "ZeRO-3": (f"global_step5/{ZERO3}", {}, "only DeepSpeed", "zero_to_fp32.py . .` in the folder above it first"),
+    "ZeRO-3 of Lightning": (f"a-step=5.ckpt/checkpoint/{ZERO3}", {}, "only DeepSpeed", "zero_to_fp32.py . .` in it"),
+    "FSDP of HF Trainer": (f"checkpoint-5/{FSDP}", {}, "only weights sharded by FSDP", "accelerate merge-weights"),
+    "FSDP": (f"step_5/{FSDP}", {}, "only weights sharded by FSDP", "accelerate merge-weights"),
+    "FSDP, the parts of every rank": (
+        "pytorch_model_fsdp_rank{0,1}.bin optimizer.bin",
+        {},
+        "only weights sharded by FSDP",
+        "accelerate merge-weights",
+    ),
+    "FSDP of Lightning": ("a-step=5.ckpt/{__0_0.distcp,.metadata,meta.pt}", {}, "FSDP", "consolidate_checkpoint"),
+    "only the state": (HF_RUN, {"checkpoint-5/model.safetensors": None}, "nothing that can be loaded", "without"),
+    "optimizers": ("{optimizer,scheduler}.pt", {}, "nothing that can be loaded", "pack it without --inference-only"),
+}
+
+
+@pytest.mark.parametrize(("run", "contents", "why", "hint"), REFUSED.values(), ids=REFUSED)
+def test_inference_is_refused(tmp_path: Path, run: str, contents: dict[str, object], why: str, hint: str) -> None:
+    """What cannot be loaded is refused with 3, naming what is missing, or the tool that merges the shards."""
+    [only] = found(write(tmp_path, run, contents)).checkpoints
+    with pytest.raises(NotFound, match=why) as caught:
+        inferred(tmp_path, only.name)
+    assert (caught.value.exit_code, hint in (caught.value.hint or "")) == (3, True)
+
+
+def test_gathered_weights_beside_shards_are_enough(tmp_path: Path) -> None:
+    """With ZeRO-3's shards merged into one file, inference keeps that."""
+    write(tmp_path, f"{HF_ZERO3} checkpoint-5/model.safetensors")
+    assert inferred(tmp_path, "checkpoint-5")[1].startswith("config.json model.safetensors | global_step5/")
+
+
+# HF Trainer's own records
+
+
+@pytest.mark.parametrize("path", ["/root/out/checkpoint-3", "C:\\out\\checkpoint-3\\", "../../checkpoint-3/"])
+def test_best_by_the_last_name_of_its_path(tmp_path: Path, path: str) -> None:
+    """An older Trainer records a path of the training's own machine, perhaps Windows': its last name counts."""
+    write(tmp_path, f"checkpoint-{{3,5}}/{HF}", {f"checkpoint-5/{STATE}": {"best_model_checkpoint": path}})
+    write(tmp_path, "", {f"checkpoint-3/{STATE}": {"best_global_step": 5}})  # that of an older one does not
+    assert rows(found(tmp_path)) == "checkpoint-3@3+ checkpoint-5@5*"
+
+
+def test_best_gone_is_named(tmp_path: Path) -> None:
+    """If the recorded best was deleted, none is the best, and the note says so."""
+    seen = found(write(tmp_path, f"checkpoint-5/{HF}", {f"checkpoint-5/{STATE}": {"best_global_step": 3}}))
+    assert (rows(seen), seen.best_note) == ("checkpoint-5@5*", "checkpoint-3 is recorded as best and is gone")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        *("", "{", "null", "[]", "7", '"text"', "\x00", "[" * 100_000, '{"best_model_checkpoint": 1e999}'),
+        *({"best_model_checkpoint": ["checkpoint-5"]}, {"best_model_checkpoint": {}}, {"best_global_step": True}),
+        *({"best_global_step": -5}, {"best_global_step": 5.5}, {"best_global_step": {"a": 1}}),
+        *({"best_model_checkpoint": "x" * 100_000}, '{"best_global_step": ' + "9" * 5000 + "}"),
+        *({"best_model_checkpoint": path} for path in ("..", "/etc/passwd", "../checkpoint-5/..", "a\nb", "/")),
+    ],
+    ids=lambda state: str(state)[:40],
+)
+def test_hostile_state_records_nothing(tmp_path: Path, state: object) -> None:
+    """Whatever a state file holds, the rows stand, and none is the best."""
+    assert rows(found(write(tmp_path, f"checkpoint-5/{HF}", {f"checkpoint-5/{STATE}": state}))) == "checkpoint-5@5*"
+
+
+def test_best_and_last_by_name(tmp_path: Path) -> None:
+    """Folders called checkpoint-best and checkpoint-last are these, even without a state file; one gives its step."""
+    write(tmp_path, f"checkpoint-{{5,best,last}}/{HF} checkpoint-5/{STATE}")
+    assert rows(found(tmp_path)) == "checkpoint-5@5 checkpoint-best+ checkpoint-last*"
+    write(tmp_path, "", {f"checkpoint-best/{STATE}": {"global_step": 3}})
+    assert rows(found(tmp_path)) == "checkpoint-best@3+ checkpoint-5@5 checkpoint-last*"
+
+
+def test_a_stripped_run_is_not_judged_by_its_states(tmp_path: Path) -> None:
+    """If no checkpoint has its trainer's state, the newest is the latest all the same."""
+    assert latest(found(write(tmp_path, f"checkpoint-{{5,10}}/{HF}"))) == "checkpoint-10"
+
+
+def test_each_row_has_its_own_files(tmp_path: Path) -> None:
+    """A checkpoint has what is in its folder, axolotl's merged model what is in its, the final model all else."""
+    write(tmp_path, f"{HF_RUN} {{,merged/}}{{model.safetensors,config.json}} runs/events.out.tfevents.1")
+    seen = found(tmp_path)
+    assert rows(seen) == "checkpoint-5@5* merged final"
+    paths = {one.name: {entry.path for entry in one.files} for one in seen.checkpoints}
+    assert paths["checkpoint-5"] == {str(file.relative_to(tmp_path)) for file in tmp_path.glob("checkpoint-5/*")}
+    assert paths["merged"] == {"merged/config.json", "merged/model.safetensors"}
+    assert paths["final"] == {"config.json", "model.safetensors", "runs/events.out.tfevents.1"}
+    inner = row(seen, "checkpoint-5")
+    assert (inner.base, inner.bytes) == ("checkpoint-5", sum(f.stat().st_size for f in tmp_path.glob("checkpoint-5/*")))
+
+
+def test_final_is_latest_if_no_numbered_one_is_complete(tmp_path: Path) -> None:
+    """A finished model alone is the latest, also in an inner folder, and so it is beside torn checkpoints."""
+    assert rows(found(write(tmp_path, "model/{model.safetensors,config.json}"), "model")) == "final*"
+    write(tmp_path / "run", f"{HF_RUN} model.safetensors", {"checkpoint-5/model.safetensors": 1})
+    assert rows(found(tmp_path / "run")) == "checkpoint-5@5 final*"
+
+
+def test_links(tmp_path: Path) -> None:
+    """A dangling link is no weights; a link to a checkpoint has its step."""
+    write(tmp_path, HF_RUN, {"checkpoint-5/model.safetensors": None})
+    os.symlink("nowhere", tmp_path / "checkpoint-5" / "model.safetensors")
+    assert row(found(tmp_path), "checkpoint-5").note == "model.safetensors: a dangling link"
+    write(tmp_path / "pl", "epoch=1-step=100.ckpt")
+    os.symlink("epoch=1-step=100.ckpt", tmp_path / "pl" / "last.ckpt")
+    assert rows(found(tmp_path / "pl")) == "epoch=1-step=100.ckpt@100 last.ckpt@100*"
+
+
+# Hostile contents of other layouts
+
+
+@pytest.mark.parametrize("config", ["{}", "[1]", '{"base_model_name_or_path": 5}', "{"])
+def test_hostile_adapter_config(tmp_path: Path, config: str) -> None:
+    """An adapter's configuration may hold anything and still be packed."""
+    write(tmp_path, f"checkpoint-5/{PEFT}", {"checkpoint-5/adapter_config.json": config})
+    assert "adapter_model.safetensors" in inferred(tmp_path, "checkpoint-5")[1].partition("|")[0]
+
+
+@pytest.mark.parametrize("tag", ["", "global_step7", "../..", "\x00\xff", "x" * 5000])
+def test_deepspeed_hostile_tag(tmp_path: Path, tag: str) -> None:
+    """A tag that names nothing leaves the highest number the latest."""
+    assert latest(found(write(tmp_path, f"global_step{{90,100}}/{ZERO2}", {"latest": tag}))) == "global_step100"
+
+
+def test_deepspeed_newer_than_latest(tmp_path: Path) -> None:
+    """A checkpoint that is newer than the one which ``latest`` names is doubted."""
+    seen = found(write(tmp_path, f"global_step{{90,100}}/{ZERO2}", {"latest": "global_step90"}))
+    assert [one.note for one in seen.checkpoints] == [
+        *("", "newer than the one 'latest' names, so perhaps not finished")
+    ]
+
+
+@pytest.mark.parametrize("info", ["{", "[]", '{"step": "x"}', "5", "[" * 50_000])
+def test_ai_toolkit_hostile_header(tmp_path: Path, info: str) -> None:
+    """A header may hold anything: the file is a row without a step."""
+    seen = found(write(tmp_path, "", {"a.safetensors": {"training_info": info}}))
+    assert (seen.layout, rows(seen)) == ("ai-toolkit", "a.safetensors*")
+
+
+# A run's inner folders
+
+
+def test_a_step_and_any_folder_with_weights_name_a_checkpoint(tmp_path: Path) -> None:
+    """``epoch_10`` and ``best_model`` can be chosen though no trainer is known that calls folders so; a log cannot."""
+    write(tmp_path, "{epoch_10,checkpoints/best_model}/a.bin logs/train.log")
+    run = find_run(tmp_path)
+    assert run.checkpoint("epoch_10").base == "epoch_10"
+    assert run.checkpoint("best_model").base == "checkpoints/best_model"
+    with pytest.raises(NotFound, match="no checkpoint logs"):
+        run.checkpoint("logs")
+    write(tmp_path / "hf", HF_RUN)
+    assert find_run(tmp_path / "hf").checkpoint("5").name == "checkpoint-5"
+
+
+def test_checkpoints_in_a_folder_of_that_name(tmp_path: Path) -> None:
+    """The folders ``checkpoints`` and ``model`` are looked into, whatever the trainer."""
+    put(tmp_path / "checkpoints" / "unet.05.keras")
+    put(tmp_path / "model" / "model.safetensors", {})
+    put(tmp_path / "model" / "config.json")
+    run = find_run(tmp_path)
+    assert (run.layout, [one.name for one in run.checkpoints]) == ("keras", ["unet.05.keras", "final"])
