@@ -90,7 +90,7 @@ class Campaign:
         return [self._download(random.Random(f"{self.args.seed} {n}")) for n in range(self.args.downloads)]
 
     def _measure(self) -> None:
-        """How long the tool takes to ask, and then to have the file, when nobody disturbs it."""
+        """How long the tool takes to ask, and then to have the file, when it is not disturbed."""
         began = time.time()
         way = self._download(random.Random(0), most=0)
         gets = [one for one in self.server.served() if one.method == "GET" and one.began >= began and one.bytes > 1]
@@ -239,7 +239,7 @@ def hub_of(sample: bench.Sample, rate: int) -> str:
 
 
 def contend(one: Tool, args: argparse.Namespace, place: Path, sample: bench.Sample) -> Result:
-    """One tool's campaign, with a server of its own."""
+    """One tool's campaign, with a new server."""
     rate = int(args.size / args.seconds) if args.seconds else args.rate
     with Nginx(place, hub_of(sample, rate)) as server:
         campaign = Campaign(one, args, place, sample, server)

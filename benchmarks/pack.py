@@ -195,7 +195,7 @@ def _left(block: bytes, pack: Callable[[bytes], bytes]) -> tuple[float, float]:
 
 
 def made(place: Path, size: int) -> None:
-    """The run at ``place``/run, made by a process of its own."""
+    """The run at ``place``/run, made by a separate process."""
     command = [sys.executable, str(Path(__file__).with_name("weights.py")), str(place / "run"), "--size", str(size)]
     subprocess.run(command, check=True)
 

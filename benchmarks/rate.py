@@ -1,4 +1,4 @@
-"""The rate that is held against the rate that was asked for: --limit-rate, over every span of ten seconds.
+"""--limit-rate: the rate that mdl keeps, over every span of ten seconds, and the rate that was asked for.
 
 What is measured is what came to this machine, looked at from outside ten times a second: the blocks of the files
 that grow, and what the kernel received for the program that it has not read yet. Not what the server handed to its own
@@ -63,7 +63,7 @@ class Arrivals:
         self.seen: list[tuple[float, int]] = []
 
     def look(self) -> None:
-        """By inode: a file that gets its final name while one looks is counted once."""
+        """Files are told apart by inode: one that is renamed to its final name meanwhile is counted once."""
         for name, facts in bench.growing(self._place):
             if name == "data" or name.startswith("served"):
                 size = facts.st_blocks * 512
@@ -86,7 +86,7 @@ class Arrivals:
 
 
 def unread(port: int) -> int:
-    """What this machine received from ``port`` and no program has read yet; 0 where the system does not tell."""
+    """What this machine received from ``port`` and no program has read yet; 0 if the system does not tell."""
     try:
         lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     except OSError:

@@ -1,7 +1,7 @@
 """Every command killed with SIGKILL before each single call that changes the disk: fsync, rename, unlink and the like.
 
 The claims, for each call: right after the kill no final name has wrong bytes, and every catalog, lock, record, receipt
-and archive is whole; the same command again ends with 0 and with exactly the files of a run that nobody disturbed,
+and archive is whole; the same command again ends with 0 and with exactly the files of an undisturbed run,
 nothing beside them but what is in mdl's own folders; and it is never sent again what a journal had claimed.
 """
 
@@ -118,7 +118,7 @@ COMMANDS = (
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What a command leaves when nobody kills it, how many calls it makes, and what it is sent."""
+    """What a command leaves when it is not killed, how many calls it makes, and what it is sent."""
 
     names: dict[str, str]
     calls: int
