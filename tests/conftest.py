@@ -1,4 +1,4 @@
-"""What a test of a fault bears, and the table that is written from a run of them."""
+"""Fixtures that several test files share, and the table of faults that is written from a run of the tests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 
 @pytest.fixture(autouse=True)
 def unraisable() -> Iterator[None]:
-    """A run of mdl in this process leaves nothing of its own behind for exceptions that Python ignores."""
+    """A run of mdl in this process leaves no hook behind for exceptions that Python ignores."""
     before = sys.unraisablehook
     yield
     sys.unraisablehook = before
@@ -44,7 +44,7 @@ def unraisable() -> Iterator[None]:
 
 @pytest.fixture(params=["pipe", "memory"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """By which a large body without TLS comes into its file: both are tried."""
+    """Each of the two ways by which a large body without TLS comes into its file."""
     found = str(request.param)
     if found == "memory":
         monkeypatch.setattr(Pipe, "open", lambda: None)
@@ -55,7 +55,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def exit_code(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """A command line run in this process, which is quicker: its exit code. It gives way to nobody."""
+    """Runs a command line in this process, which is quicker, at the usual priority: its exit code."""
 
     def run(shell: Shell, *words: str) -> int:
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
@@ -73,18 +73,12 @@ def exit_code(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 @pytest.fixture
-def mdl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """``mdl(shell, "get", …)``, what it says as JSON held against the schemas."""
+def mdl(exit_code: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """``mdl(shell, "get", …)`` in this process; what it says as JSON must fit the schemas."""
 
     def run(shell: Shell, *words: str) -> Ran:
         capfd.readouterr()
-        with monkeypatch.context() as patch:
-            patch.setattr("signal.signal", lambda *_: None)
-            patch.setattr("mdl.cli.prefetch.lower_priority", lambda: None)
-            patch.setattr("os.environ", shell.environ)
-            patch.chdir(shell.home)
-            code = main.run(words)
-        ran = Ran(code, *capfd.readouterr())
+        ran = Ran(exit_code(shell, *words), *capfd.readouterr())
         assert "Traceback" not in ran.err
         assert "--json" not in words or ran.document
         return ran

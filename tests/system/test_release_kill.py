@@ -1,4 +1,4 @@
-"""Releases when something goes wrong: killed, read all along, damaged, two at once. The long run is a benchmark."""
+"""Releases when something goes wrong: killed, read all along, damaged, two at once."""
 
 from __future__ import annotations
 
