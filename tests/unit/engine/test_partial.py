@@ -258,17 +258,6 @@ def test_a_published_leftover_is_not_written_to(tmp_path: Path, who: str) -> Non
     assert [entry.name for entry in (tmp_path / "partials").iterdir()] == [f"{KEY}.{me}"]
 
 
-def test_an_unlocked_partial_of_before(tmp_path: Path) -> None:
-    """A partial of an earlier mdl on another machine, which locked nothing, is left alone for ten minutes."""
-    folder = left_behind(tmp_path, "f" * 12 + "-77-1")
-    for seconds in (0, 300):
-        quiet(folder, seconds)
-        with pytest.raises(Busy, match="77 of another machine"):
-            Partial.open(tmp_path, KEY, WHO)
-    quiet(folder, 700)
-    assert opened(tmp_path).total == 400
-
-
 @pytest.mark.fault(264)
 @pytest.mark.parametrize("is_local", [True, False])
 def test_a_locked_partial_is_never_taken(tmp_path: Path, request: pytest.FixtureRequest, is_local: bool) -> None:
