@@ -17,7 +17,7 @@ from mdl.engine.adoption import is_held, stale_dirs, wait_for_owners
 from mdl.engine.journal import Journal
 from mdl.engine.partial import Partial
 from mdl.errors import Busy
-from mdl.fs import copying, filesystem_type
+from mdl.fs import filesystem_type
 from mdl.fs.entries import open_parent
 from mdl.http.ranges import ByteRange
 from mdl.locks import has_reliable_locks
@@ -296,17 +296,17 @@ def test_what_changes_while_it_is_copied_is_not_believed(
     """Bytes that its owner cut off or claims no more are not taken over, nor is another file's."""
     folder = left_behind(tmp_path, unseen(), OTHER if change == "another file" else WHO)
     quiet(folder, 70.0)
-    real = copying.copy_range
+    real = os.copy_file_range
 
-    def copy(source: int, target: int, size: int, *, start: int = 0) -> int:
-        done = real(source, target, size, start=start)
+    def copy(*what: int) -> int:
+        done = real(*what)
         os.truncate(folder / "data", 100 if change == "cut" else 0)
         if change == "begun anew":
             Journal.create(folder / "journal", WHO).close()
             os.truncate(folder / "data", SIZE)
         return done
 
-    monkeypatch.setattr(copying, "copy_range", copy)
+    monkeypatch.setattr(os, "copy_file_range", copy)
     partial = opened(tmp_path)
     assert partial.total == claimed(partial) == kept
     assert partial.dropped == (400 if change == "another file" else 0)
