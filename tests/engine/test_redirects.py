@@ -161,7 +161,7 @@ def test_private_behind_a_public_name(bench: Bench, named: bool, monkeypatch: py
         cdn = f"http://a.cdn.example:{server.port}/moved"
         server.handler = faults.moved(DATA, cdn)
         names = {"start.example"} | ({"a.cdn.example"} if named else set())
-        hosts = AllowList(frozenset(names), general=("*.cdn.example",))
+        hosts = AllowList(frozenset({*names, "*.cdn.example"}))
         run = bench.run(pinned(f"http://start.example:{server.port}/f", DATA), hosts=hosts)
         paths = {request.path for request in server.requests}
     assert run.code == (0 if named else 11)
