@@ -162,7 +162,7 @@ def test_addresses_that_say_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.fault(51)
 def test_reset_before_it_is_looked_at(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that is reset before mdl has looked where it leads is the network's trouble: tried again, then 5."""
+    """A connection that is reset before mdl has looked at its address is a network error: tried again, then 5."""
 
     def gone(_: socket.socket) -> None:
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
