@@ -10,7 +10,7 @@ from support.catalogs import catalog_of
 from support.data import DATA
 from support.faulty_server import FaultyServer, Handler
 from support.jobs import Gate, arrived
-from support.shell import NOBODY, done, machine
+from support.shell import NOBODY, Inside, done, machine
 
 LOOSE = '[models.loose]\n[[models.loose.files]]\npath = "f.bin"\nurl = "{url}/f"\n'
 WAITS: dict[str, Handler] = {
@@ -25,25 +25,24 @@ WAITS: dict[str, Handler] = {
     [("hf:org/repo", "silent"), ("loose", "busy")],
     ids=["listing, silent", "size, busy"],
 )
-def test_the_time_is_over_before_the_first_byte(tmp_path: Path, target: str, how: str) -> None:
+def test_the_time_is_over_before_the_first_byte(tmp_path: Path, mdl: Inside, target: str, how: str) -> None:
     """--max-duration ends a run with 75 though a server is silent or asks to wait, whatever it was asked for."""
     with FaultyServer(WAITS[how]) as server:
         catalog = catalog_of(one=f"{server.url}/f") + LOOSE.format(url=server.url)
         shell = machine(tmp_path, catalog, server.url if target.startswith("hf:") else NOBODY)
-        ran = done(shell.run("get", target, "--max-duration", "1s"), 75)
+        ran = done(mdl(shell, "get", target, "--max-duration", "1s"), 75)
         assert len(server.requests) == 1
     assert "time is over" in ran.err
 
 
 @pytest.mark.fault(62, 82)
-def test_the_time_is_over_in_a_body(tmp_path: Path) -> None:
+def test_the_time_is_over_in_a_body(tmp_path: Path, mdl: Inside, gate: Gate) -> None:
     """What had come when the time was over is kept, and gone on with."""
-    gate = Gate()
     with FaultyServer(gate) as server:
         shell = machine(tmp_path, catalog_of(one=f"{server.url}/f"))
-        done(shell.run("get", "one", "--max-duration", "1s"), 75)
+        done(mdl(shell, "get", "one", "--max-duration", "1s"), 75)
         gate.opened.set()
         before = server.bytes_sent
-        done(shell.run("get", "one"))
+        done(mdl(shell, "get", "one"))
         assert server.bytes_sent - before < len(DATA) // 2
     assert arrived(shell)

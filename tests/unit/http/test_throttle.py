@@ -149,7 +149,7 @@ def test_limit_rate(shell: Shell, mdl: Inside) -> None:
 
 def test_max_duration(shell: Shell, mdl: Inside) -> None:
     """--max-duration ends with 75 and keeps what was fetched; the next run resumes there."""
-    ran = shell.run("get", "large", "--limit-rate", "3M", "--max-duration", "1s", "--json", "--progress", "json")
+    ran = mdl(shell, "get", "large", "--limit-rate", "3M", "--max-duration", "1s", "--json", "--progress", "json")
     assert (ran.code, ran.document["error"]["code"]) == (75, "DEADLINE")
     assert ran.events[-1]["event"] == "paused"
     again = mdl(shell, "get", "large", "--json")
