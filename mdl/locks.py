@@ -140,11 +140,9 @@ def has_reliable_locks(path: Path) -> bool:
     return filesystem_type(path) in _LOCAL
 
 
-def may_be_alive(path: Path, touched: Iterable[Path] = (), *, holds_locks: bool = True) -> bool:
-    """Whether the process that works on ``path`` may be alive. ``touched`` are further files that it writes;
-    ``holds_locks`` is False for an older version of mdl, which locked nothing."""
-    is_locked = _is_locked(path) if holds_locks else None
-    if is_locked:
+def may_be_alive(path: Path, touched: Iterable[Path] = ()) -> bool:
+    """Whether the process that works on ``path`` may be alive. ``touched`` are further files that it writes."""
+    if is_locked := _is_locked(path):
         return True
     modified = 0.0
     for one in (path, *touched):

@@ -23,7 +23,7 @@ from mdl.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PATTERN = r"[0-9a-f]{12}-[0-9]+-[0-9]+(?:-[0-9]+)?"
+PATTERN = r"[0-9a-f]{12}-[0-9]+-[0-9]+-[0-9]+"
 """What the text of a `ProcessId` matches."""
 _HIDDEN = "?"
 """The start time of a process that exists but cannot be inspected."""
@@ -38,8 +38,7 @@ _TICK_SECONDS, _GRACE_SECONDS = 0.05, 5.0
 @dataclass(frozen=True)
 class ProcessId:
     """One process of one boot of one machine. ``text`` can be part of a file name:
-    ``<machine>-<pid>-<start in clock ticks>-<PID name space>``; older versions of mdl left the last part out. Any other
-    text is a process of which nothing is known."""
+    ``<machine>-<pid>-<start in clock ticks>-<PID name space>``. Of a process with any other text nothing is known."""
 
     text: str
 
@@ -54,17 +53,12 @@ class ProcessId:
         parts = self._parts
         return int(parts[1]) if parts else 0
 
-    @property
-    def holds_locks(self) -> bool:
-        """Whether its version of mdl keeps a file lock on what it works on."""
-        return len(self._parts) == 4
-
     def is_alive(self) -> bool | None:
         """Whether it still runs; None if that cannot be known from here."""
         if not self._parts:
             return None
-        machine, pid, recorded, *namespace = self._parts
-        if machine != _machine() or (namespace and namespace != [_namespace()]):
+        machine, pid, recorded, namespace = self._parts
+        if machine != _machine() or namespace != _namespace():
             return None
         started = _start_time(int(pid))
         if started is None or started == _HIDDEN:

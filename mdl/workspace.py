@@ -253,7 +253,7 @@ class Workspace:
         from mdl.catalog.resolver import Resolver
         from mdl.sources import Context
 
-        context = Context(self.endpoint, store.listings, http, on_event, self.environ)
+        context = Context(self.endpoint, store.listings, http, on_event)
         if exact:
             return Resolver(context, exact=True)
         lock = self.locked or Lock()

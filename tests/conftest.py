@@ -22,7 +22,7 @@ from support.jobs import Gate
 from support.packing import make_run
 from support.releases import Site
 from support.scripted_hub import World, world
-from support.shell import Ran, Shell, machine, with_environ
+from support.shell import Ran, Shell, done, machine, with_environ
 from support.terminal import Terminal
 
 from mdl.cli import main
@@ -123,6 +123,16 @@ def trained(tmp_path: Path) -> Shell:
     """A home with a trained run in ``run/``."""
     make_run(tmp_path)
     return Shell(tmp_path)
+
+
+@pytest.fixture
+def run(mdl: Callable[..., Ran], shell: Shell) -> Callable[..., Ran]:
+    """``run("get tiny", 3, MDL_VARIABLE="…")``: words on the test's own machine, which must end with this code."""
+
+    def run(words: str, code: int = 0, **environ: str) -> Ran:
+        return done(mdl(with_environ(shell, **environ), *words.split()), code)
+
+    return run
 
 
 @pytest.fixture(params=["terminal", "pipe"])

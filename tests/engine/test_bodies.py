@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from support import faults
 from support.bench import KNOWN, Bench
+from support.body_writes import free_bytes
 from support.data import MIB, noise
 from support.faulty_server import FaultyServer, Handler
 
@@ -110,7 +111,7 @@ def test_length_unlike_the_catalogs(bench: Bench, data: bytes, by: int) -> None:
 @pytest.mark.fault(30)
 def test_endless_body_of_unknown_size(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endless body of unknown size ends in SPACE or PROTO before the disk is full (B30)."""
-    monkeypatch.setattr(bench.store, "free_space", lambda: 8 * MIB)
+    free_bytes(monkeypatch, lambda: 8 * MIB)
 
     def full(event: Event) -> None:
         if isinstance(event, Progressed) and any(file.done > 64 * MIB for file in event.files):

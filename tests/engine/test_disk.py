@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import faults
 from support.bench import NAME, Bench, pinned
-from support.body_writes import judge_writes
+from support.body_writes import free_bytes, judge_writes
 from support.data import MIB, flip, noise
 from support.faulty_server import Answer, FaultyServer, Request
 
@@ -24,7 +24,7 @@ BOTH_SIZES = pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"
 
 def test_too_small_a_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the whole does not fit, nothing is requested, and the message has what is needed and what is free (F98)."""
-    monkeypatch.setattr(bench.store, "free_space", lambda: SIZE + 10)
+    free_bytes(monkeypatch, lambda: SIZE + 10)
     with FaultyServer(faults.honest(DATA)) as server:
         files = [pinned(f"{server.url}/{name}", DATA, path=name) for name in "ab"]
         with pytest.raises(NoSpace, match=f"{2 * SIZE} bytes and {SIZE + 10} are free") as caught:
@@ -34,7 +34,7 @@ def test_too_small_a_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_what_is_here_needs_no_space(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes of a part are not needed again (F98)."""
-    monkeypatch.setattr(bench.store, "free_space", lambda: SIZE - bench.claimed)
+    free_bytes(monkeypatch, lambda: SIZE - bench.claimed)
     assert bench.fetch(faults.honest(DATA), DATA, half=True).code == 0
 
 

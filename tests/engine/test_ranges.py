@@ -148,13 +148,6 @@ def test_part_of_wrong_length(bench: Bench, length: int) -> None:
     assert bench.has(DATA)
 
 
-@pytest.mark.fault(19, 20)
-def test_416_of_a_smaller_file(bench: Bench) -> None:
-    """A 416 that names a smaller size means another file than the pinned one: 6, nothing mixed (A19, A20)."""
-    assert bench.fetch(faults.honest(DATA[:MIB]), DATA, half=True).code == 6
-    assert bench.is_untouched
-
-
 @pytest.mark.fault(21)
 @KNOWN
 @pytest.mark.parametrize("size", [0, 1, MIB, MIB + 1, 2 * MIB, 4 * MIB])

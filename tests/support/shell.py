@@ -17,6 +17,8 @@ from support.schemas import document_of, events_of
 
 NOBODY = "http://127.0.0.1:9"
 Inside = Callable[..., "Ran"]
+Run = Callable[..., "Ran"]
+"""Of words in one text: see the fixture ``run``."""
 ExitCode = Callable[..., int]
 
 

@@ -102,8 +102,8 @@ def test_two_packs_of_one_folder(tmp_path: Path) -> None:
     staged = tmp_path / "out"
     staged.mkdir()
     code = (
-        "import sys, time; from pathlib import Path; from mdl.fs.staging import StagedFile;"
-        "held = StagedFile(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read(); held.publish()"
+        "import sys; from pathlib import Path; from mdl.fs.staging import staged_file\n"
+        "with staged_file(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     words = (sys.executable, "-c", code, str(staged / "run.zip"))
     with contained(Shell(tmp_path), *words, stdin=subprocess.PIPE) as living:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from support.packing import BEFORE, MANIFEST, make_run, planned, read_whole, sta
 from mdl.archive.writer import ArchiveSink
 from mdl.errors import MdlError, ProtocolError
 from mdl.operations.pack import write_pack
+
+OUTSIDE = "/etc/passwd"
 
 
 def append(path: Path) -> None:
@@ -34,7 +37,7 @@ def to_fifo(path: Path) -> None:
 
 def to_link(path: Path) -> None:
     path.unlink(missing_ok=True)
-    path.symlink_to("/etc/hostname")
+    path.symlink_to(OUTSIDE)
 
 
 def overwrite(path: Path) -> None:
@@ -143,47 +146,44 @@ def test_the_run_itself_swapped_for_a_link(tmp_path: Path) -> None:
         assert set(read_whole(tmp_path / "x.zip")) == {MANIFEST}
 
 
-VANDAL = """
-import os, random, sys
-run, chance = sys.argv[1], random.Random(int(sys.argv[2]))
-names = [f"{run}/{name}" for name in ("a.bin", "d/m.bin", "z.bin")]
-def append(p):
-    with open(p, "ab") as file: file.write(b"more" * 9)
-def truncate(p): os.truncate(p, chance.randrange(9))
-def renew(p):
-    with open(p + ".n", "wb") as file: file.write(chance.randbytes(chance.choice((3, 1 << 20, 3000000))))
-    os.replace(p + ".n", p)
-def fifo(p): os.unlink(p); os.mkfifo(p)
-def link(p): os.unlink(p); os.symlink(chance.choice(("/etc/passwd", "../z.bin", "nothing")), p)
-def folder(p):
-    os.rename(f"{run}/d", f"{run}/e"); os.symlink("/etc", f"{run}/d")
-    os.unlink(f"{run}/d"); os.rename(f"{run}/e", f"{run}/d")
-print(flush=True)
-while True:
-    place = chance.choice(names)
-    try:
-        for name in names:
-            if not os.path.isfile(name) or os.path.islink(name):
-                if os.path.lexists(name): os.unlink(name)
-                renew(name)
-        chance.choice((append, truncate, renew, os.unlink, fifo, link, folder))(place)
-        for _ in range(chance.choice((0, 0, 20000))): os.getppid()
-    except OSError: pass
-"""
+def to_outside(folder: Path) -> None:
+    """A folder that is a link out of the run for a moment."""
+    aside = folder.with_name("aside")
+    folder.rename(aside)
+    folder.symlink_to("/etc")
+    folder.unlink()
+    aside.rename(folder)
+
+
+def vandalise(run: Path) -> None:
+    """Never stop changing the run."""
+    chance, files = random.Random(5), [run / name for name in ("a.bin", "d/m.bin", "z.bin")]
+    print(flush=True)
+    while True:
+        with contextlib.suppress(OSError):
+            for path in files:
+                if path.is_symlink() or not path.is_file():
+                    path.unlink(missing_ok=True)
+                    path.write_bytes(chance.randbytes(chance.choice((3, 2**20, 3_000_000))))
+            change = chance.choice([*CHANGES.values(), to_outside])
+            change(run / "d" if change is to_outside else chance.choice(files))
+            for _ in range(chance.choice((0, 0, 20000))):
+                os.getppid()
 
 
 @contextlib.contextmanager
-def vandal(run: Path, seed: int) -> Iterator[subprocess.Popen[bytes]]:
+def vandal(run: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Another process that never stops changing the run."""
-    child = subprocess.Popen([sys.executable, "-c", VANDAL, str(run), str(seed)], stdout=subprocess.PIPE)
-    assert child.stdout
-    child.stdout.readline()
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.wait()
-        child.stdout.close()
+    code = f"import {__name__} as here, pathlib; here.vandalise(pathlib.Path({str(run)!r}))"
+    tests = str(Path(__file__).parents[1])
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join((tests, str(Path(tests).parent)))}
+    with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stdout.readline()
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def attempt(run: Path, allow: bool) -> int:
@@ -204,8 +204,8 @@ def test_a_run_under_fire(tmp_path: Path, allow: bool) -> None:
     run, out = tmp_path / "run", tmp_path / "x.zip"
     (run / "d").mkdir(parents=True)
     out.write_bytes(BEFORE)
-    outside, kept, codes = Path("/etc/passwd").read_bytes(), BEFORE, set()
-    with vandal(run, seed=5) as child:
+    outside, kept, codes = Path(OUTSIDE).read_bytes(), BEFORE, set()
+    with vandal(run) as child:
         for _ in range(80):
             code = attempt(run, allow)
             codes.add(code)

@@ -18,7 +18,7 @@ from support import hostile_archives as hostile
 from support import zip_bytes as zips
 from support.accepted_archives import ACCEPTED, CROWDS, Harmless, whole
 from support.hostile_archives import ALONE, BASE, CORPUS, CUTS, PAIRS, USUAL, Case, control, try_out, with_manifest
-from support.packing import memory_of_unpacking
+from support.packing import memory_of
 from support.zip_bytes import DEFLATED, Member, Zip
 
 from mdl.operations.release import unpack
@@ -268,5 +268,5 @@ SWELLING = {
 def test_memory_of_a_header(shm: Path, members: list[Member]) -> None:
     """A manifest or a header that inflates to 15 MB from some kB costs no memory of several times that."""
     (shm / "archive.zip").write_bytes(Zip(members=tuple(members)).build())
-    code, _, grown = memory_of_unpacking(shm / "archive.zip", shm / "out")
+    code, _, grown = memory_of("unpack", shm / "archive.zip", shm / "out")
     assert (code in (0, 6, 11), grown < 100) == (True, True), f"exit code {code}, {grown:.0f} MiB"

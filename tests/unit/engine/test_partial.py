@@ -17,7 +17,7 @@ from mdl.engine.adoption import is_held, stale_dirs, wait_for_owners
 from mdl.engine.journal import Journal
 from mdl.engine.partial import Partial
 from mdl.errors import Busy
-from mdl.fs import copying, filesystem_type
+from mdl.fs import filesystem_type
 from mdl.fs.entries import open_parent
 from mdl.http.ranges import ByteRange
 from mdl.locks import has_reliable_locks
@@ -241,17 +241,6 @@ def test_a_published_leftover_is_not_written_to(tmp_path: Path, who: str) -> Non
     assert [entry.name for entry in (tmp_path / "partials").iterdir()] == [f"{KEY}.{me}"]
 
 
-def test_an_unlocked_partial_of_before(tmp_path: Path) -> None:
-    """A partial of an earlier mdl on another machine, which locked nothing, is left alone for ten minutes."""
-    folder = left_behind(tmp_path, "f" * 12 + "-77-1")
-    for seconds in (0, 300):
-        quiet(folder, seconds)
-        with pytest.raises(Busy, match="77 of another machine"):
-            Partial.open(tmp_path, KEY, WHO)
-    quiet(folder, 700)
-    assert opened(tmp_path).total == 400
-
-
 @pytest.mark.fault(264)
 @pytest.mark.parametrize("is_local", [True, False])
 def test_a_locked_partial_is_never_taken(tmp_path: Path, request: pytest.FixtureRequest, is_local: bool) -> None:
@@ -307,17 +296,17 @@ def test_what_changes_while_it_is_copied_is_not_believed(
     """Bytes that its owner cut off or claims no more are not taken over, nor is another file's."""
     folder = left_behind(tmp_path, unseen(), OTHER if change == "another file" else WHO)
     quiet(folder, 70.0)
-    real = copying.copy_range
+    real = os.copy_file_range
 
-    def copy(source: int, target: int, size: int, *, start: int = 0) -> int:
-        done = real(source, target, size, start=start)
+    def copy(*what: int) -> int:
+        done = real(*what)
         os.truncate(folder / "data", 100 if change == "cut" else 0)
         if change == "begun anew":
             Journal.create(folder / "journal", WHO).close()
             os.truncate(folder / "data", SIZE)
         return done
 
-    monkeypatch.setattr(copying, "copy_range", copy)
+    monkeypatch.setattr(os, "copy_file_range", copy)
     partial = opened(tmp_path)
     assert partial.total == claimed(partial) == kept
     assert partial.dropped == (400 if change == "another file" else 0)

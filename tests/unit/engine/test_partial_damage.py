@@ -94,8 +94,8 @@ def test_folder_of_an_odd_name_is_survived(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pid", ["9" * 30, "²"])
 def test_impossible_process_is_not_alive(pid: str) -> None:
     """A process id that no system has is not that of a living process."""
-    machine = str(ProcessId.current()).split("-")[0]
-    assert not ProcessId(f"{machine}-{pid}-1").is_alive()
+    machine, _, _, space = str(ProcessId.current()).split("-")
+    assert not ProcessId(f"{machine}-{pid}-1-{space}").is_alive()
 
 
 def test_zombie_is_not_alive() -> None:

@@ -17,6 +17,7 @@ from mdl.engine import stream_hasher as hashers
 from mdl.engine.journal import Identity
 from mdl.engine.partial import Partial
 from mdl.engine.stream_hasher import StreamHasher
+from mdl.errors import Cancelled
 from mdl.hashing import Fingerprint, fingerprint
 from mdl.http.ranges import ByteRange
 
@@ -111,6 +112,18 @@ def test_the_callback_may_stop_the_wait(partial: Partial, monkeypatch: pytest.Mo
     finally:
         hold.set()
         hasher.stop()
+
+
+@pytest.mark.fault(226)
+def test_a_stopped_hasher_has_no_digest(partial: Partial) -> None:
+    """The digest of a part is not a result: a hasher that was stopped before the end says so."""
+    hasher = StreamHasher(partial, "sha256", SIZE)
+    partial.write(0, DATA[:1000])
+    hasher.stop()
+    assert hasher.thread
+    assert not hasher.thread.is_alive()
+    with pytest.raises(Cancelled):
+        result(hasher)
 
 
 def test_an_error_of_the_thread_is_raised_by_result(partial: Partial, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,17 +169,20 @@ DOWN = (
 
 
 @pytest.mark.fault(46)
-@pytest.mark.parametrize("status", [301, 307])
+@pytest.mark.parametrize("hop", [1, 2])
 @pytest.mark.parametrize("location", DOWN)
-def test_https_never_becomes_http(httpx_mock: HTTPXMock, location: str, status: int) -> None:
-    """However the scheme is written, a redirect from https to http is refused, and no host is asked over http."""
-    httpx_mock.add_response(url=HUB, status_code=status, headers={"Location": location})
-    httpx_mock.add_response(url=httpx.URL("http://cdn.hf.co/x"), is_optional=True)
-    httpx_mock.add_response(url=httpx.URL("http://huggingface.co/f"), is_optional=True)
+def test_https_never_becomes_http(httpx_mock: HTTPXMock, location: str, hop: int) -> None:
+    """However the scheme is written, a redirect from https to http is refused on any hop, and no host is asked over
+    http."""
+    urls = [HUB, "https://huggingface.co/second"][:hop]
+    for url, target in zip(urls, [*urls[1:], location], strict=True):
+        httpx_mock.add_response(url=url, status_code=300 + hop, headers={"Location": target})
+    for url in ("http://cdn.hf.co/x", "http://huggingface.co/f"):
+        httpx_mock.add_response(url=httpx.URL(url), is_optional=True)
     with HttpClient(AllowList.of([])) as http, pytest.raises(MdlError) as caught, http.open("GET", HUB):
         pass
     assert caught.value.exit_code in (6, 11)
-    assert [str(request.url) for request in httpx_mock.get_requests()] == [HUB]
+    assert [str(request.url) for request in httpx_mock.get_requests()] == urls
 
 
 REST = st.sampled_from([*HUB_HOSTS[::3], ".hf.co", "evil.org", "@", ":443", "[::1]", "127.0.0.1", "%2e", "%00"])

@@ -274,8 +274,8 @@ def test_a_hook_reads_nothing_of_ours(shell: Shell) -> None:
     source, sink = os.pipe()
     os.write(sink, b"next name\n")
     os.close(sink)
-    with started(shell, "get", "one", "-q", "--on-complete", "cat", stdin=source) as process:
-        ended(process, 0)
+    words = shell.command("get", "one", "-q", "--on-complete", "cat")
+    subprocess.run(words, env=shell.environ, cwd=shell.home, stdin=source, capture_output=True, check=True)
     with os.fdopen(source) as left:
         assert left.read() == "next name\n"
 

@@ -101,6 +101,18 @@ CASES = {
         "unet/diffusion_pytorch_model.safetensors vae/config.json vae/diffusion_pytorch_model.safetensors | "
         "optimizer.bin | ",
     ),
+    "diffusers: a torn checkpoint is no part of the finished pipeline": Case(
+        "diffusers",
+        "checkpoint-5/optimizer.bin model_index.json unet/diffusion_pytorch_model.safetensors",
+        "checkpoint-5@5 final*",
+        of="final",
+        files="model_index.json unet/diffusion_pytorch_model.safetensors |  | ",
+    ),
+    "a pipeline in an HF Trainer's run": Case(
+        "hf-trainer",
+        f"checkpoint-5/{HF} checkpoint-5/{STATE} model_index.json unet/diffusion_pytorch_model.safetensors",
+        "checkpoint-5@5*",
+    ),
     "deepspeed: 'latest' names the latest": Case(
         "deepspeed",
         f"global_step{{90,100,110}}/{ZERO2}",
@@ -502,11 +514,9 @@ def test_hostile_state_records_nothing(tmp_path: Path, state: object) -> None:
 
 
 def test_best_and_last_by_name(tmp_path: Path) -> None:
-    """Folders called checkpoint-best and checkpoint-last are these, even without a state file; one gives its step."""
+    """Folders called checkpoint-best and checkpoint-last are these, even without a state file."""
     write(tmp_path, f"checkpoint-{{5,best,last}}/{HF} checkpoint-5/{STATE}")
     assert rows(found(tmp_path)) == "checkpoint-5@5 checkpoint-best+ checkpoint-last*"
-    write(tmp_path, "", {f"checkpoint-best/{STATE}": {"global_step": 3}})
-    assert rows(found(tmp_path)) == "checkpoint-best@3+ checkpoint-5@5 checkpoint-last*"
 
 
 def test_a_stripped_run_is_not_judged_by_its_states(tmp_path: Path) -> None:
