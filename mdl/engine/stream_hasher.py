@@ -73,7 +73,7 @@ class StreamHasher:
         """
         if self.thread is None and self._partial.front >= self._size:
             self._run()
-        while self.thread and self.thread.is_alive():  # also once every byte is hashed: the last block may be bad
+        while self.thread and self.thread.is_alive():  # also after the last byte, whose block may still be found bad
             if self._partial.front < self._size:
                 return None
             self.wake()

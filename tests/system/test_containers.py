@@ -17,6 +17,7 @@ from support.namespaces import prefix_of
 from support.polling import until
 from support.shell import Shell, beside, done, ended, machine
 
+from mdl.engine import journal
 from mdl.fs import staging
 from mdl.locks import has_reliable_locks
 
@@ -84,6 +85,8 @@ def test_the_successor_of_a_killed_container(shell: Shell, gate: Gate) -> None:
     one's job is dead, not running, and can be cancelled and cleaned."""
     with contained(shell, *shell.command("get", "one"), name="pod-1"):
         job = waits(shell, gate)
+        [place] = (shell.models / ".mdl" / "partials").rglob("journal")
+        until(lambda: (record := journal.load(place)) and record.have.total, "nothing is claimed")
     until(lambda: records_of(shell).find(job.id).status == "dead", "it goes on running")
     gate.opened.set()
     words = shell.command("get", "one", "--json", "--lock-wait", "30s")

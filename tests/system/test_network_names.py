@@ -170,6 +170,6 @@ def test_reset_before_it_is_looked_at(bench: Bench, monkeypatch: pytest.MonkeyPa
     resolve_to(["127.0.0.1"], monkeypatch)
     monkeypatch.setattr(socket.socket, "getpeername", gone)
     with FaultyServer(faults.honest(DATA)) as server:
-        hosts = AllowList(frozenset(), general=("*.cdn.example",))
+        hosts = AllowList(frozenset({"*.cdn.example"}))
         run = bench.run(pinned(f"http://a.cdn.example:{server.port}/f", DATA), hosts=hosts, retries=2)
     assert (run.code, run.error["code"], run.retries) == (5, "NET", 1)

@@ -197,6 +197,23 @@ def test_validators_are_kept_as_first_seen(partial: Partial) -> None:
     assert opened(partial.folder.parent).validators == {"https://cdn:443": '"a"'}
 
 
+def test_rewind_counts_and_forgets(partial: Partial, trace: Trace) -> None:
+    """Beginning anew returns how many bytes were discarded, and leaves none of them claimed. The journal begun anew is
+    on the disk itself before new bytes replace those that the old one claimed."""
+    partial.write(100, b"x" * 50)
+    partial.note_validator("https://cdn:443", '"a"')
+    trace.clear()
+    assert partial.rewind(WHO) == 150
+    synced = {os.fstat(fd).st_ino for name, fd in trace if name in ("fsync", "fdatasync")}
+    assert (partial.folder / "journal").stat().st_ino in synced
+    assert (partial.total, partial.front, partial.unclaimed, claimed(partial)) == (0, 0, 0, 0)
+    assert partial.validators == {}
+    partial.write(0, b"y" * 10)
+    partial.sync_and_claim()
+    partial.close()
+    assert opened(partial.folder.parent).total == 10
+
+
 def unseen(of: str = "") -> str:
     """The name of a process in a container, which cannot be seen from here."""
     return (of or dead_owner()).rpartition("-")[0] + "-1"

@@ -183,6 +183,24 @@ def test_bad_block_is_reported_once(partial: Partial, blocks: tuple[int, ...]) -
     assert bad == [ByteRange(n * STEP, min(SIZE, (n + 1) * STEP)) for n in blocks]
 
 
+def test_a_bad_last_block_does_not_block_the_result(partial: Partial) -> None:
+    """If the last block is found bad while a thread waits for the result, that thread learns that bytes are missing."""
+    found, waited_for = threading.Event(), threading.Event()
+    partial.write(0, DATA[:-1] + b"?")
+
+    def on_bad(lost: ByteRange) -> bool:
+        found.set()
+        assert waited_for.wait(10)
+        partial.mark_missing(lost)
+        return True
+
+    hasher = StreamHasher(partial, "sha256", SIZE, expected=EXPECTED, on_bad=on_bad)
+    assert found.wait(30)
+    assert hasher.result(lambda _done: waited_for.set()) is None
+    partial.write(5 * STEP, DATA[5 * STEP :])
+    assert is_of(result(hasher), DATA)
+
+
 def test_a_block_that_is_not_fetched_again(partial: Partial) -> None:
     """If a bad block is not wanted again, the digest is that of the bytes as they are."""
     damaged = DATA[:STEP] + b"?" + DATA[STEP + 1 :]

@@ -58,23 +58,27 @@ def public(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BEHIND_A_HUB_HOST = [
-    *((status, [address]) for status in faults.REDIRECTS for address in (PRIVATE, "::ffff:127.0.0.1", "0.0.0.0")),
-    (302, [PUBLIC, PRIVATE]),
+    *((status, [place], False) for status in faults.REDIRECTS for place in (PRIVATE, "::ffff:127.0.0.1", "0.0.0.0")),
+    (302, [PUBLIC, PRIVATE], False),
+    (302, [PRIVATE], True),
 ]
 
 
 @pytest.mark.fault(50, 51)
-@pytest.mark.parametrize(("status", "addresses"), BEHIND_A_HUB_HOST)
-def test_private_address_behind_a_hub_host(bench: Bench, resolver: Names, status: int, addresses: list[str]) -> None:
+@pytest.mark.parametrize(("status", "addresses", "named"), BEHIND_A_HUB_HOST)
+def test_private_address_behind_a_hub_host(
+    bench: Bench, resolver: Names, status: int, addresses: list[str], named: bool
+) -> None:
     """A host that only a suffix allows and whose name leads to this machine, at the first look-up or the second, is
-    refused before a byte is sent to it."""
+    refused before a byte is sent to it. If it was named itself, the redirect is followed."""
     with FaultyServer(faults.honest(DATA)) as server:
-        resolver |= {"start.example": [PRIVATE], "cdn.hf.co": addresses}
+        resolver |= {"start.example": [PRIVATE], "cdn.hf.co": list(addresses)}
         server.handler = faults.moved(DATA, f"http://cdn.hf.co:{server.port}/moved", status=status)
-        hosts = AllowList(frozenset({"start.example"}))
+        hosts = AllowList(frozenset({"start.example", "cdn.hf.co"} if named else {"start.example"}))
         run = bench.run(pinned(f"http://start.example:{server.port}/f", DATA), hosts=hosts, stall=2.0)
-        assert {request.path for request in server.requests} == {"/f"}
-    assert (run.code, bench.final.exists()) == (11, False)
+        paths = {request.path for request in server.requests}
+    assert (run.code, bench.final.exists()) == ((0, True) if named else (11, False))
+    assert paths == ({"/f", "/moved"} if named else {"/f"})
 
 
 @pytest.mark.fault(175)
