@@ -44,7 +44,7 @@ def port_of(url: str) -> int:
 
 def asked(url: str) -> int:
     """How many bytes are there. Raises what asking raises."""
-    with HttpClient(NAMES, timeouts=Timeouts(5.0, 1.0)) as http, http.open("GET", url) as opened:
+    with HttpClient(NAMES, timeouts=Timeouts(5.0, 20.0)) as http, http.open("GET", url) as opened:
         length = int(opened.headers["content-length"])
         return sum(len(block) for block in http.body(opened, length))
 

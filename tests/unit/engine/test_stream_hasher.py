@@ -148,24 +148,6 @@ def joined(partial: Partial, on_bad: Callable[[ByteRange], bool]) -> StreamHashe
     return hasher
 
 
-def test_a_bad_last_block_is_not_waited_for(partial: Partial) -> None:
-    """`result` that comes while the last block is judged does not wait for a thread that waits for that block."""
-    judging, waited_for = threading.Event(), threading.Event()
-
-    def lose(bad: ByteRange) -> bool:
-        judging.set()
-        assert waited_for.wait(5)
-        partial.mark_missing(bad)
-        return True
-
-    partial.write(0, DATA[:-1] + bytes([DATA[-1] ^ 1]))
-    hasher = StreamHasher(partial, "sha256", SIZE, expected=EXPECTED, on_bad=lose)
-    assert judging.wait(5)
-    assert hasher.done == SIZE
-    assert hasher.result(lambda _: waited_for.set()) is None
-    hasher.stop()
-
-
 @pytest.mark.parametrize("blocks", [(), (0,), (2,), (4,), (5,), (0, 1), (1, 3, 5), (0, 1, 2, 3, 4, 5)])
 def test_bad_block_is_reported_once(partial: Partial, blocks: tuple[int, ...]) -> None:
     """Each damaged block, and no other, is reported once; when it is right the digest of the whole is right."""
