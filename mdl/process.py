@@ -31,8 +31,8 @@ _UNKNOWN = "0"
 """The start time of a process that exists if /proc does not describe this PID name space."""
 _STDERR = 2
 """A user's program writes to mdl's stderr: stdout is for mdl's own data."""
-_TICK_SECONDS, _GRACE_SECONDS = 0.05, 5.0
-"""How often mdl checks whether it is to stop, and how long a program has to end after it was asked to."""
+_TICK_SECONDS = 0.05
+"""How often mdl checks whether it is to stop while a program runs."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,18 @@ def split_command(command: str, what: str) -> list[str]:
 
 
 def run_program(
-    words: list[str], facts: Mapping[str, str], *, silent: bool = False, cancel: CancelToken | None = None
+    words: list[str],
+    facts: Mapping[str, str],
+    *,
+    silent: bool = False,
+    cancel: CancelToken | None = None,
+    grace: float = 5.0,
 ) -> int:
     """Run a program to its end and return its exit status.
 
     ``facts`` are added to its environment. It gets no input, and its output goes to stderr, or nowhere if ``silent``.
-    A stop ends it too; a pause does not, because a program cannot be continued later. Raises `UsageError` if it cannot
+    A stop ends it too, by force after ``grace`` seconds; a pause does not, because a program cannot be continued later.
+    Raises `UsageError` if it cannot
     be started, `Cancelled`.
     """
     import subprocess
@@ -164,7 +170,7 @@ def run_program(
         except BaseException:
             process.terminate()
             try:
-                process.wait(_GRACE_SECONDS)
+                process.wait(grace)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

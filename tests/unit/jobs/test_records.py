@@ -29,6 +29,7 @@ from mdl.jobs.job import Invocation, Job, facts_of, job_of
 from mdl.jobs.log import Log
 from mdl.jobs.records import Records
 from mdl.jobs.tracker import Tracker
+from mdl.locks import Heartbeat
 from mdl.process import ProcessId, hostname
 from mdl.redact import Secrets
 
@@ -246,11 +247,11 @@ def test_a_job_that_cannot_be_seen(
 
 
 @pytest.mark.fault(266)
-def test_a_heart_beats(records: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heart_beats(records: Told) -> None:
     """It is touched as long as its process lives, and nothing of it is left after."""
-    monkeypatch.setattr("mdl.locks._BEAT_SECONDS", 0.01)
     records.put(JOB)
-    heartbeat = records.heartbeat(JOB.id)
+    records.heartbeat(JOB.id).stop()
+    heartbeat = Heartbeat(records.folder / f"{JOB.id}.pulse", seconds=0.01)
     quiet(records, 1e6)
     until(lambda: time.time() - heartbeat._path.stat().st_mtime < 1e5, "it is not touched")
     heartbeat.stop()
