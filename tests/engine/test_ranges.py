@@ -98,6 +98,7 @@ def test_short_206_is_no_restart(bench: Bench) -> None:
     """After a shorter 206 the remainder is requested; no byte comes twice (A7)."""
     run = bench.fetch(faults.short_206(DATA, cap=300_000), DATA)
     assert (run.code, run.retries, run.report.bytes_fetched) == (0, 0, SIZE)
+    assert sum(request.sent for request in run.requests) == SIZE
 
 
 @pytest.mark.fault(10)

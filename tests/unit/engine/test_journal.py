@@ -133,11 +133,16 @@ def test_claims_add_up(claims: list[tuple[int, int]]) -> None:
 @pytest.mark.fault(151)
 @pytest.mark.parametrize(
     "fact",
-    [[5, 5], [6, 5], [-1, 5], [0, SIZE + 1], [0, 1.5], [True, 5], [0, "5"], [0], [0, 1, 2], None, 7, "x", {}, [[0, 1]]],
+    [
+        *([5, 5], [6, 5], [-1, 5], [0, SIZE + 1], [0, 1.5], [True, 5], [0, "5"], [0], [0, 1, 2], None, 7, "x", {}),
+        *([[0, 1]], {"origin": "https://h", "validator": 5}, {"origin": 5, "validator": "a"}),
+    ],
 )
 def test_an_impossible_claim_counts_for_nothing(fact: object) -> None:
-    """A range that is empty, negative, beyond the file or no range at all is not believed, whatever its checksum."""
-    assert _parsed(header(WHO) + crc_json.dumps(fact) + crc_json.dumps([0, 1])).have == _ranges([(0, 1)])
+    """A range that is empty, negative, beyond the file or no range at all is not believed, whatever its checksum. A
+    validator that is no text is not either."""
+    found = _parsed(header(WHO) + crc_json.dumps(fact) + crc_json.dumps([0, 1]))
+    assert (found.have, found.validators) == (_ranges([(0, 1)]), {})
 
 
 @pytest.mark.fault(150)

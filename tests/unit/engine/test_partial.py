@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -109,18 +110,29 @@ def test_what_is_written_during_the_sync_is_not_claimed(partial: Partial, monkey
 def test_failed_sync_loses_what_was_not_claimed(
     partial: Partial, monkeypatch: pytest.MonkeyPatch, trouble: int
 ) -> None:
-    """After a failed sync the unclaimed bytes count as lost, the claimed ones stay, and the error is raised."""
+    """After a failed sync the unclaimed bytes count as lost, and the claimed ones stay. The error is raised, also by
+    publish and by each later sync, which the system may call a success though bytes were lost."""
     partial.write(100, b"x" * 100)
 
     def broken(_fd: int) -> None:
         raise OSError(trouble, os.strerror(trouble))
 
-    monkeypatch.setattr(os, "fdatasync", broken)
-    with pytest.raises(OSError) as caught:
-        partial.sync_and_claim()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(OSError) as caught:
+            partial.sync_and_claim()
     assert caught.value.errno == trouble
     assert (partial.total, partial.unclaimed, claimed(partial)) == (100, 0, 100)
     assert partial.gaps(SIZE) == [ByteRange(100, SIZE)]
+    partial.write(100, b"x" * 900)
+    with pytest.raises(OSError, match=os.strerror(trouble)):
+        partial.sync_and_claim()
+    with (
+        open_parent(partial.folder.parent, RelPath.parse("final")) as final,
+        pytest.raises(OSError, match=os.strerror(trouble)),
+    ):
+        partial.publish(final)
+    assert (claimed(partial), final.path.exists()) == (100, False)
 
 
 def test_failed_claim_claims_nothing(partial: Partial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,6 +284,23 @@ def test_a_locked_partial_is_never_taken(tmp_path: Path, request: pytest.Fixture
     assert stale_dirs(tmp_path) == []
     alive.close()
     assert is_held(alive.folder) is False
+
+
+@pytest.mark.fault(112, 264)
+def test_without_locks_an_unseen_owner_has_ten_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nothing can be locked, a partial of a process that cannot be seen is left alone for ten minutes."""
+
+    def flock(_fd: int, _how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    folder = left_behind(tmp_path, unseen())
+    for seconds in (0, 500):
+        quiet(folder, seconds)
+        with pytest.raises(Busy, match="container"):
+            Partial.open(tmp_path, KEY, WHO)
+    quiet(folder, 700)
+    assert opened(tmp_path).total == 400
 
 
 @pytest.mark.fault(265)

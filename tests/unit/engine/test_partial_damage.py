@@ -48,7 +48,11 @@ def test_link_in_place_of_the_data_is_not_followed(tmp_path: Path, left: Path) -
     assert (tmp_path / "precious").read_bytes() == b"p" * 10
 
 
-@pytest.mark.parametrize(("other", "size"), [(WHO, 400), (OTHER, 100)], ids=["same file", "another file"])
+@pytest.mark.parametrize(
+    ("other", "size"),
+    [(WHO, 400), (replace(WHO, size=None), 400), (OTHER, 100)],
+    ids=["same file", "same file, size unknown then", "another file"],
+)
 def test_the_best_leftover_is_used(tmp_path: Path, other: Identity, size: int) -> None:
     """Of two leftovers of the same file the larger one is used, as the plan promised; one of another file is not."""
     left_behind(tmp_path, dead_owner(1), other, have=(0, 400))

@@ -98,6 +98,7 @@ def test_bad_next_page(here: World, target: str, codes: list[int]) -> None:
     with pytest.raises(MdlError) as caught:
         here.hub.resolve(PINNED)
     assert caught.value.exit_code in codes
+    assert ("circles" in caught.value.message) == (target == tree_url())
     assert here.asked == [tree_url()]
     assert here.hub.known(PINNED) is None
 
