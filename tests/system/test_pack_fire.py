@@ -155,6 +155,12 @@ def to_outside(folder: Path) -> None:
     aside.rename(folder)
 
 
+def to_another(path: Path) -> None:
+    """A link within the run, or one that leads nowhere."""
+    path.unlink()
+    path.symlink_to("../z.bin" if path.name == "m.bin" else "nothing")
+
+
 def vandalise(run: Path) -> None:
     """Never stop changing the run."""
     chance, files = random.Random(5), [run / name for name in ("a.bin", "d/m.bin", "z.bin")]
@@ -165,7 +171,7 @@ def vandalise(run: Path) -> None:
                 if path.is_symlink() or not path.is_file():
                     path.unlink(missing_ok=True)
                     path.write_bytes(chance.randbytes(chance.choice((3, 2**20, 3_000_000))))
-            change = chance.choice([*CHANGES.values(), to_outside])
+            change = chance.choice([*CHANGES.values(), to_another, to_outside])
             change(run / "d" if change is to_outside else chance.choice(files))
             for _ in range(chance.choice((0, 0, 20000))):
                 os.getppid()
