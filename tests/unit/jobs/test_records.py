@@ -245,6 +245,14 @@ def test_a_job_that_cannot_be_seen(
     assert list(records.folder.iterdir()) == []
 
 
+def test_a_job_without_a_heartbeat(records: Told) -> None:
+    """If it cannot be seen, it is dead ten minutes after its last sign."""
+    records.put(replace(JOB, owner=UNSEEN[0]))
+    for seconds, status in ((300, "running"), (700, "dead")):
+        quiet(records, seconds)
+        assert records.find(JOB.id).status == status
+
+
 @pytest.mark.fault(266)
 def test_a_heart_beats(records: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is touched as long as its process lives, and nothing of it is left after."""
