@@ -269,6 +269,7 @@ CHANGES = {
         "m.close(); " + BACK,
         "rewrites by another name": "os.link(f, p + '/../x'); f = p + '/../x'; " + WRITE + BACK + "; os.remove(f)",
         "replaces by equal bytes": "open(f + '2', 'wb').write(open(f, 'rb').read()); os.replace(f + '2', f); " + BACK,
+        "leaves a link to it": "os.rename(f, p + '/../x'); os.symlink(p + '/../x', f)",
         "chmod": "os.chmod(f, 0o755)",
         "touches": "os.utime(f, ns=(1, 1))",
         "removes": "os.remove(f)",
