@@ -179,6 +179,18 @@ def test_a_damaged_file_is_never_linked(site: Site) -> None:
     assert (caught.value.exit_code, site.served, "config.json" in str(caught.value.item)) == (6, "b", True)
 
 
+@pytest.mark.parametrize("size", [0, None], ids=["cut", "missing"])
+def test_no_rollback_to_a_release_that_lacks_bytes(site: Site, size: int | None) -> None:
+    """A rollback to a release with a file that is cut or missing is 6, the file is named, and nothing is switched."""
+    old = site.release("a").path / "text" / "vocab.txt"
+    site.release("b")
+    old.unlink() if size is None else os.truncate(old, size)
+    with pytest.raises(ProtocolError) as caught:
+        site.back()
+    assert (caught.value.exit_code, site.served) == (6, "b")
+    assert "text/vocab.txt" in str(caught.value.item)
+
+
 _GOOD = {"schema": "mdl.releases/1", "releases": [], "served": [], "withdrawn": [], "switches": []}
 
 

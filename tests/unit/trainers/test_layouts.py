@@ -617,6 +617,14 @@ def test_deepspeed_newer_than_latest(tmp_path: Path) -> None:
     ]
 
 
+def test_ai_toolkit_optimizer(tmp_path: Path) -> None:
+    """The one file of the optimizer belongs to the newest checkpoint."""
+    seen = found(write(tmp_path, AI)).checkpoints
+    assert [one.name for one in seen for entry in one.files if entry.path == "optimizer.pt"] == [
+        "dog_000000999.safetensors"
+    ]
+
+
 @pytest.mark.parametrize("info", ["{", "[]", '{"step": "x"}', "5", "[" * 50_000])
 def test_ai_toolkit_hostile_header(tmp_path: Path, info: str) -> None:
     """A header may hold anything: the file is a row without a step."""
