@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.hostile_archives import BASE, USUAL, snapshot, tree
-from support.namespaces import MOUNTS, USER, apart, prefix_of, small_disk
+from support.namespaces import MOUNTS, apart, bound_by_modes, small_disk
 from support.packing import memory_of
 from support.partials import dead_owner
 from support.shell import Inside, Shell
@@ -139,7 +139,7 @@ def test_archive_that_is_no_file(tmp_path: Path, out: Path, kind: str, code: int
 def test_unreadable_archive(archive: Path, out: Path) -> None:
     """An archive that may not be read: 7 in the system's words, named, and no traceback."""
     archive.chmod(0)
-    ran = Shell(out.parent).run("unpack", str(archive), "--to", str(out), prefix=prefix_of(USER))
+    ran = Shell(out.parent).run("unpack", str(archive), "--to", str(out), prefix=bound_by_modes())
     assert (ran.code, "Permission denied" in ran.err, str(archive) in ran.err) == (7, True, True)
     assert ("Traceback" in ran.err, out.exists()) == (False, False)
 
