@@ -285,7 +285,7 @@ def test_no_stranger_is_ever_signalled(records: Told, stranger: subprocess.Popen
 
 @pytest.mark.fault(158)
 def test_cleaned_by_age(records: Told) -> None:
-    """What is over or dead and old enough goes with its log; what is paused, runs or is young stays."""
+    """What is over or dead and old enough goes with its log; what is paused, runs, is young or a newer mdl's stays."""
     old, statuses = time.time() - MONTH - 60, ("done", "failed", "cancelled", "dead", "paused", "running")
     for status, age in itertools.product(statuses, ("old", "new")):
         name = f"{age}-{status}"
@@ -294,7 +294,10 @@ def test_cleaned_by_age(records: Told) -> None:
         records.log(name).write_text("log")
         if age == "old":
             os.utime(place(records, name), (old, old))
+    place(records, "newer").write_bytes(crc_json.dumps({**facts_of(DONE), "mdl-job": 2}))
+    os.utime(place(records, "newer"), (old, old))
     removed = records.clean(MONTH)
+    assert place(records, "newer").exists()
     assert {job.id for job in removed} == {"old-done", "old-failed", "old-cancelled", "old-dead"}
     left = {job.id for job in records.all()}
     assert left == {"old-paused", "old-running", *(f"new-{status}" for status in statuses)}
