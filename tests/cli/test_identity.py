@@ -98,6 +98,7 @@ def test_signatures_say_nothing_of_the_thing(query: str) -> None:
     assert query_hash(f"https://h/f?{query.format('1')}") == query_hash(f"https://h/f?{query.format('2')}") == ""
     bare = "&".join(part for part in query.format("1").split("&") if "ignature=" not in part and "sig=" not in part)
     assert query_hash(f"https://h/f?{bare}")
+    assert name_of(f"https://h/f?a=1&{query.format('1')}") == name_of("https://h/f?a=1") != name_of("https://h/f")
 
 
 @pytest.mark.fault(247)

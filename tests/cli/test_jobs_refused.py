@@ -94,7 +94,8 @@ def test_a_job_a_line(
 ) -> None:
     """On a terminal of eighty columns no job is folded; a wider one has the whole date."""
     host, owner = hostname(), str(ProcessId.current())
-    old = Job("0101-abcd", "get", ("bert-fa",), owner, host, Invocation(), "2025-01-01T00:00:00.000Z", status="done")
+    old = Job("0101-abcd", "get", ("bert-fa",), owner, host, Invocation(), "2025-01-01T00:00:00.000Z")
+    old = replace(old, status="cancelled")
     fast = {"bytes_done": 123_400_000_000, "bytes_total": 987_600_000_000, "bytes_per_second": 98.7e6}
     new = replace(old, id="0102-abcd", status="running", started_at=now(), **fast, eta_seconds=2.5 * 3600)
     for job in (old, new):

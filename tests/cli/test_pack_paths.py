@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.namespaces import USER, prefix_of
+from support.namespaces import bound_by_modes
 from support.packing import names, planned, read_whole, skipped
 from support.shell import Inside, Ran, Shell
 
@@ -162,7 +162,7 @@ def test_what_cannot_be_read_is_named_all_of_it(trained: Shell) -> None:
     files are chosen by name, a closed folder may hold one of them, and is 7 too."""
 
     def mdl(*words: str) -> Ran:
-        return trained.run(*words, prefix=prefix_of(USER))
+        return trained.run(*words, prefix=bound_by_modes())
 
     home = trained.home
     closed = ("one.bin", "two.bin", "closed")

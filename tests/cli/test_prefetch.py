@@ -133,6 +133,8 @@ def test_stopped_by_its_time_it_goes_on(shell: Shell, server: FaultyServer, gate
     assert not (shell.home / "ready").exists()
     for name, model in (("0101-same", "one"), ("0101-rest", "two")):
         records_of(shell).put(replace(the_job(shell), id=name, models=(model,), started_at="2026-01-01"))
+    run(f"{words} --max-duration 0.2", 75)
+    assert [(job.status, job.models) for job in records_of(shell).all()] == [("paused", ("one",)), ("paused", ("two",))]
     gate.opened.set()
     run(words, MDL_LIMIT_RATE="00:00,50M 12:00,off")
     found = metrics(shell)

@@ -134,16 +134,18 @@ def test_a_link_swapped_in_is_not_followed(tmp_path: Path, what: str) -> None:
 
 
 @pytest.mark.fault(206, 208)
-def test_the_run_itself_swapped_for_a_link(tmp_path: Path) -> None:
-    """Also with allow_changing, a run that became a link to another folder is not read through it."""
-    run = make_run(tmp_path)
+@pytest.mark.parametrize("what", ["link", "folder"])
+def test_the_run_itself_swapped(tmp_path: Path, what: str) -> None:
+    """Also with allow_changing, nothing is read of another folder that came into the run's place, or of one that a link
+    in its place leads to."""
+    run, out = make_run(tmp_path), tmp_path / "x.zip"
     plan = planned(run)
     run.rename(tmp_path / "moved")
-    make_run(tmp_path, "other")
-    run.symlink_to("other")
+    other = make_run(tmp_path, "other")
+    other.rename(run) if what == "folder" else run.symlink_to("other")
     with contextlib.suppress(MdlError, OSError):
         write_pack(plan, allow_changing=True)
-        assert set(read_whole(tmp_path / "x.zip")) == {MANIFEST}
+    assert not out.exists() or set(read_whole(out)) == {MANIFEST}
 
 
 def to_outside(folder: Path) -> None:
@@ -153,6 +155,12 @@ def to_outside(folder: Path) -> None:
     folder.symlink_to("/etc")
     folder.unlink()
     aside.rename(folder)
+
+
+def to_another(path: Path) -> None:
+    """A link within the run, or one that leads nowhere."""
+    path.unlink()
+    path.symlink_to("../z.bin" if path.name == "m.bin" else "nothing")
 
 
 def vandalise(run: Path) -> None:
@@ -167,7 +175,7 @@ def vandalise(run: Path) -> None:
                 if path.is_symlink() or not path.is_file():
                     path.unlink(missing_ok=True)
                     path.write_bytes(chance.randbytes(chance.choice((3, 2**20, 3_000_000))))
-            change = chance.choice([*CHANGES.values(), to_outside])
+            change = chance.choice([*CHANGES.values(), to_another, to_outside])
             change(run / "d" if change is to_outside else chance.choice(files))
             for _ in range(chance.choice((0, 0, 20000))):
                 os.getppid()

@@ -35,7 +35,6 @@ from mdl.operations.release import unpack
 from mdl.paths import RelPath, why_unsafe
 from mdl.trainers.default_excludes import why_excluded
 
-LONG = pytest.mark.skipif(os.environ.get("MDL_LONG") != "1", reason="many or large files: with MDL_LONG=1")
 Files = dict[str, tuple[bytes, bool] | None]
 """Path to bytes and x bit; None for an empty folder."""
 NAMES = ("Größe.bin", "سلام.bin", "日本.bin", "a b.bin", "-rf", "'\"$(x).bin", "🦊.bin", "x" * 250)
@@ -291,7 +290,7 @@ def tree_of(folder: Path) -> Files:
 
 @pytest.mark.fault(212)
 @pytest.mark.parametrize("engine", ["fast", "zlib"])
-@settings(max_examples=200 if LONG else 30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200 if LONG else 50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tree=TREES)
 def test_unpacking_undoes_packing(monkeypatch: pytest.MonkeyPatch, engine: str, tree: Files) -> None:
     """unpack(pack(tree)) is the tree and the manifest: names, bytes, x bits, empty folders; with isal and without."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.hostile_archives import BASE, USUAL, snapshot, tree
-from support.namespaces import MOUNTS, USER, apart, prefix_of, small_disk
+from support.namespaces import MOUNTS, apart, bound_by_modes, small_disk
 from support.packing import memory_of
 from support.partials import dead_owner
 from support.shell import Inside, Shell
@@ -67,16 +67,18 @@ def test_targets_that_are_taken(archive: Path, tmp_path: Path, place: str) -> No
     assert (done.files, done.path) == (4, tmp_path / place)
 
 
-def filled(target: Path, name: str) -> None:
-    (target / name).mkdir(parents=True)
+def filled(target: Path, name: str = "mine") -> None:
+    target.mkdir()
+    (target / name).write_text("mine")
 
 
 OCCUPIED: dict[str, Callable[[Path], object]] = {
-    "folder within": lambda target: filled(target, "mine"),
-    "hidden folder within": lambda target: filled(target, ".mine"),
+    "file within": filled,
+    "hidden file within": lambda target: filled(target, ".mine"),
+    "folder within": lambda target: (target / "mine").mkdir(parents=True),
     "dangling link within": lambda target: (target.mkdir(), (target / "ckpt").symlink_to("/nowhere")),
     "file": lambda target: target.write_text("mine"),
-    "link to a folder": lambda target: (filled(target.parent, "real"), target.symlink_to("real")),
+    "link to a folder": lambda target: ((target.parent / "real").mkdir(), target.symlink_to("real")),
     "dangling link": lambda target: target.symlink_to("nowhere"),
     "link to itself": lambda target: target.symlink_to(target.name),
     "FIFO": os.mkfifo,
@@ -103,8 +105,8 @@ def test_occupied_target_is_left_alone(
 def test_target_filled_meanwhile(archive: Path, out: Path) -> None:
     """If another program puts a file into the target while it is unpacked: 7, that file stays, nothing else does."""
     with pytest.raises(Occupied):
-        unpack(archive, out, limits=USUAL, on_event=at_start(lambda: filled(out, "mine")))
-    assert tree(out.parent) == {"a.zip": archive.read_bytes(), "out": None, "out/mine": None}
+        unpack(archive, out, limits=USUAL, on_event=at_start(lambda: filled(out)))
+    assert tree(out.parent) == {"a.zip": archive.read_bytes(), "out": None, "out/mine": b"mine"}
 
 
 @pytest.mark.fault(200)
@@ -137,7 +139,7 @@ def test_archive_that_is_no_file(tmp_path: Path, out: Path, kind: str, code: int
 def test_unreadable_archive(archive: Path, out: Path) -> None:
     """An archive that may not be read: 7 in the system's words, named, and no traceback."""
     archive.chmod(0)
-    ran = Shell(out.parent).run("unpack", str(archive), "--to", str(out), prefix=prefix_of(USER))
+    ran = Shell(out.parent).run("unpack", str(archive), "--to", str(out), prefix=bound_by_modes())
     assert (ran.code, "Permission denied" in ran.err, str(archive) in ran.err) == (7, True, True)
     assert ("Traceback" in ran.err, out.exists()) == (False, False)
 
@@ -234,7 +236,7 @@ def test_killed_then_run_again(tmp_path: Path) -> None:
     child.kill()
     assert child.wait() == -9
     [left] = out.parent.iterdir()
-    assert (left.name.startswith("."), left.name.endswith(".mdl-tmp")) == (True, True)
+    assert ("-out." in left.name, left.name.endswith(".mdl-tmp")) == (True, True)
     unpack(place, out, limits=USUAL)
     assert os.listdir(out.parent) == ["out"]
     assert tree(out) == {member.name.decode(): member.data for member in PARTS}

@@ -246,6 +246,14 @@ def test_a_job_that_cannot_be_seen(
     assert list(records.folder.iterdir()) == []
 
 
+def test_a_job_without_a_heartbeat(records: Told) -> None:
+    """If it cannot be seen, it is dead ten minutes after its last sign."""
+    records.put(replace(JOB, owner=UNSEEN[0]))
+    for seconds, status in ((300, "running"), (700, "dead")):
+        quiet(records, seconds)
+        assert records.find(JOB.id).status == status
+
+
 @pytest.mark.fault(266)
 def test_a_heart_beats(records: Told) -> None:
     """It is touched as long as its process lives, and nothing of it is left after."""
@@ -278,7 +286,7 @@ def test_no_stranger_is_ever_signalled(records: Told, stranger: subprocess.Popen
 
 @pytest.mark.fault(158)
 def test_cleaned_by_age(records: Told) -> None:
-    """What is over or dead and old enough goes with its log; what is paused, runs or is young stays."""
+    """What is over or dead and old enough goes with its log; what is paused, runs, is young or a newer mdl's stays."""
     old, statuses = time.time() - MONTH - 60, ("done", "failed", "cancelled", "dead", "paused", "running")
     for status, age in itertools.product(statuses, ("old", "new")):
         name = f"{age}-{status}"
@@ -287,7 +295,10 @@ def test_cleaned_by_age(records: Told) -> None:
         records.log(name).write_text("log")
         if age == "old":
             os.utime(place(records, name), (old, old))
+    place(records, "newer").write_bytes(crc_json.dumps({**facts_of(DONE), "mdl-job": 2}))
+    os.utime(place(records, "newer"), (old, old))
     removed = records.clean(MONTH)
+    assert place(records, "newer").exists()
     assert {job.id for job in removed} == {"old-done", "old-failed", "old-cancelled", "old-dead"}
     left = {job.id for job in records.all()}
     assert left == {"old-paused", "old-running", *(f"new-{status}" for status in statuses)}
