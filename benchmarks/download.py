@@ -11,29 +11,7 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import (
-    Contender,
-    Run,
-    Sample,
-    alternate,
-    claim,
-    environment,
-    flags,
-    folder,
-    machine,
-    mdl_get,
-    memory,
-    mib,
-    random_file,
-    ratios,
-    remove,
-    shown,
-    skip,
-    span,
-    table,
-    tool,
-    verdict,
-)
+import harness as bench
 from nginx import Nginx
 
 _CURL, _HASHED, _SYNCED = "curl", "curl && openssl dgst -sha256", "curl && sync"
@@ -41,86 +19,88 @@ _FLOOR = "dd conv=fdatasync (no network)"
 _MDL, _ARIA = "mdl get (sha256, fsync)", "aria2c -x16 --checksum"
 
 
-def contenders(place: Path, sample: Sample, url: str, more: list[str], throttled: bool) -> Iterator[Contender]:
+def contenders(
+    place: Path, sample: bench.Sample, url: str, more: list[str], throttled: bool
+) -> Iterator[bench.Contender]:
     """All that are installed; mdl and curl must be."""
     output, final = place / "out.bin", place / "models" / "bench" / sample.path.name
     quoted = shlex.quote(str(output))
     curl = f"curl -sS -f -o {quoted} {shlex.quote(url)}"
 
-    def one(name: str, argv: list[str], wrote: Path = output) -> Contender:
+    def one(name: str, argv: list[str], wrote: Path = output) -> bench.Contender:
         def check() -> str:
             size = wrote.stat().st_size if wrote.exists() else -1
             return "" if size == sample.size else f"{size} bytes of {sample.size}"
 
         written = (place / "models", output, output.with_name("out.bin.aria2"))
-        return Contender(name, argv, lambda: remove(*written), check, [sample.path])
+        return bench.Contender(name, argv, lambda: bench.remove(*written), check, [sample.path])
 
-    yield one(_MDL, mdl_get(place, sample, url, *more), final)
+    yield one(_MDL, bench.mdl_get(place, sample, url, *more), final)
     yield one(_CURL, ["sh", "-c", curl])
-    if tool("openssl"):
+    if bench.tool("openssl"):
         yield one(_HASHED, ["sh", "-c", f"{curl} && openssl dgst -sha256 {quoted} | grep -q {sample.sha256}"])
     if not throttled:
         yield one(_SYNCED, ["sh", "-c", f"{curl} && sync {quoted}"])
         yield one(_FLOOR, ["dd", f"if={sample.path}", f"of={output}", "bs=1M", "conv=fdatasync", "status=none"])
-    if tool("aria2c"):
+    if bench.tool("aria2c"):
         aria = ["aria2c", "-q", "-x16", "-s16", "--no-conf", "--allow-overwrite=true", "-d", str(place)]
         yield one(_ARIA, [*aria, "-o", output.name, f"--checksum=sha-256={sample.sha256}", url])
 
 
-def rows(runs: dict[str, list[Run]], gib: float) -> Iterator[tuple[str, ...]]:
+def rows(runs: dict[str, list[bench.Run]], gib: float) -> Iterator[tuple[str, ...]]:
     def median(values: list[float]) -> str:
         return f"{statistics.median(values) / gib:.2f}"
 
     for name, done in runs.items():
         yield (
             name,
-            span([one.wall for one in done]),
-            span(ratios(done, runs[_CURL])),
-            span([one.cpu / gib for one in done]),
+            bench.span([one.wall for one in done]),
+            bench.span(bench.ratios(done, runs[_CURL])),
+            bench.span([one.cpu / gib for one in done]),
             f"{median([one.user for one in done])}+{median([one.system for one in done])}",
-            span(ratios(done, runs[_CURL], lambda one: one.cpu)),
+            bench.span(bench.ratios(done, runs[_CURL], lambda one: one.cpu)),
             median([one.server for one in done]),
-            mib(done),
+            bench.mib(done),
         )
 
 
-def judge(runs: dict[str, list[Run]], throttled: bool) -> None:
+def judge(runs: dict[str, list[bench.Run]], throttled: bool) -> None:
     mine = runs[_MDL]
-    wall = statistics.median(ratios(mine, runs[_CURL]))
+    wall = statistics.median(bench.ratios(mine, runs[_CURL]))
     if not throttled:
-        claim(f"wall of mdl / curl, paired median {wall:.2f}, is at most 1.00", wall <= 1.0)
+        bench.claim(f"wall of mdl / curl, paired median {wall:.2f}, is at most 1.00", wall <= 1.0)
         if _HASHED in runs:
-            cpu = statistics.median(ratios(mine, runs[_HASHED], lambda one: one.cpu))
-            claim(f"CPU of mdl / {_HASHED}, paired median {cpu:.2f}, is below 1.00", cpu < 1.0)
+            cpu = statistics.median(bench.ratios(mine, runs[_HASHED], lambda one: one.cpu))
+            bench.claim(f"CPU of mdl / {_HASHED}, paired median {cpu:.2f}, is below 1.00", cpu < 1.0)
     elif _ARIA in runs:
-        slower = statistics.median(ratios(mine, runs[_ARIA]))
+        slower = statistics.median(bench.ratios(mine, runs[_ARIA]))
         print(f"mdl takes {slower:.2f} of the time of {_ARIA}, {wall:.2f} of curl's (paired medians)")
 
 
 def main() -> int:
-    parser = flags(__doc__, size="1G", rounds=5)
+    parser = bench.flags(__doc__, size="1G", rounds=5)
     parser.add_argument("--throttle", default="", metavar="RATE", help="nginx's limit_rate per connection, as 10m")
     parser.add_argument("--connections", type=int, help="mdl's --connections")
     parser.add_argument(
         "--touch", type=float, metavar="GIB", help="memory to use once before each run [1 more than the file]"
     )
     args = parser.parse_args()
-    if not tool("curl"):
-        skip("curl is not on PATH")
-    with folder(args.dir) as place, folder(memory(args.size) or args.dir) as served:
-        sample = random_file(served / "served.bin", args.size)
+    if not bench.tool("curl"):
+        bench.skip("curl is not on PATH")
+    with bench.folder(args.dir) as place, bench.folder(bench.memory(args.size) or args.dir) as served:
+        sample = bench.random_file(served / "served.bin", args.size)
         more = ["--connections", str(args.connections)] if args.connections else []
         with Nginx(served) as server:
             url = server.url(sample.path.name, args.throttle)
             field = list(contenders(place, sample, url, more, bool(args.throttle)))
             touch = 2**30 + args.size if args.touch is None else int(args.touch * 2**30)
-            runs = alternate(field, args.rounds, environment(place / "home"), place, touch, server.cpu)
+            runs = bench.alternate(field, args.rounds, bench.environment(place / "home"), place, touch, server.cpu)
     head = ("case", "wall s", "wall / curl", "CPU s/GiB", "user+sys", "CPU / curl", "nginx CPU s/GiB", "RSS MiB")
-    table(head, list(rows(runs, args.size / 2**30)))
+    bench.table(head, list(rows(runs, args.size / 2**30)))
     limit = f", {args.throttle} B/s a connection" if args.throttle else ""
-    print(f"\n{shown(args.size)} of random bytes{limit}; {args.rounds} alternating rounds; {machine()}")
+    print(f"\n{bench.shown(args.size)} of random bytes{limit}; {args.rounds} alternating rounds; {bench.machine()}")
     judge(runs, bool(args.throttle))
-    return verdict()
+    return bench.verdict()
 
 
 if __name__ == "__main__":

@@ -22,23 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import (
-    Sample,
-    claim,
-    environment,
-    flags,
-    folder,
-    machine,
-    mdl_get,
-    random_file,
-    remove,
-    sha256_of,
-    shown,
-    size_of,
-    table,
-    tool,
-    verdict,
-)
+import harness as bench
 from nginx import Nginx, Served
 
 from mdl.engine import journal
@@ -93,11 +77,11 @@ class Way:
 class Campaign:
     """One tool, killed on the way of every download. ``startup`` and ``transfer`` are seconds, once measured."""
 
-    def __init__(self, one: Tool, args: argparse.Namespace, place: Path, sample: Sample, server: Nginx) -> None:
+    def __init__(self, one: Tool, args: argparse.Namespace, place: Path, sample: bench.Sample, server: Nginx) -> None:
         self.one, self.args, self.place, self.sample, self.server = one, args, place, sample, server
         rate = args.size / args.seconds / one.connections if args.seconds else args.rate
         self.url = server.url(sample.path.name, f"{int(rate / 1024)}k")
-        self.env = environment(place / "home") | {"HF_ENDPOINT": server.url("").rstrip("/")}
+        self.env = bench.environment(place / "home") | {"HF_ENDPOINT": server.url("").rstrip("/")}
         self.env |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         self.startup = self.transfer = 0.0
 
@@ -106,7 +90,7 @@ class Campaign:
         return [self._download(random.Random(f"{self.args.seed} {n}")) for n in range(self.args.downloads)]
 
     def _measure(self) -> None:
-        """How long the tool takes to ask, and then to have the file, when nobody disturbs it."""
+        """How long the tool takes to ask, and then to have the file, when it is not disturbed."""
         began = time.time()
         way = self._download(random.Random(0), most=0)
         gets = [one for one in self.server.served() if one.method == "GET" and one.began >= began and one.bytes > 1]
@@ -118,13 +102,13 @@ class Campaign:
 
     def _download(self, draw: random.Random, most: int | None = None) -> Way:
         """Start, kill, start again …; after ``most`` kills it is left alone."""
-        remove(*self.one.places)
+        bench.remove(*self.one.places)
         way, most = Way(), self.args.kills if most is None else most
         while not way.lives or way.lives[-1].killed:
             share = self.startup + draw.uniform(0, self.args.life) * self.transfer
             way.lives.append(Life(time.time(), self.one.kept()))
             way.code = self._live(way.lives[-1], share if way.kills < most else _PATIENCE)
-        way.right = way.code == 0 and self.one.wrote.is_file() and sha256_of(self.one.wrote) == self.sample.sha256
+        way.right = way.code == 0 and self.one.wrote.is_file() and bench.sha256_of(self.one.wrote) == self.sample.sha256
         way.strays = self.one.strays()
         return way
 
@@ -180,18 +164,18 @@ class Result:
     def judge(self, one: Tool) -> None:
         """The demands on mdl, told one by one."""
         name, most, count = f"{one.name}, {one.connections} connections", _MOST[one.connections], self.count
-        claim(f"{name}: {self.kills} kills on {count} downloads", self.kills >= count)
-        claim(f"{name}: {self.right} of {count} end with 0 and the right bytes{self.codes}", self.right == count)
-        claim(f"{name}: {self.restarts} restarts from zero after a checkpoint", self.restarts == 0)
-        claim(f"{name}: served / size {self.ratio:.3f} is at most {most:.2f}", self.ratio <= most)
-        claim(f"{name}: left beside final names: {self.strays}", self.strays == "nothing")
+        bench.claim(f"{name}: {self.kills} kills on {count} downloads", self.kills >= count)
+        bench.claim(f"{name}: {self.right} of {count} end with 0 and the right bytes{self.codes}", self.right == count)
+        bench.claim(f"{name}: {self.restarts} restarts from zero after a checkpoint", self.restarts == 0)
+        bench.claim(f"{name}: served / size {self.ratio:.3f} is at most {most:.2f}", self.ratio <= most)
+        bench.claim(f"{name}: left beside final names: {self.strays}", self.strays == "nothing")
 
 
-def mdl(place: Path, sample: Sample, connections: int) -> Tool:
+def mdl(place: Path, sample: bench.Sample, connections: int) -> Tool:
     models, final = place / "models", f"bench/{sample.path.name}"
 
     def command(url: str) -> list[str]:
-        return mdl_get(place, sample, url, "--connections", str(connections))
+        return bench.mdl_get(place, sample, url, "--connections", str(connections))
 
     def kept() -> int:
         records = [journal.load(path) for path in models.glob(".mdl/partials/*/journal")]
@@ -205,7 +189,7 @@ def mdl(place: Path, sample: Sample, connections: int) -> Tool:
     return Tool("mdl get", connections, command, models / final, (models, place / "home"), kept, strays)
 
 
-def peers(place: Path, sample: Sample) -> list[Tool]:
+def peers(place: Path, sample: bench.Sample) -> list[Tool]:
     """What else goes on with a file."""
     output, hub = place / "out" / "out.bin", place / "hf"
 
@@ -220,7 +204,7 @@ def peers(place: Path, sample: Sample) -> list[Tool]:
         return Tool(name, connections, command, output, (output.parent,), lambda: _allocated(output.parent), strays)
 
     def hf(_: str) -> list[str]:
-        return [tool("hf") or "hf", "download", "bench/file", sample.path.name, "--local-dir", str(hub)]
+        return [bench.tool("hf") or "hf", "download", "bench/file", sample.path.name, "--local-dir", str(hub)]
 
     def left() -> list[str]:
         return ["its .cache" if one.startswith(".cache/") else one for one in _files(hub) if one != sample.path.name]
@@ -243,7 +227,7 @@ def _allocated(place: Path) -> int:
     return max((path.stat().st_blocks * 512 for path in place.rglob("*") if path.is_file()), default=0)
 
 
-def hub_of(sample: Sample, rate: int) -> str:
+def hub_of(sample: bench.Sample, rate: int) -> str:
     """What hf asks for, served from the same file."""
     facts = json.dumps({"id": "bench/file", "sha": _COMMIT, "siblings": [{"rfilename": sample.path.name}]})
     return f"""
@@ -254,8 +238,8 @@ def hub_of(sample: Sample, rate: int) -> str:
         }}"""
 
 
-def contend(one: Tool, args: argparse.Namespace, place: Path, sample: Sample) -> Result:
-    """One tool's campaign, with a server of its own."""
+def contend(one: Tool, args: argparse.Namespace, place: Path, sample: bench.Sample) -> Result:
+    """One tool's campaign, with a new server."""
     rate = int(args.size / args.seconds) if args.seconds else args.rate
     with Nginx(place, hub_of(sample, rate)) as server:
         campaign = Campaign(one, args, place, sample, server)
@@ -263,37 +247,39 @@ def contend(one: Tool, args: argparse.Namespace, place: Path, sample: Sample) ->
         served = server.served()
     took = f"{campaign.startup:.2f} s to begin, {campaign.transfer:.2f} s for the whole"
     print(f"{one.name}, {one.connections} connections: {took}", file=sys.stderr)
-    remove(*one.places)
+    bench.remove(*one.places)
     return Result.of(ways, served, args.size)
 
 
 def main() -> int:
-    parser = flags(__doc__, size="32M")
+    parser = bench.flags(__doc__, size="32M")
     parser.add_argument("--downloads", type=int, default=20)
     parser.add_argument("--kills", type=int, default=6, help="a download's at most [6]")
     parser.add_argument("--life", type=float, default=0.75, help="the longest, as a part of the whole transfer [0.75]")
-    parser.add_argument("--rate", type=size_of, default=size_of("25M"), help="bytes a second of one connection [25M]")
+    parser.add_argument(
+        "--rate", type=bench.size_of, default=bench.size_of("25M"), help="bytes a second of one connection [25M]"
+    )
     parser.add_argument("--seconds", type=float, help="instead: what the whole takes by all connections together")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--connections", type=int, nargs="*", default=sorted(_MOST), choices=sorted(_MOST))
     parser.add_argument("--alone", action="store_true", help="only mdl")
     args = parser.parse_args()
     rows: list[list[str]] = []
-    with folder(args.dir) as place:
-        sample = random_file(place / "served.bin", args.size)
+    with bench.folder(args.dir) as place:
+        sample = bench.random_file(place / "served.bin", args.size)
         mine = [(one, contend(one, args, place, sample)) for one in (mdl(place, sample, n) for n in args.connections)]
         rows += [result.row(one) for one, result in mine]
         for one in () if args.alone else peers(place, sample):
-            is_here = tool(one.name.split()[0])
+            is_here = bench.tool(one.name.split()[0])
             skipped = [one.name, "SKIPPED: not on PATH", *[""] * (len(_HEAD) - 2)]
             rows.append(contend(one, args, place, sample).row(one) if is_here else skipped)
-    table(_HEAD, rows)
-    pace = f"{shown(args.rate)}/s a connection" if not args.seconds else f"{args.seconds:g} s undisturbed"
-    print(f"\n{args.downloads} of {shown(args.size)}, {pace}, at most {args.kills} kills each, seed {args.seed}")
-    print(machine())
+    bench.table(_HEAD, rows)
+    pace = f"{bench.shown(args.rate)}/s a connection" if not args.seconds else f"{args.seconds:g} s undisturbed"
+    print(f"\n{args.downloads} of {bench.shown(args.size)}, {pace}, at most {args.kills} kills each, seed {args.seed}")
+    print(bench.machine())
     for one, result in mine:
         result.judge(one)
-    return verdict()
+    return bench.verdict()
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ class Nginx:
     """Serves the files of ``root``. ``extra`` goes into the server block as it is.
 
     ``buffer`` is what the kernel may hold of an answer that is not on its way yet, as ``64k``. Left to itself it takes
-    megabytes, which count as sent: too much where the client is slow or is killed.
+    megabytes, which count as sent: too much if the client is slow or is killed.
     """
 
     def __init__(self, root: Path, extra: str = "", buffer: str = "") -> None:
@@ -140,7 +140,7 @@ class Nginx:
         return sum(one.bytes for one in self.served() if one.method == "GET")
 
     def cpu(self) -> float:
-        """CPU seconds the server took so far; 0 where the system does not tell."""
+        """CPU seconds the server took so far; 0 if the system does not tell."""
         assert self._process is not None
         try:
             fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()

@@ -13,20 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import (
-    Sample,
-    catalog,
-    claim,
-    environment,
-    flags,
-    folder,
-    growing,
-    machine,
-    mdl,
-    random_file,
-    sha256_of,
-    verdict,
-)
+import harness as bench
 from nginx import Nginx
 from support.polling import until
 
@@ -53,7 +40,7 @@ class Night:
 
     place: Path
     server: Nginx
-    samples: list[Sample]
+    samples: list[bench.Sample]
     env: dict[str, str]
 
     @property
@@ -71,7 +58,7 @@ class Night:
     def start(self, second: int, *more: str) -> subprocess.Popen[str]:
         """Begin a prefetch at that second of the local day."""
         words = ("prefetch", "nightly", "--window", "22:00-06:00", "--limit-rate", str(_RATE))
-        command = mdl(*words, "--metrics", str(self.metrics), *more)
+        command = bench.mdl(*words, "--metrics", str(self.metrics), *more)
         env = {**self.env, "TZ": clock_at(second)}
         pipe = subprocess.PIPE
         return subprocess.Popen(
@@ -81,9 +68,9 @@ class Night:
     def end(self, process: subprocess.Popen[str], must: int, *, silent: bool = True) -> str:
         """Wait for it, and hold its exit code and its words against what they must be."""
         said = "".join(process.communicate(timeout=_PATIENCE))
-        claim(f"exit code {process.returncode}, must be {must}", process.returncode == must)
+        bench.claim(f"exit code {process.returncode}, must be {must}", process.returncode == must)
         if silent:
-            claim(f"silent{': ' + said if said else ''}", not said)
+            bench.claim(f"silent{': ' + said if said else ''}", not said)
         else:
             print(said.rstrip())
         return said
@@ -98,12 +85,12 @@ class Night:
 
     def landed(self) -> int:
         """What is in the partials and under the final names."""
-        found = growing(self.place / "models")
+        found = bench.growing(self.place / "models")
         return sum(facts.st_blocks * 512 for name, facts in found if name == "data" or name.endswith(".bin"))
 
     def mdl(self, *words: str) -> tuple[int, str]:
         done = subprocess.run(
-            mdl(*words), env=self.env, cwd=self.place, capture_output=True, text=True, timeout=_PATIENCE
+            bench.mdl(*words), env=self.env, cwd=self.place, capture_output=True, text=True, timeout=_PATIENCE
         )
         return done.returncode, done.stdout
 
@@ -111,7 +98,7 @@ class Night:
 def before_the_window(night: Night) -> None:
     """21:00, too early."""
     night.end(night.start(_BEFORE), 75)
-    claim("nothing was served", night.server.sent() == 0)
+    bench.claim("nothing was served", night.server.sent() == 0)
 
 
 def the_window_closes(night: Night) -> None:
@@ -119,8 +106,8 @@ def the_window_closes(night: Night) -> None:
     began = time.monotonic()
     night.end(night.start(_CLOSING), 75)
     took = time.monotonic() - began
-    claim(f"it ended after {took:.1f} s, {_LEFT} were left", _LEFT - 1 <= took <= _LEFT + 3)
-    claim(f"{night.landed() / 1e6:.1f} MB came, at most the rate allows", 0 < night.landed() <= _LEFT * _RATE)
+    bench.claim(f"it ended after {took:.1f} s, {_LEFT} were left", _LEFT - 1 <= took <= _LEFT + 3)
+    bench.claim(f"{night.landed() / 1e6:.1f} MB came, at most the rate allows", 0 < night.landed() <= _LEFT * _RATE)
 
 
 def its_time_is_over(night: Night) -> None:
@@ -128,7 +115,7 @@ def its_time_is_over(night: Night) -> None:
     had = night.landed()
     night.end(night.start(_OPEN, "--max-duration", "2s"), 75)
     got = night.landed() - had
-    claim(f"{got / 1e6:.1f} MB came, at most the rate allows", 0 < got <= 2.2 * _RATE)
+    bench.claim(f"{got / 1e6:.1f} MB came, at most the rate allows", 0 < got <= 2.2 * _RATE)
 
 
 def the_power_fails(night: Night) -> None:
@@ -138,9 +125,9 @@ def the_power_fails(night: Night) -> None:
     until(lambda: night.landed() > had + night.size // 8 or process.poll() is not None, seconds=_PATIENCE)
     process.kill()
     process.communicate()
-    claim(f"killed: {process.returncode}", process.returncode == -9)
+    bench.claim(f"killed: {process.returncode}", process.returncode == -9)
     told = json.loads(night.mdl("jobs", "list", "--status", "dead", "--json")[1])
-    claim(f"jobs: {len(told['jobs'])} dead, must be 1", len(told["jobs"]) == 1)
+    bench.claim(f"jobs: {len(told['jobs'])} dead, must be 1", len(told["jobs"]) == 1)
 
 
 def two_at_once(night: Night) -> None:
@@ -153,7 +140,7 @@ def two_at_once(night: Night) -> None:
     night.end(second, 9, silent=False)
     night.end(third, 0)
     after = night.metrics.read_text()
-    claim("the first one still runs, and the metrics are as they were", first.poll() is None and after == before)
+    bench.claim("the first one still runs, and the metrics are as they were", first.poll() is None and after == before)
     night.end(first, 0)
 
 
@@ -161,34 +148,39 @@ def all_is_here(night: Night) -> None:
     """The next evening, there is nothing to do."""
     before = night.server.sent()
     night.end(night.start(_OPEN), 0)
-    claim("nothing was served", night.server.sent() == before)
+    bench.claim("nothing was served", night.server.sent() == before)
 
 
 def in_the_morning(night: Night) -> None:
     """What the machine has now."""
     code, told = night.mdl("verify", *_MODELS)
     print(told.rstrip())
-    claim(f"mdl verify ends with {code}, must be 0", code == 0)
+    bench.claim(f"mdl verify ends with {code}, must be 0", code == 0)
     models = night.place / "models"
     right = [
-        sha256_of(models / name / one.path.name) == one.sha256 for name, one in zip(_MODELS, night.samples, strict=True)
+        bench.sha256_of(models / name / one.path.name) == one.sha256
+        for name, one in zip(_MODELS, night.samples, strict=True)
     ]
-    claim(f"{sum(right)} of {len(right)} files have the right sha256", all(right))
+    bench.claim(f"{sum(right)} of {len(right)} files have the right sha256", all(right))
     left = [path.name for path in (models / ".mdl" / "partials").iterdir()]
-    claim(f"partials left: {len(left)}", not left)
+    bench.claim(f"partials left: {len(left)}", not left)
     ratio = night.server.sent() / night.size
-    claim(f"served / size {ratio:.3f}, at most 1.10", ratio <= 1.10)
+    bench.claim(f"served / size {ratio:.3f}, at most 1.10", ratio <= 1.10)
 
 
 def main() -> int:
-    args = flags(__doc__, size="180M").parse_args()
+    args = bench.flags(__doc__, size="180M").parse_args()
     began = time.monotonic()
-    with folder(args.dir) as place, Nginx(place, buffer="64k") as server:
+    with bench.folder(args.dir) as place, Nginx(place, buffer="64k") as server:
         sizes = [args.size * share // sum(_SHARES) for share in _SHARES]
-        samples = [random_file(place / f"{name}.bin", size) for name, size in zip(_MODELS, sizes, strict=True)]
-        env = {**environment(place / "home"), "XDG_STATE_HOME": str(place / "state"), "MDL_HOME": str(place / "models")}
+        samples = [bench.random_file(place / f"{name}.bin", size) for name, size in zip(_MODELS, sizes, strict=True)]
+        env = {
+            **bench.environment(place / "home"),
+            "XDG_STATE_HOME": str(place / "state"),
+            "MDL_HOME": str(place / "models"),
+        }
         models = dict(zip(_MODELS, samples, strict=True))
-        book = catalog(place / "catalog.toml", lambda one: server.url(one.path.name), models)
+        book = bench.catalog(place / "catalog.toml", lambda one: server.url(one.path.name), models)
         night = Night(place, server, samples, {**env, "MDL_CATALOG": str(book)})
         steps = (before_the_window, the_window_closes, its_time_is_over, the_power_fails)
         for step in (*steps, two_at_once, all_is_here, in_the_morning):
@@ -198,8 +190,8 @@ def main() -> int:
         print("\nThe log, without its lines of progress:")
         lines = (night.state / "downloads.log").read_text().splitlines()
         print("\n".join(line for line in lines if " INFO progress " not in line))
-    print(f"\n{time.monotonic() - began:.0f} s; {machine()}")
-    return verdict()
+    print(f"\n{time.monotonic() - began:.0f} s; {bench.machine()}")
+    return bench.verdict()
 
 
 if __name__ == "__main__":

@@ -23,27 +23,8 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import harness as bench
 import weights
-from harness import (
-    Contender,
-    Run,
-    alternate,
-    claim,
-    environment,
-    faster,
-    flags,
-    folder,
-    machine,
-    mdl,
-    mib,
-    ratios,
-    remove,
-    shown,
-    span,
-    table,
-    tool,
-    verdict,
-)
 
 _MDL, _MDL_STORED = "mdl pack (sha256, fsync)", "mdl pack --compress store (sha256, fsync)"
 _ZIP_0, _ZIP_1, _ZIP_6 = "zip -r -0", "zip -r -1", "zip -r -6"
@@ -73,42 +54,44 @@ class Field:
     def gib(self) -> float:
         return sum(self._files.values()) / 2**30
 
-    def deflated(self) -> Iterator[Contender]:
+    def deflated(self) -> Iterator[bench.Contender]:
         yield self._mdl(_MDL, "auto")
         yield from self._zips(_ZIP_1, "zip", "-q", "-r", "-1", "out.zip", "run")
         yield from self._zips(_SEVEN_1, "7z", "a", "-bd", "-tzip", "-mx1", "out.zip", "run")
         yield from self._zips(_ZIP_6, "zip", "-q", "-r", "-6", "out.zip", "run", once=True)
         yield from self._zips(_PYTHON_6, sys.executable, "-m", "zipfile", "-c", "out.zip", "run", once=True)
 
-    def stored(self) -> Iterator[Contender]:
+    def stored(self) -> Iterator[bench.Contender]:
         seven = ("7z", "a", "-bd", "-tzip", "-mx0", "out.zip", "run")
         yield self._mdl(_MDL_STORED, "store")
         yield from self._zips(_ZIP_0, "zip", "-q", "-r", "-0", "out.zip", "run")
         yield from self._zips(_PYTHON_STORED, sys.executable, "-c", _STORED, "out.zip", "run")
         yield from self._zips(_SEVEN_0, *seven)
-        if tool("7z") and tool("openssl"):
+        if bench.tool("7z") and bench.tool("openssl"):
             same = f"{' '.join(seven)} && sync out.zip && openssl dgst -sha256 out.zip"
             yield from self._zips(_SAME, "sh", "-c", same)
         each = "find copy -type f -exec"
         yield self._one(_CP, ["cp", "-r", "run", "copy"])
         yield self._one(_CP_SYNC, ["sh", "-c", f"cp -r run copy && {each} sync {{}} +"])
-        if tool("openssl") and tool("cksum"):
+        if bench.tool("openssl") and bench.tool("cksum"):
             sha256, crc = f"{each} openssl dgst -sha256 {{}} +", f"{each} cksum {{}} +"
             yield self._one(_HASHED, ["sh", "-c", f"cp -r run copy && {sha256} && {crc}"])
             yield self._one(_HASHED_TWICE, ["sh", "-c", f"cp -r run copy && {{ {sha256} & {crc} && wait $!; }}"])
 
-    def _mdl(self, name: str, compress: str) -> Contender:
+    def _mdl(self, name: str, compress: str) -> bench.Contender:
         words = ("pack", "run", "-o", "out.zip", "--compress", compress, "--progress", "none", "--quiet")
-        return self._one(name, mdl(*words))
+        return self._one(name, bench.mdl(*words))
 
-    def _zips(self, name: str, program: str, *arguments: str, once: bool = False) -> Iterator[Contender]:
+    def _zips(self, name: str, program: str, *arguments: str, once: bool = False) -> Iterator[bench.Contender]:
         """Nothing if the program is not installed."""
-        if tool(program):
+        if bench.tool(program):
             yield self._one(name, [program, *arguments], once)
 
-    def _one(self, name: str, argv: list[str], once: bool = False) -> Contender:
+    def _one(self, name: str, argv: list[str], once: bool = False) -> bench.Contender:
         reads = [self.place / "run" / file for file in self._files]
-        return Contender(name, argv, lambda: remove(self._zip, self._copy), lambda: self._check(name), reads, once)
+        return bench.Contender(
+            name, argv, lambda: bench.remove(self._zip, self._copy), lambda: self._check(name), reads, once
+        )
 
     def _check(self, name: str) -> str:
         if self._zip.exists():
@@ -131,15 +114,15 @@ def missing(files: Mapping[str, int], held: Mapping[str, int]) -> str:
     return f"not in it, or of another size: {', '.join(wrong)}" if wrong else ""
 
 
-def rows(runs: Mapping[str, Sequence[Run]], base: str, gib: float) -> list[list[str]]:
+def rows(runs: Mapping[str, Sequence[bench.Run]], base: str, gib: float) -> list[list[str]]:
     """A row for each contender; one that ran only once is compared with the median of ``base``."""
     return [
         [
             name if len(done) == len(runs[base]) else f"{name} (once)",
-            span([one.wall for one in done]),
-            span(ratios(done, runs[base])),
-            span([one.cpu / gib for one in done]),
-            mib(done),
+            bench.span([one.wall for one in done]),
+            bench.span(bench.ratios(done, runs[base])),
+            bench.span([one.cpu / gib for one in done]),
+            bench.mib(done),
         ]
         for name, done in runs.items()
     ]
@@ -152,36 +135,36 @@ def floor() -> str:
     return f"RSS up to {least:.0f} MiB is that of this program, which started them"
 
 
-def report(field: Field, runs: Mapping[str, Sequence[Run]], base: str, what: str) -> None:
+def report(field: Field, runs: Mapping[str, Sequence[bench.Run]], base: str, what: str) -> None:
     head = ("case", "wall s", "wall / mdl", "CPU s/GiB", "RSS MiB", "written MiB", "of the run")
     sizes = [field.sizes[name] for name in runs]
     sized = [[f"{size / 2**20:.1f}", f"{size / field.gib / 2**30:.1%}"] for size in sizes]
-    table(head, [[*row, *size] for row, size in zip(rows(runs, base, field.gib), sized, strict=True)])
-    print(f"\n{what}: {field.gib:.2f} GiB; {len(runs[base])} alternating rounds; {machine()}")
+    bench.table(head, [[*row, *size] for row, size in zip(rows(runs, base, field.gib), sized, strict=True)])
+    print(f"\n{what}: {field.gib:.2f} GiB; {len(runs[base])} alternating rounds; {bench.machine()}")
     print(floor())
 
 
 def deflated(field: Field, rounds: int, env: Mapping[str, str], touch: int) -> None:
-    runs = alternate(list(field.deflated()), rounds, env, field.place, touch)
+    runs = bench.alternate(list(field.deflated()), rounds, env, field.place, touch)
     report(field, runs, _MDL, "(a) a bf16 run, deflated")
     if _ZIP_1 in runs:
-        times = faster(runs, _MDL, _ZIP_1)
-        claim(f"mdl packs {times:.1f} times as fast as {_ZIP_1}, at least 8", times >= 8)
+        times = bench.faster(runs, _MDL, _ZIP_1)
+        bench.claim(f"mdl packs {times:.1f} times as fast as {_ZIP_1}, at least 8", times >= 8)
     if _ZIP_6 in runs:
         mine, other = field.sizes[_MDL], field.sizes[_ZIP_6]
-        claim(f"mdl's archive of {mine:,} bytes is no larger than {_ZIP_6}'s of {other:,}", mine <= other)
+        bench.claim(f"mdl's archive of {mine:,} bytes is no larger than {_ZIP_6}'s of {other:,}", mine <= other)
 
 
 def stored(field: Field, rounds: int, env: Mapping[str, str], touch: int) -> None:
-    runs = alternate(list(field.stored()), rounds, env, field.place, touch)
+    runs = bench.alternate(list(field.stored()), rounds, env, field.place, touch)
     report(field, runs, _MDL_STORED, "(b) a bf16 run, stored")
     for name, least in ((_HASHED, 0.9), (_ZIP_0, 1.0), (_PYTHON_STORED, 1.0), (_SEVEN_0, 1.0)):
         if name in runs:
-            times = faster(runs, _MDL_STORED, name)
-            claim(f"mdl is {times:.2f} times as fast as {name}, at least {least}", times >= least)
+            times = bench.faster(runs, _MDL_STORED, name)
+            bench.claim(f"mdl is {times:.2f} times as fast as {name}, at least {least}", times >= least)
     for name in (_HASHED_TWICE, _SAME):
         if name in runs:
-            print(f"mdl is {faster(runs, _MDL_STORED, name):.2f} times as fast as {name}; nothing is claimed")
+            print(f"mdl is {bench.faster(runs, _MDL_STORED, name):.2f} times as fast as {name}; nothing is claimed")
 
 
 def data(size: int) -> None:
@@ -199,9 +182,9 @@ def data(size: int) -> None:
         found.append((name, f"{mine:.1%}", f"{speed:.0f}", f"{other:.1%}", f"{slower:.0f}"))
         if name in weights.KINDS:
             better.append(mine <= other)
-    table(("data", "isal 1", "MB/s", "zlib 6", "MB/s"), found)
-    print(f"\n(c) {shown(size)} of numbers, at most 4 MiB of text; one pass each; {machine()}")
-    claim("isal 1 leaves no more than zlib 6 of any kind of numbers", all(better))
+    bench.table(("data", "isal 1", "MB/s", "zlib 6", "MB/s"), found)
+    print(f"\n(c) {bench.shown(size)} of numbers, at most 4 MiB of text; one pass each; {bench.machine()}")
+    bench.claim("isal 1 leaves no more than zlib 6 of any kind of numbers", all(better))
 
 
 def _left(block: bytes, pack: Callable[[bytes], bytes]) -> tuple[float, float]:
@@ -212,17 +195,17 @@ def _left(block: bytes, pack: Callable[[bytes], bytes]) -> tuple[float, float]:
 
 
 def made(place: Path, size: int) -> None:
-    """The run at ``place``/run, made by a process of its own."""
+    """The run at ``place``/run, made by a separate process."""
     command = [sys.executable, str(Path(__file__).with_name("weights.py")), str(place / "run"), "--size", str(size)]
     subprocess.run(command, check=True)
 
 
 def main() -> int:
-    parser = flags(__doc__, size="1G", rounds=5, touch=2)
+    parser = bench.flags(__doc__, size="1G", rounds=5, touch=2)
     parser.add_argument("--only", choices=("a", "b", "c"), help="one part of it")
     args = parser.parse_args()
-    with folder(args.dir) as place:
-        env = environment(place / "home")
+    with bench.folder(args.dir) as place:
+        env = bench.environment(place / "home")
         if args.only != "c":
             made(place, args.size)
             for part, measure in (("a", deflated), ("b", stored)):
@@ -231,7 +214,7 @@ def main() -> int:
                     print()
     if args.only in (None, "c"):
         data(min(args.size, 16 * 2**20))
-    return verdict()
+    return bench.verdict()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rate that is held against the rate that was asked for: --limit-rate, over every span of ten seconds.
+"""--limit-rate: the rate that mdl keeps, over every span of ten seconds, and the rate that was asked for.
 
 What is measured is what came to this machine, looked at from outside ten times a second: the blocks of the files
 that grow, and what the kernel received for the program that it has not read yet. Not what the server handed to its own
@@ -20,22 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import (
-    Sample,
-    claim,
-    environment,
-    flags,
-    folder,
-    growing,
-    machine,
-    mdl,
-    random_file,
-    remove,
-    sha256_of,
-    table,
-    tool,
-    verdict,
-)
+import harness as bench
 from nginx import Nginx
 
 _SPAN = 10.0
@@ -78,8 +63,8 @@ class Arrivals:
         self.seen: list[tuple[float, int]] = []
 
     def look(self) -> None:
-        """By inode: a file that gets its final name while one looks is counted once."""
-        for name, facts in growing(self._place):
+        """Files are told apart by inode: one that is renamed to its final name meanwhile is counted once."""
+        for name, facts in bench.growing(self._place):
             if name == "data" or name.startswith("served"):
                 size = facts.st_blocks * 512
                 self._blocks[facts.st_ino] = max(size, self._blocks.get(facts.st_ino, 0))
@@ -101,7 +86,7 @@ class Arrivals:
 
 
 def unread(port: int) -> int:
-    """What this machine received from ``port`` and no program has read yet; 0 where the system does not tell."""
+    """What this machine received from ``port`` and no program has read yet; 0 if the system does not tell."""
     try:
         lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     except OSError:
@@ -123,10 +108,10 @@ def command(case: Case, urls: list[str], target: Path) -> list[str]:
         words += ["--disk-cache=0", f"--max-overall-download-limit={rate}", "-d", str(target)]
         return [*words, "-o", "served-0.bin", urls[0]]
     words = ("get", *urls, "--to", str(target), "--limit-rate", rate, "--connections", count)
-    return mdl(*words, "--progress", "none", "--quiet")
+    return bench.mdl(*words, "--progress", "none", "--quiet")
 
 
-def hold(case: Case, samples: list[Sample], place: Path, env: dict[str, str]) -> Held:
+def hold(case: Case, samples: list[bench.Sample], place: Path, env: dict[str, str]) -> Held:
     """Run it and watch what arrives."""
     target, size = place / "arrives", sum(one.size for one in samples)
     target.mkdir()
@@ -139,8 +124,8 @@ def hold(case: Case, samples: list[Sample], place: Path, env: dict[str, str]) ->
                 time.sleep(_EVERY)
         served = server.sent()
     found = {path.name: path for path in target.rglob("served*.bin")}
-    right = all(one.path.name in found and sha256_of(found[one.path.name]) == one.sha256 for one in samples)
-    remove(target)
+    right = all(one.path.name in found and bench.sha256_of(found[one.path.name]) == one.sha256 for one in samples)
+    bench.remove(target)
     spans = arrivals.rates(_SPAN, size)
     if not spans:
         raise SystemExit(f"FAILED: {case.tool} ended within {_SPAN:.0f} s, exit code {process.returncode}")
@@ -158,15 +143,15 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
             yield Case("mdl", rate, count)
         yield Case("mdl", rate, max(args.connections), args.files)
     for name in ("curl", "wget", "aria2c") if args.compare else ():
-        for rate in args.rate if tool(name) else ():
+        for rate in args.rate if bench.tool(name) else ():
             yield Case(name, rate, max(args.connections) if name == "aria2c" else 1)
 
 
-def served_files(place: Path, case: Case, seconds: float) -> list[Sample]:
+def served_files(place: Path, case: Case, seconds: float) -> list[bench.Sample]:
     """Files of random bytes that take so many seconds together at the rate."""
     (place / "served").mkdir(exist_ok=True)
     size = int(case.rate * seconds / case.files)
-    return [random_file(place / "served" / f"served-{number}.bin", size, number) for number in range(case.files)]
+    return [bench.random_file(place / "served" / f"served-{number}.bin", size, number) for number in range(case.files)]
 
 
 def rate_of(text: str) -> int:
@@ -189,12 +174,12 @@ def judge(case: Case, held: Held) -> None:
     what = f"{case.rate / 1e6:g} MB/s, connections {case.connections}, files {case.files}"
     parts = [value / case.rate for value in (held.least, held.most)]
     is_within = all(abs(part - 1) <= _MOST_OFF for part in parts)
-    claim(f"{what}: any 10 s hold {parts[0]:.3f} to {parts[1]:.3f} of it, within 5 %", is_within)
-    claim(f"{what}: the right bytes, exit code {held.code}", held.right and held.code == 0)
+    bench.claim(f"{what}: any 10 s hold {parts[0]:.3f} to {parts[1]:.3f} of it, within 5 %", is_within)
+    bench.claim(f"{what}: the right bytes, exit code {held.code}", held.right and held.code == 0)
 
 
 def main() -> int:
-    parser = flags(__doc__)
+    parser = bench.flags(__doc__)
     parser.add_argument("--rate", type=rate_of, nargs="+", default=[5 * 10**6, 20 * 10**6, 80 * 10**6])
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8], help="mdl's --connections [1 8]")
     parser.add_argument("--files", type=int, default=4, help="at once, in one more run of each rate [4]")
@@ -203,20 +188,20 @@ def main() -> int:
     parser.add_argument("--compare", action="store_true", help="also curl, wget and aria2c")
     args = parser.parse_args()
     done: list[tuple[Case, Held]] = []
-    with folder(args.dir) as place:
-        env = environment(place / "home")
+    with bench.folder(args.dir) as place:
+        env = bench.environment(place / "home")
         for case in cases(args):
             samples = served_files(place, case, 12 if args.short else max(args.seconds, 11))
             done.append((case, hold(case, samples, place, env)))
-            remove(place / "served")
+            bench.remove(place / "served")
             print(f"{len(done)}: {case.tool} at {case.rate / 1e6:g} MB/s", file=sys.stderr)
     head = ("case", "connections", "files", "asked MB/s", "held MB/s", "ratio", "least 10 s", "most 10 s")
-    table((*head, "fastest 1 s", "served / size", "right bytes"), [row(case, held) for case, held in done])
-    print(f"\nspans of 10 s, ten begun a second; {machine()}")
+    bench.table((*head, "fastest 1 s", "served / size", "right bytes"), [row(case, held) for case, held in done])
+    print(f"\nspans of 10 s, ten begun a second; {bench.machine()}")
     for case, held in done:
         if case.tool == "mdl":
             judge(case, held)
-    return verdict()
+    return bench.verdict()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A stage for one kill: a hub, a server, a home and a catalog of its own, and what of it all is whole."""
+"""A stage for one kill: its hub, server, home and catalog, and a look at what of it is whole."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ both = ["one", "twin"]
 
 
 class Stage:
-    """A place of its own for one kill: a hub, a server of one file, a home, a catalog. ``job`` is its job's id."""
+    """A folder for one kill: a hub, a server of one file, a home, a catalog. ``job`` is its job's id."""
 
     def __init__(self, place: Path, scene: Scene, over: set[str], stack: ExitStack) -> None:
         self.place, self.scene, self.over, self.job = place, scene, over, ""
@@ -208,6 +208,6 @@ def _trouble(path: Path, name: str) -> str:
 
 
 def _is_whole(model: str) -> bool:
-    """Every file of a model is there, as whoever waits for the ready file may rely on."""
+    """Every file of a model is there: a program that waits for the ready file relies on it."""
     models, name = Path(model).parent.parent, Path(model).name
     return all((models / one).is_file() for one in _KNOWN if one.startswith(f"models/{name}/"))

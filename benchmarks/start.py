@@ -10,19 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness import (
-    Contender,
-    alternate,
-    claim,
-    environment,
-    flags,
-    folder,
-    machine,
-    mib,
-    span,
-    table,
-    verdict,
-)
+import harness as bench
 
 _HEAVY = ("httpx", "httpcore", "huggingface_hub", "requests", "aiohttp")
 _CASES = {
@@ -47,34 +35,34 @@ def imported(case: str, env: dict[str, str], place: Path) -> dict[str, int]:
 
 
 def main() -> int:
-    args = flags(__doc__, rounds=15).parse_args()
-    with folder(args.dir) as place:
-        env = environment(place / "home")
+    args = bench.flags(__doc__, rounds=15).parse_args()
+    with bench.folder(args.dir) as place:
+        env = bench.environment(place / "home")
         del env["PYTHONDONTWRITEBYTECODE"]
-        runs = alternate(
-            [Contender(name, [sys.executable, *words]) for name, words in _CASES.items()], args.rounds, env, place
+        runs = bench.alternate(
+            [bench.Contender(name, [sys.executable, *words]) for name, words in _CASES.items()], args.rounds, env, place
         )
         packages = {name: imported(name, env, place) for name in ("mdl --version", "mdl list")}
     base = statistics.median(one.wall for one in runs["python -c pass"])
     rows = [
         (
             name,
-            span([one.wall * 1000 for one in done], 0),
+            bench.span([one.wall * 1000 for one in done], 0),
             f"{(statistics.median(one.wall for one in done) - base) * 1000:.0f}",
-            span([one.cpu * 1000 for one in done], 0),
-            mib(done),
+            bench.span([one.cpu * 1000 for one in done], 0),
+            bench.mib(done),
         )
         for name, done in runs.items()
     ]
-    table(("case", "wall ms", "above Python", "CPU ms", "RSS MiB"), rows)
-    print(f"\n{args.rounds} alternating rounds; {machine()}")
+    bench.table(("case", "wall ms", "above Python", "CPU ms", "RSS MiB"), rows)
+    print(f"\n{args.rounds} alternating rounds; {bench.machine()}")
     for name, found in packages.items():
         heavy = [package for package in _HEAVY if package in found]
         dearest = sorted(found, key=lambda package: -found[package])[:5]
         costs = ", ".join(f"{package} {found[package] / 1000:.0f} ms" for package in dearest)
         print(f"{name} imports {len(found)} packages, the dearest: {costs}")
-        claim(f"{name} imports none of {', '.join(_HEAVY)} {heavy or ''}".rstrip(), not heavy)
-    return verdict()
+        bench.claim(f"{name} imports none of {', '.join(_HEAVY)} {heavy or ''}".rstrip(), not heavy)
+    return bench.verdict()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Every command killed with SIGKILL before each single call that changes the disk: fsync, rename, unlink and the like.
 
 The claims, for each call: right after the kill no final name has wrong bytes, and every catalog, lock, record, receipt
-and archive is whole; the same command again ends with 0 and with exactly the files of a run that nobody disturbed,
+and archive is whole; the same command again ends with 0 and with exactly the files of an undisturbed run,
 nothing beside them but what is in mdl's own folders; and it is never sent again what a journal had claimed.
 """
 
@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import claim, flags, folder, machine, skip, table, verdict
+import harness as bench
 from stage import DAMAGED, PACE, SIZE, SLOW, Stage
 from support.call_kills import Ended, Nudge, killed_at, tracing_works
 from support.polling import until
@@ -118,7 +118,7 @@ COMMANDS = (
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What a command leaves when nobody kills it, how many calls it makes, and what it is sent."""
+    """What a command leaves when it is not killed, how many calls it makes, and what it is sent."""
 
     names: dict[str, str]
     calls: int
@@ -247,7 +247,7 @@ def tell(found: dict[str, list[Found]]) -> None:
         bad = [one for one in killed if one.wrong]
         shown = ", ".join(f"{count} x {what}" for what, count in sorted(left.items())) or "nothing"
         rows.append([name, *map(str, (len(killed), len(killed) - len(bad), len(bad))), shown])
-    table(("command", "points", "recovered", "failed", "left in mdl's own folders"), rows)
+    bench.table(("command", "points", "recovered", "failed", "left in mdl's own folders"), rows)
     print()
     for name, kills in found.items():
         by_trouble: dict[str, list[Found]] = {}
@@ -260,22 +260,22 @@ def tell(found: dict[str, list[Found]]) -> None:
 
 
 def main() -> int:
-    parser = flags(__doc__)
+    parser = bench.flags(__doc__)
     parser.add_argument("--short", action="store_true", help="some 20 points, spread over most commands")
     parser.add_argument("--at-once", type=int, default=2, help="kills going on at the same time [2]")
     parser.add_argument("command", nargs="*", help=f"only these: {'; '.join(one.name for one in COMMANDS)}")
     args = parser.parse_args()
     commands = [one for one in COMMANDS if one.name in args.command or not (args.command or (args.short and one.long))]
-    with folder(args.dir) as place:
+    with bench.folder(args.dir) as place:
         if not tracing_works(place):
-            skip("nothing can be traced and killed at a call here")
+            bench.skip("nothing can be traced and killed at a call here")
         found = Sweep(place).run(commands, args.at_once, short=args.short)
     tell(found)
     kills = [one for many in found.values() for one in many if one.point]
-    print(machine())
+    print(bench.machine())
     bad = sum(bool(one.wrong) for one in kills)
-    claim(f"{len(kills)} kills, {len(kills) - bad} recovered, {bad} did not", bool(kills) and not bad)
-    return verdict()
+    bench.claim(f"{len(kills)} kills, {len(kills) - bad} recovered, {bad} did not", bool(kills) and not bad)
+    return bench.verdict()
 
 
 if __name__ == "__main__":

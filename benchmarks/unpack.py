@@ -12,84 +12,68 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harness import (
-    Contender,
-    alternate,
-    claim,
-    environment,
-    faster,
-    flags,
-    folder,
-    machine,
-    mdl,
-    remove,
-    sha256_of,
-    skip,
-    table,
-    tool,
-    verdict,
-)
+import harness as bench
 from pack import floor, made, missing, rows, sizes_in
 
 _MDL, _UNZIP = "mdl unpack (sha256, fsync)", "unzip -q"
 _UNZIP_SYNC, _UNZIP_HASHED = "unzip -q && sync", "unzip -q && sync && openssl sha256"
 
 
-def contenders(place: Path, archive: Path, files: Mapping[str, int]) -> Iterator[Contender]:
+def contenders(place: Path, archive: Path, files: Mapping[str, int]) -> Iterator[bench.Contender]:
     """All that are installed; mdl and unzip must be."""
     out, name = place / "out", archive.name
 
-    def one(title: str, *argv: str) -> Contender:
-        return Contender(title, argv, lambda: remove(out), lambda: missing(files, sizes_in(out)), [archive])
+    def one(title: str, *argv: str) -> bench.Contender:
+        return bench.Contender(title, argv, lambda: bench.remove(out), lambda: missing(files, sizes_in(out)), [archive])
 
     each = "find out -type f -exec"
     synced = f"unzip -q {name} -d out && {each} sync {{}} +"
-    yield one(_MDL, *mdl("unpack", name, "--to", "out", "--progress", "none", "--quiet"))
+    yield one(_MDL, *bench.mdl("unpack", name, "--to", "out", "--progress", "none", "--quiet"))
     yield one(_UNZIP, "unzip", "-q", name, "-d", "out")
     yield one(_UNZIP_SYNC, "sh", "-c", synced)
-    if tool("openssl"):
+    if bench.tool("openssl"):
         yield one(_UNZIP_HASHED, "sh", "-c", f"{synced} && {each} openssl dgst -sha256 {{}} +")
     yield one("python zipfile extractall", sys.executable, "-m", "zipfile", "-e", name, "out")
-    if tool("7z"):
+    if bench.tool("7z"):
         yield one("7z x", "7z", "x", "-bd", "-y", "-oout", name)
-    if tool("bsdtar"):
+    if bench.tool("bsdtar"):
         yield one("bsdtar -xf", "sh", "-c", f"mkdir out && bsdtar -xf {name} -C out")
 
 
 def measure(place: Path, compress: str, what: str, rounds: int, touch: int) -> None:
-    env, archive, files = environment(place / "home"), place / f"{compress}.zip", sizes_in(place / "run")
-    pack = mdl("pack", "run", "-o", archive.name, "--compress", compress, "--progress", "none", "--quiet")
+    env, archive, files = bench.environment(place / "home"), place / f"{compress}.zip", sizes_in(place / "run")
+    pack = bench.mdl("pack", "run", "-o", archive.name, "--compress", compress, "--progress", "none", "--quiet")
     subprocess.run(pack, check=True, cwd=place, env=env, stdout=subprocess.DEVNULL)
     field = list(contenders(place, archive, files))
-    runs, gib = alternate(field, rounds, env, place, touch), sum(files.values()) / 2**30
-    table(("case", "wall s", "wall / mdl", "CPU s/GiB", "RSS MiB"), rows(runs, _MDL, gib))
+    runs, gib = bench.alternate(field, rounds, env, place, touch), sum(files.values()) / 2**30
+    bench.table(("case", "wall s", "wall / mdl", "CPU s/GiB", "RSS MiB"), rows(runs, _MDL, gib))
     packed = archive.stat().st_size / 2**20
-    print(f"\n{what}: {packed:.1f} MiB, unpacked {gib:.2f} GiB; {rounds} alternating rounds; {machine()}")
+    print(f"\n{what}: {packed:.1f} MiB, unpacked {gib:.2f} GiB; {rounds} alternating rounds; {bench.machine()}")
     print(floor())
-    times = faster(runs, _MDL, _UNZIP)
-    claim(f"mdl unpacks {times:.2f} times as fast as {_UNZIP}, at least 1.00", times >= 1)
+    times = bench.faster(runs, _MDL, _UNZIP)
+    bench.claim(f"mdl unpacks {times:.2f} times as fast as {_UNZIP}, at least 1.00", times >= 1)
     for name in (_UNZIP_SYNC, _UNZIP_HASHED):
         if name in runs:
-            print(f"mdl unpacks {faster(runs, _MDL, name):.2f} times as fast as {name}; nothing is claimed")
+            print(f"mdl unpacks {bench.faster(runs, _MDL, name):.2f} times as fast as {name}; nothing is claimed")
     subprocess.run(field[0].argv, check=True, cwd=place, env=env, stdout=subprocess.DEVNULL)
-    right = [sha256_of(place / "out" / name) == sha256_of(place / "run" / name) for name in files]
-    claim("what mdl unpacks is the run, byte for byte", all(right))
-    remove(place / "out", archive)
+    right = [bench.sha256_of(place / "out" / name) == bench.sha256_of(place / "run" / name) for name in files]
+    bench.claim("what mdl unpacks is the run, byte for byte", all(right))
+    bench.remove(place / "out", archive)
     print()
 
 
 def main() -> int:
-    parser = flags(__doc__, size="1G", rounds=5, touch=2)
+    parser = bench.flags(__doc__, size="1G", rounds=5, touch=2)
     parser.add_argument("--only", choices=("a", "b"), help="a: the deflated archive; b: the stored one")
     args = parser.parse_args()
-    if not tool("unzip"):
-        skip("unzip is not on PATH")
-    with folder(args.dir) as place:
+    if not bench.tool("unzip"):
+        bench.skip("unzip is not on PATH")
+    with bench.folder(args.dir) as place:
         made(place, args.size)
         for part, compress, what in (("a", "auto", "(a) a bf16 run, deflated"), ("b", "store", "(b) the same, stored")):
             if args.only in (None, part):
                 measure(place, compress, what, args.rounds, int(args.touch * 2**30))
-    return verdict()
+    return bench.verdict()
 
 
 if __name__ == "__main__":

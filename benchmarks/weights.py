@@ -3,7 +3,7 @@
 pack.py shows what deflate does to every kind of data. The weights are drawn
 from N(0, 0.02) and cut to bf16; bits without any order in them (sign, low mantissa) are drawn anew for every
 mebibyte, so nothing repeats and the statistics stay. The same seed makes the same bytes.
-As a script it makes a run in a process of its own: what a parent once had in memory counts in the peak memory of its
+As a script it makes a run in a separate process: what a parent once had in memory counts in the peak memory of its
 children: python benchmarks/weights.py FOLDER --size 1G --kind training
 """
 

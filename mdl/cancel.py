@@ -1,4 +1,4 @@
-"""CancelToken: one switch that stops every thread and wakes whatever is blocked, and the reason why it was set.
+"""CancelToken: one switch that stops every thread and wakes those that are blocked, and why it was set.
 
 A signal handler may set it: nothing in `CancelToken.set` waits for a lock that the interrupted thread could hold.
 """
@@ -71,7 +71,7 @@ class CancelToken:
 
     @contextlib.contextmanager
     def polled(self) -> Iterator[None]:
-        """Meanwhile the main thread looks at it: an exception out of the blue would leave half of a step undone."""
+        """Meanwhile the main thread looks at it: an exception at any other moment would leave half of a step undone."""
         before, self.is_polled = self.is_polled, True
         try:
             yield
@@ -104,7 +104,7 @@ class CancelToken:
 
 
 def wake(sock: socket.socket) -> None:
-    """End whatever another thread does on ``sock``. Also right for TLS: no goodbye is attempted."""
+    """End what another thread does on ``sock``. It is right for TLS too: no goodbye is attempted."""
     import socket
 
     with contextlib.suppress(OSError):

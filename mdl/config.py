@@ -54,7 +54,7 @@ def _integer(least: int, most: int) -> Parse:
     return parse
 
 
-def _choice(choices: Sequence[str], help_text: str) -> Setting:
+def _choice_setting(choices: Sequence[str], help_text: str) -> Setting:
     """One of ``choices``, of which the first is the default."""
 
     def parse(value: Any, name: str) -> str:
@@ -65,7 +65,7 @@ def _choice(choices: Sequence[str], help_text: str) -> Setting:
     return Setting(choices[0], parse, help_text, "|".join(choices))
 
 
-def _switch(help_text: str) -> Setting:
+def _switch_setting(help_text: str) -> Setting:
     words = {True: ("1", "true", "t", "yes", "y", "on"), False: ("0", "false", "f", "no", "n", "off")}
 
     def parse(value: Any, name: str) -> bool:
@@ -77,7 +77,7 @@ def _switch(help_text: str) -> Setting:
     return Setting(False, parse, help_text, of_a_run=True)
 
 
-def _text(parse: Callable[[str, str], Any]) -> Parse:
+def _as_text(parse: Callable[[str, str], Any]) -> Parse:
     """A number of seconds, or of bytes, means the same as the text of it."""
     return lambda value, name: parse(str(value), name)
 
@@ -107,40 +107,44 @@ class Settings(TypedDict, total=False):
     ]
     layout: Annotated[
         Literal["plain", "hf-cache"],
-        _choice(("plain", "hf-cache"), "hf-cache: Hugging Face's own cache, which transformers and hf read offline."),
+        _choice_setting(
+            ("plain", "hf-cache"), "hf-cache: Hugging Face's own cache, which transformers and hf read offline."
+        ),
     ]
     connections: Annotated[int, Setting(8, _integer(1, 64), "Connections at once, in all (1 to 64).", "N")]
     retries: Annotated[int, Setting(5, _integer(1, 1000), "Attempts without progress (1 to 1000).", "N")]
     stall: Annotated[
-        float | str, Setting("30s", _text(parse_duration), "Silence after which a connection is given up.", "TIME")
+        float | str, Setting("30s", _as_text(parse_duration), "Silence after which a connection is given up.", "TIME")
     ]
-    offline: Annotated[bool, _switch("Contact nothing (also HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE).")]
+    offline: Annotated[bool, _switch_setting("Contact nothing (also HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE).")]
     via: Annotated[
         Literal["http", "hub"],
-        _choice(("http", "hub"), "hub: let huggingface_hub fetch the hub's files (Xet); they are still verified."),
+        _choice_setting(
+            ("http", "hub"), "hub: let huggingface_hub fetch the hub's files (Xet); they are still verified."
+        ),
     ]
     limit_rate: Annotated[
         str | float | None,
-        Setting(None, _text(parse_rate), "Bytes a second in all: 20M, or by the day: '08:00,2M 22:00,off'.", "RATE"),
+        Setting(None, _as_text(parse_rate), "Bytes a second in all: 20M, or by the day: '08:00,2M 22:00,off'.", "RATE"),
     ]
     max_duration: Annotated[
-        float | str | None, Setting(None, _text(parse_duration), "Stop after this long, with exit code 75.", "TIME")
+        float | str | None, Setting(None, _as_text(parse_duration), "Stop after this long, with exit code 75.", "TIME")
     ]
     window: Annotated[
         str | None,
-        Setting(None, _text(Window.parse), "Only at these hours, as 22:00-06:00; else exit code 75.", "FROM-TO"),
+        Setting(None, _as_text(Window.parse), "Only at these hours, as 22:00-06:00; else exit code 75.", "FROM-TO"),
     ]
     lock_wait: Annotated[
         float | str,
         Setting(
             "10m",
-            _text(partial(parse_duration, least=0)),
+            _as_text(partial(parse_duration, least=0)),
             "How long to wait for another mdl on the same model.",
             "TIME",
         ),
     ]
-    locked: Annotated[bool, _switch("The lock must exist and cover every model (else 8).")]
-    frozen: Annotated[bool, _switch("Use the lock as it is, even if the catalog changed; ask no hub API.")]
+    locked: Annotated[bool, _switch_setting("The lock must exist and cover every model (else 8).")]
+    frozen: Annotated[bool, _switch_setting("Use the lock as it is, even if the catalog changed; ask no hub API.")]
     allow_hosts: Annotated[
         Sequence[str],
         Setting((), _texts, "Hosts that may be contacted beyond those of the catalog and the hub.", has_flag=False),

@@ -77,8 +77,13 @@ def describe(event: Event) -> Description:
             size = "size unknown" if total is None else human_bytes(total)
             text = f"resumed at {human_bytes(done)} of {_size(total)}" if done else size
             return _of(event, "started", text, facts=facts, done=done, total=total)
-        case Progressed():
-            return _describe_progress(event)
+        case Progressed(bytes_per_second=speed):
+            first = event.files[0] if event.files else None
+            of_file: dict[str, Any] = {"done": first.done, "total": first.total} if first else {}
+            facts = {"file_bytes": of_file.get("done"), "percent": 10 * tenth(event.bytes_done, event.bytes_total)}
+            facts |= {"bytes_done": event.bytes_done, "bytes_total": event.bytes_total}
+            facts |= {"bytes_per_second": round(speed) if math.isfinite(speed) else None}
+            return _of(first or event, "progress", facts=facts, **of_file)
         case Verifying(done=done, total=total):
             facts = {"bytes_done": done, "bytes": total}
             return _of(event, "verifying", _size(total), facts=facts, done=done, total=total)
@@ -101,42 +106,13 @@ def describe(event: Event) -> Description:
         case Failed(code=code, message=message, hint=hint):
             facts = {"code": code, "error": message, "hint": hint}
             return _of(event, "failed", message, "ERROR", facts=facts, reason=message, code=code, hint=hint)
-        case Ended():
-            return _describe_end(event)
+        case Ended(status=status, message=said):
+            facts = {"status": status, "exit_code": event.exit_code, "code": event.code}
+            facts |= {"item": event.item, "error": said}
+            text, level = status if status in ("cancelled", "paused") else "", _LEVELS.get(status, "WARN")
+            error = {"reason": said or ("" if event.code else None), "code": event.code, "hint": event.hint}
+            return _of(event, "ended", text, level, item=event.item, facts=facts, **error)
     return _of(event, "")
-
-
-def _describe_progress(event: Progressed) -> Description:
-    first = event.files[0] if event.files else None
-    done = first.done if first else None
-    facts = {
-        "file_bytes": done,
-        "percent": 10 * tenth(event.bytes_done, event.bytes_total),
-        "bytes_done": event.bytes_done,
-        "bytes_total": event.bytes_total,
-        "bytes_per_second": round(event.bytes_per_second) if math.isfinite(event.bytes_per_second) else None,
-    }
-    return _of(first or event, "progress", facts=facts, done=done, total=first.total if first else None)
-
-
-def _describe_end(event: Ended) -> Description:
-    return _of(
-        event,
-        "ended",
-        event.status if event.status in ("cancelled", "paused") else "",
-        _LEVELS.get(event.status, "WARN"),
-        item=event.item,
-        facts={
-            "status": event.status,
-            "exit_code": event.exit_code,
-            "code": event.code,
-            "item": event.item,
-            "error": event.message,
-        },
-        reason=event.message or ("" if event.code else None),
-        code=event.code,
-        hint=event.hint,
-    )
 
 
 def _of(

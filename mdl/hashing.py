@@ -90,10 +90,3 @@ def fingerprint(fd: int, algorithm: str, *, watch: Callable[[int], None] | None 
         if done % PREFIX_STEP == 0 and done:
             prefixes.append(hasher.copy().hexdigest())
     return Fingerprint(Digest(algorithm, hasher.hexdigest()), done, tuple(prefixes))
-
-
-def fingerprint_bytes(data: bytes, algorithm: str) -> Fingerprint:
-    """The fingerprint of a file that is small enough to be held in memory; without prefix digests."""
-    hasher = new_hasher(algorithm, len(data))
-    hasher.update(data)
-    return Fingerprint(Digest(algorithm, hasher.hexdigest()), len(data))

@@ -30,7 +30,6 @@ _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachef
 _LARGEST_HOLDER = 1000
 _FILE_POLL_SECONDS, _FOLDER_POLL_SECONDS = 0.2, 0.01
 _FOLDER_WAIT_SECONDS = 60.0
-_BEAT_SECONDS = 10.0
 _FRESH_SECONDS = 2.0
 """A file that was made so recently is about to be locked."""
 _QUIET_SECONDS = 60.0
@@ -140,11 +139,9 @@ def has_reliable_locks(path: Path) -> bool:
     return filesystem_type(path) in _LOCAL
 
 
-def may_be_alive(path: Path, touched: Iterable[Path] = (), *, holds_locks: bool = True) -> bool:
-    """Whether the process that works on ``path`` may be alive. ``touched`` are further files that it writes;
-    ``holds_locks`` is False for an older version of mdl, which locked nothing."""
-    is_locked = _is_locked(path) if holds_locks else None
-    if is_locked:
+def may_be_alive(path: Path, touched: Iterable[Path] = ()) -> bool:
+    """Whether the process that works on ``path`` may be alive. ``touched`` are further files that it writes."""
+    if is_locked := _is_locked(path):
         return True
     modified = 0.0
     for one in (path, *touched):
@@ -170,11 +167,11 @@ def _is_locked(path: Path) -> bool | None:
 
 
 class Heartbeat:
-    """A file that is locked and touched until `stop` is called or this process ends, as a sign that it is alive. If no
-    thread can be started it is only locked. Raises `OSError`."""
+    """A file that is locked, and touched every so many ``seconds``, until `stop` is called or this process ends, as a
+    sign that it is alive. If no thread can be started it is only locked. Raises `OSError`."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, seconds: float = 10.0) -> None:
+        self._path, self._seconds = path, seconds
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         try_lock(self._fd)
         self._stopped = threading.Event()
@@ -182,7 +179,7 @@ class Heartbeat:
             threading.Thread(target=self._beat, name="mdl-heartbeat", daemon=True).start()
 
     def _beat(self) -> None:
-        while not self._stopped.wait(_BEAT_SECONDS):
+        while not self._stopped.wait(self._seconds):
             with contextlib.suppress(OSError):
                 os.utime(self._path, follow_symlinks=False)
 

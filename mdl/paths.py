@@ -146,7 +146,16 @@ def refuse_twin_folders(files: Iterable[RelPath], folders: Iterable[RelPath] = (
     for (one, text), (other, other_text) in pairwise(_sorted(files, folders)):
         if not one.endswith(_BELOW) and other.startswith(one + _BELOW):
             raise Unsafe("a folder and a file at once", item=shown(text))
-        _refuse_twin_parents(one, text, other, other_text)
+        segments, others = text.split("/"), other_text.split("/")
+        if segments[:-1] == others[:-1]:
+            continue
+        folds = zip(one.split(_BELOW)[:-1], other.split(_BELOW)[:-1], strict=False)
+        for depth, (fold, other_fold) in enumerate(folds):
+            if fold != other_fold:
+                break
+            if segments[depth] != others[depth]:
+                first, second = ("/".join(names[: depth + 1]) for names in (segments, others))
+                raise Unsafe(f"two folders would be one: {shown(first)} and {shown(second)}", item=shown(second))
 
 
 _BELOW = "\0"
@@ -160,17 +169,3 @@ def _sorted(files: Iterable[RelPath], folders: Iterable[RelPath] = ()) -> list[t
     named = [(path.folded.replace("/", _BELOW), path.text) for path in files]
     named += [(path.folded.replace("/", _BELOW) + _BELOW, f"{path.text}/") for path in folders]
     return sorted(named, key=itemgetter(0))
-
-
-def _refuse_twin_parents(one: str, text: str, other: str, other_text: str) -> None:
-    """Refuse two names of which the folders are the same once folded, and not as they are written."""
-    segments, others = text.split("/"), other_text.split("/")
-    if segments[:-1] == others[:-1]:
-        return
-    folds = zip(one.split(_BELOW)[:-1], other.split(_BELOW)[:-1], strict=False)
-    for depth, (fold, other_fold) in enumerate(folds):
-        if fold != other_fold:
-            return
-        if segments[depth] != others[depth]:
-            first, second = ("/".join(names[: depth + 1]) for names in (segments, others))
-            raise Unsafe(f"two folders would be one: {shown(first)} and {shown(second)}", item=shown(second))

@@ -23,7 +23,7 @@ from mdl.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PATTERN = r"[0-9a-f]{12}-[0-9]+-[0-9]+(?:-[0-9]+)?"
+PATTERN = r"[0-9a-f]{12}-[0-9]+-[0-9]+-[0-9]+"
 """What the text of a `ProcessId` matches."""
 _HIDDEN = "?"
 """The start time of a process that exists but cannot be inspected."""
@@ -31,15 +31,14 @@ _UNKNOWN = "0"
 """The start time of a process that exists if /proc does not describe this PID name space."""
 _STDERR = 2
 """A user's program writes to mdl's stderr: stdout is for mdl's own data."""
-_TICK_SECONDS, _GRACE_SECONDS = 0.05, 5.0
-"""How often mdl checks whether it is to stop, and how long a program has to end after it was asked to."""
+_TICK_SECONDS = 0.05
+"""How often mdl checks whether it is to stop while a program runs."""
 
 
 @dataclass(frozen=True)
 class ProcessId:
     """One process of one boot of one machine. ``text`` can be part of a file name:
-    ``<machine>-<pid>-<start in clock ticks>-<PID name space>``; older versions of mdl left the last part out. Any other
-    text is a process of which nothing is known."""
+    ``<machine>-<pid>-<start in clock ticks>-<PID name space>``. Of a process with any other text nothing is known."""
 
     text: str
 
@@ -54,17 +53,12 @@ class ProcessId:
         parts = self._parts
         return int(parts[1]) if parts else 0
 
-    @property
-    def holds_locks(self) -> bool:
-        """Whether its version of mdl keeps a file lock on what it works on."""
-        return len(self._parts) == 4
-
     def is_alive(self) -> bool | None:
         """Whether it still runs; None if that cannot be known from here."""
         if not self._parts:
             return None
-        machine, pid, recorded, *namespace = self._parts
-        if machine != _machine() or (namespace and namespace != [_namespace()]):
+        machine, pid, recorded, namespace = self._parts
+        if machine != _machine() or namespace != _namespace():
             return None
         started = _start_time(int(pid))
         if started is None or started == _HIDDEN:
@@ -142,12 +136,18 @@ def split_command(command: str, what: str) -> list[str]:
 
 
 def run_program(
-    words: list[str], facts: Mapping[str, str], *, silent: bool = False, cancel: CancelToken | None = None
+    words: list[str],
+    facts: Mapping[str, str],
+    *,
+    silent: bool = False,
+    cancel: CancelToken | None = None,
+    grace: float = 5.0,
 ) -> int:
     """Run a program to its end and return its exit status.
 
     ``facts`` are added to its environment. It gets no input, and its output goes to stderr, or nowhere if ``silent``.
-    A stop ends it too; a pause does not, because a program cannot be continued later. Raises `UsageError` if it cannot
+    A stop ends it too, by force after ``grace`` seconds; a pause does not, because a program cannot be continued later.
+    Raises `UsageError` if it cannot
     be started, `Cancelled`.
     """
     import subprocess
@@ -170,7 +170,7 @@ def run_program(
         except BaseException:
             process.terminate()
             try:
-                process.wait(_GRACE_SECONDS)
+                process.wait(grace)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

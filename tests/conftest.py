@@ -1,4 +1,4 @@
-"""What a test of a fault bears, and the table that is written from a run of them."""
+"""Fixtures that several test files share, and the table of faults that is written from a run of the tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.jobs import Gate
 from support.packing import make_run
 from support.releases import Site
 from support.scripted_hub import World, world
-from support.shell import Ran, Shell, machine, with_environ
+from support.shell import Ran, Shell, done, machine, with_environ
 from support.terminal import Terminal
 
 from mdl.cli import main
@@ -36,7 +36,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 
 @pytest.fixture(autouse=True)
 def unraisable() -> Iterator[None]:
-    """A run of mdl in this process leaves nothing of its own behind for exceptions that Python ignores."""
+    """A run of mdl in this process leaves no hook behind for exceptions that Python ignores."""
     before = sys.unraisablehook
     yield
     sys.unraisablehook = before
@@ -44,7 +44,7 @@ def unraisable() -> Iterator[None]:
 
 @pytest.fixture(params=["pipe", "memory"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """By which a large body without TLS comes into its file: both are tried."""
+    """Each of the two ways by which a large body without TLS comes into its file."""
     found = str(request.param)
     if found == "memory":
         monkeypatch.setattr(Pipe, "open", lambda: None)
@@ -55,7 +55,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def exit_code(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """A command line run in this process, which is quicker: its exit code. It gives way to nobody."""
+    """Runs a command line in this process, which is quicker, at the usual priority: its exit code."""
 
     def run(shell: Shell, *words: str) -> int:
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
@@ -73,17 +73,12 @@ def exit_code(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 @pytest.fixture
-def mdl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """``mdl(shell, "get", …)``, what it says as JSON held against the schemas."""
+def mdl(exit_code: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """``mdl(shell, "get", …)`` in this process; what it says as JSON must fit the schemas."""
 
     def run(shell: Shell, *words: str) -> Ran:
         capfd.readouterr()
-        with monkeypatch.context() as patch:
-            patch.setattr("signal.signal", lambda *_: None)
-            patch.setattr("os.environ", shell.environ)
-            patch.chdir(shell.home)
-            code = main.run(words)
-        ran = Ran(code, *capfd.readouterr())
+        ran = Ran(exit_code(shell, *words), *capfd.readouterr())
         assert "Traceback" not in ran.err
         assert "--json" not in words or ran.document
         return ran
@@ -128,6 +123,16 @@ def trained(tmp_path: Path) -> Shell:
     """A home with a trained run in ``run/``."""
     make_run(tmp_path)
     return Shell(tmp_path)
+
+
+@pytest.fixture
+def run(mdl: Callable[..., Ran], shell: Shell) -> Callable[..., Ran]:
+    """``run("get tiny", 3, MDL_VARIABLE="…")``: words on the test's own machine, which must end with this code."""
+
+    def run(words: str, code: int = 0, **environ: str) -> Ran:
+        return done(mdl(with_environ(shell, **environ), *words.split()), code)
+
+    return run
 
 
 @pytest.fixture(params=["terminal", "pipe"])

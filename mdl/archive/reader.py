@@ -15,7 +15,7 @@ from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest
 from mdl.archive.streaming import BackgroundHash
 from mdl.archive.zip_format import INFLATE_ERRORS, STORED, crc32, new_inflater
-from mdl.errors import DigestMismatch, NotFound, ProtocolError, StateError, Unsafe
+from mdl.errors import DigestMismatch, NotFound, ProtocolError, StateError, Unsafe, storage_trouble
 from mdl.files import Stamp
 
 _BLOCK = 2**20
@@ -32,14 +32,14 @@ class Archive:
     """An open zip. It is checked when it is opened: afterwards `members` and `manifest` can be relied on.
 
     ``members`` are in the order of their data; ``manifest`` is None if the zip has none.
-    Raises `NotFound`, `ProtocolError`, `Unsafe`, `StateError`, `OSError`.
+    Raises `NotFound`, `ProtocolError`, `Unsafe`, `StateError`, `StorageError`.
     """
 
     def __init__(self, path: Path, limits: ArchiveLimits) -> None:
         self.path = path
         self._fd = _opened(path)
         try:
-            with self.named():
+            with self.named(), storage_trouble(path, ""):
                 self._stamp = Stamp.of(os.fstat(self._fd))
                 self.members = read_directory(self._fd, limits)
                 self.manifest = self._read_manifest()
@@ -100,10 +100,14 @@ class Archive:
     def _blocks(self, member: ZipEntry) -> Iterator[bytes]:
         return self._stored(member) if member.method == STORED else self._inflated(member)
 
+    def _read(self, count: int, at: int) -> bytes:
+        with storage_trouble(self.path, ""):
+            return os.pread(self._fd, count, at)
+
     def _stored(self, member: ZipEntry) -> Iterator[bytes]:
         at, stop = member.data_at, member.data_at + member.packed
         while at < stop:
-            block = os.pread(self._fd, min(_BLOCK, stop - at), at)
+            block = self._read(min(_BLOCK, stop - at), at)
             if not block:
                 raise ProtocolError("the archive was cut", item=member.shown)
             at += len(block)
@@ -115,7 +119,7 @@ class Archive:
         data = b""
         while not inflater.eof:
             if not data:
-                data = os.pread(self._fd, min(_READ, stop - at), at)
+                data = self._read(min(_READ, stop - at), at)
                 at += len(data)
             try:
                 block = inflater.decompress(data, min(_BLOCK, left + 1))
@@ -159,10 +163,11 @@ class Archive:
 
 
 def _opened(path: Path) -> int:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise NotFound("no such archive", item=str(path), hint="name the zip that was fetched or packed") from error
+    with storage_trouble(path, ""):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise NotFound("no such archive", item=str(path), hint="name the zip that was fetched or packed") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         hint = "name a zip file; a pipe cannot be read"

@@ -55,10 +55,6 @@ class LockedFile:
         both = ((self.digest, other.digest), (self.size, other.size))
         return all(None in pair or pair[0] == pair[1] for pair in both)
 
-    def trusted(self, sha256: str, size: int | None) -> LockedFile:
-        """The same file with the digest of what came first."""
-        return replace(self, digest=Digest.parse("sha256", sha256), size=size, tofu=True)
-
     @property
     def repository(self) -> str:
         """The repository of a file that comes from one, as ``hf:org/repo``; else ''."""

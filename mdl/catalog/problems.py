@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Callable, Collection, Iterator
 from difflib import get_close_matches
@@ -16,6 +15,7 @@ from mdl.errors import CatalogError, MdlError
 from mdl.paths import is_harmful_in_prose, shown
 
 T = TypeVar("T")
+_KINDS = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a table"}
 _LONGEST_TEXT = 2**16
 _LARGEST = 2**63 - 1
 _LONGEST_GUESS = 80
@@ -222,12 +222,4 @@ def one_line(error: MdlError) -> str:
 
 def _kind(value: object) -> str:
     """What a TOML value is, in words."""
-    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
-        (bool, "true or false"),
-        ((int, float), "a number"),
-        (str, "text"),
-        (list, "a list"),
-        (dict, "a table"),
-        ((datetime.date, datetime.time), "a date or time"),
-    )
-    return next(words for kind, words in kinds if isinstance(value, kind))
+    return _KINDS.get(type(value), "a date or time")

@@ -6,14 +6,14 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TypeVar
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import Cancelled, MdlError, NotFound
 from mdl.events import Event
 from mdl.files import RemoteFile
-from mdl.paths import RelPath, matches, refuse_twins
+from mdl.paths import matches, refuse_twins
 from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
 from mdl.sources.url import UrlSource
 from mdl.threads import in_parallel
@@ -76,19 +76,25 @@ class Resolver:
 
     def probe_all(self, remotes: Sequence[RemoteFile]) -> Iterator[RemoteFile | MdlError]:
         """What each file's server tells of it, or the error, in their order; several are asked at once."""
-        yield from self._in_parallel([partial(self._urls.probe, remote) for remote in remotes])
+        source = UrlSource(self._context)
+        yield from self._in_parallel([partial(source.probe, remote) for remote in remotes])
 
     def _in_parallel(self, calls: Sequence[Callable[[], Found]]) -> Iterator[Found | MdlError]:
         """The results in order. Events reach the listener in the caller's thread."""
         self._home = threading.get_ident()
         http = self._context.http
+
+        def tell() -> None:
+            while not self._events.empty():
+                self._on_event(self._events.get())
+
         try:
-            yield from in_parallel(calls, http.connections if http else 1, self._look)
+            yield from in_parallel(calls, http.connections if http else 1, tell)
         except (KeyboardInterrupt, Cancelled):
             if http:
                 http.cancel.set()  # the other calls end as well
             raise
-        self._look()
+        tell()
 
     def _post(self, event: Event) -> None:
         """Tell of a source's event, which names its origin, in the caller's thread, with the model's name."""
@@ -98,10 +104,6 @@ class Resolver:
             self._on_event(event)
         else:
             self._events.put(event)
-
-    def _look(self) -> None:
-        while not self._events.empty():
-            self._on_event(self._events.get())
 
     def known(self, model: Model) -> list[RemoteFile] | None:
         """As `resolve`, without contacting anything; None if a collection was never listed, or none is named."""
@@ -134,10 +136,6 @@ class Resolver:
                     self._context.http.locators[origin.scheme] = locate
             return self._opened[origin.scheme]
 
-    @cached_property
-    def _urls(self) -> UrlSource:
-        return UrlSource(self._context)
-
     def _named(self, file: CatalogFile) -> RemoteFile:
         """A file that the catalog names: as it is written there if its digest is known, else as its server says."""
         origin, stated = self._parsed(file.url), self._stated(file)
@@ -156,19 +154,20 @@ class Resolver:
 
     def _stated(self, file: CatalogFile) -> RemoteFile:
         """The file as the catalog has it, its references as URLs."""
-        remote = self._file(file.url, file.path)
+
+        def at(reference: str) -> RemoteFile:
+            origin = self._parsed(reference)
+            return self._source(origin).file(origin, file.path)
+
+        remote = at(file.url)
         return replace(
             remote,
             size=file.size,
             digest=file.digest,
-            mirrors=tuple(self._file(mirror, file.path).url for mirror in file.mirrors),
+            mirrors=tuple(at(mirror).url for mirror in file.mirrors),
             role=file.role,
             hub=replace(remote.hub, branch=file.branch) if remote.hub else None,
         )
-
-    def _file(self, reference: str, path: RelPath) -> RemoteFile:
-        origin = self._parsed(reference)
-        return self._source(origin).file(origin, path)
 
     def _checked(self, model: Model, files: list[RemoteFile]) -> list[RemoteFile]:
         narrowed = _narrow(files, self._include, self._exclude, model.name)

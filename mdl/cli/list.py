@@ -45,7 +45,7 @@ def list_models(
 def _row(model: Model, found: ModelStatus) -> tuple[str, ...]:
     status: str = "gone" if model.gone else found.status
     if found.status == "partial":
-        status = f"partial {found.files_present}/{found.files_text}"
+        status = f"partial {found.files_present}/{'?' if found.files is None else found.files}"
     size = human_bytes(found.bytes) if found.bytes is not None else "?"
     return model.name, model.kind, status, size, model.license or "-", shown(model.title)
 

@@ -59,7 +59,7 @@ class Session:
 
     def check_config(self) -> None:
         """Raises `UsageError` if ``config.toml`` is wrong."""
-        assert self.config.file is not None
+        self.config.read()
 
     def client(self, settings: Settings | None = None) -> Client:
         """The client of this command, under ``settings``. Raises `UsageError` if one of them is wrong."""
@@ -90,7 +90,7 @@ class Session:
 
     def job(self, client: Client, folders: Mapping[str, Path], flags: JobFlags, method: str = "http") -> JobRun:
         """This command as a job; ``folders`` are those of its models. Raises `UsageError`, `Busy`."""
-        assert client.workspace.endpoint  # its token must be known before any word of the command is recorded
+        _ = client.workspace.endpoint  # its token must be known before any word of the command is recorded
         from mdl.jobs.run import JobRun
 
         state = None

@@ -102,20 +102,15 @@ class NonBlockingStream:
     def write(self, text: str) -> bool:
         """Write ``text`` and wait for the reader if need be. False if a stop came before the reader took it."""
         with self._lock:
-            self._put(text, wait=True, keep=True)
+            self.post(text, wait=True, keep=True)
             return not self._backlog
-
-    def post(self, text: str, *, keep: bool = False) -> None:
-        """Write ``text`` as soon as the reader has room, without waiting. It is dropped if newer text needs its
-        place, unless ``keep`` is set."""
-        self._put(text, wait=False, keep=keep)
 
     def offer(self, text: str) -> bool:
         """Write ``text`` if the reader has room now, else forget it."""
         with self._lock:
             if not self.is_ready():
                 return False
-            self._put(text, wait=False, keep=True)
+            self.post(text, keep=True)
             return True
 
     def is_ready(self) -> bool:
@@ -135,7 +130,9 @@ class NonBlockingStream:
         with self._lock:
             self._push(wait=True)
 
-    def _put(self, text: str, *, wait: bool, keep: bool) -> None:
+    def post(self, text: str, *, keep: bool = False, wait: bool = False) -> None:
+        """Write ``text`` as soon as the reader has room, and wait for it only with ``wait``. Text is dropped if newer
+        text needs its place, unless ``keep`` is set."""
         with self._lock:
             if self._stream is None or self.trouble:
                 return
@@ -153,26 +150,24 @@ class NonBlockingStream:
             self._backlog.append((memoryview(data), keep))
             self._loose += 0 if keep else len(data)
             self._push(wait=wait)
-            if self._loose > _MOST_WAITING:
-                self._drop()
-
-    def _drop(self) -> None:
-        """Make room for newer text: the older half of what may be dropped goes."""
-        kept: deque[tuple[memoryview, bool]] = deque()
-        for data, keep in self._backlog:
-            if keep or self._loose <= _MOST_WAITING // 2:
-                kept.append((data, keep))
-            else:
-                self._loose -= len(data)
-                self._dropped += 1
-        self._backlog = kept
+            if self._loose <= _MOST_WAITING:
+                return
+            kept: deque[tuple[memoryview, bool]] = deque()
+            for piece, must_stay in self._backlog:  # the older half of what may be dropped gives room to newer text
+                if must_stay or self._loose <= _MOST_WAITING // 2:
+                    kept.append((piece, must_stay))
+                else:
+                    self._loose -= len(piece)
+                    self._dropped += 1
+            self._backlog = kept
 
     def _push(self, *, wait: bool) -> None:
         """Write what is posted as far as the reader has room, or with ``wait`` all of it unless a stop comes."""
         if self._stream is None or self.descriptor is None or not self._backlog:
             return
-        try:  # A terminal is opened once more, so that no write to it waits: it calls itself ready for one byte, and
-            # a longer write would wait in the system if the terminal has stopped reading.
+        # A terminal is opened once more, so that no write to it waits: it calls itself ready for one byte, and a longer
+        # write would wait in the system if the terminal has stopped reading.
+        try:
             writing = os.open(os.ttyname(self.descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             writing = self.descriptor

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import random
-import shlex
 import signal
 import subprocess
 import sys
@@ -26,7 +25,7 @@ _KILL_AT = 0.4
 _PATIENCE = 60.0
 """Seconds that the download may take to get so far."""
 
-_RUN, _SERVICE = "run", "service"
+_SERVICE = "service"
 _STEPS, _BEST = (100, 200, 300), 200
 """The checkpoints of the trained run, and which of them is the best."""
 _TENSOR = 2**21
@@ -77,47 +76,54 @@ class Demo:
 
     def _download(self, hub: DemoHub) -> None:
         """The first half: a download is interrupted, resumed and verified. Raises `MdlError`."""
-        to = ("--to", str(self.folder / "models"))
-        self._step("1. What is there?")
-        self._run("list", *to)
+        get = f"get {_MODEL} --to models"
+        self._step("1. What is there?", "list --to models")
         self._step("2. Get it: a connection breaks, then mdl is killed (kill -9, like a power cut).")
-        self._kill_on_the_way(hub, "get", _MODEL, *to)
-        self._step("3. Run the same command again: it goes on where it was.")
-        self._run("get", _MODEL, *to)
+        self._kill_on_the_way(hub, get)
+        self._step("3. Run the same command again: it goes on where it was.", get)
         self._say(f"   Served in all: {hub.bytes_sent / _WEIGHTS:.2f} times the file's size.")
-        self._step("4. Read it all again and compare it with its digests.")
-        self._run("verify", _MODEL, *to)
-        self._step("5. And once more: everything is here, so the hub is not asked.")
+        self._step("4. Read it all again and compare it with its digests.", f"verify {_MODEL} --to models")
         before = hub.requests
-        self._run("get", _MODEL, *to)
+        self._step("5. And once more: everything is here, so the hub is not asked.", get)
         self._say(f"   Requests made: {hub.requests - before}.")
         if hub.requests > before:
             raise MdlError("a finished download asked the hub again")
 
     def _release(self) -> None:
         """The second half: a trained run is packed, released, replaced and rolled back. Raises `MdlError`."""
-        _write_run(self.folder / _RUN)
-        self._step("6. A training has left a run here. What does it hold?")
-        self._run("checkpoints", _RUN)
-        self._step("7. Pack the best of it, without what only the trainer needs.")
-        self._run("pack", _RUN, "--checkpoint", "best", "--inference-only", "-o", "best.zip")
-        self._step("8. Put it into service: unpacked beside, checked, then one link is switched.")
-        self._run("unpack", "best.zip", "--to", _SERVICE, "--release")
+        pack, unpack = "pack run --inference-only --checkpoint", f"--to {_SERVICE} --release"
+        _write_run(self.folder / "run")
+        self._step("6. A training has left a run here. What does it hold?", "checkpoints run")
+        self._step("7. Pack the best of it, without what only the trainer needs.", f"{pack} best -o best.zip")
+        self._step(
+            "8. Put it into service: unpacked beside, checked, then one link is switched.", f"unpack best.zip {unpack}"
+        )
         best = self._in_service()
-        self._step("9. The latest goes into service; what is the same in both is not stored twice.")
-        self._run("pack", _RUN, "--checkpoint", "latest", "--inference-only", "-o", "latest.zip")
-        self._run("unpack", "latest.zip", "--to", _SERVICE, "--release")
+        self._step(
+            "9. The latest goes into service; what is the same in both is not stored twice.",
+            f"{pack} latest -o latest.zip",
+            f"unpack latest.zip {unpack}",
+        )
         if self._in_service() == best:
             raise MdlError("the second release is not served")
-        self._step("10. It was no good: back to the one before, with one switch.")
-        self._run("rollback", _SERVICE)
+        self._step("10. It was no good: back to the one before, with one switch.", f"rollback {_SERVICE}")
         if self._in_service() != best:
             raise MdlError("the rollback did not bring the first release back")
 
-    def _step(self, title: str) -> None:
-        """Say a line after an empty one, which also ends the line on which a killed command drew its bars."""
+    def _step(self, title: str, *commands: str) -> None:
+        """Say a title, after an empty line which also ends that of a killed command's bars, and run the commands.
+
+        Raises `MdlError` with the exit code of a command if that is not 0.
+        """
         self._say("")
         self._say(title)
+        for command in commands:
+            with self._running(command) as process:
+                code = process.wait()
+            if code:
+                error = MdlError(f"mdl {command.split()[0]} ended with {code}")
+                error.exit_code = code if code > 0 else 1
+                raise error
 
     def _in_service(self) -> str:
         """Say and return which release is in service."""
@@ -125,18 +131,9 @@ class Demo:
         self._say(f"   {_SERVICE}/current -> {target}")
         return target
 
-    def _run(self, *words: str) -> None:
-        """Say a command and run it. Raises `MdlError` with its exit code if that is not 0."""
-        with self._running(*words) as process:
-            code = process.wait()
-        if code:
-            error = MdlError(f"mdl {words[0]} ended with {code}")
-            error.exit_code = code if code > 0 else 1
-            raise error
-
-    def _kill_on_the_way(self, hub: DemoHub, *words: str) -> None:
+    def _kill_on_the_way(self, hub: DemoHub, command: str) -> None:
         """Say a command, run it, and kill it when the hub has sent part of the weights."""
-        with self._running(*words) as process:
+        with self._running(command) as process:
             deadline = time.monotonic() + _PATIENCE
             while process.poll() is None and hub.bytes_sent < _WEIGHTS * _KILL_AT and time.monotonic() < deadline:
                 time.sleep(0.02)
@@ -146,12 +143,12 @@ class Demo:
         self._step(f"   Killed after {hub.bytes_sent / 1e6:.0f} of {_WEIGHTS / 1e6:.0f} MB were served.")
 
     @contextlib.contextmanager
-    def _running(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    def _running(self, command: str) -> Iterator[subprocess.Popen[bytes]]:
         """Say a command and begin it. It is stopped if the demo is."""
-        self._say(f"$ mdl {shlex.join(words)}")
-        command = [sys.executable, "-m", "mdl", *words]
+        self._say(f"$ mdl {command}")
+        words = [sys.executable, "-m", "mdl", *command.split()]
         with subprocess.Popen(
-            command, env=self._environ, stdin=subprocess.DEVNULL, stdout=self._stdout, cwd=self.folder
+            words, env=self._environ, stdin=subprocess.DEVNULL, stdout=self._stdout, cwd=self.folder
         ) as process:
             try:
                 yield process

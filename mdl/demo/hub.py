@@ -42,7 +42,8 @@ class DemoHub(ThreadingTCPServer):
         listed = []
         for path, body in files.items():
             is_large = len(body) >= _LARGE  # then git holds a pointer, and the oid is that of the pointer
-            etag = hashlib.sha256(body).hexdigest() if is_large else _git_sha1(body)
+            blob_id = hashlib.sha1(b"blob %d\0%b" % (len(body), body), usedforsecurity=False).hexdigest()
+            etag = hashlib.sha256(body).hexdigest() if is_large else blob_id
             item = {"type": "file", "path": path, "size": len(body), "oid": etag[:40]}
             listed.append({**item, "lfs": {"oid": etag, "size": len(body)}} if is_large else item)
             self.files[f"/{repo}/resolve/{self.commit}/{path}"] = body, etag
@@ -61,11 +62,6 @@ class DemoHub(ThreadingTCPServer):
         """Say nothing of a broken connection: a client that is killed leaves one behind."""
         if not isinstance(sys.exception(), OSError):
             raise
-
-
-def _git_sha1(body: bytes) -> str:
-    """The git blob id, by which the hub names a small file."""
-    return hashlib.sha1(b"blob %d\0%b" % (len(body), body), usedforsecurity=False).hexdigest()
 
 
 class _Request(BaseHTTPRequestHandler):

@@ -68,15 +68,10 @@ def _why_useless(folders: str, *, is_only_source: bool) -> str:
     for place in places:
         if not place.exists():
             return f"SSL_CERT_DIR names {place}, which does not exist"
-    if (
-        not places
-        or not is_only_source
-        or any(_HASHED_NAME.fullmatch(one.name) for at in places for one in at.glob("*"))
-    ):
+    has_name = any(_HASHED_NAME.fullmatch(one.name) for place in places for one in place.glob("*"))
+    if has_name or not places or not is_only_source:
         return ""
-    return (
-        f"SSL_CERT_DIR names {folders}, but no certificate there has a name that OpenSSL looks for (such as 5ed36f99.0)"
-    )
+    return f"SSL_CERT_DIR names {folders}, but no certificate there is named as OpenSSL wants it (such as 5ed36f99.0)"
 
 
 # Proxy

@@ -55,7 +55,7 @@ def adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
             raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
         if mine.exists() or _is_published(folder):
             shutil.rmtree(folder, ignore_errors=True)
-        elif _owner(folder).is_alive() is False or (_owner(folder).holds_locks and has_reliable_locks(folder)):
+        elif _owner(folder).is_alive() is False or (_owner(folder).pid and has_reliable_locks(folder)):
             # the owner is known to be dead, not only very likely to be
             staging.take_over(folder, mine)
         else:
@@ -107,12 +107,11 @@ def stale_dirs(place: Path) -> list[Path]:
 def is_held(folder: Path) -> bool:
     """Whether a living process is at work in this folder of ``partials`` or ``side``, or may be: it keeps the data of a
     partial locked, or the whole folder."""
-    owner = _owner(folder)
-    alive = owner.is_alive()
+    alive = _owner(folder).is_alive()
     if alive is not None:
         return alive
     locked = folder if folder.parent.name == "side" else folder / "data"
-    return may_be_alive(locked, [folder, *folder.rglob("*")], holds_locks=owner.holds_locks)
+    return may_be_alive(locked, [folder, *folder.rglob("*")])
 
 
 def _is_published(folder: Path) -> bool:

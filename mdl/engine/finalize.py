@@ -18,7 +18,7 @@ from mdl.engine.store import Store
 from mdl.errors import DigestMismatch, MdlError, NetworkError, StorageError
 from mdl.events import Event, Failed, Finished, Started, Verifying
 from mdl.files import Stamp
-from mdl.hashing import Fingerprint, fingerprint, fingerprint_bytes
+from mdl.hashing import Digest, Fingerprint, fingerprint, new_hasher
 from mdl.http.allowlist import host_of
 from mdl.http.policy import Verified
 
@@ -94,8 +94,11 @@ class Finalizer:
             self._queue.request_ended(download, segment)
             return
         download.responses += 1
-        print_ = fingerprint_bytes(data, download.remote.hash_algorithm)
         download.add_fetched(len(data))
+        algorithm = download.remote.hash_algorithm
+        hasher = new_hasher(algorithm, len(data))
+        hasher.update(data)
+        print_ = Fingerprint(Digest(algorithm, hasher.hexdigest()), len(data))
         error = _why_wrong(download, print_, data[:LOOKED_AT])
         if error:
             self._queue.discarded(download, len(data), error.message)

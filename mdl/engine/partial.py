@@ -139,7 +139,7 @@ class Partial:
 
     def sync_and_claim(self) -> None:
         """Sync what was written, then claim it in the journal. Raises `OSError`: then the unclaimed bytes count as
-        lost."""
+        lost, and nothing more is ever claimed."""
         with self._syncing:
             with self._lock:
                 have = self._have.copy()
@@ -148,6 +148,8 @@ class Partial:
                 new = have.without(self._claimed)
             if not new or self.fd < 0:
                 return
+            if self._sync_error:
+                raise self._sync_error  # these bytes may have been written before it
             if not self._is_locked:  # an earlier download in this process may not have let go of it at once
                 self._is_locked = try_lock(self.fd, patience=0.0) is not False
             try:

@@ -146,7 +146,7 @@ def _decide(one: Wanted, force: bool, repair: bool) -> Item:
         return Item(one, Reason.ADOPTED, adopt=True)
     if receipt is None:
         hint = "use --force to replace it, or --to for another folder"
-        refused = Occupied("another file stands there", item=remote.path.text, hint=hint)
+        refused = Occupied("another file is there", item=remote.path.text, hint=hint)
         return Item(one, Reason.OCCUPIED, refused=refused)
     if local.is_edited and not repair:
         return Item(one, Reason.EDITED, refused=_edited(local, remote))

@@ -41,11 +41,6 @@ class ModelStatus:
     bytes: int | None
     bytes_present: int
 
-    @property
-    def files_text(self) -> str:
-        """The number of files, for people."""
-        return "?" if self.files is None else str(self.files)
-
 
 def is_verified(verified: str) -> bool:
     """Whether bytes were compared with a published digest. ``verified`` is as in a receipt or report: the algorithm of

@@ -21,7 +21,7 @@ from mdl.engine.partial import Partial
 from mdl.engine.receipts import Receipts, file_key, new_receipt
 from mdl.errors import Occupied, StorageError, Unsafe, UsageError, storage_error
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
-from mdl.fs import copying, explain_oserror, free_space, staging
+from mdl.fs import copying, free_space, staging
 from mdl.fs.entries import EntryAt, open_for_reading, open_parent
 from mdl.fs.private import make_private_dir
 from mdl.hashing import Fingerprint, fingerprint
@@ -255,10 +255,6 @@ class Store:
     def free_space(self) -> int:
         """Bytes that an ordinary user can still write on the file system of the models folder."""
         return free_space(self.root)
-
-    def explain_oserror(self, error: OSError, item: str) -> StorageError:
-        """The system's error as mdl's own, with a hint for this models folder."""
-        return explain_oserror(error, item, self.root)
 
     def stoppable(self, watch: Callable[[int], None] | None = None) -> Callable[[int], None]:
         """``watch`` for what reads a large file; raises `Cancelled` once everything is to stop."""

@@ -73,14 +73,12 @@ class StreamHasher:
         """
         if self.thread is None and self._partial.front >= self._size:
             self._run()
-        while self.thread and self.thread.is_alive() and self.done < self._size:
+        while self.thread and self.thread.is_alive():  # also after the last byte, whose block may still be found bad
             if self._partial.front < self._size:
                 return None
             self.wake()
             self.thread.join(0.05)
             on_bytes(self.done)
-        if self.thread:
-            self.thread.join()
         if self._error:
             raise self._error
         if self.done < self._size:

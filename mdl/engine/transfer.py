@@ -22,6 +22,7 @@ from mdl.engine.queue import Work, WorkQueue
 from mdl.engine.store import Store
 from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal_error
 from mdl.events import Event, FileProgress, Listener, Progressed
+from mdl.fs import explain_oserror
 from mdl.http.client import HttpClient
 from mdl.threads import start_threads
 from mdl.units import Speed
@@ -187,7 +188,7 @@ class Transfer:
 
     def _explained(self, download: Download, error: BaseException) -> MdlError:
         if isinstance(error, OSError):
-            return self._store.explain_oserror(error, download.name)
+            return explain_oserror(error, download.name, self._store.root)
         return error if isinstance(error, MdlError) else internal_error(error)
 
     def _work(self) -> None:

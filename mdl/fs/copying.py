@@ -78,10 +78,22 @@ def clone_link_or_copy(fd: int, source: Path, target: Path, rule: SharingRule, r
     A copy is made only if it takes at most ``room`` bytes, and reports to ``on_bytes``. The caller has to pass a linked
     file to `make_read_only`. Raises `OSError`, and what ``on_bytes`` raises.
     """
-    if rule.clones() and _clone(fd, target):
-        return "clone"
-    if rule.links(os.fstat(fd)) and _link(fd, source, target):
-        return "link"
+    if rule.clones():
+        try:
+            out = _create(target)
+            try:
+                fcntl.ioctl(out, _FICLONE, fd)
+                return "clone"
+            finally:
+                os.close(out)
+        except OSError:
+            target.unlink(missing_ok=True)
+    if rule.links(os.fstat(fd)):
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            if os.path.samestat(os.lstat(target), os.fstat(fd)):
+                return "link"
+            target.unlink()  # meanwhile another file has the name of the open one
     size = os.fstat(fd).st_size
     if size > room:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
@@ -127,30 +139,6 @@ def _mount_of(fd: int) -> tuple[int, str]:
     with contextlib.suppress(OSError):  # not every system tells the mount
         lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
     return os.fstat(fd).st_dev, next((line for line in lines if line.startswith("mnt_id:")), "")
-
-
-def _clone(fd: int, target: Path) -> bool:
-    out = -1
-    try:
-        out = _create(target)
-        fcntl.ioctl(out, _FICLONE, fd)
-        return True
-    except OSError:
-        target.unlink(missing_ok=True)
-        return False
-    finally:
-        if out >= 0:
-            os.close(out)
-
-
-def _link(fd: int, source: Path, target: Path) -> bool:
-    """Make a hard link; keep it if it leads to the very file that is open."""
-    with contextlib.suppress(OSError):
-        os.link(source, target)
-        if os.path.samestat(os.lstat(target), os.fstat(fd)):
-            return True
-        target.unlink()
-    return False
 
 
 def _create(target: Path) -> int:

@@ -10,8 +10,8 @@ import secrets
 import shutil
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 from mdl.fs.entries import EntryAt
 from mdl.process import PATTERN, ProcessId
@@ -247,29 +247,21 @@ def retire(path: Path) -> None:
     remove(gone)
 
 
-class StagedFile:
-    """A file written under a staged name; `publish` gives it the final one. If it is not published it is removed."""
-
-    def __init__(self, final: Path) -> None:
-        self.final, self.path = final, unique_staged_name(final)
-        sweep(final.parent)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self.fd = os.open(self.path, flags, 0o666)
-
-    def publish(self) -> None:
-        """Sync the file, then make it visible. Raises `OSError`."""
-        os.fsync(self.fd)
-        _replace(self.path, self.final)
-        sync_folder(self.final.parent)
-
-    def __enter__(self) -> StagedFile:
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
-    ) -> None:
-        os.close(self.fd)
-        self.path.unlink(missing_ok=True)
+@contextlib.contextmanager
+def staged_file(final: Path) -> Iterator[int]:
+    """A new file, open under a staged name. At the end it is synced and gets its final name; if anything is raised, it
+    is removed. Raises `OSError`."""
+    sweep(final.parent)
+    staged = unique_staged_name(final)
+    fd = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        yield fd
+        os.fsync(fd)
+        _replace(staged, final)
+        sync_folder(final.parent)
+    finally:
+        os.close(fd)
+        staged.unlink(missing_ok=True)
 
 
 def publish_folder(staged: Path, final: Path) -> None:

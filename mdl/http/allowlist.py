@@ -81,12 +81,11 @@ class AllowList:
     """The hosts that may be contacted.
 
     ``named`` patterns come from the user, the catalog or the endpoint setting. ``trusted`` patterns are those of them
-    that come from the user's own settings: any host may redirect there, also to a private address. ``general``
-    patterns are always allowed.
+    that come from the user's own settings: any host may redirect there, also to a private address. The hub's hosts are
+    always allowed.
     """
 
     named: frozenset[str]
-    general: tuple[str, ...] = HUB_HOSTS
     trusted: frozenset[str] = frozenset()
 
     @classmethod
@@ -108,9 +107,9 @@ class AllowList:
         """Whether this host may be contacted at all."""
         if self.is_named(host, port):
             return True
-        suffixes = (p[1:] for p in (*self.general, *self.named) if p.startswith("*."))
+        suffixes = (p[1:] for p in (*HUB_HOSTS, *self.named) if p.startswith("*."))
         with_port = tuple(suffix if ":" in suffix else f"{suffix}:{port}" for suffix in suffixes)
-        return host in self.general or f"{host}:{port}".endswith(with_port)
+        return host in HUB_HOSTS or f"{host}:{port}".endswith(with_port)
 
     def check(self, url: str) -> SplitResult:
         """The parts of an allowed URL. Raises `Unsafe`, which names the host, for any other URL."""

@@ -33,7 +33,7 @@ class Pipe:
     size: int
 
     @classmethod
-    def open(cls) -> Pipe | None:
+    def open(cls, size: int = _SIZE) -> Pipe | None:
         """A pipe of at least 256 KiB; None if this system does not give one."""
         if sys.platform != "linux":
             return None
@@ -42,7 +42,7 @@ class Pipe:
         except OSError:
             return None
         try:
-            size = fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _SIZE)
+            size = fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, size)
         except OSError:
             size = 0
         pipe = cls(read_end, write_end, size)

@@ -127,11 +127,10 @@ class Records:
         """The same job, as ``dead`` if it is not running although its record says so."""
         if job.status != "running":
             return job
-        owner = ProcessId(job.owner)
-        is_alive = owner.is_alive()
+        is_alive = ProcessId(job.owner).is_alive()
         if is_alive is None:
             touched = [self._path(job.id), self.log(job.id)]
-            is_alive = may_be_alive(self._path(job.id, _HEARTBEAT), touched, holds_locks=owner.holds_locks)
+            is_alive = may_be_alive(self._path(job.id, _HEARTBEAT), touched)
         return job if is_alive else replace(job, status="dead", bytes_per_second=None, eta_seconds=None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from mdl.catalog.model import Model
 from mdl.engine.local_copies import LocalCopies, reuse, unique_by_digest
@@ -16,14 +16,6 @@ from mdl.operations.report import report_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by, wait_for_others
 from mdl.pickles import head_of, is_pickle, warning
 from mdl.reports import PlanReport, Report
-
-
-@dataclass
-class _Resolved:
-    """The files of all models, and the models that could not be resolved."""
-
-    wanted: list[Wanted] = field(default_factory=list)
-    broken: dict[str, MdlError] = field(default_factory=dict)
 
 
 @dataclass
@@ -48,10 +40,10 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
     """
     began, store = time.monotonic(), tools.store
     with model_locks(models, tools):
-        resolved = _resolve(models, tools)
-        decided = _reuse(_with_sizes(Plan.of(resolved.wanted, force=force), tools), tools, force=force)
+        wanted, broken = _resolve(models, tools)
+        decided = _reuse(_with_sizes(Plan.of(wanted, force=force), tools), tools, force=force)
         tools.on_event(_planned(decided.whole))
-        for name, error in resolved.broken.items():
+        for name, error in broken.items():
             tools.on_event(Failed(name, "", error.code, error.message, error.advice))
         for item in decided.plan.refuse:
             if (refused := item.refused) is not None:
@@ -59,28 +51,28 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
                 tools.on_event(Failed(item.wanted.model, path, refused.code, refused.message, refused.advice))
         if tools.http is None:
             adopt_kept(decided.plan, store)
-            report = report_of(models, store, _offline(decided), resolved.broken)
+            report = report_of(models, store, _offline(decided), broken)
         else:
             replace(decided.plan, linked=tuple(decided.repeated)).check_space(store.free_space())
             wait_for_others(decided.plan.fetch, tools)
-            report = _execute(models, decided, resolved.broken, tools)
+            report = _execute(models, decided, broken, tools)
         for model in report.models:
             if model.is_whole:
-                whole = [one.remote for one in resolved.wanted if one.model == model.name]
+                whole = [one.remote for one in wanted if one.model == model.name]
                 store.layout.mark_complete(whole, is_news=tools.http is not None)
-        _warn_of_pickles(report, resolved, tools)
+        _warn_of_pickles(report, wanted, tools)
         return replace(report, seconds=time.monotonic() - began)
 
 
 def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanReport:
     """What `get` would do. Nothing is written, and no lock is taken. Raises `MdlError`."""
     began, store = time.monotonic(), tools.store
-    resolved = _resolve(models, tools)
-    decided = _predict(_with_sizes(Plan.of(resolved.wanted, force=force), tools), tools, force=force)
+    wanted, broken = _resolve(models, tools)
+    decided = _predict(_with_sizes(Plan.of(wanted, force=force), tools), tools, force=force)
     whole = decided.whole
     tools.on_event(_planned(whole))
     possible = whole if tools.http else _offline(decided)
-    report = report_of(models, store, possible, resolved.broken, is_planned=True)
+    report = report_of(models, store, possible, broken, is_planned=True)
     return PlanReport(
         **{**vars(report), "seconds": time.monotonic() - began},
         bytes_to_fetch=whole.bytes_to_fetch,
@@ -94,21 +86,23 @@ def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanR
 # Resolve: what the models are at their sources, and what of them is here.
 
 
-def _resolve(models: Sequence[Model], tools: Tools) -> _Resolved:
-    resolved = _Resolved()
+def _resolve(models: Sequence[Model], tools: Tools) -> tuple[list[Wanted], dict[str, MdlError]]:
+    """The files of all models, and the models that could not be resolved."""
+    wanted: list[Wanted] = []
+    broken: dict[str, MdlError] = {}
     for model, found in zip(models, tools.resolver.resolve_all(models), strict=True):
         try:
             if isinstance(found, MdlError):
                 raise found
             for remote in found:
                 local = tools.store.check(model.name, remote, watch=_watch(model.name, remote, tools.on_event))
-                resolved.wanted.append(Wanted(model.name, remote, local))
+                wanted.append(Wanted(model.name, remote, local))
         except MdlError as error:
             if isinstance(error, AuthError) and model.note:
                 error.hint = f"{error.hint}; {model.note}" if error.hint else model.note
-            resolved.wanted = [one for one in resolved.wanted if one.model != model.name]
-            resolved.broken[model.name] = error
-    return resolved
+            wanted = [one for one in wanted if one.model != model.name]
+            broken[model.name] = error
+    return wanted, broken
 
 
 def _watch(model: str, remote: RemoteFile, on_event: Listener) -> Callable[[int], None]:
@@ -243,13 +237,13 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
     return report_of(models, store, plan, broken, results)
 
 
-def _warn_of_pickles(report: Report, resolved: _Resolved, tools: Tools) -> None:
+def _warn_of_pickles(report: Report, wanted: Sequence[Wanted], tools: Tools) -> None:
     """Say of what has just come which of it runs code when it is loaded."""
     new = {
         (model.name, row.path) for model in report.models for row in model.files if row.action in ("fetched", "linked")
     }
     found: dict[str, list[str]] = {}
-    for one in resolved.wanted:
+    for one in wanted:
         name = one.remote.path.text
         if (one.model, name) in new and is_pickle(name, tools.store.read_head(one.model, one.remote, head_of(name))):
             found.setdefault(one.model, []).append(name)

@@ -15,6 +15,7 @@ from mdl.errors import LockError, MdlError, NotFound, StateError, Unsafe, storag
 from mdl.files import Receipt
 from mdl.fs import staging
 from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
+from mdl.hashing import Digest
 from mdl.locks import folder_lock
 from mdl.operations.tools import Tools
 from mdl.redact import bare_url
@@ -169,6 +170,8 @@ def with_first_digests(lock: Lock, models: Sequence[Model], report: Report) -> L
         files = []
         for one in locked.files:
             row = came.get((one.path.text, bare_url(one.source)))
-            files.append(one.trusted(row.sha256, row.size) if row and row.sha256 and one.digest is None else one)
+            if row and row.sha256 and one.digest is None:
+                one = replace(one, digest=Digest("sha256", row.sha256), size=row.size, tofu=True)
+            files.append(one)
         lock = lock.with_model(replace(locked, files=tuple(files)))
     return lock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -17,7 +17,7 @@ from mdl.archive.zip_format import Compression
 from mdl.cancel import CancelToken
 from mdl.errors import Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
-from mdl.fs.staging import StagedFile
+from mdl.fs.staging import staged_file
 from mdl.paths import RelPath
 from mdl.places import place_of
 from mdl.trainers import find_run
@@ -138,16 +138,10 @@ def write_pack(
     progress = Progress(on_event, plan.name, "pack", len(selection.members), selection.bytes, cancel)
 
     place = plan.path or ("standard output" if plan.output == 1 else f"descriptor {plan.output}")
-    with storage_trouble(place, _WHEN_FULL), ExitStack() as stack:
-        if isinstance(plan.output, int):
-            staged, fd = None, plan.output
-        else:
-            staged = stack.enter_context(StagedFile(plan.output))
-            fd = staged.fd
-        with ArchiveSink(fd, sync=staged is not None, digest=digest) as sink:
-            manifest = write_archive(selection, sink, progress, compress=compress, allow_changing=allow_changing)
-        if staged:
-            staged.publish()
+    output = nullcontext(plan.output) if isinstance(plan.output, int) else staged_file(plan.output)
+    is_file = not isinstance(plan.output, int)
+    with storage_trouble(place, _WHEN_FULL), output as fd, ArchiveSink(fd, sync=is_file, digest=digest) as sink:
+        manifest = write_archive(selection, sink, progress, compress=compress, allow_changing=allow_changing)
     progress.finish(sink.at, "packed")
     files, skipped, changed = len(manifest.files), manifest.skipped, manifest.changed
     return PackResult(plan.path, plan.name, sink.at, sink.sha256, files, skipped, changed, manifest)

@@ -26,28 +26,24 @@ _SHARD = re.compile(r".+-[0-9]{5}-of-[0-9]{5}(\.[^.]+)?\.(safetensors|bin)")
 _PART = re.compile(r"(.+)-[0-9]{5}-of-([0-9]{5})(\.gguf)|(.+\.data)-[0-9]{5}-of-([0-9]{5})")
 _STAGED = re.compile(r"(.+)\.(tmp|part|partial)", re.IGNORECASE)
 _ONLY_TRAINER_READS = ("*_model_states.pt", "pytorch_model_fsdp_*")
-RESUME: tuple[tuple[str, str], ...] = (
-    ("optimizer*.pt", "optimizer state"),
-    ("optimizer*.bin", "optimizer state"),
-    ("optimizer_[0-9]*/*", "optimizer state"),
-    ("scheduler*.pt", "scheduler state"),
-    ("scheduler*.bin", "scheduler state"),
-    ("scaler*.pt", "gradient scaler state"),
-    ("rng_state*.pth", "random number state"),
-    ("random_states_*.pkl", "random number state"),
-    ("sampler*.bin", "sampler state"),
-    ("custom_checkpoint_*.pkl", "state of the script's own objects"),
-    ("training_args.bin", "a pickle of the trainer's settings"),
-    ("trainer_state.json", "the trainer's own record"),
-    ("global_step*/*", "DeepSpeed's training state"),
-    ("*zero_pp_rank_*", "DeepSpeed's sharded training state"),
-    ("latest", "names DeepSpeed's training state"),
-    ("zero_to_fp32.py", "merges DeepSpeed's training state"),
-    ("pytorch_model_fsdp_[0-9]*/*", "weights sharded by FSDP"),
-    ("pytorch_model_fsdp_rank*.bin", "weights sharded by FSDP"),
-    ("*.distcp", "a distributed shard"),
-    ("*.tmp", "half-written"),
-)
+_RESUME = {
+    "optimizer state": "optimizer*.pt optimizer*.bin optimizer_[0-9]*/*",
+    "scheduler state": "scheduler*.pt scheduler*.bin",
+    "gradient scaler state": "scaler*.pt",
+    "random number state": "rng_state*.pth random_states_*.pkl",
+    "sampler state": "sampler*.bin",
+    "state of the script's own objects": "custom_checkpoint_*.pkl",
+    "a pickle of the trainer's settings": "training_args.bin",
+    "the trainer's own record": "trainer_state.json",
+    "DeepSpeed's training state": "global_step*/*",
+    "DeepSpeed's sharded training state": "*zero_pp_rank_*",
+    "names DeepSpeed's training state": "latest",
+    "merges DeepSpeed's training state": "zero_to_fp32.py",
+    "weights sharded by FSDP": "pytorch_model_fsdp_[0-9]*/* pytorch_model_fsdp_rank*.bin",
+    "a distributed shard": "*.distcp",
+    "half-written": "*.tmp",
+}
+RESUME = tuple((glob, why) for why, globs in _RESUME.items() for glob in globs.split())
 """Globs of the files that only a resumed training reads, each with a short reason; ``*`` crosses ``/``."""
 _LONGEST_HEADER = 100 * 2**20
 """The format's own limit for a header."""
@@ -106,12 +102,13 @@ def _missing_parts(tree: Tree, files: dict[str, Entry]) -> Iterator[str]:
     shards = [name for name in files if _SHARD.fullmatch(name)]
     if shards and not indexes:
         yield f"the index of {shards[0]} is missing"
-    for part in filter(None, map(_PART.fullmatch, files)):
-        stem, total, suffix, first = (part[1], part[2], part[3], 1) if part[3] else (part[4], part[5], "", 0)
+    parts = {part.groups() for part in map(_PART.fullmatch, files) if part}
+    for gguf, gguf_total, suffix, data, data_total in sorted(parts, key=str):
+        stem, total, first = (gguf, gguf_total, 1) if gguf else (data, data_total, 0)
         wanted = range(first, first + min(int(total), len(files) + 1))
-        others = (f"{stem}-{number:05}-of-{total}{suffix}" for number in wanted)
-        index = () if part[3] else (part[4].removesuffix("data") + "index",)
-        yield from (f"{other} is missing" for other in (*others, *index) if other not in files)
+        others = [f"{stem}-{number:05}-of-{total}{suffix or ''}" for number in wanted]
+        others += [] if gguf else [data.removesuffix("data") + "index"]
+        yield from (f"{other} is missing" for other in others if other not in files)
 
 
 def missing_shard(tree: Tree, index: str) -> str | None:

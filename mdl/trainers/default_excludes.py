@@ -10,28 +10,24 @@ from __future__ import annotations
 import re
 
 _HIDDEN = {
-    **dict.fromkeys((".git", ".hg", ".svn", ".jj"), "version control"),
-    **dict.fromkeys((".neptune", ".clearml", ".aim", ".dvc"), "an experiment tracker's own files"),
-    **dict.fromkeys((".cache", ".ipynb_checkpoints", ".pytest_cache", ".mypy_cache", ".ruff_cache"), "a cache"),
-    **dict.fromkeys((".venv", ".env"), "an environment"),
-    **dict.fromkeys(
-        (
-            *(".ssh", ".aws", ".azure", ".gcloud", ".oci", ".kube", ".docker", ".gnupg", ".pki", ".password-store"),
-            *(".huggingface", ".kaggle", ".databricks", ".cloudflared", ".terraform.d", ".mc", ".vnc", ".jupyter"),
-            *(".secret", ".secrets", ".credentials"),
-        ),
-        "credentials",
-    ),
-    **dict.fromkeys((".config", ".ipython", ".history"), "settings and histories of other programs"),
-    ".mdl": "mdl's own",
+    "version control": ".git .hg .svn .jj",
+    "an experiment tracker's own files": ".neptune .clearml .aim .dvc",
+    "a cache": ".cache .ipynb_checkpoints .pytest_cache .mypy_cache .ruff_cache",
+    "an environment": ".venv .env",
+    "credentials": ".ssh .aws .azure .gcloud .oci .kube .docker .gnupg .pki .password-store .huggingface .kaggle"
+    " .databricks .cloudflared .terraform.d .mc .vnc .jupyter .secret .secrets .credentials",
+    "settings and histories of other programs": ".config .ipython .history",
+    "mdl's own": ".mdl",
 }
-"""Names of folders; a file of such a name (a submodule's ``.git``) is excluded too."""
 _FOLDERS = {
-    **dict.fromkeys(("secrets", "credentials", "private_keys", "keyrings"), "credentials"),
-    **dict.fromkeys(("venv", "node_modules"), "an environment"),
-    "wandb": "an experiment tracker's own files",
-    "__pycache__": "a cache",
+    "credentials": "secrets credentials private_keys keyrings",
+    "an environment": "venv node_modules",
+    "an experiment tracker's own files": "wandb",
+    "a cache": "__pycache__",
 }
+_WHY_HIDDEN = {name: why for why, names in _HIDDEN.items() for name in names.split()}
+"""Names of folders; a file of such a name (a submodule's ``.git``) is excluded too."""
+_WHY_FOLDER = {name: why for why, names in _FOLDERS.items() for name in names.split()}
 
 _TEXT = r"(\.(txt|json|ya?ml|toml|ini|cfg|conf|csv|xml|env|db|pickle|enc))?"
 """The suffixes of a text file that may hold nothing but a secret; weights have other suffixes."""
@@ -70,13 +66,9 @@ _JUNK = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|.+\.(pyc|swp|lock|incomp
 def why_excluded(name: str, *, is_folder: bool) -> str | None:
     """Why an entry of this name is excluded, or None."""
     lower = name.lower()
-    if is_folder and lower in _FOLDERS:
-        return _FOLDERS[lower]
-    if not is_folder and _is_secret(name):
+    if is_folder and lower in _WHY_FOLDER:
+        return _WHY_FOLDER[lower]
+    names = {name, _BACKUP.sub("", name)}
+    if not is_folder and any(_SECRET.search(one) and not _NOT_SECRET.fullmatch(one) for one in names):
         return "may hold a secret"
-    return _HIDDEN.get(lower) or ("not part of a model" if _JUNK.fullmatch(name) else None)
-
-
-def _is_secret(name: str) -> bool:
-    first = _BACKUP.sub("", name)
-    return any(_SECRET.search(one) and not _NOT_SECRET.fullmatch(one) for one in {name, first})
+    return _WHY_HIDDEN.get(lower) or ("not part of a model" if _JUNK.fullmatch(name) else None)

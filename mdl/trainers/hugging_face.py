@@ -9,55 +9,25 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 from mdl.trainers.completeness import RESUME
 from mdl.trainers.layout import Layout
-from mdl.trainers.patterns import DEEPSPEED_LATEST
-from mdl.trainers.runs import (
-    UNRECORDED,
-    Checkpoint,
-    Found,
-    checkpoint,
-    finished_model,
-    newest_complete,
-    parse_count,
-    step_and_name,
-)
-from mdl.trainers.tree import Tree, join
+from mdl.trainers.patterns import DEEPSPEED_LATEST, Pattern, Place, named_in
+from mdl.trainers.runs import UNRECORDED, Checkpoint, Found, checkpoint, finished_model, newest_complete, parse_count
+from mdl.trainers.tree import IsName, Tree, join
 
-_NUMBERED = re.compile(
-    r"checkpoint-((?P<step>[0-9]+)|best|last)|(?P<staging>tmp-checkpoint-([0-9]+).*|checkpoint-([0-9]+)\.tmp)"
-)
 _STATE = "trainer_state.json"
 _LONGEST_NAME = 255
-
-
-def _numbered(tree: Tree, base: str, written_last: str) -> list[Checkpoint]:
-    """The folders ``checkpoint-N``, in order, and ``checkpoint-best`` and ``checkpoint-last``.
-
-    ``written_last`` is a glob of the files that the trainer writes last into those with a number.
-    """
-
-    def is_marked(folder: str) -> bool:
-        return any(fnmatchcase(child.name, written_last) for child in tree.children(folder) if child.is_file)
-
-    named = [(folder, name) for folder in tree.subfolders(base) if (name := _NUMBERED.fullmatch(folder.name))]
-    are_marked = any(is_marked(folder.path) for folder, _ in named)
-    rows = []
-    for folder, name in named:
-        step, wrong = parse_count(next(filter(None, (name["step"], name[4], name[5])), None)), ""
-        tag = re.match(DEEPSPEED_LATEST, tree.text(join(folder.path, "latest")))
-        if name["staging"]:
-            wrong = "a staging folder, which the trainer renames when it is complete"
-        elif are_marked and name["step"] and not is_marked(folder.path):
-            wrong = f"{written_last}, which is written last, is missing"
-        elif tag and not tree.is_folder(join(folder.path, tag[1])):
-            wrong = f"{tag[1]}, which 'latest' names, is missing"
-        if not name["staging"] and not name["step"]:
-            step = parse_count(tree.json(join(folder.path, _STATE)).get("global_step"))
-        rows.append(checkpoint(tree, folder.name, folder.path, tree.below(folder.path), step, wrong=wrong))
-    return sorted(rows, key=step_and_name)
+_STAGING = r"tmp-checkpoint-[0-9]+.*|checkpoint-[0-9]+\.tmp"
+_NUMBERED = Pattern(
+    rf"checkpoint-((?P<step>[0-9]+)|best|last)|{_STAGING}",
+    best="checkpoint-best",
+    last="checkpoint-last",
+    staging=_STAGING,
+    kinds=("folder",),
+    holds=".*",
+    written_last=_STATE,
+)
 
 
 # HF Trainer
@@ -66,7 +36,11 @@ _HF_MODEL = re.compile(r"(model|pytorch_model|adapter_model|tf_model|flax_model)
 
 
 def _find_hf_run(tree: Tree, base: str) -> Found | None:
-    rows = _numbered(tree, base, _STATE)
+    rows = _NUMBERED.checkpoints(tree, base, base)
+    for at, row in enumerate(rows):
+        tag = named_in(tree, join(row.base, "latest"), DEEPSPEED_LATEST)
+        if row.complete and tag and not tree.is_folder(join(row.base, tag)):
+            rows[at] = replace(row, complete=False, note=f"{tag}, which 'latest' names, is missing")
     return _hf_found(tree, base, rows) if rows else None
 
 
@@ -79,10 +53,10 @@ def _find_hf_model(tree: Tree, base: str) -> Found | None:
 def _hf_found(tree: Tree, base: str, rows: list[Checkpoint]) -> Found:
     """These checkpoints; axolotl's ``merged`` folder; and the model in the run's own folder."""
     merged = join(base, "merged")
-    finished = [checkpoint(tree, "merged", merged, tree.below(merged))]
-    finished = finished if tree.files_named(merged, _HF_MODEL.fullmatch) else []
+    has_merged = tree.files_named(merged, _HF_MODEL.fullmatch)
+    finished = [checkpoint(tree, "merged", merged, tree.below(merged))] if has_merged else []
     finished += finished_model(tree, base, _HF_MODEL.pattern, [*rows, *finished])
-    last = [row for row in rows if row.name == "checkpoint-last" and row.step is None]
+    last = [row for row in rows if row.name == "checkpoint-last"]
     by_age = [*rows, *finished, *(row for row in rows if row.name != "checkpoint-best"), *last]
     recorded = _recorded_best(tree, newest_complete(by_age), base)
     best = next((row for row in rows if row.name == (recorded or "checkpoint-best")), None)
@@ -131,32 +105,28 @@ HF_MODEL = replace(HF_RUN, find=_find_hf_model)
 
 # diffusers
 
-_PIPELINE = re.compile(
-    r"model_index\.json|(pytorch_lora_weights|diffusion_pytorch_model|learned_embeds).*\.(safetensors|bin)"
-)
-_PARTS = ("unet", "unet_ema", "transformer", "controlnet", "prior", "vae", "text_encoder")
-_RANDOM_STATES = "random_states_*.pkl"
+_PIPELINE = r"model_index\.json|(pytorch_lora_weights|diffusion_pytorch_model|learned_embeds).*\.(safetensors|bin)"
+_SAVED = rf"random_states_[0-9]+\.pkl|unet|unet_ema|transformer|controlnet|prior|vae|text_encoder|{_PIPELINE}"
 
 
-def _find_diffusers(tree: Tree, base: str) -> Found | None:
-    rows = _numbered(tree, base, _RANDOM_STATES)
-    final = finished_model(tree, base, _PIPELINE.pattern, rows)
-    is_hf = any(tree.is_file(join(row.base, _STATE)) for row in rows)
-    if is_hf or not (final or any(_is_diffusers(tree, row.base) for row in rows)):
-        return None
-    best = next((row for row in rows if row.name == "checkpoint-best"), None)
-    by_age = [*final, *(row for row in rows if row is not best)]
-    return Found.of([*rows, *final], by_age=by_age, best=best)
-
-
-def _is_diffusers(tree: Tree, folder: str) -> bool:
-    files = tree.files_named(folder, lambda name: fnmatchcase(name, _RANDOM_STATES) or _PIPELINE.fullmatch(name))
-    return bool(files) or any(tree.is_folder(join(folder, part)) for part in _PARTS)
+def _diffusers_place(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
+    """The folder, if it or a checkpoint in it holds what diffusers saves, and no checkpoint is HF Trainer's."""
+    folders = [folder.path for folder in tree.subfolders(base) if is_saved(folder.name)]
+    is_hf = any(tree.is_file(join(folder, _STATE)) for folder in folders)
+    is_own = any(re.fullmatch(_SAVED, child.name) for folder in folders for child in tree.children(folder))
+    is_own = is_own or any(re.fullmatch(_PIPELINE, child.name) for child in tree.children(base))
+    return [(base, base)] if is_own and not is_hf else []
 
 
 DIFFUSERS = Layout(
     "diffusers",
-    _find_diffusers,
+    replace(
+        _NUMBERED,
+        written_last="random_states_*.pkl",
+        final=_PIPELINE,
+        final_alone=True,
+        places=_diffusers_place,
+    ).find,
     keep=(
         *("pytorch_lora_weights*", "learned_embeds*", "diffusion_pytorch_model*", "model*.safetensors*"),
         *("pytorch_model*.bin*", "model_index.json", "config.json", "README.md", "LICENSE*", "adapter_*"),

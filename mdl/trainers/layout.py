@@ -70,7 +70,11 @@ class Layout:
                 unknown.append(entry)
         left = [*keep, *unknown]
         if not any(entry.is_file and is_weights(entry.name) for entry in left):
-            raise _nothing_to_load(checkpoint, [checkpoint.relative(entry) for entry, _ in drop])
+            for globs, shards, command in _UNMERGED:
+                if any(_matches_any(checkpoint.relative(entry), globs) for entry, _ in drop):
+                    raise NotFound(shards, item=checkpoint.name, hint=f"run {command} first")
+            hint = "pack it without --inference-only, or name another checkpoint"
+            raise NotFound("it holds nothing that can be loaded", item=checkpoint.name, hint=hint)
         for entry in left:
             why = missing_shard(tree, entry.path) if is_index(entry.name) else None
             if why:
@@ -79,14 +83,6 @@ class Layout:
         notes = [f"{name} {text}" for name in kept for glob, text in self.notes if fnmatchcase(name, glob)]
         notes += self.model_notes(tree, checkpoint)
         return InferenceFiles(tuple(keep), tuple(drop), tuple(unknown), tuple(notes))
-
-
-def _nothing_to_load(checkpoint: Checkpoint, dropped: list[str]) -> NotFound:
-    for globs, why, command in _UNMERGED:
-        if any(_matches_any(name, globs) for name in dropped):
-            return NotFound(why, item=checkpoint.name, hint=f"run {command} first")
-    hint = "pack it without --inference-only, or name another checkpoint"
-    return NotFound("it holds nothing that can be loaded", item=checkpoint.name, hint=hint)
 
 
 def _matches_any(name: str, globs: Iterable[str]) -> bool:

@@ -66,8 +66,8 @@ def _find_nemo(tree: Tree, base: str) -> Found | None:
         is_nemo = is_nemo or is_named or is_marked or bool(ranks)
         saved = sorted((_nemo_checkpoint(tree, folder, ranks, parts) for parts in saves.values()), key=step_and_name)
         models += [row for row in saved if row.name.endswith(".nemo")]
-        lasts = [row for row in saved if _NEMO_LAST.fullmatch(row.name)]
-        rows += [row for row in saved if row.name not in {one.name for one in (*models, *lasts)}] + lasts
+        saved = [row for row in saved if not row.name.endswith(".nemo")]
+        rows += sorted(saved, key=lambda row: _NEMO_LAST.fullmatch(row.name) is not None)
     return Found.of([*rows, *models], by_age=rows) if is_nemo else None
 
 

@@ -7,10 +7,10 @@ last, and what lies beside. A trainer that needs more than this has a module of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from glob import escape
 from math import inf
 from typing import Any
 
@@ -24,6 +24,12 @@ COUNTS_EPOCHS = "its number counts epochs"
 _NO_NAME = "(?!)"
 Place = tuple[str, str]
 """A folder that holds checkpoints, and the folder that the names of their members begin in."""
+
+
+def named_in(tree: Tree, path: str, pattern: str) -> str:
+    """The name that a pattern finds in the first 64 KiB of a file; "" if it finds none."""
+    found = re.search(pattern, tree.head(path, 2**16).decode("utf-8", "replace"), re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _here(_tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
@@ -54,10 +60,13 @@ def _experiments(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
 class Pattern:
     """What one trainer calls its checkpoints, as regular expressions that match a whole name.
 
-    Groups of ``saved``: ``step`` or ``epoch`` is the number, ``name`` the checkpoint's name if that is not the whole.
-    A folder counts only if there is a name in it that ``holds`` matches. ``final`` matches a file of the finished
-    model, which lies beside the checkpoints, or ``final_alone``. ``places`` are the folders to look in, the oldest
-    first. ``beside`` are globs of what belongs to every checkpoint; ``NAME`` stands for its name.
+    The group ``step`` or ``epoch`` of ``saved`` is the number; files with the same group ``name`` are one checkpoint.
+    A checkpoint counts only if ``holds`` matches one of its files, or a name in its folder. ``final`` matches a file of
+    the finished model, which lies beside the checkpoints, or ``final_alone``. ``places`` are the folders to look in,
+    the oldest first. ``beside`` are globs of files that belong to every checkpoint.
+
+    ``staging`` matches folders that are not complete yet. If any checkpoint has a file that the glob ``written_last``
+    matches, one with a number and without that file was cut short.
 
     The latest is the one that a file names, if ``newest_in`` gives that file and a pattern for the name in it.
     Otherwise it is the newest complete one of these, in the newest place that has any: the last, those with a number
@@ -67,10 +76,12 @@ class Pattern:
     saved: str
     best: str = _NO_NAME
     last: str = _NO_NAME
+    staging: str = _NO_NAME
     final: str = _NO_NAME
     final_alone: bool = False
     kinds: tuple[Kind, ...] = FILES
     holds: str = ".+"
+    written_last: str = ""
     places: Callable[[Tree, str, IsName], list[Place]] = _here
     age: Callable[[Checkpoint], Any] = step_and_name
     beside: tuple[str, ...] = ()
@@ -83,10 +94,11 @@ class Pattern:
         by_age: list[Checkpoint] = []
         best = None
         file, pattern = self.newest_in
-        newest = re.search(pattern, tree.text(join(base, file)), re.MULTILINE)
-        for folder, place in self.places(tree, base, re.compile(self.saved).fullmatch):
-            saved = sorted(self._checkpoints(tree, folder, place), key=self.age)
-            if step := next((row.step for row in saved if newest and row.name == newest[1]), None):
+        newest = named_in(tree, join(base, file), pattern)
+        places = self.places(tree, base, re.compile(self.saved).fullmatch)
+        for folder, place in places:
+            saved = self.checkpoints(tree, folder, place)
+            if step := next((row.step for row in saved if row.name == newest), None):
                 note = f"newer than the one '{file}' names, so perhaps not finished"
                 saved = [replace(row, note=row.note or note) if (row.step or 0) > step else row for row in saved]
             bests, others, numbered, lasts = ([row for row in saved if self._rank(row) == rank] for rank in range(4))
@@ -94,8 +106,8 @@ class Pattern:
             by_age += [*bests, *others, *numbered, *lasts]
             named = [row for row in numbered if re.fullmatch(self.best, row.name)] or (bests if len(bests) == 1 else [])
             best = named[-1] if named else None
-        finals = finished_model(tree, base, self.final, rows)
-        by_age = [*finals, *by_age, *(row for row in rows if newest and row.name == newest[1])]
+        finals = finished_model(tree, base, self.final, rows) if places else []
+        by_age = [*finals, *by_age, *(row for row in rows if row.name == newest)]
         is_found = rows or (finals and self.final_alone)
         return Found.of([*rows, *finals], by_age=by_age, best=best) if is_found else None
 
@@ -106,20 +118,29 @@ class Pattern:
             return 2
         return 0 if re.fullmatch(self.best, row.name) else 1
 
-    def _checkpoints(self, tree: Tree, folder: str, place: str) -> Iterator[Checkpoint]:
+    def checkpoints(self, tree: Tree, folder: str, place: str) -> list[Checkpoint]:
+        """The checkpoints in ``folder`` in the order of ``age``; the names of their members begin in ``place``."""
+        saves: dict[str, list[Entry]] = defaultdict(list)
         for entry in tree.children(folder):
             match = re.fullmatch(self.saved, entry.name)
-            is_empty = entry.kind == "folder" and not any(
-                re.fullmatch(self.holds, e.name) for e in tree.children(entry.path)
-            )
-            if not match or entry.kind not in self.kinds or is_empty:
+            if match and entry.kind in self.kinds:
+                saves[match.groupdict().get("name") or entry.name].append(entry)
+        beside = [one for one in tree.children(place) if any(fnmatchcase(one.name, glob) for glob in self.beside)]
+        inside = {name: tree.children(parts[0].path) or parts for name, parts in saves.items()}
+        marked = {name for name in saves if any(fnmatchcase(one.name, self.written_last) for one in inside[name])}
+        rows = []
+        for name, parts in saves.items():
+            (step, note), wrong = self._step(parts[0]), ""
+            if not any(re.fullmatch(self.holds, one.name) for one in inside[name]):
                 continue
-            name = match.groupdict().get("name") or entry.name
-            globs = [glob.replace("NAME", escape(name)) for glob in self.beside]
-            beside = [one for one in tree.children(place) if any(fnmatchcase(one.name, glob) for glob in globs)]
-            step, note = self._step(entry)
-            inside = entry.path if entry.kind == "folder" else place
-            yield checkpoint(tree, name, inside, [*beside, *tree.below(entry.path)], step, note=note)
+            if re.fullmatch(self.staging, name):
+                wrong = "a staging folder, which the trainer renames when it is complete"
+            elif marked and name not in marked and step is not None:
+                wrong = f"{self.written_last}, which is written last, is missing"
+            base = parts[0].path if parts[0].kind == "folder" else place
+            entries = [*beside, *(one for part in parts for one in tree.below(part.path))]
+            rows.append(checkpoint(tree, name, base, entries, step, wrong=wrong, note=note))
+        return sorted(rows, key=self.age)
 
     def _step(self, entry: Entry) -> tuple[int | None, str]:
         """The number in its name, or in the name of the file that it links to; and what to say of it."""
@@ -227,8 +248,8 @@ FSDP = Layout(
 TENSORFLOW = Layout(
     "tensorflow",
     Pattern(
-        r"(?P<name>(.*[-_.])?(?P<step>[0-9]+)(\.ckpt)?|.+)\.data-00000-of-[0-9]{5}",
-        beside=("NAME.index", "NAME.meta", "NAME.data-0000[1-9]-of-*", "NAME.data-000[1-9]?-of-*"),
+        r"(?P<name>(.*[-_.])?(?P<step>[0-9]+)(\.ckpt)?|.+)\.(index|meta|data-[0-9]{5}-of-[0-9]{5})",
+        holds=r".+\.data-[0-9]{5}-of-[0-9]{5}",
         newest_in=("checkpoint", r'^model_checkpoint_path:\s*"(?:[^"]*/)?([^"/]+)"'),
     ).find,
     keep=(

@@ -87,7 +87,7 @@ def checkpoint(
 
 def finished_model(tree: Tree, base: str, model: str, rows: Iterable[Checkpoint]) -> list[Checkpoint]:
     """The row of the model that lies in ``base`` beside the ``rows``; empty if no file there matches ``model``."""
-    taken = [row.base if row.base != base else entry.path for row in rows for entry in row.entries]
+    taken = [path for row in rows for path in (row.base, *(entry.path for entry in row.entries))]
     has_model = tree.files_named(base, re.compile(model).fullmatch)
     return [checkpoint(tree, FINAL, base, tree.all_but(base, taken))] if has_model else []
 
@@ -150,11 +150,12 @@ class Found:
         rows = [one for one in self.checkpoints if one.name != FINAL and one.base != folder]
         if not rows:
             return inner
+        names = {one.name for one in rows}
         has_latest, has_best = any(one.latest for one in rows), any(one.best for one in rows)
         rows += [
             replace(one, latest=one.latest and not has_latest, best=one.best and not has_best)
             for one in inner.checkpoints
-            if one.name not in {row.name for row in rows}
+            if one.name not in names
         ]
         return Found(tuple(rows), "" if any(one.best for one in rows) else self.best_note, self.layout)
 

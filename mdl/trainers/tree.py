@@ -182,14 +182,10 @@ class Tree:
         with os.fdopen(fd, "rb") as file:
             return file.read(count)
 
-    def text(self, path: str) -> str:
-        """The text of a small file; empty if there is no such file."""
-        return self.head(path, _STATE_LIMIT).decode("utf-8", "replace")
-
     def json(self, path: str) -> dict[str, Any]:
         """The object in a small JSON file; empty if there is no such file, or it holds something else."""
         try:
-            found = json.loads(self.text(path))
+            found = json.loads(self.head(path, _STATE_LIMIT).decode("utf-8", "replace"))
         except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}

@@ -17,6 +17,8 @@ from support.loopback_hub import Generated, Repo
 from support.polling import until
 from support.shell import Inside, Shell, child, done, settings, write_catalog
 
+from mdl.engine.journal import load
+
 WEIGHTS = Generated(2 * MIB, "one")[0 : 2 * MIB]
 LATER = Generated(2 * MIB, "two")[0 : 2 * MIB]
 FILES = {"config.json": b"{}", "unet/deep/model.bin": WEIGHTS, "unet/deep/same.bin": WEIGHTS}
@@ -263,7 +265,7 @@ def test_resumed_after_a_kill(tmp_path: Path, mdl: Inside, hf: Hf) -> None:
         shell = Shell(tmp_path, hub.url)
         process = child(tmp_path, "get", "hf:org/tiny", *LAYOUT, HF_ENDPOINT=hub.url)
         partials = cache_of(shell) / ".locks" / ".mdl" / "partials"
-        until(lambda: any(path.read_bytes().count(b"\n") > 2 for path in partials.glob("*/journal")))
+        until(lambda: any((record := load(path)) and record.have.total for path in partials.glob("*/journal")))
         process.send_signal(signal.SIGKILL)
         process.wait(30)
         assert scanned(hf, shell) == {}

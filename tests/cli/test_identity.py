@@ -12,7 +12,7 @@ from support.data import noise, sha256
 from support.faults import choose, honest
 from support.faulty_server import FaultyServer
 from support.locks import only_file
-from support.shell import ExitCode, Shell, bytes_of, machine, write_catalog
+from support.shell import ExitCode, Inside, Shell, bytes_of, machine, write_catalog
 
 from mdl.catalog.model import Catalog, models_of
 from mdl.presigned import query_hash, url_identity
@@ -40,7 +40,7 @@ CHANGES = [("/v1/f.bin", "/v2/f.bin"), ("/f.bin?v=1", "/f.bin?v=2"), ("/f.bin?to
 @pytest.mark.parametrize("etag", ['"same"', 'W/"same"', None])
 @pytest.mark.parametrize(("before", "after"), CHANGES)
 def test_a_catalog_names_another_url(
-    shell: Shell, server: FaultyServer, exit_code: ExitCode, before: str, after: str, etag: str | None
+    shell: Shell, server: FaultyServer, mdl: Inside, exit_code: ExitCode, before: str, after: str, etag: str | None
 ) -> None:
     """Another URL or query in the catalog, same size and ETag, no digest: its bytes are fetched, and the lock says
     the digest of these; the list does not call the old ones present."""
@@ -49,7 +49,7 @@ def test_a_catalog_names_another_url(
     write_catalog(shell, unpinned(server.url + before))
     assert exit_code(shell, "get", "one") == 0
     write_catalog(shell, unpinned(server.url + after))
-    assert shell.run("list", "--json").document["models"][0]["status"] == "missing"
+    assert mdl(shell, "list", "--json").document["models"][0]["status"] == "missing"
     assert exit_code(shell, "lock") == 0
     assert only_file(shell).digest is None
     assert exit_code(shell, "get", "one") == 0
@@ -98,18 +98,19 @@ def test_signatures_say_nothing_of_the_thing(query: str) -> None:
     assert query_hash(f"https://h/f?{query.format('1')}") == query_hash(f"https://h/f?{query.format('2')}") == ""
     bare = "&".join(part for part in query.format("1").split("&") if "ignature=" not in part and "sig=" not in part)
     assert query_hash(f"https://h/f?{bare}")
+    assert name_of(f"https://h/f?a=1&{query.format('1')}") == name_of("https://h/f?a=1") != name_of("https://h/f")
 
 
 @pytest.mark.fault(247)
 @pytest.mark.parametrize("size", [13, len(FIRST)])
-def test_an_edited_file_stays(shell: Shell, server: FaultyServer, exit_code: ExitCode, size: int) -> None:
+def test_an_edited_file_stays(shell: Shell, server: FaultyServer, mdl: Inside, exit_code: ExitCode, size: int) -> None:
     """A file changed since mdl wrote it stays as it is, 7, whether or not another revision is there; --force and
     verify --repair replace it."""
     edit, place = noise(size, 3), shell.models / "one" / "f.bin"
     write_catalog(shell, unpinned(server.url + "/f.bin"))
     assert exit_code(shell, "get", "one") == 0
     place.write_bytes(edit)
-    ran = shell.run("get", "one", "--json")
+    ran = mdl(shell, "get", "one", "--json")
     error = ran.document["error"]
     assert (ran.code, error["code"], place.read_bytes() == edit) == (7, "OCCUPIED", True)
     assert "changed after mdl wrote it, last on " in error["message"]

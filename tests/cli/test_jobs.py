@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from support.catalogs import catalog_of
@@ -19,8 +20,7 @@ from support.faults import honest, routes
 from support.faulty_server import Answer, FaultyServer, Request
 from support.jobs import GATE, Gate, arrived, log_of, records_of, the_job, waits
 from support.polling import until
-from support.schemas import document_of
-from support.shell import ExitCode, Shell, done, ended, machine, started, with_environ
+from support.shell import Run, Shell, done, ended, machine, started, with_environ
 
 from mdl.engine import journal
 from mdl.errors import Cancelled, Paused
@@ -48,9 +48,7 @@ def at_the_gate(shell: Shell, gate: Gate, *words: str, folder: Path | None = Non
         yield process
 
 
-def test_in_the_background(
-    shell: Shell, server: FaultyServer, gate: Gate, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_in_the_background(shell: Shell, server: FaultyServer, gate: Gate, run: Run) -> None:
     """--detach: the id is all of stdout, which ends at once; figures are live; cancel is 143; resume goes on there."""
     ran = done(shell.run("get", "one", "--detach"))  # read to the end of both pipes, though the job goes on
     name = ran.out.strip()
@@ -60,19 +58,16 @@ def test_in_the_background(
     until(lambda: the_job(shell).bytes_done == GATE, "no live figures")
     streams = [os.readlink(f"/proc/{process}/fd/{number}") for number in range(3)]
     assert (os.getsid(process) == os.getsid(0), streams) == (False, [os.devnull, os.devnull, job.log])
-    assert exit_code(shell, "jobs", "--json") == 0
-    facts = document_of(capfd.readouterr().out)["jobs"][0]
+    facts = run("jobs --json").document["jobs"][0]
     assert (facts["status"], facts["bytes_total"], facts["file"]) == ("running", len(DATA), "one/f.bin")
-    assert facts["bytes_per_second"] > 0
-    assert facts["eta_seconds"] is not None
-    assert exit_code(shell, "jobs", "cancel", name[:-1]) == 0
+    assert (facts["bytes_per_second"] > 0, facts["eta_seconds"] is not None) == (True, True)
+    run(f"jobs cancel {name[:-1]}")
     until(lambda: ProcessId(job.owner).is_alive() is False, "it is still there")
     assert (the_job(shell).status, the_job(shell).exit_code) == ("cancelled", 143)
     gate.opened.set()
     assert done(shell.run("jobs", "resume", name, "--detach")).out == f"{name}\n"
     until(lambda: the_job(shell).status == "done", "it does not end")
-    assert arrived(shell)
-    assert went_on(server)
+    assert (arrived(shell), went_on(server)) == (True, True)
     assert (the_job(shell).started_at, the_job(shell).exit_code) == (job.started_at, 0)
 
 
@@ -86,8 +81,8 @@ def test_paused_here_and_gone_on_with_there(shell: Shell, server: FaultyServer, 
     asked = with_environ(shell, MDL_CONNECTIONS="3")
     with at_the_gate(asked, gate, *words, folder=work) as process:
         assert done(shell.run("jobs", "pause", the_job(shell).id)).err == f"{the_job(shell).id}: paused\n"
-        document = ended(process, 75)
-    assert (document.document["error"]["code"], document.document["bytes_fetched"]) == ("PAUSED", GATE)
+        document = ended(process, 75).document
+    assert (document["error"]["code"], document["bytes_fetched"]) == ("PAUSED", GATE)
     job = the_job(shell)
     assert (job.status, job.exit_code, job.bytes_done, job.bytes_per_second) == ("paused", 75, GATE, None)
     gate.opened.set()
@@ -100,16 +95,16 @@ def test_paused_here_and_gone_on_with_there(shell: Shell, server: FaultyServer, 
     assert the_job(shell).again.variables["MDL_CONNECTIONS"] == "3"
 
 
-def test_killed_it_is_dead_and_goes_on(shell: Shell, server: FaultyServer, gate: Gate, exit_code: ExitCode) -> None:
+def test_killed_it_is_dead_and_goes_on(shell: Shell, server: FaultyServer, gate: Gate, run: Run) -> None:
     """After SIGKILL the job is dead: nothing to pause (2), its end unknown; resume brings the rest, and only that."""
     with at_the_gate(shell, gate, "get", "one") as process:
         until(lambda: claimed(shell) >= 2**20, "nothing is claimed")
-        assert exit_code(shell, "jobs", "resume", the_job(shell).id) == 9
+        run(f"jobs resume {the_job(shell).id}", 9)
         process.kill()
         process.wait()
     job = the_job(shell)
     assert (job.status, job.exit_code, job.finished_at, job.bytes_per_second) == ("dead", None, None, None)
-    assert exit_code(shell, "jobs", "pause", job.id) == 2
+    run(f"jobs pause {job.id}", 2)
     gate.opened.set()
     done(shell.run("jobs", "resume", job.id, "-q"))
     assert arrived(shell)
@@ -150,25 +145,21 @@ def test_stopped_before_it_knows_what_to_fetch(tmp_path: Path, how: str, code: i
 
 
 @pytest.mark.fault(156)
-def test_paused_while_it_waits_for_another(shell: Shell, gate: Gate, exit_code: ExitCode) -> None:
+def test_paused_while_it_waits_for_another(shell: Shell, gate: Gate, run: Run) -> None:
     """A job that waits for another mdl is paused alone; the other one goes on, and neither loses a line of the log."""
     with at_the_gate(shell, gate, "get", "one") as first, started(shell, "get", "one") as second:
         until(lambda: "waiting for" in log_of(shell), "it does not wait")
         waiting = the_job(shell)
         assert ProcessId(waiting.owner).pid == second.pid
-        assert exit_code(shell, "jobs", "pause", waiting.id) == 0
+        run(f"jobs pause {waiting.id}")
         assert "waiting for another mdl" in ended(second, 75).err
         gate.opened.set()
         ended(first, 0)
     assert arrived(shell)
     assert [job.status for job in records_of(shell).all()] == ["paused", "done"]
     for job in records_of(shell).all():
-        assert [line for line in log_of(shell).splitlines() if f"job={job.id} " in line] == log_lines(job.log)
-
-
-def log_lines(path: str | None) -> list[str]:
-    assert path is not None
-    return Path(path).read_text().splitlines()
+        lines = Path(job.log or "").read_text().splitlines()
+        assert [line for line in log_of(shell).splitlines() if f"job={job.id} " in line] == lines
 
 
 def test_a_log_is_followed_to_its_end(shell: Shell, gate: Gate) -> None:
@@ -211,14 +202,9 @@ def test_told_to_stop_twice(shell: Shell, gate: Gate) -> None:
 @pytest.mark.fault(156)
 @pytest.mark.parametrize(("stop", "code", "status"), [(Paused, 75, "paused"), (terminated, 143, "cancelled")])
 def test_stopped_as_soon_as_it_has_a_record(
-    shell: Shell, exit_code: ExitCode, stop: Callable[[str], Cancelled], code: int, status: str
+    shell: Shell, run: Run, monkeypatch: pytest.MonkeyPatch, stop: Callable[[str], Cancelled], code: int, status: str
 ) -> None:
     """A signal that comes while the logs are opened ends the job as a later one does; it is not dead then."""
-
-    def signalled(_path: Path, **_: object) -> None:
-        raise stop("by a signal")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mdl.jobs.run.Log", signalled)
-        assert exit_code(shell, "get", "one") == code
+    monkeypatch.setattr("mdl.jobs.run.Log", Mock(side_effect=stop("by a signal")))
+    run("get one", code)
     assert (the_job(shell).status, the_job(shell).exit_code) == (status, code)

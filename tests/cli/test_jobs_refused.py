@@ -1,4 +1,4 @@
-"""Jobs without a server's help: what is listed, kept and cleaned; no such job, no place for records, no home."""
+"""Jobs that are over: what is listed, kept and cleaned; no such job, no place for records, no home."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 from support.data import SMALL
 from support.jobs import arrived, records_of, secrets_in, state_of, the_job
-from support.schemas import document_of
-from support.shell import ExitCode, Shell, with_environ
+from support.shell import ExitCode, Inside, Run, Shell, with_environ
 from support.terminal import Terminal
 
 from mdl.cli.session import invocation_of
@@ -28,76 +27,65 @@ from mdl.process import ProcessId, hostname
 TOKEN = "hf_" + "s3cr3t" * 5
 
 
+@pytest.fixture
+def job(shell: Shell, run: Run) -> Job:
+    """A job that is done."""
+    run("get one")
+    return the_job(shell)
+
+
 @pytest.mark.fault(156)
 @pytest.mark.parametrize("words", ["show x", "log x", "pause x", "pause x y", "resume x", "cancel x"])
-def test_a_job_that_is_not_there(
-    shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str], words: str
-) -> None:
-    """An id that nobody has is 3, named on stderr and in the document, which has no jobs."""
-    assert exit_code(shell, "jobs", *words.split(), "--json") == 3
-    told = capfd.readouterr()
-    document = document_of(told.out)
-    assert (document["jobs"], document["error"]["code"], document["error"]["item"]) == ([], "NOTFOUND", "x")
-    assert all(f"mdl: {name}: no such job\n" in told.err for name in words.split()[1:])
+def test_a_job_that_is_not_there(shell: Shell, run: Run, words: str) -> None:
+    """An unknown id is 3, named on stderr and in the document, which has no jobs."""
+    ran = run(f"jobs {words} --json", 3)
+    error = ran.document["error"]
+    assert (ran.document["jobs"], error["code"], error["item"]) == ([], "NOTFOUND", "x")
+    assert all(f"mdl: {name}: no such job\n" in ran.err for name in words.split()[1:])
     assert not state_of(shell).exists()
 
 
 @pytest.mark.fault(156)
-def test_a_finished_job(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_job(shell: Shell, run: Run, job: Job) -> None:
     """It is listed, shown and has a log; pause, cancel and resume are 2 and change nothing; clean removes it."""
-    assert exit_code(shell, "get", "one") == 0
-    job = the_job(shell)
     for words in ("pause", "cancel", "resume", "resume --detach"):
-        capfd.readouterr()
-        assert exit_code(shell, "jobs", *words.split(), job.id) == 2
-        assert f"{job.id}: it is done: there is nothing to " in capfd.readouterr().err
+        assert f"{job.id}: it is done: there is nothing to " in run(f"jobs {words} {job.id}", 2).err
     assert the_job(shell) == job
-    assert exit_code(shell, "jobs", "show", job.id, "--json") == exit_code(shell, "jobs", "log", job.id) == 0
-    document, log = capfd.readouterr().out.split("\n", 1)
-    shown = document_of(document)["jobs"][0]
+    shown = run(f"jobs show {job.id} --json").document["jobs"][0]
     assert (shown["id"], shown["models"], shown["log"]) == (job.id, ["one"], job.log)
     assert (shown["bytes_done"], shown["bytes_total"], shown["file"]) == (len(SMALL), len(SMALL), None)
-    assert [line.split()[2] for line in (log.splitlines()[0], log.splitlines()[-1])] == ["planned", "ended"]
-    assert exit_code(shell, "jobs", "clean") == 0
-    assert exit_code(shell, "jobs", "clean", "--older-than", "0", "--json") == 0
-    assert [one["id"] for one in document_of(capfd.readouterr().out)["jobs"]] == [job.id]
+    log = run(f"jobs log {job.id}").out.splitlines()
+    assert [line.split()[2] for line in (log[0], log[-1])] == ["planned", "ended"]
+    run("jobs clean")
+    assert [one["id"] for one in run("jobs clean --older-than 0 --json").document["jobs"]] == [job.id]
     assert list((state_of(shell) / "jobs").iterdir()) == []
     assert arrived(shell, SMALL)
 
 
-def test_one_that_fails_hinders_no_other(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_that_fails_hinders_no_other(shell: Shell, run: Run, job: Job) -> None:
     """Of several jobs to cancel each is done by itself: an unknown one is 3, one that is over 2, together 10."""
-    assert exit_code(shell, "get", "one") == 0
-    job = the_job(shell)
     records_of(shell).put(replace(job, id="0000-rest", status="paused", exit_code=75))
-    capfd.readouterr()
-    assert exit_code(shell, "jobs", "cancel", "nobody", job.id, "0000", "--json") == 10
-    document = document_of(capfd.readouterr().out)
+    document = run(f"jobs cancel nobody {job.id} 0000 --json", 10).document
     shown = [(one["id"], one["status"], one["exit_code"]) for one in document["jobs"]]
-    assert shown == [("0000-rest", "cancelled", 143)]
-    assert (document["exit_code"], document["error"]["code"]) == (10, "PARTIAL")
-    assert exit_code(shell, "jobs", "cancel", "nobody", job.id, "--progress", "json") == 10
-    *_, last = (json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{"))
+    assert (shown, document["error"]["code"]) == ([("0000-rest", "cancelled", 143)], "PARTIAL")
+    lines = run(f"jobs cancel nobody {job.id} --progress json", 10).err.splitlines()
+    last = json.loads(lines[-1])
     assert (last["event"], last["error"]["code"]) == ("failed", "PARTIAL")
 
 
-@pytest.mark.parametrize("kind", ["plain", "withheld", "unknown"])
-def test_what_can_be_done_next(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str], kind: str) -> None:
+@pytest.mark.parametrize(("kind", "code"), [("plain", None), ("withheld", 2), ("unknown", 12)])
+def test_what_can_be_done_next(shell: Shell, run: Run, job: Job, kind: str, code: int | None) -> None:
     """A job is shown as a shell would take it again. 'resume' is advised only if that is possible; else it is refused,
     2 if a secret is missing."""
-    assert exit_code(shell, "get", "one") == 0
     words = ("get", "--include=*.bin", "--into=a b", "--", "it's") if kind != "unknown" else ()
-    again = replace(the_job(shell).again, words=words, withheld=kind == "withheld")
-    records_of(shell).put(replace(the_job(shell), status="failed", exit_code=5, again=again))
-    capfd.readouterr()
-    assert exit_code(shell, "jobs", "show", the_job(shell).id) == 0
-    facts = dict(line.split(": ", 1) for line in capfd.readouterr().out.splitlines() if ": " in line)
+    again = replace(job.again, words=words, withheld=kind == "withheld")
+    records_of(shell).put(replace(job, status="failed", exit_code=5, again=again))
+    facts = dict(line.split(": ", 1) for line in run(f"jobs show {job.id}").out.splitlines() if ": " in line)
     assert ("resume" in facts["next"]) == (kind == "plain")
     assert shlex.split(facts.get("command", "").strip()) == [word for word in words if word != "--"]
-    assert exit_code(shell, "jobs", "cancel", the_job(shell).id) == 2
-    assert ("mdl jobs resume" in capfd.readouterr().err) == (kind == "plain")
-    codes = {"withheld": 2, "unknown": 12}
-    assert kind == "plain" or exit_code(shell, "jobs", "resume", the_job(shell).id) == codes[kind]
+    assert ("mdl jobs resume" in run(f"jobs cancel {job.id}", 2).err) == (kind == "plain")
+    if code:
+        run(f"jobs resume {job.id}", code)
 
 
 @pytest.mark.parametrize(("columns", "date"), [(80, "2025"), (120, "2025-01-01")])
@@ -106,7 +94,8 @@ def test_a_job_a_line(
 ) -> None:
     """On a terminal of eighty columns no job is folded; a wider one has the whole date."""
     host, owner = hostname(), str(ProcessId.current())
-    old = Job("0101-abcd", "get", ("bert-fa",), owner, host, Invocation(), "2025-01-01T00:00:00.000Z", status="done")
+    old = Job("0101-abcd", "get", ("bert-fa",), owner, host, Invocation(), "2025-01-01T00:00:00.000Z")
+    old = replace(old, status="cancelled")
     fast = {"bytes_done": 123_400_000_000, "bytes_total": 987_600_000_000, "bytes_per_second": 98.7e6}
     new = replace(old, id="0102-abcd", status="running", started_at=now(), **fast, eta_seconds=2.5 * 3600)
     for job in (old, new):
@@ -120,57 +109,43 @@ def test_a_job_a_line(
     assert date in lines[2]
 
 
-def test_what_is_listed(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_listed(shell: Shell, run: Run, job: Job) -> None:
     """The newest first; --status narrows, and a misspelt one is 2. What can go on is listed however old; of those that
     are over the latest twenty, with --all, which also 'mdl jobs' takes, and as JSON every one."""
-    assert exit_code(shell, "get", "one") == 0
-    job = the_job(shell)
     for number in range(30):
         one = replace(job, id=f"0000-n{number:02}", started_at=f"2025-01-01T00:00:{number:02}.000Z")
         records_of(shell).put(replace(one, status="paused", exit_code=75) if number < 3 else one)
 
-    def listed(*words: str) -> list[str]:
-        capfd.readouterr()
-        assert exit_code(shell, "jobs", *words) == 0
-        return [line.split()[0] for line in capfd.readouterr().out.splitlines()[1:]]
+    def listed(words: str) -> list[str]:
+        return [line.split()[0] for line in run(f"jobs {words}").out.splitlines()[1:]]
 
-    latest = [job.id, *(f"0000-n{number:02}" for number in range(29, 10, -1))]
-    assert listed() == [*latest, "0000-n02", "0000-n01", "0000-n00"]
-    assert len(listed("list", "--all")) == len(listed("--all")) == 31
-    assert exit_code(shell, "jobs", "list", "--status", "runing") == 2
-    assert listed("list", "--status", "paused") == ["0000-n02", "0000-n01", "0000-n00"]
-    assert exit_code(shell, "jobs", "--json") == 0
-    assert len(document_of(capfd.readouterr().out)["jobs"]) == 31
+    paused = ["0000-n02", "0000-n01", "0000-n00"]
+    assert listed("") == [job.id, *(f"0000-n{number:02}" for number in range(29, 10, -1)), *paused]
+    assert len(listed("list --all")) == len(listed("--all")) == len(run("jobs --json").document["jobs"]) == 31
+    assert listed("list --status paused") == paused
+    run("jobs list --status runing", 2)
 
 
 @pytest.mark.fault(140)
 @pytest.mark.parametrize("where", ["a file", "no folder", "jobs is a file"])
-def test_no_place_for_records(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str], where: str) -> None:
-    """If no record can be written get says so and works; --detach is refused (2), and there are no jobs. A state folder
-    that is no folder is one warning, though the log is missing too."""
-    blocked = spoilt(shell, where)
-    assert exit_code(blocked, "get", "one") == 0
-    told = capfd.readouterr()
-    assert told.out == f"{shell.models / 'one'}\n"
-    assert told.err.count("mdl: warning: this job is not recorded: ") == 1
-    assert where != "a file" or told.err.count("mdl: warning: ") == 1
-    assert arrived(shell, SMALL)
-    assert exit_code(blocked, "get", "one", "--detach") == 2
-    assert exit_code(blocked, "jobs") == 0
-    assert exit_code(blocked, "jobs", "show", "0") == 3
-
-
-def spoilt(shell: Shell, where: str) -> Shell:
-    """The same, where no record can be written, not even by root."""
+def test_no_place_for_records(shell: Shell, mdl: Inside, where: str) -> None:
+    """If no record can be written, not even by root, get says so and works; --detach is refused (2), and there are no
+    jobs. A state folder that is no folder is one warning, though the log is missing too."""
     if where == "no folder":
-        return with_environ(shell, XDG_STATE_HOME="/proc/no/such/folder")
-    place = state_of(shell) / "jobs" if where == "jobs is a file" else state_of(shell)
-    place.parent.mkdir(parents=True)
-    place.write_text("in the way")
-    return shell
+        shell = with_environ(shell, XDG_STATE_HOME="/proc/no/such/folder")
+    else:
+        place = state_of(shell) / "jobs" if where == "jobs is a file" else state_of(shell)
+        place.parent.mkdir(parents=True)
+        place.write_text("in the way")
+    ran = mdl(shell, "get", "one")
+    assert (ran.code, ran.out, arrived(shell, SMALL)) == (0, f"{shell.models / 'one'}\n", True)
+    assert ran.err.count("mdl: warning: this job is not recorded: ") == 1
+    assert where != "a file" or ran.err.count("mdl: warning: ") == 1
+    codes = {"get one --detach": 2, "jobs": 0, "jobs show 0": 3}
+    assert {words: mdl(shell, *words.split()).code for words in codes} == codes
 
 
-def test_a_record_that_is_lost_on_the_way(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_record_that_is_lost_on_the_way(shell: Shell, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full for records from the second write on is one warning, and the download is right."""
     written: list[Path] = []
     original = staging.write_file
@@ -181,10 +156,8 @@ def test_a_record_that_is_lost_on_the_way(shell: Shell, exit_code: ExitCode, cap
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         original(path, *rest, **more)  # type: ignore[arg-type]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(staging, "write_file", full)
-        assert exit_code(shell, "get", "one") == 0
-    assert capfd.readouterr().err.count("not recorded") == 1
+    monkeypatch.setattr(staging, "write_file", full)
+    assert run("get one").err.count("not recorded") == 1
     assert arrived(shell, SMALL)
 
 
@@ -195,47 +168,41 @@ class Homeless(Shell):
         return {key: value for key, value in super().environ.items() if key != "HOME"}
 
 
-def test_nobody_at_home(
-    shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nobody_at_home(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without HOME and without an entry of the user's get works with a folder named, and says what is not kept."""
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
     homeless = Homeless(shell.home)
-    assert exit_code(homeless, "get", "one") == 0
-    assert (err := capfd.readouterr().err).count("mdl: warning: ") == err.count("this user has no home folder") == 1
-    assert exit_code(homeless, "get", "one", "--detach") == exit_code(homeless, "jobs") == 2
-    assert exit_code(homeless, "prefetch") == 0
+    err = mdl(homeless, "get", "one").err
+    assert err.count("mdl: warning: ") == err.count("this user has no home folder") == 1
+    codes = {"get one --detach": 2, "jobs": 2, "prefetch": 0}
+    assert {words: mdl(homeless, *words.split()).code for words in codes} == codes
     assert sorted(path.name for path in shell.home.iterdir()) == ["catalog.toml", "models"]
     assert arrived(shell, SMALL)
 
 
-def test_old_jobs_go_by_themselves(shell: Shell, exit_code: ExitCode) -> None:
+def test_old_jobs_go_by_themselves(shell: Shell, run: Run, job: Job) -> None:
     """Records that were over for thirty days are gone after the next download; a paused one stays."""
-    assert exit_code(shell, "get", "one") == 0
-    job = the_job(shell)
     for name, status in (("0000-done", "done"), ("0000-rest", "paused")):
         records_of(shell).put(replace(job, id=name, status=status))
         old = time.time() - 31 * 86400
         os.utime(state_of(shell) / "jobs" / f"{name}.job", (old, old))
-    assert exit_code(shell, "get", "one") == 0
-    names = {one.id for one in records_of(shell).all()}
-    assert names == {job.id, the_job(shell).id, "0000-rest"}
+    run("get one")
+    assert {one.id for one in records_of(shell).all()} == {job.id, the_job(shell).id, "0000-rest"}
 
 
-def test_what_is_kept_of_a_command_line(shell: Shell, exit_code: ExitCode) -> None:
+def test_what_is_kept_of_a_command_line(shell: Shell, run: Run) -> None:
     """Flags, lists, switches and folders are kept as they were said; how it was shown and what was not said is not."""
     words = (
         "download one --json -q --include *.bin --include=f* --to a/b --connections 3 --force --catalog catalog.toml"
     )
-    asked = with_environ(shell, MDL_RETRIES="2", HF_HUB_OFFLINE="0", HF_TOKEN=TOKEN, OTHER="x")
-    assert exit_code(asked, *words.split(), "--progress=none", "--no-color", "-vy") == 0
+    variables = {"MDL_RETRIES": "2", "HF_HUB_OFFLINE": "0"}
+    run(f"{words} --progress=none --no-color -vy", **variables, HF_TOKEN=TOKEN, OTHER="x")
     kept = the_job(shell).again
     command, *options, dashes, target = kept.words
     assert (command, dashes, target, kept.folder, kept.withheld) == ("download", "--", "one", str(shell.home), False)
     said = {"--include=*.bin", "--include=f*", "--to=a/b", "--connections=3", "--force", "--catalog=catalog.toml"}
     assert (set(options), len(options)) == (said, len(said))
-    variables = {"MDL_RETRIES": "2", "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": shell.endpoint}
-    assert kept.variables == variables | {"MDL_HOME": str(shell.models)}
+    assert kept.variables == variables | {"HF_ENDPOINT": shell.endpoint, "MDL_HOME": str(shell.models)}
 
 
 @pytest.mark.parametrize("how", ["--on-complete", "MDL_ON_COMPLETE"])

@@ -5,24 +5,20 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.packing import make_run, names, planned, read_whole, skipped
+from support.namespaces import bound_by_modes
+from support.packing import names, planned, read_whole, skipped
 from support.shell import Inside, Ran, Shell
 
 from mdl.errors import MdlError, Unsafe
 from mdl.fs.staging import remove
 from mdl.operations.pack import write_pack
 from mdl.operations.release import unpack
-
-Stranger = tuple[Path, Callable[..., Ran]]
 
 
 @pytest.fixture
@@ -160,27 +156,15 @@ def test_names_that_not_every_machine_can_hold(run: Path, group: tuple[bytes, ..
     str(error.item).encode("utf-8")
 
 
-@pytest.fixture
-def stranger() -> Iterator[Stranger]:
-    """mdl as a user who is bound by the run's modes; its home is a folder that every user may enter."""
-    prefix = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups") if os.geteuid() == 0 else ()
-    home = Path(tempfile.mkdtemp(dir="/tmp"))
-    home.chmod(0o777)
-    shell = Shell(home)
-    try:
-        subprocess.run([*prefix, sys.executable, "-c", "import mdl"], env=shell.environ, cwd=home, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("mdl cannot be run as another user here, and root may read all")
-    make_run(home)
-    yield home, lambda *words: shell.run(*words, prefix=prefix)
-    remove(home)
-
-
 @pytest.mark.fault(210)
-def test_what_cannot_be_read_is_named_all_of_it(stranger: Stranger) -> None:
+def test_what_cannot_be_read_is_named_all_of_it(trained: Shell) -> None:
     """Unreadable files and folders are 7, every one of them named, and no archive; excluded, they are forgiven. If
     files are chosen by name, a closed folder may hold one of them, and is 7 too."""
-    home, mdl = stranger
+
+    def mdl(*words: str) -> Ran:
+        return trained.run(*words, prefix=bound_by_modes())
+
+    home = trained.home
     closed = ("one.bin", "two.bin", "closed")
     (home / "run" / "closed").mkdir()
     for name in (*closed[:2], "closed/part.bin"):

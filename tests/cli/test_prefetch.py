@@ -20,30 +20,29 @@ from support.faulty_server import FaultyServer
 from support.jobs import GATE, Gate, arrived, log_of, records_of, the_job, waits
 from support.polling import until
 from support.prefetch import clock, metrics
-from support.schemas import document_of
-from support.shell import ExitCode, Shell, done, ended, machine, settings, started, with_environ
+from support.shell import Ran, Run, Shell, done, ended, machine, settings, started, write_catalog
 
 from mdl.jobs.prefetch import write_metrics
 from mdl.process import ProcessId
 from mdl.reports import ModelReport, Report
 
 GONE = answers(404, ("X-Request-Id", "req-18"), body=b"moved to the moon")
-Captured = pytest.CaptureFixture[str]
+PREFETCH = "prefetch --metrics mdl.prom"
 
 
 @pytest.fixture
-def server(gate: Gate) -> Iterator[FaultyServer]:
-    with FaultyServer(routes({"/f": honest(DATA), "/gate": gate, "/gone": GONE, "/lost": GONE})) as server:
+def server() -> Iterator[FaultyServer]:
+    with FaultyServer(routes({"/f": honest(DATA), "/gone": GONE, "/lost": GONE})) as server:
         yield server
 
 
 @pytest.fixture
 def shell(tmp_path: Path, server: FaultyServer) -> Shell:
-    return home_of(tmp_path, server, one="/f")
+    return machine(tmp_path / "home", catalog_of(one=f"{server.url}/f"))
 
 
-def home_of(tmp_path: Path, server: FaultyServer, **paths: str) -> Shell:
-    return machine(tmp_path / "home", catalog_of(**{name: server.url + path for name, path in paths.items()}))
+def is_silent(ran: Ran) -> bool:
+    return (ran.out, ran.err) == ("", "")
 
 
 def priorities(process: int) -> set[tuple[int, int]]:
@@ -55,25 +54,20 @@ def priorities(process: int) -> set[tuple[int, int]]:
     return found
 
 
-def test_one_at_a_time_and_last_of_all(
-    shell: Shell, server: FaultyServer, gate: Gate, exit_code: ExitCode, capfd: Captured
-) -> None:
+def test_one_at_a_time_and_last_of_all(shell: Shell, server: FaultyServer, gate: Gate, run: Run) -> None:
     """A real one says nothing at all, and has the lowest priority in every thread; a second is 9, or 0 if so wished."""
     server.handler = gate
     before = time.time()
-    with started(shell, "prefetch", "--metrics", "mdl.prom") as process:
+    with started(shell, *PREFETCH.split()) as process:
         waits(shell, gate)
         assert priorities(process.pid) == {(os.SCHED_IDLE, 19)}
-        assert exit_code(shell, "prefetch", "--metrics", "mdl.prom") == 9
-        assert str(process.pid) in capfd.readouterr().err
-        assert exit_code(shell, "prefetch", "--skip-if-running", "--metrics", "mdl.prom") == 0
-        assert capfd.readouterr() == ("", "")
-        assert exit_code(shell, "prefetch", "--skip-if-running", "--json") == 0
-        assert document_of(capfd.readouterr().out)["models"] == []
+        assert str(process.pid) in run(PREFETCH, 9).err
+        assert is_silent(run(f"{PREFETCH} --skip-if-running"))
+        assert run("prefetch --skip-if-running --json").document["models"] == []
         assert not (shell.home / "mdl.prom").exists()
         gate.opened.set()
-        ran = ended(process, 0)
-    assert (ran.out, ran.err, arrived(shell)) == ("", "", True)
+        assert is_silent(ended(process, 0))
+    assert arrived(shell)
     found = metrics(shell)
     assert before < found["last_success_timestamp_seconds"] == found["last_run_timestamp_seconds"] < time.time()
     assert (found["exit_code"], found["fetched_bytes"], found["kept_bytes"]) == (0, len(DATA), 0)
@@ -82,33 +76,29 @@ def test_one_at_a_time_and_last_of_all(
 
 
 @pytest.mark.fault(143)
-def test_silent_when_all_is_here(shell: Shell, exit_code: ExitCode, capfd: Captured) -> None:
+def test_silent_when_all_is_here(shell: Shell, run: Run) -> None:
     """Again and again, for the whole catalog or by name, not a byte is said; entries without data are left out."""
     with (shell.home / "catalog.toml").open("a") as catalog:
         catalog.write('[models.lost]\ngone = "it burnt down"\n[groups]\nall = ["one"]\n')
-    for words in ([], ["one"], ["all"], ["all", "one", "--progress", "auto"], ["-q"]):
-        assert exit_code(shell, "prefetch", *words) == 0
-        assert capfd.readouterr() == ("", "")
-    assert exit_code(shell, "prefetch", "--json") == 0
-    told = capfd.readouterr()
-    assert (document_of(told.out)["models"][0]["status"], told.err) == ("present", "")
+    for words in ("", "one", "all", "all one --progress auto", "-q"):
+        assert is_silent(run(f"prefetch {words}"))
+    ran = run("prefetch --json")
+    assert (ran.document["models"][0]["status"], ran.err) == ("present", "")
     assert log_of(shell).count(" ended ") == 6
 
 
 @pytest.mark.fault(143)
-def test_one_block_of_text(tmp_path: Path, server: FaultyServer, exit_code: ExitCode, capfd: Captured) -> None:
+def test_one_block_of_text(shell: Shell, server: FaultyServer, run: Run) -> None:
     """Each failure once, what to do below it, and where the log is; what could be brought is there."""
-    shell = home_of(tmp_path, server, one="/f")
     with (shell.home / "catalog.toml").open("a") as catalog:
         catalog.write(entry_of("two", f"{server.url}/gone", b"2") + entry_of("three", f"{server.url}/lost", b"3"))
         catalog.write(f'[models.four]\nsource = "{server.url}/gone/f.bin"\n')
-    assert exit_code(shell, "prefetch", "--metrics", "mdl.prom") == 3
-    out, err = capfd.readouterr()
-    lines = err.splitlines()
+    ran = run(PREFETCH, 3)
+    lines = ran.err.splitlines()
     failures = [line for line in lines if line.startswith("mdl: ") and "warning" not in line]
-    assert (out, len(failures)) == ("", 3)
+    assert (ran.out, len(failures)) == ("", 3)
     for name in ("two/f.bin", "three/f.bin", "four"):
-        assert sum(f"mdl: {name}: " in line for line in failures) == 1, err
+        assert sum(f"mdl: {name}: " in line for line in failures) == 1, ran.err
     assert lines[-1] == f"mdl: warning: the log of this prefetch: mdl jobs log {the_job(shell).id}"
     assert all(line.startswith(("mdl: ", "  hint: ")) for line in lines)
     assert arrived(shell)
@@ -118,37 +108,35 @@ def test_one_block_of_text(tmp_path: Path, server: FaultyServer, exit_code: Exit
     assert (found['files{action="fetched"}'], found['files{action="failed"}']) == (1, 2)
 
 
-def test_within_its_hours(shell: Shell, server: FaultyServer, exit_code: ExitCode, capfd: Captured) -> None:
+def test_within_its_hours(shell: Shell, server: FaultyServer, run: Run) -> None:
     """Outside its window it is 75 in silence, asks nobody, and the metrics have that and what is on the disk; inside it
     works."""
-    words = ("prefetch", "--metrics", "mdl.prom")
-    closed = (*words, "--window", f"{clock(120)}-{clock(180)}")
+    closed = f"{PREFETCH} --window {clock(120)}-{clock(180)}"
     for is_here in (0, 1):
-        assert exit_code(shell, *closed) == exit_code(shell, *closed, "--json") == 75
-        out, err = capfd.readouterr()
-        assert (document_of(out)["error"]["code"], err) == ("DEADLINE", "")
+        assert is_silent(run(closed, 75))
+        ran = run(f"{closed} --json", 75)
+        assert (ran.document["error"]["code"], ran.err) == ("DEADLINE", "")
         found = metrics(shell)
         assert (found["exit_code"], found['model_present{model="one"}']) == (75, is_here)
         assert (found['models{status="present"}'], len(server.requests) > 0) == (is_here, is_here)
-        assert exit_code(with_environ(shell, MDL_WINDOW=f"{clock(-60)}-{clock(60)}"), *words) == 0
+        run(PREFETCH, MDL_WINDOW=f"{clock(-60)}-{clock(60)}")
         assert (arrived(shell), metrics(shell)["exit_code"]) == (True, 0)
 
 
-def test_stopped_by_its_time_it_goes_on(
-    tmp_path: Path, server: FaultyServer, gate: Gate, exit_code: ExitCode, capfd: Captured
-) -> None:
+def test_stopped_by_its_time_it_goes_on(shell: Shell, server: FaultyServer, gate: Gate, run: Run) -> None:
     """After --max-duration it ends with 75 in silence; the next run fetches the rest, and the bytes are the same. The
     paused jobs of earlier nights are gone then; jobs of other models stay."""
-    shell = home_of(tmp_path, server, one="/gate")
-    words = ("prefetch", "one", "--max-duration", "1.5", "--metrics", "mdl.prom", "--ready-file", "ready")
-    assert exit_code(shell, *words) == 75
-    assert capfd.readouterr() == ("", "")
+    server.handler = gate
+    words = f"{PREFETCH} one --max-duration 1.5 --ready-file ready"
+    assert is_silent(run(words, 75))
     assert (the_job(shell).status, the_job(shell).bytes_done, metrics(shell)["exit_code"]) == ("paused", GATE, 75)
     assert not (shell.home / "ready").exists()
     for name, model in (("0101-same", "one"), ("0101-rest", "two")):
         records_of(shell).put(replace(the_job(shell), id=name, models=(model,), started_at="2026-01-01"))
+    run(f"{words} --max-duration 0.2", 75)
+    assert [(job.status, job.models) for job in records_of(shell).all()] == [("paused", ("one",)), ("paused", ("two",))]
     gate.opened.set()
-    assert exit_code(shell, *words, "--limit-rate", "00:00,50M 12:00,off") == 0
+    run(words, MDL_LIMIT_RATE="00:00,50M 12:00,off")
     found = metrics(shell)
     kept = int(found["kept_bytes"])
     assert (0 < kept <= GATE, found["fetched_bytes"], found["exit_code"]) == (True, len(DATA) - kept, 0)
@@ -157,11 +145,11 @@ def test_stopped_by_its_time_it_goes_on(
     assert [(job.status, job.models) for job in records_of(shell).all()] == [("done", ("one",)), ("paused", ("two",))]
 
 
-def test_a_silent_server_does_not_outlast_its_time(shell: Shell, server: FaultyServer, exit_code: ExitCode) -> None:
-    """The time is over also where a server is only asked what it has: 75 then, and not what its silence means."""
+def test_a_silent_server_does_not_outlast_its_time(shell: Shell, server: FaultyServer, run: Run) -> None:
+    """The time is over also while a server is only asked what it has: 75 then, and not what its silence means."""
     server.handler = Gate(at=None)
-    (shell.home / "catalog.toml").write_text(f'schema = 1\n[models.one]\nsource = "{server.url}/f.bin"\n')
-    assert exit_code(shell, "prefetch", "--max-duration", "0.2", "--stall", "1", "--retries", "1") == 75
+    write_catalog(shell, f'schema = 1\n[models.one]\nsource = "{server.url}/f.bin"\n')
+    run("prefetch --max-duration 0.2 --stall 1 --retries 1", 75)
 
 
 def test_metrics_are_well_formed_whatever_a_name_is(tmp_path: Path) -> None:
@@ -175,43 +163,37 @@ def test_metrics_are_well_formed_whatever_a_name_is(tmp_path: Path) -> None:
     assert [json.loads(label) for label in labels] == names
 
 
-def test_metrics_are_replaced_as_a_whole(
-    shell: Shell, server: FaultyServer, exit_code: ExitCode, capfd: Captured
-) -> None:
+def test_metrics_are_replaced_as_a_whole(shell: Shell, server: FaultyServer, run: Run) -> None:
     """Who has the old file open reads it to its end; a success is remembered over failures; nothing else is left."""
-    words = ("prefetch", "--metrics", "node/mdl.prom")
-    assert exit_code(shell, *words) == 0
+    words, place = "prefetch --metrics node/mdl.prom", shell.home / "node" / "mdl.prom"
+    run(words)
     first = metrics(shell, "node/mdl.prom")
-    with (shell.home / "node" / "mdl.prom").open() as old:
+    with place.open() as old:
         server.handler = GONE
         (shell.models / "one" / "f.bin").unlink()
-        assert exit_code(shell, *words) == 3
+        run(words, 3)
         assert "exit_code 0\n" in old.read()
     second = metrics(shell, "node/mdl.prom")
     assert second["last_success_timestamp_seconds"] == first["last_success_timestamp_seconds"]
     assert second["last_run_timestamp_seconds"] > first["last_run_timestamp_seconds"]
-    assert (second["exit_code"], [entry.name for entry in (shell.home / "node").iterdir()]) == (3, ["mdl.prom"])
-    (shell.home / "node" / "mdl.prom").write_bytes(b"\xff\x00 no metrics")
-    assert exit_code(shell, *words) == 3
+    assert (second["exit_code"], [entry.name for entry in place.parent.iterdir()]) == (3, ["mdl.prom"])
+    place.write_bytes(b"\xff\x00 no metrics")
+    run(words, 3)
     assert metrics(shell, "node/mdl.prom")["last_success_timestamp_seconds"] == 0
     server.handler = honest(DATA)
     (shell.home / "file").touch()
-    capfd.readouterr()
-    assert exit_code(shell, "prefetch", "--metrics", "file/mdl.prom") == 0
-    assert re.match("mdl: warning: the metrics file .*file/mdl.prom: ", capfd.readouterr().err)
+    told = run("prefetch --metrics file/mdl.prom").err
+    assert re.match("mdl: warning: the metrics file .*file/mdl.prom: ", told)
 
 
 @pytest.mark.parametrize(
     ("catalog", "words", "code"),
     [("schema = 1\n[models.x]\n", "", 2), ("", "--catalog none.toml", 2), ("schema = 1\n", "nobody", 3)],
 )
-def test_what_is_wrong_before_it_begins(
-    shell: Shell, exit_code: ExitCode, capfd: Captured, catalog: str, words: str, code: int
-) -> None:
+def test_what_is_wrong_before_it_begins(shell: Shell, run: Run, catalog: str, words: str, code: int) -> None:
     """A catalog that is wrong or missing and a name it does not have are told, and the metrics have the code."""
-    (shell.home / "catalog.toml").write_text(catalog)
-    assert exit_code(shell, "prefetch", *words.split(), "--metrics", "mdl.prom") == code
-    assert re.fullmatch(r"mdl: .+\n  hint: .+\n", capfd.readouterr().err)
+    write_catalog(shell, catalog)
+    assert re.fullmatch(r"mdl: .+\n  hint: .+\n", run(f"{PREFETCH} {words}", code).err)
     assert metrics(shell)["exit_code"] == code
 
 
@@ -220,96 +202,85 @@ def test_what_is_wrong_before_it_begins(
     [(None, 2), (RuntimeError("a fault"), 1), (OSError(5, "worn out"), 7), (KeyboardInterrupt(), 130)],
 )
 def test_metrics_of_a_run_that_could_not_be(
-    shell: Shell, exit_code: ExitCode, monkeypatch: pytest.MonkeyPatch, error: BaseException | None, code: int
+    shell: Shell, run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException | None, code: int
 ) -> None:
     """Settings that are wrong, a fault in mdl itself, a disk that fails and Ctrl-C: the metrics say that it was so."""
     if error is None:
         settings(shell, "[defaults\n")
     else:
         monkeypatch.setattr("mdl.cli.prefetch.download", Mock(side_effect=error))
-    assert exit_code(shell, "prefetch", "--metrics", "mdl.prom") == code
+    run(PREFETCH, code)
     assert metrics(shell)["exit_code"] == code
 
 
-def test_the_ready_file(shell: Shell, server: FaultyServer, gate: Gate, exit_code: ExitCode) -> None:
-    """It is there only while all is there: not while something is fetched, nor after a failure; else it stays."""
-    ready = shell.home / "run" / "ready"
-    words = ("prefetch", "--ready-file", "run/ready")
-    assert exit_code(shell, *words, "-n") == 0
+def test_the_ready_file(shell: Shell, server: FaultyServer, gate: Gate, run: Run) -> None:
+    """It is there only while all is there: not while something is fetched, nor after a failure; else it stays. If it
+    cannot be written there is one warning, and the download is right."""
+    words, ready = "prefetch --ready-file run/ready", shell.home / "run" / "ready"
+    run(f"{words} -n")
     assert not ready.exists()
-    assert exit_code(shell, *words) == 0
+    run(words)
     facts = json.loads(ready.read_text())
     assert (facts["schema"], facts["models"]) == ("mdl.ready/1", {"one": str(shell.models / "one")})
     assert ready.stat().st_mode & 0o777 == 0o644
-    assert exit_code(shell, *words) == 0
+    run(words)
     server.handler = gate
     (shell.models / "one" / "f.bin").unlink()
-    with started(shell, *words):
+    with started(shell, *words.split()):
         waits(shell, gate)
         assert not ready.exists()
         gate.opened.set()
         until(ready.exists, "it does not come back")
     server.handler = GONE
     (shell.models / "one" / "f.bin").unlink()
-    assert exit_code(shell, *words) == 3
+    run(words, 3)
     assert list(ready.parent.iterdir()) == []
-
-
-def test_a_ready_file_that_cannot_be(shell: Shell, exit_code: ExitCode, capfd: Captured) -> None:
-    """Where there can be no ready file it is one warning, and the download is right."""
-    (shell.home / "run").touch()
-    assert exit_code(shell, "prefetch", "--ready-file", "run/ready") == 0
+    server.handler = honest(DATA)
+    told = run("prefetch --ready-file catalog.toml/ready").err
+    assert told.count("mdl: warning: the ready file catalog.toml/ready: ") == told.count("warning") == 1
     assert arrived(shell)
-    assert capfd.readouterr().err.count("mdl: warning: the ready file run/ready: ") == 1
 
 
-@pytest.mark.parametrize("where", ["state", "state and locks"])
-def test_without_a_place_for_its_turn(shell: Shell, exit_code: ExitCode, capfd: Captured, where: str) -> None:
-    """If the state folder cannot be had, prefetch says so once and works, as get does."""
-    blocked = [shell.home / ".local" / "state", shell.models / ".mdl" / "locks"]
-    for place in blocked if where == "state and locks" else blocked[:1]:
+@pytest.mark.parametrize("count", [1, 2])
+def test_without_a_place_for_its_lock(shell: Shell, run: Run, count: int) -> None:
+    """If the state folder cannot be made, nor any folder for locks, prefetch says so once and works, as get does."""
+    for place in (shell.home / ".local" / "state", shell.models / ".mdl" / "locks")[:count]:
         place.parent.mkdir(parents=True)
         place.write_text("in the way")
-    assert exit_code(shell, "prefetch", "one") == 0
+    assert run("prefetch one").err.count("mdl: warning: ") == 1
     assert arrived(shell)
-    assert capfd.readouterr().err.count("mdl: warning: ") == 1
 
 
-def test_a_model_that_a_get_is_at_work_on(
-    tmp_path: Path, server: FaultyServer, gate: Gate, exit_code: ExitCode, capfd: Captured
-) -> None:
+def test_a_model_that_a_get_is_at_work_on(shell: Shell, server: FaultyServer, gate: Gate, run: Run) -> None:
     """It waits in silence as long as it may, then it is 9, also with --skip-if-running and if the model is called
     prefetch, for no prefetch runs; nothing is fetched twice."""
-    shell = home_of(tmp_path, server, prefetch="/gate")
+    server.handler = gate
+    write_catalog(shell, catalog_of(prefetch=f"{server.url}/f"))
     with started(shell, "get", "prefetch") as get:
         waits(shell, gate)
-        words = ("prefetch", "prefetch", "--lock-wait", "0", "--metrics", "mdl.prom")
-        assert exit_code(shell, *words) == exit_code(shell, *words, "--skip-if-running") == 9
-        assert (str(get.pid) in capfd.readouterr().err, metrics(shell)["exit_code"]) == (True, 9)
+        for flag in ("", "--skip-if-running"):
+            assert str(get.pid) in run(f"{PREFETCH} prefetch --lock-wait 0 {flag}", 9).err
+            assert metrics(shell)["exit_code"] == 9
         with started(shell, "prefetch") as waiting:
             until(lambda: log_of(shell).count("waiting for another mdl") == 3, "it does not wait")
             gate.opened.set()
             ended(get, 0)
-            ran = ended(waiting, 0)
-    assert (ran.out, ran.err, server.bytes_sent) == ("", "", len(DATA))
+            assert is_silent(ended(waiting, 0))
+    assert server.bytes_sent == len(DATA)
     assert (shell.models / "prefetch" / "f.bin").read_bytes() == DATA
 
 
-def test_in_the_background_it_has_its_turn(
-    tmp_path: Path, server: FaultyServer, gate: Gate, exit_code: ExitCode, capfd: Captured
-) -> None:
-    """With --detach it is the process in the background that holds the turn, and leaves the metrics when it ends."""
-    shell = home_of(tmp_path, server, one="/gate")
-    words = ("prefetch", "one", "--metrics", "mdl.prom")
-    ran = done(shell.run(*words, "--detach", "--json"))
+def test_in_the_background_it_has_the_lock(shell: Shell, server: FaultyServer, gate: Gate, run: Run) -> None:
+    """With --detach the process in the background holds the lock, and leaves the metrics when it ends."""
+    server.handler = gate
+    ran = done(shell.run(*PREFETCH.split(), "one", "--detach", "--json"))
     job = waits(shell, gate)
     assert (ran.document["job"], (shell.home / "mdl.prom").exists()) == (job.id, False)
-    assert exit_code(shell, "prefetch", "one") == 9
-    assert exit_code(shell, "jobs", "pause", job.id, "--json") == 0
-    assert document_of(capfd.readouterr().out)["jobs"][0]["status"] == "paused"
+    run("prefetch one", 9)
+    assert run(f"jobs pause {job.id} --json").document["jobs"][0]["status"] == "paused"
     until(lambda: ProcessId(job.owner).is_alive() is False, "it does not end")
     assert metrics(shell)["exit_code"] == 75
     gate.opened.set()
-    assert exit_code(shell, *words) == 0
+    run(f"{PREFETCH} one")
     assert [one.status for one in records_of(shell).all() if one.status != "failed"] == ["done", "paused"]
     assert (the_job(shell).bytes_done, arrived(shell)) == (len(DATA), True)

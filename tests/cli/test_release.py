@@ -269,6 +269,7 @@ CHANGES = {
         "m.close(); " + BACK,
         "rewrites by another name": "os.link(f, p + '/../x'); f = p + '/../x'; " + WRITE + BACK + "; os.remove(f)",
         "replaces by equal bytes": "open(f + '2', 'wb').write(open(f, 'rb').read()); os.replace(f + '2', f); " + BACK,
+        "leaves a link to it": "os.rename(f, p + '/../x'); os.symlink(p + '/../x', f)",
         "chmod": "os.chmod(f, 0o755)",
         "touches": "os.utime(f, ns=(1, 1))",
         "removes": "os.remove(f)",
@@ -292,11 +293,11 @@ CASES = [pytest.param(name, script, id=what) for name, tricks in CHANGES.items()
 
 
 @pytest.mark.fault(286)
-@pytest.mark.parametrize("again", [False, True], ids=["new", "here already"])
+@pytest.mark.parametrize("letters", ["b", "ab"], ids=["new", "here already"])
 @pytest.mark.parametrize(("name", "script"), CASES)
-def test_a_check_that_changes_anything_is_noticed(site: Site, name: str, script: str, again: bool) -> None:
+def test_a_check_that_changes_anything_is_noticed(site: Site, letters: str, name: str, script: str) -> None:
     """Whatever a check adds, changes or touches: 6, it is named, and what was served is served."""
-    for letter in "ab" if again else "b":
+    for letter in letters:
         site.release(letter)
     with pytest.raises(ProtocolError, match=f"changed the release: .*{name}"):
         site.release("a", check=[sys.executable, "-c", FACTS + script])

@@ -168,7 +168,7 @@ def test_the_demo_prints_one_document(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """With --json stdout is the demo's to write to: what its commands say goes to stderr."""
-    monkeypatch.setattr("mdl.demo.Demo._download", lambda self, _hub: self._run("list"))
+    monkeypatch.setattr("mdl.demo.Demo._download", lambda self, _hub: self._step("1.", "list"))
     monkeypatch.setattr("mdl.demo.Demo._release", lambda _self: None)
     story = inside(shell, "demo", "--in", str(shell.home / "play"), "--json").document["story"]
     assert any(line.startswith("$ mdl list") for line in story)

@@ -17,7 +17,7 @@ from support.data import DATA
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.jobs import Gate, program, records_of, state_of, the_job, waits
 from support.polling import until
-from support.shell import ExitCode, Shell, done, machine, settings
+from support.shell import ExitCode, Inside, Shell, done, machine, settings, write_catalog
 
 from mdl.jobs import processes
 from mdl.locks import file_lock
@@ -86,45 +86,40 @@ def leaks(home: Path, *said: str) -> list[str]:
     ]
 
 
-def looked_at(shell: Shell, exit_code: ExitCode) -> None:
-    """All that can be asked about the jobs."""
+@pytest.fixture
+def checked(exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> Callable[..., int]:
+    """A command's exit code; neither its words nor a file hold the secret after it."""
+
+    def run(shell: Shell, *words: str) -> int:
+        capfd.readouterr()
+        code = exit_code(shell, *words)
+        assert leaks(shell.home, *capfd.readouterr()) == [], words
+        return code
+
+    return run
+
+
+def look_at_jobs(shell: Shell, checked: ExitCode) -> None:
+    """Ask all that can be asked about the jobs."""
     for job in records_of(shell).all():
         for words in (f"show {job.id}", f"show {job.id} --json", f"log {job.id}", ""):
-            assert exit_code(shell, "jobs", *words.split()) in (0, 3)
+            assert checked(shell, "jobs", *words.split()) in (0, 3)
 
 
 @pytest.mark.fault(171, 240)
 @pytest.mark.parametrize("form", SIGNED)
-def test_a_signed_url_that_works(
-    exit_code: ExitCode, tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str
-) -> None:
+def test_a_signed_url_that_works(checked: ExitCode, tmp_path: Path, form: str) -> None:
     """A file that came by a signed URL, named by the user, the catalog or a redirect: none of it is shown or kept."""
+    commands = """get URL -v | get URL --json --progress json | show URL | get two -v --json | lock | lock --json |
+        prefetch one --metrics m.prom --ready-file ready.json -v | list | list --json | show one | show one --json |
+        verify one --json | get one -n | jobs --json"""
     with FaultyServer(faults.honest(DATA)) as server:
         url = f"{server.url}/a/f.bin{SIGNED[form]}"
         with FaultyServer(faults.redirects(url)) as other:
             shell = machine(tmp_path, catalog_of(one=url.replace('"', '\\"'), two=f"{other.url}/f.bin"))
-            for words in (
-                *("get URL -v", "get URL --json --progress json", "show URL"),
-                *(
-                    "prefetch one --metrics m.prom --ready-file ready.json -v",
-                    "get two -v --json",
-                    "lock",
-                    "lock --json",
-                ),
-                *(
-                    "list",
-                    "list --json",
-                    "show one",
-                    "show one --json",
-                    "verify one --json",
-                    "get one -n",
-                    "jobs --json",
-                ),
-            ):
-                assert exit_code(shell, *(url if word == "URL" else word for word in words.split())) == 0, words
-                assert leaks(tmp_path, *capfd.readouterr()) == [], words
-        looked_at(shell, exit_code)
-    assert leaks(tmp_path, *capfd.readouterr()) == []
+            for words in commands.split("|"):
+                assert checked(shell, *(url if word == "URL" else word for word in words.split())) == 0, words
+        look_at_jobs(shell, checked)
 
 
 @pytest.mark.fault(171, 241)
@@ -132,14 +127,13 @@ def test_a_signed_url_that_works(
     ("way", "form"),
     [*(("typed", form) for form in SIGNED), ("redirect", "quote"), ("relative redirect", "no name")],
 )
-def test_a_server_that_repeats_a_signed_url(
-    exit_code: ExitCode, tmp_path: Path, capfd: pytest.CaptureFixture[str], way: str, form: str
-) -> None:
+def test_a_server_that_repeats_a_signed_url(checked: ExitCode, tmp_path: Path, way: str, form: str) -> None:
     """However a server repeats what it was asked, and whoever named the URL: it is not shown, logged or kept. Each form
-    is tried with a fifth of the ways to repeat it, and all with all in the long run."""
-    step = 1 if os.environ.get("MDL_LONG") else 5
+    is tried with a seventh of the ways to repeat it, and all with all in the long run."""
+    step = 1 if os.environ.get("MDL_LONG") else 7
     for kind, repeat in list(REPEATS.items())[list(SIGNED).index(form) % step :: step]:
-        home = tmp_path / kind
+        shell = machine(tmp_path / kind)
+        settings(shell, f'[hooks]\non_failure = "{program(shell.home)}"')
         with FaultyServer(lambda request, _number, repeat=repeat: repeat(request)) as server:
             url = f"{server.url}/f.bin{SIGNED[form]}"
             if way == "relative redirect":
@@ -147,13 +141,9 @@ def test_a_server_that_repeats_a_signed_url(
                 server.handler = faults.choose(lambda one: one.target == "/f.bin", again, server.handler)
             with FaultyServer(faults.redirects(url)) as other:
                 start = {"typed": url, "redirect": f"{other.url}/f.bin", "relative redirect": f"{server.url}/f.bin"}
-                shell = machine(home)
-                settings(shell, f'[hooks]\non_failure = "{program(home)}"')
                 for words in (["-v"], ["--json", "--progress", "json", "-v"]):
-                    assert exit_code(shell, "get", start[way], "--retries", "1", *words) in (3, 4, 5, 6, 11), kind
-                    assert leaks(home, *capfd.readouterr()) == [], kind
-            looked_at(shell, exit_code)
-        assert leaks(home, *capfd.readouterr()) == [], kind
+                    assert checked(shell, "get", start[way], "--retries", "1", *words) in (3, 4, 5, 6, 11), kind
+            look_at_jobs(shell, checked)
         assert "ERROR" in (state_of(shell) / "downloads.log").read_text()
 
 
@@ -180,42 +170,38 @@ def test_a_signed_url_in_the_background(tmp_path: Path, gate: Gate) -> None:
 @pytest.mark.fault(242)
 def test_the_flag_of_the_background_is_nobody_elses(tmp_path: Path) -> None:
     """Typed by hand it is no flag (2): nothing is read from a terminal, a file or a pipe."""
-    ran = machine(tmp_path).run(processes.FLAG, "1122-abcd")
-    assert (ran.code, "Traceback" in ran.err) == (2, False)
+    done(machine(tmp_path).run(processes.FLAG, "1122-abcd"), 2)
+
+
+@pytest.fixture
+def unreached(tmp_path: Path) -> Shell:
+    """A machine whose one model has a server that nobody asks."""
+    return machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f"))
+
+
+def before_start(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Have something happen just before the process in the background is started."""
+    start = processes.start
+    monkeypatch.setattr("mdl.jobs.run.start", lambda *arguments: (happens(), start(*arguments))[1])
 
 
 @pytest.mark.fault(243)
 @pytest.mark.parametrize(("words", "code"), [("", 9), ("--skip-if-running", 0)])
 def test_another_prefetch_is_quicker(
-    exit_code: ExitCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, code: int
+    unreached: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch, words: str, code: int
 ) -> None:
     """One that begins before the process in the background does is told at once, and leaves no job behind."""
-    shell, start = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f")), processes.start
-    turn = contextlib.ExitStack()
-
-    def slipped_in(*arguments: object) -> int | None:
-        turn.enter_context(file_lock(state_of(shell) / "locks", "prefetch", 0.0, print))
-        return start(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("mdl.jobs.run.start", slipped_in)
-    with turn:
-        assert exit_code(shell, "prefetch", "one", "--detach", *words.split()) == code
-    assert records_of(shell).all() == []
+    lock = file_lock(state_of(unreached) / "locks", "prefetch", 0.0, print)
+    with contextlib.ExitStack() as held:
+        before_start(monkeypatch, lambda: held.enter_context(lock))
+        assert mdl(unreached, "prefetch", "one", "--detach", *words.split()).code == code
+    assert records_of(unreached).all() == []
 
 
 @pytest.mark.fault(242)
-def test_a_job_that_cannot_begin(
-    exit_code: ExitCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_that_cannot_begin(unreached: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ends before it has begun in the background gives the command its code; where its words are is said."""
-    shell, start = machine(tmp_path, catalog_of(one="http://127.0.0.1:9/f")), processes.start
-
-    def spoilt(*arguments: object) -> int | None:
-        (tmp_path / "catalog.toml").write_text("schema = 0")
-        return start(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("mdl.jobs.run.start", spoilt)
-    assert exit_code(shell, "get", "one", "--detach") == 2
-    job = the_job(shell)
-    assert (job.status, str(records_of(shell).log(job.id)) in capfd.readouterr().err) == ("paused", True)
-    assert "schema" in records_of(shell).log(job.id).read_text()
+    before_start(monkeypatch, lambda: write_catalog(unreached, "schema = 0"))
+    ran = mdl(unreached, "get", "one", "--detach")
+    job, log = the_job(unreached), records_of(unreached).log(the_job(unreached).id)
+    assert (ran.code, job.status, str(log) in ran.err, "schema" in log.read_text()) == (2, "paused", True, True)

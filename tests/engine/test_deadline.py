@@ -1,4 +1,4 @@
-"""Time limits against servers that keep one waiting: 75 in every phase, and what is there is kept."""
+"""Time limits against servers that let a client wait: 75 in every phase, and what is there is kept."""
 
 from __future__ import annotations
 
@@ -6,44 +6,36 @@ from pathlib import Path
 
 import pytest
 from support import faults
-from support.catalogs import catalog_of
+from support.catalogs import catalog_of, unpinned
 from support.data import DATA
 from support.faulty_server import FaultyServer, Handler
 from support.jobs import Gate, arrived
-from support.shell import NOBODY, done, machine
-
-LOOSE = '[models.loose]\n[[models.loose.files]]\npath = "f.bin"\nurl = "{url}/f"\n'
-WAITS: dict[str, Handler] = {
-    "silent": faults.stall_before_headers(),
-    "busy": faults.answers(503, ("Retry-After", "300")),
-}
+from support.shell import NOBODY, Inside, done, machine
 
 
 @pytest.mark.fault(58, 82)
 @pytest.mark.parametrize(
-    ("target", "how"),
-    [("hf:org/repo", "silent"), ("loose", "busy")],
+    ("target", "handler"),
+    [("hf:org/repo", faults.stall_before_headers()), ("one", faults.answers(503, ("Retry-After", "300")))],
     ids=["listing, silent", "size, busy"],
 )
-def test_the_time_is_over_before_the_first_byte(tmp_path: Path, target: str, how: str) -> None:
-    """--max-duration ends a run with 75 though a server is silent or asks to wait, whatever it was asked for."""
-    with FaultyServer(WAITS[how]) as server:
-        catalog = catalog_of(one=f"{server.url}/f") + LOOSE.format(url=server.url)
-        shell = machine(tmp_path, catalog, server.url if target.startswith("hf:") else NOBODY)
-        ran = done(shell.run("get", target, "--max-duration", "1s"), 75)
+def test_the_time_is_over_before_the_first_byte(tmp_path: Path, mdl: Inside, target: str, handler: Handler) -> None:
+    """--max-duration ends a run with 75 if a server is silent or asks to wait, whatever was requested."""
+    with FaultyServer(handler) as server:
+        shell = machine(tmp_path, unpinned(f"{server.url}/f"), server.url if target != "one" else NOBODY)
+        ran = done(mdl(shell, "get", target, "--max-duration", "1s"), 75)
         assert len(server.requests) == 1
     assert "time is over" in ran.err
 
 
 @pytest.mark.fault(62, 82)
-def test_the_time_is_over_in_a_body(tmp_path: Path) -> None:
-    """What had come when the time was over is kept, and gone on with."""
-    gate = Gate()
+def test_the_time_is_over_in_a_body(tmp_path: Path, mdl: Inside, gate: Gate) -> None:
+    """What had come when the time was over is kept, and resumed."""
     with FaultyServer(gate) as server:
         shell = machine(tmp_path, catalog_of(one=f"{server.url}/f"))
-        done(shell.run("get", "one", "--max-duration", "1s"), 75)
+        done(mdl(shell, "get", "one", "--max-duration", "1s"), 75)
         gate.opened.set()
         before = server.bytes_sent
-        done(shell.run("get", "one"))
+        done(mdl(shell, "get", "one"))
         assert server.bytes_sent - before < len(DATA) // 2
     assert arrived(shell)

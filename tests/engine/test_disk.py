@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import faults
 from support.bench import NAME, Bench, pinned
-from support.body_writes import judge_writes
+from support.body_writes import free_bytes, judge_writes
 from support.data import MIB, flip, noise
 from support.faulty_server import Answer, FaultyServer, Request
 
@@ -24,7 +24,7 @@ BOTH_SIZES = pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"
 
 def test_too_small_a_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the whole does not fit, nothing is requested, and the message has what is needed and what is free (F98)."""
-    monkeypatch.setattr(bench.store, "free_space", lambda: SIZE + 10)
+    free_bytes(monkeypatch, lambda: SIZE + 10)
     with FaultyServer(faults.honest(DATA)) as server:
         files = [pinned(f"{server.url}/{name}", DATA, path=name) for name in "ab"]
         with pytest.raises(NoSpace, match=f"{2 * SIZE} bytes and {SIZE + 10} are free") as caught:
@@ -34,7 +34,7 @@ def test_too_small_a_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_what_is_here_needs_no_space(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes of a part are not needed again (F98)."""
-    monkeypatch.setattr(bench.store, "free_space", lambda: SIZE - bench.claimed)
+    free_bytes(monkeypatch, lambda: SIZE - bench.claimed)
     assert bench.fetch(faults.honest(DATA), DATA, half=True).code == 0
 
 
@@ -136,7 +136,7 @@ def test_a_flipped_bit_in_the_part(bench: Bench, offset: int) -> None:
 
 
 @pytest.mark.fault(146, 147)
-@pytest.mark.parametrize("damage", ["torn", "empty", "garbage", "gone", "claims too much"])
+@pytest.mark.parametrize("damage", ["torn", "empty", "garbage", "first line", "gone", "claims too much"])
 def test_a_damaged_journal(bench: Bench, damage: str) -> None:
     """A damaged journal costs bytes at most, never a right file; what it costs is reported (F100)."""
     with FaultyServer(faults.honest(DATA)) as server:
@@ -147,10 +147,8 @@ def test_a_damaged_journal(bench: Bench, damage: str) -> None:
         if damage == "gone":
             place.unlink()
         else:
-            too_much = text + crc_json.dumps([0, SIZE])
-            place.write_bytes(
-                {"torn": text[:-5], "empty": b"", "garbage": b"\xff\0" * 500, "claims too much": too_much}[damage]
-            )
+            written = {"torn": text[:-5], "empty": b"", "garbage": b"\xff\0" * 500, "first line": b"X" + text[1:]}
+            place.write_bytes({**written, "claims too much": text + crc_json.dumps([0, SIZE])}[damage])
         server.handler = faults.honest(DATA)
         run = bench.run(file)
     assert (run.code, bench.has(DATA)) == (0, True)
@@ -160,17 +158,18 @@ def test_a_damaged_journal(bench: Bench, damage: str) -> None:
 
 @pytest.mark.fault(177)
 @BOTH_SIZES
-@pytest.mark.parametrize("where", ["file", "folder", "dangling"])
+@pytest.mark.parametrize("where", ["file", "folder", "inner folder", "dangling"])
 def test_links_in_the_way(bench: Bench, tmp_path: Path, where: str, data: bytes) -> None:
     """A symbolic link under the final name or on the way there is refused, and its target is untouched (F119)."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "victim").write_text("mine")
-    at = bench.store.root / "m" / ("sub" if where == "folder" else "x.bin")
+    path = {"folder": "sub/x.bin", "inner folder": "sub/deep/er/x.bin"}.get(where, "x.bin")
+    at = bench.store.root / "m" / {"folder": "sub", "inner folder": "sub/deep"}.get(where, path)
     at.parent.mkdir(parents=True)
-    at.symlink_to({"file": elsewhere / "victim", "folder": elsewhere, "dangling": elsewhere / "none"}[where])
+    at.symlink_to({"file": elsewhere / "victim", "dangling": elsewhere / "none"}.get(where, elsewhere))
     for force in (False, True):
-        run = bench.fetch(faults.honest(data), data, path="sub/x.bin" if where == "folder" else "x.bin", force=force)
+        run = bench.fetch(faults.honest(data), data, path=path, force=force)
         assert (run.code, run.error["code"], run.requests) == (11, "UNSAFE", [])
     assert os.listdir(elsewhere) == ["victim"]
     assert (elsewhere / "victim").read_text() == "mine"
@@ -178,14 +177,15 @@ def test_links_in_the_way(bench: Bench, tmp_path: Path, where: str, data: bytes)
 
 @pytest.mark.fault(177)
 @BOTH_SIZES
-def test_link_that_comes_while_fetching(bench: Bench, tmp_path: Path, data: bytes) -> None:
+@pytest.mark.parametrize("where", ["sub", "sub/deep", "sub/deep/x.bin"])
+def test_link_that_comes_while_fetching(bench: Bench, tmp_path: Path, data: bytes, where: str) -> None:
     """A link that appears while the bytes come is refused as well, and nothing is made at its target (F117, I5)."""
-    elsewhere, sub = tmp_path / "elsewhere", bench.store.root / "m" / "sub"
+    elsewhere, at = tmp_path / "elsewhere", bench.store.root / "m" / where
     elsewhere.mkdir()
 
     def handler(request: Request, number: int) -> Answer:
-        sub.parent.mkdir(parents=True, exist_ok=True)
-        sub.symlink_to(elsewhere)
+        at.parent.mkdir(parents=True, exist_ok=True)
+        at.symlink_to(elsewhere / "new" if where.endswith("bin") else elsewhere)
         return faults.honest(data)(request, number)
 
     assert bench.fetch(handler, data, path="sub/deep/x.bin").code == 11

@@ -97,9 +97,10 @@ def test_dead_keepalive(bench: Bench, handler: Handler) -> None:
 def test_a_body_that_stops(bench: Bench, how: str) -> None:
     """Silence in a body is a stall, and so is next to nothing: the connection is given up and the rest is requested
     (C62, C63)."""
-    slow = faults.trickle(faults.honest(DATA), piece=10, pause=0.05)
-    bad = faults.stall_in_body(DATA, SIZE // 2) if how == "silence" else slow
-    run = bench.fetch(faults.first(1, bad, faults.honest(DATA)), DATA, stall=0.3 if how == "silence" else 10, slow=0.3)
+    bad, limit = faults.trickle(faults.honest(DATA), piece=10, pause=0.05), "slow"
+    if how == "silence":
+        bad, limit = faults.stall_in_body(DATA, SIZE // 2), "stall"
+    run = bench.fetch(faults.first(1, bad, faults.honest(DATA)), DATA, **{limit: 0.3})
     assert (run.code, run.report.bytes_fetched, run.retries) == (0, SIZE, 1)
     assert not (run.requests[1].header("range") or "bytes=0-").startswith("bytes=0-")
 

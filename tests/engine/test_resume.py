@@ -205,10 +205,10 @@ def interrupted(folder: Path, handler: Handler, number: signal.Signals, code: in
 
 def test_cancel_in_the_process_frees_everything(bench: Bench) -> None:
     """After an interruption no thread of the engine is at work, and a cancelled client sends no request."""
+    others, names = set(threading.enumerate()), ("mdl-worker", "mdl-syncer", "mdl-hasher")
     with FaultyServer(faults.stall_in_body(DATA, MIB)) as server:
         bench.run(pinned(server.url + "/f", DATA), stop_at=MIB)
-        names = ("mdl-worker", "mdl-syncer", "mdl-hasher")
-        until(lambda: not [t for t in threading.enumerate() if t.name.startswith(names)], seconds=2)
+        until(lambda: not [t for t in {*threading.enumerate()} - others if t.name.startswith(names)])
         before = len(server.requests)
         with bench.http() as http:
             http.cancel.set()

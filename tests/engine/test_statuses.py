@@ -13,7 +13,6 @@ from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.polling import until
 
 from mdl.events import Failed
-from mdl.sources.hub_origin import HubOrigin
 
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
 SIZE = len(DATA)
@@ -167,16 +166,6 @@ def test_signed_url_is_never_written_down(bench: Bench) -> None:
     assert (run.code, bool(kept), bool(signatures)) == (0, True, True)
     for query in signatures:
         assert query.split("sig=")[1][:40] not in kept.decode() + str([run.report, run.events])
-
-
-@pytest.mark.fault(75)
-def test_a_listing_that_continues_elsewhere(bench: Bench) -> None:
-    """A listing whose next page is at another origin is refused, and that origin is not contacted (C47, D75)."""
-    with FaultyServer(faults.answers(200, body=b"[]")) as other:
-        page = faults.answers(200, ("Link", f'<{other.url}/api/x>; rel="next"'), body=b"[]")
-        with FaultyServer(page) as hub:
-            run = bench.run(source=HubOrigin("org/repo", revision="a" * 40), hub=hub.url, token="hf_not_for_others")
-        assert (run.code, other.requests) == (11, [])
 
 
 @pytest.mark.fault(47)

@@ -18,11 +18,9 @@ from support.polling import until
 
 from mdl.engine.download import Download
 from mdl.engine.finalize import Finalizer
-from mdl.engine.journal import Identity
-from mdl.engine.partial import Partial
 from mdl.engine.queue import WorkQueue
 from mdl.engine.stream_hasher import StreamHasher
-from mdl.errors import Cancelled, StorageError
+from mdl.errors import StorageError
 from mdl.events import Event, Failed, Verifying
 
 DATA = noise(4 * MIB)
@@ -110,20 +108,6 @@ def test_a_stop_during_the_last_hash_loses_nothing(
             thread.join(20)
     assert not bench.final.exists()
     assert bench.claimed == len(DATA)
-
-
-@pytest.mark.fault(226)
-def test_a_stopped_hasher_has_no_digest(tmp_path: Path) -> None:
-    """Asked for the digest of what it hashed in part, a stopped hasher says that it was stopped."""
-    partial = Partial.open(tmp_path, "k" * 32, Identity("https://h/m", len(DATA), None, '"a"', None))
-    hasher = StreamHasher(partial, "sha256", len(DATA))
-    partial.write(0, DATA[:1000])
-    hasher.stop()
-    assert hasher.thread
-    assert not hasher.thread.is_alive()
-    with pytest.raises(Cancelled):
-        hasher.result(lambda done: None)
-    partial.close()
 
 
 @pytest.mark.fault(227)

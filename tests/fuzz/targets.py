@@ -1,7 +1,7 @@
-"""Targets: whatever others write and mdl reads, each a function of any bytes, with what must hold of the outcome.
+"""Targets: what others write and mdl reads. Each is a function of any bytes that asserts what must hold.
 
-A line that begins with ``=`` is sealed (`mdl.crc_json`) before it is read, so that damage behind a right checksum is
-tried too. A target that needs several texts takes them line by line, header fields as ``name: value``.
+A line that begins with ``=`` gets a checksum (`mdl.crc_json`) before it is read: damage with a right checksum is tried
+too. A target that needs several texts takes them line by line, header fields as ``name: value``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _file(name: str, data: bytes) -> Path:
 
 
 def sealed(data: bytes) -> bytes:
-    """Every line that begins with ``=`` behind its own checksum."""
+    """Every line that begins with ``=`` with its checksum."""
     lines = data.split(b"\n")
     return b"\n".join(_seal(line[1:]) if line.startswith(b"=") else line for line in lines)
 
@@ -68,7 +68,7 @@ def _seal(body: bytes) -> bytes:
 
 
 def _safe(path: RelPath) -> None:
-    """A path that was parsed stays below whatever it is joined to, and can be written."""
+    """A parsed path stays below the folder that it is joined to, and can be written."""
     base = "/somewhere/models"
     joined = os.path.normpath(path.under(Path(base)))
     assert joined == f"{base}/{path.text}", joined
@@ -79,7 +79,7 @@ def _safe(path: RelPath) -> None:
 
 
 def catalog(data: bytes) -> None:
-    """A catalog that is read has safe paths, and each of its models can be taken out or says why not."""
+    """A catalog that is read has safe paths, and each of its models can be removed, or an error says why not."""
     path = _file("catalog.toml", data)
     found = read_catalog([path])
     for model in found.models.values():
@@ -95,7 +95,7 @@ def catalog(data: bytes) -> None:
 
 
 def lock(data: bytes) -> None:
-    """A lock that is read is written as a lock that is read as the same one."""
+    """A lock stays the same if it is written and read again."""
     path = _file("mdl.lock", data)
     found = read_lock(path, path)
     assert found is not None
@@ -119,7 +119,7 @@ def journal(data: bytes) -> None:
 
 
 def receipt(data: bytes) -> None:
-    """A receipt is a receipt or none, and never leads out of the models folder."""
+    """A receipt is valid or ignored, and never names a file outside the models folder."""
     path = RelPath.parse("a/b.bin")
     place = _file(f"root/.mdl/receipts/m/{file_key('m', path)}.receipt", sealed(data))
     store = Store(_FOLDER / "root")
@@ -149,7 +149,7 @@ def job(data: bytes) -> None:
 
 
 def listing(data: bytes) -> None:
-    """A kept listing is a listing or none; what is one can be kept again."""
+    """A kept listing is valid or ignored; a valid one can be kept again."""
     origin, listings = HubOrigin("org/repo"), Listings(_FOLDER / "listings")
     listings.put("https://h", origin, Listing("c" * 40, ()))
     (place,) = (_FOLDER / "listings").iterdir()
@@ -164,7 +164,7 @@ def listing(data: bytes) -> None:
 
 
 def tree(data: bytes) -> None:
-    """Of a hub's own listing come safe paths and whole sizes, or a refusal."""
+    """A hub's listing gives safe paths and sizes, or is refused."""
     try:
         page = json.loads(data)
     except (ValueError, RecursionError):
@@ -177,7 +177,7 @@ def tree(data: bytes) -> None:
 
 
 def relpath(data: bytes) -> None:
-    """A path that was parsed never leaves, alone or beside another one."""
+    """A parsed path never leads out of its folder, and no two of them are one file."""
     found = []
     for line in text_of(data).split("\n"):
         assert not any(map(is_harmful_in_prose, shown(line)))
@@ -192,7 +192,7 @@ def relpath(data: bytes) -> None:
 
 
 def redaction(data: bytes) -> None:
-    """Known values, and what stands in a URL where secrets stand, are nowhere in what is shown."""
+    """Known secrets, and the parts of a URL that may hold secrets, are not shown."""
     secret, *rest = lines_of(data)
     secret, text = secret.strip(), "\n".join(rest)
     if len(secret) >= 4 and secret.isascii() and secret.isprintable() and not set(secret) & set(' *<>"'):
@@ -209,18 +209,18 @@ def redaction(data: bytes) -> None:
         f"http://h:1?a={hidden}",
     ):
         assert hidden not in redact(f"{before} {url} {after}")
-    assert hidden not in redact(f"{before} Authorization: OriginToken {hidden}")
+    assert hidden not in redact(f"{before} Authorization: Bearer {hidden}")
 
 
 def safetensors(data: bytes) -> None:
-    """A header is one or is not, and no more than there is is read."""
+    """A header is valid or refused, and no byte beyond the file is read."""
     found = read_header(lambda count: data[:count])
     assert found is None or found.size >= 10
     why_truncated(len(data), lambda count: data[:count])
 
 
 def zip_directory(data: bytes) -> None:
-    """The members of an archive that is opened are safe, apart from each other and inside it; each comes whole."""
+    """The members of an archive have safe paths and do not overlap; each is read whole."""
     path = _file("a.zip", data)
     with path.open("rb") as file:
         found = read_directory(file.fileno(), ArchiveLimits())
@@ -238,7 +238,7 @@ def zip_directory(data: bytes) -> None:
 
 
 def manifest(data: bytes) -> None:
-    """A manifest that is read can be written, and is the same content then."""
+    """A manifest stays the same if it is written and read again."""
     found = Manifest.from_json(data)
     again = Manifest.from_json(found.to_json())
     assert (again.content, again.version, again.files) == (found.content, found.version, found.files)

@@ -1,10 +1,11 @@
-"""Calls of the operating system that fail: the writes of a body into a file, and the close of one."""
+"""Calls of the operating system that fail: the writes of a body into a file, and the close of one; and a full disk."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,6 +32,11 @@ def judge_writes(patch: pytest.MonkeyPatch, verdict: Verdict) -> None:
 
     patch.setattr(os, "pwrite", written)
     patch.setattr(os, "splice", spliced)
+
+
+def free_bytes(patch: pytest.MonkeyPatch, count: Callable[[], int]) -> None:
+    """Let every file system have so many bytes free."""
+    patch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_bavail=count(), f_frsize=1))
 
 
 class CloseFails:

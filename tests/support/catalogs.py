@@ -1,4 +1,4 @@
-"""Texts of catalogs, right and wrong, and what the reader says of them."""
+"""Catalogs as text, right and wrong, and what the reader says about them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def parse(text: str) -> Catalog:
 
 
 def mistakes(text: str) -> list[str]:
-    """The mistakes of a text, one a line, without their count."""
+    """The mistakes in a text, without the line that counts them."""
     with pytest.raises(CatalogError) as caught:
         parse(text)
     assert caught.value.exit_code == 2

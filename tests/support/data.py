@@ -1,4 +1,4 @@
-"""Bytes for files, and what they are known by."""
+"""Bytes for files, and their digests."""
 
 from __future__ import annotations
 

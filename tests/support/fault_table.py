@@ -1,4 +1,4 @@
-"""The fault matrix: which rows of faults.toml were tried by which tests, and how that went."""
+"""The fault matrix: which tests tried which rows of faults.toml, and how they ended."""
 
 from __future__ import annotations
 
@@ -25,12 +25,21 @@ class Row:
 
     @property
     def result(self) -> str:
-        """``failed`` where any test failed, ``passed`` where some did and none failed, else why it was not run."""
-        if self.outcomes["failed"]:
-            return "failed"
-        if self.outcomes["passed"]:
-            return "passed"
-        return "not run"
+        """``failed`` if any test failed, ``passed`` if some did and none failed, else ``not run``."""
+        return next((one for one in ("failed", "passed") if self.outcomes[one]), "not run")
+
+    @property
+    def why(self) -> str:
+        """Why it was not run."""
+        return self.not_run or ("skipped here" if self.outcomes["skipped"] else "no test yet")
+
+    @property
+    def line(self) -> str:
+        """Its line of the table."""
+        passed = self.outcomes["passed"]
+        result = f"passed ({passed})" if self.result == "passed" else self.result
+        cells = (self.fault, self.expected, result, ", ".join(sorted(self.tests)) or self.why)
+        return f"| {self.group}{self.number} | {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
 class Matrix:
@@ -56,32 +65,14 @@ class Matrix:
         yield f"faults: {len(self.rows)} rows, {results}"
         for row in self.rows.values():
             if row.result == "not run":
-                yield f"  not run: {row.group}{row.number} {row.fault}: {_why(row)}"
+                yield f"  not run: {row.group}{row.number} {row.fault}: {row.why}"
 
     def table(self) -> str:
         """The document: one table a group."""
-        lines = [
-            "# The fault matrix",
-            "",
-            "Written by `python -m pytest --fault-table=docs/faults.md`, not by hand.",
-            "",
-        ]
-        lines += [next(self.summary()) + ".", ""]
+        lines = ["# The fault matrix", "", "Written by `python -m pytest --fault-table=docs/faults.md`, not by hand."]
+        lines += ["", next(self.summary()) + ".", ""]
         for letter, name in self.groups.items():
             lines += [f"## {letter}. {name}", "", "| # | fault | expected | result | tests |", "|---|---|---|---|---|"]
-            lines += [_line(row) for row in self.rows.values() if row.group == letter]
+            lines += [row.line for row in self.rows.values() if row.group == letter]
             lines.append("")
         return "\n".join(lines)
-
-
-def _line(row: Row) -> str:
-    passed = row.outcomes["passed"]
-    result = f"passed ({passed})" if row.result == "passed" else row.result
-    cells = (row.fault, row.expected, result, ", ".join(sorted(row.tests)) if row.tests else _why(row))
-    return f"| {row.group}{row.number} | {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
-
-
-def _why(row: Row) -> str:
-    if row.not_run:
-        return row.not_run
-    return "skipped here" if row.outcomes["skipped"] else "no test yet"

@@ -1,7 +1,7 @@
 """FaultyServer: an HTTP server of plain sockets on 127.0.0.1 that misbehaves exactly as a test asks.
 
-A handler is told of each request and returns an `Answer`; nothing is added to it, so broken framing,
-lying headers, resets and silences can all be had. Ready-made handlers live in the package `faults`.
+A handler gets each request and returns an `Answer`. Nothing is added to the answer, so it may have broken framing or
+lying headers, end with a reset, or fall silent. Ready-made handlers are in the package `faults`.
 
     with FaultyServer(honest(data)) as server:
         get(server.url + "/file")
@@ -13,9 +13,11 @@ A handler may be exchanged at any time (``server.handler = …``), which is how 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import select
 import socket
 import struct
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -23,12 +25,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from support.faults.wire import CHUNK, Answer, Ending, Handler, Piece, Request, reply
-
-try:
-    import fcntl
-    import termios
-except ImportError:  # Windows: a reset may then overtake the last bytes
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Answer", "Ending", "FaultyServer", "Handler", "Piece", "Request", "reply"]
 
@@ -77,7 +73,7 @@ class _Connection:
     def reset(self, stop: threading.Event) -> None:
         """Have the socket closed with RST, after all that was sent has been received."""
         with contextlib.suppress(OSError):
-            while fcntl and struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0" * 4))[0]:
+            while struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0" * 4))[0]:
                 if stop.wait(_TICK / 10):
                     break
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -87,11 +83,8 @@ class FaultyServer:
     """The server, a context manager. Leaving it lets every stalled connection go and waits for the threads;
     an exception raised by the handler comes out there, unless the test fails for another reason."""
 
-    def __init__(
-        self, handler: Handler, *, send_buffer: int | None = None, address: str = "127.0.0.1", port: int = 0
-    ) -> None:
+    def __init__(self, handler: Handler, *, address: str = "127.0.0.1", port: int = 0) -> None:
         self.handler = handler
-        self._send_buffer = send_buffer
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._requests: list[Request] = []
@@ -159,8 +152,6 @@ class FaultyServer:
             with contextlib.suppress(OSError):
                 sock, _ = self._listener.accept()
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if self._send_buffer:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
                 with self._lock:
                     connection = _Connection(sock, self._connections)
                     self._connections += 1

@@ -163,21 +163,21 @@ ODD_KINDS = {
     "whiteout": 0o160000,
     "door": 0o150000,
 }
-tricks(
-    187,
-    UNSAFE,
-    one_member(b"h", {"hard link": {"data": b"", "extra": HARD}}),
-    one_member(b"h", {"hard link, told locally": {"data": b"", "local": {"extra": HARD}}}),
-    {"hard link of two files": add(*(Member(name=name, data=b"", extra=HARD) for name in (b"h1", b"h2")))},
-    {
-        f"{kind} {name!r}": add(Member(name=name, data=b"", mode=mode | 0o644))
+HARD_LINK = {"data": b"", "extra": HARD}
+KINDS: dict[str, list[Member]] = {
+    "hard link": [Member(name=b"h", **HARD_LINK)],
+    "hard link, told locally": [Member(name=b"h", data=b"", local={"extra": HARD})],
+    "hard link of two files": [Member(name=name, **HARD_LINK) for name in (b"h1", b"h2")],
+    **{
+        f"{kind} {name!r}": [Member(name=name, data=b"", mode=mode | 0o644)]
         for kind, mode in ODD_KINDS.items()
         for name in (b"n", b"n/")
     },
-    {"file that says folder": add(Member(name=b"n", mode=stat.S_IFDIR | 0o755))},
-    {"folder that says file": add(Member(name=b"n/", data=b"", mode=stat.S_IFREG | 0o644))},
-    {"folder with data": add(Member(name=b"n/"))},
-)
+    "file that says folder": [Member(name=b"n", mode=stat.S_IFDIR | 0o755)],
+    "folder that says file": [Member(name=b"n/", data=b"", mode=stat.S_IFREG | 0o644)],
+    "folder with data": [Member(name=b"n/")],
+}
+tricks(187, UNSAFE, {name: add(*members) for name, members in KINDS.items()})
 TWO_KINDS: dict[str, tuple[int | None, bytes]] = {
     "a link, then a file, by Info-ZIP's old field": (0, ASI_LINK + ASI_FILE),
     "a file, then a link, by Info-ZIP's old field": (0, ASI_FILE + ASI_LINK),
@@ -185,13 +185,12 @@ TWO_KINDS: dict[str, tuple[int | None, bytes]] = {
     "a link, then a file, by PKWARE's field": (None, HARD + PLAIN),
     "a file, then a link, by PKWARE's field": (None, PLAIN + HARD),
 }
-for _name, (_mode, _fields) in TWO_KINDS.items():
-    _tables: dict[str, Facts] = {_name: {"extra": _fields}, f"{_name}, told locally": {"local": {"extra": _fields}}}
-    tricks(
-        282,
-        EITHER,
-        one_member(b"l", {name: facts | {"data": b"/etc", "mode": _mode} for name, facts in _tables.items()}),
-    )
+for _where in ("extra", "local"):
+    _told = {
+        f"{name}, {_where}": {"mode": mode, _where: fields if _where == "extra" else {"extra": fields}}
+        for name, (mode, fields) in TWO_KINDS.items()
+    }
+    tricks(282, EITHER, one_member(b"l", {name: {"data": b"/etc", **facts} for name, facts in _told.items()}))
 
 
 # Two of one name, a file that is a folder (188, 189).
@@ -207,19 +206,14 @@ def twins(*groups: str) -> Tricks:
     return {ascii(group): add(*members(group)) for group in groups}
 
 
-tricks(
-    188,
-    UNSAFE,
-    twins("t|t", "weights.bin", "t|t|t", "t/|t/", "Model.bin|model.bin", "a/b/C|a/b/c", "A/x|a/y", "A/|a/"),
-    {"same name, same bytes": add(Member(name=b"t"), Member(name=b"t"))},
-    twins("caf\u00e9|cafe\u0301", "caf\u00e9/x|cafe\u0301/y", "stra\u00dfe|strasse", "\u212a|k", "\ufb01le|file"),
-    twins("t|t/", "t/|t", "T|t/", "t|t/.", "t|t.", "t|t "),
-)
-tricks(
-    189,
-    UNSAFE,
-    twins("d|d/x", "d/x|d", "D|d/x", "d/x|D", "d|d/e/f/g", "caf\u00e9|cafe\u0301/x", "weights.bin/x", "logs"),
-)
+TWINS = [
+    *("t|t", "weights.bin", "t|t|t", "t/|t/", "Model.bin|model.bin", "a/b/C|a/b/c", "A/x|a/y", "A/|a/"),
+    *("caf\u00e9|cafe\u0301", "caf\u00e9/x|cafe\u0301/y", "stra\u00dfe|strasse", "\u212a|k", "\ufb01le|file"),
+    *("t|t/", "t/|t", "T|t/", "t|t/.", "t|t.", "t|t "),
+]
+INSIDE = ["d|d/x", "d/x|d", "D|d/x", "d/x|D", "d|d/e/f/g", "caf\u00e9|cafe\u0301/x", "weights.bin/x", "logs"]
+tricks(188, UNSAFE, {"same name, same bytes": add(Member(name=b"t"), Member(name=b"t"))}, twins(*TWINS))
+tricks(189, UNSAFE, twins(*INSIDE))
 
 
 # The second name (191).
@@ -276,35 +270,27 @@ def deferred(lie: Facts) -> Facts:
     return {"flags": lie["flags"] ^ DEFERRED} if "flags" in lie else lie
 
 
-tricks(
-    192,
-    EITHER,
-    one_member(b"members1", told([*LIES, *ONLY_PLAIN])),
-    one_member(b"members1", told(map(deferred, LIES), descriptor={})),
-    one_member(
-        b"m",
-        {
-            **{
-                f"directory {lie}": {"central": lie}
-                for lie in ({"size": 3}, {"packed": 3}, {"crc": 1}, {"name": b"n"}, {"method": DEFLATED})
-            },
-            "extra field torn": {"extra": TORN},
-            "extra field torn, local header": {"local": {"extra": TORN}},
-            "extra field of one byte": {"extra": b"x"},
-            "gap before a member": {"before": b"gap"},
-            "gap of zeros before a member": {"before": bytes(16)},
-        },
-    ),
-    {
-        "not in the directory, last": add(Member(name=b"hidden", listed=False)),
-        "not in the directory, between": add(Member(name=b"hidden", listed=False), Member(name=b"after")),
-        "in the directory alone": add(Member(name=b"ghost", written=False)),
-        "in the directory alone, between": add(Member(name=b"ghost", written=False), Member(name=b"after")),
-        "in the directory alone, empty": add(Member(name=b"ghost", data=b"", written=False)),
-        "in the directory alone, beyond": add(Member(name=b"ghost", written=False, central={"at": 2**31})),
-        "in the directory alone, a folder": add(Member(name=b"ghost/", data=b"", written=False)),
-    },
-)
+DIRECTORY_LIES: list[Facts] = [{"size": 3}, {"packed": 3}, {"crc": 1}, {"name": b"n"}, {"method": DEFLATED}]
+DISAGREEING: dict[str, Facts] = {
+    **{f"directory {lie}": {"central": lie} for lie in DIRECTORY_LIES},
+    "extra field torn": {"extra": TORN},
+    "extra field torn, local header": {"local": {"extra": TORN}},
+    "extra field of one byte": {"extra": b"x"},
+    "gap before a member": {"before": b"gap"},
+    "gap of zeros before a member": {"before": bytes(16)},
+}
+HIDDEN, GHOST, AFTER = Member(name=b"hidden", listed=False), {"name": b"ghost", "written": False}, Member(name=b"after")
+GHOSTS: dict[str, list[Member]] = {
+    "not in the directory, last": [HIDDEN],
+    "not in the directory, between": [HIDDEN, AFTER],
+    "in the directory alone": [Member(**GHOST)],
+    "in the directory alone, between": [Member(**GHOST), AFTER],
+    "in the directory alone, empty": [Member(**GHOST, data=b"")],
+    "in the directory alone, beyond": [Member(**GHOST, central={"at": 2**31})],
+    "in the directory alone, a folder": [Member(name=b"ghost/", data=b"", written=False)],
+}
+tricks(192, EITHER, one_member(b"members1", told([*LIES, *ONLY_PLAIN]) | told(map(deferred, LIES), descriptor={})))
+tricks(192, EITHER, one_member(b"m", DISAGREEING), {name: add(*members) for name, members in GHOSTS.items()})
 
 
 def counted(step: int) -> Mutation:
@@ -317,30 +303,21 @@ def counted(step: int) -> Mutation:
 
 FULL_COUNT = {"here": FULL16, "count": FULL16}
 tricks(192, BAD, {"one member more told": counted(1), "one member fewer told": counted(-1)}, whole=True)
-tricks(
-    192,
-    BAD,
-    whole(
-        {
-            "directory longer": {"lost": b"PK"},
-            "a record behind the directory's members": {"lost": b"PK\5\5\0\0"},
-            "gap before the directory": {"gap": b"gap"},
-            "archive extra data record": {"gap": b"PK\6\x08\4\0\0\0gaps"},
-            "gap behind the directory": {"gap_end": b"gap"},
-            **{f"directory size {size}": {"end": {"size": size}} for size in (46, 0, FULL32 - 1)},
-            "directory at zero": {"end": {"at": 0}},
-            "directory beyond": {"end": {"at": FULL32 - 1}},
-        }
-    ),
-    whole=True,
-)
-tricks(
-    192,
-    EITHER,
-    whole({f"{count} members told": {"end": {"here": count, "count": count}} for count in (0, 1000)}),
-    whole({"10^12 members told": {"end64": {"here": 10**12, "count": 10**12}, "locator": {}, "end": FULL_COUNT}}),
-    whole=True,
-)
+WHOLE_LIES: dict[str, Facts] = {
+    "directory longer": {"lost": b"PK"},
+    "a record behind the directory's members": {"lost": b"PK\5\5\0\0"},
+    "gap before the directory": {"gap": b"gap"},
+    "archive extra data record": {"gap": b"PK\6\x08\4\0\0\0gaps"},
+    "gap behind the directory": {"gap_end": b"gap"},
+    **{f"directory told as {end}": {"end": end} for end in ({"size": 46}, {"size": 0}, {"size": FULL32 - 1})},
+    **{f"directory told at {at}": {"end": {"at": at}} for at in (0, FULL32 - 1)},
+}
+COUNTS: dict[str, Facts] = {
+    **{f"{count} members told": {"end": {"here": count, "count": count}} for count in (0, 1000)},
+    "10^12 members told": {"end64": {"here": 10**12, "count": 10**12}, "locator": {}, "end": FULL_COUNT},
+}
+tricks(192, BAD, whole(WHOLE_LIES), whole=True)
+tricks(192, EITHER, whole(COUNTS), whole=True)
 
 
 # End records, what stands before and behind them (193).
@@ -356,72 +333,56 @@ def appended_moved(archive: Zip) -> Zip:
     return archive.but(suffix=OTHER.but(prefix=archive.build(), moved=True).build()[len(archive.build()) :])
 
 
-tricks(
-    193,
-    BAD,
-    {"end record twice": lambda archive: archive.but(suffix=list(archive.pieces())[-3])},
-    {
-        f"comment of {len(comment)} bytes, {comment!r:.20}, {end}": but(comment=comment, end=end)
-        for comment, end in (
-            *((PLAIN_END, {}), (PLAIN_END + b"more", {}), (OTHER.build(), {}), (b"see PK\5\6 there", {})),
-            *((b"hi", {"comments": 9}), (b"comment", {"comments": 2}), (b"comment", {"comments": 0})),
-            (b"", {"comments": 4}),
-        )
+COMMENTS: list[tuple[bytes, Facts]] = [
+    *((PLAIN_END, {}), (PLAIN_END + b"more", {}), (OTHER.build(), {}), (b"see PK\5\6 there", {})),
+    *((b"hi", {"comments": 9}), (b"comment", {"comments": 2}), (b"comment", {"comments": 0}), (b"", {"comments": 4})),
+]
+PREFIXES = [
+    *((SCRIPT, False), (SCRIPT, True), (bytes(512), True), (b"PK\7\10", True), (b"PK00", True)),
+    *((OTHER.build(), False), (OTHER.build(), True)),
+]
+ENDS: dict[str, Facts] = {
+    **{f"comment of {len(text)}, {text!r:.20}, {end}": {"comment": text, "end": end} for text, end in COMMENTS},
+    **{f"prefix {text!r:.40}, {moved}": {"prefix": text, "moved": moved} for text, moved in PREFIXES},
+    **{
+        f"suffix of {len(text)}, {text!r:.20}": {"suffix": text}
+        for text in (PLAIN_END, b"suffix", b"\0", bytes(1024), b"x" * 70000, OTHER.build())
     },
-    {
-        f"prefix {prefix!r:.40}{', offsets moved' * moved}": but(prefix=prefix, moved=moved)
-        for prefix, moved in (
-            *((SCRIPT, False), (SCRIPT, True), (bytes(512), True), (b"PK\7\10", True), (b"PK00", True)),
-            *((OTHER.build(), False), (OTHER.build(), True)),
-        )
-    },
-    {
-        f"suffix of {len(suffix)} bytes, {suffix!r:.20}": but(suffix=suffix)
-        for suffix in (PLAIN_END, b"suffix", b"\0", bytes(1024), b"x" * 70000, OTHER.build())
-    },
-    {"archive appended, moved": appended_moved},
-    whole({"end record's signature broken": {"end": {"signature": b"PK\5\7"}}, "no end record": {"end": None}}),
-    whole=True,
-)
+    "end record's signature broken": {"end": {"signature": b"PK\5\7"}},
+    "no end record": {"end": None},
+}
+tricks(193, BAD, {"end record twice": lambda archive: archive.but(suffix=list(archive.pieces())[-3])}, whole=True)
+tricks(193, BAD, {"archive appended, moved": appended_moved}, whole(ENDS), whole=True)
 
 
 # 64-bit records (194).
 
 FULL_SIZES = {"size": FULL32, "packed": FULL32}
-tricks(
-    194,
-    BAD,
-    one_member(
-        b"w",
-        {
-            "sizes without the field": {"central": FULL_SIZES},
-            "offset without the field": {"central": {"at": FULL32}},
-            **{
-                f"field of {len(values)} values {values}": {"central": FULL_SIZES | {"extra": wide(*values)}}
-                for values in ((10,), (), (10, 10, 0), (99, 99))
-            },
-            "field of seven bytes": {"central": {"size": FULL32, "extra": extra(1, bytes(7))}},
-            "field that is not due": {"central": {"extra": wide(10, 10)}},
-            "field twice": {"central": {"size": FULL32, "extra": wide(10) + wide(10)}},
-            "field twice, the second lies": {"central": {"size": FULL32, "extra": wide(10) + wide(99)}},
-            "field lies in both": both(**FULL_SIZES, extra=wide(99, 99)),
-            "local sizes without the field": {"local": FULL_SIZES},
-            "local field of one size": {"local": {"size": FULL32, "extra": wide(10)}},
-            "local field that is not due": {"local": {"extra": wide(10, 10)}},
-            "local field lies and is not due": {"local": {"extra": wide(99, 99)}},
-            "local field lies": {"local": FULL_SIZES | {"extra": wide(10, 99)}},
-            "local field twice": {"local": FULL_SIZES | {"extra": wide(10, 10) + wide(10, 10)}},
-        },
-    ),
-)
-tricks(
-    194,
-    EITHER,
-    one_member(b"w", {"stored beyond the end": both(**FULL_SIZES, extra=wide(2**40, 2**40))}),
-    one_member(b"w", {"offset beyond 2^63": {"central": {"at": FULL32, "extra": wide(2**64 - 1)}}}),
-)
-
-
+WIDE: dict[str, Facts] = {
+    "sizes without the field": {"central": FULL_SIZES},
+    "offset without the field": {"central": {"at": FULL32}},
+    **{
+        f"field of {len(values)} values {values}": {"central": FULL_SIZES | {"extra": wide(*values)}}
+        for values in ((10,), (), (10, 10, 0), (99, 99))
+    },
+    "field of seven bytes": {"central": {"size": FULL32, "extra": extra(1, bytes(7))}},
+    "field that is not due": {"central": {"extra": wide(10, 10)}},
+    "field twice": {"central": {"size": FULL32, "extra": wide(10) + wide(10)}},
+    "field twice, the second lies": {"central": {"size": FULL32, "extra": wide(10) + wide(99)}},
+    "field lies in both": both(**FULL_SIZES, extra=wide(99, 99)),
+    "local sizes without the field": {"local": FULL_SIZES},
+    "local field of one size": {"local": {"size": FULL32, "extra": wide(10)}},
+    "local field that is not due": {"local": {"extra": wide(10, 10)}},
+    "local field lies and is not due": {"local": {"extra": wide(99, 99)}},
+    "local field lies": {"local": FULL_SIZES | {"extra": wide(10, 99)}},
+    "local field twice": {"local": FULL_SIZES | {"extra": wide(10, 10) + wide(10, 10)}},
+}
+HUGE: dict[str, Facts] = {
+    "stored beyond the end": both(**FULL_SIZES, extra=wide(2**40, 2**40)),
+    "offset beyond 2^63": {"central": {"at": FULL32, "extra": wide(2**64 - 1)}},
+}
+tricks(194, BAD, one_member(b"w", WIDE))
+tricks(194, EITHER, one_member(b"w", HUGE))
 FULL_AT = {"at": FULL32}
 
 
@@ -484,20 +445,17 @@ def safe_excerpt(depth: int, kernel: bytes) -> Mutation:
     return mutate
 
 
-tricks(
-    195,
-    EITHER,
-    {
-        "one local header, two lines": overlapping(b"o1", b"o2"),
-        "one local header, two lines of one name": overlapping(b"o", b"o"),
-        "member within a member": overlapping_tail,
-        "quoted": safe_excerpt(2, b"kernel" * 500),
-        "quoted bomb": safe_excerpt(30, bytes(100_000)),
-        "line at the base's first member": add(*quoted_at(0, b"o")),
-        "line amid the base's data": add(*quoted_at(40, b"o")),
-        "packed size reaches over the next": add(Member(name=b"o1", **both(size=20, packed=20)), Member(name=b"o2")),
-    },
-)
+OVERLAPS: Tricks = {
+    "one local header, two lines": overlapping(b"o1", b"o2"),
+    "one local header, two lines of one name": overlapping(b"o", b"o"),
+    "member within a member": overlapping_tail,
+    "quoted": safe_excerpt(2, b"kernel" * 500),
+    "quoted bomb": safe_excerpt(30, bytes(100_000)),
+    "line at the base's first member": add(*quoted_at(0, b"o")),
+    "line amid the base's data": add(*quoted_at(40, b"o")),
+    "packed size reaches over the next": add(Member(name=b"o1", **both(size=20, packed=20)), Member(name=b"o2")),
+}
+tricks(195, EITHER, OVERLAPS)
 
 
 @functools.cache
@@ -518,27 +476,23 @@ def told_wide(size: int) -> Member:
     return replace(one, **both(**{**one.local, **FULL_SIZES}, extra=wide(size, len(one.packed))))
 
 
-tricks(
-    196,
-    UNSAFE,
-    {"flat": lambda archive: archive.adding(bomb(b"flat", 101 * MIB))},
-    {"of many members": lambda archive: archive.adding(*(bomb(b"part-%02d" % n, 10 * MIB) for n in range(11)))},
-    heavy=True,
-)
-tricks(
-    196,
-    UNSAFE,
-    {"told as a terabyte": add(told_wide(2**40)), "told as 2^64": add(told_wide(2**64 - 1))},
-    {"told as 4 GiB": add(bomb(b"t", MIB, FULL32 - 1))},
-)
-CROWDS = {"files": b"%d", "folders": b"%d/"}
-tricks(
-    196,
-    UNSAFE,
-    {f"too many {kind}": add(*(Member(name=name % n, data=b"") for n in range(100))) for kind, name in CROWDS.items()},
-    limits=ArchiveLimits(members=50),
-)
+BOMBS: Tricks = {
+    "flat": lambda archive: archive.adding(bomb(b"flat", 101 * MIB)),
+    "of many members": lambda archive: archive.adding(*(bomb(b"part-%02d" % n, 10 * MIB) for n in range(11))),
+}
+TOLD_BOMBS: Tricks = {
+    "told as a terabyte": add(told_wide(2**40)),
+    "told as 2^64": add(told_wide(2**64 - 1)),
+    "told as 4 GiB": add(bomb(b"t", MIB, FULL32 - 1)),
+}
+CROWDS: Tricks = {
+    f"too many {kind}": add(*(Member(name=name % n, data=b"") for n in range(100)))
+    for kind, name in {"files": b"%d", "folders": b"%d/"}.items()
+}
 TOO_LARGE = one_member(b"b", {"more than --max-size": {"data": bytes(500)}})
+tricks(196, UNSAFE, BOMBS, heavy=True)
+tricks(196, UNSAFE, TOLD_BOMBS)
+tricks(196, UNSAFE, CROWDS, limits=ArchiveLimits(members=50))
 tricks(196, UNSAFE, TOO_LARGE, limits=ArchiveLimits(bytes=200))
 
 
@@ -565,36 +519,26 @@ BEHIND: dict[str, tuple[Facts, bytes]] = {
     "descriptor not due": ({}, b"PK\7\10" + pack("<3L", zlib.crc32(TEXT), 10, 10)),
     "descriptor and more": ({"descriptor": {}}, b"more"),
 }
-tricks(
-    197,
-    EITHER,
-    one_member(b"s", {f"told {lie}": {"data": LONG, "method": DEFLATED, **both(**lie)} for lie in TOLD_SIZES}),
-    one_member(b"s", {"bad CRC, stored": both(crc=1), "bad CRC, empty": {"data": b"", **both(crc=1)}}),
-    one_member(
-        b"s", {f"stream {name}": {"data": LONG, "method": DEFLATED, "body": body} for name, body in STREAMS.items()}
-    ),
-    one_member(b"s", {f"stored, told as {size}": both(size=size) for size in (3, 300)}),
-    {
-        "a folder's CRC": add(Member(name=b"s/", data=b"", **both(crc=1))),
-        "a payload in a folder": add(Member(name=b"s/", data=b"", body=deflated(LONG), method=DEFLATED)),
+LONG_MEMBER = {"data": LONG, "method": DEFLATED}
+SUMS: dict[str, Facts] = {
+    **{f"told {lie}": LONG_MEMBER | both(**lie) for lie in TOLD_SIZES},
+    "bad CRC, stored": both(crc=1),
+    "bad CRC, empty": {"data": b"", **both(crc=1)},
+    **{f"stream {name}": LONG_MEMBER | {"body": body} for name, body in STREAMS.items()},
+    **{f"stored, told as {size}": both(size=size) for size in (3, 300)},
+    "a folder's CRC": {"name": b"s/", "data": b"", **both(crc=1)},
+    "a payload in a folder": {"name": b"s/", "data": b"", "body": deflated(LONG), "method": DEFLATED},
+    **{
+        f"descriptor of {width}, {lie}": {"descriptor": lie, "width": width}
+        for lie, width in product(DESCRIPTOR_LIES, (12, 16, 20, 24))
     },
-    one_member(
-        b"s",
-        {
-            **{
-                f"descriptor of {width}, {lie}": {"descriptor": lie, "width": width}
-                for lie, width in product(DESCRIPTOR_LIES, (12, 16, 20, 24))
-            },
-            "descriptor of zeros": {"descriptor": {"crc": 0, "size": 0, "packed": 0}},
-            "descriptor's signature": {"descriptor": {"signature": b"PK\7\7"}},
-            "descriptor missing": NO_DESCRIPTOR,
-        },
-    ),
-    {
-        name: add(Member(**{"name": b"s", **facts}), Member(name=b"after", before=behind))
-        for name, (facts, behind) in BEHIND.items()
-    },
-)
+    "descriptor of zeros": {"descriptor": {"crc": 0, "size": 0, "packed": 0}},
+    "descriptor's signature": {"descriptor": {"signature": b"PK\7\7"}},
+    "descriptor missing": NO_DESCRIPTOR,
+}
+tricks(197, EITHER, one_member(b"s", SUMS))
+for _name, (_facts, _bytes) in BEHIND.items():
+    tricks(197, EITHER, {_name: add(Member(**{"name": b"s", **_facts}), Member(name=b"after", before=_bytes))})
 
 
 # Methods and flags that mdl does not read, and volumes (198, 199).
@@ -602,43 +546,31 @@ tricks(
 AES = extra(0x9901, b"\2\0AE\3\x08\0")
 FLAGS = (0, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15)
 METHODS = (1, 2, 6, 7, 9, 10, 12, 14, 18, 20, 93, 95, 96, 97, 98, 255, 65535)
-MASKED = {"flags": 1 | 1 << 6 | 1 << 13, "local": {"crc": 0, "size": 0, "packed": 0}}
-tricks(
-    198,
-    UNSAFE,
-    one_member(b"e", {f"flag {bit}": both(flags=1 << bit) for bit in FLAGS}),
-    one_member(b"e", {"encrypted, deferred": {"descriptor": {}, **both(flags=9)}, "headers masked": MASKED}),
-    one_member(b"e", {"AES": {"extra": AES, **both(method=99, flags=1)}}),
-    one_member(b"e", {"AES without its flag": {"extra": AES, **both(method=99)}}),
-    one_member(b"e", {f"method {number}": both(method=number) for number in METHODS}),
-    one_member(b"e", {"another volume": {"central": {"disk": 1}}}),
-    one_member(b"e", {"another volume, wide": {"central": {"disk": FULL16, "extra": extra(1, pack("<L", 7))}}}),
-)
-FULL_DISK = {"disk": FULL16, "start": FULL16}
-tricks(
-    198,
-    UNSAFE,
-    whole(
-        {f"volumes, {end}": {"end": end} for end in ({"disk": 1}, {"start": 1}, {"disk": 2, "start": 2}, {"here": 1})}
-    ),
-    ends64(*({"locator": lie} for lie in ({"disks": 2}, {"disks": 0}, {"disk": 1}))),
-    ends64({"end64": {"disk": 1, "start": 1}, "end": FULL_DISK}),
-    whole=True,
-)
-tricks(
-    199,
-    BAD,
-    one_member(
-        b"b",
-        {
-            "size beyond the archive": both(size=10**6, packed=10**6),
-            "size beyond the archive, deflated": {"method": DEFLATED, **both(packed=10**6)},
-            **{f"{length} beyond the archive": {"local": {length: FULL16}} for length in ("names", "extras")},
-            **{f"{length} beyond the directory": {"central": {length: FULL16}} for length in ("names", "comments")},
-            "directory's signature": {"central": {"signature": b"PK\1\3"}},
-        },
-    ),
-)
+CLOSED: dict[str, Facts] = {
+    **{f"flag {bit}": both(flags=1 << bit) for bit in FLAGS},
+    "encrypted, deferred": {"descriptor": {}, **both(flags=9)},
+    "AES": {"extra": AES, **both(method=99, flags=1)},
+    "AES without its flag": {"extra": AES, **both(method=99)},
+    "headers masked": {"flags": 1 | 1 << 6 | 1 << 13, "local": {"crc": 0, "size": 0, "packed": 0}},
+    **{f"method {number}": both(method=number) for number in METHODS},
+    "another volume": {"central": {"disk": 1}},
+    "another volume, wide": {"central": {"disk": FULL16, "extra": extra(1, pack("<L", 7))}},
+}
+BEYOND: dict[str, Facts] = {
+    "size beyond the archive": both(size=10**6, packed=10**6),
+    "size beyond the archive, deflated": {"method": DEFLATED, **both(packed=10**6)},
+    **{f"{length} beyond the archive": {"local": {length: FULL16}} for length in ("names", "extras")},
+    **{f"{length} beyond the directory": {"central": {length: FULL16}} for length in ("names", "comments")},
+    "directory's signature": {"central": {"signature": b"PK\1\3"}},
+}
+VOLUMES: list[Facts] = [{"disk": 1}, {"start": 1}, {"disk": 2, "start": 2}, {"here": 1}]
+VOLUMES64: list[Facts] = [
+    *({"locator": lie} for lie in ({"disks": 2}, {"disks": 0}, {"disk": 1})),
+    {"end64": {"disk": 1, "start": 1}, "end": {"disk": FULL16, "start": FULL16}},
+]
+tricks(198, UNSAFE, one_member(b"e", CLOSED))
+tricks(198, UNSAFE, whole({f"volumes, {end}": {"end": end} for end in VOLUMES}), ends64(*VOLUMES64), whole=True)
+tricks(199, BAD, one_member(b"b", BEYOND))
 
 
 # The manifest and safetensors (contract: a digest that does not match is damage; a newer schema is 12).
@@ -671,63 +603,49 @@ def manifest(lie: Callable[[Facts], object]) -> Mutation:
     return mutate
 
 
-def updated(*changes: Facts) -> Tricks:
-    return {f"manifest {change!r:.60}": manifest(lambda facts, new=change: facts.update(new)) for change in changes}
+NOBODYS = {"path": "ghost.bin", "size": 1, "sha256": "0" * 64}
+LISTED = ("ghost.bin", "../x\x1b[2J", "\ud800", "logs/", "mdl-manifest.json")
+FIRST: list[Facts] = [
+    *({"size": 1}, {"size": -1}, {"size": "135"}, {"size": True}, {"path": ["x"]}, {"sha256": "0" * 64}),
+    *({"sha256": sha256(BASE.members[0].data).hexdigest().upper()}, {"sha256": "00"}, {"sha256": 0}),
+]
+TEXTS = [
+    *(b"hello", b"", b'{"schema": "\xff"}', b"[]", b'"mdl.manifest/1"', b"null", b"[" * 200_000, b" " * (3 * MIB)),
+]
+NEWER_LIES: list[Facts | bytes] = [
+    *({"schema": "mdl.manifest/2"}, b'{"schema": "mdl.manifest/99", "what": "ever"}', {"schema": "\x1b[2J"}),
+]
 
 
-def of_first(*changes: Facts) -> Tricks:
-    """Manifests that lie about their first file."""
+def manifests(*lies: Facts | bytes) -> Tricks:
+    """Manifests with other facts, or other bytes altogether."""
     return {
-        f"manifest file {change!r:.60}": manifest(lambda facts, new=change: facts["files"][0].update(new))
-        for change in changes
+        f"manifest {lie!r:.60}": manifest(lambda facts, lie=lie: lie if isinstance(lie, bytes) else facts.update(lie))
+        for lie in lies
     }
 
 
-def texts(*raw: bytes) -> Tricks:
-    return {f"manifest text {text!r:.60}": manifest(lambda _, text=text: text) for text in raw}
-
-
-NOBODYS = {"path": "ghost.bin", "size": 1, "sha256": "0" * 64}
-LISTED = ("ghost.bin", "../x\x1b[2J", "\ud800", "logs/", "mdl-manifest.json")
-tricks(
-    0,
-    BAD,
-    {
-        f"manifest lists {path!r}": manifest(lambda facts, path=path: facts["files"].append(NOBODYS | {"path": path}))
-        for path in LISTED
-    },
-    {
-        "manifest leaves a file out": manifest(lambda facts: facts["files"].pop()),
-        "manifest lists nothing": manifest(lambda facts: facts["files"].clear()),
-        "manifest lists a file twice, once wrongly": manifest(
-            lambda facts: facts["files"].insert(0, facts["files"][0] | {"sha256": "0" * 64, "size": 7})
-        ),
-        "manifest without files": manifest(lambda facts: facts.pop("files") and None),
-        "manifest without a schema": manifest(lambda facts: facts.pop("schema") and None),
-        "manifest cut": manifest(lambda facts: json.dumps(facts).encode()[:-20]),
-    },
-    of_first({"size": 1}, {"size": -1}, {"size": "135"}, {"size": True}, {"path": ["x"]}, {"sha256": "0" * 64}),
-    of_first({"sha256": sha256(BASE.members[0].data).hexdigest().upper()}, {"sha256": "00"}, {"sha256": 0}),
-    {
-        f"manifest size {size:.9}": manifest(
-            lambda facts, size=size: json.dumps(facts).replace("135", size, 1).encode()
-        )
+MANIFESTS: dict[str, Callable[[Facts], object]] = {
+    **{f"lists {path!r}": lambda facts, at=path: facts["files"].append(NOBODYS | {"path": at}) for path in LISTED},
+    "leaves a file out": lambda facts: facts["files"].pop(),
+    "lists nothing": lambda facts: facts["files"].clear(),
+    "lists a file twice, once wrongly": lambda facts: facts["files"].insert(
+        0, facts["files"][0] | {"sha256": "0" * 64, "size": 7}
+    ),
+    "without files": lambda facts: facts.pop("files") and None,
+    "without a schema": lambda facts: facts.pop("schema") and None,
+    "cut": lambda facts: json.dumps(facts).encode()[:-20],
+    **{f"file {lie!r:.60}": lambda facts, new=lie: facts["files"][0].update(new) for lie in FIRST},
+    **{
+        f"size {size:.9}": lambda facts, size=size: json.dumps(facts).replace("135", size, 1).encode()
         for size in ("9" * 4300, "8" + "9" * 9998, "1e999")
     },
-    updated({"files": None}, {"files": "files"}),
-    texts(b"hello", b"", b'{"schema": "\xff"}', b"[]", b'"mdl.manifest/1"', b"null", b"[" * 200_000, b" " * (3 * MIB)),
-    {"manifest with a wrong CRC": lambda archive: with_manifest(archive, **both(crc=1))},
-    whole=True,
-)
-tricks(284, BAD, updated(*({"step": step} for step in (10**300, 2**63, -1, True, "1500"))), whole=True)
-tricks(
-    0,
-    NEWER,
-    updated({"schema": "mdl.manifest/2"}),
-    texts(b'{"schema": "mdl.manifest/99", "what": "ever"}'),
-    updated({"schema": "\x1b[2J"}),
-    whole=True,
-)
+}
+tricks(0, BAD, {f"manifest {name}": manifest(lie) for name, lie in MANIFESTS.items()}, whole=True)
+tricks(0, BAD, manifests({"files": None}, {"files": "files"}, *TEXTS), whole=True)
+tricks(0, BAD, {"manifest with a wrong CRC": lambda archive: with_manifest(archive, **both(crc=1))}, whole=True)
+tricks(284, BAD, manifests(*({"step": step} for step in (10**300, 2**63, -1, True, "1500"))), whole=True)
+tricks(0, NEWER, manifests(*NEWER_LIES), whole=True)
 
 
 def safetensors(header: bytes, tensors: bytes = b"", told: int | None = None) -> Mutation:
@@ -739,16 +657,13 @@ def tensor(end: str) -> bytes:
     return b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,%s]}}' % end.encode()
 
 
-tricks(
-    0,
-    BAD,
-    {
-        "safetensors: tensors cut": safetensors(tensor("1000"), bytes(999)),
-        "safetensors: no tensors": safetensors(tensor("4")),
-        "safetensors: header cut": safetensors(tensor("4")[:20], told=200),
-        "safetensors: empty": add(Member(name=b"m.safetensors", data=b"")),
-    },
-)
+SAFETENSORS: Tricks = {
+    "safetensors: tensors cut": safetensors(tensor("1000"), bytes(999)),
+    "safetensors: no tensors": safetensors(tensor("4")),
+    "safetensors: header cut": safetensors(tensor("4")[:20], told=200),
+    "safetensors: empty": add(Member(name=b"m.safetensors", data=b"")),
+}
+tricks(0, BAD, SAFETENSORS)
 
 
 # Archives that end too early, and what was never an archive; and pairs of tricks.

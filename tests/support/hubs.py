@@ -1,7 +1,7 @@
-"""Models folders, hubs and the real huggingface_hub, for tests of what is taken from where.
+"""Models folders, hubs and the real huggingface_hub, for tests of where files are taken from.
 
-`Hub` is the loopback hub with a count of the body bytes of files it sent; `mdl` a command line run in this process,
-which is quicker; `Hf` the hub's own client in one process of its own, asked many times.
+`Hub` is the loopback hub with a count of the body bytes of files that it sent; `Hf` is the hub's own client, in one
+process for many calls.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ for line in sys.stdin:
 
 
 class HfError(Exception):
-    """What the hub's client raised, in its words."""
+    """An error of the hub's client, in its words."""
 
 
 class Hf:
@@ -98,7 +98,7 @@ class Hf:
 
 
 class Hub(LoopbackHub):
-    """A hub that knows how many body bytes of files it sent."""
+    """A hub that counts the body bytes of files that it sent."""
 
     @property
     def sent(self) -> int:
@@ -109,7 +109,7 @@ _API = ("/api/models", "/api/datasets")
 
 
 class Turning:
-    """Content that is itself until it is told to `turn`; then its last byte is another, until it turns again."""
+    """Content whose last byte is another one after `turn`, and the first one again after the next."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -143,7 +143,7 @@ _FICLONE = 0x40049409
 
 
 def actions(ran: Ran) -> dict[str, str]:
-    """What became of every file, by model and path."""
+    """The action of every file, by model and path."""
     return {f"{m['name']}/{f['path']}": f["action"] for m in ran.document["models"] for f in m["files"]}
 
 
@@ -181,7 +181,7 @@ def offline(hf: Hf, shell: Shell, revision: str | None = None, **more: str) -> d
 
 
 def scanned(hf: Hf, shell: Shell) -> dict[str, dict[str, dict[str, object]]]:
-    """The repositories of the cache as ``hf cache ls`` sees them, which has nothing to complain of."""
+    """The repositories of the cache as ``hf cache ls`` sees them, without a warning."""
     found = hf("scan", cache_dir=cache_of(shell))
     assert found["warnings"] == []
     repos: dict[str, dict[str, dict[str, object]]] = found["repos"]

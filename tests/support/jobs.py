@@ -1,4 +1,4 @@
-"""Jobs as tests need them: a file whose server waits at a gate, a machine that knows it, mdl beside the test."""
+"""What tests of jobs need: a server that waits at a gate, the records and logs of a machine, a hook."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.polling import PATIENCE, until
 from support.shell import Shell
 
 GATE = -(-len(DATA) * 7 // 10)
-"""Where the gate stands: the first byte of which the log says 70 per cent."""
+"""The offset of the gate: the first byte at which the log says 70 per cent."""
 
 
 class Gate:
@@ -47,7 +47,7 @@ class Gate:
 
     def wait(self) -> None:
         """Wait until a client has come to the gate."""
-        assert self.reached.wait(PATIENCE), "nobody came to the gate"
+        assert self.reached.wait(PATIENCE), "no client came to the gate"
 
 
 def state_of(shell: Shell) -> Path:

@@ -53,6 +53,19 @@ def prefix_of(kind: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
+@functools.cache
+def bound_by_modes() -> tuple[str, ...]:
+    """The words before a command that may read only what the modes of files allow, as root otherwise need not."""
+    if os.geteuid():
+        return ()
+    words = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
+    try:
+        works = subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        works = False
+    return words if works else prefix_of(USER)
+
+
 def tool(*words: str) -> None:
     """Run a tool of the system inside a scene; if it is missing or not allowed, the test is skipped."""
     try:

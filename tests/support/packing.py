@@ -8,7 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mdl.operations.pack import PackPlan, plan_pack
 from support.data import noise
@@ -67,28 +67,28 @@ def skipped(plan: PackPlan) -> dict[str, str]:
     return {one.path: one.why for one in plan.selection.skipped}
 
 
-_UNPACK = """
+_MEASURED = """
 import sys
 from pathlib import Path
-from mdl.archive.directory import ArchiveLimits
 from mdl.errors import MdlError
+from mdl.operations.pack import pack
 from mdl.operations.release import unpack
 def peak():
     [line] = [one for one in open("/proc/self/status") if one.startswith("VmHWM")]
     return int(line.split()[1])
 code, before = 0, peak()
 try:
-    unpack(Path(sys.argv[1]), Path(sys.argv[2]), limits=ArchiveLimits())
+    {"pack": pack, "unpack": unpack}[sys.argv[1]](*map(Path, sys.argv[2:]))
 except MdlError as error:
     code = error.exit_code
 print(code, before, peak())
 """
 
 
-def memory_of_unpacking(archive: Path, out: Path) -> tuple[int, float, float]:
-    """Unpack in another process: its exit code, its peak memory in MiB, and how much of that the unpacking took. By
-    /proc, as ru_maxrss may be what the parent had."""
-    command = [sys.executable, "-c", _UNPACK, archive, out]
+def memory_of(operation: Literal["pack", "unpack"], source: Path, target: Path) -> tuple[int, float, float]:
+    """Pack or unpack in another process: its exit code, its peak memory in MiB, and how much of that the operation
+    took. By /proc, as ru_maxrss may be what the parent had."""
+    command = [sys.executable, "-c", _MEASURED, operation, source, target]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     code, before, peak = map(int, done.stdout.split())
     return code, peak / 1024, (peak - before) / 1024

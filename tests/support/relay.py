@@ -8,7 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trustme
 
@@ -25,12 +25,9 @@ BODY = bytes(range(256)) * 12_000
 """3 MB: large enough to be read straight off the TLS socket."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Relay:
-    """``heads`` are the requests that a `tunnel` took."""
-
-    port: int = 0
-    heads: list[str] = field(default_factory=list)
+    port: int
 
     @property
     def url(self) -> str:
@@ -38,7 +35,7 @@ class Relay:
 
 
 @contextmanager
-def relaying(target: int, greet: Greeting, heads: list[str] | None = None) -> Iterator[Relay]:
+def relaying(target: int, greet: Greeting) -> Iterator[Relay]:
     """A relay to that port of 127.0.0.1. It ends TLS without a close_notify, like a host that dies."""
     listener = socket.create_server(("127.0.0.1", 0))
     opened: list[socket.socket] = []
@@ -69,7 +66,7 @@ def relaying(target: int, greet: Greeting, heads: list[str] | None = None) -> It
     accepting = threading.Thread(target=accept, name="relay", daemon=True)
     accepting.start()
     try:
-        yield Relay(listener.getsockname()[1], heads if heads is not None else [])
+        yield Relay(listener.getsockname()[1])
     finally:
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)

@@ -95,7 +95,7 @@ class Scene:
         return Path(shutil.copytree(self.base, self.place / name, symlinks=True))
 
     def command(self, folder: Path) -> list[str]:
-        """A release of c, in a process of its own."""
+        """A release of c, in a separate process."""
         return [sys.executable, "-c", _CHILD, str(self.place / "c.zip"), str(folder)]
 
     def killed_at(self, number: int) -> tuple[Ended, Path]:

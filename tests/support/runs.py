@@ -81,9 +81,12 @@ def found(run: Path, base: str = "") -> Found:
 
 
 def rows(found: Found) -> str:
-    """The checkpoints in their order: ``name@step``, then ``*`` for the latest and ``+`` for the best."""
+    """The checkpoints in their order: ``name@step``, then ``!`` for an incomplete one, ``*`` for the latest and ``+``
+    for the best."""
     marked = ((row, "" if row.step is None else f"@{row.step}") for row in found.checkpoints)
-    return " ".join(f"{row.name}{step}{'*' * row.latest}{'+' * row.best}" for row, step in marked)
+    return " ".join(
+        f"{row.name}{step}{'!' * (not row.complete)}{'*' * row.latest}{'+' * row.best}" for row, step in marked
+    )
 
 
 def latest(found: Found) -> str | None:

@@ -42,6 +42,9 @@ class ShelfOrigin(Origin):
     def folder(self) -> str:
         return f"shelf--{self.name}"
 
+    def url(self, path: str) -> str:
+        return f"http://{self.host}/{self.name}/{path}"
+
 
 def parse(text: str, page_hosts: Collection[str]) -> ShelfOrigin:
     parts = urlsplit(text)
@@ -62,10 +65,10 @@ class ShelfSource:
         self._http, self._kept = context.http, context.folder
 
     def resolve(self, origin: ShelfOrigin) -> list[RemoteFile]:
-        http, url = self._http, f"http://{origin.host}/{origin.name}/index.json"
-        if http is None and (known := self.known(origin)):
-            return known
+        http, url = self._http, origin.url("index.json")
         if http is None:
+            if known := self.known(origin):
+                return known
             raise LockError("offline, and this shelf was never listed here", item=str(origin))
         index, _, _ = http.retry(url, lambda: http.get_json(url))
         self._kept.mkdir(parents=True, exist_ok=True)
@@ -78,7 +81,7 @@ class ShelfSource:
 
     def file(self, origin: ShelfOrigin, path: RelPath) -> RemoteFile:
         origin.check_is_file()
-        return RemoteFile(path, self._url(origin, origin.subpath), reference=str(origin))
+        return RemoteFile(path, origin.url(origin.subpath), reference=str(origin))
 
     def complete(self, origin: ShelfOrigin, stated: RemoteFile) -> RemoteFile:
         found = next(one for one in self.resolve(ShelfOrigin(origin.host, origin.name)) if one.url == stated.url)
@@ -93,7 +96,7 @@ class ShelfSource:
         return [
             RemoteFile(
                 path=RelPath.parse(file["path"]),
-                url=self._url(origin, file["path"]),
+                url=origin.url(file["path"]),
                 size=int(file["size"]),
                 digest=Digest.parse("sha256", file["sha256"]),
                 probed=True,
@@ -102,6 +105,3 @@ class ShelfSource:
             for file in index["files"]
             if file["path"].startswith(origin.subpath)
         ]
-
-    def _url(self, origin: ShelfOrigin, path: str) -> str:
-        return f"http://{origin.host}/{origin.name}/{path}"

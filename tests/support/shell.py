@@ -1,4 +1,4 @@
-"""mdl as its users run it: a process of its own, with an environment made for it."""
+"""mdl as its users run it: in a separate process, with an environment made for it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from support.schemas import document_of, events_of
 
 NOBODY = "http://127.0.0.1:9"
 Inside = Callable[..., "Ran"]
+Run = Callable[..., "Ran"]
+"""Of words in one text: see the fixture ``run``."""
 ExitCode = Callable[..., int]
 
 
@@ -116,7 +118,7 @@ def done(ran: Ran, code: int = 0) -> Ran:
 def beside(shell: Shell, *command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A command that goes on beside the test; it is killed if it still runs in the end."""
     usual = {"cwd": shell.home, "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    group = 0  # with this process beside it: a group that nobody could continue cannot be stopped
+    group = 0  # this process stays outside it and can continue it: the system stops no orphaned group
     with subprocess.Popen(command, env=shell.environ, text=True, process_group=group, **usual | options) as process:
         try:
             yield process
@@ -164,6 +166,6 @@ class _Child(subprocess.Popen[str]):
 
 
 def child(home: Path, *words: str, **more: str) -> subprocess.Popen[str]:
-    """``python -m mdl …`` in a process of its own."""
+    """``python -m mdl …`` in a separate process."""
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return _Child([sys.executable, "-m", "mdl", *words], env=environ(home, **more), cwd=home, text=True, **streams)

@@ -17,6 +17,7 @@ from support.namespaces import prefix_of
 from support.polling import until
 from support.shell import Shell, beside, done, ended, machine
 
+from mdl.engine import journal
 from mdl.fs import staging
 from mdl.locks import has_reliable_locks
 
@@ -84,6 +85,8 @@ def test_the_successor_of_a_killed_container(shell: Shell, gate: Gate) -> None:
     one's job is dead, not running, and can be cancelled and cleaned."""
     with contained(shell, *shell.command("get", "one"), name="pod-1"):
         job = waits(shell, gate)
+        [place] = (shell.models / ".mdl" / "partials").rglob("journal")
+        until(lambda: (record := journal.load(place)) and record.have.total, "nothing is claimed")
     until(lambda: records_of(shell).find(job.id).status == "dead", "it goes on running")
     gate.opened.set()
     words = shell.command("get", "one", "--json", "--lock-wait", "30s")
@@ -102,8 +105,8 @@ def test_two_packs_of_one_folder(tmp_path: Path) -> None:
     staged = tmp_path / "out"
     staged.mkdir()
     code = (
-        "import sys, time; from pathlib import Path; from mdl.fs.staging import StagedFile;"
-        "held = StagedFile(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read(); held.publish()"
+        "import sys; from pathlib import Path; from mdl.fs.staging import staged_file\n"
+        "with staged_file(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     words = (sys.executable, "-c", code, str(staged / "run.zip"))
     with contained(Shell(tmp_path), *words, stdin=subprocess.PIPE) as living:

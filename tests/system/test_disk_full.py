@@ -1,6 +1,6 @@
 """Real file systems that are too small, fill up, have no inodes left, or may not be written (faults, group F).
 
-Every scene runs in a process with mounts or a user of its own.
+Every scene runs in a separate process with private mounts or as another user.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SIZE = len(DATA)
 
 
 def bench_on(folder: Path, options: str) -> Bench:
-    """A bench whose models folder is a file system of its own."""
+    """A bench whose models folder is a separate file system."""
     bench = Bench(folder, pytest.MonkeyPatch())
     small_disk(bench.store.root, options)
     return bench

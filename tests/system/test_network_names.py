@@ -162,7 +162,7 @@ def test_addresses_that_say_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.fault(51)
 def test_reset_before_it_is_looked_at(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that is reset before mdl has looked where it leads is the network's trouble: tried again, then 5."""
+    """A connection that is reset before mdl has looked at its address is a network error: tried again, then 5."""
 
     def gone(_: socket.socket) -> None:
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
@@ -170,6 +170,6 @@ def test_reset_before_it_is_looked_at(bench: Bench, monkeypatch: pytest.MonkeyPa
     resolve_to(["127.0.0.1"], monkeypatch)
     monkeypatch.setattr(socket.socket, "getpeername", gone)
     with FaultyServer(faults.honest(DATA)) as server:
-        hosts = AllowList(frozenset(), general=("*.cdn.example",))
+        hosts = AllowList(frozenset({"*.cdn.example"}))
         run = bench.run(pinned(f"http://a.cdn.example:{server.port}/f", DATA), hosts=hosts, retries=2)
     assert (run.code, run.error["code"], run.retries) == (5, "NET", 1)

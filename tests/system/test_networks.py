@@ -1,4 +1,4 @@
-"""The network below mdl, in one of its own: it loses packets or goes; ports and descriptors are used up (group E)."""
+"""A private network that loses packets or breaks, and a system without free ports or descriptors (faults, group E)."""
 
 from __future__ import annotations
 

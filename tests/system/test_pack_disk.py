@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import signal
 import subprocess
 import threading
@@ -21,10 +20,12 @@ from typing import Any
 
 import pytest
 from support.data import noise
+from support.namespaces import MOUNTS, apart, failing, small_disk
 from support.packing import BEFORE, make_run, read_whole, staged_in
 from support.schemas import document_of
 from support.shell import Shell
 
+from mdl.errors import NoSpace
 from mdl.operations import pack as operation
 
 LONG = bool(os.environ.get("MDL_LONG"))
@@ -39,14 +40,6 @@ def large(tmp_path: Path) -> Shell:
     (tmp_path / "run" / "weights.bin").write_bytes(noise(24 * 2**20))
     (tmp_path / "model_run.zip").write_bytes(BEFORE)
     return Shell(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def strace() -> str:
-    found = shutil.which("strace")
-    if not found or subprocess.run([found, "-o", "/dev/null", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no strace that may trace: no call can be met")
-    return found
 
 
 def start(shell: Shell, *words: str) -> Any:
@@ -88,15 +81,14 @@ def test_killed_at_any_moment(large: Shell) -> None:
 
 @pytest.mark.fault(215)
 @pytest.mark.parametrize("call", CALLS)
-def test_killed_at_every_call(tmp_path: Path, strace: str, call: str) -> None:
+def test_killed_at_every_call(tmp_path: Path, call: str) -> None:
     """SIGKILL at the first, second, … such call until one pack comes through; then nothing is left of the others."""
     shell, archive, killed = Shell(tmp_path), tmp_path / "model_run.zip", 0
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "w.bin").write_bytes(noise(2**21))
     for number in range(1, 200):
         archive.write_bytes(BEFORE)
-        inject = f"inject={call}:signal=KILL:when={number}"
-        ran = shell.run("pack", "run", "-q", prefix=(strace, "-f", "-qq", "-o", "/dev/null", "-e", inject))
+        ran = shell.run("pack", "run", "-q", prefix=failing(f"{call}:signal=KILL:when={number}"))
         if ran.code == 0:
             break
         killed += 1
@@ -184,18 +176,18 @@ def test_the_document_tells_what_changed(large: Shell) -> None:
     read_whole(large.home / "model_run.zip")
 
 
+def scene_of_a_small_disk(folder: Path) -> None:
+    disk = small_disk(folder / "small", "size=1m")
+    with pytest.raises(NoSpace, match="No space left on device") as caught:
+        operation.pack(folder / "run", disk / "x.zip")
+    assert (caught.value.exit_code, os.listdir(disk)) == (7, [])
+
+
 @pytest.mark.fault(215)
-def test_a_disk_that_fills(large: Shell) -> None:
+@pytest.mark.usefixtures("large")
+def test_a_disk_that_fills(tmp_path: Path) -> None:
     """ENOSPC: 7, in the system's words, and nothing is left on the full disk."""
-    small, seen = large.home / "small", large.home / "seen"
-    small.mkdir()
-    script = 'mount -t tmpfs -o size=1m none "$0" || exit 99; "$@"; code=$?; ls -A "$0" > "$SEEN"; exit $code'
-    prefix = ("env", f"SEEN={seen}", "unshare", "-rm", "sh", "-c", script, str(small))
-    ran = large.run("pack", "run", "-o", str(small / "x.zip"), prefix=prefix)
-    if ran.code == 99 or "unshare" in ran.err:
-        pytest.skip(f"no tmpfs can be mounted here: {ran.err}")
-    assert (ran.code, ran.out, seen.read_text()) == (7, "", "")
-    assert "No space left on device" in ran.err
+    apart(scene_of_a_small_disk, tmp_path, MOUNTS)
 
 
 @pytest.mark.fault(215)
@@ -207,13 +199,13 @@ def test_a_limit_on_files(large: Shell) -> None:
 
 
 @pytest.mark.fault(215)
-@pytest.mark.parametrize("call", ["read,pread64,preadv", "fsync", "rename,renameat,renameat2"])
-def test_a_disk_that_errs(large: Shell, strace: str, call: str) -> None:
+@pytest.mark.parametrize("calls", ["read pread64 preadv", "fsync", "rename renameat renameat2"])
+def test_a_disk_that_errs(large: Shell, calls: str) -> None:
     """EIO on reading, on writing and on the last sync: 7, yesterday's archive stays, nothing is left. A file that
     cannot be read is named."""
-    only = ("-P", str(large.home / "run" / "weights.bin")) if "read" in call else ()
-    inject = f"inject={call}:error=EIO" + ("" if only else ":when=1")
-    ran = large.run("pack", "run", prefix=(strace, "-f", "-qq", "-o", "/dev/null", *only, "-e", inject))
+    only = ("-P", str(large.home / "run" / "weights.bin")) if "read" in calls else ()
+    fault = "error=EIO" if only else "error=EIO:when=1"
+    ran = large.run("pack", "run", prefix=(*failing(*(f"{call}:{fault}" for call in calls.split())), *only))
     assert (ran.code, "Input/output error" in ran.err) == (7, True)
     assert "weights.bin" in ran.err or not only
     assert (large.home / "model_run.zip").read_bytes() == BEFORE

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from support.packing import BEFORE, MANIFEST, make_run, planned, read_whole, sta
 from mdl.archive.writer import ArchiveSink
 from mdl.errors import MdlError, ProtocolError
 from mdl.operations.pack import write_pack
+
+OUTSIDE = "/etc/passwd"
 
 
 def append(path: Path) -> None:
@@ -34,7 +37,7 @@ def to_fifo(path: Path) -> None:
 
 def to_link(path: Path) -> None:
     path.unlink(missing_ok=True)
-    path.symlink_to("/etc/hostname")
+    path.symlink_to(OUTSIDE)
 
 
 def overwrite(path: Path) -> None:
@@ -131,59 +134,66 @@ def test_a_link_swapped_in_is_not_followed(tmp_path: Path, what: str) -> None:
 
 
 @pytest.mark.fault(206, 208)
-def test_the_run_itself_swapped_for_a_link(tmp_path: Path) -> None:
-    """Also with allow_changing, a run that became a link to another folder is not read through it."""
-    run = make_run(tmp_path)
+@pytest.mark.parametrize("what", ["link", "folder"])
+def test_the_run_itself_swapped(tmp_path: Path, what: str) -> None:
+    """Also with allow_changing, nothing is read of another folder that came into the run's place, or of one that a link
+    in its place leads to."""
+    run, out = make_run(tmp_path), tmp_path / "x.zip"
     plan = planned(run)
     run.rename(tmp_path / "moved")
-    make_run(tmp_path, "other")
-    run.symlink_to("other")
+    other = make_run(tmp_path, "other")
+    other.rename(run) if what == "folder" else run.symlink_to("other")
     with contextlib.suppress(MdlError, OSError):
         write_pack(plan, allow_changing=True)
-        assert set(read_whole(tmp_path / "x.zip")) == {MANIFEST}
+    assert not out.exists() or set(read_whole(out)) == {MANIFEST}
 
 
-VANDAL = """
-import os, random, sys
-run, chance = sys.argv[1], random.Random(int(sys.argv[2]))
-names = [f"{run}/{name}" for name in ("a.bin", "d/m.bin", "z.bin")]
-def append(p):
-    with open(p, "ab") as file: file.write(b"more" * 9)
-def truncate(p): os.truncate(p, chance.randrange(9))
-def renew(p):
-    with open(p + ".n", "wb") as file: file.write(chance.randbytes(chance.choice((3, 1 << 20, 3000000))))
-    os.replace(p + ".n", p)
-def fifo(p): os.unlink(p); os.mkfifo(p)
-def link(p): os.unlink(p); os.symlink(chance.choice(("/etc/passwd", "../z.bin", "nothing")), p)
-def folder(p):
-    os.rename(f"{run}/d", f"{run}/e"); os.symlink("/etc", f"{run}/d")
-    os.unlink(f"{run}/d"); os.rename(f"{run}/e", f"{run}/d")
-print(flush=True)
-while True:
-    place = chance.choice(names)
-    try:
-        for name in names:
-            if not os.path.isfile(name) or os.path.islink(name):
-                if os.path.lexists(name): os.unlink(name)
-                renew(name)
-        chance.choice((append, truncate, renew, os.unlink, fifo, link, folder))(place)
-        for _ in range(chance.choice((0, 0, 20000))): os.getppid()
-    except OSError: pass
-"""
+def to_outside(folder: Path) -> None:
+    """A folder that is a link out of the run for a moment."""
+    aside = folder.with_name("aside")
+    folder.rename(aside)
+    folder.symlink_to("/etc")
+    folder.unlink()
+    aside.rename(folder)
+
+
+def to_another(path: Path) -> None:
+    """A link within the run, or one that leads nowhere."""
+    path.unlink()
+    path.symlink_to("../z.bin" if path.name == "m.bin" else "nothing")
+
+
+def vandalise(run: Path) -> None:
+    """Never stop changing the run."""
+    chance, files = random.Random(5), [run / name for name in ("a.bin", "d/m.bin", "z.bin")]
+    for path in files:
+        path.write_bytes(b"as it was")
+    print(flush=True)
+    while True:
+        with contextlib.suppress(OSError):
+            for path in files:
+                if path.is_symlink() or not path.is_file():
+                    path.unlink(missing_ok=True)
+                    path.write_bytes(chance.randbytes(chance.choice((3, 2**20, 3_000_000))))
+            change = chance.choice([*CHANGES.values(), to_another, to_outside])
+            change(run / "d" if change is to_outside else chance.choice(files))
+            for _ in range(chance.choice((0, 0, 20000))):
+                os.getppid()
 
 
 @contextlib.contextmanager
-def vandal(run: Path, seed: int) -> Iterator[subprocess.Popen[bytes]]:
+def vandal(run: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Another process that never stops changing the run."""
-    child = subprocess.Popen([sys.executable, "-c", VANDAL, str(run), str(seed)], stdout=subprocess.PIPE)
-    assert child.stdout
-    child.stdout.readline()
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.wait()
-        child.stdout.close()
+    code = f"import {__name__} as here, pathlib; here.vandalise(pathlib.Path({str(run)!r}))"
+    tests = str(Path(__file__).parents[1])
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join((tests, str(Path(tests).parent)))}
+    with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stdout.readline()
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def attempt(run: Path, allow: bool) -> int:
@@ -204,9 +214,11 @@ def test_a_run_under_fire(tmp_path: Path, allow: bool) -> None:
     run, out = tmp_path / "run", tmp_path / "x.zip"
     (run / "d").mkdir(parents=True)
     out.write_bytes(BEFORE)
-    outside, kept, codes = Path("/etc/passwd").read_bytes(), BEFORE, set()
-    with vandal(run, seed=5) as child:
-        for _ in range(80):
+    outside, kept, codes = Path(OUTSIDE).read_bytes(), BEFORE, set()
+    with vandal(run) as child:
+        for number in range(5000):
+            if number >= 80 and codes > {0}:
+                break
             code = attempt(run, allow)
             codes.add(code)
             assert code in ((0, 3, 7, 11) if allow else (0, 3, 6, 7, 11))

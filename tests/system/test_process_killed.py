@@ -1,6 +1,6 @@
 """Killed before every call that changes the disk, in a first life and in every later one (faults, group G).
 
-A driver in a process of its own forks for each life, so that a life costs no start of Python. Calls are counted over
+A driver in a separate process forks for each life, so that a life costs no start of Python. Calls are counted over
 all threads, by patching the few functions that mdl changes the disk with; strace does the same from outside with
 MDL_LONG=1.
 """

@@ -74,7 +74,7 @@ def test_all_at_once(tmp_path: Path) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("lie", ["retval=0", *(["error=ENOLCK", "error=ENOSYS"] if LONG else [])])
 def test_all_at_once_with_locks_that_lie(tmp_path: Path, lie: str) -> None:
-    """With locks that keep nobody out each ends with 0 or 9, and no wrong byte is ever seen under the final name."""
+    """With locks that keep no process out each ends with 0 or 9; the final name never has a wrong byte."""
     codes = []
     for turn in range(ROUNDS):
         with FaultyServer(in_pieces(DATA)) as server:
@@ -126,7 +126,7 @@ def test_one_folder_mounted_twice(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock on a file that was removed just before keeps nobody out: it is taken once more, under its name."""
+    """A lock on a file that was removed just before keeps no process out: it is taken once more, under its name."""
     real = locks.try_lock
 
     def removed(fd: int, patience: float = 0.5) -> bool | None:
@@ -141,7 +141,7 @@ def test_a_lock_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.fault(132)
 def test_a_lock_of_a_dead_process(tmp_path: Path) -> None:
-    """A lock file that a dead process left holds nobody up, whatever process has its id now."""
+    """A lock file that a dead process left delays no process, whatever process has its id now."""
     for pid in (ProcessId(dead_owner()).pid, os.getpid(), 1):
         (tmp_path / "m.lock").write_text(f"{pid}\n")
         (tmp_path / "m.who").write_text(json.dumps({"pid": pid, "since": "00:00:00"}))

@@ -44,7 +44,7 @@ def port_of(url: str) -> int:
 
 def asked(url: str) -> int:
     """How many bytes are there. Raises what asking raises."""
-    with HttpClient(NAMES, timeouts=Timeouts(5.0, 1.0)) as http, http.open("GET", url) as opened:
+    with HttpClient(NAMES, timeouts=Timeouts(5.0, 20.0)) as http, http.open("GET", url) as opened:
         length = int(opened.headers["content-length"])
         return sum(len(block) for block in http.body(opened, length))
 
@@ -76,7 +76,7 @@ def test_whichever_variable_names_it(monkeypatch: pytest.MonkeyPatch, secure: st
     ],
 )
 def test_what_is_no_proxy(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """A proxy that cannot be is a usage error at once, which names the variables; nobody is asked."""
+    """A value that is no proxy's URL is a usage error at once, which names the variables; no host is asked."""
     monkeypatch.setenv("HTTPS_PROXY", value)
     error = refused("https://localhost:9/f")
     assert isinstance(error, UsageError)
@@ -118,7 +118,7 @@ def test_a_request_that_a_proxy_refuses(monkeypatch: pytest.MonkeyPatch, status:
 
 @pytest.mark.fault(91)
 def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If nobody listens at the proxy's address, the message names the proxy."""
+    """If no program listens at the proxy's address, the message names the proxy."""
     monkeypatch.setenv("HTTP_PROXY", "http://localhost:9")
     error = refused("http://files.example/f")
     assert (error.exit_code, "localhost" in error.message) == (5, True), error.message

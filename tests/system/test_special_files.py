@@ -76,7 +76,7 @@ def test_no_special_file_is_replaced(shell: Shell, server: FaultyServer, mdl: In
 
 @pytest.mark.fault(263)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("door", ["write_file", "StagedFile", "link", "withdraw"])
+@pytest.mark.parametrize("door", ["write_file", "staged_file", "link", "withdraw"])
 def test_the_door_itself_refuses(tmp_path: Path, door: str, kind: str) -> None:
     """Whatever would be put in place of a special file, or remove it, the one publishing door refuses; nothing is left
     staged."""
@@ -92,8 +92,8 @@ def test_the_door_itself_refuses(tmp_path: Path, door: str, kind: str) -> None:
         elif door == "withdraw":
             staging.unpublish(out)
         else:
-            with staging.StagedFile(out) as staged:
-                staged.publish()
+            with staging.staged_file(out):
+                pass
     assert (out.lstat().st_mode, out.lstat().st_ino) == (before.st_mode, before.st_ino)
     assert sorted(os.listdir(tmp_path)) == names
 

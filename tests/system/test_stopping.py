@@ -1,4 +1,4 @@
-"""A stop is never lost and never waits: whatever swallows it, whatever the main thread is blocked in."""
+"""A stop is never lost and never waits, whatever swallows it and whatever blocks the main thread."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stop_by(how: signal.Signals, *others: signal.Signals) -> pytest.MarkDecorato
 
 @pytest.mark.fault(274)
 def test_the_reason_is_what_is_raised() -> None:
-    """Each check raises a stop of its own that tells the reason; a pause gives way to an end, and to nothing else."""
+    """Each check raises a new stop that tells the reason; an end replaces a pause, and nothing else does."""
     cancel = CancelToken()
     cancel.check()
     cancel.set(Paused("paused"))

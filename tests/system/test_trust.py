@@ -133,8 +133,8 @@ def test_a_planted_partial(bench: Bench, file: CatalogFile, whose: str, mode: in
 
 @pytest.mark.fault(244)
 def test_a_partial_that_was_open_to_all(bench: Bench, file: CatalogFile) -> None:
-    """A partial of one's own in a `.mdl` that everybody could write is begun anew in another file: a user who has the
-    old one open cannot write to the new one. The folder is closed."""
+    """A user's partial in a `.mdl` that everybody could write is begun anew in another file: a user who has the old
+    one open cannot write to the new one. The folder is closed."""
     folder = planted(bench)
     for path in (bench.store.own, bench.store.partials, folder, folder / "data", folder / "journal"):
         path.chmod(0o777)
@@ -311,7 +311,7 @@ def test_a_lock_of_a_stranger_beside_the_catalog(
 
 @pytest.mark.fault(245)
 def test_a_lock_that_everybody_may_write(shell: Shell, exit_code: ExitCode, capsys: pytest.CaptureFixture[str]) -> None:
-    """A lock of one's own that others may write is warned of, as such a catalog is."""
+    """A user's lock that others may write is warned of, as such a catalog is."""
     (shell.home / "catalog.toml").write_text(unpinned("http://127.0.0.1:9/f"))
     (shell.home / "mdl.lock").write_text("version = 1\n")
     (shell.home / "mdl.lock").chmod(0o666)

@@ -110,6 +110,7 @@ def module_of(name: str) -> str | None:
     return None if parts is None else "__init__"
 
 
+@cache
 def inner(module: str) -> set[str]:
     """The modules of mdl that a module imports. The front door imports nothing until a name is asked for."""
     if module == "__init__":

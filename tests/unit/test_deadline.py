@@ -16,7 +16,7 @@ import pytest
 from support.catalogs import catalog_of
 from support.faulty_server import FaultyServer
 from support.jobs import Gate, waits
-from support.shell import machine
+from support.shell import ended, machine, started, with_environ
 
 from mdl.cancel import CancelToken
 from mdl.deadline import TimeLimit, time_limit
@@ -100,17 +100,12 @@ def test_a_get_that_slept(tmp_path: Path, gate: Gate) -> None:
         shell = machine(tmp_path / "home", catalog_of(one=server.url))
         stamp = tmp_path / "clock"
         stamp.write_text("@2025-06-01 03:00:00\n")
-        again = {"FAKETIME_TIMESTAMP_FILE": str(stamp), "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-        preload = _library()
-        environ = {**shell.environ, **again, "LD_PRELOAD": preload, "TZ": "UTC", "FAKETIME_DONT_RESET": "1"}
-        words = [sys.executable, "-m", "mdl", "get", "one", "--window", "22:00-06:00"]
-        with subprocess.Popen(words, env=environ, cwd=shell.home, stderr=subprocess.PIPE, text=True) as process:
-            try:
-                waits(shell, gate)
-                stamp.write_text("@2025-06-01 10:00:00\n")
-                assert process.wait(30) == 75, process.communicate()
-            finally:
-                process.kill()
+        faked = {"FAKETIME_TIMESTAMP_FILE": str(stamp), "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        faked |= {"LD_PRELOAD": _library(), "TZ": "UTC", "FAKETIME_DONT_RESET": "1"}
+        with started(with_environ(shell, **faked), "get", "one", "--window", "22:00-06:00") as process:
+            waits(shell, gate)
+            stamp.write_text("@2025-06-01 10:00:00\n")
+            ended(process, 75)
 
 
 def _library() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.loopback_hub import LoopbackHub, Repo
-from support.shell import Shell
+from support.shell import Inside, Shell, done
 
 from mdl.pickles import head_of, is_pickle
 
@@ -86,16 +86,15 @@ def test_files_that_run_code(name: str, data: bytes, runs_code: bool) -> None:
 
 
 @pytest.mark.fault(179)
-def test_get_and_doctor_say_so_and_load_nothing(tmp_path: Path) -> None:
+def test_get_and_doctor_say_so_and_load_nothing(tmp_path: Path, mdl: Inside) -> None:
     """Both name the file. What it would do when loaded does not happen; loading it here shows that it would."""
     trap = tmp_path / "sprung"
     payload = pickle.dumps(Trap(str(trap)))
     repo = Repo("org/m", {"pytorch_model.bin": zip_of("archive/data.pkl", payload), "config.json": b"{}"})
     with LoopbackHub([repo]) as hub:
         shell = Shell(tmp_path, hub.url)
-        got, again = shell.run("get", "hf:org/m"), shell.run("get", "hf:org/m")
-        told = shell.run("doctor", "--offline")
-    assert got.code == 0
+        got, again = done(mdl(shell, "get", "hf:org/m")), done(mdl(shell, "get", "hf:org/m"))
+        told = mdl(shell, "doctor", "--offline")
     assert "pytorch_model.bin: loading a pickle runs the code in it" in got.err
     assert "config.json: loading" not in got.err
     assert "pickle" not in again.err

@@ -1,4 +1,4 @@
-"""What is secret is taken out, and nothing else."""
+"""Secrets are taken out of a text, and nothing else."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INNOCENT = [
         ("https://h.example/x?name='a'&n=\"b\"&auth=<c>;d is gone", "https://h.example/x?… is gone"),
         ("is it https://h.example/a;sid=1/b#part?", "is it https://h.example/a/b?…?"),
         ("bytearray(b'HTTP/1.1 no /f.bin?auth=abc\\r\\n')", "bytearray(b'HTTP/1.1 no /f.bin?…"),
-        ("Authorization: OriginToken abc.def-ghi", "Authorization: OriginToken ***"),
+        ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer ***"),
         ("{'authorization': 'Basic dXNlcjpwYXNz'}", "{'authorization': 'Basic ***'}"),
         ("the server said bearer xxx", "the server said bearer ***"),
         ("token hf_abcdefghijKLMN0 is wrong", "token *** is wrong"),
@@ -59,7 +59,7 @@ def test_known_values_go_wherever_they_stand() -> None:
 
 
 def test_values_keep_what_only_looks_like_a_token() -> None:
-    """A file's name is not taken for a token, yet a signed URL and a known value are still freed of theirs."""
+    """A file name is not taken for a token, but a signed URL and a known value are still redacted."""
     secrets = Secrets([SECRET])
     assert redact_value("hf_checkpoint12345.bin", secrets) == "hf_checkpoint12345.bin"
     assert redact_value("https://u:p@h.example/x?sig=1", secrets) == "https://h.example/x?…"
@@ -91,7 +91,7 @@ def test_a_bare_url(url: str, bare: str) -> None:
 
 @pytest.mark.fault(241)
 def test_values_of_a_query() -> None:
-    """They are secrets in whatever form a server repeats them; names, paths and ordinary values stay."""
+    """The values of a query are secret in every form in which a server may repeat them; ordinary words are not."""
     secrets = Secrets()
     secrets.add_query(
         "https://h/org/weights.bin?sig=s%2Bcret%3D&to=%2Fx%3Fkey%3Dinner&download=true&ab&f=weights.bin&n=1048"
@@ -120,7 +120,7 @@ def test_long_hostile_text(piece: str) -> None:
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "https_proxy", "All_Proxy", "ALL_PROXY"])
 @pytest.mark.parametrize("form", ["http://me:{0}@proxy:3128", "me:{0}@proxy:3128", "socks5h://me:{0}@[::1]:1080/"])
 def test_the_password_of_a_proxy(name: str, form: str) -> None:
-    """It is a secret in whatever variable and form: as it is written, as it is, and as it is sent."""
+    """It is secret in every variable and form: as written, decoded, and as sent."""
     secrets = Secrets.of({name: form.format("p%40ss%2Fword"), "NO_PROXY": "a@b"})
     basic = base64.b64encode(b"me:p@ss/word").decode()
     for said in ("p%40ss%2Fword", "p@ss/word", basic):

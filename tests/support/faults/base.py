@@ -81,15 +81,11 @@ def honest(
     return handler
 
 
-def with_headers(
-    handler: Handler, *extra: tuple[str, str | bytes], drop: tuple[str, ...] = (), only: int | None = None
-) -> Handler:
-    """The same answers with headers dropped and others added; ``only`` for answers of that status."""
+def with_headers(handler: Handler, *extra: tuple[str, str | bytes], drop: tuple[str, ...] = ()) -> Handler:
+    """The same answers with headers dropped and others added."""
 
     def changed(request: Request, number: int) -> Answer:
         answer = handler(request, number)
-        if only is not None and answer.status != only:
-            return answer
         gone = {name.lower() for name in (*drop, *(name for name, _ in extra))}
         return replace(answer, headers=[*(h for h in answer.headers if h[0].lower() not in gone), *extra])
 

@@ -41,7 +41,7 @@ def short_body(data: Data, at: int, *, end: Drop = "close") -> Handler:
 
 
 def no_length(data: Data) -> Handler:
-    """200 without Content-Length, ended by closing: nobody can tell it from a cut."""
+    """200 without Content-Length, ended by closing, which cannot be told from a cut."""
     return lambda request, number: Answer(200, [("ETag", ETAG)], pieces(data), "close")
 
 
@@ -117,19 +117,19 @@ def endless(data: Data = b"x" * PIECE, *, framing: Literal["close", "chunked", "
 
 
 def gzip_encoded(data: Data, *, status: int = 200) -> Handler:
-    """Content-Encoding: gzip though nobody asked; with ``status=206`` as a range of the encoded file."""
+    """An unrequested Content-Encoding: gzip; with ``status=206`` as a range of the encoded file."""
     coded = gzip.compress(data[0 : len(data)], mtime=0)
     said = [("Content-Range", f"bytes 0-{len(coded) - 1}/{len(coded)}")] if status == 206 else []
     return lambda request, number: reply(status, coded, ("ETag", ETAG), ("Content-Encoding", "gzip"), *said)
 
 
-def gzip_bomb(size: int = 2**30, *, content_type: str = "application/json") -> Handler:
-    """A small gzip body that inflates to ``size`` blanks."""
+def gzip_bomb(size: int) -> Handler:
+    """A small gzip body of a JSON answer that inflates to ``size`` blanks."""
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as file:
         for _ in range(0, size, 2**20):
             file.write(b" " * 2**20)
-    headers = [("Content-Encoding", "gzip"), ("Content-Type", content_type)]
+    headers = [("Content-Encoding", "gzip"), ("Content-Type", "application/json")]
     return lambda request, number: reply(200, packed.getvalue(), *headers)
 
 
@@ -205,7 +205,7 @@ def no_head(data: Data) -> Handler:
 
 
 def garbage_status(data: Data, line: str = "HTTP/x.y twohundred") -> Handler:
-    """A status line that is none."""
+    """A malformed status line."""
     return lambda request, number: Answer(line, [("Content-Length", str(len(data)))], pieces(data), "close")
 
 
@@ -257,12 +257,12 @@ def reset_at_end(data: Data) -> Handler:
     return lambda request, number: replace(right(request, number), end="reset")
 
 
-def keepalive_dies(data: Data, *, good: int = 1, end: Drop = "close") -> Handler:
-    """Every connection serves ``good`` answers; the next request on it meets a close or reset without a word."""
+def keepalive_dies(data: Data, *, end: Drop = "close") -> Handler:
+    """Every connection serves one answer; at the next request it is closed or reset without a word."""
     right = honest(data)
 
     def handler(request: Request, number: int) -> Answer:
-        return right(request, number) if request.on_connection < good else Answer(None, end=end)
+        return right(request, number) if request.on_connection == 0 else Answer(None, end=end)
 
     return handler
 

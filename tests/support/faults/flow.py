@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from urllib.parse import parse_qs
 
@@ -68,13 +68,13 @@ def moved(data: Data, location: str | bytes = "/moved", *, status: int = 302) ->
     return lambda request, number: (here if request.path == "/moved" else there)(request, number)
 
 
-def loop(*, status: int = 302) -> Handler:
+def loop() -> Handler:
     """/a goes to /b, everything else to /a."""
-    to_a, to_b = redirects("/a", status=status), redirects("/b", status=status)
+    to_a, to_b = redirects("/a"), redirects("/b")
     return lambda request, number: (to_b if request.path == "/a" else to_a)(request, number)
 
 
-def chain(data: Data, hops: int = 21, *, status: int = 302) -> Handler:
+def chain(data: Data, hops: int) -> Handler:
     """``hops`` redirects, /hop/1 to /hop/N, before the file at the last."""
     right = honest(data)
 
@@ -82,19 +82,15 @@ def chain(data: Data, hops: int = 21, *, status: int = 302) -> Handler:
         at = int(request.path.removeprefix("/hop/")) if request.path.startswith("/hop/") else 0
         if at >= hops:
             return right(request, number)
-        return redirects(f"/hop/{at + 1}", status=status)(request, number)
+        return redirects(f"/hop/{at + 1}")(request, number)
 
     return handler
 
 
-def heavy_redirect(location: str = "/moved", *, size: int = 10**10) -> Handler:
-    """A redirect that brings a body of ``size`` bytes along."""
-    headers = [("Location", location), ("Content-Length", str(size))]
-
-    def body() -> Iterator[bytes]:
-        yield from (bytes(min(PIECE, size - at)) for at in range(0, size, PIECE))
-
-    return lambda request, number: Answer(302, headers, body(), "close")
+def heavy_redirect() -> Handler:
+    """A redirect to /moved with a body of 10 GB."""
+    headers = [("Location", "/moved"), ("Content-Length", str(10**10))]
+    return lambda request, number: Answer(302, headers, itertools.repeat(bytes(PIECE), 10**10 // PIECE), "close")
 
 
 def answers(status: int | str, *headers: tuple[str, str], body: bytes = b"no\n") -> Handler:
@@ -111,53 +107,35 @@ def busy(handler: Handler, *, times: int = 1, status: int = 503, retry_after: st
 class Signed:
     """A stable URL that redirects to /signed?sig=…&n=…, which stops working: 403 then, until asked anew.
 
-    A signature is good for ``requests`` GETs, for ``seconds`` of ``clock``, until `expire` is called, or, with
-    ``one_range``, for the first Range it was used with. Paths other than /signed hand out signatures; HEAD too.
+    A signature is good for ``requests`` GETs, until `expire` is called, or, with ``one_range``, for the first Range it
+    was used with. Paths other than /signed hand out signatures; HEAD too.
     """
 
     def __init__(
-        self,
-        data: Data,
-        *,
-        requests: int | None = None,
-        seconds: float | None = None,
-        one_range: bool = False,
-        body: Handler | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, data: Data, *, requests: int | None = None, one_range: bool = False, body: Handler | None = None
     ) -> None:
-        self._serve = body or honest(data)
-        self._requests, self._seconds, self._one_range, self._clock = requests, seconds, one_range, clock
+        self._serve, self._requests, self._one_range = body or honest(data), requests, one_range
         self._lock = threading.Lock()
-        self._made: list[float] = []
         self._used: dict[int, list[str | None]] = {}
         self._from = 0
-        self.refused = 0
-
-    @property
-    def minted(self) -> int:
-        """How many signed URLs were handed out."""
-        with self._lock:
-            return len(self._made)
+        self.minted = self.refused = 0
 
     def expire(self) -> None:
         """All signatures handed out so far are void from now on."""
         with self._lock:
-            self._from = len(self._made)
+            self._from = self.minted
 
     def __call__(self, request: Request, number: int) -> Answer:
         if request.path != "/signed":
-            return redirects(self._mint())(request, number)
+            with self._lock:
+                self.minted += 1
+                location = f"/signed?sig={_signature(self.minted - 1)}&n={self.minted - 1}"
+            return redirects(location)(request, number)
         why = self._refusal(request)
         if why is None:
             return self._serve(request, number)
         body = f"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>{why}</Message></Error>"
         return reply(403, body.encode(), ("Content-Type", "application/xml"))
-
-    def _mint(self) -> str:
-        with self._lock:
-            self._made.append(self._clock())
-            number = len(self._made) - 1
-        return f"/signed?sig={_signature(number)}&n={number}"
 
     def _refusal(self, request: Request) -> str | None:
         query = parse_qs(request.query)
@@ -166,9 +144,9 @@ class Signed:
             used = self._used.setdefault(number, [])
             asked = request.header("range")
             why = None
-            if not 0 <= number < len(self._made) or query.get("sig") != [_signature(number)]:
+            if not 0 <= number < self.minted or query.get("sig") != [_signature(number)]:
                 why = "Bad signature"
-            elif self._expired(number, len(used)):
+            elif number < self._from or (self._requests is not None and len(used) >= self._requests):
                 why = "Request has expired"
             elif self._one_range and used and asked != used[0]:
                 why = "Auth failed: invalid range"
@@ -176,11 +154,6 @@ class Signed:
                 used.append(asked)
             self.refused += why is not None
             return why
-
-    def _expired(self, number: int, uses: int) -> bool:
-        too_often = self._requests is not None and uses >= self._requests
-        too_late = self._seconds is not None and self._clock() - self._made[number] > self._seconds
-        return number < self._from or too_often or too_late
 
 
 def _signature(number: int) -> str:

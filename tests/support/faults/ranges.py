@@ -9,14 +9,10 @@ from support.faults.base import ETAG, Data, alternate, choose, first, honest, pi
 from support.faults.wire import Answer, Handler, Request, reply
 
 
-def norange(data: Data, *, etag: str | None = ETAG) -> Handler:
+def norange(data: Data) -> Handler:
     """Answers every Range with 200 and the whole file, and does not claim to know ranges."""
-
-    def handler(request: Request, number: int) -> Answer:
-        headers = [("Content-Length", str(len(data))), *([("ETag", etag)] if etag else [])]
-        return Answer(200, headers, pieces(data))
-
-    return handler
+    headers = [("Content-Length", str(len(data))), ("ETag", ETAG)]
+    return lambda request, number: Answer(200, headers, pieces(data))
 
 
 def norange_after_start(data: Data) -> Handler:
@@ -42,25 +38,17 @@ def _claiming(data: Data, claim: str, *, drop: bool = False) -> Handler:
 
 def wrong_start(data: Data, *, shift: int = 1) -> Handler:
     """206 for another range, ``shift`` bytes further on (or back); bytes and header agree."""
-    right = honest(data)
 
-    def handler(request: Request, number: int) -> Answer:
-        span = request.range(len(data))
-        if span is None:
-            return right(request, number)
-        start = min(max(span[0] + shift, 0), len(data) - 1)
-        stop = min(start + span[1] - span[0], len(data))
-        said = f"bytes {start}-{stop - 1}/{len(data)}"
-        headers = [("ETag", ETAG), ("Content-Range", said), ("Content-Length", str(stop - start))]
-        return Answer(206, headers, pieces(data, start, stop))
+    def shifted(start: int, stop: int) -> tuple[int, int]:
+        at = min(max(start + shift, 0), len(data) - 1)
+        return at, at + stop - start
 
-    return handler
+    return _other_span(data, shifted)
 
 
-def wrong_total(data: Data, *, extra: int = 1, good: int = 1) -> Handler:
-    """206 whose total is ``extra`` bytes off, after the first ``good`` right answers."""
-    total = len(data) + extra
-    return first(good, honest(data), _claiming(data, f"bytes {{start}}-{{last}}/{total}"))
+def wrong_total(data: Data, *, good: int = 1) -> Handler:
+    """206 whose total is one byte too many, after the first ``good`` right answers."""
+    return first(good, honest(data), _claiming(data, f"bytes {{start}}-{{last}}/{len(data) + 1}"))
 
 
 def no_content_range(data: Data) -> Handler:
@@ -80,23 +68,24 @@ def star_total(data: Data) -> Handler:
 
 def short_206(data: Data, *, cap: int = 64 * 1024) -> Handler:
     """206 of at most ``cap`` bytes, with headers that say so: legal, less than asked."""
-    return _resized(data, lambda length: min(length, cap))
+    return _other_span(data, lambda start, stop: (start, min(stop, start + cap)))
 
 
 def long_206(data: Data, *, extra: int = 1000) -> Handler:
     """206 that goes ``extra`` bytes beyond the range asked for (but not beyond the file), and says so."""
-    return _resized(data, lambda length: length + extra)
+    return _other_span(data, lambda start, stop: (start, stop + extra))
 
 
-def _resized(data: Data, length_of: Callable[[int], int]) -> Handler:
+def _other_span(data: Data, span_of: Callable[[int, int], tuple[int, int]]) -> Handler:
+    """206 of other bytes than requested, as the headers say."""
     right = honest(data)
 
     def handler(request: Request, number: int) -> Answer:
         span = request.range(len(data))
         if span is None or span[0] >= len(data):
             return right(request, number)
-        start = span[0]
-        stop = min(start + length_of(span[1] - start), len(data))
+        start, stop = span_of(*span)
+        stop = min(stop, len(data))
         said = f"bytes {start}-{stop - 1}/{len(data)}"
         headers = [("ETag", ETAG), ("Content-Range", said), ("Content-Length", str(stop - start))]
         return Answer(206, headers, pieces(data, start, stop))
@@ -120,12 +109,10 @@ def multipart_206(data: Data) -> Handler:
     return handler
 
 
-def other_bytes(data: Data, *, etag: str = ETAG, everywhere: bool = False) -> Handler:
-    """Ranges behind byte 0 come from another file of the same length and ETag (``everywhere``: all answers do)."""
-    other = Flipped(data)
-    return (
-        honest(other, etag=etag) if everywhere else choose(resumes, honest(other, etag=etag), honest(data, etag=etag))
-    )
+def other_bytes(data: Data, *, everywhere: bool = False) -> Handler:
+    """Ranges after byte 0 come from another file of the same length and ETag (``everywhere``: all answers do)."""
+    other = honest(Flipped(data))
+    return other if everywhere else choose(resumes, other, honest(data))
 
 
 class Flipped:
@@ -141,19 +128,14 @@ class Flipped:
         return bytes(self._data[span]).translate(bytes(255 - value for value in range(256)))
 
 
-def changes(old: Data, new: Data, *, after: int = 1, etags: tuple[str | None, str | None] = (ETAG, '"v2"')) -> Handler:
-    """The file becomes another one, ETag too, after ``after`` GETs. Equal ETags: it changes in silence."""
-    return first(after, honest(old, etag=etags[0]), honest(new, etag=etags[1]))
-
-
 def flaps(old: Data, new: Data) -> Handler:
     """Old and new file, each with its ETag, by turns: two versions behind one name."""
     return alternate(honest(old), honest(new, etag='"v2"'))
 
 
-def ignores_if_range(data: Data, *, etag: str = '"v2"') -> Handler:
-    """206 of what is there now, whatever If-Range says."""
-    right = honest(data, etag=etag)
+def ignores_if_range(data: Data) -> Handler:
+    """206 of the present version, ETag "v2", whatever If-Range says."""
+    right = honest(data, etag='"v2"')
 
     def handler(request: Request, number: int) -> Answer:
         kept = tuple(header for header in request.headers if header[0].lower() != "if-range")
@@ -169,11 +151,11 @@ def unsatisfiable(data: Data, *, said: str | None = "bytes */{size}", body: byte
     return choose(lambda request: request.header("range") is not None, refuse, honest(data))
 
 
-def one_at_a_time(handler: Handler, *, refusal: int | str = 429, limit: int = 1) -> Handler:
-    """Serves ``limit`` answers at once; one more gets ``refusal``: a status, or "reset"."""
+def one_at_a_time(handler: Handler, *, refusal: int | str = 429) -> Handler:
+    """Serves one answer at once; one more gets ``refusal``: a status, or "reset"."""
 
     def guarded(request: Request, number: int) -> Answer:
-        if request.active <= limit:
+        if request.active <= 1:
             return handler(request, number)
         if refusal == "reset":
             return Answer(None, end="reset")

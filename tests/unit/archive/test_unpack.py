@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 import threading
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.hostile_archives import BASE, USUAL, snapshot, tree
-from support.packing import memory_of_unpacking
+from support.namespaces import MOUNTS, apart, bound_by_modes, small_disk
+from support.packing import memory_of
 from support.partials import dead_owner
 from support.shell import Inside, Shell
 from support.zip_bytes import Member, Zip
 
-from mdl.errors import MdlError, NotFound, Occupied, ProtocolError
+from mdl.archive.directory import ArchiveLimits
+from mdl.errors import NotFound, Occupied, ProtocolError, StorageError
 from mdl.events import Event, Listener, Started
-from mdl.operations.release import unpack
+from mdl.operations.release import release, unpack
 from mdl.process import ProcessId
 
 MIB = 2**20
@@ -66,16 +67,18 @@ def test_targets_that_are_taken(archive: Path, tmp_path: Path, place: str) -> No
     assert (done.files, done.path) == (4, tmp_path / place)
 
 
-def filled(target: Path, name: str) -> None:
-    (target / name).mkdir(parents=True)
+def filled(target: Path, name: str = "mine") -> None:
+    target.mkdir()
+    (target / name).write_text("mine")
 
 
 OCCUPIED: dict[str, Callable[[Path], object]] = {
-    "folder within": lambda target: filled(target, "mine"),
-    "hidden folder within": lambda target: filled(target, ".mine"),
+    "file within": filled,
+    "hidden file within": lambda target: filled(target, ".mine"),
+    "folder within": lambda target: (target / "mine").mkdir(parents=True),
     "dangling link within": lambda target: (target.mkdir(), (target / "ckpt").symlink_to("/nowhere")),
     "file": lambda target: target.write_text("mine"),
-    "link to a folder": lambda target: (filled(target.parent, "real"), target.symlink_to("real")),
+    "link to a folder": lambda target: ((target.parent / "real").mkdir(), target.symlink_to("real")),
     "dangling link": lambda target: target.symlink_to("nowhere"),
     "link to itself": lambda target: target.symlink_to(target.name),
     "FIFO": os.mkfifo,
@@ -102,8 +105,8 @@ def test_occupied_target_is_left_alone(
 def test_target_filled_meanwhile(archive: Path, out: Path) -> None:
     """If another program puts a file into the target while it is unpacked: 7, that file stays, nothing else does."""
     with pytest.raises(Occupied):
-        unpack(archive, out, limits=USUAL, on_event=at_start(lambda: filled(out, "mine")))
-    assert tree(out.parent) == {"a.zip": archive.read_bytes(), "out": None, "out/mine": None}
+        unpack(archive, out, limits=USUAL, on_event=at_start(lambda: filled(out)))
+    assert tree(out.parent) == {"a.zip": archive.read_bytes(), "out": None, "out/mine": b"mine"}
 
 
 @pytest.mark.fault(200)
@@ -136,10 +139,7 @@ def test_archive_that_is_no_file(tmp_path: Path, out: Path, kind: str, code: int
 def test_unreadable_archive(archive: Path, out: Path) -> None:
     """An archive that may not be read: 7 in the system's words, named, and no traceback."""
     archive.chmod(0)
-    if os.geteuid() == 0 and not shutil.which("setpriv"):
-        pytest.skip("root can read everything, and setpriv is not here")
-    prefix = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
-    ran = Shell(out.parent).run("unpack", str(archive), "--to", str(out), prefix=prefix)
+    ran = Shell(out.parent).run("unpack", str(archive), "--to", str(out), prefix=bound_by_modes())
     assert (ran.code, "Permission denied" in ran.err, str(archive) in ran.err) == (7, True, True)
     assert ("Traceback" in ran.err, out.exists()) == (False, False)
 
@@ -236,7 +236,7 @@ def test_killed_then_run_again(tmp_path: Path) -> None:
     child.kill()
     assert child.wait() == -9
     [left] = out.parent.iterdir()
-    assert (left.name.startswith("."), left.name.endswith(".mdl-tmp")) == (True, True)
+    assert ("-out." in left.name, left.name.endswith(".mdl-tmp")) == (True, True)
     unpack(place, out, limits=USUAL)
     assert os.listdir(out.parent) == ["out"]
     assert tree(out) == {member.name.decode(): member.data for member in PARTS}
@@ -253,83 +253,37 @@ def test_only_the_dead_are_swept(archive: Path, tmp_path: Path) -> None:
     assert set(os.listdir(out.parent)) == {"out", *names}
 
 
-@pytest.fixture(scope="module")
-def namespace() -> None:
-    if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
-        pytest.skip("no user namespaces here: a full disk cannot be had")
+NO_ROOM: list[tuple[str, Callable[[Path, Path], object], str]] = [
+    ("size=1m", lambda archive, disk: unpack(archive, disk / "out"), "short"),
+    ("size=1m", lambda archive, disk: unpack(archive, disk / "out", limits=ArchiveLimits(bytes=10**9)), "short"),
+    ("size=64m,nr_inodes=9", lambda archive, disk: unpack(archive, disk / "out"), "inodes"),
+    ("size=1m", lambda archive, disk: release(archive, disk / "srv"), "short"),
+    ("size=64m", unpack, "mount point"),
+]
 
 
-_MOUNT = """
-mount -t tmpfs -o "$1" tmpfs "$2" || exit 99
-shift
-place=$1; shift
-"$@"
-code=$?
-ls -A "$place"
-exit $code
-"""
-
-
-def on_a_disk(options: str, disk: Path, *command: str) -> tuple[int, str, str]:
-    """Run a command with a new disk: exit code, stdout with the names on the disk in the end, and stderr."""
-    disk.mkdir()
-    words = ["unshare", "-rm", "sh", "-c", _MOUNT, "sh", options, str(disk), *command]
-    environ = Shell(disk.parent).environ
-    done = subprocess.run(words, env=environ, cwd=disk.parent, capture_output=True, text=True, check=False)
-    assert done.returncode != 99, "the test's own mount failed"
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout, done.stderr
+def scene_of_small_disks(folder: Path) -> None:
+    archive = archive_of(folder / "a.zip", *PARTS[:40])
+    for number, (options, act, word) in enumerate(NO_ROOM):
+        disk = small_disk(folder / str(number), options)
+        with pytest.raises(StorageError, match=word) as caught:
+            act(archive, disk)
+        assert (caught.value.exit_code, os.listdir(disk)) == (7, [])
+        hint = caught.value.hint or ""
+        assert ("--to" if word == "mount point" else "nothing was written") in hint
+    disk = small_disk(folder / "filled", "size=4m")
+    with pytest.raises(StorageError, match="No space left on device") as caught:
+        fill = at_start(lambda: (disk / "filler").write_bytes(bytes(3 * MIB)))
+        unpack(archive_of(folder / "b.zip", Member(data=bytes(2 * MIB))), disk / "out", on_event=fill)
+    assert (caught.value.exit_code, os.listdir(disk)) == (7, ["filler"])
 
 
 @pytest.mark.fault(201, 287)
-@pytest.mark.usefixtures("namespace")
-@pytest.mark.parametrize(
-    ("options", "flags", "words"),
-    [
-        ("size=1m", "--to disk/out", ("short", "nothing was written")),
-        ("size=1m", "--to disk/out --max-size 1G", ("short", "nothing was written")),
-        ("size=64m,nr_inodes=9", "--to disk/out", ("inodes", "nothing was written")),
-        ("size=1m", "--to disk/out --release", ("short", "nothing was written")),
-        ("size=64m", "--to disk", ("mount point", "--to")),
-    ],
-    ids=["bytes", "bytes allowed", "inodes", "release", "an empty mount point"],
-)
-def test_no_room(tmp_path: Path, options: str, flags: str, words: tuple[str, ...]) -> None:
+def test_no_room(tmp_path: Path) -> None:
     """More than the disk has room for: 7 with need and have, before even a folder is made (F201). An empty volume,
-    which cannot be replaced in one step: 7, with what to do."""
-    archive_of(tmp_path / "a.zip", *PARTS[:40])
-    command = Shell(tmp_path).command("unpack", "a.zip", *flags.split())
-    code, seen, error = on_a_disk(options, tmp_path / "disk", *command)
-    assert (code, seen) == (7, ""), error
-    assert [word for word in words if word not in error] == []
-
-
-_FILLING = """
-import sys
-from pathlib import Path
-from mdl.archive.directory import ArchiveLimits
-from mdl.errors import MdlError
-from mdl.events import Started
-from mdl.operations.release import unpack
-
-disk = Path(sys.argv[2])
-fill = lambda event: isinstance(event, Started) and (disk / "filler").write_bytes(bytes(3 * 2**20))
-try:
-    unpack(Path(sys.argv[1]), disk / "out", limits=ArchiveLimits(), on_event=fill)
-except MdlError as error:
-    print(error.message, file=sys.stderr)
-    sys.exit(error.exit_code)
-"""
-
-
-@pytest.mark.fault(201)
-@pytest.mark.usefixtures("namespace")
-def test_full_disk(tmp_path: Path) -> None:
-    """A disk that another program fills meanwhile: 7, in the system's words, and nothing is left (F201)."""
-    disk, place = tmp_path / "disk", archive_of(tmp_path / "a.zip", Member(data=bytes(2 * MIB)))
-    code, seen, error = on_a_disk("size=4m", disk, sys.executable, "-c", _FILLING, str(place), str(disk))
-    assert (code, seen) == (7, "filler\n"), error
-    assert "No space left on device" in error
+    which cannot be replaced in one step: 7, with what to do. A disk that another program fills meanwhile: 7, in the
+    system's words, and nothing is left."""
+    apart(scene_of_small_disks, tmp_path, MOUNTS)
 
 
 @pytest.mark.fault(201)
@@ -342,23 +296,26 @@ def test_file_too_large_for_the_system(tmp_path: Path, out: Path) -> None:
 
 
 @pytest.mark.fault(201)
-@pytest.mark.parametrize("call", ["write", "fsync", "replace", "mkdir", "open", "open the archive"])
+@pytest.mark.parametrize("call", ["write", "fsync", "replace", "mkdir", "open a.zip", "open weights.bin", "pread"])
 def test_disk_error(archive: Path, out: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """Whichever call the disk fails, the error is the system's, and nothing is left (F201)."""
-    name = call.split()[0]
-    real, opened = getattr(os, name), "a.zip" if "archive" in call else "weights.bin"
+    """Whichever call the disk fails, the error is the system's and names the archive or the target, and nothing is left
+    (F201)."""
+    name, _, only = call.partition(" ")
+    real = getattr(os, name)
 
-    def fails(*args: object, **more: object) -> object:
-        if name == "open" and opened not in str(args[0]):
+    def fails(*args: Any, **more: Any) -> Any:
+        if only not in str(args[0]):
             return real(*args, **more)
-        raise OSError(5, "Input/output error", str(args[0]))
+        raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, name, fails)
-        with pytest.raises((OSError, MdlError)) as caught:
-            unpack(archive, out, limits=USUAL)
-    assert getattr(caught.value, "exit_code", 7) == 7
-    assert name != "open" or str(archive if "archive" in call else out) in f"{caught.value} {vars(caught.value)}"
+        fail = at_start(lambda: patch.setattr(os, name, fails))
+        if only == "a.zip":
+            patch.setattr(os, name, fails)
+        with pytest.raises(StorageError, match="Input/output error") as caught:
+            unpack(archive, out, limits=USUAL, on_event=fail)
+    place = archive if name == "pread" or only == "a.zip" else out
+    assert (caught.value.exit_code, caught.value.item) == (7, str(place))
     assert os.listdir(out.parent) == ["a.zip"]
 
 
@@ -400,7 +357,7 @@ def test_memory_is_flat(tmp_path: Path, out: Path, method: int) -> None:
     """A member of 90 MiB takes less than 100 MiB of memory, of which the unpacking takes less than 40 (F203)."""
     with zipfile.ZipFile(tmp_path / "a.zip", "w", method, compresslevel=1) as made:
         made.writestr("big.bin", bytes(90 * MIB))
-    code, peak, grown = memory_of_unpacking(tmp_path / "a.zip", out)
+    code, peak, grown = memory_of("unpack", tmp_path / "a.zip", out)
     assert (code, (out / "big.bin").stat().st_size) == (0, 90 * MIB)
     assert (peak < 100, grown < 40) == (True, True), f"{peak:.0f} MiB, {grown:.0f} of it while unpacking"
 
@@ -415,6 +372,6 @@ def test_more_than_4_gib(tmp_path: Path, out: Path) -> None:
             for _ in range(size // MIB):
                 member.write(bytes(MIB))
         made.writestr("behind.txt", b"behind")
-    code, peak, _ = memory_of_unpacking(place, out)
+    code, peak, _ = memory_of("unpack", place, out)
     assert (code, peak < 100, (out / "big.bin").stat().st_size) == (0, True, size)
     assert (out / "behind.txt").read_bytes() == b"behind"

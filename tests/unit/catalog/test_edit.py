@@ -81,52 +81,39 @@ def test_removed_is_gone_everywhere_and_comments_stay() -> None:
     assert "c.bin" not in text
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("nightly", UsageError), ("nobody", NotFound)], ids=["a group", "not there"]
-)
-def test_what_cannot_be_removed(name: str, kind: type[Exception]) -> None:
-    """A group and an unknown name are refused, each as what it is."""
-    with pytest.raises(kind):
-        without_model(TEXT, HERE, name)
+def test_what_cannot_be_removed_or_added() -> None:
+    """A group and an unknown name cannot be removed, nor can a name that is taken or not safe be added."""
+    for name, kind in (("nightly", UsageError), ("nobody", NotFound)):
+        with pytest.raises(kind):
+            without_model(TEXT, HERE, name)
+    for name in ("a", "../x", "", "nightly"):
+        with pytest.raises((UsageError, CatalogError)):
+            with_model(TEXT, HERE, name, {"source": "hf:n/n"})
 
 
-@pytest.mark.parametrize("name", ["a", "../x", "", "nightly"])
-def test_what_cannot_be_added(name: str) -> None:
-    """A name that is taken or not safe is refused, and nothing is written."""
-    with pytest.raises((UsageError, CatalogError)):
-        with_model(TEXT, HERE, name, {"source": "hf:n/n"})
-
-
-def test_a_catalog_of_ones_own(tmp_path: Path) -> None:
-    """add begins a catalog where --catalog names a new file; list shows it; remove takes it out again."""
-    shell = Shell(tmp_path)
-    book = tmp_path / "mine.toml"
-    words = ("add", "bert", "hf:org/bert", "--kind", "model", "--tag", "nlp", "--include", "*.json")
-    ran = shell.run(*words, "--catalog", str(book))
+def test_a_catalog_of_ones_own(tmp_path: Path, mdl: Inside) -> None:
+    """If --catalog names a new file, add begins a catalog there; list shows the model; remove takes it out again."""
+    shell, book = Shell(tmp_path), tmp_path / "mine.toml"
+    catalog = ("--catalog", str(book))
+    ran = mdl(shell, "add", "bert", "hf:org/bert", "--kind", "model", "--tag", "nlp", "--include", "*.json", *catalog)
     assert (ran.code, ran.out) == (0, f"{book}\n"), ran.err
     assert book.read_text().startswith(EMPTY)
-    listed = shell.run("list", "--catalog", str(book), "--json").document["models"]
+    listed = mdl(shell, "list", "--json", *catalog).document["models"]
     assert [(one["name"], one["tags"], one["source"]) for one in listed] == [("bert", ["nlp"], "hf:org/bert")]
-    assert shell.run("remove", "bert", "--catalog", str(book)).code == 0
+    assert mdl(shell, "remove", "bert", *catalog).code == 0
     assert book.read_text().rstrip() == EMPTY.rstrip()
 
 
 @pytest.mark.fault(258)
 def test_twelve_at_once(tmp_path: Path) -> None:
-    """Twelve that add a model each to one catalog, which nobody had yet, all end with 0, and all are in it."""
-    shell = Shell(tmp_path)
-    book = tmp_path / "deep" / "mine.toml"
+    """Twelve commands that add a model each to one new catalog all end with 0, and all models are in it."""
+    shell, book = Shell(tmp_path), tmp_path / "deep" / "mine.toml"
     names = [f"model{number}" for number in range(12)]
+    commands = [shell.command("add", name, f"hf:org/{name}", "--catalog", str(book)) for name in names]
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
     running = [
-        subprocess.Popen(
-            shell.command("add", name, f"hf:org/{name}", "--catalog", str(book)),
-            env=shell.environ,
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        for name in names
+        subprocess.Popen(command, env=shell.environ, cwd=tmp_path, stdin=null, stdout=null, stderr=pipe)
+        for command in commands
     ]
     errors = [process.communicate()[1] for process in running]
     assert [process.returncode for process in running] == [0] * len(names), errors
@@ -162,7 +149,7 @@ def test_what_an_editor_saves_meanwhile(
 
 @pytest.mark.fault(258)
 def test_an_edit_that_never_ends(tmp_path: Path) -> None:
-    """Who holds the folder longer than one waits is told of: 9."""
+    """If another program holds the folder's lock for too long, the edit ends with 9."""
     with folder_lock(tmp_path), pytest.raises(Busy) as caught, folder_lock(tmp_path, 0.05):
         pass
     assert caught.value.item == str(tmp_path)

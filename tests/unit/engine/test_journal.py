@@ -133,11 +133,16 @@ def test_claims_add_up(claims: list[tuple[int, int]]) -> None:
 @pytest.mark.fault(151)
 @pytest.mark.parametrize(
     "fact",
-    [[5, 5], [6, 5], [-1, 5], [0, SIZE + 1], [0, 1.5], [True, 5], [0, "5"], [0], [0, 1, 2], None, 7, "x", {}, [[0, 1]]],
+    [
+        *([5, 5], [6, 5], [-1, 5], [0, SIZE + 1], [0, 1.5], [True, 5], [0, "5"], [0], [0, 1, 2], None, 7, "x", {}),
+        *([[0, 1]], {"origin": "https://h", "validator": 5}, {"origin": 5, "validator": "a"}),
+    ],
 )
 def test_an_impossible_claim_counts_for_nothing(fact: object) -> None:
-    """A range that is empty, negative, beyond the file or no range at all is not believed, whatever its checksum."""
-    assert _parsed(header(WHO) + crc_json.dumps(fact) + crc_json.dumps([0, 1])).have == _ranges([(0, 1)])
+    """A range that is empty, negative, beyond the file or no range at all is not believed, whatever its checksum. A
+    validator that is no text is not either."""
+    found = _parsed(header(WHO) + crc_json.dumps(fact) + crc_json.dumps([0, 1]))
+    assert (found.have, found.validators) == (_ranges([(0, 1)]), {})
 
 
 @pytest.mark.fault(150)
@@ -290,7 +295,7 @@ def test_many_separate_claims_take_time_in_proportion(tmp_path: Path, order: str
 @pytest.mark.fault(251)
 def test_of_an_endless_journal_the_beginning_is_read(tmp_path: Path) -> None:
     """What is behind the bound claims nothing."""
-    filler = crc_json.dumps([0, 4096])
-    whole = header(WHO) + filler * (LARGEST // len(filler))
-    (tmp_path / "journal").write_bytes(whole + crc_json.dumps([500_000, 500_001]))
+    filler = crc_json.dumps({"origin": "https://h", "validator": "x" * 2**20}) * (LARGEST // 2**20)
+    claims = [crc_json.dumps([0, 4096]), crc_json.dumps([500_000, 500_001])]
+    (tmp_path / "journal").write_bytes(header(WHO) + claims[0] + filler + claims[1])
     assert _loaded(tmp_path / "journal").have == _ranges([(0, 4096)])

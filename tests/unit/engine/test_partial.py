@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from mdl.engine.adoption import is_held, stale_dirs, wait_for_owners
 from mdl.engine.journal import Journal
 from mdl.engine.partial import Partial
 from mdl.errors import Busy
-from mdl.fs import copying, filesystem_type
+from mdl.fs import filesystem_type
 from mdl.fs.entries import open_parent
 from mdl.http.ranges import ByteRange
 from mdl.locks import has_reliable_locks
@@ -109,18 +110,29 @@ def test_what_is_written_during_the_sync_is_not_claimed(partial: Partial, monkey
 def test_failed_sync_loses_what_was_not_claimed(
     partial: Partial, monkeypatch: pytest.MonkeyPatch, trouble: int
 ) -> None:
-    """After a failed sync the unclaimed bytes count as lost, the claimed ones stay, and the error is raised."""
+    """After a failed sync the unclaimed bytes count as lost, and the claimed ones stay. The error is raised, also by
+    publish and by each later sync, which the system may call a success though bytes were lost."""
     partial.write(100, b"x" * 100)
 
     def broken(_fd: int) -> None:
         raise OSError(trouble, os.strerror(trouble))
 
-    monkeypatch.setattr(os, "fdatasync", broken)
-    with pytest.raises(OSError) as caught:
-        partial.sync_and_claim()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(OSError) as caught:
+            partial.sync_and_claim()
     assert caught.value.errno == trouble
     assert (partial.total, partial.unclaimed, claimed(partial)) == (100, 0, 100)
     assert partial.gaps(SIZE) == [ByteRange(100, SIZE)]
+    partial.write(100, b"x" * 900)
+    with pytest.raises(OSError, match=os.strerror(trouble)):
+        partial.sync_and_claim()
+    with (
+        open_parent(partial.folder.parent, RelPath.parse("final")) as final,
+        pytest.raises(OSError, match=os.strerror(trouble)),
+    ):
+        partial.publish(final)
+    assert (claimed(partial), final.path.exists()) == (100, False)
 
 
 def test_failed_claim_claims_nothing(partial: Partial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +209,23 @@ def test_validators_are_kept_as_first_seen(partial: Partial) -> None:
     assert opened(partial.folder.parent).validators == {"https://cdn:443": '"a"'}
 
 
+def test_rewind_counts_and_forgets(partial: Partial, trace: Trace) -> None:
+    """Beginning anew returns how many bytes were discarded, and leaves none of them claimed. The journal begun anew is
+    on the disk itself before new bytes replace those that the old one claimed."""
+    partial.write(100, b"x" * 50)
+    partial.note_validator("https://cdn:443", '"a"')
+    trace.clear()
+    assert partial.rewind(WHO) == 150
+    synced = {os.fstat(fd).st_ino for name, fd in trace if name in ("fsync", "fdatasync")}
+    assert (partial.folder / "journal").stat().st_ino in synced
+    assert (partial.total, partial.front, partial.unclaimed, claimed(partial)) == (0, 0, 0, 0)
+    assert partial.validators == {}
+    partial.write(0, b"y" * 10)
+    partial.sync_and_claim()
+    partial.close()
+    assert opened(partial.folder.parent).total == 10
+
+
 def unseen(of: str = "") -> str:
     """The name of a process in a container, which cannot be seen from here."""
     return (of or dead_owner()).rpartition("-")[0] + "-1"
@@ -241,17 +270,6 @@ def test_a_published_leftover_is_not_written_to(tmp_path: Path, who: str) -> Non
     assert [entry.name for entry in (tmp_path / "partials").iterdir()] == [f"{KEY}.{me}"]
 
 
-def test_an_unlocked_partial_of_before(tmp_path: Path) -> None:
-    """A partial of an earlier mdl on another machine, which locked nothing, is left alone for ten minutes."""
-    folder = left_behind(tmp_path, "f" * 12 + "-77-1")
-    for seconds in (0, 300):
-        quiet(folder, seconds)
-        with pytest.raises(Busy, match="77 of another machine"):
-            Partial.open(tmp_path, KEY, WHO)
-    quiet(folder, 700)
-    assert opened(tmp_path).total == 400
-
-
 @pytest.mark.fault(264)
 @pytest.mark.parametrize("is_local", [True, False])
 def test_a_locked_partial_is_never_taken(tmp_path: Path, request: pytest.FixtureRequest, is_local: bool) -> None:
@@ -266,6 +284,23 @@ def test_a_locked_partial_is_never_taken(tmp_path: Path, request: pytest.Fixture
     assert stale_dirs(tmp_path) == []
     alive.close()
     assert is_held(alive.folder) is False
+
+
+@pytest.mark.fault(112, 264)
+def test_without_locks_an_unseen_owner_has_ten_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nothing can be locked, a partial of a process that cannot be seen is left alone for ten minutes."""
+
+    def flock(_fd: int, _how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    folder = left_behind(tmp_path, unseen())
+    for seconds in (0, 500):
+        quiet(folder, seconds)
+        with pytest.raises(Busy, match="container"):
+            Partial.open(tmp_path, KEY, WHO)
+    quiet(folder, 700)
+    assert opened(tmp_path).total == 400
 
 
 @pytest.mark.fault(265)
@@ -307,17 +342,17 @@ def test_what_changes_while_it_is_copied_is_not_believed(
     """Bytes that its owner cut off or claims no more are not taken over, nor is another file's."""
     folder = left_behind(tmp_path, unseen(), OTHER if change == "another file" else WHO)
     quiet(folder, 70.0)
-    real = copying.copy_range
+    real = os.copy_file_range
 
-    def copy(source: int, target: int, size: int, *, start: int = 0) -> int:
-        done = real(source, target, size, start=start)
+    def copy(*what: int) -> int:
+        done = real(*what)
         os.truncate(folder / "data", 100 if change == "cut" else 0)
         if change == "begun anew":
             Journal.create(folder / "journal", WHO).close()
             os.truncate(folder / "data", SIZE)
         return done
 
-    monkeypatch.setattr(copying, "copy_range", copy)
+    monkeypatch.setattr(os, "copy_file_range", copy)
     partial = opened(tmp_path)
     assert partial.total == claimed(partial) == kept
     assert partial.dropped == (400 if change == "another file" else 0)

@@ -82,6 +82,11 @@ TABLE: dict[str, tuple[LocalFile, RemoteFile, str]] = {
     "no digest, another validator": (TAGGED, bare(validator='"b"'), "fetch"),
     "no digest, another size": (FULL, bare(size=101), "fetch"),
     "no digest, touched": (RETOUCHED, bare(), "adopt"),
+    "no digest, touched, same validator": (
+        there(RIGHT, stamp=TOUCHED, by=receipt(validator='"a"')),
+        bare(validator='"a"'),
+        "adopt",
+    ),
     "no digest, touched, newer": (
         there(RIGHT, stamp=TOUCHED, by=receipt(validator='"b"')),
         bare(validator='"a"'),

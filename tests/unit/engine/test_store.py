@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,6 @@ from mdl.engine.partial import Partial
 from mdl.engine.store import Store
 from mdl.errors import Busy, Occupied, StorageError, Unsafe
 from mdl.files import RemoteFile
-from mdl.fs import staging
-from mdl.fs.entries import EntryAt
 from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
 from mdl.process import ProcessId
@@ -253,24 +252,31 @@ def give(store: Store, data: bytes = DATA) -> None:
     )
 
 
+def on_rename(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do something before a file gets the name of the published one."""
+    real = os.replace
+
+    def replaced(source: object, target: object, **folders: object) -> None:
+        if target == REMOTE.path.name:
+            act()
+        real(source, target, **folders)  # type: ignore[call-overload]
+
+    patch.setattr(os, "replace", replaced)
+
+
 def test_the_receipt_is_there_before_the_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file without a published digest is mdl's own from its first moment, also if mdl is killed in between."""
-    seen, real = [], staging.publish
-
-    def look(staged: Path, entry: EntryAt) -> os.stat_result | None:
-        seen.append((store.receipts.get("m", REMOTE.path), entry.path.exists()))
-        return real(staged, entry)
-
-    monkeypatch.setattr(staging, "publish", look)
+    seen, final = list[object](), store.final_path("m", REMOTE)
+    on_rename(monkeypatch, lambda: seen.append((store.receipts.get("m", REMOTE.path), final.exists())))
     give(store)
     assert seen == [(store.receipts.get("m", REMOTE.path), False)]
-    assert seen[0][0] is not None
+    assert store.receipts.get("m", REMOTE.path)
 
 
 def test_a_name_that_cannot_be_given_leaves_the_old_receipt(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the rename fails the receipt of before is back, or there is none, as before."""
 
-    def refuse(_staged: Path, _spot: EntryAt) -> None:
+    def refuse() -> None:
         raise OSError(5, "Input/output error")
 
     for before in (None, DATA):
@@ -278,7 +284,7 @@ def test_a_name_that_cannot_be_given_leaves_the_old_receipt(store: Store, monkey
             give(store, before)
         receipt = store.receipts.get("m", REMOTE.path)
         with monkeypatch.context() as patch, pytest.raises(OSError, match="Input"):
-            patch.setattr(staging, "publish", refuse)
+            on_rename(patch, refuse)
             give(store, b"other")
         assert store.receipts.get("m", REMOTE.path) == receipt
         assert (receipt is None) == (before is None)

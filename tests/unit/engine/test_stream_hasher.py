@@ -17,6 +17,7 @@ from mdl.engine import stream_hasher as hashers
 from mdl.engine.journal import Identity
 from mdl.engine.partial import Partial
 from mdl.engine.stream_hasher import StreamHasher
+from mdl.errors import Cancelled
 from mdl.hashing import Fingerprint, fingerprint
 from mdl.http.ranges import ByteRange
 
@@ -113,6 +114,18 @@ def test_the_callback_may_stop_the_wait(partial: Partial, monkeypatch: pytest.Mo
         hasher.stop()
 
 
+@pytest.mark.fault(226)
+def test_a_stopped_hasher_has_no_digest(partial: Partial) -> None:
+    """The digest of a part is not a result: a hasher that was stopped before the end says so."""
+    hasher = StreamHasher(partial, "sha256", SIZE)
+    partial.write(0, DATA[:1000])
+    hasher.stop()
+    assert hasher.thread
+    assert not hasher.thread.is_alive()
+    with pytest.raises(Cancelled):
+        result(hasher)
+
+
 def test_an_error_of_the_thread_is_raised_by_result(partial: Partial, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if there is no memory left: no digest of a part, and nothing that is only printed."""
 
@@ -150,6 +163,24 @@ def test_bad_block_is_reported_once(partial: Partial, blocks: tuple[int, ...]) -
 
     assert is_of(result(joined(partial, fetch_again)), DATA)
     assert bad == [ByteRange(n * STEP, min(SIZE, (n + 1) * STEP)) for n in blocks]
+
+
+def test_a_bad_last_block_does_not_block_the_result(partial: Partial) -> None:
+    """If the last block is found bad while a thread waits for the result, that thread learns that bytes are missing."""
+    found, waited_for = threading.Event(), threading.Event()
+    partial.write(0, DATA[:-1] + b"?")
+
+    def on_bad(lost: ByteRange) -> bool:
+        found.set()
+        assert waited_for.wait(10)
+        partial.mark_missing(lost)
+        return True
+
+    hasher = StreamHasher(partial, "sha256", SIZE, expected=EXPECTED, on_bad=on_bad)
+    assert found.wait(30)
+    assert hasher.result(lambda _done: waited_for.set()) is None
+    partial.write(5 * STEP, DATA[5 * STEP :])
+    assert is_of(result(hasher), DATA)
 
 
 def test_a_block_that_is_not_fetched_again(partial: Partial) -> None:

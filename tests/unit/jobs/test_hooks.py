@@ -216,13 +216,12 @@ def test_paused_while_the_hook_runs(shell: Shell, tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(276)
-def test_a_hook_that_will_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hook_that_will_not_end(tmp_path: Path) -> None:
     """A program that ignores that it is told to end is killed."""
-    monkeypatch.setattr("mdl.process._GRACE_SECONDS", 0.2)
     cancel = CancelToken()
     threading.Thread(target=lambda: (until((tmp_path / "begun").exists, "not begun"), cancel.set())).start()
     with pytest.raises(Cancelled):
-        process.run_program([waiting(tmp_path, trap="trap '' TERM")], {}, cancel=cancel)
+        process.run_program([waiting(tmp_path, trap="trap '' TERM")], {}, cancel=cancel, grace=0.2)
 
 
 @pytest.mark.fault(276)
@@ -274,8 +273,8 @@ def test_a_hook_reads_nothing_of_ours(shell: Shell) -> None:
     source, sink = os.pipe()
     os.write(sink, b"next name\n")
     os.close(sink)
-    with started(shell, "get", "one", "-q", "--on-complete", "cat", stdin=source) as process:
-        ended(process, 0)
+    words = shell.command("get", "one", "-q", "--on-complete", "cat")
+    subprocess.run(words, env=shell.environ, cwd=shell.home, stdin=source, capture_output=True, check=True)
     with os.fdopen(source) as left:
         assert left.read() == "next name\n"
 

@@ -71,12 +71,6 @@ def test_a_descriptor_takes_the_same_bytes(run: Path, tmp_path: Path) -> None:
     assert zipfile.ZipFile(io.BytesIO(data)).testzip() is None
 
 
-def test_logs_are_packed_alone(run: Path) -> None:
-    """Logs and a checkpoint are a usage error, before anything is looked at."""
-    with pytest.raises(UsageError):
-        plan_pack(run, logs=True, checkpoint="latest")
-
-
 def cancelling(cancel: CancelToken) -> Callable[[Event], None]:
     """A listener that cancels the work as soon as it is under way."""
     return lambda event: cancel.set() if isinstance(event, Planned | Progressed) else None
@@ -119,10 +113,12 @@ def test_the_results_of_releases(run: Path, tmp_path: Path, monkeypatch: pytest.
         rollback("srv")
 
 
-@pytest.mark.parametrize("check", ["", [], " "])
-def test_an_empty_check_is_refused(run: Path, tmp_path: Path, check: str | list[str]) -> None:
-    """A check without a command is a usage error, never no check."""
-    archive = pack(run, tmp_path / "x.zip").path
+def test_usage_errors(run: Path, tmp_path: Path) -> None:
+    """Logs and a checkpoint do not go together, and a check without a command is never no check."""
     with pytest.raises(UsageError):
-        release(archive or "", tmp_path / "srv", check=check)
+        plan_pack(run, logs=True, checkpoint="latest")
+    archive = pack(run, tmp_path / "x.zip").path
+    for check in ("", [], " "):
+        with pytest.raises(UsageError):
+            release(archive or "", tmp_path / "srv", check=check)
     assert not (tmp_path / "srv").exists()

@@ -10,6 +10,7 @@ import pytest
 from support.scripted_hub import COMMIT, GIT, HUB, LATER, ORIGIN, PINNED, REVISION, SHA, World, entry, large, tree_url
 
 from mdl.errors import LockError, MdlError, NotFound, ProtocolError, Unsafe
+from mdl.http.client import MAX_JSON
 from mdl.sources import hub as hub_module
 from mdl.sources.hub import role_of
 from mdl.sources.hub_origin import HubOrigin
@@ -97,6 +98,7 @@ def test_bad_next_page(here: World, target: str, codes: list[int]) -> None:
     with pytest.raises(MdlError) as caught:
         here.hub.resolve(PINNED)
     assert caught.value.exit_code in codes
+    assert ("circles" in caught.value.message) == (target == tree_url())
     assert here.asked == [tree_url()]
     assert here.hub.known(PINNED) is None
 
@@ -227,11 +229,10 @@ def test_no_json(here: World, body: bytes) -> None:
 
 
 @pytest.mark.fault(76)
-def test_answer_is_bounded(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answer_is_bounded(here: World) -> None:
     """An API answer is read up to a limit and no further."""
-    monkeypatch.setattr("mdl.http.client.MAX_JSON", 1000)
-    here.tree(*(entry(f"{n}.json") for n in range(100)))
-    refused(here, ProtocolError, 6, "over 1000 bytes")
+    here.mock.add_response(url=tree_url(), content=b"[" + b" " * MAX_JSON + b"]")
+    refused(here, ProtocolError, 6, f"over {MAX_JSON} bytes")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A hub that misbehaves over the network: impossible sizes, broken HTTP, plain http, offline, netrc (group D)."""
+"""A hub that misbehaves over the network: impossible sizes, broken HTTP, offline, netrc (group D)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from support import faults
 from support.bench import Bench
 from support.faulty_server import Answer, FaultyServer, reply
 from support.loopback_hub import LoopbackHub, Repo
-from support.scripted_hub import HUB, PINNED, World, tree_url
 from support.shell import Shell
 
-from mdl.errors import NoSpace, Unsafe
+from mdl.errors import NoSpace
 from mdl.sources.hub_origin import HubOrigin
 
 COMMIT = HubOrigin("org/repo", revision="a" * 40)
@@ -55,23 +54,6 @@ def test_broken_api_answer(bench: Bench, name: str) -> None:
         tries = len(server.requests)
     assert run.code in ((3, 5, 6) if name == "206" else (5, 6))
     assert tries <= 2
-
-
-@pytest.mark.fault(46)
-@pytest.mark.parametrize(
-    "target",
-    ["http://huggingface.co/x", "http://cdn-lfs.hf.co/x", "HTTP://huggingface.co/x", "Http://huggingface.co/x"],
-)
-@pytest.mark.parametrize("hop", [1, 2])
-def test_https_never_becomes_http(here: World, target: str, hop: int) -> None:
-    """A redirect from https to http is refused on any hop, 11, and nothing is sent in the clear."""
-    second = f"{HUB}/second"
-    here.mock.add_response(url=tree_url(), status_code=307, headers={"Location": target if hop == 1 else second})
-    if hop == 2:
-        here.mock.add_response(url=second, status_code=302, headers={"Location": target})
-    with pytest.raises(Unsafe, match="https to http"):
-        here.hub.resolve(PINNED)
-    assert here.asked == [tree_url(), second][:hop]
 
 
 @pytest.mark.fault(81)

@@ -87,19 +87,31 @@ CASES = {
         "diffusers",
         f"checkpoint-{{500,1000,1500}}/{DIFFUSERS} checkpoint-{{500,1000}}/random_states_0.pkl "
         "pytorch_lora_weights.safetensors",
-        "checkpoint-500@500 checkpoint-1000@1000* checkpoint-1500@1500 final",
+        "checkpoint-500@500 checkpoint-1000@1000* checkpoint-1500@1500! final",
         of="checkpoint-500",
         files="pytorch_lora_weights.safetensors | optimizer.bin random_states_0.pkl scaler.pt scheduler.bin | ",
     ),
     "a diffusers pipeline": Case(
         "diffusers",
         "model_index.json {unet,vae}/{config.json,diffusion_pytorch_model.safetensors} optimizer.bin "
-        "scheduler/scheduler_config.json",
+        "scheduler/scheduler_config.json tokenizer/vocab.json",
         "final*",
         of="final",
-        files="model_index.json scheduler/scheduler_config.json unet/config.json "
+        files="model_index.json scheduler/scheduler_config.json tokenizer/vocab.json unet/config.json "
         "unet/diffusion_pytorch_model.safetensors vae/config.json vae/diffusion_pytorch_model.safetensors | "
         "optimizer.bin | ",
+    ),
+    "diffusers: a torn checkpoint is no part of the finished pipeline": Case(
+        "diffusers",
+        "checkpoint-5/optimizer.bin model_index.json unet/diffusion_pytorch_model.safetensors",
+        "checkpoint-5@5! final*",
+        of="final",
+        files="model_index.json unet/diffusion_pytorch_model.safetensors |  | ",
+    ),
+    "a pipeline in an HF Trainer's run": Case(
+        "hf-trainer",
+        f"checkpoint-5/{HF} checkpoint-5/{STATE} model_index.json unet/diffusion_pytorch_model.safetensors",
+        "checkpoint-5@5*",
     ),
     "deepspeed: 'latest' names the latest": Case(
         "deepspeed",
@@ -146,7 +158,7 @@ CASES = {
     "kohya: a torn final, and a hostile count": Case(
         "kohya",
         KOHYA,
-        "style-000002.safetensors@100 style-000004.safetensors@200* style.safetensors",
+        "style-000002.safetensors@100 style-000004.safetensors@200* style.safetensors!",
         {**KOHYA_STEPS, "style-000004.safetensors": {"ss_steps": "200"}, "style.safetensors": 3},
     ),
     "ai-toolkit": Case(
@@ -205,7 +217,7 @@ CASES = {
         "nemo",
         NEMO,
         "asr--wer=0.30-epoch=1-step=100.ckpt@100 asr--wer=0.20-epoch=2-step=200.ckpt@200* "
-        "asr--wer=0.20-epoch=2-step=200-last.ckpt@200",
+        "asr--wer=0.20-epoch=2-step=200-last.ckpt@200!",
         {"2024-07-01_12-00-00/checkpoints/asr--wer=0.20-epoch=2-step=200-last-unfinished": b""},
         of="asr--wer=0.30-epoch=1-step=100.ckpt",
         files="asr--wer=0.30-epoch=1-step=100.ckpt |  | ",
@@ -214,7 +226,7 @@ CASES = {
     "nemo: every rank's part": Case(
         "nemo",
         "mp_rank_00/gpt-step={9,10}.ckpt mp_rank_01/gpt-step=9.ckpt",
-        "gpt-step=9.ckpt@9* gpt-step=10.ckpt@10",
+        "gpt-step=9.ckpt@9* gpt-step=10.ckpt@10!",
         of="gpt-step=9.ckpt",
         files="mp_rank_00/gpt-step=9.ckpt mp_rank_01/gpt-step=9.ckpt |  | ",
         notes=(f"mp_rank_00/gpt-step=9.ckpt {INSIDE}", f"mp_rank_01/gpt-step=9.ckpt {INSIDE}"),
@@ -231,7 +243,7 @@ CASES = {
         ),
     ),
     "ultralytics: an empty last": Case(
-        "ultralytics", "{best,last,epoch5}.pt", "epoch5.pt@5* best.pt+ last.pt", {"last.pt": b""}
+        "ultralytics", "{best,last,epoch5}.pt", "epoch5.pt@5* best.pt+ last.pt!", {"last.pt": b""}
     ),
     **{
         f"coqui in '{inner}'": Case(
@@ -303,8 +315,17 @@ CASES = {
     ),
     "SavedModels in numbered folders": Case("tensorflow", "{9,10}/saved_model.pb", "9@9 10@10*"),
     **{
-        f"plain {name}": Case("plain", f"{name} notes.xyz", "final*", of="final", files=f"{name} |  | notes.xyz")
-        for name in ("a.gguf", "a.onnx", "a.h5", "x.bin")
+        f"plain {name}": Case(
+            "plain",
+            f"{name} notes.xyz",
+            "final*",
+            of="final",
+            files=f"{name} |  | notes.xyz",
+            notes=(f"{name} may contain optimizer state; stripping it needs torch",)
+            if name.endswith((".pt", ".pth"))
+            else (),
+        )
+        for name in ("a.gguf", "a.onnx", "a.pt", "a.h5", "sub/deep/b.pth", "x.bin")
     },
     "nothing like weights": Case("plain", "train.log", ""),
 }
@@ -386,6 +407,13 @@ INCOMPLETE = {
         "global_step5",
         "it holds no weights",
     ),
+    "a short file of no trainer": ("weights/a.safetensors", {"weights/a.safetensors": 1}, "final", "its header says"),
+    "a lost shard of no trainer": (
+        "w-00002-of-00002.safetensors",
+        {"w.safetensors.index.json": index_of("w-00001-of-00002.safetensors", "w-00002-of-00002.safetensors")},
+        "final",
+        "shard w-00001-of-00002.safetensors of the index is missing",
+    ),
     "a part of a split file": ("q-0000{1,3}-of-00003.gguf", {}, "final", "q-00002-of-00003.gguf is missing"),
     "TensorFlow's index": (TENSORFLOW, {"ckpt-10.index": None}, "ckpt-10", "ckpt-10.index is missing"),
     "a part of a SavedModel": (
@@ -457,6 +485,8 @@ REFUSED = {
 def test_inference_is_refused(tmp_path: Path, run: str, contents: dict[str, object], why: str, hint: str) -> None:
     """What cannot be loaded is refused with 3, naming what is missing, or the tool that merges the shards."""
     [only] = found(write(tmp_path, run, contents)).checkpoints
+    is_sharded = why.startswith(("only", "FSDP"))  # which is complete to resume from
+    assert (only.complete, only.latest) == (is_sharded, is_sharded)
     with pytest.raises(NotFound, match=why) as caught:
         inferred(tmp_path, only.name)
     assert (caught.value.exit_code, hint in (caught.value.hint or "")) == (3, True)
@@ -471,10 +501,21 @@ def test_gathered_weights_beside_shards_are_enough(tmp_path: Path) -> None:
 # HF Trainer's own records
 
 
-@pytest.mark.parametrize("path", ["/root/out/checkpoint-3", "C:\\out\\checkpoint-3\\", "../../checkpoint-3/"])
-def test_best_by_the_last_name_of_its_path(tmp_path: Path, path: str) -> None:
-    """An older Trainer records a path of the training's own machine, perhaps Windows': its last name counts."""
-    write(tmp_path, f"checkpoint-{{3,5}}/{HF}", {f"checkpoint-5/{STATE}": {"best_model_checkpoint": path}})
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"best_global_step": 3},
+        *(
+            {"best_model_checkpoint": path}
+            for path in ("/root/out/checkpoint-3", "C:\\out\\checkpoint-3\\", "../../checkpoint-3/")
+        ),
+    ],
+    ids=str,
+)
+def test_best_is_what_the_newest_state_records(tmp_path: Path, record: object) -> None:
+    """Of the path on the training's own machine, perhaps Windows', that an older Trainer records, the last name
+    counts."""
+    write(tmp_path, f"checkpoint-{{3,5}}/{HF}", {f"checkpoint-5/{STATE}": record})
     write(tmp_path, "", {f"checkpoint-3/{STATE}": {"best_global_step": 5}})  # that of an older one does not
     assert rows(found(tmp_path)) == "checkpoint-3@3+ checkpoint-5@5*"
 
@@ -492,21 +533,26 @@ def test_best_gone_is_named(tmp_path: Path) -> None:
         *({"best_model_checkpoint": ["checkpoint-5"]}, {"best_model_checkpoint": {}}, {"best_global_step": True}),
         *({"best_global_step": -5}, {"best_global_step": 5.5}, {"best_global_step": {"a": 1}}),
         *({"best_model_checkpoint": "x" * 100_000}, '{"best_global_step": ' + "9" * 5000 + "}"),
-        *({"best_model_checkpoint": path} for path in ("..", "/etc/passwd", "../checkpoint-5/..", "a\nb", "/")),
     ],
     ids=lambda state: str(state)[:40],
 )
 def test_hostile_state_records_nothing(tmp_path: Path, state: object) -> None:
     """Whatever a state file holds, the rows stand, and none is the best."""
-    assert rows(found(write(tmp_path, f"checkpoint-5/{HF}", {f"checkpoint-5/{STATE}": state}))) == "checkpoint-5@5*"
+    seen = found(write(tmp_path, f"checkpoint-5/{HF}", {f"checkpoint-5/{STATE}": state}))
+    assert (rows(seen), seen.best_note) == ("checkpoint-5@5*", "none is recorded")
+
+
+@pytest.mark.parametrize("path", ["..", "/etc/passwd", "../checkpoint-5/..", "a\nb", "/"])
+def test_hostile_best_path(tmp_path: Path, path: str) -> None:
+    """A path that names no checkpoint of the run marks none."""
+    write(tmp_path, f"checkpoint-5/{HF}", {f"checkpoint-5/{STATE}": {"best_model_checkpoint": path}})
+    assert rows(found(tmp_path)) == "checkpoint-5@5*"
 
 
 def test_best_and_last_by_name(tmp_path: Path) -> None:
-    """Folders called checkpoint-best and checkpoint-last are these, even without a state file; one gives its step."""
+    """Folders called checkpoint-best and checkpoint-last are these, even without a state file."""
     write(tmp_path, f"checkpoint-{{5,best,last}}/{HF} checkpoint-5/{STATE}")
     assert rows(found(tmp_path)) == "checkpoint-5@5 checkpoint-best+ checkpoint-last*"
-    write(tmp_path, "", {f"checkpoint-best/{STATE}": {"global_step": 3}})
-    assert rows(found(tmp_path)) == "checkpoint-best@3+ checkpoint-5@5 checkpoint-last*"
 
 
 def test_a_stripped_run_is_not_judged_by_its_states(tmp_path: Path) -> None:
@@ -529,16 +575,19 @@ def test_each_row_has_its_own_files(tmp_path: Path) -> None:
 
 def test_final_is_latest_if_no_numbered_one_is_complete(tmp_path: Path) -> None:
     """A finished model alone is the latest, also in an inner folder, and so it is beside torn checkpoints."""
-    assert rows(found(write(tmp_path, "model/{model.safetensors,config.json}"), "model")) == "final*"
+    inner = found(write(tmp_path, "model/{model.safetensors,config.json}"), "model")
+    assert (rows(inner), row(inner, "final").base, rows(found(tmp_path, "none"))) == ("final*", "model", "")
     write(tmp_path / "run", f"{HF_RUN} model.safetensors", {"checkpoint-5/model.safetensors": 1})
-    assert rows(found(tmp_path / "run")) == "checkpoint-5@5 final*"
+    assert rows(found(tmp_path / "run")) == "checkpoint-5@5! final*"
 
 
 def test_links(tmp_path: Path) -> None:
     """A dangling link is no weights; a link to a checkpoint has its step."""
     write(tmp_path, HF_RUN, {"checkpoint-5/model.safetensors": None})
     os.symlink("nowhere", tmp_path / "checkpoint-5" / "model.safetensors")
-    assert row(found(tmp_path), "checkpoint-5").note == "model.safetensors: a dangling link"
+    seen = row(found(tmp_path), "checkpoint-5")
+    assert seen.note == "model.safetensors: a dangling link"
+    assert "special" in {entry.kind for entry in seen.entries}
     write(tmp_path / "pl", "epoch=1-step=100.ckpt")
     os.symlink("epoch=1-step=100.ckpt", tmp_path / "pl" / "last.ckpt")
     assert rows(found(tmp_path / "pl")) == "epoch=1-step=100.ckpt@100 last.ckpt@100*"
@@ -565,6 +614,14 @@ def test_deepspeed_newer_than_latest(tmp_path: Path) -> None:
     seen = found(write(tmp_path, f"global_step{{90,100}}/{ZERO2}", {"latest": "global_step90"}))
     assert [one.note for one in seen.checkpoints] == [
         *("", "newer than the one 'latest' names, so perhaps not finished")
+    ]
+
+
+def test_ai_toolkit_optimizer(tmp_path: Path) -> None:
+    """The one file of the optimizer belongs to the newest checkpoint."""
+    seen = found(write(tmp_path, AI)).checkpoints
+    assert [one.name for one in seen for entry in one.files if entry.path == "optimizer.pt"] == [
+        "dog_000000999.safetensors"
     ]
 
 
