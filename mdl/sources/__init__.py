@@ -8,8 +8,8 @@ A new source is one module here, with a function ``parse(text, page_hosts) -> Or
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
