@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from support import faults
 from support.bench import Bench, pinned
-from support.data import noise
+from support.data import MIB, noise
 from support.faulty_server import FaultyServer
 from support.namespaces import NETWORK, apart, loopback, tool
 
 from mdl.http.allowlist import AllowList
 
-DATA = noise(50_000)
+DATA, TINY = noise(4 * MIB), noise(50_000, 1)
 HOST = "models.example"
 NAMED = AllowList.of([HOST])
 DEAD = [f"127.0.0.{last}" for last in range(2, 11)]
@@ -153,9 +153,9 @@ def test_addresses_that_say_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatc
             raise
 
     resolve_to([*DEAD[:3], "127.0.0.1"], monkeypatch)
-    with FaultyServer(faults.honest(DATA)) as server, blackholes(DEAD[:3], server.port):
+    with FaultyServer(faults.honest(TINY)) as server, blackholes(DEAD[:3], server.port):
         monkeypatch.setattr(socket.socket, "connect", connect)
-        run = bench.run(pinned(f"http://{HOST}:{server.port}/f", DATA), hosts=NAMED, retries=1, stall=0.3)
+        run = bench.run(pinned(f"http://{HOST}:{server.port}/f", TINY), hosts=NAMED, retries=1, stall=0.3)
     assert run.code == 0
     assert sum(waited) <= 0.31
 
@@ -169,7 +169,7 @@ def test_reset_before_it_is_looked_at(bench: Bench, monkeypatch: pytest.MonkeyPa
 
     resolve_to(["127.0.0.1"], monkeypatch)
     monkeypatch.setattr(socket.socket, "getpeername", gone)
-    with FaultyServer(faults.honest(DATA)) as server:
+    with FaultyServer(faults.honest(TINY)) as server:
         hosts = AllowList(frozenset({"*.cdn.example"}))
-        run = bench.run(pinned(f"http://a.cdn.example:{server.port}/f", DATA), hosts=hosts, retries=2)
+        run = bench.run(pinned(f"http://a.cdn.example:{server.port}/f", TINY), hosts=hosts, retries=2)
     assert (run.code, run.error["code"], run.retries) == (5, "NET", 1)
