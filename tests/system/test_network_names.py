@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import selectors
 import socket
 import struct
 import sys
@@ -143,21 +144,20 @@ def test_nine_of_ten_addresses_refuse(bench: Bench, monkeypatch: pytest.MonkeyPa
 def test_addresses_that_say_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Addresses that do not answer at all cost one connect timeout together, and the one that works is found."""
     waited: list[float] = []
-    real = socket.socket.connect
 
-    def connect(sock: socket.socket, address: Any) -> None:
-        try:
-            real(sock, address)
-        except TimeoutError:
-            waited.append(sock.gettimeout() or 0.0)
-            raise
+    class Race(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> Any:
+            ready = super().select(timeout)
+            if not ready:
+                waited.append(timeout or 0.0)
+            return ready
 
     resolve_to([*DEAD[:3], "127.0.0.1"], monkeypatch)
     with FaultyServer(faults.honest(TINY)) as server, blackholes(DEAD[:3], server.port):
-        monkeypatch.setattr(socket.socket, "connect", connect)
+        monkeypatch.setattr("mdl.http.connection.selectors.DefaultSelector", Race)
         run = bench.run(pinned(f"http://{HOST}:{server.port}/f", TINY), hosts=NAMED, retries=1, stall=0.3)
     assert run.code == 0
-    assert sum(waited) <= 0.31
+    assert 0 < sum(waited) <= 0.31
 
 
 @pytest.mark.fault(51)
