@@ -242,9 +242,13 @@ def test_what_the_lock_gains_meanwhile_is_kept(first: Shell, server: FaultyServe
 @pytest.mark.parametrize("later", [TWO, LONG])
 @pytest.mark.parametrize("words", ["get one", "lock; get one"])
 def test_an_upgrade_trusts_anew(first: Shell, server: FaultyServer, ok: Ok, words: str, later: bytes) -> None:
-    """What changed at its source since it was first fetched is locked as it is now, and get brings that."""
+    """What changed at its source since it was first fetched is locked as it is now, and get brings that. Of bytes
+    without a published digest, --check tells those of another size."""
     ok(first, words)
     server.handler = honest(later, etag='"v2"')
+    if words != "get one":
+        moved = len(later) != len(ONE)
+        assert ("one: f.bin has other bytes" in ok(first, "lock --check", 8 if moved else 0).err) == moved
     ok(first, "lock --upgrade one; get one")
     assert bytes_of(first, "one") == {"f.bin": later}
 
