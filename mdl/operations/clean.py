@@ -131,7 +131,7 @@ def _leftovers(store: Store) -> Iterator[Waste]:
 
 def _left_in(folder: Path) -> Iterator[Waste]:
     """What is staged in a folder; nothing if the folder is a link, for mdl makes none."""
-    for path in [] if os.path.islink(folder) else staging.leftovers(folder):
+    for path in [] if folder.is_symlink() else staging.leftovers(folder):
         yield Waste("leftover", (path,), _size(path), _LEFT)
 
 
