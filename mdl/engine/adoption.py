@@ -87,7 +87,8 @@ def remove_stale(own: Path, models: Iterable[str]) -> None:
     """Remove from mdl's folder ``own`` what ended processes left and no process goes on with: staged files of these
     models, copies that never got a final name, and partials whose bytes have been published."""
     for folder in (own / "stage", own / "listings", *(own / "receipts" / model for model in models)):
-        staging.sweep(folder)
+        if is_own_folder(folder):
+            staging.sweep(folder)
     for folder in stale_dirs(own / "side"):
         staging.remove(folder)
     for folder in stale_dirs(own / "partials"):

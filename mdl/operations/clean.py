@@ -123,14 +123,15 @@ def _source(hub: HubFile | None, url: str) -> tuple[str, ...]:
 
 def _leftovers(store: Store) -> Iterator[Waste]:
     for folder in (store.own / "stage", *_entries(store.root)):
-        if not folder.is_symlink() and folder != store.own:
+        if folder != store.own:
             yield from _left_in(folder)
     for folder in stale_dirs(store.own / "side"):
         yield Waste("leftover", (folder,), _size(folder), _LEFT)
 
 
 def _left_in(folder: Path) -> Iterator[Waste]:
-    for path in staging.leftovers(folder):
+    """What is staged in a folder; nothing if the folder is a link, for mdl makes none."""
+    for path in [] if folder.is_symlink() else staging.leftovers(folder):
         yield Waste("leftover", (path,), _size(path), _LEFT)
 
 

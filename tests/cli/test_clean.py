@@ -191,12 +191,14 @@ def test_a_strangers_file_stays(shell: Shell, moved: Path, mdl: Inside) -> None:
     assert not moved.exists()
 
 
-def test_a_file_that_was_adopted_stays(tmp_path: Path, hub: Hub, mdl: Inside) -> None:
+@pytest.mark.parametrize("how", ["get", "verify"])
+def test_a_file_that_was_adopted_stays(tmp_path: Path, hub: Hub, mdl: Inside, how: str) -> None:
     """A file that was there before mdl, and had the right bytes, was never mdl's: it stays when the branch loses it."""
     shell = machine(tmp_path / "mine", CATALOG, hub.url)
     mine = shell.models / "tiny" / "unet" / "old.bin"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"o" * 5000)
+    mdl(shell, how, "tiny")
     done(mdl(shell, "get", "tiny"))
     hub.publish(NEW)
     done(mdl(shell, "get", "tiny"))

@@ -15,7 +15,7 @@ from support.hubs import listing
 from support.jobs import Gate, the_job, waits
 from support.partials import dead_owner, left_behind
 from support.polling import until
-from support.shell import Inside, Shell, done, ended, machine, started
+from support.shell import Inside, Shell, done, ended, machine, started, write_catalog
 
 from mdl import crc_json
 from mdl.engine.receipts import file_key
@@ -40,10 +40,11 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder that mdl has nothing to do with, and what it holds."""
-    folder = tmp_path / "outside"
-    (folder / "thesis").mkdir(parents=True)
-    for name in ("notes.txt", "data", "f.bin", "thesis/chapter.tex"):
+    """A folder that mdl has nothing to do with. Some of its files have names that mdl gives to what can go."""
+    folder, key, staged = tmp_path / "outside", "a" * 32, f".x.{dead_owner()}.mdl-tmp"
+    names = ["notes.txt", "data", "f.bin", "thesis/chapter.tex", f"{key}.{dead_owner()}/data", f"{key}.receipt"]
+    for name in (*names, f"thesis/{key}.receipt", staged, f"stage/{staged}"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("mine")
     return folder
 
@@ -122,6 +123,14 @@ def test_an_old_one_beside_a_paused_job(shell: Shell, gate: Gate, mdl: Inside) -
     assert found(shell, mdl, "--yes")[old.name] == "deleted"
 
 
+def test_a_paused_job_whose_files_are_not_known(shell: Shell, gate: Gate, mdl: Inside) -> None:
+    """If the catalog of a paused job cannot be read, the job may want any partial."""
+    pause(shell, gate, mdl, "one")
+    old = left(shell, "two", days=1)
+    write_catalog(shell, "schema = \n")
+    assert found(shell, mdl, "--yes")[old.name] == "kept"
+
+
 def test_a_receipt_that_is_being_written(shell: Shell, mdl: Inside) -> None:
     """A receipt that a living mdl has half written under its hidden name is not taken for a damaged one."""
     folder = shell.models / ".mdl" / "receipts" / "one"
@@ -189,10 +198,10 @@ def test_the_hubs_cache(tmp_path: Path, mdl: Inside) -> None:
 OWN = ["partials", "side", "receipts/one", "stage"]
 
 
-@pytest.mark.parametrize("place", [*OWN, "receipts"])
+@pytest.mark.parametrize("place", [".mdl", "one", *(f".mdl/{name}" for name in (*OWN, "receipts"))])
 def test_mdls_own_folder_leads_out(shell: Shell, outside: Path, mdl: Inside, place: str) -> None:
-    """If one of mdl's own folders is a link, what is behind it was never mdl's to remove."""
-    link = shell.models / ".mdl" / place
+    """If one of mdl's own folders, or that of a model, is a link, what is behind it was never mdl's to remove."""
+    link = shell.models / place
     link.parent.mkdir(parents=True)
     link.symlink_to(outside)
     before = listing(outside)

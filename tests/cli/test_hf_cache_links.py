@@ -128,6 +128,7 @@ def test_a_folder_exchanged_at_the_last_moment(
     before = listing(outside)
     monkeypatch.setattr(os, "replace", replace)
     get(shell, mdl)
+    assert (cache / where).is_symlink()
     assert listing(outside) == before
 
 

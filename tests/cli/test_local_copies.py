@@ -349,9 +349,15 @@ def test_what_may_not_be_read(shell: Shell) -> None:
     assert f"{file} cannot be used: Permission denied" in ran.err
 
 
-def test_across_file_systems(shell: Shell, server: FaultyServer, mdl: Inside, elsewhere: Path) -> None:
-    """From another file system the bytes are copied, hashed as they are here, and count as linked."""
+def test_across_file_systems(
+    shell: Shell, server: FaultyServer, mdl: Inside, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another file system the bytes are copied if there is room, hashed as they are here, and count as linked."""
     (elsewhere / "f.bin").write_bytes(DATA)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "free_space", lambda _: len(DATA) - 1)
+        assert mdl(shell, "get", "one", *JSON).document["error"]["code"] == "SPACE"
+    assert (server.requests, side(shell), place(shell).exists()) == ([], [], False)
     assert linked(mdl(shell, "get", "one", *JSON))
     assert (server.bytes_sent, place(shell).read_bytes(), side(shell)) == (0, DATA, [])
     assert place(shell).stat().st_dev != (elsewhere / "f.bin").stat().st_dev

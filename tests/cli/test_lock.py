@@ -22,7 +22,7 @@ from support.shell import NOBODY, Inside, Ran, Shell, bytes_of, done, machine, s
 
 from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.resolver import Resolver
-from mdl.operations.lock import read_lock, update_lock
+from mdl.operations.lock import read_lock, update_lock, write_lock
 
 TINY = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": b"1" * 5000}, lfs_threshold=1000)
 MOVED = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": b"2" * 5000, "new.txt": b"n"}, lfs_threshold=1000)
@@ -242,9 +242,13 @@ def test_what_the_lock_gains_meanwhile_is_kept(first: Shell, server: FaultyServe
 @pytest.mark.parametrize("later", [TWO, LONG])
 @pytest.mark.parametrize("words", ["get one", "lock; get one"])
 def test_an_upgrade_trusts_anew(first: Shell, server: FaultyServer, ok: Ok, words: str, later: bytes) -> None:
-    """What changed at its source since it was first fetched is locked as it is now, and get brings that."""
+    """What changed at its source since it was first fetched is locked as it is now, and get brings that. Of bytes
+    without a published digest, --check tells those of another size."""
     ok(first, words)
     server.handler = honest(later, etag='"v2"')
+    if words != "get one":
+        moved = len(later) != len(ONE)
+        assert ("one: f.bin has other bytes" in ok(first, "lock --check", 8 if moved else 0).err) == moved
     ok(first, "lock --upgrade one; get one")
     assert bytes_of(first, "one") == {"f.bin": later}
 
@@ -278,6 +282,20 @@ def test_first_digests_at_once(tmp_path: Path) -> None:
     found = read_lock(path, path)
     assert found
     assert sorted(found.models) == sorted(names)
+
+
+@pytest.mark.fault(258)
+def test_what_is_written_while_a_lock_changes(tmp_path: Path) -> None:
+    """A lock that another program writes meanwhile, whatever locks say, is the one that is changed."""
+    path = tmp_path / "mdl.lock"
+
+    def change(now: Lock | None) -> Lock:
+        if now is None:
+            write_lock(path, Lock().with_model(LockedModel("theirs", "entry", ())))
+        return (now or Lock()).with_model(LockedModel("mine", "entry", ()))
+
+    update_lock(path, path, change)
+    assert sorted(Lock.from_toml(path.read_text()).models) == ["mine", "theirs"]
 
 
 @pytest.mark.fault(258)

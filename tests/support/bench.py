@@ -204,7 +204,9 @@ class Bench:
                 run.report = get([model], tools, force=force)
             except Cancelled:
                 if not circles:
-                    until(lambda: self.claimed >= (stop_at or 0))
+                    published = [path for path in self.store.folder("m").rglob("*") if path.is_file()]
+                    here = sum(path.stat().st_size for path in published)
+                    until(lambda: here + self.claimed >= (stop_at or 0))
         assert not circles, f"it goes round in circles: {run.events[-3:]}"
         return run
 

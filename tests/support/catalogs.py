@@ -17,7 +17,7 @@ BAD_PATHS = {
     "dots": [".", "..", "../a", "a/../b", "a/./b", "a/..", "./a"],
     "trailing": ["a.", "a ", "a./b", "dir /b", "a/..."],
     "drives and backslashes": ["C:", "c:/x", "C:x", "a\\b", "\\\\host\\share\\x", "a/d:/b", "\\"],
-    "streams": ["a::$DATA", "a:x:$data", "a/b::$INDEX_ALLOCATION/c", "a:$I30:$INDEX_ALLOCATION"],
+    "streams": ["a::$DATA", "ab::$DATA", "ab:x:$data", "a/bc::$INDEX_ALLOCATION/d", "ab:$I30:$INDEX_ALLOCATION"],
     "home": ["~", "~root/x", "a/~b"],
     "reserved": ["CON", "nul.txt", "COM1", "lpt9.tar.gz", "a/aux", "prn .txt", "CONOUT$", "com¹"],
     "hidden": [
@@ -34,7 +34,7 @@ BAD_PATHS = {
         "a\ud800",
     ],
     "mdl's own": [".mdl", ".mdl/x", ".MDL/x"],
-    "too long": ["x" * 256, "é" * 128, "/".join(["a" * 200] * 6)],
+    "too long": ["x" * 256, "é" * 128, "/".join(["a" * 200] * 6), "/".join("a" * 65)],
 }
 
 

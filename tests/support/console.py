@@ -87,7 +87,7 @@ def download(console: Console, *, fails: bool = True, at_retry: Callable[[], obj
             running = tuple(one(name, step, index=index) for index, name in enumerate(NAMES, 1))
             show(Progressed("", "", step * 4, 4000, 9e7, 9.0, running))
         at_retry()
-        show(Retrying("m", NAMES[1], "reset by peer " * 20, 2, 4.0))
+        show(Retrying("m", NAMES[1], f"{NAMES[1]} is reset " * 20, 2, 4.0))
         show(Rewound("m", NAMES[1], 100, "ETag changed"))
         for name in NAMES[:3] if fails else NAMES:
             show(Finished("m", name, 1000, "fetched", "sha256"))

@@ -89,7 +89,7 @@ def test_the_successor_of_a_killed_container(shell: Shell, gate: Gate) -> None:
         until(lambda: (record := journal.load(place)) and record.have.total, "nothing is claimed")
     until(lambda: records_of(shell).find(job.id).status == "dead", "it goes on running")
     gate.opened.set()
-    words = shell.command("get", "one", "--json", "--lock-wait", "30s")
+    words = shell.command("get", "one", "--json", "--lock-wait", "10s")
     with contained(shell, *words, name="pod-2") as successor:
         ran = ended(successor, 0)
     assert arrived(shell)

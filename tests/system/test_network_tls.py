@@ -142,13 +142,13 @@ def test_both_clients_trust_the_same(ca: trustme.CA, exit_code: ExitCode, tmp_pa
     assert (tmp_path / "models" / "org--small" / "config.json").read_bytes() == b"{}"
 
 
-def speaks_old_tls(client: socket.socket) -> None:
-    """No newer TLS than 1.0."""
+def speaks_old_tls(client: socket.socket, ca: trustme.CA) -> None:
+    """No newer TLS than 1.0, with a certificate that is good."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with pytest.warns(DeprecationWarning, match="TLSv1"):
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
     context.set_ciphers("ALL:@SECLEVEL=0")
-    trustme.CA().issue_cert("localhost").configure_cert(context)
+    ca.issue_cert("localhost").configure_cert(context)
     with pytest.raises(OSError):
         context.wrap_socket(client, server_side=True)
 
@@ -156,13 +156,13 @@ def speaks_old_tls(client: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("speak", "kind"),
     [
-        pytest.param(lambda client: client.sendall(EVIL), TlsError, id="plain text first", marks=pytest.mark.fault(87)),
+        pytest.param(lambda client, _: client.sendall(EVIL), TlsError, id="plain text", marks=pytest.mark.fault(87)),
         pytest.param(speaks_old_tls, TlsError, id="TLS 1.0", marks=pytest.mark.fault(88)),
-        pytest.param(lambda client: client.recv(65536), NetworkError, id="hangs up", marks=pytest.mark.fault(86)),
+        pytest.param(lambda client, _: client.recv(65536), NetworkError, id="hangs up", marks=pytest.mark.fault(86)),
     ],
 )
 @pytest.mark.usefixtures("trust")
-def test_no_handshake(speak: Callable[[socket.socket], None], kind: type[MdlError]) -> None:
+def test_no_handshake(ca: trustme.CA, speak: Callable[[socket.socket, trustme.CA], None], kind: type[MdlError]) -> None:
     """An answer before any handshake, or only an old protocol, is 13, and not a byte of it is taken. A host that hangs
     up before it has shown a certificate is the network's trouble: 5, and worth another try."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -170,7 +170,7 @@ def test_no_handshake(speak: Callable[[socket.socket], None], kind: type[MdlErro
         def answer() -> None:
             client, _ = listener.accept()
             with client:
-                speak(client)
+                speak(client, ca)
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()

@@ -349,3 +349,26 @@ def test_a_models_folder_that_is_a_link(
         server.handler = swapping
         assert bench.run(file).code == 11
     assert (os.listdir(far) == []) == bool(whose)
+
+
+@pytest.mark.fault(248)
+def test_a_link_exchanged_while_it_is_looked_at(
+    bench: Bench, file: CatalogFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user's own link that becomes another user's between the look at its owner and the reading of it is 11."""
+    far, link, really = tmp_path / "far", bench.store.folder("m"), os.readlink
+
+    def exchanging(path: Path, **more: int) -> str:
+        if Path(path) == link and not far.exists():
+            far.mkdir()
+            link.unlink()
+            link.symlink_to(far)
+            os.chown(link, STRANGER, -1, follow_symlinks=False)
+        return really(path, **more)
+
+    (tmp_path / "near").mkdir()
+    bench.store.root.mkdir()
+    link.symlink_to(tmp_path / "near")
+    monkeypatch.setattr(os, "readlink", exchanging)
+    assert bench.run(file).code == 11
+    assert os.listdir(far) == []

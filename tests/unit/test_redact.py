@@ -95,8 +95,9 @@ def test_values_of_a_query() -> None:
     secrets = Secrets()
     secrets.add_query(
         "https://h/org/weights.bin?sig=s%2Bcret%3D&to=%2Fx%3Fkey%3Dinner&download=true&ab&f=weights.bin&n=1048"
+        "&w=two+words&e=%3Chidden%3E"
     )
-    for said in ("s+cret=", "s%2Bcret%3D", "s%252Bcret%253D", "inner"):
+    for said in ("s+cret=", "s%2Bcret%3D", "s%252Bcret%253D", "inner", "two words", "&lt;hidden&gt;"):
         assert redact(f"no {said} here", secrets) == "no *** here"
     for said in ("download true ab 1048", "org/weights.bin", "main host sig to", "https://h/org"):
         assert redact(said, secrets) == said
@@ -121,9 +122,9 @@ def test_long_hostile_text(piece: str) -> None:
 @pytest.mark.parametrize("form", ["http://me:{0}@proxy:3128", "me:{0}@proxy:3128", "socks5h://me:{0}@[::1]:1080/"])
 def test_the_password_of_a_proxy(name: str, form: str) -> None:
     """It is secret in every variable and form: as written, decoded, and as sent."""
-    secrets = Secrets.of({name: form.format("p%40ss%2Fword"), "NO_PROXY": "a@b"})
+    secrets = Secrets.of({name: form.format("p%40ss%2fword"), "NO_PROXY": "a@b"})
     basic = base64.b64encode(b"me:p@ss/word").decode()
-    for said in ("p%40ss%2Fword", "p@ss/word", basic):
+    for said in ("p%40ss%2fword", "p%40ss%2Fword", "p@ss/word", basic):
         assert redact(f"denied ({said})", secrets) == "denied (***)"
     assert redact("me at proxy, a@b", secrets) == "me at proxy, a@b"
     assert list(Secrets.of({name: "http://me@proxy", "http_proxy": "http://:@proxy"})) == []

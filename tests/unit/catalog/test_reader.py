@@ -137,7 +137,7 @@ none = []
     assert list(catalog.models) == ["a", "x-vector", "x [red] [b]"]
     assert (catalog.models["a"].gone, catalog.models["a"].see) == ("taken down", ("x-vector",))
     [model] = catalog.find("nightly")
-    assert (model.title, model.license, model.note, model.homepage) == ("", "", "", "")
+    assert (model.name, model.title, model.license, model.note, model.homepage) == ("x-vector", "", "", "", "")
     assert catalog.groups == {"nightly": ("x-vector",), "none": ()}
 
 

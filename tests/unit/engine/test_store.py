@@ -209,6 +209,18 @@ def test_what_killed_processes_left_is_removed(store: Store) -> None:
     assert (store.root / "final").read_bytes() == DATA
 
 
+@pytest.mark.parametrize("name", ["stage", "listings", "receipts/m"])
+def test_behind_a_link_nothing_is_removed(store: Store, tmp_path: Path, name: str) -> None:
+    """A link in place of one of mdl's own folders leads to what is not mdl's."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / f".a.{dead_owner()}.mdl-tmp").touch()
+    (store.own / name).parent.mkdir(parents=True, exist_ok=True)
+    (store.own / name).symlink_to(outside)
+    remove_stale(store.own, ["m"])
+    assert len(os.listdir(outside)) == 1
+
+
 @pytest.mark.parametrize("trouble", [None, OSError(38, "not here"), OSError(18, "across")])
 def test_damaged_file_is_copied_and_left_alone(
     store: Store, monkeypatch: pytest.MonkeyPatch, trouble: OSError | None
