@@ -241,7 +241,8 @@ class Client:
         from mdl.catalog.model import Model
         from mdl.errors import LockError
         from mdl.sources import Context
-        from mdl.sources.remote import JobOrigin, open_remote, remote_named
+        from mdl.sources.remote import JobOrigin, open_remote
+        from mdl.sources.remote_tables import remote_named
 
         work = self.workspace
         settings = remote_named(name, work.remotes)

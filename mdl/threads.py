@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from mdl.cancel import CancelToken
 from mdl.errors import MdlError
 
 Result = TypeVar("Result")
@@ -27,8 +26,8 @@ def start_threads(name: str, tasks: Sequence[Callable[[], None]]) -> list[thread
     return threads
 
 
-def in_thread(call: Callable[[], Result], cancel: CancelToken) -> Result:
-    """What ``call`` returns or raises; `Cancelled` as soon as ``cancel`` is set, and the call is left to itself."""
+def in_thread(call: Callable[[], Result], look: Callable[[], None]) -> Result:
+    """What ``call`` returns or raises. ``look`` is called meanwhile; if it raises, the call is left to itself."""
     done, outcome, faults = threading.Event(), list[Result](), list[BaseException]()
 
     def work() -> None:
@@ -41,7 +40,7 @@ def in_thread(call: Callable[[], Result], cancel: CancelToken) -> Result:
     if not start_threads("mdl-wait", [work]):
         work()
     while not done.wait(_LOOK_SECONDS):
-        cancel.check()
+        look()
     if faults:
         raise faults[0]
     return outcome[0]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mdl.redact import Secrets
     from mdl.reports import Report
     from mdl.sources.endpoint import Endpoint
-    from mdl.sources.remote import RemoteSettings
+    from mdl.sources.remote_tables import RemoteSettings
 
 Folder = str | os.PathLike[str]
 
@@ -176,7 +176,7 @@ class Workspace:
     @cached_property
     def remotes(self) -> Mapping[str, RemoteSettings]:
         """The remotes of ``config.toml``. Raises `UsageError`."""
-        from mdl.sources.remote import check_remotes
+        from mdl.sources.remote_tables import check_remotes
 
         return check_remotes(self.config.file.get("remotes", {}), str(places.config_file()))
 

@@ -22,7 +22,7 @@ from mdl.paths import RelPath, shown
 if TYPE_CHECKING:
     from mdl.http.client import HttpClient
     from mdl.sources.endpoint import Endpoint
-    from mdl.sources.remote import RemoteSettings
+    from mdl.sources.remote_tables import RemoteSettings
 
 SOURCES = {
     "hf": "mdl.sources.hub",

@@ -23,7 +23,8 @@ from mdl.http.client import HttpClient, Inline
 from mdl.paths import RelPath, shown
 from mdl.sources import Context
 from mdl.sources.outputs import Output, error_in, outputs_of
-from mdl.sources.remote import Check, Remote, RemoteJob, RemoteSettings, check_job_id, job_of, status_of
+from mdl.sources.remote import Check, Remote, RemoteJob, check_job_id, job_of, status_of
+from mdl.sources.remote_tables import RemoteSettings
 
 _WAIT_MS = 90_000
 """How long ``/runsync`` waits for a worker before it answers that the job is still queued."""

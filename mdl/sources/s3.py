@@ -29,7 +29,8 @@ from mdl.hashing import Digest
 from mdl.http.allowlist import host_of
 from mdl.paths import RelPath, shown
 from mdl.sources import Context, Origin
-from mdl.sources.remote import Check, RemoteJob, RemoteSettings, check_job_id, job_of
+from mdl.sources.remote import Check, RemoteJob, check_job_id, job_of
+from mdl.sources.remote_tables import RemoteSettings
 from mdl.threads import in_parallel, in_thread
 
 LINK_SECONDS = 3600
@@ -262,7 +263,7 @@ class Bucket:
     def _wait(self, call: Any) -> Any:
         http = self._context.http
         assert http is not None
-        return in_thread(call, http.cancel)
+        return in_thread(call, http.cancel.check)
 
     @contextlib.contextmanager
     def _trouble(self, key: str) -> Iterator[None]:

@@ -20,7 +20,8 @@ from mdl.http.allowlist import host_of
 from mdl.http.client import HttpClient
 from mdl.paths import RelPath, shown
 from mdl.sources import Context
-from mdl.sources.remote import Check, RemoteJob, RemoteSettings, check_job_id, job_of
+from mdl.sources.remote import Check, RemoteJob, check_job_id, job_of
+from mdl.sources.remote_tables import RemoteSettings
 
 _PREFIX = "/api/training"
 _ROUTES = {

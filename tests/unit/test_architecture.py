@@ -17,9 +17,8 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors"},
-    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"}
-    | {"threads", "toml", "units"},
-    {"process", "presigned", "deadline"},
+    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"} | {"toml", "units"},
+    {"process", "presigned", "deadline", "threads"},
     {"fs"},
     {"locks"},
     {"http", "files", "events", "reports", "places"},
@@ -47,12 +46,13 @@ ONLY = {
     "httpcore": {"http/connection"},
     "tomlkit": {"operations/edit"},
     "isal": {"archive/zip_format"},
+    "obstore": {"sources/s3"},
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
 _PURE = """
     describe formatting paths presigned redact crc_json toml files events errors reports units
     http/allowlist http/pacer http/policy http/ranges http/refusals http/responses
-    engine/plan engine/content_check sources/hub_origin jobs/job
+    engine/plan engine/content_check sources/hub_origin sources/outputs sources/remote_tables jobs/job
     catalog/positions catalog/problems catalog/model catalog/lock
     archive/zip_format archive/manifest archive/history trainers/default_excludes
 """

@@ -14,7 +14,7 @@ from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
 from mdl.sources import Context, parse
 from mdl.sources.endpoint import Endpoint
-from mdl.sources.remote import RemoteSettings
+from mdl.sources.remote_tables import RemoteSettings
 from mdl.sources.s3 import Access, S3Origin, S3Source, recorded_digest, s3_error
 
 obstore = pytest.importorskip("obstore")
