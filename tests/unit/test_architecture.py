@@ -18,7 +18,7 @@ LEVELS = [
     {"__init__"},
     {"errors"},
     {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"} | {"toml", "units"},
-    {"process", "presigned", "deadline", "threads"},
+    {"process", "presigned", "deadline"},
     {"fs"},
     {"locks"},
     {"http", "files", "events", "reports", "places"},
