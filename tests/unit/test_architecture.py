@@ -17,7 +17,8 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors"},
-    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"} | {"toml", "units"},
+    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"}
+    | {"threads", "toml", "units"},
     {"process", "presigned", "deadline"},
     {"fs"},
     {"locks"},
