@@ -30,6 +30,7 @@ from mdl.errors import MdlError, NetworkError, ProtocolError, Unsafe
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
 from mdl.http.body import NO_LIMIT, Block, BodyReader, Throttle
 from mdl.http.connection import RequestLimits, deadline
+from mdl.http.locators import Body, Link, Locate
 from mdl.http.pacer import Pacer
 from mdl.http.policy import Again, RequestEnded, RetryPolicy, State, decide
 from mdl.http.refusals import error_for_status
@@ -50,27 +51,6 @@ MAX_JSON = 10 * 2**20
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True)
-class Inline:
-    """A body that is at hand already, instead of a URL to ask for it."""
-
-    data: bytes
-    content_type: str = ""
-
-    def response(self, headers: Mapping[str, str]) -> httpx.Response:
-        """The answer of a server that has this body, to a request with these headers."""
-        size, asked = len(self.data), re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("Range", ""))
-        start, stop = (int(asked[1]), int(asked[2] or size - 1) + 1) if asked else (0, size)
-        told = {"Content-Type": self.content_type or "application/octet-stream"}
-        if asked and start >= size:
-            return httpx.Response(416, headers={**told, "Content-Range": f"bytes */{size}"})
-        if asked:
-            told["Content-Range"] = f"bytes {start}-{min(stop, size) - 1}/{size}"
-        return httpx.Response(206 if asked else 200, headers=told, content=self.data[start:stop])
-
-
-Locate = Callable[[str], "str | Inline"]
-"""Makes of a stable URL of another scheme, such as ``s3://``, the http(s) URL that stands for it at this moment."""
 OnRetry = Callable[[MdlError, int, float], None]
 """Receives an error, the number of the failure, and the seconds until the next try."""
 
@@ -305,14 +285,16 @@ class HttpClient:
         hops: list[Mapping[str, str]] = []
         home, at_home, current = origin_of(start), True, url
         met_public = url != start and host_of(start) in self._public
+        link = Link(url)
+        if locate := self.locators.get(urlsplit(url).scheme):
+            hops.append({":url": url})
+            located = locate(url)
+            if isinstance(located, Body):
+                return OpenResponse(located.response(headers), url, tuple(hops), None), False
+            link, current, at_home = located, located.url, located.authorized
+            home = origin_of(current) if at_home else home
         for _ in range(_MAX_REDIRECTS + 1):
             self.cancel.check()
-            if locate := self.locators.get(urlsplit(current).scheme):
-                hops.append({":url": current})
-                located = locate(current)
-                if isinstance(located, Inline):
-                    return OpenResponse(located.response(headers), current, tuple(hops), None), False
-                current = located
             secrets.add_query(current)
             self._hosts.check(current)
             at_home = at_home and origin_of(current) == home
@@ -324,37 +306,40 @@ class HttpClient:
             host = host_of(current)
             private_ok = proxy is not None or self._may_be_private(current, start, met_public)
             limits = RequestLimits(host, private_ok, was_public=host in self._public)
-            response = self._send(request, limits)
+            response = self._send(request, limits, link.patience)
             if proxy is None and limits.peer and not is_private(limits.peer):
                 met_public = True
                 self._public.add(host)
             if response.status_code not in _REDIRECTS or content is not None:
                 is_back = not at_home and origin_of(current) == home
-                location = None if is_back or current == start else current
+                location = None if is_back or current == start or link.authorized else current
                 return OpenResponse(response, current, tuple(hops), location), token is not None
             hops.append({**_lower(response.headers), ":url": current})
             _drain(response)
             current = _redirect_target(str(response.headers.get("location", "")), current)
         raise NetworkError(f"more than {_MAX_REDIRECTS} redirects, the last to {host_of(current)}", final=True)
 
-    def _send(self, request: httpx.Request, limits: RequestLimits) -> httpx.Response:
-        """The response, its body unread.
+    def _send(self, request: httpx.Request, limits: RequestLimits, patience: float) -> httpx.Response:
+        """The response, its body unread. It may take ``patience`` seconds to come.
 
         If a connection that was used before has closed since, or turns out to be out of step, the request is sent again
         on another one, but not a POST. That ends, because each such connection had carried a response.
         """
+        if patience > self.stall:
+            request.extensions["timeout"]["read"] = patience
         while True:
             try:
-                with self._response_deadline(), limits.applied():
+                with self._response_deadline(patience), limits.applied():
                     return self._client.send(request, stream=True)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 self.cancel.check()
                 if limits.is_fresh or not limits.peer or request.method == "POST":
                     raise
 
-    def _response_deadline(self) -> contextlib.AbstractContextManager[None]:
-        """The status line and headers, or the words of a refusal, must be there after twice the longest silence."""
-        seconds = 2 * self.stall
+    def _response_deadline(self, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
+        """The status line and headers, or the words of a refusal, must be there after twice the longest silence, or
+        after ``patience`` seconds."""
+        seconds = max(2 * self.stall, patience)
         error = NetworkError(f"the server did not send its whole response headers within {seconds:.0f} s")
         return deadline(seconds, error)
 

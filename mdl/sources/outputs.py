@@ -12,23 +12,22 @@ import base64
 import binascii
 import mimetypes
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
 from mdl.paths import RelPath, refuse_twins, shown
 from mdl.redact import bare_url
 
-WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".h5", ".keras", ".zip")
 _DEEPEST = 8
 _MOST = 100_000
 _NAMES = ("filename", "file_name", "name", "key", "s3_key")
 _URLS = ("url", "download_url", "presigned_url", "file_url", "href", "link")
 _DATA = ("data", "base64", "content", "file_data")
-_IMAGE = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+_PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,6 @@ class Output:
     data: bytes | None = field(default=None, repr=False)
     size: int | None = None
     content_type: str = ""
-
-    @property
-    def is_weights(self) -> bool:
-        return self.path.text.lower().endswith(WEIGHTS)
 
 
 def outputs_of(answer: Any, job: str) -> list[Output]:
@@ -154,11 +149,48 @@ def _safe_name(text: str) -> RelPath:
         raise Unsafe(f"the answer names a file {shown(text)[:100]!r}: {error.message}") from error
 
 
-def weights_of(outputs: list[Output]) -> list[Output]:
-    """The weights; all that are no pictures if there are none; else everything."""
-    weights = [one for one in outputs if one.is_weights]
-    others = [one for one in outputs if PurePosixPath(one.path.text).suffix.lower() not in _IMAGE]
-    return weights or others or outputs
+class HasPath(Protocol):
+    @property
+    def path(self) -> RelPath: ...
+
+
+File = TypeVar("File", bound=HasPath)
+
+
+def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, everything: bool = False) -> list[File]:
+    """Those of a job's files that are asked for: its logs, all, or by default neither logs nor pictures; of these the
+    ones of a ``checkpoint``, which is the name or the end of the name of a file or folder (``step_1500``, ``1500``).
+
+    If a job has only logs and pictures, all of them are meant by default. Raises `NotFound`, with what there is.
+    """
+    if logs:
+        found = [one for one in files if _is_log(one.path)]
+    else:
+        rest = [one for one in files if not _is_log(one.path) and not _is_picture(one.path)]
+        found = list(files) if everything or not rest else rest
+    if checkpoint:
+        found = [one for one in found if _is_of(one.path, checkpoint)]
+    if not found:
+        names = ", ".join(one.path.text for one in files[:_NAMED]) or "nothing"
+        what = f"no checkpoint {shown(checkpoint)!r}" if checkpoint else "no log" if logs else "no file"
+        raise NotFound(f"{what} is among its results", hint=f"there is {names}")
+    return found
+
+
+def _is_log(path: RelPath) -> bool:
+    *folders, name = path.text.lower().split("/")
+    return folders[:1] == ["logs"] or name.endswith(".log") or name.startswith("events.out.tfevents")
+
+
+def _is_picture(path: RelPath) -> bool:
+    *folders, name = path.text.lower().split("/")
+    return folders[:1] in (["samples"], ["images"]) or name.endswith(_PICTURE)
+
+
+def _is_of(path: RelPath, checkpoint: str) -> bool:
+    number = rf"(?:.*\D)?0*{checkpoint}" if checkpoint.isdigit() else rf"(?:.*[-_.])?{re.escape(checkpoint)}"
+    *folders, name = path.text.split("/")
+    return any(re.fullmatch(number, part) for part in (*folders, name, name.rpartition(".")[0]))
 
 
 def error_in(text: Any) -> str:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from mdl.errors import NotFinished, NotFound, UsageError
 from mdl.files import RemoteFile
-from mdl.http.client import Inline
+from mdl.http.locators import Body, Link
 from mdl.paths import RelPath, shown
 from mdl.sources import Context, Origin
 from mdl.sources.remote_tables import KINDS, RemoteSettings, remote_named
@@ -25,7 +25,8 @@ from mdl.sources.remote_tables import KINDS, RemoteSettings, remote_named
 
 @dataclass(frozen=True)
 class JobOrigin(Origin):
-    """The results of one job: all of them, those of one checkpoint, or its logs."""
+    """The results of one job: all of them, those of one ``checkpoint``, or its ``logs``. With ``everything`` the
+    pictures and logs beside the weights are among them."""
 
     scheme: ClassVar[str] = "job"
 
@@ -33,15 +34,21 @@ class JobOrigin(Origin):
     job: str
     checkpoint: str = ""
     logs: bool = False
+    everything: bool = False
 
     def __str__(self) -> str:
-        query = urlencode({"checkpoint": self.checkpoint} if self.checkpoint else {"logs": 1} if self.logs else {})
+        facts = {"checkpoint": self.checkpoint, "logs": self.logs and "1", "all": self.everything and "1"}
+        query = urlencode({key: value for key, value in facts.items() if value})
         return f"job://{self.remote}/{quote(self.job, safe='')}" + (f"?{query}" if query else "")
 
     @property
     def folder(self) -> str:
         part = "_logs" if self.logs else f"_{self.checkpoint}" if self.checkpoint else ""
         return f"{self.remote}/{self.job}{part}"
+
+    def url_of(self, path: RelPath) -> str:
+        """The stable URL of one file of the job, of which `Remote.locate` finds out where it is."""
+        return f"job://{self.remote}/{quote(self.job, safe='')}/{quote(path.text)}"
 
 
 def parse(text: str, page_hosts: Collection[str]) -> JobOrigin:
@@ -52,7 +59,8 @@ def parse(text: str, page_hosts: Collection[str]) -> JobOrigin:
     if not parts.netloc or not job:
         raise UsageError("not a job of a remote", item=shown(text)[:200], hint="write job://REMOTE/JOB")
     checkpoint = RelPath.parse(query["checkpoint"]).text if "checkpoint" in query else ""
-    return JobOrigin(RelPath.parse(parts.netloc).text, check_job_id(job), checkpoint, "logs" in query)
+    remote = RelPath.parse(parts.netloc).text
+    return JobOrigin(remote, check_job_id(job), checkpoint, "logs" in query, "all" in query)
 
 
 def open_source(context: Context) -> JobSource:
@@ -111,8 +119,14 @@ class Remote(Protocol):
     All raise `AuthError`, `NetworkError`, `ProtocolError`; those with a job raise `NotFound` for one that is unknown.
     """
 
+    is_zipped: bool
+    """Whether the results of a job come as one zip."""
+
     def check(self) -> list[Check]:
-        """Whether it can be reached and used, part by part."""
+        """Whether it can be reached and used, part by part. A part that fails is a row with ``ok`` False."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """Numbers for a monitoring system, by name, such as ``workers_idle``; empty if the remote tells none."""
 
     def jobs(self) -> list[RemoteJob]:
         """Every job, the newest first."""
@@ -124,13 +138,14 @@ class Remote(Protocol):
         """Cancel a job, asked once. Raises `MdlError` in the remote's words if it says that it did not."""
 
     def delete(self, job: str) -> int:
-        """Delete the results and the record of a job; returns the bytes that this freed."""
+        """Delete the results and the record of a job; returns the bytes that this freed. Raises `UsageError` if the
+        remote cannot delete."""
 
-    def files(self, job: str, checkpoint: str, *, logs: bool) -> list[RemoteFile]:
-        """The results of a job: all, those of one checkpoint, or its logs."""
+    def files(self, origin: JobOrigin) -> list[RemoteFile]:
+        """The results of a job, as many of them as ``origin`` means."""
 
-    def locate(self, url: str) -> str | Inline:
-        """Where the file of a URL that `files` returned is at this moment."""
+    def locate(self, url: str) -> Link | Body:
+        """Where the file of a URL that `JobOrigin.url_of` made is at this moment."""
 
     def hosts(self) -> tuple[str, ...]:
         """The hosts that it is asked at."""
@@ -203,7 +218,7 @@ class JobSource:
         return self._opened[name]
 
     def resolve(self, origin: JobOrigin) -> list[RemoteFile]:
-        return self.remote(origin.remote).files(origin.job, origin.checkpoint, logs=origin.logs)
+        return self.remote(origin.remote).files(origin)
 
     def known(self, origin: JobOrigin) -> list[RemoteFile] | None:
         return None
@@ -218,7 +233,7 @@ class JobSource:
         settings = remote_named(origin.remote, self._context.remotes)
         return (*self.remote(origin.remote).hosts(), *settings.values.get("allow_hosts", ()))
 
-    def locate(self, url: str) -> str | Inline:
+    def locate(self, url: str) -> Link | Body:
         """Where the file of a ``job://REMOTE/JOB/PATH`` is at this moment."""
         return self.remote(urlsplit(url).netloc).locate(url)
 

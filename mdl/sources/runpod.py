@@ -19,11 +19,12 @@ from urllib.parse import quote, unquote, urlsplit
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
-from mdl.http.client import HttpClient, Inline
-from mdl.paths import RelPath, shown
+from mdl.http.client import HttpClient
+from mdl.http.locators import Body, Link
+from mdl.paths import shown
 from mdl.sources import Context
-from mdl.sources.outputs import Output, error_in, outputs_of
-from mdl.sources.remote import Check, Remote, RemoteJob, check_job_id, job_of, status_of
+from mdl.sources.outputs import Output, error_in, outputs_of, select
+from mdl.sources.remote import Check, JobOrigin, Remote, RemoteJob, check_job_id, job_of, status_of
 from mdl.sources.remote_tables import RemoteSettings
 
 _WAIT_MS = 90_000
@@ -55,6 +56,8 @@ class NoResult(ProtocolError):
 
 class Runpod:
     """One endpoint. ``bucket`` is the remote that its workers write to, if one is named."""
+
+    is_zipped = False
 
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
         if not settings.get("base_url") and not settings.get("endpoint"):
@@ -90,6 +93,9 @@ class Runpod:
         if not isinstance(answer, dict):
             raise ProtocolError("the endpoint's health is no JSON object", item=self.settings.name)
         return answer
+
+    def metrics(self) -> Mapping[str, float]:
+        return {}
 
     def jobs(self) -> list[RemoteJob]:
         if self.bucket:
@@ -136,19 +142,20 @@ class Runpod:
             raise UsageError("only a bucket can be cleaned", item=self.settings.name, hint="give the remote its bucket")
         return self.bucket.delete(job)
 
-    def files(self, job: str, checkpoint: str, *, logs: bool) -> list[RemoteFile]:
+    def files(self, origin: JobOrigin) -> list[RemoteFile]:
         """The results: from the bucket, from the queue's own result, or by a worker."""
         if self.bucket:
             try:
-                return self.bucket.files(job, checkpoint, logs=logs)
+                return self.bucket.files(origin)
             except NotFound:
                 pass
+        found = self.outputs(origin.job)
         return [
-            RemoteFile(one.path, self._url(job, one.path), one.size, probed=one.size is not None)
-            for one in self.outputs(job)
+            RemoteFile(one.path, origin.url_of(one.path), one.size, probed=one.size is not None)
+            for one in select(found, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
         ]
 
-    def locate(self, url: str) -> str | Inline:
+    def locate(self, url: str) -> Link | Body:
         """The link to a file, asked for anew if that which is known was not made just now; or its bytes."""
         job, _, path = unquote(urlsplit(url).path).strip("/").partition("/")
         known = self._outputs.pop(job, None)
@@ -156,7 +163,7 @@ class Runpod:
         self._outputs.pop(job, None)
         for one in outputs:
             if one.path.text == path:
-                return one.url or Inline(one.data or b"", one.content_type)
+                return Link(one.url) if one.url else Body.of(one.data or b"", one.content_type)
         raise NotFound("the endpoint's answer does not name this file any more", item=f"{job}/{path}")
 
     def hosts(self) -> tuple[str, ...]:
@@ -179,10 +186,6 @@ class Runpod:
         found = outputs_of(answer, job)
         self._outputs[job] = (time.monotonic(), found)
         return found
-
-    def _url(self, job: str, path: RelPath) -> str:
-        """The stable URL of a file of this remote."""
-        return f"job://{self.settings.name}/{quote(job)}/{quote(path.text)}"
 
     def _of_process(self, kind: str, process: str, *, many: bool = False) -> Any:
         """What a worker says of a process. Raises `NotFound` if no worker that was asked knows it."""

@@ -27,9 +27,11 @@ from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, P
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.http.allowlist import host_of
+from mdl.http.locators import Link
 from mdl.paths import RelPath, shown
 from mdl.sources import Context, Origin
-from mdl.sources.remote import Check, RemoteJob, check_job_id, job_of
+from mdl.sources.outputs import select
+from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id, job_of
 from mdl.sources.remote_tables import RemoteSettings
 from mdl.threads import in_parallel, in_thread
 
@@ -372,10 +374,10 @@ class S3Source:
     def hosts(self, origin: S3Origin) -> tuple[str, ...]:
         return (host_of(Access.of(origin.bucket, self._context.environ, self._context.remotes).url),)
 
-    def locate(self, url: str) -> str:
+    def locate(self, url: str) -> Link:
         """The signed URL that an ``s3://`` URL stands for at this moment."""
         origin = parse(url, ())
-        return self.bucket(origin.bucket).sign(origin.key)
+        return Link(self.bucket(origin.bucket).sign(origin.key))
 
     def _without_folders(self, bucket: str, found: list[S3Object]) -> list[S3Object]:
         """Without the empty objects ``folder/`` that stand for folders. obstore lists them without the slash, so one
@@ -407,6 +409,8 @@ class BucketRemote:
     """A bucket that workers write to: ``PREFIX/processes/ID.json`` says how job ID stands, and its results are below
     ``PREFIX/results/ID/``."""
 
+    is_zipped = False
+
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
         origin = parse(settings.get("url"), ())
         self.settings, self._context = settings, context
@@ -417,6 +421,9 @@ class BucketRemote:
     def check(self) -> list[Check]:
         found = list(self._bucket.list(f"{self._prefix}processes"))
         return [Check("bucket", True, f"{self._bucket} lists {len(found)} processes")]
+
+    def metrics(self) -> Mapping[str, float]:
+        return {}
 
     def jobs(self) -> list[RemoteJob]:
         sizes: dict[str, int] = {}
@@ -456,12 +463,12 @@ class BucketRemote:
         self._bucket.delete([f"{self._prefix}processes/{job}.json"])
         return sum(one.size for one in found)
 
-    def files(self, job: str, checkpoint: str, *, logs: bool) -> list[RemoteFile]:
-        part = "logs" if logs else checkpoint
-        origin = S3Origin(self._bucket.name, f"{self._prefix}results/{check_job_id(job)}/{part}")
-        return self._source.resolve(origin)
+    def files(self, origin: JobOrigin) -> list[RemoteFile]:
+        job = check_job_id(origin.job)
+        found = self._source.resolve(S3Origin(self._bucket.name, f"{self._prefix}results/{job}/"))
+        return select(found, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
 
-    def locate(self, url: str) -> str:
+    def locate(self, url: str) -> Link:
         return self._source.locate(url)
 
     def hosts(self) -> tuple[str, ...]:

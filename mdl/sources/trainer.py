@@ -18,9 +18,10 @@ from mdl.errors import MdlError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.client import HttpClient
+from mdl.http.locators import Link
 from mdl.paths import RelPath, shown
 from mdl.sources import Context
-from mdl.sources.remote import Check, RemoteJob, check_job_id, job_of
+from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id, job_of
 from mdl.sources.remote_tables import RemoteSettings
 
 _PREFIX = "/api/training"
@@ -62,6 +63,8 @@ class TrainerCheckpoint:
 class Trainer:
     """One training server."""
 
+    is_zipped = True
+
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
         self.settings, self._context = settings, context
         self.base = settings.get("url").rstrip("/")
@@ -73,6 +76,9 @@ class Trainer:
         jobs = self.jobs()
         running = sum(job.status in ("queued", "running") for job in jobs)
         return [*rows, Check("jobs", True, f"{len(jobs)} known, {running} not over")]
+
+    def metrics(self) -> Mapping[str, float]:
+        return {}
 
     def jobs(self) -> list[RemoteJob]:
         answer = self._ask("GET", self._routes["jobs"])
@@ -99,19 +105,19 @@ class Trainer:
             raise ProtocolError("the list of checkpoints is no list", item=job)
         return [_checkpoint(row) for row in rows if isinstance(row, dict)]
 
-    def files(self, job: str, checkpoint: str, *, logs: bool) -> list[RemoteFile]:
+    def files(self, origin: JobOrigin) -> list[RemoteFile]:
         """The one zip. Raises `NotFound` for a checkpoint that the server does not list, with those that it does."""
-        check_job_id(job)
-        if logs:
+        job = check_job_id(origin.job)
+        if origin.logs:
             return [RemoteFile(RelPath.parse(f"logs_{job}.zip"), self.base + self._path("logs", job))]
         name, query = f"model_{job}", ""
-        if checkpoint:
-            found = self._chosen(job, checkpoint)
+        if origin.checkpoint:
+            found = self._chosen(job, origin.checkpoint)
             name, query = f"model_{job}_{found.name}", "?" + urlencode({"checkpoint": found.name})
         return [RemoteFile(RelPath.parse(f"{name}.zip"), self.base + self._path("model", job) + query)]
 
-    def locate(self, url: str) -> str:
-        return url
+    def locate(self, url: str) -> Link:
+        return Link(url, 900.0, authorized=True)
 
     def hosts(self) -> tuple[str, ...]:
         return (host_of(self.base),)

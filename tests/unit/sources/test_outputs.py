@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
-from mdl.sources.outputs import error_in, outputs_of, weights_of
+from mdl.sources.outputs import error_in, outputs_of, select
 
 DATA = b"0123456789"
 TEXT = base64.b64encode(DATA).decode()
@@ -73,12 +73,12 @@ def test_two_of_one_name_lie_apart() -> None:
     assert [one.path.text for one in found] == ["lora/a.safetensors", "samples/a.safetensors"]
 
 
-def test_weights_by_default() -> None:
-    """Weights are taken before pictures; without any, what is no picture; else everything."""
+def test_neither_pictures_nor_logs_by_default() -> None:
+    """Pictures and logs stay behind, unless there is nothing else."""
     links = [f"https://h.example/{name}" for name in ("s.png", "a.safetensors", "notes.txt")]
-    assert [one.path.text for one in weights_of(outputs_of(links, "j"))] == ["a.safetensors"]
-    assert [one.path.text for one in weights_of(outputs_of([links[0], links[2]], "j"))] == ["notes.txt"]
-    assert [one.path.text for one in weights_of(outputs_of(links[:1], "j"))] == ["s.png"]
+    assert [one.path.text for one in select(outputs_of(links, "j"))] == ["a.safetensors", "notes.txt"]
+    assert [one.path.text for one in select(outputs_of([links[0], links[2]], "j"))] == ["notes.txt"]
+    assert [one.path.text for one in select(outputs_of(links[:1], "j"))] == ["s.png"]
 
 
 @pytest.mark.parametrize(
