@@ -45,6 +45,7 @@ FAMILIES = {
     "schema": "machine",
     "prefetch": "prefetch",
     "jobs": "jobs",
+    "remote": "remote",
     "clean": "machine",
 }
 """The module of each command. Only the one that is called is imported: Typer builds every flag it is told of."""

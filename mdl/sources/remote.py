@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from mdl.errors import NotFinished, NotFound, UsageError
+from mdl.errors import MdlError, NotFinished, NotFound, UsageError
 from mdl.files import RemoteFile
 from mdl.http.locators import Body, Link
 from mdl.paths import RelPath, shown
@@ -106,11 +106,12 @@ def _ended(status: str) -> str:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that `Remote.check` looked at."""
+    """One thing that `Remote.check` looked at. ``error`` is what failed if it is not ``ok``."""
 
     name: str
     ok: bool
     detail: str
+    error: MdlError | None = None
 
 
 class Remote(Protocol):
