@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 import time
 import warnings
@@ -254,21 +253,20 @@ class Client:
         `LockError`."""
         from mdl.catalog.model import Model
         from mdl.sources import Context
-        from mdl.sources.remote import JobOrigin
+        from mdl.sources.remote import JobOrigin, of_remote
         from mdl.sources.remote_tables import remote_named
 
         work, stop = self.workspace, CancelToken(self.workspace.cancel)
         if cancel:
             cancel.link(stop)
-        settings = remote_named(name, work.remotes)
+        remote_named(name, work.remotes)
         if work.config.is_offline:
             raise LockError("offline: no remote can be asked", item=name, hint="run it again without --offline")
         try:
             with work.http([Model(name, sources=(JobOrigin(name, "any"),))], stop, with_lock=False) as http:
                 yield Context(work.endpoint, Path(os.devnull), http, environ=work.environ, remotes=work.remotes)
         except MdlError as error:
-            if settings.name not in re.split("[:/ ]", error.item or ""):
-                error.item = f"{settings.name}: {error.item}" if error.item else settings.name
+            of_remote(error, name)
             raise
 
     @contextlib.contextmanager

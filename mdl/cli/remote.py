@@ -27,6 +27,8 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 Metrics = Annotated[Path | None, flag("--metrics FILE", "Prometheus text file, replaced as a whole.")]
 OlderThan = Annotated[str, flag("--older-than TIME", "How long ago their records were last changed, as 30d.")]
 Include = Annotated[list[str] | None, flag("--include GLOB", "Which of its files, if it has several.")]
+_TRIES = 2
+"""So often a remote is asked whether it works."""
 _ABOUT = "Where trained results are: a bucket, a RunPod endpoint, a training server. 'mdl fetch' brings them."
 _EXAMPLE = """\
 [remotes.store]
@@ -65,7 +67,7 @@ def _config_file() -> str:
 def check(session: Session, name: Name, metrics: Metrics = None) -> int:
     """Whether a remote can be reached and used, part by part. The exit code is that of the part that fails."""
     place, console = places.output_file(metrics, "--metrics") if metrics else None, session.console
-    report = session.client().check_remote(name, metrics=place)
+    report = session.client({"retries": _TRIES}).check_remote(name, metrics=place)
     for one in report.checks:
         console.data(console.clean(f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {one.detail}"))
     _tell(session, report.errors)
@@ -89,7 +91,7 @@ def jobs(session: Session, name: Name) -> int:
             if job.error and not job.is_over:
                 session.console.warn(f"{job.id}: {job.error}")
         if failed := sum(bool(job.error) and job.is_over for job in found):
-            session.console.note(f"{failed} with an error, which 'mdl remote status {name} JOB' shows")
+            session.console.note(f"{failed} ended with an error: 'mdl remote status {name} JOB' shows it")
 
     return _show(session, show, jobs=[_facts(job) for job in found])
 
@@ -155,8 +157,8 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
             console.note(f"{one.job.id}: {one.action}" + (f", {one.why}" if one.is_changed else ""))
     _tell(session, errors)
     gone = [row["bytes"] or 0 for row in rows if row["action"] != "kept"]
-    count = f"{len(gone)} job{'' if len(gone) == 1 else 's'}, {human_bytes(sum(gone))}"
-    console.note(f"deleted: {count}" if is_asked else f"would be deleted: {count}; with --yes it is")
+    count = f"jobs: {len(gone)}, {human_bytes(sum(gone))}"
+    console.note(f"deleted {count}" if is_asked else f"would delete {count}" + ("; --yes does" if gone else ""))
     return _show(session, error=joint_error(errors), jobs=rows)
 
 

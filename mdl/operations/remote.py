@@ -23,7 +23,7 @@ from mdl.jobs.prometheus import Gauge, labels, write_gauges
 from mdl.locks import file_lock
 from mdl.paths import matches
 from mdl.sources import Context, open_source
-from mdl.sources.remote import Check, JobOrigin, JobSource, Remote, RemoteJob, age_of
+from mdl.sources.remote import Check, JobOrigin, JobSource, Remote, RemoteJob, age_of, of_remote
 from mdl.sources.remote_tables import RemoteSettings
 from mdl.sources.s3 import BucketRemote
 
@@ -42,16 +42,16 @@ class RemoteReport:
     @property
     def errors(self) -> list[MdlError]:
         """What failed, part by part."""
-        return [
-            one.error or NetworkError(f"{one.name}: {one.detail}", item=self.name, hint="look at the remote")
-            for one in self.checks
-            if not one.ok
-        ]
+        return [of_remote(one.error or _failed(one), self.name) for one in self.checks if not one.ok]
 
     @property
     def error(self) -> MdlError | None:
         """The one error that stands for all; None if all is well."""
         return joint_error(self.errors)
+
+
+def _failed(part: Check) -> MdlError:
+    return NetworkError(f"{part.name}: {part.detail}", hint="look at the remote itself")
 
 
 def check(name: str, remote: Remote, kind: str, *, measure: bool) -> RemoteReport:
@@ -147,7 +147,8 @@ def clean(
         now = time.time()
         found = [judge(job, older_than, now) for job in remote.jobs()]
         on_found(found)
-        yield from delete(remote, found, check) if check else found
+        for one in delete(remote, found, check) if check else found:
+            yield replace(one, error=of_remote(one.error, settings.name)) if one.error else one
 
 
 @contextlib.contextmanager
