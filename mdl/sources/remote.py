@@ -7,20 +7,30 @@ resolves.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from mdl.errors import NotFinished, NotFound, UsageError
+from mdl import crc_json
+from mdl.errors import MdlError, NotFinished, NotFound, UsageError
 from mdl.files import RemoteFile
+from mdl.fs import staging
+from mdl.fs.private import make_private_dir, read_regular
 from mdl.http.locators import Body, Link
 from mdl.paths import RelPath, shown
 from mdl.sources import Context, Origin
 from mdl.sources.remote_tables import KINDS, RemoteSettings, remote_named
+
+VERSION = 1
+"""Of the file that keeps what a zip held."""
+_LARGEST_LISTING = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -221,7 +231,25 @@ class JobSource:
         return self.remote(origin.remote).files(origin)
 
     def known(self, origin: JobOrigin) -> list[RemoteFile] | None:
-        return None
+        """What was kept of a job that came as one zip."""
+        try:
+            data = crc_json.loads((read_regular(self._path(origin), _LARGEST_LISTING) or b"").rstrip(b"\n"))
+            if not isinstance(data, dict) or data["mdl-job"] != VERSION or data["source"] != str(origin):
+                return None
+            return [RemoteFile(RelPath.parse(path), str(data["url"]), int(size)) for path, size in data["files"]]
+        except (KeyError, TypeError, ValueError, MdlError, OSError):
+            return None
+
+    def keep(self, origin: JobOrigin, files: Sequence[RemoteFile]) -> None:
+        """Keep which ``files`` a zip held; they have the URL of the zip. What cannot be kept is asked for again."""
+        rows = [[one.path.text, one.size] for one in files]
+        data = {"mdl-job": VERSION, "source": str(origin), "url": files[0].url if files else "", "files": rows}
+        with contextlib.suppress(OSError):
+            make_private_dir(self._context.folder)
+            staging.write_file(self._path(origin), crc_json.dumps(data), durable=False)
+
+    def _path(self, origin: JobOrigin) -> Path:
+        return self._context.folder / f"{hashlib.sha256(str(origin).encode()).hexdigest()[:32]}.job"
 
     def file(self, origin: JobOrigin, path: RelPath) -> RemoteFile:
         raise UsageError("names a job, not a file", item=str(origin))

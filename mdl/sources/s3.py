@@ -25,9 +25,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
 from mdl.files import RemoteFile
-from mdl.hashing import Digest
 from mdl.http.allowlist import host_of
-from mdl.http.locators import Link
+from mdl.http.locators import Body, Link, Part
 from mdl.paths import RelPath, shown
 from mdl.sources import Context, Origin
 from mdl.sources.outputs import select
@@ -41,6 +40,7 @@ INSTALL = "pip install 'mdl[s3]'"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _MOST_OBJECTS = 1_000_000
 _LARGEST_RECORD = 2**20
+_BLOCK = 2**20
 _SECONDS = 60
 """How long obstore retries a request that fails."""
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>(?:\s*<Message>([^<]{0,400}))?")
@@ -246,6 +246,29 @@ class Bucket:
                 raise ProtocolError(f"has over {most} bytes", item=f"{self}/{shown(key)}")
             return bytes(self._wait(found.bytes))
 
+    def part(self, key: str, start: int, stop: int | None) -> Part:
+        """A range of an object, as it comes. Raises as `read`."""
+        asked = {"range": {"offset": start} if stop is None else (start, stop)}
+        with self._trouble(key):
+            try:
+                found = self._wait(lambda: self._store.get(key, options=asked if start or stop else None))
+            except Exception as error:
+                if "416" not in _STATUS.findall(str(error)):
+                    raise
+                return Part(self.head(key).size, ())
+        told = {"ETag": found.meta["e_tag"] or "", "Content-Type": "application/octet-stream"}
+        if digest := found.attributes.get("sha256"):
+            told["X-Amz-Meta-Sha256"] = str(digest)
+        return Part(found.meta["size"], self._blocks(key, found.stream(min_chunk_size=_BLOCK)), told)
+
+    def _blocks(self, key: str, stream: Any) -> Iterator[bytes]:
+        while True:
+            with self._trouble(key):
+                block = self._wait(lambda: next(stream, None))
+            if block is None:
+                return
+            yield bytes(block)
+
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; one that is not there is no error. Raises as `list`."""
         for key in keys:  # one by one: RunPod's volumes have no DeleteObjects
@@ -374,10 +397,13 @@ class S3Source:
     def hosts(self, origin: S3Origin) -> tuple[str, ...]:
         return (host_of(Access.of(origin.bucket, self._context.environ, self._context.remotes).url),)
 
-    def locate(self, url: str) -> Link:
-        """The signed URL that an ``s3://`` URL stands for at this moment."""
+    def locate(self, url: str) -> Link | Body:
+        """The signed URL that an ``s3://`` URL stands for at this moment, or the object itself."""
         origin = parse(url, ())
-        return Link(self.bucket(origin.bucket).sign(origin.key))
+        bucket = self.bucket(origin.bucket)
+        if bucket.access.presigns:
+            return Link(bucket.sign(origin.key))
+        return Body(partial(bucket.part, origin.key))
 
     def _without_folders(self, bucket: str, found: list[S3Object]) -> list[S3Object]:
         """Without the empty objects ``folder/`` that stand for folders. obstore lists them without the slash, so one
@@ -468,7 +494,7 @@ class BucketRemote:
         found = self._source.resolve(S3Origin(self._bucket.name, f"{self._prefix}results/{job}/"))
         return select(found, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
 
-    def locate(self, url: str) -> Link:
+    def locate(self, url: str) -> Link | Body:
         return self._source.locate(url)
 
     def hosts(self) -> tuple[str, ...]:
@@ -480,9 +506,3 @@ class BucketRemote:
             return job_of(json.loads(data), job, size)
         except ValueError as error:
             raise ProtocolError("the record of this job is no JSON", item=job) from error
-
-
-def recorded_digest(headers: Mapping[str, str]) -> Digest | None:
-    """The digest in an object's metadata (``x-amz-meta-sha256``), of which the bucket itself knows nothing."""
-    text = headers.get("x-amz-meta-sha256", "").strip().lower()
-    return Digest("sha256", text) if re.fullmatch(r"[0-9a-f]{64}", text) else None

@@ -17,7 +17,7 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors"},
-    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"}
+    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "safetensors", "schemas"}
     | {"threads", "toml", "units"},
     {"process", "presigned", "deadline"},
     {"fs"},
@@ -51,7 +51,7 @@ ONLY = {
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
 _PURE = """
-    describe formatting paths presigned redact crc_json toml files events errors reports units
+    describe formatting paths safetensors presigned redact crc_json toml files events errors reports units
     http/allowlist http/pacer http/policy http/ranges http/refusals http/responses
     engine/plan engine/content_check sources/hub_origin sources/outputs sources/remote_tables jobs/job
     catalog/positions catalog/problems catalog/model catalog/lock
