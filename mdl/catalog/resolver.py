@@ -59,7 +59,12 @@ class Resolver:
         try:
             files: list[RemoteFile] = []
             for origin in model.sources:
-                files += narrow(self.source(origin).resolve(origin), model.include, model.exclude, str(origin))
+                source = self.source(origin)
+                found = narrow(source.resolve(origin), model.include, model.exclude, str(origin))
+                files += [
+                    source.complete(origin, one) if self._exact and not (one.digest or one.hub) else one
+                    for one in found
+                ]
             files += [self._named(file) for file in model.files]
         except MdlError as error:
             if model.is_of_catalog and error.item and not error.item.startswith(model.name):

@@ -104,7 +104,8 @@ class RemoteJob:
     def check_is_done(self, *, allow_running: bool = False) -> None:
         """Raises `NotFinished` for a job that still runs, `NotFound` for one without a result."""
         if self.status in ("failed", "cancelled"):
-            raise NotFound(f"the job {_ended(self.status)}: {self.error or 'it says no more'}", item=self.id)
+            hint = "'mdl fetch' with --logs brings its logs, if it wrote any"
+            raise NotFound(f"the job {_ended(self.status)}: {self.error or 'it says no more'}", item=self.id, hint=hint)
         if self.status != "done" and not allow_running:
             hint = "--wait waits for it; --allow-running takes what is there"
             raise NotFinished(f"the job is still {self.status}", item=self.id, hint=hint)

@@ -16,7 +16,7 @@ import contextlib
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -275,6 +275,10 @@ class Bucket:
             with self._trouble(key), contextlib.suppress(FileNotFoundError):
                 self._wait(lambda key=key: self._store.delete(key))
 
+    def locate(self, key: str) -> Link | Body:
+        """A signed URL of an object, or the object itself if the bucket takes no signed URLs."""
+        return Link(self.sign(key)) if self.access.presigns else Body(partial(self.part, key))
+
     def sign(self, key: str) -> str:
         """A URL by which anybody may read this object for `LINK_SECONDS`."""
         import obstore
@@ -400,10 +404,7 @@ class S3Source:
     def locate(self, url: str) -> Link | Body:
         """The signed URL that an ``s3://`` URL stands for at this moment, or the object itself."""
         origin = parse(url, ())
-        bucket = self.bucket(origin.bucket)
-        if bucket.access.presigns:
-            return Link(bucket.sign(origin.key))
-        return Body(partial(bucket.part, origin.key))
+        return self.bucket(origin.bucket).locate(origin.key)
 
     def _without_folders(self, bucket: str, found: list[S3Object]) -> list[S3Object]:
         """Without the empty objects ``folder/`` that stand for folders. obstore lists them without the slash, so one
@@ -428,7 +429,7 @@ class S3Source:
             path = RelPath.parse(one.key[len(prefix) :].lstrip("/"))
         except MdlError as error:
             raise error.on(f"{origin.bucket}/{shown(one.key)}") from error
-        return RemoteFile(path, str(S3Origin(origin.bucket, one.key)), one.size, validator=one.etag, probed=True)
+        return RemoteFile(path, str(S3Origin(origin.bucket, one.key)), one.size, validator=one.etag)
 
 
 class BucketRemote:
@@ -440,7 +441,7 @@ class BucketRemote:
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
         origin = parse(settings.get("url"), ())
         self.settings, self._context = settings, context
-        self._source = S3Source(context)
+        self._source = S3Source(replace(context, remotes={settings.name: settings}))
         self._bucket = self._source.bucket(origin.bucket)
         self._prefix = f"{origin.key.strip('/')}/" if origin.key.strip("/") else ""
 
@@ -492,10 +493,13 @@ class BucketRemote:
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
         job = check_job_id(origin.job)
         found = self._source.resolve(S3Origin(self._bucket.name, f"{self._prefix}results/{job}/"))
-        return select(found, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
+        chosen = select(found, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
+        own = JobOrigin(self.settings.name, job)
+        return [replace(one, url=own.url_of(one.path)) for one in chosen]
 
     def locate(self, url: str) -> Link | Body:
-        return self._source.locate(url)
+        job, _, path = unquote(urlsplit(url).path).removeprefix("/").partition("/")
+        return self._bucket.locate(f"{self._prefix}results/{job}/{path}")
 
     def hosts(self) -> tuple[str, ...]:
         return (host_of(self._bucket.access.url),)
