@@ -178,7 +178,8 @@ class Workspace:
         """The remotes of ``config.toml``. Raises `UsageError`."""
         from mdl.sources.remote_tables import check_remotes
 
-        return check_remotes(self.config.file.get("remotes", {}), str(places.config_file()))
+        tables = self.config.file.get("remotes", {})
+        return check_remotes(tables, str(places.config_file())) if tables else {}
 
     @cached_property
     def remote_tokens(self) -> list[OriginToken]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.bench import claimed_in
 from support.data import MIB, noise
-from support.partials import claimed_in
 from support.polling import until
 from support.relay import Meter, relaying
 from support.seaweed import SECRET_KEY, Seaweed, seaweed, weed

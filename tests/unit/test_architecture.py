@@ -66,7 +66,7 @@ IMPURE, OPENING = set(_IMPURE.split()), set(_OPENING.split())
 
 OF_CLI = {
     *("console", "jobs", "doctor", "demo"),
-    *("cancel", "config", "describe", "errors", "formatting", "hashing", "paths", "places"),
+    *("cancel", "config", "describe", "errors", "events", "formatting", "hashing", "paths", "places"),
     *("process", "redact", "schemas", "units"),
 }
 """The rooms that the commands may import beside the public names of mdl."""
