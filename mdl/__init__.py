@@ -73,6 +73,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         rollback as rollback,
         unpack as unpack,
     )
+    from mdl.operations.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
     from mdl.reports import (
         FileReport as FileReport,
         LockReport as LockReport,
@@ -81,6 +82,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         Report as Report,
         VerifyReport as VerifyReport,
     )
+    from mdl.sources.remote import RemoteJob as RemoteJob
     from mdl.trainers.runs import Run as Run
 
 _HOMES = {
@@ -98,7 +100,9 @@ _HOMES = {
     "mdl.operations.fetch": "FetchReport",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
     "mdl.operations.release": "ReleaseResult UnpackResult release rollback unpack",
+    "mdl.operations.remote": "CleanedJob RemoteReport",
     "mdl.reports": "FileReport LockReport ModelReport PlanReport Report VerifyReport",
+    "mdl.sources.remote": "RemoteJob",
     "mdl.trainers.runs": "Run",
 }
 """The public names, by the module that has them."""

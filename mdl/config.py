@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_hints
 
 import platformdirs
 
@@ -19,6 +19,9 @@ from mdl.paths import shown
 from mdl.places import CACHE_VARIABLES, Place, config_file, hub_cache, place_of, user_folder
 from mdl.toml import parse_toml
 from mdl.units import Window, is_true, parse_duration, parse_rate, parse_size
+
+if TYPE_CHECKING:
+    from mdl.sources.remote_tables import RemoteSettings
 
 Parse = Callable[[Any, str], Any]
 """Makes the checked value of what was given under a name. Raises `UsageError` naming it."""
@@ -238,13 +241,15 @@ class Config:
 
 
 def read_config() -> dict[str, Any]:
-    """``config.toml``, checked; empty if there is none. Raises `UsageError`."""
+    """``config.toml``, checked; empty if there is none. ``remotes`` in it is what they mean, by their names. Raises
+    `UsageError`."""
     try:
         path = config_file()
     except UsageError:
         return {}
     try:
-        data = parse_toml(read_whole(path, _LARGEST).decode())
+        text = read_whole(path, _LARGEST).decode()
+        data = parse_toml(text)
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -253,7 +258,18 @@ def read_config() -> dict[str, Any]:
         raise UsageError(f"not TOML: {shown(str(error))[:200]}", item=str(path)) from error
     for name, table in data.items():
         _check_table(name, table, str(path))
-    return data
+    return data | {"remotes": _remotes(data, path, text)} if "remotes" in data else data
+
+
+def _remotes(data: dict[str, Any], path: Path, text: str) -> dict[str, RemoteSettings]:
+    """The tables ``[remotes.NAME]``. Raises `UsageError` with every mistake in them."""
+    from mdl.sources.remote_tables import read_remotes
+    from mdl.toml.problems import Problems, Table
+
+    problems = Problems(path.name, UsageError)
+    found = read_remotes(Table(data, (), problems.file(path, text)).table("remotes"))
+    problems.check()
+    return found
 
 
 def _check_table(name: str, table: Any, path: str) -> None:

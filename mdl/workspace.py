@@ -175,11 +175,9 @@ class Workspace:
 
     @cached_property
     def remotes(self) -> Mapping[str, RemoteSettings]:
-        """The remotes of ``config.toml``. Raises `UsageError`."""
-        from mdl.sources.remote_tables import check_remotes
-
-        tables = self.config.file.get("remotes", {})
-        return check_remotes(tables, str(places.config_file())) if tables else {}
+        """The remotes of ``config.toml``, by their names. Raises `UsageError`."""
+        found: Mapping[str, RemoteSettings] = self.config.file.get("remotes", {})
+        return found
 
     @cached_property
     def remote_tokens(self) -> list[OriginToken]:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -117,11 +118,12 @@ def _ended(status: str) -> str:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that `Remote.check` looked at."""
+    """One thing that `Remote.check` looked at. ``error`` is what failed if it is not ``ok``."""
 
     name: str
     ok: bool
     detail: str
+    error: MdlError | None = None
 
 
 class Remote(Protocol):
@@ -206,6 +208,13 @@ def age_of(job: RemoteJob, now: float) -> float:
     """Seconds since the job's own last word; -inf if its record tells no time."""
     moment = job.updated_at or job.created_at
     return now - datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() if moment else -math.inf
+
+
+def of_remote(error: MdlError, name: str) -> MdlError:
+    """The same error, naming the remote too if it did not yet."""
+    item = error.item or name
+    error.item = item if name in re.split(r"[:/\s]+", item) else f"{name}: {item}"
+    return error
 
 
 def check_job_id(job: str) -> str:

@@ -15,7 +15,9 @@ import configparser
 import contextlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, partial
@@ -29,6 +31,7 @@ from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link, Part
 from mdl.paths import RelPath, shown
 from mdl.sources import Context, Origin
+from mdl.sources.bucket_lock import bucket_lock
 from mdl.sources.outputs import select
 from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id, job_of
 from mdl.sources.remote_tables import RemoteSettings
@@ -269,6 +272,45 @@ class Bucket:
                 return
             yield bytes(block)
 
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a small object if there is none of this name; False if there is one. A bucket that knows no conditions
+        writes it in any case. Raises as `list`."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        with self._trouble(key):
+            try:
+                self._wait(lambda: obstore.put(self._store, key, data, mode="create"))
+            except AlreadyExistsError:
+                return False
+            except Exception as error:
+                if "NotImplemented" not in str(error):
+                    raise
+                self.write(key, data)
+        return True
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a small object in place of any of this name. Raises as `list`."""
+        import obstore
+
+        with self._trouble(key):
+            self._wait(lambda: obstore.put(self._store, key, data))
+
+    def age(self, key: str) -> float:
+        """Seconds since an object was written. Raises as `head`."""
+        return time.time() - self.head(key).modified.timestamp()
+
+    def discard(self, key: str) -> None:
+        """Delete an object within a second, also while this run is being stopped. It is no error if that fails."""
+        until = time.monotonic() + 1.0
+
+        def look() -> None:
+            if time.monotonic() > until:
+                raise NetworkError("the bucket does not answer")
+
+        with contextlib.suppress(MdlError), self._trouble(key):
+            in_thread(lambda: self._store.delete(key), look)
+
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; one that is not there is no error. Raises as `list`."""
         for key in keys:  # one by one: RunPod's volumes have no DeleteObjects
@@ -489,6 +531,10 @@ class BucketRemote:
         self._bucket.delete([one.key for one in found])
         self._bucket.delete([f"{self._prefix}processes/{job}.json"])
         return sum(one.size for one in found)
+
+    def lock(self) -> AbstractContextManager[Callable[[], None]]:
+        """Held by the one who cleans; see `bucket_lock`."""
+        return bucket_lock(self._bucket, f"{self._prefix}.mdl-clean")
 
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
         job = check_job_id(origin.job)

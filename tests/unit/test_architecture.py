@@ -18,13 +18,14 @@ LEVELS = [
     {"__init__"},
     {"errors"},
     {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "safetensors", "schemas"}
-    | {"threads", "toml", "units"},
-    {"process", "presigned", "deadline"},
+    | {"threads", "units"},
+    {"process", "presigned", "deadline", "toml"},
     {"fs"},
     {"locks"},
     {"http", "files", "events", "reports", "places"},
-    {"describe", "config"},
+    {"describe"},
     {"sources"},
+    {"config"},
     {"catalog"},
     {"trainers"},
     {"engine", "archive"},
@@ -51,10 +52,10 @@ ONLY = {
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
 _PURE = """
-    describe formatting paths safetensors presigned redact crc_json toml files events errors reports units
+    describe formatting paths safetensors presigned redact crc_json files events errors reports units
     http/allowlist http/pacer http/policy http/ranges http/refusals http/responses
     engine/plan engine/content_check sources/hub_origin sources/outputs sources/remote_tables jobs/job
-    catalog/positions catalog/problems catalog/model catalog/lock
+    toml/__init__ toml/positions toml/problems catalog/model catalog/lock
     archive/zip_format archive/manifest archive/history trainers/default_excludes
 """
 PURE = set(_PURE.split())
