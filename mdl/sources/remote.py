@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import importlib
 import math
+import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from mdl.errors import NotFinished, NotFound, UsageError
+from mdl.errors import MdlError, NotFinished, NotFound, UsageError
 from mdl.files import RemoteFile
 from mdl.http.locators import Body, Link
 from mdl.paths import RelPath, shown
@@ -106,11 +107,12 @@ def _ended(status: str) -> str:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that `Remote.check` looked at."""
+    """One thing that `Remote.check` looked at. ``error`` is what failed if it is not ``ok``."""
 
     name: str
     ok: bool
     detail: str
+    error: MdlError | None = None
 
 
 class Remote(Protocol):
@@ -210,12 +212,14 @@ class JobSource:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._opened: dict[str, Remote] = {}
+        self._lock = threading.Lock()
 
     def remote(self, name: str) -> Remote:
-        """The remote of that name. Raises `UsageError`."""
-        if name not in self._opened:
-            self._opened[name] = open_remote(remote_named(name, self._context.remotes), self._context)
-        return self._opened[name]
+        """The remote of that name, the same one for all threads: it knows what was asked. Raises `UsageError`."""
+        with self._lock:
+            if name not in self._opened:
+                self._opened[name] = open_remote(remote_named(name, self._context.remotes), self._context)
+            return self._opened[name]
 
     def resolve(self, origin: JobOrigin) -> list[RemoteFile]:
         return self.remote(origin.remote).files(origin)
