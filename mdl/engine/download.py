@@ -6,14 +6,10 @@ under its lock, and a worker only changes the Segment that it fetches.
 
 from __future__ import annotations
 
-import math
-import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from urllib.parse import parse_qs, urlsplit
 
 from mdl.engine.partial import Partial
 from mdl.engine.plan import Item
@@ -24,6 +20,7 @@ from mdl.hashing import Digest, Fingerprint
 from mdl.http.allowlist import origin_of
 from mdl.http.policy import RequestEnded, State
 from mdl.http.ranges import ByteRange, RangeSet
+from mdl.presigned import expires_at
 from mdl.redact import Secrets, redact_error
 
 _EXPIRES_SOON = 60.0
@@ -284,22 +281,5 @@ class Download:
 
 
 def _expires_in(url: str) -> float:
-    """Seconds until a signed URL expires, as its own query tells; infinite if it does not tell.
-
-    CloudFront and S3 (version 2) sign with ``Expires``, S3 and Google Cloud Storage with a date and seconds
-    (``X-Amz-…``, ``X-Goog-…``), Azure with the moment ``se``.
-    """
-    query = {key: values[0] for key, values in parse_qs(urlsplit(url).query).items()}
-    try:
-        if "Expires" in query:
-            return float(query["Expires"]) - time.time()
-        if "se" in query and "sig" in query:
-            moment = datetime.fromisoformat(query["se"])
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - time.time()
-        for maker in ("X-Amz", "X-Goog"):
-            if f"{maker}-Date" in query and re.fullmatch(r"\d{1,7}", query.get(f"{maker}-Expires", "")):
-                signed = datetime.strptime(query[f"{maker}-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-                return signed.timestamp() + float(query[f"{maker}-Expires"]) - time.time()
-    except (ValueError, OverflowError):
-        pass
-    return math.inf
+    """Seconds until a signed URL expires, as its own query tells; infinite if it does not tell."""
+    return expires_at(url) - time.time()

@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import math
 import re
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -230,12 +231,14 @@ class JobSource:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._opened: dict[str, Remote] = {}
+        self._lock = threading.Lock()
 
     def remote(self, name: str) -> Remote:
-        """The remote of that name. Raises `UsageError`."""
-        if name not in self._opened:
-            self._opened[name] = open_remote(remote_named(name, self._context.remotes), self._context)
-        return self._opened[name]
+        """The remote of that name, the same one for all threads: it knows what was asked. Raises `UsageError`."""
+        with self._lock:
+            if name not in self._opened:
+                self._opened[name] = open_remote(remote_named(name, self._context.remotes), self._context)
+            return self._opened[name]
 
     def resolve(self, origin: JobOrigin) -> list[RemoteFile]:
         return self.remote(origin.remote).files(origin)
