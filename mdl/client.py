@@ -6,11 +6,13 @@ What an operation needs is opened, and imported, when it is first used.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
@@ -22,6 +24,7 @@ from mdl.cancel import CancelToken
 from mdl.config import Config, Settings, settings_table
 from mdl.errors import Cancelled, DeadlineReached, LockError, MdlError, UsageError, storage_error
 from mdl.events import Listener, silence
+from mdl.paths import model_of_record
 from mdl.units import parse_duration, texts
 from mdl.workspace import Folder, Workspace, check_into
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from mdl.files import RemoteFile
     from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
+    from mdl.operations.fetch import FetchReport
     from mdl.operations.remote import CleanedJob, RemoteReport
     from mdl.operations.tools import Tools
     from mdl.redact import Secrets
@@ -161,7 +165,7 @@ class Client:
             resolver = work.resolver(store, http, listener, texts(include), texts(exclude), exact=exact, is_strict=True)
             stack.enter_context(_interrupts())
             wait, hub_client, copies = work.config["lock_wait"], work.hub_client(models), work.local_copies(store)
-            yield Tools(resolver, store, http, wait, hub_client, copies, listener)
+            yield Tools(resolver, store, http, wait, hub_client, copies, listener, work.config["max_size"])
 
     # Models and what of them is on this disk.
 
@@ -378,6 +382,69 @@ class Client:
         with self._tools(models, **options) as tools:
             return plan(models, tools, force=force)
 
+    def results(
+        self,
+        remote: str,
+        jobs: Texts,
+        *,
+        checkpoint: str = "",
+        logs: bool = False,
+        include: Texts = (),
+        exclude: Texts = (),
+    ) -> list[Model]:
+        """The results of ``jobs`` of a remote as models, which are called ``REMOTE/JOB`` (``REMOTE/JOB_CHECKPOINT``):
+        to `fetch`, `plan` or `verify`. ``checkpoint`` is a name, a step, ``latest`` or ``best``; ``logs`` are the logs
+        alone. By default pictures and logs are left out; ``include`` picks among everything. Contacts nothing. Raises
+        `UsageError` for a remote or an id that cannot be one."""
+        from mdl.catalog.model import Model
+        from mdl.sources.remote import JobOrigin, check_job_id
+        from mdl.sources.remote_tables import remote_named
+
+        name = remote_named(remote, self.workspace.remotes).name
+        checkpoint = checkpoint and check_job_id(checkpoint)
+        origins = [JobOrigin(name, check_job_id(job), checkpoint, logs, bool(include)) for job in texts(jobs)]
+        model = Model("", include=texts(include), exclude=texts(exclude))
+        found = {one.folder: replace(model, name=one.folder, sources=(one,)) for one in origins}
+        return list(found.values())
+
+    def fetch(
+        self,
+        models: Sequence[Model],
+        *,
+        wait: float | str | bool = False,
+        allow_running: bool = False,
+        keep_archive: bool = False,
+        force: bool = False,
+        release: Folder | None = None,
+        keep: int = 3,
+        check: str | Sequence[str] | None = None,
+        into: Folder | None = None,
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+    ) -> FetchReport:
+        """Bring the `results` of jobs to this disk, verified as far as that is possible, and say how it went.
+
+        ``wait`` for a job that still runs, in seconds or as "2h", or with True until it ends; ``allow_running`` takes
+        what is there of it. The zip of a training server is checked and unpacked; ``keep_archive`` keeps it beside its
+        folder. The results of one job may be put into service in the folder ``release``, as `mdl.release` does with
+        ``keep`` and ``check``. What fails for one job hinders no other and is in the report: `NotFinished`, `NotFound`,
+        `ProtocolError` and what `download` has there. Raises as `download` and, with ``release``, as `mdl.release`.
+        """
+        from mdl.operations.fetch import FetchOptions, Service, fetch
+        from mdl.units import parse_duration
+
+        if into is not None or release is not None:
+            check_into(len(models), "--into" if into is not None else "--release")
+        seconds = (
+            {True: math.inf, False: None}[wait]
+            if isinstance(wait, bool)
+            else parse_duration(str(wait), "wait", least=0)
+        )
+        service = Service(Path(release), keep, check) if release is not None else None
+        options = FetchOptions(seconds, allow_running, keep_archive, force, service=service)
+        with self._tools(models, into=into, on_event=on_event, cancel=cancel) as tools:
+            return fetch(models, tools, options)
+
     def verifiable(
         self, targets: Targets | None = None, *, into: Folder | None = None, revision: str | None = None
     ) -> list[Model]:
@@ -387,7 +454,7 @@ class Client:
 
         own = self.workspace.store([Model("")], into).own
         try:
-            names = sorted(entry.name for entry in (own / "receipts").iterdir())
+            names = sorted(model_of_record(entry.name) for entry in (own / "receipts").iterdir())
         except (FileNotFoundError, NotADirectoryError):
             names = []
         except OSError as error:

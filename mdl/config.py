@@ -18,7 +18,7 @@ from mdl.fs.private import read_whole
 from mdl.paths import shown
 from mdl.places import CACHE_VARIABLES, Place, config_file, hub_cache, place_of, user_folder
 from mdl.toml import parse_toml
-from mdl.units import Window, is_true, parse_duration, parse_rate
+from mdl.units import Window, is_true, parse_duration, parse_rate, parse_size
 
 if TYPE_CHECKING:
     from mdl.sources.remote_tables import RemoteSettings
@@ -145,6 +145,10 @@ class Settings(TypedDict, total=False):
             "How long to wait for another mdl on the same model.",
             "TIME",
         ),
+    ]
+    max_size: Annotated[
+        str | int | None,
+        Setting(None, _as_text(parse_size), "Refuse what has more bytes than this in all: 20G, 500Mi.", "SIZE"),
     ]
     locked: Annotated[bool, _switch_setting("The lock must exist and cover every model (else 8).")]
     frozen: Annotated[bool, _switch_setting("Use the lock as it is, even if the catalog changed; ask no hub API.")]

@@ -1,10 +1,13 @@
-"""Presigned URLs: which parts of a URL identify the resource, and which only sign it and change each time. Pure."""
+"""Presigned URLs: which parts of a URL identify the resource, which only sign it and change each time, and when it
+expires. Pure."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from urllib.parse import parse_qsl
+from datetime import UTC, datetime
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 from mdl.redact import bare_url
 
@@ -44,3 +47,26 @@ def url_identity(url: str) -> str:
     """A text that stays the same when a URL is signed again, and differs if the URL asks for something else."""
     found = query_hash(url)
     return f"{bare_url(url)}?{found}" if found else bare_url(url)
+
+
+def expires_at(url: str) -> float:
+    """The moment, in seconds since 1970, at which a signed URL expires, as its own query tells; infinite if it does not
+    tell.
+
+    CloudFront and S3 (version 2) sign with ``Expires``, S3 and Google Cloud Storage with a date and seconds
+    (``X-Amz-…``, ``X-Goog-…``), Azure with the moment ``se``.
+    """
+    query = {key: values[0] for key, values in parse_qs(urlsplit(url).query).items()}
+    try:
+        if "Expires" in query:
+            return float(query["Expires"])
+        if "se" in query and "sig" in query:
+            moment = datetime.fromisoformat(query["se"])
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        for maker in ("X-Amz", "X-Goog"):
+            if f"{maker}-Date" in query and re.fullmatch(r"\d{1,7}", query.get(f"{maker}-Expires", "")):
+                signed = datetime.strptime(query[f"{maker}-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+                return signed.timestamp() + float(query[f"{maker}-Expires"])
+    except (ValueError, OverflowError):
+        pass
+    return math.inf

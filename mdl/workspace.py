@@ -283,7 +283,7 @@ class Workspace:
         return Resolver(context, include=include, exclude=exclude, pin=pin)
 
 
-def check_into(count: int) -> None:
+def check_into(count: int, flag: str = "--into") -> None:
     """Raises `UsageError` unless one target is to go ``into`` a folder."""
     if count != 1:
-        raise UsageError(f"--into takes one target, not {count}", hint="use --to (home=) for several")
+        raise UsageError(f"{flag} takes one target, not {count}", hint="use --to (home=) for several")

@@ -44,6 +44,7 @@ FAMILIES = {
     "demo": "machine",
     "schema": "machine",
     "prefetch": "prefetch",
+    "fetch": "fetch",
     "jobs": "jobs",
     "remote": "remote",
     "clean": "machine",

@@ -6,24 +6,21 @@ under its lock, and a worker only changes the Segment that it fetches.
 
 from __future__ import annotations
 
-import math
-import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from urllib.parse import parse_qs, urlsplit
 
 from mdl.engine.partial import Partial
 from mdl.engine.plan import Item
 from mdl.engine.stream_hasher import StreamHasher
 from mdl.errors import MdlError
 from mdl.files import RemoteFile
-from mdl.hashing import Fingerprint
+from mdl.hashing import Digest, Fingerprint
 from mdl.http.allowlist import origin_of
 from mdl.http.policy import RequestEnded, State
 from mdl.http.ranges import ByteRange, RangeSet
+from mdl.presigned import expires_at
 from mdl.redact import Secrets, redact_error
 
 _EXPIRES_SOON = 60.0
@@ -134,6 +131,8 @@ class Download:
         self.location: str | None = None
         """Where the URL redirected to, while that may be asked directly."""
         self.answered_by = self.content_type = ""
+        self.recorded: Digest | None = None
+        """What the answer says of the digest of a file of which none is known."""
         self.first_response_seen = self.single_stream = self.exclusive = self.ended = False
         self.length_discovered = False
         """The size was unknown, and the end of the stream told it."""
@@ -169,6 +168,11 @@ class Download:
         if self.location and _expires_in(self.location) < _EXPIRES_SOON:
             self.location = None
         return self.location or self.url
+
+    @property
+    def digest(self) -> Digest | None:
+        """What its bytes are compared with."""
+        return self.remote.digest or self.recorded
 
     @property
     def part(self) -> Partial:
@@ -277,22 +281,5 @@ class Download:
 
 
 def _expires_in(url: str) -> float:
-    """Seconds until a signed URL expires, as its own query tells; infinite if it does not tell.
-
-    CloudFront and S3 (version 2) sign with ``Expires``, S3 and Google Cloud Storage with a date and seconds
-    (``X-Amz-…``, ``X-Goog-…``), Azure with the moment ``se``.
-    """
-    query = {key: values[0] for key, values in parse_qs(urlsplit(url).query).items()}
-    try:
-        if "Expires" in query:
-            return float(query["Expires"]) - time.time()
-        if "se" in query and "sig" in query:
-            moment = datetime.fromisoformat(query["se"])
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - time.time()
-        for maker in ("X-Amz", "X-Goog"):
-            if f"{maker}-Date" in query and re.fullmatch(r"\d{1,7}", query.get(f"{maker}-Expires", "")):
-                signed = datetime.strptime(query[f"{maker}-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-                return signed.timestamp() + float(query[f"{maker}-Expires"]) - time.time()
-    except (ValueError, OverflowError):
-        pass
-    return math.inf
+    """Seconds until a signed URL expires, as its own query tells; infinite if it does not tell."""
+    return expires_at(url) - time.time()

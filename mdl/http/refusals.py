@@ -64,7 +64,7 @@ def _message_in_json(data: Any) -> str:
         if isinstance(value, list) and value:
             value = value[0]
         if isinstance(value, dict):
-            value = value.get("message")
+            value = value.get("message") or value.get("msg")  # FastAPI writes ``msg`` of what it refuses
         if isinstance(value, str) and value:
             return value
     return ""

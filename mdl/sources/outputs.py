@@ -10,141 +10,209 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import mimetypes
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
+from mdl.hashing import Digest
+from mdl.http.refusals import safe_excerpt, server_message
 from mdl.paths import RelPath, refuse_twins, shown
 from mdl.redact import bare_url
 
+ASK_FOR_URL = (
+    "have the worker upload its files to a bucket and answer with presigned URLs, or give the remote its bucket"
+)
 _DEEPEST = 8
 _MOST = 100_000
 _NAMES = ("filename", "file_name", "name", "key", "s3_key")
 _URLS = ("url", "download_url", "presigned_url", "file_url", "href", "link")
 _DATA = ("data", "base64", "content", "file_data")
+_NO_FILES = re.compile(r"(?i)(.*_)?(status|webhook|callback|dashboard|docs|help|home|page|web|self|next)(_?ur[il])?")
+"""Keys under which APIs give URLs of other things than files."""
 _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 _NAMED = 10
 
 
+class NoDownload(ProtocolError):
+    """The answer names a place that is no URL, such as ``/download/ID``."""
+
+
 @dataclass(frozen=True)
 class Output:
-    """One file of a job: with its bytes (``data``), or with the ``url`` that they are at. ``size`` in bytes, if it was
-    told."""
+    """One file of a job: with its bytes (``data``), with the ``url`` that they are at, or with the ``key`` by which a
+    worker is asked for them. ``size`` is in bytes, if it was told. If ``is_stable``, the URL is one of the remote
+    itself: it does not expire, and takes the remote's key."""
 
     path: RelPath
     url: str = field(default="", repr=False)
     data: bytes | None = field(default=None, repr=False)
     size: int | None = None
     content_type: str = ""
+    key: str = ""
+    digest: Digest | None = None
+    is_stable: bool = False
 
 
-def outputs_of(answer: Any, job: str) -> list[Output]:
-    """Every file that ``answer`` names or contains, each under its own name, made safe.
+def outputs_of(answer: Any, job: str, base: str = "") -> list[Output]:
+    """Every file that ``answer`` names or contains, each under its own name, made safe. With the URL ``base`` that the
+    answer came from, URLs may be relative to it.
 
-    Raises `NotFound` if it names none, `ProtocolError` for data that is no base64 or not of the size that was told,
-    and for a text like ``/download/ID``, which is no URL; `Unsafe` for a name that leaves the folder.
+    Raises `NotFound` if it names none; `ProtocolError` for data that is not base64, is cut, or has not the size that
+    was told; `NoDownload` for a text like ``/download/ID``, which is not a URL; `Unsafe` for a name that leaves the
+    folder.
     """
-    found = list(_walk(answer, job, ""))[:_MOST]
+    found = list(dict.fromkeys(_walk(answer, job, base)))[:_MOST]
     if not found:
-        raise NotFound("its answer names no file", item=job, hint="look at it with 'mdl remote status'")
-    urls: dict[str, set[str]] = {}
-    for one in found:
-        urls.setdefault(one.path.text.casefold(), set()).add(one.url)
-    found = [
-        _apart(one, job, number) if len(urls[one.path.text.casefold()]) > 1 else one
-        for number, one in enumerate(found, 1)
-    ]
-    unique = list({one.path: one for one in found}.values())
-    refuse_twins(one.path for one in unique)
-    return unique
+        raise NotFound("its answer names no file", item=job, hint="'mdl remote status' tells how it stands")
+    names = Counter(one.path.folded for one in found)
+    files = [_apart(one, job, nth) if names[one.path.folded] > 1 else one for nth, one in enumerate(found, 1)]
+    refuse_twins(one.path for one in files)
+    return files
+
+
+def items_of(answer: Any, job: str) -> list[Any]:
+    """The rows of ``download_items`` that are of ``job``. They carry no id, but the path of their URL has it:
+    ``…/results/ID/…``. A row whose path names no job counts as one of it."""
+    rows = answer.get("download_items") if isinstance(answer, dict) else None
+    return [row for row in rows if _job_in(row) in ("", job)] if isinstance(rows, list) else []
+
+
+def _job_in(row: Any) -> str:
+    url = row.get("url") if isinstance(row, dict) else row
+    found = re.search(r"/results/([^/]+)/", _path_of(url)) if isinstance(url, str) else None
+    return found[1] if found else ""
+
+
+def keyed_outputs(answer: Any, job: str) -> list[Output]:
+    """The files in a worker's list of keys (``{"files": [{"key", "size"}]}``, or texts), which can be asked for one by
+    one. Raises `Unsafe` for a key that leaves the folder."""
+    facts = answer if isinstance(answer, dict) else {"files": answer}
+    rows = next((facts[key] for key in ("files", "keys", "objects") if key in facts), ())
+    found = []
+    for row in rows if isinstance(rows, list) else ():
+        facts = row if isinstance(row, dict) else {"key": row}
+        key = next((facts[name] for name in ("key", "s3_key", "path", "name") if isinstance(facts.get(name), str)), "")
+        below = key.rpartition(f"results/{job}/")[2] or key
+        if key and not key.endswith("/"):
+            found.append(Output(_checked(below.lstrip("/")), size=_size_in(facts), key=key))
+    refuse_twins(one.path for one in found)
+    return found
 
 
 def _apart(one: Output, job: str, number: int) -> Output:
     """Two files of one name lie in folders, as their URLs tell: ``…/results/ID/lora/a.bin`` is ``lora/a.bin``."""
-    path = unquote(urlsplit(one.url).path)
-    below = path.rpartition(f"/{job}/")[2] if f"/{job}/" in path else ""
-    text = below if below.endswith(one.path.text) and below != one.path.text else f"{number}/{one.path.text}"
-    return Output(RelPath.parse(text), one.url, one.data, one.size, one.content_type)
+    below = _path_of(one.url).rpartition(f"/{job}/")[2]
+    is_told = below.endswith(f"/{one.path.text}")
+    return replace(one, path=_checked(below if is_told else f"{number}/{one.path.text}"))
 
 
-def _walk(value: Any, job: str, key: str, depth: int = 0) -> Iterator[Output]:
+def _walk(value: Any, job: str, base: str, key: str = "", depth: int = 0) -> Iterator[Output]:
+    """The files in a value that is under ``key`` in an answer."""
     if depth > _DEEPEST:
         return
     if isinstance(value, str):
-        if _is_url(value):
-            yield _linked({"url": value}, value)
-        elif key in _URLS and value:
-            raise ProtocolError(f"{shown(value)[:80]!r} is no download: it has no host", item=job, hint=_ASK_FOR_URL)
+        if key in _URLS or (_is_url(value) and not _NO_FILES.fullmatch(key)):
+            yield from _linked({"url": value}, value, job, base)
     elif isinstance(value, list):
         for one in value[:_MOST]:
-            yield from _walk(one, job, key, depth + 1)
+            yield from _walk(one, job, base, key, depth + 1)
     elif isinstance(value, dict):
-        url = next((value[name] for name in _URLS if isinstance(value.get(name), str) and value[name]), None)
-        data = next((value[name] for name in _DATA if isinstance(value.get(name), str)), None)
-        if url is not None and not _is_url(url):
-            raise ProtocolError(f"{shown(url)[:80]!r} is no download: it has no host", item=job, hint=_ASK_FOR_URL)
-        if url is not None:
-            yield _linked(value, url)
-        elif data is not None and (value.get("type") == "file_data" or _name_in(value)):
+        url, data = _first_text(value, _URLS), _first_text(value, _DATA)
+        if data and _is_url(data):
+            url, data = url or data, ""
+        is_inline = bool(data) and (value.get("type") == "file_data" or bool(_first_text(value, _NAMES)))
+        is_empty = value.get("type") == "file_data" and value.get("data") == ""
+        if url:
+            yield from _linked(value, url, job, base)
+        elif is_inline or is_empty:
             yield _inline(value, data, job)
-        else:
-            for name, one in value.items():
-                yield from _walk(one, job, str(name), depth + 1)
+        own = bool(url) or is_inline or is_empty
+        for name, one in value.items():
+            is_archive_of_all = name == "zip_url" and value.get("download_items")
+            if not is_archive_of_all and not (own and isinstance(one, str)):
+                yield from _walk(one, job, base, str(name), depth + 1)
 
 
-_ASK_FOR_URL = "have the endpoint answer with a presigned URL, or give the remote its bucket"
+def _first_text(value: Mapping[str, Any], keys: Iterable[str]) -> str:
+    return next((value[key] for key in keys if isinstance(value.get(key), str) and value[key]), "")
 
 
 def _is_url(text: str) -> bool:
     try:
-        return urlsplit(text).scheme in ("http", "https") and bool(urlsplit(text).hostname)
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable() and " " not in text
     except ValueError:
         return False
 
 
-def _name_in(value: Mapping[str, Any]) -> str:
-    return next((value[name] for name in _NAMES if isinstance(value.get(name), str) and value[name]), "")
+def _path_of(url: str) -> str:
+    """The path of a URL, decoded; '' for what is not one."""
+    try:
+        return unquote(urlsplit(bare_url(url)).path)
+    except ValueError:
+        return ""
 
 
 def _size_in(value: Mapping[str, Any]) -> int | None:
+    """The size that is told, in bytes; None if none is, and for 0, which handlers write if they do not know it."""
     size = value.get("size", value.get("size_bytes"))
+    size = int(size) if isinstance(size, str) and size.isdecimal() and size.isascii() else size
     return size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None
 
 
-def _linked(value: Mapping[str, Any], url: str) -> Output:
-    name = _name_in(value) or unquote(urlsplit(bare_url(url)).path)
+def _digest_in(value: Mapping[str, Any]) -> Digest | None:
+    text = value.get("sha256", value.get("checksum_sha256"))
+    is_one = isinstance(text, str) and re.fullmatch(r"[0-9a-fA-F]{64}", text)
+    return Digest("sha256", str(text).lower()) if is_one else None
+
+
+def _kind_in(value: Mapping[str, Any]) -> str:
     kind = value.get("content_type")
-    return Output(_safe_name(name), url, None, _size_in(value), kind if isinstance(kind, str) else "")
+    return kind if isinstance(kind, str) and kind.isascii() and kind.isprintable() else ""
+
+
+def _linked(value: Mapping[str, Any], url: str, job: str, base: str) -> Iterator[Output]:
+    if base and url.startswith("/"):
+        url = urljoin(base, url)
+    if not _is_url(url):
+        raise NoDownload(f"{shown(bare_url(url))[:80]!r} is no download: it is not a URL", item=job, hint=ASK_FOR_URL)
+    name = _first_text(value, _NAMES) or _path_of(url)
+    yield Output(safe_name(name), url, None, _size_in(value), _kind_in(value), digest=_digest_in(value))
 
 
 def _inline(value: Mapping[str, Any], text: str, job: str) -> Output:
     """The bytes of a base64 text. Blanks and missing padding are forgiven; any other letter, and a length that no text
     has, is not."""
-    kind = value.get("content_type")
-    kind = kind if isinstance(kind, str) else ""
-    name = _name_in(value) or f"{job}{mimetypes.guess_extension(kind) or '.bin'}"
+    kind = _kind_in(value)
+    path = safe_name(_first_text(value, _NAMES) or f"{job}{mimetypes.guess_extension(kind) or '.bin'}")
     packed = "".join(text.split()).rstrip("=")
     try:
         if len(packed) % 4 == 1:
             raise ValueError("its end is missing")
         data = base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
     except (ValueError, binascii.Error) as error:
-        raise ProtocolError(f"the data is no base64: {error}", item=name, hint=_ASK_FOR_URL) from error
-    told = value.get("size", len(data))
-    if told != len(data):
-        raise ProtocolError(f"{len(data)} bytes came, and {told} were told", item=name, hint=_ASK_FOR_URL)
-    return Output(_safe_name(name), "", data, len(data), kind)
+        raise ProtocolError(f"the data is not base64: {error}", item=path.text, hint=ASK_FOR_URL) from error
+    size, digest = _size_in(value), _digest_in(value)
+    if size not in (None, len(data)):
+        why = f"the answer has {len(data)} bytes of the file, and says that it has {size}"
+        raise ProtocolError(why, item=path.text, hint=ASK_FOR_URL)
+    return Output(path, "", data, len(data), kind, digest=digest)
 
 
-def _safe_name(text: str) -> RelPath:
+def safe_name(text: str) -> RelPath:
     """The last part of a name or of a path. Raises `Unsafe` if that is no file name."""
-    name = re.split(r"[/\\]", text.rstrip("/\\"))[-1]
+    return _checked(re.split(r"[/\\]", text.rstrip("/\\"))[-1])
+
+
+def _checked(text: str) -> RelPath:
     try:
-        return RelPath.parse(name)
+        return RelPath.parse(text)
     except MdlError as error:
         raise Unsafe(f"the answer names a file {shown(text)[:100]!r}: {error.message}") from error
 
@@ -193,18 +261,22 @@ def _is_of(path: RelPath, checkpoint: str) -> bool:
     return any(re.fullmatch(number, part) for part in (*folders, name, name.rpartition(".")[0]))
 
 
-def error_in(text: Any) -> str:
-    """What a worker says went wrong: a text, a text that is JSON (``error_message``, ``error``, ``detail``), or such an
-    object."""
-    import json
-
-    for _ in range(3):
-        if isinstance(text, str) and text.lstrip().startswith("{"):
+def error_in(words: Any, secrets: Iterable[str] = ()) -> str:
+    """What a worker says went wrong, in one line without ``secrets`` and without the query of any URL: a text, a text
+    that is JSON (``error_message``, ``error``, ``message``, ``detail``) or a web page, or such an object."""
+    for _ in range(4):
+        if isinstance(words, str) and words.lstrip().startswith("{"):
             try:
-                text = json.loads(text)
-            except ValueError:
+                words = json.loads(words)
+            except (ValueError, RecursionError):
                 break
-        if not isinstance(text, dict):
+        if isinstance(words, list) and words:
+            words = words[0]
+        if not isinstance(words, dict):
             break
-        text = next((text[key] for key in ("error_message", "error", "message", "detail") if text.get(key)), "")
-    return shown(" ".join(str(text or "").split()))[:300]
+        keys = ("error_message", "error", "message", "detail", "msg")
+        words = next((words[key] for key in keys if words.get(key)), "")
+    text = str(words or "")
+    if text.lstrip().startswith("<"):
+        text = server_message({}, text.encode(errors="replace")) or text
+    return safe_excerpt(text, secrets)

@@ -15,18 +15,20 @@ from mdl.paths import RelPath, shown
 from mdl.toml.problems import Table, did_you_mean
 
 KINDS = {
+    "api": "mdl.sources.api",
     "bucket": "mdl.sources.s3",
     "runpod": "mdl.sources.runpod",
     "trainer": "mdl.sources.trainer",
 }
 """The module of each kind. It is imported when the first remote of that kind is opened."""
 _KEYS: dict[str, dict[str, type]] = {
+    "api": {"url": str, "status_url": str, "api_key_env": str, "bucket": str},
     "bucket": {"url": str, "endpoint_url": str, "region": str, "presign": bool},
     "runpod": {"endpoint": str, "base_url": str, "api_key_env": str, "bucket": str},
     "trainer": {"url": str, "api_key_env": str},
 }
 _COMMON: dict[str, type] = {"kind": str, "allow_hosts": list}
-_NEEDED = {"bucket": ("url",), "runpod": ("endpoint", "base_url"), "trainer": ("url",)}
+_NEEDED = {"api": ("url",), "bucket": ("url",), "runpod": ("endpoint", "base_url"), "trainer": ("url",)}
 """Keys of which one must be there."""
 RUNPOD = "https://api.runpod.ai/v2"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

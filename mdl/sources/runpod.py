@@ -2,48 +2,56 @@
 
 Every question to a worker is a job of the endpoint's queue, which costs money and time; so the bucket that the workers
 write to is read first, if the remote names one. Workers share no memory: one that does not know a process is no proof
-that there is none.
+that there is none, and the next one is asked.
 
 Protocol: https://docs.runpod.io/serverless/endpoints/operation-reference. Limits are MiB: 10 for ``/run``, 20 for
 ``/runsync``, for the request and for the result. A result is kept for 1 minute after ``/runsync``, 30 after ``/run``.
+What a worker understands (``{"type": "process_status", "process_id": …}`` and so on) is up to its handler.
 """
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
-from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
+from mdl.errors import MdlError, NetworkError, NotFinished, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
-from mdl.http.client import HttpClient
 from mdl.http.locators import Body, Link
 from mdl.paths import shown
 from mdl.sources import Context
-from mdl.sources.outputs import Output, error_in, outputs_of, select
-from mdl.sources.remote import Check, JobOrigin, Remote, RemoteJob, check_job_id, job_of, status_of
+from mdl.sources.http_remote import HttpRemote, Missed
+from mdl.sources.outputs import ASK_FOR_URL, NoDownload, Output, items_of, keyed_outputs, outputs_of
+from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id, job_of, status_of
 from mdl.sources.remote_tables import RemoteSettings
+from mdl.sources.results import Results
 
-_WAIT_MS = 90_000
-"""How long ``/runsync`` waits for a worker before it answers that the job is still queued."""
+_LONGEST_WAIT = 90.0
+"""Seconds that ``/runsync`` may wait for a worker's answer, if the connection may be silent for so long."""
 _LARGEST = 32 * 2**20
 """Bytes of an answer: a result of 20 MiB, and room."""
 _TRIES = 3
-"""So often a worker is asked for a process, for the next one may know it."""
+"""So many workers are asked for a process, for the next one may know it."""
 _POLLS = (1.0, 2.0, 3.0, 5.0)
 _POLL_SECONDS = 600.0
 """How long a question may stay in the queue: a cold start takes minutes."""
 _JOB_ID = re.compile(r"(sync-)?[0-9a-f]{8}-[0-9a-f-]{20,40}-[a-z]\d+", re.IGNORECASE)
-_UNKNOWN = re.compile(r"(?i)process not found|not[ _]found|unknown process|no such process")
-_TOO_LARGE = re.compile(r"(?i)too large|exceeded max|body size|payload")
-_FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}
-_ASK_FOR_URL = (
-    "a result may have 20 MiB, about 15 MiB of a file: have the worker upload it and answer with a presigned URL, or "
-    "give the remote its bucket"
+"""The endpoint's own ids. What else names a job is a process, which only workers and the bucket know."""
+_UNKNOWN = re.compile(
+    r"(?i)\b(process|job|task|run)\b[^.:]{0,80}\bnot[ _]found\b|\bnot_found\b|\b(unknown|no such) (process|job)\b"
 )
+_UNFINISHED = re.compile(r"(?i)\bnot (yet )?(completed|finished|done)\b|still running|in progress")
+_TOO_LARGE = re.compile(r"(?i)too large|exceed\w* (the )?max|body size|payload size")
+_FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}
+_LIMITS = f"an endpoint carries 20 MiB at most, about 15 MiB of a file in base64: {ASK_FOR_URL}"
+_WORKERS = "its workers"
+_QUEUE = "the endpoint's queue"
 
 
 def open_remote(settings: RemoteSettings, context: Context) -> Runpod:
@@ -51,268 +59,308 @@ def open_remote(settings: RemoteSettings, context: Context) -> Runpod:
 
 
 class NoResult(ProtocolError):
-    """The endpoint finished a request and has no result of it: it was too large, or has expired."""
+    """The endpoint finished a request and has no result of it: it was too large, or is lost."""
 
 
-class Runpod:
-    """One endpoint. ``bucket`` is the remote that its workers write to, if one is named."""
+class UnknownProcess(NotFound):
+    """The worker that was asked does not know the process; another one may."""
 
-    is_zipped = False
+
+class WorkerFailed(NetworkError):
+    """The worker failed, or does not understand the question. ``output`` is what it answered beside its error."""
+
+    def __init__(self, message: str, *, item: str, output: Any = None) -> None:
+        super().__init__(message, item=item, hint="look at the endpoint's log", final=True)
+        self.output = output
+
+
+class _Forgotten(NotFound):
+    """The queue has forgotten a question before its answer was read."""
+
+
+class Runpod(HttpRemote):
+    """One endpoint. Raises `UsageError` if its settings name none."""
 
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
         if not settings.get("base_url") and not settings.get("endpoint"):
             raise UsageError(f"[remotes.{settings.name}] has neither endpoint nor base_url", item="config.toml")
-        self.settings, self._context = settings, context
-        self.base = settings.address
-        self.bucket: Remote | None = None
-        if name := settings.get("bucket"):
-            from mdl.sources.remote import open_remote as opened
-
-            self.bucket = opened(context.remotes[name], context)
-        self._outputs: dict[str, tuple[float, list[Output]]] = {}
+        super().__init__(settings, context)
+        self._results = Results(self._outputs, self._complete)
+        self._missed: dict[str, Missed] = {}
 
     # What a remote does.
 
     def check(self) -> list[Check]:
-        """The endpoint's workers and queue, and its bucket."""
-        health = self.health()
+        """The endpoint, its workers and its queue by its own account, and its bucket. No worker is asked."""
+        try:
+            health = self.health()
+        except MdlError as error:
+            return [Check("endpoint", False, str(error), error), *self.check_bucket()]
         workers, jobs = _counts(health.get("workers")), _counts(health.get("jobs"))
-        total = sum(workers.get(state, 0) for state in ("idle", "running", "ready", "initializing"))
-        told = ", ".join(f"{count} {state}" for state, count in sorted(workers.items()) if count) or "none"
-        checks = [
+        told = ", ".join(f"{count} {state}" for state, count in sorted(workers.items()) if count) or "none now"
+        ill = workers.get("throttled", 0) + workers.get("unhealthy", 0)
+        well = sum(workers.get(state, 0) for state in ("idle", "ready", "running", "initializing"))
+        failure = NetworkError(f"no worker can take a job: {told}", item=self.name) if ill and not well else None
+        return [
             Check("endpoint", True, f"{host_of(self.base)} answers"),
-            Check("workers", total > 0, told),
+            Check("workers", failure is None, told, failure),
             Check("queue", True, f"{jobs.get('inQueue', 0)} waiting, {jobs.get('inProgress', 0)} running"),
             Check("jobs", True, f"{jobs.get('completed', 0)} completed, {jobs.get('failed', 0)} failed"),
+            *self.check_bucket(),
         ]
-        return checks + (self.bucket.check() if self.bucket else [])
 
     def health(self) -> Mapping[str, Any]:
         """What ``/health`` answers: counts of workers and jobs by state."""
-        answer = self._ask("GET", "health")
+        answer = self.ask("GET", f"{self.base}/health")
         if not isinstance(answer, dict):
-            raise ProtocolError("the endpoint's health is no JSON object", item=self.settings.name)
+            raise ProtocolError("the endpoint's health is not a JSON object", item=self.name)
         return answer
 
     def metrics(self) -> Mapping[str, float]:
-        return {}
+        """``workers_idle``, ``jobs_in_queue`` and so on: every count of ``/health``."""
+        health = self.health()
+        return {
+            f"{part}_{_snake(state)}": float(count)
+            for part in ("workers", "jobs")
+            for state, count in _counts(health.get(part)).items()
+        }
 
     def jobs(self) -> list[RemoteJob]:
+        """Those in the bucket; without one, those that the worker knows that happens to answer."""
         if self.bucket:
             return self.bucket.jobs()
         output = self.call({"type": "processes"})
         rows = output.get("processes") if isinstance(output, dict) else output
+        if isinstance(rows, dict):
+            rows = [{"id": name, **row} for name, row in rows.items() if isinstance(row, dict)]
         if not isinstance(rows, list):
-            raise ProtocolError("the worker's list of processes is no list", item=self.settings.name)
-        return sorted((job_of(row) for row in rows), key=lambda job: job.created_at or "", reverse=True)
+            raise ProtocolError("the worker's list of processes is not a list", item=self.name)
+        return sorted((self._job(row) for row in rows), key=lambda job: job.created_at or "", reverse=True)
 
     def status(self, job: str) -> RemoteJob:
-        """From the bucket, the endpoint's own queue if ``job`` is an id of it, and the workers, in this order."""
-        asked = []
-        if self.bucket:
-            try:
-                return self.bucket.status(job)
-            except NotFound:
-                asked.append("the bucket")
-        if _JOB_ID.fullmatch(job):
-            try:
-                return job_of({"error": None, **self._queued(job)}, job)
-            except NotFound:
-                asked.append("the endpoint's queue")
-        try:
-            return job_of(self._of_process("process_status", job), job)
-        except NotFound as error:
-            raise self._nowhere(job, [*asked, f"{_TRIES} workers"], error) from error
+        """From the bucket, from the endpoint's queue if ``job`` is an id of it, and from a worker, in this order."""
+        missed = Missed()
+        if found := self.status_in_bucket(check_job_id(job), missed):
+            return found
+        if facts := self._in_queue(job, missed):
+            return self._job(facts, job)
+        return self._job(self._of_process("process_status", job, missed), job)
 
     def cancel(self, job: str) -> RemoteJob:
-        """Asked once: by the queue for one of its own ids, else by a worker, if one knows the process."""
-        if _JOB_ID.fullmatch(job):
-            answer = self._ask("POST", f"cancel/{quote(job, safe='')}", {})
+        """Asked by the queue for one of its own ids, else by a worker. One that knows the process is asked once."""
+        missed = Missed()
+        if _JOB_ID.fullmatch(check_job_id(job)):
+            try:
+                answer = self.ask_once("POST", f"{self.base}/cancel/{quote(job, safe='')}", {}, item=job)
+            except NotFound as error:
+                missed[_QUEUE] += 1
+                raise self.not_found(job, missed, error.message) from error
             word = answer.get("status") if isinstance(answer, dict) else None
-            if str(word).upper() != "CANCELLED":
-                raise MdlErrorOf(f"the endpoint did not cancel it: it is {word}", job)
+            if status_of(word) != "cancelled":
+                raise self._not_cancelled(job, f"the endpoint says that it is {shown(str(word))[:40]}")
             return RemoteJob(job, "cancelled")
-        answer = self.call({"type": "cancel", "process_id": job}, once=True)
-        if isinstance(answer, dict) and (answer.get("success") is False or answer.get("status") in ("error", "failed")):
-            raise MdlErrorOf(f"the worker did not cancel it: {error_in(answer)}", job)
+        try:
+            answer = self._of_process("cancel", job, missed, once=True)
+        except NotFound as error:
+            if found := self.status_in_bucket(job, missed):
+                raise self._not_cancelled(job, f"{error.message}; the bucket says that it is {found.status}") from error
+            raise
+        facts = answer if isinstance(answer, dict) else {}
+        is_done = facts.get("success") is True or status_of(facts.get("status")) == "cancelled"
+        is_refused = facts.get("success") is False or facts.get("status") not in (None, "cancelled", "canceled")
+        if is_refused or not (is_done or facts.get("message")):
+            raise self._not_cancelled(job, f"the worker says: {self.words(answer) or 'nothing'}")
         return RemoteJob(job, "cancelled")
 
-    def delete(self, job: str) -> int:
-        if self.bucket is None:
-            raise UsageError("only a bucket can be cleaned", item=self.settings.name, hint="give the remote its bucket")
-        return self.bucket.delete(job)
-
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
-        """The results: from the bucket, from the queue's own result, or by a worker."""
-        if self.bucket:
-            try:
-                return self.bucket.files(origin)
-            except NotFound:
-                pass
-        found = self.outputs(origin.job)
-        return [
-            RemoteFile(one.path, origin.url_of(one.path), one.size, probed=one.size is not None)
-            for one in select(found, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
-        ]
+        """The results: from the bucket, else as the endpoint answers."""
+        missed = self._missed[check_job_id(origin.job)] = Missed()
+        found = self.files_in_bucket(origin, missed)
+        return self._results.files(origin) if found is None else found
 
     def locate(self, url: str) -> Link | Body:
-        """The link to a file, asked for anew if that which is known was not made just now; or its bytes."""
-        job, _, path = unquote(urlsplit(url).path).strip("/").partition("/")
-        known = self._outputs.pop(job, None)
-        outputs = known[1] if known else self.outputs(job)
-        self._outputs.pop(job, None)
-        for one in outputs:
-            if one.path.text == path:
-                return Link(one.url) if one.url else Body.of(one.data or b"", one.content_type)
-        raise NotFound("the endpoint's answer does not name this file any more", item=f"{job}/{path}")
-
-    def hosts(self) -> tuple[str, ...]:
-        return (host_of(self.base), *(self.bucket.hosts() if self.bucket else ()))
+        return self._results.locate(url)
 
     # The results of one job.
 
-    def outputs(self, job: str) -> list[Output]:
-        """Every file in the result of a job. A link in it may be good for a short time only."""
-        answer: Any = None
-        if _JOB_ID.fullmatch(job):
-            facts = self._queued(job)
-            if "output" not in facts and status_of(facts.get("status")) == "done":
-                raise _no_result(job)
-            answer = facts.get("output")
-        else:
-            answer = self._of_process("bulk_download", job, many=True)
-            if not (isinstance(answer, dict) and answer.get("download_items")):
-                answer = self._of_process("download", job)
-        found = outputs_of(answer, job)
-        self._outputs[job] = (time.monotonic(), found)
-        return found
+    def _outputs(self, job: str) -> list[Output]:
+        """Every file in the result of a job. A link among them may be good for a short time only."""
+        missed = self._missed.get(job, Missed()).copy()
+        facts = self._in_queue(job, missed)
+        if facts is None:
+            return self._outputs_of_process(job, missed)
+        self._job(facts, job).check_is_done()
+        if facts.get("output") is None:
+            raise _no_result(job)
+        return outputs_of(facts["output"], job)
 
-    def _of_process(self, kind: str, process: str, *, many: bool = False) -> Any:
-        """What a worker says of a process. Raises `NotFound` if no worker that was asked knows it."""
-        check_job_id(process)
-        given = {"type": kind} | ({"process_ids": [process]} if many else {"process_id": process})
-        for attempt in range(_TRIES):
-            try:
-                return self.call(given)
-            except NotFound:
-                if attempt == _TRIES - 1:
-                    raise
-        raise AssertionError
+    def _outputs_of_process(self, job: str, missed: Missed) -> list[Output]:
+        """As links, which may be of any size; else by their keys, to be asked for one by one; else the one file that
+        the worker gives."""
+        try:
+            if items := self._items(job, missed):
+                return outputs_of(items, job)
+        except (NoDownload, WorkerFailed):
+            pass  # without a bucket a worker names no URLs; or it does not understand the question
+        try:
+            if found := keyed_outputs(self._of_process("list_files", job, missed), job):
+                return found
+        except WorkerFailed:
+            pass
+        return outputs_of(self._of_process("download", job, missed), job)
 
-    def _nowhere(self, job: str, asked: list[str], error: NotFound) -> NotFound:
-        places = f"{', '.join(asked[:-1])} and {asked[-1]}" if len(asked) > 1 else asked[0]
-        hint = "" if self.bucket else "give the remote the bucket that its workers write to; "
-        return NotFound(
-            f"not found: {places} of {self.settings.name} were asked ({error.message})",
-            item=job,
-            hint=f"{hint}'mdl remote jobs {self.settings.name}' lists what there is",
-        )
+    def _items(self, job: str, missed: Missed) -> list[Any]:
+        """The rows of a bulk answer. A worker leaves out the processes that it does not know, without a word."""
+        given = {"type": "bulk_download", "process_ids": [job], "include_images": True, "include_loras": True}
+        for _ in range(_TRIES):
+            with contextlib.suppress(UnknownProcess):
+                if items := items_of(self.call(given), job):
+                    return items
+            missed[_WORKERS] += 1
+        return []
 
-    # Questions.
+    def _complete(self, job: str, output: Output) -> Output:
+        """An output that is known by its key, with its bytes or its link."""
+        answer = self._of_process("download", job, Missed(), s3_key=output.key)
+        found = outputs_of(answer, job)[0]
+        return replace(found, size=found.size if output.size is None else output.size)
 
-    def call(self, given: Mapping[str, Any], *, once: bool = False) -> Any:
-        """The output of a worker for this input. ``once``: it is not idempotent, and is not sent again.
-
-        Raises `NotFound` if the worker does not know the process, `NoResult`, `MdlError` in the worker's words.
-        """
-        lost: MdlError | None = None
-        for _ in range(1 if once else 2):
-            try:
-                answer = self._ask("POST", f"runsync?wait={_WAIT_MS}", {"input": dict(given)}, once=once)
-                return self._result(self._finished(answer), str(given.get("process_id", given.get("type", ""))))
-            except NotFound as error:
-                if _UNKNOWN.search(error.message) and not error.redirected:
-                    raise
-                lost = error  # the queue forgot the question before it was asked for the answer
-        assert lost is not None
-        raise lost
-
-    def _finished(self, answer: Any) -> Mapping[str, Any]:
-        """The answer in a final state, polled for if a worker has still to take the question."""
-        began, http = time.monotonic(), self._http
-        for number in range(10**6):
-            if not isinstance(answer, dict):
-                raise ProtocolError("the endpoint's answer is no JSON object", item=self.settings.name)
-            if str(answer.get("status")).upper() in _FINAL or "status" not in answer:
-                return answer
-            name = str(answer.get("id", ""))
-            if not name:
-                raise ProtocolError("the endpoint's answer has no id", item=self.settings.name)
-            if time.monotonic() - began > _POLL_SECONDS:
-                hint = f"'mdl remote check {self.settings.name}' tells of its workers"
-                raise NetworkError("no worker took the question within 10 minutes", item=self.settings.name, hint=hint)
-            http.cancel.wait(_POLLS[min(number, len(_POLLS) - 1)])
-            answer = self._ask("GET", f"status/{quote(name, safe='')}")
-        raise AssertionError
-
-    def _result(self, answer: Mapping[str, Any], item: str) -> Any:
-        status = str(answer.get("status", "COMPLETED")).upper()
-        if status == "COMPLETED":
-            if "output" not in answer and "status" in answer:
-                raise _no_result(item)
-            output = answer.get("output", answer)
-            word = output.get("status") if isinstance(output, dict) else None
-            if isinstance(output, dict) and (output.get("error") or word in ("not_found", "error")):
-                raise _worker_error(output.get("error") or output.get("message") or word, item)
-            return output
-        if status == "FAILED":
-            raise _worker_error(answer.get("error") or answer.get("output"), item)
-        raise NetworkError(f"the endpoint says {status} of the question", item=item)
-
-    def _queued(self, job: str) -> Mapping[str, Any]:
-        """What the queue says of one of its own jobs. Raises `NotFound` if it never had it, or has forgotten it."""
-        answer = self._ask("GET", f"status/{quote(job, safe='')}")
+    def _in_queue(self, job: str, missed: Missed) -> Mapping[str, Any] | None:
+        """What the queue says of one of its own jobs; None if it never had it, or has forgotten it."""
+        if not _JOB_ID.fullmatch(job):
+            return None
+        try:
+            answer = self.ask("GET", f"{self.base}/status/{quote(job, safe='')}", most=_LARGEST, item=job)
+        except NotFound:
+            missed[f"{_QUEUE} (which keeps a result for 30 minutes at most)"] += 1
+            return None
         if not isinstance(answer, dict):
-            raise ProtocolError("the endpoint's answer is no JSON object", item=job)
+            raise ProtocolError("the endpoint's answer is not a JSON object", item=job)
+        if str(answer.get("status")).upper() == "TIMED_OUT" and not answer.get("error"):
+            answer["error"] = "it ran longer than the endpoint allows (TIMED_OUT)"
         return answer
 
-    def _ask(self, method: str, path: str, content: Any = None, *, once: bool = False) -> Any:
-        http, url = self._http, f"{self.base}/{path}"
+    def _of_process(self, kind: str, process: str, missed: Missed, *, once: bool = False, **more: str) -> Any:
+        """What a worker says of a process. One that does not know it did nothing, so the next one may be asked.
 
-        def ask() -> Any:
+        Raises `NotFound` with every place that was asked if none knows it.
+        """
+        words = ""
+        for _ in range(_TRIES):
             try:
-                return http.json(method, url, content, most=_LARGEST)[0]
-            except AuthError as error:
-                variable = self.settings.key_variable
-                why = "" if self.settings.token(self._context.environ) else f" ({variable} is not set)"
-                error.message, error.hint = f"{error.message}{why}", f"set {variable} to a key of this endpoint"
-                raise error.on(self.settings.name) from None
-            except MdlError as error:
-                if _TOO_LARGE.search(error.message):
-                    raise UsageError(error.message, item=self.settings.name, hint=_ASK_FOR_URL) from error
-                raise error.on(self.settings.name) from None
+                return self.call({"type": kind, "process_id": process, **more}, once=once)
+            except UnknownProcess as error:
+                missed[_WORKERS] += 1
+                words = error.message
+            except WorkerFailed as error:
+                if kind == "process_status" and isinstance(error.output, dict) and error.output.get("status"):
+                    return {**error.output, "error": error.message}  # the SDK takes ``error`` out of a record
+                raise
+        raise self.not_found(process, missed, words)
 
-        return ask() if once else http.retry(url, ask)
+    def _job(self, record: Any, name: str = "") -> RemoteJob:
+        found = job_of(record, name)
+        return replace(found, error=self.words(found.error) or None)
 
-    @property
-    def _http(self) -> HttpClient:
-        if self._context.http is None:
-            raise UsageError("offline: no endpoint can be asked", item=self.settings.name)
-        return self._context.http
+    def _not_cancelled(self, job: str, why: str) -> UsageError:
+        hint = f"'mdl remote status {self.name} {job}' tells how it stands"
+        return UsageError(f"it was not cancelled: {why}", item=job, hint=hint)
 
+    # Questions to workers.
 
-def MdlErrorOf(message: str, item: str) -> MdlError:  # noqa: N802
-    return UsageError(message, item=item, hint="'mdl remote status' tells how it stands")
+    def call(self, given: Mapping[str, Any], *, once: bool = False) -> Any:
+        """The output of a worker for this input. If ``once``, the question is not idempotent and is not sent again.
+
+        Raises `UnknownProcess`, `NotFinished`, `NoResult`, `WorkerFailed`, and what `ask` raises.
+        """
+        item = str(given.get("process_id") or self.name)
+        wait = max(1.0, min(_LONGEST_WAIT, self.http.stall - 5.0))
+        url, content = f"{self.base}/runsync?wait={wait * 1000:.0f}", {"input": dict(given)}
+        for is_last in (True,) if once else (False, True):
+            try:
+                if once:
+                    answer = self.ask_once("POST", url, content, item=item)
+                else:
+                    answer = self.ask("POST", url, content, most=_LARGEST)
+                return self._output(self._finished(answer), item)
+            except _Forgotten as error:
+                if once:
+                    raise self.unanswered(NetworkError(error.message, item=item), item) from error
+                if is_last:
+                    raise NoResult(error.message, item=item) from error
+            except NetworkError as error:
+                if once:
+                    self.unanswered(error, item)
+                raise
+        raise AssertionError("unreachable")
+
+    def _finished(self, answer: Any) -> Mapping[str, Any]:
+        """The answer in its final state. It is polled for if a worker has still to take the question."""
+        began, polls = time.monotonic(), iter(_POLLS)
+        pause = 0.0
+        while True:
+            if not isinstance(answer, dict):
+                raise ProtocolError("the endpoint's answer is not a JSON object", item=self.name)
+            if "status" not in answer or str(answer["status"]).upper() in _FINAL:
+                return answer
+            name = answer.get("id")
+            if not isinstance(name, str) or not name:
+                raise ProtocolError("the endpoint's answer has no id", item=self.name)
+            if time.monotonic() - began > _POLL_SECONDS:
+                hint = f"'mdl remote check {self.name}' tells of its workers"
+                raise NetworkError("no worker took the question within 10 minutes", item=self.name, hint=hint)
+            pause = next(polls, pause)
+            self.http.cancel.wait(pause * random.uniform(0.8, 1.2))
+            try:
+                answer = self.ask("GET", f"{self.base}/status/{quote(name, safe='')}", most=_LARGEST)
+            except NotFound as error:
+                raise _Forgotten("the endpoint has forgotten the question", item=self.name) from error
+
+    def _output(self, answer: Mapping[str, Any], item: str) -> Any:
+        """The worker's output in a final answer. Raises as `call`."""
+        status, output = str(answer.get("status", "COMPLETED")).upper(), answer.get("output")
+        if status == "FAILED":
+            raise self._failure(answer.get("error") or output, item, output)
+        if status != "COMPLETED":
+            raise WorkerFailed(f"the endpoint says {status} of the question", item=item)
+        if "status" not in answer:
+            output = answer.get("output", answer)  # of a gateway that leaves the envelope out
+        if output is None:
+            raise _no_result(item)
+        facts = output if isinstance(output, dict) else {}
+        if (facts.get("error") and not facts.get("status")) or facts.get("status") in ("not_found", "error"):
+            raise self._failure(facts.get("error") or facts.get("message") or facts["status"], item, None)
+        return output
+
+    def _failure(self, words: Any, item: str, output: Any) -> MdlError:
+        text = self.words(words) or "the worker failed, and does not say why"
+        is_record = isinstance(output, dict) and status_of(output.get("status")) in ("failed", "cancelled")
+        if not is_record and _UNKNOWN.search(text):
+            return UnknownProcess(text, item=item)
+        if not is_record and _UNFINISHED.search(text):
+            return NotFinished(text, item=item, hint="--wait waits for it")
+        if _TOO_LARGE.search(text):
+            return NoResult(text, item=item, hint=_LIMITS)
+        return WorkerFailed(text if is_record else f"the worker says: {text}", item=item, output=output)
+
+    def explained(self, error: MdlError) -> MdlError:
+        """400, 413 and 502 are all answered to what is too large; only the words tell."""
+        if isinstance(error, NetworkError) and _TOO_LARGE.search(error.message):
+            return NoResult(error.message, item=error.item, hint=_LIMITS)
+        return super().explained(error)
 
 
 def _no_result(item: str) -> NoResult:
-    return NoResult("it is completed, but its result is not there: too large, or expired", item=item, hint=_ASK_FOR_URL)
-
-
-def _worker_error(words: Any, item: str) -> MdlError:
-    text = error_in(words) or "the worker failed and says no more"
-    if _UNKNOWN.search(text):
-        return NotFound(text, item=item)
-    if _TOO_LARGE.search(text):
-        return NoResult(text, item=item, hint=_ASK_FOR_URL)
-    if re.search(r"(?i)not completed|still running|in progress", text):
-        from mdl.errors import NotFinished
-
-        return NotFinished(text, item=item, hint="--wait waits for it")
-    return ProtocolError(f"the worker says: {text}", item=item, hint="look at the endpoint's log")
+    why = "it is completed, but the endpoint has no result of it: it was larger than 20 MiB, or is lost"
+    return NoResult(why, item=item, hint=_LIMITS)
 
 
 def _counts(value: Any) -> dict[str, int]:
     if not isinstance(value, dict):
         return {}
-    return {shown(str(key)): n for key, n in value.items() if isinstance(n, int) and not isinstance(n, bool)}
+    return {shown(str(key))[:40]: n for key, n in value.items() if isinstance(n, int) and not isinstance(n, bool)}
+
+
+def _snake(name: str) -> str:
+    """``inQueue`` as ``in_queue``."""
+    return re.sub(r"\W+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).lower()

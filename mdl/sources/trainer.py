@@ -7,23 +7,28 @@ others.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
-from mdl.errors import MdlError, NotFound, ProtocolError, UsageError
+from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
-from mdl.http.client import HttpClient
 from mdl.http.locators import Link
 from mdl.paths import RelPath, shown
 from mdl.sources import Context
-from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id, job_of
+from mdl.sources.http_remote import HttpRemote
+from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id, job_of, status_of
 from mdl.sources.remote_tables import RemoteSettings
+from mdl.sources.results import job_and_path
 
+_PATIENCE = 900.0
+"""Seconds that a server may take to zip a model before it sends the first byte."""
 _PREFIX = "/api/training"
 _ROUTES = {
     "jobs": f"{_PREFIX}/jobs",
@@ -60,110 +65,121 @@ class TrainerCheckpoint:
     is_latest: bool = False
 
 
-class Trainer:
+class Trainer(HttpRemote):
     """One training server."""
 
     is_zipped = True
 
-    def __init__(self, settings: RemoteSettings, context: Context) -> None:
-        self.settings, self._context = settings, context
-        self.base = settings.get("url").rstrip("/")
-        if urlsplit(self.base).scheme not in ("http", "https") or not host_of(self.base):
-            raise UsageError(f"[remotes.{settings.name}] url is not an http(s) URL", item="config.toml")
-
     def check(self) -> list[Check]:
-        rows = [Check("server", True, f"{host_of(self.base)} answers"), Check("routes", True, self._routes["model"])]
-        jobs = self.jobs()
-        running = sum(job.status in ("queued", "running") for job in jobs)
-        return [*rows, Check("jobs", True, f"{len(jobs)} known, {running} not over")]
-
-    def metrics(self) -> Mapping[str, float]:
-        return {}
+        """Whether the server answers, where it has its models, and how many jobs it knows."""
+        try:
+            jobs = self.jobs()
+        except MdlError as error:
+            return [Check("server", False, str(error), error)]
+        running = sum(not job.is_over for job in jobs)
+        return [
+            Check("server", True, f"{host_of(self.base)} answers"),
+            Check("routes", True, f"models are at {self._routes['model'].replace('{}', '{job}')}"),
+            Check("jobs", True, f"{len(jobs)} known, {running} not over"),
+        ]
 
     def jobs(self) -> list[RemoteJob]:
-        answer = self._ask("GET", self._routes["jobs"])
+        answer = self.ask("GET", self.base + self._routes["jobs"])
         rows = answer if isinstance(answer, list) else _rows(answer)
-        return sorted((job_of(row) for row in rows), key=lambda job: job.created_at or "", reverse=True)
+        return sorted((self._job(row) for row in rows), key=lambda job: job.created_at or "", reverse=True)
 
     def status(self, job: str) -> RemoteJob:
-        return job_of(self._ask("GET", self._path("job", job), job), job)
+        return self._job(self.ask("GET", self._url("job", job), item=job), job)
 
     def cancel(self, job: str) -> RemoteJob:
-        answer = self._ask("POST", self._path("cancel", job), job, {})
-        if isinstance(answer, dict) and answer.get("success") is False:
-            raise UsageError(f"the server did not cancel it: {shown(str(answer.get('message', '')))[:200]}", item=job)
+        """Asked once."""
+        try:
+            answer = self.ask_once("POST", self._url("cancel", job), {}, item=job)
+        except NetworkError as error:
+            if not error.final:
+                raise
+            raise self._not_cancelled(job, error.message) from error  # 400, 409: the server refuses
+        facts = answer if isinstance(answer, dict) else {}
+        stands = status_of(facts["status"]) if facts.get("status") else "cancelled"
+        if facts.get("success") is False or facts.get("error") or stands in ("done", "failed"):
+            raise self._not_cancelled(job, f"the server says: {self.words(facts) or facts.get('status')}")
         return RemoteJob(job, "cancelled")
-
-    def delete(self, job: str) -> int:
-        raise UsageError("only a bucket can be cleaned", item=self.settings.name)
 
     def checkpoints(self, job: str) -> list[TrainerCheckpoint]:
         """The checkpoints of a job, as the server orders them."""
-        answer = self._ask("GET", self._path("checkpoints", job), job)
+        answer = self.ask("GET", self._url("checkpoints", job), item=job)
         rows = answer.get("checkpoints") if isinstance(answer, dict) else answer
         if not isinstance(rows, list):
-            raise ProtocolError("the list of checkpoints is no list", item=job)
-        return [_checkpoint(row) for row in rows if isinstance(row, dict)]
+            raise ProtocolError("the server's list of checkpoints is not a list", item=job)
+        best = answer.get("best_checkpoint") if isinstance(answer, dict) else None
+        best = best.get("name", best.get("path")) if isinstance(best, dict) else best
+        found = [_checkpoint(row) for row in rows if isinstance(row, dict)]
+        return [replace(one, is_best=one.is_best or one.name == best) for one in found if one.name]
 
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
-        """The one zip. Raises `NotFound` for a checkpoint that the server does not list, with those that it does."""
+        """The one zip, of a size that is not known. Its URL differs if the job has changed: ask again when the zip is
+        here, and compare. Raises `NotFound` for a checkpoint that the server does not list, with those that it
+        does; `Unsafe` for a name that leads elsewhere, before anything is asked."""
         job = check_job_id(origin.job)
+        name, query, row = f"model_{job}", {}, None
         if origin.logs:
-            return [RemoteFile(RelPath.parse(f"logs_{job}.zip"), self.base + self._path("logs", job))]
-        name, query = f"model_{job}", ""
-        if origin.checkpoint:
-            found = self._chosen(job, origin.checkpoint)
-            name, query = f"model_{job}_{found.name}", "?" + urlencode({"checkpoint": found.name})
-        return [RemoteFile(RelPath.parse(f"{name}.zip"), self.base + self._path("model", job) + query)]
+            name, query = f"logs_{job}", {"logs": "1"}
+        elif origin.checkpoint:
+            row = self._chosen(job, origin.checkpoint)
+            name, query = f"model_{job}_{row.name}", {"checkpoint": row.name}
+        stands = self.status(job)
+        facts = json.dumps([stands.status, stands.updated_at, repr(row)])
+        version = hashlib.sha256(facts.encode()).hexdigest()[:12]
+        path = RelPath.parse(f"{name}.zip")
+        return [RemoteFile(path, f"{origin.url_of(path)}?{urlencode(query | {'v': version})}", probed=True)]
 
     def locate(self, url: str) -> Link:
-        return Link(url, 900.0, authorized=True)
-
-    def hosts(self) -> tuple[str, ...]:
-        return (host_of(self.base),)
+        """Where the zip of a URL of `files` is."""
+        job, _ = job_and_path(url)
+        query = parse_qs(urlsplit(url).query)
+        if "logs" in query:
+            return Link(self._url("logs", job), _PATIENCE, authorized=True)
+        of_one = f"?{urlencode({'checkpoint': query['checkpoint'][0]})}" if "checkpoint" in query else ""
+        return Link(self._url("model", job) + of_one, _PATIENCE, authorized=True)
 
     def _chosen(self, job: str, name: str) -> TrainerCheckpoint:
-        RelPath.parse(name)
+        """The checkpoint that is meant: ``latest``, ``best``, a name or a step."""
+        _check_name(name)
         found = self.checkpoints(job)
-        for one in found:
-            if name in (one.name, str(one.step)):
-                return one
-        if name == "latest" and found:
-            return next((one for one in found if one.is_latest), max(found, key=lambda one: one.step or -1))
-        if name == "best" and any(one.is_best for one in found):
-            return next(one for one in found if one.is_best)
-        names = ", ".join(one.name for one in found[:10]) or "none"
-        raise NotFound(f"no checkpoint {shown(name)!r}", item=job, hint=f"there is {names}")
+        meant = [one for one in found if name in (one.name, str(one.step))]
+        if name == "latest":
+            newest = max((one.step or -1 for one in found), default=-1)
+            meant = [one for one in found if one.is_latest] or [one for one in found if (one.step or -1) == newest]
+        elif name == "best":
+            meant = [one for one in found if one.is_best] or meant
+        if not meant:
+            what = "does not say which checkpoint is the best" if name == "best" else f"has no checkpoint {name!r}"
+            names = ", ".join(shown(one.name) for one in found[:10]) or "none yet"
+            raise NotFound(f"the server {what}", item=job, hint=f"there is {names}")
+        _check_name(meant[0].name)
+        return meant[0]
+
+    def _job(self, record: Any, name: str = "") -> RemoteJob:
+        found = job_of(record, name)
+        return replace(found, error=self.words(found.error) or None)
+
+    def _not_cancelled(self, job: str, why: str) -> UsageError:
+        hint = f"'mdl remote status {self.name} {job}' tells how it stands"
+        return UsageError(f"it was not cancelled: {why}", item=job, hint=hint)
+
+    def _url(self, route: str, job: str) -> str:
+        name = quote(check_job_id(job), safe="")
+        return self.base + self._routes[route].replace("{}", name)
 
     @cached_property
     def _routes(self) -> Mapping[str, str]:
-        """The path of each route: the usual ones, unless the server describes others."""
+        """The path of each route: the usual ones, unless the server describes others. It need not describe itself."""
         try:
-            described = self._ask("GET", "/openapi.json")
+            described = self.http.json("GET", f"{self.base}/openapi.json")[0]
         except MdlError:
             return _ROUTES
         paths = described.get("paths") if isinstance(described, dict) else None
         return _ROUTES | routes_in(paths) if isinstance(paths, dict) else _ROUTES
-
-    def _path(self, route: str, job: str) -> str:
-        return self._routes[route].replace("{}", quote(job, safe=""))
-
-    def _ask(self, method: str, path: str, job: str = "", content: Any = None) -> Any:
-        http, url = self._http, self.base + path
-
-        def ask() -> Any:
-            try:
-                return http.json(method, url, content)[0]
-            except MdlError as error:
-                raise error.on(job or self.settings.name) from None
-
-        return ask() if method == "POST" else http.retry(url, ask)
-
-    @property
-    def _http(self) -> HttpClient:
-        if self._context.http is None:
-            raise UsageError("offline: no server can be asked", item=self.settings.name)
-        return self._context.http
 
 
 def routes_in(paths: Mapping[str, Any]) -> dict[str, str]:
@@ -179,17 +195,25 @@ def routes_in(paths: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def _check_name(checkpoint: str) -> None:
+    """Raises `Unsafe` for a name that is not one part of a path."""
+    RelPath.parse(checkpoint.replace("/", "\\"))
+
+
 def _rows(answer: Any) -> list[Any]:
     """The jobs in an answer: a list under ``jobs``, or several lists (``running_jobs``, ``queued_jobs`` …)."""
     if not isinstance(answer, dict):
-        raise ProtocolError("the server's list of jobs is no list")
+        raise ProtocolError("the server's list of jobs is not a list")
+    if isinstance(answer.get("jobs"), list):
+        return list(answer["jobs"])
     if isinstance(answer.get("jobs"), dict):
         return [{"job_id": name, **row} for name, row in answer["jobs"].items() if isinstance(row, dict)]
     return [row for key, rows in answer.items() if key.endswith("jobs") and isinstance(rows, list) for row in rows]
 
 
 def _checkpoint(row: Mapping[str, Any]) -> TrainerCheckpoint:
-    name = next((row[key] for key in ("name", "path", "checkpoint") if isinstance(row.get(key), str)), "")
+    name = next((row[key] for key in ("name", "checkpoint", "path") if isinstance(row.get(key), str)), "")
+    name = name.rstrip("/").rpartition("/")[2]
     step, size = row.get("step"), row.get("size_bytes", row.get("bytes"))
     number = step if isinstance(step, int) and not isinstance(step, bool) else None
     count = size if isinstance(size, int) and not isinstance(size, bool) else None

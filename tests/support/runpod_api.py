@@ -18,7 +18,7 @@ import sys
 import threading
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +39,8 @@ _POLL_SECONDS = 20.0
 
 @dataclass
 class Answer:
+    """One answer. With the status 0 none is given: the connection ends after the request was read."""
+
     status: int
     body: Any
     headers: dict[str, str] = field(default_factory=dict)
@@ -88,6 +90,9 @@ class RunpodApi:
         self.scripted: dict[str, deque[Answer]] = {}
         self.jobs: dict[str, Job] = {}
         self.workers: list[str] = []
+        self.functions: list[Callable[[dict[str, Any]], Any]] = []
+        """Workers in this process, which are quick: each is a handler that gets an input. They take the jobs in
+        turns, if there are any."""
         self._queue: dict[str, deque[Job]] = {}
         self._turns = itertools.count()
         self._changed = threading.Condition()
@@ -154,7 +159,16 @@ class RunpodApi:
             worker = self.workers[next(self._turns) % len(self.workers)] if self.workers else ""
             self._queue.setdefault(worker, deque()).append(job)
             self._changed.notify_all()
+        if self.functions:
+            self._run(job, self.functions[next(self._turns) % len(self.functions)])
         return job
+
+    def _run(self, job: Job, function: Callable[[dict[str, Any]], Any]) -> None:
+        """As the SDK does it: ``error`` is taken out of the handler's answer."""
+        output = function(job.input)
+        error = output.pop("error", None) if isinstance(output, dict) else None
+        result = {"output": output} | ({"error": error} if error else {})
+        self._finish("function", job.id, json.dumps(result).encode())
 
     def _health(self) -> dict[str, Any]:
         states = [job.status for job in self.jobs.values()]
@@ -233,6 +247,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         answer = self.server.api.answer(Asked(self.command, self.path, headers, body))
+        if not answer.status:
+            self.close_connection = True
+            return
         content = answer.content
         self.send_response(answer.status)
         kind = "text/plain" if isinstance(answer.body, bytes) else "application/json"

@@ -1,0 +1,171 @@
+"""An ordinary HTTP API: one URL for each job, whose answer names the job's files, has them in it, or is the one file.
+
+``url = "https://host/results/{job}"`` is asked with GET; without ``{job}`` the job becomes the last part of its path.
+If the API tells elsewhere how a job stands, ``status_url`` says where.
+"""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import replace
+from email.message import Message
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from mdl.errors import MdlError, NotFound, ProtocolError, UsageError
+from mdl.files import RemoteFile
+from mdl.http.allowlist import host_of, origin_of
+from mdl.http.client import OpenResponse
+from mdl.http.locators import Body, Link
+from mdl.paths import RelPath
+from mdl.redact import bare_url
+from mdl.sources import Context
+from mdl.sources.http_remote import HttpRemote, Missed
+from mdl.sources.outputs import Output, outputs_of, safe_name
+from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id, job_of
+from mdl.sources.remote_tables import RemoteSettings
+from mdl.sources.results import Results
+
+_LARGEST = 32 * 2**20
+"""Bytes of an answer in JSON, which may have files in it."""
+_LONGEST_URL = 8192
+_JOB = "{job}"
+_CHECK = "mdl-check"
+"""A job that is asked for to see whether the API answers; that it is not there is an answer too."""
+
+
+def open_remote(settings: RemoteSettings, context: Context) -> Api:
+    return Api(settings, context)
+
+
+class Api(HttpRemote):
+    """One API."""
+
+    def __init__(self, settings: RemoteSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self._results = Results(self._outputs)
+
+    def check(self) -> list[Check]:
+        """Whether the API answers at all, and its bucket."""
+        try:
+            self._asked(self._status_url(_CHECK) or self._url(_CHECK))
+        except (NotFound, ProtocolError):
+            pass
+        except MdlError as error:
+            return [Check("api", False, str(error), error), *self.check_bucket()]
+        return [Check("api", True, f"{host_of(self.base)} answers"), *self.check_bucket()]
+
+    def jobs(self) -> list[RemoteJob]:
+        if self.bucket is None:
+            hint = f"name its bucket in [remotes.{self.name}], or ask for one job by its id"
+            raise UsageError("an API of this kind does not list its jobs", item=self.name, hint=hint)
+        return self.bucket.jobs()
+
+    def status(self, job: str) -> RemoteJob:
+        """From the bucket, else from the ``status_url``, else by what the answer itself says. A job whose answer has
+        files and no status is done."""
+        missed = Missed()
+        if found := self.status_in_bucket(check_job_id(job), missed):
+            return found
+        try:
+            answer = self._asked(self._status_url(job) or self._url(job))
+        except NotFound as error:
+            missed[host_of(self.base)] += 1
+            raise self.not_found(job, missed, error.message) from error
+        if isinstance(answer, dict) and "status" in answer:
+            return self._job(answer, job)
+        return RemoteJob(job, "done")
+
+    def cancel(self, job: str) -> RemoteJob:
+        raise UsageError("an API of this kind cannot cancel a job", item=job, hint="cancel it where it was started")
+
+    def files(self, origin: JobOrigin) -> list[RemoteFile]:
+        check_job_id(origin.job)
+        found = self.files_in_bucket(origin, Missed())
+        return self._results.files(origin) if found is None else found
+
+    def locate(self, url: str) -> Link | Body:
+        return self._results.locate(url)
+
+    def _url(self, job: str) -> str:
+        return _with_job(self.settings.get("url"), job)
+
+    def _status_url(self, job: str) -> str:
+        text = self.settings.get("status_url")
+        return _with_job(text, job) if text else ""
+
+    def _job(self, record: Mapping[str, Any], name: str) -> RemoteJob:
+        found = job_of(record, name)
+        return replace(found, error=self.words(found.error) or None)
+
+    def _outputs(self, job: str) -> list[Output]:
+        """What the answer names, has in it, or is. Raises `NotFinished` for a job that has no files yet."""
+        url = self._url(job)
+        answer = self._asked(url)
+        if isinstance(answer, Output):
+            return [answer]
+        try:
+            found = outputs_of(answer, job, base=url)
+        except NotFound:
+            if isinstance(answer, dict) and "status" in answer:
+                self._job(answer, job).check_is_done()
+            raise
+        return [replace(one, is_stable=True) if _is_own(one.url, url) else one for one in found]
+
+    def _asked(self, url: str) -> Any:
+        """The JSON, or the text, that is answered; an `Output` if the answer is a file itself."""
+
+        def ask() -> Any:
+            try:
+                with self.http.open("GET", url, {"Accept": "application/json, */*"}) as opened:
+                    return self._read(opened, url)
+            except MdlError as error:
+                raise self.explained(error).on(self.name) from None
+
+        return self.http.retry(url, ask)
+
+    def _read(self, opened: OpenResponse, url: str) -> Any:
+        kind = opened.headers.get("content-type", "").partition(";")[0].strip().lower()
+        is_attached = opened.headers.get("content-disposition", "").lower().startswith("attachment")
+        is_json = kind.endswith(("/json", "+json"))
+        length = opened.headers.get("content-length", "")
+        is_text = kind == "text/plain" and length.isdecimal() and int(length) <= _LONGEST_URL
+        if is_attached or not (is_json or is_text):
+            return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
+        text = bytearray()
+        for block in self.http.body(opened):
+            text += block
+            if len(text) > _LARGEST:
+                raise ProtocolError(f"{host_of(url)} sent an answer of over {_LARGEST} bytes")
+        if is_json:
+            try:
+                return json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
+        words = text.decode("utf-8", "replace").strip()
+        if not words.startswith(("http://", "https://")):
+            return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
+        return words
+
+
+def _with_job(url: str, job: str) -> str:
+    name = quote(job, safe="")
+    return url.replace(_JOB, name) if _JOB in url else f"{url.rstrip('/')}/{name}"
+
+
+def _is_own(url: str, api: str) -> bool:
+    """Whether a URL is of the API itself, and not signed: then it takes the API's key, and does not expire."""
+    return bool(url) and origin_of(url) == origin_of(api) and not urlsplit(url).query
+
+
+def _name_of(opened: OpenResponse, kind: str) -> RelPath:
+    """The name of a file that is answered: from Content-Disposition (RFC 6266), else the last part of its URL. Raises
+    `Unsafe`."""
+    header = Message()
+    header["Content-Disposition"] = opened.headers.get("content-disposition", "")
+    if name := header.get_filename():
+        return safe_name(name)
+    name = unquote(urlsplit(bare_url(opened.url)).path).rstrip("/").rpartition("/")[2]
+    return safe_name(name if "." in name else name + (mimetypes.guess_extension(kind) or ".bin"))

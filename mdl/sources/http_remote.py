@@ -1,0 +1,154 @@
+"""HttpRemote: what the remotes have in common that are asked in JSON over HTTP: requests, errors, and a bucket beside.
+
+The results may also be in a bucket that the remote's workers write to. To read it costs nothing and starts no worker,
+so it is asked first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, UsageError
+from mdl.files import RemoteFile
+from mdl.http.allowlist import host_of
+from mdl.http.client import MAX_JSON, HttpClient
+from mdl.redact import Secrets
+from mdl.sources import Context
+from mdl.sources.outputs import error_in
+from mdl.sources.remote import Check, JobOrigin, Remote, RemoteJob, open_remote
+from mdl.sources.remote_tables import RemoteSettings
+
+Missed = Counter[str]
+"""Where a job was looked for and not found: the place, and how often it was asked."""
+
+
+class HttpRemote:
+    """A remote with a URL. ``bucket`` is the remote that its workers write to, if one is named.
+
+    Raises `UsageError` if its URL is not an http(s) URL.
+    """
+
+    is_zipped = False
+
+    def __init__(self, settings: RemoteSettings, context: Context) -> None:
+        self.settings, self._context, self.base = settings, context, settings.address
+        self.name = settings.name
+        if urlsplit(self.base).scheme not in ("http", "https") or not host_of(self.base):
+            raise UsageError(f"the URL of [remotes.{self.name}] is not an http(s) URL", item="config.toml")
+        named = settings.get("bucket")
+        self.bucket: Remote | None = open_remote(context.remotes[named], context) if named else None
+        token = settings.token(context.environ)
+        self._secrets = Secrets.of(context.environ)
+        self._secrets.add(token.token if token else None)
+
+    def metrics(self) -> Mapping[str, float]:
+        return {}
+
+    def hosts(self) -> tuple[str, ...]:
+        return (host_of(self.base), *(self.bucket.hosts() if self.bucket else ()))
+
+    def delete(self, job: str) -> int:
+        if self.bucket is None:
+            raise UsageError("only a bucket can be cleaned", item=self.name, hint="name its bucket in config.toml")
+        return self.bucket.delete(job)
+
+    # Requests.
+
+    def ask(self, method: str, url: str, content: Any = None, *, most: int = MAX_JSON, item: str = "") -> Any:
+        """The JSON answer to a request that may be repeated. It may have ``most`` bytes; ``item`` is what an error is
+        about. Raises `AuthError`, `NotFound`, `NetworkError`, `ProtocolError`."""
+        return self.http.retry(url, lambda: self._send(method, url, content, most, item))
+
+    def ask_once(self, method: str, url: str, content: Any = None, *, item: str = "") -> Any:
+        """As `ask`, for a request that must not be carried out twice: it is sent once, whatever happens to it."""
+        try:
+            return self._send(method, url, content, MAX_JSON, item)
+        except NetworkError as error:
+            raise self.unanswered(error, item) from None
+
+    def unanswered(self, error: NetworkError, item: str) -> NetworkError:
+        """The error of a request that must not be sent again, and was perhaps carried out."""
+        if not error.final:
+            error.hint = f"it may have been carried out: 'mdl remote status {self.name} {item}' tells"
+        return error
+
+    def _send(self, method: str, url: str, content: Any, most: int, item: str) -> Any:
+        try:
+            return self.http.json(method, url, content, most=most)[0]
+        except MdlError as error:
+            raise self.explained(error).on(item or self.name) from None
+
+    def explained(self, error: MdlError) -> MdlError:
+        """The error of a request with a hint that names the remote's own settings."""
+        variable = self.settings.key_variable
+        if isinstance(error, AuthError) and variable:
+            is_set = self.settings.token(self._context.environ) is not None
+            error.hint = f"set {variable} to a valid key of [remotes.{self.name}]; it is {'' if is_set else 'not '}set"
+        elif isinstance(error, AuthError):
+            error.hint = f"name the variable that has its key: api_key_env in [remotes.{self.name}]"
+        elif isinstance(error, NotFound):
+            error.hint = f"'mdl remote jobs {self.name}' lists the jobs; config.toml has the URL of the remote"
+        return error
+
+    @property
+    def http(self) -> HttpClient:
+        """Raises `LockError` offline."""
+        if self._context.http is None:
+            raise LockError("offline: no remote can be asked", item=self.name, hint="run it again without --offline")
+        return self._context.http
+
+    def words(self, value: Any) -> str:
+        """What a worker says went wrong, without secrets."""
+        return error_in(value, self._secrets)
+
+    # The bucket.
+
+    def check_bucket(self) -> list[Check]:
+        """The rows of the bucket, if there is one; its failure is a row."""
+        if self.bucket is None:
+            return []
+        try:
+            return self.bucket.check()
+        except MdlError as error:
+            return [Check("bucket", False, str(error), error)]
+
+    def status_in_bucket(self, job: str, missed: Missed) -> RemoteJob | None:
+        """What the bucket says of a job; None if it knows nothing of it, or may not be read with the credentials that
+        there are. Then it is noted in ``missed``."""
+        if self.bucket is None:
+            return None
+        try:
+            return self.bucket.status(job)
+        except NotFound:
+            missed["the bucket"] += 1
+        except AuthError as error:
+            missed[f"the bucket ({error.message})"] += 1
+        return None
+
+    def files_in_bucket(self, origin: JobOrigin, missed: Missed) -> list[RemoteFile] | None:
+        """The results that the bucket has; None as in `status_in_bucket`, and if it has a record of the job but no
+        result. Raises `NotFinished` or `NotFound` for a job that has none yet, or never will."""
+        found = self.status_in_bucket(origin.job, missed)
+        if self.bucket is None or found is None:
+            return None
+        if found.bytes:
+            return self.bucket.files(origin)
+        found.check_is_done()
+        missed["the bucket, which has a record but no result"] += 1
+        return None
+
+    def not_found(self, job: str, missed: Missed, words: str = "") -> NotFound:
+        """The error that names every place that was asked, and how often."""
+        asked = ", ".join(f"{place} {_times(count)}" for place, count in missed.items())
+        hint = f"'mdl remote jobs {self.name}' lists the jobs"
+        if self.bucket is None:
+            hint += f"; with a bucket in [remotes.{self.name}] the results of every worker are found"
+        last = f"; the last answer was: {words}" if words else ""
+        return NotFound(f"{self.name} does not have it; asked were {asked}{last}", item=job, hint=hint)
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

@@ -1,0 +1,143 @@
+"""Results: where the files of jobs are, kept from the moment that a remote is asked until they are fetched.
+
+To ask costs money, or much time: a worker's answer is a job of its own. So what was answered is used for the plan and
+for the download, and the remote is asked again only if a link has failed or expires soon.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from urllib.parse import unquote, urlsplit
+
+from mdl.errors import NotFound
+from mdl.files import RemoteFile
+from mdl.http.locators import Body, Link
+from mdl.presigned import expires_at
+from mdl.sources.outputs import Output, select
+from mdl.sources.remote import JobOrigin
+
+_EXPIRES_SOON = 60.0
+"""A link that expires within so many seconds is not handed out."""
+_MOST_HELD = 64 * 2**20
+"""Bytes of files that came in answers and are held in memory, the newest answer not counted."""
+
+
+@dataclass
+class _Answer:
+    """The outputs of a job by their paths. ``uses`` says how often a link may still be handed out: once, as it has
+    failed if it is asked for again, and once more to ask for a size that was not told."""
+
+    outputs: dict[str, Output] = field(default_factory=dict)
+    uses: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, outputs: Sequence[Output]) -> _Answer:
+        found = cls()
+        for one in outputs:
+            found.put(one)
+        return found
+
+    def put(self, one: Output) -> None:
+        self.outputs[one.path.text] = one
+        self.uses[one.path.text] = 1 if one.size is not None else 2
+
+    def is_good(self, path: str) -> bool:
+        """Whether the file can be had from what is known."""
+        one = self.outputs.get(path)
+        if one is None:
+            return False
+        if one.data is not None or one.is_stable:
+            return True
+        return bool(one.url) and self.uses[path] > 0 and expires_at(one.url) - time.time() > _EXPIRES_SOON
+
+    @property
+    def is_fresh(self) -> bool:
+        return all(one.key or self.is_good(path) for path, one in self.outputs.items())
+
+    @property
+    def bytes_held(self) -> int:
+        return sum(len(one.data) for one in self.outputs.values() if one.data is not None)
+
+
+class Results:
+    """The files of a remote's jobs. May be used by several threads: of those that want the same job, one asks.
+
+    ``ask(job)`` asks the remote for all outputs of a job; ``complete(job, output)`` for the bytes, or the link, of one
+    that is known by its key.
+    """
+
+    def __init__(
+        self, ask: Callable[[str], list[Output]], complete: Callable[[str, Output], Output] = lambda job, output: output
+    ) -> None:
+        self._ask, self._complete = ask, complete
+        self._answers: dict[str, _Answer] = {}
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._lock = threading.Lock()
+
+    def files(self, origin: JobOrigin) -> list[RemoteFile]:
+        """Those of a job's files that ``origin`` means. Raises as ``ask``, and `NotFound` if it means none."""
+        with self._locked(origin.job):
+            answer = self._answers.get(origin.job)
+            if answer is None or not answer.is_fresh:
+                answer = self._asked(origin.job)
+        found = list(answer.outputs.values())
+        wanted = select(found, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
+        return [
+            RemoteFile(one.path, origin.url_of(one.path), one.size, one.digest, probed=one.size is not None)
+            for one in wanted
+        ]
+
+    def locate(self, url: str) -> Link | Body:
+        """Where the file of a URL that `JobOrigin.url_of` made is at this moment. Raises as ``ask``, and `NotFound` if
+        the file is no longer among the job's outputs."""
+        job, path = job_and_path(url)
+        with self._locked(job):
+            answer = self._answers.get(job)
+            if answer is None or not answer.is_good(path):
+                known = answer.outputs.get(path) if answer else None
+                if answer is None or known is None or not known.key:
+                    answer = self._asked(job)
+                    known = answer.outputs.get(path)
+                if known and known.key:
+                    answer.put(replace(self._complete(job, known), path=known.path, key=known.key))
+            one = answer.outputs.get(path)
+            if one is None:
+                raise NotFound("the remote's answer does not name this file any more", item=f"{job}/{path}")
+            answer.uses[path] -= 1
+        self._let_go(job)
+        if one.data is not None:
+            return Body.of(one.data, one.content_type or "application/octet-stream")
+        return Link(one.url, authorized=one.is_stable)
+
+    def _locked(self, job: str) -> threading.Lock:
+        with self._lock:
+            return self._locks[job]
+
+    def _asked(self, job: str) -> _Answer:
+        answer = _Answer.of(self._ask(job))
+        with self._lock:
+            self._answers.pop(job, None)
+            self._answers[job] = answer
+        self._let_go(job)
+        return answer
+
+    def _let_go(self, newest: str) -> None:
+        """Forget the oldest answers with bytes in them, if all together hold too many; they are asked for again."""
+        with self._lock:
+            held = {job: answer.bytes_held for job, answer in self._answers.items() if job != newest}
+            for job, count in held.items():
+                if sum(held.values()) <= _MOST_HELD:
+                    return
+                if count:
+                    held[job] = 0
+                    del self._answers[job]
+
+
+def job_and_path(url: str) -> tuple[str, str]:
+    """The job and the path of a file in a URL that `JobOrigin.url_of` made."""
+    job, _, path = urlsplit(url).path.strip("/").partition("/")
+    return unquote(job), unquote(path)

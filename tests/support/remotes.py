@@ -1,0 +1,68 @@
+"""Remotes as their users have them, in this process: asked by a client that waits for nothing between two tries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mdl.catalog.model import Model
+from mdl.catalog.resolver import Resolver
+from mdl.engine.store import Store
+from mdl.http.allowlist import AllowList
+from mdl.http.client import HttpClient, Timeouts
+from mdl.http.policy import RetryPolicy
+from mdl.operations.get import get
+from mdl.operations.tools import Tools
+from mdl.reports import Report
+from mdl.sources import Context
+from mdl.sources.endpoint import Endpoint
+from mdl.sources.remote import JobOrigin, open_remote
+from mdl.sources.remote_tables import check_remotes
+
+KEY_CANARY = "KEY-CANARY-5ae1"
+"""A key that must be in no message."""
+
+
+@dataclass(frozen=True)
+class _AtOnce(RetryPolicy):
+    waits: list[float | None] = field(default_factory=list)
+
+    def delay(self, failure: int, jitter: float, asked: float | None = None) -> float:
+        self.waits.append(asked)
+        return 0.0
+
+
+@dataclass
+class World:
+    """The remotes of ``config.toml``, and a client that knows their keys."""
+
+    context: Context
+    http: HttpClient
+    waits: list[float | None]
+    """What servers asked to wait, before each further try."""
+
+    def open(self, name: str = "gpu") -> Any:
+        return open_remote(self.context.remotes[name], self.context)
+
+    def fetch(self, folder: Path, *origins: JobOrigin) -> Report:
+        """Bring the results of jobs to ``folder/m0``, ``folder/m1`` and so on."""
+        store = Store(folder)
+        resolver = Resolver(self.context)
+        models = [Model(f"m{number}", sources=(origin,)) for number, origin in enumerate(origins)]
+        return get(models, Tools(resolver, store, self.http, lock_wait=0.0))
+
+
+@contextmanager
+def world(
+    tables: Mapping[str, Mapping[str, Any]], environ: Mapping[str, str] | None = None, *, stall: float = 6.0
+) -> Iterator[World]:
+    """The tables ``[remotes.NAME]`` by name."""
+    environ, remotes = environ or {}, check_remotes(tables, "config.toml")
+    tokens = [one.token(environ) for one in remotes.values()]
+    hosts, policy = AllowList.of(["127.0.0.1"]), _AtOnce(3)
+    with HttpClient(hosts, tokens=tokens, timeouts=Timeouts(2, stall), policy=policy) as http:
+        context = Context(Endpoint("http://127.0.0.1:9"), Path("/nonexistent"), http, environ=environ, remotes=remotes)
+        yield World(context, http, policy.waits)
