@@ -176,6 +176,30 @@ def test_a_remote_that_works(store: JobStore, remote: Remote, shell: Shell) -> N
     assert "it is a link" in remote("check store --metrics link.prom", 2).err
 
 
+def test_every_part_is_shown(endpoint: Endpoint, s3_url: str, shell: Shell, remote: Remote) -> None:
+    """An endpoint that answers and whose bucket is gone, and one that is gone and whose bucket answers: every part has
+    its row, the exit code is that of the part that fails, and the metrics have the workers and jobs that were told."""
+    store = JobStore.at(s3_url)
+    endpoint.api.workers += ["a", "b"]
+    endpoint.api._submit({}, "run")
+
+    def table(base_url: str, bucket: JobStore) -> None:
+        settings(shell, f'[remotes.gpu]\nkind = "runpod"\nbase_url = "{base_url}"\nbucket = "store"\n{bucket.table}')
+
+    table(endpoint.base_url, JobStore(s3_url, "none-such"))
+    ran = remote("check gpu --metrics m.prom", 3)
+    assert [line.split(": ")[0] for line in ran.out.splitlines()] == [
+        *("ok    endpoint", "ok    workers", "ok    queue", "ok    jobs", "FAIL  bucket"),
+    ]
+    metrics = (shell.home / "m.prom").read_text()
+    assert 'mdl_remote_workers{remote="gpu",state="idle"} 2.0\n' in metrics
+    assert 'mdl_remote_jobs{remote="gpu",state="in_queue"} 1.0\n' in metrics
+    assert 'mdl_remote_check_ok{remote="gpu",check="bucket"} 0\n' in metrics
+    table(f"{DEAD}/v2/x", store)
+    document = remote("check gpu --json", 5).document
+    assert [(one["name"], one["ok"]) for one in document["checks"]] == [("endpoint", False), ("bucket", True)]
+
+
 # --- their jobs --------------------------------------------------------------------------------------------
 
 
