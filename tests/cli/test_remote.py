@@ -162,6 +162,7 @@ def test_a_remote_that_does_not_answer(shell: Shell, remote: Remote) -> None:
         document = remote(f"check {name} --json", 5).document
         assert ([one["ok"] for one in document["checks"]], document["error"]["code"]) == ([False], "NET")
         assert document["error"]["item"].startswith(name)
+        assert "Connection refused" in document["error"]["message"]
 
 
 def test_a_remote_that_works(store: JobStore, remote: Remote, shell: Shell) -> None:
