@@ -218,6 +218,11 @@ def of_remote(error: MdlError, name: str) -> MdlError:
     return error
 
 
+def check_checkpoint(name: str) -> str:
+    """``name`` if it can be one part of a path. Raises `Unsafe`."""
+    return RelPath.parse(name.replace("/", "\\")).text
+
+
 def check_job_id(job: str) -> str:
     """``job`` if it can be a part of a path and of a URL. Raises `UsageError`, `Unsafe`."""
     if not job or "/" in job:
