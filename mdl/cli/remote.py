@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdl import MdlError, UsageError, places
-from mdl.cli.command import command
+from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import flag
 from mdl.cli.session import Session
 from mdl.errors import joint_error
@@ -149,12 +149,13 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
             ]
             console.table(("JOB", "SIZE", "ACTION", "WHY"), table)
 
-    for one in session.client().clean_remote(name, older_than=older_than, remove=is_asked, on_found=show):
-        rows.append({**_facts(one.job), "action": one.action, "why": one.why})
-        if one.error:
-            errors.append(one.error)
-        elif is_asked and (one.action == "deleted" or one.is_changed):
-            console.note(f"{one.job.id}: {one.action}" + (f", {one.why}" if one.is_changed else ""))
+    with all_or_nothing("the jobs that are not said to be deleted are there; run it again to go on"):
+        for one in session.client().clean_remote(name, older_than=older_than, remove=is_asked, on_found=show):
+            rows.append({**_facts(one.job), "action": one.action, "why": one.why})
+            if one.error:
+                errors.append(one.error)
+            elif is_asked and (one.action == "deleted" or one.is_changed):
+                console.note(f"{one.job.id}: {one.action}" + (f", {one.why}" if one.is_changed else ""))
     _tell(session, errors)
     gone = [row["bytes"] or 0 for row in rows if row["action"] != "kept"]
     count = f"jobs: {len(gone)}, {human_bytes(sum(gone))}"
