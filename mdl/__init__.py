@@ -19,9 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     # isort: off
     from mdl.api import (
-        ArchiveMember as ArchiveMember,
         checkpoints as checkpoints,
-        contents as contents,
         download as download,
         get as get,
         lock as lock,
@@ -65,11 +63,14 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         write_pack as write_pack,
     )
     from mdl.operations.release import (
+        ArchiveMember as ArchiveMember,
         ReleaseResult as ReleaseResult,
         UnpackResult as UnpackResult,
+        contents as contents,
         release as release,
         rollback as rollback,
         unpack as unpack,
+        verify_archive as verify_archive,
     )
     from mdl.reports import (
         FileReport as FileReport,
@@ -82,7 +83,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.trainers.runs import Run as Run
 
 _HOMES = {
-    "mdl.api": "ArchiveMember checkpoints contents download get lock plan verify",
+    "mdl.api": "checkpoints download get lock plan verify",
     "mdl.archive.directory": "ArchiveLimits",
     "mdl.cancel": "CancelToken",
     "mdl.catalog.model": "Catalog Model",
@@ -94,7 +95,8 @@ _HOMES = {
     "UsageError",
     "mdl.operations.clean": "Waste",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
-    "mdl.operations.release": "ReleaseResult UnpackResult release rollback unpack",
+    "mdl.operations.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack "
+    "verify_archive",
     "mdl.reports": "FileReport LockReport ModelReport PlanReport Report VerifyReport",
     "mdl.trainers.runs": "Run",
 }

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import mdl
-from mdl import ArchiveLimits, ReleaseResult, UsageError
+from mdl import ArchiveLimits, ArchiveMember, ReleaseResult, UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import ReleaseSettings, flag
 from mdl.cli.session import Session
@@ -47,7 +47,7 @@ class ReleaseFlags:
 
 
 _EXAMPLES = """Examples: mdl unpack tts.zip --to models/tts · mdl unpack tts.zip --list ·
-mdl unpack tts.zip --to /srv/tts --release --keep 3 --check './smoke-test'"""
+mdl unpack tts.zip --test · mdl unpack tts.zip --to /srv/tts --release --keep 3 --check './smoke-test'"""
 
 
 @command("unpack", epilog=_EXAMPLES)
@@ -58,7 +58,8 @@ def unpack(
     serving: ReleaseFlags,
     settings: ReleaseSettings,
     target: Annotated[str | None, flag("--to DIR", "A new or empty folder. [default: the archive's name]")] = None,
-    listing: Annotated[bool, flag("--list", "Check it, show what it holds, write nothing.")] = False,
+    listing: Annotated[bool, flag("--list", "Show what it holds, write nothing.")] = False,
+    testing: Annotated[bool, flag("--test", "Read and check every byte of it, write nothing.")] = False,
 ) -> int:
     """Unpack a zip into a new folder, all or nothing; everything is checked before the first byte is written."""
     session.empty = {"archive": source}
@@ -68,10 +69,15 @@ def unpack(
     limits = ArchiveLimits(bounds.max_members, bounds.max_ratio, size)
     if serving.check is not None and not serving.release:
         raise UsageError("--check belongs to --release", hint="add --release, or leave out --check")
-    if listing and serving.release:
-        raise UsageError("--list writes nothing, --release puts into service", hint="choose one of the two")
+    only_looks = [name for name, is_given in (("--list", listing), ("--test", testing)) if is_given]
+    if only_looks and serving.release:
+        raise UsageError(f"{only_looks[0]} writes nothing, --release puts into service", hint="choose one of the two")
+    if len(only_looks) > 1:
+        raise UsageError("--list reads no file of the archive, --test reads all", hint="choose one of the two")
     if listing:
-        return _show_archive(session, archive, limits)
+        return _show_members(session, archive, mdl.contents(archive, limits=limits))
+    if testing:
+        return _test(session, archive, limits)
     if serving.release:
         return _release(session, archive, to, limits, serving, session.config_of(settings)["lock_wait"])
     with session.console.watch(method="inline") as on_event, all_or_nothing():
@@ -88,8 +94,13 @@ def _facts(archive: Path, *, files: int, size: int, path: str | None, **more: An
     return facts | more
 
 
-def _show_archive(session: Session, archive: Path, limits: ArchiveLimits) -> int:
-    rows = mdl.contents(archive, limits=limits)
+def _test(session: Session, archive: Path, limits: ArchiveLimits) -> int:
+    with session.console.watch(method="inline") as on_event, all_or_nothing():
+        rows = mdl.verify_archive(archive, limits=limits, cancel=session.cancel, on_event=on_event)
+    return _show_members(session, archive, rows)
+
+
+def _show_members(session: Session, archive: Path, rows: list[ArchiveMember]) -> int:
     if session.common.json:
         members, size = [vars(row) for row in rows], sum(row.size for row in rows)
         return session.show(_facts(archive, files=len(rows), size=size, path=None, members=members))
