@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mdl.errors import Cancelled, MdlError, Problem
+from mdl.errors import as_problem
 from mdl.events import (
     Ended,
     Event,
@@ -133,17 +133,14 @@ def tenth(done: int, total: int) -> int:
 
 def ended_by(error: BaseException) -> Ended:
     """The last event of a download that ``error`` ended."""
-    if isinstance(error, KeyboardInterrupt):
-        error = Cancelled()
-    if not isinstance(error, Problem):
-        error = MdlError(str(error) or type(error).__name__)
+    found = as_problem(error)
     return Ended(
-        status=error.status,
-        code=error.code,
-        message=error.message,
-        hint=error.advice,
-        item=error.item,
-        exit_code=error.exit_code,
+        status=found.status,
+        code=found.code,
+        message=found.message,
+        hint=found.advice,
+        item=found.item,
+        exit_code=found.exit_code,
     )
 
 

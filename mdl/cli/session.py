@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from functools import cached_property
@@ -19,7 +20,10 @@ from mdl.jobs.processes import is_background
 from mdl.redact import redact
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from mdl import Client, Settings
+    from mdl.jobs.operation_log import OperationLog
     from mdl.jobs.run import JobOptions, JobRun
 
 _KEPT_VARIABLES = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
@@ -110,6 +114,19 @@ class Session:
             method=method,
         )
 
+    def operation_log(self, log_file: str | None) -> AbstractContextManager[OperationLog]:
+        """The downloads log of this command, which is no job: ``log_file``, or the one in the state folder."""
+        from mdl.jobs.log import DOWNLOADS
+        from mdl.jobs.operation_log import operation_log
+
+        path = places.expanded(log_file, "--log-file") if log_file else None
+        if path is None and not self._is_off(log_file, "--log-file"):
+            try:
+                path = places.state_dir() / DOWNLOADS
+            except UsageError:
+                self.console.warn("this user has no home folder: nothing is logged")
+        return operation_log(self.console, self.command, typed(self.words), path, is_own=not log_file)
+
     def is_detached(self, flags: JobFlags) -> bool:
         """Whether the job is to go on in the background, and this process is not that one."""
         return flags.detach and not is_background()
@@ -143,6 +160,16 @@ class Session:
         is_said = any(word.startswith(flag) for word in self.words)
         variable = "MDL_" + flag[2:].upper().replace("-", "_")
         return value == "" or (not is_said and self.environ.get(variable) == "")
+
+
+def typed(words: Iterable[str]) -> str:
+    """The words of a command as they could be typed into a shell."""
+    words = list(words)
+    if "--" in words:
+        at = words.index("--")
+        if not any(word.startswith("-") for word in words[at + 1 :]):
+            del words[at]
+    return shlex.join(words)
 
 
 def invocation_of(words: tuple[str, ...], environ: Mapping[str, str], secrets: Iterable[str] = ()) -> Invocation:

@@ -16,7 +16,7 @@ from mdl.cancel import CancelToken
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.events import Ended, Listener, Noticed, silence
 from mdl.jobs.job import JOB_VARIABLE, Invocation, Job
-from mdl.jobs.log import Log, LogListener
+from mdl.jobs.log import DOWNLOADS, Log, LogListener, no_log
 from mdl.jobs.processes import begun, start
 from mdl.jobs.records import Records, now
 from mdl.jobs.tracker import ReadyFile, Tracker
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from mdl.console import Console
     from mdl.console.session import ReportSession
 
-LOG = "downloads.log"
 _KEPT_SECONDS = 30 * 86400.0
 """How long the records of jobs that are over are kept."""
 _LONGEST_VARIABLE = 32 * 1024
@@ -178,7 +177,7 @@ class JobRun:
     def _logs(self) -> list[Log]:
         """The log of all downloads and that of this job, as far as they can be opened."""
         options, own, logs = self._options, self._tracker.job.log, list[Log]()
-        shared = options.log_file or (self._state / LOG if self._state else None)
+        shared = options.log_file or (self._state / DOWNLOADS if self._state else None)
         for path in filter(None, (shared, Path(own) if own else None)) if options.is_logged else ():
             try:
                 logs.append(Log(path, is_own=path != options.log_file))
@@ -188,7 +187,7 @@ class JobRun:
         return logs
 
     def _no_log(self, path: Path, error: OSError) -> None:
-        self._console.warn(f"no log is kept in {path}: {error.strerror}")
+        self._console.warn(no_log(path, error))
 
     def _no_record(self, error: OSError) -> None:
         self._is_unrecorded = True
