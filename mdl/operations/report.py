@@ -31,7 +31,8 @@ def report_of(
     *,
     is_planned: bool = False,
 ) -> Report:
-    """What was kept, linked, refused and fetched, by model; ``broken`` models failed before.
+    """What was kept, linked, refused and fetched, by model; ``broken`` models failed before, or some of their
+    sources did.
 
     With ``is_planned`` nothing was done: what the plan would fetch and link is in the report too.
     """
@@ -51,7 +52,7 @@ def report_of(
     reports = []
     for model in models:
         files, error = tuple(sorted(rows[model.name], key=lambda row: row.path)), broken.get(model.name)
-        status = "missing" if error else joint_status(map(_status, files))
+        status = joint_status(map(_status, files), is_complete=error is None)
         reports.append(ModelReport(model.name, store.folder(model.name), status, files, error))
     return Report(
         tuple(reports),
