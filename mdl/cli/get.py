@@ -74,7 +74,7 @@ def download(
     client, models, folders = _begin(session, request)
     choice = request.choice
     with lock():
-        run = session.job(client, folders, request.job, client.workspace.config["via"])
+        run = session.job(client, folders, request.job, client.workspace.config["via"], models)
         if not session.is_detached(request.job):
             session.empty = session.empty | {"job": run.id or None}
             report = None
@@ -193,7 +193,7 @@ def verify(
     is_job = repairing.repair and not repairing.dry_run
     if job.detach and not is_job:
         raise UsageError("only a repair can go on in the background", item="--detach", hint="add --repair")
-    run = session.job(client, client.folders(models, into=choice.into), job) if is_job else None
+    run = session.job(client, client.folders(models, into=choice.into), job, models=models) if is_job else None
     if run and session.is_detached(job):
         return session.start_in_background(run)
     session.signals.poll()

@@ -120,13 +120,16 @@ def show_job(session: Session, name: Id) -> int:
 
 def _facts(job: Job) -> list[tuple[str, str]]:
     total = "?" if job.bytes_total is None else human_bytes(job.bytes_total)
+    part = "" if job.percent is None else f" ({int(job.percent)} %)"
     error = job.error or {}
     running = job.status == "running"
     return [
         ("job", job.id),
         ("command", typed(job.again.words)),
         ("status", f"{job.status}, process {ProcessId(job.owner).pid} on {job.host}" if running else job.status),
-        ("bytes", f"{human_bytes(job.bytes_done)} of {total}"),
+        ("kind", job.kind or ""),
+        ("source", job.repo or ""),
+        ("bytes", f"{human_bytes(job.bytes_done)} of {total}{part}"),
         ("speed", human_rate(job.bytes_per_second) if job.bytes_per_second is not None else ""),
         ("left", human_duration(job.eta_seconds) if job.eta_seconds is not None else ""),
         ("file", job.file or ""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from mdl.redact import redact
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from mdl import Client, Settings
+    from mdl import Client, Model, Settings
     from mdl.jobs.operation_log import OperationLog
     from mdl.jobs.run import JobOptions, JobRun
 
@@ -92,8 +92,15 @@ class Session:
             text()
         return code
 
-    def job(self, client: Client, folders: Mapping[str, Path], flags: JobFlags, method: str = "http") -> JobRun:
-        """This command as a job; ``folders`` are those of its models. Raises `UsageError`, `Busy`."""
+    def job(
+        self,
+        client: Client,
+        folders: Mapping[str, Path],
+        flags: JobFlags,
+        method: str = "http",
+        models: Sequence[Model] = (),
+    ) -> JobRun:
+        """This command as a job of ``models``; ``folders`` are theirs. Raises `UsageError`, `Busy`."""
         _ = client.workspace.endpoint  # its token must be known before any word of the command is recorded
         from mdl.jobs.run import JobRun
 
@@ -112,6 +119,8 @@ class Session:
             state=state,
             cancel=self.cancel,
             method=method,
+            kind=_the_one(model.kind for model in models),
+            repo=_the_one(client.repo(model) for model in models),
         )
 
     def operation_log(self, log_file: str | None) -> AbstractContextManager[OperationLog]:
@@ -160,6 +169,12 @@ class Session:
         is_said = any(word.startswith(flag) for word in self.words)
         variable = "MDL_" + flag[2:].upper().replace("-", "_")
         return value == "" or (not is_said and self.environ.get(variable) == "")
+
+
+def _the_one(texts: Iterable[str]) -> str | None:
+    """The text, if all are the same and not empty."""
+    found = set(texts)
+    return found.pop() or None if len(found) == 1 else None
 
 
 def typed(words: Iterable[str]) -> str:

@@ -125,7 +125,7 @@ class LogListener:
         if not self._is_due(event):
             return
         found = describe(event)
-        facts = {"model": found.model, "file": found.file, **found.facts}
+        facts = {"model": found.model, "file": found.file, "kind": found.model_kind, "repo": found.repo, **found.facts}
         clean = {key: redact(one, self._secrets) if isinstance(one, str) else one for key, one in facts.items()}
         known = [f"{key}={_quoted(one)}" for key, one in {**self._job, **clean}.items() if one not in (None, "")]
         line = " ".join([now(), found.level, found.kind, *known])

@@ -50,8 +50,8 @@ class JobOptions:
 class JobRun:
     """A job: carried out by this process (`running`) or by another one (`start_in_background`).
 
-    ``folders`` are those of the models. ``state`` is the folder of records and logs; without it, or if it cannot be
-    written, the job runs without a record.
+    ``folders`` are those of the models; ``kind`` and ``repo`` are what these have in common. ``state`` is the folder of
+    records and logs; without it, or if it cannot be written, the job runs without a record.
     """
 
     def __init__(
@@ -65,9 +65,12 @@ class JobRun:
         state: Path | None,
         cancel: CancelToken,
         method: str = "http",
+        kind: str | None = None,
+        repo: str | None = None,
     ) -> None:
         """Raises `Busy`, `NotFound` or `StateError` if it is to resume a job that cannot be resumed."""
         self._folders, self._method, self._options = folders, method, options
+        self._kind, self._repo = kind, repo
         self._console, self._state, self._cancel = console, state, cancel
         self._is_unrecorded = self._is_resumed = False
         self._records = Records(state / "jobs") if state else None
@@ -88,7 +91,7 @@ class JobRun:
         if job.status == "running":
             raise Busy("it is running", item=name)
         self._is_resumed = True
-        job = replace(job, finished_at=None, exit_code=None, error=None, file=None)
+        job = replace(job, finished_at=None, exit_code=None, error=None, file=None, kind=self._kind, repo=self._repo)
         return replace(job, status="running", owner=str(ProcessId.current()), host=hostname())
 
     def _new(self, command: str, invocation: Invocation) -> Job:
@@ -100,7 +103,8 @@ class JobRun:
                 self._no_record(error)
                 self._records = None
         log = str(self._records.log(name)) if self._records and self._options.is_logged else None
-        return Job(name, command, tuple(self._folders), str(ProcessId.current()), hostname(), invocation, now(), log)
+        job = Job(name, command, tuple(self._folders), str(ProcessId.current()), hostname(), invocation, now(), log)
+        return replace(job, kind=self._kind, repo=self._repo)
 
     def start_in_background(self, words: Sequence[str]) -> None:
         """Have another process do it, with ``words`` as its command line, and return once that has begun.
