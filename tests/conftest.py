@@ -19,6 +19,7 @@ from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.hubs import Hf
 from support.jobs import Gate
+from support.moto_store import moto_store
 from support.packing import make_run
 from support.releases import Site
 from support.scripted_hub import World, world
@@ -90,6 +91,13 @@ def mdl(exit_code: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> Cal
 def hf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hf]:
     with Hf(tmp_path_factory.mktemp("hf")) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """An S3-compatible store that takes any credentials."""
+    with moto_store() as url:
+        yield url
 
 
 @pytest.fixture

@@ -62,10 +62,10 @@ NO_KEY = "must be the name of a variable"
     [
         ("remotes = 3", "1: remotes: must be a table"),
         ("[remotes]\nbox = 1", "2: remotes.box: must be a table"),
-        ("[remotes.box]\nurl = 'http://h'", "1: remotes.box: has no kind; the kinds are bucket, runpod"),
+        ("[remotes.box]\nurl = 'http://h'", "1: remotes.box: has no kind; the kinds are api, bucket, runpod"),
         ("[remotes.box]\nkin = 'trainer'", "2: remotes.box.kin: unknown key; did you mean kind?"),
         ("[remotes.box]\nkind = 'traner'", "2: remotes.box.kind: unknown kind; did you mean trainer?"),
-        ("[remotes.box]\nkind = 'zzz'", "2: remotes.box.kind: unknown kind; the kinds are bucket, runpod"),
+        ("[remotes.box]\nkind = 'zzz'", "2: remotes.box.kind: unknown kind; the kinds are api, bucket, runpod"),
         (f"{BOX}", "1: remotes.box: has no url"),
         (f"{BOX}ulr = 'http://h'", "3: remotes.box.ulr: unknown key; did you mean url?"),
         (f"{BOX}url = 3", "3: remotes.box.url: must be text, not a number"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.moto_store import moto_store
 
-from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
+from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, Unsafe, UsageError
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
 from mdl.sources import Context, parse
@@ -200,6 +200,10 @@ def test_repeated_listing(monkeypatch: pytest.MonkeyPatch, bucket: Callable[...,
         source.resolve(S3Origin("training"))
 
 
+SENDING = "Error performing GET https://h.example/b?list-type=2 in 1ms - HTTP error: error sending request"
+CONNECT = "\n\nDebug source:\nHttpError { kind: Connect, source: "
+
+
 class Generic(Exception):
     __module__ = "obstore.exceptions"
 
@@ -224,6 +228,9 @@ class Generic(Exception):
             NetworkError,
             "error sending",
         ),
+        (f'{SENDING}{CONNECT}Os {{ message: "Connection refused" }}', NetworkError, "to h.example: Connection refused"),
+        (f'{SENDING}{CONNECT}Custom {{ error: "no such name" }}', NetworkError, "to h.example: no such name"),
+        (f"{SENDING}{CONNECT}InvalidCertificate(\n  UnknownIssuer", TlsError, "h.example: its certificate"),
     ],
 )
 def test_errors(text: str, kind: type[MdlError], words: str) -> None:
