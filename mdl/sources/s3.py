@@ -415,6 +415,8 @@ class BucketRemote:
         origin = parse(settings.get("url"), ())
         self.settings, self._context = settings, context
         self._source = S3Source(context)
+        if context.http is not None:
+            context.http.locators.setdefault("s3", self._source.locate)
         self._bucket = self._source.bucket(origin.bucket)
         self._prefix = f"{origin.key.strip('/')}/" if origin.key.strip("/") else ""
 
