@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         checkpoints as checkpoints,
         contents as contents,
         download as download,
+        fetch as fetch,
         get as get,
         lock as lock,
         plan as plan,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         UsageError as UsageError,
     )
     from mdl.operations.clean import Waste as Waste
+    from mdl.operations.fetch import FetchReport as FetchReport
     from mdl.operations.pack import (
         PackPlan as PackPlan,
         PackResult as PackResult,
@@ -71,6 +73,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         rollback as rollback,
         unpack as unpack,
     )
+    from mdl.operations.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
     from mdl.reports import (
         FileReport as FileReport,
         LockReport as LockReport,
@@ -79,10 +82,11 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         Report as Report,
         VerifyReport as VerifyReport,
     )
+    from mdl.sources.remote import RemoteJob as RemoteJob
     from mdl.trainers.runs import Run as Run
 
 _HOMES = {
-    "mdl.api": "ArchiveMember checkpoints contents download get lock plan verify",
+    "mdl.api": "ArchiveMember checkpoints contents download fetch get lock plan verify",
     "mdl.archive.directory": "ArchiveLimits",
     "mdl.cancel": "CancelToken",
     "mdl.catalog.model": "Catalog Model",
@@ -93,9 +97,12 @@ _HOMES = {
     "NoSpace NotFinished NotFound Occupied PartialFailure ProtocolError StateError StorageError TlsError Unsafe "
     "UsageError",
     "mdl.operations.clean": "Waste",
+    "mdl.operations.fetch": "FetchReport",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
     "mdl.operations.release": "ReleaseResult UnpackResult release rollback unpack",
+    "mdl.operations.remote": "CleanedJob RemoteReport",
     "mdl.reports": "FileReport LockReport ModelReport PlanReport Report VerifyReport",
+    "mdl.sources.remote": "RemoteJob",
     "mdl.trainers.runs": "Run",
 }
 """The public names, by the module that has them."""

@@ -13,6 +13,7 @@ from mdl.places import place_of
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
+    from mdl.operations.fetch import FetchReport
     from mdl.reports import LockReport, PlanReport, Report, VerifyReport
     from mdl.trainers.runs import Run
     from mdl.workspace import Folder
@@ -51,6 +52,26 @@ def download(targets: Targets, **options: Unpack[Options]) -> Report:
     """Bring models to this disk and say how it went; see `Client.download` and `Options`."""
     client, call = _client(options)
     return client.download(targets, **call)
+
+
+def fetch(
+    remote: str,
+    jobs: Texts,
+    *,
+    checkpoint: str = "",
+    logs: bool = False,
+    include: Texts = (),
+    exclude: Texts = (),
+    wait: float | str | bool = False,
+    into: Folder | None = None,
+    release: Folder | None = None,
+    **options: Unpack[ClientOptions],
+) -> FetchReport:
+    """Bring the results of jobs of a remote to this disk; see `Client.results` for which, and `Client.fetch` for how.
+    ``options`` are those of `Client`."""
+    client = Client(**options)
+    models = client.results(remote, jobs, checkpoint=checkpoint, logs=logs, include=include, exclude=exclude)
+    return client.fetch(models, wait=wait, into=into, release=release)
 
 
 def plan(targets: Targets, **options: Unpack[Options]) -> PlanReport:

@@ -6,10 +6,13 @@ What an operation needs is opened, and imported, when it is first used.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
@@ -19,9 +22,10 @@ from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 from mdl import places
 from mdl.cancel import CancelToken
 from mdl.config import Config, Settings, settings_table
-from mdl.errors import Cancelled, DeadlineReached, MdlError, UsageError, storage_error
+from mdl.errors import Cancelled, DeadlineReached, LockError, MdlError, UsageError, storage_error
 from mdl.events import Listener, silence
-from mdl.units import texts
+from mdl.paths import model_of_record
+from mdl.units import parse_duration, texts
 from mdl.workspace import Folder, Workspace, check_into
 
 if TYPE_CHECKING:
@@ -30,10 +34,14 @@ if TYPE_CHECKING:
     from mdl.files import RemoteFile
     from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
+    from mdl.operations.fetch import FetchReport
+    from mdl.operations.remote import CleanedJob, RemoteReport
     from mdl.operations.tools import Tools
     from mdl.redact import Secrets
     from mdl.reports import LockReport, PlanReport, Report, VerifyReport
+    from mdl.sources import Context
     from mdl.sources.remote import Remote
+    from mdl.sources.remote_tables import RemoteSettings
 
 Targets: TypeAlias = "str | Model | Sequence[str | Model]"
 """Names and groups of the catalog, ``hf:org/repo[@revision][/path]``, pages of the hub, any URL, or models."""
@@ -157,7 +165,7 @@ class Client:
             resolver = work.resolver(store, http, listener, texts(include), texts(exclude), exact=exact, is_strict=True)
             stack.enter_context(_interrupts())
             wait, hub_client, copies = work.config["lock_wait"], work.hub_client(models), work.local_copies(store)
-            yield Tools(resolver, store, http, wait, hub_client, copies, listener)
+            yield Tools(resolver, store, http, wait, hub_client, copies, listener, work.config["max_size"])
 
     # Models and what of them is on this disk.
 
@@ -235,22 +243,98 @@ class Client:
         resolver = self.workspace.resolver(store, include=texts(include), exclude=texts(exclude))
         return partial(model_status, resolver=resolver, store=store)
 
+    # Remotes: where trained results are.
+
+    @property
+    def remotes(self) -> Mapping[str, RemoteSettings]:
+        """The remotes of ``config.toml``, by their names. Contacts nothing. Raises `UsageError` with every mistake in
+        them."""
+        return self.workspace.remotes
+
+    @contextlib.contextmanager
+    def _asking(self, name: str, cancel: CancelToken | None = None) -> Iterator[Context]:
+        """What it takes to ask the remote of that name. Every error names the remote. Raises `UsageError`,
+        `LockError`."""
+        from mdl.catalog.model import Model
+        from mdl.sources import Context
+        from mdl.sources.remote import JobOrigin, of_remote
+        from mdl.sources.remote_tables import remote_named
+
+        work, stop = self.workspace, CancelToken(self.workspace.cancel)
+        if cancel:
+            cancel.link(stop)
+        remote_named(name, work.remotes)
+        if work.config.is_offline:
+            raise LockError("offline: no remote can be asked", item=name, hint="run it again without --offline")
+        try:
+            with work.http([Model(name, sources=(JobOrigin(name, "any"),))], stop, with_lock=False) as http:
+                yield Context(work.endpoint, Path(os.devnull), http, environ=work.environ, remotes=work.remotes)
+        except MdlError as error:
+            of_remote(error, name)
+            raise
+
     @contextlib.contextmanager
     def remote(self, name: str, *, cancel: CancelToken | None = None) -> Iterator[Remote]:
         """The remote of that name (``[remotes.NAME]``), to ask it about its jobs. Raises `UsageError`, `LockError`."""
-        from mdl.catalog.model import Model
-        from mdl.errors import LockError
-        from mdl.sources import Context
-        from mdl.sources.remote import JobOrigin, open_remote
+        from mdl.sources.remote import open_remote
+
+        with self._asking(name, cancel) as context:
+            yield open_remote(self.remotes[name], context)
+
+    def check_remote(
+        self, name: str, *, metrics: Folder | None = None, cancel: CancelToken | None = None
+    ) -> RemoteReport:
+        """Whether a remote can be reached and used, part by part; what fails is in the report. The file ``metrics`` is
+        replaced by what was found, with the numbers of workers and jobs, as Prometheus text. Raises `UsageError`,
+        `LockError`."""
+        from mdl.operations.remote import check, write_metrics
+
+        with self.remote(name, cancel=cancel) as remote:
+            report = check(name, remote, self.remotes[name].kind, measure=metrics is not None)
+        if metrics is not None:
+            try:
+                write_metrics(Path(metrics), report, now=time.time())
+            except OSError as error:
+                self.workspace.warn(f"the metrics file {metrics}: {error.strerror}")
+        return report
+
+    def clean_remote(
+        self,
+        name: str,
+        *,
+        older_than: float | str,
+        remove: bool = False,
+        on_found: Callable[[Sequence[CleanedJob]], None] = lambda _found: None,
+        cancel: CancelToken | None = None,
+    ) -> Iterator[CleanedJob]:
+        """Every job in the bucket of a remote, and what is or would be done with it: those that are over, and by their
+        own record since ``older_than`` seconds (or "30d"), are deleted, results first, but only with ``remove``.
+
+        ``on_found`` is told what was found, before the first is deleted; nothing else is deleted then. A job that runs,
+        whose record tells no time or cannot be read, that changes meanwhile, and results without a record are kept. One
+        process cleans a bucket at a time. Raises `Busy`, `UsageError` for a remote without a bucket, and as `Remote`.
+        """
+        from mdl.operations.remote import clean
         from mdl.sources.remote_tables import remote_named
 
-        work = self.workspace
-        settings = remote_named(name, work.remotes)
-        if work.config.is_offline:
-            raise LockError("offline: no remote can be asked", item=name, hint="run it again without --offline")
-        with work.http([Model(name, sources=(JobOrigin(name, "any"),))], cancel, with_lock=False) as http:
-            context = Context(work.endpoint, Path(os.devnull), http, environ=work.environ, remotes=work.remotes)
-            yield open_remote(settings, context)
+        settings = remote_named(name, self.remotes)
+        bucket = settings if settings.kind == "bucket" else self.remotes.get(settings.get("bucket"))
+        if bucket is None:
+            raise UsageError("it has no bucket, and nothing else can be cleaned", item=name, hint="give it its bucket")
+        seconds = parse_duration(str(older_than), "--older-than", least=0)
+        with self._asking(name, cancel) as context:
+            yield from clean(bucket, context, older_than=seconds, remove=remove, on_found=on_found)
+
+    def remote_url(self, name: str, job: str, *, include: Texts = (), cancel: CancelToken | None = None) -> str:
+        """The link to the result of a job, good for a limited time: whoever has it can read the result. If there are
+        several, ``include`` has to name one; it picks among everything, while without it pictures and logs are left
+        out. Raises `NotFound`, `UsageError`, and as `Remote.files`."""
+        from mdl.operations.remote import link_to
+        from mdl.sources.remote import JobOrigin, check_job_id
+
+        with self._asking(name, cancel) as context:
+            origin = JobOrigin(name, check_job_id(job), everything=bool(texts(include)))
+            return link_to(origin, texts(include), context)
 
     # Operations.
 
@@ -298,6 +382,69 @@ class Client:
         with self._tools(models, **options) as tools:
             return plan(models, tools, force=force)
 
+    def results(
+        self,
+        remote: str,
+        jobs: Texts,
+        *,
+        checkpoint: str = "",
+        logs: bool = False,
+        include: Texts = (),
+        exclude: Texts = (),
+    ) -> list[Model]:
+        """The results of ``jobs`` of a remote as models, which are called ``REMOTE/JOB`` (``REMOTE/JOB_CHECKPOINT``):
+        to `fetch`, `plan` or `verify`. ``checkpoint`` is a name, a step, ``latest`` or ``best``; ``logs`` are the logs
+        alone. By default pictures and logs are left out; ``include`` picks among everything. Contacts nothing. Raises
+        `UsageError` for a remote or an id that cannot be one."""
+        from mdl.catalog.model import Model
+        from mdl.sources.remote import JobOrigin, check_job_id
+        from mdl.sources.remote_tables import remote_named
+
+        name = remote_named(remote, self.workspace.remotes).name
+        checkpoint = checkpoint and check_job_id(checkpoint)
+        origins = [JobOrigin(name, check_job_id(job), checkpoint, logs, bool(include)) for job in texts(jobs)]
+        model = Model("", include=texts(include), exclude=texts(exclude))
+        found = {one.folder: replace(model, name=one.folder, sources=(one,)) for one in origins}
+        return list(found.values())
+
+    def fetch(
+        self,
+        models: Sequence[Model],
+        *,
+        wait: float | str | bool = False,
+        allow_running: bool = False,
+        keep_archive: bool = False,
+        force: bool = False,
+        release: Folder | None = None,
+        keep: int = 3,
+        check: str | Sequence[str] | None = None,
+        into: Folder | None = None,
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+    ) -> FetchReport:
+        """Bring the `results` of jobs to this disk, verified as far as that is possible, and say how it went.
+
+        ``wait`` for a job that still runs, in seconds or as "2h", or with True until it ends; ``allow_running`` takes
+        what is there of it. The zip of a training server is checked and unpacked; ``keep_archive`` keeps it beside its
+        folder. The results of one job may be put into service in the folder ``release``, as `mdl.release` does with
+        ``keep`` and ``check``. What fails for one job hinders no other and is in the report: `NotFinished`, `NotFound`,
+        `ProtocolError` and what `download` has there. Raises as `download` and, with ``release``, as `mdl.release`.
+        """
+        from mdl.operations.fetch import FetchOptions, Service, fetch
+        from mdl.units import parse_duration
+
+        if into is not None or release is not None:
+            check_into(len(models), "--into" if into is not None else "--release")
+        seconds = (
+            {True: math.inf, False: None}[wait]
+            if isinstance(wait, bool)
+            else parse_duration(str(wait), "wait", least=0)
+        )
+        service = Service(Path(release), keep, check) if release is not None else None
+        options = FetchOptions(seconds, allow_running, keep_archive, force, service=service)
+        with self._tools(models, into=into, on_event=on_event, cancel=cancel) as tools:
+            return fetch(models, tools, options)
+
     def verifiable(
         self, targets: Targets | None = None, *, into: Folder | None = None, revision: str | None = None
     ) -> list[Model]:
@@ -307,7 +454,7 @@ class Client:
 
         own = self.workspace.store([Model("")], into).own
         try:
-            names = sorted(entry.name for entry in (own / "receipts").iterdir())
+            names = sorted(model_of_record(entry.name) for entry in (own / "receipts").iterdir())
         except (FileNotFoundError, NotADirectoryError):
             names = []
         except OSError as error:

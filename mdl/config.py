@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_hints
 
 import platformdirs
 
@@ -18,7 +18,10 @@ from mdl.fs.private import read_whole
 from mdl.paths import shown
 from mdl.places import CACHE_VARIABLES, Place, config_file, hub_cache, place_of, user_folder
 from mdl.toml import parse_toml
-from mdl.units import Window, is_true, parse_duration, parse_rate
+from mdl.units import Window, is_true, parse_duration, parse_rate, parse_size
+
+if TYPE_CHECKING:
+    from mdl.sources.remote_tables import RemoteSettings
 
 Parse = Callable[[Any, str], Any]
 """Makes the checked value of what was given under a name. Raises `UsageError` naming it."""
@@ -143,6 +146,10 @@ class Settings(TypedDict, total=False):
             "TIME",
         ),
     ]
+    max_size: Annotated[
+        str | int | None,
+        Setting(None, _as_text(parse_size), "Refuse what has more bytes than this in all: 20G, 500Mi.", "SIZE"),
+    ]
     locked: Annotated[bool, _switch_setting("The lock must exist and cover every model (else 8).")]
     frozen: Annotated[bool, _switch_setting("Use the lock as it is, even if the catalog changed; ask no hub API.")]
     allow_hosts: Annotated[
@@ -234,13 +241,15 @@ class Config:
 
 
 def read_config() -> dict[str, Any]:
-    """``config.toml``, checked; empty if there is none. Raises `UsageError`."""
+    """``config.toml``, checked; empty if there is none. ``remotes`` in it is what they mean, by their names. Raises
+    `UsageError`."""
     try:
         path = config_file()
     except UsageError:
         return {}
     try:
-        data = parse_toml(read_whole(path, _LARGEST).decode())
+        text = read_whole(path, _LARGEST).decode()
+        data = parse_toml(text)
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -249,7 +258,18 @@ def read_config() -> dict[str, Any]:
         raise UsageError(f"not TOML: {shown(str(error))[:200]}", item=str(path)) from error
     for name, table in data.items():
         _check_table(name, table, str(path))
-    return data
+    return data | {"remotes": _remotes(data, path, text)} if "remotes" in data else data
+
+
+def _remotes(data: dict[str, Any], path: Path, text: str) -> dict[str, RemoteSettings]:
+    """The tables ``[remotes.NAME]``. Raises `UsageError` with every mistake in them."""
+    from mdl.sources.remote_tables import read_remotes
+    from mdl.toml.problems import Problems, Table
+
+    problems = Problems(path.name, UsageError)
+    found = read_remotes(Table(data, (), problems.file(path, text)).table("remotes"))
+    problems.check()
+    return found
 
 
 def _check_table(name: str, table: Any, path: str) -> None:

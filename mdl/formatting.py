@@ -46,6 +46,20 @@ def human_duration(seconds: float | None) -> str:
     return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
 
 
+_AGES = ((86400, "day"), (3600, "h"), (60, "min"))
+
+
+def human_age(seconds: float) -> str:
+    """``just now``, ``5 min ago``, ``3 h ago``, ``12 days ago``; ``?`` if it is not known."""
+    if not math.isfinite(seconds):
+        return "?"
+    for size, unit in _AGES:
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''} ago"
+    return "just now"
+
+
 def cells(text: str) -> int:
     """How many columns of a terminal ``text`` takes."""
     if text.isascii():

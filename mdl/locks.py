@@ -24,6 +24,7 @@ from mdl.cancel import CancelToken
 from mdl.errors import Busy
 from mdl.fs import filesystem_type
 from mdl.fs.private import make_private_dir, open_new, read_regular
+from mdl.paths import record_name
 
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs", "overlay"}
 """File systems that are mounted by one machine only."""
@@ -67,7 +68,7 @@ def file_lock(
     and `Cancelled`, `Unsafe`, `OSError`.
     """
     make_private_dir(folder)
-    path, holder = folder / f"{name}.lock", folder / f"{name}.who"
+    path, holder = folder / f"{record_name(name)}.lock", folder / f"{record_name(name)}.who"
     if (fd := _open_locked(path)) is None:
         on_wait(_holder(holder))
         cancel, until = cancel or CancelToken(), time.monotonic() + wait

@@ -169,3 +169,13 @@ def _sorted(files: Iterable[RelPath], folders: Iterable[RelPath] = ()) -> list[t
     named = [(path.folded.replace("/", _BELOW), path.text) for path in files]
     named += [(path.folded.replace("/", _BELOW) + _BELOW, f"{path.text}/") for path in folders]
     return sorted(named, key=itemgetter(0))
+
+
+def record_name(model: str) -> str:
+    """The name of a model as one part of a path: ``gpu/job-1`` is ``gpu%2Fjob-1``. `model_of_record` reads it back."""
+    return model.replace("%", "%25").replace("/", "%2F")
+
+
+def model_of_record(name: str) -> str:
+    """The model that a name made by `record_name` is of."""
+    return name.replace("%2F", "/").replace("%25", "%")

@@ -32,6 +32,10 @@ _BEARER = r"(?i)\b(bearer\s+)[a-z0-9._~+/=-]+"
 _HUB_TOKEN = r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{15,}"
 
 
+class Requested(str):
+    """A secret that the user asked mdl to print, such as a signed link: the one text that is not redacted."""
+
+
 class Secrets:
     """The few values that are known to be secret. Values too short to be one are ignored."""
 

@@ -175,10 +175,9 @@ class Workspace:
 
     @cached_property
     def remotes(self) -> Mapping[str, RemoteSettings]:
-        """The remotes of ``config.toml``. Raises `UsageError`."""
-        from mdl.sources.remote_tables import check_remotes
-
-        return check_remotes(self.config.file.get("remotes", {}), str(places.config_file()))
+        """The remotes of ``config.toml``, by their names. Raises `UsageError`."""
+        found: Mapping[str, RemoteSettings] = self.config.file.get("remotes", {})
+        return found
 
     @cached_property
     def remote_tokens(self) -> list[OriginToken]:
@@ -284,7 +283,7 @@ class Workspace:
         return Resolver(context, include=include, exclude=exclude, pin=pin)
 
 
-def check_into(count: int) -> None:
+def check_into(count: int, flag: str = "--into") -> None:
     """Raises `UsageError` unless one target is to go ``into`` a folder."""
     if count != 1:
-        raise UsageError(f"--into takes one target, not {count}", hint="use --to (home=) for several")
+        raise UsageError(f"{flag} takes one target, not {count}", hint="use --to (home=) for several")

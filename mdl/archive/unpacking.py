@@ -16,7 +16,7 @@ from mdl.archive.reader import Archive
 from mdl.archive.streaming import BackgroundSync, Progress
 from mdl.errors import NoSpace, Occupied, ProtocolError
 from mdl.fs import staging
-from mdl.trainers.completeness import SAFETENSORS, why_truncated
+from mdl.safetensors import SAFETENSORS, why_truncated
 
 FindCopy = Callable[[ManifestEntry], Path | None]
 """Finds a file with the same bytes that is on the disk already, to which a hard link may be made."""

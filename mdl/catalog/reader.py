@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mdl.catalog.model import Catalog, CatalogFile, Model
-from mdl.catalog.positions import Key
-from mdl.catalog.problems import CatalogText, Problems, Table, did_you_mean, one_line
 from mdl.errors import CatalogError, MdlError, ProtocolError, Unsafe, UsageError
 from mdl.fs.private import read_whole
 from mdl.hashing import Digest
@@ -17,6 +15,8 @@ from mdl.paths import RelPath, refuse_twins, shown
 from mdl.sources import HUB_HOSTS, Origin, parse
 from mdl.sources.url import UrlOrigin, check_url, file_url
 from mdl.toml import NestedTooDeeply, parse_toml
+from mdl.toml.positions import Key
+from mdl.toml.problems import Problems, Table, TomlText, did_you_mean, one_line
 
 SCHEMA = 1
 """The version of the catalog format that this mdl reads."""
@@ -37,7 +37,7 @@ def read_catalog(paths: Sequence[Path]) -> Catalog:
 
     Raises `CatalogError` with every problem of every file, each as ``file:line: key: what is wrong``.
     """
-    problems = Problems()
+    problems = Problems("the catalog", CatalogError)
     unique = tuple(dict.fromkeys(paths))
     drafts = []
     for path in unique:
@@ -52,7 +52,7 @@ def read_catalog(paths: Sequence[Path]) -> Catalog:
 
 def parse_catalog(text: str, path: Path) -> Catalog:
     """The catalog that ``text`` is; ``path`` is its name in messages. Raises as `read_catalog`."""
-    problems = Problems()
+    problems = Problems("the catalog", CatalogError)
     return _joined([_Draft(problems.file(path, text))], (path,), problems)
 
 
@@ -83,7 +83,7 @@ def read_text(path: Path) -> str:
 class _Draft:
     """One file's models and groups, before they are compared with the other files' and with each other."""
 
-    def __init__(self, text: CatalogText) -> None:
+    def __init__(self, text: TomlText) -> None:
         self.text = text
         self.models: dict[str, Model] = {}
         self.groups: dict[str, tuple[str, ...]] = {}
@@ -109,7 +109,7 @@ class _Draft:
                 table.attempt(_check_name, name, name)
 
 
-def _toml(text: CatalogText) -> dict[str, Any]:
+def _toml(text: TomlText) -> dict[str, Any]:
     """The file's TOML; if it is not TOML, an empty catalog, and a problem is noted."""
     source = text.text.removeprefix("\ufeff")
     try:
@@ -173,7 +173,7 @@ def _note_twins(drafts: Iterable[_Draft]) -> None:
 
 
 def _note_unknown(
-    text: CatalogText, where: Key, names: Iterable[str], models: dict[str, Model], groups: Iterable[str]
+    text: TomlText, where: Key, names: Iterable[str], models: dict[str, Model], groups: Iterable[str]
 ) -> None:
     """Note every one of ``names`` that is no model, or stands there twice."""
     seen: set[str] = set()

@@ -59,7 +59,12 @@ class Resolver:
         try:
             files: list[RemoteFile] = []
             for origin in model.sources:
-                files += _narrow(self._source(origin).resolve(origin), model.include, model.exclude, str(origin))
+                source = self.source(origin)
+                found = narrow(source.resolve(origin), model.include, model.exclude, str(origin))
+                files += [
+                    source.complete(origin, one) if self._exact and not (one.digest or one.hub) else one
+                    for one in found
+                ]
             files += [self._named(file) for file in model.files]
         except MdlError as error:
             if model.is_of_catalog and error.item and not error.item.startswith(model.name):
@@ -112,10 +117,10 @@ class Resolver:
         if not model.sources and not model.files:
             return None
         for origin in model.sources:
-            found = self._source(origin).known(origin)
+            found = self.source(origin).known(origin)
             if found is None:
                 return None
-            files += _narrow(found, model.include, model.exclude, str(origin))
+            files += narrow(found, model.include, model.exclude, str(origin))
         return self._checked(model, files + [self._known_file(file) for file in model.files])
 
     def hosts(self, models: Sequence[Model], more: Sequence[str] = ()) -> list[str]:
@@ -123,12 +128,13 @@ class Resolver:
         origins = [origin for model in models for origin in model.sources]
         origins += [self._parsed(text) for model in models for text in model.urls]
         origins += map(self._parsed, more)
-        return [host for origin in origins for host in self._source(origin).hosts(origin)]
+        return [host for origin in origins for host in self.source(origin).hosts(origin)]
 
     def _parsed(self, text: str) -> Origin:
         return parse(text, page_hosts(self._context.endpoint))
 
-    def _source(self, origin: Origin) -> Source:
+    def source(self, origin: Origin) -> Source:
+        """The source that resolves ``origin``."""
         with self._lock:
             if origin.scheme not in self._opened:
                 source = self._opened[origin.scheme] = open_source(origin.scheme, self._context)
@@ -141,12 +147,12 @@ class Resolver:
         origin, stated = self._parsed(file.url), self._stated(file)
         if file.digest is not None and not (self._exact and origin.repository):
             return stated
-        return self._source(origin).complete(origin, stated)
+        return self.source(origin).complete(origin, stated)
 
     def _known_file(self, file: CatalogFile) -> RemoteFile:
         """The same without asking anything."""
         origin, stated = self._parsed(file.url), self._stated(file)
-        listed = self._source(origin).known(origin) if file.digest is None else None
+        listed = self.source(origin).known(origin) if file.digest is None else None
         for found in listed or ():
             if found.hub and stated.hub and found.hub.path == stated.hub.path:
                 return replace(found, path=stated.path, role=stated.role)
@@ -157,7 +163,7 @@ class Resolver:
 
         def at(reference: str) -> RemoteFile:
             origin = self._parsed(reference)
-            return self._source(origin).file(origin, file.path)
+            return self.source(origin).file(origin, file.path)
 
         remote = at(file.url)
         return replace(
@@ -170,12 +176,12 @@ class Resolver:
         )
 
     def _checked(self, model: Model, files: list[RemoteFile]) -> list[RemoteFile]:
-        narrowed = _narrow(files, self._include, self._exclude, model.name)
+        narrowed = narrow(files, self._include, self._exclude, model.name)
         refuse_twins(file.path for file in narrowed)
         return sorted(narrowed, key=lambda file: file.path)
 
 
-def _narrow(files: list[RemoteFile], include: Sequence[str], exclude: Sequence[str], item: str) -> list[RemoteFile]:
+def narrow(files: list[RemoteFile], include: Sequence[str], exclude: Sequence[str], item: str) -> list[RemoteFile]:
     """What the patterns leave. Raises `NotFound` for a pattern that names nothing."""
     for pattern in include:
         if not any(matches(file.path.text, (pattern,)) for file in files):

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import inspect
 import os
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from enum import StrEnum
@@ -227,8 +228,20 @@ class _Quick:
         return params
 
 
+FOREVER = "forever"
+_MAY_LACK_VALUE = {"--wait": FOREVER}
+"""The flags that may stand without a value, which Typer does not know, and what they mean then."""
+
+
 class QuickCommand(_Quick, TyperCommand):
-    pass
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer's, for flags that may lack their value as well: what cannot be a duration is not their value."""
+        end = args.index("--") if "--" in args else len(args)
+        for number, word in enumerate(args[:end]):
+            following = args[number + 1 : number + 2]
+            if word in _MAY_LACK_VALUE and not (following and re.fullmatch(r"\d[\d.]*\s*[smhdSMHD]?", following[0])):
+                args[number] = f"{word}={_MAY_LACK_VALUE[word]}"
+        return super().parse_args(ctx, args)
 
 
 class QuickGroup(_Quick, TyperGroup):

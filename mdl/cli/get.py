@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,8 +16,12 @@ from mdl.cli.command import command
 from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
 from mdl.cli.session import Session
 from mdl.describe import ended_by
+from mdl.events import Listener
 from mdl.formatting import human_bytes
 from mdl.paths import shown
+
+if TYPE_CHECKING:
+    from mdl.jobs.run import JobRun
 
 _EXAMPLES = """Examples: mdl get bert-fa --to /models · mdl get hf:gpt2@main --include '*.json' ·
 mdl get https://host/file.gguf --into . · mdl get -n z-image-turbo"""
@@ -73,16 +78,34 @@ def download(
     """
     client, models, folders = _begin(session, request)
     choice = request.choice
+
+    def work(on_event: Listener) -> Report:
+        return client.download(models, **choice.files, force=request.force, on_event=on_event)
+
+    run = partial(session.job, client, folders, request.job, client.workspace.config["via"])
+    return run_job(session, run, request.job, work, lock, replaces=replaces)
+
+
+def run_job(
+    session: Session,
+    make: Callable[[], JobRun],
+    flags: JobFlags,
+    work: Callable[[Listener], Report],
+    lock: Callable[[], AbstractContextManager[object]] = nullcontext,
+    *,
+    replaces: bool = False,
+) -> Report | None:
+    """Do ``work`` as the job that ``make`` makes, or have another process do it; as `download`."""
     with lock():
-        run = session.job(client, folders, request.job, client.workspace.config["via"])
-        if not session.is_detached(request.job):
+        run = make()
+        if not session.is_detached(flags):
             session.empty = session.empty | {"job": run.id or None}
             report = None
             try:
                 with run.running() as on_event:
                     if replaces:
                         run.replace_earlier()
-                    report = client.download(models, **choice.files, force=request.force, on_event=on_event)
+                    report = work(on_event)
                     if error := report.error:
                         on_event(ended_by(error))
             except (Cancelled, Deadline) as stopped:
@@ -115,6 +138,11 @@ def show_plan(session: Session, request: Request) -> int:
         report = client.plan(models, **request.choice.files, force=request.force, on_event=on_event)
         if error := report.error:
             on_event(ended_by(error))
+    return show_planned(session, report)
+
+
+def show_planned(session: Session, report: PlanReport) -> int:
+    """The plan as a table. Returns the exit code."""
     _show_failures(session, report)
     return session.show({"job": None} | payload(report), lambda: _show_plan(session, report), error=report.error)
 
@@ -134,7 +162,8 @@ def show(session: Session, report: Report, *, folders: bool = True) -> int:
 def payload(report: Report) -> dict[str, Any]:
     """What ``--json`` shows of a report, or of a plan."""
     models = [vars(model) | {"files": [vars(file) for file in model.files]} for model in report.models]
-    return vars(report) | {"seconds": round(report.seconds, 3), "models": models}
+    facts = {name: value for name, value in vars(report).items() if name != "release"}
+    return facts | {"seconds": round(report.seconds, 3), "models": models}
 
 
 def _show_failures(session: Session, report: Report) -> None:

@@ -44,7 +44,9 @@ FAMILIES = {
     "demo": "machine",
     "schema": "machine",
     "prefetch": "prefetch",
+    "fetch": "fetch",
     "jobs": "jobs",
+    "remote": "remote",
     "clean": "machine",
 }
 """The module of each command. Only the one that is called is imported: Typer builds every flag it is told of."""

@@ -133,11 +133,11 @@ def _release(
     if session.common.json:
         files = done.manifest.files if done.manifest else ()
         size, path = sum(one.size for one in files), str(done.path)
-        facts = _facts(archive, files=len(files), size=size, path=path, release=_released_facts(done))
+        facts = _facts(archive, files=len(files), size=size, path=path, release=released_facts(done))
     return session.show(facts, show)
 
 
-def _released_facts(done: ReleaseResult) -> dict[str, Any]:
+def released_facts(done: ReleaseResult) -> dict[str, Any]:
     names = ("version", "changed", "previous", "linked", "removed")
     return {name: getattr(done, name) for name in names}
 
@@ -152,5 +152,5 @@ def rollback(
     wait, place = session.config_of(settings)["lock_wait"], place_of(folder, "DIR")
     with session.console.watch(method="inline") as on_event:
         done = mdl.rollback(place, lock_wait=wait, cancel=session.cancel, on_event=on_event)
-    facts = {"path": str(done.path), "release": _released_facts(done)}
+    facts = {"path": str(done.path), "release": released_facts(done)}
     return session.show(facts, lambda: session.console.data(str(done.path)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from mdl.errors import Problem
 from mdl.paths import is_harmful_in_prose
-from mdl.redact import redact, redact_value
+from mdl.redact import Requested, redact, redact_value
 
 _Redact = Callable[[str, Iterable[str]], str]
 
@@ -25,7 +25,8 @@ def document(
 
 
 def json_text(value: Any, *, secrets: Iterable[str] = (), ascii_only: bool = True, indent: int | None = None) -> str:
-    """``value`` as JSON. Text under a key ``error`` is a sentence and redacted as one, other text as a value.
+    """``value`` as JSON. Text under a key ``error`` is a sentence and redacted as one, other text as a value; a
+    `Requested` secret stays.
 
     An exception of mdl's, as reports hold it, becomes its `Problem.to_dict`.
     """
@@ -39,6 +40,8 @@ def json_text(value: Any, *, secrets: Iterable[str] = (), ascii_only: bool = Tru
 
 def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
     match value:
+        case Requested():
+            return str(value)
         case Problem():
             return _redacted(value.to_dict(), secrets, redact)
         case str() | Path():

@@ -16,7 +16,7 @@ from mdl.cancel import CancelToken
 from mdl.console.streams import NonBlockingStream, hold_standard_descriptors
 from mdl.errors import Problem, StorageError
 from mdl.paths import shown
-from mdl.redact import Secrets, redact, redact_value
+from mdl.redact import Requested, Secrets, redact, redact_value
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -99,10 +99,11 @@ class Console:
     def data(self, text: str) -> None:
         """Write one line of data to stdout, unchanged, so that a script can use a path as it is.
 
-        Only secrets in URLs are taken out, and on a terminal what it would obey is escaped.
+        Only secrets in URLs are taken out, but for a `Requested` one; on a terminal what it would obey is escaped.
         """
         if not self.json_output:
-            text = redact_value(text, self.secrets) if "://" in text else text
+            is_redacted = "://" in text and not isinstance(text, Requested)
+            text = redact_value(text, self.secrets) if is_redacted else text
             self._out(f"{shown(text) if self.stdout.is_terminal else text}\n")
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

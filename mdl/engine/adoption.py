@@ -22,6 +22,7 @@ from mdl.errors import Busy, Unsafe
 from mdl.fs import copying, staging
 from mdl.fs.private import is_own_folder, make_private_dir, open_new, open_own
 from mdl.locks import has_reliable_locks, may_be_alive
+from mdl.paths import record_name
 from mdl.process import PATTERN, ProcessId
 
 _OWNED = re.compile(rf"[0-9a-f]{{32}}\.({PATTERN})")
@@ -86,7 +87,7 @@ def wait_for_owners(
 def remove_stale(own: Path, models: Iterable[str]) -> None:
     """Remove from mdl's folder ``own`` what ended processes left and no process goes on with: staged files of these
     models, copies that never got a final name, and partials whose bytes have been published."""
-    for folder in (own / "stage", own / "listings", *(own / "receipts" / model for model in models)):
+    for folder in (own / "stage", own / "listings", *(own / "receipts" / record_name(model) for model in models)):
         if is_own_folder(folder):
             staging.sweep(folder)
     for folder in stale_dirs(own / "side"):

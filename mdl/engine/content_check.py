@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 
 from mdl.errors import AuthError, ProtocolError
 from mdl.http.refusals import impostor
+from mdl.safetensors import SAFETENSORS, why_truncated
 
 LOOKED_AT = 2**16
 """The number of bytes that `check_content` needs from the beginning of a file."""
@@ -64,6 +65,22 @@ def check_content(
     return ProtocolError(f"what came is not a {suffix} file: it begins with {beginning[:8]!r}", hint=hint)
 
 
+def check_whole(name: str, size: int, read: Callable[[int, int], bytes]) -> ProtocolError | None:
+    """Why a file of ``size`` bytes lacks its end, as its own format tells; None if it does not tell. A server that
+    builds a zip while it sends it, or a proxy before it, may end a stream in good order that is cut.
+
+    ``read(start, count)`` gives bytes of the file.
+    """
+    suffix, why = PurePosixPath(name).suffix.lower(), None
+    if suffix == SAFETENSORS:
+        why = why_truncated(size, lambda count: read(0, count))
+    elif suffix == ".zip" and size and _ZIP_END not in read(max(0, size - _LONGEST_ZIP_END), _LONGEST_ZIP_END):
+        why = "a zip without its end record"
+    if why is None:
+        return None
+    return ProtocolError(f"what came is cut: {why}", hint="run the same command again; the server ended it too early")
+
+
 def _is_page(suffix: str, beginning: bytes, content_type: str) -> bool:
     if _PAGE.match(beginning.removeprefix(_BOM)):
         return True
@@ -93,6 +110,9 @@ def _is_onnx(beginning: bytes, _size: int) -> bool:
     return not beginning or (beginning[0] >> 3 > 0 and beginning[0] & 7 in (0, 1, 2, 5))
 
 
+_ZIP_END = b"PK\x05\x06"
+_LONGEST_ZIP_END = 22 + 2**16
+"""The end record with the longest comment (APPNOTE 4.3.16)."""
 _ZIPS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"PK00", b"MZ", b"\x7fELF", b"#!")
 """How a member, an empty archive, a part of a split one, or a self-extracting archive begins."""
 _FORMATS: dict[str, Callable[[bytes, int], bool]] = {

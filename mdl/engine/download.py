@@ -16,7 +16,7 @@ from mdl.engine.plan import Item
 from mdl.engine.stream_hasher import StreamHasher
 from mdl.errors import MdlError
 from mdl.files import RemoteFile
-from mdl.hashing import Fingerprint
+from mdl.hashing import Digest, Fingerprint
 from mdl.http.allowlist import origin_of
 from mdl.http.policy import RequestEnded, State
 from mdl.http.ranges import ByteRange, RangeSet
@@ -131,6 +131,8 @@ class Download:
         self.location: str | None = None
         """Where the URL redirected to, while that may be asked directly."""
         self.answered_by = self.content_type = ""
+        self.recorded: Digest | None = None
+        """What the answer says of the digest of a file of which none is known."""
         self.first_response_seen = self.single_stream = self.exclusive = self.ended = False
         self.length_discovered = False
         """The size was unknown, and the end of the stream told it."""
@@ -166,6 +168,11 @@ class Download:
         if self.location and _expires_in(self.location) < _EXPIRES_SOON:
             self.location = None
         return self.location or self.url
+
+    @property
+    def digest(self) -> Digest | None:
+        """What its bytes are compared with."""
+        return self.remote.digest or self.recorded
 
     @property
     def part(self) -> Partial:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from mdl.cancel import wake
 from mdl.engine.download import Download, Segment
 from mdl.engine.journal import Identity
+from mdl.engine.plan import too_large
 from mdl.engine.queue import WorkQueue
 from mdl.engine.stream_hasher import StreamHasher
 from mdl.errors import DigestMismatch, NoSpace, ProtocolError
@@ -21,7 +22,16 @@ from mdl.http.client import HttpClient, OpenResponse
 from mdl.http.policy import VersionChanged
 from mdl.http.ranges import ByteRange
 from mdl.http.refusals import impostor
-from mdl.http.responses import Accept, ContentChanged, Invalid, RangeIgnored, content_length, judge, parse_size
+from mdl.http.responses import (
+    Accept,
+    ContentChanged,
+    Invalid,
+    RangeIgnored,
+    content_length,
+    judge,
+    parse_size,
+    recorded_digest,
+)
 
 _RESERVE = 16 * 2**20
 """Bytes left free on the disk while a file of unknown size is fetched; checked every so many bytes."""
@@ -30,10 +40,13 @@ _TELLING = 4096
 
 
 class Fetcher:
-    """Fetches segments. All workers of a transfer share one. ``free_space`` returns the free bytes of the disk."""
+    """Fetches segments. All workers of a transfer share one. ``free_space`` returns the free bytes of the disk. A file
+    of unknown size may have ``most`` bytes."""
 
-    def __init__(self, http: HttpClient, queue: WorkQueue, free_space: Callable[[], int]) -> None:
-        self._http, self._queue, self._free_space = http, queue, free_space
+    def __init__(
+        self, http: HttpClient, queue: WorkQueue, free_space: Callable[[], int], most: int | None = None
+    ) -> None:
+        self._http, self._queue, self._free_space, self._most = http, queue, free_space, most
 
     def fetch(self, download: Download, segment: Segment) -> None:
         """Fetch what the segment asks for, or as much of it as the server sends. Raises `MdlError`, `OSError` from the
@@ -43,13 +56,14 @@ class Fetcher:
             asked = None
             self._from_the_start(download, "the server cannot resume a download")
         headers = _headers(download) | ({"Range": asked.header} if asked else {})
+        if asked and self._http.is_located(download.url) and (etag := _etag(download)):
+            headers["If-Match"] = etag
         segment.asked_url = download.address()
-        with self._http.open(
-            "GET", segment.asked_url, headers, start=download.url, allow=(416,) if asked else ()
-        ) as opened:
+        allowed = (412, 416) if asked else ()
+        with self._http.open("GET", segment.asked_url, headers, start=download.url, allow=allowed) as opened:
             if not download.is_current(segment):
                 return  # that server was given up on meanwhile
-            _check_hub_headers(download, opened)
+            _check_published(download, opened)
             accept = self._judge(download, segment, asked, opened)
             if accept is None:
                 return
@@ -71,7 +85,7 @@ class Fetcher:
         size = download.remote.size
         segment.asked_url = download.address()
         with self._http.open("GET", segment.asked_url, _headers(download), start=download.url) as opened:
-            _check_hub_headers(download, opened)
+            _check_published(download, opened)
             validator = None if download.remote.digest else download.remote.validator
             verdict = self._verdict(download, opened, None, validator)
             if verdict is None:
@@ -192,8 +206,9 @@ class Fetcher:
         """Write the body. Raises `NoSpace` if one of unknown length would fill the disk, `ProtocolError` if the body is
         cut or may be, `OSError`."""
         partial, hasher = download.part, download.hasher
-        sock = opened.response.extensions["network_stream"].get_extra_info("socket")
-        segment.abort = lambda: wake(sock)
+        if stream := opened.response.extensions.get("network_stream"):
+            sock = stream.get_extra_info("socket")
+            segment.abort = lambda: wake(sock)
         length = None if accept.encoded else content_length(opened.headers)
         for block in self._http.body_for_file(opened, length, decode=accept.encoded):
             if download.rewind_why or download.error:
@@ -208,6 +223,8 @@ class Fetcher:
             download.add_fetched(len(piece))
             if stop is None and segment.at // _RESERVE != start // _RESERVE and self._free_space() < _RESERVE:
                 raise NoSpace("the file has no announced end and the disk is nearly full", hint="free some space")
+            if stop is None and self._most is not None and segment.at > self._most:
+                raise too_large("the server sends more than it may", self._most)
             if hasher:
                 hasher.wake()
             if stop is not None and segment.at >= stop:
@@ -235,11 +252,18 @@ def _headers(download: Download) -> dict[str, str]:
     return {"Cache-Control": "no-cache"} if download.attempts.is_suspicious else {}
 
 
-def _check_hub_headers(download: Download, opened: OpenResponse) -> None:
-    """Compare the size and digest that the hub sends with those of the file.
+def _etag(download: Download) -> str | None:
+    """The ETag that the file was begun with, if it was one."""
+    validator = download.part.validators.get(origin_of(download.location or "")) or download.remote.validator
+    return validator if validator and validator.startswith('"') else None
+
+
+def _check_published(download: Download, opened: OpenResponse) -> None:
+    """Compare the size and digest that the server publishes beside the file with those that are known, and note a
+    digest that is not.
 
     The hub puts them on its own answers (X-Linked-Size, X-Linked-Etag), not on those of the host that serves the body.
-    Raises `ProtocolError`.
+    A bucket sends the metadata with which an object was written, of which it knows nothing. Raises `ProtocolError`.
     """
     size, digest = download.remote.size, download.remote.digest
     for headers in (*opened.hops, opened.headers):
@@ -249,3 +273,4 @@ def _check_hub_headers(download: Download, opened: OpenResponse) -> None:
         found = Digest.of_etag(headers.get("x-linked-etag"))
         if digest and found and found.algorithm == digest.algorithm and found != digest:
             raise DigestMismatch(f"the hub has another file there: {found}, expected {digest}")
+    download.recorded = recorded_digest(opened.headers) or download.recorded

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mdl.cancel import CancelToken
-from mdl.engine.content_check import LOOKED_AT, check_content
+from mdl.engine.content_check import LOOKED_AT, check_content, check_whole
 from mdl.engine.download import Download, Segment
 from mdl.engine.fetch import Fetcher, name_impostor
 from mdl.engine.hub_client import HubClient
@@ -100,6 +100,7 @@ class Finalizer:
         hasher.update(data)
         print_ = Fingerprint(Digest(algorithm, hasher.hexdigest()), len(data))
         error = _why_wrong(download, print_, data[:LOOKED_AT])
+        error = error or _why_cut(download, print_, lambda start, count: data[start : start + count])
         if error:
             self._queue.discarded(download, len(data), error.message)
             raise error
@@ -130,10 +131,12 @@ class Finalizer:
             return
         beginning = os.pread(partial.fd, LOOKED_AT, 0)
         error = self._why_modified(partial, print_) or _why_wrong(download, print_, beginning)
+        cut = None if error else _why_cut(download, print_, lambda start, count: os.pread(partial.fd, count, start))
+        error = error or cut
         self._cancel.check()
         came_in_parts = (download.resumed_at > 0 or download.responses > 1) and not download.expected
-        is_mixed = came_in_parts or isinstance(error, StorageError)  # fetching the whole file again may help
-        self._queue.decide(download, Verified(error, is_mixed, download.fetched))
+        may_help = came_in_parts or cut is not None or isinstance(error, StorageError)
+        self._queue.decide(download, Verified(error, may_help, download.fetched))
         if error is None and not download.error:
             self._publish(download, partial, print_)
             return
@@ -182,8 +185,8 @@ class Finalizer:
     ) -> None:
         remote, seen = download.remote, download.item.seen
         verified = "none" if download.length_discovered else "size"
-        if remote.digest:
-            verified = remote.digest.algorithm
+        if download.digest:
+            verified = download.digest.algorithm
         self._store.publish(download.model, remote, source, print_, verified, seen, stamp=stamp)
         download.fingerprint, download.verified = print_, verified
         self._queue.end(download)
@@ -194,10 +197,10 @@ def _why_wrong(download: Download, print_: Fingerprint, beginning: bytes) -> Mdl
     """The error if this is not the file that was asked for, by its digest, or by its first bytes if no digest is
     known."""
     error: MdlError | None = None
-    if download.remote.digest is None:
+    if download.digest is None:
         kind, url = download.content_type, download.answered_by
         error = check_content(download.name, beginning, print_.size, content_type=kind, url=url)
-    elif download.remote.digest != print_.digest:
+    elif download.digest != print_.digest:
         mismatch = _mismatch(download, print_)
         error = name_impostor(mismatch, beginning) if download.small else mismatch
     if error:
@@ -205,8 +208,13 @@ def _why_wrong(download: Download, print_: Fingerprint, beginning: bytes) -> Mdl
     return error
 
 
+def _why_cut(download: Download, print_: Fingerprint, read: Callable[[int, int], bytes]) -> MdlError | None:
+    """The error if the end of a file is missing of which no digest is known."""
+    return check_whole(download.name, print_.size, read) if download.digest is None else None
+
+
 def _mismatch(download: Download, print_: Fingerprint) -> DigestMismatch:
     return DigestMismatch(
-        f"wrong bytes from {host_of(download.url)}: {print_.digest}, expected {download.remote.digest}",
+        f"wrong bytes from {host_of(download.url)}: {print_.digest}, expected {download.digest}",
         hint="the source or the catalog's digest is wrong; look at both",
     )

@@ -124,6 +124,16 @@ class Plan:
         if error := no_space(self.bytes_to_fetch, self.bytes_to_copy, free):
             raise error
 
+    def check_size(self, most: int | None) -> None:
+        """Raises `Unsafe` if the whole plan has more than ``most`` bytes."""
+        if most is not None and self.bytes_total > most:
+            raise too_large(f"it has {self.bytes_total:,} bytes in all", most)
+
+
+def too_large(what: str, most: int) -> Unsafe:
+    """The error for ``what`` has more than ``most`` bytes."""
+    return Unsafe(f"refused: {what}, and {most:,} are allowed", hint="raise --max-size, or narrow with --include")
+
 
 def _size(item: Item) -> int:
     return item.remote.size if item.remote.size is not None else (item.local.stamp.size if item.local.stamp else 0)

@@ -17,7 +17,7 @@ from mdl.files import HubFile, Receipt, RemoteFile, Stamp
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, read_regular
 from mdl.hashing import Digest, Fingerprint
-from mdl.paths import RelPath
+from mdl.paths import RelPath, record_name
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
 
@@ -83,7 +83,7 @@ class Receipts:
     def of_model(self, model: str) -> list[Receipt]:
         """Every receipt of ``model``, sorted by path."""
         with contextlib.suppress(OSError):
-            found = [_read(entry, prefixes=False) for entry in (self._folder / model).glob("*.receipt")]
+            found = [_read(entry, prefixes=False) for entry in (self._folder / record_name(model)).glob("*.receipt")]
             return sorted((receipt for receipt in found if receipt), key=lambda receipt: receipt.path)
         return []
 
@@ -133,7 +133,7 @@ class Receipts:
             self.put(replace(receipt, catalog=None))
 
     def _path(self, model: str, path: RelPath) -> Path:
-        return self._folder / model / f"{file_key(model, path)}.receipt"
+        return self._folder / record_name(model) / f"{file_key(model, path)}.receipt"
 
 
 def read_receipt(path: Path) -> Receipt | None:

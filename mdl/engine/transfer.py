@@ -50,7 +50,7 @@ class Transfer:
 
     ``tell`` gets the events. ``bytes_kept`` are the bytes of whole files that are on the disk already, for the
     progress. With ``repair`` only the bad blocks of damaged files are fetched. The ``hub_client``, if there is one,
-    fetches the hub's files.
+    fetches the hub's files. A file whose size nobody told is given up after ``most`` bytes.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Transfer:
         bytes_kept: int = 0,
         repair: bool = False,
         hub_client: HubClient | None = None,
+        most: int | None = None,
         tuning: Tuning | None = None,
     ) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -72,7 +73,7 @@ class Transfer:
             for number, item in enumerate(items, 1)
         ]
         self._queue = WorkQueue(self._downloads, http.connections, http.policy, http.pacer, self._events.put)
-        self._fetcher = Fetcher(http, self._queue, store.free_space)
+        self._fetcher = Fetcher(http, self._queue, store.free_space, most)
         self._finalizer = Finalizer(
             store, self._queue, self._fetcher, self._events.put, http.cancel, count=len(items), repair=repair
         )

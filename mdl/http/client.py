@@ -273,6 +273,10 @@ class HttpClient:
             self.cancel.wait(later - moment)
             moment = later
 
+    def is_located(self, url: str) -> bool:
+        """Whether a locator says where the file of this URL is."""
+        return urlsplit(url).scheme in self.locators
+
     def proxy_for(self, url: str) -> str | None:
         """The proxy that a request for ``url`` goes through."""
         return proxy_of(url, self._proxies)

@@ -25,33 +25,41 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Body:
-    """A body of ``size`` bytes that mdl does not ask a URL for. ``read(start, stop)`` yields the bytes of that range;
-    ``etag`` is a strong validator, '' if there is none."""
+class Part:
+    """The bytes of a range of a body that has ``total`` bytes, block by block. ``headers`` are as a server sends them:
+    Content-Type, ETag and the like."""
 
-    size: int
-    read: Callable[[int, int], Iterable[bytes]] = field(repr=False)
-    content_type: str = ""
-    etag: str = ""
+    total: int
+    blocks: Iterable[bytes] = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Body:
+    """A body that does not come by HTTP. ``read(start, stop)`` gives the part from byte ``start`` up to ``stop``, or to
+    the end if that is None; a part behind the end has no blocks."""
+
+    read: Callable[[int, int | None], Part] = field(repr=False)
 
     @classmethod
-    def of(cls, data: bytes, content_type: str = "") -> Body:
+    def of(cls, data: bytes, content_type: str = "application/octet-stream") -> Body:
         """The body that is at hand already."""
-        return cls(len(data), lambda start, stop: iter((data[start:stop],)), content_type)
+        told = {"Content-Type": content_type}
+        return cls(lambda start, stop: Part(len(data), (data[start:stop],), told))
 
     def response(self, headers: Mapping[str, str]) -> httpx.Response:
         """The answer of a server that has this body, to a request with these headers."""
-        size, asked = self.size, re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("Range", ""))
-        start, stop = (int(asked[1]), min(int(asked[2] or size), size - 1) + 1) if asked else (0, size)
-        told = {"Content-Type": self.content_type or "application/octet-stream"}
-        if self.etag:
-            told["ETag"] = self.etag
-        if asked and start >= size:
-            return httpx.Response(416, headers={**told, "Content-Range": f"bytes */{size}", "Content-Length": "0"})
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("Range", ""))
+        start, stop = (int(asked[1]), int(asked[2]) + 1 if asked[2] else None) if asked else (0, None)
+        part = self.read(start, stop)
+        stop = part.total if stop is None else min(stop, part.total)
+        if asked and start >= part.total:
+            told = {"Content-Range": f"bytes */{part.total}", "Content-Length": "0"}
+            return httpx.Response(416, headers=told)
+        told = {**part.headers, "Content-Length": str(stop - start)}
         if asked:
-            told["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-        told["Content-Length"] = str(stop - start)
-        return httpx.Response(206 if asked else 200, headers=told, content=iter(self.read(start, stop)))
+            told["Content-Range"] = f"bytes {start}-{stop - 1}/{part.total}"
+        return httpx.Response(206 if asked else 200, headers=told, content=iter(part.blocks))
 
 
 Locate = Callable[[str], Link | Body]

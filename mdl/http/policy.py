@@ -137,11 +137,11 @@ class VersionChanged:
 
 @dataclass(frozen=True)
 class Verified:
-    """All bytes are here and were hashed. ``error`` is None if they are right. ``is_mixed``: they came in more than one
-    response, so that one more download from the start may help."""
+    """All bytes are here and were hashed. ``error`` is None if they are right. ``may_help``: one more download from the
+    start may help, as they came in more than one response, or were cut."""
 
     error: MdlError | None = None
-    is_mixed: bool = False
+    may_help: bool = False
     received: int = 0
 
 
@@ -194,7 +194,7 @@ def decide(
     if isinstance(outcome, Verified):
         if outcome.error is None:
             return state, Done()
-        if outcome.is_mixed and not state.is_clean_retry:
+        if outcome.may_help and not state.is_clean_retry:
             state = replace(state, is_clean_retry=True, done=0, received=outcome.received)
             return state, Rewind(outcome.error.message)
         return _given_up(state, outcome.error, rewind=True)

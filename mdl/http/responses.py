@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from mdl.errors import ProtocolError
+from mdl.hashing import Digest
 from mdl.http.ranges import ByteRange
 
 _SUFFIXES = {
@@ -118,6 +119,14 @@ def validator_of(headers: Mapping[str, str]) -> str | None:
     return headers["last-modified"] if settled else None
 
 
+def recorded_digest(headers: Mapping[str, str]) -> Digest | None:
+    """The sha256 in the metadata with which an object of a bucket was written (``x-amz-meta-sha256`` and its like on
+    Google's and Azure's stores). The bucket never compared it."""
+    names = (f"x-{vendor}-meta-sha256" for vendor in ("amz", "goog", "ms"))
+    text = next((headers[name].strip().lower() for name in names if name in headers), "")
+    return Digest("sha256", text) if re.fullmatch(r"[0-9a-f]{64}", text) else None
+
+
 def codings_of(headers: Mapping[str, str]) -> tuple[str, ...]:
     """The content codings in the order in which they were applied, in lower case; empty if the body is not encoded."""
     names = (name.strip().lower() for name in headers.get("content-encoding", "").split(","))
@@ -198,7 +207,7 @@ def judge(
     pinned: bool = False,
     names: Iterable[str] = (),
 ) -> Verdict:
-    """What a response with status 200, 206 or 416 is good for.
+    """What a response with status 200, 206, 412 or 416 is good for.
 
     ``headers`` has lower-case keys. ``asked`` is the requested range, None for the whole file. ``size`` in bytes and
     ``validator`` are what the file was begun with, None if unknown. ``pinned``: a digest will decide in the end.
@@ -212,6 +221,8 @@ def judge(
     if status in (200, 206):
         known = _Known(asked, size, seen, pinned, tuple(names))
         return _judge_partial(headers, known) if _is_part(status, headers, asked) else _judge_whole(headers, known)
+    if status == 412:
+        return ContentChanged("the server's file changed: it has another ETag now")
     if status != 416:
         return _invalid(f"the server answered with status {status}, which carries no file")
     if asked is None:

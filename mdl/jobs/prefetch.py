@@ -1,19 +1,16 @@
-"""What a prefetch needs beside its job: the lock that only one prefetch of a user holds, and its metrics.
-
-The metrics are a Prometheus text file for node_exporter's textfile collector:
-https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
-"""
+"""What a prefetch needs beside its job: the lock that only one prefetch of a user holds, and its metrics."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mdl.errors import Busy
-from mdl.fs import staging
 from mdl.fs.private import read_regular
+from mdl.jobs.prometheus import Gauge, labels, write_gauges
 from mdl.locks import file_lock
 from mdl.reports import Report
 
@@ -52,34 +49,31 @@ def write_metrics(path: Path, report: Report, *, exit_code: int, seconds: float,
     actions = [file.action for model in report.models for file in model.files]
     statuses = [model.status for model in report.models]
     success = _last_success(path) if exit_code else ended
-    metrics: dict[str, tuple[str, dict[str, float]]] = {
-        "last_run_timestamp_seconds": ("When the last run ended.", {"": ended}),
-        "last_success_timestamp_seconds": ("When a run last ended well; 0: never.", {"": success}),
-        "exit_code": ("Exit code of the last run; 75: stopped by its window or limit.", {"": exit_code}),
-        "duration_seconds": ("How long the last run took.", {"": round(seconds, 3)}),
-        "fetched_bytes": ("Bytes from the network in the last run.", {"": report.bytes_fetched}),
-        "kept_bytes": ("Bytes that were here before the last run.", {"": report.bytes_kept}),
-        "discarded_bytes": ("Bytes thrown away in the last run.", {"": report.bytes_discarded}),
-        "files": (
+    gauges = [
+        Gauge("last_run_timestamp_seconds", "When the last run ended.", {"": ended}),
+        Gauge("last_success_timestamp_seconds", "When a run last ended well; 0: never.", {"": success}),
+        Gauge("exit_code", "Exit code of the last run; 75: stopped by its window or limit.", {"": exit_code}),
+        Gauge("duration_seconds", "How long the last run took.", {"": round(seconds, 3)}),
+        Gauge("fetched_bytes", "Bytes from the network in the last run.", {"": report.bytes_fetched}),
+        Gauge("kept_bytes", "Bytes that were here before the last run.", {"": report.bytes_kept}),
+        Gauge("discarded_bytes", "Bytes thrown away in the last run.", {"": report.bytes_discarded}),
+        Gauge(
+            "files",
             "Files of the last run, by what was done.",
-            {f'{{action="{one}"}}': actions.count(one) for one in ("fetched", "kept", "linked", "failed")},
+            {labels(action=one): actions.count(one) for one in ("fetched", "kept", "linked", "failed")},
         ),
-        "models": (
+        Gauge(
+            "models",
             "Models of the last run, by status.",
-            {f'{{status="{one}"}}': statuses.count(one) for one in ("present", "unverified", "partial", "missing")},
+            {labels(status=one): statuses.count(one) for one in ("present", "unverified", "partial", "missing")},
         ),
-        "model_present": (
+        Gauge(
+            "model_present",
             "1 if every file of the model is here and verified.",
-            {f'{{model="{_escaped(one.name)}"}}': int(one.status == "present") for one in report.models},
+            {labels(model=one.name): int(one.status == "present") for one in report.models},
         ),
-    }
-    lines: list[str] = []
-    for name, (about, samples) in metrics.items():
-        if samples:
-            lines += [f"# HELP mdl_prefetch_{name} {about}", f"# TYPE mdl_prefetch_{name} gauge"]
-            lines += [f"mdl_prefetch_{name}{labels} {value!r}" for labels, value in samples.items()]
-    text = "\n".join([*lines, ""])
-    staging.write_file(path, text.encode(), mode=0o644, durable=False, sweep_first=True)
+    ]
+    write_gauges(path, (replace(one, name=f"mdl_prefetch_{one.name}") for one in gauges))
 
 
 def _last_success(path: Path) -> float:
@@ -89,7 +83,3 @@ def _last_success(path: Path) -> float:
         return float(match[1]) if match else 0.0
     except (OSError, ValueError):
         return 0.0
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -21,6 +21,7 @@ from mdl.fs import staging
 from mdl.fs.private import is_own_folder
 from mdl.http.allowlist import host_of
 from mdl.jobs.records import Records
+from mdl.paths import model_of_record
 
 Known = Callable[[str], Sequence[RemoteFile] | None]
 """A model's files as its source or lock has them; None if they are not known."""
@@ -83,7 +84,7 @@ def _unfinished(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]
 def _files(store: Store, known: Known) -> Iterator[Waste]:
     for folder in _entries(store.own / "receipts"):
         receipts = {entry: read_receipt(entry) for entry in _entries(folder, _RECEIPT)}
-        current = _current(receipts, known(folder.name))
+        current = _current(receipts, known(model_of_record(folder.name)))
         for entry, receipt in receipts.items():
             if receipt is None:
                 why = "unreadable; the file it was for is hashed at the next get"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import tomlkit
 
-from mdl.catalog.positions import spans
 from mdl.catalog.reader import SCHEMA, parse_catalog, read_text
 from mdl.errors import CatalogError, UsageError
 from mdl.fs import staging
 from mdl.locks import folder_lock
 from mdl.places import SHIPPED
+from mdl.toml.positions import spans
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 EMPTY = f"schema = {SCHEMA}\n"

@@ -35,13 +35,15 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
     """Bring every file of ``models`` into the store; ``force`` fetches all anew, and replaces files that are not mdl's.
 
     What fails for one file or model is in the report and hinders no other. Offline, what is not here is reported as
-    such. Raises `NoSpace` before the first byte if the whole plan does not fit, `Busy`, and `Cancelled` (with the
-    `Report` so far).
+    such. Raises `NoSpace` or `Unsafe` before the first byte if the whole plan does not fit or is too large, `Busy`, and
+    `Cancelled` (with the `Report` so far).
     """
     began, store = time.monotonic(), tools.store
     with model_locks(models, tools):
         wanted, broken = _resolve(models, tools)
-        decided = _reuse(_with_sizes(Plan.of(wanted, force=force), tools), tools, force=force)
+        sized = _with_sizes(Plan.of(wanted, force=force), tools)
+        sized.check_size(tools.max_size)
+        decided = _reuse(sized, tools, force=force)
         tools.on_event(_planned(decided.whole))
         for name, error in broken.items():
             tools.on_event(Failed(name, "", error.code, error.message, error.advice))
@@ -70,6 +72,7 @@ def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanR
     wanted, broken = _resolve(models, tools)
     decided = _predict(_with_sizes(Plan.of(wanted, force=force), tools), tools, force=force)
     whole = decided.whole
+    whole.check_size(tools.max_size)
     tools.on_event(_planned(whole))
     possible = whole if tools.http else _offline(decided)
     report = report_of(models, store, possible, broken, is_planned=True)
@@ -221,6 +224,7 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
                 on_event,
                 bytes_kept=whole,
                 hub_client=tools.hub_client,
+                most=tools.max_size,
                 tuning=tools.tuning,
             )
             results.append(transfer.run())

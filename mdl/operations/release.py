@@ -36,13 +36,15 @@ class UnpackResult:
     """An archive that was unpacked.
 
     ``path`` is the folder; ``files`` and ``bytes`` count what was unpacked into it, without mdl's manifest.
-    ``manifest`` lists the files with their digests, also for an archive that came without one.
+    ``manifest`` lists the files with their digests, also for an archive that came without one. ``verified`` says what
+    the bytes were compared with: ``sha256`` if the archive has mdl's manifest, else ``crc32``.
     """
 
     path: Path
     files: int
     bytes: int
     manifest: Manifest = field(repr=False)
+    verified: str = "crc32"
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def unpack(
             manifest, _ = extract(opened, staged, progress)
             publish(staged, target)
         progress.finish(manifest.size, "unpacked", _compared_with(opened))
-        return UnpackResult(target, len(manifest.files), manifest.size, manifest)
+        return UnpackResult(target, len(manifest.files), manifest.size, manifest, _compared_with(opened))
 
 
 def release(

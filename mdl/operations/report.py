@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -36,10 +36,8 @@ def report_of(
     With ``is_planned`` nothing was done: what the plan would fetch and link is in the report too.
     """
     rows: dict[str, list[FileReport]] = {model.name: [] for model in models}
-    for item in plan.keep:
-        rows[item.wanted.model].append(_kept(item))
-    for item in plan.refuse:
-        rows[item.wanted.model].append(_row(item.remote, "failed", error=item.refused))
+    for item, row in kept_and_refused(plan):
+        rows[item.wanted.model].append(row)
     for item in plan.linked:
         row = _planned(item) if is_planned else _row(item.remote, "linked", item.remote.hash_algorithm)
         rows[item.wanted.model].append(replace(row, elsewhere=is_planned, way=item.way))
@@ -48,17 +46,25 @@ def report_of(
     for result in results:
         for download in result.downloads:
             rows[download.model].append(_fetched(download))
-    reports = []
-    for model in models:
-        files, error = tuple(sorted(rows[model.name], key=lambda row: row.path)), broken.get(model.name)
-        status = "missing" if error else joint_status(map(_status, files))
-        reports.append(ModelReport(model.name, store.folder(model.name), status, files, error))
     return Report(
-        tuple(reports),
+        tuple(model_report(model, store, rows[model.name], broken.get(model.name)) for model in models),
         bytes_fetched=sum(result.bytes_fetched for result in results),
         bytes_kept=plan.bytes_kept,
         bytes_discarded=sum(result.bytes_discarded for result in results),
     )
+
+
+def model_report(model: Model, store: Store, rows: Iterable[FileReport], error: MdlError | None = None) -> ModelReport:
+    """How one model went, from how its files went; ``error`` if it failed before any of them."""
+    files = tuple(sorted(rows, key=lambda row: row.path))
+    status = "missing" if error else joint_status(map(_status, files))
+    return ModelReport(model.name, store.folder(model.name), status, files, error)
+
+
+def kept_and_refused(plan: Plan) -> Iterator[tuple[Item, FileReport]]:
+    """The files of which nothing is fetched, and how they went."""
+    yield from ((item, _kept(item)) for item in plan.keep)
+    yield from ((item, _row(item.remote, "failed", error=item.refused)) for item in plan.refuse)
 
 
 def _status(row: FileReport) -> str:

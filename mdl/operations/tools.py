@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Tools:
     """What an operation works with. Without ``http`` (offline) nothing is contacted. ``lock_wait`` seconds it waits for
     another process that is at work on the same models; ``hub_client`` brings the hub's files, if one is given; what is
-    among the ``local_copies`` is not fetched. ``tuning`` has the sizes and speeds of the transfer, if not the usual
-    ones."""
+    among the ``local_copies`` is not fetched. More than ``max_size`` bytes in all are refused. ``tuning`` has the sizes
+    and speeds of the transfer, if not the usual ones."""
 
     resolver: Resolver
     store: Store
@@ -37,6 +37,7 @@ class Tools:
     hub_client: HubClient | None = None
     local_copies: LocalCopies | None = None
     on_event: Listener = silence
+    max_size: int | None = None
     tuning: Tuning | None = None
 
 

@@ -7,21 +7,32 @@ resolves.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib
 import math
+import re
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+from mdl import crc_json
 from mdl.errors import MdlError, NotFinished, NotFound, UsageError
 from mdl.files import RemoteFile
+from mdl.fs import staging
+from mdl.fs.private import make_private_dir, read_regular
 from mdl.http.locators import Body, Link
 from mdl.paths import RelPath, shown
 from mdl.sources import Context, Origin
 from mdl.sources.remote_tables import KINDS, RemoteSettings, remote_named
+
+VERSION = 1
+"""Of the file that keeps what a zip held."""
+_LARGEST_LISTING = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,8 @@ class RemoteJob:
     def check_is_done(self, *, allow_running: bool = False) -> None:
         """Raises `NotFinished` for a job that still runs, `NotFound` for one without a result."""
         if self.status in ("failed", "cancelled"):
-            raise NotFound(f"the job {_ended(self.status)}: {self.error or 'it says no more'}", item=self.id)
+            hint = "'mdl fetch' with --logs brings its logs, if it wrote any"
+            raise NotFound(f"the job {_ended(self.status)}: {self.error or 'it says no more'}", item=self.id, hint=hint)
         if self.status != "done" and not allow_running:
             hint = "--wait waits for it; --allow-running takes what is there"
             raise NotFinished(f"the job is still {self.status}", item=self.id, hint=hint)
@@ -199,6 +211,13 @@ def age_of(job: RemoteJob, now: float) -> float:
     return now - datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() if moment else -math.inf
 
 
+def of_remote(error: MdlError, name: str) -> MdlError:
+    """The same error, naming the remote too if it did not yet."""
+    item = error.item or name
+    error.item = item if name in re.split(r"[:/\s]+", item) else f"{name}: {item}"
+    return error
+
+
 def check_job_id(job: str) -> str:
     """``job`` if it can be a part of a path and of a URL. Raises `UsageError`, `Unsafe`."""
     if not job or "/" in job:
@@ -225,7 +244,25 @@ class JobSource:
         return self.remote(origin.remote).files(origin)
 
     def known(self, origin: JobOrigin) -> list[RemoteFile] | None:
-        return None
+        """What was kept of a job that came as one zip."""
+        try:
+            data = crc_json.loads((read_regular(self._path(origin), _LARGEST_LISTING) or b"").rstrip(b"\n"))
+            if not isinstance(data, dict) or data["mdl-job"] != VERSION or data["source"] != str(origin):
+                return None
+            return [RemoteFile(RelPath.parse(path), str(data["url"]), int(size)) for path, size in data["files"]]
+        except (KeyError, TypeError, ValueError, MdlError, OSError):
+            return None
+
+    def keep(self, origin: JobOrigin, files: Sequence[RemoteFile]) -> None:
+        """Keep which ``files`` a zip held; they have the URL of the zip. What cannot be kept is asked for again."""
+        rows = [[one.path.text, one.size] for one in files]
+        data = {"mdl-job": VERSION, "source": str(origin), "url": files[0].url if files else "", "files": rows}
+        with contextlib.suppress(OSError):
+            make_private_dir(self._context.folder)
+            staging.write_file(self._path(origin), crc_json.dumps(data), durable=False)
+
+    def _path(self, origin: JobOrigin) -> Path:
+        return self._context.folder / f"{hashlib.sha256(str(origin).encode()).hexdigest()[:32]}.job"
 
     def file(self, origin: JobOrigin, path: RelPath) -> RemoteFile:
         raise UsageError("names a job, not a file", item=str(origin))

@@ -1,16 +1,18 @@
-"""Remote tables: the tables ``[remotes.NAME]`` of ``config.toml``, checked. Pure."""
+"""Remote tables: the tables ``[remotes.NAME]`` of ``config.toml``, read strictly. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from mdl.errors import UsageError
-from mdl.http.allowlist import OriginToken, origin_of
+from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of
 from mdl.paths import RelPath, shown
+from mdl.toml.problems import Table, did_you_mean
 
 KINDS = {
     "api": "mdl.sources.api",
@@ -26,14 +28,17 @@ _KEYS: dict[str, dict[str, type]] = {
     "trainer": {"url": str, "api_key_env": str},
 }
 _COMMON: dict[str, type] = {"kind": str, "allow_hosts": list}
-_NEEDED = {"api": ("url",), "bucket": ("url",), "runpod": (), "trainer": ("url",)}
+_NEEDED = {"api": ("url",), "bucket": ("url",), "runpod": ("endpoint", "base_url"), "trainer": ("url",)}
+"""Keys of which one must be there."""
 RUNPOD = "https://api.runpod.ai/v2"
-_NAME_HINT = "letters, digits, '-', '_' and '.'"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_KEY_PREFIXES = ("hf", "rpa", "rps", "sk", "pk", "user")
+_LONGEST_WORD = 20
 
 
 @dataclass(frozen=True)
 class RemoteSettings:
-    """One table ``[remotes.NAME]``, checked."""
+    """One table ``[remotes.NAME]``. Its ``values`` have been checked."""
 
     name: str
     kind: str
@@ -61,43 +66,97 @@ class RemoteSettings:
         return OriginToken(origin_of(self.address), key) if key else None
 
 
-def check_remotes(tables: Mapping[str, Any], path: str) -> dict[str, RemoteSettings]:
-    """The tables ``[remotes.NAME]`` of ``path``, checked. Raises `UsageError` for the first mistake, with what is
-    near."""
-    found = {}
-    for name, table in tables.items():
-        where = f"[remotes.{name}]"
-        if not isinstance(table, dict):
-            raise UsageError(f"{where} is not a table", item=path)
-        if RelPath.parse(name).text != name or "/" in name:
-            raise UsageError(f"{where} is no name for a remote", item=path, hint=_NAME_HINT)
-        kind = table.get("kind")
-        if kind not in KINDS:
-            near = get_close_matches(str(kind), KINDS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"kind is one of {', '.join(KINDS)}"
-            raise UsageError(f"{where} has the unknown kind {kind!r}", item=path, hint=hint)
-        known = _COMMON | _KEYS[kind]
-        for key, value in table.items():
-            if key.startswith("x-"):
-                continue
-            if key not in known:
-                near = get_close_matches(key, known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(known)}"
-                raise UsageError(f"unknown key {key!r} in {where}", item=path, hint=hint)
-            if not isinstance(value, known[key]):
-                raise UsageError(f"{where} {key} is not a {_WORDS[known[key]]}", item=path)
-        for key in _NEEDED[kind]:
-            if not table.get(key):
-                raise UsageError(f"{where} has no {key}", item=path)
-        found[name] = RemoteSettings(name, kind, table)
+def read_remotes(tables: Table) -> dict[str, RemoteSettings]:
+    """The remotes of the table ``[remotes]``, by their names. Every mistake is noted in the file of ``tables``."""
+    found: dict[str, RemoteSettings] = {}
+    names: dict[str, str] = {}
+    for name in tables.data:
+        table = tables.table(name)
+        if table.data is not tables.data[name]:
+            continue  # it is no table, which is noted
+        _check_name(name, table, names)
+        found[name] = RemoteSettings(name, _check_table(table), table.data)
+    buckets = [name for name, remote in found.items() if remote.kind == "bucket"]
     for name, remote in found.items():
-        bucket = remote.get("bucket")
-        if bucket and (bucket not in found or found[bucket].kind != "bucket"):
-            raise UsageError(f"[remotes.{name}] bucket {bucket!r} is no remote of kind bucket", item=path)
+        if remote.get("bucket") and remote.get("bucket") not in buckets:
+            guess = did_you_mean(tables.file.problems.guess(remote.get("bucket"), buckets))
+            tables.table(name).wrong(f"there is no remote of kind bucket with this name{guess}", "bucket")
     return found
 
 
-_WORDS = {str: "text", bool: "truth value", list: "list"}
+def _check_name(name: str, table: Table, names: dict[str, str]) -> None:
+    """A remote's name is part of a folder's name and of ``job://NAME/JOB``. ``names`` are those before it."""
+    if not _NAME.fullmatch(name):
+        table.wrong("the name of a remote has letters, digits, '-', '_' and '.', and begins with a letter or a digit")
+    elif (path := table.attempt(RelPath.parse, name)) and (other := names.setdefault(path.folded, name)) != name:
+        table.wrong(f"the name differs from {other} only in case, and their folders could be one")
+
+
+def _check_table(table: Table) -> str:
+    """Note what is wrong with one remote; returns its kind, '' for an unknown one."""
+    kind, kinds = table.string("kind"), f"; the kinds are {', '.join(KINDS)}"
+    if kind not in KINDS:
+        table.allow(*_COMMON, *(key for keys in _KEYS.values() for key in keys))
+        if kind:
+            guess = did_you_mean(table.file.problems.guess(kind, KINDS))
+            table.wrong(f"unknown kind{guess or kinds}", "kind")
+        elif table.lacks("kind"):
+            table.wrong(f"has no kind{kinds}")
+        return ""
+    known, has_key = _COMMON | _KEYS[kind], kind == "runpod" or "api_key_env" in table.data
+    table.allow(*known)
+    for key, expected in known.items():
+        if expected is bool:
+            table.switch(key)
+        elif expected is list:
+            for where, pattern in table.strings(key):
+                table.attempt(lambda text: AllowList.of([text]), pattern, *where)
+        elif (text := table.string(key)) and (why := _why_wrong(kind, key, text, has_key=has_key)):
+            table.wrong(why, key)
+    if table.lacks(*_NEEDED[kind]) and not table.data.keys() & _NEEDED[kind]:
+        table.wrong(f"has no {' and no '.join(_NEEDED[kind])}")
+    return kind
+
+
+def _why_wrong(kind: str, key: str, text: str, *, has_key: bool) -> str:
+    """Why ``text`` cannot stand under this key of a remote that ``has_key``, or has none; '' if it can. A text that may
+    be a secret is not repeated."""
+    if key == "api_key_env" and not _is_variable(text):
+        return "must be the name of a variable, such as RUNPOD_API_KEY; the key itself does not belong in this file"
+    if key == "endpoint" and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
+        return "must be the endpoint's id, such as abc123; a whole URL is a base_url"
+    if not key.endswith("url"):
+        return ""
+    why = _why_no_url(text, ("s3",) if (kind, key) == ("bucket", "url") else ("https", "http"))
+    if not why and has_key and text.startswith("http:") and _is_public(host_of(text)):
+        return "would send the key in clear text to a public host; write https://"
+    return why
+
+
+def _is_public(host: str) -> bool:
+    """Whether a host is a public address, or has a name that is known beyond its own network."""
+    return not is_private(host) and host.rpartition(".")[2] != "localhost" and bool(re.search(r"[.:]", host))
+
+
+def _why_no_url(text: str, schemes: tuple[str, ...]) -> str:
+    try:
+        parts = urlsplit(text)
+        is_sound = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", text)
+    except ValueError:
+        is_sound = False
+    if not is_sound:
+        return f"must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}"
+    if "@" in parts.netloc:
+        return "must have no user name and no password in it; keys are read from variables"
+    return "must have no query and no fragment" if re.search(r"[?#]", text) else ""
+
+
+def _is_variable(text: str) -> bool:
+    """Whether this is the name of a variable and not the key itself: words of capital or of small letters, none of
+    them longer than words are, and not beginning as the keys of services do."""
+    words = text.split("_")
+    is_name = re.fullmatch(r"[A-Z_][A-Z0-9_]*|[a-z_][a-z0-9_]*", text) is not None
+    return is_name and all(len(word) < _LONGEST_WORD for word in words) and words[0] not in _KEY_PREFIXES
 
 
 def remote_named(name: str, remotes: Mapping[str, RemoteSettings]) -> RemoteSettings:

@@ -15,8 +15,10 @@ import configparser
 import contextlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,11 +27,11 @@ from urllib.parse import quote, unquote, urlsplit
 
 from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
 from mdl.files import RemoteFile
-from mdl.hashing import Digest
 from mdl.http.allowlist import host_of
-from mdl.http.locators import Link
+from mdl.http.locators import Body, Link, Part
 from mdl.paths import RelPath, shown
 from mdl.sources import Context, Origin
+from mdl.sources.bucket_lock import bucket_lock
 from mdl.sources.outputs import select
 from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id, job_of
 from mdl.sources.remote_tables import RemoteSettings
@@ -41,6 +43,7 @@ INSTALL = "pip install 'mdl[s3]'"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _MOST_OBJECTS = 1_000_000
 _LARGEST_RECORD = 2**20
+_BLOCK = 2**20
 _SECONDS = 60
 """How long obstore retries a request that fails."""
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>(?:\s*<Message>([^<]{0,400}))?")
@@ -246,11 +249,77 @@ class Bucket:
                 raise ProtocolError(f"has over {most} bytes", item=f"{self}/{shown(key)}")
             return bytes(self._wait(found.bytes))
 
+    def part(self, key: str, start: int, stop: int | None) -> Part:
+        """A range of an object, as it comes. Raises as `read`."""
+        asked = {"range": {"offset": start} if stop is None else (start, stop)}
+        with self._trouble(key):
+            try:
+                found = self._wait(lambda: self._store.get(key, options=asked if start or stop else None))
+            except Exception as error:
+                if "416" not in _STATUS.findall(str(error)):
+                    raise
+                return Part(self.head(key).size, ())
+        told = {"ETag": found.meta["e_tag"] or "", "Content-Type": "application/octet-stream"}
+        if digest := found.attributes.get("sha256"):
+            told["X-Amz-Meta-Sha256"] = str(digest)
+        return Part(found.meta["size"], self._blocks(key, found.stream(min_chunk_size=_BLOCK)), told)
+
+    def _blocks(self, key: str, stream: Any) -> Iterator[bytes]:
+        while True:
+            with self._trouble(key):
+                block = self._wait(lambda: next(stream, None))
+            if block is None:
+                return
+            yield bytes(block)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a small object if there is none of this name; False if there is one. A bucket that knows no conditions
+        writes it in any case. Raises as `list`."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        with self._trouble(key):
+            try:
+                self._wait(lambda: obstore.put(self._store, key, data, mode="create"))
+            except AlreadyExistsError:
+                return False
+            except Exception as error:
+                if "NotImplemented" not in str(error):
+                    raise
+                self.write(key, data)
+        return True
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a small object in place of any of this name. Raises as `list`."""
+        import obstore
+
+        with self._trouble(key):
+            self._wait(lambda: obstore.put(self._store, key, data))
+
+    def age(self, key: str) -> float:
+        """Seconds since an object was written. Raises as `head`."""
+        return time.time() - self.head(key).modified.timestamp()
+
+    def discard(self, key: str) -> None:
+        """Delete an object within a second, also while this run is being stopped. It is no error if that fails."""
+        until = time.monotonic() + 1.0
+
+        def look() -> None:
+            if time.monotonic() > until:
+                raise NetworkError("the bucket does not answer")
+
+        with contextlib.suppress(MdlError), self._trouble(key):
+            in_thread(lambda: self._store.delete(key), look)
+
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; one that is not there is no error. Raises as `list`."""
         for key in keys:  # one by one: RunPod's volumes have no DeleteObjects
             with self._trouble(key), contextlib.suppress(FileNotFoundError):
                 self._wait(lambda key=key: self._store.delete(key))
+
+    def locate(self, key: str) -> Link | Body:
+        """A signed URL of an object, or the object itself if the bucket takes no signed URLs."""
+        return Link(self.sign(key)) if self.access.presigns else Body(partial(self.part, key))
 
     def sign(self, key: str) -> str:
         """A URL by which anybody may read this object for `LINK_SECONDS`."""
@@ -374,10 +443,10 @@ class S3Source:
     def hosts(self, origin: S3Origin) -> tuple[str, ...]:
         return (host_of(Access.of(origin.bucket, self._context.environ, self._context.remotes).url),)
 
-    def locate(self, url: str) -> Link:
-        """The signed URL that an ``s3://`` URL stands for at this moment."""
+    def locate(self, url: str) -> Link | Body:
+        """The signed URL that an ``s3://`` URL stands for at this moment, or the object itself."""
         origin = parse(url, ())
-        return Link(self.bucket(origin.bucket).sign(origin.key))
+        return self.bucket(origin.bucket).locate(origin.key)
 
     def _without_folders(self, bucket: str, found: list[S3Object]) -> list[S3Object]:
         """Without the empty objects ``folder/`` that stand for folders. obstore lists them without the slash, so one
@@ -402,7 +471,7 @@ class S3Source:
             path = RelPath.parse(one.key[len(prefix) :].lstrip("/"))
         except MdlError as error:
             raise error.on(f"{origin.bucket}/{shown(one.key)}") from error
-        return RemoteFile(path, str(S3Origin(origin.bucket, one.key)), one.size, validator=one.etag, probed=True)
+        return RemoteFile(path, str(S3Origin(origin.bucket, one.key)), one.size, validator=one.etag)
 
 
 class BucketRemote:
@@ -414,9 +483,7 @@ class BucketRemote:
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
         origin = parse(settings.get("url"), ())
         self.settings, self._context = settings, context
-        self._source = S3Source(context)
-        if context.http is not None:
-            context.http.locators.setdefault("s3", self._source.locate)
+        self._source = S3Source(replace(context, remotes={settings.name: settings}))
         self._bucket = self._source.bucket(origin.bucket)
         self._prefix = f"{origin.key.strip('/')}/" if origin.key.strip("/") else ""
 
@@ -465,13 +532,20 @@ class BucketRemote:
         self._bucket.delete([f"{self._prefix}processes/{job}.json"])
         return sum(one.size for one in found)
 
+    def lock(self) -> AbstractContextManager[Callable[[], None]]:
+        """Held by the one who cleans; see `bucket_lock`."""
+        return bucket_lock(self._bucket, f"{self._prefix}.mdl-clean")
+
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
         job = check_job_id(origin.job)
         found = self._source.resolve(S3Origin(self._bucket.name, f"{self._prefix}results/{job}/"))
-        return select(found, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
+        chosen = select(found, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
+        own = JobOrigin(self.settings.name, job)
+        return [replace(one, url=own.url_of(one.path)) for one in chosen]
 
-    def locate(self, url: str) -> Link:
-        return self._source.locate(url)
+    def locate(self, url: str) -> Link | Body:
+        job, _, path = unquote(urlsplit(url).path).removeprefix("/").partition("/")
+        return self._bucket.locate(f"{self._prefix}results/{job}/{path}")
 
     def hosts(self) -> tuple[str, ...]:
         return (host_of(self._bucket.access.url),)
@@ -482,9 +556,3 @@ class BucketRemote:
             return job_of(json.loads(data), job, size)
         except ValueError as error:
             raise ProtocolError("the record of this job is no JSON", item=job) from error
-
-
-def recorded_digest(headers: Mapping[str, str]) -> Digest | None:
-    """The digest in an object's metadata (``x-amz-meta-sha256``), of which the bucket itself knows nothing."""
-    text = headers.get("x-amz-meta-sha256", "").strip().lower()
-    return Digest("sha256", text) if re.fullmatch(r"[0-9a-f]{64}", text) else None

@@ -130,7 +130,7 @@ class UrlSource:
         raise first.on(remote.path.text)
 
     def _probe(self, http: HttpClient, remote: RemoteFile, url: str) -> RemoteFile:
-        from mdl.http.responses import announced_size, parse_size, validator_of
+        from mdl.http.responses import announced_size, parse_size, recorded_digest, validator_of
 
         with http.open("GET", url, {"Range": "bytes=0-0"}, allow=(416,)) as opened:
             names, pinned = (remote.path.text, url), remote.digest is not None
@@ -141,7 +141,7 @@ class UrlSource:
                 digest = digest or Digest.of_etag(headers.get("x-linked-etag"))
                 commit = commit or headers.get("x-repo-commit")
                 size = size if size is not None else parse_size(headers.get("x-linked-size", ""))
-            digest = digest or Digest.of_etag(opened.headers.get("x-linked-etag"))
+            digest = digest or Digest.of_etag(opened.headers.get("x-linked-etag")) or recorded_digest(opened.headers)
         known = remote.size if remote.size is not None else size
         return replace(remote, size=known, digest=digest, commit=commit, validator=validator, probed=True)
 
@@ -173,8 +173,6 @@ def _why_bad_url(url: str, parts: SplitResult | None) -> tuple[str | None, str |
         return "malformed host", None
     if "@" in parts.netloc:
         return "a user name or password", "never put secrets in URLs; a token comes from the environment"
-    if parts.scheme == "s3":
-        return "s3:// sources are not supported yet", None
     if parts.scheme not in ("http", "https"):
         return "only http:// and https://", "write https://… or hf:org/repo"
     if not parts.hostname:

@@ -1,21 +1,18 @@
 """Completeness: whether saved files are whole, as far as their names, sizes, indexes and headers show.
 
-Nothing is unpickled. A safetensors file is ``<u64 length><JSON header><tensors>``, and its header says how long it must
-be: https://github.com/huggingface/safetensors#format.
+Nothing is unpickled.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
+from mdl.safetensors import SAFETENSORS, read_header, why_truncated
 from mdl.trainers.tree import Entry, Tree
 
-SAFETENSORS = ".safetensors"
 _WEIGHTS = re.compile(
     r".+\.(safetensors|bin|pt|pth|ckpt|gguf|ggml|onnx|h5|hdf5|keras|msgpack|nemo|tflite|pb|npz|distcp)"
     r"|.+\.data-[0-9]{5}-of-[0-9]{5}",
@@ -45,11 +42,6 @@ _RESUME = {
 }
 RESUME = tuple((glob, why) for why, globs in _RESUME.items() for glob in globs.split())
 """Globs of the files that only a resumed training reads, each with a short reason; ``*`` crosses ``/``."""
-_LONGEST_HEADER = 100 * 2**20
-"""The format's own limit for a header."""
-_WORTH_READING = 8 * 2**20
-"""Bytes of header above which the JSON is not parsed: that would cost more memory than it is worth."""
-_IMPOSSIBLE = 2**63
 
 
 def is_weights(name: str) -> bool:
@@ -129,49 +121,6 @@ def truncated_safetensors(tree: Tree, entry: Entry) -> str | None:
     if not entry.name.endswith(SAFETENSORS):
         return None
     return why_truncated(entry.stamp.size, lambda count: tree.head(entry.path, count))
-
-
-def why_truncated(size: int, head: Callable[[int], bytes]) -> str | None:
-    """What shows that a safetensors file of ``size`` bytes is shorter than it must be, or None.
-
-    A file that is not in this format at all is not judged: mdl copies files, it does not load them.
-    """
-    length = int.from_bytes(head(8), "little")
-    if size == 0:
-        return "an empty safetensors file"
-    if 2 <= length <= _LONGEST_HEADER and 8 <= size < 8 + length:
-        return "a safetensors file shorter than its header"
-    header = read_header(head) if length <= _WORTH_READING else None
-    if header is None or header.size <= size:
-        return None
-    return f"a safetensors file of {size} bytes, its header says {header.size}"
-
-
-@dataclass(frozen=True)
-class Header:
-    """``size`` is the length that the whole file must have, in bytes; ``metadata`` is the trainer's own."""
-
-    size: int
-    metadata: dict[str, str] = field(default_factory=dict)
-
-
-def read_header(head: Callable[[int], bytes]) -> Header | None:
-    """The header of a safetensors file; None if it has none that can be read.
-
-    ``head(count)`` gives the file's first ``count`` bytes.
-    """
-    length = int.from_bytes(head(8), "little")
-    text = head(8 + length)[8:] if 2 <= length <= _LONGEST_HEADER else b""
-    if len(text) < length:
-        return None
-    try:
-        table = json.loads(text)
-        ends = [max(0, int(facts["data_offsets"][1])) for name, facts in table.items() if name != "__metadata__"]
-        metadata = {str(key): str(value) for key, value in table.get("__metadata__", {}).items()}
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
-        return None
-    size = 8 + length + max(ends, default=0)
-    return Header(size, metadata) if size < _IMPOSSIBLE else None
 
 
 def header_metadata(tree: Tree, entry: Entry) -> dict[str, str]:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import trustme
 
@@ -92,6 +93,38 @@ def end(sock: socket.socket) -> None:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
     with contextlib.suppress(OSError):
         sock.close()
+
+
+@dataclass
+class Meter:
+    """How many bytes a server sent to its clients. The first ``cuts`` connections break after ``at`` bytes."""
+
+    cuts: int = 0
+    at: int = 0
+    sent: int = 0
+    connections: int = 0
+
+    def greet(self, client: socket.socket) -> socket.socket:
+        """Each connection is one `Metered`."""
+        self.connections += 1
+        return Metered(client, self, self.at if self.connections <= self.cuts else None)
+
+
+class Metered(socket.socket):
+    """A client's socket, which counts what is sent to it."""
+
+    def __init__(self, client: socket.socket, meter: Meter, limit: int | None) -> None:
+        super().__init__(fileno=client.detach())
+        self._meter, self._left = meter, limit
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        if self._left is not None:
+            data = data[: self._left]
+            self._left -= len(data)
+        super().sendall(data, flags)
+        self._meter.sent += len(data)
+        if self._left == 0:
+            raise ConnectionResetError
 
 
 def secured(certificate: trustme.LeafCert) -> Greeting:

@@ -17,14 +17,15 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors"},
-    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"}
-    | {"threads", "toml", "units"},
-    {"process", "presigned", "deadline"},
+    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "safetensors", "schemas"}
+    | {"threads", "units"},
+    {"process", "presigned", "deadline", "toml"},
     {"fs"},
     {"locks"},
     {"http", "files", "events", "reports", "places"},
-    {"describe", "config"},
+    {"describe"},
     {"sources"},
+    {"config"},
     {"catalog"},
     {"trainers"},
     {"engine", "archive"},
@@ -51,10 +52,10 @@ ONLY = {
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
 _PURE = """
-    describe formatting paths presigned redact crc_json toml files events errors reports units
+    describe formatting paths safetensors presigned redact crc_json files events errors reports units
     http/allowlist http/pacer http/policy http/ranges http/refusals http/responses
     engine/plan engine/content_check sources/hub_origin sources/outputs sources/remote_tables jobs/job
-    catalog/positions catalog/problems catalog/model catalog/lock
+    toml/__init__ toml/positions toml/problems catalog/model catalog/lock
     archive/zip_format archive/manifest archive/history trainers/default_excludes
 """
 PURE = set(_PURE.split())
@@ -66,7 +67,7 @@ IMPURE, OPENING = set(_IMPURE.split()), set(_OPENING.split())
 
 OF_CLI = {
     *("console", "jobs", "doctor", "demo"),
-    *("cancel", "config", "describe", "errors", "formatting", "hashing", "paths", "places"),
+    *("cancel", "config", "describe", "errors", "events", "formatting", "hashing", "paths", "places"),
     *("process", "redact", "schemas", "units"),
 }
 """The rooms that the commands may import beside the public names of mdl."""

@@ -193,10 +193,7 @@ g = ["b"]
         ("[models.a]\nsource = true", "3: models.a.source: must be a list of texts, not true or false"),
         ('[models.a]\nsource = ["hf:o/r", 1979-05-27]', "3: models.a.source[1]: must be text, not a date or time"),
         ('[models.a]\nsource = "org/repo"', "3: models.a.source: not a reference to a source"),
-        (
-            '[models.a]\nsource = "s3://b/k"',
-            "3: models.a.source: not a usable URL: s3:// sources are not supported yet",
-        ),
+        ('[models.a]\nsource = "s3://b?k"', "3: models.a.source: not a bucket"),
         ('[models.a]\nsource = "hf:o/r/../x"', "3: models.a.source: path refused: a segment '..'"),
         ('[models.a]\nsource = "https://h/"', "3: models.a.source: the URL ends in no file name"),
         ('[models.a]\nsource = "https://huggingface.co/o/r/raw/main/x"', "3: models.a.source: /raw/ serves a pointer"),
@@ -420,9 +417,7 @@ def test_large_catalog_takes_work_in_proportion(monkeypatch: pytest.MonkeyPatch)
     """Four times as many entries, every one with two mistakes, take four times as many calls, not sixteen times; and
     at most half a million names are compared to guess what was meant."""
     compared: list[int] = []
-    monkeypatch.setattr(
-        "mdl.catalog.problems.get_close_matches", lambda _, names, *__: compared.append(len(names)) or []
-    )
+    monkeypatch.setattr("mdl.toml.problems.get_close_matches", lambda _, names, *__: compared.append(len(names)) or [])
 
     def calls(entries: int, name: str) -> int:
         entry = '[models.m{n}]\nsource = "hf:o/r{n}"\ntitel = ""\nsee = ["{name}{n}"]\n'

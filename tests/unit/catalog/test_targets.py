@@ -177,9 +177,11 @@ def test_good_url_comes_back_unchanged(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        *((url, "only http") for url in ("file:///etc/passwd", "ftp://h/x", "data:text/plain,x", "javascript:x")),
+        *(
+            (url, "only http")
+            for url in ("file:///etc/passwd", "ftp://h/x", "data:text/plain,x", "javascript:x", "s3://b/k")
+        ),
         *((url, "only http") for url in ("", "x", "/x", "//h/x", "org/repo", "hf:org/repo", "ssh://h/x", "h:80/x")),
-        ("s3://bucket/key", "not supported yet"),
         *((url, "no host") for url in ("https:", "https://", "https:///x", "https:/x", "https:x", "http://:80/x")),
         *((f"https://h/{char}x", "invisible") for char in " \t\r\n\x00\x1b\x7f\x85\u00a0\u202e\u200b\ufeff"),
         *((f"{char}https://h/x", "invisible") for char in " \n\x00"),

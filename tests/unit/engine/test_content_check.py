@@ -25,7 +25,7 @@ ONNX = b"\x08\x07\x12\x07pytorch\x1a\x032.1"
 RIGHT = {
     "model.gguf": b"GGUF\x03\x00\x00\x00",
     "model.safetensors": SAFETENSORS,
-    "data.zip": b"PK\x03\x04rest",
+    "data.zip": b"PK\x03\x04rest" + b"PK\x05\x06" + bytes(18),
     "empty.zip": b"PK\x05\x06" + bytes(18),
     "setup.zip": b"MZ\x90\x00 unpacks itself",
     "model.onnx": ONNX,

@@ -15,7 +15,7 @@ from mdl.http.client import HttpClient, Timeouts
 from mdl.sources import Context, parse
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.remote_tables import RemoteSettings
-from mdl.sources.s3 import Access, S3Origin, S3Source, recorded_digest, s3_error
+from mdl.sources.s3 import Access, S3Origin, S3Source, s3_error
 
 obstore = pytest.importorskip("obstore")
 KEYS = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "the-secret"}
@@ -219,10 +219,3 @@ def test_errors(text: str, kind: type[MdlError], words: str) -> None:
     assert type(found) is kind
     assert words in f"{found.message} {found.hint}"
     assert "Debug" not in found.message
-
-
-def test_recorded_digest() -> None:
-    """A sha256 in the metadata counts if it is one."""
-    assert recorded_digest({"x-amz-meta-sha256": "AB" * 32}) is not None
-    assert recorded_digest({"x-amz-meta-sha256": "zz" * 32}) is None
-    assert recorded_digest({}) is None

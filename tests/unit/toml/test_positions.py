@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdl.catalog.positions import Key, line_numbers
+from mdl.toml.positions import Key, line_numbers
 
 TEXT = '''\
 # a comment with [brackets] = and "quotes

@@ -1,4 +1,5 @@
-"""Problems: a catalog read strictly. What is wrong is noted with its file, line and key, and raised as one error."""
+"""Problems: TOML that people write, read strictly: a catalog, or ``config.toml``. What is wrong is noted with its file,
+line and key, and raised as one error. Pure."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mdl.catalog.positions import Key, line_numbers
-from mdl.errors import CatalogError, MdlError
+from mdl.errors import MdlError
 from mdl.paths import is_harmful_in_prose, shown
+from mdl.toml.positions import Key, line_numbers
 
 T = TypeVar("T")
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a table"}
@@ -20,19 +21,21 @@ _LONGEST_TEXT = 2**16
 _LARGEST = 2**63 - 1
 _LONGEST_GUESS = 80
 _GUESSES = 500_000
-"""Names compared for "did you mean" in one run; a catalog with countless problems gets no more guesses."""
+"""Names compared for "did you mean" in one run; a file with countless problems gets no more guesses."""
 
 
 class Problems:
-    """Collects problems. `check` raises them all at once, in the order of the files and their lines."""
+    """Collects the problems of ``what`` (such as "the catalog"). `check` raises them all at once as ``error``, in the
+    order of the files and their lines."""
 
-    def __init__(self) -> None:
-        self._files: list[CatalogText] = []
+    def __init__(self, what: str, error: type[MdlError]) -> None:
+        self._what, self._error = what, error
+        self._files: list[TomlText] = []
         self._guesses = _GUESSES
 
-    def file(self, path: Path, text: str = "") -> CatalogText:
-        """The next catalog file."""
-        self._files.append(CatalogText(path, text, self))
+    def file(self, path: Path, text: str = "") -> TomlText:
+        """The next file."""
+        self._files.append(TomlText(path, text, self))
         return self._files[-1]
 
     def guess(self, word: str, known: Collection[str]) -> str:
@@ -45,15 +48,15 @@ class Problems:
         return folded[near[0]] if near else ""
 
     def check(self) -> None:
-        """Raises `CatalogError` if there are any problems."""
+        """Raises the error if there are any problems."""
         lines = [words for file in self._files for _, words in sorted(file.found, key=itemgetter(0))]
         if lines:
-            head = [f"{len(lines)} mistakes in the catalog:"] if len(lines) > 1 else []
-            raise CatalogError("\n".join([*head, *lines]))
+            head = [f"{len(lines)} mistakes in {self._what}:"] if len(lines) > 1 else []
+            raise self._error("\n".join([*head, *lines]))
 
 
-class CatalogText:
-    """One catalog file being read: where its keys stand, and how its problems are told."""
+class TomlText:
+    """One file being read: where its keys stand, and how its problems are told."""
 
     def __init__(self, path: Path, text: str, problems: Problems) -> None:
         self.text, self.problems, self._name = text, problems, shown(str(path))
@@ -86,9 +89,9 @@ class CatalogText:
 
 
 class Table:
-    """A table of a catalog: its keys as checked values, None or empty if a key is absent or wrong."""
+    """A table of a file: its keys as checked values, None or empty if a key is absent or wrong."""
 
-    def __init__(self, data: dict[str, Any], where: Key, text: CatalogText) -> None:
+    def __init__(self, data: dict[str, Any], where: Key, text: TomlText) -> None:
         self.data = data
         self.where = where
         self.file = text
@@ -153,6 +156,14 @@ class Table:
         else:
             return value
         return None
+
+    def switch(self, key: str) -> bool | None:
+        """True or false."""
+        value = self.data.get(key)
+        if value is not None and not isinstance(value, bool):
+            self.wrong(f"must be true or false, not {_kind(value)}", key)
+            return None
+        return value
 
     def tables(self, key: str) -> Iterator[Table]:
         """The tables of an array of tables."""

@@ -1,0 +1,123 @@
+"""fetch: the results of jobs that ran elsewhere, from a remote of ``config.toml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mdl import Cancelled, Deadline, FetchReport, Report, UsageError
+from mdl.cli.command import FOREVER, command
+from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, flag
+from mdl.cli.get import payload, run_job, show, show_planned
+from mdl.cli.session import Session
+from mdl.cli.unpack import released_facts
+from mdl.describe import ended_by
+from mdl.events import Listener
+
+_EXAMPLES = """Examples: mdl fetch gpu p-17 · mdl fetch box job-3 --checkpoint best --wait 2h ·
+mdl fetch store p-17 p-18 --include 'lora/*' --to /models · mdl fetch box job-3 --release /srv/tts"""
+
+
+@dataclass(frozen=True)
+class WhatFlags:
+    """Which results of a job."""
+
+    checkpoint: Annotated[
+        str | None, flag("--checkpoint NAME", "One checkpoint: its name, its step, latest or best.")
+    ] = None
+    logs: Annotated[bool, flag("--logs", "The logs, and nothing else.")] = False
+    into: Annotated[Path | None, flag("--into DIR", "One job: its files land in DIR itself.")] = None
+    wait: Annotated[
+        str | None, flag("--wait TIME", "Wait for a job that still runs, so long; without TIME until it ends.")
+    ] = None
+    allow_running: Annotated[bool, flag("--allow-running", "Take what is there of a job that still runs.")] = False
+    keep_archive: Annotated[bool, flag("--keep-archive", "Keep the zip of a training server beside the folder.")] = (
+        False
+    )
+
+
+@dataclass(frozen=True)
+class ServiceFlags:
+    """How the results are put into service."""
+
+    release: Annotated[
+        Path | None, flag("--release DIR", "One job: put it into service, as DIR/releases/<version> and DIR/current.")
+    ] = None
+    keep: Annotated[int, flag("--keep N", "With --release: how many releases stay.", min=1)] = 3
+    check: Annotated[str | None, flag("--check CMD", "With --release: must end with 0 before the switch.")] = None
+
+
+@command("fetch", epilog=_EXAMPLES)
+def fetch(
+    session: Session,
+    remote: Annotated[str, typer.Argument(metavar="REMOTE", help="A name of [remotes] in config.toml.")],
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB", help="Ids of its jobs.")],
+    what: WhatFlags,
+    globs: Globs,
+    service: ServiceFlags,
+    settings: DownloadSettings,
+    job: JobFlags,
+    dry_run: DryRun = False,
+    force: Force = False,
+) -> int:
+    """Download the results of training jobs; the last lines are the folders. Run it again to go on."""
+    _check(what, service, jobs)
+    client = session.client(settings)
+    models = client.results(remote, jobs, checkpoint=what.checkpoint or "", logs=what.logs, **globs.globs)
+    folders = client.folders(models, into=what.into)
+    client.workspace.time_limit()
+    session.signals.poll()
+    method = "s3" if client.workspace.remotes[remote].kind == "bucket" else "http"
+    if dry_run:
+        with session.console.watch(method=method) as on_event:
+            plan = client.plan(models, into=what.into, force=force, on_event=on_event)
+            if error := plan.error:
+                on_event(ended_by(error))
+        return show_planned(session, plan)
+
+    def work(on_event: Listener) -> FetchReport:
+        return client.fetch(
+            models,
+            wait=True if what.wait == FOREVER else what.wait or False,
+            allow_running=what.allow_running,
+            keep_archive=what.keep_archive,
+            force=force,
+            into=what.into,
+            release=service.release,
+            keep=service.keep,
+            check=service.check,
+            on_event=on_event,
+        )
+
+    try:
+        report = run_job(session, partial(session.job, client, folders, job, method), job, work)
+    except (Cancelled, Deadline) as stopped:
+        if isinstance(stopped.so_far, Report):
+            session.empty = session.empty | payload(stopped.so_far)
+        raise
+    return _show(session, report) if isinstance(report, FetchReport) else 0
+
+
+def _check(what: WhatFlags, service: ServiceFlags, jobs: list[str]) -> None:
+    """Raises `UsageError` for flags that exclude each other."""
+    if what.checkpoint and what.logs:
+        raise UsageError("the logs are of a whole job", item="--logs", hint="leave out --checkpoint")
+    if service.release is None and (service.check is not None):
+        raise UsageError("--check belongs to --release", hint="add --release DIR, or leave out --check")
+    if service.release is not None and (len(jobs) > 1 or what.into is not None or what.logs):
+        why = "puts the model of one job into service"
+        raise UsageError(why, item="--release", hint="name one job, without --into and --logs")
+
+
+def _show(session: Session, report: FetchReport) -> int:
+    """The folders, or that of the release."""
+    done = report.release
+    session.empty = session.empty | {"release": released_facts(done) if done else None}
+    code = show(session, report, folders=done is None)
+    if done and not session.common.json:
+        session.console.data(str(done.path))
+    return code

@@ -1,0 +1,202 @@
+"""remote: where trained results are: which remotes there are, whether they work, their jobs, and what is too old."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mdl import MdlError, UsageError, places
+from mdl.cli.command import command
+from mdl.cli.flags import flag
+from mdl.cli.session import Session
+from mdl.errors import joint_error
+from mdl.formatting import human_age, human_bytes
+from mdl.paths import shown
+from mdl.redact import Requested
+from mdl.schemas import empty
+
+if TYPE_CHECKING:
+    from mdl import CleanedJob, RemoteJob
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The remote, as config.toml calls it.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+Metrics = Annotated[Path | None, flag("--metrics FILE", "Prometheus text file, replaced as a whole.")]
+OlderThan = Annotated[str, flag("--older-than TIME", "How long ago their records were last changed, as 30d.")]
+Include = Annotated[list[str] | None, flag("--include GLOB", "Which of its files, if it has several.")]
+_TRIES = 2
+"""So often a remote is asked whether it works."""
+_ABOUT = "Where trained results are: a bucket, a RunPod endpoint, a training server. 'mdl fetch' brings them."
+_EXAMPLE = """\
+[remotes.store]
+kind = "bucket"
+url  = "s3://training/prefix"
+
+[remotes.gpu]
+kind     = "runpod"
+endpoint = "abc123"
+bucket   = "store\""""
+
+
+@command("remote", group_help=_ABOUT)
+@command("remote list")
+def list_remotes(session: Session) -> int:
+    """The remotes of config.toml. Contacts nothing."""
+    rows = [(one.name, one.kind, one.address) for one in session.client().remotes.values()]
+
+    def show() -> None:
+        if rows:
+            session.console.table(("NAME", "KIND", "ADDRESS"), rows)
+        else:
+            session.console.note(f"there is no remote; add one to {_config_file()}, for example:\n\n{_EXAMPLE}")
+
+    return _show(session, show, remotes=[dict(zip(("name", "kind", "address"), row, strict=True)) for row in rows])
+
+
+def _config_file() -> str:
+    try:
+        return str(places.config_file())
+    except UsageError:  # this user has no home folder
+        return "config.toml"
+
+
+@command("remote check")
+def check(session: Session, name: Name, metrics: Metrics = None) -> int:
+    """Whether a remote can be reached and used, part by part. The exit code is that of the part that fails."""
+    place, console = places.output_file(metrics, "--metrics") if metrics else None, session.console
+    report = session.client({"retries": _TRIES}).check_remote(name, metrics=place)
+    for one in report.checks:
+        console.data(console.clean(f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {one.detail}"))
+    _tell(session, report.errors)
+    checks = [{"name": one.name, "ok": one.ok, "detail": one.detail} for one in report.checks]
+    return _show(session, error=report.error, checks=checks)
+
+
+@command("remote jobs")
+def jobs(session: Session, name: Name) -> int:
+    """The jobs of a remote, the newest first."""
+    with session.client().remote(name) as remote:
+        found = remote.jobs()
+
+    def show() -> None:
+        if not found:
+            session.console.note("no jobs")
+            return
+        rows = [(shown(job.id), job.status, _age(job), _size(job)) for job in found]
+        session.console.table(("JOB", "STATUS", "CHANGED", "SIZE"), rows)
+        for job in found:
+            if job.error and not job.is_over:
+                session.console.warn(f"{job.id}: {job.error}")
+        if failed := sum(bool(job.error) and job.is_over for job in found):
+            session.console.note(f"{failed} ended with an error: 'mdl remote status {name} JOB' shows it")
+
+    return _show(session, show, jobs=[_facts(job) for job in found])
+
+
+@command("remote status")
+def status(session: Session, name: Name, job_id: JobId) -> int:
+    """How one job of a remote stands."""
+    with session.client().remote(name) as remote:
+        job = remote.status(job_id)
+    lines = {
+        "job": job.id,
+        "status": job.status,
+        "created": job.created_at,
+        "changed": job.updated_at and f"{job.updated_at} ({_age(job)})",
+        "results": None if job.bytes is None else human_bytes(job.bytes),
+        "error": job.error,
+    }
+
+    def show() -> None:
+        for key, value in lines.items():
+            if value:
+                session.console.data(f"{key + ':':<10} {session.console.clean(value)}")
+
+    return _show(session, show, jobs=[_facts(job)])
+
+
+@command("remote cancel")
+def cancel(session: Session, name: Name, job_id: JobId) -> int:
+    """Cancel a job of a remote, asked once; what it has written stays."""
+    with session.client().remote(name) as remote:
+        job = remote.cancel(job_id)
+    return _show(session, lambda: session.console.note(f"{job.id}: {job.status}"), jobs=[_facts(job)])
+
+
+@command("remote clean")
+def clean(session: Session, name: Name, older_than: OlderThan) -> int:
+    """Show the jobs in the bucket of a remote that are over for so long; --yes deletes their results, then their
+    records.
+
+    What counts is the time in a job's own record. A job that is not over, or whose record tells no time or cannot be
+    read, is kept. So are results without a record: nothing says how old they are, or that nobody writes them any more.
+    """
+    is_asked, console = session.common.yes, session.console
+    rows: list[dict[str, Any]] = []
+    errors: list[MdlError] = []
+    session.empty = {"jobs": rows}
+
+    def show(found: Sequence[CleanedJob]) -> None:
+        if not found:
+            console.note("no jobs")
+        elif not session.common.json:
+            words = {"would delete": "delete"} if is_asked else {}
+            table = [
+                (shown(one.job.id), _size(one.job), words.get(one.action, one.action), one.why[:200]) for one in found
+            ]
+            console.table(("JOB", "SIZE", "ACTION", "WHY"), table)
+
+    for one in session.client().clean_remote(name, older_than=older_than, remove=is_asked, on_found=show):
+        rows.append({**_facts(one.job), "action": one.action, "why": one.why})
+        if one.error:
+            errors.append(one.error)
+        elif is_asked and (one.action == "deleted" or one.is_changed):
+            console.note(f"{one.job.id}: {one.action}" + (f", {one.why}" if one.is_changed else ""))
+    _tell(session, errors)
+    gone = [row["bytes"] or 0 for row in rows if row["action"] != "kept"]
+    count = f"jobs: {len(gone)}, {human_bytes(sum(gone))}"
+    console.note(f"deleted {count}" if is_asked else f"would delete {count}" + ("; --yes does" if gone else ""))
+    return _show(session, error=joint_error(errors), jobs=rows)
+
+
+@command("remote url")
+def url(session: Session, name: Name, job_id: JobId, include: Include = None) -> int:
+    """The link to the result of a job, and nothing else. Whoever has it can read the result, for as long as the remote
+    allows: it is a secret."""
+    link = Requested(session.client().remote_url(name, job_id, include=include or ()))
+    return _show(session, lambda: session.console.data(link), url=link)
+
+
+def _show(session: Session, show: Any = lambda: None, *, error: MdlError | None = None, **found: Any) -> int:
+    """Show what was ``found``: the document has the keys of all these commands."""
+    return session.show(empty("remote") | found, show, error=error)
+
+
+def _tell(session: Session, errors: Sequence[MdlError]) -> None:
+    """Each error on stderr; if stderr is for a program, the one that stands for all."""
+    problem = joint_error(errors)
+    for error in [problem] if problem and session.console.is_machine_readable else errors:
+        session.console.error(error)
+
+
+def _facts(job: RemoteJob) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "status": job.status,
+        "created_at": job.created_at,
+        "updated_at": job.updated_at,
+        "bytes": job.bytes,
+        "error": job.error,
+    }
+
+
+def _age(job: RemoteJob) -> str:
+    moment = job.updated_at or job.created_at
+    return human_age((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()) if moment else "?"
+
+
+def _size(job: RemoteJob) -> str:
+    return "?" if job.bytes is None else human_bytes(job.bytes)

@@ -1,0 +1,40 @@
+"""Prometheus: numbers in a text file, for node_exporter's textfile collector.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mdl.fs import staging
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """One metric: its name, what it is ``about``, and its values by their `labels` ('' without any)."""
+
+    name: str
+    about: str
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+def labels(**texts: str) -> str:
+    """``{remote="gpu",state="idle"}``."""
+    return "{" + ",".join(f'{name}="{_escaped(text)}"' for name, text in texts.items()) + "}"
+
+
+def write_gauges(path: Path, gauges: Iterable[Gauge]) -> None:
+    """Replace ``path`` as a whole by these metrics; one without values is left out. Raises `OSError`."""
+    lines: list[str] = []
+    for one in gauges:
+        if one.values:
+            lines += [f"# HELP {one.name} {one.about}", f"# TYPE {one.name} gauge"]
+            lines += [f"{one.name}{found} {value!r}" for found, value in one.values.items()]
+    staging.write_file(path, "\n".join([*lines, ""]).encode(), mode=0o644, durable=False, sweep_first=True)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -1,0 +1,215 @@
+"""Remote: look whether a remote works, clean its bucket, have the link to a result. (`mdl.operations.fetch` brings it.)
+
+A job is old by the times of its own record. Nothing else tells how old results are, or that nobody writes to them any
+more: the time of an object is that of its last copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, Protocol
+from urllib.parse import urlsplit
+
+from mdl import places
+from mdl.errors import Busy, MdlError, NetworkError, NotFound, UsageError, joint_error
+from mdl.formatting import human_age
+from mdl.http.locators import Link
+from mdl.jobs.prometheus import Gauge, labels, write_gauges
+from mdl.locks import file_lock
+from mdl.paths import matches
+from mdl.sources import Context, open_source
+from mdl.sources.remote import Check, JobOrigin, JobSource, Remote, RemoteJob, age_of, of_remote
+from mdl.sources.remote_tables import RemoteSettings
+from mdl.sources.s3 import BucketRemote
+
+_NAMED = 10
+"""How many files a message names."""
+
+
+@dataclass(frozen=True)
+class RemoteReport:
+    """Whether one remote works: each part that was looked at, and the ``numbers`` that it tells of itself."""
+
+    name: str
+    checks: Sequence[Check]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def errors(self) -> list[MdlError]:
+        """What failed, part by part."""
+        return [of_remote(one.error or _failed(one), self.name) for one in self.checks if not one.ok]
+
+    @property
+    def error(self) -> MdlError | None:
+        """The one error that stands for all; None if all is well."""
+        return joint_error(self.errors)
+
+
+def _failed(part: Check) -> MdlError:
+    return NetworkError(f"{part.name}: {part.detail}", hint="look at the remote itself")
+
+
+def check(name: str, remote: Remote, kind: str, *, measure: bool) -> RemoteReport:
+    """Look at every part of a remote of this ``kind``. Its numbers are asked for too if it is to ``measure`` them."""
+    try:
+        checks = remote.check()
+    except MdlError as error:
+        return RemoteReport(name, [Check(kind, False, error.message, error)])
+    try:
+        return RemoteReport(name, checks, remote.metrics() if measure else {})
+    except MdlError as error:
+        return RemoteReport(name, [*checks, Check("metrics", False, error.message, error)])
+
+
+def write_metrics(path: Path, report: RemoteReport, *, now: float) -> None:
+    """Replace ``path`` as a whole by what the check of one remote found; ``now`` in seconds since 1970. Numbers such
+    as ``workers_idle`` and ``jobs_failed`` become ``mdl_remote_workers`` and ``mdl_remote_jobs`` by their state. Raises
+    `OSError`."""
+    remote, error = {"remote": report.name}, report.error
+    found: dict[str, dict[str, float]] = {"workers": {}, "jobs": {}}
+    for name, number in report.numbers.items():
+        what, _, state = name.partition("_")
+        if what in found and state:
+            found[what][labels(**remote, state=state)] = number
+    write_gauges(
+        path,
+        [
+            Gauge("mdl_remote_up", "1 if every part of the remote works.", {labels(**remote): int(error is None)}),
+            Gauge("mdl_remote_last_check_timestamp_seconds", "When it was checked.", {labels(**remote): now}),
+            Gauge(
+                "mdl_remote_exit_code", "Exit code of the check.", {labels(**remote): error.exit_code if error else 0}
+            ),
+            Gauge(
+                "mdl_remote_check_ok",
+                "1 if this part of it works.",
+                {labels(**remote, check=one.name): int(one.ok) for one in report.checks},
+            ),
+            Gauge("mdl_remote_workers", "Workers of the endpoint, by state.", found["workers"]),
+            Gauge("mdl_remote_jobs", "Jobs of the endpoint, by state.", found["jobs"]),
+        ],
+    )
+
+
+Action = Literal["would delete", "deleted", "kept"]
+
+
+@dataclass(frozen=True)
+class CleanedJob:
+    """One job of a bucket, what is or would be done with it, and why. ``error`` is why it could not be deleted."""
+
+    job: RemoteJob
+    action: Action
+    why: str
+    error: MdlError | None = None
+    is_changed: bool = False
+    """It is kept although it was found to be old."""
+
+
+class Cleanable(Protocol):
+    """What of a remote cleaning needs."""
+
+    def status(self, job: str) -> RemoteJob: ...
+
+    def delete(self, job: str) -> int: ...
+
+
+def judge(job: RemoteJob, older_than: float, now: float) -> CleanedJob:
+    """Whether a job may go at ``now``, in seconds since 1970: it is over, and its own record says that this was
+    ``older_than`` seconds ago. Pure."""
+    age = age_of(job, now)
+    if job.error and not job.is_over and not (job.updated_at or job.created_at):
+        return CleanedJob(job, "kept", f"its record cannot be read: {job.error}")
+    if not job.is_over:
+        return CleanedJob(job, "kept", f"it is still {job.status}")
+    if not (job.updated_at or job.created_at):
+        return CleanedJob(job, "kept", "its record tells no time")
+    return CleanedJob(job, "kept" if age < older_than else "would delete", f"{job.status} {human_age(age)}")
+
+
+def clean(
+    settings: RemoteSettings,
+    context: Context,
+    *,
+    older_than: float,
+    remove: bool,
+    on_found: Callable[[Sequence[CleanedJob]], None],
+) -> Iterator[CleanedJob]:
+    """Judge every job of the bucket that ``settings`` mean, tell ``on_found``, and yield what became of each: deleted
+    only with ``remove``, and then under a lock. Raises `Busy`, and as `Remote.jobs`."""
+    remote = BucketRemote(settings, context)
+    with contextlib.ExitStack() as stack:
+        check = stack.enter_context(_lock(settings, remote)) if remove else None
+        now = time.time()
+        found = [judge(job, older_than, now) for job in remote.jobs()]
+        on_found(found)
+        for one in delete(remote, found, check) if check else found:
+            yield replace(one, error=of_remote(one.error, settings.name)) if one.error else one
+
+
+@contextlib.contextmanager
+def _lock(settings: RemoteSettings, remote: BucketRemote) -> Iterator[Callable[[], None]]:
+    """Be the one who cleans this bucket: on this machine by a lock file, if the user has a home folder, and everywhere
+    by a marker in the bucket. Yields what looks whether it is still so. Raises `Busy`."""
+    place = hashlib.sha256(f"{settings.get('endpoint_url')} {settings.address}".encode()).hexdigest()[:16]
+    with contextlib.ExitStack() as stack:
+        try:
+            with contextlib.suppress(UsageError, OSError):
+                stack.enter_context(file_lock(places.state_dir() / "locks", f"clean-{place}", 0.0, lambda _who: None))
+        except Busy as error:
+            why = error.message.replace("is at work on it", "is cleaning it")
+            raise Busy(why, item=settings.name, hint="run it again when that one has ended") from error
+        yield stack.enter_context(remote.lock())
+
+
+def delete(remote: Cleanable, found: Sequence[CleanedJob], check: Callable[[], None]) -> Iterator[CleanedJob]:
+    """Delete what was ``found`` to be old, job by job, and yield what became of each.
+
+    Each record is read once more just before: a job that changed since it was judged is kept. A job that cannot be
+    deleted does not stop the others. ``check`` is called before each one, and may raise.
+    """
+    for one in found:
+        if one.action != "would delete":
+            yield one
+            continue
+        check()
+        try:
+            if remote.status(one.job.id) != one.job:
+                yield replace(one, action="kept", why="it changed meanwhile", is_changed=True)
+                continue
+            remote.delete(one.job.id)
+        except NotFound:
+            yield replace(one, action="kept", why="somebody else deleted it meanwhile", is_changed=True)
+        except MdlError as error:
+            yield replace(one, action="kept", why=f"it could not be deleted: {error.message}", error=error)
+        else:
+            yield replace(one, action="deleted")
+
+
+def link_to(origin: JobOrigin, include: Sequence[str], context: Context) -> str:
+    """The link to the one result of a job that ``include`` names; without it, to its one result.
+
+    Raises `NotFound` if there is none, or if the file comes without a link; `UsageError` if there are several; and as
+    `Remote.files`.
+    """
+    source = JobSource(context)
+    files = source.resolve(origin)
+    chosen = [file for file in files if not include or matches(file.path.text, include)]
+    names = [file.path.text for file in chosen or files]
+    listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    if not chosen:
+        raise NotFound("no file of it matches --include", item=origin.job, hint=f"there is {listed}")
+    if len(chosen) > 1:
+        raise UsageError(f"{len(chosen)} files are meant: {listed}", item=origin.job, hint="pick one with --include")
+    url = chosen[0].url
+    scheme = urlsplit(url).scheme
+    locate = source.locate if scheme == "job" else getattr(open_source(scheme, context), "locate", None)
+    found = locate(url) if locate else Link(url)
+    if not isinstance(found, Link):
+        hint = f"mdl fetch {origin.remote} {origin.job}"
+        raise NotFound(f"there is no link to {names[0]}: its bytes come without one", item=origin.job, hint=hint)
+    return found.url

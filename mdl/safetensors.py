@@ -1,0 +1,60 @@
+"""Safetensors: a file is ``<u64 length><JSON header><tensors>``, and its header says how long the whole must be. Pure.
+
+Format: https://github.com/huggingface/safetensors#format.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+SAFETENSORS = ".safetensors"
+_LONGEST_HEADER = 100 * 2**20
+"""The format's own limit for a header."""
+_WORTH_READING = 8 * 2**20
+"""Bytes of header above which the JSON is not parsed: that would cost more memory than it is worth."""
+_IMPOSSIBLE = 2**63
+
+
+def why_truncated(size: int, head: Callable[[int], bytes]) -> str | None:
+    """What shows that a safetensors file of ``size`` bytes is shorter than it must be, or None.
+
+    A file that is not in this format at all is not judged: mdl copies files, it does not load them.
+    """
+    length = int.from_bytes(head(8), "little")
+    if size == 0:
+        return "an empty safetensors file"
+    if 2 <= length <= _LONGEST_HEADER and 8 <= size < 8 + length:
+        return "a safetensors file shorter than its header"
+    header = read_header(head) if length <= _WORTH_READING else None
+    if header is None or header.size <= size:
+        return None
+    return f"a safetensors file of {size} bytes, its header says {header.size}"
+
+
+@dataclass(frozen=True)
+class Header:
+    """``size`` is the length that the whole file must have, in bytes; ``metadata`` is the trainer's own."""
+
+    size: int
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def read_header(head: Callable[[int], bytes]) -> Header | None:
+    """The header of a safetensors file; None if it has none that can be read.
+
+    ``head(count)`` gives the file's first ``count`` bytes.
+    """
+    length = int.from_bytes(head(8), "little")
+    text = head(8 + length)[8:] if 2 <= length <= _LONGEST_HEADER else b""
+    if len(text) < length:
+        return None
+    try:
+        table = json.loads(text)
+        ends = [max(0, int(facts["data_offsets"][1])) for name, facts in table.items() if name != "__metadata__"]
+        metadata = {str(key): str(value) for key, value in table.get("__metadata__", {}).items()}
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
+        return None
+    size = 8 + length + max(ends, default=0)
+    return Header(size, metadata) if size < _IMPOSSIBLE else None

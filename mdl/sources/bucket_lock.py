@@ -1,0 +1,129 @@
+"""Bucket lock: one cleaner of a bucket at a time, on whatever machines.
+
+The holder's marker is an object that is made only if there is none of its name (``If-None-Match: *``). A store may
+ignore that condition, and a marker that nobody renewed for an hour is taken over, by two at once perhaps; so the holder
+looks before every step whether the marker is still its own. What is done under this lock must be safe if two do it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mdl.errors import Busy, NotFound
+from mdl.paths import shown
+from mdl.process import ProcessId, hostname
+
+_STALE_SECONDS = 3600.0
+_RENEW_SECONDS = 600.0
+_LARGEST = 2**16
+_TRIES = 3
+
+
+class Objects(Protocol):
+    """The bucket. Its methods raise `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object if there is none of this name; False if there is one."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write an object in place of any of this name."""
+
+    def read(self, key: str, most: int) -> bytes:
+        """An object of at most ``most`` bytes."""
+
+    def delete(self, keys: list[str]) -> None:
+        """Delete objects."""
+
+    def discard(self, key: str) -> None:
+        """Delete an object within a second, also while this run is being stopped. It is no error if that fails."""
+
+    def age(self, key: str) -> float:
+        """Seconds since an object was written."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds the lock: a process of a machine. ``token`` differs each time."""
+
+    host: str
+    process: str
+    since: str
+    token: str = field(repr=False)
+
+    @classmethod
+    def me(cls) -> Holder:
+        since = time.strftime("%H:%M:%S UTC", time.gmtime())
+        return cls(hostname(), ProcessId.current().text, since, secrets.token_hex(8))
+
+    @classmethod
+    def of(cls, data: bytes) -> Holder:
+        """Whose marker this is; of a text that is none nobody's."""
+        try:
+            facts = json.loads(data)
+            return cls(*(str(facts[key])[:100] for key in ("host", "process", "since", "token")))
+        except (ValueError, TypeError, KeyError):
+            return cls("another machine", "", "?", "")
+
+    @property
+    def marker(self) -> bytes:
+        facts = {"host": self.host, "process": self.process, "since": self.since, "token": self.token}
+        return json.dumps(facts).encode()
+
+    def busy(self, item: str) -> Busy:
+        pid = ProcessId(self.process).pid
+        who = f"another mdl on {shown(self.host)} (process {pid or '?'}, since {shown(self.since)})"
+        return Busy(f"{who} is cleaning it", item=item, hint="run it again when that one has ended")
+
+
+@contextlib.contextmanager
+def bucket_lock(bucket: Objects, key: str) -> Iterator[Callable[[], None]]:
+    """Hold the lock whose marker is the object ``key``. What this yields is to be called before each step: it raises
+    `Busy` if somebody else holds the lock by now. Raises `Busy`, which names the holder, and as `Objects`."""
+    mine = Holder.me()
+    _take(bucket, key, mine)
+    is_mine, renewed = True, time.monotonic()
+
+    def check() -> None:
+        nonlocal is_mine, renewed
+        other = _holder(bucket, key)
+        is_mine = other == mine
+        if not is_mine:
+            raise (other or Holder.of(b"")).busy(key)
+        if time.monotonic() - renewed > _RENEW_SECONDS:
+            bucket.write(key, mine.marker)
+            renewed = time.monotonic()
+
+    try:
+        yield check
+    finally:
+        if is_mine:
+            bucket.discard(key)
+
+
+def _take(bucket: Objects, key: str, mine: Holder) -> None:
+    """Write the marker. One that is stale, or whose process is seen to be gone, gives way to it."""
+    for _ in range(_TRIES):
+        if bucket.create(key, mine.marker):
+            return
+        other = _holder(bucket, key)
+        if other is None:
+            continue
+        is_dead = ProcessId(other.process).is_alive() is False
+        if not is_dead and bucket.age(key) < _STALE_SECONDS:
+            raise other.busy(key)
+        bucket.delete([key])
+    raise Holder.of(b"").busy(key)
+
+
+def _holder(bucket: Objects, key: str) -> Holder | None:
+    """Who holds the lock; None if there is no marker."""
+    try:
+        return Holder.of(bucket.read(key, _LARGEST))
+    except NotFound:
+        return None
