@@ -20,7 +20,7 @@ from mdl.reports import Report
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.remote import JobOrigin, open_remote
-from mdl.sources.remote_tables import check_remotes
+from mdl.sources.remote_tables import RemoteSettings
 
 KEY_CANARY = "KEY-CANARY-5ae1"
 """A key that must be in no message."""
@@ -60,7 +60,7 @@ def world(
     tables: Mapping[str, Mapping[str, Any]], environ: Mapping[str, str] | None = None, *, stall: float = 6.0
 ) -> Iterator[World]:
     """The tables ``[remotes.NAME]`` by name."""
-    environ, remotes = environ or {}, check_remotes(tables, "config.toml")
+    environ, remotes = environ or {}, {name: RemoteSettings(name, row["kind"], row) for name, row in tables.items()}
     tokens = [one.token(environ) for one in remotes.values()]
     hosts, policy = AllowList.of(["127.0.0.1"]), _AtOnce(3)
     with HttpClient(hosts, tokens=tokens, timeouts=Timeouts(2, stall), policy=policy) as http:

@@ -22,6 +22,11 @@ x-note      = ["anything", 1]
 kind = "trainer"
 url  = "http://trainer:8000/"
 allow_hosts = ["cdn.example", "*.example:8443", "127.0.0.1"]
+[remotes.web]
+kind       = "api"
+url        = "https://h.example/results/{job}"
+status_url = "https://h.example/status/{job}"
+bucket     = "store"
 [remotes.store]
 kind         = "bucket"
 url          = "s3://training/prefix"
@@ -45,6 +50,7 @@ def test_what_is_right() -> None:
     assert {name: (one.kind, one.address, one.key_variable) for name, one in found.items()} == {
         "gpu": ("runpod", "https://api.runpod.ai/v2/abc123", "GPU_KEY"),
         "box": ("trainer", "http://trainer:8000", ""),
+        "web": ("api", "https://h.example/results/{job}", ""),
         "store": ("bucket", "s3://training/prefix", ""),
     }
     assert found["store"].values["presign"] is False
@@ -62,10 +68,10 @@ NO_KEY = "must be the name of a variable"
     [
         ("remotes = 3", "1: remotes: must be a table"),
         ("[remotes]\nbox = 1", "2: remotes.box: must be a table"),
-        ("[remotes.box]\nurl = 'http://h'", "1: remotes.box: has no kind; the kinds are bucket, runpod"),
+        ("[remotes.box]\nurl = 'http://h'", "1: remotes.box: has no kind; the kinds are api, bucket, runpod"),
         ("[remotes.box]\nkin = 'trainer'", "2: remotes.box.kin: unknown key; did you mean kind?"),
         ("[remotes.box]\nkind = 'traner'", "2: remotes.box.kind: unknown kind; did you mean trainer?"),
-        ("[remotes.box]\nkind = 'zzz'", "2: remotes.box.kind: unknown kind; the kinds are bucket, runpod"),
+        ("[remotes.box]\nkind = 'zzz'", "2: remotes.box.kind: unknown kind; the kinds are api, bucket, runpod"),
         (f"{BOX}", "1: remotes.box: has no url"),
         (f"{BOX}ulr = 'http://h'", "3: remotes.box.ulr: unknown key; did you mean url?"),
         (f"{BOX}url = 3", "3: remotes.box.url: must be text, not a number"),
