@@ -397,11 +397,11 @@ class Client:
         alone. By default pictures and logs are left out; ``include`` picks among everything. Contacts nothing. Raises
         `UsageError` for a remote or an id that cannot be one."""
         from mdl.catalog.model import Model
-        from mdl.sources.remote import JobOrigin, check_job_id
+        from mdl.sources.remote import JobOrigin, check_checkpoint, check_job_id
         from mdl.sources.remote_tables import remote_named
 
         name = remote_named(remote, self.workspace.remotes).name
-        checkpoint = checkpoint and check_job_id(checkpoint)
+        checkpoint = checkpoint and check_checkpoint(checkpoint)
         origins = [JobOrigin(name, check_job_id(job), checkpoint, logs, bool(include)) for job in texts(jobs)]
         model = Model("", include=texts(include), exclude=texts(exclude))
         found = {one.folder: replace(model, name=one.folder, sources=(one,)) for one in origins}

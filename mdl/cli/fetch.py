@@ -66,6 +66,7 @@ def fetch(
 ) -> int:
     """Download the results of training jobs; the last lines are the folders. Run it again to go on."""
     _check(what, service, jobs)
+    session.empty = {"release": None}
     client = session.client(settings)
     models = client.results(remote, jobs, checkpoint=what.checkpoint or "", logs=what.logs, **globs.globs)
     folders = client.folders(models, into=what.into)

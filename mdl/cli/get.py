@@ -144,7 +144,9 @@ def show_plan(session: Session, request: Request) -> int:
 def show_planned(session: Session, report: PlanReport) -> int:
     """The plan as a table. Returns the exit code."""
     _show_failures(session, report)
-    return session.show({"job": None} | payload(report), lambda: _show_plan(session, report), error=report.error)
+    return session.show(
+        {"job": None} | session.empty | payload(report), lambda: _show_plan(session, report), error=report.error
+    )
 
 
 def show(session: Session, report: Report, *, folders: bool = True) -> int:

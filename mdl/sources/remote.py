@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from mdl import crc_json
-from mdl.errors import MdlError, NotFinished, NotFound, UsageError
+from mdl.errors import LockError, MdlError, NotFinished, NotFound, UsageError
 from mdl.files import RemoteFile
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, read_regular
@@ -31,7 +31,7 @@ from mdl.sources import Context, Origin
 from mdl.sources.remote_tables import KINDS, RemoteSettings, remote_named
 
 VERSION = 1
-"""Of the file that keeps what a zip held."""
+"""Of the file that keeps what a job had."""
 _LARGEST_LISTING = 64 * 2**20
 
 
@@ -218,6 +218,11 @@ def of_remote(error: MdlError, name: str) -> MdlError:
     return error
 
 
+def check_checkpoint(name: str) -> str:
+    """``name`` if it can be one part of a path. Raises `Unsafe`."""
+    return RelPath.parse(name.replace("/", "\\")).text
+
+
 def check_job_id(job: str) -> str:
     """``job`` if it can be a part of a path and of a URL. Raises `UsageError`, `Unsafe`."""
     if not job or "/" in job:
@@ -241,22 +246,33 @@ class JobSource:
             return self._opened[name]
 
     def resolve(self, origin: JobOrigin) -> list[RemoteFile]:
-        return self.remote(origin.remote).files(origin)
+        if self._context.http is None:
+            found = self.known(origin)
+            if found is None:
+                hint = "run it again without --offline"
+                raise LockError("offline, and it was never fetched", item=str(origin), hint=hint)
+            return found
+        remote = self.remote(origin.remote)
+        files = remote.files(origin)
+        if not remote.is_zipped:
+            self.keep(origin, files)
+        return files
 
     def known(self, origin: JobOrigin) -> list[RemoteFile] | None:
-        """What was kept of a job that came as one zip."""
+        """The files that a job had when it was fetched."""
         try:
             data = crc_json.loads((read_regular(self._path(origin), _LARGEST_LISTING) or b"").rstrip(b"\n"))
             if not isinstance(data, dict) or data["mdl-job"] != VERSION or data["source"] != str(origin):
                 return None
-            return [RemoteFile(RelPath.parse(path), str(data["url"]), int(size)) for path, size in data["files"]]
+            return [RemoteFile(RelPath.parse(path), str(url), size) for path, url, size in data["files"]]
         except (KeyError, TypeError, ValueError, MdlError, OSError):
             return None
 
     def keep(self, origin: JobOrigin, files: Sequence[RemoteFile]) -> None:
-        """Keep which ``files`` a zip held; they have the URL of the zip. What cannot be kept is asked for again."""
-        rows = [[one.path.text, one.size] for one in files]
-        data = {"mdl-job": VERSION, "source": str(origin), "url": files[0].url if files else "", "files": rows}
+        """Keep which ``files`` a job has. Those of a zip have the URL of the zip. What cannot be kept is asked for
+        again."""
+        rows = [[one.path.text, one.url, one.size] for one in files]
+        data = {"mdl-job": VERSION, "source": str(origin), "files": rows}
         with contextlib.suppress(OSError):
             make_private_dir(self._context.folder)
             staging.write_file(self._path(origin), crc_json.dumps(data), durable=False)

@@ -23,7 +23,7 @@ from mdl.http.locators import Link
 from mdl.paths import RelPath, shown
 from mdl.sources import Context
 from mdl.sources.http_remote import HttpRemote
-from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id, job_of, status_of
+from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id, job_of, status_of
 from mdl.sources.remote_tables import RemoteSettings
 from mdl.sources.results import job_and_path
 
@@ -144,7 +144,7 @@ class Trainer(HttpRemote):
 
     def _chosen(self, job: str, name: str) -> TrainerCheckpoint:
         """The checkpoint that is meant: ``latest``, ``best``, a name or a step."""
-        _check_name(name)
+        check_checkpoint(name)
         found = self.checkpoints(job)
         meant = [one for one in found if name in (one.name, str(one.step))]
         if name == "latest":
@@ -156,7 +156,7 @@ class Trainer(HttpRemote):
             what = "does not say which checkpoint is the best" if name == "best" else f"has no checkpoint {name!r}"
             names = ", ".join(shown(one.name) for one in found[:10]) or "none yet"
             raise NotFound(f"the server {what}", item=job, hint=f"there is {names}")
-        _check_name(meant[0].name)
+        check_checkpoint(meant[0].name)
         return meant[0]
 
     def _job(self, record: Any, name: str = "") -> RemoteJob:
@@ -193,11 +193,6 @@ def routes_in(paths: Mapping[str, Any]) -> dict[str, str]:
                 usual = plain == _ROUTES[route] or "download" in plain
                 found[route] = plain if usual or route not in found else found[route]
     return found
-
-
-def _check_name(checkpoint: str) -> None:
-    """Raises `Unsafe` for a name that is not one part of a path."""
-    RelPath.parse(checkpoint.replace("/", "\\"))
 
 
 def _rows(answer: Any) -> list[Any]:

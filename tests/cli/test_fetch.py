@@ -1,0 +1,308 @@
+"""``mdl fetch``: the results of jobs, from a training server and from a bucket, to a folder that is verified."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.data import MIB, noise
+from support.moto_store import moto_store
+from support.shell import Ran, Shell, done, settings
+from support.trainer_server import training_server
+
+from mdl.engine import fetch as engine_fetch
+from mdl.engine import finalize
+
+WEIGHTS = (
+    struct.pack("<Q", 65) + b'{"w":{"dtype":"U8","shape":[2097152],"data_offsets":[0,2097152]}}' + noise(2 * MIB, 3)
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """The folder of a training server's runs, and its URL."""
+    folder = tmp_path_factory.mktemp("runs")
+    with training_server(folder) as url:
+        yield folder, url
+
+
+class Box:
+    """A machine with the remote ``box``, and the jobs there."""
+
+    def __init__(self, shell: Shell, folder: Path) -> None:
+        self.shell, self.folder = shell, folder
+
+    def job(self, name: str, files: dict[str, bytes] | None = None, **facts: Any) -> Path:
+        """A job with these files; every test has its own, as the server counts what was asked of each."""
+        found = {"model.safetensors": WEIGHTS, "config.json": b"{}", "training.log": b"loss 0.1\n"} | (files or {})
+        for path, data in found.items():
+            place = self.folder / name / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+        (self.folder / name / "job.json").write_text(json.dumps({"status": "completed", **facts}))
+        return self.shell.models / "box" / name
+
+
+@pytest.fixture
+def box(runs: tuple[Path, str], tmp_path: Path) -> Box:
+    shell = Shell(tmp_path)
+    settings(shell, f'[remotes.box]\nkind = "trainer"\nurl = "{runs[1]}"\n')
+    return Box(shell, runs[0])
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {str(one.relative_to(folder)): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
+
+
+Inside = Callable[..., Ran]
+
+
+def test_a_zip_becomes_a_folder(mdl: Inside, box: Box) -> None:
+    """The zip of a server is opened and not kept; a second run asks how the job stands, and fetches nothing."""
+    folder = box.job("j1", {"checkpoint-500/model.safetensors": WEIGHTS})
+    first = done(mdl(box.shell, "fetch", "box", "j1", "--json")).document
+    assert first["bytes_fetched"] > 2 * len(WEIGHTS)
+    assert first["models"][0]["name"] == "box/j1"
+    assert files_below(folder)["checkpoint-500/model.safetensors"] == WEIGHTS
+    assert not list(box.shell.models.rglob("*.zip"))
+    again = done(mdl(box.shell, "fetch", "box", "j1", "--json")).document
+    assert (again["bytes_fetched"], {file["action"] for file in again["models"][0]["files"]}) == (0, {"kept"})
+    assert done(mdl(box.shell, "fetch", "box", "j1")).out == f"{folder}\n"
+
+
+def test_one_checkpoint_and_the_logs(mdl: Inside, box: Box) -> None:
+    """A checkpoint is meant by its name, its step or ``latest``, and lies in a folder of its own; so do the logs."""
+    folder = box.job("j2", {"checkpoint-500/model.safetensors": WEIGHTS})
+    for name in ("500", "checkpoint-500", "latest"):
+        done(mdl(box.shell, "fetch", "box", "j2", "--checkpoint", name))
+        assert files_below(folder.with_name(f"j2_{name}")) == {"model.safetensors": WEIGHTS}
+    done(mdl(box.shell, "fetch", "box", "j2", "--logs"))
+    assert files_below(folder.with_name("j2_logs")) == {"training.log": b"loss 0.1\n"}
+    missing = done(mdl(box.shell, "fetch", "box", "j2", "--checkpoint", "900"), 3)
+    assert "checkpoint-500" in missing.err
+    assert done(mdl(box.shell, "fetch", "box", "j2", "--checkpoint", "../j1"), 11).out == ""
+
+
+def test_a_job_that_is_not_done(mdl: Inside, box: Box) -> None:
+    """14 while it runs, unless what is there is wanted; 3 with its own error once it has failed; 10 for a mixture."""
+    folder = box.job("j3", status="running")
+    box.job("j4", status="failed", error_message="CUDA out of memory")
+    box.job("j5")
+    assert "still running" in done(mdl(box.shell, "fetch", "box", "j3"), 14).err
+    assert not folder.exists()
+    done(mdl(box.shell, "fetch", "box", "j3", "--allow-running"))
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert "CUDA out of memory" in done(mdl(box.shell, "fetch", "box", "j4"), 3).err
+    mixed = done(mdl(box.shell, "fetch", "box", "j4", "j5", "nope", "--json"), 3).document
+    assert [(model["name"], model["error"] and model["error"]["code"]) for model in mixed["models"]] == [
+        ("box/j4", "NOTFOUND"),
+        ("box/j5", None),
+        ("box/nope", "NOTFOUND"),
+    ]
+    assert done(mdl(box.shell, "fetch", "box", "j3", "j4"), 10).out == ""
+
+
+def test_wait_for_a_job(mdl: Inside, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--wait`` asks again until the job is over, or until its time is up."""
+    box.job("j6", status="running")
+    done(mdl(box.shell, "fetch", "box", "j6", "--wait", "0.1s"), 14)
+
+    def ends(*_: object) -> None:
+        box.job("j6", status="completed")
+
+    monkeypatch.setattr("mdl.cancel.CancelToken.wait", ends)
+    done(mdl(box.shell, "fetch", "box", "j6", "--wait"))
+
+
+@pytest.mark.fault(437)
+def test_a_broken_zip_is_fetched_anew(mdl: Inside, box: Box) -> None:
+    """A connection that breaks costs the bytes that came; for ever broken, it ends in 5 with nothing published."""
+    folder = box.job("j7", faults={"drop_at": MIB, "times": 1})
+    assert done(mdl(box.shell, "fetch", "box", "j7", "--json")).document["bytes_discarded"] >= MIB // 2
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    folder = box.job("j8", faults={"drop_at": MIB})
+    done(mdl(box.shell, "fetch", "box", "j8", "--retries", "1"), 5)
+    assert not folder.exists()
+
+
+@pytest.mark.fault(438)
+def test_a_short_zip_is_found(mdl: Inside, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that ends in good order without the end of the zip is fetched once more; then it is damage."""
+    folder = box.job("j9", faults={"short_at": MIB, "times": 1})
+    done(mdl(box.shell, "fetch", "box", "j9"))
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    folder = box.job("j10", faults={"short_at": MIB})
+    assert "without its end record" in done(mdl(box.shell, "fetch", "box", "j10"), 6).err
+    assert not folder.exists()
+    with monkeypatch.context() as patch:  # the control: without this look, half a zip is a whole file
+        patch.setattr(finalize, "check_whole", lambda *_: None)
+        assert "cut" not in done(mdl(box.shell, "fetch", "box", "j10"), 6).err
+
+
+@pytest.mark.fault(438)
+def test_a_short_safetensors_in_a_whole_zip(mdl: Inside, box: Box) -> None:
+    """A file that the server read while it was written is named, and nothing is published."""
+    folder = box.job("j11", {"model.safetensors": WEIGHTS[:-1]})
+    assert "model.safetensors" in done(mdl(box.shell, "fetch", "box", "j11"), 6).err
+    assert not folder.exists()
+
+
+@pytest.mark.fault(439)
+def test_a_job_that_changes_meanwhile(mdl: Inside, box: Box) -> None:
+    """The status after the zip must be that before it."""
+    folder = box.job("j12", faults={"then_status": "running"})
+    assert "changed" in done(mdl(box.shell, "fetch", "box", "j12"), 6).err
+    assert not folder.exists()
+    done(mdl(box.shell, "fetch", "box", "j12", "--allow-running"))
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_newer_result_replaces_mdls_own_alone(mdl: Inside, box: Box) -> None:
+    """What mdl wrote gives way to what the job has now; what was edited since, or is a stranger's, does not."""
+    folder = box.job("j13", updated_at="2026-11-01T10:00:00")
+    done(mdl(box.shell, "fetch", "box", "j13"))
+    box.job("j13", {"config.json": b'{"a": 1}', "new.txt": b"new"}, updated_at="2026-11-02T10:00:00")
+    (folder / "new.txt").write_text("a stranger's")
+    ran = done(mdl(box.shell, "fetch", "box", "j13", "--json"), 7).document
+    assert {file["path"]: file["action"] for file in ran["models"][0]["files"]} == {
+        "config.json": "fetched",
+        "model.safetensors": "kept",
+        "new.txt": "failed",
+        "training.log": "kept",
+    }
+    assert (folder / "config.json").read_bytes() == b'{"a": 1}'
+    assert (folder / "new.txt").read_text() == "a stranger's"
+    done(mdl(box.shell, "fetch", "box", "j13", "--force"))
+    assert (folder / "new.txt").read_text() == "new"
+
+
+def test_into_include_and_keep_archive(mdl: Inside, box: Box, tmp_path: Path) -> None:
+    """One job goes into one folder, as much of it as is asked for; the zip may be kept beside it."""
+    box.job("j14")
+    words = ("fetch", "box", "j14", "--into", str(tmp_path / "here"), "--include", "*.json", "--keep-archive")
+    done(mdl(box.shell, *words))
+    found = [name for name in files_below(tmp_path / "here") if not name.startswith(".mdl")]
+    assert sorted(found) == ["config.json", "model_j14.zip"]
+    assert done(mdl(box.shell, "fetch", "box", "j14", "j13", "--into", str(tmp_path / "here")), 2).out == ""
+
+
+def test_release_and_rollback(mdl: Inside, box: Box, tmp_path: Path) -> None:
+    """``--release`` puts the results into service in one step; what was served before can be served again."""
+    box.job("j15")
+    box.job("j16", {"config.json": b'{"a": 2}'})
+    site = tmp_path / "site"
+    first = done(mdl(box.shell, "fetch", "box", "j15", "--release", str(site))).out.strip()
+    second = done(mdl(box.shell, "fetch", "box", "j16", "--release", str(site), "--json")).document["release"]
+    assert (second["changed"], second["previous"]) == (True, Path(first).name)
+    assert (site / "current" / "config.json").read_bytes() == b'{"a": 2}'
+    same = done(mdl(box.shell, "fetch", "box", "j16", "--release", str(site), "--json")).document
+    assert (same["release"]["changed"], same["bytes_fetched"]) == (False, 0)
+    done(mdl(box.shell, "rollback", str(site)))
+    assert (site / "current" / "config.json").read_bytes() == b"{}"
+    done(mdl(box.shell, "fetch", "box", "j15", "j16", "--release", str(site)), 2)
+    done(mdl(box.shell, "fetch", "box", "j15", "--check", "true"), 2)
+
+
+@pytest.mark.fault(440)
+def test_max_size(mdl: Inside, box: Box) -> None:
+    """A stream without a length is left at the limit; nothing is published."""
+    folder = box.job("j17")
+    assert "1,000,000 are allowed" in done(mdl(box.shell, "fetch", "box", "j17", "--max-size", "1M"), 11).err
+    assert not folder.exists()
+    done(mdl(box.shell, "fetch", "box", "j17", "--max-size", "3M"))
+
+
+def test_the_servers_own_words(mdl: Inside, box: Box) -> None:
+    """What the server says is told, on which job, and what to do."""
+    box.job("j18", faults={"detail": "Failed to create model archive: disk full", "status_code": 500})
+    ran = done(mdl(box.shell, "fetch", "box", "j18", "--retries", "1"), 5)
+    assert "Failed to create model archive: disk full" in ran.err
+    assert "box/j18" in ran.err
+
+
+def test_dry_run_jobs_and_offline(mdl: Inside, box: Box) -> None:
+    """The plan writes nothing; a fetch is a job; offline, what is here is kept, and what is not ends in 8."""
+    folder = box.job("j19")
+    assert done(mdl(box.shell, "fetch", "box", "j19", "-n", "--json")).document["job"] is None
+    assert not folder.exists()
+    done(mdl(box.shell, "fetch", "box", "j19", "--offline"), 8)
+    ran = done(mdl(box.shell, "fetch", "box", "j19", "--json")).document
+    jobs = {job["id"]: job for job in done(mdl(box.shell, "jobs", "--json")).document["jobs"]}
+    assert (jobs[ran["job"]]["command"], jobs[ran["job"]]["models"]) == ("fetch", ["box/j19"])
+    assert done(mdl(box.shell, "fetch", "box", "j19", "--offline")).out == f"{folder}\n"
+    assert done(mdl(box.shell, "verify", "box/j19")).code == 0
+
+
+def test_wrong_words(mdl: Inside, box: Box) -> None:
+    """What cannot be meant is refused before anything is asked."""
+    for words in (("nobody", "j1"), ("box", "a/b"), ("box", "j1", "--logs", "--checkpoint", "5"), ("box",)):
+        assert done(mdl(box.shell, "fetch", *words), 2).out == ""
+
+
+# A bucket. What needs a store that checks signatures is in tests/system/test_bucket_store.py.
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    with moto_store() as url:
+        yield url
+
+
+@pytest.fixture
+def store(moto: str, tmp_path: Path) -> Shell:
+    """A machine with the remote ``store``, a bucket with two jobs."""
+    import boto3
+
+    keys = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "the-secret", "AWS_ENDPOINT_URL_S3": moto}
+    shell = Shell(tmp_path, extra=keys)
+    settings(shell, '[remotes.store]\nkind = "bucket"\nurl = "s3://training/pre"\n')
+    api = boto3.client(
+        "s3", endpoint_url=moto, aws_access_key_id="a", aws_secret_access_key="b", region_name="us-east-1"
+    )
+    api.create_bucket(Bucket="training")
+    digest = hashlib.sha256(WEIGHTS).hexdigest()
+    for key, data, metadata in (
+        ("results/p1/lora/a.safetensors", WEIGHTS, {"sha256": digest}),
+        ("results/p1/samples/1.png", b"png", {}),
+        ("results/p1/logs/training.log", b"log", {}),
+        ("results/p2/lora/a.safetensors", WEIGHTS, {"sha256": "0" * 64}),
+        ("processes/p1.json", b'{"status": "completed"}', {}),
+        ("processes/p2.json", b'{"status": "completed"}', {}),
+    ):
+        api.put_object(Bucket="training", Key=f"pre/{key}", Body=data, Metadata=metadata)
+    return shell
+
+
+def test_weights_by_default(mdl: Inside, store: Shell) -> None:
+    """Pictures and logs stay where they are unless they are asked for; the recorded digest is compared."""
+    ran = done(mdl(store, "fetch", "store", "p1", "--json")).document
+    [file] = ran["models"][0]["files"]
+    assert (file["path"], file["verified"]) == ("lora/a.safetensors", "sha256")
+    done(mdl(store, "fetch", "store", "p1", "--include", "*.png"))
+    done(mdl(store, "fetch", "store", "p1", "--logs"))
+    assert set(files_below(store.models / "store")) == {
+        "p1/lora/a.safetensors",
+        "p1/samples/1.png",
+        "p1_logs/logs/training.log",
+    }
+
+
+@pytest.mark.fault(436)
+def test_a_recorded_digest_that_does_not_match(mdl: Inside, store: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that are not those of the recorded digest are not published."""
+    assert "0" * 64 in done(mdl(store, "fetch", "store", "p2", "--retries", "1"), 6).err
+    assert not (store.models / "store" / "p2").exists()
+    with monkeypatch.context() as patch:  # the control: without it, wrong bytes pass
+        patch.setattr(engine_fetch, "recorded_digest", lambda headers: None)
+        done(mdl(store, "fetch", "store", "p2"))
+
+
+def test_events_name_the_method(mdl: Inside, store: Shell) -> None:
+    """A bucket's files come by ``s3``."""
+    ran = done(mdl(store, "fetch", "store", "p1", "--progress", "json"))
+    assert {event["method"] for event in ran.events} == {"s3"}
