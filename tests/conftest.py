@@ -128,9 +128,9 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Shell:
-    """A home with a trained run in ``run/``."""
+    """A home with a trained run in ``run/``, and without a log."""
     make_run(tmp_path)
-    return Shell(tmp_path)
+    return Shell(tmp_path, extra={"MDL_LOG_FILE": ""})
 
 
 @pytest.fixture

@@ -47,6 +47,10 @@ class Api(HttpRemote):
         super().__init__(settings, context)
         self._results = Results(self._outputs)
 
+    def hosts(self) -> tuple[str, ...]:
+        status_url = self.settings.get("status_url")
+        return (*super().hosts(), *([host_of(status_url)] if status_url else []))
+
     def check(self) -> list[Check]:
         """Whether the API answers at all, and its bucket."""
         try:

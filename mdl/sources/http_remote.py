@@ -146,8 +146,8 @@ class HttpRemote:
         hint = f"'mdl remote jobs {self.name}' lists the jobs"
         if self.bucket is None:
             hint += f"; with a bucket in [remotes.{self.name}] the results of every worker are found"
-        last = f"; the last answer was: {words}" if words else ""
-        return NotFound(f"{self.name} does not have it; asked were {asked}{last}", item=job, hint=hint)
+        last = f"; the last answer: {words}" if words else ""
+        return NotFound(f"not found on {self.name}; asked: {asked}{last}", item=job, hint=hint)
 
 
 def _times(count: int) -> str:

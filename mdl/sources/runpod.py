@@ -50,7 +50,7 @@ _UNFINISHED = re.compile(r"(?i)\bnot (yet )?(completed|finished|done)\b|still ru
 _TOO_LARGE = re.compile(r"(?i)too large|exceed\w* (the )?max|body size|payload size")
 _FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}
 _LIMITS = f"an endpoint carries 20 MiB at most, about 15 MiB of a file in base64: {ASK_FOR_URL}"
-_WORKERS = "its workers"
+_WORKERS = "workers"
 _QUEUE = "the endpoint's queue"
 
 
@@ -232,7 +232,7 @@ class Runpod(HttpRemote):
         try:
             answer = self.ask("GET", f"{self.base}/status/{quote(job, safe='')}", most=_LARGEST, item=job)
         except NotFound:
-            missed[f"{_QUEUE} (which keeps a result for 30 minutes at most)"] += 1
+            missed[f"{_QUEUE} (it keeps a result for 30 minutes at most)"] += 1
             return None
         if not isinstance(answer, dict):
             raise ProtocolError("the endpoint's answer is not a JSON object", item=job)

@@ -206,7 +206,7 @@ class Bucket:
         if context.http is None:
             raise LockError("offline, and buckets are not kept", item=str(self), hint="run it again online")
         settings: dict[str, Any] = {
-            "endpoint": access.url,
+            "aws_endpoint_url_s3": access.url,  # else a variable of this name would take precedence
             "region": access.region,
             "virtual_hosted_style_request": False,
             "client_options": _client_options(access.url, context),

@@ -100,8 +100,9 @@ class Trainer(HttpRemote):
                 raise
             raise self._not_cancelled(job, error.message) from error  # 400, 409: the server refuses
         facts = answer if isinstance(answer, dict) else {}
-        stands = status_of(facts["status"]) if facts.get("status") else "cancelled"
-        if facts.get("success") is False or facts.get("error") or stands in ("done", "failed"):
+        word = str(facts.get("status") or "cancelled").lower()
+        goes_on = word == "running" or status_of(word) in ("queued", "done", "failed")
+        if facts.get("success") is False or facts.get("error") or goes_on:
             raise self._not_cancelled(job, f"the server says: {self.words(facts) or facts.get('status')}")
         return RemoteJob(job, "cancelled")
 

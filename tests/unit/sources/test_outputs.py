@@ -48,10 +48,10 @@ def test_forms(answer: Any, rows: list[tuple[str, bytes | None, str, int | None]
 @pytest.mark.parametrize(
     ("answer", "error", "words"),
     [
-        (file_data(data="a$b="), ProtocolError, "no base64"),
+        (file_data(data="a$b="), ProtocolError, "not base64"),
         (file_data(data=TEXT[:9]), ProtocolError, "end is missing"),
-        (file_data(data=TEXT[:8]), ProtocolError, "6 bytes came, and 10 were told"),
-        (file_data(size=11), ProtocolError, "10 bytes came, and 11"),
+        (file_data(data=TEXT[:8]), ProtocolError, "has 6 bytes of the file, and says that it has 10"),
+        (file_data(size=11), ProtocolError, "has 10 bytes of the file, and says that it has 11"),
         (file_data(filename=".."), Unsafe, "names a file"),
         ({"type": "redirect", "url": "/download/j1"}, ProtocolError, "is no download"),
         ({"url": "javascript:alert(1)"}, ProtocolError, "is no download"),

@@ -22,6 +22,11 @@ x-note      = ["anything", 1]
 kind = "trainer"
 url  = "http://trainer:8000/"
 allow_hosts = ["cdn.example", "*.example:8443", "127.0.0.1"]
+[remotes.web]
+kind       = "api"
+url        = "https://h.example/results/{job}"
+status_url = "https://h.example/status/{job}"
+bucket     = "store"
 [remotes.store]
 kind         = "bucket"
 url          = "s3://training/prefix"
@@ -45,6 +50,7 @@ def test_what_is_right() -> None:
     assert {name: (one.kind, one.address, one.key_variable) for name, one in found.items()} == {
         "gpu": ("runpod", "https://api.runpod.ai/v2/abc123", "GPU_KEY"),
         "box": ("trainer", "http://trainer:8000", ""),
+        "web": ("api", "https://h.example/results/{job}", ""),
         "store": ("bucket", "s3://training/prefix", ""),
     }
     assert found["store"].values["presign"] is False

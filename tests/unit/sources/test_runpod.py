@@ -196,9 +196,9 @@ def test_another_worker_knows(gpu: World, api: RunpodApi, turns: int) -> None:
 @pytest.mark.parametrize(
     ("job", "answer", "places"),
     [
-        ("p1", UNKNOWN, "its workers 3 times; the last answer was: Process not found"),
-        ("p1", {"status": "not_found"}, "its workers 3 times"),
-        (QUEUED, UNKNOWN, r"the endpoint's queue \(which keeps a result for 30 minutes at most\) once, its workers 3"),
+        ("p1", UNKNOWN, "workers 3 times; the last answer: Process not found"),
+        ("p1", {"status": "not_found"}, "workers 3 times"),
+        (QUEUED, UNKNOWN, r"the endpoint's queue \(it keeps a result for 30 minutes at most\) once, workers 3"),
     ],
 )
 def test_nobody_knows(gpu: World, api: RunpodApi, job: str, answer: dict[str, str], places: str) -> None:
@@ -279,7 +279,7 @@ def test_a_process_that_is_not_over(gpu: World, api: RunpodApi) -> None:
 def test_files_of_an_unknown_process(gpu: World, api: RunpodApi) -> None:
     """What every worker leaves out of its answer is not found; the message says how often workers were asked."""
     api.functions = [worker(bulk_download=links(), list_files=UNKNOWN)]
-    with pytest.raises(NotFound, match="its workers 6 times"):
+    with pytest.raises(NotFound, match="workers 6 times"):
         gpu.open().files(JobOrigin("gpu", "p1"))
     assert len(api.asked) == 6
 
@@ -456,7 +456,7 @@ def test_cancel_by_a_worker(gpu: World, api: RunpodApi, answer: dict[str, Any], 
 def test_cancel_of_what_no_worker_knows(gpu: World, api: RunpodApi) -> None:
     """A worker that does not know the process did nothing, so another one is asked; then it is not found."""
     api.functions = [worker(cancel={"error": "Process not found or cannot be cancelled"})]
-    with pytest.raises(NotFound, match=r"its workers 3 times; .*cannot be cancelled"):
+    with pytest.raises(NotFound, match=r"workers 3 times; .*cannot be cancelled"):
         gpu.open().cancel("p1")
     assert len(api.asked) == 3
 
@@ -676,7 +676,7 @@ def test_real_workers_tell_and_cancel(real_gpu: World) -> None:
     assert remote.cancel("running").status == "cancelled"
     with pytest.raises(UsageError, match="Process is cancelled"):
         remote.cancel("running")
-    with pytest.raises(NotFound, match="its workers 3 times; the last answer was: Process not found"):
+    with pytest.raises(NotFound, match="workers 3 times; the last answer: Process not found"):
         remote.status("nobody")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,18 @@ def source_at(url: str, **environ: str) -> S3Source:
     source = S3Source(found)
     http.locators["s3"] = source.locate
     return source
+
+
+def test_the_remotes_endpoint_is_the_one_that_is_asked(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The endpoint of a remote wins against the variables, in obstore as well, which reads them by itself."""
+    put(moto, {"a.bin": b"a"})
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    table = {"url": "s3://training", "endpoint_url": moto}
+    source = source_at("http://127.0.0.1:9")
+    remotes = {"store": RemoteSettings("store", "bucket", table)}
+    source = S3Source(replace(source._context, remotes=remotes))
+    assert [str(file.path) for file in source.resolve(S3Origin("training"))] == ["a.bin"]
+    assert source.locate("s3://training/a.bin").url.startswith(f"{moto}/training/a.bin?")  # type: ignore[union-attr]
 
 
 def client(url: str) -> Any:
