@@ -145,7 +145,8 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
         elif not session.common.json:
             words = {"would delete": "delete"} if is_asked else {}
             table = [
-                (shown(one.job.id), _size(one.job), words.get(one.action, one.action), one.why[:200]) for one in found
+                (shown(one.job.id), _size(one.job), words.get(one.action, one.action), console.clean(one.why[:200]))
+                for one in found
             ]
             console.table(("JOB", "SIZE", "ACTION", "WHY"), table)
 

@@ -308,9 +308,10 @@ def test_a_server_that_repeats_everything(shell: Shell, exit_code: ExitCode, cap
 
     def echo(request: Request, number: int) -> Answer:
         heard = " ".join(f"{name}: {value}" for name, value in request.headers)
-        words = f"{heard} {SECRET} canary_of_gpu https://h/x?X-Amz-Signature=canarycanary"
+        words = f"{SECRET} canary_of_gpu {heard}"
         if "list-type" in request.target:
             return reply(403, f"<Error><Code>AccessDenied</Code><Message>{words}</Message></Error>".encode())
+        words += " https://h/x?X-Amz-Signature=canarycanary"
         return reply(403, json.dumps({"error": words}).encode(), ("Content-Type", "application/json"))
 
     with FaultyServer(echo) as server:

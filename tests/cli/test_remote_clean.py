@@ -160,7 +160,7 @@ def test_one_cleaner_on_this_machine(store: JobStore, shell: Shell, clean: Clean
         assert process.stdout is not None
         assert process.stdout.readline() == "8\n"
         ran = clean("--yes --json", 9)
-        assert f"process {process.pid}" in ran.document["error"]["message"]
+        assert f"another mdl (process {process.pid}, since" in ran.document["error"]["message"]
         assert actions(clean("--json"))["old"] == "would delete"
         process.communicate("")
         assert process.returncode == 0
