@@ -77,7 +77,7 @@ def check(session: Session, name: Name, metrics: Metrics = None) -> int:
 
 @command("remote jobs")
 def jobs(session: Session, name: Name) -> int:
-    """The jobs of a remote, the newest first."""
+    """The jobs of a remote, the newest first. An endpoint without a bucket has a worker answer, which RunPod bills."""
     with session.client().remote(name) as remote:
         found = remote.jobs()
 
@@ -98,7 +98,7 @@ def jobs(session: Session, name: Name) -> int:
 
 @command("remote status")
 def status(session: Session, name: Name, job_id: JobId) -> int:
-    """How one job of a remote stands."""
+    """How one job of a remote stands. An endpoint without a bucket has a worker answer, which RunPod bills."""
     with session.client().remote(name) as remote:
         job = remote.status(job_id)
     lines = {

@@ -23,11 +23,11 @@ Clean = Callable[..., Ran]
 
 @pytest.fixture
 def store(tmp_path: Path, s3_url: str) -> JobStore:
-    """A bucket with two jobs that are old, and one of each that must be kept."""
+    """A bucket with two jobs that are old, and one of each that must be kept; one name begins as an old one's."""
     store = JobStore.at(s3_url)
     store.job("old", days=40)
     store.job("older", "failed", 50)
-    store.job("young", days=3)
+    store.job("old2", days=3)
     store.job("runs", "running", 90)
     store.job("waits", "queued", 90)
     store.job("timeless", days=None)
@@ -58,7 +58,7 @@ def actions(ran: Ran) -> dict[str, str]:
     return {job["id"]: job["action"] for job in ran.document["jobs"]}
 
 
-KEPT = dict.fromkeys(("young", "runs", "waits", "timeless", "updated", "torn"), "kept")
+KEPT = dict.fromkeys(("old2", "runs", "waits", "timeless", "updated", "torn"), "kept")
 OLD = ("old", "older")
 
 
