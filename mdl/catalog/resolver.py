@@ -90,6 +90,8 @@ class Resolver:
                 try:
                     files.append(self._named(file))
                 except MdlError as error:
+                    if error.item in (None, file.path.text):
+                        error.item = f"{model.name}/{file.path.text}"
                     failed[file.path] = _of_model(error, model)
                     files.append(self._stated(file))
         finally:
