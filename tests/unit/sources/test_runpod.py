@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support import faults
@@ -21,7 +23,7 @@ from support.runpod_api import KEY, MIB, Answer, Endpoint, Job, RunpodApi, runpo
 
 from mdl.errors import AuthError, Cancelled, MdlError, NetworkError, NotFinished, NotFound, ProtocolError, UsageError
 from mdl.sources import runpod
-from mdl.sources.remote import JobOrigin
+from mdl.sources.remote import JobOrigin, JobSource
 
 QUEUED = "0f5c6b1e-1111-4222-8333-444455556666-u1"
 """An id of the endpoint's own queue."""
@@ -384,6 +386,8 @@ def test_waiting_for_a_worker(gpu: World, api: RunpodApi) -> None:
     api.script("status", Answer(200, {"id": "x", "status": "COMPLETED", "output": output}))
     assert gpu.open().status("p1").status == "done"
     assert api.operations() == ["runsync", *["status"] * 4]
+    [wait] = parse_qs(urlsplit(api.asked[0].path).query)["wait"]
+    assert 1.0 <= float(wait) / 1000 < gpu.http.stall  # or the connection would be given up before the answer
 
 
 @pytest.mark.fault(406)
@@ -633,10 +637,52 @@ def test_large_answers_are_not_all_held(
 ) -> None:
     """Of answers that carry their files only so many are held; a file whose answer was let go is asked for again."""
     monkeypatch.setattr("mdl.sources.results._MOST_HELD", 12_000)
+    origins = [JobOrigin("gpu", f"p{number}") for number in range(6)]
     api.functions = [worker(download=lambda given: FILE | {"filename": f"{given['process_id']}.bin"})]
-    report = gpu.fetch(tmp_path / "home", *(JobOrigin("gpu", f"p{number}") for number in range(6)))
+    report = gpu.fetch(tmp_path / "home", *origins)
     assert report.exit_code == 0
     assert len(list((tmp_path / "home").glob("m*/*.bin"))) == 6
+    remote = gpu.open()
+    urls = [file.url for origin in origins for file in remote.files(origin)]
+    asked = len(api.asked)
+    assert remote.locate(urls[-1]).response({}).read() == DATA
+    assert len(api.asked) == asked
+    assert remote.locate(urls[0]).response({}).read() == DATA
+    assert len(api.asked) > asked
+
+
+@pytest.mark.fault(410)
+@pytest.mark.parametrize(("seconds", "questions"), [(3600, 1), (30, 2)])
+def test_a_link_that_expires_soon(gpu: World, api: RunpodApi, seconds: int, questions: int) -> None:
+    """A link that expires within a minute is not handed out: the worker is asked for another one."""
+    signed = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    query = f"X-Amz-Date={signed}&X-Amz-Expires={seconds}&X-Amz-Signature=s"
+    api.functions = [worker(bulk_download=links(f"http://127.0.0.1/results/p1/a.bin?{query}", size=9))]
+    remote = gpu.open()
+    [file] = remote.files(JobOrigin("gpu", "p1"))
+    remote.locate(file.url)
+    assert len(api.asked) == questions
+
+
+def test_one_remote_for_all_threads(gpu: World, api: RunpodApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of threads that want a remote at the same moment one opens it: two would each ask for what the other knows."""
+    opened: list[object] = []
+    both = threading.Barrier(2)
+
+    def slow(*_: object) -> object:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        opened.append(object())
+        return opened[-1]
+
+    monkeypatch.setattr("mdl.sources.remote.open_remote", slow)
+    source = JobSource(gpu.context)
+    threads = [threading.Thread(target=source.remote, args=("gpu",)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 1
 
 
 # The real SDK's workers.
