@@ -19,9 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     # isort: off
     from mdl.api import (
-        ArchiveMember as ArchiveMember,
         checkpoints as checkpoints,
-        contents as contents,
         download as download,
         fetch as fetch,
         get as get,
@@ -67,11 +65,14 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         write_pack as write_pack,
     )
     from mdl.operations.release import (
+        ArchiveMember as ArchiveMember,
         ReleaseResult as ReleaseResult,
         UnpackResult as UnpackResult,
+        contents as contents,
         release as release,
         rollback as rollback,
         unpack as unpack,
+        verify_archive as verify_archive,
     )
     from mdl.operations.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
     from mdl.reports import (
@@ -86,7 +87,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.trainers.runs import Run as Run
 
 _HOMES = {
-    "mdl.api": "ArchiveMember checkpoints contents download fetch get lock plan verify",
+    "mdl.api": "checkpoints download fetch get lock plan verify",
     "mdl.archive.directory": "ArchiveLimits",
     "mdl.cancel": "CancelToken",
     "mdl.catalog.model": "Catalog Model",
@@ -99,7 +100,8 @@ _HOMES = {
     "mdl.operations.clean": "Waste",
     "mdl.operations.fetch": "FetchReport",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
-    "mdl.operations.release": "ReleaseResult UnpackResult release rollback unpack",
+    "mdl.operations.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack "
+    "verify_archive",
     "mdl.operations.remote": "CleanedJob RemoteReport",
     "mdl.reports": "FileReport LockReport ModelReport PlanReport Report VerifyReport",
     "mdl.sources.remote": "RemoteJob",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from mdl.archive.directory import ArchiveLimits
 from mdl.client import Client, ClientOptions, Targets, Texts
 from mdl.places import place_of
 
@@ -103,25 +101,3 @@ def checkpoints(run: str | os.PathLike[str]) -> Run:
     from mdl.trainers import find_run
 
     return find_run(place_of(run, "run"))
-
-
-@dataclass(frozen=True)
-class ArchiveMember:
-    """One file of a zip: its path, its size in bytes as it is and ``packed``, and its SHA-256 if a manifest has it."""
-
-    path: str
-    size: int
-    packed: int
-    sha256: str | None
-
-
-def contents(archive: str | os.PathLike[str], *, limits: ArchiveLimits | None = None) -> list[ArchiveMember]:
-    """The files of a zip, by their paths. The archive is checked as for `unpack`; nothing is written.
-
-    Raises `ProtocolError` if it is damaged, `Unsafe` if it holds what must not be unpacked or exceeds ``limits``.
-    """
-    from mdl.archive.reader import Archive
-
-    with Archive(place_of(archive, "archive"), limits or ArchiveLimits()) as opened:
-        files = sorted((one for one in opened.members if not one.is_folder), key=lambda one: one.path.text)
-        return [ArchiveMember(one.path.text, one.size, one.packed, opened.digests.get(one.path.text)) for one in files]

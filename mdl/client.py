@@ -145,7 +145,8 @@ class Client:
         """What one operation works with; `CallOptions` are those of its caller. ``exact`` resolves to commits, past the
         lock. Window and duration limit an operation that is ``online`` and not ``exact``: one that downloads."""
         from mdl.deadline import time_limit
-        from mdl.operations.tools import Tools
+        from mdl.operations.tools import Tools, with_sources
+        from mdl.sources import page_hosts
 
         work, stop = self.workspace, CancelToken(self.workspace.cancel)
         if cancel:
@@ -156,7 +157,7 @@ class Client:
                 from mdl.console import progress_bars
 
                 listener = stack.enter_context(progress_bars())
-            listener = silence if listener is None else listener
+            listener = silence if listener is None else with_sources(listener, models, page_hosts(work.endpoint))
             if online and not exact:
                 stack.enter_context(time_limit(work.time_limit(), stop))
             store, http = work.store(models, into, stop), None
@@ -242,6 +243,13 @@ class Client:
         store = self.workspace.store(models, into)
         resolver = self.workspace.resolver(store, include=texts(include), exclude=texts(exclude))
         return partial(model_status, resolver=resolver, store=store)
+
+    def repo(self, model: Model) -> str:
+        """The id of what a model comes from: ``hf:org/name``, a URL without its query, ``s3://bucket/prefix``. It is ''
+        if there are several."""
+        from mdl.sources import page_hosts
+
+        return model.repo_of("", page_hosts(self.workspace.endpoint))
 
     # Remotes: where trained results are.
 

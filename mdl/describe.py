@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mdl.errors import Cancelled, MdlError, Problem
+from mdl.errors import as_problem
 from mdl.events import (
     Ended,
     Event,
@@ -48,6 +48,8 @@ class Description:
     file: str
     item: str
     """What the event is about: ``model/file``, or the one of the two that is known."""
+    model_kind: str = ""
+    repo: str = ""
     text: str = ""
     level: str = "INFO"
     facts: Mapping[str, object] = field(default_factory=dict)
@@ -83,7 +85,8 @@ def describe(event: Event) -> Description:
             facts = {"file_bytes": of_file.get("done"), "percent": 10 * tenth(event.bytes_done, event.bytes_total)}
             facts |= {"bytes_done": event.bytes_done, "bytes_total": event.bytes_total}
             facts |= {"bytes_per_second": round(speed) if math.isfinite(speed) else None}
-            return _of(first or event, "progress", facts=facts, **of_file)
+            found = _of(first or event, "progress", facts=facts, **of_file)
+            return replace(found, model_kind=event.kind, repo=event.repo)
         case Verifying(done=done, total=total):
             facts = {"bytes_done": done, "bytes": total}
             return _of(event, "verifying", _size(total), facts=facts, done=done, total=total)
@@ -118,7 +121,8 @@ def describe(event: Event) -> Description:
 def _of(
     about: Event | FileProgress, kind: str, text: str = "", level: str = "INFO", *, item: str | None = None, **more: Any
 ) -> Description:
-    return Description(kind, about.model, about.file, item or item_of(about), text, level, **more)
+    of_model = (about.kind, about.repo) if isinstance(about, Event) else ("", "")
+    return Description(kind, about.model, about.file, item or item_of(about), *of_model, text, level, **more)
 
 
 def item_of(about: Event | FileProgress | FileState) -> str:
@@ -133,17 +137,14 @@ def tenth(done: int, total: int) -> int:
 
 def ended_by(error: BaseException) -> Ended:
     """The last event of a download that ``error`` ended."""
-    if isinstance(error, KeyboardInterrupt):
-        error = Cancelled()
-    if not isinstance(error, Problem):
-        error = MdlError(str(error) or type(error).__name__)
+    found = as_problem(error)
     return Ended(
-        status=error.status,
-        code=error.code,
-        message=error.message,
-        hint=error.advice,
-        item=error.item,
-        exit_code=error.exit_code,
+        status=found.status,
+        code=found.code,
+        message=found.message,
+        hint=found.advice,
+        item=found.item,
+        exit_code=found.exit_code,
     )
 
 

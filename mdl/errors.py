@@ -297,6 +297,18 @@ def internal_error(error: BaseException) -> MdlError:
     return fault
 
 
+def as_problem(error: BaseException) -> Problem:
+    """Whatever was raised as an error that can be shown, with the exit code of its class."""
+    match error:
+        case Problem():
+            return error
+        case KeyboardInterrupt():
+            return Cancelled()
+        case OSError():
+            return storage_error(error, str(error.filename or "the working folder"))
+    return internal_error(error)
+
+
 def joint_exit_code(codes: Iterable[int]) -> int:
     """One exit code for several items: 0, the one reason they share, or 10."""
     failed = {code for code in codes if code}

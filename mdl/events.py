@@ -7,15 +7,19 @@ bytes, rates bytes per second, durations seconds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Event:
-    """The base of all; ``model`` and ``file`` name the item, if there is one."""
+    """The base of all; ``model`` and ``file`` name the item, if there is one. ``kind`` is the model's, and ``repo`` the
+    id of what the item comes from: ``hf:org/name``, a URL without its query, ``s3://bucket/prefix``; '' if it is not
+    known, or if there are several."""
 
     model: str = ""
     file: str = ""
+    kind: str = field(default="", kw_only=True)
+    repo: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)

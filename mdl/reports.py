@@ -37,7 +37,7 @@ class FileReport:
 @dataclass(frozen=True)
 class ModelReport:
     """How one model went. ``path`` is its folder; ``status`` is ``present``, ``partial``, ``missing`` or
-    ``unverified``; ``error`` is set if the model failed before any of its files."""
+    ``unverified``; ``error`` is set if the model failed before any of its files, or one of its sources did."""
 
     name: str
     path: Path
@@ -83,7 +83,7 @@ class Report:
             only.__cause__ = first.__cause__
             return only
         reasons = ", ".join(sorted({error.code for _, error in failed}))
-        total = sum(len(model.files) or 1 for model in self.models)
+        total = sum(len(model.files) + bool(model.error) or 1 for model in self.models)
         return whole_error(f"{len(failed)} of {total} failed ({reasons})", [error for _, error in failed])
 
     @property

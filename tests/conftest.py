@@ -19,6 +19,7 @@ from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.hubs import Hf
 from support.jobs import Gate
+from support.moto_store import moto_store
 from support.packing import make_run
 from support.releases import Site
 from support.scripted_hub import World, world
@@ -92,6 +93,13 @@ def hf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hf]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """An S3-compatible store that takes any credentials."""
+    with moto_store() as url:
+        yield url
+
+
 @pytest.fixture
 def gate() -> Iterator[Gate]:
     """Shut until the test opens it, or is over."""
@@ -120,9 +128,9 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Shell:
-    """A home with a trained run in ``run/``."""
+    """A home with a trained run in ``run/``, and without a log."""
     make_run(tmp_path)
-    return Shell(tmp_path)
+    return Shell(tmp_path, extra={"MDL_LOG_FILE": ""})
 
 
 @pytest.fixture

@@ -82,6 +82,15 @@ class Archive:
             raise DigestMismatch(f"sha256 is {digest}, the manifest says {expected}", item=member.shown)
         return digest
 
+    def head(self, member: ZipEntry, count: int) -> bytes:
+        """The first ``count`` bytes of a member, or all of it. Raises `ProtocolError` for damage."""
+        data = bytearray()
+        for block in self._blocks(member):
+            data += block
+            if len(data) >= count:
+                break
+        return bytes(data[:count])
+
     def check_unchanged(self) -> None:
         """Raises `ProtocolError` if the archive was written to since it was opened."""
         if Stamp.of(os.fstat(self._fd)) != self._stamp:

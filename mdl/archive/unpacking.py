@@ -80,12 +80,17 @@ def check_free_space(archive: Archive, folder: Path) -> None:
         raise NoSpace(what, item=str(folder), hint=hint)
 
 
-def check_bytes(archive: Archive, progress: Progress) -> None:
-    """Read every member and compare it with its CRC-32 and the manifest. Writes nothing. Raises `ProtocolError`."""
+def check_bytes(archive: Archive, progress: Progress) -> dict[str, str]:
+    """Read every member and check it as `extract` does, and write nothing; returns the SHA-256 of each file by its
+    path. Raises `ProtocolError`."""
+    digests: dict[str, str] = {}
     with archive.named():
         for member in (one for one in archive.members if not one.is_folder):
-            archive.copy(member, None, partial(progress.add, file=member.path.text))
+            name = member.path.text
+            digests[name] = archive.copy(member, None, partial(progress.add, file=name))
+            _check_complete(archive, member, partial(archive.head, member))
         archive.check_unchanged()
+    return digests
 
 
 def extract(
@@ -142,13 +147,17 @@ def _write(archive: Archive, member: ZipEntry, place: Path, progress: Progress, 
 
     try:
         sha256 = archive.copy(member, fd, wrote)
-        may_be_short = archive.manifest is not None and name in archive.manifest.incomplete
-        if place.suffix == SAFETENSORS and not may_be_short:
-            why = why_truncated(member.size, lambda count: os.pread(fd, count, 0))
-            if why:
-                raise ProtocolError(why, item=member.shown)
+        _check_complete(archive, member, lambda count: os.pread(fd, count, 0))
     except BaseException:
         os.close(fd)
         raise
     sync.close(fd)
     return sha256
+
+
+def _check_complete(archive: Archive, member: ZipEntry, head: Callable[[int], bytes]) -> None:
+    """See that a safetensors file is as long as its header says, unless the manifest says that it was packed
+    incomplete. ``head(count)`` gives its first bytes. Raises `ProtocolError`."""
+    may_be_short = archive.manifest is not None and member.path.text in archive.manifest.incomplete
+    if Path(member.path.text).suffix == SAFETENSORS and not may_be_short and (why := why_truncated(member.size, head)):
+        raise ProtocolError(why, item=member.shown)

@@ -65,6 +65,14 @@ class Model:
         """Every URL the entry names itself."""
         return tuple(url for file in self.files for url in (file.url, *file.mirrors))
 
+    def repo_of(self, path: str, page_hosts: Collection[str]) -> str:
+        """The id of the source of the file at ``path``, or of the whole model if that is '': see `Origin.id`. It is ''
+        if there are several."""
+        named = [file.url for file in self.files if path in ("", file.path.text)]
+        origins = [] if path and named else list(self.sources)
+        ids = {origin.id for origin in (*origins, *(parse(url, page_hosts) for url in named))}
+        return ids.pop() if len(ids) == 1 else ""
+
     @property
     def source_text(self) -> str:
         """Where it comes from, in one line."""
@@ -128,7 +136,8 @@ def _of_origin(origin: Origin) -> Model:
     if isinstance(origin, UrlOrigin):
         file = CatalogFile(origin.file_name, origin.url)
         return Model(name=origin.folder, title=file.path.name, files=(file,), origin=COMMAND_LINE)
-    return Model(name=origin.folder, title=origin.folder, sources=(origin,), origin=COMMAND_LINE)
+    folder = origin.folder
+    return Model(name=folder, title=folder, kind=origin.kind, sources=(origin,), origin=COMMAND_LINE)
 
 
 def _joined(first: Model, second: Model) -> Model:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -13,12 +13,27 @@ from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import Cancelled, MdlError, NotFound
 from mdl.events import Event
 from mdl.files import RemoteFile
-from mdl.paths import matches, refuse_twins
+from mdl.paths import RelPath, matches, refuse_twins
 from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
 from mdl.sources.url import UrlSource
 from mdl.threads import in_parallel
 
 Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The files of a model. ``failed`` has those that could not be asked about, each with its error; they are among the
+    ``files`` as the catalog has them. ``errors`` are of sources whose files are not even known."""
+
+    files: tuple[RemoteFile, ...]
+    failed: Mapping[RelPath, MdlError] = field(default_factory=dict)
+    errors: tuple[MdlError, ...] = ()
+
+    def raise_for_errors(self) -> None:
+        """Raises the first error, if there is one."""
+        for error in (*self.errors, *self.failed.values()):
+            raise error
 
 
 class Resolver:
@@ -51,33 +66,53 @@ class Resolver:
         Raises `NotFound` if the model is gone, a pattern names nothing, or nothing is left; and what the
         sources raise.
         """
+        found = self.resolve_each(model)
+        found.raise_for_errors()
+        return list(found.files)
+
+    def resolve_each(self, model: Model) -> Resolved:
+        """As `resolve`, but what fails for one file or source hinders no other. Raises if nothing is left."""
         if model.gone:
             hint = f"see {', '.join(model.see)}" if model.see else model.note or None
             raise NotFound(f"has no data any more: {model.gone}", item=model.name, hint=hint)
         model = self._pin(model)
         self._resolving.model = model.name
+        files: list[RemoteFile] = []
+        failed: dict[RelPath, MdlError] = {}
+        errors: list[MdlError] = []
         try:
-            files: list[RemoteFile] = []
             for origin in model.sources:
-                source = self.source(origin)
-                found = narrow(source.resolve(origin), model.include, model.exclude, str(origin))
-                files += [
-                    source.complete(origin, one) if self._exact and not (one.digest or one.hub) else one
-                    for one in found
-                ]
-            files += [self._named(file) for file in model.files]
-        except MdlError as error:
-            if model.is_of_catalog and error.item and not error.item.startswith(model.name):
-                error.item = f"{model.name}: {error.item}"
-            raise
+                try:
+                    files += self._of_origin(origin, model)
+                except MdlError as error:
+                    errors.append(_of_model(error, model))
+            for file in model.files:
+                try:
+                    files.append(self._named(file))
+                except MdlError as error:
+                    failed[file.path] = _of_model(error, model)
+                    files.append(self._stated(file))
         finally:
             self._resolving.model = ""
-        return self._checked(model, files)
+        try:
+            kept = self._checked(model, files)
+        except NotFound as error:
+            raise errors[0] if errors else error from None
+        wanted = {file.path for file in kept}
+        left = {path: error for path, error in failed.items() if path in wanted}
+        return Resolved(tuple(kept), left, tuple(errors))
 
-    def resolve_all(self, models: Sequence[Model]) -> Iterator[list[RemoteFile] | MdlError]:
-        """`resolve` of each model, or the error that it raises, in their order. Several are asked for at once, so that
-        one host does not keep the others waiting."""
-        yield from self._in_parallel([partial(self.resolve, model) for model in models])
+    def _of_origin(self, origin: Origin, model: Model) -> list[RemoteFile]:
+        """The files of one source that the model's patterns leave. An exact answer asks for the digests that a listing
+        lacks."""
+        source = self.source(origin)
+        found = narrow(source.resolve(origin), model.include, model.exclude, str(origin))
+        return [source.complete(origin, one) if self._exact and not (one.digest or one.hub) else one for one in found]
+
+    def resolve_all(self, models: Sequence[Model]) -> Iterator[Resolved | MdlError]:
+        """`resolve_each` of the models, or the error that it raises, in their order. Several are asked for at once, so
+        that one host does not keep the others waiting."""
+        yield from self._in_parallel([partial(self.resolve_each, model) for model in models])
 
     def probe_all(self, remotes: Sequence[RemoteFile]) -> Iterator[RemoteFile | MdlError]:
         """What each file's server tells of it, or the error, in their order; several are asked at once."""
@@ -179,6 +214,13 @@ class Resolver:
         narrowed = narrow(files, self._include, self._exclude, model.name)
         refuse_twins(file.path for file in narrowed)
         return sorted(narrowed, key=lambda file: file.path)
+
+
+def _of_model(error: MdlError, model: Model) -> MdlError:
+    """The same error; its item names the model of the catalog."""
+    if model.is_of_catalog and error.item and not error.item.startswith(model.name):
+        error.item = f"{model.name}: {error.item}"
+    return error
 
 
 def narrow(files: list[RemoteFile], include: Sequence[str], exclude: Sequence[str], item: str) -> list[RemoteFile]:

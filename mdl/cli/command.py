@@ -27,7 +27,7 @@ from mdl.cli.flags import Common, flag
 from mdl.cli.session import Session
 from mdl.config import Settings, read_config, settings_table
 from mdl.console.reporter import BROKEN_PIPE
-from mdl.errors import Cancelled, MdlError, Problem, internal_error, storage_error
+from mdl.errors import Cancelled, MdlError, Problem, as_problem
 
 Body = TypeVar("Body", bound=Callable[..., int])
 HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
@@ -280,25 +280,14 @@ def guarded(name: str, common: Common, body: Callable[[Session], int], words: tu
     except BrokenPipeError as error:
         code = exit_code_of(error)
     except (Exception, KeyboardInterrupt, Cancelled) as error:
-        code = report(session, _as_problem(error))
+        code = report(session, as_problem(error))
     session.console.close_json()
     return session.console.stdout_trouble() or code
 
 
 def exit_code_of(error: BaseException) -> int:
     """What mdl exits with if this ends a command."""
-    return BROKEN_PIPE if isinstance(error, BrokenPipeError) else _as_problem(error).exit_code
-
-
-def _as_problem(error: BaseException) -> Problem:
-    match error:
-        case Problem():
-            return error
-        case KeyboardInterrupt():
-            return Cancelled()
-        case OSError():
-            return storage_error(error, str(error.filename or "the working folder"))
-    return internal_error(error)
+    return BROKEN_PIPE if isinstance(error, BrokenPipeError) else as_problem(error).exit_code
 
 
 def report(session: Session, error: Problem) -> int:

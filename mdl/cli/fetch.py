@@ -95,7 +95,7 @@ def fetch(
         )
 
     try:
-        report = run_job(session, partial(session.job, client, folders, job, method), job, work)
+        report = run_job(session, partial(session.job, client, folders, job, method, models), job, work)
     except (Cancelled, Deadline) as stopped:
         if isinstance(stopped.so_far, Report):
             session.empty = session.empty | payload(stopped.so_far)

@@ -65,6 +65,11 @@ DryRun = Annotated[bool, flag("-n --dry-run", "Show the plan and stop.")]
 Force = Annotated[bool, flag("--force", "Fetch anew, and replace files that are not mdl's.")]
 
 
+LogFile = Annotated[
+    str | None, flag("--log-file FILE", "The downloads log, of all operations; an empty name for none.")
+]
+
+
 @dataclass(frozen=True)
 class JobFlags:
     """What a job leaves for others, and whether it needs this terminal."""
@@ -75,7 +80,7 @@ class JobFlags:
     ready_file: Annotated[
         Path | None, flag("--ready-file FILE", "A file that is there only while all that is asked for is.")
     ] = None
-    log_file: Annotated[str | None, flag("--log-file FILE", "The log of all downloads; an empty name for none.")] = None
+    log_file: LogFile = None
     detach: Annotated[bool, flag("--detach", "Continue in the background; the last line is the job's id.")] = False
 
 

@@ -82,7 +82,7 @@ def download(
     def work(on_event: Listener) -> Report:
         return client.download(models, **choice.files, force=request.force, on_event=on_event)
 
-    run = partial(session.job, client, folders, request.job, client.workspace.config["via"])
+    run = partial(session.job, client, folders, request.job, client.workspace.config["via"], models)
     return run_job(session, run, request.job, work, lock, replaces=replaces)
 
 
@@ -224,7 +224,7 @@ def verify(
     is_job = repairing.repair and not repairing.dry_run
     if job.detach and not is_job:
         raise UsageError("only a repair can go on in the background", item="--detach", hint="add --repair")
-    run = session.job(client, client.folders(models, into=choice.into), job) if is_job else None
+    run = session.job(client, client.folders(models, into=choice.into), job, models=models) if is_job else None
     if run and session.is_detached(job):
         return session.start_in_background(run)
     session.signals.poll()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import typer
 from mdl import Busy, MdlError, StateError, UsageError, places
 from mdl.cli.command import command
 from mdl.cli.flags import Common, flag
-from mdl.cli.session import Session
+from mdl.cli.session import Session, typed
 from mdl.errors import joint_error, storage_error
 from mdl.formatting import human_bytes, human_duration, human_rate
 from mdl.jobs import processes
@@ -121,13 +120,16 @@ def show_job(session: Session, name: Id) -> int:
 
 def _facts(job: Job) -> list[tuple[str, str]]:
     total = "?" if job.bytes_total is None else human_bytes(job.bytes_total)
+    part = "" if job.percent is None else f" ({int(job.percent)} %)"
     error = job.error or {}
     running = job.status == "running"
     return [
         ("job", job.id),
-        ("command", _typed(job)),
+        ("command", typed(job.again.words)),
         ("status", f"{job.status}, process {ProcessId(job.owner).pid} on {job.host}" if running else job.status),
-        ("bytes", f"{human_bytes(job.bytes_done)} of {total}"),
+        ("kind", job.kind or ""),
+        ("source", job.repo or ""),
+        ("bytes", f"{human_bytes(job.bytes_done)} of {total}{part}"),
         ("speed", human_rate(job.bytes_per_second) if job.bytes_per_second is not None else ""),
         ("left", human_duration(job.eta_seconds) if job.eta_seconds is not None else ""),
         ("file", job.file or ""),
@@ -139,16 +141,6 @@ def _facts(job: Job) -> list[tuple[str, str]]:
         ("log", job.log or "none was kept"),
         ("next", _next(job)),
     ]
-
-
-def _typed(job: Job) -> str:
-    """The command as it could be typed into a shell."""
-    words = list(job.again.words)
-    if "--" in words:
-        at = words.index("--")
-        if not any(word.startswith("-") for word in words[at + 1 :]):
-            del words[at]
-    return shlex.join(words)
 
 
 def _next(job: Job) -> str:

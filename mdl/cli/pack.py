@@ -6,18 +6,21 @@ import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import mdl
-from mdl import PackPlan, Run, StorageError, UsageError
+from mdl import PackPlan, PackResult, Run, StorageError, UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import Globs, flag
+from mdl.cli.flags import Globs, LogFile, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 from mdl.paths import shown
 from mdl.places import place_of
+
+if TYPE_CHECKING:
+    from mdl.jobs.operation_log import OperationLog
 
 _STDOUT = 1
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A training's folder.")]
@@ -107,32 +110,13 @@ def _moment(ns: int) -> str | None:
 
 
 @command("pack", epilog=_EXAMPLES)
-def pack(session: Session, run: RunFolder, what: SelectionFlags, how: OutputFlags) -> int:
+def pack(session: Session, run: RunFolder, what: SelectionFlags, how: OutputFlags, log_file: LogFile = None) -> int:
     """A trained model as one zip: model_<run>.zip, model_<run>_<checkpoint>.zip or logs_<run>.zip."""
-    to_stdout = how.output == "-"
-    _check_pack(session, what, to_stdout=to_stdout and not how.dry_run)
-    out = place_of(how.output, "-o") if how.output is not None and not to_stdout else None
-    plan = mdl.plan_pack(
-        place_of(run, "RUN"),
-        _STDOUT if to_stdout else out,
-        checkpoint=what.checkpoint,
-        **what.globs,
-        inference_only=what.inference_only,
-        logs=what.logs,
-        allow_incomplete=how.allow_incomplete,
-    )
     if how.dry_run:
-        return _show_plan(session, plan)
-    _show_left_out(session, plan)
-    left = "what was written so far is no whole archive" if to_stdout else "nothing was written"
-    with session.console.watch(method="inline") as on_event, all_or_nothing(left):
-        packed = mdl.write_pack(
-            plan,
-            compress=how.compress.value,
-            allow_changing=how.allow_changing,
-            digest=session.common.json,
-            on_event=on_event,
-        )
+        return _show_plan(session, _plan(session, run, what, how))
+    with session.operation_log(log_file) as log:
+        packed = _write(session, _plan(session, run, what, how), how, log)
+        log.note(packed.name, f"wrote {packed.path or 'standard output'}, {packed.files} files, {packed.bytes} bytes")
     for path in packed.changed:
         session.console.warn(f"{path} changed while it was read; it is packed as it was read")
     facts = {
@@ -150,6 +134,34 @@ def pack(session: Session, run: RunFolder, what: SelectionFlags, how: OutputFlag
             session.console.data(str(packed.path))
 
     return session.show(facts, show)
+
+
+def _plan(session: Session, run: str, what: SelectionFlags, how: OutputFlags) -> PackPlan:
+    to_stdout = how.output == "-"
+    _check_pack(session, what, to_stdout=to_stdout and not how.dry_run)
+    out = place_of(how.output, "-o") if how.output is not None and not to_stdout else None
+    return mdl.plan_pack(
+        place_of(run, "RUN"),
+        _STDOUT if to_stdout else out,
+        checkpoint=what.checkpoint,
+        **what.globs,
+        inference_only=what.inference_only,
+        logs=what.logs,
+        allow_incomplete=how.allow_incomplete,
+    )
+
+
+def _write(session: Session, plan: PackPlan, how: OutputFlags, log: OperationLog) -> PackResult:
+    _show_left_out(session, plan)
+    left = "nothing was written" if plan.path else "what was written so far is no whole archive"
+    with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing(left):
+        return mdl.write_pack(
+            plan,
+            compress=how.compress.value,
+            allow_changing=how.allow_changing,
+            digest=session.common.json,
+            on_event=on_event,
+        )
 
 
 def _check_pack(session: Session, what: SelectionFlags, *, to_stdout: bool) -> None:

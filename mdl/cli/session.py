@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,10 @@ from mdl.jobs.processes import is_background
 from mdl.redact import redact
 
 if TYPE_CHECKING:
-    from mdl import Client, Settings
+    from contextlib import AbstractContextManager
+
+    from mdl import Client, Model, Settings
+    from mdl.jobs.operation_log import OperationLog
     from mdl.jobs.run import JobOptions, JobRun
 
 _KEPT_VARIABLES = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
@@ -88,8 +92,15 @@ class Session:
             text()
         return code
 
-    def job(self, client: Client, folders: Mapping[str, Path], flags: JobFlags, method: str = "http") -> JobRun:
-        """This command as a job; ``folders`` are those of its models. Raises `UsageError`, `Busy`."""
+    def job(
+        self,
+        client: Client,
+        folders: Mapping[str, Path],
+        flags: JobFlags,
+        method: str = "http",
+        models: Sequence[Model] = (),
+    ) -> JobRun:
+        """This command as a job of ``models``; ``folders`` are theirs. Raises `UsageError`, `Busy`."""
         _ = client.workspace.endpoint  # its token must be known before any word of the command is recorded
         from mdl.jobs.run import JobRun
 
@@ -108,7 +119,22 @@ class Session:
             state=state,
             cancel=self.cancel,
             method=method,
+            kind=_the_one(model.kind for model in models),
+            repo=_the_one(client.repo(model) for model in models),
         )
+
+    def operation_log(self, log_file: str | None) -> AbstractContextManager[OperationLog]:
+        """The downloads log of this command, which is no job: ``log_file``, or the one in the state folder."""
+        from mdl.jobs.log import DOWNLOADS
+        from mdl.jobs.operation_log import operation_log
+
+        path = places.expanded(log_file, "--log-file") if log_file else None
+        if path is None and not self._is_off(log_file, "--log-file"):
+            try:
+                path = places.state_dir() / DOWNLOADS
+            except UsageError:
+                self.console.warn("this user has no home folder: nothing is logged")
+        return operation_log(self.console, self.command, typed(self.words), path, is_own=not log_file)
 
     def is_detached(self, flags: JobFlags) -> bool:
         """Whether the job is to go on in the background, and this process is not that one."""
@@ -143,6 +169,22 @@ class Session:
         is_said = any(word.startswith(flag) for word in self.words)
         variable = "MDL_" + flag[2:].upper().replace("-", "_")
         return value == "" or (not is_said and self.environ.get(variable) == "")
+
+
+def _the_one(texts: Iterable[str]) -> str | None:
+    """The text, if all are the same and not empty."""
+    found = set(texts)
+    return found.pop() or None if len(found) == 1 else None
+
+
+def typed(words: Iterable[str]) -> str:
+    """The words of a command as they could be typed into a shell."""
+    words = list(words)
+    if "--" in words:
+        at = words.index("--")
+        if not any(word.startswith("-") for word in words[at + 1 :]):
+            del words[at]
+    return shlex.join(words)
 
 
 def invocation_of(words: tuple[str, ...], environ: Mapping[str, str], secrets: Iterable[str] = ()) -> Invocation:

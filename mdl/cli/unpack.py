@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import mdl
-from mdl import ArchiveLimits, ReleaseResult, UsageError
+from mdl import ArchiveLimits, ArchiveMember, ReleaseResult, UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import ReleaseSettings, flag
+from mdl.cli.flags import LogFile, ReleaseSettings, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 from mdl.hashing import fingerprint
 from mdl.paths import shown
 from mdl.places import place_of
 from mdl.units import parse_size
+
+if TYPE_CHECKING:
+    from mdl.jobs.operation_log import OperationLog
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class ReleaseFlags:
 
 
 _EXAMPLES = """Examples: mdl unpack tts.zip --to models/tts · mdl unpack tts.zip --list ·
-mdl unpack tts.zip --to /srv/tts --release --keep 3 --check './smoke-test'"""
+mdl unpack tts.zip --test · mdl unpack tts.zip --to /srv/tts --release --keep 3 --check './smoke-test'"""
 
 
 @command("unpack", epilog=_EXAMPLES)
@@ -58,7 +61,9 @@ def unpack(
     serving: ReleaseFlags,
     settings: ReleaseSettings,
     target: Annotated[str | None, flag("--to DIR", "A new or empty folder. [default: the archive's name]")] = None,
-    listing: Annotated[bool, flag("--list", "Check it, show what it holds, write nothing.")] = False,
+    listing: Annotated[bool, flag("--list", "Show what it holds, write nothing.")] = False,
+    testing: Annotated[bool, flag("--test", "Read and check every byte of it, write nothing.")] = False,
+    log_file: LogFile = None,
 ) -> int:
     """Unpack a zip into a new folder, all or nothing; everything is checked before the first byte is written."""
     session.empty = {"archive": source}
@@ -68,14 +73,21 @@ def unpack(
     limits = ArchiveLimits(bounds.max_members, bounds.max_ratio, size)
     if serving.check is not None and not serving.release:
         raise UsageError("--check belongs to --release", hint="add --release, or leave out --check")
-    if listing and serving.release:
-        raise UsageError("--list writes nothing, --release puts into service", hint="choose one of the two")
+    only_looks = [name for name, is_given in (("--list", listing), ("--test", testing)) if is_given]
+    if only_looks and serving.release:
+        raise UsageError(f"{only_looks[0]} writes nothing, --release puts into service", hint="choose one of the two")
+    if len(only_looks) > 1:
+        raise UsageError("--list reads no file of the archive, --test reads all", hint="choose one of the two")
     if listing:
-        return _show_archive(session, archive, limits)
-    if serving.release:
-        return _release(session, archive, to, limits, serving, session.config_of(settings)["lock_wait"])
-    with session.console.watch(method="inline") as on_event, all_or_nothing():
-        done = mdl.unpack(archive, to, limits=limits, on_event=on_event)
+        return _show_members(session, archive, mdl.contents(archive, limits=limits))
+    if testing:
+        return _test(session, archive, limits)
+    with session.operation_log(log_file) as log:
+        if serving.release:
+            return _release(session, archive, to, limits, serving, session.config_of(settings)["lock_wait"], log)
+        with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing():
+            done = mdl.unpack(archive, to, limits=limits, on_event=on_event)
+        log.note(archive.name, f"unpacked into {done.path}, {done.files} files, {done.bytes} bytes")
     path = str(done.path)
     facts = _facts(archive, files=done.files, size=done.bytes, path=path) if session.common.json else {}
     return session.show(facts, lambda: session.console.data(path))
@@ -88,8 +100,13 @@ def _facts(archive: Path, *, files: int, size: int, path: str | None, **more: An
     return facts | more
 
 
-def _show_archive(session: Session, archive: Path, limits: ArchiveLimits) -> int:
-    rows = mdl.contents(archive, limits=limits)
+def _test(session: Session, archive: Path, limits: ArchiveLimits) -> int:
+    with session.console.watch(method="inline") as on_event, all_or_nothing():
+        rows = mdl.verify_archive(archive, limits=limits, cancel=session.cancel, on_event=on_event)
+    return _show_members(session, archive, rows)
+
+
+def _show_members(session: Session, archive: Path, rows: list[ArchiveMember]) -> int:
     if session.common.json:
         members, size = [vars(row) for row in rows], sum(row.size for row in rows)
         return session.show(_facts(archive, files=len(rows), size=size, path=None, members=members))
@@ -107,10 +124,11 @@ def _release(
     limits: ArchiveLimits,
     serving: ReleaseFlags,
     lock_wait: float,
+    log: OperationLog,
 ) -> int:
     if to is None:
         raise UsageError("--release needs the folder of the releases", hint="add --to DIR")
-    with session.console.watch(method="inline") as on_event, all_or_nothing():
+    with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing():
         done = mdl.release(
             archive,
             to,
@@ -121,6 +139,7 @@ def _release(
             cancel=session.cancel,
             on_event=on_event,
         )
+    _note_release(log, done)
 
     def show() -> None:
         if not done.changed:
@@ -137,6 +156,14 @@ def _release(
     return session.show(facts, show)
 
 
+def _note_release(log: OperationLog, done: ReleaseResult) -> None:
+    """Have the log say what is served now, what was served before, and what was removed."""
+    before = f"; before it: {done.previous}" if done.previous else ""
+    log.note(done.version, f"{'is served now' if done.changed else 'was served already'}: {done.path}{before}")
+    for version in done.removed:
+        log.note(version, "this old release was removed")
+
+
 def released_facts(done: ReleaseResult) -> dict[str, Any]:
     names = ("version", "changed", "previous", "linked", "removed")
     return {name: getattr(done, name) for name in names}
@@ -147,10 +174,13 @@ def rollback(
     session: Session,
     folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder of releases.")],
     settings: ReleaseSettings,
+    log_file: LogFile = None,
 ) -> int:
     """Serve the release that was served before; no network, one atomic switch."""
     wait, place = session.config_of(settings)["lock_wait"], place_of(folder, "DIR")
-    with session.console.watch(method="inline") as on_event:
-        done = mdl.rollback(place, lock_wait=wait, cancel=session.cancel, on_event=on_event)
+    with session.operation_log(log_file) as log:
+        with session.console.watch(method="inline", others=[log]) as on_event:
+            done = mdl.rollback(place, lock_wait=wait, cancel=session.cancel, on_event=on_event)
+        _note_release(log, done)
     facts = {"path": str(done.path), "release": released_facts(done)}
     return session.show(facts, lambda: session.console.data(str(done.path)))

@@ -95,6 +95,8 @@ class JsonLines:
         return {
             "event": description.kind if description.kind in _EVENTS else "progress",
             "model": description.model or None,
+            "kind": description.model_kind or None,
+            "repo": description.repo or None,
             "file": description.file or None,
             "file_index": file.index if file else None,
             "file_bytes": description.done,
@@ -133,6 +135,8 @@ class JsonLines:
             "time": _now(),
             "job": self._job or None,
             "model": None,
+            "kind": None,
+            "repo": None,
             "method": self._method,
             "file": None,
             "file_index": None,

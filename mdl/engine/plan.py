@@ -15,11 +15,13 @@ from mdl.reports import no_space
 
 @dataclass(frozen=True)
 class Wanted:
-    """One file of one model, as its source describes it and as it is on this disk."""
+    """One file of one model, as its source describes it and as it is on this disk. ``error`` says why its source
+    could not describe it."""
 
     model: str
     remote: RemoteFile
     local: LocalFile
+    error: MdlError | None = None
 
 
 class Reason(StrEnum):
@@ -35,6 +37,7 @@ class Reason(StrEnum):
     UNSAFE = "unsafe"
     OCCUPIED = "occupied"
     EDITED = "edited"
+    UNRESOLVED = "not to be had"
 
 
 _KEPT = (Reason.PRESENT, Reason.ADOPTED)
@@ -141,6 +144,8 @@ def _size(item: Item) -> int:
 
 def _decide(one: Wanted, force: bool, repair: bool) -> Item:
     local, remote = one.local, one.remote
+    if one.error:
+        return Item(one, Reason.UNRESOLVED, refused=one.error)
     if local.kind in ("link", "special"):
         return Item(one, Reason.UNSAFE, refused=Unsafe(f"refused: {local.why}", item=remote.path.text))
     if local.kind == "folder":

@@ -28,7 +28,8 @@ class Invocation:
 
 @dataclass(frozen=True)
 class Job:
-    """One job. ``owner`` is its process, ``host`` the machine; ``error`` has code, message, hint and item."""
+    """One job. ``owner`` is its process, ``host`` the machine; ``error`` has code, message, hint and item. ``kind`` and
+    ``repo`` are those of its models; None if they have several, or if an older mdl wrote the record."""
 
     id: str
     command: str
@@ -47,12 +48,21 @@ class Job:
     finished_at: str | None = None
     exit_code: int | None = None
     error: Mapping[str, str | None] | None = None
+    kind: str | None = None
+    repo: str | None = None
+
+    @property
+    def percent(self) -> float | None:
+        """How much of its bytes is done; None if the total is not known."""
+        return min(100.0, round(100 * self.bytes_done / self.bytes_total, 1)) if self.bytes_total else None
 
 
-_NAMES = tuple(one.name for one in fields(Job))
+_ADDED = ("kind", "repo")
+"""What records of earlier releases do not have."""
+_NAMES = tuple(one.name for one in fields(Job) if one.name not in _ADDED)
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("id", "command", "owner", "host", "started_at", "status"), str),
-    **dict.fromkeys(("log", "file", "finished_at"), (str, type(None))),
+    **dict.fromkeys(("log", "file", "finished_at", *_ADDED), (str, type(None))),
     **dict.fromkeys(("bytes_total", "bytes_per_second", "eta_seconds", "exit_code"), (int, float, type(None))),
     "bytes_done": (int, float),
     "models": list,
@@ -60,7 +70,8 @@ _KINDS: dict[str, Any] = {
     "error": (dict, type(None)),
 }
 _SHOWN = (
-    *("id", "command", "models", "status", "bytes_done", "bytes_total", "bytes_per_second", "eta_seconds"),
+    *("id", "command", "models", "kind", "repo", "status"),
+    *("bytes_done", "bytes_total", "percent", "bytes_per_second", "eta_seconds"),
     *("file", "started_at", "finished_at", "exit_code", "error", "log"),
 )
 
@@ -84,7 +95,7 @@ def facts_of(job: Job) -> dict[str, Any]:
 def job_of(facts: Mapping[str, Any]) -> Job | None:
     """The job of a record; None if it is not a record of a job."""
     try:
-        values = {name: facts[name] for name in _NAMES}
+        values = {name: facts[name] for name in _NAMES} | {name: facts.get(name) for name in _ADDED}
         for name, kinds in _KINDS.items():
             if not isinstance(values[name], kinds):
                 return None

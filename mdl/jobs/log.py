@@ -23,6 +23,8 @@ from mdl.jobs.records import now
 from mdl.locks import try_lock
 from mdl.redact import Secrets, redact
 
+DOWNLOADS = "downloads.log"
+"""The log of all operations, in the state folder."""
 LARGEST = 5_000_000
 KEPT = 5
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
@@ -123,7 +125,7 @@ class LogListener:
         if not self._is_due(event):
             return
         found = describe(event)
-        facts = {"model": found.model, "file": found.file, **found.facts}
+        facts = {"model": found.model, "file": found.file, "kind": found.model_kind, "repo": found.repo, **found.facts}
         clean = {key: redact(one, self._secrets) if isinstance(one, str) else one for key, one in facts.items()}
         known = [f"{key}={_quoted(one)}" for key, one in {**self._job, **clean}.items() if one not in (None, "")]
         line = " ".join([now(), found.level, found.kind, *known])
@@ -147,6 +149,11 @@ class LogListener:
             return True
         before, self._tenth = self._tenth, max(self._tenth, tenth(event.bytes_done, event.bytes_total))
         return self._tenth > before
+
+
+def no_log(path: Path, error: OSError) -> str:
+    """The warning about a log that cannot be written."""
+    return f"no log is kept in {path}: {error.strerror}"
 
 
 def _quoted(value: object) -> str:

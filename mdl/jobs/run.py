@@ -16,7 +16,7 @@ from mdl.cancel import CancelToken
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.events import Ended, Listener, Noticed, silence
 from mdl.jobs.job import JOB_VARIABLE, Invocation, Job
-from mdl.jobs.log import Log, LogListener
+from mdl.jobs.log import DOWNLOADS, Log, LogListener, no_log
 from mdl.jobs.processes import begun, start
 from mdl.jobs.records import Records, now
 from mdl.jobs.tracker import ReadyFile, Tracker
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from mdl.console import Console
     from mdl.console.session import ReportSession
 
-LOG = "downloads.log"
 _KEPT_SECONDS = 30 * 86400.0
 """How long the records of jobs that are over are kept."""
 _LONGEST_VARIABLE = 32 * 1024
@@ -51,8 +50,8 @@ class JobOptions:
 class JobRun:
     """A job: carried out by this process (`running`) or by another one (`start_in_background`).
 
-    ``folders`` are those of the models. ``state`` is the folder of records and logs; without it, or if it cannot be
-    written, the job runs without a record.
+    ``folders`` are those of the models; ``kind`` and ``repo`` are what these have in common. ``state`` is the folder of
+    records and logs; without it, or if it cannot be written, the job runs without a record.
     """
 
     def __init__(
@@ -66,9 +65,12 @@ class JobRun:
         state: Path | None,
         cancel: CancelToken,
         method: str = "http",
+        kind: str | None = None,
+        repo: str | None = None,
     ) -> None:
         """Raises `Busy`, `NotFound` or `StateError` if it is to resume a job that cannot be resumed."""
         self._folders, self._method, self._options = folders, method, options
+        self._kind, self._repo = kind, repo
         self._console, self._state, self._cancel = console, state, cancel
         self._is_unrecorded = self._is_resumed = False
         self._records = Records(state / "jobs") if state else None
@@ -89,7 +91,7 @@ class JobRun:
         if job.status == "running":
             raise Busy("it is running", item=name)
         self._is_resumed = True
-        job = replace(job, finished_at=None, exit_code=None, error=None, file=None)
+        job = replace(job, finished_at=None, exit_code=None, error=None, file=None, kind=self._kind, repo=self._repo)
         return replace(job, status="running", owner=str(ProcessId.current()), host=hostname())
 
     def _new(self, command: str, invocation: Invocation) -> Job:
@@ -101,7 +103,8 @@ class JobRun:
                 self._no_record(error)
                 self._records = None
         log = str(self._records.log(name)) if self._records and self._options.is_logged else None
-        return Job(name, command, tuple(self._folders), str(ProcessId.current()), hostname(), invocation, now(), log)
+        job = Job(name, command, tuple(self._folders), str(ProcessId.current()), hostname(), invocation, now(), log)
+        return replace(job, kind=self._kind, repo=self._repo)
 
     def start_in_background(self, words: Sequence[str]) -> None:
         """Have another process do it, with ``words`` as its command line, and return once that has begun.
@@ -178,7 +181,7 @@ class JobRun:
     def _logs(self) -> list[Log]:
         """The log of all downloads and that of this job, as far as they can be opened."""
         options, own, logs = self._options, self._tracker.job.log, list[Log]()
-        shared = options.log_file or (self._state / LOG if self._state else None)
+        shared = options.log_file or (self._state / DOWNLOADS if self._state else None)
         for path in filter(None, (shared, Path(own) if own else None)) if options.is_logged else ():
             try:
                 logs.append(Log(path, is_own=path != options.log_file))
@@ -188,7 +191,7 @@ class JobRun:
         return logs
 
     def _no_log(self, path: Path, error: OSError) -> None:
-        self._console.warn(f"no log is kept in {path}: {error.strerror}")
+        self._console.warn(no_log(path, error))
 
     def _no_record(self, error: OSError) -> None:
         self._is_unrecorded = True

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from mdl.catalog.model import Model
 from mdl.engine.local_copies import LocalCopies, reuse, unique_by_digest
 from mdl.engine.plan import Item, Plan, Wanted
-from mdl.errors import AuthError, Cancelled, LockError, MdlError, NetworkError, NoSpace
+from mdl.errors import AuthError, Cancelled, LockError, MdlError, NetworkError, NoSpace, whole_error
 from mdl.events import Failed, Finished, Listener, Noticed, Planned, Verifying
-from mdl.files import RemoteFile
+from mdl.files import LocalFile, RemoteFile
 from mdl.operations.report import report_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by, wait_for_others
 from mdl.pickles import head_of, is_pickle, warning
@@ -90,22 +90,39 @@ def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanR
 
 
 def _resolve(models: Sequence[Model], tools: Tools) -> tuple[list[Wanted], dict[str, MdlError]]:
-    """The files of all models, and the models that could not be resolved."""
+    """The files of all models, and the models that could not be resolved, or not from all of their sources."""
     wanted: list[Wanted] = []
     broken: dict[str, MdlError] = {}
     for model, found in zip(models, tools.resolver.resolve_all(models), strict=True):
         try:
             if isinstance(found, MdlError):
                 raise found
-            for remote in found:
+            for remote in found.files:
+                if error := found.failed.get(remote.path):
+                    wanted.append(Wanted(model.name, remote, LocalFile(), _with_note(error, model)))
+                    continue
                 local = tools.store.check(model.name, remote, watch=_watch(model.name, remote, tools.on_event))
                 wanted.append(Wanted(model.name, remote, local))
+            if found.errors:
+                broken[model.name] = _joined([_with_note(error, model) for error in found.errors])
         except MdlError as error:
-            if isinstance(error, AuthError) and model.note:
-                error.hint = f"{error.hint}; {model.note}" if error.hint else model.note
             wanted = [one for one in wanted if one.model != model.name]
-            broken[model.name] = error
+            broken[model.name] = _with_note(error, model)
     return wanted, broken
+
+
+def _with_note(error: MdlError, model: Model) -> MdlError:
+    """The same error; if access is denied, its hint has the catalog's note on that too."""
+    if isinstance(error, AuthError) and model.note:
+        error.hint = f"{error.hint}; {model.note}" if error.hint else model.note
+    return error
+
+
+def _joined(errors: Sequence[MdlError]) -> MdlError:
+    """One error for the sources of one model that failed, each named in it."""
+    if len(errors) == 1:
+        return errors[0]
+    return whole_error("; ".join(f"{error.item}: {error.message}" for error in errors), errors)
 
 
 def _watch(model: str, remote: RemoteFile, on_event: Listener) -> Callable[[int], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,17 @@ _STAGED = "new"
 _NAMED = 5
 _WHEN_FULL = "free some space; nothing was left behind"
 _DEFAULT_LIMITS = ArchiveLimits()
+
+
+@dataclass(frozen=True)
+class ArchiveMember:
+    """One file of a zip: its path, its size in bytes as it is and ``packed``, and its SHA-256: as the manifest says, or
+    as `verify_archive` read it; None if neither is known."""
+
+    path: str
+    size: int
+    packed: int
+    sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,43 @@ class ReleaseResult:
     manifest: Manifest | None = field(default=None, repr=False)
     linked: int = 0
     removed: tuple[str, ...] = ()
+
+
+def contents(archive: StrPath, *, limits: ArchiveLimits | None = None) -> list[ArchiveMember]:
+    """The files of a zip, by their paths. What the archive says of itself is checked as for `unpack`; the bytes of its
+    files are not read, and nothing is written.
+
+    Raises `ProtocolError` if it is damaged, `Unsafe` if it holds what must not be unpacked or exceeds ``limits``.
+    """
+    with Archive(place_of(archive, "archive"), limits or ArchiveLimits()) as opened:
+        return _members(opened, opened.digests)
+
+
+def verify_archive(
+    archive: StrPath,
+    *,
+    limits: ArchiveLimits = _DEFAULT_LIMITS,
+    cancel: CancelToken | None = None,
+    on_event: Listener = silence,
+) -> list[ArchiveMember]:
+    """Read and check all of a zip as `unpack` does, and write nothing: every byte is unpacked and compared with its
+    CRC-32, and with the manifest if there is one.
+
+    ``archive``, ``limits``, ``cancel`` and ``on_event`` are as for `unpack`.
+    Returns the files, by their paths, each with the SHA-256 of what was read.
+    Raises what `unpack` raises, but for what concerns the folder to unpack into.
+    """
+    place = place_of(archive, "archive")
+    with Archive(place, limits) as opened:
+        progress = Progress(on_event, place.name, "check", len(opened.members), opened.size, cancel)
+        digests = check_bytes(opened, progress)
+        progress.finish(opened.size, "checked", _compared_with(opened))
+        return _members(opened, digests)
+
+
+def _members(archive: Archive, digests: Mapping[str, str]) -> list[ArchiveMember]:
+    files = sorted((one for one in archive.members if not one.is_folder), key=lambda one: one.path.text)
+    return [ArchiveMember(one.path.text, one.size, one.packed, digests.get(one.path.text)) for one in files]
 
 
 def unpack(

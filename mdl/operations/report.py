@@ -31,7 +31,8 @@ def report_of(
     *,
     is_planned: bool = False,
 ) -> Report:
-    """What was kept, linked, refused and fetched, by model; ``broken`` models failed before.
+    """What was kept, linked, refused and fetched, by model; ``broken`` models failed before, or some of their
+    sources did.
 
     With ``is_planned`` nothing was done: what the plan would fetch and link is in the report too.
     """
@@ -57,7 +58,7 @@ def report_of(
 def model_report(model: Model, store: Store, rows: Iterable[FileReport], error: MdlError | None = None) -> ModelReport:
     """How one model went, from how its files went; ``error`` if it failed before any of them."""
     files = tuple(sorted(rows, key=lambda row: row.path))
-    status = "missing" if error else joint_status(map(_status, files))
+    status = joint_status(map(_status, files), is_complete=error is None)
     return ModelReport(model.name, store.folder(model.name), status, files, error)
 
 

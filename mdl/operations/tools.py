@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
@@ -14,7 +15,7 @@ from mdl.engine.local_copies import LocalCopies
 from mdl.engine.plan import Item, Plan
 from mdl.engine.receipts import file_key, new_receipt
 from mdl.engine.store import Store
-from mdl.events import Listener, Noticed, silence
+from mdl.events import Event, Listener, Noticed, Progressed, silence
 from mdl.locks import file_lock
 
 if TYPE_CHECKING:
@@ -67,6 +68,25 @@ def wait_for_others(items: Sequence[Item], tools: Tools) -> None:
 
 def _waiting(on_event: Listener, model: str = "") -> Callable[[str], None]:
     return lambda holder: on_event(Noticed(model, message=f"waiting for {holder}"))
+
+
+def with_sources(on_event: Listener, models: Sequence[Model], page_hosts: Collection[str]) -> Listener:
+    """A listener that passes every event on to ``on_event``, with the kind of its model and the id of its source."""
+    by_name = {model.name: model for model in models}
+
+    @cache
+    def source_of(name: str, path: str) -> tuple[str, str]:
+        model = by_name[name]
+        return model.kind, model.repo_of(path, page_hosts)
+
+    def tell(event: Event) -> None:
+        about = event.files[0] if isinstance(event, Progressed) and event.files else event
+        if about.model in by_name:
+            kind, repo = source_of(about.model, about.file)
+            event = replace(event, kind=kind, repo=repo)
+        on_event(event)
+
+    return tell
 
 
 def adopt_kept(plan: Plan, store: Store) -> None:

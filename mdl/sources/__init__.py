@@ -18,6 +18,7 @@ from mdl.errors import UsageError
 from mdl.events import Listener, silence
 from mdl.files import RemoteFile
 from mdl.paths import RelPath, shown
+from mdl.redact import bare_url
 
 if TYPE_CHECKING:
     from mdl.http.client import HttpClient
@@ -62,6 +63,16 @@ class Origin:
     def repository(self) -> str:
         """The canonical text without revision and path; '' if there are no revisions."""
         return ""
+
+    @property
+    def id(self) -> str:
+        """What it is called where events and jobs name it: no revision, no path in a repository, no query."""
+        return self.repository or bare_url(str(self))
+
+    @property
+    def kind(self) -> str:
+        """The kind of a model that is named by this reference alone."""
+        return "model"
 
     @property
     def file_name(self) -> RelPath:

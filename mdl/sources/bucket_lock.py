@@ -75,10 +75,10 @@ class Holder:
         facts = {"host": self.host, "process": self.process, "since": self.since, "token": self.token}
         return json.dumps(facts).encode()
 
-    def busy(self, item: str) -> Busy:
+    def busy(self) -> Busy:
         pid = ProcessId(self.process).pid
         who = f"another mdl on {shown(self.host)} (process {pid or '?'}, since {shown(self.since)})"
-        return Busy(f"{who} is cleaning it", item=item, hint="run it again when that one has ended")
+        return Busy(f"{who} is cleaning it", hint="run it again when that one has ended")
 
 
 @contextlib.contextmanager
@@ -94,7 +94,7 @@ def bucket_lock(bucket: Objects, key: str) -> Iterator[Callable[[], None]]:
         other = _holder(bucket, key)
         is_mine = other == mine
         if not is_mine:
-            raise (other or Holder.of(b"")).busy(key)
+            raise (other or Holder.of(b"")).busy()
         if time.monotonic() - renewed > _RENEW_SECONDS:
             bucket.write(key, mine.marker)
             renewed = time.monotonic()
@@ -116,9 +116,9 @@ def _take(bucket: Objects, key: str, mine: Holder) -> None:
             continue
         is_dead = ProcessId(other.process).is_alive() is False
         if not is_dead and bucket.age(key) < _STALE_SECONDS:
-            raise other.busy(key)
+            raise other.busy()
         bucket.delete([key])
-    raise Holder.of(b"").busy(key)
+    raise Holder.of(b"").busy()
 
 
 def _holder(bucket: Objects, key: str) -> Holder | None:

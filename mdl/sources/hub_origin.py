@@ -68,6 +68,10 @@ class HubOrigin(Origin):
         return f"hf:{self.repo_path}"
 
     @property
+    def kind(self) -> str:
+        return self.repo_type
+
+    @property
     def file_name(self) -> RelPath:
         if not self.subpath:
             hint = "write hf:org/repo@revision/path/of/the/file"

@@ -25,7 +25,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit
 
-from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
+from mdl.errors import (
+    AuthError,
+    LockError,
+    MdlError,
+    NetworkError,
+    NotFound,
+    ProtocolError,
+    TlsError,
+    Unsafe,
+    UsageError,
+)
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link, Part
@@ -196,7 +206,7 @@ class Bucket:
         if context.http is None:
             raise LockError("offline, and buckets are not kept", item=str(self), hint="run it again online")
         settings: dict[str, Any] = {
-            "endpoint": access.url,
+            "aws_endpoint_url_s3": access.url,  # else a variable of this name would take precedence
             "region": access.region,
             "virtual_hosted_style_request": False,
             "client_options": _client_options(access.url, context),
@@ -368,7 +378,20 @@ def s3_error(error: Exception, item: str) -> MdlError:
     if number in (401, 403) or type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):
         hint = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they may list and read this bucket"
         return AuthError(told, item=item, hint=hint)
-    return NetworkError(told, item=item)
+    return _no_connection(str(error), item) or NetworkError(told, item=item)
+
+
+def _no_connection(text: str, item: str) -> MdlError | None:
+    """Why obstore did not come to ask; only its debugging text has the system's words. None if that is not it."""
+    asked = re.search(r"performing [A-Z]+ (\S+)", text)
+    host = host_of(asked[1]) if asked else "the bucket"
+    if found := re.search(r"Invalid(?:Certificate|Message)\(\s*(\w+)", text):
+        hint = "check the clock, SSL_CERT_FILE and the proxy; mdl doctor tells more"
+        return TlsError(f"{host}: its certificate is not trusted ({found[1]})", item=item, hint=hint)
+    if "kind: Connect" in text and (found := re.search(r'(?:message|error): "([^"]{1,200})"', text)):
+        hint = "check the network, the host's name and the proxy"
+        return NetworkError(f"no connection to {host}: {shown(found[1])}", item=item, hint=hint)
+    return None
 
 
 def _plain(text: str) -> str:

@@ -61,6 +61,8 @@ def test_in_the_background(shell: Shell, server: FaultyServer, gate: Gate, run: 
     facts = run("jobs --json").document["jobs"][0]
     assert (facts["status"], facts["bytes_total"], facts["file"]) == ("running", len(DATA), "one/f.bin")
     assert (facts["bytes_per_second"] > 0, facts["eta_seconds"] is not None) == (True, True)
+    assert (facts["kind"], facts["repo"]) == ("model", f"{server.url}/f")
+    assert facts["percent"] == round(100 * GATE / len(DATA), 1)
     run(f"jobs cancel {name[:-1]}")
     until(lambda: ProcessId(job.owner).is_alive() is False, "it is still there")
     assert (the_job(shell).status, the_job(shell).exit_code) == ("cancelled", 143)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import resource
 import subprocess
 import sys
@@ -18,7 +16,7 @@ from support.catalogs import catalog_of, entry_of
 from support.data import DATA
 from support.faults import answers, first, honest, redirects, routes
 from support.faulty_server import FaultyServer
-from support.jobs import log_of, secrets_in, state_of, the_job
+from support.jobs import log_of, parsed, secrets_in, state_of, the_job
 from support.shell import ExitCode, Shell, machine
 
 from mdl.events import Ended, Event, Failed, FileProgress, Planned, Progressed
@@ -28,19 +26,6 @@ from mdl.redact import Secrets
 TOKEN = "hf_" + "s3cr3t" * 5
 BUSY = answers(503, ("X-Request-Id", "req-17"), ("Retry-After", "0"), body=b"the disk array is on fire")
 GONE = answers(404, ("X-Request-Id", "req-18"), body=b"moved to the moon")
-_FACT = re.compile(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "]+)')
-
-
-def parsed(text: str) -> list[dict[str, str]]:
-    """The lines of a log, split again; each must have the exact form of one."""
-    found = []
-    for line in text.splitlines():
-        time, level, what, rest = re.fullmatch(r"(\S+) (INFO|WARN|ERROR) ([a-z]+)((?: .*)?)", line).groups()  # type: ignore[union-attr]
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", time)
-        assert _FACT.sub("", rest) == "", line
-        facts = {key: json.loads(value) if value[0] == '"' else value for key, value in _FACT.findall(rest)}
-        found.append({"level": level, "what": what, **facts})
-    return found
 
 
 @pytest.fixture

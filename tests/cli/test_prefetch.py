@@ -97,7 +97,7 @@ def test_one_block_of_text(shell: Shell, server: FaultyServer, run: Run) -> None
     lines = ran.err.splitlines()
     failures = [line for line in lines if line.startswith("mdl: ") and "warning" not in line]
     assert (ran.out, len(failures)) == ("", 3)
-    for name in ("two/f.bin", "three/f.bin", "four"):
+    for name in ("two/f.bin", "three/f.bin", "four/f.bin"):
         assert sum(f"mdl: {name}: " in line for line in failures) == 1, ran.err
     assert lines[-1] == f"mdl: warning: the log of this prefetch: mdl jobs log {the_job(shell).id}"
     assert all(line.startswith(("mdl: ", "  hint: ")) for line in lines)
@@ -105,7 +105,7 @@ def test_one_block_of_text(shell: Shell, server: FaultyServer, run: Run) -> None
     found = metrics(shell)
     assert (found["exit_code"], found["last_success_timestamp_seconds"]) == (3, 0)
     assert found['model_present{model="two"}'] == 0
-    assert (found['files{action="fetched"}'], found['files{action="failed"}']) == (1, 2)
+    assert (found['files{action="fetched"}'], found['files{action="failed"}']) == (1, 3)
 
 
 def test_within_its_hours(shell: Shell, server: FaultyServer, run: Run) -> None:

@@ -202,7 +202,7 @@ def test_released_again_after_a_rollback(site: Site, released: Callable[..., Ran
 def test_usage(mdl: Inside, shell: Shell, words: str) -> None:
     """--release without --to, --check without --release and --keep 0 are 2; nothing is written."""
     zipped(shell.home / "a.zip", files_of("a"))
-    assert mdl(shell, "unpack", "a.zip", *words.split()).code == 2
+    assert mdl(with_environ(shell, MDL_LOG_FILE=""), "unpack", "a.zip", *words.split()).code == 2
     assert [one.name for one in shell.home.iterdir()] == ["a.zip"]
 
 

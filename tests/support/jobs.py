@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +19,7 @@ from support.shell import Shell
 
 GATE = -(-len(DATA) * 7 // 10)
 """The offset of the gate: the first byte at which the log says 70 per cent."""
+_FACT = re.compile(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "]+)')
 
 
 class Gate:
@@ -65,6 +68,18 @@ def the_job(shell: Shell) -> Job:
 
 def log_of(shell: Shell) -> str:
     return (state_of(shell) / "downloads.log").read_text()
+
+
+def parsed(text: str) -> list[dict[str, str]]:
+    """The lines of a log, split again; each must have the exact form of one."""
+    found = []
+    for line in text.splitlines():
+        time, level, what, rest = re.fullmatch(r"(\S+) (INFO|WARN|ERROR) ([a-z]+)((?: .*)?)", line).groups()  # type: ignore[union-attr]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", time)
+        assert _FACT.sub("", rest) == "", line
+        facts = {key: json.loads(value) if value[0] == '"' else value for key, value in _FACT.findall(rest)}
+        found.append({"level": level, "what": what, **facts})
+    return found
 
 
 def waits(shell: Shell, gate: Gate) -> Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import ssl
 import threading
@@ -97,10 +98,12 @@ def end(sock: socket.socket) -> None:
 
 @dataclass
 class Meter:
-    """How many bytes a server sent to its clients. The first ``cuts`` connections break after ``at`` bytes."""
+    """How many bytes a server sent to its clients. The first ``cuts`` connections break after ``at`` bytes; each brings
+    at most ``rate`` bytes a second."""
 
     cuts: int = 0
     at: int = 0
+    rate: float = math.inf
     sent: int = 0
     connections: int = 0
 
@@ -115,7 +118,7 @@ class Metered(socket.socket):
 
     def __init__(self, client: socket.socket, meter: Meter, limit: int | None) -> None:
         super().__init__(fileno=client.detach())
-        self._meter, self._left = meter, limit
+        self._meter, self._left, self._pause = meter, limit, threading.Event()
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         if self._left is not None:
@@ -123,6 +126,7 @@ class Metered(socket.socket):
             self._left -= len(data)
         super().sendall(data, flags)
         self._meter.sent += len(data)
+        self._pause.wait(len(data) / self._meter.rate)
         if self._left == 0:
             raise ConnectionResetError
 

@@ -11,6 +11,7 @@ from typing import Any
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
 from mdl.engine.store import Store
+from mdl.errors import UsageError
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
 from mdl.http.policy import RetryPolicy
@@ -20,7 +21,8 @@ from mdl.reports import Report
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.remote import JobOrigin, open_remote
-from mdl.sources.remote_tables import RemoteSettings
+from mdl.sources.remote_tables import RemoteSettings, read_remotes
+from mdl.toml.problems import Problems, Table
 
 KEY_CANARY = "KEY-CANARY-5ae1"
 """A key that must be in no message."""
@@ -55,12 +57,20 @@ class World:
         return get(models, Tools(resolver, store, self.http, lock_wait=0.0))
 
 
+def settings_of(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, RemoteSettings]:
+    """What the tables ``[remotes.NAME]`` mean. Raises `UsageError`."""
+    problems = Problems("config.toml", UsageError)
+    found = read_remotes(Table({"remotes": tables}, (), problems.file(Path("config.toml"))).table("remotes"))
+    problems.check()
+    return found
+
+
 @contextmanager
 def world(
     tables: Mapping[str, Mapping[str, Any]], environ: Mapping[str, str] | None = None, *, stall: float = 6.0
 ) -> Iterator[World]:
     """The tables ``[remotes.NAME]`` by name."""
-    environ, remotes = environ or {}, {name: RemoteSettings(name, row["kind"], row) for name, row in tables.items()}
+    environ, remotes = environ or {}, settings_of(tables)
     tokens = [one.token(environ) for one in remotes.values()]
     hosts, policy = AllowList.of(["127.0.0.1"]), _AtOnce(3)
     with HttpClient(hosts, tokens=tokens, timeouts=Timeouts(2, stall), policy=policy) as http:

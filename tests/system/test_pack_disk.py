@@ -39,7 +39,7 @@ def large(tmp_path: Path) -> Shell:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "weights.bin").write_bytes(noise(24 * 2**20))
     (tmp_path / "model_run.zip").write_bytes(BEFORE)
-    return Shell(tmp_path)
+    return Shell(tmp_path, extra={"MDL_LOG_FILE": ""})
 
 
 def start(shell: Shell, *words: str) -> Any:
@@ -83,7 +83,8 @@ def test_killed_at_any_moment(large: Shell) -> None:
 @pytest.mark.parametrize("call", CALLS)
 def test_killed_at_every_call(tmp_path: Path, call: str) -> None:
     """SIGKILL at the first, second, … such call until one pack comes through; then nothing is left of the others."""
-    shell, archive, killed = Shell(tmp_path), tmp_path / "model_run.zip", 0
+    shell = Shell(tmp_path, extra={"MDL_LOG_FILE": ""})
+    archive, killed = tmp_path / "model_run.zip", 0
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "w.bin").write_bytes(noise(2**21))
     for number in range(1, 200):

@@ -21,7 +21,8 @@ from support.hostile_archives import ALONE, BASE, CORPUS, CUTS, PAIRS, USUAL, Ca
 from support.packing import memory_of
 from support.zip_bytes import DEFLATED, Member, Zip
 
-from mdl.operations.release import unpack
+from mdl.errors import MdlError
+from mdl.operations.release import unpack, verify_archive
 from mdl.paths import is_hidden_character
 
 LONG = bool(os.environ.get("MDL_LONG"))
@@ -57,6 +58,10 @@ def test_hostile_archive_is_refused(shm: Path, case: Case) -> None:
     assert not [char for char in told if is_hidden_character(char)]
     assert len(told) < 5000
     assert outcome.seconds < 1
+    with pytest.raises(MdlError) as tested:  # what only tests it says the same
+        verify_archive(shm / "far" / "near" / "archive.zip", limits=case.limits)
+    same = (error.exit_code, error.message, error.item, error.advice)
+    assert (tested.value.exit_code, tested.value.message, tested.value.item, tested.value.advice) == same
 
 
 def test_corpus_is_large() -> None:

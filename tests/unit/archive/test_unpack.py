@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import threading
@@ -20,9 +21,10 @@ from support.shell import Inside, Shell
 from support.zip_bytes import Member, Zip
 
 from mdl.archive.directory import ArchiveLimits
-from mdl.errors import NotFound, Occupied, ProtocolError, StorageError
-from mdl.events import Event, Listener, Started
-from mdl.operations.release import release, unpack
+from mdl.cancel import CancelToken
+from mdl.errors import Cancelled, NotFound, Occupied, ProtocolError, StorageError
+from mdl.events import Event, Finished, Listener, Started
+from mdl.operations.release import release, unpack, verify_archive
 from mdl.process import ProcessId
 
 MIB = 2**20
@@ -325,6 +327,54 @@ def test_short_writes(archive: Path, out: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:7]))
     unpack(archive, out, limits=USUAL)
     assert tree(out) == FILES
+
+
+# Tested, not unpacked.
+
+
+def test_verify_archive_reads_all_and_writes_nothing(archive: Path) -> None:
+    """It returns every file with the SHA-256 of what was read, tells its progress, and leaves the folder as it was."""
+    before, events = snapshot(archive.parent), list[Event]()
+    rows = verify_archive(archive, limits=USUAL, on_event=events.append)
+    read = {path: data for path, data in FILES.items() if data is not None}
+    assert {row.path: (row.size, row.sha256) for row in rows} == {
+        path: (len(data), hashlib.sha256(data).hexdigest()) for path, data in read.items()
+    }
+    assert snapshot(archive.parent) == before
+    finish = events[-1]
+    assert isinstance(finish, Finished)
+    assert (finish.action, finish.verified, finish.size) == ("checked", "crc32", sum(map(len, read.values())))
+
+
+def test_verify_archive_is_stopped_and_sees_changes(tmp_path: Path) -> None:
+    """A token stops it; an archive that changes while it is read is 6, as for unpack."""
+    place, stop = archive_of(tmp_path / "a.zip", BIG), CancelToken()
+    stop.set()
+    with pytest.raises(Cancelled):
+        verify_archive(place, cancel=stop)
+    with pytest.raises(ProtocolError, match="changed while it was read"):
+        verify_archive(place, on_event=at_start(lambda: os.utime(place, ns=(1, 1))))
+
+
+def test_command_tests_an_archive(mdl: Inside, tmp_path: Path) -> None:
+    """unpack --test prints the files, and with --json as `members`; damage that --list cannot see is 6; nothing is
+    written. It is not joined with --release or --list: 2."""
+    shell, place = Shell(tmp_path), archive_of(tmp_path / "a.zip", Member(name=b"x.bin", data=b"right"))
+    before = snapshot(tmp_path)
+    document = mdl(shell, "unpack", "a.zip", "--test", "--json").document
+    [row] = document["members"]
+    assert (row["path"], row["sha256"]) == ("x.bin", hashlib.sha256(b"right").hexdigest())
+    assert (document["path"], document["files"], document["bytes"]) == (None, 1, 5)
+    ran = mdl(shell, "unpack", "a.zip", "--test")
+    assert (ran.code, "x.bin" in ran.out, "crc32 ok" in ran.err) == (0, True, True), ran.err
+    assert [
+        mdl(shell, "unpack", "a.zip", "--test", *more).code for more in (["--release", "--to", "s"], ["--list"])
+    ] == [2, 2]
+    assert snapshot(tmp_path) == before
+    place.write_bytes(place.read_bytes().replace(b"right", b"wrong"))
+    assert mdl(shell, "unpack", "a.zip", "--list").code == 0
+    damaged = mdl(shell, "unpack", "a.zip", "--test")
+    assert (damaged.code, damaged.out, "x.bin" in damaged.err) == (6, "", True)
 
 
 # As a user runs it.

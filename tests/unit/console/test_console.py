@@ -33,8 +33,8 @@ from mdl.formatting import human_bytes
 
 PERSIAN = "مدل‌فارسی"
 FIELDS = [
-    *("event", "schema", "time", "job", "model", "method", "file", "file_index", "file_count", "file_bytes"),
-    *("file_total", "bytes_done", "bytes_total", "bytes_per_second", "eta_seconds", "status", "error"),
+    *("event", "schema", "time", "job", "model", "kind", "repo", "method", "file", "file_index", "file_count"),
+    *("file_bytes", "file_total", "bytes_done", "bytes_total", "bytes_per_second", "eta_seconds", "status", "error"),
 ]
 
 

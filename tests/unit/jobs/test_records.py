@@ -87,6 +87,24 @@ def test_a_record_comes_back_as_it_was(words: list[str], folder: str, variables:
     assert job_of(crc_json.loads(line.rstrip(b"\n"))) == job
 
 
+def test_a_record_of_an_earlier_release_is_read() -> None:
+    """A record without the keys that came later is read, and these are not known; of a wrong type it is damaged."""
+    new = replace(DONE, kind="tts", repo="hf:org/m")
+    facts = crc_json.loads(crc_json.dumps(facts_of(new)).rstrip(b"\n"))
+    assert job_of(facts) == new
+    assert job_of({key: value for key, value in facts.items() if key not in ("kind", "repo")}) == DONE
+    assert [job_of(facts | {key: 7}) for key in ("kind", "repo")] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "percent"),
+    [(0, None, None), (5, 0, None), (0, 10, 0.0), (1, 3, 33.3), (10, 10, 100.0), (11, 10, 100.0)],
+)
+def test_percent(done: int, total: int | None, percent: float | None) -> None:
+    """How much of the bytes is done, one digit after the point; None if the total is not known, never more than all."""
+    assert replace(DONE, bytes_done=done, bytes_total=total).percent == percent
+
+
 def test_ids_are_nobody_elses(records: Told) -> None:
     """Many who ask for an id at once get different ones, each with a log that only the user can read."""
     with ThreadPoolExecutor(8) as pool:

@@ -45,7 +45,7 @@ def test_a_host_that_is_silent_keeps_no_other_waiting(tmp_path: Path) -> None:
         sources = Resolver(Context(Endpoint("http://127.0.0.1:9"), tmp_path, http))
         models = [Model("one", files=(loose(one.url + "/f"),)), Model("other", files=(loose(other.url + "/f"),))]
         found = list(sources.resolve_all(models))
-    assert [[file.size for file in files] for files in found if not isinstance(files, MdlError)] == [[1000], [1000]]
+    assert [[file.size for file in one.files] for one in found if not isinstance(one, MdlError)] == [[1000], [1000]]
 
 
 def test_events_come_in_the_caller_s_thread(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_events_come_in_the_caller_s_thread(tmp_path: Path) -> None:
         listen: Callable[[Event], None] = lambda event: told.append((threading.get_ident(), event))  # noqa: E731
         sources = Resolver(Context(Endpoint("http://127.0.0.1:9"), tmp_path, http, listen))
         models = [Model(name, files=(loose(f"{server.url}/{name}"),)) for name in "abcd"]
-        assert not any(isinstance(one, MdlError) for one in sources.resolve_all(models))
+        assert not any(isinstance(one, MdlError) or one.failed for one in sources.resolve_all(models))
     assert [thread for thread, event in told if isinstance(event, Retrying)]
     assert {thread for thread, _ in told} == {threading.get_ident()}
 

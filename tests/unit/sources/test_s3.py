@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.moto_store import moto_store
 
-from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
+from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, Unsafe, UsageError
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
 from mdl.sources import Context, parse
@@ -48,6 +50,18 @@ def source_at(url: str, **environ: str) -> S3Source:
     source = S3Source(found)
     http.locators["s3"] = source.locate
     return source
+
+
+def test_the_remotes_endpoint_is_the_one_that_is_asked(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The endpoint of a remote wins against the variables, in obstore as well, which reads them by itself."""
+    put(moto, {"a.bin": b"a"})
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    table = {"url": "s3://training", "endpoint_url": moto}
+    source = source_at("http://127.0.0.1:9")
+    remotes = {"store": RemoteSettings("store", "bucket", table)}
+    source = S3Source(replace(source._context, remotes=remotes))
+    assert [str(file.path) for file in source.resolve(S3Origin("training"))] == ["a.bin"]
+    assert source.locate("s3://training/a.bin").url.startswith(f"{moto}/training/a.bin?")  # type: ignore[union-attr]
 
 
 def client(url: str) -> Any:
@@ -187,6 +201,10 @@ def test_repeated_listing(monkeypatch: pytest.MonkeyPatch, bucket: Callable[...,
         source.resolve(S3Origin("training"))
 
 
+SENDING = "Error performing GET https://h.example/b?list-type=2 in 1ms - HTTP error: error sending request"
+CONNECT = "\n\nDebug source:\nHttpError { kind: Connect, source: "
+
+
 class Generic(Exception):
     __module__ = "obstore.exceptions"
 
@@ -211,6 +229,9 @@ class Generic(Exception):
             NetworkError,
             "error sending",
         ),
+        (f'{SENDING}{CONNECT}Os {{ message: "Connection refused" }}', NetworkError, "to h.example: Connection refused"),
+        (f'{SENDING}{CONNECT}Custom {{ error: "no such name" }}', NetworkError, "to h.example: no such name"),
+        (f"{SENDING}{CONNECT}InvalidCertificate(\n  UnknownIssuer", TlsError, "h.example: its certificate"),
     ],
 )
 def test_errors(text: str, kind: type[MdlError], words: str) -> None:
@@ -219,3 +240,12 @@ def test_errors(text: str, kind: type[MdlError], words: str) -> None:
     assert type(found) is kind
     assert words in f"{found.message} {found.hint}"
     assert "Debug" not in found.message
+
+
+def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One clear line says what is missing and how to install it."""
+    for name in ("obstore", "obstore.store"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UsageError, match="obstore, which is not installed") as caught:
+        source_at("http://127.0.0.1:9").resolve(S3Origin("training"))
+    assert caught.value.hint == "pip install 'mdl[s3]'"

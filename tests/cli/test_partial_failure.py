@@ -1,0 +1,143 @@
+"""Several files of which one is not to be had, as the plan already finds: the others come, and each failure is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.data import DATA, SMALL, sha256
+from support.faults import answers, honest, routes
+from support.faulty_server import FaultyServer
+from support.loopback_hub import LoopbackHub, Repo
+from support.shell import Inside, Run, Shell, machine
+
+GONE = answers(404, body=b"moved to the moon")
+SHUT = answers(403, body=b"members only")
+PATHS = {
+    "/d/a.bin": honest(SMALL),
+    "/d/b.bin": honest(DATA),
+    "/d/gone.bin": GONE,
+    "/d/shut.bin": SHUT,
+    "/e/gone.bin": GONE,
+}
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with FaultyServer(routes(PATHS)) as server:
+        yield server
+
+
+@pytest.fixture
+def shell(tmp_path: Path, server: FaultyServer) -> Shell:
+    """Its catalog has a model of four files of which only the URLs are known; two of them are not to be had."""
+    files = "".join(
+        f'[[models.m.files]]\npath = "{name}"\nurl = "{server.url}/d/{name}"\n'
+        for name in ("a.bin", "gone.bin", "b.bin", "shut.bin")
+    )
+    return machine(tmp_path / "home", f"schema = 1\n[models.m]\n{files}")
+
+
+def here(shell: Shell) -> dict[str, str]:
+    """The digests of the files that arrived, by their names."""
+    files = [path for path in shell.models.rglob("*.bin") if ".mdl" not in path.parts]
+    return {path.name: sha256(path.read_bytes()) for path in files}
+
+
+SCENES = {
+    "URLs of one folder": ("get {url}/d/a.bin {url}/d/gone.bin {url}/d/b.bin", 3, {"a.bin", "b.bin"}, {"gone.bin"}),
+    "URLs of several folders": ("get {url}/e/gone.bin {url}/d/b.bin", 3, {"b.bin"}, {"gone.bin"}),
+    "a model, for two reasons": ("get m", 10, {"a.bin", "b.bin"}, {"gone.bin", "shut.bin"}),
+    "a model, for one reason": ("get m --exclude shut.bin", 3, {"a.bin", "b.bin"}, {"gone.bin"}),
+    "none of it wanted": ("get m --include ?.bin", 0, {"a.bin", "b.bin"}, set[str]()),
+    "nothing to be had": ("get {url}/d/gone.bin {url}/d/shut.bin", 10, set[str](), {"gone.bin", "shut.bin"}),
+}
+
+
+@pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
+def test_the_others_are_fetched(
+    shell: Shell, server: FaultyServer, run: Run, scene: tuple[str, int, set[str], set[str]]
+) -> None:
+    """What can be had arrives; each other file is in the report with the server's own words, and was asked for once.
+    The exit code is that of the reason, or 10 for several. A second run keeps what came and says the same."""
+    words, code, arrived, failed = scene
+    document = run(f"{words.format(url=server.url)} --json", code).document
+    rows = {row["path"]: row for model in document["models"] for row in model["files"]}
+    assert {path for path, row in rows.items() if row["action"] == "fetched"} == arrived
+    assert {path for path, row in rows.items() if row["action"] == "failed"} == failed
+    reasons = {"gone.bin": ("NOTFOUND", "moved to the moon"), "shut.bin": ("AUTH", "members only")}
+    for path in failed:
+        error, (kind, said) = rows[path]["error"], reasons[path]
+        assert (error["code"], said in error["message"], rows[path]["url"]) == (
+            kind,
+            True,
+            error_url(server, rows, path),
+        )
+        assert sum(request.path.endswith(path) for request in server.requests) == 1
+    right = {"a.bin": sha256(SMALL), "b.bin": sha256(DATA)}
+    assert here(shell) == {name: right[name] for name in arrived}
+    again = run(words.format(url=server.url), code)
+    assert all(path in again.err for path in failed)
+    assert not any(path in line for path in arrived for line in again.err.splitlines() if line.startswith("mdl: "))
+
+
+def error_url(server: FaultyServer, rows: dict[str, dict[str, str]], path: str) -> str:
+    """The URL of a failed file in the report is one of the server's, without a query."""
+    url = rows[path]["url"]
+    assert url.startswith(server.url)
+    assert url.endswith(path)
+    return url
+
+
+def test_status_and_plan(shell: Shell, run: Run) -> None:
+    """The dry run tells the same failures and what would come, and fetches nothing; the model is then partial."""
+    planned = run("get m -n --json", 10).document
+    [model] = planned["models"]
+    actions = {row["path"]: row["action"] for row in model["files"]}
+    assert actions == {"a.bin": "planned", "b.bin": "planned", "gone.bin": "failed", "shut.bin": "failed"}
+    table = run("get m -n", 10)
+    assert [line.split()[0] for line in table.out.splitlines() if "gone.bin" in line] == ["refuse"]
+    assert ("moved to the moon" in table.err, "members only" in table.err, here(shell)) == (True, True, {})
+    [model] = run("get m --json", 10).document["models"]
+    assert model["status"] == "partial"
+
+
+def test_events_and_lines(shell: Shell, run: Run) -> None:
+    """As JSON lines every failed file is one object with its error, and the last one says how all ended."""
+    events = run("get m --progress json", 10).events
+    failed = {event["file"]: event["error"]["code"] for event in events if event["status"] == "file-failed"}
+    assert failed == {"gone.bin": "NOTFOUND", "shut.bin": "AUTH"}
+    assert (events[-1]["event"], sum(event["status"] == "file-finished" for event in events)) == ("failed", 2)
+
+
+def test_a_lock_is_of_the_whole_model(shell: Shell, run: Run) -> None:
+    """A model of which a file cannot be resolved is not locked; it is not locked in part."""
+    assert "moved to the moon" in run("lock", 3).err
+    lock = shell.home / "mdl.lock"
+    assert not lock.exists() or "a.bin" not in lock.read_text()
+
+
+def test_repositories_and_their_files(tmp_path: Path, mdl: Inside) -> None:
+    """Of two repositories of a model of which one does not exist, the other one comes; so does a file beside one that
+    its repository does not have."""
+    with LoopbackHub([Repo("org/a", {"a.bin": SMALL, "c.json": b"{}"})]) as hub:
+        catalog = """schema = 1
+[models.two]
+source = ["hf:org/a", "hf:org/none"]
+[[models.one.files]]
+path = "a.bin"
+url = "hf:org/a/a.bin"
+[[models.one.files]]
+path = "none.bin"
+url = "hf:org/a/none.bin"
+"""
+        shell = machine(tmp_path / "home", catalog, hub.url)
+        two, one = (mdl(shell, "get", name, "--json") for name in ("two", "one"))
+        bare = mdl(shell, "get", "hf:org/a/c.json", "hf:org/a/none.bin")
+    [model] = two.document["models"]
+    assert (two.code, model["status"], {row["action"] for row in model["files"]}) == (3, "partial", {"fetched"})
+    assert "org/none" in two.document["error"]["item"] + two.document["error"]["message"]
+    rows = {row["path"]: row["action"] for row in one.document["models"][0]["files"]}
+    assert (one.code, rows) == (3, {"a.bin": "linked", "none.bin": "failed"})
+    assert (bare.code, "none.bin" in bare.err, (shell.models / "org--a" / "c.json").exists()) == (3, True, True)
