@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import re
 import threading
 import time
@@ -17,6 +18,7 @@ from support import faults
 from support.data import noise
 from support.faulty_server import Answer as Reply
 from support.faulty_server import FaultyServer, Request, reply
+from support.job_store import JobStore
 from support.polling import until
 from support.remotes import World, world
 from support.runpod_api import KEY, MIB, Answer, Endpoint, Job, RunpodApi, runpod_endpoint, wait_for_workers
@@ -263,11 +265,15 @@ def test_files_by_key(gpu: World, api: RunpodApi, bulk: Any) -> None:
     assert (bodies, asked) == ({DATA}, ["results/p1/lora/a.bin"])
 
 
-def test_the_one_file_of_a_worker(gpu: World, api: RunpodApi) -> None:
-    """A worker that neither lists nor links gives its one file."""
-    api.functions = [worker(download=FILE)]
-    [file] = gpu.open().files(JobOrigin("gpu", "p1"))
-    assert (file.path.text, file.size) == ("a.bin", 5000)
+@pytest.mark.parametrize("data", [b"", DATA, noise(3 * MIB)], ids=len)
+def test_the_one_file_of_a_worker(gpu: World, api: RunpodApi, tmp_path: Path, data: bytes) -> None:
+    """A worker that neither lists nor links gives its one file, of any size, in its answer; it is asked for it once."""
+    answer = FILE | {"data": base64.b64encode(data).decode(), "size": len(data)}
+    api.functions = [worker(download=answer)]
+    report = gpu.fetch(tmp_path, JobOrigin("gpu", "p1"))
+    assert report.exit_code == 0, report.error
+    assert (tmp_path / "m0" / "a.bin").read_bytes() == data
+    assert [json.loads(one.body)["input"]["type"] for one in api.asked] == ["bulk_download", "list_files", "download"]
 
 
 def test_a_process_that_is_not_over(gpu: World, api: RunpodApi) -> None:
@@ -490,29 +496,28 @@ def test_an_id_that_leads_elsewhere(gpu: World, api: RunpodApi) -> None:
 
 
 @pytest.mark.parametrize("is_polling", [True, False])
-def test_cancel_while_waiting(
-    endpoint: Endpoint, gpu: World, monkeypatch: pytest.MonkeyPatch, is_polling: bool
-) -> None:
+def test_a_stop_while_waiting(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, is_polling: bool) -> None:
     """A stop ends the wait for a worker at once: while its answer is waited for, and between two polls."""
     monkeypatch.setattr(runpod, "_POLLS", (600.0,))
     if is_polling:
         endpoint.api.script("runsync", PENDING)
     ended: list[BaseException] = []
+    with world({"gpu": settings(endpoint)}, ENVIRON, stall=60.0) as made:
 
-    def ask() -> None:
-        try:
-            gpu.open().status("p1")
-        except BaseException as error:
-            ended.append(error)
+        def ask() -> None:
+            try:
+                made.open().status("p1")
+            except BaseException as error:
+                ended.append(error)
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    until(lambda: endpoint.api.asked)
-    began = time.monotonic()
-    gpu.http.cancel.set()
-    thread.join(20)
+        thread = threading.Thread(target=ask)
+        thread.start()
+        until(lambda: endpoint.api.asked)
+        began = time.monotonic()
+        made.http.cancel.set()
+        thread.join(20)
     assert isinstance(ended[0], Cancelled)
-    assert time.monotonic() - began < 0.9  # the wait of /runsync is a second, and the one between two polls 600
+    assert time.monotonic() - began < 5  # /runsync waits for 55 seconds, and 600 are between two polls
 
 
 # Health.
@@ -709,7 +714,6 @@ def train(world: World, name: str, status: str = "completed", **files: int) -> N
     found = {path.replace("__", "/"): size for path, size in files.items()}
     given = {"type": "train", "process_id": name, "status": status, "files": found}
     assert world.open().call(given)["process_id"] == name
-    world.open()
 
 
 @pytest.mark.fault(401)
@@ -746,3 +750,24 @@ def test_real_workers_result_too_large(real_gpu: World) -> None:
     with pytest.raises(ProtocolError, match="larger than 20 MiB") as caught:
         remote.locate(file.url)
     assert "presigned URLs" in str(caught.value.hint)
+
+
+def test_a_real_worker_with_a_bucket(s3_url: str, tmp_path: Path) -> None:
+    """A worker that writes to a bucket answers with signed links: it is asked once for the plan and the download, and
+    neither the link nor a key is in anything that is kept."""
+    pytest.importorskip("obstore")
+    from support.runpod_handler import pattern
+
+    store = JobStore.at(s3_url)
+    keys = {"S3_BUCKET": store.bucket, "S3_ENDPOINT": s3_url, "S3_KEY": "a", "S3_SECRET": "secret-canary"}
+    with (
+        runpod_endpoint(tmp_path / "workers", 1, keys) as endpoint,
+        world({"gpu": settings(endpoint)}, ENVIRON, stall=30.0) as made,
+    ):
+        train(made, "p1", lora__a_bin=3 * MIB, samples__x_png=5)
+        report = made.fetch(tmp_path / "home", JobOrigin("gpu", "p1"))
+    assert report.exit_code == 0, report.error
+    assert (tmp_path / "home" / "m0" / "a_bin").read_bytes() == pattern("lora/a_bin", 3 * MIB)
+    assert endpoint.api.operations() == ["runsync", "runsync"]
+    kept = [path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert not [text for text in kept if b"X-Amz" in text or b"canary" in text or KEY.encode() in text]
