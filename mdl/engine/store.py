@@ -54,6 +54,7 @@ class Store:
         self.partials = self.own / "partials"
         self.listings = self.own / "listings"
         self.locks = self.own / "locks"
+        self.archives = self.own / "archives"
 
     def folder(self, model: str) -> Path:
         """The folder that is shown as the place of ``model``."""

@@ -49,7 +49,7 @@ def find_waste(store: Store, known: Known, wanted: Callable[[Path], bool]) -> li
     the store's brought or kept is not superseded, for ``known`` says nothing of that one's models."""
     if os.path.lexists(store.own) and not is_own_folder(store.own):
         return []
-    return [*_unfinished(store, wanted), *_files(store, known), *_leftovers(store)]
+    return [*_unfinished(store, wanted), *_archives(store, wanted), *_files(store, known), *_leftovers(store)]
 
 
 def remove(waste: Waste) -> bool:
@@ -79,6 +79,18 @@ def _unfinished(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]
             what = "of a newer mdl"
         kept = "a job may want it" if wanted(folder) else ""
         yield Waste("partial", (folder,), _size(folder), f"unfinished: {what}", kept)
+
+
+def _archives(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:
+    """Zips of training servers that were fetched, at least in part, and not unpacked."""
+    archives = Store(store.archives)
+    if not is_own_folder(archives.own):
+        return
+    yield from _unfinished(archives, wanted)
+    for receipt in archives.receipts.all():
+        if (place := archives.path_of(receipt)) is not None:
+            kept = "a job may want it" if wanted(Path(file_key(receipt.model, receipt.path))) else ""
+            yield Waste("leftover", (place,), receipt.stamp.size, "fetched, and never unpacked", kept)
 
 
 def _files(store: Store, known: Known) -> Iterator[Waste]:

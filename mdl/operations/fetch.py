@@ -158,7 +158,7 @@ def _fetch_zip(model: Model, tools: Tools, options: FetchOptions) -> Report:
             [archive] = source.resolve(origin)
             if not options.force and (kept := _kept(model, archive, source, tools)):
                 return kept
-            archives = Store(store.own / "archives", cancel=store.cancel)
+            archives = Store(store.archives, cancel=store.cancel)
             tools.on_event(Noticed(model.name, message="the server packs it before the first byte comes; wait"))
             one = replace(model, include=(), exclude=())
             report = get([one], replace(tools, store=archives, local_copies=None, hub_client=None))

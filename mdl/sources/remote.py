@@ -273,7 +273,7 @@ class JobSource:
         again."""
         rows = [[one.path.text, one.url, one.size] for one in files]
         data = {"mdl-job": VERSION, "source": str(origin), "files": rows}
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, MdlError):
             make_private_dir(self._context.folder)
             staging.write_file(self._path(origin), crc_json.dumps(data), durable=False)
 

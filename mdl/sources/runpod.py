@@ -276,7 +276,7 @@ class Runpod(HttpRemote):
         item = str(given.get("process_id") or self.name)
         wait = max(1.0, min(_LONGEST_WAIT, self.http.stall - 5.0))
         url, content = f"{self.base}/runsync?wait={wait * 1000:.0f}", {"input": dict(given)}
-        for is_last in (True,) if once else (False, True):
+        for is_last in (False, True):
             try:
                 if once:
                     answer = self.ask_once("POST", url, content, item=item)

@@ -208,6 +208,24 @@ def test_release_and_rollback(mdl: Inside, box: Box, tmp_path: Path) -> None:
     done(mdl(box.shell, "fetch", "box", "j15", "--check", "true"), 2)
 
 
+def stopped(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_zip_that_was_never_unpacked(mdl: Inside, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mdl ends between the zip and its files: the next run fetches nothing again, and ``mdl clean`` knows the zip."""
+    folder = box.job("j20")
+    with monkeypatch.context() as patch:
+        patch.setattr("mdl.operations.fetch.unpack", stopped)
+        patch.setattr("mdl.operations.fetch.staging.remove", lambda place: None)
+        done(mdl(box.shell, "fetch", "box", "j20"), 130)
+    assert not folder.exists()
+    [row] = [row for row in done(mdl(box.shell, "clean", "--json")).document["items"] if "never unpacked" in row["why"]]
+    again = done(mdl(box.shell, "fetch", "box", "j20", "--json")).document
+    assert (again["bytes_fetched"], (folder / "model.safetensors").read_bytes()) == (0, WEIGHTS)
+    assert not Path(row["path"]).exists()
+
+
 @pytest.mark.fault(440)
 def test_max_size(mdl: Inside, box: Box) -> None:
     """A stream without a length is left at the limit; nothing is published."""

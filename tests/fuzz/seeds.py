@@ -185,6 +185,17 @@ SEEDS: dict[str, list[bytes]] = {
         Zip().build(),
     ],
     "manifest": [json.dumps(_MANIFEST).encode()],
+    "answer": [
+        json.dumps(one).encode()
+        for one in (
+            {"type": "file_data", "filename": "a.bin", "data": "AAAA", "size": 3, "content_type": "image/png"},
+            {"download_items": [{"filename": "a", "url": "https://h/results/job/lora/a?sig=1", "size": 1}] * 2},
+            {"status": "COMPLETED", "output": {"type": "redirect", "url": "https://h/a", "filename": "../a"}},
+            ["https://h/a.bin", {"lora": {"url": "/download/job"}}],
+            {"/api/training/{id}/download/model": {"get": {}}, "/jobs": {"get": {}}},
+            {"id": "x", "status": "failed", "error": json.dumps({"error_message": "e"}), "created_at": 1.5e12},
+        )
+    ],
     "history": [json.dumps(_HISTORY).encode()],
     "content_range": [
         b'206 100 199 1000\ncontent-range: bytes 100-199/1000\ncontent-length: 100\netag: "a"\nbegun: "a"',

@@ -39,6 +39,9 @@ from mdl.redact import Secrets, redact
 from mdl.safetensors import read_header, why_truncated
 from mdl.sources.hub import Listing, Listings, _entry
 from mdl.sources.hub_origin import HubOrigin
+from mdl.sources.outputs import error_in, outputs_of
+from mdl.sources.remote import job_of
+from mdl.sources.trainer import routes_in
 
 _MEMORY = Path("/dev/shm")
 _FOLDER = Path(tempfile.mkdtemp(prefix="mdl-fuzz-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
@@ -256,8 +259,24 @@ def history(data: bytes) -> None:
     found.kept(1, set(found.releases))
 
 
+def answer(data: bytes) -> None:
+    """What a remote answers is files with safe names, a job, a route, or an error of mdl's own."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    job_of(found)
+    error_in(found)
+    if isinstance(found, dict):
+        routes_in(found)
+    for one in outputs_of(found, "job"):
+        _safe(one.path)
+        assert (one.data is None) != (not one.url) or one.key
+        assert one.data is None or one.size == len(one.data)
+
+
 _HERE = (
-    *(catalog, lock, journal, receipt, job, listing, tree, relpath, redaction, safetensors, zip_directory),
+    *(catalog, lock, journal, receipt, job, listing, tree, relpath, redaction, safetensors, zip_directory, answer),
     *(manifest, history),
 )
 TARGETS: dict[str, Callable[[bytes], None]] = {one.__name__: one for one in (*_HERE, *NET)}

@@ -4,54 +4,24 @@ processes."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.moto_store import moto_store
+from support.job_store import PREFIX, JobStore
 from support.remotes import World, world
-from support.runpod_api import KEY, Endpoint, runpod_endpoint
+from support.runpod_api import KEY, Answer, Endpoint, runpod_endpoint
 
 from mdl.errors import MdlError, NotFinished, NotFound, UsageError
 from mdl.sources.remote import JobOrigin
 
-obstore = pytest.importorskip("obstore")
+pytest.importorskip("obstore")
 ENVIRON = {"RUNPOD_API_KEY": KEY, "AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "secret-canary"}
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    with moto_store() as url:
-        yield url
-
-
 @pytest.fixture
-def put(moto: str) -> Callable[[dict[str, bytes]], None]:
-    """Fill the bucket ``training``, made anew."""
-    from obstore.store import S3Store
-
-    def fill(objects: dict[str, bytes]) -> None:
-        import httpx
-
-        httpx.post(f"{moto}/moto-api/reset").raise_for_status()
-        httpx.put(f"{moto}/training").raise_for_status()
-        store = S3Store("training", **_access(moto))
-        for key, data in objects.items():
-            obstore.put(store, key, data)
-
-    return fill
-
-
-def _access(moto: str) -> dict[str, Any]:
-    return {
-        "endpoint": moto,
-        "access_key_id": "a",
-        "secret_access_key": "b",
-        "region": "us-east-1",
-        "virtual_hosted_style_request": False,
-        "client_options": {"allow_http": True},
-    }
+def store(s3_url: str) -> JobStore:
+    return JobStore.at(s3_url)
 
 
 @pytest.fixture
@@ -61,31 +31,28 @@ def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
 
 
 @pytest.fixture
-def gpu(moto: str, endpoint: Endpoint) -> Iterator[World]:
-    tables = {
-        "gpu": {"kind": "runpod", "base_url": endpoint.base_url, "bucket": "store"},
-        "store": {"kind": "bucket", "url": "s3://training/p", "endpoint_url": moto},
-    }
-    with world(tables, ENVIRON) as made:
+def gpu(store: JobStore, endpoint: Endpoint) -> Iterator[World]:
+    with world(tables(store, endpoint), ENVIRON) as made:
         yield made
+
+
+def tables(store: JobStore, endpoint: Endpoint) -> dict[str, dict[str, str]]:
+    return {
+        "gpu": {"kind": "runpod", "base_url": endpoint.base_url, "bucket": "store"},
+        "store": {"kind": "bucket", "url": f"s3://{store.bucket}/{PREFIX}", "endpoint_url": store.url},
+    }
 
 
 def record(status: str, **more: str) -> bytes:
     return json.dumps({"status": status, "created_at": 1_700_000_000, **more}).encode()
 
 
-def test_no_worker_is_asked(
-    gpu: World, endpoint: Endpoint, put: Callable[[dict[str, bytes]], None], tmp_path: Path
-) -> None:
+def test_no_worker_is_asked(gpu: World, endpoint: Endpoint, store: JobStore, tmp_path: Path) -> None:
     """Jobs, status and files come from the bucket, without one request to the endpoint; pictures stay behind."""
-    put(
-        {
-            "p/processes/j1.json": record("completed"),
-            "p/results/j1/lora/a.bin": b"weights",
-            "p/results/j1/samples/x.png": b"png",
-            "p/processes/j2.json": record("running"),
-        }
-    )
+    store.put("processes/j1.json", record("completed"))
+    store.put("processes/j2.json", record("running"))
+    store.put("results/j1/lora/a.bin", b"weights")
+    store.put("results/j1/samples/x.png", b"png")
     remote = gpu.open()
     assert {job.id: job.status for job in remote.jobs()} == {"j1": "done", "j2": "running"}
     assert (remote.status("j1").status, remote.status("j1").bytes) == ("done", 10)
@@ -98,31 +65,32 @@ def test_no_worker_is_asked(
 @pytest.mark.parametrize(
     ("job", "objects", "error", "words"),
     [
-        ("j1", {"p/processes/j1.json": record("running")}, NotFinished, "still running"),
-        ("j1", {"p/processes/j1.json": record("failed", error="CUDA")}, NotFound, "failed: CUDA"),
-        ("j1", {"p/results/j1/lora/a.bin": b"x"}, NotFound, "no checkpoint '7' is among"),
+        ("j1", {"processes/j1.json": record("running")}, NotFinished, "still running"),
+        ("j1", {"processes/j1.json": record("failed", error="CUDA")}, NotFound, "failed: CUDA"),
+        ("j1", {"results/j1/lora/a.bin": b"x"}, NotFound, "no checkpoint '7' is among"),
     ],
 )
 def test_what_the_bucket_knows_is_not_asked_again(
     gpu: World,
     endpoint: Endpoint,
-    put: Callable[[dict[str, bytes]], None],
+    store: JobStore,
     job: str,
     objects: dict[str, bytes],
     error: type[MdlError],
     words: str,
 ) -> None:
     """A job of which the bucket says that it has no result yet, or not that checkpoint, starts no worker."""
-    put(objects)
+    for key, data in objects.items():
+        store.put(key, data)
     with pytest.raises(error, match=words):
         gpu.open().files(JobOrigin("gpu", job, checkpoint="7"))
     assert endpoint.api.asked == []
 
 
 @pytest.mark.fault(401)
-def test_what_the_bucket_does_not_know(gpu: World, endpoint: Endpoint, put: Callable[[dict[str, bytes]], None]) -> None:
+def test_what_the_bucket_does_not_know(gpu: World, endpoint: Endpoint, store: JobStore) -> None:
     """A job that is not in the bucket is asked for at the workers; the message names both, with how often."""
-    put({"p/other": b""})
+    store.put("other", b"")
     endpoint.api.functions = [lambda given: {"error": "Process not found"}]
     for ask in (gpu.open().status, lambda job: gpu.open().files(JobOrigin("gpu", job))):
         with pytest.raises(NotFound, match=r"asked: the bucket once, workers \d times"):
@@ -131,9 +99,9 @@ def test_what_the_bucket_does_not_know(gpu: World, endpoint: Endpoint, put: Call
     assert gpu.open().status("j9").status == "running"
 
 
-def test_cancel_that_no_worker_can(gpu: World, endpoint: Endpoint, put: Callable[[dict[str, bytes]], None]) -> None:
+def test_cancel_that_no_worker_can(gpu: World, endpoint: Endpoint, store: JobStore) -> None:
     """If no worker knows a process that the bucket has, the message says what the bucket says of it."""
-    put({"p/processes/j1.json": record("completed")})
+    store.put("processes/j1.json", record("completed"))
     endpoint.api.functions = [lambda given: {"error": "Process not found or cannot be cancelled"}]
     with pytest.raises(UsageError, match="the bucket says that it is done"):
         gpu.open().cancel("j1")
@@ -143,19 +111,15 @@ def test_cancel_that_no_worker_can(gpu: World, endpoint: Endpoint, put: Callable
 @pytest.mark.parametrize("has_bucket", [True, False])
 @pytest.mark.parametrize("is_well", [True, False])
 def test_check_tells_endpoint_and_bucket_apart(
-    gpu: World, endpoint: Endpoint, put: Callable[[dict[str, bytes]], None], moto: str, has_bucket: bool, is_well: bool
+    store: JobStore, endpoint: Endpoint, has_bucket: bool, is_well: bool
 ) -> None:
     """The endpoint and the bucket each have their rows: the failure of one is not that of the other, and keeps its own
     exit code."""
-    import httpx
-    from support.runpod_api import Answer
-
-    put({"p/processes/j1.json": record("completed")})
-    if not has_bucket:
-        httpx.post(f"{moto}/moto-api/reset").raise_for_status()
+    store = store if has_bucket else JobStore(store.url, "none-such")
     if not is_well:
         endpoint.api.script("health", *[Answer(500, b"<title>handler crashed</title>")] * 3)
-    rows = {row.name: row for row in gpu.open().check()}
+    with world(tables(store, endpoint), ENVIRON) as made:
+        rows = {row.name: row for row in made.open().check()}
     assert (rows["endpoint"].ok, rows["bucket"].ok) == (is_well, has_bucket)
     assert (rows["bucket"].error.exit_code if rows["bucket"].error else 0) == (0 if has_bucket else 3)
     assert (rows["endpoint"].error.exit_code if rows["endpoint"].error else 0) == (0 if is_well else 5)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import json
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support import faults
 from support.data import noise
 from support.faulty_server import Answer as Reply
 from support.faulty_server import FaultyServer, Request, reply
+from support.job_store import JobStore
 from support.polling import until
 from support.remotes import World, world
 from support.runpod_api import KEY, MIB, Answer, Endpoint, Job, RunpodApi, runpod_endpoint, wait_for_workers
 
 from mdl.errors import AuthError, Cancelled, MdlError, NetworkError, NotFinished, NotFound, ProtocolError, UsageError
 from mdl.sources import runpod
-from mdl.sources.remote import JobOrigin
+from mdl.sources.remote import JobOrigin, JobSource
 
 QUEUED = "0f5c6b1e-1111-4222-8333-444455556666-u1"
 """An id of the endpoint's own queue."""
@@ -261,11 +265,15 @@ def test_files_by_key(gpu: World, api: RunpodApi, bulk: Any) -> None:
     assert (bodies, asked) == ({DATA}, ["results/p1/lora/a.bin"])
 
 
-def test_the_one_file_of_a_worker(gpu: World, api: RunpodApi) -> None:
-    """A worker that neither lists nor links gives its one file."""
-    api.functions = [worker(download=FILE)]
-    [file] = gpu.open().files(JobOrigin("gpu", "p1"))
-    assert (file.path.text, file.size) == ("a.bin", 5000)
+@pytest.mark.parametrize("data", [b"", DATA, noise(3 * MIB)], ids=len)
+def test_the_one_file_of_a_worker(gpu: World, api: RunpodApi, tmp_path: Path, data: bytes) -> None:
+    """A worker that neither lists nor links gives its one file, of any size, in its answer; it is asked for it once."""
+    answer = FILE | {"data": base64.b64encode(data).decode(), "size": len(data)}
+    api.functions = [worker(download=answer)]
+    report = gpu.fetch(tmp_path, JobOrigin("gpu", "p1"))
+    assert report.exit_code == 0, report.error
+    assert (tmp_path / "m0" / "a.bin").read_bytes() == data
+    assert [json.loads(one.body)["input"]["type"] for one in api.asked] == ["bulk_download", "list_files", "download"]
 
 
 def test_a_process_that_is_not_over(gpu: World, api: RunpodApi) -> None:
@@ -384,6 +392,8 @@ def test_waiting_for_a_worker(gpu: World, api: RunpodApi) -> None:
     api.script("status", Answer(200, {"id": "x", "status": "COMPLETED", "output": output}))
     assert gpu.open().status("p1").status == "done"
     assert api.operations() == ["runsync", *["status"] * 4]
+    [wait] = parse_qs(urlsplit(api.asked[0].path).query)["wait"]
+    assert 1.0 <= float(wait) / 1000 < gpu.http.stall  # or the connection would be given up before the answer
 
 
 @pytest.mark.fault(406)
@@ -486,29 +496,28 @@ def test_an_id_that_leads_elsewhere(gpu: World, api: RunpodApi) -> None:
 
 
 @pytest.mark.parametrize("is_polling", [True, False])
-def test_cancel_while_waiting(
-    endpoint: Endpoint, gpu: World, monkeypatch: pytest.MonkeyPatch, is_polling: bool
-) -> None:
+def test_a_stop_while_waiting(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, is_polling: bool) -> None:
     """A stop ends the wait for a worker at once: while its answer is waited for, and between two polls."""
     monkeypatch.setattr(runpod, "_POLLS", (600.0,))
     if is_polling:
         endpoint.api.script("runsync", PENDING)
     ended: list[BaseException] = []
+    with world({"gpu": settings(endpoint)}, ENVIRON, stall=60.0) as made:
 
-    def ask() -> None:
-        try:
-            gpu.open().status("p1")
-        except BaseException as error:
-            ended.append(error)
+        def ask() -> None:
+            try:
+                made.open().status("p1")
+            except BaseException as error:
+                ended.append(error)
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    until(lambda: endpoint.api.asked)
-    began = time.monotonic()
-    gpu.http.cancel.set()
-    thread.join(20)
+        thread = threading.Thread(target=ask)
+        thread.start()
+        until(lambda: endpoint.api.asked)
+        began = time.monotonic()
+        made.http.cancel.set()
+        thread.join(20)
     assert isinstance(ended[0], Cancelled)
-    assert time.monotonic() - began < 0.9  # the wait of /runsync is a second, and the one between two polls 600
+    assert time.monotonic() - began < 5  # /runsync waits for 55 seconds, and 600 are between two polls
 
 
 # Health.
@@ -633,10 +642,52 @@ def test_large_answers_are_not_all_held(
 ) -> None:
     """Of answers that carry their files only so many are held; a file whose answer was let go is asked for again."""
     monkeypatch.setattr("mdl.sources.results._MOST_HELD", 12_000)
+    origins = [JobOrigin("gpu", f"p{number}") for number in range(6)]
     api.functions = [worker(download=lambda given: FILE | {"filename": f"{given['process_id']}.bin"})]
-    report = gpu.fetch(tmp_path / "home", *(JobOrigin("gpu", f"p{number}") for number in range(6)))
+    report = gpu.fetch(tmp_path / "home", *origins)
     assert report.exit_code == 0
     assert len(list((tmp_path / "home").glob("m*/*.bin"))) == 6
+    remote = gpu.open()
+    urls = [file.url for origin in origins for file in remote.files(origin)]
+    asked = len(api.asked)
+    assert remote.locate(urls[-1]).response({}).read() == DATA
+    assert len(api.asked) == asked
+    assert remote.locate(urls[0]).response({}).read() == DATA
+    assert len(api.asked) > asked
+
+
+@pytest.mark.fault(410)
+@pytest.mark.parametrize(("seconds", "questions"), [(3600, 1), (30, 2)])
+def test_a_link_that_expires_soon(gpu: World, api: RunpodApi, seconds: int, questions: int) -> None:
+    """A link that expires within a minute is not handed out: the worker is asked for another one."""
+    signed = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    query = f"X-Amz-Date={signed}&X-Amz-Expires={seconds}&X-Amz-Signature=s"
+    api.functions = [worker(bulk_download=links(f"http://127.0.0.1/results/p1/a.bin?{query}", size=9))]
+    remote = gpu.open()
+    [file] = remote.files(JobOrigin("gpu", "p1"))
+    remote.locate(file.url)
+    assert len(api.asked) == questions
+
+
+def test_one_remote_for_all_threads(gpu: World, api: RunpodApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of threads that want a remote at the same moment one opens it: two would each ask for what the other knows."""
+    opened: list[object] = []
+    both = threading.Barrier(2)
+
+    def slow(*_: object) -> object:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        opened.append(object())
+        return opened[-1]
+
+    monkeypatch.setattr("mdl.sources.remote.open_remote", slow)
+    source = JobSource(gpu.context)
+    threads = [threading.Thread(target=source.remote, args=("gpu",)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 1
 
 
 # The real SDK's workers.
@@ -663,7 +714,6 @@ def train(world: World, name: str, status: str = "completed", **files: int) -> N
     found = {path.replace("__", "/"): size for path, size in files.items()}
     given = {"type": "train", "process_id": name, "status": status, "files": found}
     assert world.open().call(given)["process_id"] == name
-    world.open()
 
 
 @pytest.mark.fault(401)
@@ -700,3 +750,24 @@ def test_real_workers_result_too_large(real_gpu: World) -> None:
     with pytest.raises(ProtocolError, match="larger than 20 MiB") as caught:
         remote.locate(file.url)
     assert "presigned URLs" in str(caught.value.hint)
+
+
+def test_a_real_worker_with_a_bucket(s3_url: str, tmp_path: Path) -> None:
+    """A worker that writes to a bucket answers with signed links: it is asked once for the plan and the download, and
+    neither the link nor a key is in anything that is kept."""
+    pytest.importorskip("obstore")
+    from support.runpod_handler import pattern
+
+    store = JobStore.at(s3_url)
+    keys = {"S3_BUCKET": store.bucket, "S3_ENDPOINT": s3_url, "S3_KEY": "a", "S3_SECRET": "secret-canary"}
+    with (
+        runpod_endpoint(tmp_path / "workers", 1, keys) as endpoint,
+        world({"gpu": settings(endpoint)}, ENVIRON, stall=30.0) as made,
+    ):
+        train(made, "p1", lora__a_bin=3 * MIB, samples__x_png=5)
+        report = made.fetch(tmp_path / "home", JobOrigin("gpu", "p1"))
+    assert report.exit_code == 0, report.error
+    assert (tmp_path / "home" / "m0" / "a_bin").read_bytes() == pattern("lora/a_bin", 3 * MIB)
+    assert endpoint.api.operations() == ["runsync", "runsync"]
+    kept = [path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert not [text for text in kept if b"X-Amz" in text or b"canary" in text or KEY.encode() in text]

@@ -239,3 +239,11 @@ def test_errors(text: str, kind: type[MdlError], words: str) -> None:
     assert type(found) is kind
     assert words in f"{found.message} {found.hint}"
     assert "Debug" not in found.message
+
+
+def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One clear line says what is missing and how to install it."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="obstore, which is not installed") as caught:
+        source_at("http://127.0.0.1:9").resolve(S3Origin("training"))
+    assert caught.value.hint == "pip install 'mdl[s3]'"

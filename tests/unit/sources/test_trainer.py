@@ -252,7 +252,9 @@ def test_its_url_says_whether_the_job_changed(box: World, job: Callable[..., str
     assert remote.locate(first).url.endswith(f"/api/training/{name}/download/model")
     [logs] = remote.files(JobOrigin("box", name, logs=True))
     assert logs.path.text == f"logs_{name}.zip"
-    assert remote.locate(logs.url).url.endswith(f"/api/training/{name}/download/logs")
+    link = remote.locate(logs.url)
+    assert link.url.endswith(f"/api/training/{name}/download/logs")
+    assert (link.patience, link.authorized) == (900.0, True)
 
 
 def test_the_key_goes_to_the_server_alone(scripted: World, script: Script) -> None:
