@@ -197,7 +197,7 @@ def link_to(origin: JobOrigin, include: Sequence[str], context: Context) -> str:
     `Remote.files`.
     """
     source = JobSource(context)
-    files = source.resolve(origin)
+    files = source.remote(origin.remote).files(origin)
     chosen = [file for file in files if not include or matches(file.path.text, include)]
     names = [file.path.text for file in chosen or files]
     listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
