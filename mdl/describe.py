@@ -75,7 +75,7 @@ def describe(event: Event) -> Description:
             facts = {"files": files, "bytes_total": total, "bytes_kept": kept, "bytes_to_fetch": event.bytes_to_fetch}
             return _of(event, "planned", _plan_text(event), facts=facts)
         case Started(total=total, resumed_at=done):
-            facts = {"bytes": total, "resumed_at": done, "host": event.host}
+            facts = {"bytes": total, "resumed_at": done, "host": event.host, "index": event.index or None}
             size = "size unknown" if total is None else human_bytes(total)
             text = f"resumed at {human_bytes(done)} of {_size(total)}" if done else size
             return _of(event, "started", text, facts=facts, done=done, total=total)
@@ -91,7 +91,7 @@ def describe(event: Event) -> Description:
             facts = {"bytes_done": done, "bytes": total}
             return _of(event, "verifying", _size(total), facts=facts, done=done, total=total)
         case Finished(size=size):
-            facts = {"bytes": size, "action": event.action, "verified": event.verified}
+            facts = {"bytes": size, "action": event.action, "verified": event.verified, "way": event.way}
             check = _CHECKS.get(event.verified) or (f"{event.verified} ok" if event.verified else "")
             words = [human_bytes(size), check, _WAYS.get(event.way or "") or _ACTIONS.get(event.action, "")]
             return _of(event, "finished", "  ".join(filter(None, words)), facts=facts, done=size, total=size)

@@ -16,6 +16,8 @@ from mdl.fs import staging
 CATALOG_NAME = "catalog.toml"
 SHIPPED = Path(__file__).parent / "catalog" / "shipped.toml"
 """The catalog that comes with mdl."""
+SHIPPED_LOCK = SHIPPED.with_name("shipped.lock")
+"""What is known of its models' files."""
 _HERE, _ABOVE = "in the current folder", "above the current folder"
 
 

@@ -99,6 +99,14 @@ class Workspace:
         except UsageError:
             return None  # a user without a home folder has no settings and no lock
 
+    @cached_property
+    def shipped_lock(self) -> Lock:
+        """What is known of the files of the catalog that comes with mdl. It pins nothing: list and show tell it of an
+        entry whose source was never asked, and which the user's own lock does not cover."""
+        from mdl.catalog.lock import Lock
+
+        return Lock.from_toml(places.SHIPPED_LOCK.read_text("utf-8"))
+
     def forget(self, name: str) -> None:
         """``catalog`` or ``locked`` was just written: read it anew."""
         self.__dict__.pop(name, None)
@@ -280,7 +288,10 @@ class Workspace:
                 return lock.pin(model, stale=frozen and not must)
             return lock.pin(model) if lock.covers(model) else model
 
-        return Resolver(context, include=include, exclude=exclude, pin=pin)
+        def describe(model: Model) -> Model | None:
+            return self.shipped_lock.pin(model) if self.shipped_lock.covers(model) else None
+
+        return Resolver(context, include=include, exclude=exclude, pin=pin, describe=describe)
 
 
 def check_into(count: int, flag: str = "--into") -> None:

@@ -40,7 +40,8 @@ class Resolver:
     """Asks each model's sources for its files. Without ``context.http`` nothing is contacted.
 
     ``include`` and ``exclude`` narrow every model further, as the command line asked; ``pin`` makes of a model what
-    its lock says, and may raise `LockError`; ``exact`` asks for the commit even if a digest would do.
+    its lock says, and may raise `LockError`; ``exact`` asks for the commit even if a digest would do. ``describe`` says
+    what is known of a model although nobody was asked yet, as a model whose files are named, or None.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class Resolver:
         exclude: Sequence[str] = (),
         pin: Callable[[Model], Model] = lambda model: model,
         exact: bool = False,
+        describe: Callable[[Model], Model | None] = lambda _model: None,
     ) -> None:
         self._home = threading.get_ident()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._resolving = threading.local()
         self._context, self._on_event = replace(context, on_event=self._post), context.on_event
         self._include, self._exclude, self._pin, self._exact = tuple(include), tuple(exclude), pin, exact
+        self._describe = describe
         self._opened: dict[str, Source] = {}
         self._lock = threading.Lock()
 
@@ -90,6 +93,8 @@ class Resolver:
                 try:
                     files.append(self._named(file))
                 except MdlError as error:
+                    if error.item in (None, file.path.text):
+                        error.item = f"{model.name}/{file.path.text}"
                     failed[file.path] = _of_model(error, model)
                     files.append(self._stated(file))
         finally:
@@ -157,6 +162,12 @@ class Resolver:
                 return None
             files += narrow(found, model.include, model.exclude, str(origin))
         return self._checked(model, files + [self._known_file(file) for file in model.files])
+
+    def described(self, model: Model) -> list[RemoteFile] | None:
+        """What may be shown of a model whose source was never asked; None if nothing is known. Sizes and digests may be
+        missing: a download asks the source."""
+        found = self._describe(model)
+        return self._checked(model, [self._known_file(file) for file in found.files]) if found else None
 
     def hosts(self, models: Sequence[Model], more: Sequence[str] = ()) -> list[str]:
         """The hosts that these models' files, and the references ``more``, come from; those always allowed left out."""

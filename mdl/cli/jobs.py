@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from mdl import Busy, MdlError, StateError, UsageError, places
-from mdl.cli.command import command
+from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Common, flag
 from mdl.cli.session import Session, typed
 from mdl.errors import joint_error, storage_error
@@ -22,6 +22,7 @@ from mdl.jobs import processes
 from mdl.jobs.job import ENDED, JOB_VARIABLE, Job, resume_command, shown_facts
 from mdl.jobs.log import open_job_log
 from mdl.jobs.records import Records
+from mdl.jobs.watch import follow, problem_of
 from mdl.paths import shown
 from mdl.process import ProcessId
 from mdl.units import parse_duration
@@ -43,15 +44,15 @@ class Status(StrEnum):
     dead = "dead"
 
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The job, or how its id begins.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The jobs, or how their ids begin.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The job: its id, or a part that no other has.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The jobs: their ids, or parts that no others have.")]
 
 
 def _records(session: Session) -> Records:
     return Records(places.state_dir() / "jobs", lambda path, why: session.console.warn(f"{path}: {why}"))
 
 
-_ABOUT = "Downloads that run or ran: list, show, log, pause, resume, cancel, clean."
+_ABOUT = "Downloads that run or ran: list, show, watch, log, pause, resume, cancel, clean."
 
 
 @command("jobs", group_help=_ABOUT)
@@ -169,6 +170,25 @@ def log_of_job(
                 return 0
             time.sleep(_POLL_SECONDS)
             job = records.find(job.id)
+
+
+@command("jobs watch")
+def watch(
+    session: Session,
+    name: Annotated[str | None, typer.Argument(metavar="ID", help="As for show; the newest job without one.")] = None,
+) -> int:
+    """Follow a job from any terminal until it ends, and end with its exit code. Ctrl-C ends only the watching."""
+    records = _records(session)
+    job = records.find(name) if name else records.newest()
+    left = f"the job goes on; 'mdl jobs cancel {job.id}' would end it"
+    with session.console.watch(job.id, job.method) as tell, all_or_nothing(left):
+        job = follow(job, records, tell, session.cancel.wait)
+    problem = problem_of(job)
+    if problem:
+        session.console.error(problem)
+    else:
+        session.console.note(f"{job.id}: {job.status}, {human_bytes(job.bytes_done)}")
+    return session.show({"jobs": [shown_facts(job)]}, error=problem)
 
 
 @command("jobs pause")

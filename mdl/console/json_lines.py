@@ -58,7 +58,7 @@ class JsonLines:
         self._state.update(event)
         self._write_finishes(math.inf if isinstance(event, Ended) else _MOST_OF_FILES)
         description = describe(event)
-        facts = self._facts(description)
+        facts = self._facts(description) | {"time": event.time or _now()}
         match description.kind:
             case "progress":
                 self._write_routine(facts)
@@ -70,7 +70,7 @@ class JsonLines:
             case "started" | "verifying":
                 pass
             case "finished":
-                self._finishes.append(facts | {"time": _now()})
+                self._finishes.append(facts)
                 self._write_finishes(_MOST_OF_FILES)
             case "ended" if isinstance(event, Ended):
                 if dropped := dropped_text(self._stream.take_dropped()):

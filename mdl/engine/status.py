@@ -31,7 +31,7 @@ class FileStatus:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """The status of a model. ``files`` and ``bytes`` are None if its source was never asked."""
+    """The status of a model. ``files`` and ``bytes`` are None if they are not known: its source was never asked."""
 
     path: Path
     status: Status
@@ -73,11 +73,11 @@ def joint_status(statuses: Iterable[str], *, is_complete: bool = True) -> Status
 
 
 def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
-    """Look at every file of the model: those that its catalog entry or a kept listing names, else those that have a
-    receipt. Raises `StorageError`, `StateError`."""
+    """Look at every file of the model: those that its catalog entry, a lock or a kept listing names, else those that
+    have a receipt. Raises `StorageError`, `StateError`."""
     known = None
     with contextlib.suppress(MdlError):  # the catalog's patterns no longer fit the last listing: 'get' will report it
-        known = resolver.known(model)
+        known = resolver.known(model) or resolver.described(model)
     expected = known if known is not None else [receipt.remote for receipt in store.receipts.of_model(model.name)]
     rows = tuple(_checked(model.name, remote, store) for remote in expected)
     sizes = [row.remote.size for row in rows if row.remote.size is not None]

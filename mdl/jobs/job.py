@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from mdl.events import FileProgress
+
 VERSION = 1
 JOB_VARIABLE = "MDL_JOB"
 """Names the job that a process resumes."""
@@ -29,7 +31,8 @@ class Invocation:
 @dataclass(frozen=True)
 class Job:
     """One job. ``owner`` is its process, ``host`` the machine; ``error`` has code, message, hint and item. ``kind`` and
-    ``repo`` are those of its models; None if they have several, or if an older mdl wrote the record."""
+    ``repo`` are those of its models; None if they have several. ``method`` is how files come, and ``running`` are the
+    files that are coming now. What was added later is not in the record of an older mdl."""
 
     id: str
     command: str
@@ -50,6 +53,8 @@ class Job:
     error: Mapping[str, str | None] | None = None
     kind: str | None = None
     repo: str | None = None
+    method: str = "http"
+    running: tuple[FileProgress, ...] = ()
 
     @property
     def percent(self) -> float | None:
@@ -57,15 +62,15 @@ class Job:
         return min(100.0, round(100 * self.bytes_done / self.bytes_total, 1)) if self.bytes_total else None
 
 
-_ADDED = ("kind", "repo")
-"""What records of earlier releases do not have."""
+_ADDED: dict[str, Any] = {"kind": None, "repo": None, "method": "http", "running": []}
+"""What records of earlier releases do not have, and what it is for these."""
 _NAMES = tuple(one.name for one in fields(Job) if one.name not in _ADDED)
 _KINDS: dict[str, Any] = {
-    **dict.fromkeys(("id", "command", "owner", "host", "started_at", "status"), str),
-    **dict.fromkeys(("log", "file", "finished_at", *_ADDED), (str, type(None))),
+    **dict.fromkeys(("id", "command", "owner", "host", "started_at", "status", "method"), str),
+    **dict.fromkeys(("log", "file", "finished_at", "kind", "repo"), (str, type(None))),
     **dict.fromkeys(("bytes_total", "bytes_per_second", "eta_seconds", "exit_code"), (int, float, type(None))),
     "bytes_done": (int, float),
-    "models": list,
+    **dict.fromkeys(("models", "running"), list),
     "again": dict,
     "error": (dict, type(None)),
 }
@@ -95,7 +100,7 @@ def facts_of(job: Job) -> dict[str, Any]:
 def job_of(facts: Mapping[str, Any]) -> Job | None:
     """The job of a record; None if it is not a record of a job."""
     try:
-        values = {name: facts[name] for name in _NAMES} | {name: facts.get(name) for name in _ADDED}
+        values = {name: facts[name] for name in _NAMES} | {name: facts.get(name, one) for name, one in _ADDED.items()}
         for name, kinds in _KINDS.items():
             if not isinstance(values[name], kinds):
                 return None
@@ -106,6 +111,7 @@ def job_of(facts: Mapping[str, Any]) -> Job | None:
             tuple(again["words"]), again["folder"], again["variables"], bool(again["withheld"])
         )
         values["models"] = tuple(values["models"])
+        values["running"] = tuple(FileProgress(**one) for one in values["running"])
         return Job(**values) if _are_texts(values["models"]) else None
     except (KeyError, TypeError, AttributeError):
         return None

@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 from mdl.describe import describe, tenth
 from mdl.errors import NotFound, storage_error
-from mdl.events import Event, Planned, Progressed
+from mdl.events import Event, Failed, Finished, Noticed, Planned, Progressed, Retrying, Rewound, Started, Verifying
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, open_regular
 from mdl.jobs.job import Job
@@ -160,6 +162,57 @@ def _quoted(value: object) -> str:
     text = str(value)
     is_plain = text.isascii() and text.isprintable() and not set(text) & set(' "=\\')
     return text if is_plain else json.dumps(text)
+
+
+def event_of(line: str) -> Event | None:
+    """The event that a line of a log tells; None if it tells of progress or of an end, which a job's record knows
+    better, or if it is no line of a log at all."""
+    head, facts = line.split(" ", 3), {key: json.loads(one) if one[0] == '"' else one for key, one in _facts_in(line)}
+    of_event = {key: facts.get(key, "") for key in ("model", "file", "kind", "repo")}
+    made = _EVENTS.get(head[2]) if len(head) == 4 else None
+    try:
+        return replace(made(facts), **of_event, time=head[0]) if made else None
+    except (KeyError, ValueError):
+        return None
+
+
+def is_end(line: str) -> bool:
+    """Whether a line tells that a job, or one run of it, ended."""
+    return line.split(" ", 3)[2:3] == ["ended"]
+
+
+def _facts_in(line: str) -> list[tuple[str, str]]:
+    return re.findall(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "]+)', line)
+
+
+def _count(facts: Mapping[str, str], name: str) -> int | None:
+    return int(facts[name]) if name in facts else None
+
+
+_EVENTS: dict[str, Callable[[Mapping[str, str]], Event]] = {
+    "planned": lambda facts: Planned(
+        files=int(facts["files"]),
+        bytes_total=int(facts["bytes_total"]),
+        bytes_kept=int(facts["bytes_kept"]),
+        bytes_to_fetch=int(facts["bytes_to_fetch"]),
+    ),
+    "started": lambda facts: Started(
+        index=_count(facts, "index") or 0,
+        total=_count(facts, "bytes"),
+        resumed_at=_count(facts, "resumed_at") or 0,
+        host=facts.get("host", ""),
+    ),
+    "verifying": lambda facts: Verifying(done=int(facts["bytes_done"]), total=_count(facts, "bytes")),
+    "finished": lambda facts: Finished(
+        size=int(facts["bytes"]), action=facts["action"], verified=facts.get("verified", ""), way=facts.get("way")
+    ),
+    "retrying": lambda facts: Retrying(
+        why=facts.get("why", ""), attempt=int(facts["attempt"]), delay=float(facts["delay"])
+    ),
+    "rewound": lambda facts: Rewound(bytes_discarded=int(facts["bytes_discarded"]), why=facts.get("why", "")),
+    "failed": lambda facts: Failed(code=facts["code"], message=facts.get("error", ""), hint=facts.get("hint")),
+    "notice": lambda facts: Noticed(message=facts.get("message", "")),
+}
 
 
 def open_job_log(job: Job) -> TextIO:

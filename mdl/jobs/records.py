@@ -27,6 +27,8 @@ from mdl.process import ProcessId
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 _RECORD, _LOG, _HEARTBEAT = ".job", ".log", ".pulse"
+_NAMED = 10
+"""How many jobs an error names."""
 _LARGEST = 2**26
 """Bytes of a record."""
 
@@ -67,14 +69,25 @@ class Records:
         staging.write_file(self._path(job.id), crc_json.dumps(facts_of(job)), durable=False)
 
     def find(self, name: str) -> Job:
-        """The job of that id, or the only one that begins so. Raises `NotFound`, `UsageError`, `StateError`."""
+        """The job of that id, or the only one whose id begins so, or else has it in it. Raises `NotFound`, `UsageError`
+        with the candidates, `StateError`."""
         names = self._names()
-        found = [name] if name in names else [entry for entry in names if name and entry.startswith(name)]
+        begin, have = (
+            [one for one in names if name and test(one, name)] for test in (str.startswith, str.__contains__)
+        )
+        found = [name] if name in names else begin if len(begin) == 1 else have
         if len(found) > 1:
-            raise UsageError(f"{len(found)} jobs begin so", item=name, hint=", ".join(sorted(found)[:5]))
+            more = f", and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+            raise UsageError(f"{len(found)} jobs match", item=name, hint=", ".join(sorted(found)[:_NAMED]) + more)
         if not found:
             raise NotFound("no such job", item=name, hint="'mdl jobs' shows what there is")
         return self._with_status(_read(self._path(found[0]), found[0]))
+
+    def newest(self) -> Job:
+        """The job that was started last. Raises `NotFound` if there is none."""
+        if jobs := self.all():
+            return jobs[0]
+        raise NotFound("there is no job", hint="'mdl get' makes one")
 
     def all(self) -> list[Job]:
         """Every job, the newest first."""

@@ -92,6 +92,7 @@ class JobRun:
             raise Busy("it is running", item=name)
         self._is_resumed = True
         job = replace(job, finished_at=None, exit_code=None, error=None, file=None, kind=self._kind, repo=self._repo)
+        job = replace(job, method=self._method, running=())
         return replace(job, status="running", owner=str(ProcessId.current()), host=hostname())
 
     def _new(self, command: str, invocation: Invocation) -> Job:
@@ -104,7 +105,7 @@ class JobRun:
                 self._records = None
         log = str(self._records.log(name)) if self._records and self._options.is_logged else None
         job = Job(name, command, tuple(self._folders), str(ProcessId.current()), hostname(), invocation, now(), log)
-        return replace(job, kind=self._kind, repo=self._repo)
+        return replace(job, kind=self._kind, repo=self._repo, method=self._method)
 
     def start_in_background(self, words: Sequence[str]) -> None:
         """Have another process do it, with ``words`` as its command line, and return once that has begun.

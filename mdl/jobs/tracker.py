@@ -53,6 +53,7 @@ class Tracker:
                     bytes_per_second=round(event.bytes_per_second, 1),
                     eta_seconds=round(event.eta_seconds, 1) if event.eta_seconds is not None else None,
                     file=f"{first.model}/{first.file}" if first else self.job.file,
+                    running=event.files,
                 )
                 if self._clock() - self._written_at >= _WRITE_SECONDS:
                     self.write()
@@ -79,6 +80,7 @@ class Tracker:
             status="done" if event.status == "finished" else event.status,
             bytes_per_second=None,
             eta_seconds=None,
+            running=(),
             file=None if event.status == "finished" else self.job.file,
             finished_at=now(),
             exit_code=event.exit_code,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import importlib.util
 import json
 import re
 import time
@@ -193,15 +194,16 @@ class Bucket:
     """One bucket. Its methods ask the network and may be called from several threads."""
 
     def __init__(self, name: str, access: Access, context: Context) -> None:
+        """Raises `UsageError` if obstore is not installed."""
         self.name, self.access, self._context = name, access, context
+        if context.http is not None and importlib.util.find_spec("obstore") is None:
+            raise UsageError("buckets need obstore, which is not installed", item=str(self), hint=INSTALL)
 
     @cached_property
     def _store(self) -> Any:
-        """The store of obstore. Raises `UsageError` if it is not installed."""
-        try:
-            from obstore.store import S3Store
-        except ImportError as error:
-            raise UsageError("buckets need obstore, which is not installed", item=str(self), hint=INSTALL) from error
+        """The store of obstore."""
+        from obstore.store import S3Store
+
         access, context = self.access, self._context
         if context.http is None:
             raise LockError("offline, and buckets are not kept", item=str(self), hint="run it again online")

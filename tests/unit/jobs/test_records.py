@@ -157,6 +157,28 @@ def test_damage_is_told_and_never_believed(records: Told) -> None:
     assert caught.value.item == str(place(records))
 
 
+def test_found_by_any_part_of_its_id(records: Told) -> None:
+    """A part that one id alone has finds it; a beginning wins over a part inside. Several are 2, with the candidates;
+    of many of them the first are named."""
+    for name in ("0102-abcd", "0102-xyzw", "0203-abce", "0304-k02x"):
+        records.put(replace(DONE, id=name))
+    parts = {"xyz": "0102-xyzw", "bcd": "0102-abcd", "-k": "0304-k02x", "03-": "0203-abce"}
+    parts |= {"0203": "0203-abce", "020": "0203-abce"}
+    for part, name in parts.items():
+        assert records.find(part).id == name
+    with pytest.raises(UsageError) as several:
+        records.find("abc")
+    assert (several.value.exit_code, several.value.hint) == (2, "0102-abcd, 0203-abce")
+    for letter in "efghjkmnpqr":
+        records.put(replace(DONE, id=f"0405-aaa{letter}"))
+    with pytest.raises(UsageError, match="11 jobs match") as many:
+        records.find("0405")
+    assert (many.value.hint or "").endswith("0405-aaaq, and 1 more")
+    for none in ("zz", ""):
+        with pytest.raises(NotFound):
+            records.find(none)
+
+
 def test_one_damaged_record_hides_no_other(records: Told) -> None:
     """What is damaged, from a newer mdl, a link or a folder is named; all the others are listed."""
     records.put(DONE)

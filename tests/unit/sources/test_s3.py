@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -244,8 +243,7 @@ def test_errors(text: str, kind: type[MdlError], words: str) -> None:
 
 def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
     """One clear line says what is missing and how to install it."""
-    for name in ("obstore", "obstore.store"):
-        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="obstore, which is not installed") as caught:
         source_at("http://127.0.0.1:9").resolve(S3Origin("training"))
     assert caught.value.hint == "pip install 'mdl[s3]'"
