@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import Mapping
 from dataclasses import replace
 from email.message import Message
 from typing import Any
@@ -24,7 +23,7 @@ from mdl.redact import bare_url
 from mdl.sources import Context
 from mdl.sources.http_remote import HttpRemote, Missed
 from mdl.sources.outputs import Output, outputs_of, safe_name
-from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id, job_of
+from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id
 from mdl.sources.remote_tables import RemoteSettings
 from mdl.sources.results import Results
 
@@ -79,7 +78,7 @@ class Api(HttpRemote):
             missed[host_of(self.base)] += 1
             raise self.not_found(job, missed, error.message) from error
         if isinstance(answer, dict) and "status" in answer:
-            return self._job(answer, job)
+            return self.job(answer, job)
         return RemoteJob(job, "done")
 
     def cancel(self, job: str) -> RemoteJob:
@@ -100,10 +99,6 @@ class Api(HttpRemote):
         text = self.settings.get("status_url")
         return _with_job(text, job) if text else ""
 
-    def _job(self, record: Mapping[str, Any], name: str) -> RemoteJob:
-        found = job_of(record, name)
-        return replace(found, error=self.words(found.error) or None)
-
     def _outputs(self, job: str) -> list[Output]:
         """What the answer names, has in it, or is. Raises `NotFinished` for a job that has no files yet."""
         url = self._url(job)
@@ -114,7 +109,7 @@ class Api(HttpRemote):
             found = outputs_of(answer, job, base=url)
         except NotFound:
             if isinstance(answer, dict) and "status" in answer:
-                self._job(answer, job).check_is_done()
+                self.job(answer, job).check_is_done()
             raise
         return [replace(one, is_stable=True) if _is_own(one.url, url) else one for one in found]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,12 +16,15 @@ from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, U
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.client import MAX_JSON, HttpClient
+from mdl.paths import shown
 from mdl.redact import Secrets
 from mdl.sources import Context
 from mdl.sources.outputs import error_in
-from mdl.sources.remote import Check, JobOrigin, Remote, RemoteJob, open_remote
+from mdl.sources.remote import Check, JobOrigin, Remote, RemoteJob, job_of, open_remote, status_of
 from mdl.sources.remote_tables import RemoteSettings
 
+_CANCELLED = ("success", "ok", "cancelling", "canceling", "stopping", "cancel_requested", "terminated")
+"""What answers to a cancel say beside the words for a job that is cancelled."""
 Missed = Counter[str]
 """Where a job was looked for and not found: the place, and how often it was asked."""
 
@@ -90,7 +94,7 @@ class HttpRemote:
         elif isinstance(error, AuthError):
             error.hint = f"name the variable that has its key: api_key_env in [remotes.{self.name}]"
         elif isinstance(error, NotFound):
-            error.hint = f"'mdl remote jobs {self.name}' lists the jobs; config.toml has the URL of the remote"
+            error.hint = f"check the id of the job, and the URL of [remotes.{self.name}] in config.toml"
         return error
 
     @property
@@ -100,9 +104,34 @@ class HttpRemote:
             raise LockError("offline: no remote can be asked", item=self.name, hint="run it again without --offline")
         return self._context.http
 
+    # What answers say.
+
     def words(self, value: Any) -> str:
         """What a worker says went wrong, without secrets."""
         return error_in(value, self._secrets)
+
+    def job(self, record: Any, name: str = "") -> RemoteJob:
+        """As `job_of`, with an error without secrets."""
+        found = job_of(record, name)
+        return replace(found, error=self.words(found.error) or None)
+
+    def cancelled(self, job: str, answer: Any, *, unless_told: bool = False) -> RemoteJob:
+        """The job, which ``answer`` says to be cancelled. ``unless_told``: an answer that says nothing means it too.
+
+        Raises `UsageError` in the remote's words if it is not.
+        """
+        facts = answer if isinstance(answer, dict) else {}
+        word = str(facts.get("status") or "").lower()
+        is_done = facts.get("success") is True or word in _CANCELLED or status_of(word) == "cancelled"
+        is_done = is_done or (not word and (unless_told or bool(facts.get("message"))))
+        if facts.get("success") is False or facts.get("error") or not is_done:
+            raise self.not_cancelled(job, self.words(facts) or shown(word)[:40] or "it does not say why")
+        return RemoteJob(job, "cancelled")
+
+    def not_cancelled(self, job: str, words: str) -> UsageError:
+        """The error for a job that goes on, or was over already."""
+        hint = f"'mdl remote status {self.name} {job}' tells how it stands"
+        return UsageError(f"it was not cancelled: {words}", item=job, hint=hint)
 
     # The bucket.
 
@@ -137,7 +166,7 @@ class HttpRemote:
         if found.bytes:
             return self.bucket.files(origin)
         found.check_is_done()
-        missed["the bucket, which has a record but no result"] += 1
+        missed["the bucket (it has a record, but no result)"] += 1
         return None
 
     def not_found(self, job: str, missed: Missed, words: str = "") -> NotFound:

@@ -28,7 +28,7 @@ from mdl.paths import shown
 from mdl.sources import Context
 from mdl.sources.http_remote import HttpRemote, Missed
 from mdl.sources.outputs import ASK_FOR_URL, NoDownload, Output, items_of, keyed_outputs, outputs_of
-from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id, job_of, status_of
+from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id, status_of
 from mdl.sources.remote_tables import RemoteSettings
 from mdl.sources.results import Results
 
@@ -135,7 +135,7 @@ class Runpod(HttpRemote):
             rows = [{"id": name, **row} for name, row in rows.items() if isinstance(row, dict)]
         if not isinstance(rows, list):
             raise ProtocolError("the worker's list of processes is not a list", item=self.name)
-        return sorted((self._job(row) for row in rows), key=lambda job: job.created_at or "", reverse=True)
+        return sorted((self.job(row) for row in rows), key=lambda job: job.created_at or "", reverse=True)
 
     def status(self, job: str) -> RemoteJob:
         """From the bucket, from the endpoint's queue if ``job`` is an id of it, and from a worker, in this order."""
@@ -143,8 +143,8 @@ class Runpod(HttpRemote):
         if found := self.status_in_bucket(check_job_id(job), missed):
             return found
         if facts := self._in_queue(job, missed):
-            return self._job(facts, job)
-        return self._job(self._of_process("process_status", job, missed), job)
+            return self.job(facts, job)
+        return self.job(self._of_process("process_status", job, missed), job)
 
     def cancel(self, job: str) -> RemoteJob:
         """Asked by the queue for one of its own ids, else by a worker. One that knows the process is asked once."""
@@ -155,22 +155,14 @@ class Runpod(HttpRemote):
             except NotFound as error:
                 missed[_QUEUE] += 1
                 raise self.not_found(job, missed, error.message) from error
-            word = answer.get("status") if isinstance(answer, dict) else None
-            if status_of(word) != "cancelled":
-                raise self._not_cancelled(job, f"the endpoint says that it is {shown(str(word))[:40]}")
-            return RemoteJob(job, "cancelled")
+            return self.cancelled(job, answer)
         try:
             answer = self._of_process("cancel", job, missed, once=True)
         except NotFound as error:
             if found := self.status_in_bucket(job, missed):
-                raise self._not_cancelled(job, f"{error.message}; the bucket says that it is {found.status}") from error
+                raise self.not_cancelled(job, f"{error.message}; the bucket says that it is {found.status}") from error
             raise
-        facts = answer if isinstance(answer, dict) else {}
-        is_done = facts.get("success") is True or status_of(facts.get("status")) == "cancelled"
-        is_refused = facts.get("success") is False or facts.get("status") not in (None, "cancelled", "canceled")
-        if is_refused or not (is_done or facts.get("message")):
-            raise self._not_cancelled(job, f"the worker says: {self.words(answer) or 'nothing'}")
-        return RemoteJob(job, "cancelled")
+        return self.cancelled(job, answer)
 
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
         """The results: from the bucket, else as the endpoint answers."""
@@ -189,7 +181,7 @@ class Runpod(HttpRemote):
         facts = self._in_queue(job, missed)
         if facts is None:
             return self._outputs_of_process(job, missed)
-        self._job(facts, job).check_is_done()
+        self.job(facts, job).check_is_done()
         if facts.get("output") is None:
             raise _no_result(job)
         return outputs_of(facts["output"], job)
@@ -257,14 +249,6 @@ class Runpod(HttpRemote):
                     return {**error.output, "error": error.message}  # the SDK takes ``error`` out of a record
                 raise
         raise self.not_found(process, missed, words)
-
-    def _job(self, record: Any, name: str = "") -> RemoteJob:
-        found = job_of(record, name)
-        return replace(found, error=self.words(found.error) or None)
-
-    def _not_cancelled(self, job: str, why: str) -> UsageError:
-        hint = f"'mdl remote status {self.name} {job}' tells how it stands"
-        return UsageError(f"it was not cancelled: {why}", item=job, hint=hint)
 
     # Questions to workers.
 

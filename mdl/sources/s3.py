@@ -40,6 +40,7 @@ from mdl.errors import (
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link, Part
+from mdl.http.policy import RetryPolicy
 from mdl.paths import RelPath, shown
 from mdl.sources import Context, Origin
 from mdl.sources.bucket_lock import bucket_lock
@@ -55,8 +56,8 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _MOST_OBJECTS = 1_000_000
 _LARGEST_RECORD = 2**20
 _BLOCK = 2**20
-_SECONDS = 60
-"""How long obstore retries a request that fails."""
+_SECONDS = 180
+"""How long obstore retries a request that fails, at most."""
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>(?:\s*<Message>([^<]{0,400}))?")
 _STATUS = re.compile(r"status code: (\d{3})")
 _NO_SIGNED_URLS = re.compile(r"(?i)s3api-[a-z0-9-]+\.runpod\.io")
@@ -212,7 +213,7 @@ class Bucket:
             "region": access.region,
             "virtual_hosted_style_request": False,
             "client_options": _client_options(access.url, context),
-            "retry_config": {"max_retries": 5, "retry_timeout": timedelta(seconds=_SECONDS)},
+            "retry_config": _retry_config(context.http.policy),
         }
         if access.key_id:
             settings |= {"access_key_id": access.key_id, "secret_access_key": access.secret}
@@ -409,6 +410,16 @@ def _has_role(environ: Mapping[str, str]) -> bool:
         "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     )
     return any(environ.get(name) for name in names)
+
+
+def _retry_config(policy: RetryPolicy) -> dict[str, Any]:
+    """The same tries and waits as for mdl's own requests."""
+    waits = {
+        "init_backoff": timedelta(seconds=policy.first),
+        "max_backoff": timedelta(seconds=policy.longest),
+        "base": 2,
+    }
+    return {"max_retries": policy.tries - 1, "retry_timeout": timedelta(seconds=_SECONDS), "backoff": waits}
 
 
 def _client_options(url: str, context: Context) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
-from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, UsageError
+from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Link
 from mdl.paths import RelPath, shown
 from mdl.sources import Context
 from mdl.sources.http_remote import HttpRemote
-from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id, job_of, status_of
+from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id
 from mdl.sources.remote_tables import RemoteSettings
 from mdl.sources.results import job_and_path
 
@@ -86,10 +86,10 @@ class Trainer(HttpRemote):
     def jobs(self) -> list[RemoteJob]:
         answer = self.ask("GET", self.base + self._routes["jobs"])
         rows = answer if isinstance(answer, list) else _rows(answer)
-        return sorted((self._job(row) for row in rows), key=lambda job: job.created_at or "", reverse=True)
+        return sorted((self.job(row) for row in rows), key=lambda job: job.created_at or "", reverse=True)
 
     def status(self, job: str) -> RemoteJob:
-        return self._job(self.ask("GET", self._url("job", job), item=job), job)
+        return self.job(self.ask("GET", self._url("job", job), item=job), job)
 
     def cancel(self, job: str) -> RemoteJob:
         """Asked once."""
@@ -98,13 +98,8 @@ class Trainer(HttpRemote):
         except NetworkError as error:
             if not error.final:
                 raise
-            raise self._not_cancelled(job, error.message) from error  # 400, 409: the server refuses
-        facts = answer if isinstance(answer, dict) else {}
-        word = str(facts.get("status") or "cancelled").lower()
-        goes_on = word == "running" or status_of(word) in ("queued", "done", "failed")
-        if facts.get("success") is False or facts.get("error") or goes_on:
-            raise self._not_cancelled(job, f"the server says: {self.words(facts) or facts.get('status')}")
-        return RemoteJob(job, "cancelled")
+            raise self.not_cancelled(job, error.message) from error  # 400, 409: the server refuses
+        return self.cancelled(job, answer, unless_told=True)
 
     def checkpoints(self, job: str) -> list[TrainerCheckpoint]:
         """The checkpoints of a job, as the server orders them."""
@@ -159,14 +154,6 @@ class Trainer(HttpRemote):
             raise NotFound(f"the server {what}", item=job, hint=f"there is {names}")
         check_checkpoint(meant[0].name)
         return meant[0]
-
-    def _job(self, record: Any, name: str = "") -> RemoteJob:
-        found = job_of(record, name)
-        return replace(found, error=self.words(found.error) or None)
-
-    def _not_cancelled(self, job: str, why: str) -> UsageError:
-        hint = f"'mdl remote status {self.name} {job}' tells how it stands"
-        return UsageError(f"it was not cancelled: {why}", item=job, hint=hint)
 
     def _url(self, route: str, job: str) -> str:
         name = quote(check_job_id(job), safe="")

@@ -166,6 +166,7 @@ class RunpodApi:
     def _run(self, job: Job, function: Callable[[dict[str, Any]], Any]) -> None:
         """As the SDK does it: ``error`` is taken out of the handler's answer."""
         output = function(job.input)
+        output = dict(output) if isinstance(output, dict) else output
         error = output.pop("error", None) if isinstance(output, dict) else None
         result = {"output": output} | ({"error": error} if error else {})
         self._finish("function", job.id, json.dumps(result).encode())

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.faulty_server import FaultyServer, reply
 from support.job_store import PREFIX, JobStore
 from support.remotes import World, world
 from support.runpod_api import KEY, Answer, Endpoint, runpod_endpoint
 
-from mdl.errors import MdlError, NotFinished, NotFound, UsageError
+from mdl.errors import MdlError, NetworkError, NotFinished, NotFound, UsageError
 from mdl.sources.remote import JobOrigin
 
 pytest.importorskip("obstore")
@@ -123,3 +124,24 @@ def test_check_tells_endpoint_and_bucket_apart(
     assert (rows["endpoint"].ok, rows["bucket"].ok) == (is_well, has_bucket)
     assert (rows["bucket"].error.exit_code if rows["bucket"].error else 0) == (0 if has_bucket else 3)
     assert (rows["endpoint"].error.exit_code if rows["endpoint"].error else 0) == (0 if is_well else 5)
+
+
+def test_a_bucket_that_may_not_be_read(endpoint: Endpoint) -> None:
+    """With credentials that the bucket refuses the workers are asked; if they know nothing, the message has the
+    bucket's words. With a bucket that is out of order no worker is paid for instead."""
+    answer = reply(403, b"<Error><Code>AccessDenied</Code><Message>not yours</Message></Error>")
+    with (
+        FaultyServer(lambda request, number: answer) as server,
+        world(tables(JobStore(server.url, "training"), endpoint), ENVIRON) as made,
+    ):
+        remote = made.open()
+        endpoint.api.functions = [lambda given: {"id": "j1", "status": "running"}]
+        assert remote.status("j1").status == "running"
+        endpoint.api.functions = [lambda given: {"error": "Process not found"}]
+        with pytest.raises(NotFound, match=r"asked: the bucket \(AccessDenied: not yours\) once, workers 3 times"):
+            remote.status("j1")
+        asked = len(endpoint.api.asked)
+        answer = reply(400, b"<Error><Code>InvalidRequest</Code><Message>out of order</Message></Error>")
+        with pytest.raises(NetworkError, match="out of order"):
+            remote.status("j1")
+        assert len(endpoint.api.asked) == asked

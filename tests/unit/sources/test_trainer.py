@@ -279,7 +279,7 @@ def test_the_key_goes_to_the_server_alone(scripted: World, script: Script) -> No
 @pytest.mark.parametrize(
     ("status", "body", "error", "words"),
     [
-        (404, {"detail": "Job j1 not found"}, NotFound, "Job j1 not found.*mdl remote jobs box"),
+        (404, {"detail": "Job j1 not found"}, NotFound, "Job j1 not found.*URL of .remotes.box"),
         (422, {"detail": [{"loc": ["path"], "msg": "value is not a valid uuid"}]}, NetworkError, "not a valid uuid"),
         (400, {"detail": f"bad key {KEY_CANARY}"}, NetworkError, r"bad key \*\*\*"),
         (401, {"detail": "Not authenticated"}, AuthError, "Not authenticated.*BOX_KEY.*it is set"),
