@@ -16,7 +16,7 @@ from mdl.toml.problems import Table, did_you_mean
 
 KINDS = {
     "api": "mdl.sources.api",
-    "bucket": "mdl.sources.s3",
+    "bucket": "mdl.sources.bucket",
     "runpod": "mdl.sources.runpod",
     "trainer": "mdl.sources.trainer",
 }

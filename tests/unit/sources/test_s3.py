@@ -18,8 +18,9 @@ from mdl.http.client import HttpClient, Timeouts
 from mdl.http.policy import RetryPolicy
 from mdl.sources import Context, parse
 from mdl.sources.endpoint import Endpoint
+from mdl.sources.object_store import Access, s3_error
 from mdl.sources.remote_tables import RemoteSettings
-from mdl.sources.s3 import Access, S3Origin, S3Source, s3_error
+from mdl.sources.s3 import S3Origin, S3Source
 
 obstore = pytest.importorskip("obstore")
 KEYS = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "the-secret"}
