@@ -74,7 +74,7 @@ def campaign(name: str, args: argparse.Namespace, meter: Meter, environ: dict[st
     while True:
         process = subprocess.Popen(command, env=environ, stdin=null, stdout=null, stderr=subprocess.PIPE, text=True)
         try:
-            seconds = draw.uniform(0.5, 2.0 * args.seconds / max(1, args.kills)) if kills < args.kills else 900
+            seconds = draw.uniform(0.6, 1.2 * args.seconds / max(1, args.kills)) if kills < args.kills else 900
             _, errors = process.communicate(timeout=seconds)
             break
         except subprocess.TimeoutExpired:
