@@ -396,6 +396,19 @@ def test_waiting_for_a_worker(gpu: World, api: RunpodApi) -> None:
     assert 1.0 <= float(wait) / 1000 < gpu.http.stall  # or the connection would be given up before the answer
 
 
+def test_no_worker_answers(gpu: World, api: RunpodApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question that no worker takes is given up, and cancelled so that it costs nothing later; it is not repeated."""
+    monkeypatch.setattr(runpod, "_POLL_SECONDS", -1.0)
+    api.script("runsync", PENDING)
+    with pytest.raises(NetworkError, match="no worker answered") as caught:
+        gpu.open().status("p1")
+    assert "mdl remote check gpu" in str(caught.value.hint)
+    assert [one.path.partition("?")[0].rpartition("/v2/abc123/")[2] for one in api.asked] == [
+        "runsync",
+        f"cancel/sync-{QUEUED}",
+    ]
+
+
 @pytest.mark.fault(406)
 @pytest.mark.parametrize("forgotten", [1, 2])
 def test_an_answer_that_expired(gpu: World, api: RunpodApi, forgotten: int) -> None:
