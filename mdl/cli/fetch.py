@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdl import Cancelled, Deadline, FetchReport, Report, UsageError
+from mdl import Cancelled, Deadline, Report, UsageError
 from mdl.cli.command import FOREVER, command
 from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, flag
 from mdl.cli.get import payload, run_job, show, show_planned
@@ -17,6 +17,9 @@ from mdl.cli.session import Session
 from mdl.cli.unpack import released_facts
 from mdl.describe import ended_by
 from mdl.events import Listener
+
+if TYPE_CHECKING:  # it brings all that asks remotes, of which help needs nothing
+    from mdl import FetchReport
 
 _EXAMPLES = """Examples: mdl fetch gpu p-17 · mdl fetch box job-3 --checkpoint best --wait 2h ·
 mdl fetch store p-17 p-18 --include 'lora/*' --to /models · mdl fetch box job-3 --release /srv/tts"""
@@ -79,6 +82,8 @@ def fetch(
             if error := plan.error:
                 on_event(ended_by(error))
         return show_planned(session, plan)
+
+    from mdl import FetchReport
 
     def work(on_event: Listener) -> FetchReport:
         return client.fetch(

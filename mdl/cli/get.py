@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -82,7 +82,7 @@ def download(
     def work(on_event: Listener) -> Report:
         return client.download(models, **choice.files, force=request.force, on_event=on_event)
 
-    run = partial(session.job, client, folders, request.job, client.workspace.config["via"], models)
+    run = partial(session.job, client, folders, request.job, _method(client, models), models)
     return run_job(session, run, request.job, work, lock, replaces=replaces)
 
 
@@ -131,10 +131,17 @@ def _begin(session: Session, request: Request) -> tuple[Client, list[Model], Map
     return client, models, folders
 
 
+def _method(client: Client, models: Sequence[Model]) -> str:
+    """How the files come, as events say it."""
+    schemes = {origin.scheme for model in models for origin in model.sources}
+    is_of_buckets = schemes == {"s3"} and not any(model.files for model in models)
+    return "s3" if is_of_buckets else str(client.workspace.config["via"])
+
+
 def show_plan(session: Session, request: Request) -> int:
     """``--dry-run``: what would be fetched, kept and refused, and the room for it. Returns the exit code."""
     client, models, _ = _begin(session, request)
-    with session.console.watch(method=client.workspace.config["via"]) as on_event:
+    with session.console.watch(method=_method(client, models)) as on_event:
         report = client.plan(models, **request.choice.files, force=request.force, on_event=on_event)
         if error := report.error:
             on_event(ended_by(error))

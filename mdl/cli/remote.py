@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdl import MdlError, UsageError, places
-from mdl.cli.command import command
+from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import flag
 from mdl.cli.session import Session
 from mdl.errors import joint_error
@@ -77,7 +77,7 @@ def check(session: Session, name: Name, metrics: Metrics = None) -> int:
 
 @command("remote jobs")
 def jobs(session: Session, name: Name) -> int:
-    """The jobs of a remote, the newest first."""
+    """The jobs of a remote, the newest first. An endpoint without a bucket has a worker answer, which RunPod bills."""
     with session.client().remote(name) as remote:
         found = remote.jobs()
 
@@ -98,7 +98,7 @@ def jobs(session: Session, name: Name) -> int:
 
 @command("remote status")
 def status(session: Session, name: Name, job_id: JobId) -> int:
-    """How one job of a remote stands."""
+    """How one job of a remote stands. An endpoint without a bucket has a worker answer, which RunPod bills."""
     with session.client().remote(name) as remote:
         job = remote.status(job_id)
     lines = {
@@ -145,16 +145,18 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
         elif not session.common.json:
             words = {"would delete": "delete"} if is_asked else {}
             table = [
-                (shown(one.job.id), _size(one.job), words.get(one.action, one.action), one.why[:200]) for one in found
+                (shown(one.job.id), _size(one.job), words.get(one.action, one.action), console.clean(one.why[:200]))
+                for one in found
             ]
             console.table(("JOB", "SIZE", "ACTION", "WHY"), table)
 
-    for one in session.client().clean_remote(name, older_than=older_than, remove=is_asked, on_found=show):
-        rows.append({**_facts(one.job), "action": one.action, "why": one.why})
-        if one.error:
-            errors.append(one.error)
-        elif is_asked and (one.action == "deleted" or one.is_changed):
-            console.note(f"{one.job.id}: {one.action}" + (f", {one.why}" if one.is_changed else ""))
+    with all_or_nothing("the jobs that are not said to be deleted are there; run it again to go on"):
+        for one in session.client().clean_remote(name, older_than=older_than, remove=is_asked, on_found=show):
+            rows.append({**_facts(one.job), "action": one.action, "why": one.why})
+            if one.error:
+                errors.append(one.error)
+            elif is_asked and (one.action == "deleted" or one.is_changed):
+                console.note(f"{one.job.id}: {one.action}" + (f", {one.why}" if one.is_changed else ""))
     _tell(session, errors)
     gone = [row["bytes"] or 0 for row in rows if row["action"] != "kept"]
     count = f"jobs: {len(gone)}, {human_bytes(sum(gone))}"

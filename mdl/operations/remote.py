@@ -23,9 +23,9 @@ from mdl.jobs.prometheus import Gauge, labels, write_gauges
 from mdl.locks import file_lock
 from mdl.paths import matches
 from mdl.sources import Context, open_source
+from mdl.sources.bucket import BucketRemote
 from mdl.sources.remote import Check, JobOrigin, JobSource, Remote, RemoteJob, age_of, of_remote
 from mdl.sources.remote_tables import RemoteSettings
-from mdl.sources.s3 import BucketRemote
 
 _NAMED = 10
 """How many files a message names."""
@@ -197,7 +197,7 @@ def link_to(origin: JobOrigin, include: Sequence[str], context: Context) -> str:
     `Remote.files`.
     """
     source = JobSource(context)
-    files = source.resolve(origin)
+    files = source.remote(origin.remote).files(origin)
     chosen = [file for file in files if not include or matches(file.path.text, include)]
     names = [file.path.text for file in chosen or files]
     listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

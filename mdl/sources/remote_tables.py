@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-from mdl.errors import UsageError
+from mdl.errors import Unsafe, UsageError
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of
 from mdl.paths import RelPath, shown
 from mdl.toml.problems import Table, did_you_mean
 
 KINDS = {
     "api": "mdl.sources.api",
-    "bucket": "mdl.sources.s3",
+    "bucket": "mdl.sources.bucket",
     "runpod": "mdl.sources.runpod",
     "trainer": "mdl.sources.trainer",
 }
@@ -70,9 +70,11 @@ def read_remotes(tables: Table) -> dict[str, RemoteSettings]:
     """The remotes of the table ``[remotes]``, by their names. Every mistake is noted in the file of ``tables``."""
     found: dict[str, RemoteSettings] = {}
     names: dict[str, str] = {}
-    for name in tables.data:
+    for name, value in tables.data.items():
+        if name.startswith("x-") and not isinstance(value, dict):
+            continue
         table = tables.table(name)
-        if table.data is not tables.data[name]:
+        if table.data is not value:
             continue  # it is no table, which is noted
         _check_name(name, table, names)
         found[name] = RemoteSettings(name, _check_table(table), table.data)
@@ -127,7 +129,9 @@ def _why_wrong(kind: str, key: str, text: str, *, has_key: bool) -> str:
         return "must be the endpoint's id, such as abc123; a whole URL is a base_url"
     if not key.endswith("url"):
         return ""
-    why = _why_no_url(text, ("s3",) if (kind, key) == ("bucket", "url") else ("https", "http"))
+    if (kind, key) == ("bucket", "url"):
+        return _why_no_url(text, ("s3",)) or _why_no_bucket(text.removeprefix("s3://"))
+    why = _why_no_url(text, ("https", "http"))
     if not why and has_key and text.startswith("http:") and _is_public(host_of(text)):
         return "would send the key in clear text to a public host; write https://"
     return why
@@ -149,6 +153,18 @@ def _why_no_url(text: str, schemes: tuple[str, ...]) -> str:
     if "@" in parts.netloc:
         return "must have no user name and no password in it; keys are read from variables"
     return "must have no query and no fragment" if re.search(r"[?#]", text) else ""
+
+
+def _why_no_bucket(text: str) -> str:
+    bucket, _, prefix = text.partition("/")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
+        return "must be s3://bucket or s3://bucket/prefix"
+    try:
+        if prefix.strip("/"):
+            RelPath.parse(unquote(prefix.strip("/")))
+    except Unsafe as error:
+        return error.message
+    return ""
 
 
 def _is_variable(text: str) -> bool:

@@ -92,12 +92,16 @@ def test_list_contacts_nothing(shell: Shell, remote: Remote) -> None:
     assert remote("list").out == remote("").out
 
 
-@pytest.mark.parametrize("words", ["--help", "remote --help", "remote list", "list"])
-def test_what_needs_no_bucket_does_not_import_obstore(shell: Shell, words: str) -> None:
-    """Help, and what contacts nothing, start without the libraries of remotes."""
+@pytest.mark.parametrize("words", ["--help", "remote --help", "fetch --help", "list", "remote list"])
+def test_what_asks_no_remote_imports_nothing_for_it(shell: Shell, words: str) -> None:
+    """Help, and what contacts nothing, start without obstore and without httpx, also if there are remotes."""
     settings(shell, TABLES)
-    code = f"import sys; from mdl.cli.main import run; run({words.split()!r}); sys.exit('obstore' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], env=shell.environ, cwd=shell.home, capture_output=True, check=True)
+    code = f"import sys; from mdl.cli.main import run; run({words.split()!r}); "
+    code += "print({'obstore', 'httpx'} & {*sys.modules})"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=shell.environ, cwd=shell.home, capture_output=True, text=True
+    )
+    assert ran.stdout.endswith("\nset()\n")
 
 
 @pytest.mark.parametrize("words", ["list", "remote list", "get x", "jobs", "doctor", "prefetch"])
@@ -304,9 +308,10 @@ def test_a_server_that_repeats_everything(shell: Shell, exit_code: ExitCode, cap
 
     def echo(request: Request, number: int) -> Answer:
         heard = " ".join(f"{name}: {value}" for name, value in request.headers)
-        words = f"{heard} {SECRET} canary_of_gpu https://h/x?X-Amz-Signature=canarycanary"
+        words = f"{SECRET} canary_of_gpu {heard}"
         if "list-type" in request.target:
             return reply(403, f"<Error><Code>AccessDenied</Code><Message>{words}</Message></Error>".encode())
+        words += " https://h/x?X-Amz-Signature=canarycanary"
         return reply(403, json.dumps({"error": words}).encode(), ("Content-Type", "application/json"))
 
     with FaultyServer(echo) as server:

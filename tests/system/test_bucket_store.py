@@ -23,7 +23,7 @@ from support.shell import Shell, child, done
 import mdl
 from mdl import AuthError, Client
 from mdl.events import Event, Progressed
-from mdl.sources import s3
+from mdl.sources import object_store
 
 pytestmark = pytest.mark.skipif(weed() is None, reason="SeaweedFS is not installed (the test extra has it)")
 DATA = noise(24 * MIB, seed=15)
@@ -76,7 +76,7 @@ def test_a_link_that_expires_is_signed_again(
 ) -> None:
     """A request that arrives after its link has expired is refused by the store, and asked with a new link, from the
     byte that was reached."""
-    monkeypatch.setattr(s3, "LINK_SECONDS", 1)
+    monkeypatch.setattr(object_store, "LINK_SECONDS", 1)
     held: list[bytes] = []
 
     def late(client: Any) -> Any:

@@ -48,7 +48,7 @@ ONLY = {
     "httpcore": {"http/connection"},
     "tomlkit": {"operations/edit"},
     "isal": {"archive/zip_format"},
-    "obstore": {"sources/s3"},
+    "obstore": {"sources/object_store"},
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
 _PURE = """

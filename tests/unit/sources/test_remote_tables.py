@@ -12,6 +12,8 @@ from mdl.toml import parse_toml
 from mdl.toml.problems import Problems, Table
 
 GOOD = """
+[remotes]
+x-owner = "the team"
 [remotes.gpu]
 kind        = "runpod"
 endpoint    = "abc123"
@@ -84,12 +86,15 @@ NO_KEY = "must be the name of a variable"
         (f"{BOX}url = 'http://h'\nallow_hosts = 'h'", "4: remotes.box.allow_hosts: must be a list of texts"),
         (f"{BOX}url = 'http://h'\nallow_hosts = ['h', 'http://h']", "4: remotes.box.allow_hosts[1]: not a host"),
         (f"{STORE}url = 'https://b'", f"3: remotes.store.url: {NO_URL} s3://"),
-        (f"{STORE}url = 's3://b'\nendpoint_url = 's3://b'", f"4: remotes.store.endpoint_url: {NO_URL} https://"),
-        (f"{STORE}url = 's3://b'\npresign = 'no'", "4: remotes.store.presign: must be true or false"),
+        (f"{STORE}url = 's3://b/x'", "3: remotes.store.url: must be s3://bucket or s3://bucket/prefix"),
+        (f"{STORE}url = 's3://bucket:80'", "must be s3://bucket or s3://bucket/prefix"),
+        (f"{STORE}url = 's3://bucket/a/%2e%2e/b'", "3: remotes.store.url: path refused"),
+        (f"{STORE}url = 's3://bb'\nendpoint_url = 's3://bb'", f"4: remotes.store.endpoint_url: {NO_URL} https://"),
+        (f"{STORE}url = 's3://bb'\npresign = 'no'", "4: remotes.store.presign: must be true or false"),
         ("[remotes.gpu]\nkind = 'runpod'", "1: remotes.gpu: has no endpoint and no base_url"),
         (f"{GPU}bucket = 'store'", "4: remotes.gpu.bucket: there is no remote of kind bucket with this name"),
         (f"{GPU}bucket = 'gpu'", "4: remotes.gpu.bucket: there is no remote of kind bucket with this name"),
-        (f"{GPU}bucket = 'stor'\n{STORE}url = 's3://b'", "did you mean store?"),
+        (f"{GPU}bucket = 'stor'\n{STORE}url = 's3://bb'", "did you mean store?"),
         ("[remotes.gpu]\nkind = 'runpod'\nendpoint = 'https://x'", "a whole URL is a base_url"),
         ('[remotes."a/b"]\nkind = "trainer"\nurl = "http://h"', '1: remotes."a/b": the name of a remote has'),
         ('[remotes.con]\nkind = "trainer"\nurl = "http://h"', "1: remotes.con: path refused: a name that Windows"),

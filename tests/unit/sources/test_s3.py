@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.faults import reply
+from support.faulty_server import FaultyServer
 from support.moto_store import moto_store
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, Unsafe, UsageError
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
+from mdl.http.policy import RetryPolicy
 from mdl.sources import Context, parse
 from mdl.sources.endpoint import Endpoint
+from mdl.sources.object_store import Access, s3_error
 from mdl.sources.remote_tables import RemoteSettings
-from mdl.sources.s3 import Access, S3Origin, S3Source, s3_error
+from mdl.sources.s3 import S3Origin, S3Source
 
 obstore = pytest.importorskip("obstore")
 KEYS = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "the-secret"}
@@ -41,8 +45,8 @@ def bucket(moto: str, request: pytest.FixtureRequest) -> Callable[..., S3Source]
     return make
 
 
-def source_at(url: str, **environ: str) -> S3Source:
-    http = HttpClient(AllowList.of(["127.0.0.1"]), timeouts=Timeouts(2, 5))
+def source_at(url: str, policy: RetryPolicy = RetryPolicy(), **environ: str) -> S3Source:  # noqa: B008 - frozen
+    http = HttpClient(AllowList.of(["127.0.0.1"]), timeouts=Timeouts(2, 5), policy=policy)
     found = Context(
         Endpoint(url, None, ""), Path("/nonexistent"), http, environ=KEYS | {"AWS_ENDPOINT_URL_S3": url} | environ
     )
@@ -247,3 +251,24 @@ def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="obstore, which is not installed") as caught:
         source_at("http://127.0.0.1:9").resolve(S3Origin("training"))
     assert caught.value.hint == "pip install 'mdl[s3]'"
+
+
+LISTING = b"""<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>training</Name>
+<KeyCount>1</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated><Contents><Key>a.bin</Key>
+<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>"x"</ETag><Size>1</Size></Contents></ListBucketResult>"""
+SLOW = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+
+
+@pytest.mark.fault(441)
+def test_a_listing_that_is_throttled() -> None:
+    """It is asked for again as often as any request of mdl's; then the store's own words are told."""
+    kind = ("Content-Type", "application/xml")
+    slow = reply(503, SLOW, kind)
+    with FaultyServer(lambda request, number: slow if request.nth < 2 else reply(200, LISTING, kind)) as server:
+        source = source_at(server.url, policy=RetryPolicy(tries=3, first=0.01, longest=0.02))
+        assert [file.path.text for file in source.resolve(S3Origin("training"))] == ["a.bin"]
+    with FaultyServer(lambda request, number: slow) as server:
+        source = source_at(server.url, policy=RetryPolicy(tries=3, first=0.01, longest=0.02))
+        with pytest.raises(NetworkError, match="SlowDown: Please reduce your request rate"):
+            source.resolve(S3Origin("training"))
+        assert len(server.requests) == 3
