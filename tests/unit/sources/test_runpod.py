@@ -619,16 +619,24 @@ def test_fetch_by_a_link(gpu: World, api: RunpodApi, tmp_path: Path, told: bool,
     assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file() and b"CANARY" in path.read_bytes()]
 
 
-def test_a_link_that_always_fails(gpu: World, api: RunpodApi, tmp_path: Path) -> None:
-    """A new link is asked for a few times and no more; the error has the bucket's words, and no signature."""
-    with FaultyServer(lambda request, number: reply(403, b"<Code>AccessDenied</Code><Message>no</Message>")) as server:
+@pytest.mark.parametrize(("status", "code"), [(403, 4), (404, 3)])
+def test_a_link_that_always_fails(gpu: World, api: RunpodApi, tmp_path: Path, status: int, code: int) -> None:
+    """A new link is asked for a few times and no more; the error has the bucket's words, no signature, and a hint that
+    is of the file, not of the hub."""
+    refusal = reply(status, b"<Error><Code>X</Code><Message>it is gone</Message></Error>")
+    with FaultyServer(lambda request, number: refusal) as server:
         url = f"{server.url}/b/results/p1/a.safetensors?X-Amz-Signature=CANARY"
         api.functions = [worker(bulk_download=links(url, size=2 * MIB))]
         report = gpu.fetch(tmp_path / "home", JobOrigin("gpu", "p1"))
-    assert report.exit_code == 4
-    assert "403" in str(report.error)
-    assert "CANARY" not in all_of(report.error) if report.error else False
-    assert 1 < len(api.asked) <= 4
+    assert report.error is not None
+    assert (report.exit_code, report.error.hint) == (
+        code,
+        "look whether the file is still there, and whether the keys for it may read it",
+    )
+    assert f"{status}" in report.error.message
+    assert "it is gone" in report.error.message
+    assert "CANARY" not in all_of(report.error)
+    assert len(api.asked) == 3
 
 
 @pytest.mark.fault(411)
