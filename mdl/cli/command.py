@@ -90,6 +90,17 @@ def add_command(app: typer.Typer, name: str, *, alias: str = "") -> None:
     app.add_typer(group, name=name)
 
 
+def add_summary(app: typer.Typer, name: str, *, alias: str = "") -> None:
+    """Have Typer know no more of a command than what the list of all commands shows: to build its flags takes time."""
+    found = COMMANDS[name]
+
+    def body() -> None:
+        raise AssertionError("only its summary is known")
+
+    body.__doc__ = found.group_help or found.body.__doc__
+    app.command(alias or name, hidden=bool(alias))(body)
+
+
 def add_root(app: typer.Typer, version: Callable[[bool], None]) -> None:
     """Have Typer know the flags before the command: the common ones, and ``--version``."""
     shown = typer.Option("-V", "--version", callback=version, is_eager=True, help="Show the version.")

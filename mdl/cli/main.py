@@ -13,7 +13,7 @@ from itertools import pairwise
 import typer
 
 from mdl import __version__
-from mdl.cli.command import HELP_FLAGS, add_command, add_root, report
+from mdl.cli.command import HELP_FLAGS, add_command, add_root, add_summary, report
 from mdl.cli.flags import Common, Progress
 from mdl.cli.session import Session
 from mdl.cli.signals import listen, the_signals
@@ -65,10 +65,16 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     )
     add_root(app, _version)
     word = next((word for word in arguments if word in FAMILIES or not word.startswith("-")), "")
+    add = add_command if word or is_completing() else add_summary
     for name in [word] if word in FAMILIES else FAMILIES:
         importlib.import_module(f"mdl.cli.{FAMILIES[name]}")
-        add_command(app, ALIASES.get(name, name), alias=name if name in ALIASES else "")
+        add(app, ALIASES.get(name, name), alias=name if name in ALIASES else "")
     return app
+
+
+def is_completing() -> bool:
+    """Whether a shell asks for completions, of flags too."""
+    return "_MDL_COMPLETE" in os.environ
 
 
 def _version(wanted: bool) -> None:
