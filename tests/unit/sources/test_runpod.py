@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -682,14 +683,21 @@ def test_large_answers_are_not_all_held(
 
 
 @pytest.mark.fault(410)
-@pytest.mark.parametrize(("seconds", "questions"), [(3600, 1), (30, 2)])
-def test_a_link_that_expires_soon(gpu: World, api: RunpodApi, seconds: int, questions: int) -> None:
-    """A link that expires within a minute is not handed out: the worker is asked for another one."""
-    signed = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    query = f"X-Amz-Date={signed}&X-Amz-Expires={seconds}&X-Amz-Signature=s"
+@pytest.mark.parametrize(
+    ("lives", "later", "questions"), [(3600, 3500, 1), (3600, 3550, 2), (30, 10, 1), (30, 20, 2), (30, 40, 2)]
+)
+def test_a_link_that_expires_soon(
+    gpu: World, api: RunpodApi, monkeypatch: pytest.MonkeyPatch, lives: int, later: int, questions: int
+) -> None:
+    """A link that expires within a minute is not handed out, if it ever had more: the worker is asked for another."""
+    signed, now = 1_800_000_000, 1_800_000_000.0
+    monkeypatch.setattr("mdl.sources.results.time", SimpleNamespace(time=lambda: now))
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(signed))
+    query = f"X-Amz-Date={stamp}&X-Amz-Expires={lives}&X-Amz-Signature=s"
     api.functions = [worker(bulk_download=links(f"http://127.0.0.1/results/p1/a.bin?{query}", size=9))]
     remote = gpu.open()
     [file] = remote.files(JobOrigin("gpu", "p1"))
+    now = float(signed + later)
     remote.locate(file.url)
     assert len(api.asked) == questions
 
