@@ -48,6 +48,9 @@ _DRAIN_SECONDS = 0.5
 MAX_JSON = 10 * 2**20
 """Decoded bytes of an API answer that are read at most. Parsed they take a multiple of it."""
 
+_OF_A_LINK = "look whether the file is still there, and whether the keys for it may read it"
+"""The hint if a link is refused that a bucket or a remote gave: no token of the hub has to do with it."""
+
 Answer = TypeVar("Answer")
 
 
@@ -172,6 +175,8 @@ class HttpClient:
                         opened.status, opened.headers, words, opened.url, token_sent=token_sent, secrets=secrets
                     )
                     error.redirected = bool(opened.hops)
+                    if opened.status in (401, 403, 404, 410) and self.is_located(start or url):
+                        error.hint = _OF_A_LINK
                     raise error
                 yield opened
             except Exception:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, UsageError
 from mdl.files import RemoteFile
@@ -30,18 +29,13 @@ Missed = Counter[str]
 
 
 class HttpRemote:
-    """A remote with a URL. ``bucket`` is the remote that its workers write to, if one is named.
-
-    Raises `UsageError` if its URL is not an http(s) URL.
-    """
+    """A remote with a URL. ``bucket`` is the remote that its workers write to, if one is named."""
 
     is_zipped = False
 
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
         self.settings, self._context, self.base = settings, context, settings.address
         self.name = settings.name
-        if urlsplit(self.base).scheme not in ("http", "https") or not host_of(self.base):
-            raise UsageError(f"the URL of [remotes.{self.name}] is not an http(s) URL", item="config.toml")
         named = settings.get("bucket")
         self.bucket: Remote | None = open_remote(context.remotes[named], context) if named else None
         token = settings.token(context.environ)

@@ -21,18 +21,19 @@ from mdl.sources.outputs import Output, select
 from mdl.sources.remote import JobOrigin
 
 _EXPIRES_SOON = 60.0
-"""A link that expires within so many seconds is not handed out."""
+"""A link that expires within so many seconds is not handed out; nor is one in the second half of a shorter life."""
 _MOST_HELD = 64 * 2**20
 """Bytes of files that came in answers and are held in memory, the newest answer not counted."""
 
 
 @dataclass
 class _Answer:
-    """The outputs of a job by their paths. ``uses`` says how often a link may still be handed out: once, as it has
-    failed if it is asked for again, and once more to ask for a size that was not told."""
+    """The outputs of a job by their paths, and when they ``came``. ``uses`` says how often a link may still be handed
+    out: once, as it has failed if it is asked for again, and once more to ask for a size that was not told."""
 
     outputs: dict[str, Output] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
+    came: float = field(default_factory=lambda: time.time())
 
     @classmethod
     def of(cls, outputs: Sequence[Output]) -> _Answer:
@@ -52,7 +53,8 @@ class _Answer:
             return False
         if one.data is not None or one.is_stable:
             return True
-        return bool(one.url) and self.uses[path] > 0 and expires_at(one.url) - time.time() > _EXPIRES_SOON
+        end = expires_at(one.url)
+        return bool(one.url) and self.uses[path] > 0 and end - time.time() > min(_EXPIRES_SOON, (end - self.came) / 2)
 
     @property
     def is_fresh(self) -> bool:

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from mdl.errors import MdlError, NetworkError, NotFinished, NotFound, ProtocolError, UsageError
+from mdl.errors import MdlError, NetworkError, NotFinished, NotFound, ProtocolError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link
@@ -79,11 +79,9 @@ class _Forgotten(NotFound):
 
 
 class Runpod(HttpRemote):
-    """One endpoint. Raises `UsageError` if its settings name none."""
+    """One endpoint."""
 
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
-        if not settings.get("base_url") and not settings.get("endpoint"):
-            raise UsageError(f"[remotes.{settings.name}] has neither endpoint nor base_url", item="config.toml")
         super().__init__(settings, context)
         self._results = Results(self._outputs, self._complete)
         self._missed: dict[str, Missed] = {}
@@ -291,14 +289,21 @@ class Runpod(HttpRemote):
             if not isinstance(name, str) or not name:
                 raise ProtocolError("the endpoint's answer has no id", item=self.name)
             if time.monotonic() - began > _POLL_SECONDS:
-                hint = f"'mdl remote check {self.name}' tells of its workers"
-                raise NetworkError("no worker took the question within 10 minutes", item=self.name, hint=hint)
+                raise self._given_up(name)
             pause = next(polls, pause)
             self.http.cancel.wait(pause * random.uniform(0.8, 1.2))
             try:
                 answer = self.ask("GET", f"{self.base}/status/{quote(name, safe='')}", most=_LARGEST)
             except NotFound as error:
                 raise _Forgotten("the endpoint has forgotten the question", item=self.name) from error
+
+    def _given_up(self, question: str) -> NetworkError:
+        """The error of a question that no worker takes. It is cancelled: a worker that took it later would cost."""
+        with contextlib.suppress(MdlError):
+            self.ask_once("POST", f"{self.base}/cancel/{quote(question, safe='')}", {})
+        hint = f"'mdl remote check {self.name}' tells of its workers"
+        why = f"no worker answered within {_POLL_SECONDS / 60:.0f} minutes"
+        return NetworkError(why, item=self.name, hint=hint, final=True)
 
     def _output(self, answer: Mapping[str, Any], item: str) -> Any:
         """The worker's output in a final answer. Raises as `call`."""

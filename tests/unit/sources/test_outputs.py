@@ -10,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
-from mdl.sources.outputs import error_in, outputs_of, select
+from mdl.sources.outputs import error_in, items_of, keyed_outputs, outputs_of, select
 
 DATA = b"0123456789"
 TEXT = base64.b64encode(DATA).decode()
 URL = "https://bucket.example/p/results/j1/lora/a.safetensors?X-Amz-Signature=s"
+
+
+LINKED = ("a.safetensors", None, URL, None)
+APART = ("lora/a.safetensors", None, URL, None)
 
 
 def file_data(**more: Any) -> dict[str, Any]:
@@ -38,6 +42,17 @@ def file_data(**more: Any) -> dict[str, Any]:
             {"download_items": [{"filename": "b.bin", "url": URL, "size": 7, "type": "lora"}], "zip_url": None},
             [("b.bin", None, URL, 7)],
         ),
+        (
+            {"download_items": [{"url": URL}], "zip_url": "https://h.example/all.zip"},
+            [("a.safetensors", None, URL, None)],
+        ),
+        ({"zip_url": "https://h.example/all.zip"}, [("all.zip", None, "https://h.example/all.zip", None)]),
+        ({"images": [{"filename": "x.png", "type": "s3_url", "data": URL}]}, [("x.png", None, URL, None)]),
+        ({"url": URL, "samples": [file_data()]}, [APART, ("2/a.safetensors", DATA, "", 10)]),
+        ({"url": URL, "status_url": "https://h.example/s", "webhook": "https://h.example/w"}, [LINKED]),
+        ([URL, URL], [LINKED]),
+        (file_data(data="", size=0), [("a.safetensors", b"", "", 0)]),
+        (file_data(size="10"), [("a.safetensors", DATA, "", 10)]),
     ],
 )
 def test_forms(answer: Any, rows: list[tuple[str, bytes | None, str, int | None]]) -> None:
@@ -66,6 +81,55 @@ def test_refused(answer: Any, error: type[MdlError], words: str) -> None:
         outputs_of(answer, "j1")
 
 
+@pytest.mark.fault(402, 411)
+def test_digests_and_places() -> None:
+    """A digest in the answer is kept for the check of the bytes; a place on the API itself is a URL, if it is known
+    where the answer came from."""
+    [one] = outputs_of({"url": "/f/b.bin", "sha256": "AB" * 32}, "j1", base="https://h.example/results/j1")
+    assert (one.url, str(one.digest)) == ("https://h.example/f/b.bin", f"sha256:{'ab' * 32}")
+    [other] = outputs_of(file_data(sha256="not one"), "j1")
+    assert other.digest is None
+
+
+def test_two_without_urls_of_one_name() -> None:
+    """Two inline files of one name are both kept; the same file told twice is one."""
+    files = [file_data(), file_data(data="", size=0), file_data()]
+    assert [(one.path.text, one.size) for one in outputs_of(files, "j1")] == [
+        ("1/a.safetensors", 10),
+        ("2/a.safetensors", 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "rows"),
+    [
+        ({"files": [{"key": "p/results/j1/lora/a.bin", "size": 3}]}, [("lora/a.bin", 3, "p/results/j1/lora/a.bin")]),
+        (["results/j1/b.bin", "results/j1/"], [("b.bin", None, "results/j1/b.bin")]),
+        ({"files": []}, []),
+        ({"files": 3}, []),
+        (None, []),
+    ],
+)
+def test_lists_of_keys(answer: Any, rows: list[tuple[str, int | None, str]]) -> None:
+    """A worker's list of keys is files that can be asked for, under what stands behind the job in the key."""
+    assert [(one.path.text, one.size, one.key) for one in keyed_outputs(answer, "j1")] == rows
+
+
+@pytest.mark.fault(411)
+def test_a_key_that_leads_out() -> None:
+    """A key with dots is refused by name."""
+    with pytest.raises(Unsafe, match="names a file"):
+        keyed_outputs({"files": ["results/j1/../../x"]}, "j1")
+
+
+def test_whose_rows_these_are() -> None:
+    """The job of a bulk answer's row is in the path of its URL; a path that tells none is of the job that was asked."""
+    rows = [{"url": URL}, {"url": URL.replace("/j1/", "/j2/")}, {"url": "https://h.example/x"}, {"filename": "y"}]
+    assert items_of({"download_items": rows}, "j1") == [rows[0], rows[2], rows[3]]
+    assert items_of({"download_items": None}, "j1") == []
+    assert items_of("x", "j1") == []
+
+
 def test_two_of_one_name_lie_apart() -> None:
     """Two files of one name are told apart by the folders of their URLs."""
     other = URL.replace("/lora/", "/samples/")
@@ -90,6 +154,10 @@ def test_neither_pictures_nor_logs_by_default() -> None:
             "disk full",
         ),
         ({"error": {"message": "nested"}}, "nested"),
+        ({"detail": [{"loc": ["body"], "msg": "field required"}]}, "field required"),
+        ("<html><head><title>504 Gateway</title></head><body>x</body></html>", "504 Gateway"),
+        ("see https://h.example/x?X-Amz-Signature=CANARY", "see https://h.example/x?…"),
+        ("line\nbreak\x1b[31m", "line break\\x1b[31m"),
         ("{not json", "{not json"),
         (None, ""),
     ],

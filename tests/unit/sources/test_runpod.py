@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -396,6 +397,19 @@ def test_waiting_for_a_worker(gpu: World, api: RunpodApi) -> None:
     assert 1.0 <= float(wait) / 1000 < gpu.http.stall  # or the connection would be given up before the answer
 
 
+def test_no_worker_answers(gpu: World, api: RunpodApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question that no worker takes is given up, and cancelled so that it costs nothing later; it is not repeated."""
+    monkeypatch.setattr(runpod, "_POLL_SECONDS", -1.0)
+    api.script("runsync", PENDING)
+    with pytest.raises(NetworkError, match="no worker answered") as caught:
+        gpu.open().status("p1")
+    assert "mdl remote check gpu" in str(caught.value.hint)
+    assert [one.path.partition("?")[0].rpartition("/v2/abc123/")[2] for one in api.asked] == [
+        "runsync",
+        f"cancel/sync-{QUEUED}",
+    ]
+
+
 @pytest.mark.fault(406)
 @pytest.mark.parametrize("forgotten", [1, 2])
 def test_an_answer_that_expired(gpu: World, api: RunpodApi, forgotten: int) -> None:
@@ -606,16 +620,24 @@ def test_fetch_by_a_link(gpu: World, api: RunpodApi, tmp_path: Path, told: bool,
     assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file() and b"CANARY" in path.read_bytes()]
 
 
-def test_a_link_that_always_fails(gpu: World, api: RunpodApi, tmp_path: Path) -> None:
-    """A new link is asked for a few times and no more; the error has the bucket's words, and no signature."""
-    with FaultyServer(lambda request, number: reply(403, b"<Code>AccessDenied</Code><Message>no</Message>")) as server:
+@pytest.mark.parametrize(("status", "code"), [(403, 4), (404, 3)])
+def test_a_link_that_always_fails(gpu: World, api: RunpodApi, tmp_path: Path, status: int, code: int) -> None:
+    """A new link is asked for a few times and no more; the error has the bucket's words, no signature, and a hint that
+    is of the file, not of the hub."""
+    refusal = reply(status, b"<Error><Code>X</Code><Message>it is gone</Message></Error>")
+    with FaultyServer(lambda request, number: refusal) as server:
         url = f"{server.url}/b/results/p1/a.safetensors?X-Amz-Signature=CANARY"
         api.functions = [worker(bulk_download=links(url, size=2 * MIB))]
         report = gpu.fetch(tmp_path / "home", JobOrigin("gpu", "p1"))
-    assert report.exit_code == 4
-    assert "403" in str(report.error)
-    assert "CANARY" not in all_of(report.error) if report.error else False
-    assert 1 < len(api.asked) <= 4
+    assert report.error is not None
+    assert (report.exit_code, report.error.hint) == (
+        code,
+        "look whether the file is still there, and whether the keys for it may read it",
+    )
+    assert f"{status}" in report.error.message
+    assert "it is gone" in report.error.message
+    assert "CANARY" not in all_of(report.error)
+    assert len(api.asked) == 3
 
 
 @pytest.mark.fault(411)
@@ -661,14 +683,21 @@ def test_large_answers_are_not_all_held(
 
 
 @pytest.mark.fault(410)
-@pytest.mark.parametrize(("seconds", "questions"), [(3600, 1), (30, 2)])
-def test_a_link_that_expires_soon(gpu: World, api: RunpodApi, seconds: int, questions: int) -> None:
-    """A link that expires within a minute is not handed out: the worker is asked for another one."""
-    signed = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    query = f"X-Amz-Date={signed}&X-Amz-Expires={seconds}&X-Amz-Signature=s"
+@pytest.mark.parametrize(
+    ("lives", "later", "questions"), [(3600, 3500, 1), (3600, 3550, 2), (30, 10, 1), (30, 20, 2), (30, 40, 2)]
+)
+def test_a_link_that_expires_soon(
+    gpu: World, api: RunpodApi, monkeypatch: pytest.MonkeyPatch, lives: int, later: int, questions: int
+) -> None:
+    """A link that expires within a minute is not handed out, if it ever had more: the worker is asked for another."""
+    signed, now = 1_800_000_000, 1_800_000_000.0
+    monkeypatch.setattr("mdl.sources.results.time", SimpleNamespace(time=lambda: now))
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(signed))
+    query = f"X-Amz-Date={stamp}&X-Amz-Expires={lives}&X-Amz-Signature=s"
     api.functions = [worker(bulk_download=links(f"http://127.0.0.1/results/p1/a.bin?{query}", size=9))]
     remote = gpu.open()
     [file] = remote.files(JobOrigin("gpu", "p1"))
+    now = float(signed + later)
     remote.locate(file.url)
     assert len(api.asked) == questions
 

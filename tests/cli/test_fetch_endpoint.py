@@ -1,0 +1,111 @@
+"""``mdl fetch`` from an endpoint and from an ordinary API: each of many jobs has its own outcome, and no secret is
+anywhere."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import faults
+from support.data import MIB, noise
+from support.faulty_server import FaultyServer, reply
+from support.runpod_api import KEY, Endpoint, runpod_endpoint
+from support.shell import Ran, Shell, done, machine, settings
+
+DATA = noise(2 * MIB)
+SIGNATURE = "SIGNATURE-CANARY"
+Inside = Callable[..., Ran]
+
+
+@pytest.fixture
+def bucket() -> Iterator[FaultyServer]:
+    """Serves every path to those who have the signature."""
+    right = faults.choose(lambda request: SIGNATURE in request.query, faults.honest(DATA), lambda *_: reply(403, b"no"))
+    with FaultyServer(right) as server:
+        yield server
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
+    with runpod_endpoint(tmp_path / "workers") as found:
+        yield found
+
+
+@pytest.fixture
+def shell(tmp_path: Path, endpoint: Endpoint) -> Shell:
+    shell = machine(tmp_path / "home", RUNPOD_API_KEY=KEY, MDL_RETRIES="2")
+    settings(shell, f'[remotes.gpu]\nkind = "runpod"\nbase_url = "{endpoint.base_url}"\n')
+    return shell
+
+
+def answers(bucket: FaultyServer) -> Callable[[dict[str, Any]], Any]:
+    """``p1`` is linked, ``p2`` comes inline, ``p3`` still runs, ``p4`` failed with words that hold secrets, the link of
+    ``p5`` is refused; no worker knows any other."""
+    link = {"url": f"{bucket.url}/results/p1/lora/a.bin?X-Amz-Signature={SIGNATURE}", "filename": "a.bin"}
+    wrong = {"url": f"{bucket.url}/results/p5/a.bin?X-Amz-Signature=CANARY-OF-P5", "filename": "a.bin", "size": 9}
+    inline = {"type": "file_data", "filename": "b.bin", "data": base64.b64encode(b"inline").decode(), "size": 6}
+    status = {"p1": "completed", "p2": "completed", "p3": "running", "p4": "failed", "p5": "completed"}
+    words = f"no access with {KEY} to {bucket.url}/x?X-Amz-Signature={SIGNATURE}"
+
+    def worker(given: dict[str, Any]) -> Any:
+        name = given.get("process_id") or given["process_ids"][0]
+        if given["type"] == "process_status":
+            found = {"id": name, "status": status.get(name, "not_found")}
+            return found | ({"error": words} if name == "p4" else {})
+        if given["type"] == "bulk_download":
+            return {"download_items": [one for key, one in (("p1", link), ("p5", wrong)) if key == name]}
+        return inline if given["type"] == "download" and name == "p2" else {"error": "unknown type"}
+
+    return worker
+
+
+@pytest.mark.fault(401, 407)
+def test_many_jobs(mdl: Inside, shell: Shell, endpoint: Endpoint, bucket: FaultyServer) -> None:
+    """Every job has its folder, its outcome and its own exit code; what cannot be had hinders no other. Neither the key
+    nor a signature is in any output, log, receipt or other file."""
+    endpoint.api.functions = [answers(bucket)]
+    names = ["p1", "p2", "p3", "p4", "p5", "p6"]
+    ran = done(mdl(shell, "fetch", "gpu", *names, "--json", "-vv", "--progress", "json"), 10)
+    found = {model["name"]: model["error"] for model in ran.document["models"]}
+    files = [file["error"] for model in ran.document["models"] for file in model["files"]]
+    codes = {name: error["exit_code"] if error else 0 for name, error in found.items()}
+    assert codes == {"gpu/p1": 0, "gpu/p2": 0, "gpu/p3": 14, "gpu/p4": 3, "gpu/p5": 0, "gpu/p6": 3}
+    assert [error["exit_code"] for error in files if error] == [4]
+    assert (shell.models / "gpu" / "p1" / "a.bin").read_bytes() == DATA
+    assert (shell.models / "gpu" / "p2" / "b.bin").read_bytes() == b"inline"
+    assert "workers 3 times" in found["gpu/p6"]["message"]
+    told = ran.out + ran.err + "".join(path.read_text(errors="replace") for path in shell.home.rglob("*.log*"))
+    assert "no access with ***" in told
+    kept = b"".join(path.read_bytes() for path in shell.home.rglob("*") if path.is_file())
+    for secret in (KEY, SIGNATURE, "CANARY-OF-P5"):
+        assert secret not in told
+        assert secret.encode() not in kept
+
+
+def test_nothing_is_asked_of_a_worker_twice(
+    mdl: Inside, shell: Shell, endpoint: Endpoint, bucket: FaultyServer
+) -> None:
+    """One job costs two questions: how it stands, and where its files are. What is here already costs no download."""
+    endpoint.api.functions = [answers(bucket)]
+    assert done(mdl(shell, "fetch", "gpu", "p1")).out == f"{shell.models}/gpu/p1\n"
+    asked = [json.loads(one.body)["input"]["type"] for one in endpoint.api.asked]
+    assert asked == ["process_status", "bulk_download"]
+    sent = bucket.bytes_sent
+    again = done(mdl(shell, "fetch", "gpu", "p1", "--json")).document
+    assert (again["bytes_fetched"], again["models"][0]["files"][0]["action"]) == (0, "kept")
+    assert bucket.bytes_sent <= sent + 1
+
+
+def test_an_api(mdl: Inside, shell: Shell, bucket: FaultyServer) -> None:
+    """An ordinary API whose answer is a URL: one line of config.toml is enough."""
+    link = json.dumps({"url": f"{bucket.url}/f.bin?X-Amz-Signature={SIGNATURE}"}).encode()
+    with FaultyServer(lambda request, number: reply(200, link, ("Content-Type", "application/json"))) as api:
+        settings(shell, f'[remotes.web]\nkind = "api"\nurl = "{api.url}/results/{{job}}"\n')
+        ran = done(mdl(shell, "fetch", "web", "j1"))
+        assert [request.path for request in api.requests][-1] == "/results/j1"
+    assert (shell.models / "web" / "j1" / "f.bin").read_bytes() == DATA
+    assert SIGNATURE not in ran.out + ran.err
