@@ -47,7 +47,8 @@ LINK_SECONDS = 3600
 """How long a signed URL is good for. Credentials that end sooner end it too."""
 INSTALL = "pip install 'mdl[s3]'"
 _MOST_OBJECTS = 1_000_000
-_BLOCK = 2**20
+_BLOCK = 2**17
+"""Bytes of one block of an object that obstore brings. What has come of a block is lost if the connection breaks."""
 _SECONDS = 180
 """How long obstore retries a request that fails, at most."""
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>(?:\s*<Message>([^<]{0,400}))?")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mdl.trainers import hugging_face, lightning, lora, patterns
 from mdl.trainers.layout import InferenceFiles, Layout
-from mdl.trainers.runs import CHECKPOINTS_FOLDER, MODEL_FOLDER, Checkpoint, Found, Run
+from mdl.trainers.runs import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, Found, Run
 from mdl.trainers.tree import Tree
 
 __all__ = ["LAYOUTS", "find_run", "inference_files", "recognise"]
@@ -31,6 +31,7 @@ LAYOUTS: tuple[Layout, ...] = (
     patterns.TENSORFLOW,
     patterns.SAVED_MODEL,
     patterns.KERAS,
+    patterns.NAMED_LAYOUT,
     patterns.PLAIN,
 )
 """The first layout that recognises a folder has it, so those with the most telling names come first."""
@@ -47,6 +48,12 @@ def find_run(folder: Path) -> Run:
         inside = recognise(tree, inner) if tree.is_folder(inner) else None
         if inside and inside.checkpoints and (inner == MODEL_FOLDER or inside.layout != "plain"):
             found = found.merged(inside, inner)
+    is_plain = found.layout == patterns.PLAIN.name
+    of_any_name = is_plain or all(row.name != FINAL for row in found.checkpoints)
+    for base in ("", CHECKPOINTS_FOLDER, MODEL_FOLDER):
+        folders = patterns.find_folders(tree, base, of_any_name=of_any_name)
+        found = found.with_folders(folders, may_overlap=is_plain)
+    found = replace(found, checkpoints=tuple(_with_own_layout(tree, row) for row in found.checkpoints))
     name = folder.name if folder.name not in ("", "..") else tree.root.name
     return Run(name or "run", tree, found.layout, found.checkpoints, found.best_note)
 
@@ -56,6 +63,16 @@ def recognise(tree: Tree, base: str = "") -> Found:
     layout, found = next((layout, found) for layout in LAYOUTS if (found := layout.find(tree, base)))
     rows = (replace(one, layout=layout.name, ends_with_model=layout.ends_with_model) for one in found.checkpoints)
     return replace(found, layout=found.layout or layout.name, checkpoints=tuple(rows))
+
+
+def _with_own_layout(tree: Tree, row: Checkpoint) -> Checkpoint:
+    """A folder that is known by its name alone is packed as its contents tell."""
+    named = patterns.NAMED_LAYOUT.name
+    if row.layout not in ("", named) or row.name == FINAL:
+        return row
+    inside = recognise(tree, row.base).checkpoints
+    is_model = len(inside) == 1 and inside[0].base == row.base and inside[0].name == FINAL
+    return replace(row, layout=inside[0].layout if is_model else named)
 
 
 def inference_files(tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:

@@ -13,11 +13,12 @@ from fnmatch import fnmatchcase
 from mdl.safetensors import SAFETENSORS, read_header, why_truncated
 from mdl.trainers.tree import Entry, Tree
 
-_WEIGHTS = re.compile(
-    r".+\.(safetensors|bin|pt|pth|ckpt|gguf|ggml|onnx|h5|hdf5|keras|msgpack|nemo|tflite|pb|npz|distcp)"
-    r"|.+\.data-[0-9]{5}-of-[0-9]{5}",
-    re.IGNORECASE,
+WEIGHTS = (
+    r"(?i:.+\.(safetensors|bin|pt|pth|ckpt|gguf|ggml|onnx|h5|hdf5|keras|msgpack|nemo|tflite|pb|npz|distcp)"
+    r"|.+\.data-[0-9]{5}-of-[0-9]{5})"
 )
+"""The name of a file that may hold weights."""
+_WEIGHTS = re.compile(WEIGHTS)
 _INDEX = re.compile(r".+\.(safetensors|bin|h5|msgpack)\.index(\.[^.]+)?\.json")
 _SHARD = re.compile(r".+-[0-9]{5}-of-[0-9]{5}(\.[^.]+)?\.(safetensors|bin)")
 _PART = re.compile(r"(.+)-[0-9]{5}-of-([0-9]{5})(\.gguf)|(.+\.data)-[0-9]{5}-of-([0-9]{5})")

@@ -39,7 +39,11 @@ def _lightning_places(tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
 LIGHTNING = Layout(
     "lightning",
     Pattern(
-        rf"{_STEP.pattern}\.ckpt|.+\.ckpt", last=r"last(-v[0-9]+)?\.ckpt", kinds=_SAVED, places=_lightning_places
+        rf"{_STEP.pattern}\.ckpt|.+\.ckpt",
+        best=r"(.*[-_.])?best([-_](model|checkpoint))?\.ckpt",
+        last=r"last(-v[0-9]+)?\.ckpt",
+        kinds=_SAVED,
+        places=_lightning_places,
     ).find,
     keep=("*.ckpt", "checkpoint/mp_rank_*_model_states.pt"),
     drop=(*RESUME, ("*_optim_states.pt", "optimizer state"), ("meta.pt", "the training's progress")),

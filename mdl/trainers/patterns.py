@@ -16,6 +16,7 @@ from typing import Any
 
 from mdl.trainers.completeness import RESUME, is_weights
 from mdl.trainers.layout import Layout
+from mdl.trainers.named import BEST, HOLDS, LAST, NAMED
 from mdl.trainers.runs import FINAL, Checkpoint, Found, checkpoint, finished_model, parse_count, step_and_name
 from mdl.trainers.tree import FILES, Entry, IsName, Kind, Tree, join
 
@@ -63,7 +64,8 @@ class Pattern:
     The group ``step`` or ``epoch`` of ``saved`` is the number; files with the same group ``name`` are one checkpoint.
     A checkpoint counts only if ``holds`` matches one of its files, or a name in its folder. ``final`` matches a file of
     the finished model, which lies beside the checkpoints, or ``final_alone``. ``places`` are the folders to look in,
-    the oldest first. ``beside`` are globs of files that belong to every checkpoint.
+    the oldest first. ``beside`` are globs of files that belong to every
+    checkpoint which is no folder.
 
     ``staging`` matches folders that are not complete yet. If any checkpoint has a file that the glob ``written_last``
     matches, one with a number and without that file was cut short.
@@ -137,8 +139,9 @@ class Pattern:
                 wrong = "a staging folder, which the trainer renames when it is complete"
             elif marked and name not in marked and step is not None:
                 wrong = f"{self.written_last}, which is written last, is missing"
-            base = parts[0].path if parts[0].kind == "folder" else place
-            entries = [*beside, *(one for part in parts for one in tree.below(part.path))]
+            is_folder = parts[0].kind == "folder"
+            base = parts[0].path if is_folder else place
+            entries = [*([] if is_folder else beside), *(one for part in parts for one in tree.below(part.path))]
             rows.append(checkpoint(tree, name, base, entries, step, wrong=wrong, note=note))
         return sorted(rows, key=self.age)
 
@@ -269,6 +272,34 @@ SAVED_MODEL = replace(
 """TensorFlow's finished models; those in numbered folders are versions, as TensorFlow Serving counts them."""
 
 
+_NAMED = Pattern(
+    NAMED,
+    best=BEST,
+    last=LAST,
+    kinds=(*FILES, "folder"),
+    holds=HOLDS,
+    final=rf"(?!(?:{NAMED.replace('?P<step>', '').replace('?P<epoch>', '')})$)(?:{HOLDS})",
+    beside=(
+        *("config*", "*config.json", "*.yaml", "*.yml", "vocab*", "tokenizer*", "special_tokens_map.json"),
+        *("merges.txt", "*.model", "*label*", "*speaker*", "README.md"),
+    ),
+)
+
+
+def _find_named(tree: Tree, base: str) -> Found | None:
+    """One file without a number, beside other weights, is a part of one model, however it is called."""
+    found = _NAMED.find(tree, base)
+    named = [row for row in found.checkpoints if row.name != FINAL] if found else []
+    is_alone = len(named) == 1 and named[0].step is None and named[0].base == base
+    return None if found and is_alone and len(found.checkpoints) > 1 else found
+
+
+def find_folders(tree: Tree, base: str, *, of_any_name: bool) -> Found:
+    """The folders in ``base`` that hold weights: those named like checkpoints, or all of them."""
+    saved = f"{NAMED}|.+" if of_any_name else NAMED
+    return replace(_NAMED, saved=saved, kinds=("folder",), final=_NO_NAME).find(tree, base) or Found(())
+
+
 def _find_weights(tree: Tree, base: str) -> Found:
     entries = list(tree.below(base))
     has_weights = any(entry.is_file and is_weights(entry.name) for entry in entries)
@@ -288,3 +319,5 @@ PLAIN = Layout(
     ),
 )
 """A folder of weights whose names fit no trainer: one checkpoint, all that is in it."""
+NAMED_LAYOUT = replace(PLAIN, name="named", find=_find_named)
+"""Folders and files of no known trainer whose names say that they are checkpoints."""

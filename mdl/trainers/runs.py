@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from mdl.errors import NotFound, Unsafe
 from mdl.paths import RelPath, shown
 from mdl.trainers.completeness import is_model, is_weights, why_incomplete
+from mdl.trainers.named import BEST, named_folders
 from mdl.trainers.tree import Entry, Tree, join, natural_key
 
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -88,6 +89,7 @@ def checkpoint(
 def finished_model(tree: Tree, base: str, model: str, rows: Iterable[Checkpoint]) -> list[Checkpoint]:
     """The row of the model that lies in ``base`` beside the ``rows``; empty if no file there matches ``model``."""
     taken = [path for row in rows for path in (row.base, *(entry.path for entry in row.entries))]
+    taken += [folder.path for folder in named_folders(tree, base)]
     has_model = tree.files_named(base, re.compile(model).fullmatch)
     return [checkpoint(tree, FINAL, base, tree.all_but(base, taken))] if has_model else []
 
@@ -158,6 +160,21 @@ class Found:
             if one.name not in names
         ]
         return Found(tuple(rows), "" if any(one.best for one in rows) else self.best_note, self.layout)
+
+    def with_folders(self, folders: Found, *, may_overlap: bool) -> Found:
+        """These rows after those of ``folders`` that are not among them. What a row has is in no other one, unless they
+        ``may_overlap``. If the trainer recorded no best, a folder that is named so is the best."""
+        names = {row.name for row in self.checkpoints}
+        taken = {row.base for row in self.checkpoints}
+        taken |= {entry.path for row in self.checkpoints for entry in row.entries if not may_overlap}
+        more = [row for row in folders.checkpoints if row.base not in taken and row.name not in names]
+        more = [row for row in more if not taken & {entry.path for entry in row.entries}]
+        newest = next((row for row in more if row.latest), None) or newest_complete(more)
+        latest = None if any(row.latest for row in self.checkpoints) else newest
+        bests = [row for row in more if re.fullmatch(BEST, row.name)]
+        best = bests[0] if len(bests) == 1 and self.best_note == UNRECORDED else None
+        more = [replace(row, latest=row is latest, best=row is best) for row in more]
+        return Found((*more, *self.checkpoints), "" if best else self.best_note, self.layout)
 
 
 def _possible_names(row: Checkpoint) -> Iterator[str]:

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from support.runs import put
 
 from mdl.errors import NotFound
-from mdl.trainers import LAYOUTS, inference_files, recognise
+from mdl.trainers import LAYOUTS, find_run, inference_files, recognise
 from mdl.trainers.runs import parse_count
 from mdl.trainers.tree import Tree, natural_key
 
 FOLDERS = """
     checkpoint-5/ checkpoint-10/ checkpoint-best/ tmp-checkpoint-7/ global_step5/ checkpoints/
     lightning_logs/version_1/checkpoints/ weights/ runs/detect/train2/weights/ mp_rank_00/ model/ merged/
-    pytorch_model_fsdp_0/ dog_000000500/ a-000001-state/ variables/ unet/ checkpoint-5/global_step5/
+    pytorch_model_fsdp_0/ dog_000000500/ a-000001-state/ variables/ unet/ checkpoint-5/global_step5/ best_model/
+    epoch_3/ checkpoints/epoch_10/ model/best/
 """
 FILES = """
     model.safetensors model-00001-of-00002.safetensors model.safetensors.index.json config.json trainer_state.json
@@ -28,7 +29,7 @@ FILES = """
     checkpoint_last.pt checkpoint3.pt checkpoint ckpt-1.index ckpt-1.data-00000-of-00002 saved_model.pb m.05.keras
     best.keras a-000001.safetensors a-step00000010.ckpt a.safetensors dog_000000500.safetensors random_states_0.pkl
     model_index.json zero_pp_rank_0_mp_rank_00_model_states.pt train_state.json q-00001-of-00003.gguf
-    pytorch_model_fsdp.bin
+    pytorch_model_fsdp.bin epoch_7.pt model_best.pth
 """
 CONTENTS = [
     *(b"", b"{", b"[]", b"null", b"\x00" * 20, b"global_step5", b'{"weight_map": {"a": "model.safetensors", "b": 5}}'),
@@ -44,13 +45,13 @@ PATHS = st.builds(str.__add__, st.sampled_from(["", *FOLDERS.split()]), st.sampl
 @settings(max_examples=300, deadline=None)
 def test_any_folder(files: dict[str, bytes]) -> None:
     """Nothing raises. At most one row is the latest and one the best; if any row is complete, one is the latest, and
-    it is complete. For inference every file is kept, dropped or unknown, once, or the whole is refused."""
+    it is complete. For inference every file is kept, dropped or unknown, once, or the whole is refused. The same holds
+    for a whole run with its inner folders."""
     with tempfile.TemporaryDirectory() as folder:
         for path, content in files.items():
             put(Path(folder, path), content)
-        tree = Tree.scan(Path(folder))
-        for base in ("", "model"):
-            found = recognise(tree, base)
+        tree, run = Tree.scan(Path(folder)), find_run(Path(folder))
+        for found in (recognise(tree), recognise(tree, "model"), run):
             rows = found.checkpoints
             latest = [row for row in rows if row.latest]
             assert len(latest) == any(row.complete for row in rows)
@@ -83,4 +84,4 @@ def test_no_count(value: object) -> None:
 def test_every_name_has_one_filter() -> None:
     """Layouts of one name have the same globs, so that it does not matter which of them found a checkpoint."""
     filters = {(layout.name, layout.keep, layout.drop, layout.notes) for layout in LAYOUTS}
-    assert len(filters) == len({layout.name for layout in LAYOUTS}) == 14
+    assert len(filters) == len({layout.name for layout in LAYOUTS}) == 15

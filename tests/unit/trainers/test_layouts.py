@@ -11,7 +11,8 @@ import pytest
 from support.runs import found, index_of, inferred, latest, put, row, rows, write
 
 from mdl.errors import NotFound
-from mdl.trainers import find_run
+from mdl.trainers import find_run, inference_files
+from mdl.trainers.runs import Found
 
 INSIDE = "contains optimizer state; stripping it needs torch"
 HF = "{model.safetensors,config.json,tokenizer.json,optimizer.pt,scheduler.pt,rng_state.pth,training_args.bin}"
@@ -635,16 +636,106 @@ def test_ai_toolkit_hostile_header(tmp_path: Path, info: str) -> None:
 # A run's inner folders
 
 
-def test_a_step_and_any_folder_with_weights_name_a_checkpoint(tmp_path: Path) -> None:
-    """``epoch_10`` and ``best_model`` can be chosen though no trainer is known that calls folders so; a log cannot."""
-    write(tmp_path, "{epoch_10,checkpoints/best_model}/a.bin logs/train.log")
+SAVED = "{model.safetensors,config.json}"
+STATES = "{optimizer.bin,scheduler.bin,random_states_0.pkl}"
+BY_NAME: dict[str, tuple[str, str, str]] = {
+    "folders": (f"{{epoch_9,epoch_10,best_model}}/{SAVED} train.log", "named", "epoch_9@9 epoch_10@10* best_model+"),
+    "folders in checkpoints": (f"checkpoints/{{epoch_9,best_model}}/{SAVED}", "named", "epoch_9@9* best_model+"),
+    "folders in model": (f"model/{{step-90,step-100,last}}/{SAVED}", "named", "step-90@90 step-100@100 last*"),
+    "accelerate's, and the finished model": (
+        f"epoch_{{0,1}}/model.safetensors epoch_{{0,1}}/{STATES} {SAVED}",
+        "hf-trainer",
+        "epoch_0@0 epoch_1@1 final*",
+    ),
+    "files": (
+        "{epoch_1,epoch_10,best_model,latest}.pth",
+        "named",
+        "epoch_1.pth@1 epoch_10.pth@10 best_model.pth+ latest.pth*",
+    ),
+    "a step says more than an epoch": (
+        f"checkpoint_a_epoch_{{9_step_1000,10_step_990}}/{SAVED}",
+        "named",
+        "checkpoint_a_epoch_10_step_990@990 checkpoint_a_epoch_9_step_1000@1000*",
+    ),
+    "model_0001999": (
+        "model_000{1,3}999.pth model_final.pth",
+        "named",
+        "model_0001999.pth@1999 model_0003999.pth@3999 model_final.pth*",
+    ),
+    "beside a trainer's own": (
+        f"{HF_RUN} best_model/{SAVED} {SAVED}",
+        "hf-trainer",
+        "best_model+ checkpoint-5@5* final",
+    ),
+    "any folder, if a trainer is known": (f"{HF_RUN} swa/{SAVED}", "hf-trainer", "swa checkpoint-5@5*"),
+    "any folder, if none is": ("exp1/a.pt exp2/b.pt notes/c.txt", "plain", "exp1 exp2 final*"),
+    "a file alone": ("best_model.pth", "named", "best_model.pth*+"),
+    "one part of a model": ("encoder.pt best_head.pt", "plain", "final*"),
+    "shards are no steps": (
+        "{step,epoch}-0000{1,2}-of-00002.gguf",
+        "plain",
+        "final*",
+    ),
+    "no weights": ("{epoch_1,best_model}/plot.png", "plain", ""),
+    "Lightning's own choice of a name": (
+        "checkpoints/{best_model,last}.ckpt",
+        "lightning",
+        "best_model.ckpt+ last.ckpt*",
+    ),
+    "a torn best": (
+        f"epoch_1/{SAVED} best_model/{{model.safetensors.tmp,model.bin}}",
+        "named",
+        "epoch_1@1* best_model!+",
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "layout", "seen"), BY_NAME.values(), ids=BY_NAME)
+def test_checkpoints_by_their_names(tmp_path: Path, files: str, layout: str, seen: str) -> None:
+    """``best_model``, ``epoch_10`` and the like are rows though no trainer is known that calls them so, and so are
+    folders that hold weights; each can be chosen by its name. The number orders them; what a trainer recorded wins."""
+    run = find_run(write(tmp_path, files))
+    assert (run.layout, rows(Found(run.checkpoints))) == (layout, seen)
+    for one in run.checkpoints:
+        assert run.checkpoint(one.name) == one
+
+
+def test_any_folder_with_weights_names_a_checkpoint(tmp_path: Path) -> None:
+    """A folder that holds weights can be chosen, also one deeper in it; a log cannot."""
+    write(tmp_path, f"a/deep/x.bin logs/train.log {SAVED}")
     run = find_run(tmp_path)
-    assert run.checkpoint("epoch_10").base == "epoch_10"
-    assert run.checkpoint("best_model").base == "checkpoints/best_model"
+    assert run.checkpoint("a").base == "a"
     with pytest.raises(NotFound, match="no checkpoint logs"):
         run.checkpoint("logs")
     write(tmp_path / "hf", HF_RUN)
     assert find_run(tmp_path / "hf").checkpoint("5").name == "checkpoint-5"
+
+
+def test_a_named_folder_is_packed_as_what_is_in_it(tmp_path: Path) -> None:
+    """For inference a folder's own contents decide what is needed, and what is to be said of it. What is beside it is
+    no part of it, and it is no part of the finished model."""
+    files = f"best_model/{PEFT} epoch_1/model.safetensors epoch_1/{STATES} {SAVED}"
+    run = find_run(write(tmp_path, files, {"best_model/adapter_config.json": BASE_MODEL}))
+    adapter, epoch, final = (run.checkpoint(name) for name in ("best_model", "epoch_1", "final"))
+    inference = inference_files(run.tree, adapter)
+    assert [adapter.relative(one) for one in inference.keep] == [
+        *("README.md", "adapter_config.json", "adapter_model.safetensors")
+    ]
+    assert inference.notes == ("an adapter: it needs its base model, /models/base",)
+    assert [epoch.relative(one) for one in inference_files(run.tree, epoch).keep] == ["model.safetensors"]
+    assert {entry.path for entry in final.entries} == {"config.json", "model.safetensors"}
+
+
+def test_a_best_that_the_trainer_recorded_wins(tmp_path: Path) -> None:
+    """A folder called best_model is the best only if the trainer recorded none: not if that one is there or gone."""
+    write(tmp_path, f"checkpoint-{{3,5}}/{HF} best_model/{SAVED}", {f"checkpoint-5/{STATE}": {"best_global_step": 3}})
+    write(tmp_path, "", {f"checkpoint-3/{STATE}": {}})
+    assert rows(Found(find_run(tmp_path).checkpoints)) == "best_model checkpoint-3@3+ checkpoint-5@5*"
+    write(tmp_path, "", {f"checkpoint-5/{STATE}": {"best_global_step": 2}})
+    run = find_run(tmp_path)
+    assert not any(one.best for one in run.checkpoints)
+    with pytest.raises(NotFound, match="checkpoint-2 is recorded as best and is gone"):
+        run.checkpoint("best")
 
 
 def test_checkpoints_in_a_folder_of_that_name(tmp_path: Path) -> None:
