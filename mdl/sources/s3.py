@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 from urllib.parse import quote, unquote
 
@@ -19,6 +20,7 @@ from mdl.http.locators import Body, Link
 from mdl.paths import RelPath, shown
 from mdl.sources import Context, Origin
 from mdl.sources.object_store import Access, Bucket, S3Object
+from mdl.threads import in_parallel
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
@@ -117,16 +119,16 @@ class S3Source:
             "/".join(parts[:end]) for one in found for parts in [one.key.split("/")] for end in range(1, len(parts))
         }
 
-        def is_folder(one: S3Object) -> bool:
-            if one.size or one.key in folders:
-                return not one.size
-            try:
-                self.bucket(bucket).head(one.key)
-            except NotFound:
-                return True
-            return False
-
-        return [one for one in found if not is_folder(one)]
+        http, place = self._context.http, self.bucket(bucket)
+        assert http is not None
+        empty = [one for one in found if not one.size and one.key not in folders]
+        asked = in_parallel([partial(place.head, one.key) for one in empty], http.connections, http.cancel.check)
+        for one, answer in zip(empty, asked, strict=True):
+            if isinstance(answer, NotFound):
+                folders.add(one.key)
+            elif isinstance(answer, MdlError):
+                raise answer
+        return [one for one in found if one.size or one.key not in folders]
 
     def _file(self, origin: S3Origin, one: S3Object, prefix: str) -> RemoteFile:
         try:
