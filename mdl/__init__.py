@@ -83,7 +83,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         Report as Report,
         VerifyReport as VerifyReport,
     )
-    from mdl.sources.remote import RemoteJob as RemoteJob
+    from mdl.remotes import RemoteJob as RemoteJob
     from mdl.trainers.runs import Run as Run
 
 _HOMES = {
@@ -104,7 +104,7 @@ _HOMES = {
     "verify_archive",
     "mdl.operations.remote": "CleanedJob RemoteReport",
     "mdl.reports": "FileReport LockReport ModelReport PlanReport Report VerifyReport",
-    "mdl.sources.remote": "RemoteJob",
+    "mdl.remotes": "RemoteJob",
     "mdl.trainers.runs": "Run",
 }
 """The public names, by the module that has them."""

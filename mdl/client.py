@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from mdl.operations.remote import CleanedJob, RemoteReport
     from mdl.operations.tools import Tools
     from mdl.redact import Secrets
+    from mdl.remote_tables import RemoteSettings
+    from mdl.remotes import Remote
     from mdl.reports import LockReport, PlanReport, Report, VerifyReport
     from mdl.sources import Context
-    from mdl.sources.remote import Remote
-    from mdl.sources.remote_tables import RemoteSettings
 
 Targets: TypeAlias = "str | Model | Sequence[str | Model]"
 """Names and groups of the catalog, ``hf:org/repo[@revision][/path]``, pages of the hub, any URL, or models."""
@@ -264,9 +264,9 @@ class Client:
         """What it takes to ask the remote of that name. Every error names the remote. Raises `UsageError`,
         `LockError`."""
         from mdl.catalog.model import Model
+        from mdl.remote_tables import remote_named
+        from mdl.remotes import JobOrigin, of_remote
         from mdl.sources import Context
-        from mdl.sources.remote import JobOrigin, of_remote
-        from mdl.sources.remote_tables import remote_named
 
         work, stop = self.workspace, CancelToken(self.workspace.cancel)
         if cancel:
@@ -284,7 +284,7 @@ class Client:
     @contextlib.contextmanager
     def remote(self, name: str, *, cancel: CancelToken | None = None) -> Iterator[Remote]:
         """The remote of that name (``[remotes.NAME]``), to ask it about its jobs. Raises `UsageError`, `LockError`."""
-        from mdl.sources.remote import open_remote
+        from mdl.remotes import open_remote
 
         with self._asking(name, cancel) as context:
             yield open_remote(self.remotes[name], context)
@@ -323,7 +323,7 @@ class Client:
         process cleans a bucket at a time. Raises `Busy`, `UsageError` for a remote without a bucket, and as `Remote`.
         """
         from mdl.operations.remote import clean
-        from mdl.sources.remote_tables import remote_named
+        from mdl.remote_tables import remote_named
 
         settings = remote_named(name, self.remotes)
         bucket = settings if settings.kind == "bucket" else self.remotes.get(settings.get("bucket"))
@@ -338,7 +338,7 @@ class Client:
         several, ``include`` has to name one; it picks among everything, while without it pictures and logs are left
         out. Raises `NotFound`, `UsageError`, and as `Remote.files`."""
         from mdl.operations.remote import link_to
-        from mdl.sources.remote import JobOrigin, check_job_id
+        from mdl.remotes import JobOrigin, check_job_id
 
         with self._asking(name, cancel) as context:
             origin = JobOrigin(name, check_job_id(job), everything=bool(texts(include)))
@@ -405,8 +405,8 @@ class Client:
         alone. By default pictures and logs are left out; ``include`` picks among everything. Contacts nothing. Raises
         `UsageError` for a remote or an id that cannot be one."""
         from mdl.catalog.model import Model
-        from mdl.sources.remote import JobOrigin, check_checkpoint, check_job_id
-        from mdl.sources.remote_tables import remote_named
+        from mdl.remote_tables import remote_named
+        from mdl.remotes import JobOrigin, check_checkpoint, check_job_id
 
         name = remote_named(remote, self.workspace.remotes).name
         checkpoint = checkpoint and check_checkpoint(checkpoint)

@@ -21,7 +21,7 @@ from mdl.toml import parse_toml
 from mdl.units import Window, is_true, parse_duration, parse_rate, parse_size
 
 if TYPE_CHECKING:
-    from mdl.sources.remote_tables import RemoteSettings
+    from mdl.remote_tables import RemoteSettings
 
 Parse = Callable[[Any, str], Any]
 """Makes the checked value of what was given under a name. Raises `UsageError` naming it."""
@@ -263,7 +263,7 @@ def read_config() -> dict[str, Any]:
 
 def _remotes(data: dict[str, Any], path: Path, text: str) -> dict[str, RemoteSettings]:
     """The tables ``[remotes.NAME]``. Raises `UsageError` with every mistake in them."""
-    from mdl.sources.remote_tables import read_remotes
+    from mdl.remote_tables import read_remotes
     from mdl.toml.problems import Problems, Table
 
     problems = Problems(path.name, UsageError)

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from mdl.http.body import Throttle
     from mdl.http.client import HttpClient
     from mdl.redact import Secrets
+    from mdl.remote_tables import RemoteSettings
     from mdl.reports import Report
     from mdl.sources.endpoint import Endpoint
-    from mdl.sources.remote_tables import RemoteSettings
 
 Folder = str | os.PathLike[str]
 

@@ -25,8 +25,8 @@ from mdl.operations.report import kept_and_refused, model_report, report_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by
 from mdl.paths import RelPath, record_name
 from mdl.redact import bare_url
+from mdl.remotes import JobOrigin, JobSource, Remote
 from mdl.reports import FileReport, ModelReport, Report
-from mdl.sources.remote import JobOrigin, JobSource, Remote
 
 _RELEASED = RelPath.parse("release.zip")
 _POLLS = (2.0, 3.0, 5.0, 10.0, 20.0, 30.0)

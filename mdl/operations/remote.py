@@ -22,10 +22,10 @@ from mdl.http.locators import Link
 from mdl.jobs.prometheus import Gauge, labels, write_gauges
 from mdl.locks import file_lock
 from mdl.paths import matches
+from mdl.remote_tables import RemoteSettings
+from mdl.remotes import Check, JobOrigin, JobSource, Remote, RemoteJob, age_of, of_remote
+from mdl.remotes.bucket import BucketRemote
 from mdl.sources import Context, open_source
-from mdl.sources.bucket import BucketRemote
-from mdl.sources.remote import Check, JobOrigin, JobSource, Remote, RemoteJob, age_of, of_remote
-from mdl.sources.remote_tables import RemoteSettings
 
 _NAMED = 10
 """How many files a message names."""

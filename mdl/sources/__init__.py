@@ -22,14 +22,14 @@ from mdl.redact import bare_url
 
 if TYPE_CHECKING:
     from mdl.http.client import HttpClient
+    from mdl.remote_tables import RemoteSettings
     from mdl.sources.endpoint import Endpoint
-    from mdl.sources.remote_tables import RemoteSettings
 
 SOURCES = {
     "hf": "mdl.sources.hub",
     "http": "mdl.sources.url",
     "https": "mdl.sources.url",
-    "job": "mdl.sources.remote",
+    "job": "mdl.remotes",
     "s3": "mdl.sources.s3",
 }
 """The module that reads the references of each scheme. It is imported when the first of them is read."""

@@ -39,8 +39,8 @@ from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link, Part
 from mdl.http.policy import RetryPolicy
 from mdl.paths import shown
+from mdl.remote_tables import RemoteSettings
 from mdl.sources import Context
-from mdl.sources.remote_tables import RemoteSettings
 from mdl.threads import in_thread
 
 LINK_SECONDS = 3600

@@ -13,8 +13,8 @@ from support.job_store import PREFIX, JobStore
 from support.shell import Inside, Ran, Shell, beside, done, machine, settings
 
 from mdl.errors import AuthError, Cancelled
-from mdl.sources.bucket import BucketRemote
-from mdl.sources.bucket_lock import Holder
+from mdl.remotes.bucket import BucketRemote
+from mdl.remotes.bucket_lock import Holder
 from mdl.sources.object_store import Bucket
 
 pytest.importorskip("obstore")

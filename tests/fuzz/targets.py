@@ -36,12 +36,12 @@ from mdl.operations.edit import without_model
 from mdl.operations.lock import read_lock
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
 from mdl.redact import Secrets, redact
+from mdl.remotes import job_of
+from mdl.remotes.outputs import error_in, outputs_of
+from mdl.remotes.trainer import routes_in
 from mdl.safetensors import read_header, why_truncated
 from mdl.sources.hub import Listing, Listings, _entry
 from mdl.sources.hub_origin import HubOrigin
-from mdl.sources.outputs import error_in, outputs_of
-from mdl.sources.remote import job_of
-from mdl.sources.trainer import routes_in
 
 _MEMORY = Path("/dev/shm")
 _FOLDER = Path(tempfile.mkdtemp(prefix="mdl-fuzz-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))

@@ -17,11 +17,11 @@ from mdl.http.client import HttpClient, Timeouts
 from mdl.http.policy import RetryPolicy
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
+from mdl.remote_tables import RemoteSettings, read_remotes
+from mdl.remotes import JobOrigin, open_remote
 from mdl.reports import Report
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
-from mdl.sources.remote import JobOrigin, open_remote
-from mdl.sources.remote_tables import RemoteSettings, read_remotes
 from mdl.toml.problems import Problems, Table
 
 KEY_CANARY = "KEY-CANARY-5ae1"

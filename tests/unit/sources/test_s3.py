@@ -16,10 +16,10 @@ from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolErro
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
 from mdl.http.policy import RetryPolicy
+from mdl.remote_tables import RemoteSettings
 from mdl.sources import Context, parse
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.object_store import Access, s3_error
-from mdl.sources.remote_tables import RemoteSettings
 from mdl.sources.s3 import S3Origin, S3Source
 
 obstore = pytest.importorskip("obstore")

@@ -17,10 +17,10 @@ from mdl.http.allowlist import host_of
 from mdl.http.client import MAX_JSON, HttpClient
 from mdl.paths import shown
 from mdl.redact import Secrets
+from mdl.remote_tables import RemoteSettings
+from mdl.remotes import Check, JobOrigin, Remote, RemoteJob, job_of, open_remote, status_of
+from mdl.remotes.outputs import error_in
 from mdl.sources import Context
-from mdl.sources.outputs import error_in
-from mdl.sources.remote import Check, JobOrigin, Remote, RemoteJob, job_of, open_remote, status_of
-from mdl.sources.remote_tables import RemoteSettings
 
 _CANCELLED = ("success", "ok", "cancelling", "canceling", "stopping", "cancel_requested", "terminated")
 """What answers to a cancel say beside the words for a job that is cancelled."""

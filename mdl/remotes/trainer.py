@@ -21,11 +21,11 @@ from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Link
 from mdl.paths import RelPath, shown
+from mdl.remote_tables import RemoteSettings
+from mdl.remotes import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id
+from mdl.remotes.http_remote import HttpRemote
+from mdl.remotes.results import job_and_path
 from mdl.sources import Context
-from mdl.sources.http_remote import HttpRemote
-from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id
-from mdl.sources.remote_tables import RemoteSettings
-from mdl.sources.results import job_and_path
 
 _PATIENCE = 900.0
 """Seconds that a server may take to zip a model before it sends the first byte."""

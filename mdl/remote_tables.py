@@ -15,10 +15,10 @@ from mdl.paths import RelPath, shown
 from mdl.toml.problems import Table, did_you_mean
 
 KINDS = {
-    "api": "mdl.sources.api",
-    "bucket": "mdl.sources.bucket",
-    "runpod": "mdl.sources.runpod",
-    "trainer": "mdl.sources.trainer",
+    "api": "mdl.remotes.api",
+    "bucket": "mdl.remotes.bucket",
+    "runpod": "mdl.remotes.runpod",
+    "trainer": "mdl.remotes.trainer",
 }
 """The module of each kind. It is imported when the first remote of that kind is opened."""
 _KEYS: dict[str, dict[str, type]] = {

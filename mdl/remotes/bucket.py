@@ -13,11 +13,11 @@ from mdl.errors import MdlError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link
+from mdl.remote_tables import RemoteSettings
+from mdl.remotes import Check, JobOrigin, RemoteJob, check_job_id, job_of
+from mdl.remotes.bucket_lock import bucket_lock
+from mdl.remotes.outputs import select
 from mdl.sources import Context
-from mdl.sources.bucket_lock import bucket_lock
-from mdl.sources.outputs import select
-from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id, job_of
-from mdl.sources.remote_tables import RemoteSettings
 from mdl.sources.s3 import S3Origin, S3Source, parse
 from mdl.threads import in_parallel
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
-from mdl.sources.outputs import error_in, items_of, keyed_outputs, outputs_of, select
+from mdl.remotes.outputs import error_in, items_of, keyed_outputs, outputs_of, select
 
 DATA = b"0123456789"
 TEXT = base64.b64encode(DATA).decode()

@@ -17,8 +17,8 @@ from mdl.errors import NotFound
 from mdl.files import RemoteFile
 from mdl.http.locators import Body, Link
 from mdl.presigned import expires_at
-from mdl.sources.outputs import Output, select
-from mdl.sources.remote import JobOrigin
+from mdl.remotes import JobOrigin
+from mdl.remotes.outputs import Output, select
 
 _EXPIRES_SOON = 60.0
 """A link that expires within so many seconds is not handed out; nor is one in the second half of a shorter life."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mdl.errors import UsageError
-from mdl.sources.remote_tables import RemoteSettings, read_remotes
+from mdl.remote_tables import RemoteSettings, read_remotes
 from mdl.toml import parse_toml
 from mdl.toml.problems import Problems, Table
 

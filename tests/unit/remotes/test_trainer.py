@@ -17,8 +17,8 @@ from support.remotes import KEY_CANARY, World, world
 from support.trainer_server import training_server
 
 from mdl.errors import AuthError, Cancelled, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
-from mdl.sources.remote import JobOrigin
-from mdl.sources.trainer import Trainer, routes_in
+from mdl.remotes import JobOrigin
+from mdl.remotes.trainer import Trainer, routes_in
 
 ENVIRON = {"BOX_KEY": KEY_CANARY}
 

@@ -20,12 +20,12 @@ from mdl.http.client import OpenResponse
 from mdl.http.locators import Body, Link
 from mdl.paths import RelPath
 from mdl.redact import bare_url
+from mdl.remote_tables import RemoteSettings
+from mdl.remotes import Check, JobOrigin, RemoteJob, check_job_id
+from mdl.remotes.http_remote import HttpRemote, Missed
+from mdl.remotes.outputs import Output, outputs_of, safe_name
+from mdl.remotes.results import Results
 from mdl.sources import Context
-from mdl.sources.http_remote import HttpRemote, Missed
-from mdl.sources.outputs import Output, outputs_of, safe_name
-from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id
-from mdl.sources.remote_tables import RemoteSettings
-from mdl.sources.results import Results
 
 _LARGEST = 32 * 2**20
 """Bytes of an answer in JSON, which may have files in it."""

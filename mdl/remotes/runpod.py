@@ -25,12 +25,12 @@ from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link
 from mdl.paths import shown
+from mdl.remote_tables import RemoteSettings
+from mdl.remotes import Check, JobOrigin, RemoteJob, check_job_id, status_of
+from mdl.remotes.http_remote import HttpRemote, Missed
+from mdl.remotes.outputs import ASK_FOR_URL, NoDownload, Output, items_of, keyed_outputs, outputs_of
+from mdl.remotes.results import Results
 from mdl.sources import Context
-from mdl.sources.http_remote import HttpRemote, Missed
-from mdl.sources.outputs import ASK_FOR_URL, NoDownload, Output, items_of, keyed_outputs, outputs_of
-from mdl.sources.remote import Check, JobOrigin, RemoteJob, check_job_id, status_of
-from mdl.sources.remote_tables import RemoteSettings
-from mdl.sources.results import Results
 
 _LONGEST_WAIT = 90.0
 """Seconds that ``/runsync`` may wait for a worker's answer, if the connection may be silent for so long."""

@@ -1,8 +1,7 @@
 """Remotes: where trained results are (``[remotes.NAME]`` of ``config.toml``), and what every kind of remote can do.
 
 A kind is one module of this room with ``open_remote(settings, context) -> Remote``, and one line in `KINDS` of
-`mdl.sources.remote_tables`. The results of one job are the origin ``job://REMOTE/JOB``, which this module's own source
-resolves.
+`mdl.remote_tables`. The results of one job are the origin ``job://REMOTE/JOB``, of which `JobSource` is the source.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from mdl.fs import staging
 from mdl.fs.private import make_private_dir, read_regular
 from mdl.http.locators import Body, Link
 from mdl.paths import RelPath, shown
+from mdl.remote_tables import KINDS, RemoteSettings, remote_named
 from mdl.sources import Context, Origin
-from mdl.sources.remote_tables import KINDS, RemoteSettings, remote_named
 
 VERSION = 1
 """Of the file that keeps what a job had."""
@@ -192,7 +191,7 @@ def job_of(record: Any, name: str = "", size: int | None = None) -> RemoteJob:
     """The job that a record tells of: ``id`` (or ``job_id``, ``process_id``), ``status``, ``created_at``,
     ``updated_at``, ``error``. A record that is no object is of a job about which nothing is known."""
     facts: Mapping[str, Any] = record if isinstance(record, dict) else {}
-    from mdl.sources.outputs import error_in
+    from mdl.remotes.outputs import error_in
 
     ident = name or next((str(facts[key]) for key in ("id", "job_id", "process_id") if facts.get(key)), "")
     created = next((facts[key] for key in ("created_at", "started_at", "createdAt") if facts.get(key)), None)

@@ -13,8 +13,8 @@ import pytest
 
 from mdl.errors import Busy, NotFound
 from mdl.process import ProcessId
-from mdl.sources import bucket_lock as room
-from mdl.sources.bucket_lock import Holder, bucket_lock
+from mdl.remotes import bucket_lock as room
+from mdl.remotes.bucket_lock import Holder, bucket_lock
 
 KEY = "p/.mdl-clean"
 
