@@ -116,9 +116,9 @@ class _Tail:
 
     def _lines(self) -> list[str]:
         """The whole lines that came since the last call."""
-        data = self._rest + (self._file.read() if self._file else b"")
-        if (fresh := self._successor()) is not None:
-            data += self._file.read() if self._file else b""  # what came before it was put aside
+        fresh = self._successor()
+        data = self._rest + (self._file.read() if self._file else b"")  # nothing more comes into what was put aside
+        if fresh is not None:
             self.close()
             self._file = fresh
             data += fresh.read()

@@ -12,6 +12,15 @@ from support.faulty_server import FaultyServer
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Run, Shell, machine
 
+from mdl.catalog.model import CatalogFile, Model
+from mdl.catalog.resolver import Resolver
+from mdl.errors import NotFound
+from mdl.http.allowlist import AllowList
+from mdl.http.client import HttpClient
+from mdl.paths import RelPath
+from mdl.sources import Context
+from mdl.sources.endpoint import Endpoint
+
 GONE = answers(404, body=b"moved to the moon")
 SHUT = answers(403, body=b"members only")
 PATHS = {
@@ -120,6 +129,17 @@ def test_a_lock_is_of_the_whole_model(shell: Shell, run: Run) -> None:
     assert "moved to the moon" in run("lock", 3).err
     lock = shell.home / "mdl.lock"
     assert not lock.exists() or "a.bin" not in lock.read_text()
+
+
+def test_a_file_that_nobody_wants_fails_nothing(tmp_path: Path, server: FaultyServer) -> None:
+    """A file that is left out cannot make its model fail, also if the whole model is asked for at once."""
+    files = tuple(CatalogFile(RelPath.parse(name), f"{server.url}/d/{name}") for name in ("a.bin", "gone.bin"))
+    with HttpClient(AllowList.of(["127.0.0.1"])) as http:
+        context = Context(Endpoint("http://127.0.0.1:9"), tmp_path, http)
+        with pytest.raises(NotFound):
+            Resolver(context).resolve(Model("m", files=files))
+        [found] = Resolver(context, exclude=("gone.bin",)).resolve(Model("m", files=files))
+    assert found.path.text == "a.bin"
 
 
 def test_repositories_and_their_files(tmp_path: Path, mdl: Inside) -> None:
