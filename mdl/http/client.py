@@ -49,8 +49,6 @@ MAX_JSON = 10 * 2**20
 """Decoded bytes of an API answer that are read at most. Parsed they take a multiple of it."""
 
 Answer = TypeVar("Answer")
-
-
 OnRetry = Callable[[MdlError, int, float], None]
 """Receives an error, the number of the failure, and the seconds until the next try."""
 

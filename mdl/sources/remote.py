@@ -188,7 +188,7 @@ def moment_of(value: object) -> str | None:
         return None
 
 
-def job_of(record: Any, name: str = "", size: int | None = None) -> RemoteJob:
+def job_of(record: Any, name: str = "") -> RemoteJob:
     """The job that a record tells of: ``id`` (or ``job_id``, ``process_id``), ``status``, ``created_at``,
     ``updated_at``, ``error``. A record that is no object is of a job about which nothing is known."""
     facts: Mapping[str, Any] = record if isinstance(record, dict) else {}
@@ -198,7 +198,7 @@ def job_of(record: Any, name: str = "", size: int | None = None) -> RemoteJob:
     created = next((facts[key] for key in ("created_at", "started_at", "createdAt") if facts.get(key)), None)
     updated = next((facts[key] for key in ("updated_at", "completed_at", "finished_at") if facts.get(key)), None)
     error = error_in(facts.get("error") or facts.get("error_message"))
-    found = facts.get("size_bytes", size)
+    found = facts.get("size_bytes")
     count = found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
     return RemoteJob(
         ident, status_of(facts.get("status")), moment_of(created), moment_of(updated), count, error or None
