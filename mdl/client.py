@@ -29,6 +29,7 @@ from mdl.units import parse_duration, texts
 from mdl.workspace import Folder, Workspace, check_into
 
 if TYPE_CHECKING:
+    from mdl.archive.directory import ArchiveLimits
     from mdl.catalog.model import Catalog, Model
     from mdl.engine.status import ModelStatus
     from mdl.files import RemoteFile
@@ -422,6 +423,7 @@ class Client:
         wait: float | str | bool = False,
         allow_running: bool = False,
         keep_archive: bool = False,
+        limits: ArchiveLimits | None = None,
         force: bool = False,
         release: Folder | None = None,
         keep: int = 3,
@@ -432,26 +434,41 @@ class Client:
     ) -> FetchReport:
         """Bring the `results` of jobs to this disk, verified as far as that is possible, and say how it went.
 
-        ``wait`` for a job that still runs, in seconds or as "2h", or with True until it ends; ``allow_running`` takes
-        what is there of it. The zip of a training server is checked and unpacked; ``keep_archive`` keeps it beside its
-        folder. The results of one job may be put into service in the folder ``release``, as `mdl.release` does with
-        ``keep`` and ``check``. What fails for one job hinders no other and is in the report: `NotFinished`, `NotFound`,
-        `ProtocolError` and what `download` has there. Raises as `download` and, with ``release``, as `mdl.release`.
+        ``wait`` for jobs that still run, in seconds (in all) or as "2h", or with True until they end; ``allow_running``
+        takes what is there of them. The zip of a training server is checked and unpacked; ``keep_archive`` keeps it
+        beside its folder, ``limits`` says how much it may hold. The results of one job may be put into service in the
+        folder ``release``, as `mdl.release` does with ``keep`` and ``check``: what was fetched of it, without logs.
+        What fails for one job hinders no other and is in the report: `NotFinished`, `NotFound`, `ProtocolError` and
+        what `download` has there. Raises as `download` and, with ``release``, as `mdl.release`.
         """
+        from mdl.archive.directory import ArchiveLimits
         from mdl.operations.fetch import FetchOptions, Service, fetch
-        from mdl.units import parse_duration
 
         if into is not None or release is not None:
             check_into(len(models), "--into" if into is not None else "--release")
-        seconds = (
-            {True: math.inf, False: None}[wait]
-            if isinstance(wait, bool)
-            else parse_duration(str(wait), "wait", least=0)
-        )
+        seconds = math.inf if wait is True else parse_duration(str(wait or 0), "wait", least=0)
         service = Service(Path(release), keep, check) if release is not None else None
-        options = FetchOptions(seconds, allow_running, keep_archive, force, service=service)
+        options = FetchOptions(seconds, allow_running, keep_archive, force, limits or ArchiveLimits(), service)
         with self._tools(models, into=into, on_event=on_event, cancel=cancel) as tools:
             return fetch(models, tools, options)
+
+    def plan_fetch(
+        self,
+        models: Sequence[Model],
+        *,
+        allow_running: bool = False,
+        force: bool = False,
+        into: Folder | None = None,
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+    ) -> PlanReport:
+        """What `fetch` would do now, with the arguments of that: nothing is written, and no job is waited for. The zip
+        of a training server is one row of a size that is not known, unless what it holds is here. Raises as `plan`."""
+        from mdl.operations.fetch import FetchOptions, plan_fetch
+
+        options = FetchOptions(allow_running=allow_running, force=force)
+        with self._tools(models, into=into, on_event=on_event, cancel=cancel) as tools:
+            return plan_fetch(models, tools, options)
 
     def verifiable(
         self, targets: Targets | None = None, *, into: Folder | None = None, revision: str | None = None

@@ -188,13 +188,20 @@ class Workspace:
         return found
 
     @cached_property
-    def remote_tokens(self) -> list[OriginToken]:
-        """The keys of the remotes, each for the origin of its remote alone."""
-        found = [token for one in self.remotes.values() if (token := one.token(self.environ))]
-        for token in found:
+    def _remote_tokens(self) -> Mapping[str, OriginToken]:
+        """The keys of the remotes, by their names, each for the origin of its remote alone."""
+        found = {name: token for name, one in self.remotes.items() if (token := one.token(self.environ))}
+        for token in found.values():
             if self._secrets is not None:
                 self._secrets.add(token.token)
         return found
+
+    def _tokens(self, models: Iterable[Model]) -> list[OriginToken | None]:
+        """The tokens that a client for ``models`` may send: the hub's, and those of the remotes that they come from.
+        Two remotes of one host may have two keys."""
+        origins = [origin for model in models for origin in model.sources]
+        names = {getattr(origin, "remote", "") for origin in origins} & self._remote_tokens.keys()
+        return [self.endpoint.origin_token, *(self._remote_tokens[name] for name in names)]
 
     def time_limit(self) -> TimeLimit:
         """When to stop. Raises `Deadline` outside the window."""
@@ -235,7 +242,7 @@ class Workspace:
         stall = self.config["stall"]
         return HttpClient(
             self.hosts(models, more, with_lock=with_lock),
-            tokens=[self.endpoint.origin_token, *self.remote_tokens],
+            tokens=self._tokens(models),
             timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
             cancel=cancel or self.cancel,
             connections=self.config["connections"],

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdl import Cancelled, Deadline, Report, UsageError
+from mdl import ArchiveLimits, Cancelled, Deadline, Report, UsageError
 from mdl.cli.command import FOREVER, command
-from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, flag
+from mdl.cli.flags import BombFlags, DownloadSettings, DryRun, Force, Globs, JobFlags, flag
 from mdl.cli.get import payload, run_job, show, show_planned
 from mdl.cli.session import Session
 from mdl.cli.unpack import released_facts
@@ -30,12 +30,13 @@ class WhatFlags:
     """Which results of a job."""
 
     checkpoint: Annotated[
-        str | None, flag("--checkpoint NAME", "One checkpoint: its name, its step, latest or best.")
+        str | None,
+        flag("--checkpoint NAME", "One checkpoint: its name or step; of a training server also latest or best."),
     ] = None
     logs: Annotated[bool, flag("--logs", "The logs, and nothing else.")] = False
     into: Annotated[Path | None, flag("--into DIR", "One job: its files land in DIR itself.")] = None
     wait: Annotated[
-        str | None, flag("--wait TIME", "Wait for a job that still runs, so long; without TIME until it ends.")
+        str | None, flag("--wait TIME", "Wait so long for jobs that still run; without TIME until they end.")
     ] = None
     allow_running: Annotated[bool, flag("--allow-running", "Take what is there of a job that still runs.")] = False
     keep_archive: Annotated[bool, flag("--keep-archive", "Keep the zip of a training server beside the folder.")] = (
@@ -61,6 +62,7 @@ def fetch(
     jobs: Annotated[list[str], typer.Argument(metavar="JOB", help="Ids of its jobs.")],
     what: WhatFlags,
     globs: Globs,
+    bounds: BombFlags,
     service: ServiceFlags,
     settings: DownloadSettings,
     job: JobFlags,
@@ -78,7 +80,9 @@ def fetch(
     method = "s3" if client.workspace.remotes[remote].kind == "bucket" else "http"
     if dry_run:
         with session.console.watch(method=method) as on_event:
-            plan = client.plan(models, into=what.into, force=force, on_event=on_event)
+            plan = client.plan_fetch(
+                models, allow_running=what.allow_running, into=what.into, force=force, on_event=on_event
+            )
             if error := plan.error:
                 on_event(ended_by(error))
         return show_planned(session, plan)
@@ -91,6 +95,7 @@ def fetch(
             wait=True if what.wait == FOREVER else what.wait or False,
             allow_running=what.allow_running,
             keep_archive=what.keep_archive,
+            limits=ArchiveLimits(bounds.max_members, bounds.max_ratio),
             force=force,
             into=what.into,
             release=service.release,
@@ -112,7 +117,7 @@ def _check(what: WhatFlags, service: ServiceFlags, jobs: list[str]) -> None:
     """Raises `UsageError` for flags that exclude each other."""
     if what.checkpoint and what.logs:
         raise UsageError("the logs are of a whole job", item="--logs", hint="leave out --checkpoint")
-    if service.release is None and (service.check is not None):
+    if service.release is None and service.check is not None:
         raise UsageError("--check belongs to --release", hint="add --release DIR, or leave out --check")
     if service.release is not None and (len(jobs) > 1 or what.into is not None or what.logs):
         why = "puts the model of one job into service"

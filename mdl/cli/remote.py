@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -196,8 +196,7 @@ def _facts(job: RemoteJob) -> dict[str, Any]:
 
 
 def _age(job: RemoteJob) -> str:
-    moment = job.updated_at or job.created_at
-    return human_age((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()) if moment else "?"
+    return human_age(job.age(time.time()))
 
 
 def _size(job: RemoteJob) -> str:

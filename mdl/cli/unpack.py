@@ -11,7 +11,7 @@ import typer
 import mdl
 from mdl import ArchiveLimits, ArchiveMember, ReleaseResult, UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import LogFile, ReleaseSettings, flag
+from mdl.cli.flags import BombFlags, LogFile, ReleaseSettings, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 from mdl.hashing import fingerprint
@@ -24,14 +24,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LimitFlags:
+class LimitFlags(BombFlags):
     """How much an archive may hold."""
 
-    max_members: Annotated[int, flag("--max-members", "Refuse an archive of more members.", min=1)] = 1_000_000
-    max_ratio: Annotated[
-        float,
-        flag("--max-ratio", "Refuse an archive that unpacks to more than this times its size, past 100 MiB.", min=1),
-    ] = 200.0
     max_size: Annotated[
         str | None,
         flag("--max-size SIZE", "Refuse an archive that unpacks to more than this. [default: no limit]"),

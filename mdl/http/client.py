@@ -52,8 +52,6 @@ _OF_A_LINK = "look whether the file is still there, and whether the keys for it 
 """The hint if a link is refused that a bucket or a remote gave: no token of the hub has to do with it."""
 
 Answer = TypeVar("Answer")
-
-
 OnRetry = Callable[[MdlError, int, float], None]
 """Receives an error, the number of the failure, and the seconds until the next try."""
 

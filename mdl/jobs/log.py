@@ -167,10 +167,11 @@ def _quoted(value: object) -> str:
 def event_of(line: str) -> Event | None:
     """The event that a line of a log tells; None if it tells of progress or of an end, which a job's record knows
     better, or if it is no line of a log at all."""
-    head, facts = line.split(" ", 3), {key: json.loads(one) if one[0] == '"' else one for key, one in _facts_in(line)}
-    of_event = {key: facts.get(key, "") for key in ("model", "file", "kind", "repo")}
+    head = line.split(" ", 3)
     made = _EVENTS.get(head[2]) if len(head) == 4 else None
     try:
+        facts = {key: json.loads(one) if one[0] == '"' else one for key, one in _facts_in(line)}
+        of_event = {key: facts.get(key, "") for key in ("model", "file", "kind", "repo")}
         return replace(made(facts), **of_event, time=head[0]) if made else None
     except (KeyError, ValueError):
         return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -14,19 +15,19 @@ from mdl.catalog.resolver import narrow
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.engine.store import Store
 from mdl.errors import MdlError, ProtocolError, storage_trouble
-from mdl.events import Finished, Noticed
+from mdl.events import Failed, Finished, Noticed
 from mdl.files import RemoteFile
 from mdl.fs import staging
 from mdl.hashing import Digest, Fingerprint
-from mdl.operations.get import get
-from mdl.operations.pack import plan_pack, write_pack
+from mdl.operations.get import get, plan
+from mdl.operations.pack import plan_files, write_pack
 from mdl.operations.release import ReleaseResult, UnpackResult, release, unpack
 from mdl.operations.report import kept_and_refused, model_report, report_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by
 from mdl.paths import RelPath, record_name
 from mdl.redact import bare_url
-from mdl.remotes import JobOrigin, JobSource, Remote
-from mdl.reports import FileReport, ModelReport, Report
+from mdl.remotes import JobOrigin, JobSource, Remote, of_remote
+from mdl.reports import FileReport, ModelReport, PlanReport, Report
 
 _RELEASED = RelPath.parse("release.zip")
 _POLLS = (2.0, 3.0, 5.0, 10.0, 20.0, 30.0)
@@ -52,11 +53,11 @@ class Service:
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """How jobs are fetched. ``wait`` seconds for one that still runs; None not at all. ``allow_running`` takes what is
+    """How jobs are fetched. ``wait`` seconds in all for those that still run. ``allow_running`` takes what is
     there of it. ``keep_archive`` keeps the zip of a training server beside its folder. ``limits`` says how much a zip
     may hold; ``force`` replaces files that are not mdl's; ``service`` puts the results of one job into service."""
 
-    wait: float | None = None
+    wait: float = 0.0
     allow_running: bool = False
     keep_archive: bool = False
     force: bool = False
@@ -72,21 +73,13 @@ def fetch(models: Sequence[Model], tools: Tools, options: FetchOptions) -> Fetch
     as `mdl.operations.get.get`.
     """
     began = time.monotonic()
-    broken: dict[str, MdlError] = {}
-    for model in models if tools.http else ():
-        try:
-            _wait_until_done(model, tools, options)
-        except MdlError as error:
-            broken[model.name] = error
-    ready = [model for model in models if model.name not in broken]
-    zipped = [model for model in ready if tools.http and _remote_of(model, tools).is_zipped]
-    reports = [_fetch_zip(model, tools, options) for model in zipped]
+    ready, broken = _done(models, tools, options)
+    zipped = [model for model in ready if _is_zipped(model, tools)]
+    reports = [*broken, *(_fetch_zip(model, tools, options) for model in zipped)]
     if plain := [model for model in ready if model not in zipped]:
         reports.append(get(plain, tools, force=options.force))
-    failed = tuple(ModelReport(name, tools.store.folder(name), "missing", (), error) for name, error in broken.items())
-    rows = {row.name: row for report in [*reports, Report(failed)] for row in report.models}
     whole = FetchReport(
-        tuple(rows[model.name] for model in models),
+        _in_order(models, reports),
         bytes_fetched=sum(report.bytes_fetched for report in reports),
         bytes_kept=sum(report.bytes_kept for report in reports),
         bytes_discarded=sum(report.bytes_discarded for report in reports),
@@ -96,17 +89,48 @@ def fetch(models: Sequence[Model], tools: Tools, options: FetchOptions) -> Fetch
     return replace(whole, seconds=time.monotonic() - began)
 
 
+def plan_fetch(models: Sequence[Model], tools: Tools, options: FetchOptions) -> PlanReport:
+    """What `fetch` would do now. Nothing is written, and no job is waited for: one that still runs is `NotFinished`.
+
+    The zip of a training server is one row, unless what it holds is here: what is in it is known once it is fetched.
+    Raises as `mdl.operations.get.plan`.
+    """
+    ready, broken = _done(models, tools, replace(options, wait=0.0))
+    zipped = [model for model in ready if _is_zipped(model, tools)]
+    kept = {}
+    for model in zipped if not options.force else ():
+        [archive] = _source_of(model, tools).resolve(_origin_of(model))
+        if found := _kept(model, archive, tools):
+            kept[model.name] = report_of([model], tools.store, found, {}, is_planned=True)
+    rest = [replace(model, include=(), exclude=()) if model in zipped else model for model in ready]
+    report = plan([model for model in rest if model.name not in kept], tools, force=options.force)
+    return replace(
+        report,
+        models=_in_order(models, [*broken, *kept.values(), report]),
+        bytes_kept=report.bytes_kept + sum(one.bytes_kept for one in kept.values()),
+        bytes_total=report.bytes_total + sum(one.bytes_kept for one in kept.values()),
+    )
+
+
+def _in_order(models: Sequence[Model], reports: Iterable[Report]) -> tuple[ModelReport, ...]:
+    """What the reports say of the models, one row each."""
+    rows = {row.name: row for report in reports for row in report.models}
+    return tuple(rows[model.name] for model in models)
+
+
 def _put_into_service(model: ModelReport, tools: Tools, service: Service) -> ReleaseResult:
-    """Release the folder of a model, as `release` does with an archive of it."""
+    """Release the files of a model, and nothing else that is in its folder, as `release` does with an archive."""
     store = tools.store
     with store.scratch_folder(model.name, RemoteFile(_RELEASED, "")) as scratch:
         packed = _RELEASED.under(scratch)
-        write_pack(plan_pack(model.path, packed), on_event=tools.on_event, cancel=store.cancel)
+        files = [one.path for one in model.files]
+        write_pack(plan_files(model.path, files, packed), on_event=tools.on_event, cancel=store.cancel)
         return release(
             packed,
             service.folder,
             keep=service.keep,
             check=service.check,
+            limits=ArchiveLimits(ratio=math.inf),  # mdl packed it itself: it is no bomb
             lock_wait=tools.lock_wait,
             cancel=store.cancel,
             on_event=tools.on_event,
@@ -126,19 +150,45 @@ def _remote_of(model: Model, tools: Tools) -> Remote:
     return _source_of(model, tools).remote(_origin_of(model).remote)
 
 
-def _wait_until_done(model: Model, tools: Tools, options: FetchOptions) -> None:
-    """Raises `NotFinished` if the job still runs after ``options.wait`` seconds, `NotFound` if it has no result."""
+def _is_zipped(model: Model, tools: Tools) -> bool:
+    return tools.http is not None and _remote_of(model, tools).is_zipped
+
+
+def _done(models: Sequence[Model], tools: Tools, options: FetchOptions) -> tuple[list[Model], list[Report]]:
+    """The models whose jobs are done, after ``options.wait`` seconds in all, and the reports of those that are not.
+    Offline nobody is asked."""
+    until = time.monotonic() + options.wait
+    ready: list[Model] = []
+    broken: list[Report] = []
+    for model in models:
+        try:
+            if tools.http:
+                _wait_until_done(model, tools, until, allow_running=options.allow_running)
+            ready.append(model)
+        except MdlError as error:
+            broken.append(_failed(model, error, tools))
+    return ready, broken
+
+
+def _wait_until_done(model: Model, tools: Tools, until: float, *, allow_running: bool) -> None:
+    """Raises `NotFinished` if the job still runs at the moment ``until`` of the monotonic clock, `NotFound` if it has
+    no result."""
     remote, job = _remote_of(model, tools), _origin_of(model).job
-    until = None if options.wait is None else time.monotonic() + options.wait
     for delay in _delays():
-        found = remote.status(job)
-        left = 0.0 if until is None else until - time.monotonic()
-        if found.is_over or options.allow_running or left <= 0:
-            found.check_is_done(allow_running=options.allow_running)
+        found, left = remote.status(job), until - time.monotonic()
+        if found.is_over or allow_running or left <= 0:
+            found.check_is_done(allow_running=allow_running)
             return
         if delay == _POLLS[0]:
             tools.on_event(Noticed(model.name, message=f"waiting for the job, which is still {found.status}"))
         tools.store.cancel.wait(min(delay, left))
+
+
+def _failed(model: Model, error: MdlError, tools: Tools) -> Report:
+    """Tell that a job could not be fetched, and return the report of it."""
+    of_remote(error.on(model.name), _origin_of(model).remote)
+    tools.on_event(Failed(model.name, "", error.code, error.message, error.advice))
+    return Report((ModelReport(model.name, tools.store.folder(model.name), "missing", (), error),))
 
 
 def _delays() -> Iterator[float]:
@@ -151,42 +201,59 @@ def _delays() -> Iterator[float]:
 
 
 def _fetch_zip(model: Model, tools: Tools, options: FetchOptions) -> Report:
-    """Fetch the zip of a job, open it as `unpack` does, and publish what it holds, file by file."""
+    """Fetch the zip of a job, open it as `unpack` does, and publish what it holds, file by file.
+
+    The zip is kept if that was stopped, or did not work on this disk: the same command again goes on with it.
+    """
     source, origin, store = _source_of(model, tools), _origin_of(model), tools.store
+    archives = Store(store.archives, cancel=store.cancel)
     try:
         with model_locks([model], tools):
             [archive] = source.resolve(origin)
-            if not options.force and (kept := _kept(model, archive, source, tools)):
-                return kept
-            archives = Store(store.archives, cancel=store.cancel)
-            tools.on_event(Noticed(model.name, message="the server packs it before the first byte comes; wait"))
+            is_wanted = options.force or options.keep_archive
+            if not is_wanted and (kept := _kept(model, archive, tools)):
+                _tell_kept(kept, tools)
+                return report_of([model], store, kept, {})
+            tools.on_event(Noticed(model.name, message="waiting for the server, which makes the zip before it sends"))
             one = replace(model, include=(), exclude=())
             report = get([one], replace(tools, store=archives, local_copies=None, hub_client=None))
-            report.raise_for_errors()
+            if error := report.error:
+                return replace(
+                    report, models=(replace(report.models[0], path=store.folder(model.name), files=(), error=error),)
+                )
             try:
                 _check_unchanged(source, origin, archive, options)
                 row = _publish(model, archive, archives, source, tools, options)
-            finally:
-                for place in (archives.folder(model.name), archives.own / "receipts" / record_name(model.name)):
-                    staging.remove(place)
+            except ProtocolError:
+                _discard(model, archives)
+                raise
+            if row.is_whole:
+                _discard(model, archives)
             return replace(report, models=(row,))
     except MdlError as error:
-        return Report((ModelReport(model.name, store.folder(model.name), "missing", (), error),))
+        return _failed(model, error, tools)
 
 
-def _kept(model: Model, archive: RemoteFile, source: JobSource, tools: Tools) -> Report | None:
-    """The report of a job whose files are all here, as they came with this very zip; None if they are not."""
-    known = source.known(_origin_of(model)) or []
+def _discard(model: Model, archives: Store) -> None:
+    """Remove the zip of a job, and its receipt."""
+    for place in (archives.folder(model.name), archives.own / "receipts" / record_name(model.name)):
+        staging.remove(place)
+
+
+def _kept(model: Model, archive: RemoteFile, tools: Tools) -> Plan | None:
+    """The files of a job if all are here, as they came with this very zip; None if they are not."""
+    known = _source_of(model, tools).known(_origin_of(model)) or []
     if not known or any(one.url != archive.url for one in known):
         return None
     asked = narrow(known, model.include, model.exclude, model.name)
-    plan = Plan.of(Wanted(model.name, one, tools.store.quick_check(model.name, one)) for one in asked)
-    if plan.fetch or plan.refuse:
-        return None
-    for item in plan.keep:
+    found = Plan.of(Wanted(model.name, one, tools.store.quick_check(model.name, one)) for one in asked)
+    return None if found.fetch or found.refuse else found
+
+
+def _tell_kept(found: Plan, tools: Tools) -> None:
+    for item in found.keep:
         size = item.local.stamp.size if item.local.stamp else 0
-        tools.on_event(Finished(model.name, item.remote.path.text, size, "kept", verified_by(item)))
-    return report_of([model], tools.store, plan, {})
+        tools.on_event(Finished(item.wanted.model, item.remote.path.text, size, "kept", verified_by(item)))
 
 
 def _check_unchanged(source: JobSource, origin: JobOrigin, archive: RemoteFile, options: FetchOptions) -> None:
@@ -211,13 +278,15 @@ def _publish(
         ]
         source.keep(_origin_of(model), files)
         asked = narrow(files, model.include, model.exclude, model.name)
-        plan = Plan.of((Wanted(model.name, file, store.check(model.name, file)) for file in asked), force=options.force)
-        adopt_kept(plan, store)
-        rows = [_published(item, done, store) for item in plan.fetch]
+        found = Plan.of(
+            (Wanted(model.name, file, store.check(model.name, file)) for file in asked), force=options.force
+        )
+        adopt_kept(found, store)
+        rows = [_published(item, done, store) for item in found.fetch]
         if options.keep_archive:
             whole = store.fingerprint(path, archive)
             store.publish(_origin_of(model).remote, replace(archive, size=whole.size), path, whole, "size")
-    return model_report(model, store, [*rows, *(row for _, row in kept_and_refused(plan))])
+    return model_report(model, store, [*rows, *(row for _, row in kept_and_refused(found))])
 
 
 def _published(item: Item, done: UnpackResult, store: Store) -> FileReport:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from mdl.archive.manifest import Manifest, Skipped
-from mdl.archive.selection import PackOptions, Selection, select
+from mdl.archive.manifest import NAME, Manifest, Skipped
+from mdl.archive.selection import Member, PackOptions, Selection, is_only_log, select
 from mdl.archive.streaming import Progress
 from mdl.archive.writer import ArchiveSink, write_archive
 from mdl.archive.zip_format import Compression
 from mdl.cancel import CancelToken
-from mdl.errors import Occupied, StorageError, UsageError, storage_trouble
+from mdl.errors import NotFound, Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
 from mdl.fs.staging import staged_file
 from mdl.paths import RelPath
 from mdl.places import place_of
 from mdl.trainers import find_run
 from mdl.trainers.runs import Run
+from mdl.trainers.tree import Tree
 from mdl.units import texts
 
 _WHEN_FULL = "free some space, or pack to another disk with -o; nothing was left behind"
@@ -111,6 +112,20 @@ def plan_pack(
     options = PackOptions(texts(include), texts(exclude), inference_only, logs, allow_incomplete)
     selection = select(found, chosen, options, own, passed_over)
     return PackPlan(found, selection, output, name)
+
+
+def plan_files(folder: Path, paths: Collection[str], output: Path) -> PackPlan:
+    """Decide to pack exactly the files ``paths`` of a ``folder``, under these paths; logs are left out.
+
+    ``output`` is the file to be written. Raises `NotFound` if nothing is left, and as `plan_pack`.
+    """
+    tree, wanted = Tree.scan(folder), frozenset(paths) - {NAME}
+    found = [one for one in tree.entries if one.kind == "file" and one.path in wanted and not is_only_log(one.name)]
+    if not found:
+        raise NotFound("nothing but logs, or nothing at all, is there to be packed", item=str(folder))
+    members = tuple(Member(RelPath.parse(one.path), one) for one in found)
+    selection = Selection(tree, members, Manifest((), run=folder.name), bytes=sum(one.stamp.size for one in found))
+    return PackPlan(Run(folder.name, tree, "plain", ()), selection, output, output.name)
 
 
 def write_pack(

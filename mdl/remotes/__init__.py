@@ -102,6 +102,12 @@ class RemoteJob:
     def is_over(self) -> bool:
         return self.status in ("done", "failed", "cancelled")
 
+    def age(self, now: float) -> float:
+        """Seconds from the job's own last word until ``now``, in seconds since 1970; -inf if its record tells no
+        time."""
+        moment = self.updated_at or self.created_at
+        return now - datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() if moment else -math.inf
+
     def check_is_done(self, *, allow_running: bool = False) -> None:
         """Raises `NotFinished` for a job that still runs, `NotFound` for one without a result."""
         if self.status in ("failed", "cancelled"):
@@ -187,7 +193,7 @@ def moment_of(value: object) -> str | None:
         return None
 
 
-def job_of(record: Any, name: str = "", size: int | None = None) -> RemoteJob:
+def job_of(record: Any, name: str = "") -> RemoteJob:
     """The job that a record tells of: ``id`` (or ``job_id``, ``process_id``), ``status``, ``created_at``,
     ``updated_at``, ``error``. A record that is no object is of a job about which nothing is known."""
     facts: Mapping[str, Any] = record if isinstance(record, dict) else {}
@@ -197,17 +203,11 @@ def job_of(record: Any, name: str = "", size: int | None = None) -> RemoteJob:
     created = next((facts[key] for key in ("created_at", "started_at", "createdAt") if facts.get(key)), None)
     updated = next((facts[key] for key in ("updated_at", "completed_at", "finished_at") if facts.get(key)), None)
     error = error_in(facts.get("error") or facts.get("error_message"))
-    found = facts.get("size_bytes", size)
+    found = facts.get("size_bytes")
     count = found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
     return RemoteJob(
         ident, status_of(facts.get("status")), moment_of(created), moment_of(updated), count, error or None
     )
-
-
-def age_of(job: RemoteJob, now: float) -> float:
-    """Seconds since the job's own last word; -inf if its record tells no time."""
-    moment = job.updated_at or job.created_at
-    return now - datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() if moment else -math.inf
 
 
 def of_remote(error: MdlError, name: str) -> MdlError:

@@ -13,7 +13,7 @@ from email.message import Message
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from mdl.errors import MdlError, NotFound, ProtocolError, UsageError
+from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of, origin_of
 from mdl.http.client import OpenResponse
@@ -54,10 +54,10 @@ class Api(HttpRemote):
         """Whether the API answers at all, and its bucket."""
         try:
             self._asked(self._status_url(_CHECK) or self._url(_CHECK))
-        except (NotFound, ProtocolError):
-            pass
         except MdlError as error:
-            return [Check("api", False, str(error), error), *self.check_bucket()]
+            is_refusal = isinstance(error, NetworkError) and error.final  # 400, 422: ids have another form there
+            if not is_refusal and not isinstance(error, NotFound | ProtocolError):
+                return [Check("api", False, str(error), error), *self.check_bucket()]
         return [Check("api", True, f"{host_of(self.base)} answers"), *self.check_bucket()]
 
     def jobs(self) -> list[RemoteJob]:

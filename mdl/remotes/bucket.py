@@ -74,7 +74,9 @@ class BucketRemote:
             return self._read(job, size)
         except NotFound:
             if not size:
-                raise NotFound("the bucket knows no such job", item=job, hint="'mdl remote jobs' lists them") from None
+                raise NotFound(
+                    "the bucket knows no such job", item=job, hint=f"'mdl remote jobs {self.settings.name}' lists them"
+                ) from None
         return RemoteJob(job, "done", bytes=size)
 
     def cancel(self, job: str) -> RemoteJob:
@@ -107,6 +109,6 @@ class BucketRemote:
     def _read(self, job: str, size: int) -> RemoteJob:
         data = self._bucket.read(f"{self._prefix}processes/{job}.json", _LARGEST_RECORD)
         try:
-            return job_of(json.loads(data), job, size)
+            return replace(job_of(json.loads(data), job), bytes=size)
         except ValueError as error:
             raise ProtocolError("the record of this job is no JSON", item=job) from error

@@ -117,13 +117,14 @@ def _walk(value: Any, job: str, base: str, key: str = "", depth: int = 0) -> Ite
     if depth > _DEEPEST:
         return
     if isinstance(value, str):
-        if key in _URLS or (_is_url(value) and not _NO_FILES.fullmatch(key)):
+        if (key in _URLS and value) or (_is_url(value) and not _NO_FILES.fullmatch(key)):
             yield from _linked({"url": value}, value, job, base)
     elif isinstance(value, list):
         for one in value[:_MOST]:
             yield from _walk(one, job, base, key, depth + 1)
     elif isinstance(value, dict):
-        url, data = _first_text(value, _URLS), _first_text(value, _DATA)
+        is_elsewhere = _NO_FILES.fullmatch(key) is not None
+        url, data = "" if is_elsewhere else _first_text(value, _URLS), _first_text(value, _DATA)
         if data and _is_url(data):
             url, data = url or data, ""
         is_inline = bool(data) and (value.get("type") == "file_data" or bool(_first_text(value, _NAMES)))
@@ -132,7 +133,7 @@ def _walk(value: Any, job: str, base: str, key: str = "", depth: int = 0) -> Ite
             yield from _linked(value, url, job, base)
         elif is_inline or is_empty:
             yield _inline(value, data, job)
-        own = bool(url) or is_inline or is_empty
+        own = bool(url) or is_inline or is_empty or is_elsewhere
         for name, one in value.items():
             is_archive_of_all = name == "zip_url" and value.get("download_items")
             if not is_archive_of_all and not (own and isinstance(one, str)):

@@ -9,11 +9,7 @@ from functools import partial
 from typing import ClassVar
 from urllib.parse import quote, unquote
 
-from mdl.errors import (
-    MdlError,
-    NotFound,
-    UsageError,
-)
+from mdl.errors import MdlError, NotFound, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link

@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from support.trainer_server import training_server
 
 from mdl.engine import fetch as engine_fetch
 from mdl.engine import finalize
+from mdl.errors import NoSpace
 
 WEIGHTS = (
     struct.pack("<Q", 65) + b'{"w":{"dtype":"U8","shape":[2097152],"data_offsets":[0,2097152]}}' + noise(2 * MIB, 3)
@@ -208,20 +210,81 @@ def test_release_and_rollback(mdl: Inside, box: Box, tmp_path: Path) -> None:
     done(mdl(box.shell, "fetch", "box", "j15", "--check", "true"), 2)
 
 
+def test_a_release_is_what_the_job_has(mdl: Inside, box: Box, tmp_path: Path) -> None:
+    """What an older result left in the folder, and what else lies there, is not put into service; a folder ``model``
+    is one among others."""
+    site = tmp_path / "site"
+    folder = box.job("j21", {"old.txt": b"old", "model/a.txt": b"a"}, updated_at="2026-11-01T10:00:00")
+    done(mdl(box.shell, "fetch", "box", "j21"))
+    (box.folder / "j21" / "old.txt").unlink()
+    (folder / "mine.txt").write_text("a stranger's")
+    box.job("j21", updated_at="2026-11-02T10:00:00")
+    done(mdl(box.shell, "fetch", "box", "j21", "--release", str(site)))
+    served = sorted(files_below(site / "current"))
+    assert served == ["config.json", "mdl-manifest.json", "model.safetensors", "model/a.txt"]
+
+
+def test_a_zip_of_zeros(mdl: Inside, box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks like a zip bomb is refused, and taken with ``--max-ratio``; what mdl packs of it itself is no bomb."""
+    monkeypatch.setattr("mdl.archive.directory._HARMLESS", MIB)
+    box.job("j22", {"zeros.bin": bytes(3 * MIB)})
+    words = ("fetch", "box", "j22", "--release", str(tmp_path / "site"))
+    assert "--max-ratio" in done(mdl(box.shell, *words), 11).err
+    done(mdl(box.shell, *words, "--max-ratio", "5000"))
+
+
+def test_keep_archive_later(mdl: Inside, box: Box) -> None:
+    """The zip is fetched again if it is wanted only now."""
+    folder = box.job("j23")
+    done(mdl(box.shell, "fetch", "box", "j23"))
+    done(mdl(box.shell, "fetch", "box", "j23", "--keep-archive"))
+    assert (folder.parent / "model_j23.zip").is_file()
+
+
+def test_every_failure_is_told(mdl: Inside, box: Box) -> None:
+    """Each job that fails has its line in the log and its event, with the words of the server; once."""
+    box.job("j24", status="failed", error="CUDA out of memory")
+    box.job("j25", faults={"short_at": MIB})
+    box.job("j26", {"model.safetensors": WEIGHTS[:-1]})
+    ran = done(mdl(box.shell, "fetch", "box", "j24", "nope", "j25", "j26", "--progress", "json"), 10)
+    failed = [event["error"] for event in ran.events if event["status"] == "file-failed"]
+    assert [error["item"] for error in failed] == ["box/j24", "box/nope", "box/j25/model_j25.zip", "box/j26"]
+    [log] = box.shell.home.rglob("downloads.log")
+    told = [line for line in log.read_text().splitlines() if " ERROR failed " in line]
+    assert ["CUDA out of memory" in line for line in told] == [True, False, False, False]
+
+
+def test_wait_is_for_all(mdl: Inside, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--wait`` is one time for all jobs."""
+    box.job("j27", status="running")
+    box.job("j28", status="queued")
+    now = [0.0]
+    monkeypatch.setattr("mdl.operations.fetch.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("mdl.cancel.CancelToken.wait", lambda _, seconds: now.append(now.pop() + seconds))
+    done(mdl(box.shell, "fetch", "box", "j27", "j28", "--wait", "10"), 14)
+    assert now == [10.0]
+
+
 def stopped(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_zip_that_was_never_unpacked(mdl: Inside, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+def full(*_: Any, **__: Any) -> None:
+    raise NoSpace("no room for it")
+
+
+@pytest.mark.parametrize(("ends", "code"), [(stopped, 130), (full, 7)])
+def test_a_zip_that_was_never_unpacked(
+    mdl: Inside, box: Box, monkeypatch: pytest.MonkeyPatch, ends: Callable[..., None], code: int
+) -> None:
     """mdl ends between the zip and its files: the next run fetches nothing again, and ``mdl clean`` knows the zip."""
-    folder = box.job("j20")
+    folder = box.job(f"j20-{code}")
     with monkeypatch.context() as patch:
-        patch.setattr("mdl.operations.fetch.unpack", stopped)
-        patch.setattr("mdl.operations.fetch.staging.remove", lambda place: None)
-        done(mdl(box.shell, "fetch", "box", "j20"), 130)
+        patch.setattr("mdl.operations.fetch.unpack", ends)
+        done(mdl(box.shell, "fetch", "box", folder.name), code)
     assert not folder.exists()
     [row] = [row for row in done(mdl(box.shell, "clean", "--json")).document["items"] if "never unpacked" in row["why"]]
-    again = done(mdl(box.shell, "fetch", "box", "j20", "--json")).document
+    again = done(mdl(box.shell, "fetch", "box", folder.name, "--json")).document
     assert (again["bytes_fetched"], (folder / "model.safetensors").read_bytes()) == (0, WEIGHTS)
     assert not Path(row["path"]).exists()
 
@@ -244,14 +307,23 @@ def test_the_servers_own_words(mdl: Inside, box: Box) -> None:
 
 
 def test_dry_run_jobs_and_offline(mdl: Inside, box: Box) -> None:
-    """The plan writes nothing; a fetch is a job; offline, what is here is kept, and what is not ends in 8."""
+    """The plan writes nothing and says what a fetch would: of a zip one row, or what it holds if that is here; 14 for a
+    job that still runs. A fetch is a job; offline, what is here is kept, and what is not ends in 8."""
     folder = box.job("j19")
     assert done(mdl(box.shell, "fetch", "box", "j19", "-n", "--json")).document["job"] is None
     assert not folder.exists()
+    some = done(mdl(box.shell, "fetch", "box", "j19", "-n", "--json", "--include", "*.json")).document
+    assert [file["action"] for file in some["models"][0]["files"]] == ["planned"]
     done(mdl(box.shell, "fetch", "box", "j19", "--offline"), 8)
     ran = done(mdl(box.shell, "fetch", "box", "j19", "--json")).document
     jobs = {job["id"]: job for job in done(mdl(box.shell, "jobs", "--json")).document["jobs"]}
     assert (jobs[ran["job"]]["command"], jobs[ran["job"]]["models"]) == ("fetch", ["box/j19"])
+    plan = done(mdl(box.shell, "fetch", "box", "j19", "-n", "--json")).document
+    assert {file["action"] for file in plan["models"][0]["files"]} == {"kept"}
+    assert (plan["bytes_to_fetch"], plan["bytes_total"]) == (0, plan["bytes_kept"])
+    box.job("j29", status="running")
+    assert "still running" in done(mdl(box.shell, "fetch", "box", "j29", "j19", "-n"), 14).err
+    done(mdl(box.shell, "fetch", "box", "j29", "-n", "--allow-running"))
     assert done(mdl(box.shell, "fetch", "box", "j19", "--offline")).out == f"{folder}\n"
     assert done(mdl(box.shell, "verify", "box/j19")).code == 0
 

@@ -21,6 +21,7 @@ from support.terminal import Terminal
 pytest.importorskip("obstore")
 DEAD = "http://127.0.0.1:9"
 SECRET = "canary/secret+key"
+JSON = ("Content-Type", "application/json")
 TABLES = """
 [remotes.store]
 kind = "bucket"
@@ -206,6 +207,28 @@ def test_every_part_is_shown(endpoint: Endpoint, s3_url: str, shell: Shell, remo
 
 
 # --- their jobs --------------------------------------------------------------------------------------------
+
+
+def test_each_remote_gets_its_own_key(shell: Shell, remote: Remote) -> None:
+    """Two accounts at one host have two keys, and each remote is asked with its own; a key that is not set is none."""
+
+    def api(request: Request, number: int) -> Answer:
+        return reply(200, json.dumps({"status": "done", "error": request.header("authorization")}).encode(), JSON)
+
+    with FaultyServer(api) as server:
+        table = '[remotes.{0}]\nkind = "api"\nurl = "{1}/{0}"\napi_key_env = "KEY_{0}"\n'
+        settings(shell, "".join(table.format(name, server.url) for name in "ABC"))
+        for name in "ABC":
+            remote(f"status {name} j", KEY_A="the-key-of-a", KEY_B="the-key-of-b")
+        sent = [request.header("authorization") for request in server.requests]
+    assert sent == ["Bearer the-key-of-a", "Bearer the-key-of-b", None]
+
+
+def test_the_size_is_that_of_the_results(store: JobStore, remote: Remote) -> None:
+    """What a record says of the size of its results is not believed: the bucket lists them."""
+    store.job("one", size_bytes=5)
+    for words in ("jobs store", "status store one"):
+        assert [job["bytes"] for job in remote(f"{words} --json").document["jobs"]] == [1010]
 
 
 def test_jobs(store: JobStore, remote: Remote) -> None:

@@ -245,6 +245,7 @@ def test_a_line_is_read_as_what_was_written(event: Event, kind: str, repo: str) 
         "t INFO planned files=x",
         "t INFO started bytes=one",
         't INFO failed "',
+        r't INFO notice model="\q"',
         "t I finished",
     ],
 )

@@ -195,8 +195,10 @@ def test_status(host: Host, server: FaultyServer) -> None:
 @pytest.mark.parametrize(("environ", "said"), [({}, "it is not set"), ({"WEB_KEY": "wrong-key"}, "it is set")])
 def test_check(web: World, host: Host, server: FaultyServer, environ: dict[str, str], said: str) -> None:
     """An API that answers is well, whatever it says of a job that is not there; a key that it refuses is named."""
-    [row] = web.open("web").check()
-    assert (row.name, row.ok, row.detail) == ("api", True, "127.0.0.1 answers")
+    for status in (404, 400, 422):
+        host.answers["/results/mdl-check"] = faults.answers(status, body=b"no such id")
+        [row] = web.open("web").check()
+        assert (row.name, row.ok, row.detail) == ("api", True, "127.0.0.1 answers")
     with world(tables(server), environ) as made:
         [row] = made.open("web").check()
     assert row.error is not None

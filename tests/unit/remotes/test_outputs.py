@@ -53,10 +53,13 @@ def file_data(**more: Any) -> dict[str, Any]:
         ([URL, URL], [LINKED]),
         (file_data(data="", size=0), [("a.safetensors", b"", "", 0)]),
         (file_data(size="10"), [("a.safetensors", DATA, "", 10)]),
+        ({"url": "", "files": [{"url": URL}]}, [("a.safetensors", None, URL, None)]),
+        ({"url": URL, "_links": {"self": {"href": "/jobs/j1"}}}, [("a.safetensors", None, URL, None)]),
     ],
 )
 def test_forms(answer: Any, rows: list[tuple[str, bytes | None, str, int | None]]) -> None:
-    """Bytes in base64, a URL in an object, a bare URL, and lists of them; a name never leads out of the folder."""
+    """Bytes in base64, a URL in an object, a bare URL, and lists of them; a name never leads out of the folder. A URL
+    that is empty, and the API's own of the job, are no files."""
     assert [(one.path.text, one.data, one.url, one.size) for one in outputs_of(answer, "j1")] == rows
 
 
