@@ -99,6 +99,32 @@ def test_a_server_that_repeats_everything(
     assert not [value for name, value in headers if "canary" in value and name != "Authorization"]
 
 
+@pytest.mark.fault(412)
+@pytest.mark.parametrize("name", ["gpu", "box", "store", "studio"])
+def test_a_remote_that_repeats_everything(
+    exit_code: ExitCode, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    """The keys of remotes and buckets are in no output, log or record, though the remote repeats all that it hears."""
+    with FaultyServer(echo(403)) as server:
+        shell = machine(tmp_path, "schema = 1", server.url, AWS_ACCESS_KEY_ID="canary-id-7", **ENVIRON)
+        tables = {
+            "gpu": f'kind = "runpod"\nbase_url = "{server.url}/v2/e"',
+            "box": f'kind = "trainer"\nurl = "{server.url}"\napi_key_env = "RUNPOD_API_KEY"',
+            "store": f'kind = "bucket"\nurl = "s3://training"\nendpoint_url = "{server.url}"',
+            "studio": f'kind = "api"\nurl = "{server.url}/r"\napi_key_env = "RUNPOD_API_KEY"',
+        }
+        settings(shell, "".join(f"[remotes.{one}]\n{text}\n" for one, text in tables.items()))
+        for words in (
+            "fetch {} p1 -v",
+            "fetch {} p1 --json --progress json",
+            "remote check {} -vv",
+            "remote status {} p1",
+        ):
+            assert exit_code(shell, *words.format(name).split()) == 4, words
+            assert leaks(tmp_path, *capfd.readouterr()) == [], words
+        assert server.requests
+
+
 @pytest.mark.fault(171)
 def test_a_token_file_in_the_background(tmp_path: Path) -> None:
     """The token of the token file is kept out of the logs of a detached job as well, although the server repeats it."""
