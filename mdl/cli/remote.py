@@ -196,9 +196,7 @@ def _facts(job: RemoteJob) -> dict[str, Any]:
 
 
 def _age(job: RemoteJob) -> str:
-    from mdl.sources.remote import age_of
-
-    return human_age(age_of(job, time.time()))
+    return human_age(job.age(time.time()))
 
 
 def _size(job: RemoteJob) -> str:

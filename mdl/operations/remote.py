@@ -24,7 +24,7 @@ from mdl.locks import file_lock
 from mdl.paths import matches
 from mdl.sources import Context, open_source
 from mdl.sources.bucket import BucketRemote
-from mdl.sources.remote import Check, JobOrigin, JobSource, Remote, RemoteJob, age_of, of_remote
+from mdl.sources.remote import Check, JobOrigin, JobSource, Remote, RemoteJob, of_remote
 from mdl.sources.remote_tables import RemoteSettings
 
 _NAMED = 10
@@ -121,7 +121,7 @@ class Cleanable(Protocol):
 def judge(job: RemoteJob, older_than: float, now: float) -> CleanedJob:
     """Whether a job may go at ``now``, in seconds since 1970: it is over, and its own record says that this was
     ``older_than`` seconds ago. Pure."""
-    age = age_of(job, now)
+    age = job.age(now)
     if job.error and not job.is_over and not (job.updated_at or job.created_at):
         return CleanedJob(job, "kept", f"its record cannot be read: {job.error}")
     if not job.is_over:

@@ -103,6 +103,12 @@ class RemoteJob:
     def is_over(self) -> bool:
         return self.status in ("done", "failed", "cancelled")
 
+    def age(self, now: float) -> float:
+        """Seconds from the last time that its record tells until ``now``, in seconds since 1970; -inf if it tells
+        none."""
+        moment = self.updated_at or self.created_at
+        return now - datetime.fromisoformat(moment).timestamp() if moment else -math.inf
+
     def check_is_done(self, *, allow_running: bool = False) -> None:
         """Raises `NotFinished` for a job that still runs, `NotFound` for one without a result."""
         if self.status in ("failed", "cancelled"):
@@ -203,12 +209,6 @@ def job_of(record: Any, name: str = "") -> RemoteJob:
     return RemoteJob(
         ident, status_of(facts.get("status")), moment_of(created), moment_of(updated), count, error or None
     )
-
-
-def age_of(job: RemoteJob, now: float) -> float:
-    """Seconds since the job's own last word; -inf if its record tells no time."""
-    moment = job.updated_at or job.created_at
-    return now - datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() if moment else -math.inf
 
 
 def of_remote(error: MdlError, name: str) -> MdlError:
