@@ -103,10 +103,10 @@ class RemoteJob:
         return self.status in ("done", "failed", "cancelled")
 
     def age(self, now: float) -> float:
-        """Seconds from the job's own last word until ``now``, in seconds since 1970; -inf if its record tells no
-        time."""
+        """Seconds from the last time that its record tells until ``now``, in seconds since 1970; -inf if it tells
+        none."""
         moment = self.updated_at or self.created_at
-        return now - datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() if moment else -math.inf
+        return now - datetime.fromisoformat(moment).timestamp() if moment else -math.inf
 
     def check_is_done(self, *, allow_running: bool = False) -> None:
         """Raises `NotFinished` for a job that still runs, `NotFound` for one without a result."""

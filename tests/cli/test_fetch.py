@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from support.data import MIB, noise
-from support.moto_store import moto_store
 from support.shell import Ran, Shell, done, settings
 from support.trainer_server import training_server
 
@@ -337,22 +336,16 @@ def test_wrong_words(mdl: Inside, box: Box) -> None:
 # A bucket. What needs a store that checks signatures is in tests/system/test_bucket_store.py.
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    with moto_store() as url:
-        yield url
-
-
 @pytest.fixture
-def store(moto: str, tmp_path: Path) -> Shell:
+def store(s3_url: str, tmp_path: Path) -> Shell:
     """A machine with the remote ``store``, a bucket with two jobs."""
     import boto3
 
-    keys = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "the-secret", "AWS_ENDPOINT_URL_S3": moto}
+    keys = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "the-secret", "AWS_ENDPOINT_URL_S3": s3_url}
     shell = Shell(tmp_path, extra=keys)
     settings(shell, '[remotes.store]\nkind = "bucket"\nurl = "s3://training/pre"\n')
     api = boto3.client(
-        "s3", endpoint_url=moto, aws_access_key_id="a", aws_secret_access_key="b", region_name="us-east-1"
+        "s3", endpoint_url=s3_url, aws_access_key_id="a", aws_secret_access_key="b", region_name="us-east-1"
     )
     api.create_bucket(Bucket="training")
     digest = hashlib.sha256(WEIGHTS).hexdigest()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.moto_store import moto_store
 from support.runpod_api import KEY, runpod_endpoint
 from support.shell import Ran, Shell, done, settings
 from support.trainer_server import training_server
@@ -38,21 +37,20 @@ def example(name: str, **instead: str) -> str:
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> Iterator[str]:
+def bucket(s3_url: str) -> str:
     """The URL of a store with the jobs of the guide."""
     import boto3
 
-    with moto_store() as url:
-        named = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
-        api: Any = boto3.client("s3", endpoint_url=url, **named)
-        api.create_bucket(Bucket="training")
-        for job in ("p-17", "p-18"):
-            record = f'{{"id": "{job}", "status": "completed", "created_at": "2026-01-0{job[-1]}T10:00:00"}}'
-            files = {f"processes/{job}.json": record, f"results/{job}/lora/a.bin": job}
-            files |= {f"results/{job}/samples/1.png": "png", f"results/{job}/logs/training.log": "log"}
-            for key, data in files.items():
-                api.put_object(Bucket="training", Key=f"lora/{key}", Body=data.encode())
-        yield url
+    named = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+    api: Any = boto3.client("s3", endpoint_url=s3_url, **named)
+    api.create_bucket(Bucket="training")
+    for job in ("p-17", "p-18"):
+        record = f'{{"id": "{job}", "status": "completed", "created_at": "2026-01-0{job[-1]}T10:00:00"}}'
+        files = {f"processes/{job}.json": record, f"results/{job}/lora/a.bin": job}
+        files |= {f"results/{job}/samples/1.png": "png", f"results/{job}/logs/training.log": "log"}
+        for key, data in files.items():
+            api.put_object(Bucket="training", Key=f"lora/{key}", Body=data.encode())
+    return s3_url
 
 
 def run_guide(mdl: Inside, shell: Shell, guide: str) -> None:
