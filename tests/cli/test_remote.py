@@ -270,6 +270,20 @@ def test_cancel(endpoint: Endpoint, remote: Remote) -> None:
 # --- their links -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("answer", [{"error": "the disk is full"}, {"status": "error", "message": "the disk is full"}])
+def test_a_worker_that_fails(endpoint: Endpoint, shell: Shell, mdl: Inside, answer: dict[str, str]) -> None:
+    """What a worker says of its own failure reaches the user of 'mdl fetch' too: it is no fault of mdl's own."""
+    endpoint.api.functions.append(lambda given: answer)
+    shell = with_environ(shell, RUNPOD_API_KEY=KEY)
+    assert "mdl: p1: the worker says: the disk is full" in done(mdl(shell, "fetch", "gpu", "p1"), 5).err
+
+
+def test_an_id_that_looks_like_a_line(endpoint: Endpoint, remote: Remote) -> None:
+    """The id of a job cannot end a line of what is said about it and begin another one."""
+    endpoint.api.functions.append(lambda given: {"processes": [{"id": "p1\nmdl: all is well", "error": "no"}]})
+    assert "\nmdl: all" not in remote("jobs gpu").err
+
+
 def test_url_is_the_link_alone(store: JobStore, remote: Remote) -> None:
     """The signed link is all that stdout has, and it works; in a document it is as whole."""
     store.job("one")
