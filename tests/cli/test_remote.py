@@ -215,6 +215,8 @@ def test_jobs(store: JobStore, remote: Remote) -> None:
     store.job("old", "completed", 40)
     store.job("bad", "failed", 50, error="CUDA out of memory")
     store.put("processes/torn.json", b"{")
+    for name in ("", "folder/old"):  # these are no records of jobs
+        store.put(f"processes/{name}.json", b"{}")
     ran = remote("jobs store")
     assert [line.split() for line in ran.out.splitlines()][1:] == [
         ["new", "running", "4", "h", "ago", "1.0", "kB"],
@@ -228,6 +230,14 @@ def test_jobs(store: JobStore, remote: Remote) -> None:
     assert rows["bad"]["error"] == "CUDA out of memory"
     assert (rows["old"]["bytes"], rows["old"]["updated_at"], rows["torn"]["created_at"]) == (1010, None, None)
     assert rows["old"]["created_at"].endswith("Z")
+
+
+def test_a_record_that_cannot_be_parsed(store: JobStore, remote: Remote) -> None:
+    """Lists within lists, a hundred thousand deep, are a record that cannot be read; the other jobs are listed."""
+    store.job("old", "completed", 40)
+    store.put("processes/deep.json", b"[" * 100_000)
+    assert [one["id"] for one in remote("jobs store --json").document["jobs"]] == ["old", "deep"]
+    assert "no JSON" in remote("status store deep", 6).err
 
 
 def test_a_table_fits_80_columns(
