@@ -115,6 +115,9 @@ def fetch(
 
 def _check(what: WhatFlags, service: ServiceFlags, jobs: list[str]) -> None:
     """Raises `UsageError` for flags that exclude each other."""
+    if what.checkpoint == "":  # as of a variable of a script that is not set
+        hint = "name one, as --checkpoint latest, or leave it out for the whole model"
+        raise UsageError("the name of the checkpoint is empty", item="--checkpoint", hint=hint)
     if what.checkpoint and what.logs:
         raise UsageError("the logs are of a whole job", item="--logs", hint="leave out --checkpoint")
     if service.release is None and service.check is not None:

@@ -89,7 +89,7 @@ def jobs(session: Session, name: Name) -> int:
         session.console.table(("JOB", "STATUS", "CHANGED", "SIZE"), rows)
         for job in found:
             if job.error and not job.is_over:
-                session.console.warn(f"{job.id}: {job.error}")
+                session.console.warn(f"{shown(job.id)}: {job.error}")
         if failed := sum(bool(job.error) and job.is_over for job in found):
             session.console.note(f"{failed} ended with an error: 'mdl remote status {name} JOB' shows it")
 

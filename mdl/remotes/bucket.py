@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -53,11 +54,10 @@ class BucketRemote:
         for one in self._bucket.list(f"{self._prefix}results"):
             name = one.key.removeprefix(f"{self._prefix}results/").partition("/")[0]
             sizes[name] = sizes.get(name, 0) + one.size
-        names = [
-            one.key.rpartition("/")[2].removesuffix(".json")
-            for one in self._bucket.list(f"{self._prefix}processes")
-            if one.key.endswith(".json")
+        keys = [
+            one.key.removeprefix(f"{self._prefix}processes/") for one in self._bucket.list(f"{self._prefix}processes")
         ]
+        names = [key.removesuffix(".json") for key in keys if re.fullmatch(r"[^/]+\.json", key)]
         calls = [partial(self._read, name, sizes.get(name, 0)) for name in names]
         http = self._context.http
         assert http is not None
@@ -110,5 +110,5 @@ class BucketRemote:
         data = self._bucket.read(f"{self._prefix}processes/{job}.json", _LARGEST_RECORD)
         try:
             return replace(job_of(json.loads(data), job), bytes=size)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ProtocolError("the record of this job is no JSON", item=job) from error

@@ -67,7 +67,7 @@ class Holder:
         try:
             facts = json.loads(data)
             return cls(*(str(facts[key])[:100] for key in ("host", "process", "since", "token")))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return cls("another machine", "", "?", "")
 
     @property

@@ -50,6 +50,8 @@ _UNFINISHED = re.compile(r"(?i)\bnot (yet )?(completed|finished|done)\b|still ru
 _TOO_LARGE = re.compile(r"(?i)too large|exceed\w* (the )?max|body size|payload size")
 _FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}
 _LIMITS = f"an endpoint carries 20 MiB at most, about 15 MiB of a file in base64: {ASK_FOR_URL}"
+_MOST_COUNTED = 2**53
+"""No count of jobs or workers is as large as this; one that is cannot be written as a metric."""
 _WORKERS = "workers"
 _QUEUE = "the endpoint's queue"
 
@@ -69,7 +71,7 @@ class UnknownProcess(NotFound):
 class WorkerFailed(NetworkError):
     """The worker failed, or does not understand the question. ``output`` is what it answered beside its error."""
 
-    def __init__(self, message: str, *, item: str, output: Any = None) -> None:
+    def __init__(self, message: str, *, item: str | None = None, output: Any = None) -> None:
         super().__init__(message, item=item, hint="look at the endpoint's log", final=True)
         self.output = output
 
@@ -347,7 +349,7 @@ def _no_result(item: str) -> NoResult:
 def _counts(value: Any) -> dict[str, int]:
     if not isinstance(value, dict):
         return {}
-    return {shown(str(key))[:40]: n for key, n in value.items() if isinstance(n, int) and not isinstance(n, bool)}
+    return {shown(str(key))[:40]: n for key, n in value.items() if type(n) is int and abs(n) < _MOST_COUNTED}
 
 
 def _snake(name: str) -> str:

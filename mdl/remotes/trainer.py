@@ -48,6 +48,8 @@ _LOOKS_LIKE = {
     "cancel": ("post", r".*/cancel/\{\}|.*/\{\}/cancel"),
 }
 """The method and the path by which a route of another server is known."""
+_PATH = re.compile(r"/[^?#\s]{0,500}")
+"""What stands behind the host in a route. Any other text could change the host itself, as ``@other/jobs`` does."""
 
 
 def open_remote(settings: RemoteSettings, context: Context) -> Trainer:
@@ -175,6 +177,8 @@ def routes_in(paths: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path, methods in paths.items():
         plain = re.sub(r"\{[^{}]*\}", "{}", str(path))
+        if not _PATH.fullmatch(plain):
+            continue
         for route, (method, pattern) in _LOOKS_LIKE.items():
             fits = re.fullmatch(pattern, plain) and plain.count("{}") == ("{}" in _ROUTES[route])
             if fits and isinstance(methods, dict) and method in methods:

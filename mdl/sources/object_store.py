@@ -14,6 +14,7 @@ from __future__ import annotations
 import configparser
 import contextlib
 import importlib.util
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,6 +52,9 @@ _BLOCK = 2**17
 """Bytes of one block of an object that obstore brings. What has come of a block is lost if the connection breaks."""
 _SECONDS = 180
 """How long obstore retries a request that fails, at most."""
+_PAGE_SECONDS = 600.0
+"""How long a bucket may take for the next 1000 objects of a listing. One that has only empty pages, and always says
+that more follow, would go on for ever."""
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>(?:\s*<Message>([^<]{0,400}))?")
 _STATUS = re.compile(r"status code: (\d{3})")
 _NO_SIGNED_URLS = re.compile(r"(?i)s3api-[a-z0-9-]+\.runpod\.io")
@@ -159,6 +163,7 @@ class Bucket:
             "aws_endpoint_url_s3": access.url,  # else a variable of this name would take precedence
             "region": access.region,
             "virtual_hosted_style_request": False,
+            "disable_bulk_delete": True,  # not every store has DeleteObjects; RunPod's volumes do not
             "client_options": _client_options(access.url, context),
             "retry_config": _retry_config(context.http.policy),
         }
@@ -184,7 +189,7 @@ class Bucket:
             pages = obstore.list(self._store, prefix=prefix.strip("/") or None, chunk_size=1000)
         while True:
             with self._trouble(prefix):
-                page = self._wait(lambda: next(pages, None))
+                page = self._wait(lambda: next(pages, None), until=time.monotonic() + _PAGE_SECONDS)
             if page is None:
                 return
             for row in page:
@@ -273,7 +278,7 @@ class Bucket:
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; one that is not there is no error. Raises as `list`."""
-        for key in keys:  # one by one: RunPod's volumes have no DeleteObjects
+        for key in keys:
             with self._trouble(key), contextlib.suppress(FileNotFoundError):
                 self._wait(lambda key=key: self._store.delete(key))
 
@@ -291,10 +296,16 @@ class Bucket:
             url: str = obstore.sign(self._store, "GET", key, timedelta(seconds=LINK_SECONDS))
         return url
 
-    def _wait(self, call: Any) -> Any:
+    def _wait(self, call: Any, until: float = math.inf) -> Any:
         http = self._context.http
         assert http is not None
-        return in_thread(call, http.cancel.check)
+
+        def look() -> None:
+            http.cancel.check()
+            if time.monotonic() > until:
+                raise NetworkError("the bucket's listing does not come to an end", item=str(self))
+
+        return in_thread(call, look)
 
     @contextlib.contextmanager
     def _trouble(self, key: str) -> Iterator[None]:

@@ -238,6 +238,8 @@ def test_jobs(store: JobStore, remote: Remote) -> None:
     store.job("old", "completed", 40)
     store.job("bad", "failed", 50, error="CUDA out of memory")
     store.put("processes/torn.json", b"{")
+    for name in ("", "folder/old"):  # these are no records of jobs
+        store.put(f"processes/{name}.json", b"{}")
     ran = remote("jobs store")
     assert [line.split() for line in ran.out.splitlines()][1:] == [
         ["new", "running", "4", "h", "ago", "1.0", "kB"],
@@ -251,6 +253,14 @@ def test_jobs(store: JobStore, remote: Remote) -> None:
     assert rows["bad"]["error"] == "CUDA out of memory"
     assert (rows["old"]["bytes"], rows["old"]["updated_at"], rows["torn"]["created_at"]) == (1010, None, None)
     assert rows["old"]["created_at"].endswith("Z")
+
+
+def test_a_record_that_cannot_be_parsed(store: JobStore, remote: Remote) -> None:
+    """Lists within lists, a hundred thousand deep, are a record that cannot be read; the other jobs are listed."""
+    store.job("old", "completed", 40)
+    store.put("processes/deep.json", b"[" * 100_000)
+    assert [one["id"] for one in remote("jobs store --json").document["jobs"]] == ["old", "deep"]
+    assert "no JSON" in remote("status store deep", 6).err
 
 
 def test_a_table_fits_80_columns(
@@ -291,6 +301,20 @@ def test_cancel(endpoint: Endpoint, remote: Remote) -> None:
 
 
 # --- their links -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [{"error": "the disk is full"}, {"status": "error", "message": "the disk is full"}])
+def test_a_worker_that_fails(endpoint: Endpoint, shell: Shell, mdl: Inside, answer: dict[str, str]) -> None:
+    """What a worker says of its own failure reaches the user of 'mdl fetch' too: it is no fault of mdl's own."""
+    endpoint.api.functions.append(lambda given: answer)
+    shell = with_environ(shell, RUNPOD_API_KEY=KEY)
+    assert "mdl: p1: the worker says: the disk is full" in done(mdl(shell, "fetch", "gpu", "p1"), 5).err
+
+
+def test_an_id_that_looks_like_a_line(endpoint: Endpoint, remote: Remote) -> None:
+    """The id of a job cannot end a line of what is said about it and begin another one."""
+    endpoint.api.functions.append(lambda given: {"processes": [{"id": "p1\nmdl: all is well", "error": "no"}]})
+    assert "\nmdl: all" not in remote("jobs gpu").err
 
 
 def test_url_is_the_link_alone(store: JobStore, remote: Remote) -> None:

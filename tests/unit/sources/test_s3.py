@@ -17,7 +17,7 @@ from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
 from mdl.http.policy import RetryPolicy
 from mdl.remote_tables import RemoteSettings
-from mdl.sources import Context, parse
+from mdl.sources import Context, object_store, parse
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.object_store import Access, s3_error
 from mdl.sources.s3 import S3Origin, S3Source
@@ -219,6 +219,22 @@ def test_repeated_listing(monkeypatch: pytest.MonkeyPatch, bucket: Callable[...,
     monkeypatch.setattr(obstore, "list", lambda *_, **__: iter(real * 2))
     with pytest.raises(ProtocolError, match="repeats itself"):
         source.resolve(S3Origin("training"))
+
+
+def test_a_listing_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket that always says that more follows, and sends none of it, is left after some time."""
+    empty = LISTING.partition(b"<Contents>")[0].replace(b"false", b"true")
+    page = reply(200, empty + b"<NextContinuationToken>7</NextContinuationToken></ListBucketResult>")
+    monkeypatch.setattr(object_store, "_PAGE_SECONDS", 0.0)
+    with FaultyServer(lambda request, number: page) as server, pytest.raises(NetworkError, match="to an end"):
+        source_at(server.url).resolve(S3Origin("training"))
+
+
+def test_deletes_are_of_one_object_each() -> None:
+    """A store that has no DeleteObjects can be cleaned, as RunPod's network volumes."""
+    with FaultyServer(lambda request, number: reply(204 if request.method == "DELETE" else 405)) as server:
+        source_at(server.url).bucket("training").delete(["a", "b"])
+        assert [request.target for request in server.requests] == ["/training/a", "/training/b"]
 
 
 SENDING = "Error performing GET https://h.example/b?list-type=2 in 1ms - HTTP error: error sending request"
