@@ -308,7 +308,7 @@ def test_a_worker_that_fails(endpoint: Endpoint, shell: Shell, mdl: Inside, answ
     """What a worker says of its own failure reaches the user of 'mdl fetch' too: it is no fault of mdl's own."""
     endpoint.api.functions.append(lambda given: answer)
     shell = with_environ(shell, RUNPOD_API_KEY=KEY)
-    assert "mdl: p1: the worker says: the disk is full" in done(mdl(shell, "fetch", "gpu", "p1"), 5).err
+    assert "p1: the worker says: the disk is full" in done(mdl(shell, "fetch", "gpu", "p1"), 5).err
 
 
 def test_an_id_that_looks_like_a_line(endpoint: Endpoint, remote: Remote) -> None:
