@@ -36,9 +36,15 @@ _WHEN_FULL = "free some space, and run the same command again; the archive that 
 
 @dataclass(frozen=True)
 class FetchReport(Report):
-    """How fetching went; ``release`` is what is served now, if the results were put into service."""
+    """How fetching went; ``release`` is what is served now, if the results were put into service, and
+    ``release_error`` why that failed."""
 
     release: ReleaseResult | None = None
+    release_error: MdlError | None = None
+
+    @property
+    def failures(self) -> list[tuple[str, MdlError]]:
+        return super().failures + ([("release", self.release_error)] if self.release_error else [])
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,8 @@ def fetch(models: Sequence[Model], tools: Tools, options: FetchOptions) -> Fetch
     """Bring the results of jobs into the store. Each of ``models`` has one source, a `JobOrigin` of the same remote.
 
     What fails for one job is in the report and hinders no other: `NotFound` for a job that is unknown, failed or was
-    cancelled, `NotFinished` for one that still runs, `ProtocolError` for a zip that is cut or not what it says. Raises
-    as `mdl.operations.get.get`.
+    cancelled, `NotFinished` for one that still runs, `ProtocolError` for a zip that is cut or not what it says, and
+    what `release` raises. Raises as `mdl.operations.get.get`.
     """
     began = time.monotonic()
     ready, broken = _done(models, tools, options)
@@ -85,7 +91,10 @@ def fetch(models: Sequence[Model], tools: Tools, options: FetchOptions) -> Fetch
         bytes_discarded=sum(report.bytes_discarded for report in reports),
     )
     if options.service and not whole.error:
-        whole = replace(whole, release=_put_into_service(whole.models[0], tools, options.service))
+        try:
+            whole = replace(whole, release=_put_into_service(whole.models[0], tools, options.service))
+        except MdlError as error:
+            whole = replace(whole, release_error=error)
     return replace(whole, seconds=time.monotonic() - began)
 
 
@@ -206,10 +215,11 @@ def _fetch_zip(model: Model, tools: Tools, options: FetchOptions) -> Report:
     The zip is kept if that was stopped, or did not work on this disk: the same command again goes on with it.
     """
     source, origin, store = _source_of(model, tools), _origin_of(model), tools.store
-    archives = Store(store.archives, cancel=store.cancel)
+    archives, report = Store(store.archives, cancel=store.cancel), Report()
     try:
         with model_locks([model], tools):
             [archive] = source.resolve(origin)
+            store.final_path(model.name, archive)  # raises at once if this layout cannot hold it
             is_wanted = options.force or options.keep_archive
             if not is_wanted and (kept := _kept(model, archive, tools)):
                 _tell_kept(kept, tools)
@@ -231,7 +241,7 @@ def _fetch_zip(model: Model, tools: Tools, options: FetchOptions) -> Report:
                 _discard(model, archives)
             return replace(report, models=(row,))
     except MdlError as error:
-        return _failed(model, error, tools)
+        return replace(report, models=_failed(model, error, tools).models)
 
 
 def _discard(model: Model, archives: Store) -> None:

@@ -75,6 +75,12 @@ def parse(text: str, page_hosts: Collection[str]) -> JobOrigin:
     return JobOrigin(remote, check_job_id(job), checkpoint, "logs" in query, "all" in query)
 
 
+def job_of_url(url: str) -> JobOrigin:
+    """The job of which a URL that `JobOrigin.url_of` made is a file."""
+    job, _, _ = urlsplit(url).path.strip("/").partition("/")
+    return JobOrigin(urlsplit(url).netloc, unquote(job))
+
+
 def open_source(context: Context) -> JobSource:
     return JobSource(context)
 
