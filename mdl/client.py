@@ -274,7 +274,7 @@ class Client:
             cancel.link(stop)
         remote_named(name, work.remotes)
         if work.config.is_offline:
-            raise LockError("offline: no remote can be asked", item=name, hint="run it again without --offline")
+            raise LockError("offline: no remote can be asked", item=name, hint="unset MDL_OFFLINE and HF_HUB_OFFLINE")
         try:
             with work.http([Model(name, sources=(JobOrigin(name, "any"),))], stop, with_lock=False) as http:
                 yield Context(work.endpoint, Path(os.devnull), http, environ=work.environ, remotes=work.remotes)
