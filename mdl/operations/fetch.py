@@ -182,11 +182,11 @@ def _done(models: Sequence[Model], tools: Tools, options: FetchOptions) -> tuple
 def _wait_until_done(model: Model, tools: Tools, until: float, *, allow_running: bool) -> None:
     """Raises `NotFinished` if the job still runs at the moment ``until`` of the monotonic clock, `NotFound` if it has
     no result."""
-    remote, job = _remote_of(model, tools), _origin_of(model).job
+    remote, origin = _remote_of(model, tools), _origin_of(model)
     for delay in _delays():
-        found, left = remote.status(job), until - time.monotonic()
+        found, left = remote.status(origin.job), until - time.monotonic()
         if found.is_over or allow_running or left <= 0:
-            found.check_is_done(allow_running=allow_running)
+            found.check_is_done(allow_running=allow_running, logs=origin.logs)
             return
         if delay == _POLLS[0]:
             tools.on_event(Noticed(model.name, message=f"waiting for the job, which is still {found.status}"))

@@ -90,7 +90,8 @@ def test_one_checkpoint_and_the_logs(mdl: Inside, box: Box) -> None:
 
 
 def test_a_job_that_is_not_done(mdl: Inside, box: Box) -> None:
-    """14 while it runs, unless what is there is wanted; 3 with its own error once it has failed; 10 for a mixture."""
+    """14 while it runs, unless what is there is wanted; 3 with its own error if it failed, and its logs can be had;
+    10 for a mixture."""
     folder = box.job("j3", status="running")
     box.job("j4", status="failed", error_message="CUDA out of memory")
     box.job("j5")
@@ -98,7 +99,10 @@ def test_a_job_that_is_not_done(mdl: Inside, box: Box) -> None:
     assert not folder.exists()
     done(mdl(box.shell, "fetch", "box", "j3", "--allow-running"))
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
-    assert "CUDA out of memory" in done(mdl(box.shell, "fetch", "box", "j4"), 3).err
+    failed = done(mdl(box.shell, "fetch", "box", "j4"), 3)
+    assert ("CUDA out of memory" in failed.err, "--logs brings its logs" in failed.err) == (True, True)
+    done(mdl(box.shell, "fetch", "box", "j4", "--logs"))
+    assert files_below(folder.with_name("j4_logs")) == {"training.log": b"loss 0.1\n"}
     mixed = done(mdl(box.shell, "fetch", "box", "j4", "j5", "nope", "--json"), 3).document
     assert [(model["name"], model["error"] and model["error"]["code"]) for model in mixed["models"]] == [
         ("box/j4", "NOTFOUND"),
