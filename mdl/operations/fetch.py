@@ -59,9 +59,9 @@ class Service:
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """How jobs are fetched. ``wait`` seconds in all for those that still run. ``allow_running`` takes what is
-    there of it. ``keep_archive`` keeps the zip of a training server beside its folder. ``limits`` says how much a zip
-    may hold; ``force`` replaces files that are not mdl's; ``service`` puts the results of one job into service."""
+    """How jobs are fetched. ``wait`` seconds in all for those that still run; ``allow_running`` takes what is there of
+    them. ``keep_archive`` keeps the zip of a training server beside its folder, and ``limits`` says how much it may
+    hold. ``force`` replaces files that are not mdl's; ``service`` puts the results of one job into service."""
 
     wait: float = 0.0
     allow_running: bool = False
@@ -220,8 +220,8 @@ def _fetch_zip(model: Model, tools: Tools, options: FetchOptions) -> Report:
         with model_locks([model], tools):
             [archive] = source.resolve(origin)
             store.final_path(model.name, archive)  # raises at once if this layout cannot hold it
-            is_wanted = options.force or options.keep_archive
-            if not is_wanted and (kept := _kept(model, archive, tools)):
+            is_wanted = options.keep_archive and not _is_here(origin.remote, archive, store)
+            if not is_wanted and not options.force and (kept := _kept(model, archive, tools)):
                 _tell_kept(kept, tools)
                 return report_of([model], store, kept, {})
             tools.on_event(Noticed(model.name, message="waiting for the server, which makes the zip before it sends"))
@@ -258,6 +258,11 @@ def _kept(model: Model, archive: RemoteFile, tools: Tools) -> Plan | None:
     asked = narrow(known, model.include, model.exclude, model.name)
     found = Plan.of(Wanted(model.name, one, tools.store.quick_check(model.name, one)) for one in asked)
     return None if found.fetch or found.refuse else found
+
+
+def _is_here(folder: str, archive: RemoteFile, store: Store) -> bool:
+    """Whether this very zip was kept in that folder."""
+    return bool(Plan.of([Wanted(folder, archive, store.quick_check(folder, archive))]).keep)
 
 
 def _tell_kept(found: Plan, tools: Tools) -> None:
