@@ -274,7 +274,7 @@ class Client:
             cancel.link(stop)
         remote_named(name, work.remotes)
         if work.config.is_offline:
-            raise LockError("offline: no remote can be asked", item=name, hint="run it again without --offline")
+            raise LockError("offline: no remote can be asked", item=name, hint="unset MDL_OFFLINE and HF_HUB_OFFLINE")
         try:
             with work.http([Model(name, sources=(JobOrigin(name, "any"),))], stop, with_lock=False) as http:
                 yield Context(work.endpoint, Path(os.devnull), http, environ=work.environ, remotes=work.remotes)
@@ -438,8 +438,8 @@ class Client:
         takes what is there of them. The zip of a training server is checked and unpacked; ``keep_archive`` keeps it
         beside its folder, ``limits`` says how much it may hold. The results of one job may be put into service in the
         folder ``release``, as `mdl.release` does with ``keep`` and ``check``: what was fetched of it, without logs.
-        What fails for one job hinders no other and is in the report: `NotFinished`, `NotFound`, `ProtocolError` and
-        what `download` has there. Raises as `download` and, with ``release``, as `mdl.release`.
+        What fails is in the report, and for one job hinders no other: `NotFinished`, `NotFound`, `ProtocolError`, what
+        `download` has there, and what `mdl.release` raises. Raises as `download`.
         """
         from mdl.archive.directory import ArchiveLimits
         from mdl.operations.fetch import FetchOptions, Service, fetch
@@ -520,9 +520,27 @@ class Client:
             def connect(urls: Sequence[str]) -> HttpClient | None:
                 """Only a repair needs the network, and is held to window and duration."""
                 stack.enter_context(time_limit(work.time_limit(), tools.store.cancel))
-                return None if work.config.is_offline else work.http(models, tools.store.cancel, map(host_of, urls))
+                if work.config.is_offline:
+                    return None
+                located = self._located(urls)
+                http = work.http([*models, *located], tools.store.cancel, map(host_of, urls))
+                resolver = work.resolver(tools.store, http)
+                for origin in {origin for model in located for origin in model.sources}:
+                    resolver.source(origin)  # from now on the client knows how to locate its files
+                return http
 
             return verify(models, tools, connect=connect if repair else None, force=force, strict=strict)
+
+    @staticmethod
+    def _located(urls: Iterable[str]) -> list[Model]:
+        """What the files of the URLs come from that are no URLs of http: buckets, and jobs of remotes."""
+        from mdl.catalog.model import Model
+        from mdl.remotes import job_of_url
+        from mdl.sources import parse
+
+        jobs = {job_of_url(url) for url in urls if url.startswith("job://")}
+        objects = {parse(url, ()) for url in urls if url.startswith("s3://")}
+        return [Model(str(origin), sources=(origin,)) for origin in (*jobs, *objects)]
 
     def lock(
         self,

@@ -73,6 +73,7 @@ def describe(event: Event) -> Description:
     match event:
         case Planned(files=files, bytes_total=total, bytes_kept=kept):
             facts = {"files": files, "bytes_total": total, "bytes_kept": kept, "bytes_to_fetch": event.bytes_to_fetch}
+            facts |= {"verb": event.verb}
             return _of(event, "planned", _plan_text(event), facts=facts)
         case Started(total=total, resumed_at=done):
             facts = {"bytes": total, "resumed_at": done, "host": event.host, "index": event.index or None}

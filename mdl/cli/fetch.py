@@ -128,10 +128,10 @@ def _check(what: WhatFlags, service: ServiceFlags, jobs: list[str]) -> None:
 
 
 def _show(session: Session, report: FetchReport) -> int:
-    """The folders, or that of the release."""
+    """The folders, or that of the release; nothing if the release failed."""
     done = report.release
     session.empty = session.empty | {"release": released_facts(done) if done else None}
-    code = show(session, report, folders=done is None)
+    code = show(session, report, folders=not done and not report.release_error)
     if done and not session.common.json:
         session.console.data(str(done.path))
     return code

@@ -72,7 +72,7 @@ LogFile = Annotated[
 
 @dataclass(frozen=True)
 class BombFlags:
-    """From when on an archive is taken for a zip bomb."""
+    """How much an archive may hold before it is taken for a zip bomb."""
 
     max_members: Annotated[int, flag("--max-members", "Refuse an archive of more members.", min=1)] = 1_000_000
     max_ratio: Annotated[

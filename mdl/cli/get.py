@@ -171,7 +171,7 @@ def show(session: Session, report: Report, *, folders: bool = True) -> int:
 def payload(report: Report) -> dict[str, Any]:
     """What ``--json`` shows of a report, or of a plan."""
     models = [vars(model) | {"files": [vars(file) for file in model.files]} for model in report.models]
-    facts = {name: value for name, value in vars(report).items() if name != "release"}
+    facts = {name: value for name, value in vars(report).items() if not name.startswith("release")}
     return facts | {"seconds": round(report.seconds, 3), "models": models}
 
 

@@ -35,7 +35,8 @@ from mdl.http.pacer import Pacer
 from mdl.http.policy import Again, RequestEnded, RetryPolicy, State, decide
 from mdl.http.refusals import error_for_status
 from mdl.http.transport import PROXY, PooledTransport, map_httpx_errors, proxy_of
-from mdl.redact import Secrets
+from mdl.paths import shown
+from mdl.redact import Secrets, bare_url
 
 USER_AGENT = f"mdl/{__version__}; python/{platform.python_version()}"
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -317,13 +318,16 @@ class HttpClient:
             if proxy is None and limits.peer and not is_private(limits.peer):
                 met_public = True
                 self._public.add(host)
-            if response.status_code not in _REDIRECTS or content is not None:
+            if response.status_code not in _REDIRECTS:
                 is_back = not at_home and origin_of(current) == home
                 location = None if is_back or current == start or link.authorized else current
                 return OpenResponse(response, current, tuple(hops), location), token is not None
             hops.append({**_lower(response.headers), ":url": current})
             _drain(response)
             current = _redirect_target(str(response.headers.get("location", "")), current)
+            if content is not None:
+                hint = f"if {shown(bare_url(current))[:200]} is right, set that address"
+                raise NetworkError(f"{host} redirects, and a {method} is not sent on", hint=hint, final=True)
         raise NetworkError(f"more than {_MAX_REDIRECTS} redirects, the last to {host_of(current)}", final=True)
 
     def _send(self, request: httpx.Request, limits: RequestLimits, patience: float) -> httpx.Response:

@@ -196,6 +196,7 @@ _EVENTS: dict[str, Callable[[Mapping[str, str]], Event]] = {
         bytes_total=int(facts["bytes_total"]),
         bytes_kept=int(facts["bytes_kept"]),
         bytes_to_fetch=int(facts["bytes_to_fetch"]),
+        verb=facts.get("verb", "fetch"),
     ),
     "started": lambda facts: Started(
         index=_count(facts, "index") or 0,

@@ -36,9 +36,15 @@ _WHEN_FULL = "free some space, and run the same command again; the archive that 
 
 @dataclass(frozen=True)
 class FetchReport(Report):
-    """How fetching went; ``release`` is what is served now, if the results were put into service."""
+    """How fetching went; ``release`` is what is served now, if the results were put into service, and
+    ``release_error`` why that failed."""
 
     release: ReleaseResult | None = None
+    release_error: MdlError | None = None
+
+    @property
+    def failures(self) -> list[tuple[str, MdlError]]:
+        return super().failures + ([("release", self.release_error)] if self.release_error else [])
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,9 @@ class Service:
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """How jobs are fetched. ``wait`` seconds in all for those that still run. ``allow_running`` takes what is
-    there of it. ``keep_archive`` keeps the zip of a training server beside its folder. ``limits`` says how much a zip
-    may hold; ``force`` replaces files that are not mdl's; ``service`` puts the results of one job into service."""
+    """How jobs are fetched. ``wait`` seconds in all for those that still run; ``allow_running`` takes what is there of
+    them. ``keep_archive`` keeps the zip of a training server beside its folder, and ``limits`` says how much it may
+    hold. ``force`` replaces files that are not mdl's; ``service`` puts the results of one job into service."""
 
     wait: float = 0.0
     allow_running: bool = False
@@ -69,8 +75,8 @@ def fetch(models: Sequence[Model], tools: Tools, options: FetchOptions) -> Fetch
     """Bring the results of jobs into the store. Each of ``models`` has one source, a `JobOrigin` of the same remote.
 
     What fails for one job is in the report and hinders no other: `NotFound` for a job that is unknown, failed or was
-    cancelled, `NotFinished` for one that still runs, `ProtocolError` for a zip that is cut or not what it says. Raises
-    as `mdl.operations.get.get`.
+    cancelled, `NotFinished` for one that still runs, `ProtocolError` for a zip that is cut or not what it says, and
+    what `release` raises. Raises as `mdl.operations.get.get`.
     """
     began = time.monotonic()
     ready, broken = _done(models, tools, options)
@@ -85,7 +91,10 @@ def fetch(models: Sequence[Model], tools: Tools, options: FetchOptions) -> Fetch
         bytes_discarded=sum(report.bytes_discarded for report in reports),
     )
     if options.service and not whole.error:
-        whole = replace(whole, release=_put_into_service(whole.models[0], tools, options.service))
+        try:
+            whole = replace(whole, release=_put_into_service(whole.models[0], tools, options.service))
+        except MdlError as error:
+            whole = replace(whole, release_error=error)
     return replace(whole, seconds=time.monotonic() - began)
 
 
@@ -173,11 +182,11 @@ def _done(models: Sequence[Model], tools: Tools, options: FetchOptions) -> tuple
 def _wait_until_done(model: Model, tools: Tools, until: float, *, allow_running: bool) -> None:
     """Raises `NotFinished` if the job still runs at the moment ``until`` of the monotonic clock, `NotFound` if it has
     no result."""
-    remote, job = _remote_of(model, tools), _origin_of(model).job
+    remote, origin = _remote_of(model, tools), _origin_of(model)
     for delay in _delays():
-        found, left = remote.status(job), until - time.monotonic()
+        found, left = remote.status(origin.job), until - time.monotonic()
         if found.is_over or allow_running or left <= 0:
-            found.check_is_done(allow_running=allow_running)
+            found.check_is_done(allow_running=allow_running, logs=origin.logs)
             return
         if delay == _POLLS[0]:
             tools.on_event(Noticed(model.name, message=f"waiting for the job, which is still {found.status}"))
@@ -206,12 +215,13 @@ def _fetch_zip(model: Model, tools: Tools, options: FetchOptions) -> Report:
     The zip is kept if that was stopped, or did not work on this disk: the same command again goes on with it.
     """
     source, origin, store = _source_of(model, tools), _origin_of(model), tools.store
-    archives = Store(store.archives, cancel=store.cancel)
+    archives, report = Store(store.archives, cancel=store.cancel), Report()
     try:
         with model_locks([model], tools):
             [archive] = source.resolve(origin)
-            is_wanted = options.force or options.keep_archive
-            if not is_wanted and (kept := _kept(model, archive, tools)):
+            store.final_path(model.name, archive)  # raises at once if this layout cannot hold it
+            is_wanted = options.keep_archive and not _is_here(origin.remote, archive, store)
+            if not is_wanted and not options.force and (kept := _kept(model, archive, tools)):
                 _tell_kept(kept, tools)
                 return report_of([model], store, kept, {})
             tools.on_event(Noticed(model.name, message="waiting for the server, which makes the zip before it sends"))
@@ -231,7 +241,7 @@ def _fetch_zip(model: Model, tools: Tools, options: FetchOptions) -> Report:
                 _discard(model, archives)
             return replace(report, models=(row,))
     except MdlError as error:
-        return _failed(model, error, tools)
+        return replace(report, models=_failed(model, error, tools).models)
 
 
 def _discard(model: Model, archives: Store) -> None:
@@ -248,6 +258,11 @@ def _kept(model: Model, archive: RemoteFile, tools: Tools) -> Plan | None:
     asked = narrow(known, model.include, model.exclude, model.name)
     found = Plan.of(Wanted(model.name, one, tools.store.quick_check(model.name, one)) for one in asked)
     return None if found.fetch or found.refuse else found
+
+
+def _is_here(folder: str, archive: RemoteFile, store: Store) -> bool:
+    """Whether this very zip was kept in that folder."""
+    return bool(Plan.of([Wanted(folder, archive, store.quick_check(folder, archive))]).keep)
 
 
 def _tell_kept(found: Plan, tools: Tools) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from mdl.catalog.model import Model
 from mdl.engine.plan import Plan, Wanted
 from mdl.engine.status import is_verified
 from mdl.engine.store import Store
-from mdl.errors import DigestMismatch, LockError, MdlError, NotFound
+from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError
 from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
@@ -137,7 +138,9 @@ def repair(
 
     wanted = []
     for row in rows:
-        if row.status in _WRONG:
+        if row.status in _WRONG and _came_in_zip(row.remote):
+            errors[f"{row.model}/{row.remote.path}"] = _not_alone(row)
+        elif row.status in _WRONG:
             receipt = tools.store.receipts.get(row.model, row.remote.path)
             digest = row.remote.digest or (receipt.digest if receipt else None)
             size = row.remote.size if row.remote.size is not None else (receipt.stamp.size if receipt else None)
@@ -155,6 +158,19 @@ def repair(
             name = f"{download.model}/{download.name}"
             errors[name] = download.error.on(name)
     return result
+
+
+def _came_in_zip(remote: RemoteFile) -> bool:
+    """Whether the file is one of those in the zip of a job."""
+    url = urlsplit(remote.url)
+    return url.scheme == "job" and not unquote(url.path).endswith(f"/{remote.path}")
+
+
+def _not_alone(row: Checked) -> MdlError:
+    job = urlsplit(row.remote.url)
+    name = unquote(job.path.strip("/").partition("/")[0])
+    hint = f"run its 'mdl fetch {job.netloc} {name}' again, with --force"
+    return ProtocolError("came in a zip, and cannot be fetched alone", item=f"{row.model}/{row.remote.path}", hint=hint)
 
 
 def _failure(rows: Sequence[Checked], *, strict: bool) -> MdlError | None:

@@ -27,6 +27,7 @@ from mdl.fs.private import make_private_dir, read_regular
 from mdl.http.locators import Body, Link
 from mdl.paths import RelPath, shown
 from mdl.remote_tables import KINDS, RemoteSettings, remote_named
+from mdl.remotes.outputs import error_in
 from mdl.sources import Context, Origin
 
 VERSION = 1
@@ -74,6 +75,12 @@ def parse(text: str, page_hosts: Collection[str]) -> JobOrigin:
     return JobOrigin(remote, check_job_id(job), checkpoint, "logs" in query, "all" in query)
 
 
+def job_of_url(url: str) -> JobOrigin:
+    """The job of which a URL that `JobOrigin.url_of` made is a file."""
+    job, _, _ = urlsplit(url).path.strip("/").partition("/")
+    return JobOrigin(urlsplit(url).netloc, unquote(job))
+
+
 def open_source(context: Context) -> JobSource:
     return JobSource(context)
 
@@ -108,12 +115,13 @@ class RemoteJob:
         moment = self.updated_at or self.created_at
         return now - datetime.fromisoformat(moment).timestamp() if moment else -math.inf
 
-    def check_is_done(self, *, allow_running: bool = False) -> None:
-        """Raises `NotFinished` for a job that still runs, `NotFound` for one without a result."""
-        if self.status in ("failed", "cancelled"):
+    def check_is_done(self, *, allow_running: bool = False, logs: bool = False) -> None:
+        """Raises `NotFinished` for a job that still runs, `NotFound` for one that ended without a result; its ``logs``
+        can be had of such a one too."""
+        if self.status in ("failed", "cancelled") and not logs:
             hint = "'mdl fetch' with --logs brings its logs, if it wrote any"
             raise NotFound(f"the job {_ended(self.status)}: {self.error or 'it says no more'}", item=self.id, hint=hint)
-        if self.status != "done" and not allow_running:
+        if not self.is_over and not allow_running:
             hint = "--wait waits for it; --allow-running takes what is there"
             raise NotFinished(f"the job is still {self.status}", item=self.id, hint=hint)
 
@@ -197,8 +205,6 @@ def job_of(record: Any, name: str = "") -> RemoteJob:
     """The job that a record tells of: ``id`` (or ``job_id``, ``process_id``), ``status``, ``created_at``,
     ``updated_at``, ``error``. A record that is no object is of a job about which nothing is known."""
     facts: Mapping[str, Any] = record if isinstance(record, dict) else {}
-    from mdl.remotes.outputs import error_in
-
     ident = name or next((str(facts[key]) for key in ("id", "job_id", "process_id") if facts.get(key)), "")
     created = next((facts[key] for key in ("created_at", "started_at", "createdAt") if facts.get(key)), None)
     updated = next((facts[key] for key in ("updated_at", "completed_at", "finished_at") if facts.get(key)), None)

@@ -265,7 +265,7 @@ class Runpod(HttpRemote):
                 if once:
                     answer = self.ask_once("POST", url, content, item=item)
                 else:
-                    answer = self.ask("POST", url, content, most=_LARGEST)
+                    answer = self.ask("POST", url, content, most=_LARGEST, item=item)
                 return self._output(self._finished(answer), item)
             except _Forgotten as error:
                 if once:

@@ -90,7 +90,8 @@ def test_one_checkpoint_and_the_logs(mdl: Inside, box: Box) -> None:
 
 
 def test_a_job_that_is_not_done(mdl: Inside, box: Box) -> None:
-    """14 while it runs, unless what is there is wanted; 3 with its own error once it has failed; 10 for a mixture."""
+    """14 while it runs, unless what is there is wanted; 3 with its own error if it failed, and its logs can be had;
+    10 for a mixture."""
     folder = box.job("j3", status="running")
     box.job("j4", status="failed", error_message="CUDA out of memory")
     box.job("j5")
@@ -98,7 +99,10 @@ def test_a_job_that_is_not_done(mdl: Inside, box: Box) -> None:
     assert not folder.exists()
     done(mdl(box.shell, "fetch", "box", "j3", "--allow-running"))
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
-    assert "CUDA out of memory" in done(mdl(box.shell, "fetch", "box", "j4"), 3).err
+    failed = done(mdl(box.shell, "fetch", "box", "j4"), 3)
+    assert ("CUDA out of memory" in failed.err, "--logs brings its logs" in failed.err) == (True, True)
+    done(mdl(box.shell, "fetch", "box", "j4", "--logs"))
+    assert files_below(folder.with_name("j4_logs")) == {"training.log": b"loss 0.1\n"}
     mixed = done(mdl(box.shell, "fetch", "box", "j4", "j5", "nope", "--json"), 3).document
     assert [(model["name"], model["error"] and model["error"]["code"]) for model in mixed["models"]] == [
         ("box/j4", "NOTFOUND"),
@@ -223,6 +227,38 @@ def test_a_release_is_what_the_job_has(mdl: Inside, box: Box, tmp_path: Path) ->
     assert served == ["config.json", "mdl-manifest.json", "model.safetensors", "model/a.txt"]
 
 
+def test_a_release_that_fails(mdl: Inside, box: Box, tmp_path: Path) -> None:
+    """The document says what was fetched, and why that is not in service; stdout has no folder."""
+    folder = box.job("j30")
+    words = ("fetch", "box", "j30", "--release", str(tmp_path / "site"), "--check", "false")
+    ran = done(mdl(box.shell, *words, "--json"), 6).document
+    assert (ran["release"], ran["models"][0]["path"], len(ran["models"][0]["files"])) == (None, str(folder), 3)
+    assert "the check ended with 1" in ran["error"]["message"]
+    assert done(mdl(box.shell, *words), 6).out == ""
+
+
+def test_what_cannot_be_stored_is_not_fetched(mdl: Inside, box: Box) -> None:
+    """The hub's cache holds no results; that is said before the first byte."""
+    box.job("j31")
+    ran = done(mdl(box.shell, "fetch", "box", "j31", "--layout", "hf-cache"), 2)
+    assert ("started" in ran.err, "hub's cache" in ran.err) == (False, True)
+
+
+def test_no_file_of_a_zip_is_repaired_alone(mdl: Inside, box: Box) -> None:
+    """A file that came in a zip is named with the command that brings it again, which works."""
+    folder = box.job("j32")
+    done(mdl(box.shell, "fetch", "box", "j32"))
+    spoil(folder / "config.json")
+    assert "'mdl fetch box j32' again, with --force" in done(mdl(box.shell, "verify", "box/j32", "--repair"), 6).err
+    done(mdl(box.shell, "fetch", "box", "j32", "--force"))
+    done(mdl(box.shell, "verify", "box/j32"))
+
+
+def spoil(file: Path) -> None:
+    file.unlink()
+    file.write_bytes(b"[]")
+
+
 def test_a_zip_of_zeros(mdl: Inside, box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What looks like a zip bomb is refused, and taken with ``--max-ratio``; what mdl packs of it itself is no bomb."""
     monkeypatch.setattr("mdl.archive.directory._HARMLESS", MIB)
@@ -233,10 +269,11 @@ def test_a_zip_of_zeros(mdl: Inside, box: Box, tmp_path: Path, monkeypatch: pyte
 
 
 def test_keep_archive_later(mdl: Inside, box: Box) -> None:
-    """The zip is fetched again if it is wanted only now."""
+    """The zip is fetched again if it is wanted only now, and not once more while it is here."""
     folder = box.job("j23")
     done(mdl(box.shell, "fetch", "box", "j23"))
-    done(mdl(box.shell, "fetch", "box", "j23", "--keep-archive"))
+    words = ("fetch", "box", "j23", "--keep-archive", "--json")
+    assert [done(mdl(box.shell, *words)).document["bytes_fetched"] > 0 for _ in range(2)] == [True, False]
     assert (folder.parent / "model_j23.zip").is_file()
 
 
@@ -383,6 +420,17 @@ def test_a_recorded_digest_that_does_not_match(mdl: Inside, store: Shell, monkey
     with monkeypatch.context() as patch:  # the control: without it, wrong bytes pass
         patch.setattr(engine_fetch, "recorded_digest", lambda headers: None)
         done(mdl(store, "fetch", "store", "p2"))
+
+
+@pytest.mark.parametrize("words", [("fetch", "store", "p1"), ("get", "s3://training/pre/results/p1/lora")])
+def test_what_came_from_a_bucket_is_repaired(mdl: Inside, store: Shell, words: tuple[str, ...]) -> None:
+    """``verify --repair`` signs a new link to what is wrong."""
+    folder = Path(done(mdl(store, *words)).out.splitlines()[-1])
+    [file] = folder.rglob("a.safetensors")
+    spoil(file)
+    done(mdl(store, "verify"), 6)
+    done(mdl(store, "verify", "--repair"))
+    assert file.read_bytes() == WEIGHTS
 
 
 def test_events_name_the_method(mdl: Inside, store: Shell) -> None:

@@ -114,6 +114,7 @@ def test_a_body_comes_without_a_connection(http: HttpClient, tmp_path: Path) -> 
 def test_a_post_is_sent_once_and_follows_nothing(http: HttpClient, server: FaultyServer) -> None:
     """What is not idempotent is not repeated, neither by a redirect nor after a lost answer."""
     with FaultyServer(faults.redirects(f"{server.url}/f")) as first:
-        with pytest.raises(MdlError):
+        with pytest.raises(NetworkError, match="redirects, and a POST is not sent on") as caught:
             http.json("POST", f"{first.url}/run", {"input": 1})
+        assert f"{server.url}/f" in str(caught.value.hint)
         assert (len(first.requests), len(server.requests)) == (1, 0)

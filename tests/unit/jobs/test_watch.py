@@ -203,7 +203,7 @@ def test_a_record_that_is_removed(followed: Followed) -> None:
 NAMES = st.text(st.characters(codec="utf-8", min_codepoint=1), min_size=1, max_size=9)
 COUNTS = st.integers(0, 2**40)
 EVENTS = st.one_of(
-    st.builds(Planned, files=COUNTS, bytes_total=COUNTS, bytes_kept=COUNTS, bytes_to_fetch=COUNTS),
+    st.builds(Planned, files=COUNTS, bytes_total=COUNTS, bytes_kept=COUNTS, bytes_to_fetch=COUNTS, verb=NAMES),
     st.builds(Started, NAMES, NAMES, st.integers(1, 99), total=st.none() | COUNTS, resumed_at=COUNTS, host=NAMES),
     st.builds(Retrying, NAMES, NAMES, NAMES, st.integers(1, 9), st.integers(0, 99).map(float)),
     st.builds(Rewound, NAMES, NAMES, COUNTS, NAMES),
