@@ -108,7 +108,8 @@ def port_of(store: Seaweed) -> int:
 def test_broken_connections_cost_no_byte_twice(
     store: Seaweed, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, presign: bool
 ) -> None:
-    """Ten connections that break are gone on with at the byte that was reached, with a link or without."""
+    """Ten connections that break are gone on with at the byte that was reached, with a link or without. There is
+    one at a time: of several that share the rest of a file, one that has its part is left with bytes on their way."""
     meter = Meter(cuts=10, at=2 * MIB)
     with relaying(port_of(store), meter.greet) as relay:
         config = tmp_path / "config" / "mdl"
@@ -116,9 +117,9 @@ def test_broken_connections_cost_no_byte_twice(
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
         table = f'[remotes.s]\nkind = "bucket"\nurl = "s3://training/m"\nendpoint_url = "{relay.url}"\n'
         (config / "config.toml").write_text(table + f"presign = {str(presign).lower()}\n")
-        found = Client(home=tmp_path / "models", retries=20).get("s3://training/m")
+        found = Client(home=tmp_path / "models", retries=20, connections=1).get("s3://training/m")
     assert is_right(found)
-    assert meter.sent < (1.1 if presign else 1.2) * len(DATA)  # obstore loses the block that it was reading
+    assert meter.sent < 1.05 * len(DATA)
 
 
 def has_or_ended(models: Path, count: int, process: subprocess.Popen[str]) -> bool:
