@@ -448,7 +448,7 @@ class Client:
             if isinstance(wait, bool)
             else parse_duration(str(wait), "wait", least=0)
         )
-        service = Service(Path(release), keep, check) if release is not None else None
+        service = Service(places.place_of(release, "--release"), keep, check) if release is not None else None
         options = FetchOptions(seconds, allow_running, keep_archive, force, service=service)
         with self._tools(models, into=into, on_event=on_event, cancel=cancel) as tools:
             return fetch(models, tools, options)

@@ -13,13 +13,13 @@ from mdl.catalog.model import Model
 from mdl.catalog.resolver import narrow
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.engine.store import Store
-from mdl.errors import MdlError, ProtocolError, storage_trouble
+from mdl.errors import MdlError, ProtocolError, Unsafe, storage_trouble
 from mdl.events import Finished, Noticed
 from mdl.files import RemoteFile
 from mdl.fs import staging
 from mdl.hashing import Digest, Fingerprint
 from mdl.operations.get import get
-from mdl.operations.pack import plan_pack, write_pack
+from mdl.operations.pack import plan_files, write_pack
 from mdl.operations.release import ReleaseResult, UnpackResult, release, unpack
 from mdl.operations.report import kept_and_refused, model_report, report_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by
@@ -97,11 +97,13 @@ def fetch(models: Sequence[Model], tools: Tools, options: FetchOptions) -> Fetch
 
 
 def _put_into_service(model: ModelReport, tools: Tools, service: Service) -> ReleaseResult:
-    """Release the folder of a model, as `release` does with an archive of it."""
+    """Release what was fetched of a model, as `release` does with an archive of it. What else is in its folder, as the
+    files of an earlier result, is not served."""
     store = tools.store
     with store.scratch_folder(model.name, RemoteFile(_RELEASED, "")) as scratch:
         packed = _RELEASED.under(scratch)
-        write_pack(plan_pack(model.path, packed), on_event=tools.on_event, cancel=store.cancel)
+        files = [file.path for file in model.files]
+        write_pack(plan_files(model.path, files, packed), on_event=tools.on_event, cancel=store.cancel)
         return release(
             packed,
             service.folder,
@@ -166,12 +168,19 @@ def _fetch_zip(model: Model, tools: Tools, options: FetchOptions) -> Report:
             try:
                 _check_unchanged(source, origin, archive, options)
                 row = _publish(model, archive, archives, source, tools, options)
-            finally:
-                for place in (archives.folder(model.name), archives.own / "receipts" / record_name(model.name)):
-                    staging.remove(place)
+            except (ProtocolError, Unsafe):
+                _discard(model, archives)
+                raise
+            _discard(model, archives)  # what else is raised, as by a full disk or a stop, leaves it to the next run
             return replace(report, models=(row,))
     except MdlError as error:
         return Report((ModelReport(model.name, store.folder(model.name), "missing", (), error),))
+
+
+def _discard(model: Model, archives: Store) -> None:
+    """Delete the zip of a job."""
+    for place in (archives.folder(model.name), archives.own / "receipts" / record_name(model.name)):
+        staging.remove(place)
 
 
 def _kept(model: Model, archive: RemoteFile, source: JobSource, tools: Tools) -> Report | None:
@@ -221,6 +230,7 @@ def _publish(
 
 
 def _published(item: Item, done: UnpackResult, store: Store) -> FileReport:
+    store.cancel.check()
     remote, digest = item.remote, item.remote.digest
     assert digest is not None
     assert remote.size is not None

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from mdl.archive.manifest import Manifest, Skipped
-from mdl.archive.selection import PackOptions, Selection, select
+from mdl.archive.manifest import NAME, Manifest, Skipped
+from mdl.archive.selection import Member, PackOptions, Selection, is_only_log, select
 from mdl.archive.streaming import Progress
 from mdl.archive.writer import ArchiveSink, write_archive
 from mdl.archive.zip_format import Compression
 from mdl.cancel import CancelToken
-from mdl.errors import Occupied, StorageError, UsageError, storage_trouble
+from mdl.errors import NotFound, Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
 from mdl.fs.staging import staged_file
 from mdl.paths import RelPath
@@ -111,6 +111,22 @@ def plan_pack(
     options = PackOptions(texts(include), texts(exclude), inference_only, logs, allow_incomplete)
     selection = select(found, chosen, options, own, passed_over)
     return PackPlan(found, selection, output, name)
+
+
+def plan_files(folder: Path, files: Iterable[str], output: Path) -> PackPlan:
+    """Decide to pack these ``files`` of a folder, by their paths in it, and nothing else that is there.
+
+    What is never packed, as ``.env``, and logs are left out. Raises `NotFound` if nothing is left.
+    """
+    found = find_run(folder)
+    wanted = {path for path in files if path != NAME and not is_only_log(RelPath(path).name)}
+    entries = [one for one in found.tree.entries if one.kind == "file" and one.path in wanted]
+    if not entries:
+        raise NotFound("none of its files may be packed", item=str(folder))
+    members = sorted((Member(RelPath.parse(one.path), one) for one in entries), key=lambda member: member.path.text)
+    total = sum(one.stamp.size for one in entries)
+    manifest = Manifest(files=(), run=found.name, layout=found.layout)
+    return PackPlan(found, Selection(found.tree, tuple(members), manifest, bytes=total), output, output.name)
 
 
 def write_pack(
