@@ -217,6 +217,9 @@ class HttpClient:
         sent = None if content is None else json.dumps(content).encode()
         headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if sent else {})
         with self.open(method, url, headers, content=sent) as opened:
+            if opened.status in _REDIRECTS:  # of a request with content, which follows none
+                hint = "write the URL that it leads to in the settings, if you trust it"
+                raise ProtocolError(f"{host_of(url)} redirects a {method} request elsewhere", hint=hint)
             text = bytearray()
             for block in self.body(opened):
                 text += block

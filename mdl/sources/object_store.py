@@ -396,7 +396,7 @@ def _client_options(url: str, context: Context) -> dict[str, Any]:
     if proxy := context.http.proxy_for(url):
         options["proxy_url"] = proxy
     elif not _has_role(context.environ):  # whose credentials come from hosts of their own
-        options |= {"proxy_url": _NOWHERE, "proxy_excludes": host_of(url)}
+        options |= {"proxy_url": _NOWHERE, "proxy_excludes": f"{host_of(url)},{urlsplit(url).hostname}"}
     with contextlib.suppress(OSError):
         if file := context.environ.get("SSL_CERT_FILE"):
             options["root_certificate"] = Path(file).read_bytes()
