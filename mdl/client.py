@@ -447,7 +447,7 @@ class Client:
         if into is not None or release is not None:
             check_into(len(models), "--into" if into is not None else "--release")
         seconds = math.inf if wait is True else parse_duration(str(wait or 0), "wait", least=0)
-        service = Service(Path(release), keep, check) if release is not None else None
+        service = Service(places.place_of(release, "--release"), keep, check) if release is not None else None
         options = FetchOptions(seconds, allow_running, keep_archive, force, limits or ArchiveLimits(), service)
         with self._tools(models, into=into, on_event=on_event, cancel=cancel) as tools:
             return fetch(models, tools, options)

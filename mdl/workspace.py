@@ -217,7 +217,7 @@ class Workspace:
         """The hosts that may be asked: the hub, those of ``models`` and of their lock, ``more``, and what the user
         allows."""
         from mdl.catalog.resolver import Resolver
-        from mdl.http.allowlist import AllowList, host_of
+        from mdl.http.allowlist import AllowList, address_of, host_of
         from mdl.sources import Context
 
         found: list[str] = []
@@ -225,7 +225,9 @@ class Workspace:
             lock = self.locked if with_lock else None
             resolver = Resolver(Context(self.endpoint, Path(os.devnull), environ=self.environ, remotes=self.remotes))
             found = resolver.hosts(models, lock.urls(model.name for model in models) if lock else [])
-        return AllowList.of([host_of(self.endpoint.url), *found, *more], self.config.allowed_hosts)
+        hosts = [host_of(self.endpoint.url), *found, *more]
+        patterns = [f"[{one.strip('[]')}]" if ":" in one and address_of(one) else one for one in hosts]
+        return AllowList.of(patterns, self.config.allowed_hosts)
 
     def http(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,7 +33,7 @@ class WhatFlags:
         flag("--checkpoint NAME", "One checkpoint: its name or step; of a training server also latest or best."),
     ] = None
     logs: Annotated[bool, flag("--logs", "The logs, and nothing else.")] = False
-    into: Annotated[Path | None, flag("--into DIR", "One job: its files land in DIR itself.")] = None
+    into: Annotated[str | None, flag("--into DIR", "One job: its files land in DIR itself.")] = None
     wait: Annotated[
         str | None, flag("--wait TIME", "Wait so long for jobs that still run; without TIME until they end.")
     ] = None
@@ -49,7 +48,7 @@ class ServiceFlags:
     """How the results are put into service."""
 
     release: Annotated[
-        Path | None, flag("--release DIR", "One job: put it into service, as DIR/releases/<version> and DIR/current.")
+        str | None, flag("--release DIR", "One job: put it into service, as DIR/releases/<version> and DIR/current.")
     ] = None
     keep: Annotated[int, flag("--keep N", "With --release: how many releases stay.", min=1)] = 3
     check: Annotated[str | None, flag("--check CMD", "With --release: must end with 0 before the switch.")] = None

@@ -112,7 +112,7 @@ class Globs:
 class Choice(Globs):
     """Which files of a model, and where they go."""
 
-    into: Annotated[Path | None, flag("--into DIR", "One target: its files land in DIR itself.")] = None
+    into: Annotated[str | None, flag("--into DIR", "One target: its files land in DIR itself.")] = None
     revision: Annotated[str | None, flag("--revision REV", "Branch, tag, ref or commit of a hub source.")] = None
 
     @property

@@ -156,6 +156,8 @@ class Fetcher:
         self._queue.decide(download, VersionChanged(error))
         if download.rewind_why and not pinned:
             size = verdict.total if verdict.total is not None else size
+            if self._most is not None and size is not None and size > self._most:
+                raise too_large("the server has more than was announced", self._most)
             download.remote = replace(download.remote, size=size, validator=verdict.validator)
         return None
 

@@ -305,6 +305,7 @@ def _publish(
 
 
 def _published(item: Item, done: UnpackResult, store: Store) -> FileReport:
+    store.cancel.check()
     remote, digest = item.remote, item.remote.digest
     assert digest is not None
     assert remote.size is not None

@@ -55,6 +55,9 @@ _SECONDS = 180
 _PAGE_SECONDS = 600.0
 """How long a bucket may take for the next 1000 objects of a listing. One that has only empty pages, and always says
 that more follow, would go on for ever."""
+_NOWHERE = "http://127.0.0.1:0"
+"""obstore follows a redirect to any host, and sends the session token there. So this is the proxy of all hosts but the
+bucket's own: nobody can listen on port 0, and a redirect to another host fails."""
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>(?:\s*<Message>([^<]{0,400}))?")
 _STATUS = re.compile(r"status code: (\d{3})")
 _NO_SIGNED_URLS = re.compile(r"(?i)s3api-[a-z0-9-]+\.runpod\.io")
@@ -346,6 +349,8 @@ def _no_connection(text: str, item: str) -> MdlError | None:
     """Why obstore did not come to ask; only its debugging text has the system's words. None if that is not it."""
     asked = re.search(r"performing [A-Z]+ (\S+)", text)
     host = host_of(asked[1]) if asked else "the bucket"
+    if f"{_NOWHERE.removeprefix('http://')}," in text:
+        return Unsafe(f"refused: {host} redirects to another host", item=item, hint="look at the endpoint_url")
     if found := re.search(r"Invalid(?:Certificate|Message)\(\s*(\w+)", text):
         hint = "check the clock, SSL_CERT_FILE and the proxy; mdl doctor tells more"
         return TlsError(f"{host}: its certificate is not trusted ({found[1]})", item=item, hint=hint)
@@ -391,6 +396,8 @@ def _client_options(url: str, context: Context) -> dict[str, Any]:
     }
     if proxy := context.http.proxy_for(url):
         options["proxy_url"] = proxy
+    elif not _has_role(context.environ):  # whose credentials come from hosts of their own
+        options |= {"proxy_url": _NOWHERE, "proxy_excludes": f"{host_of(url)},{urlsplit(url).hostname}"}
     with contextlib.suppress(OSError):
         if file := context.environ.get("SSL_CERT_FILE"):
             options["root_certificate"] = Path(file).read_bytes()

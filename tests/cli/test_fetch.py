@@ -15,9 +15,10 @@ from support.data import MIB, noise
 from support.shell import Ran, Shell, done, settings
 from support.trainer_server import training_server
 
+from mdl.cli.signals import the_signals
 from mdl.engine import fetch as engine_fetch
 from mdl.engine import finalize
-from mdl.errors import NoSpace
+from mdl.errors import Cancelled, NoSpace
 
 WEIGHTS = (
     struct.pack("<Q", 65) + b'{"w":{"dtype":"U8","shape":[2097152],"data_offsets":[0,2097152]}}' + noise(2 * MIB, 3)
@@ -301,12 +302,53 @@ def test_wait_is_for_all(mdl: Inside, box: Box, monkeypatch: pytest.MonkeyPatch)
     assert now == [10.0]
 
 
+def test_a_release_has_what_was_fetched_alone(mdl: Inside, box: Box, tmp_path: Path) -> None:
+    """A file of an earlier result, a file of a stranger, and a file that was not asked for are not served."""
+    box.job("k21", {"old.safetensors": WEIGHTS}, updated_at="2026-11-01T10:00:00")
+    release = ("fetch", "box", "k21", "--release", str(tmp_path / "site"))
+    done(mdl(box.shell, *release))
+    assert (tmp_path / "site" / "current" / "old.safetensors").exists()
+    (box.shell.models / "box" / "k21" / "notes.txt").write_text("a stranger's")
+    (box.folder / "k21" / "old.safetensors").unlink()
+    box.job("k21", updated_at="2026-11-02T10:00:00")
+    done(mdl(box.shell, *release))
+    assert set(files_below(tmp_path / "site" / "current")) == {"model.safetensors", "config.json", "mdl-manifest.json"}
+    done(mdl(box.shell, *release, "--include", "*.json"))
+    assert set(files_below(tmp_path / "site" / "current")) == {"config.json", "mdl-manifest.json"}
+
+
 def stopped(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
 
 def full(*_: Any, **__: Any) -> None:
     raise NoSpace("no room for it")
+
+
+def sent(*_: Any, **__: Any) -> None:
+    the_signals().cancel.set(Cancelled())
+
+
+@pytest.mark.parametrize(
+    ("job", "where", "trouble", "code"),
+    [
+        ("k22", "mdl.operations.fetch.unpack", full, 7),
+        ("k23", "mdl.operations.fetch.unpack", stopped, 130),
+        ("k24", "mdl.operations.fetch.adopt_kept", sent, 130),
+    ],
+)
+def test_what_was_fetched_is_kept(
+    mdl: Inside, box: Box, monkeypatch: pytest.MonkeyPatch, job: str, where: str, trouble: Any, code: int
+) -> None:
+    """After a full disk, and after a stop while it is unpacked or published, the server need not zip it again."""
+    folder = box.job(job)
+    with monkeypatch.context() as patch:
+        patch.setattr(where, trouble)
+        done(mdl(box.shell, "fetch", "box", job), code)
+    assert not folder.exists()
+    assert done(mdl(box.shell, "fetch", "box", job, "--json")).document["bytes_fetched"] == 0
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert not list(box.shell.models.rglob("*.zip"))
 
 
 @pytest.mark.parametrize(("ends", "code"), [(stopped, 130), (full, 7)])
@@ -366,7 +408,8 @@ def test_dry_run_jobs_and_offline(mdl: Inside, box: Box) -> None:
 
 def test_wrong_words(mdl: Inside, box: Box) -> None:
     """What cannot be meant is refused before anything is asked."""
-    for words in (("nobody", "j1"), ("box", "a/b"), ("box", "j1", "--logs", "--checkpoint", "5"), ("box",)):
+    empty = [("box", "j1", flag, "") for flag in ("--checkpoint", "--into", "--release")]
+    for words in (("nobody", "j1"), ("box", "a/b"), ("box", "j1", "--logs", "--checkpoint", "5"), ("box",), *empty):
         assert done(mdl(box.shell, "fetch", *words), 2).out == ""
 
 

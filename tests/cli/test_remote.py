@@ -311,6 +311,29 @@ def test_a_worker_that_fails(endpoint: Endpoint, shell: Shell, mdl: Inside, answ
     assert "p1: the worker says: the disk is full" in done(mdl(shell, "fetch", "gpu", "p1"), 5).err
 
 
+def test_more_than_was_announced(endpoint: Endpoint, shell: Shell, mdl: Inside) -> None:
+    """A worker that tells a small size of a large file does not get it past --max-size."""
+    with FaultyServer(answers(200, ("ETag", '"x"'), body=b"x" * 5000)) as files:
+        item = {"url": f"{files.url}/results/p1/a.bin", "size": 10}
+        told = {"bulk_download": {"download_items": [item]}, "process_status": {"status": "completed"}}
+        endpoint.api.functions.append(lambda given: told[given["type"]])
+        shell = with_environ(shell, RUNPOD_API_KEY=KEY)
+        done(mdl(shell, "fetch", "gpu", "p1", "--max-size", "1k"), 6)
+    assert not (shell.models / "gpu" / "p1").exists()
+
+
+def test_a_question_that_is_redirected(endpoint: Endpoint, remote: Remote) -> None:
+    """A question to a worker is sent nowhere else; what it met is told."""
+    endpoint.api.script("runsync", Told(301, b"", {"Location": "https://127.0.0.1:9/"}))
+    assert "redirects, and a POST is not sent on" in remote("status gpu p1", 5).err
+
+
+def test_an_address_of_ipv6(shell: Shell, remote: Remote) -> None:
+    """A host may be an IPv6 address: it is asked, and does not answer here."""
+    settings(shell, '[remotes.box]\nkind = "trainer"\nurl = "http://[::1]:9"\n')
+    assert "no connection to ::1" in remote("check box", 5).err
+
+
 def test_an_id_that_looks_like_a_line(endpoint: Endpoint, remote: Remote) -> None:
     """The id of a job cannot end a line of what is said about it and begin another one."""
     endpoint.api.functions.append(lambda given: {"processes": [{"id": "p1\nmdl: all is well", "error": "no"}]})

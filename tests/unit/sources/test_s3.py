@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.faults import Answer, Handler, choose, reply
+from support.faults import Answer, Handler, choose, redirects, reply
 from support.faulty_server import FaultyServer
 from support.moto_store import moto_store
 
@@ -228,6 +228,21 @@ def test_a_listing_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_store, "_PAGE_SECONDS", 0.0)
     with FaultyServer(lambda request, number: page) as server, pytest.raises(NetworkError, match="to an end"):
         source_at(server.url).resolve(S3Origin("training"))
+
+
+def test_a_bucket_that_redirects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket cannot send mdl to another host: no request, and no session token, goes there."""
+    keys = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "the-session-token"}
+    once = RetryPolicy(tries=1, first=0.01, longest=0.02)
+    with FaultyServer(lambda request, number: reply(200, LISTING)) as other:
+        away = redirects(other.url.replace("127.0.0.1", "localhost"))
+        with FaultyServer(away) as server:
+            with pytest.raises(Unsafe, match="redirects to another host"):
+                source_at(server.url, once, **keys).resolve(S3Origin("training"))
+            assert other.requests == []
+            monkeypatch.setattr(object_store, "_NOWHERE", other.url)  # the control: obstore goes where it is sent
+            source_at(server.url, once, **keys).resolve(S3Origin("training"))
+            assert {request.header("x-amz-security-token") for request in other.requests} == {"the-session-token"}
 
 
 def test_deletes_are_of_one_object_each() -> None:
