@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 from mdl import places
 from mdl.cancel import CancelToken
 from mdl.config import Config, Settings, settings_table
-from mdl.errors import Cancelled, DeadlineReached, LockError, MdlError, UsageError, storage_error
+from mdl.errors import Cancelled, DeadlineReached, LockError, MdlError, NotFound, UsageError, storage_error
 from mdl.events import Listener, silence
 from mdl.paths import model_of_record
 from mdl.units import parse_duration, texts
@@ -230,7 +230,13 @@ class Client:
         return {model.name: store.folder(model.name) for model in models}
 
     def _one(self, target: str | Model) -> Model:
-        models = self.models(target)
+        """The model that ``target`` means; also one of which no catalog knows, if anything of it is here."""
+        try:
+            models = self.models(target)
+        except NotFound:
+            models = [one for one in self.verifiable() if one.name == target]
+            if not models:
+                raise
         if len(models) != 1:
             members = ", ".join(model.name for model in models)
             raise UsageError("a group, not a model", item=str(target), hint=f"it holds {members}")

@@ -250,7 +250,7 @@ class QuickCommand(_Quick, TyperCommand):
         end = args.index("--") if "--" in args else len(args)
         for number, word in enumerate(args[:end]):
             following = args[number + 1 : number + 2]
-            if word in _MAY_LACK_VALUE and not (following and re.fullmatch(r"\d[\d.]*\s*[smhdSMHD]?", following[0])):
+            if word in _MAY_LACK_VALUE and not (following and re.fullmatch(r"(\d[\d.]*\s*[smhdSMHD]?)+", following[0])):
                 args[number] = f"{word}={_MAY_LACK_VALUE[word]}"
         return super().parse_args(ctx, args)
 

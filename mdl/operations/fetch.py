@@ -14,7 +14,7 @@ from mdl.catalog.model import Model
 from mdl.catalog.resolver import narrow
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.engine.store import Store
-from mdl.errors import MdlError, ProtocolError, storage_trouble
+from mdl.errors import MdlError, NetworkError, ProtocolError, storage_trouble
 from mdl.events import Failed, Finished, Noticed
 from mdl.files import RemoteFile
 from mdl.fs import staging
@@ -181,15 +181,22 @@ def _done(models: Sequence[Model], tools: Tools, options: FetchOptions) -> tuple
 
 def _wait_until_done(model: Model, tools: Tools, until: float, *, allow_running: bool) -> None:
     """Raises `NotFinished` if the job still runs at the moment ``until`` of the monotonic clock, `NotFound` if it has
-    no result."""
-    remote, origin = _remote_of(model, tools), _origin_of(model)
+    no result. Once the remote has answered, trouble with the network is waited out as well."""
+    remote, origin, has_answered = _remote_of(model, tools), _origin_of(model), False
     for delay in _delays():
-        found, left = remote.status(origin.job), until - time.monotonic()
-        if found.is_over or allow_running or left <= 0:
-            found.check_is_done(allow_running=allow_running, logs=origin.logs)
-            return
-        if delay == _POLLS[0]:
-            tools.on_event(Noticed(model.name, message=f"waiting for the job, which is still {found.status}"))
+        left = until - time.monotonic()
+        try:
+            found = remote.status(origin.job)
+            if found.is_over or allow_running or left <= 0:
+                found.check_is_done(allow_running=allow_running, logs=origin.logs)
+                return
+            if not has_answered:
+                tools.on_event(Noticed(model.name, message=f"waiting for the job, which is still {found.status}"))
+            has_answered = True
+        except NetworkError as error:
+            if not has_answered or left <= 0:
+                raise
+            tools.on_event(Noticed(model.name, message=f"waiting on: {error.message}"))
         tools.store.cancel.wait(min(delay, left))
 
 

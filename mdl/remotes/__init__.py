@@ -202,8 +202,8 @@ def moment_of(value: object) -> str | None:
 
 
 def job_of(record: Any, name: str = "") -> RemoteJob:
-    """The job that a record tells of: ``id`` (or ``job_id``, ``process_id``), ``status``, ``created_at``,
-    ``updated_at``, ``error``. A record that is no object is of a job about which nothing is known."""
+    """The job that a record tells of: ``id`` (or ``job_id``, ``process_id``), ``status`` (or ``state``),
+    ``created_at``, ``updated_at``, ``error``. A record that is no object is of a job about which nothing is known."""
     facts: Mapping[str, Any] = record if isinstance(record, dict) else {}
     ident = name or next((str(facts[key]) for key in ("id", "job_id", "process_id") if facts.get(key)), "")
     created = next((facts[key] for key in ("created_at", "started_at", "createdAt") if facts.get(key)), None)
@@ -212,7 +212,12 @@ def job_of(record: Any, name: str = "") -> RemoteJob:
     found = facts.get("size_bytes")
     count = found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
     return RemoteJob(
-        ident, status_of(facts.get("status")), moment_of(created), moment_of(updated), count, error or None
+        ident,
+        status_of(facts.get("status") or facts.get("state")),
+        moment_of(created),
+        moment_of(updated),
+        count,
+        error or None,
     )
 
 

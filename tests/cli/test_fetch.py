@@ -18,7 +18,9 @@ from support.trainer_server import training_server
 from mdl.cli.signals import the_signals
 from mdl.engine import fetch as engine_fetch
 from mdl.engine import finalize
-from mdl.errors import Cancelled, NoSpace
+from mdl.errors import Cancelled, NetworkError, NoSpace
+from mdl.remotes import RemoteJob
+from mdl.remotes.trainer import Trainer
 
 WEIGHTS = (
     struct.pack("<Q", 65) + b'{"w":{"dtype":"U8","shape":[2097152],"data_offsets":[0,2097152]}}' + noise(2 * MIB, 3)
@@ -480,3 +482,30 @@ def test_events_name_the_method(mdl: Inside, store: Shell) -> None:
     """A bucket's files come by ``s3``."""
     ran = done(mdl(store, "fetch", "store", "p1", "--progress", "json"))
     assert {event["method"] for event in ran.events} == {"s3"}
+
+
+def test_trouble_while_waiting(mdl: Inside, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that cannot be reached for a while does not end a long wait, once it has answered; else it does."""
+    box.job("j33")
+    answers: list[RemoteJob | NetworkError] = []
+
+    def status(_: Trainer, job: str) -> RemoteJob:
+        answer = answers.pop(0) if answers else RemoteJob(job, "done")
+        if isinstance(answer, NetworkError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(Trainer, "status", status)
+    monkeypatch.setattr("mdl.cancel.CancelToken.wait", lambda *_: None)
+    answers[:] = [RemoteJob("j33", "running"), NetworkError("the server is restarting")]
+    assert "waiting on: the server is restarting" in done(mdl(box.shell, "fetch", "box", "j33", "--wait")).err
+    answers[:] = [NetworkError("the server is restarting")]
+    done(mdl(box.shell, "fetch", "box", "j33", "--wait"), 5)
+
+
+def test_a_job_that_no_catalog_knows(mdl: Inside, store: Shell) -> None:
+    """What was fetched has a path and a status by its name."""
+    done(mdl(store, "fetch", "store", "p1"))
+    assert done(mdl(store, "path", "store/p1")).out == f"{store.models / 'store' / 'p1'}\n"
+    assert done(mdl(store, "show", "store/p1", "--json")).document["model"]["files_present"] == 1
+    done(mdl(store, "path", "store/p9"), 3)
