@@ -36,9 +36,11 @@ from mdl.errors import (
     Unsafe,
     UsageError,
 )
+from mdl.fs.private import read_whole
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link, Part
 from mdl.http.policy import RetryPolicy
+from mdl.http.transport import tls_context
 from mdl.paths import shown
 from mdl.sources import Context
 from mdl.sources.remote_tables import RemoteSettings
@@ -48,6 +50,7 @@ LINK_SECONDS = 3600
 """How long a signed URL is good for. Credentials that end sooner end it too."""
 INSTALL = "pip install 'mdl[s3]'"
 _MOST_OBJECTS = 1_000_000
+_LARGEST_PROFILES = 2**20
 _BLOCK = 2**20
 _SECONDS = 180
 """How long obstore retries a request that fails, at most."""
@@ -110,6 +113,14 @@ class Access:
         keys = [environ.get(name, "") for name in names]
         if not keys[0]:
             keys = [profile.get(name.lower(), "") for name in names]
+        keys = [key.strip() for key in keys]
+        for name, value in zip((*names, "AWS_REGION"), (*keys, region), strict=True):
+            if not (value.isascii() and value.isprintable()) or " " in value:
+                raise UsageError(
+                    "it has a character that cannot be sent",
+                    item=name,
+                    hint="set it anew: it has a blank or a line break in it",
+                )
         key_id, secret, token = keys
         return cls(region, endpoint, key_id, secret, token, presigns)
 
@@ -125,7 +136,7 @@ def _profile(environ: Mapping[str, str]) -> Mapping[str, str]:
     ):
         parser = configparser.ConfigParser(interpolation=None)
         with contextlib.suppress(OSError, configparser.Error, UnicodeDecodeError):
-            parser.read(environ.get(variable) or home / file, encoding="utf-8")
+            parser.read_string(read_whole(Path(environ.get(variable) or home / file), _LARGEST_PROFILES).decode())
             found |= dict(parser[section]) if section in parser else {}
     return found
 
@@ -397,7 +408,7 @@ def _client_options(url: str, context: Context) -> dict[str, Any]:
         options["proxy_url"] = proxy
     elif not _has_role(context.environ):  # whose credentials come from hosts of their own
         options |= {"proxy_url": _NOWHERE, "proxy_excludes": f"{host_of(url)},{urlsplit(url).hostname}"}
-    with contextlib.suppress(OSError):
-        if file := context.environ.get("SSL_CERT_FILE"):
-            options["root_certificate"] = Path(file).read_bytes()
+    if file := context.environ.get("SSL_CERT_FILE"):
+        tls_context()  # raises if there are no certificates in it
+        options["root_certificate"] = Path(file).read_bytes()
     return options
