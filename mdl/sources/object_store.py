@@ -177,7 +177,7 @@ class Bucket:
             "region": access.region,
             "virtual_hosted_style_request": False,
             "disable_bulk_delete": True,  # not every store has DeleteObjects; RunPod's volumes do not
-            "client_options": _client_options(access.url, context),
+            "client_options": _client_options(access, context),
             "retry_config": _retry_config(context.http.policy),
         }
         if access.key_id:
@@ -395,9 +395,10 @@ def _retry_config(policy: RetryPolicy) -> dict[str, Any]:
     return {"max_retries": policy.tries - 1, "retry_timeout": timedelta(seconds=_SECONDS), "backoff": waits}
 
 
-def _client_options(url: str, context: Context) -> dict[str, Any]:
+def _client_options(access: Access, context: Context) -> dict[str, Any]:
     """The same proxy, CA certificates and patience as for mdl's own requests."""
     assert context.http is not None
+    url = access.url
     options: dict[str, Any] = {
         "allow_http": url.startswith("http:"),
         "connect_timeout": timedelta(seconds=10),
@@ -406,7 +407,7 @@ def _client_options(url: str, context: Context) -> dict[str, Any]:
     }
     if proxy := context.http.proxy_for(url):
         options["proxy_url"] = proxy
-    elif not _has_role(context.environ):  # whose credentials come from hosts of their own
+    elif access.key_id or not _has_role(context.environ):  # a role's credentials come from hosts of their own
         options |= {"proxy_url": _NOWHERE, "proxy_excludes": f"{host_of(url)},{urlsplit(url).hostname}"}
     if file := context.environ.get("SSL_CERT_FILE"):
         tls_context()  # raises if there are no certificates in it
