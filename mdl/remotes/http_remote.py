@@ -39,6 +39,9 @@ class HttpRemote:
         named = settings.get("bucket")
         self.bucket: Remote | None = open_remote(context.remotes[named], context) if named else None
         token = settings.token(context.environ)
+        if token and (not (token.token.isascii() and token.token.isprintable()) or " " in token.token):
+            hint = "set it anew: it has a blank or a line break in it"
+            raise UsageError("the key in it has a character that cannot be sent", item=settings.key_variable, hint=hint)
         self._secrets = Secrets.of(context.environ)
         self._secrets.add(token.token if token else None)
 

@@ -36,9 +36,11 @@ from mdl.errors import (
     Unsafe,
     UsageError,
 )
+from mdl.fs.private import read_whole
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link, Part
 from mdl.http.policy import RetryPolicy
+from mdl.http.transport import tls_context
 from mdl.paths import shown
 from mdl.remote_tables import RemoteSettings
 from mdl.sources import Context
@@ -48,6 +50,7 @@ LINK_SECONDS = 3600
 """How long a signed URL is good for. Credentials that end sooner end it too."""
 INSTALL = "pip install 'mdl[s3]'"
 _MOST_OBJECTS = 1_000_000
+_LARGEST_PROFILES = 2**20
 _BLOCK = 2**17
 """Bytes of one block of an object that obstore brings. What has come of a block is lost if the connection breaks."""
 _SECONDS = 180
@@ -111,6 +114,14 @@ class Access:
         keys = [environ.get(name, "") for name in names]
         if not keys[0]:
             keys = [profile.get(name.lower(), "") for name in names]
+        keys = [key.strip() for key in keys]
+        for name, value in zip((*names, "AWS_REGION"), (*keys, region), strict=True):
+            if not (value.isascii() and value.isprintable()) or " " in value:
+                raise UsageError(
+                    "it has a character that cannot be sent",
+                    item=name,
+                    hint="set it anew: it has a blank or a line break in it",
+                )
         key_id, secret, token = keys
         return cls(region, endpoint, key_id, secret, token, presigns)
 
@@ -126,7 +137,7 @@ def _profile(environ: Mapping[str, str]) -> Mapping[str, str]:
     ):
         parser = configparser.ConfigParser(interpolation=None)
         with contextlib.suppress(OSError, configparser.Error, UnicodeDecodeError):
-            parser.read(environ.get(variable) or home / file, encoding="utf-8")
+            parser.read_string(read_whole(Path(environ.get(variable) or home / file), _LARGEST_PROFILES).decode())
             found |= dict(parser[section]) if section in parser else {}
     return found
 
@@ -167,7 +178,7 @@ class Bucket:
             "region": access.region,
             "virtual_hosted_style_request": False,
             "disable_bulk_delete": True,  # not every store has DeleteObjects; RunPod's volumes do not
-            "client_options": _client_options(access.url, context),
+            "client_options": _client_options(access, context),
             "retry_config": _retry_config(context.http.policy),
         }
         if access.key_id:
@@ -385,9 +396,10 @@ def _retry_config(policy: RetryPolicy) -> dict[str, Any]:
     return {"max_retries": policy.tries - 1, "retry_timeout": timedelta(seconds=_SECONDS), "backoff": waits}
 
 
-def _client_options(url: str, context: Context) -> dict[str, Any]:
+def _client_options(access: Access, context: Context) -> dict[str, Any]:
     """The same proxy, CA certificates and patience as for mdl's own requests."""
     assert context.http is not None
+    url = access.url
     options: dict[str, Any] = {
         "allow_http": url.startswith("http:"),
         "connect_timeout": timedelta(seconds=10),
@@ -396,9 +408,9 @@ def _client_options(url: str, context: Context) -> dict[str, Any]:
     }
     if proxy := context.http.proxy_for(url):
         options["proxy_url"] = proxy
-    elif not _has_role(context.environ):  # whose credentials come from hosts of their own
+    elif access.key_id or not _has_role(context.environ):  # a role's credentials come from hosts of their own
         options |= {"proxy_url": _NOWHERE, "proxy_excludes": f"{host_of(url)},{urlsplit(url).hostname}"}
-    with contextlib.suppress(OSError):
-        if file := context.environ.get("SSL_CERT_FILE"):
-            options["root_certificate"] = Path(file).read_bytes()
+    if file := context.environ.get("SSL_CERT_FILE"):
+        tls_context()  # raises if there are no certificates in it
+        options["root_certificate"] = Path(file).read_bytes()
     return options

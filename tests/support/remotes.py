@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -74,5 +75,7 @@ def world(
     tokens = [one.token(environ) for one in remotes.values()]
     hosts, policy = AllowList.of(["127.0.0.1"]), _AtOnce(3)
     with HttpClient(hosts, tokens=tokens, timeouts=Timeouts(2, stall), policy=policy) as http:
-        context = Context(Endpoint("http://127.0.0.1:9"), Path("/nonexistent"), http, environ=environ, remotes=remotes)
+        context = Context(
+            Endpoint("http://127.0.0.1:9"), Path(os.devnull, "none"), http, environ=environ, remotes=remotes
+        )
         yield World(context, http, policy.waits)

@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -290,7 +291,8 @@ def runpod_endpoint(folder: Path, workers: int = 0, environ: dict[str, str] | No
     finally:
         api.close()
         for process in started:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the SDK's own child for heartbeats too
             process.wait()
         server.shutdown()
         server.server_close()
@@ -312,9 +314,8 @@ def _start_worker(folder: Path, name: str, url: str, environ: dict[str, str]) ->
     }
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, str(HANDLER)], env=settings, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        return subprocess.Popen([sys.executable, str(HANDLER)], env=settings, cwd=folder, process_group=0, **streams)
 
 
 def wait_for_workers(endpoint: Endpoint) -> None:

@@ -377,6 +377,15 @@ def test_no_key_or_a_wrong_one(endpoint: Endpoint, environ: dict[str, str]) -> N
     assert "wrong" not in all_of(caught.value)
 
 
+@pytest.mark.parametrize("key", ["rpa_one\nrpa_two", "rpa_é", "rpa one"])
+def test_a_key_that_cannot_be_sent(endpoint: Endpoint, key: str) -> None:
+    """A key that cannot stand in a header is refused by the name of its variable; no part of it is told."""
+    gpu = world({"gpu": settings(endpoint, api_key_env="MY_KEY")}, {"MY_KEY": key})
+    with gpu as made, pytest.raises(UsageError, match="MY_KEY") as caught:
+        made.open()
+    assert "rpa" not in all_of(caught.value)
+
+
 # What is asked again, and what is not.
 
 

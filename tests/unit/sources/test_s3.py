@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -144,6 +145,30 @@ def test_access_comes_from_remote_then_environment_then_profile(tmp_path: Path) 
     assert Access.of("other", named, remotes).url == "https://named.example"
     assert Access.of("training", {}, {}) == Access("us-east-1")
     assert "the-secret" not in repr(Access.of("training", named, {}))
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"])
+def test_what_cannot_be_sent(name: str) -> None:
+    """A key that cannot stand in a header is refused by its variable; the line break behind one does no harm."""
+    with pytest.raises(UsageError) as caught:
+        Access.of("training", {**KEYS, name: "the-\nsecret"}, {})
+    assert caught.value.item == name
+    assert "the-" not in caught.value.message
+    assert Access.of("training", {**KEYS, "AWS_SESSION_TOKEN": "token\r\n"}, {}).token == "token"
+
+
+def test_profiles_that_are_no_file(tmp_path: Path) -> None:
+    """A named pipe in the place of the profiles is not waited for."""
+    os.mkfifo(tmp_path / "config")
+    assert Access.of("training", {"AWS_CONFIG_FILE": str(tmp_path / "config")}, {}) == Access("us-east-1")
+
+
+def test_certificates_that_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file of certificates that has none is named before a bucket is asked."""
+    (tmp_path / "ca.pem").write_text("none")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with pytest.raises(TlsError, match="no CA certificates"):
+        source_at("http://127.0.0.1:9", SSL_CERT_FILE=str(tmp_path / "ca.pem")).resolve(S3Origin("training"))
 
 
 def test_network_volume_takes_no_signed_urls() -> None:
