@@ -151,7 +151,8 @@ class Fetcher:
         if not isinstance(verdict, ContentChanged):
             return verdict
         error = ProtocolError(verdict.why, hint="the source is not what was asked for; look at the source")
-        if pinned and size is not None and verdict.total not in (None, size):
+        is_promised = pinned or (self._http.is_located(download.url) and download.item.remote.validator is None)
+        if is_promised and size is not None and verdict.total not in (None, size):
             raise self._named(error, opened)
         self._queue.decide(download, VersionChanged(error))
         if download.rewind_why and not pinned:

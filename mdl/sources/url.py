@@ -14,7 +14,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from mdl.errors import CatalogError, MdlError, UsageError
+from mdl.errors import CatalogError, MdlError, ProtocolError, UsageError
 from mdl.events import Retrying
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
@@ -143,6 +143,9 @@ class UrlSource:
                 size = size if size is not None else parse_size(headers.get("x-linked-size", ""))
             digest = digest or Digest.of_etag(opened.headers.get("x-linked-etag")) or recorded_digest(opened.headers)
         known = remote.size if remote.size is not None else size
+        if digest is None and None not in (size, known) and size != known:
+            hint = "the source or the catalog's size is wrong; look at both"
+            raise ProtocolError(f"the server announces {size} bytes, expected {known}", hint=hint)
         return replace(remote, size=known, digest=digest, commit=commit, validator=validator, probed=True)
 
 

@@ -109,3 +109,16 @@ def test_an_api(mdl: Inside, shell: Shell, bucket: FaultyServer) -> None:
         assert [request.path for request in api.requests][-1] == "/results/j1"
     assert (shell.models / "web" / "j1" / "f.bin").read_bytes() == DATA
     assert SIGNATURE not in ran.out + ran.err
+
+
+@pytest.mark.fault(402)
+@pytest.mark.parametrize("more", [1, -1])
+def test_a_link_to_another_size(mdl: Inside, shell: Shell, endpoint: Endpoint, bucket: FaultyServer, more: int) -> None:
+    """The size that a worker tells is all that is known of the file behind its link: another one is refused."""
+    link = {"url": f"{bucket.url}/results/p1/a.bin?X-Amz-Signature={SIGNATURE}", "filename": "a.bin"}
+    items = {"download_items": [link | {"size": len(DATA) + more}]}
+    told = {"process_status": {"id": "p1", "status": "completed"}, "bulk_download": items}
+    endpoint.api.functions = [lambda given: told.get(given["type"], {"error": "unknown type"})]
+    ran = done(mdl(shell, "fetch", "gpu", "p1"), 6)
+    assert f"{len(DATA)} bytes, expected {len(DATA) + more}" in ran.err
+    assert not (shell.models / "gpu" / "p1" / "a.bin").exists()

@@ -165,3 +165,13 @@ url = "hf:org/a/none.bin"
     rows = {row["path"]: row["action"] for row in one.document["models"][0]["files"]}
     assert (one.code, rows) == (3, {"a.bin": "linked", "none.bin": "failed"})
     assert (bare.code, "none.bin" in bare.err, (shell.models / "org--a" / "c.json").exists()) == (3, True, True)
+
+
+@pytest.mark.fault(29)
+@pytest.mark.parametrize("more", [1, -1])
+def test_a_stated_size_is_a_promise(run: Run, shell: Shell, server: FaultyServer, more: int) -> None:
+    """A catalog's size without a digest is all that tells the file: another one is refused, and nothing is published."""
+    text = f'path = "a.bin"\nurl = "{server.url}/d/a.bin"\nsize = {len(SMALL) + more}\n'
+    (shell.home / "catalog.toml").write_text(f"schema = 1\n[models.m]\n[[models.m.files]]\n{text}")
+    assert f"announces {len(SMALL)} bytes, expected {len(SMALL) + more}" in run("get m", 6).err
+    assert here(shell) == {}
