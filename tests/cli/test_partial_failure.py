@@ -170,7 +170,7 @@ url = "hf:org/a/none.bin"
 @pytest.mark.fault(29)
 @pytest.mark.parametrize("more", [1, -1])
 def test_a_stated_size_is_a_promise(run: Run, shell: Shell, server: FaultyServer, more: int) -> None:
-    """A catalog's size without a digest is all that tells the file: another one is refused, and nothing is published."""
+    """A catalog's size is all that tells a file without a digest: another one is refused, and nothing is published."""
     text = f'path = "a.bin"\nurl = "{server.url}/d/a.bin"\nsize = {len(SMALL) + more}\n'
     (shell.home / "catalog.toml").write_text(f"schema = 1\n[models.m]\n[[models.m.files]]\n{text}")
     assert f"announces {len(SMALL)} bytes, expected {len(SMALL) + more}" in run("get m", 6).err
