@@ -171,7 +171,7 @@ def test_little_memory(shell: Shell) -> None:
     """
     codes = []
     final = shell.models / "one" / "f.bin"
-    for megabytes in (800, 100, 85, 40):
+    for megabytes in (800, 130, 60, 40):
         prefix = ("sh", "-c", f'ulimit -v {megabytes * 1024}; exec "$@"', "sh")
         ran = shell.run("get", "one", "--connections", "2", prefix=prefix)
         codes.append(ran.code)
