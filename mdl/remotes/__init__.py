@@ -120,7 +120,8 @@ class RemoteJob:
         can be had of such a one too."""
         if self.status in ("failed", "cancelled") and not logs:
             hint = "'mdl fetch' with --logs brings its logs, if it wrote any"
-            raise NotFound(f"the job {_ended(self.status)}: {self.error or 'it says no more'}", item=self.id, hint=hint)
+            why = f": {self.error}" if self.error else ", and does not say why"
+            raise NotFound(f"the job {_ended(self.status)}{why}", item=self.id, hint=hint)
         if not self.is_over and not allow_running:
             hint = "--wait waits for it; --allow-running takes what is there"
             raise NotFinished(f"the job is still {self.status}", item=self.id, hint=hint)

@@ -259,8 +259,10 @@ class Runpod(HttpRemote):
         """
         item = str(given.get("process_id") or self.name)
         wait = max(1.0, min(_LONGEST_WAIT, self.http.stall - 5.0))
-        url, content = f"{self.base}/runsync?wait={wait * 1000:.0f}", {"input": dict(given)}
-        for is_last in (False, True):
+        content = {"input": dict(given)}
+        # /runsync keeps a result for a minute. If that was too short, /run is asked, which keeps it for 30.
+        for path in (f"runsync?wait={wait * 1000:.0f}", "run"):
+            url = f"{self.base}/{path}"
             try:
                 if once:
                     answer = self.ask_once("POST", url, content, item=item)
@@ -270,7 +272,7 @@ class Runpod(HttpRemote):
             except _Forgotten as error:
                 if once:
                     raise self.unanswered(NetworkError(error.message, item=item), item) from error
-                if is_last:
+                if path == "run":
                     raise NoResult(error.message, item=item) from error
             except NetworkError as error:
                 if once:
