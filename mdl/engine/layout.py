@@ -35,10 +35,13 @@ class Layout:
     def __init__(self, root: Path, *, into: bool = False) -> None:
         self._root, self._into = root, into
         self.own = root / ".mdl"
+        self._folders: dict[str, Path] = {}
 
     def folder(self, model: str) -> Path:
         """The folder that is shown as the place of a model."""
-        return self._root if self._into else RelPath.parse(model).under(self._root)
+        if model not in self._folders:
+            self._folders[model] = self._root if self._into else RelPath.parse(model).under(self._root)
+        return self._folders[model]
 
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
         """A folder, and the file's path below it, which must not lead out of it. Raises `UsageError`."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mdl.engine.plan import Item
 from mdl.engine.receipts import new_receipt
-from mdl.engine.store import Store
+from mdl.engine.store import Ready, Store
 from mdl.errors import Busy, MdlError, StateError, StorageError
 from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
 from mdl.files import Receipt, RemoteFile, Stamp
@@ -105,7 +105,7 @@ class LocalCopies:
                     copying.make_read_only(here)
                     if Stamp.of(os.lstat(here)) != before:
                         raise StorageError("it was written to while it was read")
-                store.publish(model, remote, here, print_, print_.digest.algorithm, item.seen, stamp=stamp)
+                store.publish(Ready(model, remote, here, print_, print_.digest.algorithm, item.seen, stamp))
                 return way
         for other, published, receipt in self._published.get(remote.digest, ()) if remote.digest else ():
             if os.path.realpath(published) == str(path):

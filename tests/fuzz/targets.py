@@ -127,7 +127,7 @@ def receipt(data: bytes) -> None:
     place = _file(f"root/.mdl/receipts/m/{file_key('m', path)}.receipt", sealed(data))
     store = Store(_FOLDER / "root")
     read_receipt(place)
-    for found in (store.receipts.get("m", path, prefixes=True), *store.receipts.all()):
+    for found in (store.receipts.get("m", path), *store.receipts.all()):
         if found:
             _safe(found.path)
             texts = (found.model, found.verified, found.url, found.validator or "", found.commit or "", *found.prefixes)

@@ -47,7 +47,7 @@ def place(tmp_path: Path, receipts: Receipts) -> Path:
 
 def test_receipt_is_read_back(receipts: Receipts) -> None:
     """What was written is read back, the prefix digests only if they are asked for."""
-    assert receipts.get(FULL.model, PATH, prefixes=True) == FULL
+    assert receipts.get(FULL.model, PATH) == FULL
     assert receipts.get(FULL.model, PATH) == replace(FULL, prefixes=())
     assert receipts.get("other", PATH) is None
     assert receipts.get(FULL.model, RelPath.parse("sub/other.bin")) is None
@@ -100,13 +100,13 @@ def test_damage_is_not_believed(receipts: Receipts, place: Path) -> None:
     first = whole.index(b"\n")
     for cut in range(0, len(whole), 7):
         place.write_bytes(whole[:cut])
-        found = receipts.get(FULL.model, PATH, prefixes=True)
+        found = receipts.get(FULL.model, PATH)
         assert found is None if cut < first else found in (FULL, replace(FULL, prefixes=()))
     for bit in range(len(whole) * 8):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         place.write_bytes(damaged)
-        assert receipts.get(FULL.model, PATH, prefixes=True) in (None, FULL, replace(FULL, prefixes=()))
+        assert receipts.get(FULL.model, PATH) in (None, FULL, replace(FULL, prefixes=()))
 
 
 @pytest.mark.fault(150)
@@ -131,7 +131,7 @@ def test_distrusted_receipt_settles_nothing(receipts: Receipts) -> None:
     """A distrusted receipt keeps its facts and no longer vouches for the file."""
     receipts.distrust(FULL.model, PATH)
     receipts.distrust(FULL.model, RelPath.parse("never-seen"))
-    found = receipts.get(FULL.model, PATH, prefixes=True)
+    found = receipts.get(FULL.model, PATH)
     assert found == replace(FULL, suspect=True)
     assert LocalFile("file", FULL.stamp, FULL).untouched
     assert not LocalFile("file", FULL.stamp, found).untouched
