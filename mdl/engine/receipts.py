@@ -8,10 +8,13 @@ written anew. Earlier versions wrote one file for each receipt (``<32 hex>.recei
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
+import stat
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,8 @@ from mdl.presigned import query_hash
 from mdl.redact import bare_url
 
 VERSION = 2
-_RECORD = "record"
+RECORD = "all.receipts"
+"""The name of a record, in the folder of its model."""
 _OF_ONE_FILE = re.compile(r"[0-9a-f]{32}\.receipt")
 _LARGEST = 256 * 2**20
 _SPARE = 32
@@ -92,14 +96,13 @@ class Receipts:
         """The receipt of one file; None if there is none or it is damaged. Raises `StateError` if a newer mdl wrote
         one of the model's."""
         with self._lock:
-            record = self._record(model)
-            if record.is_newer:
-                raise StateError("a newer mdl wrote this receipt", item=str(record.path), hint="upgrade mdl")
-            return record.receipt(path.text)
+            return self._record(model).check_version().receipt(path.text)
 
     def of_model(self, model: str) -> list[Receipt]:
-        """Every receipt of ``model`` that can be read, sorted by path."""
-        return sorted(self.in_order(model), key=lambda receipt: receipt.path)
+        """Every receipt of ``model`` that can be read, sorted by path. Raises as `get` does."""
+        with self._lock:
+            self._record(model).check_version()
+            return sorted(self.in_order(model), key=lambda receipt: receipt.path)
 
     def in_order(self, model: str) -> list[Receipt]:
         """Every receipt of ``model`` that can be read, the last one that was written at the end."""
@@ -116,7 +119,7 @@ class Receipts:
 
     def all(self) -> list[Receipt]:
         """Every receipt of every model that can be read."""
-        return [receipt for model in self.models() for receipt in self.of_model(model)]
+        return [receipt for model in self.models() for receipt in self.in_order(model)]
 
     def put(self, *receipts: Receipt) -> None:
         """Write receipts, which are on the disk when this returns. Raises `OSError`, `Unsafe`."""
@@ -156,11 +159,11 @@ class Receipts:
         if receipt and receipt.catalog not in (None, catalog):
             self.put(replace(receipt, catalog=None))
 
-    def unreadable(self, model: str) -> tuple[Path, int]:
-        """The record of a model, and how many bytes of it cannot be read."""
+    def useless(self, model: str, gone: Sequence[RelPath] = ()) -> tuple[Path, int]:
+        """The record of a model, and how many bytes of it cannot be read, or are of files that are ``gone``."""
         with self._lock:
             record = self._record(model)
-            return record.path, record.unreadable()
+            return record.path, record.unreadable() + sum(len(record.lines.get(path.text, b"")) for path in gone)
 
     def place(self, model: str) -> Path:
         """The folder in which the record of ``model`` is."""
@@ -177,7 +180,7 @@ class _Record:
     they were written; ``is_newer`` if a newer mdl wrote one of them."""
 
     def __init__(self, model: str, folder: Path) -> None:
-        self.path = folder / _RECORD
+        self.path = folder / RECORD
         self._model, self._folder = model, folder
         self._clear()
 
@@ -227,16 +230,22 @@ class _Record:
 
     def _add(self, line: bytes) -> None:
         facts = crc_json.loads(line)
-        path = facts.get("path") if isinstance(facts, dict) else None
+        facts = facts if isinstance(facts, dict) else {}
+        path, version = facts.get("path"), facts.get("mdl-receipt")
         self._count += 1
-        if not isinstance(facts, dict) or not isinstance(path, str):
+        self.is_newer = self.is_newer or (isinstance(version, int) and version > VERSION)
+        if not isinstance(path, str):
             self._damaged += len(line)
             return
-        version = facts.get("mdl-receipt")
-        self.is_newer = self.is_newer or (isinstance(version, int) and version > VERSION)
         self.lines.pop(path, None)
         if not facts.get("gone"):
             self.lines[path] = line
+
+    def check_version(self) -> _Record:
+        """The record itself. Raises `StateError` if a newer mdl wrote to it."""
+        if self.is_newer:
+            raise StateError("a newer mdl wrote this receipt", item=str(self.path), hint="upgrade mdl")
+        return self
 
     def receipt(self, path: str) -> Receipt | None:
         """The receipt of one file; None if there is none or it makes no sense."""
@@ -259,12 +268,14 @@ class _Record:
         except Unsafe:
             fd = open_new(self.path, os.O_RDWR | os.O_APPEND)  # another user could write it: nothing of it is believed
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise FileExistsError(errno.EEXIST, "it is a device or pipe", str(self.path))
             size = os.fstat(fd).st_size
             is_torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
             view = memoryview(b"\n" * is_torn + data)
             while view:
                 view = view[os.write(fd, view) :]
-            os.fdatasync(fd)
+            os.fsync(fd)
         finally:
             os.close(fd)
         if not size:

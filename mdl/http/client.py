@@ -384,6 +384,8 @@ def _redirect_target(location: str, current: str) -> str:
         raise Unsafe(f"refused: {host_of(current)} redirects to a {scheme[1].lower()}: URL", item=host_of(current))
     if not location or any(ord(char) <= 32 or ord(char) == 127 for char in location):
         raise ProtocolError(f"{host_of(current)} redirects without a usable Location")
+    if location.startswith("//") and not urlsplit(location).netloc:
+        raise Unsafe(f"refused: {host_of(current)} redirects to a URL without a host", item=host_of(current))
     target = urljoin(current, location)
     if urlsplit(current).scheme == "https" and urlsplit(target).scheme == "http":
         raise Unsafe(f"refused: a redirect from https to http, to {host_of(target)}", item=host_of(target))

@@ -21,6 +21,7 @@ from mdl.fs import staging
 from mdl.fs.private import is_own_folder
 from mdl.http.allowlist import host_of
 from mdl.jobs.records import Records
+from mdl.paths import RelPath
 
 Known = Callable[[str], Sequence[RemoteFile] | None]
 """A model's files as its source or lock has them; None if they are not known."""
@@ -102,20 +103,27 @@ def _archives(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:
 
 def _files(store: Store, known: Known) -> Iterator[Waste]:
     for model in store.receipts.models():
-        record, unreadable = store.receipts.unreadable(model)
-        if unreadable:
-            why = "unreadable; the files it was for are hashed at the next get"
-            yield Waste("receipt", record, unreadable, why, forget=bound(store.receipts.forget, model))
         receipts = store.receipts.in_order(model)
-        current = _current(receipts, known(model))
+        current, gone = _current(receipts, known(model)), list[RelPath]()
         for receipt in receipts:
-            forget = bound(store.receipts.forget, model, receipt.path)
             if (place := store.path_of(receipt)) is not None:
                 if current is not None and _is_superseded(receipt, store, current):
+                    forget = bound(store.receipts.forget, model, receipt.path)
                     yield Waste("superseded", place, receipt.stamp.size, f"no file of {model} any more", forget=forget)
             elif store.is_gone(receipt):
-                yield Waste("receipt", record, 0, f"{receipt.path} is gone", forget=forget)
-        yield from _left_in(record.parent)
+                gone.append(receipt.path)
+        yield from _receipts(store, model, gone)
+        yield from _left_in(store.receipts.place(model))
+
+
+def _receipts(store: Store, model: str, gone: Sequence[RelPath]) -> Iterator[Waste]:
+    """The receipts of a model that are of no use: those of files that are gone, and what cannot be read."""
+    unreadable = store.receipts.useless(model)[1]
+    record, useless = store.receipts.useless(model, gone)
+    whys = [f"{gone[0]} is gone" if len(gone) == 1 else f"{len(gone)} files are gone"] if gone else []
+    whys += ["some are unreadable; the files they were for are hashed at the next get"] if unreadable else []
+    if useless:
+        yield Waste("receipt", record, useless, "; ".join(whys), forget=bound(store.receipts.forget, model, *gone))
 
 
 def _current(receipts: Sequence[Receipt], known: Sequence[RemoteFile] | None) -> Sequence[RemoteFile] | None:

@@ -95,7 +95,7 @@ def left(folder: Path) -> list[str]:
     root = folder / "models"
     found = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
     usual = ("m/sub/large", "m/tiny", ".mdl/locks/")
-    return [name for name in found if not name.startswith(usual) and not name.endswith(".receipt")]
+    return [name for name in found if not name.startswith(usual) and not name.endswith(".receipts")]
 
 
 def prepare(folder: Path, url: str) -> None:

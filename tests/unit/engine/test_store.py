@@ -14,7 +14,7 @@ from support.partials import dead_owner
 
 from mdl.engine.adoption import remove_stale
 from mdl.engine.partial import Partial
-from mdl.engine.store import Store
+from mdl.engine.store import Ready, Store
 from mdl.errors import Busy, Occupied, StorageError, Unsafe
 from mdl.files import RemoteFile
 from mdl.hashing import Digest, Fingerprint
@@ -51,7 +51,7 @@ def begun(store: Store, data: bytes = DATA, remote: RemoteFile = REMOTE) -> Part
 
 def publish(store: Store) -> Path:
     """Fetch by hand: write a partial, publish it."""
-    store.publish("model", REMOTE, begun(store), PRINT, "sha256")
+    store.publish(Ready("model", REMOTE, begun(store), PRINT, "sha256"))
     return store.final_path("model", REMOTE)
 
 
@@ -153,7 +153,7 @@ def test_folder_in_the_way_is_occupied(store: Store, final: Path) -> None:
     partial = begun(store)
     final.mkdir()
     with pytest.raises(Occupied) as caught:
-        store.publish("model", REMOTE, partial, PRINT, "sha256")
+        store.publish(Ready("model", REMOTE, partial, PRINT, "sha256"))
     assert caught.value.exit_code == 7
     partial.close()
     assert store.quick_check("model", REMOTE).partial == len(DATA)
@@ -171,7 +171,7 @@ def test_partial_bytes_are_seen(store: Store) -> None:
 
 def test_small_file_is_published_whole(store: Store, final: Path) -> None:
     """A small file gets the mode of a user's own files, and a receipt."""
-    store.publish("model", REMOTE, DATA, PRINT, "sha256")
+    store.publish(Ready("model", REMOTE, store.stage(REMOTE, DATA), PRINT, "sha256"))
     assert final.read_bytes() == DATA
     (store.root / "probe").touch()
     assert final.stat().st_mode == (store.root / "probe").stat().st_mode
@@ -184,7 +184,7 @@ def test_publish_taken_over_leaves_no_receipt(store: Store) -> None:
     partial = begun(store)
     partial.folder.rename(partial.folder.with_name("gone"))
     with pytest.raises(Busy):
-        store.publish("model", REMOTE, partial, PRINT, "sha256")
+        store.publish(Ready("model", REMOTE, partial, PRINT, "sha256"))
     assert store.quick_check("model", REMOTE).receipt is None
     assert not store.final_path("model", REMOTE).exists()
 
@@ -259,9 +259,8 @@ def test_unreadable_file_is_named(store: Store, final: Path, monkeypatch: pytest
 
 def give(store: Store, data: bytes = DATA) -> None:
     """Publish bytes of which no digest was known."""
-    store.publish(
-        "m", replace(REMOTE, digest=None), data, Fingerprint(Digest("sha256", sha256(data)), len(data)), "none"
-    )
+    print_ = Fingerprint(Digest("sha256", sha256(data)), len(data))
+    store.publish(Ready("m", replace(REMOTE, digest=None), store.stage(REMOTE, data), print_, "none"))
 
 
 def on_rename(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
