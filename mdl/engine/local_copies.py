@@ -24,6 +24,7 @@ from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.fs import copying, nearest_existing
 from mdl.fs.copying import SharingRule, Way, predict_way
 from mdl.fs.entries import open_for_reading
+from mdl.fs.staging import OpenFolders
 from mdl.hashing import Digest
 
 Candidate = tuple[Path, SharingRule]
@@ -94,7 +95,9 @@ class LocalCopies:
             if print_.digest == remote.digest:  # two files of one repository are one file here
                 receipt = new_receipt(model, remote, print_, print_.digest.algorithm, stamp)
                 store.receipts.put(replace(receipt, catalog=store.catalog))
-                store.layout.expose(remote)
+                with OpenFolders() as folders:
+                    store.layout.expose(remote, folders)
+                    folders.sync()
                 return "clone"
         with store.scratch_folder(model, remote) as folder, open_for_reading(path) as fd:
             before, here = Stamp.of(os.fstat(fd)), folder / "data"

@@ -152,13 +152,6 @@ class Receipts:
         if receipt and not receipt.suspect:
             self.put(replace(receipt, suspect=True))
 
-    def mark_shared(self, model: str, path: RelPath, catalog: str | None) -> None:
-        """Take note that a file is kept for ``catalog`` too: then it belongs to no single catalog. Raises `OSError`,
-        `StateError`."""
-        receipt = self.get(model, path)
-        if receipt and receipt.catalog not in (None, catalog):
-            self.put(replace(receipt, catalog=None))
-
     def useless(self, model: str, gone: Sequence[RelPath] = ()) -> tuple[Path, int]:
         """The record of a model, and how many bytes of it cannot be read, or are of files that are ``gone``."""
         with self._lock:

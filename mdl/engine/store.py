@@ -21,13 +21,12 @@ from mdl.engine.receipts import Receipts, file_key, new_receipt
 from mdl.errors import MdlError, Occupied, StorageError, Unsafe, UsageError, storage_error
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
 from mdl.fs import copying, free_space, staging
-from mdl.fs.entries import EntryAt, open_for_reading, open_parent
+from mdl.fs.entries import EntryAt, open_for_reading
 from mdl.fs.private import make_private_dir
-from mdl.fs.staging import StagedFile
+from mdl.fs.staging import OpenFolders, StagedFile
 from mdl.hashing import Fingerprint, fingerprint
 from mdl.http.ranges import ByteRange
 from mdl.locks import try_lock
-from mdl.paths import RelPath
 from mdl.process import ProcessId
 
 _UNREADABLE = (UsageError, StorageError, Unsafe, OSError)
@@ -64,25 +63,6 @@ class Ready:
     def publish(self, entry: EntryAt) -> os.stat_result | None:
         """As `staging.give_name`."""
         return staging.give_name(self.source, entry) if isinstance(self.source, Path) else self.source.publish(entry)
-
-
-class _OpenFolders:
-    """Final folders, each opened once while ``stack`` is."""
-
-    def __init__(self, stack: contextlib.ExitStack) -> None:
-        self._stack, self._found = stack, dict[tuple[Path, str], EntryAt]()
-
-    def entry(self, root: Path, path: RelPath) -> EntryAt:
-        """As `open_parent`."""
-        key = root, path.text.rpartition("/")[0]
-        if key not in self._found:
-            self._found[key] = self._stack.enter_context(open_parent(root, path))
-        return self._found[key].beside(path.name)
-
-    def sync(self) -> None:
-        """Make the names in all of them survive a power cut. Raises `OSError`."""
-        for entry in self._found.values():
-            staging.sync_open_folder(entry.folder)
 
 
 @contextlib.contextmanager
@@ -226,8 +206,7 @@ class Store:
         """
         errors: dict[int, Exception] = {}
         receipts: dict[int, Receipt] = {}
-        with contextlib.ExitStack() as stack:
-            folders = _OpenFolders(stack)
+        with contextlib.ExitStack() as stack, OpenFolders() as folders:
             staged = [item.source for item in ready if isinstance(item.source, StagedFile)]
             for file in staged:
                 stack.callback(file.close)
@@ -249,10 +228,11 @@ class Store:
                         raise
                     copies += [replace(receipt, stamp=Stamp.of(copied))] if copied else []
             self.receipts.put(*copies)
-            folders.sync()
+            folders.sync()  # the names of files before those of links to them
             for number in receipts.keys() - errors.keys():
                 with _errors_to(errors, number):
-                    self.layout.expose(ready[number].remote)
+                    self.layout.expose(ready[number].remote, folders)
+            folders.sync()
         return [errors.get(number) for number in range(len(ready))]
 
     def _receipt(self, item: Ready, stamp: Stamp) -> Receipt:
@@ -269,14 +249,14 @@ class Store:
             catalog=None if is_shared else self.catalog,
         )
 
-    def _give_name(self, item: Ready, folders: _OpenFolders) -> os.stat_result | None:
+    def _give_name(self, item: Ready, folders: OpenFolders) -> os.stat_result | None:
         """Returns the status of a copy, if the final folder is on another file system."""
         try:
             return item.publish(self._entry(item, folders))
         except FileExistsError:  # another process was faster; it may have brought the same bytes
             return item.publish(self._entry(item, folders))
 
-    def _entry(self, item: Ready, folders: _OpenFolders) -> EntryAt:
+    def _entry(self, item: Ready, folders: OpenFolders) -> EntryAt:
         """The entry in which a file gets its final name, once it is clear that what is there may be replaced. Raises
         `Unsafe`, `Occupied`, `OSError`."""
         seen = None if self.layout.is_by_digest else item.seen

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdl.fs.entries import EntryAt
+from mdl.fs.entries import EntryAt, open_parent
+from mdl.paths import RelPath
 from mdl.process import PATTERN, ProcessId
 
 _STAGED = re.compile(rf"\..+\.({PATTERN})\.mdl-tmp")
@@ -163,6 +164,34 @@ class StagedFile:
             os.close(fd)
             if not self.is_published:
                 self.path.unlink(missing_ok=True)
+
+
+class OpenFolders:
+    """Folders in which many files get their names: each is opened once and synced once."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._found: dict[tuple[Path, str], EntryAt] = {}
+        self._changed: set[int] = set()
+
+    def __enter__(self) -> OpenFolders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def entry(self, root: Path, path: RelPath) -> EntryAt:
+        """As `open_parent`."""
+        key = root, path.text.rpartition("/")[0]
+        if key not in self._found:
+            self._found[key] = self._stack.enter_context(open_parent(root, path))
+        self._changed.add(self._found[key].folder)
+        return self._found[key].beside(path.name)
+
+    def sync(self) -> None:
+        """Make the names that were given since the last time survive a power cut. Raises `OSError`."""
+        while self._changed:
+            sync_open_folder(self._changed.pop())
 
 
 def publish(staged: Path, entry: EntryAt) -> os.stat_result | None:

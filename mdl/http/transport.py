@@ -75,7 +75,7 @@ class PooledTransport(httpx.BaseTransport):
         except BaseException:
             pool.close()
             raise
-        connection = response.extensions["network_stream"]
+        connection = response.extensions.get("network_stream")
         response.stream = _OneResponse(response.stream, connection, lambda: self._give_back(place, pool))
         return response
 
@@ -135,7 +135,7 @@ class _OneResponse(httpx.SyncByteStream):
             has_more = bool(self._stream._httpcore_stream._stream._connection._h11_state.trailing_data[0])
         except AttributeError:
             has_more = True
-        if has_more:
+        if has_more and self._connection is not None:
             self._connection.close()
         try:
             self._stream.close()

@@ -66,9 +66,9 @@ def record_of(shell: Shell, model: str = "tiny") -> Path:
 def every_kind(shell: Shell, superseded: Path) -> dict[str, str]:
     """One of each kind of what can go, by its path in the models folder, and what each is."""
     own, model = shell.models / ".mdl", shell.models / "tiny"
+    _publish_and_lose(shell, "gone.bin")
     with record_of(shell).open("ab") as record:
         record.write(b"00000000 {torn}\n" + crc_json.dumps({"mdl-receipt": 9}))
-    _publish_and_lose(shell, "gone.bin")
     staged = [own / "stage" / f".a.{dead_owner()}.mdl-tmp", model / f".b.{dead_owner()}.mdl-tmp"]
     side = own / "side" / f"{'a' * 32}.{dead_owner()}"
     for path in (*staged, side / "deep" / "data"):
