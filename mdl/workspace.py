@@ -19,7 +19,7 @@ from mdl import places
 from mdl.cancel import CancelToken
 from mdl.config import Config
 from mdl.errors import Deadline, MdlError, UsageError
-from mdl.events import Listener, silence
+from mdl.listener import Listener, silence
 
 if TYPE_CHECKING:
     from mdl.catalog.lock import Lock
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mdl.http.allowlist import AllowList, OriginToken
     from mdl.http.body import Throttle
     from mdl.http.client import HttpClient
+    from mdl.http.network import Network
     from mdl.redact import Secrets
     from mdl.remote_tables import RemoteSettings
     from mdl.reports import Report
@@ -90,7 +91,7 @@ class Workspace:
     def locked(self) -> Lock | None:
         """What the lock file says; None if there is none. Raises `StateError` for a broken one, `Unsafe` for another
         user's."""
-        from mdl.operations.lock import read_lock
+        from mdl.operations.lock_file import read_lock
 
         try:
             if doubt := places.why_untrusted(self.lock_path, self.catalog_paths[1]):
@@ -116,7 +117,8 @@ class Workspace:
 
         The lock is read anew, for another process may have written it meanwhile.
         """
-        from mdl.operations.lock import update_lock, with_first_digests
+        from mdl.operations.lock import with_first_digests
+        from mdl.operations.lock_file import update_lock
 
         if self.locked is None:
             return
@@ -229,28 +231,42 @@ class Workspace:
         patterns = [f"[{one.strip('[]')}]" if ":" in one and address_of(one) else one for one in hosts]
         return AllowList.of(patterns, self.config.allowed_hosts)
 
-    def http(
+    def network(
         self,
         models: Sequence[Model] = (),
         cancel: CancelToken | None = None,
         more: Iterable[str] = (),
         *,
         with_lock: bool = True,
-    ) -> HttpClient:
-        """A client for the `hosts` of ``models`` and ``more``. Close it when done."""
-        from mdl.http.client import HttpClient, Timeouts
-        from mdl.http.policy import RetryPolicy
+    ) -> Network:
+        """The way to the `hosts` of ``models`` and ``more``. Close it when done."""
+        from mdl.http.network import Network
 
-        stall = self.config["stall"]
-        return HttpClient(
-            self.hosts(models, more, with_lock=with_lock),
-            tokens=self._tokens(models),
-            timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
-            cancel=cancel or self.cancel,
-            connections=self.config["connections"],
-            throttle=self._throttle,
-            policy=RetryPolicy(self.config["retries"]),
-        )
+        hosts, tokens = self.hosts(models, more, with_lock=with_lock), self._tokens(models)
+        stall, connections = self.config["stall"], self.config["connections"]
+        cancel = cancel or self.cancel
+
+        def connect() -> HttpClient:
+            from mdl.http.client import HttpClient, Timeouts
+            from mdl.http.policy import RetryPolicy
+
+            return HttpClient(
+                hosts,
+                tokens=tokens,
+                timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
+                cancel=cancel,
+                connections=connections,
+                throttle=self._throttle,
+                policy=RetryPolicy(self.config["retries"]),
+            )
+
+        return Network(connect, connections, cancel)
+
+    def http(
+        self, models: Sequence[Model] = (), cancel: CancelToken | None = None, more: Iterable[str] = ()
+    ) -> HttpClient:
+        """An open client for the `hosts` of ``models`` and ``more``. Close it when done."""
+        return self.network(models, cancel, more).http
 
     @cached_property
     def _throttle(self) -> Throttle:
@@ -272,7 +288,7 @@ class Workspace:
     def resolver(
         self,
         store: Store,
-        http: HttpClient | None = None,
+        network: Network | None = None,
         on_event: Listener = silence,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
@@ -286,7 +302,7 @@ class Workspace:
         from mdl.catalog.resolver import Resolver
         from mdl.sources import Context
 
-        context = Context(self.endpoint, store.listings, http, on_event, self.environ, self.remotes)
+        context = Context(self.endpoint, store.listings, network, on_event, self.environ, self.remotes)
         if exact:
             return Resolver(context, exact=True)
         lock = self.locked or Lock()

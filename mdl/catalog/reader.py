@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdl.catalog.model import Catalog, CatalogFile, Model
 from mdl.errors import CatalogError, MdlError, ProtocolError, Unsafe, UsageError
@@ -15,8 +15,10 @@ from mdl.paths import RelPath, refuse_twins, shown
 from mdl.sources import HUB_HOSTS, Origin, parse
 from mdl.sources.url import UrlOrigin, check_url, file_url
 from mdl.toml import NestedTooDeeply, parse_toml
-from mdl.toml.positions import Key
 from mdl.toml.problems import Problems, Table, TomlText, did_you_mean, one_line
+
+if TYPE_CHECKING:
+    from mdl.toml.positions import Key
 
 SCHEMA = 1
 """The version of the catalog format that this mdl reads."""

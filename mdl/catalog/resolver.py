@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import Cancelled, MdlError, NotFound
-from mdl.events import Event
 from mdl.files import RemoteFile
+from mdl.listener import Event
 from mdl.paths import RelPath, matches, refuse_twins
 from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
 from mdl.sources.url import UrlSource
@@ -37,7 +37,7 @@ class Resolved:
 
 
 class Resolver:
-    """Asks each model's sources for its files. Without ``context.http`` nothing is contacted.
+    """Asks each model's sources for its files. Without ``context.network`` nothing is contacted.
 
     ``include`` and ``exclude`` narrow every model further, as the command line asked; ``pin`` makes of a model what
     its lock says, and may raise `LockError`; ``exact`` asks for the commit even if a digest would do. ``describe`` says
@@ -127,17 +127,17 @@ class Resolver:
     def _in_parallel(self, calls: Sequence[Callable[[], Found]]) -> Iterator[Found | MdlError]:
         """The results in order. Events reach the listener in the caller's thread."""
         self._home = threading.get_ident()
-        http = self._context.http
+        network = self._context.network
 
         def tell() -> None:
             while not self._events.empty():
                 self._on_event(self._events.get())
 
         try:
-            yield from in_parallel(calls, http.connections if http else 1, tell)
+            yield from in_parallel(calls, network.connections if network else 1, tell)
         except (KeyboardInterrupt, Cancelled):
-            if http:
-                http.cancel.set()  # the other calls end as well
+            if network:
+                network.cancel.set()  # the other calls end as well
             raise
         tell()
 
@@ -184,8 +184,8 @@ class Resolver:
         with self._lock:
             if origin.scheme not in self._opened:
                 source = self._opened[origin.scheme] = open_source(origin.scheme, self._context)
-                if self._context.http and (locate := getattr(source, "locate", None)):
-                    self._context.http.locators[origin.scheme] = locate
+                if self._context.network and (locate := getattr(source, "locate", None)):
+                    self._context.network.locators[origin.scheme] = locate
             return self._opened[origin.scheme]
 
     def _named(self, file: CatalogFile) -> RemoteFile:

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdl import Busy, Cancelled, Client, Deadline, MdlError, Model, PlanReport, Report, UsageError, VerifyReport
+import mdl
+from mdl import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
 from mdl.cli.session import Session
-from mdl.describe import ended_by
-from mdl.events import Listener
 from mdl.formatting import human_bytes
 from mdl.paths import shown
 
 if TYPE_CHECKING:
+    from mdl import Client, Model, PlanReport, Report, VerifyReport
+    from mdl.events import Listener
     from mdl.jobs.run import JobRun
 
 _EXAMPLES = """Examples: mdl get bert-fa --to /models · mdl get hf:gpt2@main --include '*.json' ·
@@ -47,7 +48,7 @@ def get(
     try:
         report = download(session, request)
     except (Cancelled, Deadline) as stopped:
-        if isinstance(stopped.so_far, Report):
+        if isinstance(stopped.so_far, mdl.Report):
             session.empty = session.empty | payload(stopped.so_far)
         raise
     return show(session, report) if report else 0
@@ -107,7 +108,7 @@ def run_job(
                         run.replace_earlier()
                     report = work(on_event)
                     if error := report.error:
-                        on_event(ended_by(error))
+                        on_event.end_with(error)
             except (Cancelled, Deadline) as stopped:
                 stopped.so_far = stopped.so_far or report
                 raise
@@ -144,7 +145,7 @@ def show_plan(session: Session, request: Request) -> int:
     with session.console.watch(method=_method(client, models)) as on_event:
         report = client.plan(models, **request.choice.files, force=request.force, on_event=on_event)
         if error := report.error:
-            on_event(ended_by(error))
+            on_event.end_with(error)
     return show_planned(session, report)
 
 
@@ -242,7 +243,7 @@ def verify(
         if report.bytes_fetched is not None and not report.errors:
             session.console.note(f"repaired; fetched {human_bytes(report.bytes_fetched)}")
         if error := report.error:
-            on_event(ended_by(error))
+            on_event.end_with(error)
     for failure in report.errors:
         session.console.error(failure)
     models_facts = [{"name": name, "files": [vars(file) for file in files]} for name, files in report.models.items()]

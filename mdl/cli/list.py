@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdl import Model, ModelStatus
 from mdl.cli.command import command
 from mdl.cli.flags import LookSettings, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 from mdl.paths import shown
 from mdl.redact import bare_url
+
+if TYPE_CHECKING:
+    from mdl import Model, ModelStatus
 
 Name = Annotated[str, typer.Argument(help="A model of the catalog, or hf:org/repo, or a URL.")]
 

@@ -9,11 +9,13 @@ from difflib import get_close_matches
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mdl.errors import MdlError
 from mdl.paths import is_harmful_in_prose, shown
-from mdl.toml.positions import Key, line_numbers
+
+if TYPE_CHECKING:
+    from mdl.toml.positions import Key
 
 T = TypeVar("T")
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a table"}
@@ -65,6 +67,8 @@ class TomlText:
 
     @cached_property
     def _lines(self) -> dict[Key, int]:
+        from mdl.toml.positions import line_numbers
+
         return line_numbers(self.text)
 
     def line(self, where: Key) -> int:
