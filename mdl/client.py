@@ -36,12 +36,14 @@ if TYPE_CHECKING:
     from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
     from mdl.operations.fetch import FetchReport
+    from mdl.operations.lock import LockReport
     from mdl.operations.remote import CleanedJob, RemoteReport
     from mdl.operations.tools import Tools
+    from mdl.operations.verify import VerifyReport
     from mdl.redact import Secrets
     from mdl.remote_tables import RemoteSettings
     from mdl.remotes import Remote
-    from mdl.reports import LockReport, PlanReport, Report, VerifyReport
+    from mdl.reports import PlanReport, Report
     from mdl.sources import Context
 
 Targets: TypeAlias = "str | Model | Sequence[str | Model]"

@@ -73,6 +73,12 @@ class Workspace:
 
         return read_catalog(self.catalog_paths[0])
 
+    def place_of(self, model: Model) -> str:
+        """Where a model was read: the file and line of its entry, or that it was named on the command line."""
+        from mdl.catalog.reader import place_of
+
+        return (place_of(model.name, self.catalog_paths[0]) if model.is_of_catalog else "") or model.origin
+
     @cached_property
     def catalog_id(self) -> str:
         """Says of which catalog a file is, in its receipt."""
@@ -82,10 +88,8 @@ class Workspace:
     @cached_property
     def lock_path(self) -> Path:
         """Beside the catalog it locks; the catalog that comes with mdl is locked in the user's config folder."""
-        from mdl.catalog.lock import NAME
-
         first = self.catalog_paths[0][0]
-        return (places.config_dir() if first == places.SHIPPED else first.absolute().parent) / NAME
+        return (places.config_dir() if first == places.SHIPPED else first.absolute().parent) / places.LOCK_NAME
 
     @cached_property
     def locked(self) -> Lock | None:
@@ -117,11 +121,11 @@ class Workspace:
 
         The lock is read anew, for another process may have written it meanwhile.
         """
+        if self.locked is None:
+            return
         from mdl.operations.lock import with_first_digests
         from mdl.operations.lock_file import update_lock
 
-        if self.locked is None:
-            return
         try:
             update_lock(
                 self.lock_path,
@@ -298,20 +302,21 @@ class Workspace:
     ) -> Resolver:
         """What turns models into files. ``exact`` resolves to commits, past the lock; if it ``is_strict``, the settings
         ``locked`` and ``frozen`` hold: a model that the lock does not cover is then a `LockError`."""
-        from mdl.catalog.lock import Lock
         from mdl.catalog.resolver import Resolver
         from mdl.sources import Context
 
         context = Context(self.endpoint, store.listings, network, on_event, self.environ, self.remotes)
         if exact:
             return Resolver(context, exact=True)
-        lock = self.locked or Lock()
+        lock = self.locked
         must, frozen = (self.config["locked"], self.config["frozen"]) if is_strict else (False, False)
 
         def pin(model: Model) -> Model:
             if must or frozen:
-                return lock.pin(model, stale=frozen and not must)
-            return lock.pin(model) if lock.covers(model) else model
+                from mdl.catalog.lock import Lock
+
+                return (lock or Lock()).pin(model, stale=frozen and not must)
+            return lock.pin(model) if lock and lock.covers(model) else model
 
         def describe(model: Model) -> Model | None:
             return self.shipped_lock.pin(model) if self.shipped_lock.covers(model) else None

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 from mdl.catalog.model import CatalogFile, Model
@@ -61,6 +61,7 @@ class Resolver:
         self._include, self._exclude, self._pin, self._exact = tuple(include), tuple(exclude), pin, exact
         self._describe = describe
         self._opened: dict[str, Source] = {}
+        self._parsed = cache(partial(parse, page_hosts=page_hosts(context.endpoint)))
         self._lock = threading.Lock()
 
     def resolve(self, model: Model) -> list[RemoteFile]:
@@ -175,9 +176,6 @@ class Resolver:
         origins += [self._parsed(text) for model in models for text in model.urls]
         origins += map(self._parsed, more)
         return [host for origin in origins for host in self.source(origin).hosts(origin)]
-
-    def _parsed(self, text: str) -> Origin:
-        return parse(text, page_hosts(self._context.endpoint))
 
     def source(self, origin: Origin) -> Source:
         """The source that resolves ``origin``."""

@@ -11,10 +11,10 @@ import typer
 import mdl
 from mdl import Cancelled, Deadline, UsageError
 from mdl.cli.command import FOREVER, command
-from mdl.cli.flags import BombFlags, DownloadSettings, DryRun, Force, Globs, JobFlags, flag
+from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, flag
 from mdl.cli.get import payload, run_job, show, show_planned
 from mdl.cli.session import Session
-from mdl.cli.unpack import released_facts
+from mdl.cli.unpack import BombFlags, released_facts
 
 if TYPE_CHECKING:  # it brings all that asks remotes, of which help needs nothing
     from mdl import FetchReport

@@ -107,7 +107,7 @@ def _show_text(session: Session, model: Model, found: ModelStatus, files: list[d
         "see": ", ".join(model.see),
         "status": found.status,
         "folder": str(found.path),
-        "catalog": model.origin,
+        "catalog": session.client().workspace.place_of(model),
     }
     for key, value in facts.items():
         if value:

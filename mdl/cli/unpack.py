@@ -11,7 +11,7 @@ import typer
 import mdl
 from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import BombFlags, LogFile, ReleaseSettings, flag
+from mdl.cli.flags import LogFile, ReleaseSettings, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 from mdl.hashing import fingerprint
@@ -22,6 +22,17 @@ from mdl.units import parse_size
 if TYPE_CHECKING:
     from mdl import ArchiveLimits, ArchiveMember, ReleaseResult
     from mdl.jobs.operation_log import OperationLog
+
+
+@dataclass(frozen=True)
+class BombFlags:
+    """How much an archive may hold before it is taken for a zip bomb."""
+
+    max_members: Annotated[int, flag("--max-members", "Refuse an archive of more members.", min=1)] = 1_000_000
+    max_ratio: Annotated[
+        float,
+        flag("--max-ratio", "Refuse an archive that unpacks to more than this times its size, past 100 MiB.", min=1),
+    ] = 200.0
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial as bound
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mdl.cancel import CancelToken
 from mdl.engine.adoption import claimed_bytes, leftovers
 from mdl.engine.journal import Identity
 from mdl.engine.layout import Layout, inspect_path
+from mdl.engine.partial import Partial
 from mdl.engine.receipts import Receipts, file_key, new_receipt
 from mdl.errors import Occupied, StorageError, Unsafe, UsageError, storage_error
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
@@ -28,9 +28,6 @@ from mdl.hashing import Fingerprint, fingerprint
 from mdl.http.ranges import ByteRange
 from mdl.locks import try_lock
 from mdl.process import ProcessId
-
-if TYPE_CHECKING:
-    from mdl.engine.partial import Partial
 
 _UNREADABLE = (UsageError, StorageError, Unsafe, OSError)
 _Publish = Callable[[EntryAt], os.stat_result | None]
@@ -111,8 +108,6 @@ class Store:
 
     def open_partial(self, model: str, remote: RemoteFile) -> Partial:
         """Go on with the best partial of the file, or begin one. Raises as `Partial.open` does."""
-        from mdl.engine.partial import Partial
-
         return Partial.open(self.partials, file_key(model, remote.path), Identity.of(remote))
 
     def discard_partials(self, model: str, remote: RemoteFile) -> int:
@@ -157,7 +152,7 @@ class Store:
         of the source before it was hashed, if another program wrote it. A file that came there since it was ``seen``,
         and is not mdl's, is not replaced; without ``seen`` any file is. Raises `Occupied`, `OSError`, `Busy`, `Unsafe`.
         """
-        validator = None if isinstance(source, Path | bytes) else next(iter(source.validators.values()), None)
+        validator = next(iter(source.validators.values()), None) if isinstance(source, Partial) else None
         with (
             self._staged(source, remote.path.name) as (found, publish),
             self._reserve(model, remote, print_, seen) as entry,
@@ -180,12 +175,12 @@ class Store:
     @contextlib.contextmanager
     def _staged(self, source: Partial | Path | bytes, name: str) -> Iterator[tuple[Stamp, _Publish]]:
         """The stamp of the source, and how to publish it: that returns the status of a copy, if it made one."""
-        if isinstance(source, Path):
+        if isinstance(source, Partial):
+            yield Stamp.of(os.fstat(source.fd)), source.publish
+        elif isinstance(source, Path):
             with source.open("rb") as file:
                 os.fsync(file.fileno())
             yield Stamp.of(source.lstat()), bound(staging.publish, source)
-        elif not isinstance(source, bytes):
-            yield Stamp.of(os.fstat(source.fd)), source.publish
         else:
             staged = staging.stage(make_private_dir(self.own / "stage"), name, source, mode=0o666)
             try:

@@ -114,6 +114,8 @@ def open_regular(path: Path, *, is_own: bool = True) -> int:
 
     Raises `OSError`, also for a folder, pipe or device; `Unsafe`.
     """
+    if is_own:
+        os.lstat(path)  # most of what is looked for is not there, and to open its folder step by step takes long
     fd = open_own(path, os.O_RDONLY) if is_own else os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
@@ -15,9 +15,39 @@ from mdl.hashing import Digest
 from mdl.operations.lock_file import read_lock, update_lock
 from mdl.operations.tools import Tools
 from mdl.redact import bare_url
-from mdl.reports import LockReport, LockRow, Report
+from mdl.reports import Report
 
 _CAME = ("fetched", "kept")
+
+
+@dataclass(frozen=True)
+class LockRow:
+    """What the lock says of one model: how many files, how many without any digest, how many with one that was
+    trusted on first use, and the commits of its repositories."""
+
+    name: str
+    locked: bool
+    files: int
+    without_digest: int
+    tofu: int
+    revisions: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class LockReport:
+    """The lock as it is now: where it is, what changed (a line each), what it says of each model, which models could
+    not be resolved and why, and the one ``error`` that stands for all."""
+
+    path: Path
+    changes: Sequence[str] = ()
+    models: tuple[LockRow, ...] = ()
+    failures: dict[str, MdlError] = field(default_factory=dict)
+    error: MdlError | None = None
+
+    def raise_for_errors(self) -> None:
+        """Raises `error` if there is one."""
+        if self.error:
+            raise self.error
 
 
 def lock(

@@ -6,12 +6,15 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mdl.catalog.lock import Lock
 from mdl.errors import MdlError, StateError, Unsafe, storage_error
 from mdl.fs import staging
 from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
 from mdl.locks import folder_lock
+
+if TYPE_CHECKING:
+    from mdl.catalog.lock import Lock
 
 _LARGEST = 64 * 2**20
 
@@ -38,6 +41,8 @@ def read_lock(path: Path, catalog: Path) -> Lock | None:
         if error.errno in UNREADABLE_ERRNOS:
             raise StateError(f"the lock cannot be read: {error.strerror}", item=str(path)) from error
         raise storage_error(error, str(path)) from error
+    from mdl.catalog.lock import Lock
+
     try:
         return Lock.from_toml(text)
     except MdlError as error:

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -149,6 +150,7 @@ class UrlSource:
         return replace(remote, size=known, digest=digest, commit=commit, validator=validator, probed=True)
 
 
+@lru_cache(256)
 def check_url(url: str) -> str:
     """``url`` if it is an absolute http(s) URL that everybody reads alike; its scheme comes back in lower case.
 

@@ -61,7 +61,7 @@ class TomlText:
     """One file being read: where its keys stand, and how its problems are told."""
 
     def __init__(self, path: Path, text: str, problems: Problems) -> None:
-        self.text, self.problems, self._name = text, problems, shown(str(path))
+        self.text, self.problems, self.name = text, problems, shown(str(path))
         self.found: list[tuple[int, str]] = []
         """What is wrong with it, each with its line."""
 
@@ -80,7 +80,7 @@ class TomlText:
 
     def place(self, where: Key) -> str:
         """``catalog.toml:12``"""
-        return f"{self._name}:{self.line(where)}"
+        return f"{self.name}:{self.line(where)}"
 
     def wrong(self, where: Key, words: str) -> None:
         """Note a problem at a key."""
@@ -89,7 +89,7 @@ class TomlText:
     def broken(self, words: str, line: int = 0) -> None:
         """Note that the file as a whole, or from a line on, cannot be read."""
         at = f":{line}" if line else ""
-        self.found.append((line, f"{self._name}{at}: {words}"))
+        self.found.append((line, f"{self.name}{at}: {words}"))
 
 
 class Table:
