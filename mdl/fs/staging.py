@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import shutil
 import stat
 import time
@@ -288,7 +287,7 @@ def staged_name(final: Path) -> Path:
 
 def unique_staged_name(final: Path) -> Path:
     """A `staged_name` that no other thread of this process has."""
-    return staged_name(final.with_name(f"{secrets.token_hex(6)}-{final.name}"))
+    return staged_name(final.with_name(f"{os.urandom(6).hex()}-{final.name}"))
 
 
 def sweep(folder: Path) -> None:

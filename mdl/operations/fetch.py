@@ -160,7 +160,7 @@ def _remote_of(model: Model, tools: Tools) -> Remote:
 
 
 def _is_zipped(model: Model, tools: Tools) -> bool:
-    return tools.http is not None and _remote_of(model, tools).is_zipped
+    return tools.network is not None and _remote_of(model, tools).is_zipped
 
 
 def _done(models: Sequence[Model], tools: Tools, options: FetchOptions) -> tuple[list[Model], list[Report]]:
@@ -171,7 +171,7 @@ def _done(models: Sequence[Model], tools: Tools, options: FetchOptions) -> tuple
     broken: list[Report] = []
     for model in models:
         try:
-            if tools.http:
+            if tools.network:
                 _wait_until_done(model, tools, until, allow_running=options.allow_running)
             ready.append(model)
         except MdlError as error:

@@ -23,19 +23,19 @@ from mdl.locks import file_lock
 if TYPE_CHECKING:
     from mdl.engine.download import Tuning
     from mdl.engine.hub_client import HubClient
-    from mdl.http.client import HttpClient
+    from mdl.http.network import Network
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What an operation works with. Without ``http`` (offline) nothing is contacted. ``lock_wait`` seconds it waits for
-    another process that is at work on the same models; ``hub_client`` brings the hub's files, if one is given; what is
-    among the ``local_copies`` is not fetched. More than ``max_size`` bytes in all are refused. ``tuning`` has the sizes
-    and speeds of the transfer, if not the usual ones."""
+    """What an operation works with. Without ``network`` (offline) nothing is contacted. ``lock_wait`` seconds it waits
+    for another process that is at work on the same models; ``hub_client`` brings the hub's files, if one is given; what
+    is among the ``local_copies`` is not fetched. More than ``max_size`` bytes in all are refused. ``tuning`` has the
+    sizes and speeds of the transfer, if not the usual ones."""
 
     resolver: Resolver
     store: Store
-    http: HttpClient | None = None
+    network: Network | None = None
     lock_wait: float = 600.0
     hub_client: HubClient | None = None
     local_copies: LocalCopies | None = None

@@ -33,7 +33,7 @@ from mdl.errors import CatalogError, MdlError, UsageError
 from mdl.jobs.job import shown_facts
 from mdl.jobs.records import Records
 from mdl.operations.edit import without_model
-from mdl.operations.lock import read_lock
+from mdl.operations.lock_file import read_lock
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
 from mdl.redact import Secrets, redact
 from mdl.remotes import job_of
