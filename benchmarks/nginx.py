@@ -70,7 +70,8 @@ class Served:
         end, start = float(fact["end"]), str(fact["range"]).removeprefix("bytes=").split("-")[0]
         first = int(start) if start.isdigit() else 0
         began = end - float(fact["seconds"])
-        return cls(began, end, fact["method"], int(fact["status"]), int(fact["bytes"]), first, fact["path"], int(fact["connection"]))
+        numbers = int(fact["status"]), int(fact["bytes"]), first
+        return cls(began, end, fact["method"], *numbers, fact["path"], int(fact["connection"]))
 
 
 class Nginx:

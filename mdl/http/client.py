@@ -125,10 +125,12 @@ class HttpClient:
         self.locators: dict[str, Locate] = {}
         """By scheme. What they return is followed as a redirect is."""
         self._proxies = urllib.request.getproxies()
+        self.is_closed = False
         self._transport = PooledTransport(connections + 4, self._proxies, self.cancel)
         self._timeout = httpx.Timeout(timeouts.stall, connect=timeouts.connect).as_dict()
 
     def close(self) -> None:
+        self.is_closed = True
         self._transport.close()
 
     def __enter__(self) -> HttpClient:

@@ -25,7 +25,7 @@ def test_it_is_opened_once() -> None:
         assert found == opened * 8
         assert opened[0].is_located("s3://bucket/key")
         assert opened[0].is_located("job://one/two")
-    assert opened[0]._client.is_closed
+    assert opened[0].is_closed
 
 
 def test_it_is_not_opened_for_nothing() -> None:
