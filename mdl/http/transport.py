@@ -34,6 +34,8 @@ from mdl.http.connection import HappyEyeballs
 from mdl.http.refusals import PROXY_PASSWORD, safe_excerpt
 from mdl.redact import Secrets, redact_error
 
+SKIP_BODY = "mdl.skip_body"
+"""An extension of a response: `_OneResponse.skip`."""
 PROXY = "mdl.proxy"
 """An extension of a request: the URL of the proxy that it goes through, or None."""
 _LARGEST_CA_FILE = 16 * 2**20
@@ -67,7 +69,8 @@ class PooledTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = self._pool(request.extensions.get(PROXY), request.url.scheme == "https").handle_request(request)
         if (connection := response.extensions.get("network_stream")) is not None:
-            response.stream = _OneResponse(response.stream, connection)
+            response.stream = one = _OneResponse(response.stream, connection)
+            response.extensions[SKIP_BODY] = one.skip
         return response
 
     def close(self) -> None:
@@ -105,6 +108,21 @@ class _OneResponse(httpx.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._stream
+
+    def skip(self, count: int) -> bool:
+        """Tell the parser that the last ``count`` bytes of the body were read straight off the socket. Returns whether
+        the rest of the stream can be read now, which is nothing but the end, and the connection be used again."""
+        sock = self._connection.get_extra_info("socket")
+        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+            return False  # there are more bytes than the response, which no look at the socket shows
+        try:
+            reader = self._stream._httpcore_stream._stream._connection._h11_state._reader
+            if reader._remaining != count:
+                return False
+        except AttributeError:
+            return False
+        reader._remaining = 0
+        return True
 
     def close(self) -> None:
         # Neither httpx nor httpcore has a public way to ask the parser what it holds after the response. If the parser
