@@ -54,7 +54,7 @@ class Tuning:
     """The time to the next probe, twice as long after each one that brought nothing."""
     growth: float = 1.25
     """If the speed grows by this factor, more connections are added at once."""
-    little_growth: float = 1.05
+    little_growth: float = 1.08
     """If it grows by less than this one, the additional connections are given up."""
     fast_enough: float = 100e6
     """If one connection is this fast, more connections bring nothing."""
@@ -78,8 +78,14 @@ class ConnectionScaler:
         self._probe_at, self._pause = 0.0, tuning.pause
         self._narrower, self._speed_before = 1, -1.0
 
-    def observe(self, now: float, done: int) -> int:
-        """Take note that ``done`` bytes of the file were fetched so far; returns the width to use from now on."""
+    @property
+    def is_probing(self) -> bool:
+        """Whether it is open how many connections of those in use will stay."""
+        return self._probe_began is not None
+
+    def observe(self, now: float, done: int, running: int) -> int:
+        """Take note that ``done`` bytes of the file were fetched so far, and ``running`` connections are in use;
+        returns the width to use from now on."""
         if not done:
             return self.width
         if not self._samples:
@@ -91,7 +97,9 @@ class ConnectionScaler:
             self._judge(now, now - self._probe_began)
         else:
             speed = self._measure(self._tuning.probe_over)
-            self.speed = speed / self.width
+            self.speed = speed / max(running, self.width)
+            if running > self.width:  # a probe is compared with the speed without what the last one added
+                self._probe_at = max(self._probe_at, now + self._tuning.probe_over)
             if now >= self._probe_at:
                 self._widen(now, speed)
         return self.width
@@ -282,9 +290,9 @@ class Download:
         tuning, speed = self._tuning, self.scaler.speed
         if not speed:
             return min(tuning.most_segment, max(tuning.least_segment, (self.remote.size or 0) // 4))
-        fair = self.pending.total / (2 * self.scaler.width)
-        length = max(tuning.least_tail, speed * tuning.brief_segment, min(fair, speed * tuning.long_segment))
-        return min(tuning.most_segment, int(length))
+        brief, fair = speed * tuning.brief_segment, self.pending.total / (2 * self.scaler.width)
+        length = brief if self.scaler.is_probing else max(brief, min(fair, speed * tuning.long_segment))
+        return min(tuning.most_segment, max(tuning.least_tail, int(length)))
 
     def split(self, now: float) -> Segment | None:
         """Half of the tail of the slowest segment, if waiting for it would take long."""

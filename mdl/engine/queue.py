@@ -88,7 +88,7 @@ class WorkQueue:
         """Let every file use as many connections as its speed justifies; wake the workers if that is more."""
         with self._changed:
             now, before = time.monotonic(), sum(one.scaler.width for one in self.active)
-            if sum(one.scaler.observe(now, one.fetched) for one in self.active) > before:
+            if sum(one.scaler.observe(now, one.fetched, len(one.running)) for one in self.active) > before:
                 self._changed.notify_all()
 
     def close(self) -> None:
