@@ -39,9 +39,10 @@ class Tuning:
     most_segment: int = 256 * 2**20
     brief_segment: float = 0.5
     long_segment: float = 2.0
-    """Once it is known, a segment takes between so many seconds. A shorter one is not worth its round trip; a longer
+    shortest_segment: int = 2**19
+    """Once it is known, a segment takes between so many seconds, but has at least so many bytes. A shorter one is not worth its round trip; a longer
     one keeps back the front of the file, which is hashed."""
-    least_tail: int = 2**19
+    least_tail: int = 2**20
     """A shorter tail of a segment is not split between two connections."""
     slow_tail: float = 0.5
     """Nor is one that will have come by then."""
@@ -292,14 +293,17 @@ class Download:
             return min(tuning.most_segment, max(tuning.least_segment, (self.remote.size or 0) // 4))
         brief, fair = speed * tuning.brief_segment, self.pending.total / (2 * self.scaler.width)
         length = brief if self.scaler.is_probing else max(brief, min(fair, speed * tuning.long_segment))
-        return min(tuning.most_segment, max(tuning.least_tail, int(length)))
+        return min(tuning.most_segment, max(tuning.shortest_segment, int(length)))
 
     def split(self, now: float) -> Segment | None:
-        """Half of the tail of the slowest segment, if waiting for it would take long."""
+        """Half of the tail of the slowest segment, if that would take long, and much longer than all that is left would
+        take at the speed of the whole file: otherwise the link is the limit, and bytes on their way come twice."""
         if self.single_stream or not self.first_response_seen or not 0 < len(self.running) < self.scaler.width:
             return None
         slowest = max(self.running, key=lambda segment: self._seconds_left(segment, now))
-        if slowest.left < self._tuning.least_tail or self._seconds_left(slowest, now) < self._tuning.slow_tail:
+        speed, left = self.scaler.speed * self.scaler.width, sum(segment.left for segment in self.running)
+        enough = max(self._tuning.slow_tail, 2 * left / speed if speed else 0.0)
+        if slowest.left < self._tuning.least_tail or self._seconds_left(slowest, now) < enough:
             return None
         middle = slowest.at + slowest.left // 2
         return Segment(slowest.cut(middle), middle)
