@@ -113,7 +113,7 @@ def main() -> int:
     each, capacity, seconds = (4, 32, 6.0) if args.short else (10, 64, 8.0)
     with bench.folder(args.dir) as place, bench.folder(bench.memory(2**30) or args.dir) as served, ExitStack() as stack:
         server = stack.enter_context(Nginx(served))
-        link = stack.enter_context(Link(server.port, seconds=_TRIP, capacity=capacity * 2**20))
+        link = stack.enter_context(Link(server.port, _TRIP, capacity=capacity * 2**20))
         name = "served.bin"
         slow = Case(f"{each} MiB/s a connection", server.url(name, f"{each}m"), server.port, _MOST * each * 2**20)
         far = Case(f"40 ms, {capacity} MiB/s", link.url(server.url(name)), link.port, capacity * 2**20)

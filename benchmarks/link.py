@@ -1,6 +1,6 @@
 """A long link on the loopback: a forwarder in user space that adds a round trip and has a capacity.
 
-    with Nginx(folder) as server, Link(server.port, seconds=0.04, capacity=64 * 2**20) as link:
+    with Nginx(folder) as server, Link(server.port, 0.040, capacity=64 * 2**20) as link:
         get(link.url(server.url("file.bin")))
 
 It is a process of its own, which is ended by its own pid. It models what TCP does on such a link: a new connection
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import subprocess
 import sys
 import time
@@ -28,11 +29,11 @@ _BLOCK = 2**16
 
 
 class Link:
-    """A link to ``port`` of 127.0.0.1: ``seconds`` for a round trip, ``capacity`` in bytes a second for all connections
-    together, at most ``window`` bytes in flight on each."""
+    """A link to ``port`` of 127.0.0.1, ``rtt`` seconds away: ``capacity`` in bytes a second for all connections together
+    (None: no limit), at most ``window`` bytes in flight on each."""
 
-    def __init__(self, port: int, *, seconds: float, capacity: int, window: int = 2**20) -> None:
-        words = [str(one) for one in (port, seconds, capacity, window)]
+    def __init__(self, port: int, rtt: float, *, capacity: int | None = None, window: int = 2**20) -> None:
+        words = [str(one) for one in (port, rtt, capacity or math.inf, window)]
         self._target, self._argv = port, [sys.executable, str(Path(__file__)), *words]
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
@@ -56,7 +57,7 @@ class Link:
 class _Capacity:
     """What passes through the link, one block after the other."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: float) -> None:
         self._capacity, self._free_at = capacity, 0.0
 
     def send(self, count: int) -> float:
@@ -126,11 +127,11 @@ async def _first_to_end(*works: Coroutine[Any, Any, None]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _serve(target: int, seconds: float, capacity: int, window: int) -> None:
+async def _serve(target: int, rtt: float, capacity: float, window: int) -> None:
     shared = _Capacity(capacity)
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        path = _Path(shared, seconds / 2, window)
+        path = _Path(shared, rtt / 2, window)
         with suppress(OSError):
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", target)
             await _first_to_end(path.up(reader, far_writer), path.down(far_reader, writer))
@@ -145,11 +146,11 @@ async def _serve(target: int, seconds: float, capacity: int, window: int) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", type=int, help="port of the server on 127.0.0.1")
-    parser.add_argument("seconds", type=float, help="of a round trip")
-    parser.add_argument("capacity", type=int, help="bytes a second, of all connections together")
+    parser.add_argument("rtt", type=float, help="seconds of a round trip")
+    parser.add_argument("capacity", type=float, help="bytes a second, of all connections together; inf: no limit")
     parser.add_argument("window", type=int, help="bytes in flight at most, on one connection")
     args = parser.parse_args()
-    asyncio.run(_serve(args.target, args.seconds, args.capacity, args.window))
+    asyncio.run(_serve(args.target, args.rtt, args.capacity, args.window))
 
 
 if __name__ == "__main__":

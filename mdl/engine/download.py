@@ -37,11 +37,11 @@ class Tuning:
     least_segment: int = 16 * 2**20
     """A segment is at least so long while the speed of a connection is not known."""
     most_segment: int = 256 * 2**20
+    shortest_segment: int = 2**19
     brief_segment: float = 0.5
     long_segment: float = 2.0
-    shortest_segment: int = 2**19
-    """Once it is known, a segment takes between so many seconds, but has at least so many bytes. A shorter one is not worth its round trip; a longer
-    one keeps back the front of the file, which is hashed."""
+    """Once it is known, a segment takes between so many seconds. A shorter one is not worth its round trip; behind a
+    longer one the file cannot be hashed."""
     least_tail: int = 2**20
     """A shorter tail of a segment is not split between two connections."""
     slow_tail: float = 0.5
