@@ -29,8 +29,8 @@ _BLOCK = 2**16
 
 
 class Link:
-    """A link to ``port`` of 127.0.0.1, ``rtt`` seconds away: ``capacity`` in bytes a second for all connections together
-    (None: no limit), at most ``window`` bytes in flight on each."""
+    """A link to ``port`` of 127.0.0.1, ``rtt`` seconds away, with ``capacity`` in bytes a second for all connections
+    together (None: no limit) and at most ``window`` bytes in flight on each."""
 
     def __init__(self, port: int, rtt: float, *, capacity: int | None = None, window: int = 2**20) -> None:
         words = [str(one) for one in (port, rtt, capacity or math.inf, window)]
