@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness as bench
+from arrivals import Arrivals
 from nginx import Nginx
 
 _SPAN = 10.0
@@ -52,47 +53,6 @@ class Held:
     code: int
     right: bool
     served: float
-
-
-class Arrivals:
-    """How much arrived in the files under ``place``, and from the server's port, since this began."""
-
-    def __init__(self, place: Path, port: int) -> None:
-        self._place, self._port = place, port
-        self._blocks: dict[int, int] = {}
-        self.seen: list[tuple[float, int]] = []
-
-    def look(self) -> None:
-        """Files are told apart by inode: one that is renamed to its final name meanwhile is counted once."""
-        for name, facts in bench.growing(self._place):
-            if name == "data" or name.startswith("served"):
-                size = facts.st_blocks * 512
-                self._blocks[facts.st_ino] = max(size, self._blocks.get(facts.st_ino, 0))
-        self.seen.append((time.monotonic(), sum(self._blocks.values()) + unread(self._port)))
-
-    def rates(self, span: float, size: int) -> list[float]:
-        """Bytes a second of every span of so many seconds between the first byte and the last."""
-        first = next((at for at, (_, count) in enumerate(self.seen) if count), len(self.seen))
-        last = next((at for at, (_, count) in enumerate(self.seen) if count >= size), len(self.seen) - 1)
-        seen, end = self.seen[max(first - 1, 0) : last + 1], 0
-        found: list[float] = []
-        for began, before in seen:
-            while end < len(seen) and seen[end][0] - began < span:
-                end += 1
-            if end == len(seen):
-                break
-            found.append((seen[end][1] - before) / (seen[end][0] - began))
-        return found
-
-
-def unread(port: int) -> int:
-    """What this machine received from ``port`` and no program has read yet; 0 if the system does not tell."""
-    try:
-        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    except OSError:
-        return 0
-    rows = [line.split() for line in lines]
-    return sum(int(row[4].partition(":")[2], 16) for row in rows if row[2].endswith(f":{port:04X}"))
 
 
 def command(case: Case, urls: list[str], target: Path) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -34,49 +35,112 @@ class Tuning:
     small: int = 2**20
     """A file up to this size is fetched in one piece and held in memory."""
     least_segment: int = 16 * 2**20
+    """A segment is at least so long while the speed of a connection is not known."""
     most_segment: int = 256 * 2**20
-    """A file is fetched in some four segments for each connection, of a length between these two."""
-    least_tail: int = 4 * 2**20
+    shortest_segment: int = 2**19
+    brief_segment: float = 0.5
+    long_segment: float = 2.0
+    """Once it is known, a segment takes between so many seconds. A shorter one is not worth its round trip; behind a
+    longer one the file cannot be hashed."""
+    least_tail: int = 2**20
     """A shorter tail of a segment is not split between two connections."""
-    slow_tail: float = 2.0
+    slow_tail: float = 0.5
     """Nor is one that will have come by then."""
-    scale_after: float = 0.2
-    """The speed is measured for so long before the number of connections changes."""
-    scale_again_after: float = 5.0
-    """After this time more connections are tried even if the speed did not grow."""
-    growth: float = 1.2
-    """The speed has to grow by this factor for more connections to be worth it."""
+    probe_after: float = 0.1
+    """The speed is measured for so long, at least, before the number of connections changes."""
+    probe_over: float = 1.0
+    """After so long, additional connections must have shown what they bring."""
+    pause: float = 1.0
+    longest_pause: float = 60.0
+    """The time to the next probe, twice as long after each one that brought nothing."""
+    growth: float = 1.25
+    """If the speed grows by this factor, more connections are added at once."""
+    little_growth: float = 1.08
+    """If it grows by less than this one, the additional connections are given up."""
     fast_enough: float = 100e6
     """If one connection is this fast, more connections bring nothing."""
 
 
 class ConnectionScaler:
-    """How many connections one file uses: ``width``, which `observe` raises up to ``limit``.
+    """How many connections one file uses: ``width``, which `observe` keeps between 1 and ``limit``.
 
-    More connections help only while they bring more bytes: a server that throttles each connection gains from sixteen,
-    a fast local one loses. So a file begins with one, and the number doubles while the speed grows with it.
+    More connections help only while they bring more bytes: a server that limits each connection gains from sixteen, a
+    fast local one loses. So a file begins with one. Each step is a probe: four, then twice as many each time. If the
+    speed grows clearly, the next step follows at once. If it grows a little, the number stays; if it does not, the
+    number goes back. After a pause, another probe finds out whether that has changed.
     """
 
-    def __init__(self, limit: int, now: float, tuning: Tuning = Tuning()) -> None:
+    def __init__(self, limit: int, tuning: Tuning = Tuning()) -> None:
         self.limit, self.width, self._tuning = max(1, limit), 1, tuning
-        self._since, self._bytes, self._best = now, 0, 0.0
+        self.speed = 0.0
+        """Bytes per second of one connection; 0 if that is not known yet."""
+        self._samples: deque[tuple[float, int]] = deque()
+        self._probe_began: float | None = None
+        self._probe_at, self._pause = 0.0, tuning.pause
+        self._narrower, self._speed_before = 1, -1.0
 
-    def observe(self, now: float, done: int) -> int:
-        """Take note that ``done`` bytes of the file were fetched so far; returns the width to use from now on."""
-        elapsed, tuning = now - self._since, self._tuning
-        if elapsed < tuning.scale_after:
+    @property
+    def is_probing(self) -> bool:
+        """Whether it is open how many connections of those in use will stay."""
+        return self._probe_began is not None
+
+    def observe(self, now: float, done: int, running: int) -> int:
+        """Take note that ``done`` bytes of the file were fetched so far, and ``running`` connections are in use;
+        returns the width to use from now on."""
+        if not done:
             return self.width
-        rate = (done - self._bytes) / elapsed
-        grew = rate > tuning.growth * self._best
-        if not grew and elapsed < tuning.scale_again_after:
-            return self.width
-        if rate < tuning.fast_enough * self.width and self.width < self.limit:
-            self.width = min(self.limit, self.width * 2)
-            self._best = max(self._best, rate)
+        if not self._samples:
+            self._probe_began = now  # the first connection is judged as the others are
+        self._samples.append((now, done))
+        while len(self._samples) > 2 and now - self._samples[1][0] >= self._tuning.probe_over:
+            self._samples.popleft()
+        if self._probe_began is not None:
+            self._judge(now, now - self._probe_began)
         else:
-            self._best = rate
-        self._since, self._bytes = now, done
+            speed = self._measure(self._tuning.probe_over)
+            self.speed = speed / max(running, self.width)
+            if running > self.width:  # a probe is compared with the speed without what the last one added
+                self._probe_at = max(self._probe_at, now + self._tuning.probe_over)
+            if now >= self._probe_at:
+                self._widen(now, speed)
         return self.width
+
+    def refused(self, now: float, running: int) -> None:
+        """The server refused a connection while ``running`` others went on: use no more than these for a while."""
+        self.width = max(1, min(self.width, running))
+        self._hold(now)
+
+    def _judge(self, now: float, elapsed: float) -> None:
+        """Decide after ``elapsed`` seconds of a probe: go on, go back, stay, or wait until more is known."""
+        tuning, is_over = self._tuning, elapsed >= self._tuning.probe_over
+        if elapsed < tuning.probe_after:
+            return
+        speed = self._measure(elapsed / 2 if is_over else elapsed)  # a new connection is slow at first
+        if speed > tuning.growth * self._speed_before:
+            self.speed, self._pause = speed / self.width, tuning.pause
+            self._widen(now, speed)
+        elif is_over:
+            self.speed = speed / self.width
+            if speed < tuning.little_growth * self._speed_before:
+                self.width = self._narrower
+            self._hold(now)
+
+    def _widen(self, now: float, speed: float) -> None:
+        if self.width >= self.limit or speed >= self._tuning.fast_enough * self.width:
+            self._hold(now)
+            return
+        self._narrower, self._speed_before, self._probe_began = self.width, speed, now
+        self.width = min(self.limit, max(4, self.width * 2))
+
+    def _hold(self, now: float) -> None:
+        self._probe_began, self._probe_at = None, now + self._pause
+        self._pause = min(self._tuning.longest_pause, self._pause * 2)
+
+    def _measure(self, seconds: float) -> float:
+        """Bytes per second of the file, over the last ``seconds``."""
+        now, done = self._samples[-1]
+        then, before = next(sample for sample in self._samples if now - sample[0] <= seconds)
+        return (done - before) / (now - then) if now > then else 0.0
 
 
 @dataclass(eq=False)
@@ -106,6 +170,12 @@ class Segment:
         """Bytes that are still to come; 0 if the end is not known."""
         return 0 if self.stop is None else self.stop - self.at
 
+    def cut(self, stop: int) -> int:
+        """End the segment at ``stop``; returns where it ended before."""
+        assert self.stop is not None
+        before, self.stop = self.stop, stop
+        return before
+
 
 class Download:
     """One file on its way. ``index`` counts from 1; ``via_hub`` if the hub's own client fetches it."""
@@ -120,7 +190,7 @@ class Download:
         self._urls = (item.remote.url, *mirrors)
         self._origins = tuple(map(origin_of, self._urls))
         self.attempts = State(mirrors=len(mirrors))
-        self.scaler = ConnectionScaler(connections, time.monotonic(), tuning)
+        self.scaler = ConnectionScaler(connections, tuning)
         self.partial: Partial | None = None
         """None until it is open; a small file has none."""
         self.hasher: StreamHasher | None = None
@@ -212,26 +282,44 @@ class Download:
             return None if self.running else Segment(self.remote.size, 0)
         if len(self.running) >= (self.scaler.width if self.first_response_seen else 1):
             return None
+        length = self._segment_length()
+        for segment in self.running if self.scaler.speed else ():
+            if segment.left > 2 * length:
+                self.pending.add(segment.at + length, segment.cut(segment.at + length))
         for gap in self.pending:
-            length = min(self._tuning.most_segment, self.remote.size // (4 * self.scaler.width))
-            stop = min(gap.stop, gap.start + max(self._tuning.least_segment, length))
+            stop = min(gap.stop, gap.start + length)
             self.pending.remove(gap.start, stop)
             return Segment(stop, gap.start)
         return None
 
+    def _segment_length(self) -> int:
+        """The length of the next segment in bytes: shorter towards the end, so that all connections end together."""
+        tuning, speed = self._tuning, self.scaler.speed
+        if not speed:
+            return min(tuning.most_segment, max(tuning.least_segment, (self.remote.size or 0) // 4))
+        brief, fair = speed * tuning.brief_segment, self.pending.total / (2 * self.scaler.width)
+        length = brief if self.scaler.is_probing else max(brief, min(fair, speed * tuning.long_segment))
+        return min(tuning.most_segment, max(tuning.shortest_segment, int(length)))
+
     def split(self, now: float) -> Segment | None:
-        """Half of the tail of the slowest segment, if waiting for it would take long."""
+        """Half of the tail of the slowest segment, if that would take long, and much longer than all that is left would
+        take at the speed of the whole file: otherwise the link is the limit, and bytes on their way come twice."""
         if self.single_stream or not self.first_response_seen or not 0 < len(self.running) < self.scaler.width:
             return None
-        slowest = max(self.running, key=lambda segment: segment.left)
-        came = slowest.at - slowest.first
-        seconds_left = slowest.left * (now - slowest.began) / came if came else 0.0
-        if slowest.left < self._tuning.least_tail or seconds_left < self._tuning.slow_tail:
+        slowest = max(self.running, key=lambda segment: self._seconds_left(segment, now))
+        speed, left = self.scaler.speed * self.scaler.width, sum(segment.left for segment in self.running)
+        enough = max(self._tuning.slow_tail, 2 * left / speed if speed else 0.0)
+        if slowest.left < self._tuning.least_tail or self._seconds_left(slowest, now) < enough:
             return None
         middle = slowest.at + slowest.left // 2
-        tail = Segment(slowest.stop, middle)
-        slowest.stop = middle
-        return tail
+        return Segment(slowest.cut(middle), middle)
+
+    def _seconds_left(self, segment: Segment, now: float) -> float:
+        """How long a segment will take at its own speed, or, if it has just begun, at that of the others."""
+        elapsed, came = now - segment.began, segment.at - segment.first
+        if elapsed < self._tuning.slow_tail:
+            return segment.left / self.scaler.speed if self.scaler.speed else 0.0
+        return segment.left * elapsed / max(came, 1)
 
     def start(self, segment: Segment) -> None:
         """The segment is about to be asked of the current server."""

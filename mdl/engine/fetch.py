@@ -213,11 +213,13 @@ class Fetcher:
             sock = stream.get_extra_info("socket")
             segment.abort = lambda: wake(sock)
         length = None if accept.encoded else content_length(opened.headers)
+        came = 0
         for block in self._http.body_for_file(opened, length, decode=accept.encoded):
+            came += len(block)
             if download.rewind_why or download.error:
                 return
             start, stop = segment.at, segment.stop
-            room = len(block) if stop is None else stop - start
+            room = len(block) if stop is None else max(0, stop - start)
             if room < len(block) and not accept.ranged:
                 raise ProtocolError(f"the server sent more than the file's {stop} bytes")
             piece = block[:room]
@@ -230,8 +232,8 @@ class Fetcher:
                 raise too_large("the server sends more than it may", self._most)
             if hasher:
                 hasher.wake()
-            if stop is not None and segment.at >= stop:
-                return
+            if stop is not None and segment.at >= stop and came != length:
+                return  # a body that was read to its end gives its connection back
         if segment.stop is not None:
             if accept.stop is None and segment.at < segment.stop:
                 raise ProtocolError(f"the response ended early: {segment.at} of {segment.stop} bytes")

@@ -86,6 +86,13 @@ class WorkQueue:
                 self._over.wait(seconds)
             return bool(self._left) and not self._closed
 
+    def scale(self) -> None:
+        """Let every file use as many connections as its speed justifies; wake the workers if that is more."""
+        with self._changed:
+            now, before = time.monotonic(), sum(one.scaler.width for one in self.active)
+            if sum(one.scaler.observe(now, one.fetched, len(one.running)) for one in self.active) > before:
+                self._changed.notify_all()
+
     def close(self) -> None:
         """Hand out no more work."""
         with self._changed:
@@ -216,6 +223,7 @@ class WorkQueue:
                 elif ended.is_temporary and others:
                     if not ended.brought:
                         self._pacer.refused(origin, len(others), now)
+                        download.scaler.refused(now, len(download.running))
                 elif ended.is_temporary and isinstance(error, NetworkError):
                     delay = decision.delay if isinstance(decision, Again) else 0.0
                     self._pacer.failed(origin, url, ended.began, now, delay, error)

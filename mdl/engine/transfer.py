@@ -104,6 +104,7 @@ class Transfer:
                 raise StorageError("the system refuses to start a thread", hint=hint)
             syncing = start_threads("mdl-syncer", [self._keep_syncing])
             while self._queue.wait(_TICK):
+                self._queue.scale()
                 self._report()
                 if not any(thread.is_alive() for thread in syncing):
                     self._sync_due()
@@ -156,8 +157,6 @@ class Transfer:
             self._tell(self._events.get())
         now = time.monotonic()
         running = [download for download in list(self._queue.active) if not download.ended]
-        for download in running:
-            download.scaler.observe(now, download.fetched)
         total = self._bytes_kept + sum(download.remote.size or 0 for download in self._downloads)
         done = self._bytes_kept + sum(download.done for download in self._downloads)
         self._rate = self._speed.observe(now, sum(download.fetched for download in self._downloads))

@@ -23,6 +23,7 @@ from mdl.errors import NetworkError, ProtocolError
 from mdl.http.connection import BODY_SOCKET, deadline
 from mdl.http.responses import codings_of, is_readable, unreadable
 from mdl.http.splice import REFUSALS, Pipe, Piped
+from mdl.http.transport import SKIP_BODY
 from mdl.units import Timetable
 
 STEP = 256 * 1024
@@ -136,12 +137,16 @@ class BodyReader:
             return
         left = length - got
         if sock is not None:
+            straight = left
             # ``stream`` stays referenced until here: if it were collected, the response would close the socket.
             sock.settimeout(self._stall)
             if splice and not isinstance(sock, ssl.SSLSocket) and (pipe := Pipe.open()):
                 with closing(pipe):
                     left = yield from self._through_pipe(sock, left, pipe)
             left = yield from self._through_memory(sock, left)
+            if not left and response.extensions[SKIP_BODY](straight):
+                for _ in stream:  # nothing but its end comes, which gives the connection back
+                    pass
             del stream
         if left:
             raise NetworkError(f"the connection ended after {length - left} of {length} bytes", hint=_AGAIN)

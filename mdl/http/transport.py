@@ -35,6 +35,8 @@ from mdl.http.connection import HappyEyeballs
 from mdl.http.refusals import PROXY_PASSWORD, safe_excerpt
 from mdl.redact import Secrets, redact_error
 
+SKIP_BODY = "mdl.skip_body"
+"""An extension of a response: `_OneResponse.skip`."""
 PROXY = "mdl.proxy"
 """An extension of a request: the URL of the proxy that it goes through, or None."""
 _LARGEST_CA_FILE = 16 * 2**20
@@ -76,7 +78,8 @@ class PooledTransport(httpx.BaseTransport):
             pool.close()
             raise
         connection = response.extensions.get("network_stream")
-        response.stream = _OneResponse(response.stream, connection, lambda: self._give_back(place, pool))
+        response.stream = one = _OneResponse(response.stream, connection, lambda: self._give_back(place, pool))
+        response.extensions[SKIP_BODY] = one.skip
         return response
 
     def close(self) -> None:
@@ -124,6 +127,21 @@ class _OneResponse(httpx.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._stream
+
+    def skip(self, count: int) -> bool:
+        """Tell the parser that the last ``count`` bytes of the body were read straight off the socket. Returns whether
+        the rest of the stream can be read now, which is nothing but the end, and the connection be used again."""
+        sock = self._connection.get_extra_info("socket")
+        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+            return False  # there are more bytes than the response, which no look at the socket shows
+        try:
+            reader = self._stream._httpcore_stream._stream._connection._h11_state._reader
+            if reader._remaining != count:
+                return False
+        except AttributeError:
+            return False
+        reader._remaining = 0
+        return True
 
     def close(self) -> None:
         if self._is_closed:

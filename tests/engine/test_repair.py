@@ -235,7 +235,7 @@ def test_a_wrong_block_of_a_server_without_ranges_is_no_loop(bench: Bench, monke
 @pytest.mark.fault(222)
 def test_several_refusals_at_once_pass_over_one_mirror_only(bench: Bench) -> None:
     """If four connections are refused for good at once, the mirror is tried once, and not given up for each of them."""
-    bench.tuning = Tuning(least_segment=256 * 1024, scale_after=0.0, scale_again_after=0.0, fast_enough=1e99)
+    bench.tuning = Tuning(least_segment=256 * 1024, probe_after=0.0, fast_enough=1e99)
     together, right = threading.Barrier(4), faults.honest(DATA)
 
     def handler(request: Request, number: int) -> Answer:

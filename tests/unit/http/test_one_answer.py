@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import trustme
 from support import faults
 from support.bench import Bench, loose, pinned
 from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Piece, Request, reply
+from support.relay import relaying, secured
 
 from mdl.errors import NetworkError, NotFound
 from mdl.http.allowlist import AllowList
+from mdl.http.body import Block
 from mdl.http.client import HttpClient, Timeouts
 from mdl.http.connection import Connection
+from mdl.http.splice import Piped
 
 DATA, TINY, OTHER = noise(2 * MIB), noise(5_000, 1), noise(5_000, 2)
 LOOPBACK = AllowList.of(["127.0.0.1"])
@@ -29,6 +36,7 @@ def whole(answer: Answer) -> bytes:
     return answer.head() + answer.body
 
 
+BRIEF = whole(reply(200, b"smuggled"))
 SMUGGLED = whole(reply(200, OTHER, ("ETag", faults.ETAG)))
 
 
@@ -100,6 +108,38 @@ def test_bytes_after_an_answer(more: bytes) -> None:
         for path in ("/f", "/api/2", "/api/3"):
             assert http.get_json(server.url + path)[0] == LISTING
         assert (server.connections, len(server.requests)) == (3 if more else 1, 4)
+
+
+@pytest.mark.fault(230)
+@pytest.mark.parametrize("how", ["pipe", "memory", "tls"])
+@pytest.mark.parametrize("more", [b"", BRIEF, SMUGGLED * 100], ids=["none", "answer", "answers"])
+def test_bytes_after_a_large_body(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ca: trustme.CA, how: str, more: bytes
+) -> None:
+    """Large bodies are read past the parser. If one was read to its end, its connection is used again; after one with
+    more bytes, or one that was left before its end, it is closed."""
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with FaultyServer(followed(reply(200, DATA), more)) as server, contextlib.ExitStack() as stack:
+        url = server.url
+        if how == "tls":
+            relay = stack.enter_context(relaying(server.port, secured(ca.issue_cert("localhost"))))
+            url = f"https://localhost:{relay.port}"
+        http = stack.enter_context(HttpClient(AllowList.of(["127.0.0.1", "localhost"])))
+        for _ in range(3):
+            with http.open("GET", url + "/f") as opened:
+                blocks = http.body_for_file(opened, len(DATA)) if how == "pipe" else http.body(opened, len(DATA))
+                assert b"".join(map(taken, blocks)) == DATA
+        assert server.connections == (3 if more else 1)
+        for _ in range(2):
+            with http.open("GET", url + "/f") as opened:
+                assert DATA.startswith(taken(next(iter(http.body(opened, len(DATA))))))
+        assert server.connections == (5 if more else 2)
+
+
+def taken(block: Block) -> bytes:
+    """The bytes of a block, read from its pipe if they are in one."""
+    return os.read(block.pipe.read_end, len(block)) if isinstance(block, Piped) else bytes(block)
 
 
 @pytest.mark.fault(230)

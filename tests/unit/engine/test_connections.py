@@ -1,0 +1,268 @@
+"""How many connections a file uses, and how long its segments are: the real queue and pacer in a simulated world.
+
+The world has a server and a link to it, in invented time and without threads, sockets and disk.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdl.engine.download import ConnectionScaler, Download, Tuning
+from mdl.engine.plan import Item, Reason, Wanted
+from mdl.engine.queue import Work, WorkQueue
+from mdl.errors import NetworkError
+from mdl.files import LocalFile, RemoteFile
+from mdl.hashing import Digest
+from mdl.http.pacer import Pacer
+from mdl.http.policy import RetryPolicy
+from mdl.http.ranges import ByteRange, RangeSet
+from mdl.paths import RelPath
+
+MIB = 2**20
+STEP, LOOK = 0.02, 0.1
+"""Seconds: of one step of the world; between two looks at the speed."""
+WARM = 4.0
+MANY = 60
+USUAL = Tuning()
+
+
+@dataclass(frozen=True)
+class Place:
+    """What lies between the server and this machine.
+
+    ``capacity`` of the link and what ``each`` connection may take of it, in bytes a second; ``trip`` is a round trip in
+    seconds. ``noise``: by what part the capacity varies. ``burst``: the bytes that a connection gets at once, as
+    nginx's limit_rate gives them. More than ``most`` connections are refused.
+    """
+
+    capacity: float
+    each: float
+    trip: float = 0.001
+    noise: float = 0.0
+    burst: float = 0.0
+    most: int = 1000
+
+    def best(self, connections: int) -> float:
+        """The speed that so many connections can reach."""
+        return min(self.capacity, min(connections, self.most) * self.each)
+
+
+@dataclass
+class Wire:
+    """A request up to byte ``stop``, and the bytes that came on it, from the moment ``opens`` on."""
+
+    work: Work
+    opens: float
+    stop: int
+    came: float = 0.0
+
+
+@dataclass
+class Bytes:
+    """A partial that only knows which bytes it has."""
+
+    have: RangeSet = field(default_factory=RangeSet)
+
+    @property
+    def total(self) -> int:
+        return self.have.total
+
+
+@dataclass
+class World:
+    """One file of ``size`` bytes on its way from a `Place`."""
+
+    place: Place
+    size: int
+    connections: int
+    tuning: Tuning
+    draw: random.Random = field(default_factory=lambda: random.Random(1))
+    now: float = 0.0
+    wires: list[Wire] = field(default_factory=list)
+    kept: int = 0
+    """Connections whose last response was read to its end."""
+    refused: int = 0
+    running: list[int] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
+    came: list[tuple[float, int]] = field(default_factory=list)
+    """At each look: the moment, and the bytes so far."""
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+    def run(self, patch: pytest.MonkeyPatch, seconds: float = 60.0) -> Download:
+        """Fetch the file, or as much of it as comes in so many seconds."""
+        for module in ("queue", "download"):
+            patch.setattr(f"mdl.engine.{module}.time", self)
+        remote = RelPath.parse("f.bin"), "https://host.example/f"
+        file = RemoteFile(*remote, size=self.size, digest=Digest("sha256", "ab" * 32))
+        one = Download(
+            Item(Wanted("m", file, LocalFile("absent")), Reason.MISSING), 1, self.connections, tuning=self.tuning
+        )
+        queue = WorkQueue([one], self.connections, RetryPolicy(), Pacer(self.connections), lambda _: None)
+        look = 0.0
+        while not one.ended and self.now < seconds:
+            while len(self.wires) < self.connections and (work := queue._next(self.now)):
+                self._begin(queue, work)
+            self._pass(queue)
+            if self.now >= look:
+                queue.scale()
+                look = self.now + LOOK
+                self.widths.append(one.scaler.width)
+                self.running.append(len(self.wires))
+                self.came.append((self.now, one.fetched))
+            self.now += STEP
+        return one
+
+    def speed_after(self, start: float) -> float:
+        """Bytes a second from that moment to the end."""
+        before = next(look for look in self.came if look[0] >= start)
+        return (self.came[-1][1] - before[1]) / (self.came[-1][0] - before[0])
+
+    def _begin(self, queue: WorkQueue, work: Work) -> None:
+        one = work.download
+        if work.segment is not None:
+            work.segment.began = self.now
+            trips, self.kept = (1, self.kept - 1) if self.kept else (2, 0)
+            self.wires.append(Wire(work, self.now + trips * self.place.trip, work.segment.stop or 0))
+        elif work.kind == "begin":
+            one.partial = Bytes()  # type: ignore[assignment]
+            one.pending = RangeSet([ByteRange(0, self.size)])
+            queue.ready(one)
+        else:
+            queue.end(one)
+
+    def _pass(self, queue: WorkQueue) -> None:
+        """Let one step of time pass on every wire."""
+        for wire in [wire for wire in self.wires if self.now >= wire.opens][self.place.most :]:
+            self.refused += 1
+            self._end(queue, wire, NetworkError("429 Too Many Requests"))
+        wishes = [self._wish(wire) for wire in self.wires]
+        room = self.place.capacity * STEP * (1 + self.draw.uniform(-self.place.noise, self.place.noise))
+        share = min(1.0, room / (sum(wishes) or 1.0))
+        for wire, wish in zip(tuple(self.wires), wishes, strict=True):
+            one, segment = wire.work.download, wire.work.segment
+            assert segment is not None
+            wire.came += wish * share
+            count = min(segment.left, int(wire.came) - (segment.at - segment.first))
+            if count > 0:
+                one.partial.have.add(segment.at, segment.at + count)  # type: ignore[union-attr]
+                segment.at += count
+                one.add_fetched(count)
+                one.first_response_seen = True
+            if segment.left <= 0:
+                self._end(queue, wire, None)
+
+    def _wish(self, wire: Wire) -> float:
+        """The bytes that the server would send now."""
+        age, place = self.now - wire.opens, self.place
+        if age < 0:
+            return 0.0
+        if not place.burst:
+            return place.each * STEP
+        return max(0.0, (int(age * place.each / place.burst) + 1) * place.burst - wire.came)
+
+    def _end(self, queue: WorkQueue, wire: Wire, error: NetworkError | None) -> None:
+        self.wires.remove(wire)
+        assert wire.work.segment is not None
+        self.kept += not error and wire.work.segment.at == wire.stop
+        wire.work.segment.asked_url = wire.work.download.url
+        queue.request_ended(wire.work.download, wire.work.segment, error)
+
+
+def simulate(place: Place, connections: int, *, seconds: float = 14.0, seed: int = 1, tuning: Tuning = USUAL) -> World:
+    """Fetch a file that takes so many ``seconds`` at the best speed; returns the world afterwards."""
+    world = World(place, int(place.best(connections) * seconds), connections, tuning, random.Random(seed))
+    with pytest.MonkeyPatch.context() as patch:
+        download = world.run(patch, seconds * 30)
+    assert download.ended, "it does not end"
+    assert all(1 <= width <= connections for width in world.widths)
+    assert max(world.running) <= connections
+    return world
+
+
+@st.composite
+def places(draw: st.DrawFn) -> Place:
+    """Links of 1 to 256 MiB a second, to servers that limit each connection to 1 to 64, evenly or in bursts."""
+    capacity, each = draw(st.floats(0, 8)), 2 ** draw(st.floats(0, 6)) * MIB
+    burst = draw(st.sampled_from([0.0, min(2 * MIB, each / 2)]))
+    trip, noise = draw(st.sampled_from([0.001, 0.02, 0.04])), draw(st.sampled_from([0.0, 0.1]))
+    return Place(2**capacity * MIB, each, trip, noise, burst)
+
+
+numbers = st.sampled_from([1, 2, 4, 8, 16, 32])
+
+
+@settings(max_examples=MANY, derandomize=True)
+@given(places(), numbers, st.integers(0, 99))
+def test_the_link_is_used(place: Place, connections: int, seed: int) -> None:
+    """From the fourth second to the last byte the speed is at least 90 % of what the link brings, or as many
+    connections as are allowed."""
+    world = simulate(place, connections, seed=seed)
+    assert world.speed_after(WARM) >= 0.9 * place.best(connections)
+
+
+def test_one_connection_does_not_use_the_link() -> None:
+    """The simulated server limits each connection: the claim above fails if the number never grows."""
+    place = Place(160 * MIB, 10 * MIB)
+    world = simulate(place, 16, tuning=Tuning(probe_after=math.inf))
+    assert max(world.running) == 1
+    assert world.speed_after(WARM) < 0.1 * place.best(16)
+
+
+@settings(max_examples=MANY, derandomize=True)
+@given(places(), numbers, st.integers(1, 8), st.integers(0, 99))
+def test_fewer_after_refusals(place: Place, connections: int, most: int, seed: int) -> None:
+    """A server that refuses more than a few connections is soon asked for no more than these, but for a try now and
+    then; they bring at least 80 % of what they can."""
+    place = replace(place, most=most)
+    world = simulate(place, connections, seed=seed)
+    assert world.refused <= 2 * connections
+    late = world.running[int(WARM / LOOK) :]
+    assert statistics.median(late) <= most
+    assert world.speed_after(WARM) >= 0.8 * place.best(connections)
+
+
+@settings(max_examples=MANY, derandomize=True)
+@given(numbers, st.sampled_from([0.0, 0.1]), st.integers(0, 99))
+def test_one_connection_to_a_fast_server(connections: int, noise: float, seed: int) -> None:
+    """A server that is as fast as one of this machine gets one connection."""
+    world = simulate(Place(800e6, 800e6, noise=noise), connections, seed=seed)
+    assert max(world.running) == 1
+
+
+@settings(max_examples=MANY, derandomize=True)
+@given(st.floats(1, 32), st.integers(0, 99))
+def test_few_connections_on_a_slow_link(capacity: float, seed: int) -> None:
+    """If one connection fills the link, there are more of them only for a try now and then."""
+    world = simulate(Place(capacity * MIB, 64 * MIB, trip=0.02, noise=0.1), 16, seconds=40, seed=seed)
+    assert statistics.median(world.running) <= 4
+    assert max(world.running) <= 8
+
+
+def test_more_connections_once_they_help() -> None:
+    """A server that limits connections only after some seconds, as one with a burst allowance does, is found out."""
+    scaler, done, now = ConnectionScaler(16), 0.0, 0.0
+    while now < 30:
+        done += LOOK * (60e6 if now < 10 else min(60e6, 4e6 * scaler.width))
+        now += LOOK
+        if now < 10:
+            assert scaler.width <= 4
+        scaler.observe(now, int(done), scaler.width)
+    assert scaler.width == 16
+
+
+def test_a_silent_connection_gets_company() -> None:
+    """If the first connection stops after its first bytes, others are tried."""
+    scaler = ConnectionScaler(16)
+    assert [scaler.observe(moment / 10, 1000, 1) for moment in range(4)][-1] > 1
