@@ -12,10 +12,10 @@ from mdl.engine.content_check import LOOKED_AT, check_content, check_whole
 from mdl.engine.download import Download
 from mdl.engine.fetch import Fetcher, name_impostor
 from mdl.engine.hub_client import HubClient
-from mdl.engine.partial import Partial
+from mdl.engine.partial import FileModified, Partial
 from mdl.engine.queue import Work, WorkQueue
 from mdl.engine.store import Ready, Store
-from mdl.errors import DigestMismatch, MdlError, NetworkError, StorageError
+from mdl.errors import DigestMismatch, MdlError, NetworkError
 from mdl.events import Event, Failed, Finished, Started, Verifying
 from mdl.files import Stamp
 from mdl.fs.staging import StagedFile
@@ -153,19 +153,26 @@ class Finalizer:
             partial.set_length(size)
             download.hasher = self._fetcher.start_hasher(download)
         self._post(Verifying(download.model, download.name, done=download.hasher.done, total=size))
-        print_ = download.hasher.result(self._check_cancel)
-        if print_ is None:
-            self._queue.ready(download)
-            return
-        beginning = os.pread(partial.fd, LOOKED_AT, 0)
-        error = self._why_modified(partial, print_) or _why_wrong(download, print_, beginning)
-        cut = None if error else _why_cut(download, print_, lambda start, count: os.pread(partial.fd, count, start))
+        print_: Fingerprint | None = None
+        error: MdlError | None = None
+        cut: MdlError | None = None
+        try:
+            print_ = download.hasher.result(self._check_cancel)
+            if print_ is None:
+                self._queue.ready(download)
+                return
+            error = self._why_modified(partial, print_) or _why_wrong(
+                download, print_, os.pread(partial.fd, LOOKED_AT, 0)
+            )
+            cut = None if error else _why_cut(download, print_, lambda start, count: os.pread(partial.fd, count, start))
+        except FileModified as modified:
+            error = modified
         error = error or cut
         self._cancel.check()
         came_in_parts = (download.resumed_at > 0 or download.responses > 1) and not download.expected
-        may_help = came_in_parts or cut is not None or isinstance(error, StorageError)
+        may_help = came_in_parts or cut is not None or isinstance(error, FileModified)
         self._queue.decide(download, Verified(error, may_help, download.fetched))
-        if error is None and not download.error:
+        if print_ and error is None and not download.error:
             self._publish(download, partial, print_)
             return
         if download.error and error:
@@ -192,18 +199,16 @@ class Finalizer:
             self._post(Failed(download.model, download.name, error.code, error.message, error.hint))
             self._queue.end(download)
 
-    def _why_modified(self, partial: Partial, print_: Fingerprint) -> StorageError | None:
+    def _why_modified(self, partial: Partial, print_: Fingerprint) -> FileModified | None:
         """The error if another program changed the file while it was written. If that may be, the whole file is hashed
         again: the digest is that of the bytes as they were before. Raises `OSError`."""
-        if partial.is_as_written(print_.size):
+        if partial.seal(print_.size):
             return None
-        partial.set_length(print_.size)
         if not partial.was_cut:
             now = fingerprint(partial.fd, print_.digest.algorithm, watch=self._check_cancel)
             if now.digest == print_.digest:
                 return None
-        hint = "find out which one, and run the same command again"
-        return StorageError("another program changed the unfinished file", hint=hint)
+        return FileModified()
 
     def _check_cancel(self, _done: int) -> None:
         self._cancel.check()

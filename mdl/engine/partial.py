@@ -29,6 +29,14 @@ _JOURNAL_SECONDS = 1.0
 """How often a journal's claims are made to survive a power cut; a killed process costs no claim anyway."""
 
 
+class FileModified(StorageError):
+    """Another program changed a partial while it was written."""
+
+    def __init__(self) -> None:
+        hint = "find out which one, and run the same command again"
+        super().__init__("another program changed the unfinished file", hint=hint)
+
+
 class Partial:
     """An open partial. It has the bytes that were written; the journal claims those of them that are synced too."""
 
@@ -108,9 +116,10 @@ class Partial:
             return self._have.gaps(size)
 
     def set_length(self, size: int) -> None:
-        """Give the sparse file its final length in bytes. Raises `OSError`."""
-        os.ftruncate(self.fd, size)
-        self._length = size
+        """Give the sparse file the length of ``size`` bytes, and one more until `seal`: so no write reaches the end and
+        hides that another program cut the file. Raises `OSError`."""
+        os.ftruncate(self.fd, size + 1)
+        self._length = size + 1
 
     def write(self, offset: int, data: memoryview | bytes | Piped) -> None:
         """Put bytes at ``offset``. Raises `OSError`."""
@@ -180,12 +189,17 @@ class Partial:
             self.validators = {}
             return lost
 
-    def is_as_written(self, size: int) -> bool:
-        """Whether no other program cut, extended or emptied the file of ``size`` bytes: it has no holes. (On a file
-        system that stores zeros as holes this may be False for an intact file.) Raises `OSError`."""
-        if self.was_cut or os.fstat(self.fd).st_size != size:
-            return False
-        return not size or os.lseek(self.fd, 0, os.SEEK_HOLE) == size
+    def seal(self, size: int) -> bool:
+        """Give the file of ``size`` bytes its final length. Returns whether no other program cut, extended or emptied
+        it: it has no holes. (On a file system that stores zeros as holes this may be False for an intact file.) Raises
+        `OSError`."""
+        length = os.fstat(self.fd).st_size
+        self.was_cut = self.was_cut or length <= size
+        is_as_written = not self.was_cut and length == size + 1
+        is_as_written = is_as_written and (not size or os.lseek(self.fd, 0, os.SEEK_HOLE) >= size)
+        os.ftruncate(self.fd, size)
+        self._length = size
+        return is_as_written
 
     def publish(self, entry: EntryAt) -> os.stat_result | None:
         """Sync the bytes, give them their final name, remove the journal; returns what `staging.publish` returns.

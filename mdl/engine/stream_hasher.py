@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from mdl.engine.partial import Partial
+from mdl.engine.partial import FileModified, Partial
 from mdl.errors import Cancelled
 from mdl.hashing import PREFIX_STEP, Digest, Fingerprint, new_hasher, read_blocks
 from mdl.http.ranges import ByteRange
@@ -108,7 +108,7 @@ class StreamHasher:
                 self._hasher.update(block)
                 self.done += len(block)
             if self.done != edge:
-                raise OSError("the partial file is shorter than what was written to it")
+                raise FileModified  # it is shorter than what was written to it
             if self.done % PREFIX_STEP == 0 or (self.done == self._size and self._expected):
                 self._at_edge()
 

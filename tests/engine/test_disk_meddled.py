@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import faults
-from support.bench import KNOWN, Bench, pinned
+from support.bench import KNOWN, Bench, pinned, probes
 from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Request
 from support.polling import until
@@ -23,7 +23,8 @@ Act = Callable[[Bench], object]
 
 
 def midway(bench: Bench, act: Act, *, always: bool = False) -> Handler:
-    """Serves the file, and does something in the middle of the first body, or of each, once half of it is claimed."""
+    """Serves the file, and does something in the middle of the first body, or of each, once half of it is claimed. For
+    one connection: it is asked for the whole file only."""
     right, done = faults.honest(DATA), [False]
 
     def handler(request: Request, number: int) -> Answer:
@@ -35,7 +36,7 @@ def midway(bench: Bench, act: Act, *, always: bool = False) -> Handler:
             yield DATA[HALF:]
 
         answer = right(request, number)
-        return answer if done[0] else replace(answer, body=body())
+        return answer if done[0] or probes(request) else replace(answer, body=body())
 
     return handler
 
@@ -90,7 +91,7 @@ def test_taken_away_on_the_way(bench: Bench, act: Act) -> None:
     and the same command again ends well. A folder that is gone is a disk error (7), not another mdl to wait for (9)."""
     with FaultyServer(midway(bench, act)) as server:
         file = pinned(server.url + "/f", DATA)
-        run = bench.run(file)
+        run = bench.run(file, connections=1)
         assert run.code in ((7,) if act in (gone, moved) else (7, 9, 11)), run
         assert not bench.final.exists()
         if act is linked:
@@ -114,7 +115,7 @@ def grown(bench: Bench) -> None:
 def test_a_partial_of_another_length(bench: Bench, act: Act, known: bool) -> None:
     """A partial that another program cuts or lengthens midway is never published as it is: what was hashed on the way
     is compared with what is on the disk, also if no digest was published."""
-    run = bench.fetch(midway(bench, act), DATA, known=known)
+    run = bench.fetch(midway(bench, act), DATA, known=known, connections=1)
     if known:
         assert run.code in (0, 6, 7)
         assert bench.has(DATA) if run.code == 0 else not bench.final.exists()
@@ -138,7 +139,7 @@ def with_a_link_for_it(bench: Bench) -> None:
 @pytest.mark.parametrize("act", [without_journal, with_a_link_for_it], ids=lambda act: act.__name__)
 def test_a_journal_taken_away(bench: Bench, act: Act) -> None:
     """The journal only serves the next run: without it this one ends well, and nothing is written through a link."""
-    assert bench.fetch(midway(bench, act), DATA).code == 0
+    assert bench.fetch(midway(bench, act), DATA, connections=1).code == 0
     assert bench.final.read_bytes() == DATA
     assert act is without_journal or bench.store.root.with_name("precious").read_text() == "mine"
 
