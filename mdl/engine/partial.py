@@ -32,9 +32,8 @@ _JOURNAL_SECONDS = 1.0
 class FileModified(StorageError):
     """Another program changed a partial while it was written."""
 
-    def __init__(self) -> None:
-        hint = "find out which one, and run the same command again"
-        super().__init__("another program changed the unfinished file", hint=hint)
+    def __init__(self, message: str = "another program changed the unfinished file") -> None:
+        super().__init__(message, hint="find out which one, and run the same command again")
 
 
 class Partial:
@@ -49,6 +48,7 @@ class Partial:
         self.claim_below: int | None = None
         """Only bytes below this offset are claimed: those above are not known to be right yet."""
         self._length: int | None = None
+        self._is_sealed = False
         self._is_locked = False
         self._sync_error: OSError | None = None
         self.was_cut = False
@@ -119,7 +119,7 @@ class Partial:
         """Give the sparse file the length of ``size`` bytes, and one more until `seal`: so no write reaches the end and
         hides that another program cut the file. Raises `OSError`."""
         os.ftruncate(self.fd, size + 1)
-        self._length = size + 1
+        self._length, self._is_sealed = size + 1, False
 
     def write(self, offset: int, data: memoryview | bytes | Piped) -> None:
         """Put bytes at ``offset``. Raises `OSError`."""
@@ -198,7 +198,7 @@ class Partial:
         is_as_written = not self.was_cut and length == size + 1
         is_as_written = is_as_written and (not size or os.lseek(self.fd, 0, os.SEEK_HOLE) >= size)
         os.ftruncate(self.fd, size)
-        self._length = size
+        self._length, self._is_sealed = size, True
         return is_as_written
 
     def publish(self, entry: EntryAt) -> os.stat_result | None:
@@ -208,6 +208,7 @@ class Partial:
         entry is to be new and something is there, `OSError`.
         """
         with self._syncing:
+            assert self._length is None or self._is_sealed, "it is a byte longer than the file"
             if self._sync_error:
                 raise self._sync_error  # the system reports lost bytes once, and then calls the rest synced
             os.fsync(self.fd)

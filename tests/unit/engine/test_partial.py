@@ -131,6 +131,7 @@ def test_failed_sync_loses_what_was_not_claimed(
         open_parent(partial.folder.parent, RelPath.parse("final")) as final,
         pytest.raises(OSError, match=os.strerror(trouble)),
     ):
+        partial.seal(SIZE)
         partial.publish(final)
     assert (claimed(partial), final.path.exists()) == (100, False)
 
@@ -192,6 +193,7 @@ def test_a_kill_never_costs_a_claim_nor_makes_one(
 def test_publish_gives_the_bytes_their_name(partial: Partial, tmp_path: Path, trace: Trace) -> None:
     """The data is synced before it gets its name, and nothing of the partial is left."""
     partial.write(0, b"x" * SIZE)
+    assert partial.seal(SIZE)
     fd = partial.fd
     trace.clear()
     with open_parent(tmp_path, RelPath.parse("final")) as final:

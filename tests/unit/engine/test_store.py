@@ -239,7 +239,7 @@ def test_damaged_file_is_copied_and_left_alone(
     partial = store.open_for_repair("model", REMOTE)
     partial.sync_and_claim()
     assert partial.total == partial.unclaimed == len(DATA) - 50
-    assert os.pread(partial.fd, 2 * len(DATA), 0) == damaged + b"\0" * 50
+    assert os.pread(partial.fd, len(DATA), 0) == damaged + b"\0" * 50
     assert final.read_bytes() == damaged
     partial.close()
 
