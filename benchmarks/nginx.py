@@ -111,11 +111,11 @@ class Nginx:
     def _certify(self) -> None:
         import trustme  # only the benchmarks under TLS need it
 
-        authority = trustme.CA()
+        authority, pem = trustme.CA(), self._own / "server.pem"
         authority.cert_pem.write_to_path(self.ca)
-        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(self._own / "server.pem")
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
         self._listen += " ssl"
-        self._extra += f"ssl_certificate {self._own}/server.pem; ssl_certificate_key {self._own}/server.pem;"
+        self._extra += f"ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {pem}; ssl_certificate_key {pem};"
 
     def _start(self, program: str) -> bool:
         with socket.socket() as probe:
