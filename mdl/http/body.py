@@ -31,8 +31,6 @@ STEP = 256 * 1024
 _BUFFER = 768 * 1024
 """Bytes of a read buffer. What one ``recv_into`` returns is handed on at once."""
 _LARGE = 1024 * 1024
-_TLS_BUFFER = 256 * 1024
-"""Bytes of it that are used under TLS."""
 _AGAIN = "run the same command again; what was fetched is kept"
 _TOO_SLOW = "the connection is too slow to go on"
 _SLOWEST = 1000.0
@@ -154,8 +152,6 @@ class BodyReader:
         if not hasattr(self._buffers, "data"):
             self._buffers.data = bytearray(_BUFFER)
         view = memoryview(self._buffers.data)
-        if isinstance(sock, TlsStream):
-            view = view[:_TLS_BUFFER]
         while left:
             count, error = _receive(sock, view[: min(self._throttle.quantum(len(view)), left)], self._stall)
             if count:

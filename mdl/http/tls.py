@@ -98,7 +98,7 @@ class TlsStream(httpcore.NetworkStream):
             self._incoming.write_eof()
 
     def receive(self, view: memoryview, seconds: float) -> tuple[int, OSError | None]:
-        """Read a large body into ``view``: at least half of what it holds, or as much as comes in 20 ms.
+        """Read a large body into ``view``: fill it, or take as much as comes in 20 ms.
 
         Returns how many bytes came (0 at the end of the connection) and the error that ended it: a `TimeoutError` if
         nothing came for ``seconds``. This needs a carrier that is not TLS itself.
@@ -111,7 +111,7 @@ class TlsStream(httpcore.NetworkStream):
                 return count, None
             except ssl.SSLWantReadError:
                 left = began + _FILL_SECONDS - time.monotonic() if count else seconds
-                if 2 * count >= size or left <= 0:
+                if left <= 0:
                     return count, None
             except ssl.SSLEOFError:
                 return count, None
