@@ -5,6 +5,9 @@
         get(server.url("file.bin", "8m"))          # each connection limited to 8 MiB a second
     print(sum(one.bytes for one in server.served()))
 
+    with Nginx(folder, tls=True) as server:
+        get(server.url("file.bin"), trusted=server.ca)
+
 It runs as one process, is ended by its own pid and touches nothing outside its folder.
 """
 
@@ -79,11 +82,13 @@ class Nginx:
 
     ``buffer`` is what the kernel may hold of an answer that is not on its way yet, as ``64k``. Left to itself it takes
     megabytes, which count as sent: too much if the client is slow or is killed.
+
+    With ``tls`` it speaks TLS alone, with a certificate of an authority of its own, which is in the file ``ca``.
     """
 
-    def __init__(self, root: Path, extra: str = "", buffer: str = "", maps: str = "") -> None:
+    def __init__(self, root: Path, extra: str = "", buffer: str = "", *, maps: str = "", tls: bool = False) -> None:
         self.root, self._extra, self._listen = root.resolve(), extra, f" sndbuf={buffer}" if buffer else ""
-        self._maps = maps
+        self._maps, self._scheme = maps, "https" if tls else "http"
         self._own = Path()
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -93,12 +98,28 @@ class Nginx:
         if program is None:
             skip("nginx is not on PATH (Debian: apt install nginx-light)")
         self._own = Path(tempfile.mkdtemp(prefix="mdl-nginx-"))
+        if self._scheme == "https":
+            self._certify()
         for _ in range(5):
             if self._start(program):
                 return self
         trouble = (self._own / "error.log").read_text(errors="replace")[-500:]
         self.__exit__()
         raise SystemExit(f"nginx does not start: {trouble}")
+
+    @property
+    def ca(self) -> Path:
+        """The certificate of the authority that signed the server's."""
+        return self._own / "ca.pem"
+
+    def _certify(self) -> None:
+        import trustme  # only the benchmarks under TLS need it
+
+        authority, pem = trustme.CA(), self._own / "server.pem"
+        authority.cert_pem.write_to_path(self.ca)
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
+        self._listen += " ssl"
+        self._extra += f"ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {pem}; ssl_certificate_key {pem};"
 
     def _start(self, program: str) -> bool:
         with socket.socket() as probe:
@@ -132,7 +153,7 @@ class Nginx:
 
     def url(self, name: str, rate: str = "") -> str:
         """``rate`` is nginx's limit_rate, bytes per second of one connection: ``640k``, ``10m``."""
-        return f"http://127.0.0.1:{self.port}/{f'at/{rate}/' if rate else ''}{name}"
+        return f"{self._scheme}://127.0.0.1:{self.port}/{f'at/{rate}/' if rate else ''}{name}"
 
     def served(self) -> list[Served]:
         """What was asked and sent so far, once the log stands still; bytes as nginx gave them to the kernel."""

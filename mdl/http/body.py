@@ -2,14 +2,13 @@
 
 httpx makes the request. Its own body loop parses every 64 KiB through h11, which takes most of the time of a large
 download. So for a large body of known length the first chunk comes from ``iter_raw()``, which empties the parser, and
-the rest is read straight off the socket: into one reused buffer, or, on the way into a file, into a kernel pipe if that
-is possible. Small, chunked and encoded bodies are read the ordinary way.
+the rest is read straight off the socket (under TLS through `mdl.http.tls`): into one reused buffer, or, on the way into
+a file, into a kernel pipe if that is possible. Small, chunked and encoded bodies are read the ordinary way.
 """
 
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 import time
 import zlib
@@ -23,6 +22,7 @@ from mdl.errors import NetworkError, ProtocolError
 from mdl.http.connection import BODY_SOCKET, deadline
 from mdl.http.responses import codings_of, is_readable, unreadable
 from mdl.http.splice import REFUSALS, Pipe, Piped
+from mdl.http.tls import TlsStream
 from mdl.http.transport import SKIP_BODY
 from mdl.units import Timetable
 
@@ -32,7 +32,6 @@ STEP = 256 * 1024
 _BUFFER = 768 * 1024
 """Bytes of a read buffer. What one ``recv_into`` returns is handed on at once."""
 _LARGE = 1024 * 1024
-_TLS_FILL_SECONDS = 0.02
 _AGAIN = "run the same command again; what was fetched is kept"
 _TOO_SLOW = "the connection is too slow to go on"
 _SLOWEST = 1000.0
@@ -43,6 +42,7 @@ _QUANTUM_SECONDS = 0.01
 _SMALLEST_QUANTUM = 4096
 
 Block = memoryview | bytes | Piped
+BodySocket = socket.socket | TlsStream
 
 
 def minute_of_day() -> int:
@@ -139,10 +139,11 @@ class BodyReader:
         if sock is not None:
             straight = left
             # ``stream`` stays referenced until here: if it were collected, the response would close the socket.
-            sock.settimeout(self._stall)
-            if splice and not isinstance(sock, ssl.SSLSocket) and (pipe := Pipe.open()):
-                with closing(pipe):
-                    left = yield from self._through_pipe(sock, left, pipe)
+            if isinstance(sock, socket.socket):
+                sock.settimeout(self._stall)
+                if splice and (pipe := Pipe.open()):
+                    with closing(pipe):
+                        left = yield from self._through_pipe(sock, left, pipe)
             left = yield from self._through_memory(sock, left)
             if not left and response.extensions[SKIP_BODY](straight):
                 for _ in stream:  # nothing but its end comes, which gives the connection back
@@ -151,18 +152,18 @@ class BodyReader:
         if left:
             raise NetworkError(f"the connection ended after {length - left} of {length} bytes", hint=_AGAIN)
 
-    def _through_memory(self, sock: socket.socket, left: int) -> Generator[memoryview, None, int]:
+    def _through_memory(self, sock: BodySocket, left: int) -> Generator[memoryview, None, int]:
         """Returns how many of the ``left`` bytes are missing when the connection ends."""
         if not hasattr(self._buffers, "data"):
             self._buffers.data = bytearray(_BUFFER)
         view = memoryview(self._buffers.data)
         while left:
-            count, error = _receive(sock, view[: min(self._throttle.quantum(len(view)), left)])
+            count, error = _receive(sock, view[: min(self._throttle.quantum(len(view)), left)], self._stall)
             if count:
                 left -= count
                 yield view[:count]
             if error:
-                raise error
+                raise _broken(error, self._stall) from error
             if count == 0:
                 break
         return left
@@ -176,7 +177,7 @@ class BodyReader:
             except OSError as error:
                 if left == wanted and error.errno in REFUSALS:
                     return left
-                raise _broken(sock, error) from error
+                raise _broken(error, self._stall) from error
             if not piped:
                 break
             left -= len(piped)
@@ -184,33 +185,28 @@ class BodyReader:
         return left
 
 
-def _body_socket(response: httpx.Response) -> socket.socket | None:
-    """The socket whose bytes are the response's body as it is; None if there is no such socket."""
+def _body_socket(response: httpx.Response) -> BodySocket | None:
+    """What brings the bytes of the response's body as they are; None if nothing does."""
     if response.http_version != "HTTP/1.1" or "transfer-encoding" in response.headers:
         return None
     stream = response.extensions.get("network_stream")
     found = stream.get_extra_info(BODY_SOCKET) if stream is not None else None
-    return found if isinstance(found, socket.socket) else None
+    return found if isinstance(found, BodySocket) else None
 
 
-def _receive(sock: socket.socket, view: memoryview) -> tuple[int, NetworkError | None]:
-    """One read. Under TLS, where a read returns at most 16 KiB, as many reads as fit into 20 ms."""
-    count, began, fill = 0, time.monotonic(), isinstance(sock, ssl.SSLSocket)
+def _receive(sock: BodySocket, view: memoryview, stall: float) -> tuple[int, OSError | None]:
+    """One read: how many bytes it brought, and the error that ended it."""
+    if isinstance(sock, TlsStream):
+        return sock.receive(view, stall)
     try:
-        count = sock.recv_into(view)
-        while fill and 0 < count < len(view) and time.monotonic() - began < _TLS_FILL_SECONDS:
-            more = sock.recv_into(view[count:])
-            if more == 0:
-                break
-            count += more
+        return sock.recv_into(view), None
     except OSError as error:
-        return count, _broken(sock, error)
-    return count, None
+        return 0, error
 
 
-def _broken(sock: socket.socket, error: OSError) -> NetworkError:
+def _broken(error: OSError, stall: float) -> NetworkError:
     if isinstance(error, TimeoutError):
-        return NetworkError(f"no byte for {sock.gettimeout():.0f} s", hint=_AGAIN)
+        return NetworkError(f"no byte for {stall:.0f} s", hint=_AGAIN)
     return NetworkError(f"the connection broke: {error.strerror or error}", hint="run the same command again")
 
 

@@ -30,10 +30,12 @@ from httpcore._backends.sync import SyncStream
 from mdl.cancel import CancelToken
 from mdl.errors import NetworkError, Unsafe
 from mdl.http.allowlist import is_private
+from mdl.http.tls import TlsStream
 from mdl.threads import start_threads
 
 BODY_SOCKET = "mdl.body_socket"
-"""The extra info of a `Connection` that is its socket, if the socket's bytes are those of HTTP; else None."""
+"""The extra info of a `Connection` from which large bodies are read: its socket, or its `TlsStream`. None under TLS
+that is inside TLS."""
 _HEAD_START = 0.25
 """Seconds that an address has for itself before the next one is tried beside it (RFC 8305, 5)."""
 _TICK = 0.05
@@ -137,13 +139,14 @@ class Connection(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        is_layered = isinstance(self.get_extra_info("socket"), ssl.SSLSocket)  # TLS to a proxy, and inside it to a host
-        secured = self._stream.start_tls(ssl_context, server_hostname, timeout)
+        is_layered = isinstance(self._stream, TlsStream)  # TLS to a proxy, and inside it to a host
+        secured = TlsStream(self._stream, ssl_context, server_hostname, timeout)
         return Connection(secured, self._cancel, is_layered=is_layered)
 
     def get_extra_info(self, info: str) -> Any:
         if info == BODY_SOCKET:
-            return None if self._is_layered else self._stream.get_extra_info("socket")
+            is_tls = isinstance(self._stream, TlsStream)
+            return None if self._is_layered else self._stream if is_tls else self._stream.get_extra_info("socket")
         return self._stream.get_extra_info(info)
 
 

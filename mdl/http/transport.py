@@ -131,9 +131,8 @@ class _OneResponse(httpx.SyncByteStream):
     def skip(self, count: int) -> bool:
         """Tell the parser that the last ``count`` bytes of the body were read straight off the socket. Returns whether
         the rest of the stream can be read now, which is nothing but the end, and the connection be used again."""
-        sock = self._connection.get_extra_info("socket")
-        if isinstance(sock, ssl.SSLSocket) and sock.pending():
-            return False  # there are more bytes than the response, which no look at the socket shows
+        if self._connection.get_extra_info("is_readable"):
+            return False  # there are more bytes than the response, or the connection has ended
         try:
             reader = self._stream._httpcore_stream._stream._connection._h11_state._reader
             if reader._remaining != count:

@@ -44,7 +44,7 @@ ONLY = {
     "typer": {"cli"},
     "rich": {"console"},
     "httpx": {"http"},
-    "httpcore": {"http/connection"},
+    "httpcore": {"http/connection", "http/tls"},
     "tomlkit": {"operations/edit"},
     "isal": {"archive/zip_format"},
     "obstore": {"sources/object_store"},

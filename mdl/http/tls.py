@@ -1,0 +1,138 @@
+"""TLS that reads many records at once.
+
+`ssl.SSLSocket` asks the kernel twice for each record of 16 KiB and is woken for each one. Here a large piece of what
+came is moved into memory first, and its records are decrypted there.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import httpcore
+
+_PIECE = 64 * 1024
+"""Bytes that a read of headers or of a small body takes from the connection, at most."""
+_LARGE_PIECE = 256 * 1024
+"""Bytes that a read of a large body takes from the socket, at most."""
+_REST_SECONDS = 0.0005
+"""If a read brought little, the next one waits for so long: then it brings many records instead of one."""
+_FILL_SECONDS = 0.02
+
+Result = TypeVar("Result")
+
+
+class TlsStream(httpcore.NetworkStream):
+    """TLS over ``carrier``: a connection, or TLS to a proxy. ``timeout`` in seconds is that of each step.
+
+    Raises `httpcore.ConnectTimeout`, `httpcore.ConnectError` if the handshake fails.
+    """
+
+    def __init__(
+        self,
+        carrier: httpcore.NetworkStream,
+        context: ssl.SSLContext,
+        server_hostname: str | None,
+        timeout: float | None,
+    ) -> None:
+        self._carrier, self._piece, self._is_short = carrier, bytearray(), False
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        try:
+            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+            self._perform(self._tls.do_handshake, timeout)
+        except BaseException as error:
+            carrier.close()
+            if isinstance(error, (httpcore.ReadTimeout, httpcore.WriteTimeout)):
+                raise httpcore.ConnectTimeout(str(error)) from error
+            if isinstance(error, (httpcore.ReadError, httpcore.WriteError, OSError)):
+                raise httpcore.ConnectError(str(error)) from error
+            raise
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        try:
+            return self._perform(lambda: self._tls.read(max_bytes), timeout)
+        except ssl.SSLEOFError:
+            return b""  # as `ssl.SSLSocket` does: the length of the body tells whether it is whole
+        except OSError as error:
+            raise httpcore.ReadError(str(error)) from error
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        try:
+            if buffer:
+                self._perform(lambda: self._tls.write(buffer), timeout)
+        except OSError as error:
+            raise httpcore.WriteError(str(error)) from error
+
+    def close(self) -> None:
+        self._carrier.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return TlsStream(self, ssl_context, server_hostname, timeout)
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "ssl_object":
+            return self._tls
+        if info == "is_readable" and (self._incoming.pending or self._tls.pending()):
+            return True
+        return self._carrier.get_extra_info(info)
+
+    def _perform(self, call: Callable[[], Result], timeout: float | None) -> Result:
+        while True:
+            try:
+                return call()
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                if data := self._outgoing.read():
+                    self._carrier.write(data, timeout)
+            self._add(self._carrier.read(_PIECE, timeout))
+
+    def _add(self, data: bytes | memoryview) -> None:
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    def receive(self, view: memoryview, seconds: float) -> tuple[int, OSError | None]:
+        """Read a large body into ``view``: fill it, or take as much as comes in 20 ms.
+
+        Returns how many bytes came (0 at the end of the connection) and the error that ended it: a `TimeoutError` if
+        nothing came for ``seconds``. This needs a carrier that is not TLS itself.
+        """
+        read, size, count, began = self._tls.read, len(view), 0, time.monotonic()
+        while count < size:
+            try:
+                while more := read(size - count, view[count:]):  # a record at a time
+                    count += more  # type: ignore[operator]  # with a buffer it is a number
+                return count, None
+            except ssl.SSLWantReadError:
+                left = began + _FILL_SECONDS - time.monotonic() if count else seconds
+                if left <= 0:
+                    return count, None
+            except ssl.SSLEOFError:
+                return count, None
+            except OSError as error:
+                return count, error
+            try:
+                self._take(left)
+            except OSError as error:
+                return count, None if count and isinstance(error, TimeoutError) else error
+        return count, None
+
+    def _take(self, seconds: float) -> None:
+        """Take from the socket what came, or what comes first. Raises `TimeoutError`, `OSError`."""
+        sock = self._carrier.get_extra_info("socket")
+        sock.settimeout(seconds)
+        if reply := self._outgoing.read():
+            sock.sendall(reply)
+        if not self._piece:
+            self._piece = bytearray(_LARGE_PIECE)
+        if self._is_short:
+            time.sleep(_REST_SECONDS)
+        count = sock.recv_into(self._piece)
+        self._is_short = count < _LARGE_PIECE // 2
+        self._add(memoryview(self._piece)[:count])
