@@ -137,7 +137,8 @@ def _watched(download: Callable[[Callable[[int], None]], Path], on_bytes: Callab
             return outcome
         if time.monotonic() - moved_at >= stall:
             is_abandoned = True
-            raise NetworkError(f"huggingface_hub: not a byte in {stall:g} s")
+            hint = "run the same command again without --via hub: then it goes on where it stopped"
+            raise NetworkError(f"huggingface_hub: not a byte in {stall:g} s", hint=hint)
 
 
 def _translated(error: Exception) -> MdlError:

@@ -140,23 +140,29 @@ class Xet:
         end = file.size if stop is None else min(stop, file.size)
         if start >= end:
             return Part(file.size, ())
-        if not self._is_over:
+        for attempt in range(2):
+            if self._is_over:
+                break
             try:
                 blocks = _Begun(self._blocks(file, start, end))
                 return Part(file.size, blocks, {"Content-Type": "application/octet-stream"}, is_throttled=True)
-            except MdlError as error:
-                self._give_up(error.message)
+            except NetworkError as error:
+                if attempt or error.final:
+                    self._give_up(error.message)
+                else:
+                    self._tell("again", f"{error.message}: it is asked again")
         return Link(file.url, authorized=True)
 
     def _blocks(self, file: XetFile, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes of a range. Raises `NetworkError`, whatever goes wrong: another try may bring them."""
+        """The bytes of a range. Raises `NetworkError`; a final one if it is of no use to ask Xet again."""
         for at in range(start, stop, _PIECE):
             while not self._room.acquire(timeout=0.1):
                 self._http.cancel.check()
             try:
                 yield from self._piece(file, at, min(at + _PIECE, stop))
             except MdlError as error:
-                raise NetworkError(f"Xet: {error.message}") from error
+                is_final = at == start and (not isinstance(error, NetworkError) or error.final)
+                raise NetworkError(f"Xet: {error.message}", final=is_final) from error
             finally:
                 self._room.release()
 
@@ -173,7 +179,8 @@ class Xet:
                 left = int.from_bytes(b"".join(self._received(sock, channel, 4)), "big")
                 if not left:
                     words = sock.recv(4096).decode(errors="replace")
-                    raise channel.error or NetworkError(f"hf_xet: {shown(words)[:300]}")
+                    few = ProtocolError(f"hf_xet gave only {at - start} of {stop - start} bytes")
+                    raise channel.error or (NetworkError(f"hf_xet: {shown(words)[:300]}") if words else few)
                 at += left
                 if at > stop:
                     raise ProtocolError(f"hf_xet gave more than the {stop - start} bytes that were asked for")
@@ -209,11 +216,11 @@ class Xet:
                 return found
             answer, _, final = self._http.get_json(route)
             try:
-                token, base = str(answer["accessToken"]), str(answer["casUrl"])
+                token, base = answer["accessToken"], answer["casUrl"]
                 self._keep_secret(token)
                 seconds = max(float(answer["exp"]) - time.time() - _SPARE_SECONDS, _SPARE_SECONDS)
                 base = redirect_target(base, final).rstrip("/")
-            except (KeyError, TypeError, ValueError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise ProtocolError("the hub gave no read token") from error
             if not _TOKEN.fullmatch(token) or "?" in base:
                 raise ProtocolError(f"{_NAMED}: {host_of(base)}")
@@ -230,7 +237,7 @@ class Xet:
                     self._worker = Worker(self._http)
                 except OSError as error:
                     self._http.cancel.check()
-                    raise NetworkError(f"hf_xet does not start: {error.strerror or error}") from error
+                    raise NetworkError(f"hf_xet does not start: {error.strerror or error}", final=True) from error
             return self._worker.gateway, self._worker
 
     def _give_up(self, why: str) -> None:
@@ -271,7 +278,7 @@ class Worker:
         self._control, theirs = socket.socketpair()
         self._process: subprocess.Popen[bytes] | None = None
         try:
-            path = self._folder / "gateway"
+            path = self._folder / "gw"
             self.gateway = Gateway(http, path)
             self._process = subprocess.Popen(
                 [sys.executable, "-P", xet_worker.__file__, str(path)],
@@ -310,7 +317,7 @@ class Worker:
                     message = json.dumps(asked).encode().ljust(xet_worker.ORDER)
                     socket.send_fds(self._control, [message], [theirs.fileno()])
             except OSError as error:
-                raise NetworkError("hf_xet has ended") from error
+                raise NetworkError("hf_xet has ended", final=True) from error
             yield ours
 
     def close(self) -> None:

@@ -153,7 +153,7 @@ class Gateway:
                 if opened.status == 401 and key and token:
                     continue
                 if opened.status >= 400:
-                    channel.error = NetworkError(f"{host_of(url)} answered {opened.status}")
+                    channel.error = NetworkError(f"{host_of(url)} answered {opened.status}", final=True)
                     handler.refuse(opened.status)
                 elif key:
                     handler.begin(200, text := self._answer(opened, channel, key), {})
@@ -161,7 +161,7 @@ class Gateway:
                 else:
                     self._pass_on(handler, channel, opened)
             return
-        raise NetworkError(f"{host_of(url)} refuses the token that the hub gave for it")
+        raise NetworkError(f"{host_of(url)} refuses the token that the hub gave for it", final=True)
 
     def _answer(self, opened: OpenResponse, channel: Channel, key: str) -> bytes:
         """An answer of the API as hf_xet may see it."""

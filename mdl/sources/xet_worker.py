@@ -2,8 +2,8 @@
 
 hf_xet has a runtime, buffers and a log of its own, and cannot be stopped from outside. Here it can be killed, and takes
 nothing with it. It has no connection but the Unix socket ``argv[1]``. Orders come on standard input, a socket: each is
-one message of `ORDER` bytes, with a socket for the bytes. There a block is preceded by its length in four bytes, and
-a length of zero is followed by what hf_xet says went wrong.
+one message of `ORDER` bytes, with a socket for the bytes. There a block is preceded by its length in four bytes. A
+length of zero ends the stream, with words behind it if hf_xet says that something went wrong.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _stream(hf_xet: Any, session: Any, order: dict[str, Any], out: socket.socket) -> None:
-    """Send the bytes of a range, or why they do not come."""
+    """Send the bytes of a range, and if it ends too early, why."""
     with out, contextlib.suppress(OSError):
         try:
             group = session.new_download_stream_group(
@@ -69,6 +69,7 @@ def _stream(hf_xet: Any, session: Any, order: dict[str, Any], out: socket.socket
             for block in group.download_stream(info, order["start"], order["stop"]):
                 out.sendall(len(block).to_bytes(4, "big"))
                 out.sendall(block)
+            out.sendall(bytes(4))
         except Exception as error:
             out.sendall(bytes(4) + f"{type(error).__name__}: {error}".encode(errors="replace"))
 

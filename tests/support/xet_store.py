@@ -12,16 +12,22 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from support.data import sha256
 from support.faults.base import honest
 from support.faults.wire import Answer, Request, reply
 from support.faulty_server import FaultyServer
+from support.loopback_hub import LoopbackHub, Repo
+from support.loopback_hub.repos import Json
 
+NAME = "model.bin"
 TOKEN = "xet-read-token-0123456789"
 _UPLOAD = """
 import hf_xet, sys
@@ -123,6 +129,7 @@ class XetServer:
     def __init__(self, store: XetStore, change: Callable[[Request, Answer], Answer] | None = None) -> None:
         self.store, self.change, self.tokens = store, change, {TOKEN}
         self.xorbs_at = ""
+        """Where the signed URLs of xorbs lead, if not here."""
         self._chunks: dict[str, list[Chunk]] = {}
         self._lock = threading.Lock()
         self._server = FaultyServer(self._answer)
@@ -186,6 +193,24 @@ class XetServer:
             if xorb not in self._chunks:
                 self._chunks[xorb] = self.store.chunks(xorb)
             return self._chunks[xorb]
+
+
+@contextmanager
+def xet_hub(
+    store: XetStore,
+    change: Callable[[Request, Answer], Answer] | None = None,
+    read_token: Callable[[Json], Json] = lambda right: right,
+) -> Iterator[tuple[LoopbackHub, XetServer]]:
+    """A hub with a repository ``demo/tiny``, whose large file is on Xet; ``read_token`` makes another answer of a right
+    one."""
+    data = (store.folder / NAME).read_bytes()
+    with (
+        XetServer(store, change) as server,
+        LoopbackHub([Repo("demo/tiny", {"config.json": b"{}", NAME: data})]) as hub,
+    ):
+        right = {"accessToken": TOKEN, "exp": int(time.time()) + 3600, "casUrl": server.url}
+        hub.put_on_xet({sha256(data): store.files[NAME]}, lambda: read_token(dict(right)))
+        yield hub, server
 
 
 def flipped(answer: Answer, at: int) -> Answer:

@@ -41,6 +41,8 @@ class HubApi:
         self._cdn, self._lock = cdn, threading.Lock()
         self.xet: dict[str, str] = {}
         """The Xet hashes of the files that are on Xet, by their sha256."""
+        self.xet_route = ""
+        """Where the redirects say that it is, if not here."""
         self.read_token: Callable[[], Json] = dict
         """What the API answers if it is asked for a read token of Xet."""
         self._repos: dict[tuple[str, str], list[Repo]] = {}
@@ -104,7 +106,8 @@ class HubApi:
         text = f"Redirecting to {location}".encode()
         told = [("Location", location), ("ETag", f'"{file.etag}"'), *_facts(repo, file)]
         if file.lfs and (known := self.xet.get(file.sha256)):
-            route = f"<http://{request.header('host')}/api/{kind}/{quote(repo_id)}/xet-read-token/{repo.commit}>"
+            here = self.xet_route or f"http://{request.header('host')}"
+            route = f"<{here}/api/{kind}/{quote(repo_id)}/xet-read-token/{repo.commit}>"
             told += [("X-Xet-Hash", known), ("Link", f'{route}; rel="xet-auth"')]
         return reply(302 if file.lfs else 307, text, *told)
 

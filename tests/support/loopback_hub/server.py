@@ -79,10 +79,11 @@ class LoopbackHub:
         """Move a branch to another commit, or add a repository, while the hub serves."""
         self._api.publish(repo)
 
-    def put_on_xet(self, hashes: Mapping[str, str], read_token: Callable[[], Json]) -> None:
-        """From now on the files of these sha256 are on Xet too, under these hashes."""
+    def put_on_xet(self, hashes: Mapping[str, str], read_token: Callable[[], Json], route: str = "") -> None:
+        """From now on the files of these sha256 are on Xet too, under these hashes; ``route`` is the origin that the
+        redirects name for the read token, if not the hub's own."""
         self._api.xet.update(hashes)
-        self._api.read_token = read_token
+        self._api.read_token, self._api.xet_route = read_token, route
 
     def expire_links(self) -> None:
         """Make every signed link handed out so far invalid."""
