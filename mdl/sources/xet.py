@@ -42,10 +42,11 @@ from mdl.paths import shown
 from mdl.sources import xet_worker
 from mdl.sources.xet_gateway import ADDRESS, Channel, Gateway
 
-_PIECE = 16 * 2**20
-"""Bytes that hf_xet is asked for at a time. It holds them in memory, and what has come of them is lost in a kill."""
+_PIECE = 8 * 2**20
+"""Bytes that hf_xet is asked for at a time. What has come of them is lost in a kill."""
 _STREAMS = 8
-"""Ranges that are put together at once."""
+"""Pieces that are put together at once. hf_xet holds each up to three times, packed, unpacked and on its way to mdl:
+some 250 MiB in all."""
 _STEP = 2**18
 _START_SECONDS = 20.0
 _SPARE_SECONDS = 60.0

@@ -16,7 +16,7 @@ from support.data import MIB, sha256
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.jobs import secrets_in
 from support.polling import until
-from support.shell import Ran, Shell, done, ended, machine, started
+from support.shell import Ran, Shell, done, ended, machine, started, with_environ
 from support.xet_store import NAME, TOKEN, XetServer, XetStore, flipped, xet_hub
 
 Mdl = Callable[..., Ran]
@@ -172,16 +172,21 @@ def test_a_xorb_elsewhere(tmp_path: Path, xet_store: XetStore, mdl: Mdl) -> None
 
 
 def test_without_what_it_takes(tmp_path: Path, xet_store: XetStore, mdl: Mdl, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without hf_xet, and with --frozen, which asks no API, the file comes over HTTP and one line says so. A file that
-    is not on Xet does too."""
+    """Without hf_xet, or with one that does not start, and with --frozen, which asks no API, the file comes over HTTP
+    and one line says so. A file that is not on Xet does too."""
     with xet_hub(xet_store) as (hub, storage):
         shell = machine_of(tmp_path, hub)
-        monkeypatch.setattr("mdl.sources.xet.importlib.util.find_spec", lambda _name: None)
-        ran = done(mdl(shell, "get", "hf:demo/tiny", "--via", "xet"))
+        with monkeypatch.context() as patch:
+            patch.setattr("mdl.sources.xet.importlib.util.find_spec", lambda _name: None)
+            ran = done(mdl(shell, "get", "hf:demo/tiny", "--via", "xet"))
         assert ["hf_xet is not installed" in line for line in notices(ran)] == [True]
         ran = done(mdl(shell, "get", "hf:demo/tiny", "--via", "xet", "--frozen"), 8)  # it is in no lock
         assert ["--frozen asks no hub API" in line for line in notices(ran)] == [True]
-        monkeypatch.undo()
+        (tmp_path / "old").mkdir()
+        (tmp_path / "old" / "hf_xet.py").write_text("raise ImportError('of another time')")
+        old = with_environ(shell, PYTHONPATH=str(tmp_path / "old"))
+        ran = done(mdl(old, "get", "hf:demo/tiny", "--via", "xet", "--force"))
+        assert ["does not start: ImportError: of another time" in line for line in notices(ran)] == [True]
         hub.put_on_xet({sha256(data_of(xet_store)): ""}, dict)
         ran = done(mdl(shell, "get", "hf:demo/tiny", "--via", "xet", "--force"))
         assert ["is not on Xet" in line for line in notices(ran)] == [True]
@@ -299,18 +304,20 @@ def test_stopped(tmp_path: Path, folder: Path, xet_store: XetStore, how: signal.
     assert (workers(folder), list(folder.iterdir())) == (set(), [])
 
 
-def test_the_worker_dies(tmp_path: Path, folder: Path, xet_store: XetStore) -> None:
-    """If the process of hf_xet ends by itself, the rest of the file comes over HTTP."""
+@pytest.mark.parametrize(("how", "words"), [(signal.SIGKILL, "hf_xet has ended"), (signal.SIGSTOP, "no byte for 1 s")])
+def test_hf_xet_fails(tmp_path: Path, folder: Path, xet_store: XetStore, how: signal.Signals, words: str) -> None:
+    """If the process of hf_xet ends by itself or hangs, the rest of the file comes over HTTP."""
     with xet_hub(xet_store, late_hang(99)) as (hub, storage):
         shell = machine_of(tmp_path, hub, TMPDIR=str(folder))
-        with started(shell, "get", "hf:demo/tiny", "--via", "xet", "--connections", "1") as process:
+        flags = ("--via", "xet", "--connections", "1", "--stall", "1s")
+        with started(shell, "get", "hf:demo/tiny", *flags) as process:
             until(lambda: is_in_the_middle(shell, storage), "it does not come to the middle")
             for child in Path(f"/proc/{process.pid}/task").glob("*/children"):
                 for pid in child.read_text().split():
-                    os.kill(int(pid), signal.SIGKILL)
+                    os.kill(int(pid), how)
             ran = ended(process, 0)
     assert (from_the_cdn(hub), got(shell) == data_of(xet_store)) == (True, True)
-    assert ["hf_xet has ended" in line for line in notices(ran)].count(True) >= 1
+    assert [words in line for line in notices(ran) if "come over HTTP" in line] == [True], ran.err
 
 
 def test_the_hub_names_another_place(tmp_path: Path, xet_store: XetStore, mdl: Mdl) -> None:

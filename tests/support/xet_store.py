@@ -101,7 +101,7 @@ class XetStore:
         return found
 
 
-class _Bytes:
+class FileBytes:
     """The bytes of a file, read when they are served."""
 
     def __init__(self, path: Path) -> None:
@@ -135,6 +135,10 @@ class XetServer:
         self._server = FaultyServer(self._answer)
         self.url = self._server.url
 
+    def read_token(self) -> Json:
+        """What a hub answers that sends its clients here."""
+        return {"accessToken": TOKEN, "exp": int(time.time()) + 3600, "casUrl": self.url}
+
     @property
     def requests(self) -> list[Request]:
         return self._server.requests
@@ -155,7 +159,7 @@ class XetServer:
         if group == "xorb":
             if request.query != "Signature=of-the-xorb":
                 return reply(403)
-            return honest(_Bytes(self.store.xorb(rest[0])))(request, number)
+            return honest(FileBytes(self.store.xorb(rest[0])))(request, number)
         if group != "v1":
             return reply(404)
         if (request.header("authorization") or "") not in {f"Bearer {token}" for token in self.tokens}:
@@ -208,8 +212,7 @@ def xet_hub(
         XetServer(store, change) as server,
         LoopbackHub([Repo("demo/tiny", {"config.json": b"{}", NAME: data})]) as hub,
     ):
-        right = {"accessToken": TOKEN, "exp": int(time.time()) + 3600, "casUrl": server.url}
-        hub.put_on_xet({sha256(data): store.files[NAME]}, lambda: read_token(dict(right)))
+        hub.put_on_xet({sha256(data): store.files[NAME]}, lambda: read_token(server.read_token()))
         yield hub, server
 
 

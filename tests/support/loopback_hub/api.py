@@ -63,7 +63,14 @@ class HubApi:
                 return self._api(request, kind, unquote(repo_id), call, rest)
             if found := _XET_TOKEN.fullmatch(request.path):
                 self._at(found[1], unquote(found[2]), found[3])
-                return _json(self.read_token())
+                token = self.read_token()
+                names = {"casUrl": "Cas-Url", "accessToken": "Access-Token", "exp": "Token-Expiration"}
+                told = [
+                    (f"X-Xet-{name}", shown)
+                    for key, name in names.items()
+                    if (shown := str(token.get(key, ""))).isprintable()
+                ]
+                return _json(token, *told)
             if found := _RESOLVE.fullmatch(request.path):
                 kind, repo_id, rev, path = found.groups()
                 return self._resolve(request, kind or "models", *map(unquote, (repo_id, rev, path)))
