@@ -164,7 +164,7 @@ class Client:
             store, http = work.store(models, into, stop), None
             if online and not work.config.is_offline:
                 http = stack.enter_context(work.http(models, stop, with_lock=not exact))
-                stack.enter_context(work.xet(http, listener))
+                listener = stack.enter_context(work.xet(http, listener))
             resolver = work.resolver(store, http, listener, texts(include), texts(exclude), exact=exact, is_strict=True)
             stack.enter_context(_interrupts())
             wait, hub_client, copies = work.config["lock_wait"], work.hub_client(models), work.local_copies(store)

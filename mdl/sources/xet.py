@@ -16,6 +16,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import queue
 import re
 import shutil
 import socket
@@ -31,9 +32,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urljoin
 
-from mdl.cancel import wake
 from mdl.errors import MdlError, NetworkError, ProtocolError
-from mdl.events import Listener, Noticed, silence
+from mdl.events import Event, Listener, Noticed, silence
 from mdl.http.allowlist import host_of, origin_of
 from mdl.http.client import HttpClient, redirect_target
 from mdl.http.locators import Body, Link, Part
@@ -48,7 +48,7 @@ _STREAMS = 8
 """Pieces that are put together at once. hf_xet holds each up to three times, packed, unpacked and on its way to mdl:
 some 250 MiB in all."""
 _STEP = 2**18
-_START_SECONDS = 20.0
+_START_SECONDS, _LOOK_SECONDS = 20.0, 0.25
 _SPARE_SECONDS = 60.0
 """A token is not used any more so long before it expires, but for as long at least: this machine's clock may be wrong,
 and a token that the storage refuses is replaced in any case."""
@@ -79,9 +79,10 @@ class ReadToken:
 
 
 class Xet:
-    """The way over Xet of one `HttpClient`, whose ``detour`` and locator it is. Close it when done.
+    """The way over Xet of one `HttpClient`, whose ``detour`` and locator it is; a context manager.
 
-    ``endpoint`` is the URL of the hub. ``on_event`` may be called from any thread; ``keep_secret`` is told each token.
+    The block gets a listener, `tell`: what Xet has to say reaches ``on_event`` in the threads that call it, and when the
+    block ends. ``endpoint`` is the URL of the hub; ``keep_secret`` is told each token.
     """
 
     def __init__(
@@ -98,19 +99,30 @@ class Xet:
         self._room = threading.BoundedSemaphore(_STREAMS)
         self._starting, self._telling = threading.Lock(), threading.Lock()
         self._worker: Worker | None = None
-        self._told: set[str] = set()
+        self._told, self._notices = set[str](), queue.SimpleQueue[Noticed]()
         self._is_over = False
         http.detour = self.detour
         http.locators["xet"] = self.locate
 
-    def __enter__(self) -> Xet:
-        return self
+    def __enter__(self) -> Listener:
+        return self.tell
 
     def __exit__(self, *_: object) -> None:
         self._is_over = True
         with self._starting:
             if self._worker:
                 self._worker.close()
+        self._flush()
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on, after what Xet had to say until now."""
+        self._flush()
+        self._on_event(event)
+
+    def _flush(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._on_event(self._notices.get_nowait())
 
     def detour(self, hop: Mapping[str, str], headers: Mapping[str, str]) -> tuple[str, Body] | None:
         """Another way to what a redirect leads to: a URL to ask directly the next time, and the body. ``headers`` are
@@ -118,18 +130,18 @@ class Xet:
         url = hop[":url"]
         if self._is_over or origin_of(url) != origin_of(self._endpoint) or "Cache-Control" in headers:
             return None
-        named, size = hop.get("x-xet-hash", ""), parse_size(hop.get("x-linked-size", ""))
-        route = _ROUTE.search(hop.get("link", ""))
-        if not named:
-            if origin_of(urljoin(url, hop.get("location", ""))) != origin_of(url):
-                self._tell("absent", "a file is not on Xet: it comes over HTTP, and so does any other that is not")
+        if "x-xet-hash" not in hop:
+            if _origin(urljoin(url, hop.get("location", ""))) != origin_of(url):
+                self._notice("absent", "a file is not on Xet: it comes over HTTP, and so does any other that is not")
             return None
-        token_url = urljoin(url, route[1]) if route else ""
-        if not _HASH.fullmatch(named) or not size or origin_of(token_url) != origin_of(url):
+        hash_, size = hop["x-xet-hash"], parse_size(hop.get("x-linked-size", ""))
+        found = _ROUTE.search(hop.get("link", ""))
+        route = urljoin(url, found[1]) if found else ""
+        if not _HASH.fullmatch(hash_) or not size or _origin(route) != origin_of(url):
             self._give_up("the hub's answer names no usable hash, size and token")
             return None
         name = f"xet{url.removeprefix('https').removeprefix('http')}"
-        self._files[name] = XetFile(url, named, size, token_url)
+        self._files[name] = XetFile(url, hash_, size, route)
         return name, self.locate(name)
 
     def locate(self, url: str) -> Body:
@@ -148,22 +160,22 @@ class Xet:
                 blocks = _Begun(self._blocks(file, start, end))
                 return Part(file.size, blocks, {"Content-Type": "application/octet-stream"}, is_throttled=True)
             except NetworkError as error:
-                if attempt or error.final:
-                    self._give_up(error.message)
+                cause = error.__cause__
+                if attempt == 0 and isinstance(cause, NetworkError) and not cause.final:
+                    self._notice("again", f"{error.message}: it is asked again")
                 else:
-                    self._tell("again", f"{error.message}: it is asked again")
+                    self._give_up(error.message)
         return Link(file.url, authorized=True)
 
     def _blocks(self, file: XetFile, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes of a range. Raises `NetworkError`; a final one if it is of no use to ask Xet again."""
+        """The bytes of a range. Raises `NetworkError`, whatever the cause is: the engine asks again for the rest."""
         for at in range(start, stop, _PIECE):
             while not self._room.acquire(timeout=0.1):
                 self._http.cancel.check()
             try:
                 yield from self._piece(file, at, min(at + _PIECE, stop))
             except MdlError as error:
-                is_final = at == start and (not isinstance(error, NetworkError) or error.final)
-                raise NetworkError(f"Xet: {error.message}", final=is_final) from error
+                raise NetworkError(f"Xet: {error.message}") from error
             finally:
                 self._room.release()
 
@@ -179,9 +191,7 @@ class Xet:
             while at < stop:
                 left = int.from_bytes(b"".join(self._received(sock, channel, 4)), "big")
                 if not left:
-                    words = sock.recv(4096).decode(errors="replace")
-                    few = ProtocolError(f"hf_xet gave only {at - start} of {stop - start} bytes")
-                    raise channel.error or (NetworkError(f"hf_xet: {shown(words)[:300]}") if words else few)
+                    raise channel.error or _ended_early(sock, at - start, stop - start)
                 at += left
                 if at > stop:
                     raise ProtocolError(f"hf_xet gave more than the {stop - start} bytes that were asked for")
@@ -194,7 +204,7 @@ class Xet:
                 block = sock.recv(min(count, _STEP))
             except TimeoutError:
                 if channel.is_silent(self._http.stall):
-                    raise NetworkError(f"no byte for {self._http.stall:.0f} s") from None
+                    raise NetworkError(f"no byte for {self._http.stall:g} s") from None
                 block = None
             except OSError as error:
                 raise NetworkError(str(error.strerror)) from error
@@ -244,15 +254,32 @@ class Xet:
     def _give_up(self, why: str) -> None:
         """From now on every file comes over HTTP."""
         self._is_over = True
-        self._tell("over", f"{why}: the files come over HTTP instead of Xet")
+        self._notice("over", f"{why}: the files come over HTTP instead of Xet")
 
-    def _tell(self, about: str, message: str) -> None:
-        """Say something once."""
+    def _notice(self, about: str, message: str) -> None:
+        """Have something said once."""
         with self._telling:
-            is_new = about not in self._told
-            self._told.add(about)
-        if is_new:
-            self._on_event(Noticed(message=message))
+            if about not in self._told:
+                self._told.add(about)
+                self._notices.put(Noticed(message=message))
+
+
+def _origin(url: str) -> str:
+    """The origin of a URL; '' if it has none."""
+    try:
+        return origin_of(url)
+    except ValueError:
+        return ""
+
+
+def _ended_early(sock: socket.socket, came: int, count: int) -> MdlError:
+    """Why hf_xet gave only so many of ``count`` bytes, in its own words if it has any."""
+    words = b""
+    with contextlib.suppress(OSError):
+        words = sock.recv(4096)
+    if words:
+        return NetworkError(f"hf_xet: {shown(words.decode(errors='replace'))[:300]}")
+    return ProtocolError(f"hf_xet gave only {came} of {count} bytes")
 
 
 class _Begun:
@@ -275,36 +302,34 @@ class Worker:
     def __init__(self, http: HttpClient) -> None:
         """Raises `OSError` if it does not start."""
         self._lock = threading.Lock()
-        self._folder = Path(tempfile.mkdtemp(prefix="mdl-xet-"))
         self._control, theirs = socket.socketpair()
-        self._process: subprocess.Popen[bytes] | None = None
-        try:
-            path = self._folder / "gw"
-            self.gateway = Gateway(http, path)
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", xet_worker.__file__, str(path)],
+        with contextlib.ExitStack() as stack, theirs:
+            folder = Path(tempfile.mkdtemp(prefix="mdl-xet-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(self._control)
+            self.gateway = stack.enter_context(contextlib.closing(Gateway(http, folder / "gw")))
+            process = subprocess.Popen(
+                [sys.executable, "-P", xet_worker.__file__, str(folder / "gw")],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                cwd=self._folder,
-                env=self._environment(),
+                cwd=folder,
+                env=_environment(folder),
                 start_new_session=True,
             )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            theirs.close()
             http.cancel.register(self._control)
             self._control.settimeout(_START_SECONDS)
-            theirs.close()
             answer = self._control.recv(xet_worker.ORDER)
             if answer != xet_worker.READY:
                 raise OSError(shown(answer.decode(errors="replace"))[:300] or "its process ended")
-        except OSError:
-            self.close()
-            raise
+            self._stack = stack.pop_all()
 
-    def _environment(self) -> dict[str, str]:
-        """What the process inherits: no token, no proxy, and no folder but its own to keep anything in."""
-        kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-        own = {"HF_XET_CACHE": str(self._folder), "HF_XET_LOG_DEST": os.devnull, "HF_XET_TELEMETRY_ENABLED": "0"}
-        return {**kept, **own}
+    def close(self) -> None:
+        """End the process, and remove its folder."""
+        self._stack.close()
 
     @contextlib.contextmanager
     def order(self, file: XetFile, key: str, start: int, stop: int) -> Iterator[socket.socket]:
@@ -312,7 +337,7 @@ class Worker:
         asked = {"endpoint": ADDRESS, "key": key, "hash": file.hash, "size": file.size, "start": start, "stop": stop}
         ours, theirs = socket.socketpair()
         with ours:
-            ours.settimeout(0.25)
+            ours.settimeout(_LOOK_SECONDS)
             try:
                 with theirs, self._lock:
                     message = json.dumps(asked).encode().ljust(xet_worker.ORDER)
@@ -321,13 +346,9 @@ class Worker:
                 raise NetworkError("hf_xet has ended", final=True) from error
             yield ours
 
-    def close(self) -> None:
-        """End the process, and remove its folder."""
-        wake(self._control)
-        self._control.close()
-        if hasattr(self, "gateway"):
-            self.gateway.close()
-        if self._process:
-            self._process.kill()
-            self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+
+def _environment(folder: Path) -> dict[str, str]:
+    """What the process of hf_xet inherits: no token, no proxy, and no folder but its own to keep anything in."""
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    own = {"HF_XET_CACHE": str(folder), "HF_XET_LOG_DEST": os.devnull, "HF_XET_TELEMETRY_ENABLED": "0"}
+    return {**kept, **own}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import socket
 import sys
@@ -55,7 +54,6 @@ def main() -> None:
         out = socket.socket(fileno=descriptors[0])
         threading.Thread(target=_stream, args=(hf_xet, session, json.loads(message), out), daemon=True).start()
     shutil.rmtree(Path(sys.argv[1]).parent, ignore_errors=True)
-    os._exit(0)
 
 
 def _stream(hf_xet: Any, session: Any, order: dict[str, Any], out: socket.socket) -> None:

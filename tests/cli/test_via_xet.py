@@ -320,11 +320,12 @@ def test_hf_xet_fails(tmp_path: Path, folder: Path, xet_store: XetStore, how: si
     assert [words in line for line in notices(ran) if "come over HTTP" in line] == [True], ran.err
 
 
-def test_the_hub_names_another_place(tmp_path: Path, xet_store: XetStore, mdl: Mdl) -> None:
-    """A route to the read token on another host is not asked."""
+@pytest.mark.parametrize("route", ["{other}", "http://[", "https://a.example:x", "//b.example"])
+def test_the_hub_names_another_place(tmp_path: Path, xet_store: XetStore, mdl: Mdl, route: str) -> None:
+    """A route to the read token on another host, or none that is a URL, is not asked."""
     with FaultyServer(lambda _request, _number: reply(200, b"{}")) as other, xet_hub(xet_store) as (hub, _):
         shell = machine_of(tmp_path, hub)
-        hub.put_on_xet({}, dict, other.url)
+        hub.put_on_xet({}, dict, route.format(other=other.url))
         ran = done(mdl(shell, "get", "hf:demo/tiny", "--via", "xet"))
         assert other.requests == []
     assert ["names no usable hash" in line for line in notices(ran)] == [True]

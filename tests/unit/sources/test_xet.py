@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 from support.data import MIB
-from support.faulty_server import Answer, Request
+from support.faulty_server import Answer, Request, reply
 from support.xet_store import NAME, XetServer, XetStore, flipped, xet_hub
 
+import mdl
 from mdl.cancel import CancelToken
-from mdl.events import Event
+from mdl.events import Event, Noticed
 from mdl.http.allowlist import AllowList, OriginToken, origin_of
 from mdl.http.body import Throttle
 from mdl.http.client import HttpClient
@@ -64,10 +66,12 @@ def way_to(
     change: Callable[[Request, Answer], Answer] | None = None,
     read_token: Callable[[Any], Any] = lambda right: right,
 ) -> Iterator[Way]:
+    """A way over Xet that has nothing to say."""
     with xet_hub(store, change, read_token) as (hub, storage):
         way = Way(hub, storage)
         with way.http, way.xet:
             yield way
+        assert way.events == []
 
 
 @pytest.mark.parametrize("span", [(0, 1), (5 * MIB - 1, 5 * MIB + 1), (3, 20 * MIB), (24 * MIB - 7, 24 * MIB)])
@@ -76,7 +80,6 @@ def test_any_range(xet_store: XetStore, span: tuple[int, int]) -> None:
     start, stop = span
     with way_to(xet_store) as way:
         assert way.read({"Range": f"bytes={start}-{stop - 1}"}) == (xet_store.folder / NAME).read_bytes()[start:stop]
-        assert way.events == []
 
 
 def test_the_rate_limit_counts_once(xet_store: XetStore) -> None:
@@ -90,7 +93,6 @@ def test_wrong_bytes_pass(xet_store: XetStore) -> None:
     """The control for the engine's verification: hf_xet gives wrong bytes without an error."""
     with way_to(xet_store, lambda _request, answer: flipped(answer, 5000)) as way:
         found = way.read(FIRST)
-        assert way.events == []
     right = (xet_store.folder / NAME).read_bytes()[: 4 * MIB]
     assert [one != other for one, other in zip(found, right, strict=True)].count(True) == 1
 
@@ -142,3 +144,14 @@ def test_what_the_process_of_hf_xet_may_do(
     assert methods == {"GET"}
     assert dict(os.environ) == before
     assert not list(tmp_path.iterdir())
+
+
+def test_events_in_the_caller_s_thread(xet_store: XetStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What Xet has to say is said in the thread that called the operation, and only once."""
+    heard: list[tuple[int, Event]] = []
+    with xet_hub(xet_store, lambda _request, _answer: reply(403)) as (hub, _):
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        tell = lambda event: heard.append((threading.get_ident(), event))  # noqa: E731
+        mdl.get("hf:demo/tiny", home=tmp_path, via="xet", on_event=tell)
+    assert {thread for thread, _ in heard} == {threading.get_ident()}
+    assert ["come over HTTP" in event.message for _, event in heard if isinstance(event, Noticed)] == [True]
