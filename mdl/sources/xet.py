@@ -81,8 +81,8 @@ class ReadToken:
 class Xet:
     """The way over Xet of one `HttpClient`, whose ``detour`` and locator it is; a context manager.
 
-    The block gets a listener, `tell`: what Xet has to say reaches ``on_event`` in the threads that call it, and when the
-    block ends. ``endpoint`` is the URL of the hub; ``keep_secret`` is told each token.
+    The block gets a listener, `tell`: what Xet has to say reaches ``on_event`` in the threads that call it, and at the
+    end. ``endpoint`` is the URL of the hub; ``keep_secret`` is told each token.
     """
 
     def __init__(
@@ -131,13 +131,13 @@ class Xet:
         if self._is_over or origin_of(url) != origin_of(self._endpoint) or "Cache-Control" in headers:
             return None
         if "x-xet-hash" not in hop:
-            if _origin(urljoin(url, hop.get("location", ""))) != origin_of(url):
+            if not _same_origin(url, hop.get("location", "")):
                 self._notice("absent", "a file is not on Xet: it comes over HTTP, and so does any other that is not")
             return None
         hash_, size = hop["x-xet-hash"], parse_size(hop.get("x-linked-size", ""))
         found = _ROUTE.search(hop.get("link", ""))
-        route = urljoin(url, found[1]) if found else ""
-        if not _HASH.fullmatch(hash_) or not size or _origin(route) != origin_of(url):
+        route = _same_origin(url, found[1]) if found else ""
+        if not _HASH.fullmatch(hash_) or not size or not route:
             self._give_up("the hub's answer names no usable hash, size and token")
             return None
         name = f"xet{url.removeprefix('https').removeprefix('http')}"
@@ -264,12 +264,13 @@ class Xet:
                 self._notices.put(Noticed(message=message))
 
 
-def _origin(url: str) -> str:
-    """The origin of a URL; '' if it has none."""
-    try:
-        return origin_of(url)
-    except ValueError:
-        return ""
+def _same_origin(url: str, target: str) -> str:
+    """The URL that ``target`` means in an answer of ``url``; '' if it has another origin, or is no URL."""
+    with contextlib.suppress(ValueError):
+        found = urljoin(url, target)
+        if origin_of(found) == origin_of(url):
+            return found
+    return ""
 
 
 def _ended_early(sock: socket.socket, came: int, count: int) -> MdlError:
