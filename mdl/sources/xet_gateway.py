@@ -31,6 +31,8 @@ ADDRESS = "http://mdl"
 """The address of the storage's API as hf_xet knows it."""
 _PASSED = (401, 403, 404, 416, 501)
 """Statuses that hf_xet draws a conclusion from: another version of the API, an expired URL, the end of a file."""
+_WAITING = 128
+"""Connections that may wait to be accepted."""
 _LARGEST_ANSWER = 16 * 2**20
 _LARGEST_BLOCK = 256 * 2**20
 """Bytes of one answer of the storage. A block of it has 64 MiB."""
@@ -82,10 +84,14 @@ class Gateway:
         self._http, self._channels, self._keys = http, dict[str, Channel](), count(1)
         self._room = threading.BoundedSemaphore(http.connections)
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen(128)
-        if not start_threads("mdl-xet", [self._accept]):
-            raise OSError("the system refuses to start a thread")
+        try:
+            self._listener.bind(str(path))
+            self._listener.listen(_WAITING)
+            if not start_threads("mdl-xet", [self._accept]):
+                raise OSError("the system refuses to start a thread")
+        except OSError:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._channels.clear()

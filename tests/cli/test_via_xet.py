@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from support.data import MIB, sha256
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.jobs import secrets_in
 from support.polling import until
+from support.relay import relaying, secured
 from support.shell import Ran, Shell, done, ended, machine, started, with_environ
 from support.xet_store import NAME, TOKEN, XetServer, XetStore, flipped, xet_hub
 
@@ -171,6 +173,24 @@ def test_a_xorb_elsewhere(tmp_path: Path, xet_store: XetStore, mdl: Mdl) -> None
         assert (from_the_cdn(hub), told) == ((False, []) if allowed else (True, [True]))
 
 
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_a_storage_behind_tls(tmp_path: Path, xet_store: XetStore, mdl: Mdl, ca: trustme.CA, is_trusted: bool) -> None:
+    """The user's own certificates hold for the storage too, and for its xorbs. Without them it is not trusted."""
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    place = [""]
+    with (
+        xet_hub(xet_store, None, lambda right: right | {"casUrl": place[0]}) as (hub, storage),
+        relaying(storage.port, secured(ca.issue_cert("localhost"))) as relay,
+    ):
+        place[0] = storage.xorbs_at = f"https://localhost:{relay.port}"
+        trust = {"SSL_CERT_FILE": str(tmp_path / "ca.pem")} if is_trusted else {}
+        shell = machine_of(tmp_path, hub, MDL_ALLOW_HOSTS="localhost", **trust)
+        ran = done(mdl(shell, "get", "hf:demo/tiny", "--via", "xet"))
+    assert got(shell) == data_of(xet_store)
+    assert from_the_cdn(hub) == (not is_trusted)
+    assert ["certificate" in line for line in notices(ran)] == ([] if is_trusted else [True])
+
+
 def test_without_what_it_takes(tmp_path: Path, xet_store: XetStore, mdl: Mdl, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without hf_xet, or with one that does not start, and with --frozen, which asks no API, the file comes over HTTP
     and one line says so. A file that is not on Xet does too."""
@@ -187,6 +207,11 @@ def test_without_what_it_takes(tmp_path: Path, xet_store: XetStore, mdl: Mdl, mo
         old = with_environ(shell, PYTHONPATH=str(tmp_path / "old"))
         ran = done(mdl(old, "get", "hf:demo/tiny", "--via", "xet", "--force"))
         assert ["does not start: ImportError: of another time" in line for line in notices(ran)] == [True]
+        with monkeypatch.context() as patch:
+            (tmp_path / ("long" * 25)).mkdir()
+            patch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 25)))
+            ran = done(mdl(shell, "get", "hf:demo/tiny", "--via", "xet", "--force"))
+        assert ["does not start: AF_UNIX path too long" in line for line in notices(ran)] == [True]
         hub.put_on_xet({sha256(data_of(xet_store)): ""}, dict)
         ran = done(mdl(shell, "get", "hf:demo/tiny", "--via", "xet", "--force"))
         assert ["is not on Xet" in line for line in notices(ran)] == [True]
@@ -273,9 +298,10 @@ def is_in_the_middle(shell: Shell, storage: XetServer) -> bool:
     return bool(late) and f",{HALF}]" in told
 
 
-def test_killed_and_resumed(tmp_path: Path, folder: Path, xet_store: XetStore) -> None:
-    """After a kill in the middle of the file the next run goes on there, over Xet. The process of hf_xet ends with the
-    killed one, and leaves nothing."""
+@pytest.mark.parametrize("via", ["xet", "http"])
+def test_killed_and_resumed(tmp_path: Path, folder: Path, xet_store: XetStore, via: str) -> None:
+    """After a kill in the middle of the file the next run goes on there, over Xet or over HTTP. The process of hf_xet
+    ends with the killed one, and leaves nothing."""
     with xet_hub(xet_store, late_hang(1)) as (hub, storage):
         shell = machine_of(tmp_path, hub, TMPDIR=str(folder))
         with started(shell, "get", "hf:demo/tiny", "--via", "xet", "--connections", "1") as process:
@@ -283,10 +309,10 @@ def test_killed_and_resumed(tmp_path: Path, folder: Path, xet_store: XetStore) -
             process.send_signal(signal.SIGKILL)
             process.communicate()
         until(lambda: not workers(folder) and not list(folder.iterdir()), "hf_xet goes on without mdl")
-        ran = done(shell.run("get", "hf:demo/tiny", "--via", "xet", "--json"))
+        ran = done(shell.run("get", "hf:demo/tiny", "--via", via, "--json"))
     file = next(one for one in ran.document["models"][0]["files"] if one["path"] == NAME)
     assert (file["resumed_at"], ran.document["bytes_fetched"]) == (HALF, 8 * MIB)
-    assert (got(shell) == data_of(xet_store), from_the_cdn(hub)) == (True, False)
+    assert (got(shell) == data_of(xet_store), from_the_cdn(hub)) == (True, via == "http")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

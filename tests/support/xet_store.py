@@ -133,7 +133,7 @@ class XetServer:
         self._chunks: dict[str, list[Chunk]] = {}
         self._lock = threading.Lock()
         self._server = FaultyServer(self._answer)
-        self.url = self._server.url
+        self.url, self.port = self._server.url, self._server.port
 
     def read_token(self) -> Json:
         """What a hub answers that sends its clients here."""
