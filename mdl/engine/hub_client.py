@@ -48,6 +48,7 @@ class HubClient:
 
     def _download(self, file: HubFile, folder: Path, on_bytes: Callable[[int], None]) -> Path:
         os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(max(1, round(self._stall))))  # read when it is imported
+        os.environ.setdefault("HF_XET_TELEMETRY_ENABLED", "0")  # hf_xet sends some otherwise
         import huggingface_hub
         from huggingface_hub.utils import httpx as hub_httpx  # type: ignore[attr-defined]
 

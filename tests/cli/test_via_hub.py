@@ -49,3 +49,10 @@ def test_silence_of_xet(tmp_path: Path, xet_store: XetStore) -> None:
         ran = done(shell.run("get", "hf:demo/tiny", "--via", "hub", "--stall", "1s", "--retries", "1"), 5)
     assert "not a byte in 1 s" in ran.err
     assert "without --via hub" in ran.err
+
+
+def test_no_telemetry(tmp_path: Path, xet_store: XetStore) -> None:
+    """The hub's client sends nothing to Xet's storage but what is needed to read from it."""
+    with xet_hub(xet_store) as (hub, storage):
+        done(machine(tmp_path, endpoint=hub.url).run("get", "hf:demo/tiny", "--via", "hub"))
+        assert {one.method for one in storage.requests} == {"GET"}
