@@ -36,24 +36,30 @@ _CONFIG = {
 }
 
 
-def main() -> None:
-    """Take orders until mdl closes the socket, or is gone."""
-    control = socket.socket(fileno=0)
+def main(place: Path) -> None:
+    """Take orders until mdl closes the socket, or is gone; then remove the folder that ``place`` is in."""
+    try:
+        with contextlib.suppress(OSError):
+            _take_orders(socket.socket(fileno=0), str(place))
+    finally:
+        shutil.rmtree(place.parent, ignore_errors=True)
+
+
+def _take_orders(control: socket.socket, gateway: str) -> None:
     try:
         import hf_xet  # type: ignore[import-untyped]
 
-        session = hf_xet.XetSession(hf_xet.XetConfig().with_config({**_CONFIG, "client.unix_socket_path": sys.argv[1]}))
+        session = hf_xet.XetSession(hf_xet.XetConfig().with_config({**_CONFIG, "client.unix_socket_path": gateway}))
     except Exception as error:
         control.sendall(f"{type(error).__name__}: {error}".encode()[:ORDER])
-        raise
+        return
     control.sendall(READY)
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, ORDER, 1)
         if not message or not descriptors:
-            break
+            return
         out = socket.socket(fileno=descriptors[0])
         threading.Thread(target=_stream, args=(hf_xet, session, json.loads(message), out), daemon=True).start()
-    shutil.rmtree(Path(sys.argv[1]).parent, ignore_errors=True)
 
 
 def _stream(hf_xet: Any, session: Any, order: dict[str, Any], out: socket.socket) -> None:
@@ -73,4 +79,4 @@ def _stream(hf_xet: Any, session: Any, order: dict[str, Any], out: socket.socket
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -109,6 +109,18 @@ def test_who_gets_which_secret(tmp_path: Path, xet_store: XetStore, mdl: Mdl) ->
     assert not list(tmp_path.rglob("*xet*"))
 
 
+def test_the_read_token_follows_no_redirect(tmp_path: Path, xet_store: XetStore, mdl: Mdl) -> None:
+    """A storage that redirects does not take the token with it: where it leads to gets none."""
+
+    def lead(request: Request, answer: Answer) -> Answer:
+        return answer if of_xorbs(request) else reply(307, b"", ("Location", other.url + request.path))
+
+    with FaultyServer(lambda _request, _number: reply(404)) as other, xet_hub(xet_store, lead) as (hub, storage):
+        done(mdl(machine_of(tmp_path, hub), "get", "hf:demo/tiny", "--via", "xet"))
+        assert {one.header("authorization") for one in storage.requests} == {f"Bearer {TOKEN}"}
+        assert {one.header("authorization") for one in other.requests} == {None}
+
+
 # What Xet does not give comes over HTTP.
 
 
