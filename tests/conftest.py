@@ -25,7 +25,7 @@ from support.releases import Site
 from support.scripted_hub import World, world
 from support.shell import Ran, Shell, done, machine, with_environ
 from support.terminal import Terminal
-from support.xet_store import NAME, XetStore
+from support.xet_store import LITTLE, NAME, PART, XetStore
 
 from mdl.cli import main
 from mdl.http.splice import Pipe
@@ -103,10 +103,11 @@ def s3_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def xet_store(tmp_path_factory: pytest.TempPathFactory) -> XetStore:
-    """A file of 24 MiB that the real hf_xet uploaded."""
-    folder = tmp_path_factory.mktemp("xet")
-    (folder / NAME).write_bytes(noise(24 * MIB, 24))
-    return XetStore.uploaded(folder, [folder / NAME])
+    """Files of 24 MiB, 3 MiB and 100 kB that the real hf_xet uploaded."""
+    folder, sizes = tmp_path_factory.mktemp("xet"), {NAME: 24 * MIB, PART: 3 * MIB, LITTLE: 100_000}
+    for name, size in sizes.items():
+        (folder / name).write_bytes(noise(size, size))
+    return XetStore.uploaded(folder, [folder / name for name in sizes])
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ from support.loopback_hub import LoopbackHub, Repo
 from support.loopback_hub.repos import Json
 
 NAME = "model.bin"
+PART, LITTLE = "part.bin", "little.bin"
+"""Files that the engine asks for in one request; the second one it holds in memory."""
 TOKEN = "xet-read-token-0123456789"
 _UPLOAD = """
 import hf_xet, sys
@@ -204,15 +206,16 @@ def xet_hub(
     store: XetStore,
     change: Callable[[Request, Answer], Answer] | None = None,
     read_token: Callable[[Json], Json] = lambda right: right,
+    name: str = NAME,
 ) -> Iterator[tuple[LoopbackHub, XetServer]]:
-    """A hub with a repository ``demo/tiny``, whose large file is on Xet; ``read_token`` makes another answer of a right
-    one."""
-    data = (store.folder / NAME).read_bytes()
+    """A hub with a repository ``demo/tiny``, whose `NAME` has the bytes of ``name`` in the store and is on Xet;
+    ``read_token`` makes another answer of a right one."""
+    data = (store.folder / name).read_bytes()
     with (
         XetServer(store, change) as server,
-        LoopbackHub([Repo("demo/tiny", {"config.json": b"{}", NAME: data})]) as hub,
+        LoopbackHub([Repo("demo/tiny", {"config.json": b"{}", NAME: data}, lfs_threshold=1000)]) as hub,
     ):
-        hub.put_on_xet({sha256(data): store.files[NAME]}, lambda: read_token(server.read_token()))
+        hub.put_on_xet({sha256(data): store.files[name]}, lambda: read_token(server.read_token()))
         yield hub, server
 
 
