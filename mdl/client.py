@@ -166,6 +166,7 @@ class Client:
             store, network = work.store(models, into, stop), None
             if online and not work.config.is_offline:
                 network = stack.enter_context(work.network(models, stop, with_lock=not exact))
+                listener = stack.enter_context(work.xet(network, listener))
             resolver = work.resolver(
                 store, network, listener, texts(include), texts(exclude), exact=exact, is_strict=True
             )

@@ -120,9 +120,10 @@ class Settings(TypedDict, total=False):
     ]
     offline: Annotated[bool, _switch_setting("Contact nothing (also HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE).")]
     via: Annotated[
-        Literal["http", "hub"],
+        Literal["http", "hub", "xet"],
         _choice_setting(
-            ("http", "hub"), "hub: let huggingface_hub fetch the hub's files (Xet); they are still verified."
+            ("http", "hub", "xet"),
+            "How the hub's files come: xet by hf_xet, hub by huggingface_hub; they are verified in any case.",
         ),
     ]
     limit_rate: Annotated[

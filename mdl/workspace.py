@@ -289,6 +289,20 @@ class Workspace:
         hub = self.endpoint
         return HubClient(hub.url, hub.origin_token, self.hosts(models), self.config["stall"])
 
+    def xet(self, network: Network, on_event: Listener) -> contextlib.AbstractContextManager[Listener]:
+        """Have ``network`` fetch the hub's files from Xet, if that was asked for, until the block ends. The block gets the
+        listener to use instead of ``on_event``."""
+        if self.config["via"] != "xet":
+            return contextlib.nullcontext(on_event)
+        from mdl.events import Noticed
+        from mdl.sources.xet import Xet
+
+        if self.config["frozen"]:
+            on_event(Noticed(message="--frozen asks no hub API, and so no token for Xet: the files come over HTTP"))
+            return contextlib.nullcontext(on_event)
+        keep = self._secrets.add if self._secrets is not None else lambda _token: None
+        return Xet(network.http, self.endpoint.url, on_event, keep)
+
     def resolver(
         self,
         store: Store,

@@ -13,7 +13,7 @@ from hypothesis import settings
 from pytest_httpx import HTTPXMock
 from support.bench import Bench
 from support.catalogs import catalog_of, entry_of
-from support.data import SMALL
+from support.data import MIB, SMALL, noise
 from support.fault_table import Matrix
 from support.faults import honest
 from support.faulty_server import FaultyServer
@@ -25,6 +25,7 @@ from support.releases import Site
 from support.scripted_hub import World, world
 from support.shell import Ran, Shell, done, machine, with_environ
 from support.terminal import Terminal
+from support.xet_store import LITTLE, NAME, PART, XetStore
 
 from mdl.cli import main
 from mdl.http.splice import Pipe
@@ -98,6 +99,15 @@ def s3_url() -> Iterator[str]:
     """An S3-compatible store that takes any credentials."""
     with moto_store() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def xet_store(tmp_path_factory: pytest.TempPathFactory) -> XetStore:
+    """Files of 24 MiB, 3 MiB and 100 kB that the real hf_xet uploaded."""
+    folder, sizes = tmp_path_factory.mktemp("xet"), {NAME: 24 * MIB, PART: 3 * MIB, LITTLE: 100_000}
+    for name, size in sizes.items():
+        (folder / name).write_bytes(noise(size, size))
+    return XetStore.uploaded(folder, [folder / name for name in sizes])
 
 
 @pytest.fixture

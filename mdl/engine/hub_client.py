@@ -48,6 +48,7 @@ class HubClient:
 
     def _download(self, file: HubFile, folder: Path, on_bytes: Callable[[int], None]) -> Path:
         os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(max(1, round(self._stall))))  # read when it is imported
+        os.environ.setdefault("HF_XET_TELEMETRY_ENABLED", "0")  # hf_xet sends some otherwise
         import huggingface_hub
         from huggingface_hub.utils import httpx as hub_httpx  # type: ignore[attr-defined]
 
@@ -137,7 +138,8 @@ def _watched(download: Callable[[Callable[[int], None]], Path], on_bytes: Callab
             return outcome
         if time.monotonic() - moved_at >= stall:
             is_abandoned = True
-            raise NetworkError(f"huggingface_hub: not a byte in {stall:g} s")
+            hint = "run the same command again without --via hub: then it goes on where it stopped"
+            raise NetworkError(f"huggingface_hub: not a byte in {stall:g} s", hint=hint)
 
 
 def _translated(error: Exception) -> MdlError:

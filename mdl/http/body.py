@@ -20,6 +20,7 @@ import httpx
 from mdl.cancel import CancelToken
 from mdl.errors import NetworkError, ProtocolError
 from mdl.http.connection import BODY_SOCKET, deadline
+from mdl.http.locators import THROTTLED
 from mdl.http.responses import codings_of, is_readable, unreadable
 from mdl.http.splice import REFUSALS, Pipe, Piped
 from mdl.http.tls import TlsStream
@@ -117,7 +118,8 @@ class BodyReader:
                 if count < _SLOWEST * waited:
                     raise NetworkError(f"only {count} bytes in {waited:.0f} s", hint=_TOO_SLOW)
                 waited, count = 0.0, 0
-            self._throttle.take(len(block), self._cancel)
+            if THROTTLED not in response.extensions:
+                self._throttle.take(len(block), self._cancel)
             yield block
 
     def _raw(self, response: httpx.Response, length: int | None, splice: bool) -> Iterator[Block]:

@@ -17,7 +17,7 @@ import re
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
@@ -30,7 +30,7 @@ from mdl.errors import MdlError, NetworkError, ProtocolError, Unsafe
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
 from mdl.http.body import NO_LIMIT, Block, BodyReader, Throttle
 from mdl.http.connection import RequestLimits, deadline
-from mdl.http.locators import Body, Link, Locate
+from mdl.http.locators import Body, Detour, Link, Locate
 from mdl.http.pacer import Pacer
 from mdl.http.policy import Again, RequestEnded, RetryPolicy, State, decide
 from mdl.http.refusals import error_for_status
@@ -124,6 +124,8 @@ class HttpClient:
         self._public: set[str] = set()
         self.locators: dict[str, Locate] = {}
         """By scheme. What they return is followed as a redirect is."""
+        self.detour: Detour | None = None
+        """Asked of each redirect of a GET by the origin that was asked."""
         self._proxies = urllib.request.getproxies()
         self.is_closed = False
         self._transport = PooledTransport(connections + 4, self._proxies, self.cancel)
@@ -149,9 +151,11 @@ class HttpClient:
         start: str | None = None,
         allow: tuple[int, ...] = (),
         content: bytes | None = None,
+        bearer: str = "",
     ) -> Iterator[OpenResponse]:
         """Ask ``url``, follow redirects, and yield the response with its body unread. A request with ``content`` is
-        sent once, and follows none.
+        sent once, and follows none. A ``bearer`` is sent with ``url`` instead of the token of its origin, and not with
+        what it redirects to.
 
         ``start`` is the URL that the user named, if ``url`` is only where it once led to (`OpenResponse.location`). A
         host that a redirect named is not trusted more when it is asked directly than it was on the way from ``start``.
@@ -161,11 +165,13 @@ class HttpClient:
         `ProtocolError` or `TlsError`, also while the body is read inside the block.
         """
         opened: OpenResponse | None = None
-        secrets = Secrets(token.token for token in self._tokens.values())
+        secrets = Secrets([bearer, *(token.token for token in self._tokens.values())])
         with map_httpx_errors(url, secrets):
             try:
                 try:
-                    opened, token_sent = self._follow(method, url, start or url, headers or {}, secrets, content)
+                    opened, token_sent = self._follow(
+                        method, url, start or url, headers or {}, secrets, content, bearer
+                    )
                 except (httpx.InvalidURL, ValueError) as why:
                     host = host_of(url)
                     raise Unsafe(f"refused: {host} leads to an unusable URL: {why}", item=host) from why
@@ -288,7 +294,14 @@ class HttpClient:
         return proxy_of(url, self._proxies)
 
     def _follow(
-        self, method: str, url: str, start: str, headers: Mapping[str, str], secrets: Secrets, content: bytes | None
+        self,
+        method: str,
+        url: str,
+        start: str,
+        headers: Mapping[str, str],
+        secrets: Secrets,
+        content: bytes | None,
+        bearer: str,
     ) -> tuple[OpenResponse, bool]:
         """The response at the end of the redirects, and whether the token was sent for it. The query of every URL that
         is asked is added to ``secrets``."""
@@ -299,17 +312,19 @@ class HttpClient:
         if locate := self.locators.get(urlsplit(url).scheme):
             hops.append({":url": url})
             located = locate(url)
-            if isinstance(located, Body):
-                return OpenResponse(located.response(headers), url, tuple(hops), None), False
-            link, current, at_home = located, located.url, located.authorized
+            found = located.response(headers) if isinstance(located, Body) else located
+            if not isinstance(found, Link):
+                return OpenResponse(found, url, tuple(hops), None), False
+            link, current, at_home = found, found.url, found.authorized
             home = origin_of(current) if at_home else home
         for _ in range(_MAX_REDIRECTS + 1):
             self.cancel.check()
             secrets.add_query(current)
             self._hosts.check(current)
             at_home = at_home and origin_of(current) == home
-            token = self._tokens.get(origin_of(current)) if at_home else None
-            authorization = {"Authorization": f"Bearer {token.token}"} if token else {}
+            known = self._tokens.get(origin_of(current)) if at_home else None
+            token = bearer if bearer and not hops else known and known.token
+            authorization = {"Authorization": f"Bearer {token}"} if token else {}
             proxy = proxy_of(current, self._proxies)
             request = httpx.Request(
                 method,
@@ -328,14 +343,24 @@ class HttpClient:
             if response.status_code not in _REDIRECTS:
                 is_back = not at_home and origin_of(current) == home
                 location = None if is_back or current == start or link.authorized else current
-                return OpenResponse(response, current, tuple(hops), location), token is not None
+                return OpenResponse(response, current, tuple(hops), location), bool(token)
             hops.append({**_lower(response.headers), ":url": current})
             _drain(response)
-            current = _redirect_target(str(response.headers.get("location", "")), current)
+            if method == "GET" and at_home and (other := self._detoured(hops, headers)):
+                return other, bool(token)
+            current = redirect_target(str(response.headers.get("location", "")), current)
             if content is not None:
                 hint = f"if {shown(bare_url(current))[:200]} is right, set that address"
                 raise NetworkError(f"{host} redirects, and a {method} is not sent on", hint=hint, final=True)
         raise NetworkError(f"more than {_MAX_REDIRECTS} redirects, the last to {host_of(current)}", final=True)
+
+    def _detoured(self, hops: Sequence[Mapping[str, str]], headers: Mapping[str, str]) -> OpenResponse | None:
+        """The response that comes another way than the last of the redirects leads; None if there is no such way."""
+        if self.detour is None or (other := self.detour(hops[-1], headers)) is None:
+            return None
+        url, body = other
+        found = body.response(headers)
+        return None if isinstance(found, Link) else OpenResponse(found, url, tuple(hops), url)
 
     def _send(self, request: httpx.Request, limits: RequestLimits, patience: float) -> httpx.Response:
         """The response, its body unread. It may take ``patience`` seconds to come.
@@ -379,7 +404,7 @@ class HttpClient:
         return self._hosts.is_trusted(host, port) or (follows and not met_public)
 
 
-def _redirect_target(location: str, current: str) -> str:
+def redirect_target(location: str, current: str) -> str:
     """The URL that a redirect from ``current`` leads to. Raises `Unsafe`, `ProtocolError`."""
     scheme = re.match(r"([a-z][a-z0-9+.-]*):", location, re.IGNORECASE)
     if scheme and scheme[1].lower() not in ("http", "https"):

@@ -7,10 +7,13 @@ URL that never changes, and a locator of its scheme is asked for the link, or th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import httpx
+
+THROTTLED = "mdl.throttled"
+"""The extension of a response whose bytes were counted against the rate limit already."""
 
 
 @dataclass(frozen=True)
@@ -26,20 +29,22 @@ class Link:
 
 @dataclass(frozen=True)
 class Part:
-    """The bytes of a range of a body that has ``total`` bytes, block by block. ``headers`` are as a server sends them:
-    Content-Type, ETag and the like."""
+    """The bytes of a range of a body that has ``total`` bytes, block by block; ``blocks.close`` is called, if there is
+    one, when no more are needed. ``headers`` are as a server sends them: Content-Type, ETag and the like. If it
+    ``is_throttled``, its bytes were counted against the rate limit already."""
 
     total: int
     blocks: Iterable[bytes] = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_throttled: bool = False
 
 
 @dataclass(frozen=True)
 class Body:
     """A body that does not come by HTTP. ``read(start, stop)`` gives the part from byte ``start`` up to ``stop``, or to
-    the end if that is None; a part behind the end has no blocks."""
+    the end if that is None; a part behind the end has no blocks. It gives a link if the bytes come from there now."""
 
-    read: Callable[[int, int | None], Part] = field(repr=False)
+    read: Callable[[int, int | None], Part | Link] = field(repr=False)
 
     @classmethod
     def of(cls, data: bytes, content_type: str = "application/octet-stream") -> Body:
@@ -47,11 +52,13 @@ class Body:
         told = {"Content-Type": content_type}
         return cls(lambda start, stop: Part(len(data), (data[start:stop],), told))
 
-    def response(self, headers: Mapping[str, str]) -> httpx.Response:
+    def response(self, headers: Mapping[str, str]) -> httpx.Response | Link:
         """The answer of a server that has this body, to a request with these headers."""
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("Range", ""))
         start, stop = (int(asked[1]), int(asked[2]) + 1 if asked[2] else None) if asked else (0, None)
         part = self.read(start, stop)
+        if isinstance(part, Link):
+            return part
         stop = part.total if stop is None else min(stop, part.total)
         if asked and start >= part.total:
             told = {"Content-Range": f"bytes */{part.total}", "Content-Length": "0"}
@@ -59,8 +66,27 @@ class Body:
         told = {**part.headers, "Content-Length": str(stop - start)}
         if asked:
             told["Content-Range"] = f"bytes {start}-{stop - 1}/{part.total}"
-        return httpx.Response(206 if asked else 200, headers=told, content=iter(part.blocks))
+        stream, facts = _Stream(part.blocks), {THROTTLED: True} if part.is_throttled else {}
+        return httpx.Response(206 if asked else 200, headers=told, stream=stream, extensions=facts)
+
+
+class _Stream(httpx.SyncByteStream):
+    """Blocks as httpx takes them."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = blocks
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._blocks
+
+    def close(self) -> None:
+        if close := getattr(self._blocks, "close", None):
+            close()
 
 
 Locate = Callable[[str], Link | Body]
 """Makes a link or a body of a stable URL. May ask the network; raises `MdlError`."""
+
+Detour = Callable[[Mapping[str, str], Mapping[str, str]], tuple[str, Body] | None]
+"""Of the headers of a redirect (its own URL as ``:url``) and those of the request it makes another way to the bytes: a
+URL that a locator knows, and the body. None if there is none."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.shell import Shell, done, machine
+from support.xet_store import XetStore, xet_hub
 
 WEIGHTS = Generated(4 * 2**20, 3)
 
@@ -38,3 +40,19 @@ def test_a_gated_repository_is_told_as_such(tmp_path: Path) -> None:
     with LoopbackHub([Repo("demo/tiny", {"model.bin": WEIGHTS}, gated=True)]) as hub:
         ran = done(machine_of(tmp_path, hub).run("get", "hf:demo/tiny", "--json", "--via", "hub"), 4)
     assert ran.document["error"]["code"] == "AUTH"
+
+
+def test_silence_of_xet(tmp_path: Path, xet_store: XetStore) -> None:
+    """If the hub's client hangs in Xet, --stall ends that with 5, and a hint at what goes on where it stopped."""
+    with xet_hub(xet_store, lambda _request, answer: replace(answer, body=b"", end="hang")) as (hub, _):
+        shell = machine(tmp_path, endpoint=hub.url, HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+        ran = done(shell.run("get", "hf:demo/tiny", "--via", "hub", "--stall", "1s", "--retries", "1"), 5)
+    assert "not a byte in 1 s" in ran.err
+    assert "without --via hub" in ran.err
+
+
+def test_no_telemetry(tmp_path: Path, xet_store: XetStore) -> None:
+    """The hub's client sends nothing to Xet's storage but what is needed to read from it."""
+    with xet_hub(xet_store) as (hub, storage):
+        done(machine(tmp_path, endpoint=hub.url).run("get", "hf:demo/tiny", "--via", "hub"))
+        assert {one.method for one in storage.requests} == {"GET"}

@@ -47,6 +47,7 @@ ONLY = {
     "httpcore": {"http/connection", "http/tls"},
     "tomlkit": {"operations/edit"},
     "isal": {"archive/zip_format"},
+    "hf_xet": {"sources/xet_worker"},
     "obstore": {"sources/object_store"},
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }

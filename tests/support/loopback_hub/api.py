@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from support.faults.base import honest, with_headers
 from support.faults.wire import Answer, Request, reply
 from support.loopback_hub.cdn import Cdn
-from support.loopback_hub.repos import Repo, StoredFile
+from support.loopback_hub.repos import Json, Repo, StoredFile
 
 _ID = r"(?:[^/]+/)??[^/]+"
 _TYPE = r"models|datasets|spaces"
 _API = re.compile(rf"/api/({_TYPE})/({_ID})(?:/(revision|tree)(?:/(.*))?)?")
+_XET_TOKEN = re.compile(rf"/api/({_TYPE})/({_ID})/xet-read-token/([^/]+)")
 _RESOLVE = re.compile(rf"/(?:(datasets|spaces)/)?({_ID})/resolve/(refs/(?:pr|convert)/[^/]+|[^/]+)/(.+)")
 _CACHED = re.compile(rf"/api/resolve-cache/({_TYPE})/({_ID})/([0-9a-f]{{40}})/(.+)")
 
@@ -38,6 +39,12 @@ class HubApi:
 
     def __init__(self, repos: Iterable[Repo], cdn: Cdn) -> None:
         self._cdn, self._lock = cdn, threading.Lock()
+        self.xet: dict[str, str] = {}
+        """The Xet hashes of the files that are on Xet, by their sha256."""
+        self.xet_route = ""
+        """Where the redirects say that it is, if not here."""
+        self.read_token: Callable[[], Json] = dict
+        """What the API answers if it is asked for a read token of Xet."""
         self._repos: dict[tuple[str, str], list[Repo]] = {}
         for repo in repos:
             self.publish(repo)
@@ -54,6 +61,16 @@ class HubApi:
             if found := _API.fullmatch(request.path):
                 kind, repo_id, call, rest = found.groups()
                 return self._api(request, kind, unquote(repo_id), call, rest)
+            if found := _XET_TOKEN.fullmatch(request.path):
+                self._at(found[1], unquote(found[2]), found[3])
+                token = self.read_token()
+                names = {"casUrl": "Cas-Url", "accessToken": "Access-Token", "exp": "Token-Expiration"}
+                told = [
+                    (f"X-Xet-{name}", shown)
+                    for key, name in names.items()
+                    if (shown := str(token.get(key, ""))).isprintable()
+                ]
+                return _json(token, *told)
             if found := _RESOLVE.fullmatch(request.path):
                 kind, repo_id, rev, path = found.groups()
                 return self._resolve(request, kind or "models", *map(unquote, (repo_id, rev, path)))
@@ -94,8 +111,12 @@ class HubApi:
         cached = f"/api/resolve-cache/{kind}/{quote(repo_id)}/{repo.commit}/{quote(path)}?{tail}"
         location = self._cdn.link(file) if file.lfs else cached
         text = f"Redirecting to {location}".encode()
-        etag = ("ETag", f'"{file.etag}"')
-        return reply(302 if file.lfs else 307, text, ("Location", location), etag, *_facts(repo, file))
+        told = [("Location", location), ("ETag", f'"{file.etag}"'), *_facts(repo, file)]
+        if file.lfs and (known := self.xet.get(file.sha256)):
+            here = self.xet_route or f"http://{request.header('host')}"
+            route = f"<{here}/api/{kind}/{quote(repo_id)}/xet-read-token/{repo.commit}>"
+            told += [("X-Xet-Hash", known), ("Link", f'{route}; rel="xet-auth"')]
+        return reply(302 if file.lfs else 307, text, *told)
 
     def _cached(self, request: Request, kind: str, repo_id: str, commit: str, path: str) -> Answer:
         repo, file = self._file(request, kind, repo_id, commit, path)

@@ -10,7 +10,7 @@ The two ports are two origins, so whatever leaks from one to the other shows in 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -20,7 +20,7 @@ from support.faults.wire import Answer, Handler, Piece, Request
 from support.faulty_server import FaultyServer
 from support.loopback_hub.api import HubApi
 from support.loopback_hub.cdn import Cdn
-from support.loopback_hub.repos import Repo
+from support.loopback_hub.repos import Json, Repo
 
 _STEP = 64 * 1024
 _BEATS = 20
@@ -78,6 +78,12 @@ class LoopbackHub:
     def publish(self, repo: Repo) -> None:
         """Move a branch to another commit, or add a repository, while the hub serves."""
         self._api.publish(repo)
+
+    def put_on_xet(self, hashes: Mapping[str, str], read_token: Callable[[], Json], route: str = "") -> None:
+        """From now on the files of these sha256 are on Xet too, under these hashes; ``route`` is the origin that the
+        redirects name for the read token, if not the hub's own."""
+        self._api.xet.update(hashes)
+        self._api.read_token, self._api.xet_route = read_token, route
 
     def expire_links(self) -> None:
         """Make every signed link handed out so far invalid."""
