@@ -31,12 +31,14 @@ error_log {own}/error.log warn;
 events {{ worker_connections 512; }}
 http {{
     log_format facts escape=json '{{"end":$msec,"seconds":$request_time,"status":$status,"method":"$request_method",'
-        '"bytes":$body_bytes_sent,"range":"$http_range","path":"$request_uri"}}';
+        '"bytes":$body_bytes_sent,"range":"$http_range","path":"$request_uri",'
+        '"connection":$connection}}';
     access_log {own}/access.log facts;
     client_body_temp_path {own}/t1; proxy_temp_path {own}/t2; fastcgi_temp_path {own}/t3;
     uwsgi_temp_path {own}/t4; scgi_temp_path {own}/t5;
     default_type application/octet-stream;
     sendfile on; tcp_nopush on; keepalive_timeout 65;
+{maps}
     map $request_uri $rate {{ ~^/at/(?<asked>[0-9]+[km]?)/ $asked; default 0; }}
     server {{
         listen 127.0.0.1:{port}{listen};
@@ -60,6 +62,7 @@ class Served:
     bytes: int
     first: int
     path: str
+    connection: int
 
     @classmethod
     def of(cls, fact: dict[str, str]) -> Served:
@@ -67,18 +70,20 @@ class Served:
         end, start = float(fact["end"]), str(fact["range"]).removeprefix("bytes=").split("-")[0]
         first = int(start) if start.isdigit() else 0
         began = end - float(fact["seconds"])
-        return cls(began, end, fact["method"], int(fact["status"]), int(fact["bytes"]), first, fact["path"])
+        numbers = int(fact["status"]), int(fact["bytes"]), first
+        return cls(began, end, fact["method"], *numbers, fact["path"], int(fact["connection"]))
 
 
 class Nginx:
-    """Serves the files of ``root``. ``extra`` goes into the server block as it is.
+    """Serves the files of ``root``. ``extra`` goes into the server block as it is, ``maps`` into the one around it.
 
     ``buffer`` is what the kernel may hold of an answer that is not on its way yet, as ``64k``. Left to itself it takes
     megabytes, which count as sent: too much if the client is slow or is killed.
     """
 
-    def __init__(self, root: Path, extra: str = "", buffer: str = "") -> None:
+    def __init__(self, root: Path, extra: str = "", buffer: str = "", maps: str = "") -> None:
         self.root, self._extra, self._listen = root.resolve(), extra, f" sndbuf={buffer}" if buffer else ""
+        self._maps = maps
         self._own = Path()
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -101,6 +106,7 @@ class Nginx:
             self.port = probe.getsockname()[1]
         config = self._own / "nginx.conf"
         facts = {"own": self._own, "port": self.port, "root": self.root, "extra": self._extra, "listen": self._listen}
+        facts["maps"] = self._maps
         config.write_text(_CONFIG.format(**facts))
         command = [program, "-p", str(self._own), "-e", str(self._own / "error.log"), "-c", str(config)]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     )
     from mdl.operations.clean import Waste as Waste
     from mdl.operations.fetch import FetchReport as FetchReport
+    from mdl.operations.lock import LockReport as LockReport
     from mdl.operations.pack import (
         PackPlan as PackPlan,
         PackResult as PackResult,
@@ -75,13 +76,12 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         verify_archive as verify_archive,
     )
     from mdl.operations.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
+    from mdl.operations.verify import VerifyReport as VerifyReport
     from mdl.reports import (
         FileReport as FileReport,
-        LockReport as LockReport,
         ModelReport as ModelReport,
         PlanReport as PlanReport,
         Report as Report,
-        VerifyReport as VerifyReport,
     )
     from mdl.remotes import RemoteJob as RemoteJob
     from mdl.trainers.runs import Run as Run
@@ -99,11 +99,13 @@ _HOMES = {
     "UsageError",
     "mdl.operations.clean": "Waste",
     "mdl.operations.fetch": "FetchReport",
+    "mdl.operations.lock": "LockReport",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
     "mdl.operations.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack "
     "verify_archive",
     "mdl.operations.remote": "CleanedJob RemoteReport",
-    "mdl.reports": "FileReport LockReport ModelReport PlanReport Report VerifyReport",
+    "mdl.operations.verify": "VerifyReport",
+    "mdl.reports": "FileReport ModelReport PlanReport Report",
     "mdl.remotes": "RemoteJob",
     "mdl.trainers.runs": "Run",
 }

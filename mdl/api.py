@@ -12,7 +12,9 @@ from mdl.places import place_of
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
     from mdl.operations.fetch import FetchReport
-    from mdl.reports import LockReport, PlanReport, Report, VerifyReport
+    from mdl.operations.lock import LockReport
+    from mdl.operations.verify import VerifyReport
+    from mdl.reports import PlanReport, Report
     from mdl.trainers.runs import Run
     from mdl.workspace import Folder
 

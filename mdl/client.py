@@ -23,7 +23,7 @@ from mdl import places
 from mdl.cancel import CancelToken
 from mdl.config import Config, Settings, settings_table
 from mdl.errors import Cancelled, DeadlineReached, LockError, MdlError, NotFound, UsageError, storage_error
-from mdl.events import Listener, silence
+from mdl.listener import Listener, silence
 from mdl.paths import model_of_record
 from mdl.units import parse_duration, texts
 from mdl.workspace import Folder, Workspace, check_into
@@ -36,12 +36,14 @@ if TYPE_CHECKING:
     from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
     from mdl.operations.fetch import FetchReport
+    from mdl.operations.lock import LockReport
     from mdl.operations.remote import CleanedJob, RemoteReport
     from mdl.operations.tools import Tools
+    from mdl.operations.verify import VerifyReport
     from mdl.redact import Secrets
     from mdl.remote_tables import RemoteSettings
     from mdl.remotes import Remote
-    from mdl.reports import LockReport, PlanReport, Report, VerifyReport
+    from mdl.reports import PlanReport, Report
     from mdl.sources import Context
 
 Targets: TypeAlias = "str | Model | Sequence[str | Model]"
@@ -161,13 +163,15 @@ class Client:
             listener = silence if listener is None else with_sources(listener, models, page_hosts(work.endpoint))
             if online and not exact:
                 stack.enter_context(time_limit(work.time_limit(), stop))
-            store, http = work.store(models, into, stop), None
+            store, network = work.store(models, into, stop), None
             if online and not work.config.is_offline:
-                http = stack.enter_context(work.http(models, stop, with_lock=not exact))
-            resolver = work.resolver(store, http, listener, texts(include), texts(exclude), exact=exact, is_strict=True)
+                network = stack.enter_context(work.network(models, stop, with_lock=not exact))
+            resolver = work.resolver(
+                store, network, listener, texts(include), texts(exclude), exact=exact, is_strict=True
+            )
             stack.enter_context(_interrupts())
             wait, hub_client, copies = work.config["lock_wait"], work.hub_client(models), work.local_copies(store)
-            yield Tools(resolver, store, http, wait, hub_client, copies, listener, work.config["max_size"])
+            yield Tools(resolver, store, network, wait, hub_client, copies, listener, work.config["max_size"])
 
     # Models and what of them is on this disk.
 
@@ -282,8 +286,8 @@ class Client:
         if work.config.is_offline:
             raise LockError("offline: no remote can be asked", item=name, hint="unset MDL_OFFLINE and HF_HUB_OFFLINE")
         try:
-            with work.http([Model(name, sources=(JobOrigin(name, "any"),))], stop, with_lock=False) as http:
-                yield Context(work.endpoint, Path(os.devnull), http, environ=work.environ, remotes=work.remotes)
+            with work.network([Model(name, sources=(JobOrigin(name, "any"),))], stop, with_lock=False) as network:
+                yield Context(work.endpoint, Path(os.devnull), network, environ=work.environ, remotes=work.remotes)
         except MdlError as error:
             of_remote(error, name)
             raise
@@ -518,6 +522,7 @@ class Client:
         """
         from mdl.deadline import time_limit
         from mdl.http.allowlist import host_of
+        from mdl.http.network import Network
         from mdl.operations.verify import verify
 
         work, models = self.workspace, self.verifiable(targets, into=options.get("into"), revision=revision)
@@ -530,7 +535,7 @@ class Client:
                     return None
                 located = self._located(urls)
                 http = work.http([*models, *located], tools.store.cancel, map(host_of, urls))
-                resolver = work.resolver(tools.store, http)
+                resolver = work.resolver(tools.store, Network.of(http))
                 for origin in {origin for model in located for origin in model.sources}:
                     resolver.source(origin)  # from now on the client knows how to locate its files
                 return http

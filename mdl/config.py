@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_h
 import platformdirs
 
 from mdl.errors import UsageError
-from mdl.fs.copying import RULES
 from mdl.fs.private import read_whole
 from mdl.paths import shown
 from mdl.places import CACHE_VARIABLES, Place, config_file, hub_cache, place_of, user_folder
@@ -274,6 +273,8 @@ def _remotes(data: dict[str, Any], path: Path, text: str) -> dict[str, RemoteSet
 
 def _check_table(name: str, table: Any, path: str) -> None:
     """Raises `UsageError` for a table of ``config.toml`` that is wrong. What a default may be its `Setting` says."""
+    from mdl.fs.copying import RULES
+
     defaults = [name for name, setting in settings_table().items() if not setting.of_a_run]
     tables: dict[str, Sequence[str]] = {
         "defaults": (*defaults, "progress", "log_file"),

@@ -6,21 +6,11 @@ bytes, rates bytes per second, durations seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Event:
-    """The base of all; ``model`` and ``file`` name the item, if there is one. ``kind`` is the model's, and ``repo`` the
-    id of what the item comes from: ``hf:org/name``, a URL without its query, ``s3://bucket/prefix``; '' if it is not
-    known, or if there are several. ``time`` is set if it is told later than it happened: ISO 8601 in UTC."""
-
-    model: str = ""
-    file: str = ""
-    kind: str = field(default="", kw_only=True)
-    repo: str = field(default="", kw_only=True)
-    time: str = field(default="", kw_only=True)
+from mdl.listener import Event as Event
+from mdl.listener import Listener as Listener
+from mdl.listener import silence as silence
 
 
 @dataclass(frozen=True)
@@ -135,10 +125,3 @@ class Ended(Event):
     hint: str | None = None
     item: str | None = None
     exit_code: int | None = 0
-
-
-Listener = Callable[[Event], None]
-
-
-def silence(_event: Event) -> None:
-    """The listener that does nothing."""

@@ -13,7 +13,7 @@ import platformdirs
 from mdl.errors import UsageError, storage_error
 from mdl.fs import staging
 
-CATALOG_NAME = "catalog.toml"
+CATALOG_NAME, LOCK_NAME = "catalog.toml", "mdl.lock"
 SHIPPED = Path(__file__).parent / "catalog" / "shipped.toml"
 """The catalog that comes with mdl."""
 SHIPPED_LOCK = SHIPPED.with_name("shipped.lock")

@@ -45,7 +45,7 @@ class ProcessId:
     @classmethod
     def current(cls) -> ProcessId:
         """This process."""
-        return cls(f"{_machine()}-{os.getpid()}-{_start_time(os.getpid()) or _UNKNOWN}-{_namespace()}")
+        return _current(os.getpid())
 
     @property
     def pid(self) -> int:
@@ -71,6 +71,12 @@ class ProcessId:
 
     def __str__(self) -> str:
         return self.text
+
+
+@functools.lru_cache(maxsize=1)
+def _current(pid: int) -> ProcessId:
+    """This process, whose number is ``pid``: another one after a fork."""
+    return ProcessId(f"{_machine()}-{pid}-{_start_time(pid) or _UNKNOWN}-{_namespace()}")
 
 
 def hostname() -> str:

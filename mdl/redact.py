@@ -118,10 +118,14 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     text = redact_value(text, secrets)
     if "?" in text:
         text = re.sub(r"\S+", lambda word: _without_query(word[0]), text)
-    text = re.sub(_PARAMETER, r"\1…", text)
-    text = re.sub(_AUTHORIZATION, rf"\1{MARK}", text)
-    text = re.sub(_BEARER, rf"\1{MARK}", text)
-    return re.sub(_HUB_TOKEN, MARK, text)
+    if "=" in text:
+        text = re.sub(_PARAMETER, r"\1…", text)
+    folded = text.casefold()
+    if "authorization" in folded:
+        text = re.sub(_AUTHORIZATION, rf"\1{MARK}", text)
+    if "bearer" in folded:
+        text = re.sub(_BEARER, rf"\1{MARK}", text)
+    return re.sub(_HUB_TOKEN, MARK, text) if "hf_" in text else text
 
 
 def redact_value(text: str, secrets: Iterable[str] = ()) -> str:

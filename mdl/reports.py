@@ -6,11 +6,10 @@ Sizes are in bytes, times in seconds. A report keeps the errors themselves; only
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from mdl.errors import MdlError, NoSpace, joint_error, whole_error
+from mdl.errors import MdlError, NoSpace, whole_error
 
 
 @dataclass(frozen=True)
@@ -124,70 +123,3 @@ def no_space(to_fetch: int, to_copy: int, free: int) -> NoSpace | None:
         f"the plan needs {need} bytes{copied} and {free} are free: {need - free} short",
         hint="free some space, choose another folder with --to, or narrow with --include",
     )
-
-
-@dataclass(frozen=True)
-class VerifiedFile:
-    """The verdict on one file: ``ok``, ``corrupt``, ``missing``, or ``unverified`` if it is as it came, but no
-    published digest is known. ``expected`` and ``actual`` are digests as ``algorithm:hex``; ``actual`` says what
-    stands there instead if that is no file."""
-
-    path: str
-    status: str
-    expected: str | None
-    actual: str | None
-
-
-@dataclass(frozen=True)
-class VerifyReport:
-    """What `verify` found, by model. ``errors`` stand for what is wrong, and for what could not be repaired.
-    ``bytes_fetched`` is None if no repair was begun."""
-
-    models: dict[str, tuple[VerifiedFile, ...]] = field(default_factory=dict)
-    errors: tuple[MdlError, ...] = ()
-    bytes_fetched: int | None = None
-
-    @property
-    def files(self) -> Iterator[tuple[str, VerifiedFile]]:
-        """Every file with the name of its model."""
-        return ((name, file) for name, files in self.models.items() for file in files)
-
-    @property
-    def error(self) -> MdlError | None:
-        """The one error that stands for all; None if all is well."""
-        return joint_error(self.errors)
-
-    def raise_for_errors(self) -> None:
-        """Raises `error` if anything is wrong."""
-        if error := self.error:
-            raise error
-
-
-@dataclass(frozen=True)
-class LockRow:
-    """What the lock says of one model: how many files, how many without any digest, how many with one that was
-    trusted on first use, and the commits of its repositories."""
-
-    name: str
-    locked: bool
-    files: int
-    without_digest: int
-    tofu: int
-    revisions: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class LockReport:
-    """The lock as it is now: where it is, what changed (a line each), what it says of each model, which models could
-    not be resolved and why, and the one ``error`` that stands for all."""
-
-    path: Path
-    changes: Sequence[str] = ()
-    models: tuple[LockRow, ...] = ()
-    failures: dict[str, MdlError] = field(default_factory=dict)
-    error: MdlError | None = None
-
-    def raise_for_errors(self) -> None:
-        """Raises `error` if there is one."""
-        if self.error:
-            raise self.error

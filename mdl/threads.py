@@ -1,14 +1,15 @@
-"""Threads: as many as the system allows, and several calls at once whose results come in order."""
+"""Threads: as many as the system allows, several calls at once whose results come in order, and work done in groups."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from mdl.errors import MdlError
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 _LOOK_SECONDS = 0.05
 
@@ -93,3 +94,36 @@ def _outcome(call: Callable[[], Result]) -> Result | MdlError:
         return call()
     except MdlError as error:
         return error
+
+
+class Groups(Generic[Item]):
+    """Items that several threads add one by one and that ``process`` gets in groups: a group commit.
+
+    A thread that adds an item while no other is processing does so, until none is left; the others go on at once. So
+    the first item waits for nobody, and the longer a group takes the larger is the next one.
+    """
+
+    def __init__(self, process: Callable[[list[Item]], None]) -> None:
+        self._process, self._lock = process, threading.Lock()
+        self._added: list[Item] = []
+        self._is_busy = False
+
+    def add(self, item: Item) -> None:
+        """Raises what ``process`` raises; then what was added meanwhile waits for the next call."""
+        with self._lock:
+            self._added.append(item)
+            if self._is_busy:
+                return
+            self._is_busy = True
+        try:
+            while group := self._take():
+                self._process(group)
+        except BaseException:
+            self._is_busy = False
+            raise
+
+    def _take(self) -> list[Item]:
+        with self._lock:
+            group, self._added = self._added, []
+            self._is_busy = bool(group)
+        return group

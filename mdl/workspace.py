@@ -19,7 +19,7 @@ from mdl import places
 from mdl.cancel import CancelToken
 from mdl.config import Config
 from mdl.errors import Deadline, MdlError, UsageError
-from mdl.events import Listener, silence
+from mdl.listener import Listener, silence
 
 if TYPE_CHECKING:
     from mdl.catalog.lock import Lock
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mdl.http.allowlist import AllowList, OriginToken
     from mdl.http.body import Throttle
     from mdl.http.client import HttpClient
+    from mdl.http.network import Network
     from mdl.redact import Secrets
     from mdl.remote_tables import RemoteSettings
     from mdl.reports import Report
@@ -72,6 +73,12 @@ class Workspace:
 
         return read_catalog(self.catalog_paths[0])
 
+    def place_of(self, model: Model) -> str:
+        """Where a model was read: the file and line of its entry, or that it was named on the command line."""
+        from mdl.catalog.reader import place_of
+
+        return (place_of(model.name, self.catalog_paths[0]) if model.is_of_catalog else "") or model.origin
+
     @cached_property
     def catalog_id(self) -> str:
         """Says of which catalog a file is, in its receipt."""
@@ -81,16 +88,14 @@ class Workspace:
     @cached_property
     def lock_path(self) -> Path:
         """Beside the catalog it locks; the catalog that comes with mdl is locked in the user's config folder."""
-        from mdl.catalog.lock import NAME
-
         first = self.catalog_paths[0][0]
-        return (places.config_dir() if first == places.SHIPPED else first.absolute().parent) / NAME
+        return (places.config_dir() if first == places.SHIPPED else first.absolute().parent) / places.LOCK_NAME
 
     @cached_property
     def locked(self) -> Lock | None:
         """What the lock file says; None if there is none. Raises `StateError` for a broken one, `Unsafe` for another
         user's."""
-        from mdl.operations.lock import read_lock
+        from mdl.operations.lock_file import read_lock
 
         try:
             if doubt := places.why_untrusted(self.lock_path, self.catalog_paths[1]):
@@ -116,10 +121,11 @@ class Workspace:
 
         The lock is read anew, for another process may have written it meanwhile.
         """
-        from mdl.operations.lock import update_lock, with_first_digests
-
         if self.locked is None:
             return
+        from mdl.operations.lock import with_first_digests
+        from mdl.operations.lock_file import update_lock
+
         try:
             update_lock(
                 self.lock_path,
@@ -229,28 +235,42 @@ class Workspace:
         patterns = [f"[{one.strip('[]')}]" if ":" in one and address_of(one) else one for one in hosts]
         return AllowList.of(patterns, self.config.allowed_hosts)
 
-    def http(
+    def network(
         self,
         models: Sequence[Model] = (),
         cancel: CancelToken | None = None,
         more: Iterable[str] = (),
         *,
         with_lock: bool = True,
-    ) -> HttpClient:
-        """A client for the `hosts` of ``models`` and ``more``. Close it when done."""
-        from mdl.http.client import HttpClient, Timeouts
-        from mdl.http.policy import RetryPolicy
+    ) -> Network:
+        """The way to the `hosts` of ``models`` and ``more``. Close it when done."""
+        from mdl.http.network import Network
 
-        stall = self.config["stall"]
-        return HttpClient(
-            self.hosts(models, more, with_lock=with_lock),
-            tokens=self._tokens(models),
-            timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
-            cancel=cancel or self.cancel,
-            connections=self.config["connections"],
-            throttle=self._throttle,
-            policy=RetryPolicy(self.config["retries"]),
-        )
+        hosts, tokens = self.hosts(models, more, with_lock=with_lock), self._tokens(models)
+        stall, connections = self.config["stall"], self.config["connections"]
+        cancel = cancel or self.cancel
+
+        def connect() -> HttpClient:
+            from mdl.http.client import HttpClient, Timeouts
+            from mdl.http.policy import RetryPolicy
+
+            return HttpClient(
+                hosts,
+                tokens=tokens,
+                timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
+                cancel=cancel,
+                connections=connections,
+                throttle=self._throttle,
+                policy=RetryPolicy(self.config["retries"]),
+            )
+
+        return Network(connect, connections, cancel)
+
+    def http(
+        self, models: Sequence[Model] = (), cancel: CancelToken | None = None, more: Iterable[str] = ()
+    ) -> HttpClient:
+        """An open client for the `hosts` of ``models`` and ``more``. Close it when done."""
+        return self.network(models, cancel, more).http
 
     @cached_property
     def _throttle(self) -> Throttle:
@@ -272,7 +292,7 @@ class Workspace:
     def resolver(
         self,
         store: Store,
-        http: HttpClient | None = None,
+        network: Network | None = None,
         on_event: Listener = silence,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
@@ -282,20 +302,21 @@ class Workspace:
     ) -> Resolver:
         """What turns models into files. ``exact`` resolves to commits, past the lock; if it ``is_strict``, the settings
         ``locked`` and ``frozen`` hold: a model that the lock does not cover is then a `LockError`."""
-        from mdl.catalog.lock import Lock
         from mdl.catalog.resolver import Resolver
         from mdl.sources import Context
 
-        context = Context(self.endpoint, store.listings, http, on_event, self.environ, self.remotes)
+        context = Context(self.endpoint, store.listings, network, on_event, self.environ, self.remotes)
         if exact:
             return Resolver(context, exact=True)
-        lock = self.locked or Lock()
+        lock = self.locked
         must, frozen = (self.config["locked"], self.config["frozen"]) if is_strict else (False, False)
 
         def pin(model: Model) -> Model:
             if must or frozen:
-                return lock.pin(model, stale=frozen and not must)
-            return lock.pin(model) if lock.covers(model) else model
+                from mdl.catalog.lock import Lock
+
+                return (lock or Lock()).pin(model, stale=frozen and not must)
+            return lock.pin(model) if lock and lock.covers(model) else model
 
         def describe(model: Model) -> Model | None:
             return self.shipped_lock.pin(model) if self.shipped_lock.covers(model) else None

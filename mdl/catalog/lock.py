@@ -20,7 +20,6 @@ from mdl.paths import RelPath, refuse_twins, shown
 from mdl.sources import is_reference, parse
 from mdl.toml import parse_toml
 
-NAME = "mdl.lock"
 VERSION = 1
 _HEAD = f"# Written by 'mdl lock'; edit the catalog instead.\nversion = {VERSION}\n"
 _ALGORITHMS = ("sha256", "git-sha1")

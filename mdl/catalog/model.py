@@ -53,7 +53,7 @@ class Model:
     exclude: tuple[str, ...] = ()
     files: tuple[CatalogFile, ...] = ()
     origin: str = ""
-    """Which file (and line) the entry was read from, for messages."""
+    """Which file the entry was read from, for messages; `mdl.catalog.reader.place_of` tells the line too."""
 
     @property
     def is_of_catalog(self) -> bool:

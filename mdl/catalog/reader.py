@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdl.catalog.model import Catalog, CatalogFile, Model
 from mdl.errors import CatalogError, MdlError, ProtocolError, Unsafe, UsageError
@@ -15,8 +16,10 @@ from mdl.paths import RelPath, refuse_twins, shown
 from mdl.sources import HUB_HOSTS, Origin, parse
 from mdl.sources.url import UrlOrigin, check_url, file_url
 from mdl.toml import NestedTooDeeply, parse_toml
-from mdl.toml.positions import Key
 from mdl.toml.problems import Problems, Table, TomlText, did_you_mean, one_line
+
+if TYPE_CHECKING:
+    from mdl.toml.positions import Key
 
 SCHEMA = 1
 """The version of the catalog format that this mdl reads."""
@@ -78,6 +81,18 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise CatalogError(f"not UTF-8 (line {line}); save it as UTF-8") from error
+
+
+def place_of(name: str, paths: Sequence[Path]) -> str:
+    """The file and the line of a model's entry, as ``catalog.toml:3``; ``paths`` are read once more. It is '' if the
+    entry is not there any more."""
+    from mdl.toml.positions import line_numbers
+
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError):
+            if line := line_numbers(read_whole(path, _LARGEST).decode()).get(("models", name)):
+                return f"{shown(str(path))}:{line}"
+    return ""
 
 
 class _Draft:
@@ -212,7 +227,7 @@ def _read_entry(name: str, table: Table) -> Model:
         include=table.texts("include"),
         exclude=table.texts("exclude"),
         files=tuple(files),
-        origin=table.file.place(table.where),
+        origin=table.file.name,
     )
 
 

@@ -6,13 +6,13 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import Cancelled, MdlError, NotFound
-from mdl.events import Event
 from mdl.files import RemoteFile
+from mdl.listener import Event
 from mdl.paths import RelPath, matches, refuse_twins
 from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
 from mdl.sources.url import UrlSource
@@ -37,7 +37,7 @@ class Resolved:
 
 
 class Resolver:
-    """Asks each model's sources for its files. Without ``context.http`` nothing is contacted.
+    """Asks each model's sources for its files. Without ``context.network`` nothing is contacted.
 
     ``include`` and ``exclude`` narrow every model further, as the command line asked; ``pin`` makes of a model what
     its lock says, and may raise `LockError`; ``exact`` asks for the commit even if a digest would do. ``describe`` says
@@ -61,6 +61,7 @@ class Resolver:
         self._include, self._exclude, self._pin, self._exact = tuple(include), tuple(exclude), pin, exact
         self._describe = describe
         self._opened: dict[str, Source] = {}
+        self._parsed = cache(partial(parse, page_hosts=page_hosts(context.endpoint)))
         self._lock = threading.Lock()
 
     def resolve(self, model: Model) -> list[RemoteFile]:
@@ -127,17 +128,17 @@ class Resolver:
     def _in_parallel(self, calls: Sequence[Callable[[], Found]]) -> Iterator[Found | MdlError]:
         """The results in order. Events reach the listener in the caller's thread."""
         self._home = threading.get_ident()
-        http = self._context.http
+        network = self._context.network
 
         def tell() -> None:
             while not self._events.empty():
                 self._on_event(self._events.get())
 
         try:
-            yield from in_parallel(calls, http.connections if http else 1, tell)
+            yield from in_parallel(calls, network.connections if network else 1, tell)
         except (KeyboardInterrupt, Cancelled):
-            if http:
-                http.cancel.set()  # the other calls end as well
+            if network:
+                network.cancel.set()  # the other calls end as well
             raise
         tell()
 
@@ -176,16 +177,13 @@ class Resolver:
         origins += map(self._parsed, more)
         return [host for origin in origins for host in self.source(origin).hosts(origin)]
 
-    def _parsed(self, text: str) -> Origin:
-        return parse(text, page_hosts(self._context.endpoint))
-
     def source(self, origin: Origin) -> Source:
         """The source that resolves ``origin``."""
         with self._lock:
             if origin.scheme not in self._opened:
                 source = self._opened[origin.scheme] = open_source(origin.scheme, self._context)
-                if self._context.http and (locate := getattr(source, "locate", None)):
-                    self._context.http.locators[origin.scheme] = locate
+                if self._context.network and (locate := getattr(source, "locate", None)):
+                    self._context.network.locators[origin.scheme] = locate
             return self._opened[origin.scheme]
 
     def _named(self, file: CatalogFile) -> RemoteFile:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdl import LockReport
 from mdl.cli.command import command
 from mdl.cli.flags import Globs, LockSettings, flag
 from mdl.cli.session import Session
-from mdl.describe import ended_by
+
+if TYPE_CHECKING:
+    from mdl import LockReport
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def lock(
     with session.console.watch() as on_event:
         report = client.lock(names or None, check=check, upgrade=upgrade or (), on_event=on_event)
         if report.error:
-            on_event(ended_by(report.error))
+            on_event.end_with(report.error)
     error = report.error
     for one in report.failures.values() if len(report.failures) > 1 else ():
         session.console.error(one)

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdl import ArchiveLimits, Cancelled, Deadline, Report, UsageError
+import mdl
+from mdl import Cancelled, Deadline, UsageError
 from mdl.cli.command import FOREVER, command
-from mdl.cli.flags import BombFlags, DownloadSettings, DryRun, Force, Globs, JobFlags, flag
+from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, flag
 from mdl.cli.get import payload, run_job, show, show_planned
 from mdl.cli.session import Session
-from mdl.cli.unpack import released_facts
-from mdl.describe import ended_by
-from mdl.events import Listener
+from mdl.cli.unpack import BombFlags, released_facts
 
 if TYPE_CHECKING:  # it brings all that asks remotes, of which help needs nothing
     from mdl import FetchReport
+    from mdl.events import Listener
 
 _EXAMPLES = """Examples: mdl fetch gpu p-17 · mdl fetch box job-3 --checkpoint best --wait 2h ·
 mdl fetch store p-17 p-18 --include 'lora/*' --to /models · mdl fetch box job-3 --release /srv/tts"""
@@ -83,10 +83,8 @@ def fetch(
                 models, allow_running=what.allow_running, into=what.into, force=force, on_event=on_event
             )
             if error := plan.error:
-                on_event(ended_by(error))
+                on_event.end_with(error)
         return show_planned(session, plan)
-
-    from mdl import FetchReport
 
     def work(on_event: Listener) -> FetchReport:
         return client.fetch(
@@ -94,7 +92,7 @@ def fetch(
             wait=True if what.wait == FOREVER else what.wait or False,
             allow_running=what.allow_running,
             keep_archive=what.keep_archive,
-            limits=ArchiveLimits(bounds.max_members, bounds.max_ratio),
+            limits=mdl.ArchiveLimits(bounds.max_members, bounds.max_ratio),
             force=force,
             into=what.into,
             release=service.release,
@@ -106,10 +104,10 @@ def fetch(
     try:
         report = run_job(session, partial(session.job, client, folders, job, method, models), job, work)
     except (Cancelled, Deadline) as stopped:
-        if isinstance(stopped.so_far, Report):
+        if isinstance(stopped.so_far, mdl.Report):
             session.empty = session.empty | payload(stopped.so_far)
         raise
-    return _show(session, report) if isinstance(report, FetchReport) else 0
+    return _show(session, report) if isinstance(report, mdl.FetchReport) else 0
 
 
 def _check(what: WhatFlags, service: ServiceFlags, jobs: list[str]) -> None:

@@ -71,17 +71,6 @@ LogFile = Annotated[
 
 
 @dataclass(frozen=True)
-class BombFlags:
-    """How much an archive may hold before it is taken for a zip bomb."""
-
-    max_members: Annotated[int, flag("--max-members", "Refuse an archive of more members.", min=1)] = 1_000_000
-    max_ratio: Annotated[
-        float,
-        flag("--max-ratio", "Refuse an archive that unpacks to more than this times its size, past 100 MiB.", min=1),
-    ] = 200.0
-
-
-@dataclass(frozen=True)
 class JobFlags:
     """What a job leaves for others, and whether it needs this terminal."""
 

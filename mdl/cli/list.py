@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdl import Model, ModelStatus
 from mdl.cli.command import command
 from mdl.cli.flags import LookSettings, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 from mdl.paths import shown
 from mdl.redact import bare_url
+
+if TYPE_CHECKING:
+    from mdl import Model, ModelStatus
 
 Name = Annotated[str, typer.Argument(help="A model of the catalog, or hf:org/repo, or a URL.")]
 
@@ -105,7 +107,7 @@ def _show_text(session: Session, model: Model, found: ModelStatus, files: list[d
         "see": ", ".join(model.see),
         "status": found.status,
         "folder": str(found.path),
-        "catalog": model.origin,
+        "catalog": session.client().workspace.place_of(model),
     }
     for key, value in facts.items():
         if value:

@@ -134,7 +134,7 @@ def clean(session: Session, settings: LookSettings) -> int:
 def _waste(waste: Waste, is_removed: bool, is_asked: bool) -> dict[str, Any]:
     action = "deleted" if is_removed else "kept" if waste.kept or is_asked else "would delete"
     why = f"{waste.why}: {waste.kept}" if waste.kept else waste.why
-    return {"kind": waste.kind, "path": str(waste.paths[0]), "bytes": waste.bytes, "why": why, "action": action}
+    return {"kind": waste.kind, "path": str(waste.path), "bytes": waste.bytes, "why": why, "action": action}
 
 
 @command("demo")

@@ -30,7 +30,7 @@ FAMILIES = {
     "show": "list",
     "get": "get",
     "download": "get",
-    "verify": "get",
+    "verify": "verify",
     "path": "list",
     "lock": "catalog",
     "add": "catalog",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import mdl
-from mdl import PackPlan, PackResult, Run, StorageError, UsageError
+from mdl import StorageError, UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Globs, LogFile, flag
 from mdl.cli.session import Session
@@ -20,6 +20,7 @@ from mdl.paths import shown
 from mdl.places import place_of
 
 if TYPE_CHECKING:
+    from mdl import PackPlan, PackResult, Run
     from mdl.jobs.operation_log import OperationLog
 
 _STDOUT = 1

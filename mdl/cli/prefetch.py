@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdl import Cancelled, Deadline, MdlError, ModelReport, Report, UsageError, places
+import mdl
+from mdl import Cancelled, Deadline, MdlError, UsageError, places
 from mdl.cli.command import command, exit_code_of
 from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
 from mdl.cli.get import Request, download, payload, show, show_plan
@@ -19,6 +20,9 @@ from mdl.cli.session import Session
 from mdl.jobs.prefetch import PrefetchBusy, prefetch_lock, write_metrics
 from mdl.jobs.processes import is_background, lower_priority
 from mdl.schemas import empty
+
+if TYPE_CHECKING:
+    from mdl import Report
 
 _EXAMPLES = """Examples: mdl prefetch nightly --window 22:00-06:00 --limit-rate 20M ·
 mdl prefetch --max-duration 2h --metrics /var/lib/node_exporter/mdl.prom"""
@@ -65,14 +69,14 @@ def prefetch(
             raise
         return session.show(empty("prefetch"))
     except (Exception, KeyboardInterrupt, Cancelled) as error:
-        if isinstance(error, Cancelled | Deadline) and isinstance(error.so_far, Report):
+        if isinstance(error, Cancelled | Deadline) and isinstance(error.so_far, mdl.Report):
             report = error.so_far
         _measure(session, place, request, report, began, exit_code_of(error))
         if not isinstance(error, Deadline):
             raise
         if session.console.is_machine_readable:
             session.console.error(error)
-        return session.show(empty("prefetch") | session.empty | payload(report or Report()), error=error)
+        return session.show(empty("prefetch") | session.empty | payload(report or mdl.Report()), error=error)
     _measure(session, place, request, report, began, code)
     return code
 
@@ -106,8 +110,8 @@ def _present(session: Session, request: Request) -> Report:
         models = client.models(request.targets, into=choice.into, revision=choice.revision)
         found = [client.status(model, **choice.files) for model in models]
     except (MdlError, OSError):
-        return Report()
-    return Report(tuple(ModelReport(model.name, status.path, status.status) for model, status in found))
+        return mdl.Report()
+    return mdl.Report(tuple(mdl.ModelReport(model.name, status.path, status.status) for model, status in found))
 
 
 def _lock_folders(session: Session, settings: DownloadSettings) -> Iterator[Path]:

@@ -15,21 +15,18 @@ from mdl.cli.signals import the_signals
 from mdl.config import Config
 from mdl.console import Console
 from mdl.errors import Problem, UsageError
-from mdl.jobs.job import JOB_VARIABLE, Invocation
-from mdl.jobs.processes import is_background
 from mdl.redact import redact
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mdl import Client, Model, Settings
+    from mdl.jobs.job import Invocation
     from mdl.jobs.operation_log import OperationLog
     from mdl.jobs.run import JobOptions, JobRun
 
 _KEPT_VARIABLES = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
-_DROPPED_VARIABLES = {JOB_VARIABLE, *(f"MDL_{field.name.upper()}" for field in fields(Common)), "MDL_DETACH"} - {
-    "MDL_CATALOG"
-}
+_DROPPED_VARIABLES = {"MDL_DETACH", *(f"MDL_{field.name.upper()}" for field in fields(Common))} - {"MDL_CATALOG"}
 
 
 class Session:
@@ -138,6 +135,8 @@ class Session:
 
     def is_detached(self, flags: JobFlags) -> bool:
         """Whether the job is to go on in the background, and this process is not that one."""
+        from mdl.jobs.processes import is_background
+
         return flags.detach and not is_background()
 
     def start_in_background(self, run: JobRun) -> int:
@@ -189,11 +188,13 @@ def typed(words: Iterable[str]) -> str:
 
 def invocation_of(words: tuple[str, ...], environ: Mapping[str, str], secrets: Iterable[str] = ()) -> Invocation:
     """What is recorded of a command, to resume it later. A secret is not recorded: then ``withheld`` is set."""
+    from mdl.jobs.job import JOB_VARIABLE, Invocation
+
     known = tuple(secrets)
     kept = {
         key: value
         for key, value in environ.items()
-        if key in _KEPT_VARIABLES or (key.startswith("MDL_") and key not in _DROPPED_VARIABLES)
+        if key in _KEPT_VARIABLES or (key.startswith("MDL_") and key not in _DROPPED_VARIABLES and key != JOB_VARIABLE)
     }
     clean = tuple(redact(word, known) for word in words)
     variables = {key: value for key, value in kept.items() if redact(value, known) == value}

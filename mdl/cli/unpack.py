@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import mdl
-from mdl import ArchiveLimits, ArchiveMember, ReleaseResult, UsageError
+from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import BombFlags, LogFile, ReleaseSettings, flag
+from mdl.cli.flags import LogFile, ReleaseSettings, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 from mdl.hashing import fingerprint
@@ -20,7 +20,19 @@ from mdl.places import place_of
 from mdl.units import parse_size
 
 if TYPE_CHECKING:
+    from mdl import ArchiveLimits, ArchiveMember, ReleaseResult
     from mdl.jobs.operation_log import OperationLog
+
+
+@dataclass(frozen=True)
+class BombFlags:
+    """How much an archive may hold before it is taken for a zip bomb."""
+
+    max_members: Annotated[int, flag("--max-members", "Refuse an archive of more members.", min=1)] = 1_000_000
+    max_ratio: Annotated[
+        float,
+        flag("--max-ratio", "Refuse an archive that unpacks to more than this times its size, past 100 MiB.", min=1),
+    ] = 200.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ def unpack(
     archive = place_of(source, "ARCHIVE")
     to = place_of(target, "--to") if target is not None else None
     size = parse_size(bounds.max_size, "--max-size") if bounds.max_size else None
-    limits = ArchiveLimits(bounds.max_members, bounds.max_ratio, size)
+    limits = mdl.ArchiveLimits(bounds.max_members, bounds.max_ratio, size)
     if serving.check is not None and not serving.release:
         raise UsageError("--check belongs to --release", hint="add --release, or leave out --check")
     only_looks = [name for name, is_given in (("--list", listing), ("--test", testing)) if is_given]

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from mdl.cancel import CancelToken
 from mdl.describe import ended_by, item_of
-from mdl.errors import DeadlineReached
+from mdl.errors import DeadlineReached, MdlError
 from mdl.events import Ended, Event, Failed, Listener
 
 
@@ -48,6 +48,10 @@ class ReportSession:
             listener(event)
         if self.end and self.end.status == "paused" and not self._cancel.is_set():
             self._cancel.set(DeadlineReached("its time is over"))
+
+    def end_with(self, error: MdlError) -> None:
+        """Tell that ``error`` is how it ended."""
+        self(ended_by(error))
 
     @property
     def is_well(self) -> bool:

@@ -205,6 +205,7 @@ class Download:
         self.recorded: Digest | None = None
         """What the answer says of the digest of a file of which none is known."""
         self.first_response_seen = self.single_stream = self.exclusive = self.ended = False
+        self.is_begun = False
         self.length_discovered = False
         """The size was unknown, and the end of the stream told it."""
         self.rewind_why = ""
@@ -256,6 +257,11 @@ class Download:
         """Whether it is fetched in one piece and held in memory."""
         fits = self.remote.size is not None and self.remote.size <= self._tuning.small
         return fits and not self.expected and self.partial is None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether no worker can do anything more for it until one of those at work on it is done."""
+        return self.exclusive or bool(self.running and (self.single_stream or self.via_hub or self.small))
 
     @property
     def done(self) -> int:

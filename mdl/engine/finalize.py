@@ -9,18 +9,20 @@ from pathlib import Path
 
 from mdl.cancel import CancelToken
 from mdl.engine.content_check import LOOKED_AT, check_content, check_whole
-from mdl.engine.download import Download, Segment
+from mdl.engine.download import Download
 from mdl.engine.fetch import Fetcher, name_impostor
 from mdl.engine.hub_client import HubClient
 from mdl.engine.partial import Partial
-from mdl.engine.queue import WorkQueue
-from mdl.engine.store import Store
+from mdl.engine.queue import Work, WorkQueue
+from mdl.engine.store import Ready, Store
 from mdl.errors import DigestMismatch, MdlError, NetworkError, StorageError
 from mdl.events import Event, Failed, Finished, Started, Verifying
 from mdl.files import Stamp
+from mdl.fs.staging import StagedFile
 from mdl.hashing import Digest, Fingerprint, fingerprint, new_hasher
 from mdl.http.allowlist import host_of
 from mdl.http.policy import Verified
+from mdl.threads import Groups
 
 
 class Finalizer:
@@ -37,15 +39,24 @@ class Finalizer:
         *,
         count: int,
         repair: bool,
+        on_error: Callable[[Work, Exception], None],
     ) -> None:
         self._store, self._queue, self._fetcher, self._post = store, queue, fetcher, post
-        self._cancel, self._count, self._repair = cancel, count, repair
+        self._cancel, self._count, self._repair, self._on_error = cancel, count, repair, on_error
+        self._small = Groups(self._publish_group)
+        self._has_leftovers = store.has_leftovers()
 
     def begin(self, download: Download) -> None:
         """Open the partial, or remove one that is not needed. Raises `MdlError`, `OSError`."""
+        self._begin(download)
+        self._queue.ready(download)
+
+    def _begin(self, download: Download) -> None:
+        download.is_begun = True
         if download.small or download.via_hub:
-            lost = self._store.discard_partials(download.model, download.remote)
-            self._queue.discarded(download, lost, "the file comes in one piece")
+            if self._has_leftovers:
+                lost = self._store.discard_partials(download.model, download.remote)
+                self._queue.discarded(download, lost, "the file comes in one piece")
         else:
             self._open(download)
         self._post(
@@ -59,11 +70,10 @@ class Finalizer:
                 host=host_of(download.url),
             )
         )
-        self._queue.ready(download)
 
     def _open(self, download: Download) -> None:
         remote = download.remote
-        receipt = self._store.receipts.get(download.model, remote.path, prefixes=True) if self._repair else None
+        receipt = self._store.receipts.get(download.model, remote.path) if self._repair else None
         if receipt and receipt.digest == remote.digest and receipt.prefixes and download.item.local.kind == "file":
             download.expected = (*receipt.prefixes, receipt.digest.hex)
             partial = self._store.open_for_repair(download.model, remote)
@@ -87,8 +97,12 @@ class Finalizer:
         download.rewind_why = ""
         self._queue.ready(download)
 
-    def fetch_small(self, download: Download, segment: Segment) -> None:
-        """Fetch, verify and publish a small file. Raises `MdlError`, `OSError`."""
+    def fetch_small(self, work: Work) -> None:
+        """Fetch and verify a small file, and have it published together with others. Raises `MdlError`, `OSError`."""
+        download, segment = work.download, work.segment
+        assert segment is not None
+        if not download.is_begun:
+            self._begin(download)
         data = self._fetcher.fetch_small(download, segment)
         if data is None:
             self._queue.request_ended(download, segment)
@@ -104,7 +118,21 @@ class Finalizer:
         if error:
             self._queue.discarded(download, len(data), error.message)
             raise error
-        self._publish(download, data, print_)
+        staged = self._store.stage(download.remote, data)
+        self._queue.fetched(work)
+        self._small.add((work, self._ready(download, staged, print_)))
+
+    def _publish_group(self, group: list[tuple[Work, Ready]]) -> None:
+        """Publish small files together. An error ends only the file that it concerns."""
+        try:
+            errors = self._store.publish_all([ready for _, ready in group])
+        except Exception as error:
+            errors = [error] * len(group)
+        for (work, ready), why in zip(group, errors, strict=True):
+            if why:
+                self._on_error(work, why)
+            else:
+                self._published(work.download, ready)
 
     def fetch_via_hub(self, download: Download, hub_client: HubClient) -> None:
         """Fetch the whole file by the hub's own client; verify and publish it. Raises `MdlError`, `OSError`."""
@@ -181,16 +209,28 @@ class Finalizer:
         self._cancel.check()
 
     def _publish(
-        self, download: Download, source: Partial | Path | bytes, print_: Fingerprint, stamp: Stamp | None = None
+        self, download: Download, source: Partial | Path, print_: Fingerprint, stamp: Stamp | None = None
     ) -> None:
-        remote, seen = download.remote, download.item.seen
+        ready = self._ready(download, source, print_, stamp)
+        self._store.publish(ready)
+        self._published(download, ready)
+
+    def _ready(
+        self,
+        download: Download,
+        source: Partial | Path | StagedFile,
+        print_: Fingerprint,
+        stamp: Stamp | None = None,
+    ) -> Ready:
         verified = "none" if download.length_discovered else "size"
         if download.digest:
             verified = download.digest.algorithm
-        self._store.publish(download.model, remote, source, print_, verified, seen, stamp=stamp)
-        download.fingerprint, download.verified = print_, verified
+        return Ready(download.model, download.remote, source, print_, verified, download.item.seen, stamp)
+
+    def _published(self, download: Download, ready: Ready) -> None:
+        download.fingerprint, download.verified = ready.fingerprint, ready.verified
         self._queue.end(download)
-        self._post(Finished(download.model, download.name, size=print_.size, verified=verified))
+        self._post(Finished(download.model, download.name, size=ready.fingerprint.size, verified=ready.verified))
 
 
 def _why_wrong(download: Download, print_: Fingerprint, beginning: bytes) -> MdlError | None:

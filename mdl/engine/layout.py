@@ -18,6 +18,7 @@ from mdl.files import HubFile, LocalFile, RemoteFile, Stamp
 from mdl.fs import staging
 from mdl.fs.entries import is_untrusted_link, open_parent, user_name
 from mdl.fs.private import is_trusted_owner, make_private_dir
+from mdl.fs.staging import OpenFolders
 from mdl.paths import RelPath
 
 _LONGEST_REF = 1000
@@ -35,10 +36,13 @@ class Layout:
     def __init__(self, root: Path, *, into: bool = False) -> None:
         self._root, self._into = root, into
         self.own = root / ".mdl"
+        self._folders: dict[str, Path] = {}
 
     def folder(self, model: str) -> Path:
         """The folder that is shown as the place of a model."""
-        return self._root if self._into else RelPath.parse(model).under(self._root)
+        if model not in self._folders:
+            self._folders[model] = self._root if self._into else RelPath.parse(model).under(self._root)
+        return self._folders[model]
 
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
         """A folder, and the file's path below it, which must not lead out of it. Raises `UsageError`."""
@@ -51,8 +55,9 @@ class Layout:
         """The second name by which programs find a file; None if it has only one."""
         return None
 
-    def expose(self, remote: RemoteFile) -> None:
-        """Make a published file findable by its second name. Raises `UsageError`, `OSError`."""
+    def expose(self, remote: RemoteFile, folders: OpenFolders) -> None:
+        """Make a published file findable by its second name, in one of ``folders``, which the caller syncs. Raises
+        `UsageError`, `OSError`."""
 
     def mark_complete(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
         """All files of a model are there, as their source lists them; ``is_news`` if it was asked just now. Raises
@@ -90,17 +95,16 @@ class HubCache(Layout):
         snapshot = self._root / _repo_folder(hub) / "snapshots" / hub.revision
         self._snapshots.setdefault(model, set()).add(snapshot)
 
-    def expose(self, remote: RemoteFile) -> None:
+    def expose(self, remote: RemoteFile, folders: OpenFolders) -> None:
         hub = _hub_file(remote)
-        path = _pointer(hub)
         up = "../" * (2 + hub.path.count("/"))
-        with open_parent(self._root, path) as found:
-            here = found.stat()
-            wanted = f"{up}blobs/{_blob(remote)}"
-            is_link = here is not None and stat.S_ISLNK(here.st_mode)
-            if not (is_link and os.readlink(found.name, dir_fd=found.folder) == wanted):
-                stage = make_private_dir(self.own / "stage")
-                staging.publish(staging.stage_link(stage, found.name, wanted), found)
+        found = folders.entry(self._root, _pointer(hub))
+        here = found.stat()
+        wanted = f"{up}blobs/{_blob(remote)}"
+        is_link = here is not None and stat.S_ISLNK(here.st_mode)
+        if not (is_link and os.readlink(found.name, dir_fd=found.folder) == wanted):
+            stage = make_private_dir(self.own / "stage")
+            staging.give_name(staging.stage_link(stage, found.name, wanted), found)
 
     def pointer(self, remote: RemoteFile) -> Path | None:
         return _pointer(_hub_file(remote)).under(self._root)

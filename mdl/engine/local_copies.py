@@ -17,13 +17,14 @@ from pathlib import Path
 
 from mdl.engine.plan import Item
 from mdl.engine.receipts import new_receipt
-from mdl.engine.store import Store
+from mdl.engine.store import Ready, Store
 from mdl.errors import Busy, MdlError, StateError, StorageError
 from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
 from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.fs import copying, nearest_existing
 from mdl.fs.copying import SharingRule, Way, predict_way
 from mdl.fs.entries import open_for_reading
+from mdl.fs.staging import OpenFolders
 from mdl.hashing import Digest
 
 Candidate = tuple[Path, SharingRule]
@@ -94,7 +95,9 @@ class LocalCopies:
             if print_.digest == remote.digest:  # two files of one repository are one file here
                 receipt = new_receipt(model, remote, print_, print_.digest.algorithm, stamp)
                 store.receipts.put(replace(receipt, catalog=store.catalog))
-                store.layout.expose(remote)
+                with OpenFolders() as folders:
+                    store.layout.expose(remote, folders)
+                    folders.sync()
                 return "clone"
         with store.scratch_folder(model, remote) as folder, open_for_reading(path) as fd:
             before, here = Stamp.of(os.fstat(fd)), folder / "data"
@@ -105,7 +108,7 @@ class LocalCopies:
                     copying.make_read_only(here)
                     if Stamp.of(os.lstat(here)) != before:
                         raise StorageError("it was written to while it was read")
-                store.publish(model, remote, here, print_, print_.digest.algorithm, item.seen, stamp=stamp)
+                store.publish(Ready(model, remote, here, print_, print_.digest.algorithm, item.seen, stamp))
                 return way
         for other, published, receipt in self._published.get(remote.digest, ()) if remote.digest else ():
             if os.path.realpath(published) == str(path):

@@ -62,8 +62,9 @@ class WorkQueue:
         self.active: list[Download] = []
         self._left = len(downloads)
         self._connections, self._policy, self._pacer, self._post = connections, policy, pacer, post
-        self._changed = threading.Condition(threading.RLock())
-        self._closed = False
+        lock = threading.RLock()
+        self._changed, self._over = threading.Condition(lock), threading.Condition(lock)
+        self._closed, self._publishing = False, 0
 
     def take(self) -> Work | None:
         """The next piece of work; waits for one. None if there will be no more."""
@@ -72,6 +73,7 @@ class WorkQueue:
                 now = time.monotonic()
                 work = self._next(now)
                 if work:
+                    self._changed.notify()  # there may be more, for one of those that wait
                     return work
                 soonest = min((d.attempts.retry_at for d in self.active if d.attempts.retry_at > now), default=now + 1)
                 self._changed.wait(max(0.005, min(0.25, soonest - now)))
@@ -81,7 +83,7 @@ class WorkQueue:
         """Wait up to ``seconds``; returns whether work is left."""
         with self._changed:
             if self._left and not self._closed:
-                self._changed.wait(seconds)
+                self._over.wait(seconds)
             return bool(self._left) and not self._closed
 
     def scale(self) -> None:
@@ -96,6 +98,7 @@ class WorkQueue:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            self._over.notify_all()
 
     def _next(self, now: float) -> Work | None:
         """Files already begun come first. But while it is in doubt whether an origin works at all, files that failed
@@ -109,7 +112,7 @@ class WorkQueue:
 
     def _first_of(self, downloads: Sequence[Download], now: float) -> Work | None:
         for download in downloads:
-            if download.exclusive:
+            if download.is_busy:
                 continue
             kind = self._exclusive_work(download)
             if kind and not download.running:
@@ -135,7 +138,7 @@ class WorkQueue:
         """Begin the first waiting file whose origin may be asked."""
         waiting = [one for one in self.active if one.attempts.retry_at > now or self._is_in_doubt(one)]
         begun = sum(bool(one.running) or one.exclusive or one not in waiting for one in self.active)
-        if begun >= self._connections or len(self.active) >= max(_MOST_BEGUN, self._connections):
+        if begun >= self._connections or len(self.active) + self._publishing >= max(_MOST_BEGUN, self._connections):
             return None
         full: set[str] = set()
         for download in self._waiting:
@@ -144,6 +147,9 @@ class WorkQueue:
             if self._is_lost(download, now) or self._has_room(download, now):
                 self._waiting.remove(download)
                 self.active.append(download)
+                if download.small and not download.error and (segment := download.next_segment()):
+                    download.start(segment)
+                    return Work("fetch", download, segment)
                 download.exclusive = True
                 return Work("close" if download.error else "begin", download)
             full.add(download.origin)
@@ -170,11 +176,19 @@ class WorkQueue:
             self._decide(download, RequestEnded(now, error=down), now)
         return download.error is not None
 
+    def fetched(self, work: Work) -> None:
+        """All bytes of a small file came. It leaves its connection to another file until it is published."""
+        with self._changed:
+            if work.segment:
+                work.download.running.discard(work.segment)
+            self.active.remove(work.download)
+            self._publishing += 1
+
     def ready(self, download: Download) -> None:
         """``begin`` or ``rewind`` is done, or ``finish`` found that more has to be fetched."""
         with self._changed:
             download.exclusive = False
-            self._changed.notify_all()
+            self._changed.notify()
 
     def discarded(self, download: Download, count: int, why: str) -> None:
         """Bytes of a file were discarded: report it, unless there were none."""
@@ -187,7 +201,7 @@ class WorkQueue:
         """These bytes of a running file turned out to be wrong."""
         with self._changed:
             download.pending.add(start, stop)
-            self._changed.notify_all()
+            self._changed.notify()
 
     def request_ended(self, download: Download, segment: Segment, error: MdlError | None = None) -> None:
         """The request for a segment ended, normally or by ``error``; what it did not bring is queued again."""
@@ -199,7 +213,8 @@ class WorkQueue:
             download.requeue(segment)
             if error and download.location == segment.asked_url:
                 download.location = None
-            self._changed.notify_all()
+            self._take_back(download)
+            self._changed.notify()
             if download.is_current(segment) and not (download.ended or download.error or download.rewind_why):
                 origin, url, now = download.origin, download.url, time.monotonic()
                 decision = self._decide(download, ended, now)
@@ -219,7 +234,7 @@ class WorkQueue:
         with self._changed:
             if not (download.ended or download.error or download.rewind_why):
                 self._decide(download, outcome, time.monotonic())
-                self._changed.notify_all()
+                self._changed.notify()
 
     def rewind(self, download: Download, why: str) -> None:
         """Have every byte discarded once no segment is being fetched."""
@@ -230,6 +245,7 @@ class WorkQueue:
     def abandon(self, work: Work, error: MdlError) -> None:
         """A worker failed for a reason that another attempt would not fix."""
         with self._changed:
+            self._take_back(work.download)
             if work.segment:
                 work.download.running.discard(work.segment)
             else:
@@ -247,18 +263,28 @@ class WorkQueue:
         """The file was published, or closed after it failed."""
         with self._changed:
             if not download.ended:
+                self._take_back(download)
                 download.ended = True
                 self.active.remove(download)
                 self._left -= 1
                 if not download.error:
                     self._pacer.served(download.origin, time.monotonic())
-            self._changed.notify_all()
+            self._changed.notify()
+            if not self._left:
+                self._changed.notify_all()
+                self._over.notify_all()
+
+    def _take_back(self, download: Download) -> None:
+        """A file that was `fetched` is among the active ones again, because it is not published after all, or is."""
+        if download.is_begun and download not in self.active and not download.ended:
+            self.active.append(download)
+            self._publishing -= 1
 
     def _abort(self, download: Download) -> None:
         for segment in download.running:
             if segment.abort:
                 segment.abort()
-        self._changed.notify_all()
+        self._changed.notify()
 
     def _decide(self, download: Download, outcome: Outcome, now: float) -> Decision:
         """Ask the policy what follows, and carry it out."""

@@ -1,28 +1,41 @@
-"""Receipts: what mdl published, so that a finished file need not be hashed again. One small file each.
+"""Receipts: what mdl published, so that a finished file need not be hashed again. One record for each model.
 
-A receipt has two lines in the format of `mdl.crc_json`: the facts, and the prefix digests that a repair uses.
+A record is a file that is only appended to, in the format of `mdl.crc_json`. A line is the receipt of one file, or says
+that the file has none any more; the last line of a file counts. Once half of the lines are of no use, the record is
+written anew. Earlier versions wrote one file for each receipt (``<32 hex>.receipt``), which are read too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
-from dataclasses import astuple, replace
+import os
+import re
+import stat
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mdl import crc_json
-from mdl.errors import MdlError, StateError
+from mdl.errors import MdlError, StateError, Unsafe
 from mdl.files import HubFile, Receipt, RemoteFile, Stamp
 from mdl.fs import staging
-from mdl.fs.private import make_private_dir, read_regular
+from mdl.fs.private import make_private_dir, open_new, open_own, read_regular
 from mdl.hashing import Digest, Fingerprint
-from mdl.paths import RelPath, record_name
+from mdl.paths import RelPath, model_of_record, record_name
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
 
-VERSION = 1
-_LARGEST = 64 * 2**20
+VERSION = 2
+RECORD = "all.receipts"
+"""The name of a record, in the folder of its model."""
+_OF_ONE_FILE = re.compile(r"[0-9a-f]{32}\.receipt")
+_LARGEST = 256 * 2**20
+_SPARE = 32
+"""A record may have so many lines of no use, beside as many as it has receipts."""
 _REPO_TYPES = ("model", "dataset", "space")
 _OPTIONAL = (str, type(None))
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -32,7 +45,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "hub": (list, type(None)),
 }
 _AS_THEY_ARE = ("verified", "url", "asked", "validator", "commit", "suspect", "catalog")
-_DEFAULTS: dict[str, Any] = {"asked": "", "adopted": False, "hub": None, "catalog": None}
+_DEFAULTS: dict[str, Any] = {"asked": "", "adopted": False, "hub": None, "catalog": None, "prefixes": ()}
 """The facts that receipts of earlier versions lack."""
 
 
@@ -50,9 +63,10 @@ def new_receipt(
     *,
     validator: str | None = None,
     adopted: bool = False,
+    catalog: str | None = None,
 ) -> Receipt:
     """The receipt of a file with ``stamp``. ``verified`` says what its bytes were compared with; ``validator`` is used
-    if the source had none; an ``adopted`` file was there before."""
+    if the source had none; an ``adopted`` file was there before; ``catalog`` is the one for which it came."""
     return Receipt(
         model=model,
         path=remote.path,
@@ -66,50 +80,63 @@ def new_receipt(
         adopted=adopted,
         hub=remote.hub,
         prefixes=print_.prefixes,
+        catalog=catalog,
     )
 
 
 class Receipts:
-    """The receipts of one models folder, by model."""
+    """The receipts of one models folder, by model. For any number of threads."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._records: dict[str, _Record] = {}
+        self._lock = threading.RLock()
 
-    def get(self, model: str, path: RelPath, *, prefixes: bool = False) -> Receipt | None:
-        """The receipt of one file, with its ``prefixes`` only if they are asked for. None if there is none or it is
-        damaged. Raises `StateError` if a newer mdl wrote it."""
-        return _read(self._path(model, path), prefixes=prefixes)
+    def get(self, model: str, path: RelPath) -> Receipt | None:
+        """The receipt of one file; None if there is none or it is damaged. Raises `StateError` if a newer mdl wrote
+        one of the model's."""
+        with self._lock:
+            return self._record(model).check_version().receipt(path.text)
 
     def of_model(self, model: str) -> list[Receipt]:
-        """Every receipt of ``model``, sorted by path."""
+        """Every receipt of ``model`` that can be read, sorted by path. Raises as `get` does."""
+        with self._lock:
+            self._record(model).check_version()
+            return sorted(self.in_order(model), key=lambda receipt: receipt.path)
+
+    def in_order(self, model: str) -> list[Receipt]:
+        """Every receipt of ``model`` that can be read, the last one that was written at the end."""
+        with self._lock:
+            record = self._record(model)
+            return [found for path in record.lines if (found := record.receipt(path))]
+
+    def models(self) -> list[str]:
+        """The models that may have receipts, sorted; none if the folder is a link, for mdl makes none."""
         with contextlib.suppress(OSError):
-            found = [_read(entry, prefixes=False) for entry in (self._folder / record_name(model)).glob("*.receipt")]
-            return sorted((receipt for receipt in found if receipt), key=lambda receipt: receipt.path)
+            if not self._folder.is_symlink():
+                return sorted(model_of_record(entry.name) for entry in self._folder.iterdir())
         return []
 
     def all(self) -> list[Receipt]:
         """Every receipt of every model that can be read."""
-        with contextlib.suppress(OSError):
-            found = [read_receipt(entry) for entry in sorted(self._folder.glob("*/*.receipt"))]
-            return [receipt for receipt in found if receipt]
-        return []
+        return [receipt for model in self.models() for receipt in self.in_order(model)]
 
-    def put(self, receipt: Receipt) -> None:
-        """Write a receipt. Raises `OSError`, `Unsafe`."""
-        facts = {
-            "mdl-receipt": VERSION,
-            **vars(receipt),
-            "path": receipt.path.text,
-            "stamp": astuple(receipt.stamp),
-            "digest": str(receipt.digest),
-            "url": bare_url(receipt.url),
-            "hub": astuple(receipt.hub) if receipt.hub else None,
-        }
-        del facts["prefixes"]
-        data = crc_json.dumps(facts) + crc_json.dumps(list(receipt.prefixes))
-        path = self._path(receipt.model, receipt.path)
-        make_private_dir(path.parent)
-        staging.write_file(path, data, durable=False)
+    def put(self, *receipts: Receipt) -> None:
+        """Write receipts, which are on the disk when this returns. Raises `OSError`, `Unsafe`."""
+        by_model: dict[str, dict[str, bytes | None]] = {}
+        for receipt in receipts:
+            by_model.setdefault(receipt.model, {})[receipt.path.text] = _line(receipt)
+        with self._lock:
+            for model, lines in by_model.items():
+                self._record(model).append(lines)
+
+    def forget(self, model: str, *paths: RelPath) -> None:
+        """Remove the receipts of these files, and everything that cannot be read. Raises `OSError`, `Unsafe`."""
+        with self._lock:
+            record = self._record(model)
+            record.append({path.text: None for path in paths if path.text in record.lines})
+            if record.unreadable():
+                record.rewrite()
 
     def restore(self, receipt: Receipt, before: Receipt | None) -> None:
         """Replace a receipt by the one from ``before``, or remove it, as far as the disk allows that."""
@@ -117,51 +144,174 @@ class Receipts:
             if before:
                 self.put(before)
             else:
-                self._path(receipt.model, receipt.path).unlink(missing_ok=True)
+                self.forget(receipt.model, receipt.path)
 
     def distrust(self, model: str, path: RelPath) -> None:
         """Have the file hashed at the next check. Raises `OSError`, `StateError`."""
-        receipt = self.get(model, path, prefixes=True)
+        receipt = self.get(model, path)
         if receipt and not receipt.suspect:
             self.put(replace(receipt, suspect=True))
 
-    def mark_shared(self, model: str, path: RelPath, catalog: str | None) -> None:
-        """Take note that a file is kept for ``catalog`` too: then it belongs to no single catalog. Raises `OSError`,
-        `StateError`."""
-        receipt = self.get(model, path, prefixes=True)
-        if receipt and receipt.catalog not in (None, catalog):
-            self.put(replace(receipt, catalog=None))
+    def useless(self, model: str, gone: Sequence[RelPath] = ()) -> tuple[Path, int]:
+        """The record of a model, and how many bytes of it cannot be read, or are of files that are ``gone``."""
+        with self._lock:
+            record = self._record(model)
+            return record.path, record.unreadable() + sum(len(record.lines.get(path.text, b"")) for path in gone)
 
-    def _path(self, model: str, path: RelPath) -> Path:
-        return self._folder / record_name(model) / f"{file_key(model, path)}.receipt"
+    def place(self, model: str) -> Path:
+        """The folder in which the record of ``model`` is."""
+        return self._folder / record_name(model)
+
+    def _record(self, model: str) -> _Record:
+        record = self._records.setdefault(model, _Record(model, self.place(model)))
+        record.refresh()
+        return record
 
 
-def read_receipt(path: Path) -> Receipt | None:
-    """The receipt in a file; None if it is damaged, or a newer mdl wrote it."""
+class _Record:
+    """The record of one model, as it is on the disk. ``lines`` has the last line of each file, in the order in which
+    they were written; ``is_newer`` if a newer mdl wrote one of them."""
+
+    def __init__(self, model: str, folder: Path) -> None:
+        self.path = folder / RECORD
+        self._model, self._folder = model, folder
+        self._clear()
+
+    def _clear(self) -> None:
+        self.lines: dict[str, bytes] = {}
+        self.is_newer, self._damaged = False, 0
+        self._count, self._read, self._state = 0, 0, (0, 0, 0)
+        self._of_one_file: list[Path] = []
+
+    def refresh(self) -> None:
+        """Read what was appended since the last time, or everything if it is another file now."""
+        state = self._look()
+        if state == self._state:
+            return
+        inode, size, _ = state
+        if inode != self._state[0] or not size > self._state[1] > 0:
+            self._clear()
+            self._read_single_files()
+        with contextlib.suppress(OSError):
+            data = (read_regular(self.path, _LARGEST, start=self._read) if size else None) or b""
+            whole = data.rpartition(b"\n")[0]  # a torn last line may still be on its way
+            self._read += len(whole) + bool(whole)
+            for line in whole.split(b"\n") if whole else ():
+                self._add(line)
+        self._state = state
+
+    def _look(self) -> tuple[int, int, int]:
+        """What tells whether the record has changed: its inode, size and time; if there is none, those of its
+        folder, and no size."""
+        for path in (self.path, self._folder):
+            with contextlib.suppress(OSError):
+                found = os.lstat(path)
+                return found.st_ino, found.st_size if path == self.path else 0, found.st_mtime_ns
+        return 0, 0, 0
+
+    def _read_single_files(self) -> None:
+        """Read the receipts that earlier versions wrote."""
+        with contextlib.suppress(OSError):
+            entries = [] if self._folder.is_symlink() else sorted(self._folder.iterdir())
+            for path in (entry for entry in entries if _OF_ONE_FILE.fullmatch(entry.name)):
+                self._of_one_file.append(path)
+                facts, prefixes, *_ = ((read_regular(path, _LARGEST) or b"") + b"\n\n").split(b"\n")
+                found = crc_json.loads(facts)
+                if isinstance(found, dict) and isinstance(steps := crc_json.loads(prefixes), list):
+                    found["prefixes"] = steps
+                self._add(crc_json.dumps(found).rstrip() if isinstance(found, dict) else facts or b"?")
+
+    def _add(self, line: bytes) -> None:
+        facts = crc_json.loads(line)
+        facts = facts if isinstance(facts, dict) else {}
+        path, version = facts.get("path"), facts.get("mdl-receipt")
+        self._count += 1
+        self.is_newer = self.is_newer or (isinstance(version, int) and version > VERSION)
+        if not isinstance(path, str):
+            self._damaged += len(line)
+            return
+        self.lines.pop(path, None)
+        if not facts.get("gone"):
+            self.lines[path] = line
+
+    def check_version(self) -> _Record:
+        """The record itself. Raises `StateError` if a newer mdl wrote to it."""
+        if self.is_newer:
+            raise StateError("a newer mdl wrote this receipt", item=str(self.path), hint="upgrade mdl")
+        return self
+
+    def receipt(self, path: str) -> Receipt | None:
+        """The receipt of one file; None if there is none or it makes no sense."""
+        facts = crc_json.loads(self.lines.get(path, b""))
+        found = _receipt(facts) if isinstance(facts, dict) else None
+        return found if found and found.model == self._model else None
+
+    def unreadable(self) -> int:
+        """Bytes that are no receipt, and say of none that it is gone."""
+        return self._damaged + sum(len(line) for path, line in self.lines.items() if not self.receipt(path))
+
+    def append(self, lines: dict[str, bytes | None]) -> None:
+        """Write a line for each path; None removes its receipt. Raises `OSError`, `Unsafe`."""
+        if not lines:
+            return
+        make_private_dir(self._folder)
+        data = b"".join(line or _gone(path) for path, line in lines.items())
+        try:
+            fd = open_own(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        except Unsafe:
+            fd = open_new(self.path, os.O_RDWR | os.O_APPEND)  # another user could write it: nothing of it is believed
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise FileExistsError(errno.EEXIST, "it is a device or pipe", str(self.path))
+            size = os.fstat(fd).st_size
+            is_torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+            view = memoryview(b"\n" * is_torn + data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        if not size:
+            staging.sync_folder(self._folder)
+        self.refresh()
+        if self._of_one_file or self._count > 2 * len(self.lines) + _SPARE:
+            self.rewrite()
+
+    def rewrite(self) -> None:
+        """Write the record anew, without what is of no use; without any receipt it is removed. Raises `OSError`."""
+        old = self._of_one_file
+        data = b"".join(line + b"\n" for path, line in self.lines.items() if self.receipt(path))
+        if data:
+            staging.write_file(self.path, data)
+        else:
+            self.path.unlink(missing_ok=True)
+        for path in old:
+            path.unlink(missing_ok=True)
+        self._clear()
+        self.refresh()
+
+
+def _line(receipt: Receipt) -> bytes:
+    facts = {
+        "mdl-receipt": VERSION,
+        **vars(receipt),
+        "path": receipt.path.text,
+        "stamp": list(vars(receipt.stamp).values()),
+        "digest": str(receipt.digest),
+        "url": bare_url(receipt.url),
+        "hub": list(vars(receipt.hub).values()) if receipt.hub else None,
+    }
+    return crc_json.dumps(facts)
+
+
+def _gone(path: str) -> bytes:
+    return crc_json.dumps({"mdl-receipt": VERSION, "path": path, "gone": True})
+
+
+def _receipt(facts: dict[str, Any]) -> Receipt | None:
     try:
-        return _read(path, prefixes=False)
-    except StateError:
-        return None
-
-
-def _read(path: Path, *, prefixes: bool) -> Receipt | None:
-    try:
-        first, _, second = (read_regular(path, _LARGEST) or b"").partition(b"\n")
-    except OSError:
-        return None
-    facts = crc_json.loads(first)
-    if not isinstance(facts, dict):
-        return None
-    version = facts.get("mdl-receipt")
-    if isinstance(version, int) and version > VERSION:
-        raise StateError("a newer mdl wrote this receipt", item=str(path), hint="upgrade mdl")
-    steps = crc_json.loads(second.partition(b"\n")[0]) if prefixes else None
-    return _receipt(facts, tuple(steps) if isinstance(steps, list) else ())
-
-
-def _receipt(facts: dict[str, Any], prefixes: tuple[Any, ...]) -> Receipt | None:
-    try:
-        stamp, facts = facts["stamp"], _DEFAULTS | facts
+        facts = _DEFAULTS | facts
+        stamp, prefixes = facts["stamp"], tuple(facts["prefixes"])
         kinds = [(facts[key], kinds) for key, kinds in _KINDS.items()]
         kinds += [(number, (int,)) for number in stamp] + [(prefix, (str,)) for prefix in prefixes]
         if any(type(value) not in allowed for value, allowed in kinds):

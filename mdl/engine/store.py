@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial as bound
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mdl.cancel import CancelToken
@@ -19,18 +18,60 @@ from mdl.engine.journal import Identity
 from mdl.engine.layout import Layout, inspect_path
 from mdl.engine.partial import Partial
 from mdl.engine.receipts import Receipts, file_key, new_receipt
-from mdl.errors import Occupied, StorageError, Unsafe, UsageError, storage_error
+from mdl.errors import MdlError, Occupied, StorageError, Unsafe, UsageError, storage_error
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
 from mdl.fs import copying, free_space, staging
-from mdl.fs.entries import EntryAt, open_for_reading, open_parent
+from mdl.fs.entries import EntryAt, open_for_reading
 from mdl.fs.private import make_private_dir
+from mdl.fs.staging import OpenFolders, StagedFile
 from mdl.hashing import Fingerprint, fingerprint
 from mdl.http.ranges import ByteRange
 from mdl.locks import try_lock
 from mdl.process import ProcessId
 
 _UNREADABLE = (UsageError, StorageError, Unsafe, OSError)
-_Publish = Callable[[EntryAt], os.stat_result | None]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Verified bytes that are to get their final name.
+
+    ``source`` is a partial, a whole file on the same file system, or a small file that was staged. ``verified`` is as
+    in a receipt. A file that came there since it was ``seen``, and is not mdl's, is not replaced; without ``seen`` any
+    file is. ``stamp`` is that of the source before it was hashed, if another program wrote it.
+    """
+
+    model: str
+    remote: RemoteFile
+    source: Partial | Path | StagedFile
+    fingerprint: Fingerprint
+    verified: str
+    seen: LocalFile | None = None
+    stamp: Stamp | None = None
+
+    def sync(self) -> Stamp:
+        """Bring the bytes to the disk, unless `publish` does; returns the stamp for the receipt. Raises `OSError`."""
+        source = self.source
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                os.fsync(file.fileno())
+            return self.stamp or Stamp.of(source.lstat())
+        if isinstance(source, StagedFile):
+            source.sync()
+        return Stamp.of(os.fstat(source.fd))
+
+    def publish(self, entry: EntryAt) -> os.stat_result | None:
+        """As `staging.give_name`."""
+        return staging.give_name(self.source, entry) if isinstance(self.source, Path) else self.source.publish(entry)
+
+
+@contextlib.contextmanager
+def _errors_to(errors: dict[int, Exception], number: int) -> Iterator[None]:
+    """Inside the block an error is that of one file only."""
+    try:
+        yield
+    except (OSError, MdlError) as error:
+        errors[number] = error
 
 
 class Store:
@@ -55,6 +96,7 @@ class Store:
         self.listings = self.own / "listings"
         self.locks = self.own / "locks"
         self.archives = self.own / "archives"
+        self._stage: Path | None = None
 
     def folder(self, model: str) -> Path:
         """The folder that is shown as the place of ``model``."""
@@ -110,6 +152,12 @@ class Store:
         """Go on with the best partial of the file, or begin one. Raises as `Partial.open` does."""
         return Partial.open(self.partials, file_key(model, remote.path), Identity.of(remote))
 
+    def has_leftovers(self) -> bool:
+        """Whether there is any partial at all."""
+        with contextlib.suppress(OSError):
+            return any(self.partials.iterdir())
+        return False
+
     def discard_partials(self, model: str, remote: RemoteFile) -> int:
         """Remove the partials of a file that is not downloaded in parts; returns how many bytes they had. Raises as
         `Partial.open` does."""
@@ -135,82 +183,93 @@ class Store:
             partial.mark_present(ByteRange(0, copied))
         return partial
 
-    def publish(
-        self,
-        model: str,
-        remote: RemoteFile,
-        source: Partial | Path | bytes,
-        print_: Fingerprint,
-        verified: str,
-        seen: LocalFile | None = None,
-        *,
-        stamp: Stamp | None = None,
-    ) -> None:
-        """Give verified bytes their final name and write the receipt.
+    def stage(self, remote: RemoteFile, data: bytes) -> StagedFile:
+        """Write the bytes of a small file under a staged name. Raises `Unsafe`, `OSError`."""
+        if self._stage is None:
+            self._stage = make_private_dir(self.own / "stage")
+        try:
+            return StagedFile.write(self._stage, remote.path.name, data)
+        except FileNotFoundError:
+            return StagedFile.write(make_private_dir(self._stage), remote.path.name, data)
 
-        ``source`` is a partial, a whole file on the same file system, or the bytes of a small file. ``stamp`` is that
-        of the source before it was hashed, if another program wrote it. A file that came there since it was ``seen``,
-        and is not mdl's, is not replaced; without ``seen`` any file is. Raises `Occupied`, `OSError`, `Busy`, `Unsafe`.
+    def publish(self, ready: Ready) -> None:
+        """Give verified bytes their final name and write the receipt. Raises `Occupied`, `Busy`, `Unsafe`,
+        `OSError`."""
+        if error := self.publish_all([ready])[0]:
+            raise error
+
+    def publish_all(self, ready: Sequence[Ready]) -> list[Exception | None]:
+        """As `publish` for several, which takes little longer than one; returns the error of each, if it has one.
+
+        Bytes, receipts and names reach the disk in this order: a process that is killed on the way leaves no file
+        without a receipt, and a power cut leaves no name or receipt without its bytes.
         """
-        validator = next(iter(source.validators.values()), None) if isinstance(source, Partial) else None
-        with (
-            self._staged(source, remote.path.name) as (found, publish),
-            self._reserve(model, remote, print_, seen) as entry,
-        ):
-            before = self.receipts.get(model, remote.path, prefixes=True)
-            is_shared = before is not None and before.catalog != self.catalog
-            receipt = new_receipt(model, remote, print_, verified, stamp or found, validator=validator)
-            receipt = replace(receipt, catalog=None if is_shared else self.catalog)
-            # The receipt comes first: a process that is killed in between never leaves a file without one.
-            self.receipts.put(receipt)
-            try:
-                copied = publish(entry)
-            except BaseException:
-                self.receipts.restore(receipt, before)
-                raise
-            if copied:
-                self.receipts.put(replace(receipt, stamp=Stamp.of(copied)))
-        self.layout.expose(remote)
+        errors: dict[int, Exception] = {}
+        receipts: dict[int, Receipt] = {}
+        with contextlib.ExitStack() as stack, OpenFolders() as folders:
+            staged = [item.source for item in ready if isinstance(item.source, StagedFile)]
+            for file in staged:
+                stack.callback(file.close)
+            StagedFile.start_syncing(staged)
+            for number, item in enumerate(ready):
+                with _errors_to(errors, number):
+                    stamp = item.sync()
+                    self._entry(item, folders)
+                    receipts[number] = self._receipt(item, stamp)
+            before = {number: self.receipts.get(one.model, one.path) for number, one in receipts.items()}
+            self.receipts.put(*receipts.values())
+            copies: list[Receipt] = []
+            for number, receipt in receipts.items():
+                with _errors_to(errors, number):
+                    try:
+                        copied = self._give_name(ready[number], folders)
+                    except BaseException:
+                        self.receipts.restore(receipt, before[number])
+                        raise
+                    copies += [replace(receipt, stamp=Stamp.of(copied))] if copied else []
+            self.receipts.put(*copies)
+            folders.sync()  # the names of files before those of links to them
+            for number in receipts.keys() - errors.keys():
+                with _errors_to(errors, number):
+                    self.layout.expose(ready[number].remote, folders)
+            folders.sync()
+        return [errors.get(number) for number in range(len(ready))]
 
-    @contextlib.contextmanager
-    def _staged(self, source: Partial | Path | bytes, name: str) -> Iterator[tuple[Stamp, _Publish]]:
-        """The stamp of the source, and how to publish it: that returns the status of a copy, if it made one."""
-        if isinstance(source, Partial):
-            yield Stamp.of(os.fstat(source.fd)), source.publish
-        elif isinstance(source, Path):
-            with source.open("rb") as file:
-                os.fsync(file.fileno())
-            yield Stamp.of(source.lstat()), bound(staging.publish, source)
-        else:
-            staged = staging.stage(make_private_dir(self.own / "stage"), name, source, mode=0o666)
-            try:
-                yield Stamp.of(staged.lstat()), bound(staging.publish, staged)
-            except BaseException:
-                staged.unlink(missing_ok=True)
-                raise
+    def _receipt(self, item: Ready, stamp: Stamp) -> Receipt:
+        before = self.receipts.get(item.model, item.remote.path)
+        is_shared = before is not None and before.catalog != self.catalog
+        validators = item.source.validators.values() if isinstance(item.source, Partial) else ()
+        return new_receipt(
+            item.model,
+            item.remote,
+            item.fingerprint,
+            item.verified,
+            stamp,
+            validator=next(iter(validators), None),
+            catalog=None if is_shared else self.catalog,
+        )
 
-    @contextlib.contextmanager
-    def _reserve(
-        self, model: str, remote: RemoteFile, print_: Fingerprint, seen: LocalFile | None
-    ) -> Iterator[EntryAt]:
-        """The entry in which the file gets its final name, once it is clear that what is there may be replaced. Raises
+    def _give_name(self, item: Ready, folders: OpenFolders) -> os.stat_result | None:
+        """Returns the status of a copy, if the final folder is on another file system."""
+        try:
+            return item.publish(self._entry(item, folders))
+        except FileExistsError:  # another process was faster; it may have brought the same bytes
+            return item.publish(self._entry(item, folders))
+
+    def _entry(self, item: Ready, folders: OpenFolders) -> EntryAt:
+        """The entry in which a file gets its final name, once it is clear that what is there may be replaced. Raises
         `Unsafe`, `Occupied`, `OSError`."""
-        hint = "use --force to replace it, or --to for another folder"
-        occupied = Occupied("another file was put there meanwhile", item=remote.path.text, hint=hint)
-        seen = None if self.layout.is_by_digest else seen
-        with open_parent(*self.layout.place(model, remote)) as entry:
-            entry.refuse_special()
-            now = entry.stat() if seen else None
-            is_as_seen = seen is None or now is None or Stamp.of(now) == seen.stamp
-            if not is_as_seen:
-                here = self.check(model, remote, deep=True)
-                has_same_bytes = here.fingerprint is not None and here.fingerprint.digest == print_.digest
-                if not here.untouched and not has_same_bytes:
-                    raise occupied
-            try:
-                yield entry.as_new() if seen and now is None else entry
-            except FileExistsError:
-                raise occupied from None
+        seen = None if self.layout.is_by_digest else item.seen
+        entry = folders.entry(*self.layout.place(item.model, item.remote))
+        entry.refuse_special()
+        now = entry.stat() if seen else None
+        if seen and now and Stamp.of(now) != seen.stamp:
+            here = self.check(item.model, item.remote, deep=True)
+            has_same_bytes = here.fingerprint is not None and here.fingerprint.digest == item.fingerprint.digest
+            if not here.untouched and not has_same_bytes:
+                hint = "use --force to replace it, or --to for another folder"
+                raise Occupied("another file was put there meanwhile", item=item.remote.path.text, hint=hint)
+        return entry.as_new() if seen and now is None else entry
 
     @contextlib.contextmanager
     def scratch_folder(self, model: str, remote: RemoteFile) -> Iterator[Path]:

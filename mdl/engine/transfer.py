@@ -75,7 +75,14 @@ class Transfer:
         self._queue = WorkQueue(self._downloads, http.connections, http.policy, http.pacer, self._events.put)
         self._fetcher = Fetcher(http, self._queue, store.free_space, most)
         self._finalizer = Finalizer(
-            store, self._queue, self._fetcher, self._events.put, http.cancel, count=len(items), repair=repair
+            store,
+            self._queue,
+            self._fetcher,
+            self._events.put,
+            http.cancel,
+            count=len(items),
+            repair=repair,
+            on_error=self._on_error,
         )
         self._store, self._http, self._tell = store, http, tell
         self._bytes_kept, self._hub_client = bytes_kept, hub_client
@@ -146,7 +153,7 @@ class Transfer:
 
     def _report(self) -> None:
         """Tell the events that were posted, and the progress."""
-        while not self._events.empty():
+        for _ in range(self._events.qsize()):  # not until there are none: they may come as fast as they are told
             self._tell(self._events.get())
         now = time.monotonic()
         running = [download for download in list(self._queue.active) if not download.ended]
@@ -198,15 +205,21 @@ class Transfer:
                 try:
                     self._do(work)
                 except BaseException as error:
-                    if self._http.cancel.is_set():
-                        return
-                    explained = self._explained(work.download, error)
-                    if work.segment and error is explained:
-                        self._queue.request_ended(work.download, work.segment, explained)
-                    else:
-                        self._queue.abandon(work, explained)
+                    self._on_error(work, error)
+                if self._http.cancel.is_set():
+                    return
         except BaseException as error:
             self._fault = internal_error(error)
+
+    def _on_error(self, work: Work, error: BaseException) -> None:
+        """A piece of work ended by an error; one that a stop caused means nothing."""
+        if self._http.cancel.is_set():
+            return
+        explained = self._explained(work.download, error)
+        if work.segment and error is explained:
+            self._queue.request_ended(work.download, work.segment, explained)
+        else:
+            self._queue.abandon(work, explained)
 
     def _do(self, work: Work) -> None:
         download, segment = work.download, work.segment
@@ -221,7 +234,7 @@ class Transfer:
         elif segment and download.via_hub and self._hub_client:
             self._finalizer.fetch_via_hub(download, self._hub_client)
         elif segment and download.small:
-            self._finalizer.fetch_small(download, segment)
+            self._finalizer.fetch_small(work)
         elif segment:
             self._fetcher.fetch(download, segment)
             self._queue.request_ended(download, segment)

@@ -32,6 +32,10 @@ class EntryAt:
         """The same entry, at which no file may be replaced."""
         return replace(self, is_new=True)
 
+    def beside(self, name: str) -> EntryAt:
+        """The entry of another name in the same folder."""
+        return EntryAt(self.folder, name, self.path.with_name(name))
+
     def stat(self) -> os.stat_result | None:
         """The status of the entry, of a link itself; None if there is nothing."""
         try:

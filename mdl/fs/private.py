@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -115,6 +114,8 @@ def open_regular(path: Path, *, is_own: bool = True) -> int:
 
     Raises `OSError`, also for a folder, pipe or device; `Unsafe`.
     """
+    if is_own:
+        os.lstat(path)  # most of what is looked for is not there, and to open its folder step by step takes long
     fd = open_own(path, os.O_RDONLY) if is_own else os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
@@ -129,15 +130,16 @@ class _NotRegular(OSError):
     pass
 
 
-def read_regular(path: Path, most: int, *, is_own: bool = True) -> bytes | None:
-    """The first ``most`` bytes of a file; None if it is not a regular file, or if it is one of mdl's own that another
-    user may have written. Raises `OSError`."""
+def read_regular(path: Path, most: int, *, is_own: bool = True, start: int = 0) -> bytes | None:
+    """At most ``most`` bytes of a file from ``start`` on; None if it is not a regular file, or if it is one of mdl's
+    own that another user may have written. Raises `OSError`."""
     try:
         fd = open_regular(path, is_own=is_own)
     except (_NotRegular, Unsafe):
         return None
     with os.fdopen(fd, "rb") as file:
-        return file.read(min(most, os.fstat(fd).st_size))
+        file.seek(start)
+        return file.read(max(0, min(most, os.fstat(fd).st_size - start)))
 
 
 def read_whole(path: Path, most: int, *, owners: Collection[int] | None = None) -> bytes:
@@ -204,7 +206,7 @@ def _repair(folder: int, path: Path, top: int, trust: _Trust) -> _Trust:
 def _as_shown_by(folder: int, trust: _Trust) -> _Trust:
     """The same trust on a file system that shows other owners or modes than were set. A file of this user's is made
     there to find out what it shows."""
-    name = f".{secrets.token_hex(8)}{_OWN}-tmp"
+    name = f".{os.urandom(8).hex()}{_OWN}-tmp"
     try:
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=folder)
     except OSError:

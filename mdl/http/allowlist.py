@@ -5,6 +5,7 @@ Patterns are ``host``, ``host:port`` or ``*.suffix``. A pattern without a port a
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -29,17 +30,20 @@ _NEVER_PUBLIC = tuple(
 3879, 9637, 9602). Not every version of Python knows all of them."""
 
 
+@functools.lru_cache(maxsize=1024)
 def host_of(url: str) -> str:
     """The host of a URL in lower case; "" if it has none."""
     return (urlsplit(url).hostname or "").rstrip(".").lower()
 
 
+@functools.lru_cache(maxsize=1024)
 def port_of(url: str) -> int:
     """The port of a URL, by default that of its scheme; 0 if neither is known. Raises `ValueError`."""
     parts = urlsplit(url)
     return parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
 
 
+@functools.lru_cache(maxsize=1024)
 def origin_of(url: str) -> str:
     """Scheme, host and port of a URL. The port is always written out."""
     return f"{urlsplit(url).scheme}://{host_of(url)}:{port_of(url)}"
@@ -53,6 +57,7 @@ def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
         return None
 
 
+@functools.lru_cache(maxsize=1024)
 def is_private(address: str) -> bool:
     """Whether an IP address is not a public one: loopback, link-local, private, multicast, also inside a mapped, NAT64,
     6to4 or Teredo address (RFC 4291, 6052, 3056, 4380)."""
@@ -87,6 +92,7 @@ class AllowList:
 
     named: frozenset[str]
     trusted: frozenset[str] = frozenset()
+    _passed: set[tuple[str, str]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, patterns: Iterable[str], trusted: Iterable[str] = ()) -> AllowList:
@@ -114,7 +120,9 @@ class AllowList:
     def check(self, url: str) -> SplitResult:
         """The parts of an allowed URL. Raises `Unsafe`, which names the host, for any other URL."""
         parts = urlsplit(url)
-        host = host_of(url)
+        host, place = host_of(url), (parts.scheme, parts.netloc)
+        if place in self._passed:
+            return parts
         if parts.scheme not in DEFAULT_PORTS:
             raise Unsafe(f"refused: scheme {parts.scheme or 'none'!r} is not http or https", item=host or None)
         if parts.username is not None or parts.password is not None:
@@ -129,6 +137,7 @@ class AllowList:
                 item=host,
                 hint=f"if you trust it: MDL_ALLOW_HOSTS={host}",
             )
+        self._passed.add(place)
         return parts
 
 

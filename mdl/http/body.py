@@ -131,8 +131,8 @@ class BodyReader:
             got += len(piece)
             if piece:
                 yield piece
-            if length is not None and (sock is not None or got >= length):
-                break
+            if sock is not None:
+                break  # else the body is read to its end, so that its connection can be used again
         if length is None or got >= length:
             return
         left = length - got

@@ -8,6 +8,7 @@ redirect.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import platform
@@ -18,7 +19,6 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -39,6 +39,12 @@ from mdl.paths import shown
 from mdl.redact import Secrets, bare_url
 
 USER_AGENT = f"mdl/{__version__}; python/{platform.python_version()}"
+_HEADERS = {
+    "User-Agent": USER_AGENT,
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "Connection": "keep-alive",
+}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 10
 _BEGINNING = 4096
@@ -84,7 +90,7 @@ class OpenResponse:
     def status(self) -> int:
         return self.response.status_code
 
-    @property
+    @functools.cached_property
     def headers(self) -> Mapping[str, str]:
         """The headers, with lower-case keys."""
         return _lower(self.response.headers)
@@ -119,17 +125,13 @@ class HttpClient:
         self.locators: dict[str, Locate] = {}
         """By scheme. What they return is followed as a redirect is."""
         self._proxies = urllib.request.getproxies()
-        limits = httpx.Limits(max_connections=connections * 2 + 8, max_keepalive_connections=connections + 4)
-        self._client = httpx.Client(
-            transport=PooledTransport(limits, self._proxies, self.cancel),
-            trust_env=False,
-            timeout=httpx.Timeout(timeouts.stall, connect=timeouts.connect),
-            headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
-        )
-        self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.is_closed = False
+        self._transport = PooledTransport(connections + 4, self._proxies, self.cancel)
+        self._timeout = httpx.Timeout(timeouts.stall, connect=timeouts.connect).as_dict()
 
     def close(self) -> None:
-        self._client.close()
+        self.is_closed = True
+        self._transport.close()
 
     def __enter__(self) -> HttpClient:
         return self
@@ -309,8 +311,13 @@ class HttpClient:
             token = self._tokens.get(origin_of(current)) if at_home else None
             authorization = {"Authorization": f"Bearer {token.token}"} if token else {}
             proxy = proxy_of(current, self._proxies)
-            request = self._client.build_request(method, current, headers={**headers, **authorization}, content=content)
-            request.extensions |= {PROXY: proxy}
+            request = httpx.Request(
+                method,
+                current,
+                headers={**_HEADERS, **headers, **authorization},
+                content=content,
+                extensions={PROXY: proxy, "timeout": dict(self._timeout)},
+            )
             host = host_of(current)
             private_ok = proxy is not None or self._may_be_private(current, start, met_public)
             limits = RequestLimits(host, private_ok, was_public=host in self._public)
@@ -341,10 +348,14 @@ class HttpClient:
         while True:
             try:
                 with self._response_deadline(patience), limits.applied():
-                    return self._client.send(request, stream=True)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                    response = self._transport.handle_request(request)
+                response.request = request
+                return response
+            except httpx.RequestError as error:
+                error.request = request
                 self.cancel.check()
-                if limits.is_fresh or not limits.peer or request.method == "POST":
+                may_be_stale = isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError))
+                if not may_be_stale or limits.is_fresh or not limits.peer or request.method == "POST":
                     raise
 
     def _response_deadline(self, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
@@ -375,6 +386,8 @@ def _redirect_target(location: str, current: str) -> str:
         raise Unsafe(f"refused: {host_of(current)} redirects to a {scheme[1].lower()}: URL", item=host_of(current))
     if not location or any(ord(char) <= 32 or ord(char) == 127 for char in location):
         raise ProtocolError(f"{host_of(current)} redirects without a usable Location")
+    if location.startswith("//") and not urlsplit(location).netloc:
+        raise Unsafe(f"refused: {host_of(current)} redirects to a URL without a host", item=host_of(current))
     target = urljoin(current, location)
     if urlsplit(current).scheme == "https" and urlsplit(target).scheme == "http":
         raise Unsafe(f"refused: a redirect from https to http, to {host_of(target)}", item=host_of(target))
@@ -393,4 +406,15 @@ def _drain(response: httpx.Response) -> None:
 
 
 def _lower(headers: httpx.Headers) -> dict[str, str]:
-    return {key.lower(): value for key, value in headers.items()}
+    found: dict[str, str] = {}
+    for key, value in headers.raw:
+        name, text = key.decode("latin-1").lower(), _text(value)
+        found[name] = f"{found[name]}, {text}" if name in found else text
+    return found
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

@@ -9,12 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import select
-import socket
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 if sys.platform == "linux":
     import fcntl
+
+if TYPE_CHECKING:
+    import socket
 
 _SIZE = 1024 * 1024
 """Bytes that a pipe of an ordinary user may hold, by the kernel's default limit (``/proc/sys/fs/pipe-max-size``)."""

@@ -1,9 +1,10 @@
-"""The transport: which pool of connections carries a request, through which proxy, which certificates it trusts, and
+"""The transport: which connection carries a request, through which proxy, which certificates it trusts, and
 what its errors mean.
 
-There is one pool for each proxy, and a separate one for TLS, because reading the trusted certificates takes a while:
-it is done when the first request needs them. If more bytes came on a connection than its response, the connection is
-closed: the next response must not begin with them.
+Each connection is in a pool of its own, which carries one request at a time. One large pool would look at all of its
+connections for every request, and the number of them decides how soon small files come. The one used last is used next.
+Reading the trusted certificates takes a while: it is done when the first request needs them. If more bytes came on a
+connection than its response, the connection is closed: the next response must not begin with them.
 
 ``settings`` of proxies are what `urllib.request.getproxies` returns: a proxy for ``http``, ``https`` or ``all``, and
 under ``no`` the hosts that are contacted directly. The rules are those of httpx, which has no public function for them.
@@ -18,7 +19,7 @@ import platform
 import re
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,6 +40,7 @@ SKIP_BODY = "mdl.skip_body"
 PROXY = "mdl.proxy"
 """An extension of a request: the URL of the proxy that it goes through, or None."""
 _LARGEST_CA_FILE = 16 * 2**20
+_ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1)
 _PARSER_DUMP = re.compile(r"\W*\b(bytearray\()?b(['\"]).*", re.DOTALL)
 """The received bytes, as the parser quotes them in its errors."""
 _DROPPED = ("peer closed", "Server disconnected")
@@ -47,14 +49,15 @@ _AGAIN = "run the same command again; what was fetched is kept"
 
 
 class PooledTransport(httpx.BaseTransport):
-    """Sends requests through pools of connections, each request through the proxy that its extension `PROXY` names.
+    """Sends requests over connections that are kept, each through the proxy that its extension `PROXY` names. At most
+    ``most_idle`` connections are kept.
 
     Raises `UsageError` if one of the ``settings`` is not the URL of a proxy.
     """
 
-    def __init__(self, limits: httpx.Limits, settings: Mapping[str, str], cancel: CancelToken) -> None:
-        self._limits, self._backend = limits, HappyEyeballs(cancel)
-        self._pools: dict[tuple[str | None, bool], httpx.HTTPTransport] = {}
+    def __init__(self, most_idle: int, settings: Mapping[str, str], cancel: CancelToken) -> None:
+        self._most_idle, self._backend = most_idle, HappyEyeballs(cancel)
+        self._idle: dict[tuple[object, ...], list[httpx.HTTPTransport]] = {}
         self._trusted: ssl.SSLContext | None = None
         self._lock = threading.Lock()
         for proxy in (_with_scheme(settings[name]) for name in ("http", "https", "all") if settings.get(name)):
@@ -67,29 +70,44 @@ class PooledTransport(httpx.BaseTransport):
                 raise UsageError(f"unusable proxy setting: {words}", hint=hint) from None
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        response = self._pool(request.extensions.get(PROXY), request.url.scheme == "https").handle_request(request)
-        if (connection := response.extensions.get("network_stream")) is not None:
-            response.stream = one = _OneResponse(response.stream, connection)
-            response.extensions[SKIP_BODY] = one.skip
+        place = request.extensions.get(PROXY), request.url.scheme, request.url.host, request.url.port
+        pool = self._take(*place)
+        try:
+            response = pool.handle_request(request)
+        except BaseException:
+            pool.close()
+            raise
+        connection = response.extensions.get("network_stream")
+        response.stream = one = _OneResponse(response.stream, connection, lambda: self._give_back(place, pool))
+        response.extensions[SKIP_BODY] = one.skip
         return response
 
     def close(self) -> None:
-        for pool in self._pools.values():
+        with self._lock:
+            idle, self._idle, self._most_idle = self._idle, {}, 0
+        for pool in (pool for pools in idle.values() for pool in pools):
             pool.close()
 
-    def _pool(self, proxy: str | None, is_tls: bool) -> httpx.HTTPTransport:
+    def _take(self, proxy: str | None, scheme: str, host: str, port: int | None) -> httpx.HTTPTransport:
         with self._lock:
-            if (proxy, is_tls) not in self._pools:
-                if self._trusted is None and (is_tls or urlsplit(proxy or "").scheme == "https"):
-                    self._trusted = tls_context()
-                self._pools[proxy, is_tls] = self._open_pool(proxy, self._trusted or _empty_context())
-            return self._pools[proxy, is_tls]
+            if pools := self._idle.get((proxy, scheme, host, port)):
+                return pools.pop()
+            if self._trusted is None and (scheme == "https" or urlsplit(proxy or "").scheme == "https"):
+                self._trusted = tls_context()
+        return self._open_pool(proxy, self._trusted or _empty_context())
+
+    def _give_back(self, place: tuple[object, ...], pool: httpx.HTTPTransport) -> None:
+        with self._lock:
+            if sum(map(len, self._idle.values())) < self._most_idle:
+                self._idle.setdefault(place, []).append(pool)
+                return
+        pool.close()
 
     def _open_pool(self, proxy: str | None, context: ssl.SSLContext) -> httpx.HTTPTransport:
         through = httpx.Proxy(proxy) if proxy else None
         if through and through.url.scheme == "https":
             through.ssl_context = context
-        pool = httpx.HTTPTransport(verify=context, limits=self._limits, proxy=through, trust_env=False)
+        pool = httpx.HTTPTransport(verify=context, limits=_ONE, proxy=through, trust_env=False)
         # httpcore accepts a backend, but httpx has no parameter for it. Without ours no address would be checked.
         if not hasattr(pool._pool, "_network_backend"):
             raise AssertionError("this version of httpcore has no network backend to replace")
@@ -103,8 +121,9 @@ class _OneResponse(httpx.SyncByteStream):
     Bytes that come later make the idle connection readable, and httpcore does not use a readable connection again.
     """
 
-    def __init__(self, stream: Any, connection: Any) -> None:
-        self._stream, self._connection = stream, connection
+    def __init__(self, stream: Any, connection: Any, give_back: Callable[[], None]) -> None:
+        self._stream, self._connection, self._give_back = stream, connection, give_back
+        self._is_closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._stream
@@ -125,15 +144,21 @@ class _OneResponse(httpx.SyncByteStream):
         return True
 
     def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
         # Neither httpx nor httpcore has a public way to ask the parser what it holds after the response. If the parser
         # is not found where it is expected, no connection is used twice.
         try:
             has_more = bool(self._stream._httpcore_stream._stream._connection._h11_state.trailing_data[0])
         except AttributeError:
             has_more = True
-        if has_more:
+        if has_more and self._connection is not None:
             self._connection.close()
-        self._stream.close()
+        try:
+            self._stream.close()
+        finally:
+            self._give_back()
 
 
 def proxy_of(url: str, settings: Mapping[str, str]) -> str | None:

@@ -51,7 +51,7 @@ class Log:
         """What the next line begins with: a newline if a torn line could not be removed."""
 
     def append(self, text: str) -> None:
-        """Add one line, whole or not at all, while other processes may append too."""
+        """Add a line, or several, whole or not at all, while other processes may append too."""
         self._follow()
         line = self._line_end + text.encode("utf-8", "backslashreplace") + b"\n"
         written = os.write(self._fd, line)
@@ -112,6 +112,7 @@ class Log:
 class LogListener:
     """A listener that appends what happens to several logs, without secrets; progress at every tenth of the whole.
 
+    Lines of files that started or finished are written together, at the next sign of progress: there may be thousands.
     ``trouble`` is called once for each log that cannot be written; the next line is tried all the same.
     """
 
@@ -121,25 +122,34 @@ class LogListener:
         self._logs, self._secrets, self._trouble = logs, secrets, trouble
         self._failed: set[Path] = set()
         self._tenth = 0
+        self._lines: list[str] = []
         self._job: Mapping[str, object] = {"job": job, "pid": os.getpid(), "command": command}
 
     def __call__(self, event: Event) -> None:
-        if not self._is_due(event):
-            return
-        found = describe(event)
-        facts = {"model": found.model, "file": found.file, "kind": found.model_kind, "repo": found.repo, **found.facts}
-        clean = {key: redact(one, self._secrets) if isinstance(one, str) else one for key, one in facts.items()}
-        known = [f"{key}={_quoted(one)}" for key, one in {**self._job, **clean}.items() if one not in (None, "")]
-        line = " ".join([now(), found.level, found.kind, *known])
-        for log in self._logs:
+        if self._is_due(event):
+            found, known = describe(event), tuple(self._secrets)
+            facts = {"model": found.model, "file": found.file, "kind": found.model_kind, "repo": found.repo}
+            clean = {
+                key: redact(one, known) if isinstance(one, str) else one
+                for key, one in {**facts, **found.facts}.items()
+            }
+            pairs = [f"{key}={_quoted(one)}" for key, one in {**self._job, **clean}.items() if one not in (None, "")]
+            self._lines.append(" ".join([now(), found.level, found.kind, *pairs]))
+        if not isinstance(event, Started | Finished):
+            self._write()
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        for log in self._logs if lines else ():
             try:
-                log.append(line)
+                log.append("\n".join(lines))
             except OSError as error:
                 if log.path not in self._failed:
                     self._failed.add(log.path)
                     self._trouble(log.path, error)
 
     def close(self) -> None:
+        self._write()
         for log in self._logs:
             log.close()
 
@@ -160,7 +170,7 @@ def no_log(path: Path, error: OSError) -> str:
 
 def _quoted(value: object) -> str:
     text = str(value)
-    is_plain = text.isascii() and text.isprintable() and not set(text) & set(' "=\\')
+    is_plain = text.isascii() and text.isprintable() and not any(char in text for char in ' "=\\')
     return text if is_plain else json.dumps(text)
 
 

@@ -7,12 +7,15 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mdl.errors import Busy
 from mdl.fs.private import read_regular
 from mdl.jobs.prometheus import Gauge, labels, write_gauges
 from mdl.locks import file_lock
-from mdl.reports import Report
+
+if TYPE_CHECKING:
+    from mdl.reports import Report
 
 _LARGEST = 2**24
 _SUCCESS = "mdl_prefetch_last_success_timestamp_seconds"

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import glob
 import os
-import secrets
+import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -49,7 +49,7 @@ class Records:
         """An id that no job has: the month and day, and four letters. Raises `OSError`."""
         make_private_dir(self.folder)
         while True:
-            name = time.strftime("%m%d-") + "".join(secrets.choice(_LETTERS) for _ in range(4))
+            name = time.strftime("%m%d-") + "".join(random.SystemRandom().choices(_LETTERS, k=4))
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.log(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
                 return name

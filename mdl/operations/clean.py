@@ -6,42 +6,43 @@ Never a file that mdl did not publish itself, nor one that was touched since.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial as bound
 from pathlib import Path
 
 from mdl.engine import journal
 from mdl.engine.adoption import stale_dirs
-from mdl.engine.receipts import file_key, read_receipt
+from mdl.engine.receipts import file_key
 from mdl.engine.store import Store
-from mdl.errors import StateError
+from mdl.errors import StateError, Unsafe
 from mdl.files import HubFile, Receipt, RemoteFile
 from mdl.fs import staging
 from mdl.fs.private import is_own_folder
 from mdl.http.allowlist import host_of
 from mdl.jobs.records import Records
-from mdl.paths import model_of_record
+from mdl.paths import RelPath
 
 Known = Callable[[str], Sequence[RemoteFile] | None]
 """A model's files as its source or lock has them; None if they are not known."""
 
-_RECEIPT = r"[0-9a-f]{32}\.receipt"
 _LEFT = "left by a process that is gone"
 
 
 @dataclass(frozen=True)
 class Waste:
-    """``kind``: ``partial``, ``superseded``, ``receipt`` or ``leftover``; ``bytes`` on the disk; ``paths`` go together.
+    """``kind``: ``partial``, ``superseded``, ``receipt`` or ``leftover``; ``bytes`` on the disk; ``path`` is removed,
+    unless it is the record in which a ``receipt`` is.
 
-    ``kept`` says why it stays all the same.
+    ``kept`` says why it stays all the same. ``forget`` removes the receipts that go with it.
     """
 
     kind: str
-    paths: tuple[Path, ...]
+    path: Path
     bytes: int
     why: str
     kept: str = ""
+    forget: Callable[[], None] | None = field(default=None, repr=False, compare=False)
 
 
 def find_waste(store: Store, known: Known, wanted: Callable[[Path], bool]) -> list[Waste]:
@@ -54,9 +55,16 @@ def find_waste(store: Store, known: Known, wanted: Callable[[Path], bool]) -> li
 
 def remove(waste: Waste) -> bool:
     """Remove it. What cannot be removed is left for the next time; tells whether it is gone."""
-    for path in waste.paths:
-        staging.remove(path)
-    return not any(os.path.lexists(path) for path in waste.paths)
+    if waste.kind != "receipt":
+        staging.remove(waste.path)
+        if os.path.lexists(waste.path):
+            return False
+    try:
+        if waste.forget:
+            waste.forget()
+    except (OSError, Unsafe):
+        return False
+    return True
 
 
 def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[Path], bool]:
@@ -78,7 +86,7 @@ def _unfinished(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]
         except StateError:
             what = "of a newer mdl"
         kept = "a job may want it" if wanted(folder) else ""
-        yield Waste("partial", (folder,), _size(folder), f"unfinished: {what}", kept)
+        yield Waste("partial", folder, _size(folder), f"unfinished: {what}", kept)
 
 
 def _archives(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:
@@ -90,34 +98,39 @@ def _archives(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:
     for receipt in archives.receipts.all():
         if (place := archives.path_of(receipt)) is not None:
             kept = "a job may want it" if wanted(Path(file_key(receipt.model, receipt.path))) else ""
-            yield Waste("leftover", (place,), receipt.stamp.size, "fetched, and never unpacked", kept)
+            yield Waste("leftover", place, receipt.stamp.size, "fetched, and never unpacked", kept)
 
 
 def _files(store: Store, known: Known) -> Iterator[Waste]:
-    for folder in _entries(store.own / "receipts"):
-        receipts = {entry: read_receipt(entry) for entry in _entries(folder, _RECEIPT)}
-        current = _current(receipts, known(model_of_record(folder.name)))
-        for entry, receipt in receipts.items():
-            if receipt is None:
-                why = "unreadable; the file it was for is hashed at the next get"
-                yield Waste("receipt", (entry,), _size(entry), why)
-            elif (place := store.path_of(receipt)) is not None:
+    for model in store.receipts.models():
+        receipts = store.receipts.in_order(model)
+        current, gone = _current(receipts, known(model)), list[RelPath]()
+        for receipt in receipts:
+            if (place := store.path_of(receipt)) is not None:
                 if current is not None and _is_superseded(receipt, store, current):
-                    why = f"no file of {receipt.model} any more"
-                    yield Waste("superseded", (place, entry), receipt.stamp.size, why)
+                    forget = bound(store.receipts.forget, model, receipt.path)
+                    yield Waste("superseded", place, receipt.stamp.size, f"no file of {model} any more", forget=forget)
             elif store.is_gone(receipt):
-                yield Waste("receipt", (entry,), _size(entry), f"{receipt.path} is gone")
-        yield from _left_in(folder)
+                gone.append(receipt.path)
+        yield from _receipts(store, model, gone)
+        yield from _left_in(store.receipts.place(model))
 
 
-def _current(
-    receipts: Mapping[Path, Receipt | None], known: Sequence[RemoteFile] | None
-) -> Sequence[RemoteFile] | None:
+def _receipts(store: Store, model: str, gone: Sequence[RelPath]) -> Iterator[Waste]:
+    """The receipts of a model that are of no use: those of files that are gone, and what cannot be read."""
+    unreadable = store.receipts.useless(model)[1]
+    record, useless = store.receipts.useless(model, gone)
+    whys = [f"{gone[0]} is gone" if len(gone) == 1 else f"{len(gone)} files are gone"] if gone else []
+    whys += ["some are unreadable; the files they were for are hashed at the next get"] if unreadable else []
+    if useless:
+        yield Waste("receipt", record, useless, "; ".join(whys), forget=bound(store.receipts.forget, model, *gone))
+
+
+def _current(receipts: Sequence[Receipt], known: Sequence[RemoteFile] | None) -> Sequence[RemoteFile] | None:
     """The files a model has now; None if that is not known, or if another revision was fetched last."""
-    whole = [(entry.lstat().st_mtime_ns, receipt.commit) for entry, receipt in receipts.items() if receipt]
-    if known is None or not whole:
+    if known is None or not receipts:
         return None
-    last = max(whole, key=lambda one: one[0])[1]
+    last = receipts[-1].commit
     return known if last is None or last in {remote.commit for remote in known} else None
 
 
@@ -139,22 +152,21 @@ def _leftovers(store: Store) -> Iterator[Waste]:
         if folder != store.own:
             yield from _left_in(folder)
     for folder in stale_dirs(store.own / "side"):
-        yield Waste("leftover", (folder,), _size(folder), _LEFT)
+        yield Waste("leftover", folder, _size(folder), _LEFT)
 
 
 def _left_in(folder: Path) -> Iterator[Waste]:
     """What is staged in a folder; nothing if the folder is a link, for mdl makes none."""
     for path in [] if folder.is_symlink() else staging.leftovers(folder):
-        yield Waste("leftover", (path,), _size(path), _LEFT)
+        yield Waste("leftover", path, _size(path), _LEFT)
 
 
-def _entries(folder: Path, named: str = ".*") -> list[Path]:
-    """What is in a folder under such a name; nothing if the folder is a link, for mdl makes none."""
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing if the folder is a link, for mdl makes none."""
     try:
-        found = [] if folder.is_symlink() else list(folder.iterdir())
+        return [] if folder.is_symlink() else sorted(folder.iterdir())
     except OSError:
         return []
-    return sorted(path for path in found if re.fullmatch(named, path.name))
 
 
 def _size(path: Path) -> int:

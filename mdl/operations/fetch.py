@@ -13,7 +13,7 @@ from mdl.archive.directory import ArchiveLimits
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import narrow
 from mdl.engine.plan import Item, Plan, Wanted
-from mdl.engine.store import Store
+from mdl.engine.store import Ready, Store
 from mdl.errors import MdlError, NetworkError, ProtocolError, storage_trouble
 from mdl.events import Failed, Finished, Noticed
 from mdl.files import RemoteFile
@@ -24,7 +24,7 @@ from mdl.operations.pack import plan_files, write_pack
 from mdl.operations.release import ReleaseResult, UnpackResult, release, unpack
 from mdl.operations.report import kept_and_refused, model_report, report_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by
-from mdl.paths import RelPath, record_name
+from mdl.paths import RelPath
 from mdl.redact import bare_url
 from mdl.remotes import JobOrigin, JobSource, Remote, of_remote
 from mdl.reports import FileReport, ModelReport, PlanReport, Report
@@ -160,7 +160,7 @@ def _remote_of(model: Model, tools: Tools) -> Remote:
 
 
 def _is_zipped(model: Model, tools: Tools) -> bool:
-    return tools.http is not None and _remote_of(model, tools).is_zipped
+    return tools.network is not None and _remote_of(model, tools).is_zipped
 
 
 def _done(models: Sequence[Model], tools: Tools, options: FetchOptions) -> tuple[list[Model], list[Report]]:
@@ -171,7 +171,7 @@ def _done(models: Sequence[Model], tools: Tools, options: FetchOptions) -> tuple
     broken: list[Report] = []
     for model in models:
         try:
-            if tools.http:
+            if tools.network:
                 _wait_until_done(model, tools, until, allow_running=options.allow_running)
             ready.append(model)
         except MdlError as error:
@@ -253,7 +253,7 @@ def _fetch_zip(model: Model, tools: Tools, options: FetchOptions) -> Report:
 
 def _discard(model: Model, archives: Store) -> None:
     """Remove the zip of a job, and its receipt."""
-    for place in (archives.folder(model.name), archives.own / "receipts" / record_name(model.name)):
+    for place in (archives.folder(model.name), archives.receipts.place(model.name)):
         staging.remove(place)
 
 
@@ -307,7 +307,7 @@ def _publish(
         rows = [_published(item, done, store) for item in found.fetch]
         if options.keep_archive:
             whole = store.fingerprint(path, archive)
-            store.publish(_origin_of(model).remote, replace(archive, size=whole.size), path, whole, "size")
+            store.publish(Ready(_origin_of(model).remote, replace(archive, size=whole.size), path, whole, "size"))
     return model_report(model, store, [*rows, *(row for _, row in kept_and_refused(found))])
 
 
@@ -321,7 +321,8 @@ def _published(item: Item, done: UnpackResult, store: Store) -> FileReport:
     try:
         with storage_trouble(remote.path, _WHEN_FULL):
             place = remote.path.under(done.path)
-            store.publish(item.wanted.model, remote, place, Fingerprint(digest, remote.size), verified, item.seen)
+            print_ = Fingerprint(digest, remote.size)
+            store.publish(Ready(item.wanted.model, remote, place, print_, verified, item.seen))
     except MdlError as error:
         return replace(row, action="failed", verified="none", error=error)
     return row

@@ -51,7 +51,7 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
             if (refused := item.refused) is not None:
                 path = item.remote.path.text
                 tools.on_event(Failed(item.wanted.model, path, refused.code, refused.message, refused.advice))
-        if tools.http is None:
+        if tools.network is None:
             adopt_kept(decided.plan, store)
             report = report_of(models, store, _offline(decided), broken)
         else:
@@ -61,7 +61,7 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
         for model in report.models:
             if model.is_whole:
                 whole = [one.remote for one in wanted if one.model == model.name]
-                store.layout.mark_complete(whole, is_news=tools.http is not None)
+                store.layout.mark_complete(whole, is_news=tools.network is not None)
         _warn_of_pickles(report, wanted, tools)
         return replace(report, seconds=time.monotonic() - began)
 
@@ -74,7 +74,7 @@ def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanR
     whole = decided.whole
     whole.check_size(tools.max_size)
     tools.on_event(_planned(whole))
-    possible = whole if tools.http else _offline(decided)
+    possible = whole if tools.network else _offline(decided)
     report = report_of(models, store, possible, broken, is_planned=True)
     return PlanReport(
         **{**vars(report), "seconds": time.monotonic() - began},
@@ -176,7 +176,7 @@ def _reuse(plan: Plan, tools: Tools, *, force: bool) -> _Decided:
     expected, copies = _predict(plan, tools, force=force), tools.local_copies
     if copies is None or force:
         return expected
-    whole = expected.whole if tools.http else replace(expected.whole, fetch=())
+    whole = expected.whole if tools.network else replace(expected.whole, fetch=())
     if whole.bytes_to_copy:
         try:
             whole.check_space(tools.store.free_space())
@@ -221,14 +221,16 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
 
     Raises `Cancelled` with the `Report` so far.
     """
-    from mdl.engine.transfer import Result, Transfer
-
-    assert tools.http is not None
     store, plan, repeated, on_event = tools.store, decided.plan, decided.repeated, tools.on_event
     adopt_kept(plan, store)
     for item in plan.keep:
         size = item.local.stamp.size if item.local.stamp else 0
         on_event(Finished(item.wanted.model, item.remote.path.text, size, "kept", verified_by(item)))
+    if not plan.fetch:
+        return report_of(models, store, plan, broken)
+    from mdl.engine.transfer import Result, Transfer
+
+    assert tools.network is not None
     results: list[Result] = []
     whole, waiting = plan.bytes_whole, list(plan.fetch)
     try:
@@ -237,7 +239,7 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
             transfer = Transfer(
                 fetching,
                 store,
-                tools.http,
+                tools.network.http,
                 on_event,
                 bytes_kept=whole,
                 hub_client=tools.hub_client,

@@ -2,78 +2,52 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.resolver import Resolver
-from mdl.errors import LockError, MdlError, NotFound, StateError, Unsafe, storage_error, whole_error
+from mdl.errors import LockError, MdlError, NotFound, whole_error
 from mdl.files import Receipt
-from mdl.fs import staging
-from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
 from mdl.hashing import Digest
-from mdl.locks import folder_lock
+from mdl.operations.lock_file import read_lock, update_lock
 from mdl.operations.tools import Tools
 from mdl.redact import bare_url
-from mdl.reports import LockReport, LockRow, Report
+from mdl.reports import Report
 
 _CAME = ("fetched", "kept")
-_LARGEST = 64 * 2**20
 
 
-def read_lock(path: Path, catalog: Path) -> Lock | None:
-    """The lock at ``path`` of a ``catalog``; None if there is none.
+@dataclass(frozen=True)
+class LockRow:
+    """What the lock says of one model: how many files, how many without any digest, how many with one that was
+    trusted on first use, and the commits of its repositories."""
 
-    Raises `StateError` for a broken one, `Unsafe` for one that belongs to neither the user nor root nor the catalog's
-    owner, `StorageError`.
-    """
-    try:
-        owners = {os.geteuid(), 0}
-        with contextlib.suppress(OSError):
-            owners.add(catalog.stat().st_uid)
-        text = read_whole(path, _LARGEST, owners=owners).decode()
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError:
-        text = "\0"
-    except Unsafe as error:
-        error.hint = "look at it; if it is right, replace it with a copy of your own, else remove it and run 'mdl lock'"
-        raise
-    except OSError as error:
-        if error.errno in UNREADABLE_ERRNOS:
-            raise StateError(f"the lock cannot be read: {error.strerror}", item=str(path)) from error
-        raise storage_error(error, str(path)) from error
-    try:
-        return Lock.from_toml(text)
-    except MdlError as error:
-        raise error.on(str(path)) from None
+    name: str
+    locked: bool
+    files: int
+    without_digest: int
+    tofu: int
+    revisions: Sequence[str] = ()
 
 
-def write_lock(path: Path, lock: Lock) -> None:
-    """Whole or not at all. Raises `StorageError`."""
-    try:
-        staging.write_file(path, lock.to_toml().encode(), mode=0o666 & ~staging.umask(), sweep_first=True)
-    except OSError as error:
-        raise storage_error(error, str(path)) from error
+@dataclass(frozen=True)
+class LockReport:
+    """The lock as it is now: where it is, what changed (a line each), what it says of each model, which models could
+    not be resolved and why, and the one ``error`` that stands for all."""
 
+    path: Path
+    changes: Sequence[str] = ()
+    models: tuple[LockRow, ...] = ()
+    failures: dict[str, MdlError] = field(default_factory=dict)
+    error: MdlError | None = None
 
-def update_lock(path: Path, catalog: Path, change: Callable[[Lock | None], Lock | None]) -> None:
-    """Change the lock at ``path`` of a ``catalog`` as it is now, which may have been written since it was read; None
-    changes nothing. Raises `StateError`, `StorageError`, `Busy`."""
-    with folder_lock(path.parent):
-        now = read_lock(path, catalog)
-        while True:
-            before, new = now, change(now)
-            if new is None or new == before:
-                return
-            now = read_lock(path, catalog)
-            if now == before:
-                write_lock(path, new)
-                return
+    def raise_for_errors(self) -> None:
+        """Raises `error` if there is one."""
+        if self.error:
+            raise self.error
 
 
 def lock(
@@ -104,7 +78,7 @@ def lock(
     new, failures = before.only(model.name for model in kept), dict[str, MdlError]()
     for model in kept:
         name, is_upgraded = model.name, model.name in upgraded and not check
-        is_asked_anew = is_upgraded or (check and name in wanted and tools.http is not None)
+        is_asked_anew = is_upgraded or (check and name in wanted and tools.network is not None)
         if name not in wanted | upgraded or (before.covers(model) and not is_asked_anew):
             continue
         try:

@@ -16,24 +16,26 @@ from mdl.engine.plan import Item, Plan
 from mdl.engine.receipts import file_key, new_receipt
 from mdl.engine.store import Store
 from mdl.events import Event, Listener, Noticed, Progressed, silence
+from mdl.files import Receipt
+from mdl.fs.staging import OpenFolders
 from mdl.locks import file_lock
 
 if TYPE_CHECKING:
     from mdl.engine.download import Tuning
     from mdl.engine.hub_client import HubClient
-    from mdl.http.client import HttpClient
+    from mdl.http.network import Network
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What an operation works with. Without ``http`` (offline) nothing is contacted. ``lock_wait`` seconds it waits for
-    another process that is at work on the same models; ``hub_client`` brings the hub's files, if one is given; what is
-    among the ``local_copies`` is not fetched. More than ``max_size`` bytes in all are refused. ``tuning`` has the sizes
-    and speeds of the transfer, if not the usual ones."""
+    """What an operation works with. Without ``network`` (offline) nothing is contacted. ``lock_wait`` seconds it waits
+    for another process that is at work on the same models; ``hub_client`` brings the hub's files, if one is given; what
+    is among the ``local_copies`` is not fetched. More than ``max_size`` bytes in all are refused. ``tuning`` has the
+    sizes and speeds of the transfer, if not the usual ones."""
 
     resolver: Resolver
     store: Store
-    http: HttpClient | None = None
+    network: Network | None = None
     lock_wait: float = 600.0
     hub_client: HubClient | None = None
     local_copies: LocalCopies | None = None
@@ -91,19 +93,23 @@ def with_sources(on_event: Listener, models: Sequence[Model], page_hosts: Collec
 
 def adopt_kept(plan: Plan, store: Store) -> None:
     """Give a receipt to right bytes that have none. Those that another catalog brought belong to both from now on."""
+    adopted: list[Receipt] = []
     for item in plan.keep:
         model, remote, local = item.wanted.model, item.remote, item.local
-        with contextlib.suppress(OSError):
-            if item.adopt and local.fingerprint and local.stamp:
-                is_adopted = local.receipt is None or local.receipt.adopted
-                receipt = new_receipt(
-                    model, remote, local.fingerprint, verified_by(item), local.stamp, adopted=is_adopted
-                )
-                store.receipts.put(receipt)
-            elif local.receipt and local.receipt.catalog != store.catalog:
-                store.receipts.mark_shared(model, remote.path, store.catalog)
-        with contextlib.suppress(OSError):
-            store.layout.expose(remote)
+        if item.adopt and local.fingerprint and local.stamp:
+            is_adopted = local.receipt is None or local.receipt.adopted
+            adopted.append(
+                new_receipt(model, remote, local.fingerprint, verified_by(item), local.stamp, adopted=is_adopted)
+            )
+        elif local.receipt and local.receipt.catalog not in (None, store.catalog):
+            adopted.append(replace(local.receipt, catalog=None))
+    with contextlib.suppress(OSError):
+        store.receipts.put(*adopted)
+    with contextlib.suppress(OSError), OpenFolders() as folders:
+        for item in plan.keep:
+            with contextlib.suppress(OSError):
+                store.layout.expose(item.remote, folders)
+        folders.sync()
 
 
 def verified_by(item: Item) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -11,11 +11,10 @@ from mdl.catalog.model import Model
 from mdl.engine.plan import Plan, Wanted
 from mdl.engine.status import is_verified
 from mdl.engine.store import Store
-from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError
+from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, joint_error
 from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
-from mdl.reports import VerifiedFile, VerifyReport
 
 if TYPE_CHECKING:
     from mdl.engine.transfer import Result
@@ -24,6 +23,43 @@ if TYPE_CHECKING:
 _WRONG = ("corrupt", "missing")
 _NAMED = 5
 """How many files one error names."""
+
+
+@dataclass(frozen=True)
+class VerifiedFile:
+    """The verdict on one file: ``ok``, ``corrupt``, ``missing``, or ``unverified`` if it is as it came, but no
+    published digest is known. ``expected`` and ``actual`` are digests as ``algorithm:hex``; ``actual`` says what
+    stands there instead if that is no file."""
+
+    path: str
+    status: str
+    expected: str | None
+    actual: str | None
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found, by model. ``errors`` stand for what is wrong, and for what could not be repaired.
+    ``bytes_fetched`` is None if no repair was begun."""
+
+    models: dict[str, tuple[VerifiedFile, ...]] = field(default_factory=dict)
+    errors: tuple[MdlError, ...] = ()
+    bytes_fetched: int | None = None
+
+    @property
+    def files(self) -> Iterator[tuple[str, VerifiedFile]]:
+        """Every file with the name of its model."""
+        return ((name, file) for name, files in self.models.items() for file in files)
+
+    @property
+    def error(self) -> MdlError | None:
+        """The one error that stands for all; None if all is well."""
+        return joint_error(self.errors)
+
+    def raise_for_errors(self) -> None:
+        """Raises `error` if anything is wrong."""
+        if error := self.error:
+            raise error
 
 
 @dataclass(frozen=True)

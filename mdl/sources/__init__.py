@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 from mdl.errors import UsageError
-from mdl.events import Listener, silence
 from mdl.files import RemoteFile
+from mdl.listener import Listener, silence
 from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
 
 if TYPE_CHECKING:
     from mdl.http.client import HttpClient
+    from mdl.http.network import Network
     from mdl.remote_tables import RemoteSettings
     from mdl.sources.endpoint import Endpoint
 
@@ -123,15 +124,20 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a source may use. ``http`` is None offline; ``folder`` is where it may keep answers; ``on_event`` may be
+    """What a source may use. ``network`` is None offline; ``folder`` is where it may keep answers; ``on_event`` may be
     called from any thread. ``remotes`` are the tables ``[remotes.NAME]``."""
 
     endpoint: Endpoint
     folder: Path
-    http: HttpClient | None = None
+    network: Network | None = None
     on_event: Listener = silence
     environ: Mapping[str, str] = field(default_factory=dict)
     remotes: Mapping[str, RemoteSettings] = field(default_factory=dict)
+
+    @property
+    def http(self) -> HttpClient | None:
+        """The HTTP client, which is opened now if it was not before; None offline."""
+        return self.network.http if self.network else None
 
 
 def page_hosts(endpoint: Endpoint) -> tuple[str, ...]:

@@ -20,7 +20,6 @@ from urllib.parse import urljoin
 
 from mdl import crc_json
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe
-from mdl.events import Retrying
 from mdl.files import HubFile, RemoteFile
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, read_regular
@@ -104,7 +103,7 @@ class HubSource:
 
     def __init__(self, context: Context) -> None:
         self._url = context.endpoint.url
-        self._listings, self._http, self._on_event = Listings(context.folder), context.http, context.on_event
+        self._listings, self._context, self._on_event = Listings(context.folder), context, context.on_event
         self._locks: defaultdict[tuple[str, str, str | None], threading.Lock] = defaultdict(threading.Lock)
         self._asked: dict[tuple[str, str, str | None], Listing] = {}
 
@@ -121,7 +120,7 @@ class HubSource:
         key = (origin.repo_type, origin.repo, origin.revision)
         with self._locks[key]:
             listing = self._asked.get(key)
-            if listing is None and (is_pinned(origin.revision) or self._http is None):
+            if listing is None and (is_pinned(origin.revision) or self._context.network is None):
                 listing = self._listings.get(self._url, origin)
             if listing is None:
                 try:
@@ -229,9 +228,11 @@ class HubSource:
         return entries
 
     def _json(self, url: str, origin: HubOrigin) -> tuple[Any, Mapping[str, str], str]:
-        http = self._http
+        http = self._context.http
         if http is None:
             raise LockError("offline, and this revision was never listed here", item=str(origin), hint="go online once")
+        from mdl.events import Retrying
+
         return http.retry(
             url,
             lambda: http.get_json(url),

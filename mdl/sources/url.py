@@ -10,12 +10,12 @@ import hashlib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from mdl.errors import CatalogError, MdlError, ProtocolError, UsageError
-from mdl.events import Retrying
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.paths import RelPath
@@ -89,7 +89,7 @@ class UrlSource:
     """Asks servers what they have under a URL."""
 
     def __init__(self, context: Context) -> None:
-        self._http, self._on_event = context.http, context.on_event
+        self._context, self._on_event = context, context.on_event
 
     def resolve(self, origin: UrlOrigin) -> list[RemoteFile]:
         return [self.complete(origin, self.file(origin, origin.file_name))]
@@ -111,9 +111,10 @@ class UrlSource:
     def probe(self, remote: RemoteFile) -> RemoteFile:
         """The same file with what its server tells of it. The mirrors are asked if the first server fails
         and a digest is known. Raises `MdlError` of the first server."""
-        http = self._http
-        if http is None or remote.probed:
+        if remote.probed or (http := self._context.http) is None:
             return remote
+        from mdl.events import Retrying
+
         first: MdlError | None = None
         for url in (remote.url, *(remote.mirrors if remote.digest else ())):
             try:
@@ -149,6 +150,7 @@ class UrlSource:
         return replace(remote, size=known, digest=digest, commit=commit, validator=validator, probed=True)
 
 
+@lru_cache(256)
 def check_url(url: str) -> str:
     """``url`` if it is an absolute http(s) URL that everybody reads alike; its scheme comes back in lower case.
 

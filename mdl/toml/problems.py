@@ -9,11 +9,13 @@ from difflib import get_close_matches
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mdl.errors import MdlError
 from mdl.paths import is_harmful_in_prose, shown
-from mdl.toml.positions import Key, line_numbers
+
+if TYPE_CHECKING:
+    from mdl.toml.positions import Key
 
 T = TypeVar("T")
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a table"}
@@ -59,12 +61,14 @@ class TomlText:
     """One file being read: where its keys stand, and how its problems are told."""
 
     def __init__(self, path: Path, text: str, problems: Problems) -> None:
-        self.text, self.problems, self._name = text, problems, shown(str(path))
+        self.text, self.problems, self.name = text, problems, shown(str(path))
         self.found: list[tuple[int, str]] = []
         """What is wrong with it, each with its line."""
 
     @cached_property
     def _lines(self) -> dict[Key, int]:
+        from mdl.toml.positions import line_numbers
+
         return line_numbers(self.text)
 
     def line(self, where: Key) -> int:
@@ -76,7 +80,7 @@ class TomlText:
 
     def place(self, where: Key) -> str:
         """``catalog.toml:12``"""
-        return f"{self._name}:{self.line(where)}"
+        return f"{self.name}:{self.line(where)}"
 
     def wrong(self, where: Key, words: str) -> None:
         """Note a problem at a key."""
@@ -85,7 +89,7 @@ class TomlText:
     def broken(self, words: str, line: int = 0) -> None:
         """Note that the file as a whole, or from a line on, cannot be read."""
         at = f":{line}" if line else ""
-        self.found.append((line, f"{self._name}{at}: {words}"))
+        self.found.append((line, f"{self.name}{at}: {words}"))
 
 
 class Table:

@@ -13,7 +13,7 @@ from support.partials import dead_owner, left_behind
 from support.shell import Inside, Ran, Shell, done, machine, write_catalog
 
 from mdl import crc_json
-from mdl.engine.receipts import file_key, new_receipt
+from mdl.engine.receipts import RECORD, new_receipt
 from mdl.engine.store import Store
 from mdl.files import RemoteFile, Stamp
 from mdl.hashing import Fingerprint
@@ -58,24 +58,24 @@ def kinds(shell: Shell, mdl: Inside) -> dict[str, tuple[str, str]]:
     return {os.path.relpath(path, shell.models): facts for path, facts in items(mdl(shell, "clean", "--json")).items()}
 
 
-def receipt_at(shell: Shell, path: str, model: str = "tiny") -> Path:
-    return shell.models / ".mdl" / "receipts" / model / f"{file_key(model, RelPath.parse(path))}.receipt"
+def record_of(shell: Shell, model: str = "tiny") -> Path:
+    """The record of a model's receipts."""
+    return shell.models / ".mdl" / "receipts" / model / RECORD
 
 
 def every_kind(shell: Shell, superseded: Path) -> dict[str, str]:
     """One of each kind of what can go, by its path in the models folder, and what each is."""
     own, model = shell.models / ".mdl", shell.models / "tiny"
-    right = receipt_at(shell, "model.bin").read_bytes()
-    receipt_at(shell, "torn.bin").write_bytes(right[:-40])
-    receipt_at(shell, "newer.bin").write_bytes(crc_json.dumps({"mdl-receipt": 9}))
     _publish_and_lose(shell, "gone.bin")
+    with record_of(shell).open("ab") as record:
+        record.write(b"00000000 {torn}\n" + crc_json.dumps({"mdl-receipt": 9}))
     staged = [own / "stage" / f".a.{dead_owner()}.mdl-tmp", model / f".b.{dead_owner()}.mdl-tmp"]
     side = own / "side" / f"{'a' * 32}.{dead_owner()}"
     for path in (*staged, side / "deep" / "data"):
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(b"x" * 5000)
     found = {left_behind(own / "partials", dead_owner()): "partial", superseded: "superseded"}
-    found |= dict.fromkeys([receipt_at(shell, name) for name in ("gone.bin", "torn.bin", "newer.bin")], "receipt")
+    found[record_of(shell)] = "receipt"
     found |= dict.fromkeys([*staged, side], "leftover")
     return {str(path.relative_to(shell.models)): kind for path, kind in found.items()}
 
@@ -83,8 +83,7 @@ def every_kind(shell: Shell, superseded: Path) -> dict[str, str]:
 def _publish_and_lose(shell: Shell, name: str) -> None:
     """A receipt of a file that the user removed."""
     store = Store(shell.models)
-    old = store.receipts.get("tiny", RelPath.parse("model.bin"))
-    assert old
+    old = next(one for one in store.receipts.of_model("tiny") if one.path.text == "model.bin")
     file = shell.models / "tiny" / name
     file.write_bytes(b"m" * 5000)
     remote = RemoteFile(RelPath.parse(name), old.url, 5000, old.digest)
@@ -115,7 +114,7 @@ def test_exactly_what_was_shown_goes(shell: Shell, moved: Path, mdl: Inside, wor
     expected = every_kind(shell, moved)
     before = listing(shell.models)
     assert set(items(mdl(shell, *words, "--json")).values()) == {(kind, "deleted") for kind in expected.values()}
-    gone = [*expected, str(receipt_at(shell, "unet/old.bin").relative_to(shell.models))]
+    gone = [path for path, kind in expected.items() if kind != "receipt"]  # the record of the others stays
     left = {p for p in before if not any(p == path or p.startswith(f"{path}/") for path in gone)}
     after = listing(shell.models)
     assert set(after) == left

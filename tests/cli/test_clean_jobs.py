@@ -18,7 +18,7 @@ from support.polling import until
 from support.shell import Inside, Shell, done, ended, machine, started, write_catalog
 
 from mdl import crc_json
-from mdl.engine.receipts import file_key
+from mdl.engine.receipts import RECORD, file_key
 from mdl.fs import staging
 from mdl.paths import RelPath
 from mdl.process import ProcessId
@@ -135,7 +135,7 @@ def test_a_receipt_that_is_being_written(shell: Shell, mdl: Inside) -> None:
     """A receipt that a living mdl has half written under its hidden name is not taken for a damaged one."""
     folder = shell.models / ".mdl" / "receipts" / "one"
     folder.mkdir(parents=True)
-    staged = staging.staged_name(folder / f"{file_key('one', FILE)}.receipt")
+    staged = staging.staged_name(folder / RECORD)
     staged.write_bytes(b"00000000 {")
     assert str(ProcessId.current()) in staged.name
     assert found(shell, mdl, "--yes") == {}
@@ -146,7 +146,7 @@ def test_a_receipt_that_a_killed_one_was_writing(shell: Shell, mdl: Inside) -> N
     """What a killed mdl left of a receipt is a leftover, whole or half."""
     folder = shell.models / ".mdl" / "receipts" / "two"
     done(mdl(shell, "get", "two"))
-    (receipt,) = folder.glob("*.receipt")
+    (receipt,) = folder.glob("*.receipts")
     staged = folder / f".{'a' * 12}-{receipt.name}.{dead_owner()}.mdl-tmp"
     staged.write_bytes(receipt.read_bytes())
     assert found(shell, mdl) == {staged.name: "would delete"}

@@ -105,7 +105,7 @@ def test_what_mdl_keeps(told: Told, tmp_path: Path) -> None:
     (shell.models / NAME).mkdir()
     (shell.models / NAME / f".{NAME}.{dead_owner()}.mdl-tmp").touch()
     all_harmless(told, shell, "clean", "verify", "list", "clean --yes")
-    (own / "receipts" / NAME / "x.receipt").write_bytes(crc_json.dumps({"mdl-receipt": 99}))
+    (own / "receipts" / NAME / f"{'b' * 32}.receipt").write_bytes(crc_json.dumps({"mdl-receipt": 99}))
     assert "newer" in all_harmless(told, shell, "verify")[0]
 
 

@@ -246,7 +246,7 @@ def test_a_receipt_of_a_newer_mdl(shell: Shell, mdl: Inside) -> None:
     """What a newer mdl wrote down of another model is no candidate, and does not hinder this one."""
     receipt = shell.models / ".mdl" / "receipts" / "other" / f"{'a' * 32}.receipt"
     receipt.parent.mkdir(parents=True)
-    receipt.write_bytes(crc_json.dumps({"mdl-receipt": 2}))
+    receipt.write_bytes(crc_json.dumps({"mdl-receipt": 9}))
     assert actions(done(mdl(shell, "get", "one", *JSON))) == FETCHED
 
 
@@ -436,7 +436,7 @@ def test_changed_while_it_is_hashed(shell: Shell, mdl: Inside, monkeypatch: pyte
 def test_changed_before_it_has_its_receipt(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """A linked file that is written to between its hash and its receipt is not vouched for by that receipt."""
     (file := also(shell, HARD)).write_bytes(DATA)
-    really = staging.publish
+    really = staging.give_name
 
     def late(staged: Path, entry: EntryAt) -> os.stat_result | None:
         copied = really(staged, entry)
@@ -445,7 +445,7 @@ def test_changed_before_it_has_its_receipt(shell: Shell, mdl: Inside, monkeypatc
         return copied
 
     with monkeypatch.context() as patch:
-        patch.setattr(staging, "publish", late)
+        patch.setattr(staging, "give_name", late)
         done(mdl(shell, "get", "one", *JSON))
     if not clones(shell.home):
         assert actions(done(mdl(shell, "get", "one", *JSON), 7)) == {"one/f.bin": "failed"}

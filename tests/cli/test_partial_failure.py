@@ -17,6 +17,7 @@ from mdl.catalog.resolver import Resolver
 from mdl.errors import NotFound
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient
+from mdl.http.network import Network
 from mdl.paths import RelPath
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
@@ -135,7 +136,7 @@ def test_a_file_that_nobody_wants_fails_nothing(tmp_path: Path, server: FaultySe
     """A file that is left out cannot make its model fail, also if the whole model is asked for at once."""
     files = tuple(CatalogFile(RelPath.parse(name), f"{server.url}/d/{name}") for name in ("a.bin", "gone.bin"))
     with HttpClient(AllowList.of(["127.0.0.1"])) as http:
-        context = Context(Endpoint("http://127.0.0.1:9"), tmp_path, http)
+        context = Context(Endpoint("http://127.0.0.1:9"), tmp_path, Network.of(http))
         with pytest.raises(NotFound):
             Resolver(context).resolve(Model("m", files=files))
         [found] = Resolver(context, exclude=("gone.bin",)).resolve(Model("m", files=files))

@@ -161,7 +161,7 @@ def test_signed_url_is_never_written_down(bench: Bench) -> None:
         kept = b"".join(path.read_bytes() for path in bench.store.own.rglob("journal"))
         server.handler = faults.Signed(DATA)
         run = bench.run(file)
-        kept += b"".join(path.read_bytes() for path in bench.store.own.rglob("*.receipt"))
+        kept += b"".join(path.read_bytes() for path in bench.store.own.rglob("*.receipts"))
         signatures = [request.query for request in server.requests if request.query]
     assert (run.code, bool(kept), bool(signatures)) == (0, True, True)
     for query in signatures:

@@ -117,7 +117,7 @@ class _Server:
         self.left_home = self.was_https = False
         self.hosts = AllowList.of(_PATTERNS)
         self.http = HttpClient(self.hosts, tokens=[OriginToken(f"{_HUB}:443", "hf_secret")])
-        self.http._client._transport = httpx.MockTransport(self.answer)
+        self.http._transport = httpx.MockTransport(self.answer)  # type: ignore[assignment]
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         url = request.url

@@ -27,13 +27,13 @@ from mdl.catalog.lock import Lock, entry_of
 from mdl.catalog.reader import read_catalog, read_text
 from mdl.engine import journal as journals
 from mdl.engine.layout import HubCache
-from mdl.engine.receipts import Receipts, file_key, read_receipt
+from mdl.engine.receipts import RECORD, Receipts, file_key
 from mdl.engine.store import Store
 from mdl.errors import CatalogError, MdlError, UsageError
 from mdl.jobs.job import shown_facts
 from mdl.jobs.records import Records
 from mdl.operations.edit import without_model
-from mdl.operations.lock import read_lock
+from mdl.operations.lock_file import read_lock
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
 from mdl.redact import Secrets, redact
 from mdl.remotes import job_of
@@ -124,10 +124,10 @@ def journal(data: bytes) -> None:
 def receipt(data: bytes) -> None:
     """A receipt is valid or ignored, and never names a file outside the models folder."""
     path = RelPath.parse("a/b.bin")
-    place = _file(f"root/.mdl/receipts/m/{file_key('m', path)}.receipt", sealed(data))
+    for name in (RECORD, f"{file_key('m', path)}.receipt"):
+        _file(f"root/.mdl/receipts/m/{name}", sealed(data))
     store = Store(_FOLDER / "root")
-    read_receipt(place)
-    for found in (store.receipts.get("m", path, prefixes=True), *store.receipts.all()):
+    for found in (store.receipts.get("m", path), *store.receipts.all()):
         if found:
             _safe(found.path)
             texts = (found.model, found.verified, found.url, found.validator or "", found.commit or "", *found.prefixes)

@@ -25,6 +25,7 @@ from mdl.hashing import Digest
 from mdl.http.allowlist import AllowList, OriginToken
 from mdl.http.body import NO_LIMIT, Throttle
 from mdl.http.client import HttpClient, Timeouts
+from mdl.http.network import Network
 from mdl.http.policy import RetryPolicy
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
@@ -197,8 +198,9 @@ class Bench:
 
         endpoint = Endpoint(hub, token)
         with self.http(hosts, bearer or endpoint.origin_token, **limits) as http:
-            resolver = Resolver(Context(endpoint, self.store.listings, http, listen))
-            tools = Tools(resolver, self.store, http, lock_wait=lock_wait, on_event=listen, tuning=self.tuning)
+            network = Network.of(http)
+            resolver = Resolver(Context(endpoint, self.store.listings, network, listen))
+            tools = Tools(resolver, self.store, network, lock_wait=lock_wait, on_event=listen, tuning=self.tuning)
             model = Model("m", files=files, sources=(source,) if source else ())
             try:
                 run.report = get([model], tools, force=force)

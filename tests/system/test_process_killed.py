@@ -29,10 +29,13 @@ from support.polling import until
 from support.shell import done, machine
 
 from mdl.cli import main
+from mdl.engine.store import Store
 from mdl.http.transport import tls_context
+from mdl.paths import RelPath
 
 LONG = os.environ.get("MDL_LONG") == "1"
 LARGE, TINY = noise(MIB + 1000, 7), noise(1000, 8)
+FILES = {"sub/large": LARGE, "tiny": TINY, "second": TINY[::-1], "sub/third": TINY[500:]}
 CALLS = (
     *("open", "mkdir", "pwrite", "write", "fsync", "fdatasync", "ftruncate", "replace", "rename", "unlink", "rmdir"),
     *("link", "symlink", "chmod", "splice"),
@@ -65,13 +68,13 @@ class Fuse:
 
 
 def get(folder: Path, url: str) -> int:
-    """Get both files."""
-    files = [pinned(f"{url}/large", LARGE, path="sub/large"), pinned(f"{url}/tiny", TINY, path="tiny")]
+    """Get all files: a large one, and small ones that are published together."""
+    files = [pinned(f"{url}/{path}", data, path=path) for path, data in FILES.items()]
     return Bench(folder, pytest.MonkeyPatch()).run(*files, connections=2).code
 
 
 def life(folder: Path, url: str, last: int) -> int:
-    """Fork; the child gets both files, killed before its ``last``-th call (0: never). Its exit code."""
+    """Fork; the child gets the files, killed before its ``last``-th call (0: never). Its exit code."""
     child = os.fork()
     if child == 0:
         code = 99
@@ -84,18 +87,21 @@ def life(folder: Path, url: str, last: int) -> int:
 
 
 def check(folder: Path, at: int) -> None:
-    """Nothing wrong is under a final name."""
-    for name, data in (("sub/large", LARGE), ("tiny", TINY)):
+    """Nothing wrong is under a final name, and nothing without a receipt."""
+    store = Store(folder / "models")
+    for name, data in FILES.items():
         place = folder / "models" / "m" / name
         assert not place.exists() or place.read_bytes() == data, f"{name} is wrong, killed at {at}"
+        receipt = store.receipts.get("m", RelPath.parse(name))
+        assert not place.exists() or receipt, f"{name} has no receipt, killed at {at}"
 
 
 def left(folder: Path) -> list[str]:
-    """What lies about besides the two files, receipts and locks."""
+    """What lies about besides the files, receipts and locks."""
     root = folder / "models"
     found = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
-    usual = ("m/sub/large", "m/tiny", ".mdl/locks/")
-    return [name for name in found if not name.startswith(usual) and not name.endswith(".receipt")]
+    usual = (*(f"m/{name}" for name in FILES), ".mdl/locks/")
+    return [name for name in found if not name.startswith(usual) and not name.endswith(".receipts")]
 
 
 def prepare(folder: Path, url: str) -> None:
@@ -146,7 +152,7 @@ def in_every_life(folder: Path, url: str) -> None:
 def test_killed_before_a_call(tmp_path: Path, driver: Callable[[Path, str], None]) -> None:
     """Before whichever call SIGKILL comes: no wrong file under a final name, the same command again ends well, and
     after 'mdl clean' nothing is left over. Killed while it recovers, each time a call later, it gets through too."""
-    with FaultyServer(faults.routes({"/large": faults.honest(LARGE), "/tiny": faults.honest(TINY)})) as server:
+    with FaultyServer(faults.routes({f"/{path}": faults.honest(data) for path, data in FILES.items()})) as server:
         apart(driver, tmp_path, (), server.url)
 
 

@@ -60,7 +60,7 @@ def forged(bench: Bench) -> Path:
     bench.final.write_bytes(OTHER)
     receipts = Receipts(bench.store.own / "receipts")
     receipts.put(Receipt("m", REMOTE.path, Stamp.of(bench.final.stat()), REMOTE.digest, "sha256", REMOTE.url))
-    (place,) = bench.store.own.rglob("*.receipt")
+    (place,) = bench.store.own.rglob("*.receipts")
     return place
 
 

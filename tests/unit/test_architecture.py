@@ -16,7 +16,7 @@ import mdl
 ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
-    {"errors"},
+    {"errors", "listener"},
     {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "safetensors", "schemas"}
     | {"threads", "units"},
     {"process", "presigned", "deadline", "toml"},
@@ -51,8 +51,8 @@ ONLY = {
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
 _PURE = """
-    describe formatting paths safetensors presigned redact crc_json files events errors reports units
-    http/allowlist http/pacer http/policy http/ranges http/refusals http/responses
+    describe formatting paths safetensors presigned redact crc_json files events listener errors reports
+    units http/allowlist http/pacer http/policy http/ranges http/refusals http/responses
     engine/plan engine/content_check sources/hub_origin remotes/outputs remote_tables jobs/job
     toml/__init__ toml/positions toml/problems catalog/model catalog/lock
     archive/zip_format archive/manifest archive/history trainers/default_excludes

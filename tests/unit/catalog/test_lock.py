@@ -18,7 +18,7 @@ from mdl.catalog.resolver import Resolver
 from mdl.errors import LockError, MdlError, StateError, Unsafe
 from mdl.files import HubFile, RemoteFile
 from mdl.hashing import Digest
-from mdl.operations.lock import read_lock, write_lock
+from mdl.operations.lock_file import read_lock, write_lock
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support.catalogs import CATALOG_FILE, mistakes, parse
 
 from mdl.catalog.model import CatalogFile
-from mdl.catalog.reader import parse_catalog, read_catalog
+from mdl.catalog.reader import parse_catalog, place_of, read_catalog
 from mdl.errors import CatalogError, MdlError
 from mdl.hashing import Digest
 from mdl.paths import RelPath, is_harmful_in_prose
@@ -57,7 +57,7 @@ x-mine = { anything = [1, true] }
     assert model.sources == (HubOrigin("HooshvareLab/bert-fa-base-uncased", revision=revision),)
     assert (model.include, model.exclude) == (("config.json", "vocab.txt"), ("*.h5",))
     assert (model.note, model.homepage) == ("می\u200cخواهم", "https://example.org/x")
-    assert model.origin == "catalog.toml:3"
+    assert model.origin == "catalog.toml"
 
 
 def test_file_of_the_contract_is_read() -> None:
@@ -346,7 +346,9 @@ def test_windows_files_are_read(tmp_path: Path, mark: bytes, newline: bytes) -> 
     """A byte-order mark and CRLF line ends are no hindrance, and lines are counted right."""
     path = tmp_path / "c.toml"
     path.write_bytes(mark + newline.join([b"schema = 1", b"[models.a]", b'source = "hf:o/r"', b""]))
-    assert read_catalog([path]).models["a"].origin == f"{path}:2"
+    assert read_catalog([path]).models["a"].origin == str(path)
+    assert place_of("a", [path]) == f"{path}:2"
+    assert place_of("b", [path]) == ""
 
 
 @pytest.mark.fault(159, 165)

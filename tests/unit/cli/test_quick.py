@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import typer
+from support.catalogs import entry_of
+from support.data import SMALL
 from support.shell import Shell, machine
 from typer.core import TyperCommand, TyperGroup
 
@@ -93,6 +95,29 @@ def test_nothing_is_converted_for_nothing(words: str, tmp_path: Path) -> None:
     """If no value needs it, pydantic is not imported, which would take longer than all the rest."""
     code = f"import sys; from mdl.cli.main import run; run({words.split()!r}); sys.exit('pydantic' in sys.modules)"
     python(code, machine(tmp_path))
+
+
+_OFFERED = "mdl.events mdl.jobs.job mdl.engine.plan"
+_OF_NETWORK = "httpx httpcore ssl mdl.http.client mdl.http.policy mdl.engine.transfer huggingface_hub obstore"
+
+
+@pytest.mark.parametrize(
+    ("words", "spared"),
+    [
+        ("list", f"{_OF_NETWORK} {_OFFERED} mdl.toml.positions"),
+        ("get one --catalog catalog.toml --progress none", f"{_OF_NETWORK} mdl.catalog.lock mdl.toml.positions"),
+        ("get --help", f"{_OF_NETWORK} {_OFFERED} mdl.catalog.model"),
+        ("--help", f"{_OF_NETWORK} mdl.archive mdl.trainers mdl.engine.plan mdl.remotes"),
+    ],
+)
+def test_nothing_is_imported_for_nothing(words: str, spared: str, tmp_path: Path) -> None:
+    """A command imports only what it uses: if every file is there, nothing of HTTP and nothing that transfers."""
+    shell = machine(tmp_path, "schema = 1\n" + entry_of("one", "https://example.org/f", SMALL))
+    (shell.models / "one").mkdir(parents=True)
+    (shell.models / "one" / "f.bin").write_bytes(SMALL)
+    code = f"import sys; from mdl.cli.main import run; code = run({words.split()!r});"
+    told = python(f"{code} print(code, *{{*sys.modules}} & {{*{spared.split()!r}}})", shell)
+    assert told.splitlines()[-1] == "0"
 
 
 @pytest.mark.parametrize(("before", "told"), [("", ""), ("sys.setprofile(lambda *_: None);", "True")], ids=len)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,15 +42,15 @@ def receipts(tmp_path: Path) -> Receipts:
 
 @pytest.fixture
 def place(tmp_path: Path, receipts: Receipts) -> Path:
-    (place,) = tmp_path.rglob("*.receipt")
+    (place,) = tmp_path.rglob("*.receipts")
     return place
 
 
-def test_receipt_is_read_back(receipts: Receipts) -> None:
-    """What was written is read back, the prefix digests only if they are asked for."""
-    assert receipts.get(FULL.model, PATH, prefixes=True) == FULL
-    assert receipts.get(FULL.model, PATH) == replace(FULL, prefixes=())
+def test_receipt_is_read_back(receipts: Receipts, tmp_path: Path) -> None:
+    """What was written is read back, also by another process."""
+    assert receipts.get(FULL.model, PATH) == FULL
     assert receipts.get("other", PATH) is None
+    assert Receipts(tmp_path).get(FULL.model, PATH) == FULL
     assert receipts.get(FULL.model, RelPath.parse("sub/other.bin")) is None
 
 
@@ -69,19 +70,39 @@ WRONG = {
 
 @pytest.mark.fault(151)
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
-def test_an_impossible_fact(receipts: Receipts, place: Path, key: str, value: object) -> None:
+def test_an_impossible_fact(place: Path, key: str, value: object) -> None:
     """A receipt whose checksum is right and that has one impossible fact is not read: no path of it leads anywhere."""
-    first, second = place.read_bytes().splitlines()
-    place.write_bytes(crc_json.dumps(crc_json.loads(first) | {key: value}) + second + b"\n")
-    assert receipts.get(FULL.model, PATH) is None
-    assert receipts.of_model(FULL.model) == []
+    (line,) = place.read_bytes().splitlines()
+    place.write_bytes(crc_json.dumps(crc_json.loads(line) | {key: value}))
+    read = Receipts(place.parents[1])
+    assert read.get(FULL.model, PATH) is None
+    assert read.of_model(FULL.model) == []
+
+
+def single(place: Path, **facts: object) -> Path:
+    """The receipt as an earlier mdl wrote it: a file of its own, with the prefix digests in a second line."""
+    all_facts = crc_json.loads(place.read_bytes()[:-1]) | {"mdl-receipt": 1} | facts
+    prefixes = all_facts.pop("prefixes")
+    old = place.with_name(f"{file_key(FULL.model, PATH)}.receipt")
+    old.write_bytes(crc_json.dumps(all_facts) + crc_json.dumps(prefixes))
+    place.unlink()
+    return old
 
 
 def test_a_receipt_of_an_earlier_version(receipts: Receipts, place: Path) -> None:
+    """A receipt in a file of its own is read, and is in the record from the next one on."""
+    old = single(place)
+    assert receipts.get(FULL.model, PATH) == FULL
+    receipts.put(other := replace(FULL, path=RelPath.parse("other")))
+    assert not old.exists()
+    assert Receipts(place.parents[1]).of_model(FULL.model) == [other, FULL]
+
+
+def test_facts_that_an_earlier_version_lacks(receipts: Receipts, place: Path) -> None:
     """Facts that an earlier mdl did not write are taken as not known."""
-    facts = crc_json.loads(place.read_bytes().splitlines()[0])
-    old = {key: value for key, value in facts.items() if key not in ("asked", "adopted", "hub", "catalog")}
-    place.write_bytes(crc_json.dumps(old))
+    facts = crc_json.loads(place.read_bytes()[:-1])
+    unknown = ("asked", "adopted", "hub", "catalog", "prefixes")
+    place.write_bytes(crc_json.dumps({key: value for key, value in facts.items() if key not in unknown}))
     assert receipts.get(FULL.model, PATH) == replace(FULL, prefixes=(), hub=None)
 
 
@@ -90,29 +111,79 @@ def test_no_query_is_written(receipts: Receipts, place: Path) -> None:
     receipts.put(replace(FULL, url="https://h/m.bin?X-Amz-Signature=secret"))
     assert b"secret" not in place.read_bytes()
     assert place.stat().st_mode & 0o077 == 0
-    assert receipts.get(FULL.model, PATH) == replace(FULL, prefixes=())
+    assert receipts.get(FULL.model, PATH) == FULL
 
 
 @pytest.mark.fault(146, 147)
 def test_damage_is_not_believed(receipts: Receipts, place: Path) -> None:
     """With any one bit flipped, or cut anywhere, the receipt says the same, less, or nothing: never anything else."""
     whole = place.read_bytes()
-    first = whole.index(b"\n")
     for cut in range(0, len(whole), 7):
         place.write_bytes(whole[:cut])
-        found = receipts.get(FULL.model, PATH, prefixes=True)
-        assert found is None if cut < first else found in (FULL, replace(FULL, prefixes=()))
+        assert receipts.get(FULL.model, PATH) is None
     for bit in range(len(whole) * 8):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         place.write_bytes(damaged)
-        assert receipts.get(FULL.model, PATH, prefixes=True) in (None, FULL, replace(FULL, prefixes=()))
+        assert Receipts(place.parents[1]).get(FULL.model, PATH) in (None, FULL)
+
+
+@pytest.mark.fault(146)
+def test_a_torn_line_costs_only_itself(receipts: Receipts, place: Path) -> None:
+    """After a line that a killed process wrote half, the next one is whole, and those before it stay."""
+    with place.open("ab") as file:
+        file.write(b"00000000 {")
+    receipts.put(other := replace(FULL, path=RelPath.parse("other")))
+    for found in (receipts, Receipts(place.parents[1])):
+        assert found.of_model(FULL.model) == [other, FULL]
+        assert found.useless(FULL.model) == (place, len(b"00000000 {"))
+
+
+def test_what_another_process_wrote(receipts: Receipts, place: Path) -> None:
+    """What another process appended, took back or wrote anew is seen at once."""
+    other = Receipts(place.parents[1])
+    other.put(new := replace(FULL, suspect=True))
+    assert receipts.get(FULL.model, PATH) == new
+    other.forget(FULL.model, PATH)
+    assert receipts.get(FULL.model, PATH) is None
+    for _ in range(100):
+        other.put(FULL)
+    assert receipts.get(FULL.model, PATH) == FULL
+
+
+def test_lines_of_no_use_go(receipts: Receipts, place: Path) -> None:
+    """However often a receipt is written, the record stays a small multiple of what it says; without one it goes."""
+    size = place.stat().st_size
+    for _ in range(200):
+        receipts.put(FULL)
+        assert place.stat().st_size < 40 * size
+    receipts.forget(FULL.model, PATH)
+    assert receipts.of_model(FULL.model) == []
+    assert receipts.useless(FULL.model) == (place, 0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.booleans())))
+def test_the_last_line_of_a_file_counts(told: list[tuple[str, bool, bool]]) -> None:
+    """Whatever is written and taken back, in any order and by any process, the last word on a file counts."""
+    with tempfile.TemporaryDirectory() as folder:
+        processes, expected = (Receipts(Path(folder)), Receipts(Path(folder))), dict[str, Receipt]()
+        for name, is_put, by_other in told:
+            receipt, receipts = replace(FULL, path=RelPath.parse(name)), processes[by_other]
+            if is_put:
+                receipts.put(receipt)
+                expected[name] = receipt
+            else:
+                receipts.forget(FULL.model, receipt.path)
+                expected.pop(name, None)
+        for receipts in (*processes, Receipts(Path(folder))):
+            assert receipts.of_model(FULL.model) == [expected[name] for name in sorted(expected)]
 
 
 @pytest.mark.fault(150)
 def test_newer_receipt_is_not_read(receipts: Receipts, place: Path) -> None:
     """A receipt of a newer mdl is refused by name as code 12."""
-    place.write_bytes(crc_json.dumps({"mdl-receipt": 2}))
+    place.write_bytes(crc_json.dumps({"mdl-receipt": 3}))
     with pytest.raises(StateError) as caught:
         receipts.get(FULL.model, PATH)
     assert (caught.value.exit_code, caught.value.item) == (12, str(place))
@@ -131,7 +202,7 @@ def test_distrusted_receipt_settles_nothing(receipts: Receipts) -> None:
     """A distrusted receipt keeps its facts and no longer vouches for the file."""
     receipts.distrust(FULL.model, PATH)
     receipts.distrust(FULL.model, RelPath.parse("never-seen"))
-    found = receipts.get(FULL.model, PATH, prefixes=True)
+    found = receipts.get(FULL.model, PATH)
     assert found == replace(FULL, suspect=True)
     assert LocalFile("file", FULL.stamp, FULL).untouched
     assert not LocalFile("file", FULL.stamp, found).untouched

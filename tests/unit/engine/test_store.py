@@ -14,9 +14,9 @@ from support.partials import dead_owner
 
 from mdl.engine.adoption import remove_stale
 from mdl.engine.partial import Partial
-from mdl.engine.store import Store
+from mdl.engine.store import Ready, Store
 from mdl.errors import Busy, Occupied, StorageError, Unsafe
-from mdl.files import RemoteFile
+from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
 from mdl.process import ProcessId
@@ -51,7 +51,7 @@ def begun(store: Store, data: bytes = DATA, remote: RemoteFile = REMOTE) -> Part
 
 def publish(store: Store) -> Path:
     """Fetch by hand: write a partial, publish it."""
-    store.publish("model", REMOTE, begun(store), PRINT, "sha256")
+    store.publish(Ready("model", REMOTE, begun(store), PRINT, "sha256"))
     return store.final_path("model", REMOTE)
 
 
@@ -153,7 +153,7 @@ def test_folder_in_the_way_is_occupied(store: Store, final: Path) -> None:
     partial = begun(store)
     final.mkdir()
     with pytest.raises(Occupied) as caught:
-        store.publish("model", REMOTE, partial, PRINT, "sha256")
+        store.publish(Ready("model", REMOTE, partial, PRINT, "sha256"))
     assert caught.value.exit_code == 7
     partial.close()
     assert store.quick_check("model", REMOTE).partial == len(DATA)
@@ -171,7 +171,7 @@ def test_partial_bytes_are_seen(store: Store) -> None:
 
 def test_small_file_is_published_whole(store: Store, final: Path) -> None:
     """A small file gets the mode of a user's own files, and a receipt."""
-    store.publish("model", REMOTE, DATA, PRINT, "sha256")
+    store.publish(Ready("model", REMOTE, store.stage(REMOTE, DATA), PRINT, "sha256"))
     assert final.read_bytes() == DATA
     (store.root / "probe").touch()
     assert final.stat().st_mode == (store.root / "probe").stat().st_mode
@@ -184,7 +184,7 @@ def test_publish_taken_over_leaves_no_receipt(store: Store) -> None:
     partial = begun(store)
     partial.folder.rename(partial.folder.with_name("gone"))
     with pytest.raises(Busy):
-        store.publish("model", REMOTE, partial, PRINT, "sha256")
+        store.publish(Ready("model", REMOTE, partial, PRINT, "sha256"))
     assert store.quick_check("model", REMOTE).receipt is None
     assert not store.final_path("model", REMOTE).exists()
 
@@ -259,9 +259,8 @@ def test_unreadable_file_is_named(store: Store, final: Path, monkeypatch: pytest
 
 def give(store: Store, data: bytes = DATA) -> None:
     """Publish bytes of which no digest was known."""
-    store.publish(
-        "m", replace(REMOTE, digest=None), data, Fingerprint(Digest("sha256", sha256(data)), len(data)), "none"
-    )
+    print_ = Fingerprint(Digest("sha256", sha256(data)), len(data))
+    store.publish(Ready("m", replace(REMOTE, digest=None), store.stage(REMOTE, data), print_, "none"))
 
 
 def on_rename(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
@@ -300,3 +299,58 @@ def test_a_name_that_cannot_be_given_leaves_the_old_receipt(store: Store, monkey
             give(store, b"other")
         assert store.receipts.get("m", REMOTE.path) == receipt
         assert (receipt is None) == (before is None)
+
+
+def small(store: Store, name: str, data: bytes, seen: LocalFile | None = None) -> Ready:
+    """A small file that is ready to be published."""
+    remote = RemoteFile(RelPath.parse(name), f"https://h/{name}", len(data))
+    print_ = Fingerprint(Digest("sha256", sha256(data)), len(data))
+    return Ready("m", remote, store.stage(remote, data), print_, "size", seen)
+
+
+def test_one_error_is_of_one_file(store: Store) -> None:
+    """Of several files that are published together only that fails which cannot be; no receipt or staged file of it
+    stays."""
+    (store.folder("m") / "b").mkdir(parents=True)
+    errors = store.publish_all([small(store, name, name.encode()) for name in ("a", "b", "sub/c")])
+    assert [type(error) for error in errors] == [type(None), Occupied, type(None)]
+    assert [receipt.path.text for receipt in store.receipts.of_model("m")] == ["a", "sub/c"]
+    assert (store.folder("m") / "sub/c").read_bytes() == b"sub/c"
+    assert os.listdir(store.own / "stage") == []
+
+
+def test_nothing_is_claimed_before_it_is_on_the_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All bytes are synced before the receipts, the receipts before the first name, and each folder once, after it."""
+    told = list[str]()
+
+    def spy(name: str, say: Callable[..., str]) -> None:
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *what, **where: (told.append(say(*what)), real(*what, **where))[1])
+
+    spy("fsync", lambda fd: "sync " + Path(os.readlink(f"/proc/self/fd/{fd}")).name[-12:])
+    spy("replace", lambda _, name, *__: f"name {name}")
+    files = [small(store, name, b"x") for name in ("one", "two", "sub/three")]
+    assert store.publish_all(files) == [None] * 3
+    staged, rest = told[:3], told[3:]
+    assert all(step.startswith("sync ") and step.endswith("mdl-tmp") for step in staged)
+    assert rest[:5] == ["sync all.receipts", "sync m", "name one", "name two", "name three"]
+    assert sorted(rest[5:]) == ["sync m", "sync sub"]
+
+
+@pytest.mark.parametrize(("theirs", "error"), [(b"same", type(None)), (b"other", Occupied)])
+def test_another_process_is_faster(
+    store: Store, monkeypatch: pytest.MonkeyPatch, theirs: bytes, error: type[object]
+) -> None:
+    """If another process publishes the file between the look and the name, its right bytes are no error; other bytes
+    are not replaced."""
+    final, real = store.folder("m") / "f", os.link
+
+    def link(*what: object, **where: object) -> None:
+        final.write_bytes(theirs)
+        monkeypatch.setattr(os, "link", real)
+        real(*what, **where)  # type: ignore[arg-type]
+
+    ready = small(store, "f", b"same", LocalFile())
+    monkeypatch.setattr(os, "link", link)
+    assert [type(found) for found in store.publish_all([ready])] == [error]
+    assert final.read_bytes() == theirs

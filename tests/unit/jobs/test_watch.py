@@ -223,13 +223,18 @@ class Kept(Log):
     def append(self, text: str) -> None:
         self.lines.append(text)
 
+    def close(self) -> None:
+        pass
+
 
 @given(event=EVENTS, kind=st.sampled_from(["", "tts"]), repo=st.sampled_from(["", "hf:org/a", "https://h/a=b"]))
 def test_a_line_is_read_as_what_was_written(event: Event, kind: str, repo: str) -> None:
     """Whatever the names and words, the event that a line of the log tells is the one that was logged."""
     log, event = Kept(), replace(event, kind=kind, repo=repo)
     began = time.strftime("%Y-%m-%dT%H:%M", time.gmtime(time.time() - 60))
-    LogListener([log], Secrets(), "0101-abcd", "get", lambda _path, _error: None)(event)
+    listener = LogListener([log], Secrets(), "0101-abcd", "get", lambda _path, _error: None)
+    listener(event)
+    listener.close()
     found = event_of(log.lines[0])
     assert found is not None
     assert replace(found, time="") == event

@@ -16,6 +16,7 @@ from support.moto_store import moto_store
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, Unsafe, UsageError
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
+from mdl.http.network import Network
 from mdl.http.policy import RetryPolicy
 from mdl.remote_tables import RemoteSettings
 from mdl.sources import Context, object_store, parse
@@ -59,7 +60,10 @@ def bucket(moto: str, request: pytest.FixtureRequest) -> Callable[..., S3Source]
 def source_at(url: str, policy: RetryPolicy = RetryPolicy(), **environ: str) -> S3Source:  # noqa: B008 - frozen
     http = HttpClient(AllowList.of(["127.0.0.1"]), timeouts=Timeouts(2, 5), policy=policy)
     found = Context(
-        Endpoint(url, None, ""), Path("/nonexistent"), http, environ=KEYS | {"AWS_ENDPOINT_URL_S3": url} | environ
+        Endpoint(url, None, ""),
+        Path("/nonexistent"),
+        Network.of(http),
+        environ=KEYS | {"AWS_ENDPOINT_URL_S3": url} | environ,
     )
     source = S3Source(found)
     http.locators["s3"] = source.locate

@@ -1,0 +1,143 @@
+"""Many small files from one hub: mdl, which verifies and syncs them, against hf download, aria2 and curl.
+
+The hub is nginx with static files in the layout of the hub's URLs, on the loopback or ``--rtt`` milliseconds away.
+The claims: three times the files a second of hf, one and a half times those of aria2c -j16, at most 1.2 ms of CPU a
+file, and at most 1.1 connections for each that mdl uses at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import statistics
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import harness as bench
+from link import Link
+from nginx import Nginx
+
+_COMMIT = "0123456789abcdef0123456789abcdef01234567"
+_REPO = "bench/small"
+_MDL, _HF, _ARIA, _CURL = "mdl get (verified, synced)", "hf download", "aria2c -j16", "curl -Z"
+_FOLDERS = 20
+
+_SERVED = f"""
+    etag off;
+    add_header ETag '"$oid"' always;
+    add_header X-Repo-Commit {_COMMIT} always;
+    location /api/ {{ return 404 '{{}}'; }}
+    location ~ ^/api/models/{_REPO}(/revision/[^/]+)?$ {{ try_files /api/info.json =404; }}
+    location ~ ^/api/models/{_REPO}/tree/ {{ try_files /api/tree.json =404; }}
+"""
+
+
+def static_hub(root: Path, count: int, size: int) -> tuple[dict[str, str], str]:
+    """Write the files and the API's answers below ``root``; returns the git-sha1 of each path, and what nginx needs to
+    send them as ETags."""
+    draw, oids = random.Random(1), dict[str, str]()
+    for number in range(count):
+        path = f"part{number % _FOLDERS:03}/{number:05}.bin"
+        data = draw.randbytes(size)
+        oids[path] = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        place = root / _REPO / "resolve" / _COMMIT / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    tree = [{"type": "file", "oid": oid, "size": size, "path": path} for path, oid in oids.items()]
+    siblings = [{"rfilename": path} for path in oids]
+    info = {"id": _REPO, "sha": _COMMIT, "private": False, "gated": False, "tags": [], "siblings": siblings}
+    (root / "api").mkdir()
+    (root / "api" / "info.json").write_text(json.dumps(info))
+    (root / "api" / "tree.json").write_text(json.dumps(tree))
+    rows = "".join(f"/{_REPO}/resolve/{_COMMIT}/{path} {oid};" for path, oid in oids.items())
+    return oids, f"map_hash_max_size 65536; map_hash_bucket_size 256; map $uri $oid {{ {rows} }}"
+
+
+def contenders(place: Path, oids: dict[str, str], url: str, more: list[str]) -> Iterator[bench.Contender]:
+    """All that are installed; mdl must be."""
+    models, out = place / "models", place / "out"
+    book = place / "catalog.toml"
+    book.write_text(f'schema = 1\n[models.small]\ntitle = "small"\nsource = "hf:{_REPO}@{_COMMIT}"\n')
+    settings = ("HF_HUB_DISABLE_XET=1", "HF_HUB_DISABLE_PROGRESS_BARS=1")
+    set_hub = ["env", f"HF_ENDPOINT={url}", f"HF_HOME={place / 'hf'}", *settings]
+
+    def one(name: str, argv: list[str], wrote: Path) -> bench.Contender:
+        def check() -> str:
+            wrong = [path for path, oid in oids.items() if not _is_right(wrote / path, oid)]
+            return f"{len(wrong)} files are wrong or missing, {wrong[0]} is one" if wrong else ""
+
+        return bench.Contender(name, argv, lambda: bench.remove(models, out, place / "hf"), check)
+
+    words = ("get", "small", "--catalog", str(book), "--to", str(models), "--progress", "none", "--quiet")
+    yield one(_MDL, [*set_hub, *bench.mdl(*words, *more)], models / "small")
+    if hf := bench.tool("hf"):
+        yield one(_HF, [*set_hub, hf, "download", _REPO, "--revision", _COMMIT, "--local-dir", str(out)], out)
+    urls = {path: f"{url}/{_REPO}/resolve/{_COMMIT}/{path}" for path in oids}
+    if aria := bench.tool("aria2c"):
+        rows = "".join(f"{found}\n  out={path}\n" for path, found in urls.items())
+        (place / "aria.txt").write_text(rows)
+        yield one(_ARIA, [aria, "-q", "-j16", "--no-conf", "-d", str(out), "-i", str(place / "aria.txt")], out)
+    if curl := bench.tool("curl"):
+        rows = "".join(f'url="{found}"\noutput="{out / path}"\n' for path, found in urls.items())
+        (place / "curl.txt").write_text(rows)
+        flags = ["-sS", "-f", "-Z", "--parallel-max", "16", "--create-dirs"]
+        yield one(_CURL, [curl, *flags, "-K", str(place / "curl.txt")], out)
+
+
+def _is_right(path: Path, oid: str) -> bool:
+    data = path.read_bytes() if path.exists() else b""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == oid
+
+
+def judge(runs: dict[str, list[bench.Run]], count: int, at_once: int, opened: float) -> None:
+    cpu = statistics.median(one.cpu for one in runs[_MDL]) / count * 1000
+    bench.claim(f"CPU of mdl, {cpu:.2f} ms a file (median), is at most 1.2", cpu <= 1.2)
+    for name, factor in ((_HF, 3.0), (_ARIA, 1.5)):
+        if name in runs:
+            times = bench.faster(runs, _MDL, name)
+            bench.claim(
+                f"mdl is {times:.2f} times as fast as {name} (median), at least {factor}", times >= factor
+            )
+    per = opened / at_once
+    bench.claim(f"{opened:.0f} connections for {at_once} at once, {per:.2f} each, is at most 1.1", per <= 1.1)
+
+
+def main() -> int:
+    parser = bench.flags(__doc__, size="8K", rounds=3)
+    parser.add_argument("--files", type=int, default=2000, help="[2000]")
+    parser.add_argument("--rtt", type=float, default=0.0, metavar="MS", help="round trip to the hub [0]")
+    parser.add_argument("--connections", type=int, help="mdl's --connections")
+    parser.add_argument("--only", action="store_true", help="mdl alone")
+    args = parser.parse_args()
+    with bench.folder(args.dir) as place, bench.folder(bench.memory(2**28) or args.dir) as served, ExitStack() as stack:
+        oids, maps = static_hub(served, args.files, args.size)
+        server = stack.enter_context(Nginx(served, _SERVED, maps=maps))
+        port = stack.enter_context(Link(server.port, args.rtt / 1000)).port if args.rtt else server.port
+        more = ["--connections", str(args.connections)] if args.connections else []
+        field = list(contenders(place, oids, f"http://127.0.0.1:{port}", more))
+        field = field[:1] if args.only else field
+        runs = bench.alternate(field, args.rounds, bench.environment(place / "home"), place)
+        before = len(server.served())
+        bench.alternate(field[:1], 0, bench.environment(place / "home"), place)
+        connections = {one.connection for one in server.served()[before:]}
+    rows = [
+        (
+            name,
+            bench.span([args.files / one.wall for one in done], 0),
+            bench.span([one.wall for one in done]),
+            bench.span([one.cpu / args.files * 1000 for one in done]),
+            bench.mib(done),
+        )
+        for name, done in runs.items()
+    ]
+    bench.table(("case", "files/s", "wall s", "CPU ms a file", "RSS MiB"), rows)
+    far = f", {args.rtt:g} ms away" if args.rtt else ""
+    print(f"\n{args.files} files of {args.size} bytes{far}; {args.rounds} alternating rounds; {bench.machine()}")
+    judge(runs, args.files, args.connections or 16, len(connections))
+    return bench.verdict()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

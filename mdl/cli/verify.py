@@ -1,0 +1,71 @@
+"""verify: what is on this disk, compared with its digests; and its repair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mdl import UsageError
+from mdl.cli.command import command
+from mdl.cli.flags import Choice, DownloadSettings, JobFlags, flag
+from mdl.cli.session import Session
+from mdl.formatting import human_bytes
+from mdl.paths import shown
+
+if TYPE_CHECKING:
+    from mdl import VerifyReport
+
+
+@dataclass(frozen=True)
+class RepairFlags:
+    """What is done about what is wrong."""
+
+    repair: Annotated[bool, flag("--repair", "Fetch what is wrong, and only that.")] = False
+    dry_run: Annotated[bool, flag("-n --dry-run", "With --repair: only say what is wrong.")] = False
+    force: Annotated[bool, flag("--force", "With --repair: replace files that are not mdl's.")] = False
+    strict: Annotated[bool, flag("--strict", "A file without a published hash counts as wrong.")] = False
+
+
+@command("verify")
+def verify(
+    session: Session,
+    repairing: RepairFlags,
+    choice: Choice,
+    settings: DownloadSettings,
+    job: JobFlags,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Models to check; all that are here without one.")
+    ] = None,
+) -> int:
+    """Read what is on disk again and compare it with its digests."""
+    client = session.client(settings)
+    models = client.verifiable(names, into=choice.into, revision=choice.revision)
+    is_job = repairing.repair and not repairing.dry_run
+    if job.detach and not is_job:
+        raise UsageError("only a repair can go on in the background", item="--detach", hint="add --repair")
+    run = session.job(client, client.folders(models, into=choice.into), job, models=models) if is_job else None
+    if run and session.is_detached(job):
+        return session.start_in_background(run)
+    session.signals.poll()
+    with run.running() if run else session.console.watch() as on_event:
+        report = client.verify(
+            models, **choice.files, repair=is_job, force=repairing.force, strict=repairing.strict, on_event=on_event
+        )
+        if report.bytes_fetched is not None and not report.errors:
+            session.console.note(f"repaired; fetched {human_bytes(report.bytes_fetched)}")
+        if error := report.error:
+            on_event.end_with(error)
+    for failure in report.errors:
+        session.console.error(failure)
+    models_facts = [{"name": name, "files": [vars(file) for file in files]} for name, files in report.models.items()]
+    return session.show({"models": models_facts}, lambda: _show_verified(session, report), error=report.error)
+
+
+def _show_verified(session: Session, report: VerifyReport) -> None:
+    rows = [(file.status, shown(f"{name}/{file.path}"), file.actual or "-") for name, file in report.files]
+    if rows:
+        session.console.table(("STATUS", "FILE", "DIGEST"), rows)
+    elif not report.errors:
+        session.console.note("nothing of mdl's is here to verify")

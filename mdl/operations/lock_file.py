@@ -1,0 +1,72 @@
+"""The lock file: how ``mdl.lock`` is read, and replaced as a whole while other processes may change it as well."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mdl.errors import MdlError, StateError, Unsafe, storage_error
+from mdl.fs import staging
+from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
+from mdl.locks import folder_lock
+
+if TYPE_CHECKING:
+    from mdl.catalog.lock import Lock
+
+_LARGEST = 64 * 2**20
+
+
+def read_lock(path: Path, catalog: Path) -> Lock | None:
+    """The lock at ``path`` of a ``catalog``; None if there is none.
+
+    Raises `StateError` for a broken one, `Unsafe` for one that belongs to neither the user nor root nor the catalog's
+    owner, `StorageError`.
+    """
+    try:
+        owners = {os.geteuid(), 0}
+        with contextlib.suppress(OSError):
+            owners.add(catalog.stat().st_uid)
+        text = read_whole(path, _LARGEST, owners=owners).decode()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        text = "\0"
+    except Unsafe as error:
+        error.hint = "look at it; if it is right, replace it with a copy of your own, else remove it and run 'mdl lock'"
+        raise
+    except OSError as error:
+        if error.errno in UNREADABLE_ERRNOS:
+            raise StateError(f"the lock cannot be read: {error.strerror}", item=str(path)) from error
+        raise storage_error(error, str(path)) from error
+    from mdl.catalog.lock import Lock
+
+    try:
+        return Lock.from_toml(text)
+    except MdlError as error:
+        raise error.on(str(path)) from None
+
+
+def write_lock(path: Path, lock: Lock) -> None:
+    """Whole or not at all. Raises `StorageError`."""
+    try:
+        staging.write_file(path, lock.to_toml().encode(), mode=0o666 & ~staging.umask(), sweep_first=True)
+    except OSError as error:
+        raise storage_error(error, str(path)) from error
+
+
+def update_lock(path: Path, catalog: Path, change: Callable[[Lock | None], Lock | None]) -> None:
+    """Change the lock at ``path`` of a ``catalog`` as it is now, which may have been written since it was read; None
+    changes nothing. Raises `StateError`, `StorageError`, `Busy`."""
+    with folder_lock(path.parent):
+        now = read_lock(path, catalog)
+        while True:
+            before, new = now, change(now)
+            if new is None or new == before:
+                return
+            now = read_lock(path, catalog)
+            if now == before:
+                write_lock(path, new)
+                return
