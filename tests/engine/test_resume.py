@@ -125,7 +125,7 @@ def test_side_by_side(tmp_path: Path) -> None:
     """A second mdl on the same model waits and says for which process; without a wait it ends with 9 and names it."""
     gate = threading.Event()
     with FaultyServer(faults.stall_in_body(DATA, MIB, gate=gate)) as server:
-        words = catalog(tmp_path, (NAME, server.url + "/f", DATA))
+        words = (*catalog(tmp_path, (NAME, server.url + "/f", DATA)), "--connections", "1")
         first = child(tmp_path, "get", "m", *words)
         until(lambda: claimed_in(tmp_path / "models") >= MIB)
         hasty = child(tmp_path, "get", "m", *words, "--lock-wait", "0")
