@@ -52,7 +52,7 @@ class Tuning:
     """After so long, additional connections must have shown what they bring."""
     pause: float = 1.0
     longest_pause: float = 60.0
-    """The time to the next probe, twice as long after each one that brought nothing."""
+    """The time to the next probe, twice as long after each one that did not bring much."""
     growth: float = 1.25
     """If the speed grows by this factor, more connections are added at once."""
     little_growth: float = 1.08
@@ -124,6 +124,7 @@ class ConnectionScaler:
             if speed < tuning.little_growth * self._speed_before:
                 self.width = self._narrower
             self._hold(now)
+            self._pause = min(tuning.longest_pause, self._pause * 2)
 
     def _widen(self, now: float, speed: float) -> None:
         if self.width >= self.limit or speed >= self._tuning.fast_enough * self.width:
@@ -134,12 +135,12 @@ class ConnectionScaler:
 
     def _hold(self, now: float) -> None:
         self._probe_began, self._probe_at = None, now + self._pause
-        self._pause = min(self._tuning.longest_pause, self._pause * 2)
 
     def _measure(self, seconds: float) -> float:
-        """Bytes per second of the file, over the last ``seconds``."""
+        """Bytes per second of the file, over the last ``seconds`` at least, if it is known for so long."""
         now, done = self._samples[-1]
-        then, before = next(sample for sample in self._samples if now - sample[0] <= seconds)
+        long_ago = [sample for sample in self._samples if now - sample[0] >= seconds]
+        then, before = long_ago[-1] if long_ago else self._samples[0]
         return (done - before) / (now - then) if now > then else 0.0
 
 

@@ -219,7 +219,9 @@ class Fetcher:
             if download.rewind_why or download.error:
                 return
             start, stop = segment.at, segment.stop
-            room = len(block) if stop is None else max(0, stop - start)
+            if stop is not None and start >= stop:
+                return  # the segment was cut while the last block was written
+            room = len(block) if stop is None else stop - start
             if room < len(block) and not accept.ranged:
                 raise ProtocolError(f"the server sent more than the file's {stop} bytes")
             piece = block[:room]

@@ -9,9 +9,12 @@ from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Request
 from support.polling import until
 
+from mdl.engine.download import Download, Segment
+from mdl.engine.partial import Partial
 from mdl.events import Event
 from mdl.files import RemoteFile
 from mdl.http.ranges import ByteRange
+from mdl.http.splice import Piped
 
 pytestmark = pytest.mark.usefixtures("way")
 DATA = noise(4 * MIB)
@@ -90,6 +93,31 @@ def test_long_206_ends_with_its_segment(bench: Bench, connections: int) -> None:
     bench.segments(MIB)
     run = bench.fetch(faults.long_206(DATA, extra=MIB // 2), DATA, connections=connections)
     assert (run.code, run.report.bytes_fetched, run.rewound, len(run.requests)) == (0, SIZE, 0, 4)
+    assert bench.has(DATA)
+
+
+def test_segment_cut_behind_what_was_written(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segment may be cut while a block is written that goes beyond its new end: what comes next is not of it."""
+    start, write = Download.start, Partial.write
+    running: list[tuple[Download, Segment]] = []
+    cuts: list[int] = []
+
+    def started(download: Download, segment: Segment) -> None:
+        start(download, segment)
+        running.append((download, segment))
+
+    def cutting(partial: Partial, offset: int, data: memoryview | bytes | Piped) -> None:
+        write(partial, offset, data)
+        download, segment = running[-1]
+        if not cuts and segment.left > 2 * len(data):
+            cuts.append(offset + len(data) // 2)
+            download.pending.add(cuts[0], segment.cut(cuts[0]))
+
+    monkeypatch.setattr(Download, "start", started)
+    monkeypatch.setattr(Partial, "write", cutting)
+    run = bench.fetch(faults.honest(DATA), DATA, connections=1)
+    assert (run.code, run.retries, len(cuts), len(run.requests)) == (0, 0, 1, 2)
+    assert run.report.bytes_fetched <= SIZE + MIB
     assert bench.has(DATA)
 
 

@@ -36,14 +36,13 @@ def lossy(folder: Path) -> None:
         tool("nft", f"add rule ip t i tcp sport {server.port} numgen random mod 100 < 5 drop")
         tool("tc", *["qdisc", "replace", "dev", "lo", "root", "tbf", "rate", "8mbit", "burst", "32k", "limit", "1m"])
         run = bench.run(pinned(server.url + "/f", SMALL), retries=1)
-        asked = len(server.requests)
-    assert (run.code, asked, run.rewound) == (0, 1, 0), run
+    assert (run.code, run.retries, run.rewound) == (0, 0, 0), run
     assert bench.final.read_bytes() == SMALL
 
 
 @pytest.mark.fault(95)
 def test_a_bad_line(tmp_path: Path) -> None:
-    """Over a slow line that loses packets a file takes its time and comes whole, in one request."""
+    """Over a slow line that loses packets a file takes its time and comes whole, and no request fails."""
     apart(lossy, tmp_path, NETWORK)
 
 

@@ -262,6 +262,17 @@ def test_more_connections_once_they_help() -> None:
     assert scaler.width == 16
 
 
+@pytest.mark.parametrize("look", [0.1, 0.7, 3.0])
+def test_seldom_looks(look: float) -> None:
+    """A machine so busy that the speed is looked at late finds the number too."""
+    scaler, done, now = ConnectionScaler(16), 0.0, 0.0
+    for _ in range(8):
+        done += look * 4e6 * scaler.width
+        now += look
+        scaler.observe(now, int(done), scaler.width)
+    assert scaler.width == 16
+
+
 def test_a_silent_connection_gets_company() -> None:
     """If the first connection stops after its first bytes, others are tried."""
     scaler = ConnectionScaler(16)
