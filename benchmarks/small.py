@@ -93,7 +93,8 @@ def _is_right(path: Path, oid: str) -> bool:
 
 def judge(runs: dict[str, list[bench.Run]], count: int, at_once: int, opened: float) -> None:
     cpu = statistics.median(one.cpu for one in runs[_MDL]) / count * 1000
-    bench.claim(f"CPU of mdl, {cpu:.2f} ms a file (median), is at most 1.2", cpu <= 1.2)
+    if len(runs) > 1:
+        bench.claim(f"CPU of mdl, {cpu:.2f} ms a file (median), is at most 1.2", cpu <= 1.2)
     for name, factor in ((_HF, 3.0), (_ARIA, 1.5)):
         if name in runs:
             times = bench.faster(runs, _MDL, name)
@@ -107,7 +108,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=2000, help="[2000]")
     parser.add_argument("--rtt", type=float, default=0.0, metavar="MS", help="round trip to the hub [0]")
     parser.add_argument("--connections", type=int, help="mdl's --connections")
-    parser.add_argument("--only", action="store_true", help="mdl alone")
+    parser.add_argument("--only", action="store_true", help="mdl alone, and of the claims that on connections")
     args = parser.parse_args()
     with bench.folder(args.dir) as place, bench.folder(bench.memory(2**28) or args.dir) as served, ExitStack() as stack:
         oids, maps = static_hub(served, args.files, args.size)

@@ -290,8 +290,8 @@ class Workspace:
         return HubClient(hub.url, hub.origin_token, self.hosts(models), self.config["stall"])
 
     def xet(self, network: Network, on_event: Listener) -> contextlib.AbstractContextManager[Listener]:
-        """Have ``network`` fetch the hub's files from Xet, if that was asked for, until the block ends. The block gets the
-        listener to use instead of ``on_event``."""
+        """Have ``network`` fetch the hub's files from Xet, if that was asked for, until the block ends. The block gets
+        the listener to use instead of ``on_event``."""
         if self.config["via"] != "xet":
             return contextlib.nullcontext(on_event)
         from mdl.events import Noticed
