@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from mdl.files import HubFile, Receipt, RemoteFile, Stamp
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, open_new, open_own, read_regular
 from mdl.hashing import Digest, Fingerprint
+from mdl.locks import try_lock
 from mdl.paths import RelPath, model_of_record, record_name
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
@@ -134,9 +135,8 @@ class Receipts:
         """Remove the receipts of these files, and everything that cannot be read. Raises `OSError`, `Unsafe`."""
         with self._lock:
             record = self._record(model)
-            record.append({path.text: None for path in paths if path.text in record.lines})
-            if record.unreadable():
-                record.rewrite()
+            lines: dict[str, bytes | None] = {path.text: None for path in paths if path.text in record.lines}
+            record.append(lines, is_anew=record.unreadable() > 0)
 
     def restore(self, receipt: Receipt, before: Receipt | None) -> None:
         """Replace a receipt by the one from ``before``, or remove it, as far as the disk allows that."""
@@ -250,34 +250,51 @@ class _Record:
         """Bytes that are no receipt, and say of none that it is gone."""
         return self._damaged + sum(len(line) for path, line in self.lines.items() if not self.receipt(path))
 
-    def append(self, lines: dict[str, bytes | None]) -> None:
-        """Write a line for each path; None removes its receipt. Raises `OSError`, `Unsafe`."""
-        if not lines:
+    def append(self, lines: dict[str, bytes | None], *, is_anew: bool = False) -> None:
+        """Write a line for each path; None removes its receipt. With ``is_anew`` the whole record is written without
+        what is of no use. Raises `OSError`, `Unsafe`."""
+        if not lines and not is_anew:
             return
         make_private_dir(self._folder)
         data = b"".join(line or _gone(path) for path, line in lines.items())
-        try:
-            fd = open_own(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-        except Unsafe:
-            fd = open_new(self.path, os.O_RDWR | os.O_APPEND)  # another user could write it: nothing of it is believed
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise FileExistsError(errno.EEXIST, "it is a device or pipe", str(self.path))
+        with self._locked() as fd:
             size = os.fstat(fd).st_size
             is_torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
             view = memoryview(b"\n" * is_torn + data)
             while view:
                 view = view[os.write(fd, view) :]
             os.fsync(fd)
-        finally:
-            os.close(fd)
-        if not size:
-            staging.sync_folder(self._folder)
-        self.refresh()
-        if self._of_one_file or self._count > 2 * len(self.lines) + _SPARE:
-            self.rewrite()
+            if not size:
+                staging.sync_folder(self._folder)
+            self.refresh()
+            if is_anew or self._of_one_file or self._count > 2 * len(self.lines) + _SPARE:
+                self._rewrite()
 
-    def rewrite(self) -> None:
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Open the record, made if it is missing. No other process writes it anew meanwhile, if locks work there."""
+        while True:
+            try:
+                fd = open_own(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+            except Unsafe:  # another user could write it: nothing of it is believed
+                fd = open_new(self.path, os.O_RDWR | os.O_APPEND)
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise FileExistsError(errno.EEXIST, "it is a device or pipe", str(self.path))
+                try_lock(fd)
+                if self._is_named(fd):
+                    yield fd
+                    return
+            finally:
+                os.close(fd)
+
+    def _is_named(self, fd: int) -> bool:
+        """Whether this open file is the record still."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.lstat(self.path), os.fstat(fd))
+        return False
+
+    def _rewrite(self) -> None:
         """Write the record anew, without what is of no use; without any receipt it is removed. Raises `OSError`."""
         old = self._of_one_file
         data = b"".join(line + b"\n" for path, line in self.lines.items() if self.receipt(path))
