@@ -32,6 +32,8 @@ STEP = 256 * 1024
 
 _BUFFER = 768 * 1024
 """Bytes of a read buffer. What one ``recv_into`` returns is handed on at once."""
+_TLS_BUFFER = 512 * 1024
+"""Bytes of it that are used under TLS, which needs memory of its own beside it."""
 _LARGE = 1024 * 1024
 _AGAIN = "run the same command again; what was fetched is kept"
 _TOO_SLOW = "the connection is too slow to go on"
@@ -158,7 +160,7 @@ class BodyReader:
         """Returns how many of the ``left`` bytes are missing when the connection ends."""
         if not hasattr(self._buffers, "data"):
             self._buffers.data = bytearray(_BUFFER)
-        view = memoryview(self._buffers.data)
+        view = memoryview(self._buffers.data)[: _TLS_BUFFER if isinstance(sock, TlsStream) else None]
         while left:
             count, error = _receive(sock, view[: min(self._throttle.quantum(len(view)), left)], self._stall)
             if count:

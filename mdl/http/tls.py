@@ -15,8 +15,8 @@ import httpcore
 
 _PIECE = 64 * 1024
 """Bytes that a read of headers or of a small body takes from the connection, at most."""
-_LARGE_PIECE = 256 * 1024
-"""Bytes that a read of a large body takes from the socket, at most."""
+_LARGE_PIECE = 128 * 1024
+"""Bytes that a read of a large body takes from the socket, at most. They pass through the buffer of the body."""
 _REST_SECONDS = 0.0005
 """If a read brought little, the next one waits for so long: then it brings many records instead of one."""
 _FILL_SECONDS = 0.02
@@ -37,7 +37,7 @@ class TlsStream(httpcore.NetworkStream):
         server_hostname: str | None,
         timeout: float | None,
     ) -> None:
-        self._carrier, self._piece, self._is_short = carrier, bytearray(), False
+        self._carrier, self._is_short = carrier, False
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         try:
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
@@ -111,28 +111,26 @@ class TlsStream(httpcore.NetworkStream):
                 return count, None
             except ssl.SSLWantReadError:
                 left = began + _FILL_SECONDS - time.monotonic() if count else seconds
-                if left <= 0:
+                if left <= 0 or (count and size - count < _PIECE):
                     return count, None
             except ssl.SSLEOFError:
                 return count, None
             except OSError as error:
                 return count, error
             try:
-                self._take(left)
+                self._take(view[count:][:_LARGE_PIECE], left)
             except OSError as error:
                 return count, None if count and isinstance(error, TimeoutError) else error
         return count, None
 
-    def _take(self, seconds: float) -> None:
-        """Take from the socket what came, or what comes first. Raises `TimeoutError`, `OSError`."""
+    def _take(self, room: memoryview, seconds: float) -> None:
+        """Take from the socket what came, or what comes first, by way of ``room``. Raises `TimeoutError`, `OSError`."""
         sock = self._carrier.get_extra_info("socket")
         sock.settimeout(seconds)
         if reply := self._outgoing.read():
             sock.sendall(reply)
-        if not self._piece:
-            self._piece = bytearray(_LARGE_PIECE)
         if self._is_short:
             time.sleep(_REST_SECONDS)
-        count = sock.recv_into(self._piece)
-        self._is_short = count < _LARGE_PIECE // 2
-        self._add(memoryview(self._piece)[:count])
+        count = sock.recv_into(room)
+        self._is_short = count < len(room) // 2
+        self._add(room[:count])
