@@ -19,6 +19,7 @@ from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.hubs import Hf
 from support.jobs import Gate
+from support.long import examples
 from support.moto_store import moto_store
 from support.packing import make_run
 from support.releases import Site
@@ -30,7 +31,7 @@ from support.xet_store import LITTLE, NAME, PART, XetStore
 from mdl.cli import main
 from mdl.http.splice import Pipe
 
-settings.register_profile("mdl", deadline=None)  # a busy machine may be slow
+settings.register_profile("mdl", deadline=None, max_examples=examples(100))  # a busy machine may be slow
 settings.load_profile("mdl")
 MATRIX = Matrix()
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)

@@ -11,8 +11,9 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -25,10 +26,11 @@ _LARGEST = 55_000
 
 
 class Seaweed:
-    """Credentials, address and processes of a running store."""
+    """Credentials, address and processes of a running store. Each of ``volumes`` starts a volume server."""
 
-    def __init__(self, url: str, volumes: list[subprocess.Popen[bytes]]) -> None:
-        self.url, self.volumes = url, volumes
+    def __init__(self, url: str, volumes: Sequence[Callable[[], subprocess.Popen[bytes]]]) -> None:
+        self.url, self._volumes = url, volumes
+        self._running = [start() for start in volumes]
         self.environ = {
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
@@ -38,8 +40,12 @@ class Seaweed:
 
     def kill_volume(self, index: int) -> None:
         """End one volume server as a power cut would."""
-        self.volumes[index].kill()
-        self.volumes[index].wait()
+        self._running[index].kill()
+        self._running[index].wait()
+
+    def start_volume(self, index: int) -> None:
+        """Start a volume server that was ended."""
+        self._running[index] = self._volumes[index]()
 
 
 def free_port(below: int = 65_536) -> int:
@@ -80,8 +86,8 @@ def seaweed(folder: Path, volumes: int = 1) -> Iterator[Seaweed]:
 
         def start(name: str, *words: str) -> subprocess.Popen[bytes]:
             place = folder / name
-            place.mkdir()
-            log = stack.enter_context((folder / f"{name}.log").open("wb"))
+            place.mkdir(exist_ok=True)
+            log = stack.enter_context((folder / f"{name}.log").open("ab"))
             process = subprocess.Popen(
                 [program, "-logtostderr", *words], cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -100,8 +106,10 @@ def seaweed(folder: Path, volumes: int = 1) -> Iterator[Seaweed]:
             f"-defaultReplication={replication}",
             "-volumeSizeLimitMB=256",
         )
-        running = [
-            start(
+        url = f"http://127.0.0.1:{s3}"
+        starts = [
+            partial(
+                start,
                 f"volume{index}",
                 "volume",
                 *both,
@@ -113,6 +121,7 @@ def seaweed(folder: Path, volumes: int = 1) -> Iterator[Seaweed]:
             )
             for index in range(volumes)
         ]
+        store = Seaweed(url, starts)
         start(
             "filer",
             "filer",
@@ -129,7 +138,6 @@ def seaweed(folder: Path, volumes: int = 1) -> Iterator[Seaweed]:
             "-s3.port.lance=0",
             "-s3.iam=false",
         )
-        url = f"http://127.0.0.1:{s3}"
 
         def is_up() -> bool:
             try:
@@ -139,4 +147,4 @@ def seaweed(folder: Path, volumes: int = 1) -> Iterator[Seaweed]:
                 return False
 
         until(is_up, 60)
-        yield Seaweed(url, running)
+        yield store

@@ -32,7 +32,8 @@ DIGEST = hashlib.sha256(DATA).hexdigest()
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    with seaweed(tmp_path_factory.mktemp("weed")) as found:
+    """A cluster of two volume servers, each with a copy of every object."""
+    with seaweed(tmp_path_factory.mktemp("weed"), volumes=2) as found:
         fill(found)
         yield found
 
@@ -165,20 +166,20 @@ def test_a_wrong_clock(store: Seaweed, environ: dict[str, str], tmp_path: Path) 
 
 
 @pytest.mark.fault(435)
-def test_a_volume_server_dies_during_a_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_volume_server_dies_during_a_fetch(store: Seaweed, environ: dict[str, str], tmp_path: Path) -> None:
     """A cluster of two volume servers loses one while mdl fetches: every byte comes, from the other one."""
-    with seaweed(tmp_path / "weed", volumes=2) as cluster:
-        for name, value in {**cluster.environ, "HOME": str(tmp_path)}.items():
-            monkeypatch.setenv(name, value)
-        fill(cluster)
-        killed: list[int] = []
+    killed: list[int] = []
 
-        def watch(event: Event) -> None:
-            if isinstance(event, Progressed) and event.bytes_done > 4 * MIB and not killed:
-                killed.append(event.bytes_done)
-                cluster.kill_volume(0)
+    def watch(event: Event) -> None:
+        if isinstance(event, Progressed) and event.bytes_done > 4 * MIB and not killed:
+            killed.append(event.bytes_done)
+            store.kill_volume(0)
 
+    try:
         found = Client(home=tmp_path / "models", limit_rate="20Mi", retries=20).get("s3://training/m", on_event=watch)
+    finally:
+        if killed:
+            store.start_volume(0)
     assert killed
     assert killed[0] < len(DATA)
     assert is_right(found)

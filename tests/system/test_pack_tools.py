@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.data import noise
+from support.long import examples
 from support.namespaces import MOUNTS, apart
 from support.namespaces import tool as mount
 from support.packing import MANIFEST, make_run, memory_of, planned, read_whole
@@ -290,7 +291,7 @@ def tree_of(folder: Path) -> Files:
 
 @pytest.mark.fault(212)
 @pytest.mark.parametrize("engine", ["fast", "zlib"])
-@settings(max_examples=200 if LONG else 50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(75), deadline=None, suppress_health_check=list(HealthCheck))
 @given(tree=TREES)
 def test_unpacking_undoes_packing(monkeypatch: pytest.MonkeyPatch, engine: str, tree: Files) -> None:
     """unpack(pack(tree)) is the tree and the manifest: names, bytes, x bits, empty folders; with isal and without."""

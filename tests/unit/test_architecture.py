@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -81,24 +80,26 @@ def trees() -> dict[str, ast.Module]:
     return {str(file.relative_to(ROOT).with_suffix("")): ast.parse(file.read_text("utf-8")) for file in files}
 
 
-def imports(tree: ast.Module) -> Iterator[str]:
+@cache
+def imports(tree: ast.Module) -> tuple[str, ...]:
     """The dotted names a module imports anywhere, also late and for the type checker alone."""
+    found: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             assert node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return tuple(found)
 
 
-def calls(tree: ast.Module) -> Iterator[str]:
-    """The last word of everything a module calls, and the whole of it for ``os.…``."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            yield node.func.id
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            yield node.func.attr
+@cache
+def calls(tree: ast.Module) -> frozenset[str]:
+    """The last word of everything a module calls."""
+    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    names = {function.id for function in functions if isinstance(function, ast.Name)}
+    return frozenset(names | {function.attr for function in functions if isinstance(function, ast.Attribute)})
 
 
 def module_of(name: str) -> str | None:
@@ -171,7 +172,7 @@ def test_only_staging_gives_names() -> None:
                 assert not gives or module == "fs/staging", module
                 links = node.value.id == "os" and node.attr in ("link", "symlink")
                 assert not links or room(module) in ("fs", "doctor"), module
-        assert "rename" not in set(calls(tree)), module
+        assert "rename" not in calls(tree), module
 
 
 def test_nobody_swallows_a_signal() -> None:
@@ -191,7 +192,7 @@ def _names(node: ast.AST) -> list[str]:
 def test_only_console_prints() -> None:
     """What anybody reads goes through the console."""
     for module, tree in trees().items():
-        assert room(module) == "console" or "print" not in set(calls(tree)), module
+        assert room(module) == "console" or "print" not in calls(tree), module
 
 
 @pytest.mark.parametrize("module", sorted(PURE))
@@ -199,7 +200,7 @@ def test_pure_room_opens_nothing(module: str) -> None:
     """A pure room imports nothing that reaches outside the process, and opens no path."""
     tree = trees()[module]
     assert {name.split(".")[0] for name in imports(tree)} & IMPURE == set()
-    assert set(calls(tree)) & OPENING == set()
+    assert calls(tree) & OPENING == set()
     assert {other for other in inner(module) if other not in PURE} <= VALUES
 
 

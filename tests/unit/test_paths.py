@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.catalogs import BAD_PATHS
+from support.long import examples
 
 from mdl.errors import Unsafe
 from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
@@ -40,7 +41,7 @@ def test_bad_path_is_refused(text: str) -> None:
     assert (caught.value.item or "").isprintable()
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.text(st.sampled_from("ab./\\:~ C\0\n\u202eé"), max_size=12) | st.text(max_size=40))
 @example("..")
 def test_parsed_path_never_leaves_its_folder(text: str) -> None:
@@ -114,7 +115,7 @@ TREES = st.lists(st.text(st.sampled_from("aAb/é\u0301ßs.-! "), min_size=1, max
 
 
 @pytest.mark.fault(280)
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(TREES, TREES)
 @example(["a/b", "A/c"], [])
 @example(["a", "a!", "a/b"], [])

@@ -18,6 +18,7 @@ from support import hostile_archives as hostile
 from support import zip_bytes as zips
 from support.accepted_archives import ACCEPTED, CROWDS, Harmless, whole
 from support.hostile_archives import ALONE, BASE, CORPUS, CUTS, PAIRS, USUAL, Case, control, try_out, with_manifest
+from support.long import examples
 from support.packing import memory_of
 from support.zip_bytes import DEFLATED, Member, Zip
 
@@ -122,7 +123,7 @@ def refused_or_same(folder: Path, data: bytes) -> bool:
     return False
 
 
-@pytest.mark.parametrize("mask", [0x01, 0x20, 0x80, 0xFF], ids=hex)
+@pytest.mark.parametrize("mask", [0x01, 0x20, 0x80, 0xFF] if LONG else [0x20, 0xFF], ids=hex)
 def test_every_single_byte_flipped(shm: Path, mask: int) -> None:
     """Whichever byte of an archive is damaged: refused, or the very same files."""
     data, refused = SMALL.build(), 0
@@ -202,7 +203,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(600), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=damaged())
 def test_random_damage(shm: Path, data: bytes) -> None:
     """However an archive is damaged: an error of mdl's own and nothing written, or the very same files."""
@@ -217,7 +218,7 @@ JSONS = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=st.sampled_from(["schema", "run", "checkpoint", "step", "files", "changed", "skipped"]), value=JSONS)
 def test_random_manifest(shm: Path, key: str, value: object) -> None:
     """Whatever stands in a manifest's field: accepted, damaged (6) or of a newer mdl (12), nothing else."""

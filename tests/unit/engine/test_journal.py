@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.long import LONG
 
 from mdl import crc_json
 from mdl.engine.journal import LARGEST, Identity, Journal, Record, header, load, parse
@@ -276,20 +277,21 @@ def test_only_a_plain_file_is_a_journal(tmp_path: Path) -> None:
 @pytest.mark.fault(251)
 @pytest.mark.parametrize("order", ["forward", "backward", "by turns"])
 def test_many_separate_claims_take_time_in_proportion(tmp_path: Path, order: str) -> None:
-    """100,000 claims that do not touch are read, and the next one is noted, in seconds and not in hours."""
-    claims = [(at, at + 2) for at in range(0, 400_000, 4)]
+    """Very many claims that do not touch are read, and the next one is noted, in seconds and not in hours."""
+    count = 100_000 if LONG else 25_000
+    claims = [(at, at + 2) for at in range(0, 4 * count, 4)]
     claims = {"forward": claims, "backward": claims[::-1], "by turns": claims[::2] + claims[1::2]}[order]
     place = tmp_path / "journal"
     place.write_bytes(_bytes_of(claims))
     began = time.process_time()
     have = _loaded(place).have
-    assert have.total == 200_000
+    assert have.total == 2 * count
     more = have.copy()
     more.add(900_000, 900_001)
     assert more.without(have) == [ByteRange(900_000, 900_001)]
     more.remove(900_000, 2**63)
     assert more == have
-    assert time.process_time() - began < 20
+    assert time.process_time() - began < count / 5_000
 
 
 @pytest.mark.fault(251)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.long import examples
 from support.partials import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
 from mdl.cancel import CancelToken
@@ -162,7 +163,7 @@ _STEPS = st.lists(
 
 
 @pytest.mark.fault(124, 146)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(_STEPS)
 def test_a_kill_never_costs_a_claim_nor_makes_one(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]

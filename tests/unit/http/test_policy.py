@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.long import examples
 
 from mdl.engine.download import Download, Tuning
 from mdl.engine.plan import Item, Reason, Wanted
@@ -181,7 +182,7 @@ FRUITLESS = _replies([0.0], [0, 0, 1, 17, PROGRESS - 1], [False])
 ANY = _replies([0.0, 0.0, 0.1, 0.5, 1.0], [0, 1, PROGRESS - 1, PROGRESS, 3 * PROGRESS], [False] * 9 + [True])
 BUDGET = POLICY.tries + POLICY.protocol_errors + 1 + POLICY.refused_links + 1
 """Failures that one server may have between two steps of progress."""
-calm = settings(deadline=None, max_examples=80)
+calm = settings(deadline=None, max_examples=examples(80))
 
 
 def most_requests(size: int, connections: int, mirrors: int) -> int:

@@ -17,6 +17,7 @@ from support import faults
 from support.bench import Bench, pinned
 from support.data import noise, sha256
 from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
+from support.long import examples
 from support.shell import Shell
 
 from mdl.cancel import CancelToken
@@ -195,7 +196,7 @@ def test_https_never_becomes_http(httpx_mock: HTTPXMock, location: str, hop: int
 REST = st.sampled_from([*HUB_HOSTS[::3], ".hf.co", "evil.org", "@", ":443", "[::1]", "127.0.0.1", "%2e", "%00"])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.lists(REST | st.sampled_from("./\\?#@:%\t\n \u3002\uff0e\uff0f\u2100\u00ad\u200d"), max_size=5).map("".join))
 @example("evil.org\u3002hf.co")
 @example("hf.co\\.evil.org/")

@@ -11,6 +11,7 @@ from httpx._utils import URLPattern, get_environment_proxies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.faulty_server import FaultyServer, reply
+from support.long import examples
 from support.relay import PROXY_VARIABLES
 
 from mdl.errors import Unsafe, UsageError
@@ -34,7 +35,7 @@ URLS = st.builds(
 
 
 @pytest.mark.fault(89, 90)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     url=URLS,
     proxies=st.dictionaries(st.sampled_from(("http", "https", "all")), st.sampled_from(("http://p:1", "q:2"))),

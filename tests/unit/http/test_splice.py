@@ -22,6 +22,7 @@ from support.data import DATA as BODY
 from support.data import MIB, noise
 from support.faulty_server import FaultyServer
 from support.jobs import arrived
+from support.long import examples
 from support.namespaces import failing
 from support.shell import done, machine
 
@@ -78,7 +79,7 @@ def received(pipe: Pipe, sock: socket.socket, count: int) -> Piped:
     return piped
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     sent=st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 6000)), min_size=1, max_size=8),
     at=st.integers(0, 9000),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from support.faults import Answer, Handler, choose, redirects, reply
 from support.faulty_server import FaultyServer
-from support.moto_store import moto_store
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, Unsafe, UsageError
 from mdl.http.allowlist import AllowList
@@ -38,10 +37,10 @@ def always(answer: Answer) -> Handler:
     return lambda request, number: answer
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    with moto_store() as url:
-        yield url
+@pytest.fixture
+def moto(s3_url: str) -> str:
+    """The store of all tests; `put` empties it."""
+    return s3_url
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.long import examples
 from support.runs import put
 
 from mdl.errors import NotFound
@@ -42,7 +43,7 @@ PATHS = st.builds(str.__add__, st.sampled_from(["", *FOLDERS.split()]), st.sampl
 
 
 @given(st.dictionaries(PATHS, st.sampled_from(CONTENTS), max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_folder(files: dict[str, bytes]) -> None:
     """Nothing raises. At most one row is the latest and one the best; if any row is complete, one is the latest, and
     it is complete. For inference every file is kept, dropped or unknown, once, or the whole is refused. The same holds
