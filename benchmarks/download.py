@@ -108,7 +108,6 @@ def main() -> int:
             field = list(contenders(place, sample, url, more, bool(args.throttle), trusted))
             touch = 2**30 + args.size if args.touch is None else int(args.touch * 2**30)
             env = bench.environment(place / "home") | ({"SSL_CERT_FILE": str(trusted)} if trusted else {})
-            del env["PYTHONDONTWRITEBYTECODE"]  # an installation has bytecode; without it a start takes twice as long
             runs = bench.alternate(field, args.rounds, env, place, touch, server.cpu)
     head = ("case", "wall s", "wall / curl", "CPU s/GiB", "user+sys", "CPU / curl", "nginx CPU s/GiB", "RSS MiB")
     bench.table(head, list(rows(runs, args.size / 2**30)))

@@ -70,7 +70,6 @@ def main() -> int:
     args = bench.flags(__doc__, rounds=15).parse_args()
     with bench.folder(args.dir) as place:
         env = bench.environment(place / "home")
-        del env["PYTHONDONTWRITEBYTECODE"]
         run = cases(place)
         contenders = [bench.Contender(name, [sys.executable, *words]) for name, words in run.items()]
         runs = bench.alternate(contenders, args.rounds, env, place)
