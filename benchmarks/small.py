@@ -97,9 +97,7 @@ def judge(runs: dict[str, list[bench.Run]], count: int, at_once: int, opened: fl
     for name, factor in ((_HF, 3.0), (_ARIA, 1.5)):
         if name in runs:
             times = bench.faster(runs, _MDL, name)
-            bench.claim(
-                f"mdl is {times:.2f} times as fast as {name} (median), at least {factor}", times >= factor
-            )
+            bench.claim(f"mdl is {times:.2f} times as fast as {name} (median), at least {factor}", times >= factor)
     per = opened / at_once
     bench.claim(f"{opened:.0f} connections for {at_once} at once, {per:.2f} each, is at most 1.1", per <= 1.1)
 
