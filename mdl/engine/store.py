@@ -11,12 +11,12 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mdl.cancel import CancelToken
 from mdl.engine.adoption import claimed_bytes, leftovers
 from mdl.engine.journal import Identity
 from mdl.engine.layout import Layout, inspect_path
-from mdl.engine.partial import Partial
 from mdl.engine.receipts import Receipts, file_key, new_receipt
 from mdl.errors import MdlError, Occupied, StorageError, Unsafe, UsageError, storage_error
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
@@ -28,6 +28,9 @@ from mdl.hashing import Fingerprint, fingerprint
 from mdl.http.ranges import ByteRange
 from mdl.locks import try_lock
 from mdl.process import ProcessId
+
+if TYPE_CHECKING:
+    from mdl.engine.partial import Partial
 
 _UNREADABLE = (UsageError, StorageError, Unsafe, OSError)
 
@@ -150,6 +153,8 @@ class Store:
 
     def open_partial(self, model: str, remote: RemoteFile) -> Partial:
         """Go on with the best partial of the file, or begin one. Raises as `Partial.open` does."""
+        from mdl.engine.partial import Partial
+
         return Partial.open(self.partials, file_key(model, remote.path), Identity.of(remote))
 
     def has_leftovers(self) -> bool:
@@ -238,7 +243,8 @@ class Store:
     def _receipt(self, item: Ready, stamp: Stamp) -> Receipt:
         before = self.receipts.get(item.model, item.remote.path)
         is_shared = before is not None and before.catalog != self.catalog
-        validators = item.source.validators.values() if isinstance(item.source, Partial) else ()
+        is_partial = not isinstance(item.source, Path | StagedFile)
+        validators = item.source.validators.values() if is_partial else ()
         return new_receipt(
             item.model,
             item.remote,
