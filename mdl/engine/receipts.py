@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -102,14 +103,12 @@ class Receipts:
     def of_model(self, model: str) -> list[Receipt]:
         """Every receipt of ``model`` that can be read, sorted by path. Raises as `get` does."""
         with self._lock:
-            self._record(model).check_version()
-            return sorted(self.in_order(model), key=lambda receipt: receipt.path)
+            return sorted(self._record(model).check_version().receipts(), key=lambda receipt: receipt.path)
 
     def in_order(self, model: str) -> list[Receipt]:
         """Every receipt of ``model`` that can be read, the last one that was written at the end."""
         with self._lock:
-            record = self._record(model)
-            return [found for path in record.lines if (found := record.receipt(path))]
+            return self._record(model).receipts()
 
     def models(self) -> list[str]:
         """The models that may have receipts, sorted; none if the folder is a link, for mdl makes none."""
@@ -163,7 +162,8 @@ class Receipts:
         return self._folder / record_name(model)
 
     def _record(self, model: str) -> _Record:
-        record = self._records.setdefault(model, _Record(model, self.place(model)))
+        if (record := self._records.get(model)) is None:
+            record = self._records[model] = _Record(model, f"{self._folder}/{record_name(model)}")
         record.refresh()
         return record
 
@@ -172,10 +172,18 @@ class _Record:
     """The record of one model, as it is on the disk. ``lines`` has the last line of each file, in the order in which
     they were written; ``is_newer`` if a newer mdl wrote one of them."""
 
-    def __init__(self, model: str, folder: Path) -> None:
-        self.path = folder / RECORD
-        self._model, self._folder = model, folder
+    def __init__(self, model: str, folder: str) -> None:
+        self._model, self._names = model, (f"{folder}/{RECORD}", folder)
         self._clear()
+
+    @functools.cached_property
+    def path(self) -> Path:
+        """Where the record is."""
+        return Path(self._names[0])
+
+    @property
+    def _folder(self) -> Path:
+        return self.path.parent
 
     def _clear(self) -> None:
         self.lines: dict[str, bytes] = {}
@@ -203,10 +211,12 @@ class _Record:
     def _look(self) -> tuple[int, int, int]:
         """What tells whether the record has changed: its inode, size and time; if there is none, those of its
         folder, and no size."""
-        for path in (self.path, self._folder):
-            with contextlib.suppress(OSError):
-                found = os.lstat(path)
-                return found.st_ino, found.st_size if path == self.path else 0, found.st_mtime_ns
+        for name in self._names:
+            try:
+                found = os.lstat(name)
+            except OSError:
+                continue
+            return found.st_ino, found.st_size if name == self._names[0] else 0, found.st_mtime_ns
         return 0, 0, 0
 
     def _read_single_files(self) -> None:
@@ -245,6 +255,10 @@ class _Record:
         facts = crc_json.loads(self.lines.get(path, b""))
         found = _receipt(facts) if isinstance(facts, dict) else None
         return found if found and found.model == self._model else None
+
+    def receipts(self) -> list[Receipt]:
+        """Every receipt that makes sense, the last one that was written at the end."""
+        return [found for path in self.lines if (found := self.receipt(path))]
 
     def unreadable(self) -> int:
         """Bytes that are no receipt, and say of none that it is gone."""

@@ -100,6 +100,7 @@ class Store:
         self.locks = self.own / "locks"
         self.archives = self.own / "archives"
         self._stage: Path | None = None
+        self._partials_seen: tuple[tuple[int, int], set[str]] = ((0, 0), set())
 
     def folder(self, model: str) -> Path:
         """The folder that is shown as the place of ``model``."""
@@ -145,8 +146,20 @@ class Store:
         self.layout.expect(model, remote)
         found = self._inspect(model, remote)
         receipt = self.receipts.get(model, remote.path)
-        partial = claimed_bytes(self.partials, file_key(model, remote.path), Identity.of(remote))
-        return replace(found, receipt=receipt, partial=partial)
+        return replace(found, receipt=receipt, partial=self._claimed_bytes(model, remote))
+
+    def _claimed_bytes(self, model: str, remote: RemoteFile) -> int:
+        """How many bytes of a file its best partial has. The folder of partials is listed when it has changed: there
+        may be thousands of files to look at."""
+        try:
+            found = self.partials.lstat()
+        except OSError:
+            return 0
+        state = found.st_ino, found.st_mtime_ns
+        if state != self._partials_seen[0]:
+            self._partials_seen = state, {entry.name.partition(".")[0] for entry in self.partials.iterdir()}
+        key = file_key(model, remote.path)
+        return claimed_bytes(self.partials, key, Identity.of(remote)) if key in self._partials_seen[1] else 0
 
     def _inspect(self, model: str, remote: RemoteFile) -> LocalFile:
         return inspect_path(*self.layout.place(model, remote), self.own)
@@ -243,8 +256,7 @@ class Store:
     def _receipt(self, item: Ready, stamp: Stamp) -> Receipt:
         before = self.receipts.get(item.model, item.remote.path)
         is_shared = before is not None and before.catalog != self.catalog
-        is_partial = not isinstance(item.source, Path | StagedFile)
-        validators = item.source.validators.values() if is_partial else ()
+        validators = () if isinstance(item.source, Path | StagedFile) else item.source.validators.values()
         return new_receipt(
             item.model,
             item.remote,
