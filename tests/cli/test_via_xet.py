@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trustme
-from support.data import MIB, sha256
+from support.data import MIB, flip, sha256
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.jobs import secrets_in
 from support.polling import until
@@ -239,17 +239,29 @@ def test_wrong_bytes(tmp_path: Path, xet_store: XetStore, mdl: Mdl, name: str) -
     come anew over HTTP, whether the file came in one request or in several."""
     seen = []
 
-    def flip(request: Request, answer: Answer) -> Answer:
+    def wrong(request: Request, answer: Answer) -> Answer:
         seen.append(request)
         return flipped(answer, 5000) if of_xorbs(request) else answer
 
-    with xet_hub(xet_store, flip, name=name) as (hub, _):
+    with xet_hub(xet_store, wrong, name=name) as (hub, _):
         shell = machine_of(tmp_path, hub)
         ran = done(mdl(shell, "get", "hf:demo/tiny", "--via", "xet", "--json"))
     assert seen
     assert from_the_cdn(hub)
     assert ran.document["bytes_discarded"] == len(data_of(xet_store, name))
     assert got(shell) == data_of(xet_store, name)
+
+
+def test_a_repair(tmp_path: Path, xet_store: XetStore, mdl: Mdl) -> None:
+    """A repair fetches the bad block alone, over Xet."""
+    with xet_hub(xet_store) as (hub, storage):
+        shell = machine_of(tmp_path, hub)
+        done(mdl(shell, "get", "hf:demo/tiny"))
+        flip(shell.models / "demo--tiny" / NAME, 20 * MIB)
+        ran = done(mdl(shell, "verify", "--repair", "--via", "xet"))
+        asked = {one.range(24 * MIB) for one in storage.requests if not of_xorbs(one)}
+    assert asked == {(HALF, 24 * MIB)}
+    assert (got(shell) == data_of(xet_store), notices(ran)) == (True, [])
 
 
 def test_a_token_that_ends(tmp_path: Path, xet_store: XetStore, mdl: Mdl) -> None:
