@@ -212,7 +212,7 @@ class Xet:
             if block is None:
                 continue
             if not block:
-                raise channel.error or NetworkError("hf_xet has ended")
+                raise NetworkError("hf_xet has ended")
             count -= len(block)
             yield block
 

@@ -359,12 +359,17 @@ def test_stopped(tmp_path: Path, folder: Path, xet_store: XetStore, how: signal.
     assert (workers(folder), list(folder.iterdir())) == (set(), [])
 
 
-@pytest.mark.parametrize(("how", "words"), [(signal.SIGKILL, "hf_xet has ended"), (signal.SIGSTOP, "no byte for 1 s")])
-def test_hf_xet_fails(tmp_path: Path, folder: Path, xet_store: XetStore, how: signal.Signals, words: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "stall", "words"),
+    [(signal.SIGKILL, "60s", "hf_xet has ended"), (signal.SIGSTOP, "1s", "no byte for 1 s")],
+)
+def test_hf_xet_fails(
+    tmp_path: Path, folder: Path, xet_store: XetStore, how: signal.Signals, stall: str, words: str
+) -> None:
     """If the process of hf_xet ends by itself or hangs, the rest of the file comes over HTTP."""
     with xet_hub(xet_store, late_hang(99)) as (hub, storage):
         shell = machine_of(tmp_path, hub, TMPDIR=str(folder))
-        flags = ("--via", "xet", "--connections", "1", "--stall", "1s")
+        flags = ("--via", "xet", "--connections", "1", "--stall", stall)
         with started(shell, "get", "hf:demo/tiny", *flags) as process:
             until(lambda: is_in_the_middle(shell, storage), "it does not come to the middle")
             for child in Path(f"/proc/{process.pid}/task").glob("*/children"):
