@@ -527,7 +527,7 @@ class Client:
         from mdl.operations.verify import verify
 
         work, models = self.workspace, self.verifiable(targets, into=options.get("into"), revision=revision)
-        with contextlib.ExitStack() as stack, self._tools(models, **options, online=False) as tools:
+        with self._tools(models, **options, online=False) as tools, contextlib.ExitStack() as stack:
 
             def connect(urls: Sequence[str]) -> HttpClient | None:
                 """Only a repair needs the network, and is held to window and duration."""
@@ -536,7 +536,9 @@ class Client:
                     return None
                 located = self._located(urls)
                 http = work.http([*models, *located], tools.store.cancel, map(host_of, urls))
-                resolver = work.resolver(tools.store, Network.of(http))
+                network = Network.of(http)
+                stack.enter_context(work.xet(network, tools.on_event))
+                resolver = work.resolver(tools.store, network)
                 for origin in {origin for model in located for origin in model.sources}:
                     resolver.source(origin)  # from now on the client knows how to locate its files
                 return http

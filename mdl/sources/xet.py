@@ -5,7 +5,8 @@ engine asks for together, in a process of its own (`mdl.sources.xet_worker`) who
 (`mdl.sources.xet_gateway`). Journal, verification, retries and resuming are the engine's. hf_xet does not notice wrong
 bytes; the file's sha256 does.
 
-If Xet cannot begin a range, the redirect is followed over HTTP instead, from then on for all files.
+If Xet cannot begin a range, not at the second try either, the redirect is followed over HTTP instead, and so is that of
+every file from then on.
 
 Protocol: https://huggingface.co/docs/xet, "Authentication" and "Download Protocol".
 """
@@ -56,7 +57,6 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _TOKEN = re.compile(r"[!-~]{1,16384}")
 _ROUTE = re.compile(r'<([^<>]*)>\s*;[^,<]*rel="?xet-auth"?')
 _KEPT_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "HOME", "LANG", "TMPDIR")
-_NAMED = "the hub named a storage that cannot be used"
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class Xet:
             if block is None:
                 continue
             if not block:
-                raise channel.error or NetworkError("hf_xet has ended")
+                raise NetworkError("hf_xet has ended")
             count -= len(block)
             yield block
 
@@ -234,7 +234,7 @@ class Xet:
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise ProtocolError("the hub gave no read token") from error
             if not _TOKEN.fullmatch(token) or "?" in base:
-                raise ProtocolError(f"{_NAMED}: {host_of(base)}")
+                raise ProtocolError(f"the hub named a storage that cannot be used: {host_of(base)}")
             found = self._tokens[route] = ReadToken(token, base, time.monotonic() + seconds)
             return found
 

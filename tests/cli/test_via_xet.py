@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trustme
-from support.data import MIB, sha256
+from support.data import MIB, flip, sha256
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.jobs import secrets_in
 from support.polling import until
@@ -239,17 +239,29 @@ def test_wrong_bytes(tmp_path: Path, xet_store: XetStore, mdl: Mdl, name: str) -
     come anew over HTTP, whether the file came in one request or in several."""
     seen = []
 
-    def flip(request: Request, answer: Answer) -> Answer:
+    def wrong(request: Request, answer: Answer) -> Answer:
         seen.append(request)
         return flipped(answer, 5000) if of_xorbs(request) else answer
 
-    with xet_hub(xet_store, flip, name=name) as (hub, _):
+    with xet_hub(xet_store, wrong, name=name) as (hub, _):
         shell = machine_of(tmp_path, hub)
         ran = done(mdl(shell, "get", "hf:demo/tiny", "--via", "xet", "--json"))
     assert seen
     assert from_the_cdn(hub)
     assert ran.document["bytes_discarded"] == len(data_of(xet_store, name))
     assert got(shell) == data_of(xet_store, name)
+
+
+def test_a_repair(tmp_path: Path, xet_store: XetStore, mdl: Mdl) -> None:
+    """A repair fetches the bad block alone, over Xet."""
+    with xet_hub(xet_store) as (hub, storage):
+        shell = machine_of(tmp_path, hub)
+        done(mdl(shell, "get", "hf:demo/tiny"))
+        flip(shell.models / "demo--tiny" / NAME, 20 * MIB)
+        ran = done(mdl(shell, "verify", "--repair", "--via", "xet"))
+        asked = {one.range(24 * MIB) for one in storage.requests if not of_xorbs(one)}
+    assert asked == {(HALF, 24 * MIB)}
+    assert (got(shell) == data_of(xet_store), notices(ran)) == (True, [])
 
 
 def test_a_token_that_ends(tmp_path: Path, xet_store: XetStore, mdl: Mdl) -> None:
@@ -347,12 +359,17 @@ def test_stopped(tmp_path: Path, folder: Path, xet_store: XetStore, how: signal.
     assert (workers(folder), list(folder.iterdir())) == (set(), [])
 
 
-@pytest.mark.parametrize(("how", "words"), [(signal.SIGKILL, "hf_xet has ended"), (signal.SIGSTOP, "no byte for 1 s")])
-def test_hf_xet_fails(tmp_path: Path, folder: Path, xet_store: XetStore, how: signal.Signals, words: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "stall", "words"),
+    [(signal.SIGKILL, "60s", "hf_xet has ended"), (signal.SIGSTOP, "1s", "no byte for 1 s")],
+)
+def test_hf_xet_fails(
+    tmp_path: Path, folder: Path, xet_store: XetStore, how: signal.Signals, stall: str, words: str
+) -> None:
     """If the process of hf_xet ends by itself or hangs, the rest of the file comes over HTTP."""
     with xet_hub(xet_store, late_hang(99)) as (hub, storage):
         shell = machine_of(tmp_path, hub, TMPDIR=str(folder))
-        flags = ("--via", "xet", "--connections", "1", "--stall", "1s")
+        flags = ("--via", "xet", "--connections", "1", "--stall", stall)
         with started(shell, "get", "hf:demo/tiny", *flags) as process:
             until(lambda: is_in_the_middle(shell, storage), "it does not come to the middle")
             for child in Path(f"/proc/{process.pid}/task").glob("*/children"):
