@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mdl.engine.download import Download, Segment
@@ -47,6 +47,20 @@ class Work:
     segment: Segment | None = None
 
 
+@dataclass
+class Progress:
+    """Bytes of several files: their sizes, what of them is on this disk, and what came from the network."""
+
+    size: int = 0
+    done: int = 0
+    fetched: int = 0
+
+    def add(self, download: Download) -> None:
+        self.size += download.remote.size or 0
+        self.done += download.done
+        self.fetched += download.fetched
+
+
 class WorkQueue:
     """The downloads of one transfer. ``post`` accepts events from any thread."""
 
@@ -64,7 +78,10 @@ class WorkQueue:
         self._connections, self._policy, self._pacer, self._post = connections, policy, pacer, post
         lock = threading.RLock()
         self._changed, self._over = threading.Condition(lock), threading.Condition(lock)
-        self._closed, self._publishing = False, 0
+        self._closed = False
+        self._publishing: set[Download] = set()
+        self._bytes_waiting = sum(one.remote.size or 0 for one in downloads)
+        self._ended = Progress()
 
     def take(self) -> Work | None:
         """The next piece of work; waits for one. None if there will be no more."""
@@ -78,6 +95,14 @@ class WorkQueue:
                 soonest = min((d.attempts.retry_at for d in self.active if d.attempts.retry_at > now), default=now + 1)
                 self._changed.wait(max(0.005, min(0.25, soonest - now)))
             return None
+
+    def progress(self) -> Progress:
+        """How far all files have come. It takes no longer if many have ended or wait."""
+        with self._changed:
+            found = replace(self._ended, size=self._ended.size + self._bytes_waiting)
+            for download in (*self.active, *self._publishing):
+                found.add(download)
+            return found
 
     def wait(self, seconds: float) -> bool:
         """Wait up to ``seconds``; returns whether work is left."""
@@ -138,7 +163,9 @@ class WorkQueue:
         """Begin the first waiting file whose origin may be asked."""
         waiting = [one for one in self.active if one.attempts.retry_at > now or self._is_in_doubt(one)]
         begun = sum(bool(one.running) or one.exclusive or one not in waiting for one in self.active)
-        if begun >= self._connections or len(self.active) + self._publishing >= max(_MOST_BEGUN, self._connections):
+        if begun >= self._connections or len(self.active) + len(self._publishing) >= max(
+            _MOST_BEGUN, self._connections
+        ):
             return None
         full: set[str] = set()
         for download in self._waiting:
@@ -146,6 +173,7 @@ class WorkQueue:
                 continue
             if self._is_lost(download, now) or self._has_room(download, now):
                 self._waiting.remove(download)
+                self._bytes_waiting -= download.remote.size or 0
                 self.active.append(download)
                 if download.small and not download.error and (segment := download.next_segment()):
                     download.start(segment)
@@ -182,7 +210,7 @@ class WorkQueue:
             if work.segment:
                 work.download.running.discard(work.segment)
             self.active.remove(work.download)
-            self._publishing += 1
+            self._publishing.add(work.download)
 
     def ready(self, download: Download) -> None:
         """``begin`` or ``rewind`` is done, or ``finish`` found that more has to be fetched."""
@@ -266,6 +294,7 @@ class WorkQueue:
                 self._take_back(download)
                 download.ended = True
                 self.active.remove(download)
+                self._ended.add(download)
                 self._left -= 1
                 if not download.error:
                     self._pacer.served(download.origin, time.monotonic())
@@ -276,9 +305,9 @@ class WorkQueue:
 
     def _take_back(self, download: Download) -> None:
         """A file that was `fetched` is among the active ones again, because it is not published after all, or is."""
-        if download.is_begun and download not in self.active and not download.ended:
+        if download in self._publishing:
+            self._publishing.remove(download)
             self.active.append(download)
-            self._publishing -= 1
 
     def _abort(self, download: Download) -> None:
         for segment in download.running:

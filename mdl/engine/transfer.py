@@ -157,9 +157,9 @@ class Transfer:
             self._tell(self._events.get())
         now = time.monotonic()
         running = [download for download in list(self._queue.active) if not download.ended]
-        total = self._bytes_kept + sum(download.remote.size or 0 for download in self._downloads)
-        done = self._bytes_kept + sum(download.done for download in self._downloads)
-        self._rate = self._speed.observe(now, sum(download.fetched for download in self._downloads))
+        progress = self._queue.progress()
+        total, done = self._bytes_kept + progress.size, self._bytes_kept + progress.done
+        self._rate = self._speed.observe(now, progress.fetched)
         self._tell(
             Progressed(
                 bytes_done=done,

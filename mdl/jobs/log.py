@@ -29,6 +29,7 @@ DOWNLOADS = "downloads.log"
 """The log of all operations, in the state folder."""
 LARGEST = 5_000_000
 KEPT = 5
+_SPECIAL = frozenset(' "=\\')
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -123,7 +124,7 @@ class LogListener:
         self._failed: set[Path] = set()
         self._tenth = 0
         self._lines: list[str] = []
-        self._job: Mapping[str, object] = {"job": job, "pid": os.getpid(), "command": command}
+        self._job = _pairs({"job": job, "pid": os.getpid(), "command": command})
 
     def __call__(self, event: Event) -> None:
         if self._is_due(event):
@@ -133,8 +134,7 @@ class LogListener:
                 key: redact(one, known) if isinstance(one, str) else one
                 for key, one in {**facts, **found.facts}.items()
             }
-            pairs = [f"{key}={_quoted(one)}" for key, one in {**self._job, **clean}.items() if one not in (None, "")]
-            self._lines.append(" ".join([now(), found.level, found.kind, *pairs]))
+            self._lines.append(" ".join([now(), found.level, found.kind, *self._job, *_pairs(clean)]))
         if not isinstance(event, Started | Finished):
             self._write()
 
@@ -168,9 +168,13 @@ def no_log(path: Path, error: OSError) -> str:
     return f"no log is kept in {path}: {error.strerror}"
 
 
+def _pairs(facts: Mapping[str, object]) -> list[str]:
+    return [f"{key}={_quoted(one)}" for key, one in facts.items() if one not in (None, "")]
+
+
 def _quoted(value: object) -> str:
     text = str(value)
-    is_plain = text.isascii() and text.isprintable() and not any(char in text for char in ' "=\\')
+    is_plain = text.isascii() and text.isprintable() and _SPECIAL.isdisjoint(text)
     return text if is_plain else json.dumps(text)
 
 
