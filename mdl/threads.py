@@ -1,4 +1,4 @@
-"""Threads: as many as the system allows, several calls at once whose results come in order, and work done in groups."""
+"""Threads: as many as the system allows, several calls at once whose results come in order, and work in batches."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def _outcome(call: Callable[[], Result]) -> Result | MdlError:
         return error
 
 
-class Groups(Generic[Item]):
-    """Items that several threads add one by one and that ``process`` gets in groups: a group commit.
+class Batches(Generic[Item]):
+    """Items that several threads add one by one and that ``process`` gets in batches: a group commit.
 
     A thread that adds an item while no other is processing does so, until none is left; the others go on at once. So
-    the first item waits for nobody, and the longer a group takes the larger is the next one.
+    the first item waits for nobody, and the longer a batch takes the larger is the next one.
     """
 
     def __init__(self, process: Callable[[list[Item]], None]) -> None:
@@ -116,14 +116,14 @@ class Groups(Generic[Item]):
                 return
             self._is_busy = True
         try:
-            while group := self._take():
-                self._process(group)
+            while batch := self._take():
+                self._process(batch)
         except BaseException:
             self._is_busy = False
             raise
 
     def _take(self) -> list[Item]:
         with self._lock:
-            group, self._added = self._added, []
-            self._is_busy = bool(group)
-        return group
+            batch, self._added = self._added, []
+            self._is_busy = bool(batch)
+        return batch

@@ -22,7 +22,7 @@ from mdl.fs.staging import StagedFile
 from mdl.hashing import Digest, Fingerprint, fingerprint, new_hasher
 from mdl.http.allowlist import host_of
 from mdl.http.policy import Verified
-from mdl.threads import Groups
+from mdl.threads import Batches
 
 
 class Finalizer:
@@ -43,7 +43,7 @@ class Finalizer:
     ) -> None:
         self._store, self._queue, self._fetcher, self._post = store, queue, fetcher, post
         self._cancel, self._count, self._repair, self._on_error = cancel, count, repair, on_error
-        self._small = Groups(self._publish_group)
+        self._small = Batches(self._publish_batch)
         self._has_leftovers = store.has_leftovers()
 
     def begin(self, download: Download) -> None:
@@ -122,13 +122,13 @@ class Finalizer:
         self._queue.fetched(work)
         self._small.add((work, self._ready(download, staged, print_)))
 
-    def _publish_group(self, group: list[tuple[Work, Ready]]) -> None:
+    def _publish_batch(self, batch: list[tuple[Work, Ready]]) -> None:
         """Publish small files together. An error ends only the file that it concerns."""
         try:
-            errors = self._store.publish_all([ready for _, ready in group])
+            errors = self._store.publish_all([ready for _, ready in batch])
         except Exception as error:
-            errors = [error] * len(group)
-        for (work, ready), why in zip(group, errors, strict=True):
+            errors = [error] * len(batch)
+        for (work, ready), why in zip(batch, errors, strict=True):
             if why:
                 self._on_error(work, why)
             else:

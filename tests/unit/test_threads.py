@@ -1,4 +1,4 @@
-"""Groups: every item is processed once, by one thread at a time, and nobody waits for nothing."""
+"""Batches: every item is processed once, by one thread at a time, and nobody waits for nothing."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import threading
 
 import pytest
 
-from mdl.threads import Groups, start_threads
+from mdl.threads import Batches, start_threads
 
 MANY, EACH = 8, 200
 
 
-def test_every_item_is_in_one_group() -> None:
-    """Whatever threads add at once, each item is processed exactly once, and never two groups at the same time."""
+def test_every_item_is_in_one_batch() -> None:
+    """Whatever threads add at once, each item is processed exactly once, and never two batches at the same time."""
     seen, at_work, most = list[tuple[int, int]](), threading.Lock(), list[bool]()
 
-    def process(group: list[tuple[int, int]]) -> None:
+    def process(batch: list[tuple[int, int]]) -> None:
         most.append(at_work.acquire(blocking=False))
-        seen.extend(group)
+        seen.extend(batch)
         at_work.release()
 
-    groups = Groups(process)
+    batches = Batches(process)
 
     def add(thread: int) -> None:
         for number in range(EACH):
-            groups.add((thread, number))
+            batches.add((thread, number))
 
     for thread in start_threads("adding", [lambda number=number: add(number) for number in range(MANY)]):  # type: ignore[misc]
         thread.join()
@@ -32,37 +32,37 @@ def test_every_item_is_in_one_group() -> None:
     assert all(most)
 
 
-def test_what_comes_meanwhile_is_one_group() -> None:
+def test_what_comes_meanwhile_is_one_batch() -> None:
     """The first item waits for nobody; what is added while it is processed comes together after it, and whoever adds
     goes on at once."""
     seen, busy, added = list[list[int]](), threading.Event(), threading.Event()
 
-    def process(group: list[int]) -> None:
-        seen.append(group)
+    def process(batch: list[int]) -> None:
+        seen.append(batch)
         busy.set()
         assert added.wait(20)
 
-    groups = Groups(process)
-    (first,) = start_threads("first", [lambda: groups.add(0)])
+    batches = Batches(process)
+    (first,) = start_threads("first", [lambda: batches.add(0)])
     assert busy.wait(20)
     for number in (1, 2, 3):
-        groups.add(number)
+        batches.add(number)
     added.set()
     first.join()
     assert seen == [[0], [1, 2, 3]]
 
 
-def test_a_fault_in_a_group() -> None:
-    """A fault reaches the thread that processed the group, and the next item is processed all the same."""
+def test_a_fault_in_a_batch() -> None:
+    """A fault reaches the thread that processed the batch, and the next item is processed all the same."""
     seen = list[int]()
 
-    def process(group: list[int]) -> None:
-        if 0 in group:
+    def process(batch: list[int]) -> None:
+        if 0 in batch:
             raise ValueError("zero")
-        seen.extend(group)
+        seen.extend(batch)
 
-    groups = Groups(process)
+    batches = Batches(process)
     with pytest.raises(ValueError, match="zero"):
-        groups.add(0)
-    groups.add(1)
+        batches.add(0)
+    batches.add(1)
     assert seen == [1]
