@@ -153,11 +153,11 @@ class Store:
         may be thousands of files to look at."""
         try:
             found = self.partials.lstat()
+            state = found.st_ino, found.st_mtime_ns
+            if state != self._partials_seen[0]:
+                self._partials_seen = state, {entry.name.partition(".")[0] for entry in self.partials.iterdir()}
         except OSError:
             return 0
-        state = found.st_ino, found.st_mtime_ns
-        if state != self._partials_seen[0]:
-            self._partials_seen = state, {entry.name.partition(".")[0] for entry in self.partials.iterdir()}
         key = file_key(model, remote.path)
         return claimed_bytes(self.partials, key, Identity.of(remote)) if key in self._partials_seen[1] else 0
 
