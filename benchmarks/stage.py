@@ -27,8 +27,9 @@ from mdl.archive.releases import ReleaseDir
 from mdl.catalog.lock import Lock
 from mdl.catalog.reader import parse_catalog
 from mdl.engine import journal
-from mdl.engine.receipts import read_receipt
+from mdl.engine.receipts import RECORD, Receipts
 from mdl.jobs.records import Records
+from mdl.paths import model_of_record
 from mdl.process import ProcessId
 
 PATIENCE = 120.0
@@ -200,7 +201,7 @@ def _trouble(path: Path, name: str) -> str:
         "metrics.prom": lambda: data.endswith(b"\n") and data.count(b"# TYPE mdl_prefetch_") >= 9,
         "journal": lambda: (journal.load(path), True),
         "main": lambda: re.fullmatch(rb"[0-9a-f]{40}", data),
-        ".receipt": lambda: read_receipt(path),
+        RECORD: lambda: not Receipts(path.parents[1]).useless(model_of_record(path.parent.name))[1],
         ".json": lambda: crc_json.loads(data.rstrip(b"\n")) or path.parent.name != "listings",
     }
     look = checks.get(path.name) or checks.get(path.suffix) or (lambda: True)

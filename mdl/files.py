@@ -90,7 +90,8 @@ class Receipt:
     the bytes were compared with: the algorithm of a published digest, ``size``, or ``none``. An ``adopted`` file was
     there before mdl looked. ``catalog`` names the one catalog for which it was fetched or kept; None if there is none,
     or several. ``url`` has no query; ``asked`` is the `query_hash` of it. A ``suspect`` file is hashed at the next
-    check.
+    check. ``replaced`` is the stamp of mdl's own file that this one takes the place of: a process that is killed before
+    this one has its name leaves that one.
     """
 
     model: str
@@ -107,6 +108,7 @@ class Receipt:
     prefixes: tuple[str, ...] = field(default=(), repr=False)
     hub: HubFile | None = None
     catalog: str | None = None
+    replaced: Stamp | None = None
 
     @property
     def remote(self) -> RemoteFile:
@@ -153,14 +155,16 @@ class LocalFile:
 
     @property
     def is_unmodified(self) -> bool:
-        """Whether the bytes are those that mdl wrote."""
+        """Whether the bytes are those that mdl wrote last."""
         hashed = (self.fingerprint.digest if self.fingerprint else None, self.own_digest)
         return self.untouched or (self.receipt is not None and self.receipt.digest in hashed)
 
     @property
     def is_edited(self) -> bool:
         """Whether the file was changed after mdl wrote it. Other bytes under the old stamp are damage of the disk."""
-        return self.receipt is not None and not self._is_the_same and not self.is_unmodified
+        if self.receipt is None or self._is_the_same or self.is_unmodified:
+            return False
+        return self.foreign or self.stamp is None or self.stamp != self.receipt.replaced
 
     @property
     def _is_the_same(self) -> bool:

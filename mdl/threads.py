@@ -109,18 +109,20 @@ class Batches(Generic[Item]):
         self._is_busy = False
 
     def add(self, item: Item) -> None:
-        """Raises what ``process`` raises; then what was added meanwhile waits for the next call."""
+        """Raises what ``process`` raises, once no item is left."""
         with self._lock:
             self._added.append(item)
             if self._is_busy:
                 return
             self._is_busy = True
-        try:
-            while batch := self._take():
+        faults: list[BaseException] = []
+        while batch := self._take():
+            try:
                 self._process(batch)
-        except BaseException:
-            self._is_busy = False
-            raise
+            except BaseException as error:
+                faults.append(error)
+        if faults:
+            raise faults[0]
 
     def _take(self) -> list[Item]:
         with self._lock:

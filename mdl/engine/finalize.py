@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from mdl.engine.hub_client import HubClient
 from mdl.engine.partial import FileModified, Partial
 from mdl.engine.queue import Work, WorkQueue
 from mdl.engine.store import Ready, Store
-from mdl.errors import DigestMismatch, MdlError, NetworkError
+from mdl.errors import DigestMismatch, MdlError, NetworkError, internal_error
 from mdl.events import Event, Failed, Finished, Started, Verifying
 from mdl.files import Stamp
 from mdl.fs.staging import StagedFile
@@ -127,12 +128,15 @@ class Finalizer:
         try:
             errors = self._store.publish_all([ready for _, ready in batch])
         except Exception as error:
-            errors = [error] * len(batch)
+            errors = [copy.copy(error) for _ in batch]  # each will name its own file
         for (work, ready), why in zip(batch, errors, strict=True):
-            if why:
-                self._on_error(work, why)
-            else:
-                self._published(work.download, ready)
+            try:
+                if why:
+                    self._on_error(work, why)
+                else:
+                    self._published(work.download, ready)
+            except Exception as error:
+                self._queue.abandon(work, internal_error(error))
 
     def fetch_via_hub(self, download: Download, hub_client: HubClient) -> None:
         """Fetch the whole file by the hub's own client; verify and publish it. Raises `MdlError`, `OSError`."""

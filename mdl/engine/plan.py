@@ -167,7 +167,8 @@ def _decide(one: Wanted, force: bool, repair: bool) -> Item:
         return Item(one, Reason.EDITED, refused=_edited(local, remote))
     if local.is_unmodified and remote.digest is None and receipt.matches(remote):
         return Item(one, Reason.ADOPTED, adopt=True)
-    return Item(one, Reason.OUTDATED if local.is_unmodified else Reason.DAMAGED)
+    is_older = local.stamp is not None and local.stamp == receipt.replaced
+    return Item(one, Reason.OUTDATED if local.is_unmodified or is_older else Reason.DAMAGED)
 
 
 def _edited(local: LocalFile, remote: RemoteFile) -> Occupied:

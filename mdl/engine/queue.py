@@ -211,6 +211,7 @@ class WorkQueue:
                 work.download.running.discard(work.segment)
             self.active.remove(work.download)
             self._publishing.add(work.download)
+            self._changed.notify()  # this worker may be about to publish
 
     def ready(self, download: Download) -> None:
         """``begin`` or ``rewind`` is done, or ``finish`` found that more has to be fetched."""
@@ -304,7 +305,7 @@ class WorkQueue:
                 self._over.notify_all()
 
     def _take_back(self, download: Download) -> None:
-        """A file that was `fetched` is among the active ones again, because it is not published after all, or is."""
+        """Count a file that was `fetched` as active again: it failed, or is about to end."""
         if download in self._publishing:
             self._publishing.remove(download)
             self.active.append(download)

@@ -24,7 +24,7 @@ from mdl import crc_json
 from mdl.errors import MdlError, StateError, Unsafe
 from mdl.files import HubFile, Receipt, RemoteFile, Stamp
 from mdl.fs import staging
-from mdl.fs.private import make_private_dir, open_new, open_own, read_regular
+from mdl.fs.private import make_private_dir, open_own, read_regular
 from mdl.hashing import Digest, Fingerprint
 from mdl.locks import try_lock
 from mdl.paths import RelPath, model_of_record, record_name
@@ -47,7 +47,12 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "hub": (list, type(None)),
 }
 _AS_THEY_ARE = ("verified", "url", "asked", "validator", "commit", "suspect", "catalog")
-_DEFAULTS: dict[str, Any] = {"asked": "", "adopted": False, "hub": None, "catalog": None, "prefixes": ()}
+_DEFAULTS: dict[str, Any] = {
+    "asked": "",
+    "adopted": False,
+    "prefixes": (),
+    **dict.fromkeys(("hub", "catalog", "replaced")),
+}
 """The facts that receipts of earlier versions lack."""
 
 
@@ -66,9 +71,11 @@ def new_receipt(
     validator: str | None = None,
     adopted: bool = False,
     catalog: str | None = None,
+    replaced: Stamp | None = None,
 ) -> Receipt:
     """The receipt of a file with ``stamp``. ``verified`` says what its bytes were compared with; ``validator`` is used
-    if the source had none; an ``adopted`` file was there before; ``catalog`` is the one for which it came."""
+    if the source had none; an ``adopted`` file was there before; ``catalog`` is the one for which it came;
+    ``replaced`` is the stamp of the file that it takes the place of."""
     return Receipt(
         model=model,
         path=remote.path,
@@ -83,6 +90,7 @@ def new_receipt(
         hub=remote.hub,
         prefixes=print_.prefixes,
         catalog=catalog,
+        replaced=replaced,
     )
 
 
@@ -130,12 +138,12 @@ class Receipts:
             for model, lines in by_model.items():
                 self._record(model).append(lines)
 
-    def forget(self, model: str, *paths: RelPath) -> None:
-        """Remove the receipts of these files, and everything that cannot be read. Raises `OSError`, `Unsafe`."""
+    def forget(self, model: str, *paths: RelPath, tidy: bool = False) -> None:
+        """Remove the receipts of these files, and with ``tidy`` what cannot be read. Raises `OSError`, `Unsafe`."""
         with self._lock:
             record = self._record(model)
             lines: dict[str, bytes | None] = {path.text: None for path in paths if path.text in record.lines}
-            record.append(lines, is_anew=record.unreadable() > 0)
+            record.append(lines, is_anew=tidy)
 
     def restore(self, receipt: Receipt, before: Receipt | None) -> None:
         """Replace a receipt by the one from ``before``, or remove it, as far as the disk allows that."""
@@ -189,6 +197,7 @@ class _Record:
         self.lines: dict[str, bytes] = {}
         self.is_newer, self._damaged = False, 0
         self._count, self._read, self._state = 0, 0, (0, 0, 0)
+        self._last = b""
         self._of_one_file: list[Path] = []
 
     def refresh(self) -> None:
@@ -197,16 +206,26 @@ class _Record:
         if state == self._state:
             return
         inode, size, _ = state
-        if inode != self._state[0] or not size > self._state[1] > 0:
+        grew = inode == self._state[0] and size > self._state[1] > 0
+        data = self._text_from(self._read - len(self._last)) if grew else b""
+        if not data.startswith(self._last) or not grew:  # it may also be a new file that has the old one's inode
             self._clear()
             self._read_single_files()
+            data = self._text_from(0) if size else b""
         with contextlib.suppress(OSError):
-            data = (read_regular(self.path, _LARGEST, start=self._read) if size else None) or b""
+            data = data[len(self._last) :]
             whole = data.rpartition(b"\n")[0]  # a torn last line may still be on its way
             self._read += len(whole) + bool(whole)
             for line in whole.split(b"\n") if whole else ():
                 self._add(line)
+                self._last = line + b"\n"
         self._state = state
+
+    def _text_from(self, start: int) -> bytes:
+        """The record's bytes from ``start`` on; none if they cannot be read or trusted."""
+        with contextlib.suppress(OSError):
+            return read_regular(self.path, _LARGEST, start=start) or b""
+        return b""
 
     def _look(self) -> tuple[int, int, int]:
         """What tells whether the record has changed: its inode, size and time; if there is none, those of its
@@ -281,8 +300,11 @@ class _Record:
             if not size:
                 staging.sync_folder(self._folder)
             self.refresh()
-            if is_anew or self._of_one_file or self._count > 2 * len(self.lines) + _SPARE:
+            if is_anew:
                 self._rewrite()
+            elif not self.is_newer and (self._of_one_file or self._count > 2 * len(self.lines) + _SPARE):
+                with contextlib.suppress(OSError):  # the lines are on the disk: this can wait
+                    self._rewrite()
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
@@ -291,7 +313,8 @@ class _Record:
             try:
                 fd = open_own(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
             except Unsafe:  # another user could write it: nothing of it is believed
-                fd = open_new(self.path, os.O_RDWR | os.O_APPEND)
+                self.path.unlink(missing_ok=True)
+                continue
             try:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
                     raise FileExistsError(errno.EEXIST, "it is a device or pipe", str(self.path))
@@ -331,6 +354,7 @@ def _line(receipt: Receipt) -> bytes:
         "digest": str(receipt.digest),
         "url": bare_url(receipt.url),
         "hub": list(vars(receipt.hub).values()) if receipt.hub else None,
+        "replaced": list(vars(receipt.replaced).values()) if receipt.replaced else None,
     }
     return crc_json.dumps(facts)
 
@@ -342,9 +366,11 @@ def _gone(path: str) -> bytes:
 def _receipt(facts: dict[str, Any]) -> Receipt | None:
     try:
         facts = _DEFAULTS | facts
-        stamp, prefixes = facts["stamp"], tuple(facts["prefixes"])
+        stamp, prefixes, replaced = facts["stamp"], tuple(facts["prefixes"]), facts["replaced"]
         kinds = [(facts[key], kinds) for key, kinds in _KINDS.items()]
-        kinds += [(number, (int,)) for number in stamp] + [(prefix, (str,)) for prefix in prefixes]
+        kinds += [(number, (int,)) for number in (*stamp, *(replaced or ()))] + [
+            (prefix, (str,)) for prefix in prefixes
+        ]
         if any(type(value) not in allowed for value, allowed in kinds):
             return None
         algorithm, _, text = facts["digest"].partition(":")
@@ -353,6 +379,7 @@ def _receipt(facts: dict[str, Any]) -> Receipt | None:
             model=RelPath.parse(facts["model"]).text,
             path=RelPath.parse(facts["path"]),
             stamp=Stamp(*stamp),
+            replaced=Stamp(*replaced) if replaced else None,
             digest=Digest.parse(algorithm, text),
             adopted=facts["adopted"] is True,
             prefixes=prefixes,

@@ -219,8 +219,8 @@ class Store:
     def publish_all(self, ready: Sequence[Ready]) -> list[Exception | None]:
         """As `publish` for several, which takes little longer than one; returns the error of each, if it has one.
 
-        Bytes, receipts and names reach the disk in this order: a process that is killed on the way leaves no file
-        without a receipt, and a power cut leaves no name or receipt without its bytes.
+        The bytes of small files reach the disk first, then all receipts, then the names: a process that is killed on
+        the way leaves no file without a receipt, and a power cut no name without its bytes.
         """
         errors: dict[int, Exception] = {}
         receipts: dict[int, Receipt] = {}
@@ -231,9 +231,8 @@ class Store:
             StagedFile.start_syncing(staged)
             for number, item in enumerate(ready):
                 with _errors_to(errors, number):
-                    stamp = item.sync()
-                    self._entry(item, folders)
-                    receipts[number] = self._receipt(item, stamp)
+                    stamp, entry = item.sync(), self._entry(item, folders)
+                    receipts[number] = self._receipt(item, stamp, entry.stat())
             before = {number: self.receipts.get(one.model, one.path) for number, one in receipts.items()}
             self.receipts.put(*receipts.values())
             copies: list[Receipt] = []
@@ -253,8 +252,11 @@ class Store:
             folders.sync()
         return [errors.get(number) for number in range(len(ready))]
 
-    def _receipt(self, item: Ready, stamp: Stamp) -> Receipt:
+    def _receipt(self, item: Ready, stamp: Stamp, there: os.stat_result | None) -> Receipt:
+        """The receipt of a file that will take the place of the one that is ``there``."""
         before = self.receipts.get(item.model, item.remote.path)
+        now = Stamp.of(there) if before and there else None
+        is_own = before is not None and now in (before.stamp, before.replaced)
         is_shared = before is not None and before.catalog != self.catalog
         validators = () if isinstance(item.source, Path | StagedFile) else item.source.validators.values()
         return new_receipt(
@@ -265,6 +267,7 @@ class Store:
             stamp,
             validator=next(iter(validators), None),
             catalog=None if is_shared else self.catalog,
+            replaced=now if is_own else None,
         )
 
     def _give_name(self, item: Ready, folders: OpenFolders) -> os.stat_result | None:

@@ -81,6 +81,8 @@ class TlsStream(httpcore.NetworkStream):
         return self._carrier.get_extra_info(info)
 
     def _perform(self, call: Callable[[], Result], timeout: float | None) -> Result:
+        """What ``call`` returns, once enough has come. All its steps together have ``timeout`` seconds."""
+        until = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
                 return call()
@@ -89,7 +91,7 @@ class TlsStream(httpcore.NetworkStream):
             finally:
                 if data := self._outgoing.read():
                     self._carrier.write(data, timeout)
-            self._add(self._carrier.read(_PIECE, timeout))
+            self._add(self._carrier.read(_PIECE, None if until is None else max(0.001, until - time.monotonic())))
 
     def _add(self, data: bytes | memoryview) -> None:
         if data:
@@ -110,7 +112,9 @@ class TlsStream(httpcore.NetworkStream):
                     count += more  # type: ignore[operator]  # with a buffer it is a number
                 return count, None
             except ssl.SSLWantReadError:
-                left = began + _FILL_SECONDS - time.monotonic() if count else seconds
+                left = began + (_FILL_SECONDS if count else seconds) - time.monotonic()
+                if not count and left <= 0:
+                    return 0, TimeoutError("timed out")
                 if left <= 0 or (count and size - count < _PIECE):
                     return count, None
             except ssl.SSLEOFError:

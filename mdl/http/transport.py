@@ -57,7 +57,7 @@ class PooledTransport(httpx.BaseTransport):
 
     def __init__(self, most_idle: int, settings: Mapping[str, str], cancel: CancelToken) -> None:
         self._most_idle, self._backend = most_idle, HappyEyeballs(cancel)
-        self._idle: dict[tuple[object, ...], list[httpx.HTTPTransport]] = {}
+        self._idle: list[tuple[tuple[object, ...], httpx.HTTPTransport]] = []
         self._trusted: ssl.SSLContext | None = None
         self._lock = threading.Lock()
         for proxy in (_with_scheme(settings[name]) for name in ("http", "https", "all") if settings.get(name)):
@@ -84,24 +84,27 @@ class PooledTransport(httpx.BaseTransport):
 
     def close(self) -> None:
         with self._lock:
-            idle, self._idle, self._most_idle = self._idle, {}, 0
-        for pool in (pool for pools in idle.values() for pool in pools):
+            idle, self._idle, self._most_idle = self._idle, [], 0
+        for _, pool in idle:
             pool.close()
 
     def _take(self, proxy: str | None, scheme: str, host: str, port: int | None) -> httpx.HTTPTransport:
         with self._lock:
-            if pools := self._idle.get((proxy, scheme, host, port)):
-                return pools.pop()
+            for at in reversed(range(len(self._idle))):
+                if self._idle[at][0] == (proxy, scheme, host, port):
+                    return self._idle.pop(at)[1]
             if self._trusted is None and (scheme == "https" or urlsplit(proxy or "").scheme == "https"):
                 self._trusted = tls_context()
         return self._open_pool(proxy, self._trusted or _empty_context())
 
     def _give_back(self, place: tuple[object, ...], pool: httpx.HTTPTransport) -> None:
+        """Keep the connection, and close the one that was idle for longest if there are too many."""
         with self._lock:
-            if sum(map(len, self._idle.values())) < self._most_idle:
-                self._idle.setdefault(place, []).append(pool)
-                return
-        pool.close()
+            if pool._pool.connections:
+                self._idle.append((place, pool))
+            dead = [self._idle.pop(0)[1]] if len(self._idle) > self._most_idle else []
+        for one in dead:
+            one.close()
 
     def _open_pool(self, proxy: str | None, context: ssl.SSLContext) -> httpx.HTTPTransport:
         through = httpx.Proxy(proxy) if proxy else None

@@ -123,7 +123,9 @@ def _receipts(store: Store, model: str, gone: Sequence[RelPath]) -> Iterator[Was
     whys = [f"{gone[0]} is gone" if len(gone) == 1 else f"{len(gone)} files are gone"] if gone else []
     whys += ["some are unreadable; the files they were for are hashed at the next get"] if unreadable else []
     if useless:
-        yield Waste("receipt", record, useless, "; ".join(whys), forget=bound(store.receipts.forget, model, *gone))
+        yield Waste(
+            "receipt", record, useless, "; ".join(whys), forget=bound(store.receipts.forget, model, *gone, tidy=True)
+        )
 
 
 def _current(receipts: Sequence[Receipt], known: Sequence[RemoteFile] | None) -> Sequence[RemoteFile] | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import queue
 import re
@@ -207,7 +208,7 @@ class Xet:
                     raise NetworkError(f"no byte for {self._http.stall:g} s") from None
                 block = None
             except OSError as error:
-                raise NetworkError(str(error.strerror)) from error
+                raise NetworkError(error.strerror or str(error)) from error
             self._http.cancel.check()
             if block is None:
                 continue
@@ -231,9 +232,10 @@ class Xet:
                 self._keep_secret(token)
                 seconds = max(float(answer["exp"]) - time.time() - _SPARE_SECONDS, _SPARE_SECONDS)
                 base = redirect_target(base, final).rstrip("/")
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                is_usable = bool(_TOKEN.fullmatch(token)) and math.isfinite(seconds) and "?" not in base
+            except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
                 raise ProtocolError("the hub gave no read token") from error
-            if not _TOKEN.fullmatch(token) or "?" in base:
+            if not is_usable:
                 raise ProtocolError(f"the hub named a storage that cannot be used: {host_of(base)}")
             found = self._tokens[route] = ReadToken(token, base, time.monotonic() + seconds)
             return found
@@ -336,15 +338,17 @@ class Worker:
     def order(self, file: XetFile, key: str, start: int, stop: int) -> Iterator[socket.socket]:
         """A socket with the bytes of a range, each block of them behind its length. Raises `NetworkError`."""
         asked = {"endpoint": ADDRESS, "key": key, "hash": file.hash, "size": file.size, "start": start, "stop": stop}
-        ours, theirs = socket.socketpair()
-        with ours:
-            ours.settimeout(_LOOK_SECONDS)
+        with contextlib.ExitStack() as stack:
             try:
+                ours, theirs = (stack.enter_context(one) for one in socket.socketpair())
+                ours.settimeout(_LOOK_SECONDS)
                 with theirs, self._lock:
                     message = json.dumps(asked).encode().ljust(xet_worker.ORDER)
                     socket.send_fds(self._control, [message], [theirs.fileno()])
-            except OSError as error:
+            except ConnectionError as error:
                 raise NetworkError("hf_xet has ended", final=True) from error
+            except OSError as error:
+                raise NetworkError(f"hf_xet cannot be asked: {error.strerror}", final=True) from error
             yield ours
 
 

@@ -175,7 +175,7 @@ class Gateway:
         for block in self._http.body(opened):
             text += block
             if len(text) > _LARGEST_ANSWER:
-                raise ProtocolError(f"{opened.url} sent over {_LARGEST_ANSWER} bytes")
+                raise ProtocolError(f"{host_of(opened.url)} sent over {_LARGEST_ANSWER} bytes")
         try:
             found = json.loads(text)
         except (ValueError, RecursionError) as error:

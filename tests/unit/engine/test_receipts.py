@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl import crc_json
-from mdl.engine.receipts import Receipts, file_key
+from mdl.engine.receipts import RECORD, Receipts, file_key
 from mdl.errors import StateError
 from mdl.files import HubFile, LocalFile, Receipt, Stamp
 from mdl.fs import staging
@@ -156,6 +156,16 @@ def test_what_another_process_wrote(receipts: Receipts, place: Path) -> None:
     assert receipts.get(FULL.model, PATH) == FULL
 
 
+def test_a_new_record_with_the_inode_of_the_old_one(receipts: Receipts, place: Path) -> None:
+    """A record that begins anew is read anew, even if the file system gave it the old one's inode and it is longer."""
+    others = [replace(FULL, path=RelPath.parse(name)) for name in ("a", "b")]
+    elsewhere = Receipts(place.parents[1] / "elsewhere")
+    elsewhere.put(*others)
+    with place.open("rb+") as record:
+        record.write((elsewhere.place(FULL.model) / RECORD).read_bytes())
+    assert receipts.of_model(FULL.model) == others
+
+
 def test_lines_of_no_use_go(receipts: Receipts, place: Path) -> None:
     """However often a receipt is written, the record stays a small multiple of what it says; without one it goes."""
     size = place.stat().st_size
@@ -181,7 +191,7 @@ def test_a_record_is_locked_while_it_is_written_anew(
     monkeypatch.setattr(staging, "write_file", write)
     with place.open("ab") as file:
         file.write(b"damaged\n")
-    receipts.forget(FULL.model)
+    receipts.forget(FULL.model, tidy=True)
     assert (held, receipts.get(FULL.model, PATH)) == ([False], FULL)
 
 

@@ -14,6 +14,8 @@ from support.partials import dead_owner
 
 from mdl.engine.adoption import remove_stale
 from mdl.engine.partial import Partial
+from mdl.engine.plan import Plan, Reason, Wanted
+from mdl.engine.receipts import Receipts
 from mdl.engine.store import Ready, Store
 from mdl.errors import Busy, Occupied, StorageError, Unsafe
 from mdl.files import LocalFile, RemoteFile
@@ -354,3 +356,20 @@ def test_another_process_is_faster(
     monkeypatch.setattr(os, "link", link)
     assert [type(found) for found in store.publish_all([ready])] == [error]
     assert final.read_bytes() == theirs
+
+
+def test_killed_between_a_receipt_and_its_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If an update is killed once its receipts are written, the old files count as mdl's own, which the next one
+    replaces, and not as edited; also after a second kill."""
+    give(store, DATA)
+    for new in (b"second", b"third"):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="killed"):
+            patch.setattr(Receipts, "restore", lambda *_: None)
+            on_rename(patch, lambda: (_ for _ in ()).throw(OSError("killed")))
+            give(store, new)
+        remote = replace(REMOTE, digest=Digest("sha256", sha256(b"last")), size=4)
+        found = store.check("m", remote)
+        plan = Plan.of([Wanted("m", remote, found)])
+        assert (found.is_edited, [item.reason for item in plan.fetch]) == (False, [Reason.OUTDATED])
+    (store.folder("m") / REMOTE.path.text).write_bytes(b"my own")
+    assert store.check("m", remote).is_edited
