@@ -53,16 +53,17 @@ def test_what_comes_meanwhile_is_one_batch() -> None:
 
 
 def test_a_fault_in_a_batch() -> None:
-    """A fault reaches the thread that processed the batch, and the next item is processed all the same."""
-    seen = list[int]()
+    """A fault reaches the thread that processed the batch, after what was added meanwhile was processed too."""
+    seen, batches = list[int](), list[Batches[int]]()
 
     def process(batch: list[int]) -> None:
         if 0 in batch:
+            batches[0].add(1)  # it is busy: this waits for the next batch
             raise ValueError("zero")
         seen.extend(batch)
 
-    batches = Batches(process)
+    batches.append(Batches(process))
     with pytest.raises(ValueError, match="zero"):
-        batches.add(0)
-    batches.add(1)
-    assert seen == [1]
+        batches[0].add(0)
+    batches[0].add(2)
+    assert seen == [1, 2]

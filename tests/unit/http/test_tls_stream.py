@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 
+import httpcore
 import pytest
 import trustme
 from httpcore._backends.sync import SyncStream
@@ -115,6 +116,27 @@ def test_silence(peer: Peer) -> None:
     peer.wire.sendall(wire[: RECORD + 1000])
     assert receive(peer, len(BODY)) == (BODY[:RECORD], None)
     part, error = receive(peer, len(BODY), BRIEF)
+    assert (part, type(error)) == (b"", TimeoutError)
+
+
+def test_a_record_byte_by_byte(peer: Peer) -> None:
+    """A record that dribbles is a silence: its bytes say nothing before it is whole, and no read waits for more than
+    its own time, whoever asks."""
+    wire, over = peer.sealed(BODY[:RECORD]), threading.Event()
+
+    def dribble() -> None:
+        for byte in wire:
+            if over.wait(BRIEF / 20):
+                return
+            peer.wire.sendall(bytes([byte]))
+
+    dribbling = threading.Thread(target=dribble)
+    dribbling.start()
+    part, error = receive(peer, RECORD, BRIEF)
+    with pytest.raises(httpcore.ReadTimeout):
+        peer.stream.read(100, BRIEF)
+    over.set()
+    dribbling.join()
     assert (part, type(error)) == (b"", TimeoutError)
 
 
