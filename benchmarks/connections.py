@@ -28,7 +28,9 @@ _MOST = 16
 """mdl's usual ceiling, and aria2's highest number."""
 _TRIP = 0.04
 _WARM = 4.0
-_LEAST = 0.9
+_LEAST, _LEAST_SHORT = 0.9, 0.6
+"""One look on a machine that does other things too tells less than the median of three: with --short far less is
+claimed, and still several times what one connection brings."""
 _EVERY = 0.05
 _MDL, _ARIA, _CURL = "mdl get (sha256, fsync)", "aria2c -x16 --checksum", "curl"
 _UNVERIFIED, _PLAIN = "aria2c -x16", "aria2c -x16, its own -k"
@@ -67,7 +69,7 @@ def contenders(place: Path, sample: bench.Sample, url: str) -> Iterator[bench.Co
         yield one(_CURL, ["curl", "-sS", "-f", "-o", str(output), url], once=True)
 
 
-def watch(case: Case, sample: bench.Sample, place: Path, rounds: int) -> None:
+def watch(case: Case, sample: bench.Sample, place: Path, rounds: int, least: float) -> None:
     """The speed of mdl from the fourth second on, the median of the rounds."""
     models = place / "models"
     argv, env = bench.mdl_get(place, sample, case.url), bench.environment(place / "home")
@@ -84,9 +86,8 @@ def watch(case: Case, sample: bench.Sample, place: Path, rounds: int) -> None:
             raise SystemExit(f"FAILED: mdl ended with exit code {process.returncode}")
         speeds.append(arrivals.speed_after(_WARM, sample.size) / case.best)
     part = f"{bench.span(speeds)} of {bench.shown(case.best)}/s"
-    bench.claim(
-        f"{case.name}: from the fourth second on {part}, at least {_LEAST}", statistics.median(speeds) >= _LEAST
-    )
+    holds = statistics.median(speeds) >= least
+    bench.claim(f"{case.name}: from the fourth second on {part}, at least {least}", holds)
 
 
 def compare(case: Case, sample: bench.Sample, place: Path, rounds: int) -> None:
@@ -126,8 +127,9 @@ def main() -> int:
             for case in (slow, far):
                 compare(case, sample, place, args.rounds)
             print()
+        rounds, least = (1, _LEAST_SHORT) if args.short else (3, _LEAST)
         for case in (slow, far):
-            watch(case, bench.random_file(served / name, int(case.best * seconds)), place, 1 if args.short else 3)
+            watch(case, bench.random_file(served / name, int(case.best * seconds)), place, rounds, least)
     print(f"\n{bench.machine()}")
     return bench.verdict()
 
