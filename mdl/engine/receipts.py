@@ -159,11 +159,11 @@ class Receipts:
         if receipt and not receipt.suspect:
             self.put(replace(receipt, suspect=True))
 
-    def useless(self, model: str, gone: Sequence[RelPath] = ()) -> tuple[Path, int]:
-        """The record of a model, and how many bytes of it cannot be read, or are of files that are ``gone``."""
+    def useless(self, model: str, gone: Sequence[RelPath] = ()) -> tuple[Path, int, int]:
+        """The record of a model, how many bytes of it cannot be read, and how many are of files that are ``gone``."""
         with self._lock:
             record = self._record(model)
-            return record.path, record.unreadable() + sum(len(record.lines.get(path.text, b"")) for path in gone)
+            return record.path, record.unreadable(), sum(len(record.lines.get(path.text, b"")) for path in gone)
 
     def place(self, model: str) -> Path:
         """The folder in which the record of ``model`` is."""
@@ -212,13 +212,11 @@ class _Record:
             self._clear()
             self._read_single_files()
             data = self._text_from(0) if size else b""
-        with contextlib.suppress(OSError):
-            data = data[len(self._last) :]
-            whole = data.rpartition(b"\n")[0]  # a torn last line may still be on its way
-            self._read += len(whole) + bool(whole)
-            for line in whole.split(b"\n") if whole else ():
-                self._add(line)
-                self._last = line + b"\n"
+        whole = data[len(self._last) :].rpartition(b"\n")[0]  # a torn last line may still be on its way
+        self._read += len(whole) + bool(whole)
+        for line in whole.split(b"\n") if whole else ():
+            self._add(line)
+            self._last = line + b"\n"
         self._state = state
 
     def _text_from(self, start: int) -> bytes:

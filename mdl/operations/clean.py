@@ -118,14 +118,12 @@ def _files(store: Store, known: Known) -> Iterator[Waste]:
 
 def _receipts(store: Store, model: str, gone: Sequence[RelPath]) -> Iterator[Waste]:
     """The receipts of a model that are of no use: those of files that are gone, and what cannot be read."""
-    unreadable = store.receipts.useless(model)[1]
-    record, useless = store.receipts.useless(model, gone)
+    record, unreadable, lost = store.receipts.useless(model, gone)
     whys = [f"{gone[0]} is gone" if len(gone) == 1 else f"{len(gone)} files are gone"] if gone else []
     whys += ["some are unreadable; the files they were for are hashed at the next get"] if unreadable else []
-    if useless:
-        yield Waste(
-            "receipt", record, useless, "; ".join(whys), forget=bound(store.receipts.forget, model, *gone, tidy=True)
-        )
+    if whys:
+        forget = bound(store.receipts.forget, model, *gone, tidy=True)
+        yield Waste("receipt", record, unreadable + lost, "; ".join(whys), forget=forget)
 
 
 def _current(receipts: Sequence[Receipt], known: Sequence[RemoteFile] | None) -> Sequence[RemoteFile] | None:

@@ -5,17 +5,29 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mdl.engine import journal as journals
 from mdl.engine.journal import Identity
 from mdl.engine.partial import Partial
+from mdl.http.ranges import RangeSet
 
 KEY = "a" * 32
 SIZE = 1000
 WHO = Identity("https://h/m.bin", SIZE, "sha256:" + "ab" * 32, None, None)
 OTHER = replace(WHO, digest="sha256:" + "cd" * 32)
+
+
+@dataclass
+class KnownBytes:
+    """A partial without bytes that knows which ones it has."""
+
+    have: RangeSet = field(default_factory=RangeSet)
+
+    @property
+    def total(self) -> int:
+        return self.have.total
 
 
 def opened(folder: Path, identity: Identity = WHO) -> Partial:

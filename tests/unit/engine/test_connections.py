@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.partials import KnownBytes
 
 from mdl.engine.download import ConnectionScaler, Download, Tuning
 from mdl.engine.plan import Item, Reason, Wanted
@@ -65,17 +66,6 @@ class Wire:
 
 
 @dataclass
-class Bytes:
-    """A partial that only knows which bytes it has."""
-
-    have: RangeSet = field(default_factory=RangeSet)
-
-    @property
-    def total(self) -> int:
-        return self.have.total
-
-
-@dataclass
 class World:
     """One file of ``size`` bytes on its way from a `Place`."""
 
@@ -125,7 +115,7 @@ class World:
         return one
 
     def speed_after(self, start: float) -> float:
-        """Bytes a second from that moment to the end."""
+        """KnownBytes a second from that moment to the end."""
         before = next(look for look in self.came if look[0] >= start)
         return (self.came[-1][1] - before[1]) / (self.came[-1][0] - before[0])
 
@@ -136,7 +126,7 @@ class World:
             trips, self.kept = (1, self.kept - 1) if self.kept else (2, 0)
             self.wires.append(Wire(work, self.now + trips * self.place.trip, work.segment.stop or 0))
         elif work.kind == "begin":
-            one.partial = Bytes()  # type: ignore[assignment]
+            one.partial = KnownBytes()  # type: ignore[assignment]
             one.pending = RangeSet([ByteRange(0, self.size)])
             queue.ready(one)
         else:

@@ -141,7 +141,7 @@ def test_a_torn_line_costs_only_itself(receipts: Receipts, place: Path) -> None:
     receipts.put(other := replace(FULL, path=RelPath.parse("other")))
     for found in (receipts, Receipts(place.parents[1])):
         assert found.of_model(FULL.model) == [other, FULL]
-        assert found.useless(FULL.model) == (place, len(b"00000000 {"))
+        assert found.useless(FULL.model) == (place, len(b"00000000 {"), 0)
 
 
 def test_what_another_process_wrote(receipts: Receipts, place: Path) -> None:
@@ -174,7 +174,7 @@ def test_lines_of_no_use_go(receipts: Receipts, place: Path) -> None:
         assert place.stat().st_size < 40 * size
     receipts.forget(FULL.model, PATH)
     assert receipts.of_model(FULL.model) == []
-    assert receipts.useless(FULL.model) == (place, 0)
+    assert receipts.useless(FULL.model) == (place, 0, 0)
 
 
 def test_a_record_is_locked_while_it_is_written_anew(

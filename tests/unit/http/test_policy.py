@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.long import examples
+from support.partials import KnownBytes
 
 from mdl.engine.download import Download, Tuning
 from mdl.engine.plan import Item, Reason, Wanted
@@ -48,17 +49,6 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now
-
-
-@dataclass
-class Bytes:
-    """A partial without bytes that knows which ones are present."""
-
-    have: RangeSet = field(default_factory=RangeSet)
-
-    @property
-    def total(self) -> int:
-        return self.have.total
 
     def gaps(self, size: int) -> list[ByteRange]:
         return self.have.gaps(size)
@@ -122,7 +112,7 @@ class World:
             self.queue.decide(one, Verified(error, one.responses > 1, one.fetched))
             (self.queue.ready if error else self.queue.end)(one)
         else:
-            one.partial = Bytes()  # type: ignore[assignment]
+            one.partial = KnownBytes()  # type: ignore[assignment]
             one.pending = RangeSet([ByteRange(0, one.remote.size or 0)])
             one.first_response_seen, one.rewind_why, one.location = False, "", None
             self.queue.ready(one)
