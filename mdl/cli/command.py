@@ -14,7 +14,7 @@ import inspect
 import os
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from mdl.cli.commands import Listed
 from mdl.cli.flags import Common, flag
 from mdl.cli.session import Session
 from mdl.config import Settings, read_config, settings_table
@@ -43,25 +44,26 @@ class Command:
     body: Callable[..., int]
     checks_config: bool
     group_help: str
-    epilog: str | None
+    examples: Sequence[str]
 
 
-COMMANDS: dict[str, Command] = {}
+REGISTERED: dict[str, Command] = {}
 """Every command of the modules that were imported so far, by its name; ``jobs show`` is one below ``jobs``."""
 
 
 def command(
-    name: str, *, checks_config: bool = False, group_help: str = "", epilog: str | None = None
+    name: str, *, checks_config: bool = False, group_help: str = "", examples: Sequence[str] = ()
 ) -> Callable[[Body], Body]:
     """Make ``body(session, ...) -> exit code`` the command ``name``.
 
     A parameter whose type is a dataclass becomes one flag a field, and its value is that dataclass; one of
     ``Annotated[Settings, names]`` becomes a flag for each of these settings, and its value is a dictionary. A body that
-    ``checks_config`` reads the settings itself; any other does not begin if they are wrong.
+    ``checks_config`` reads the settings itself; any other does not begin if they are wrong. ``examples`` are command
+    lines, each with what it does behind two spaces and a ``#``, for the help and the reference.
     """
 
     def note(body: Body) -> Body:
-        COMMANDS[name] = Command(name, body, checks_config, group_help, epilog)
+        REGISTERED[name] = Command(name, body, checks_config, group_help, examples)
         return body
 
     return note
@@ -69,11 +71,11 @@ def command(
 
 def add_command(app: typer.Typer, name: str, *, alias: str = "") -> None:
     """Have Typer know a command, by an ``alias`` if there is one, and those below it."""
-    found = COMMANDS[name]
+    found = REGISTERED[name]
     run = _spread(found)
     if not found.group_help:
         last = alias or name.split()[-1]
-        app.command(last, cls=QuickCommand, hidden=bool(alias), epilog=found.epilog)(run)
+        app.command(last, cls=QuickCommand, hidden=bool(alias), epilog=_epilog(found))(run)
         return
     group = typer.Typer(help=found.group_help, context_settings=HELP_FLAGS, rich_markup_mode=None)
 
@@ -85,20 +87,23 @@ def add_command(app: typer.Typer, name: str, *, alias: str = "") -> None:
 
     parameters = list(inspect.signature(run).parameters.values())
     group.callback(cls=QuickGroup, invoke_without_command=True)(_signed(before, parameters))
-    for other in [one for one in COMMANDS if one.startswith(f"{name} ")]:
+    for other in [one for one in REGISTERED if one.startswith(f"{name} ")]:
         add_command(group, other)
     app.add_typer(group, name=name)
 
 
-def add_summary(app: typer.Typer, name: str, *, alias: str = "") -> None:
+def add_summary(app: typer.Typer, name: str, listed: Listed) -> None:
     """Have Typer know no more of a command than what the list of all commands shows: to build its flags takes time."""
-    found = COMMANDS[name]
 
     def body() -> None:
         raise AssertionError("only its summary is known")
 
-    body.__doc__ = found.group_help or found.body.__doc__
-    app.command(alias or name, hidden=bool(alias))(body)
+    app.command(name, hidden=bool(listed.see), help=listed.summary)(body)
+
+
+def _epilog(found: Command) -> str | None:
+    """The examples, one a line, as Typer keeps them."""
+    return "\b\nExamples:\n" + "\n".join(f"  {one}" for one in found.examples) if found.examples else None
 
 
 def add_root(app: typer.Typer, version: Callable[[bool], None]) -> None:

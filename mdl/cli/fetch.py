@@ -20,8 +20,12 @@ if TYPE_CHECKING:  # it brings all that asks remotes, of which help needs nothin
     from mdl import FetchReport
     from mdl.events import Listener
 
-_EXAMPLES = """Examples: mdl fetch gpu p-17 · mdl fetch box job-3 --checkpoint best --wait 2h ·
-mdl fetch store p-17 p-18 --include 'lora/*' --to /models · mdl fetch box job-3 --release /srv/tts"""
+_EXAMPLES = (
+    "mdl fetch gpu p-17",
+    "mdl fetch box job-3 --checkpoint best --wait 2h",
+    "mdl fetch store p-17 p-18 --include 'lora/*' --to /models",
+    "mdl fetch box job-3 --release /srv/tts",
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class ServiceFlags:
     check: Annotated[str | None, flag("--check CMD", "With --release: must end with 0 before the switch.")] = None
 
 
-@command("fetch", epilog=_EXAMPLES)
+@command("fetch", examples=_EXAMPLES)
 def fetch(
     session: Session,
     remote: Annotated[str, typer.Argument(metavar="REMOTE", help="A name of [remotes] in config.toml.")],

@@ -12,8 +12,9 @@ import typer
 from mdl.config import Settings, settings_table
 
 
-def flag(usage: str, about: str, **more: Any) -> Any:
-    """A flag as its help shows it: ``-o --output FILE``. ``--output`` is also read from ``MDL_OUTPUT``."""
+def flag(usage: str, about: str, *, panel: str = "", **more: Any) -> Any:
+    """A flag as its help shows it: ``-o --output FILE``, in the ``panel`` of that name. ``--output`` is also read from
+    ``MDL_OUTPUT``."""
     words = usage.split()
     names = [word for word in words if word.startswith("-")]
     variable = "MDL_" + names[-1][2:].upper().replace("-", "_")
@@ -21,6 +22,7 @@ def flag(usage: str, about: str, **more: Any) -> Any:
         "envvar": variable,
         "show_envvar": False,
         "metavar": " ".join(words[len(names) :]) or None,
+        "rich_help_panel": panel or None,
     }
     return typer.Option(*names, help=about, **options | more)
 

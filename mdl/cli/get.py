@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     from mdl.events import Listener
     from mdl.jobs.run import JobRun
 
-_EXAMPLES = """Examples: mdl get bert-fa --to /models · mdl get hf:gpt2@main --include '*.json' ·
-mdl get https://host/file.gguf --into . · mdl get -n z-image-turbo"""
+_EXAMPLES = (
+    "mdl get bert-fa --to /models",
+    "mdl get hf:gpt2@main --include '*.json'",
+    "mdl get https://host/file.gguf --into .",
+    "mdl get -n z-image-turbo",
+)
 
 
-@command("get", epilog=_EXAMPLES)
+@command("get", examples=_EXAMPLES)
 def get(
     session: Session,
     targets: Annotated[

@@ -14,6 +14,7 @@ import typer
 
 from mdl import __version__
 from mdl.cli.command import HELP_FLAGS, add_command, add_root, add_summary, report
+from mdl.cli.commands import COMMANDS
 from mdl.cli.flags import Common, Progress
 from mdl.cli.session import Session
 from mdl.cli.signals import listen, the_signals
@@ -24,33 +25,6 @@ _HELP = """Bring machine-learning models to this machine, and trained ones away 
 Try it without a network: mdl demo. Then: mdl list, mdl show NAME, mdl get NAME.
 Every flag is a variable too: --lock-wait is MDL_LOCK_WAIT.
 """
-
-FAMILIES = {
-    "list": "list",
-    "show": "list",
-    "get": "get",
-    "download": "get",
-    "verify": "verify",
-    "path": "list",
-    "lock": "catalog",
-    "add": "catalog",
-    "remove": "catalog",
-    "checkpoints": "pack",
-    "pack": "pack",
-    "unpack": "unpack",
-    "rollback": "unpack",
-    "config": "machine",
-    "doctor": "machine",
-    "demo": "machine",
-    "schema": "machine",
-    "prefetch": "prefetch",
-    "fetch": "fetch",
-    "jobs": "jobs",
-    "remote": "remote",
-    "clean": "machine",
-}
-"""The module of each command. Only the one that is called is imported: Typer builds every flag it is told of."""
-ALIASES = {"download": "get"}
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
@@ -64,11 +38,14 @@ def build(arguments: Sequence[str]) -> typer.Typer:
         context_settings=HELP_FLAGS,
     )
     add_root(app, _version)
-    word = next((word for word in arguments if word in FAMILIES or not word.startswith("-")), "")
-    add = add_command if word or is_completing() else add_summary
-    for name in [word] if word in FAMILIES else FAMILIES:
-        importlib.import_module(f"mdl.cli.{FAMILIES[name]}")
-        add(app, ALIASES.get(name, name), alias=name if name in ALIASES else "")
+    word = next((word for word in arguments if word in COMMANDS or not word.startswith("-")), "")
+    if not word and not is_completing():
+        for name, listed in COMMANDS.items():
+            add_summary(app, name, listed)
+        return app
+    for name in [word] if word in COMMANDS else COMMANDS:
+        importlib.import_module(f"mdl.cli.{COMMANDS[name].module}")
+        add_command(app, COMMANDS[name].see or name, alias=name if COMMANDS[name].see else "")
     return app
 
 
@@ -111,8 +88,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:
     """Show a call that Typer refused as every other error, as a document too if its words ask for one."""
-    name = next((word for word in arguments if word in FAMILIES), "")
+    name = next((word for word in arguments if word in COMMANDS), "")
     usage = UsageError(" ".join(error.format_message().split()), hint=" ".join(filter(None, ("mdl", name, "--help"))))
     wants_lines = "--progress=json" in arguments or ("--progress", "json") in pairwise(arguments)
     common = Common(json="--json" in arguments, progress=Progress.json if wants_lines else None)
-    return report(Session(ALIASES.get(name, name) or "mdl", common, os.environ), usage)
+    return report(Session((COMMANDS[name].see or name if name else "mdl"), common, os.environ), usage)

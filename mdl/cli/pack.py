@@ -57,8 +57,12 @@ class OutputFlags:
     ] = False
 
 
-_EXAMPLES = """Examples: mdl pack runs/tts · mdl pack runs/tts --checkpoint latest --inference-only ·
-mdl pack runs/tts --logs · mdl pack runs/tts -o - | ssh host 'cat > tts.zip'"""
+_EXAMPLES = (
+    "mdl pack runs/tts",
+    "mdl pack runs/tts --checkpoint latest --inference-only",
+    "mdl pack runs/tts --logs",
+    "mdl pack runs/tts -o - | ssh host 'cat > tts.zip'",
+)
 
 
 @command("checkpoints")
@@ -110,7 +114,7 @@ def _moment(ns: int) -> str | None:
         return None
 
 
-@command("pack", epilog=_EXAMPLES)
+@command("pack", examples=_EXAMPLES)
 def pack(session: Session, run: RunFolder, what: SelectionFlags, how: OutputFlags, log_file: LogFile = None) -> int:
     """A trained model as one zip: model_<run>.zip, model_<run>_<checkpoint>.zip or logs_<run>.zip."""
     if how.dry_run:

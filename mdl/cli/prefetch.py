@@ -24,11 +24,13 @@ from mdl.schemas import empty
 if TYPE_CHECKING:
     from mdl import Report
 
-_EXAMPLES = """Examples: mdl prefetch nightly --window 22:00-06:00 --limit-rate 20M ·
-mdl prefetch --max-duration 2h --metrics /var/lib/node_exporter/mdl.prom"""
+_EXAMPLES = (
+    "mdl prefetch nightly --window 22:00-06:00 --limit-rate 20M",
+    "mdl prefetch --max-duration 2h --metrics /var/lib/node_exporter/mdl.prom",
+)
 
 
-@command("prefetch", checks_config=True, epilog=_EXAMPLES)
+@command("prefetch", checks_config=True, examples=_EXAMPLES)
 def prefetch(
     session: Session,
     choice: Choice,

@@ -56,11 +56,15 @@ class ReleaseFlags:
     check: Annotated[str | None, flag("--check CMD", "With --release: must end with 0 before the switch.")] = None
 
 
-_EXAMPLES = """Examples: mdl unpack tts.zip --to models/tts · mdl unpack tts.zip --list ·
-mdl unpack tts.zip --test · mdl unpack tts.zip --to /srv/tts --release --keep 3 --check './smoke-test'"""
+_EXAMPLES = (
+    "mdl unpack tts.zip --to models/tts",
+    "mdl unpack tts.zip --list",
+    "mdl unpack tts.zip --test",
+    "mdl unpack tts.zip --to /srv/tts --release --keep 3 --check './smoke-test'",
+)
 
 
-@command("unpack", epilog=_EXAMPLES)
+@command("unpack", examples=_EXAMPLES)
 def unpack(
     session: Session,
     source: Annotated[str, typer.Argument(metavar="ARCHIVE", help="A zip, mdl's own or any other.")],

@@ -19,13 +19,13 @@ from support.shell import Ran, Shell, settings
 
 from mdl import schemas
 from mdl.cli import main
-from mdl.cli.main import ALIASES
+from mdl.cli.commands import COMMANDS
 from mdl.console.documents import document
 from mdl.errors import Cancelled, MdlError, UsageError
 from mdl.jobs.job import Invocation, Job, shown_facts
 
 HEAD = {"schema", "ok", "exit_code", "error"}
-WORDS = sorted(main.FAMILIES)
+WORDS = sorted(COMMANDS)
 CATALOG = 'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n[models.lost]\ngone = "it burnt down"\n'
 ENUMS_AND_PATTERNS = (
     *("schema", "code", "event", "status", "method", "action", "verified", "url", "sha256", "expected", "actual"),
@@ -103,7 +103,7 @@ def test_each_is_a_schema_by_itself(name: str) -> None:
 def test_every_command_has_one() -> None:
     """There is one for each command, one for the lines of progress, and one for a call that names no command."""
     main.build([])
-    assert set(schemas.names()) == set(WORDS) - set(ALIASES) | {"event", "mdl"}
+    assert set(schemas.names()) == {COMMANDS[word].see or word for word in WORDS} | {"event", "mdl"}
 
 
 @pytest.mark.parametrize("name", [name for name in schemas.names() if name != "event"])
@@ -136,7 +136,7 @@ def test_every_error_is_known() -> None:
 @pytest.mark.parametrize(
     ("words", "schema"),
     [
-        *((f"{word} --no-such-flag", ALIASES.get(word, word)) for word in WORDS),
+        *((f"{word} --no-such-flag", COMMANDS[word].see or word) for word in WORDS),
         *(("nope", "mdl"), ("--no-such-flag", "mdl"), ("get tiny", "get"), ("download tiny", "get")),
     ],
 )

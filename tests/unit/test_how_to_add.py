@@ -108,7 +108,7 @@ class Dots:
 
 
 def test_a_command(copy: Copy) -> None:
-    """One file, its line in the families and a schema: `mdl count` is there, in the help and with --json."""
+    """One file, its line in the table and a schema: `mdl count` is there, in the help and with --json."""
     copy.write(
         "cli/count.py",
         '''"""count: how many models the catalog has."""
@@ -124,9 +124,11 @@ def count(session: Session) -> int:
     return session.show({"models": models}, lambda: session.console.data(str(models)))
 ''',
     )
-    copy.line("cli/main.py", '"clean": "machine",', '    "count": "count",')
+    copy.line(
+        "cli/commands.py", '"clean": Listed(', '        "count": Listed("count", "Count the models of the catalog"),'
+    )
     shutil.copy(copy.root / "schemas" / "path.json", copy.root / "schemas" / "count.json")
-    assert "How many models" in copy.run("--help").stdout
+    assert "Count the models" in copy.run("--help").stdout
     assert copy.run("count").stdout == "1\n"
     assert json.loads(copy.run("count", "--json").stdout)["models"] == 1
     assert "count" in copy.run("schema").stdout.split()
