@@ -1,0 +1,61 @@
+"""The table of commands: in which group the help shows each one, what it does in a few words, and its module.
+
+``mdl --help``, the completions, the man page and ``docs/commands.md`` are made from it. Only the module of the command
+that is called is imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One command of the table. ``summary`` has at most 50 characters. ``see`` is the command that it is a name for,
+    if it is a hidden alias."""
+
+    module: str
+    summary: str = ""
+    see: str = ""
+
+
+GROUPS: Final[dict[str, dict[str, Listed]]] = {
+    "Get": {
+        "get": Listed("get", "Download models, and verify them"),
+        "list": Listed("list", "List the catalog's models and what is here"),
+        "show": Listed("list", "Show one model: files, sizes, licence, status"),
+        "verify": Listed("verify", "Compare what is on disk with its digests"),
+        "path": Listed("list", "Print the folder of a model"),
+        "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
+    },
+    "Catalog": {
+        "add": Listed("catalog", "Put a model into the catalog"),
+        "remove": Listed("catalog", "Take a model out of the catalog"),
+        "lock": Listed("catalog", "Write down commits, sizes and digests"),
+    },
+    "Trained runs": {
+        "checkpoints": Listed("pack", "List the checkpoints of a run"),
+        "pack": Listed("pack", "Zip a trained model, a checkpoint or the logs"),
+        "unpack": Listed("unpack", "Unpack a zip, or put it into service"),
+        "rollback": Listed("unpack", "Serve the previous release again"),
+        "fetch": Listed("fetch", "Download the results of remote training jobs"),
+        "remote": Listed("remote", "Ask the remotes about their jobs"),
+    },
+    "Jobs": {
+        "jobs": Listed("jobs", "List, watch, pause, resume or cancel downloads"),
+    },
+    "This machine": {
+        "config": Listed("machine", "Show the settings, and where they come from"),
+        "doctor": Listed("machine", "Check network, token, disk and settings"),
+        "clean": Listed("machine", "Remove what nothing needs any more"),
+        "demo": Listed("machine", "Try everything on this machine, without a network"),
+        "schema": Listed("machine", "Print the JSON Schema of a command's output"),
+    },
+}
+
+COMMANDS: Final[dict[str, Listed]] = {
+    **{name: listed for group in GROUPS.values() for name, listed in group.items()},
+    "download": Listed("get", see="get"),
+}
+"""Every command by its name, also the aliases that no help shows."""
