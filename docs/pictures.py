@@ -1,25 +1,32 @@
-"""The pictures of the README: real runs in a real terminal (tmux), against a hub on the loopback, drawn as SVG.
+"""The pictures of the documents: real runs in a real terminal (tmux), against a hub on the loopback, drawn as SVG.
 
     python docs/pictures.py            # writes docs/pictures/*.svg
+    python docs/pictures.py resume     # only this one
 
 Nothing is waited for by the clock: each step goes on when the screen shows what it must. What is shown of this machine
 is nothing: the commands run in a home of their own, which the pictures call ``~``. Needs tmux.
+
+Two are recordings, which move: every row of the screen is drawn once for each text that stood in it, and is visible for as
+long as that did. A reader who wants less motion sees the last screen.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from html import unescape
 from io import StringIO
 from pathlib import Path
@@ -40,6 +47,14 @@ _MB = 10**6
 
 _SPACE = "&#160;"
 _TEXT = re.compile(r'(<text class="[^"]*-r\d+" )x="([^"]*)"( y="[^"]*" )textLength="([^"]*)"([^>]*)>([^<]*)</text>')
+
+_LONGEST_LOOK = 1.2
+"""Seconds that a recording shows a screen on which nothing moves; the last one stays for longer."""
+_LAST_LOOK = 5.0
+_MOTION = """\
+.row { visibility: hidden }
+.last { visibility: visible }
+@media (prefers-reduced-motion: reduce) { .row { animation: none !important } }"""
 
 _DARK = "484f58 ff7b72 3fb950 d29922 58a6ff bc8cff 39c5cf b1bac4"
 _LIGHT = "6e7681 ffa198 56d364 e3b341 79c0ff d2a8ff 56d4dd f0f6fc"
@@ -135,9 +150,20 @@ class Terminal:
         """What stands there, as text."""
         return self._tmux("capture-pane", "-p").rstrip()
 
+    def colored_screen(self) -> str:
+        """What stands there, with its colours, without the empty lines below and a prompt that waits."""
+        lines = self._tmux("capture-pane", "-e", "-p").replace(str(self.home), "~").rstrip().split("\n")
+        if Text.from_ansi(lines[-1]).plain.strip() == _PROMPT:
+            lines.pop()
+        return "\n".join(lines)
+
+    def write(self, text: str) -> None:
+        """Type without Enter."""
+        self._tmux("send-keys", "-l", text)
+
     def type(self, command: str) -> None:
-        self._tmux("send-keys", "-l", command)
-        self._tmux("send-keys", "Enter")
+        self.write(command)
+        self.press("Enter")
 
     def press(self, key: str) -> None:
         self._tmux("send-keys", key)
@@ -167,16 +193,119 @@ class Terminal:
 
     def drawn(self, title: str) -> str:
         """The screen as SVG, without the empty lines below and a prompt that waits."""
-        text = self._tmux("capture-pane", "-e", "-p").replace(str(self.home), "~")
-        lines = text.rstrip().split("\n")
-        if Text.from_ansi(lines[-1]).plain.strip() == _PROMPT:
-            lines.pop()
+        lines = self.colored_screen().split("\n")
         console = Console(width=COLUMNS, record=True, file=StringIO(), force_terminal=True, color_system="truecolor")
         for line in lines:
             console.print(Text.from_ansi(line), no_wrap=True, overflow="crop", highlight=False)
         name = re.sub(r"\W", "-", title)
         svg = console.export_svg(title=title, theme=theme(), code_format=_SVG, unique_id=f"mdl-{name}")
         return re.sub(r"[ \t]+$", "", _TEXT.sub(_in_words, svg), flags=re.MULTILINE)
+
+
+class Recording:
+    """What a terminal showed while the block ran: every screen, and when. `hold` shows the one of this moment longer."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._screens: list[tuple[float, str]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._held = 0.0
+
+    def __enter__(self) -> Recording:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._look()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.05):
+            self._look()
+
+    def _look(self) -> None:
+        text = self._terminal.colored_screen()
+        if not self._screens or self._screens[-1][1] != text:
+            self._screens.append((time.monotonic() + self._held, text))
+
+    def hold(self, seconds: float) -> None:
+        """Have the recording stand still here."""
+        self._held += seconds
+
+    def type(self, command: str) -> None:
+        """Type a command, have it be read, and start it."""
+        self._terminal.write(command)
+        self._terminal.until(re.escape(command[-20:]))
+        self._look_at_it()
+        self._terminal.press("Enter")
+
+    def _look_at_it(self) -> None:
+        while not self._screens or self._screens[-1][1] != self._terminal.colored_screen():
+            time.sleep(0.01)
+        self.hold(0.8)
+
+    def run(self, command: str) -> None:
+        """Type a command and see it end."""
+        self.type(command)
+        self._terminal.until(re.escape(_PROMPT) + " " + re.escape(command[:20]))
+        self._terminal.until_done()
+
+    def drawn(self, title: str) -> str:
+        """The recording as one SVG."""
+        starts, total = self._timed()
+        screens = [text.split("\n") for _, text in self._screens]
+        height = max(map(len, screens))
+        name = re.sub(r"\W", "-", title)
+        looks: dict[str, str] = {}
+        rows, keyframes = [], []
+        for at in range(height):
+            texts = [lines[at] if at < len(lines) else "" for lines in screens]
+            for text in dict.fromkeys(filter(None, texts)):
+                is_shown = [one == text for one in texts]
+                changes = [n for n in range(len(texts)) if n == 0 or is_shown[n] != is_shown[n - 1]]
+                steps = " ".join(
+                    f"{starts[n] * 100 / total:.2f}% {{ visibility: {'visible' if is_shown[n] else 'hidden'} }}"
+                    for n in changes
+                )
+                keyframes.append(f"@keyframes k{len(rows)} {{ {steps} }}")
+                look = " last" if is_shown[-1] else ""
+                row = _drawn_row(text, at, looks)
+                rows.append(f'<g class="row{look}" style="animation: k{len(rows)} {total:.1f}s step-end infinite">{row}</g>')
+        frame = Console(width=COLUMNS, record=True, file=StringIO(), force_terminal=True)
+        frame.print("\n" * (height - 1))
+        styles = "\n".join((*(f".{look} {{ {css} }}" for css, look in looks.items()), _MOTION, *keyframes))
+        form = _SVG.replace("{styles}", styles.replace("{", "{{").replace("}", "}}"))
+        form = form.replace("{backgrounds}", "").replace("{matrix}", "\n".join(rows).replace("{", "{{").replace("}", "}}"))
+        svg = frame.export_svg(title=title, theme=theme(), code_format=form, unique_id=f"mdl-{name}")
+        return re.sub(r"<clipPath.*?</clipPath>\s*", "", svg, flags=re.DOTALL)
+
+    def _timed(self) -> tuple[list[float], float]:
+        """When each screen is shown, and how long the whole lasts, both in seconds."""
+        moments = [moment for moment, _ in self._screens]
+        starts = [0.0]
+        for before, after in itertools.pairwise(moments):
+            starts.append(starts[-1] + min(after - before, _LONGEST_LOOK))
+        return starts, starts[-1] + _LAST_LOOK
+
+
+_LINE_HEIGHT = 24.4
+"""Rich's."""
+
+
+def _drawn_row(text: str, at: int, looks: dict[str, str]) -> str:
+    """One row of the terminal as SVG. ``looks`` are the classes of all styles so far."""
+    console = Console(width=COLUMNS, record=True, file=StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(Text.from_ansi(text), no_wrap=True, overflow="crop", highlight=False)
+    svg = console.export_svg(theme=theme(), code_format="{styles}\0{backgrounds}{matrix}", unique_id="x")
+    styles, matrix = svg.split("\0")
+    names = {}
+    for name, css in re.findall(r"\.(x-r\d+) {(.*?)}", styles):
+        names[name] = looks.setdefault(css.strip(), f"s{len(looks)}")
+    matrix = re.sub(r' clip-path="[^"]*"', "", _TEXT.sub(_in_words, matrix))
+    matrix = re.sub(r'class="(x-r\d+)"', lambda found: f'class="{names[found[1]]}"', matrix)
+    return f'<g transform="translate(0, {at * _LINE_HEIGHT:g})">{matrix.strip()}</g>'
 
 
 def _in_words(match: re.Match[str]) -> str:
@@ -192,7 +321,7 @@ def _in_words(match: re.Match[str]) -> str:
     return "".join(pieces)
 
 
-@contextmanager
+@contextlib.contextmanager
 def scene() -> Iterator[Terminal]:
     """A home, a hub and a terminal; all gone afterwards."""
     home = Path(tempfile.mkdtemp(prefix="mdl-"))
@@ -200,8 +329,8 @@ def scene() -> Iterator[Terminal]:
     try:
         with LoopbackHub(repos(), bytes_per_second=_PACE) as hub:
             search = os.pathsep.join((str(_mdl().parent), "/usr/bin", "/bin"))
-            environ = {"HOME": str(home), "PATH": search, "PS1": f"{_PROMPT} ", "LANG": "C.UTF-8"}
-            environ |= {"TERM": "xterm-256color", "HF_ENDPOINT": hub.url, "MDL_HOME": str(home / "models")}
+            environ = {"HOME": str(home), "PATH": search, "PS1": rf"\[\e[J\]{_PROMPT} ", "LANG": "C.UTF-8"}
+            environ |= {"TERM": "xterm-256color", "HF_ENDPOINT": hub.url, "MDL_HOME": str(home / "models"), "MDL_LIMIT_RATE": "150M"}
             with Terminal(home, environ) as terminal:
                 yield terminal
     finally:
@@ -262,6 +391,58 @@ def jobs(terminal: Terminal) -> str:
     return svg
 
 
+def resume(terminal: Terminal) -> str:
+    """The hero: a download is killed, continues where it was, and is verified."""
+    with Recording(terminal) as recording:
+        recording.type("mdl get whisper-fa")
+        terminal.until(r"model\S+ .* (4[5-9]|5\d)%")
+        kill_get(terminal)
+        terminal.until_done()
+        recording.hold(1.0)
+        recording.run("mdl get whisper-fa      # it was killed with kill -9: run it again")
+        recording.hold(1.0)
+        recording.run("mdl verify whisper-fa")
+    svg = recording.drawn("kill -9, and again")
+    terminal.clear()
+    return svg
+
+
+def release(terminal: Terminal) -> str:
+    """A checkpoint is packed and put into service, then a better one, and then the first one again."""
+    run = terminal.home / "runs" / "tts"
+    for step in (1000, 1500):
+        checkpoint = run / f"checkpoint-{step}"
+        checkpoint.mkdir(parents=True)
+        tensor = b"{\"w\":{\"dtype\":\"U8\",\"shape\":[4000000],\"data_offsets\":[0,4000000]}}"
+        weights = len(tensor).to_bytes(8, "little") + tensor + bytes([step % 251]) * 4_000_000
+        (checkpoint / "model.safetensors").write_bytes(weights)
+        (checkpoint / "config.json").write_text("{}")
+        (checkpoint / "optimizer.pt").write_bytes(b"o" * 8_000_000)
+        (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step, "log_history": []}))
+    with Recording(terminal) as recording:
+        recording.run("mdl pack runs/tts --checkpoint 1000 --inference-only -o v1.zip")
+        recording.run("mdl pack runs/tts --checkpoint latest --inference-only -o v2.zip")
+        recording.hold(0.5)
+        recording.run("mdl unpack v1.zip --to srv/tts --release")
+        recording.run("mdl unpack v2.zip --to srv/tts --release")
+        recording.hold(0.5)
+        recording.run("mdl rollback srv/tts")
+        recording.run("mdl releases srv/tts")
+    svg = recording.drawn("pack, release, roll back")
+    terminal.clear()
+    return svg
+
+
+def kill_get(terminal: Terminal) -> None:
+    """SIGKILL for the one `mdl get` of this terminal."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            is_own = str(terminal.home).encode() in (folder / "environ").read_bytes()
+            if is_own and b"get" in words:
+                os.kill(int(folder.name), signal.SIGKILL)
+
+
 def until_there(terminal: Terminal, job: str, count: int) -> None:
     """Look until a job has so many bytes, beside the terminal."""
     command = [str(_mdl()), "jobs", "show", job, "--json"]
@@ -274,17 +455,22 @@ def until_there(terminal: Terminal, job: str, count: int) -> None:
     raise SystemExit(f"FAILED: job {job} does not get on")
 
 
+SCENES = {"resume": resume, "release": release, "get": get, "list": listed, "verify": verify, "jobs": jobs}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).with_name("pictures"))
-    folder = parser.parse_args().folder
+    parser.add_argument("names", nargs="*", choices=[[], *SCENES], help="which ones; all without one")
+    parser.add_argument("--folder", type=Path, default=Path(__file__).with_name("pictures"))
+    options = parser.parse_args()
+    folder = options.folder
     if not shutil.which("tmux"):
         sys.stderr.write("SKIPPED: tmux is not on PATH\n")
         return SKIPPED
     folder.mkdir(parents=True, exist_ok=True)
     with scene() as terminal:
-        for name, play in (("get", get), ("list", listed), ("verify", verify), ("jobs", jobs)):
-            svg = play(terminal)
+        for name in options.names or SCENES:
+            svg = SCENES[name](terminal)
             (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
             sys.stderr.write(f"{folder / name}.svg: {len(svg.encode()) / 1000:.0f} kB\n")
     return 0
