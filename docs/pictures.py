@@ -272,12 +272,16 @@ class Recording:
                 keyframes.append(f"@keyframes k{len(rows)} {{ {steps} }}")
                 look = " last" if is_shown[-1] else ""
                 row = _drawn_row(text, at, looks)
-                rows.append(f'<g class="row{look}" style="animation: k{len(rows)} {total:.1f}s step-end infinite">{row}</g>')
+                rows.append(
+                    f'<g class="row{look}" style="animation: k{len(rows)} {total:.1f}s step-end infinite">{row}</g>'
+                )
         frame = Console(width=COLUMNS, record=True, file=StringIO(), force_terminal=True)
         frame.print("\n" * (height - 1))
         styles = "\n".join((*(f".{look} {{ {css} }}" for css, look in looks.items()), _MOTION, *keyframes))
         form = _SVG.replace("{styles}", styles.replace("{", "{{").replace("}", "}}"))
-        form = form.replace("{backgrounds}", "").replace("{matrix}", "\n".join(rows).replace("{", "{{").replace("}", "}}"))
+        form = form.replace("{backgrounds}", "").replace(
+            "{matrix}", "\n".join(rows).replace("{", "{{").replace("}", "}}")
+        )
         svg = frame.export_svg(title=title, theme=theme(), code_format=form, unique_id=f"mdl-{name}")
         return re.sub(r"<clipPath.*?</clipPath>\s*", "", svg, flags=re.DOTALL)
 
@@ -330,7 +334,12 @@ def scene() -> Iterator[Terminal]:
         with LoopbackHub(repos(), bytes_per_second=_PACE) as hub:
             search = os.pathsep.join((str(_mdl().parent), "/usr/bin", "/bin"))
             environ = {"HOME": str(home), "PATH": search, "PS1": rf"\[\e[J\]{_PROMPT} ", "LANG": "C.UTF-8"}
-            environ |= {"TERM": "xterm-256color", "HF_ENDPOINT": hub.url, "MDL_HOME": str(home / "models"), "MDL_LIMIT_RATE": "150M"}
+            environ |= {
+                "TERM": "xterm-256color",
+                "HF_ENDPOINT": hub.url,
+                "MDL_HOME": str(home / "models"),
+                "MDL_LIMIT_RATE": "150M",
+            }
             with Terminal(home, environ) as terminal:
                 yield terminal
     finally:
@@ -413,7 +422,7 @@ def release(terminal: Terminal) -> str:
     for step in (1000, 1500):
         checkpoint = run / f"checkpoint-{step}"
         checkpoint.mkdir(parents=True)
-        tensor = b"{\"w\":{\"dtype\":\"U8\",\"shape\":[4000000],\"data_offsets\":[0,4000000]}}"
+        tensor = b'{"w":{"dtype":"U8","shape":[4000000],"data_offsets":[0,4000000]}}'
         weights = len(tensor).to_bytes(8, "little") + tensor + bytes([step % 251]) * 4_000_000
         (checkpoint / "model.safetensors").write_bytes(weights)
         (checkpoint / "config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""The guide for remotes in the README: its commands are run, in their order, with the tables of examples/."""
+"""The guide for remotes, docs/remotes.md: its commands are run, in their order, with the tables of docs/examples/."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ Inside = Callable[..., Ran]
 
 def commands(guide: str, folder: Path) -> Iterator[list[str]]:
     """The words after ``mdl`` of each line of a set-up, with the guide's folders below ``folder``."""
-    text = (ROOT / "README.md").read_text("utf-8").partition(f"<!-- {guide} -->\n```sh\n")[2].partition("```")[0]
+    text = (
+        (ROOT / "docs" / "remotes.md").read_text("utf-8").partition(f"<!-- {guide} -->\n```sh\n")[2].partition("```")[0]
+    )
     lines = [line for line in text.splitlines() if line.startswith("mdl ")]
     assert len(lines) > 5
     for line in lines:
@@ -28,7 +30,7 @@ def commands(guide: str, folder: Path) -> Iterator[list[str]]:
 
 def example(name: str, **instead: str) -> str:
     """A file of examples/, with these URLs instead of its own."""
-    text = (ROOT / "examples" / f"{name}.toml").read_text("utf-8")
+    text = (ROOT / "docs" / "examples" / f"{name}.toml").read_text("utf-8")
     for old, new in instead.items():
         pattern = rf'(?m)^{old}(\s*)= ".*?"'
         assert re.search(pattern, text), old

@@ -1,0 +1,79 @@
+"""action.yml: its steps, run as GitHub's runner runs them, as far as that can be done without it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.loopback_hub import LoopbackHub, Repo
+from support.shell import Shell, done
+
+ROOT = Path(__file__).parents[2]
+ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
+TINY = Repo("org/tiny", {"config.json": b"{}", "model.bin": b"w" * 5000})
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A checked out repository with a catalog, and a runner's folders with mdl in them."""
+    (tmp_path / "catalog.toml").write_text('schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n')
+    program = tmp_path / "mdl" / "bin" / "mdl"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m mdl "$@"\n')
+    program.chmod(0o755)
+    with LoopbackHub([TINY]) as hub:
+        yield Shell(tmp_path, hub.url)
+
+
+def step(shell: Shell, name: str, models: str = "tiny") -> tuple[int, str, str]:
+    """The script of one step: its exit code, what it gives as outputs, and what it prints."""
+    [script] = [one["run"] for one in ACTION["runs"]["steps"] if one.get("id") == name]
+    outputs = shell.home / "outputs"
+    outputs.write_text("")
+    environ = shell.environ | {
+        "GITHUB_OUTPUT": str(outputs),
+        "RUNNER_TEMP": str(shell.home),
+        "MDL_ACTION_CATALOG": "catalog.toml",
+        "MDL_ACTION_MODELS": models,
+        "MDL_ACTION_HOME": str(shell.home / "kept"),
+    }
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+    ran = subprocess.run(command, env=environ, cwd=shell.home, capture_output=True, text=True, check=False)
+    return ran.returncode, outputs.read_text(), ran.stdout + ran.stderr
+
+
+def test_models_come_by_the_lock(shell: Shell) -> None:
+    """Without a lock the first step fails and says what to do; with one the models come, and their folders are told."""
+    code, _, said = step(shell, "lock")
+    assert (code, "run 'mdl lock'" in said) == (8, True)
+    done(shell.run("lock"))
+    code, key, _ = step(shell, "lock")
+    assert code == 0
+    code, outputs, said = step(shell, "get")
+    assert (code, outputs) == (0, f"path<<__MDL__\n{shell.home}/kept/tiny\n__MDL__\n"), said
+    assert (shell.home / "kept" / "tiny" / "model.bin").read_bytes() == b"w" * 5000
+    assert step(shell, "lock")[1] == key != step(shell, "lock", "tiny other")[1]
+
+
+def test_inputs_are_never_code(shell: Shell) -> None:
+    """No step has an input in its script: what a caller gives is a variable, and no model's name is a flag."""
+    for one in ACTION["runs"]["steps"]:
+        assert "${{" not in one.get("run", "")
+    done(shell.run("lock"))
+    code, _, said = step(shell, "get", "$(touch${IFS}owned) --force")
+    assert (code != 0, "not in the catalog" in said) == (True, True), said
+    assert not (shell.home / "owned").exists()
+
+
+def test_its_files_are_there() -> None:
+    """What the action installs is this repository, and the cache holds the folder that mdl fills."""
+    steps = {one["id"]: one for one in ACTION["runs"]["steps"]}
+    assert "$GITHUB_ACTION_PATH" in steps["install"]["run"]
+    assert (
+        steps["cache"]["with"]["path"] == ACTION["runs"]["steps"][-1]["env"]["MDL_ACTION_HOME"] == "${{ inputs.home }}"
+    )

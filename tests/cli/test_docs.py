@@ -1,0 +1,179 @@
+"""The documents: every command in them is run, every link leads somewhere, and what is generated is up to date."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from support.loopback_hub import LoopbackHub, Repo
+from support.packing import make_run
+
+from mdl.cli.commands import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+PAGES = (
+    "README.md",
+    "docs/guide.md",
+    "docs/trained-runs.md",
+    "docs/recipes.md",
+    "docs/troubleshooting.md",
+    "docs/index.md",
+)
+FOREIGN = (
+    *("docker", "jq", "man", "pipx", "pytest", "sbatch", "scontrol", "scp", "sleep", "srun", "ssh", "systemctl"),
+    *("useradd", "uv"),
+)
+"""Programs of others that the documents start: here each of them reads what it is given, and succeeds."""
+ELSEWHERE = (
+    "mdl demo",
+    "python3 -m venv",
+    "pip install",
+    "install -d",
+    "cp catalog",
+    ".ci/run",
+    "python ",
+    "export AWS",
+    "#SBATCH",
+    "#!",
+)
+"""Lines that are left out: they install mdl, or change the machine."""
+FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "vocab.txt": b"a"}
+WEIGHTS = b"w" * 300_000
+REPOS = (
+    Repo("openai/whisper-tiny", {**FILES, "model.safetensors": WEIGHTS}),
+    Repo("Qwen/Qwen3-4B-GGUF", {"Qwen3-4B-Q8_0.gguf": b"GGUF" + WEIGHTS, "Qwen3-4B-Q4_K_M.gguf": b"GGUF"}),
+    Repo("HooshvareLab/bert-fa-base-uncased", {**FILES, "pytorch_model.bin": WEIGHTS}, branch="moved"),
+)
+CATALOG = """\
+schema = 1
+[models.bert-fa]
+source = "hf:HooshvareLab/bert-fa-base-uncased"
+include = ["config.json", "vocab.txt", "pytorch_model.bin"]
+revision = "moved"
+[models.z-image-turbo]
+files = [{ path = "diffusion_models/z.gguf", url = "URL/file.gguf" }, { path = "vae/ae.safetensors", url = "URL/ae" }]
+[groups]
+nightly = ["bert-fa"]
+"""
+
+
+def scripts(page: str) -> list[str]:
+    """The shell blocks of a page that have commands of mdl, without the lines that are left out."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    kept = ["".join(f"{line}\n" for line in block.splitlines() if not line.startswith(ELSEWHERE)) for block in blocks]
+    return [block for block in kept if re.search(r"\bmdl\b", block)]
+
+
+class Files(BaseHTTPRequestHandler):
+    """Any path is a file; one without a suffix is called as its header says."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        data = b"GGUF" + self.path.encode() + WEIGHTS
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("ETag", '"1"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def file_server() -> Iterator[str]:
+    """The URL of a server that has a file for every path."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def environ(tmp_path: Path, file_server: str) -> Iterator[dict[str, str]]:
+    """A home with a run in it, programs of others that do nothing, a hub, and a server for any other URL."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in (*FOREIGN, "smoke-test"):
+        (programs / name).write_text("#!/bin/sh\n[ -t 0 ] || cat > /dev/null\n")
+        (programs / name).chmod(0o755)
+    (programs / "mdl").write_text(f'#!/bin/sh\nexec {sys.executable} -m mdl "$@"\n')
+    (programs / "mdl").chmod(0o755)
+    make_run(tmp_path / "work" / "runs", "tts")
+    with LoopbackHub(list(REPOS)) as hub:
+        yield {
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "HOME": str(tmp_path),
+            "HF_ENDPOINT": hub.url,
+            "PAGES": file_server,
+            "SHA256": hashlib.sha256(b"GGUF/download/12345" + WEIGHTS).hexdigest(),
+        }
+
+
+def placed(script: str, folder: Path, server: str) -> str:
+    """The script with its absolute folders below ``folder``, and its URLs at ``server``."""
+    script = re.sub(r"(?<=[ =\"'])/(srv|models|shared|local|var/lib)\b", rf"{folder}/\1", script)
+    return script.replace("https://example.com", server)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_run(page: str, environ: dict[str, str], tmp_path: Path) -> None:
+    """The shell blocks of a page, one after the other in one folder, run to their ends as they are written."""
+    found = scripts(page)
+    assert found, page
+    (tmp_path / "work" / "catalog.toml").write_text(CATALOG.replace("URL", environ["PAGES"]))
+    for script in found:
+        text = "set -eu\n" + placed(script, tmp_path, environ["PAGES"])
+        ran = subprocess.run(
+            ["bash", "-c", text], env=environ, cwd=tmp_path / "work", capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, f"{text}\n{ran.stdout}\n{ran.stderr}"
+
+
+def test_every_command_is_one() -> None:
+    """What the documents call ``mdl NAME`` is a command, also where it is only named."""
+    for page in ROOT.glob("docs/**/*.md"):
+        for name in re.findall(r"[`(]mdl ([a-z]+)\b", page.read_text("utf-8")):
+            assert name in COMMANDS, f"{page.name}: mdl {name}"
+
+
+def test_every_link_leads_somewhere() -> None:
+    """Relative links of every document lead to files that are there, and to headings that these have."""
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")):
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+            path, _, anchor = target.partition("#")
+            if "://" in target:
+                continue
+            file = (page.parent / path).resolve() if path else page
+            assert file.exists(), f"{page.name}: {target}"
+            if anchor:
+                assert anchor in anchors(file), f"{page.name}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as both GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_the_front_page_is_short() -> None:
+    """The README is a front page: at most 150 lines, and both of its commands are marked for CI."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 150
+    assert re.findall(r"<!-- (\w+) -->\n```sh\n", text) == ["demo", "test"]
