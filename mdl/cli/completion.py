@@ -47,7 +47,7 @@ def words_of(line: str) -> list[str]:
     try:
         words += lexer
     except ValueError:
-        words.append(lexer.token.lstrip("'\""))
+        return [*words, lexer.token.lstrip("'\"")][1:]
     return [*words, ""][1:] if line[-1:].isspace() else words[1:]
 
 
@@ -113,7 +113,7 @@ def _offers(typed: _Typed, last: str) -> Iterator[Row]:
 def _options(command: Any) -> Iterator[Row]:
     for param in command.params:
         if param.param_type_name == "option" and not param.hidden:
-            yield Row(max(param.opts, key=len), (param.help or "").rstrip("."))
+            yield Row(max(param.opts, key=len), (param.help or "").partition(" [")[0].rstrip("."))
 
 
 def _values(typed: _Typed, param: Any) -> Iterator[Row]:

@@ -50,14 +50,16 @@ _FISH = """\
 function __mdl_complete
     set -l word (commandline --current-token --cut-at-cursor)
     set -l option (string match --regex -- '^--[^=]*=' $word)
+    set -l value (string replace --regex -- '^--[^=]*=' '' $word)
     for row in (env _MDL_COMPLETE_LINE=(commandline --current-process --cut-at-cursor | string collect) mdl 2>/dev/null)
         switch $row
             case ':file'
-                __fish_complete_path (string replace --regex -- '^--[^=]*=' '' $word)
+                set row (__fish_complete_path "$value")
             case ':folder'
-                __fish_complete_directories (string replace --regex -- '^--[^=]*=' '' $word)
-            case '*'
-                echo $option$row
+                set row (__fish_complete_directories "$value" folder)
+        end
+        for one in $row
+            echo "$option$one"
         end
     end
 end
