@@ -7,7 +7,7 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Annotated
 
@@ -28,6 +28,13 @@ _HELP = "Bring machine-learning models to this machine, and trained ones away fr
 
 def build(arguments: Sequence[str]) -> typer.Typer:
     """The app with the one command that ``arguments`` call, or with every command that they name."""
+    words = [word for word in arguments if not word.startswith("-")]
+    called = words[:1] if words and words[0] in COMMANDS else [word for word in words if word in COMMANDS]
+    return app_of(called, has_color="--no-color" not in arguments)
+
+
+def app_of(names: Iterable[str], *, has_color: bool = True) -> typer.Typer:
+    """The app with the commands of these names; a help without ``has_color`` has no escape codes."""
     app = typer.Typer(
         name="mdl",
         help=_HELP,
@@ -35,14 +42,12 @@ def build(arguments: Sequence[str]) -> typer.Typer:
         rich_markup_mode=None,
         add_completion=False,
         pretty_exceptions_enable=False,
-        context_settings=HELP_FLAGS | {"color": False if "--no-color" in arguments else None},
+        context_settings=HELP_FLAGS | ({} if has_color else {"color": False}),
     )
     add_root(app, _OWN)
-    words = [word for word in arguments if not word.startswith("-")]
-    for name in words[:1] if words[:1] and words[0] in COMMANDS else dict.fromkeys(words):
-        if name in COMMANDS:
-            importlib.import_module(f"mdl.cli.{COMMANDS[name].module}")
-            add_command(app, COMMANDS[name].see or name, alias=name if COMMANDS[name].see else "")
+    for name in dict.fromkeys(names):
+        importlib.import_module(f"mdl.cli.{COMMANDS[name].module}")
+        add_command(app, COMMANDS[name].see or name, alias=name if COMMANDS[name].see else "")
     return app
 
 
