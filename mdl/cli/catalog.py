@@ -49,7 +49,10 @@ def add(
 
 @command(
     "remove",
-    examples=("mdl remove whisper  # out of the catalog; its files stay",),
+    examples=(
+        "mdl remove whisper  # out of the catalog; its files stay",
+        "mdl remove whisper --catalog team.toml  # out of this catalog",
+    ),
 )
 def remove(
     session: Session,

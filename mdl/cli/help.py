@@ -36,7 +36,8 @@ def show_help(
     Run 'mdl --install-completion' once, and the Tab key completes models, jobs and options in bash, zsh and fish.
     """
     words = topic or []
-    text = help_text(exit_codes_page() if words == [EXIT_CODES_TOPIC] else _page(words))
+    page = exit_codes_page() if words == [EXIT_CODES_TOPIC] else _page(words)
+    text = help_text(page, color=not (session.common.no_color or session.common.json))
     return session.show({"topic": " ".join(words), "text": text}, lambda: session.console.stdout.write(text))
 
 

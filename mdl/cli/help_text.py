@@ -19,9 +19,9 @@ _WHOLE = re.compile(r"\[default: [^]]*\]|(?<!\w)'[^']*'")
 _BOLD, _CYAN = "1", "36"
 
 
-def help_text(page: Page) -> str:
+def help_text(page: Page, *, color: bool = True) -> str:
     """The page for the terminal that stdout is, or for whatever else it is."""
-    stream = NonBlockingStream(sys.stdout, os.environ)
+    stream = NonBlockingStream(sys.stdout, os.environ, color=color)
     return text_of(page, stream.size[0], is_colored=stream.has_colors)
 
 

@@ -225,7 +225,13 @@ def watch(
     return session.show({"jobs": [shown_facts(job)]}, error=problem)
 
 
-@command("jobs pause", examples=("mdl jobs pause k7f3  # what was fetched is kept",))
+@command(
+    "jobs pause",
+    examples=(
+        "mdl jobs pause k7f3  # what was fetched is kept",
+        "mdl jobs pause k7f3 p2m9  # several",
+    ),
+)
 def pause(session: Session, names: Ids) -> int:
     """Stop running jobs until 'resume'. What was fetched is kept."""
     return _each(session, names, processes.pause)

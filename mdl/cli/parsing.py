@@ -62,7 +62,8 @@ class _Quick:
         from mdl.cli.help_text import help_text
         from mdl.cli.pages import page_of, root_page
 
-        formatter.write(help_text(page_of(self, ctx.command_path.partition(" ")[2]) if ctx.parent else root_page(self)))
+        page = page_of(self, ctx.command_path.partition(" ")[2]) if ctx.parent else root_page(self)
+        formatter.write(help_text(page))
 
 
 class QuickCommand(_Quick, TyperCommand):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ import typer
 
 from mdl.cli.commands import GROUPS
 from mdl.cli.main import app_of
-from mdl.cli.pages import Page, Row, page_of, root_page
+from mdl.cli.pages import OPTIONS, Page, Row, page_of, root_page
 from mdl.errors import EXIT_CODES
 
 _DATED: Final = "2026-11-23"
@@ -27,15 +28,25 @@ MANUAL, DOCUMENT = ROOT / "docs" / "man" / "mdl.1", ROOT / "docs" / "commands.md
 
 
 def pages() -> list[Page]:
-    """The page of ``mdl``, then that of every command in the order of the help, each before those below it."""
+    """The page of ``mdl``, then that of every command in the order of the help, each before those below it.
+
+    The options that all share are on the first page alone.
+    """
     found: Any = typer.main.get_command(app_of(name for group in GROUPS.values() for name in group))
-    return [root_page(found), *(page for name, one in found.commands.items() for page in _pages(one, name))]
+    root = root_page(found)
+    commands = [page for name, one in found.commands.items() for page in _pages(one, name)]
+    return [root, *(_without(page, root.panels[OPTIONS]) for page in commands)]
 
 
 def _pages(command: Any, name: str) -> Iterator[Page]:
     yield page_of(command, name)
     for word, below in getattr(command, "commands", {}).items():
         yield from _pages(below, f"{name} {word}")
+
+
+def _without(page: Page, shared: Collection[Row]) -> Page:
+    panels = {title: tuple(row for row in rows if row not in shared) for title, rows in page.panels.items()}
+    return replace(page, panels={title: rows for title, rows in panels.items() if rows})
 
 
 def document(found: list[Page]) -> str:

@@ -51,7 +51,13 @@ _EXAMPLES = (
 
 
 @command("remote", group_help=_ABOUT, examples=_EXAMPLES)
-@command("remote list", examples=("mdl remote list  # names, kinds and addresses",))
+@command(
+    "remote list",
+    examples=(
+        "mdl remote list  # names, kinds and addresses",
+        "mdl remote list --json  # for a script",
+    ),
+)
 def list_remotes(session: Session) -> int:
     """List the remotes of config.toml. Nothing is contacted."""
     rows = [(one.name, one.kind, one.address) for one in session.client().remotes.values()]
@@ -120,7 +126,13 @@ def jobs(session: Session, name: Name) -> int:
     return _show(session, show, jobs=[_facts(job) for job in found])
 
 
-@command("remote status", examples=("mdl remote status gpu p-17  # how one job stands",))
+@command(
+    "remote status",
+    examples=(
+        "mdl remote status gpu p-17  # how one job stands",
+        "mdl remote status gpu p-17 --json  # for a script",
+    ),
+)
 def status(session: Session, name: Name, job_id: JobId) -> int:
     """Show how one job of a remote stands. An endpoint without a bucket has a worker answer, which RunPod bills."""
     with session.client().remote(name) as remote:
@@ -142,7 +154,13 @@ def status(session: Session, name: Name, job_id: JobId) -> int:
     return _show(session, show, jobs=[_facts(job)])
 
 
-@command("remote cancel", examples=("mdl remote cancel gpu p-17  # what it has written stays",))
+@command(
+    "remote cancel",
+    examples=(
+        "mdl remote cancel gpu p-17  # what it has written stays",
+        "mdl remote cancel gpu p-17 --json  # for a script",
+    ),
+)
 def cancel(session: Session, name: Name, job_id: JobId) -> int:
     """Cancel a job of a remote. It is asked once; what the job has written stays."""
     with session.client().remote(name) as remote:
@@ -194,7 +212,13 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
     return _show(session, error=joint_error(errors), jobs=rows)
 
 
-@command("remote url", examples=("mdl remote url gpu p-17  # the link; it is a secret",))
+@command(
+    "remote url",
+    examples=(
+        "mdl remote url gpu p-17  # the link; it is a secret",
+        "mdl remote url box job-3 --include '*.zip'  # one file of several",
+    ),
+)
 def url(session: Session, name: Name, job_id: JobId, include: Include = None) -> int:
     """Print the link to the result of a job, and nothing else.
 

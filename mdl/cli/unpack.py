@@ -187,7 +187,10 @@ def released_facts(done: ReleaseResult) -> dict[str, Any]:
 
 @command(
     "rollback",
-    examples=("mdl rollback /srv/tts  # serve the release before this one",),
+    examples=(
+        "mdl rollback /srv/tts  # serve the release before this one",
+        "mdl rollback /srv/tts --json  # for a script",
+    ),
 )
 def rollback(
     session: Session,
