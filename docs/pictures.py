@@ -6,8 +6,8 @@
 Nothing is waited for by the clock: each step goes on when the screen shows what it must. What is shown of this machine
 is nothing: the commands run in a home of their own, which the pictures call ``~``. Needs tmux.
 
-Two are recordings, which move: every row of the screen is drawn once for each text that stood in it, and is visible for as
-long as that did. A reader who wants less motion sees the last screen.
+Two are recordings, which move: every row of the screen is drawn once for each text that stood in it, and is visible
+for as long as that did. A reader who wants less motion sees the last screen.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ class Terminal:
 
 
 class Recording:
-    """What a terminal showed while the block ran: every screen, and when. `hold` shows the one of this moment longer."""
+    """What a terminal showed while the block ran: every screen, and when."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
