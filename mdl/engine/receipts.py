@@ -122,7 +122,7 @@ class Receipts:
         """The models that may have receipts, sorted; none if the folder is a link, for mdl makes none."""
         with contextlib.suppress(OSError):
             if not self._folder.is_symlink():
-                return sorted(model_of_record(entry.name) for entry in self._folder.iterdir())
+                return sorted(model_of_record(entry.name) for entry in self._folder.iterdir() if _has_any(entry))
         return []
 
     def all(self) -> list[Receipt]:
@@ -144,6 +144,14 @@ class Receipts:
             record = self._record(model)
             lines: dict[str, bytes | None] = {path.text: None for path in paths if path.text in record.lines}
             record.append(lines, is_anew=tidy)
+
+    def drop(self, model: str, paths: Sequence[RelPath] | None = None) -> None:
+        """Remove the receipts of these files, or all; without any other the model has no record any more. The caller
+        holds the model's lock. Raises `OSError`, `Unsafe`."""
+        if os.path.lexists(self.place(model)):
+            self.forget(model, *([one.path for one in self.in_order(model)] if paths is None else paths), tidy=True)
+            with contextlib.suppress(OSError):
+                self.place(model).rmdir()
 
     def restore(self, receipt: Receipt, before: Receipt | None) -> None:
         """Replace a receipt by the one from ``before``, or remove it, as far as the disk allows that."""
@@ -341,6 +349,15 @@ class _Record:
             path.unlink(missing_ok=True)
         self._clear()
         self.refresh()
+
+
+def _has_any(folder: Path) -> bool:
+    """Whether anything is in a folder; a process that was killed while it removed one leaves it empty."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(True for _ in entries)
+    except OSError:
+        return True
 
 
 def _line(receipt: Receipt) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -110,8 +110,13 @@ def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
     with contextlib.suppress(MdlError):  # the catalog's patterns no longer fit the last listing: 'get' will report it
         known = resolver.known(model) or resolver.described(model)
     receipts = [receipt.remote for receipt in store.receipts.of_model(model.name)] if known is None else []
-    rows = [_checked(model.name, remote, store) for remote in (receipts if known is None else known)]
-    return status_of(rows, store, model.name, is_known=known is not None or bool(receipts))
+    found = status_of_files(model.name, receipts if known is None else known, store)
+    return found if known is not None or receipts else replace(found, files=None, bytes=None)
+
+
+def status_of_files(name: str, remotes: Iterable[RemoteFile], store: Store) -> ModelStatus:
+    """What of a model's files, which are these, is here. Raises as `model_status`."""
+    return status_of([_checked(name, remote, store) for remote in remotes], store, name)
 
 
 def status_of(rows: Sequence[FileStatus], store: Store, name: str, *, is_known: bool = True) -> ModelStatus:
@@ -133,13 +138,18 @@ def status_of(rows: Sequence[FileStatus], store: Store, name: str, *, is_known: 
     )
 
 
-def local_status(name: str, receipts: Sequence[Receipt], known: Sequence[RemoteFile], store: Store) -> ModelStatus:
-    """What of a model is here, judged by its receipts alone. ``known`` are further files that it has; of these only
-    what is here counts. Raises as `model_status`."""
+def local_status(
+    name: str, receipts: Sequence[Receipt], known: Sequence[RemoteFile], store: Store, *, is_exact: bool = False
+) -> ModelStatus:
+    """What of a model is here, judged by its receipts. ``known`` are its files as its source has them: those without a
+    receipt count too, but if they are missing only if it ``is_exact``ly these that are wanted. Raises as
+    `model_status`."""
     rows = {receipt.path: _checked(name, receipt.remote, store) for receipt in receipts}
     for remote in known:
-        if remote.path not in rows and (row := _checked(name, remote, store)).bytes_present:
-            rows[remote.path] = row
+        if remote.path not in rows:
+            row = _checked(name, remote, store)
+            if is_exact or row.bytes_present:
+                rows[remote.path] = row
     return status_of([rows[path] for path in sorted(rows)], store, name)
 
 

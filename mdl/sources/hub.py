@@ -70,6 +70,18 @@ class Listing:
     entries: tuple[Entry, ...]
 
 
+@dataclass(frozen=True)
+class RepoFacts:
+    """What a hub says of a repository: the commit of the revision that was asked for, the licence of its card, whether
+    its owners have to agree before a user gets the files (``is_gated``), and when it was changed last (ISO 8601)."""
+
+    commit: str | None
+    license: str | None
+    is_gated: bool
+    is_private: bool
+    updated_at: str | None
+
+
 class Listings:
     """The listings kept in one folder, one file for each revision that was asked for. A branch's file says at which
     commit the branch was last."""
@@ -164,6 +176,22 @@ class HubSource:
         better than nothing: the files that came from there are here."""
         listing = self._listings.get(self._url, origin) or self._listings.of_any_hub(origin)
         return self._files(origin, listing) if listing else None
+
+    def facts(self, origin: HubOrigin) -> RepoFacts:
+        """What the hub says of the repository, at this moment. Raises as `resolve`, and `LockError` offline."""
+        info, _, _ = self._json(origin.api_url(self._url, "revision", origin.revision or "main"), origin)
+        info = info if isinstance(info, dict) else {}
+        card = info.get("cardData")
+        tags = [tag for tag in info.get("tags") or () if isinstance(tag, str) and tag.startswith("license:")]
+        named = card.get("license") if isinstance(card, dict) else None
+        commit, updated = info.get("sha"), info.get("lastModified")
+        return RepoFacts(
+            commit=commit if isinstance(commit, str) and is_pinned(commit) else None,
+            license=named if isinstance(named, str) else tags[0].partition(":")[2] if tags else None,
+            is_gated=bool(info.get("gated")),
+            is_private=bool(info.get("private")),
+            updated_at=updated if isinstance(updated, str) else None,
+        )
 
     def file(self, origin: HubOrigin, path: RelPath) -> RemoteFile:
         """The file at its stable URL, at the revision as it is written."""
