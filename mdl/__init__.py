@@ -57,7 +57,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     )
     from mdl.operations.clean import Waste as Waste
     from mdl.operations.delete import DeletedModel as DeletedModel, DeleteReport as DeleteReport, KeptFile as KeptFile
-    from mdl.operations.describe import Description as Description
+    from mdl.operations.remote_model import RemoteModel as RemoteModel
     from mdl.operations.fetch import FetchReport as FetchReport
     from mdl.operations.inventory import Inventory as Inventory
     from mdl.operations.lock import LockReport as LockReport
@@ -102,7 +102,7 @@ _HOMES = {
     "UsageError",
     "mdl.operations.clean": "Waste",
     "mdl.operations.delete": "DeletedModel DeleteReport KeptFile",
-    "mdl.operations.describe": "Description",
+    "mdl.operations.remote_model": "RemoteModel",
     "mdl.operations.fetch": "FetchReport",
     "mdl.operations.inventory": "Inventory",
     "mdl.operations.lock": "LockReport",

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
     from mdl.operations.delete import DeleteReport, Deletion
-    from mdl.operations.describe import Description
+    from mdl.operations.remote_model import RemoteModel
     from mdl.operations.fetch import FetchReport
     from mdl.operations.inventory import Inventory
     from mdl.operations.lock import LockReport
@@ -321,15 +321,15 @@ class Client:
         files = lock.models[model.name].files if lock and lock.covers(model) else ()
         return list(dict.fromkeys(filter(None, (file.revision for file in files))))
 
-    def describe(self, target: str | Model, *, cancel: CancelToken | None = None) -> tuple[Model, Description]:
+    def remote_model(self, target: str | Model, *, cancel: CancelToken | None = None) -> tuple[Model, RemoteModel]:
         """One model as its source has it now: files, sizes, licence, and whether access is restricted. No file is
         fetched. Raises `UsageError` for a group, `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`, and
         `LockError` offline."""
-        from mdl.operations.describe import describe
+        from mdl.operations.remote_model import ask
 
         model = self._one(target)
         with self._tools([model], cancel=cancel) as tools:
-            return model, describe(model, tools)
+            return model, ask(model, tools)
 
     def folders(self, models: Sequence[Model], *, into: Folder | None = None) -> dict[str, Path]:
         """The folder that each model's files go to, by its name."""

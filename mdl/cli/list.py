@@ -17,7 +17,7 @@ from mdl.paths import shown
 from mdl.redact import bare_url
 
 if TYPE_CHECKING:
-    from mdl import Client, Description, Model, ModelStatus
+    from mdl import Client, RemoteModel, Model, ModelStatus
 
     Row = tuple[Model, ModelStatus]
 
@@ -194,9 +194,9 @@ def show(
     groups = client.catalog.groups if _is_name(name) else {}
     if name in groups and name not in client.catalog.models:
         return _show_group(session, client, name, groups[name])
-    described: Description | None = None
+    described: RemoteModel | None = None
     if remote:
-        model, described = client.describe(name)
+        model, described = client.remote_model(name)
         found = described.status
     else:
         model, found = client.status(name)

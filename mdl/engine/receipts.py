@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,13 +145,19 @@ class Receipts:
             lines: dict[str, bytes | None] = {path.text: None for path in paths if path.text in record.lines}
             record.append(lines, is_anew=tidy)
 
-    def drop(self, model: str, paths: Sequence[RelPath] | None = None) -> None:
-        """Remove the receipts of these files, or all; without any other the model has no record any more. The caller
-        holds the model's lock. Raises `OSError`, `Unsafe`."""
-        if os.path.lexists(self.place(model)):
-            self.forget(model, *([one.path for one in self.in_order(model)] if paths is None else paths), tidy=True)
-            with contextlib.suppress(OSError):
-                self.place(model).rmdir()
+    def drop(self, model: str, paths: Collection[RelPath] | None = None) -> None:
+        """Remove the receipts of these files, or all; without any other the record goes too. The caller holds the
+        model's lock. Raises `StateError` if a newer mdl wrote one, `OSError`, `Unsafe`."""
+        place = self.place(model)
+        if not os.path.lexists(place) or place.is_symlink():
+            return
+        with self._lock:
+            receipts = self._record(model).check_version().receipts()
+            if paths is not None and any(one.path not in paths for one in receipts):
+                return self.forget(model, *paths)
+            for entry in place.iterdir():
+                entry.unlink(missing_ok=True)
+            place.rmdir()
 
     def restore(self, receipt: Receipt, before: Receipt | None) -> None:
         """Replace a receipt by the one from ``before``, or remove it, as far as the disk allows that."""

@@ -80,7 +80,8 @@ class DeleteReport:
 class Deletion:
     """What is to go of one model. ``steps`` are files, links and whole folders below the models folder, in the order in
     which they go; ``sizes`` are the files that take room. The locks of the models ``names`` are held meanwhile;
-    ``unfinished`` are bytes of ``partials``. ``foreign_locks`` are of the hub's client. ``forget`` removes
+    ``folders``
+    go too if they are empty then. ``unfinished`` are bytes of ``partials``. ``foreign_locks`` are of the hub's client. ``forget`` removes
     the receipts."""
 
     store: Store
@@ -91,6 +92,7 @@ class Deletion:
     sizes: list[os.stat_result] = field(default_factory=list)
     files: int = 0
     unfinished: int = 0
+    folders: list[Path] = field(default_factory=list)
     kept: list[KeptFile] = field(default_factory=list)
     partials: list[Path] = field(default_factory=list)
     foreign_locks: Sequence[Path] = ()
@@ -174,7 +176,7 @@ def _refuse_busy(one: Deletion) -> None:
 
 def _carry_out(one: Deletion) -> list[KeptFile]:
     """Returns what stays after all, for it was changed meanwhile. Raises `Busy`, `OSError`, `Unsafe`."""
-    root, changed, folders = one.store.root, list[KeptFile](), set[Path]()
+    root, changed, folders = one.store.root, list[KeptFile](), set(one.folders)
     seen = {(found.st_dev, found.st_ino): Stamp.of(found) for found in one.sizes}
     with contextlib.ExitStack() as stack:
         for name in sorted(set(one.names)):
@@ -237,6 +239,7 @@ def of_folder(store: Store, name: str, known: Sequence[RemoteFile] = (), *, forc
     if not (receipts or found.steps or found.kept or found.partials):
         raise NotFound("nothing of it is on this disk", item=name, hint="'mdl list --local' shows what is")
     if not folder.is_symlink():
+        found.folders = [Path(at) for at, _, _ in os.walk(folder)]
         found.forget = lambda: store.receipts.drop(name)
     return found
 

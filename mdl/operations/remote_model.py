@@ -1,4 +1,4 @@
-"""describe: what a model is at its source, asked just now: files, sizes, licence, and whether access is restricted."""
+"""remote model: what a model is at its source, asked just now: files, sizes, licence, and whether access is restricted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Description:
+class RemoteModel:
     """A model at its source. ``status`` has its files there, and what of them is on this disk; ``facts`` is None if it
     does not come from a repository of a hub."""
 
@@ -24,7 +24,7 @@ class Description:
     facts: RepoFacts | None
 
 
-def describe(model: Model, tools: Tools) -> Description:
+def ask(model: Model, tools: Tools) -> RemoteModel:
     """Ask the sources of ``model``. Raises `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`, `LockError`."""
     files: list[RemoteFile] = []
     for found in tools.resolver.probe_all(tools.resolver.resolve(model)):
@@ -33,4 +33,4 @@ def describe(model: Model, tools: Tools) -> Description:
         files.append(found)
     hubs = [origin for origin in model.sources if origin.repository]
     facts = getattr(tools.resolver.source(hubs[0]), "facts", None) if hubs else None
-    return Description(status_of_files(model.name, files, tools.store), facts(hubs[0]) if facts else None)
+    return RemoteModel(status_of_files(model.name, files, tools.store), facts(hubs[0]) if facts else None)
