@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
     from mdl.operations.delete import DeleteReport, Deletion
-    from mdl.operations.remote_model import RemoteModel
     from mdl.operations.fetch import FetchReport
     from mdl.operations.inventory import Inventory
     from mdl.operations.lock import LockReport
     from mdl.operations.remote import CleanedJob, RemoteReport
+    from mdl.operations.remote_model import RemoteModel
     from mdl.operations.tools import Tools
     from mdl.operations.verify import VerifyReport
     from mdl.redact import Secrets

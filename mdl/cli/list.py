@@ -17,7 +17,7 @@ from mdl.paths import shown
 from mdl.redact import bare_url
 
 if TYPE_CHECKING:
-    from mdl import Client, RemoteModel, Model, ModelStatus
+    from mdl import Client, Model, ModelStatus, RemoteModel
 
     Row = tuple[Model, ModelStatus]
 

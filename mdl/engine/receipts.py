@@ -154,7 +154,8 @@ class Receipts:
         with self._lock:
             receipts = self._record(model).check_version().receipts()
             if paths is not None and any(one.path not in paths for one in receipts):
-                return self.forget(model, *paths)
+                self.forget(model, *paths)
+                return
             for entry in place.iterdir():
                 entry.unlink(missing_ok=True)
             place.rmdir()

@@ -16,6 +16,7 @@ from mdl.catalog.resolver import Resolver
 from mdl.engine.store import Store
 from mdl.errors import MdlError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
+from mdl.paths import RelPath
 
 Status = Literal["present", "partial", "missing", "unverified"]
 
@@ -109,9 +110,11 @@ def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
     known = None
     with contextlib.suppress(MdlError):  # the catalog's patterns no longer fit the last listing: 'get' will report it
         known = resolver.known(model) or resolver.described(model)
-    receipts = [receipt.remote for receipt in store.receipts.of_model(model.name)] if known is None else []
-    found = status_of_files(model.name, receipts if known is None else known, store)
-    return found if known is not None or receipts else replace(found, files=None, bytes=None)
+    if known is not None:
+        return status_of_files(model.name, known, store)
+    receipts = store.receipts.of_model(model.name)
+    found = local_status(model.name, receipts, (), store)
+    return found if receipts else replace(found, files=None, bytes=None)
 
 
 def status_of_files(name: str, remotes: Iterable[RemoteFile], store: Store) -> ModelStatus:
@@ -119,19 +122,19 @@ def status_of_files(name: str, remotes: Iterable[RemoteFile], store: Store) -> M
     return status_of([_checked(name, remote, store) for remote in remotes], store, name)
 
 
-def status_of(rows: Sequence[FileStatus], store: Store, name: str, *, is_known: bool = True) -> ModelStatus:
-    """The status of a model whose files are ``rows``, which are all of them if that ``is_known``."""
+def status_of(rows: Sequence[FileStatus], store: Store, name: str, *, is_complete: bool = True) -> ModelStatus:
+    """The status of a model whose files are ``rows``; there are more of them unless it ``is_complete``."""
     sizes = [row.remote.size for row in rows if row.remote.size is not None]
     by: BroughtBy = "mdl" if any(row.is_own for row in rows if row.bytes_present) else "other"
     present = sum(row.status in ("present", "unverified") for row in rows)
     bytes_present = sum(row.bytes_present for row in rows)
     return ModelStatus(
         path=store.folder(name),
-        status=joint_status((row.status for row in rows), is_complete=is_known),
+        status=joint_status((row.status for row in rows), is_complete=is_complete),
         rows=tuple(rows),
-        files=len(rows) if is_known else None,
+        files=len(rows) if is_complete else None,
         files_present=present,
-        bytes=sum(sizes) if is_known and len(sizes) == len(rows) else None,
+        bytes=sum(sizes) if is_complete and len(sizes) == len(rows) else None,
         bytes_present=bytes_present,
         layout=store.layout.name,
         brought_by=by if present or bytes_present else None,
@@ -144,7 +147,11 @@ def local_status(
     """What of a model is here, judged by its receipts. ``known`` are its files as its source has them: those without a
     receipt count too, but if they are missing only if it ``is_exact``ly these that are wanted. Raises as
     `model_status`."""
-    rows = {receipt.path: _checked(name, receipt.remote, store) for receipt in receipts}
+    rows: dict[RelPath, FileStatus] = {}
+    for receipt in receipts:
+        row = _checked(name, receipt.remote, store)
+        is_doubtful = row.status == "present" and not is_verified(receipt.verified)
+        rows[receipt.path] = replace(row, status="unverified") if is_doubtful else row
     for remote in known:
         if remote.path not in rows:
             row = _checked(name, remote, store)

@@ -78,11 +78,13 @@ class DeleteReport:
 
 @dataclass
 class Deletion:
-    """What is to go of one model. ``steps`` are files, links and whole folders below the models folder, in the order in
-    which they go; ``sizes`` are the files that take room. The locks of the models ``names`` are held meanwhile;
-    ``folders``
-    go too if they are empty then. ``unfinished`` are bytes of ``partials``. ``foreign_locks`` are of the hub's client. ``forget`` removes
-    the receipts."""
+    """What is to go of one model.
+
+    ``steps`` are files, links and whole folders below the models folder, in the order in which they go; then those of
+    the ``folders`` that are empty. ``sizes`` are the files that take room, ``unfinished`` the bytes of ``partials``.
+    Meanwhile the locks of the models ``names`` are held; ``foreign_locks`` are those of the hub's client. ``forget``
+    removes the receipts.
+    """
 
     store: Store
     name: str

@@ -109,7 +109,7 @@ def _in_cache(store: Store, endpoint: str) -> Iterator[_Found]:
     for repo in cached_repos(store.root):
         rows, sizes = _rows(repo, store, own, endpoint)
         commits = {file.commit for file in repo.files}
-        whole = status_of(rows, store, str(repo.origin), is_known=not repo.unfinished)
+        whole = status_of(rows, store, str(repo.origin), is_complete=not repo.unfinished)
         status = replace(
             whole,
             path=repo.folder / "snapshots" / commits.pop() if len(commits) == 1 else repo.folder,

@@ -1,4 +1,4 @@
-"""remote model: what a model is at its source, asked just now: files, sizes, licence, and whether access is restricted."""
+"""Remote model: what a model is at its source, asked just now: files, sizes, licence, who may have it."""
 
 from __future__ import annotations
 
