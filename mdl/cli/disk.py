@@ -20,10 +20,11 @@ _NAMED = 5
 
 @command(
     "rm",
+    asks=True,
     examples=(
-        "mdl rm bert-fa                       # shows what would go and how much, and asks",
-        "mdl rm bert-fa org--repo --yes       # deletes two models",
-        "mdl rm hf:org/repo --layout hf-cache # from Hugging Face's cache",
+        "mdl rm bert-fa  # shows what would go and how much, and asks",
+        "mdl rm bert-fa org--repo --yes  # deletes two models",
+        "mdl rm hf:org/repo --layout hf-cache  # from Hugging Face's cache",
     ),
 )
 def rm(
@@ -31,7 +32,7 @@ def rm(
     settings: LookSettings,
     names: Annotated[list[str], typer.Argument(metavar="NAME|REF", help="Models as 'mdl list --local' names them.")],
     force: Annotated[
-        bool, flag("--force", "Also what you changed or added, and what another program brought for it.", panel="What")
+        bool, flag("--force", "Also what you changed or added, and what another program brought for it.")
     ] = False,
 ) -> int:
     """Delete models from this disk; the catalog keeps them. It shows what would go, and asks or wants --yes.
@@ -89,17 +90,18 @@ def _show_deleted(session: Session, report: DeleteReport, *, is_done: bool = Tru
 
 @command(
     "clean",
+    asks=True,
     examples=(
-        "mdl clean                            # shows what nothing needs any more",
-        "mdl clean --yes                      # removes it",
-        "mdl clean --unlisted                 # shows also models that no catalog names",
+        "mdl clean  # what would be removed, and why",
+        "mdl clean --yes  # remove it",
+        "mdl clean --unlisted  # also models that no catalog names",
     ),
 )
 def clean(
     session: Session,
     settings: LookSettings,
     unlisted: Annotated[
-        bool, flag("--unlisted", "Also models that mdl fetched and the catalog does not name.", panel="What")
+        bool, flag("--unlisted", "Also models that mdl fetched and the catalog does not name.")
     ] = False,
 ) -> int:
     """Show unfinished downloads that no job continues, files that a model no longer has, and leftovers; --yes removes

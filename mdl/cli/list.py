@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     Row = tuple[Model, ModelStatus]
 
-Name = Annotated[str, typer.Argument(help="A model of the catalog or on this disk, or hf:org/repo, or a URL.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A model of the catalog or on this disk, or hf:org/repo, or a URL.")
+]
 _SHORT = 7
 """Digits of a commit in a table."""
 
@@ -40,9 +42,10 @@ _ORDER = ("present", "unverified", "partial", "missing")
 @command(
     "list",
     examples=(
-        "mdl list                      # the catalog, and what of it is here",
+        "mdl list  # the catalog, and what of it is here",
         "mdl list --local --sort size  # all that is on this disk, the largest first",
-        "mdl list nightly              # the members of a group",
+        "mdl list persian-nlp  # the members of a group",
+        "mdl list 'bert*' --missing --json  # for a script",
     ),
 )
 def list_models(
@@ -51,14 +54,14 @@ def list_models(
     patterns: Annotated[
         list[str] | None, typer.Argument(metavar="PATTERN|GROUP", help="Part of a name, a glob, or a group.")
     ] = None,
-    kind: Annotated[str | None, flag("--kind KIND", "Only this kind: model, tts, dataset …", panel="What")] = None,
-    tag: Annotated[str | None, flag("--tag TAG", "Only with this tag.", panel="What")] = None,
+    kind: Annotated[str | None, flag("--kind KIND", "Only this kind: model, tts, dataset …")] = None,
+    tag: Annotated[str | None, flag("--tag TAG", "Only with this tag.")] = None,
     local: Annotated[
-        bool, flag("--local", "All that is on this disk, in the catalog or not, in both layouts.", panel="What")
+        bool, flag("--local", "All that is on this disk, in the catalog or not, in both layouts.")
     ] = False,
-    present: Annotated[bool, flag("--present", "Only what is whole on this disk.", panel="What")] = False,
-    partial: Annotated[bool, flag("--partial", "Only what is partly here.", panel="What")] = False,
-    missing: Annotated[bool, flag("--missing", "Only what is not here.", panel="What")] = False,
+    present: Annotated[bool, flag("--present", "Only what is whole on this disk.")] = False,
+    partial: Annotated[bool, flag("--partial", "Only what is partly here.")] = False,
+    missing: Annotated[bool, flag("--missing", "Only what is not here.")] = False,
     sort: Annotated[Sort | None, flag("--sort name|size|status", "In this order.", panel="Output")] = None,
 ) -> int:
     """Every model of the catalog, with what is on this disk; --local: all that is on this disk.
@@ -176,9 +179,9 @@ def _time(seconds: float | None) -> str | None:
 @command(
     "show",
     examples=(
-        "mdl show bert-fa               # files, sizes, licence, commits",
-        "mdl show --remote hf:org/repo  # asks the hub, before anything is fetched",
-        "mdl show nightly               # the members of a group",
+        "mdl show bert-fa  # its files, sizes, licence and commits",
+        "mdl show --remote hf:org/repo  # asks the hub before anything is fetched",
+        "mdl show persian-nlp  # the members of a group",
     ),
 )
 def show(
@@ -186,7 +189,7 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME|REF|GROUP", help="As 'mdl list' names it, or hf:org/repo.")],
     settings: LookSettings,
     remote: Annotated[
-        bool, flag("--remote", "Ask the source for files, sizes, licence, and whether it is gated.", panel="What")
+        bool, flag("--remote", "Ask the source for files, sizes, licence, and whether it is gated.")
     ] = False,
 ) -> int:
     """One model: files, sources, sizes, licence, status. Of a group: its members."""
@@ -308,7 +311,13 @@ def _file_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     return row["status"], size, row["role"], shown(row["path"]), f"{algorithm} {digits[:12]}" if digits else "-"
 
 
-@command("path", examples=('cd "$(mdl path bert-fa)"  # go to its folder',))
+@command(
+    "path",
+    examples=(
+        'cd "$(mdl path bert-fa)"  # go to the folder',
+        "mdl path hf:org/repo  # where a repository is, or would land",
+    ),
+)
 def path(session: Session, name: Name, settings: LookSettings) -> int:
     """The model's folder, nothing else: cd "$(mdl path NAME)"."""
     folder = str(session.client(settings).path(name))

@@ -25,7 +25,13 @@ _SETTINGS = "the user config folder"
 _STDERR = 2
 
 
-@command("config")
+@command(
+    "config",
+    examples=(
+        "mdl config  # where settings, catalog, state and models are",
+        'nano "$(mdl config path)"  # edit the settings',
+    ),
+)
 def config(
     session: Session,
     settings: LookSettings,
@@ -64,7 +70,13 @@ def _facts(what: str, path: Path, why: str) -> tuple[str, str, bool, str]:
     return what, str(path), os.path.exists(path), why
 
 
-@command("doctor")
+@command(
+    "doctor",
+    examples=(
+        "mdl doctor  # what works here, and what to do about the rest",
+        "mdl doctor --offline  # without asking any server",
+    ),
+)
 def doctor(session: Session, settings: DoctorSettings) -> int:
     """What works here, and what to do about what does not: endpoint, proxy, CA, token, clock, disk, versions."""
     from mdl.doctor import Environment, run_checks
@@ -109,10 +121,18 @@ def _lock(client: Client) -> str:
     return f"{len(lock.models)} models in {client.workspace.lock_path}"
 
 
-@command("demo")
+@command(
+    "demo",
+    examples=(
+        "mdl demo  # in a new temporary folder",
+        "mdl demo --in play  # in a folder of yours",
+    ),
+)
 def demo(
     session: Session,
-    folder: Annotated[Path | None, flag("--in DIR", "Where to play; a new temporary folder without it.")] = None,
+    folder: Annotated[
+        Path | None, flag("--in DIR", "Where to play; a new temporary folder without it.", panel="Where")
+    ] = None,
 ) -> int:
     """The whole of mdl on this machine alone: a download killed and resumed, a run packed, released, rolled back."""
     from mdl.demo import Demo
@@ -136,10 +156,19 @@ def demo(
     return code
 
 
-@command("schema")
+@command(
+    "schema",
+    examples=(
+        "mdl schema  # the names of all",
+        "mdl schema get > get.schema.json  # that of one command",
+        "mdl schema event  # one line of --progress json",
+    ),
+)
 def schema(
     session: Session,
-    name: Annotated[str | None, typer.Argument(help="A command, or event; the names without one.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A command, or event; the names without one.")
+    ] = None,
 ) -> int:
     """The JSON Schema of what a command prints with --json, or of one line of --progress json (event).
 
