@@ -267,7 +267,7 @@ class Client:
                     deletions += plan(model, stores, self._known, force=force)
             except MdlError as error:
                 errors.append(error.on(str(target)))
-        return delete(deletions, errors, dry_run=dry_run)
+        return delete(stores[0], deletions, errors, dry_run=dry_run)
 
     def _models_here(self, target: str | Model) -> list[Model]:
         """As `models`, also for a name that no catalog knows, if anything of it is in the models folder. Raises

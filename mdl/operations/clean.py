@@ -79,16 +79,16 @@ def unlisted(store: Store, catalog: Collection[str], *, keep: bool) -> Iterator[
             continue
         with contextlib.suppress(MdlError):
             deletions = of_model(store, name)
-            report = delete(deletions, dry_run=True)
+            report = delete(store, deletions, dry_run=True)
             if any(row.files for row in report.models):
                 why = f"'mdl rm {name}' deletes it, --unlisted all of these" if keep else ""
                 why = str(report.error.message) if report.error else why
-                forget = bound(_delete, deletions)
+                forget = bound(_delete, store, deletions)
                 yield Waste("unlisted", deletions[0].path, report.bytes_freed, "no catalog names it", why, forget)
 
 
-def _delete(deletions: Sequence[Deletion]) -> None:
-    delete(deletions).raise_for_errors()
+def _delete(store: Store, deletions: Sequence[Deletion]) -> None:
+    delete(store, deletions).raise_for_errors()
 
 
 def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[Path], bool]:

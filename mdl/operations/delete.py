@@ -23,7 +23,7 @@ from mdl.errors import Busy, MdlError, NotFound, joint_error, storage_error
 from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.fs import staging
 from mdl.fs.entries import names_below, open_parent
-from mdl.fs.private import make_private_dir
+from mdl.fs.private import is_own_folder, make_private_dir
 from mdl.locks import file_lock, is_locked
 from mdl.paths import RelPath, record_name
 from mdl.sources.hub_origin import HubOrigin
@@ -143,9 +143,13 @@ def of_model(store: Store, name: str) -> list[Deletion]:
     return of_cached_model(store, name) if store.layout.is_by_digest else [of_folder(store, name)]
 
 
-def delete(deletions: Sequence[Deletion], errors: Sequence[MdlError] = (), *, dry_run: bool = False) -> DeleteReport:
+def delete(
+    store: Store, deletions: Sequence[Deletion], errors: Sequence[MdlError] = (), *, dry_run: bool = False
+) -> DeleteReport:
     """Carry deletions out, or with ``dry_run`` only say what they would do. What fails for one model hinders no other.
     Raises `Cancelled` between two files."""
+    if not dry_run and is_own_folder(store.own / "stage"):
+        staging.sweep(store.own / "stage")  # what a deletion that was killed had put there
     rows: list[DeletedModel] = []
     names: Counter[tuple[int, int]] = Counter()
     for one in deletions:

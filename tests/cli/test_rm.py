@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import pty
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from support.hubs import Hf, HfError, Hub, cache_of, listing, offline, repo_of, 
 from support.loopback_hub import Repo
 from support.shell import Inside, Ran, Shell, done, machine
 
+from mdl import crc_json
 from mdl.locks import file_lock
 
 WEIGHTS, LATER = noise(2 * MIB, 1), noise(MIB + 5, 2)
@@ -330,3 +333,77 @@ def test_cut_short(shell: Shell, mdl: Inside, hf: Hf, monkeypatch: pytest.Monkey
             assert offline(hf, shell, repo_id="org/twin") == TWIN.files
             assert name != "tiny" or offline(hf, shell) == {"config.json": b"{}"}
     assert number > 3
+
+
+# --- asked, and cleaned ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("answer", "is_gone"), [(b"y\n", True), (b"n\n", False), (b"\n", False), (b"\x04", False)])
+def test_a_terminal_is_asked(shell: Shell, mdl: Inside, answer: bytes, is_gone: bool) -> None:
+    """On a terminal it shows what would go and asks; only a yes deletes, and any answer is 0."""
+    done(mdl(shell, "get", "tiny"))
+    text, code = typed_into(shell, answer, "rm", "tiny")
+    assert code == 0
+    assert "Delete tiny and free 2.1 MB? [y/N]" in text
+    assert (shell.models / "tiny").exists() is not is_gone
+    assert ("2.1 MB freed" in text) is is_gone
+
+
+def test_an_interrupted_question(shell: Shell, mdl: Inside) -> None:
+    """Ctrl-C at the question is 130, and nothing goes."""
+    done(mdl(shell, "get", "tiny"))
+    assert typed_into(shell, b"\x03", "rm", "tiny")[1] == 130
+    assert (shell.models / "tiny").exists()
+
+
+def typed_into(shell: Shell, answer: bytes, *words: str) -> tuple[str, int]:
+    """What a command says on a terminal of its own, on which this is typed at its question; and its exit code."""
+    pid, ours = pty.fork()
+    if not pid:
+        os.chdir(shell.home)
+        os.execve(sys.executable, shell.command(*words), {**shell.environ, "TERM": "dumb"})
+    seen = bytearray()
+    with contextlib.suppress(OSError):
+        while data := os.read(ours, 65536):
+            seen += data
+            if seen.endswith(b"[y/N] "):
+                os.write(ours, answer)
+    os.close(ours)
+    return seen.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_clean_knows_what_no_catalog_names(shell: Shell, mdl: Inside) -> None:
+    """A model that mdl fetched and the catalog does not name is shown and stays; --unlisted --yes deletes it as rm
+    does, and nothing else. What another catalog brought is not shown."""
+    done(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "hf:org/twin"))
+    (shell.models / "org--twin" / "mine").write_text("mine")
+    found = done(mdl(shell, "clean", "--json")).document["items"]
+    assert [(one["kind"], one["action"], one["bytes"]) for one in found] == [("unlisted", "kept", len(WEIGHTS))]
+    done(mdl(shell, "clean", "--yes"))
+    assert names(shell.models / "org--twin") == {"copy.bin", "mine"}
+    other = shell.home / "other.toml"
+    other.write_text("schema = 1\n")
+    done(mdl(shell, "clean", "--unlisted", "--yes", "--catalog", str(other)))
+    assert names(shell.models / "org--twin") == {"mine"}
+    assert names(shell.models / "tiny") == set(FILES)
+    assert "mdl rm NAME" in done(mdl(shell, "clean")).err
+
+
+def test_results_of_remote_jobs(shell: Shell, mdl: Inside) -> None:
+    """The folder of one model may hold those of others, which stay, also with --force."""
+    done(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "twin"))
+    inner = shell.models / "tiny" / "twin"
+    (shell.models / "twin").rename(inner)
+    place = shell.models / ".mdl" / "receipts"
+    for record in (place / "twin").iterdir():
+        lines = record.read_bytes().splitlines()
+        facts = [crc_json.loads(line) | {"model": "tiny/twin"} for line in lines]
+        (place / "tiny%2Ftwin").mkdir()
+        (place / "tiny%2Ftwin" / record.name).write_bytes(b"".join(map(crc_json.dumps, facts)))
+        record.unlink()
+    rm(shell, mdl, "tiny", "--yes", "--force")
+    assert names(shell.models / "tiny") == {"twin/copy.bin"}
+    rm(shell, mdl, "tiny/twin", "--yes")
+    assert not (shell.models / "tiny").exists()
