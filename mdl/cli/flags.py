@@ -48,7 +48,9 @@ class Common:
         flag("--progress", "How progress is told on stderr; json is one object a line. [default: auto]"),
     ] = None
     quiet: Annotated[bool, flag("-q --quiet", "Only failures.")] = False
-    verbose: Annotated[int, flag("-v --verbose", "Say more; -vv more still.", count=True)] = 0
+    verbose: Annotated[
+        int, flag("-v --verbose", "Also each file, hosts, connections, digests, tracebacks.", count=True)
+    ] = 0
     no_color: Annotated[bool, flag("--no-color", "No colours (NO_COLOR).", envvar=None)] = False
     yes: Annotated[bool, flag("-y --yes", "Answer every question with yes.")] = False
 

@@ -13,6 +13,10 @@ from rich.text import Text
 from mdl.console.streams import NonBlockingStream
 from mdl.formatting import cells, is_number
 
+_LOOKS = {"ok": "green", "present": "green", "done": "green", "running": "cyan"}
+_LOOKS |= {"corrupt": "red", "failed": "red", "dead": "red", "missing": "yellow", "partial": "yellow"}
+_LOOKS |= {"paused": "yellow", "cancelled": "yellow", "unverified": "magenta"}
+"""The colours of what stands under STATUS."""
 _LEAST = 12
 """The widest column may become so narrow before the others have to give room, too."""
 
@@ -33,7 +37,8 @@ def drawn_table(stream: NonBlockingStream, headers: Sequence[str], rows: Sequenc
         justify: JustifyMethod = "right" if column and all(map(is_number, column)) else "left"
         grid.add_column(Text(header), justify=justify, overflow="fold", no_wrap=has_room and column_width < widest)
     for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
+        looks = (_LOOKS.get(cell, "") if header == "STATUS" else "" for header, cell in zip(headers, row, strict=False))
+        grid.add_row(*(Text(cell, style) for cell, style in zip(row, looks, strict=False)))
     with console.capture() as captured:
         console.print(grid)
     return captured.get()
