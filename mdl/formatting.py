@@ -109,9 +109,9 @@ def _shorten_within(name: str, width: int, group: Sequence[str]) -> str:
     front, back = cells(name[: len(name) - end]), cells(name[same:])
     if front < width - _LEAST:
         return _cut(name, width, front)
-    if back < width - _LEAST:
-        return _cut(name, width, width - 1 - back)
-    start = max(0, min(_LEAST, width - _LEAST))
+    if back < width - _LEAST or width <= _LEAST:
+        return _cut(name, width, max(0, width - 1 - back))
+    start = min(_LEAST, width - _LEAST)
     return _front(name, start) + "…" + clip(name[same:], width - 1 - start)
 
 

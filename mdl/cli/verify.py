@@ -56,7 +56,7 @@ def verify(
         )
         if error := report.error:
             on_event.end_with(error)
-    for failure in report.failures:
+    for failure in report.errors if session.common.json else report.failures:
         session.console.error(failure)
     models_facts = [{"name": name, "files": [vars(file) for file in files]} for name, files in report.models.items()]
     return session.show({"models": models_facts}, lambda: _show_verified(session, report), error=report.error)

@@ -32,9 +32,9 @@ class Failures:
 
     def has_told(self, error: Problem) -> bool:
         """The same failure was told already, under whichever name of its item."""
-        item = _plain(error.item or "")
+        item, is_url = _plain(error.item or ""), "://" in (error.item or "")
         return any(
-            message == error.message and (item in told or told in item or "://" in item) for told, message in self._told
+            message == error.message and (is_url or item in told or told in item) for told, message in self._told
         )
 
     def lines(self, item: str | None, message: str, hint: str | None) -> str:

@@ -55,10 +55,10 @@ class Frame:
             self._others, self._others_at = others, now
         names = shorten_all([self._clean(item_of(one)) for one in rows], columns.name)
         lines = [self._draw_file(one, name, columns) for one, name in zip(rows, names, strict=True)]
-        if now - self._others_at < _LASTING and self._state.count != 1:
+        is_counted = self._state.count or self._state.is_measured
+        if is_counted and self._state.count != 1 and now - self._others_at < _LASTING:
             text = f"{_INDENT}{'+ ' if rows else ''}{counted(self._others, 'file')}"
             lines.append([(clip(text, width - 1), "rest")])
-        is_counted = self._state.count or self._state.is_measured
         return [*lines, self._draw_whole(columns)] if is_counted else lines
 
     def _measure(self, now: float) -> None:

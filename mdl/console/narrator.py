@@ -45,7 +45,8 @@ class Tally:
     is_told: bool = False
 
     def add(self, event: Finished, fetched: int) -> None:
-        self.files, self.size, self.fetched, self.last = self.files + 1, self.size + event.size, fetched, event
+        self.files, self.size, self.fetched = self.files + 1, self.size + event.size, self.fetched + fetched
+        self.last = event
         self.ways[event.way or event.action] += 1
         self.checks[event.verified] += 1
 
@@ -157,7 +158,7 @@ class Narrator:
         self._is_news = self._is_news or event.action != "kept"
         new = self._new.pop((event.model, event.file), None)
         tally = self._models.setdefault(event.model, Tally())
-        tally.add(event, tally.fetched + (event.size + new if new is not None else 0))
+        tally.add(event, event.size + new if new is not None and event.action == "fetched" else 0)
         if event.action == "fetched" and event.source:
             self._hosts.add(event.source)
         if event.size >= self._large:

@@ -40,9 +40,9 @@ class VerifiedFile:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What `verify` found, by model. ``failures`` say what could not be read or repaired; ``wrong`` stands for the files
-    that are wrong. ``bytes_fetched`` is None if no repair was begun. ``bytes_read`` are those of the files that are not
-    wrong; it took ``seconds``."""
+    """What `verify` found, by model. ``failures`` say what could not be read or repaired; ``wrong`` stands for what is
+    corrupt or missing. ``bytes_fetched`` is None if no repair was begun. ``bytes_read`` are of the other files; it took
+    ``seconds``."""
 
     models: dict[str, tuple[VerifiedFile, ...]] = field(default_factory=dict)
     failures: tuple[MdlError, ...] = ()
