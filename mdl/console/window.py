@@ -36,12 +36,11 @@ class Window:
         percent = state.whole.bytes_done * 100 // total if total else None
         text = self._progress(f"1;{percent}" if percent is not None else _UNKNOWN)
         if self._has_title:
-            title = f"{percent}% mdl" if percent is not None else "mdl"
-            text += ("" if self._shown else _SAVE_TITLE) + f"{_OSC}2;{title}{_END}"
-        if text == self._shown.removeprefix(_SAVE_TITLE):
+            text += f"{_OSC}2;{'mdl' if percent is None else f'{percent}% mdl'}{_END}"
+        if text == self._shown:
             return ""
-        self._shown = text
-        return text
+        first, self._shown = not self._shown, text
+        return f"{_SAVE_TITLE if first and self._has_title else ''}{text}"
 
     def restore(self) -> str:
         """No progress, and the title as it was."""

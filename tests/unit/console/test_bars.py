@@ -45,8 +45,9 @@ finished = functools.partial(download, fails=False)
     ],
 )
 def test_who_gets_bars(progress: str, options: dict[str, Any], has_bars: bool, has_colors: bool) -> None:
-    """A dumb terminal, one without the signs, the hub's switch and the flag each lead to plain lines, in which an
-    error has its colour where colours can be shown; the flag wins over the switch. NO_COLOR and --no-color each leave bars without any colour; an empty NO_COLOR asks for nothing."""
+    """A dumb terminal, one without the signs, the hub's switch and the flag each lead to plain lines, in which an error
+    has its colours if they can be shown; the flag wins over the switch. NO_COLOR and --no-color each leave bars without
+    any colour; an empty NO_COLOR asks for nothing."""
     seen = on_terminal(progress=progress, **options)
     assert ("━" in seen, ESC in seen, "failed    m  1 of 4" in seen) == (has_bars, has_bars or has_colors, not has_bars)
     assert bool(re.search(r"\x1b\[[0-9;]*m", seen)) == has_colors
@@ -85,8 +86,8 @@ def test_what_a_terminal_echoes_leaves_no_row(columns: int) -> None:
 
 
 def test_what_stays_on_the_terminal() -> None:
-    """In the end the bars are gone, the cursor is back, and each name is there literally. What failed is told as an error,
-    the model and the whole have one line each."""
+    """In the end the bars are gone, the cursor is back, and each name is there literally. What failed is told as an
+    error; the model and the whole have one line each."""
     seen = on_terminal(columns=300)
     screen = Screen(seen)
     assert (screen.cursor, "ESC\x1b" in seen) == (True, False)
