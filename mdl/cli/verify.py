@@ -67,8 +67,9 @@ def _show_verified(session: Session, report: VerifyReport) -> None:
     console, files = session.console, [(shown(f"{name}/{file.path}"), file) for name, file in report.files]
     for name, file in files if console.verbose else ():
         console.data(name)
-        for text in dict.fromkeys((file.actual, file.expected and f"expected {file.expected}")):
-            console.data(f"    {text or '-'}")
+        console.data(f"    {file.actual or '-'}")
+        if file.expected not in (None, file.actual):
+            console.data(f"    expected {file.expected}")
     rows = [(file.status, name) for name, file in files if file.status != "ok"]
     if rows:
         console.table(("STATUS", "FILE"), rows)

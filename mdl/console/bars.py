@@ -3,7 +3,8 @@
 Between two writes the cursor stands at the start of the first row of the bars. To draw is to erase from there on, to
 write the rows, and to go back up: one text, which the terminal gets whole or not at all. So nothing has to be known of
 what the terminal shows: rows that it wrapped when it was resized, or a ``^C`` that it echoed, go with the next frame,
-and a frame that a slow terminal was never given leaves nothing wrong.
+and a frame that a slow terminal was never given leaves nothing wrong. A row of the bars is cut, not wrapped, by a
+terminal that was made narrower a moment ago: the way back up is always as many rows as were written.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mdl.formatting import cells, shorten
 
 _BETWEEN_FRAMES = 0.1
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+_CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"
 _CLEAR = "\r\x1b[2K\n\x1b[J\x1b[A"
 """Erases from the start of the cursor's row on. The row itself goes first: what tmux erases from the top of the screen
 to its end it would put into its history."""
@@ -62,8 +64,7 @@ class Bars:
         """Draw what happened."""
         self._state.update(event)
         is_in_row = isinstance(event, Retrying) and event.file and not self._verbose
-        remarks = [] if isinstance(event, Verifying) else [*self._narrator.remarks(event)]
-        above = "" if is_in_row else "".join(map(self._line_of, remarks))
+        above = "".join([self._line_of(remark) for remark in self._narrator.remarks(event) if not is_in_row])
         keep = isinstance(event, Finished | Failed | Ended)
         if isinstance(event, Ended) or not (self._is_shown or isinstance(event, Started | Progressed | Verifying)):
             self._write(above, keep=keep)
@@ -99,7 +100,8 @@ class Bars:
         self._drawn = rows, size
         is_first, self._is_shown = not self._is_shown, True  # before the cursor is hidden, so that it comes back
         up = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
-        self._stream.post(f"{_HIDE_CURSOR if is_first else _CLEAR}{above}{rows}\r{up}", keep=keep or is_first)
+        begun = _HIDE_CURSOR if is_first else _CLEAR
+        self._stream.post(f"{begun}{above}{_CUT}{rows}\r{up}{_WRAP}", keep=keep or is_first)
 
     def _write(self, text: str, *, keep: bool = False) -> None:
         """Write ``text`` in the place of the bars, which come back with the next frame."""

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from mdl.console.failures import Clean, Failures
 from mdl.console.narrator import Narrator, Remark
 from mdl.console.streams import NonBlockingStream
-from mdl.describe import ProgressState, item_of, tenth
-from mdl.events import Ended, Event, Failed, Finished, Planned, Progressed, Verifying
+from mdl.describe import ProgressState, tenth
+from mdl.events import Ended, Event, Failed, Finished, Planned, Progressed
 
 _EVERY = 30.0
 _LARGE = 100_000_000
 """Bytes of a file that has lines of its own."""
-_LONG_CHECK = 500_000_000
 _KEPT = (Planned, Finished, Failed, Ended)
 """Written also for a reader that took nothing for a while. There are hardly more of these events than files."""
 _OF_ITEMS = {"started": "started", "retrying": "retrying", "rewound": "rewound", "verifying": "checking"}
@@ -38,14 +37,11 @@ class Lines:
         self._narrator = Narrator(self._state, clean, failures, clock, verbose=verbose, large=_LARGE)
         self._last_at = clock()
         self._tenth: int | None = None
-        self._checking = ""
 
     def __call__(self, event: Event) -> None:
         """Write down what happened."""
         self._state.update(event)
-        is_wanted = not isinstance(event, Verifying) or self._is_long(event)
-        text = "".join(map(_line_of, self._narrator.remarks(event))) if is_wanted else ""
-        if text:
+        if text := "".join(map(_line_of, self._narrator.remarks(event))):
             self._stream.post(text, keep=isinstance(event, _KEPT))
         if isinstance(event, Progressed):
             self._progress()
@@ -55,14 +51,6 @@ class Lines:
         if dropped := dropped_text(self._stream.take_dropped()):
             self._stream.post(dropped, keep=True)
         self._stream.drain()
-
-    def _is_long(self, event: Verifying) -> bool:
-        """A check is worth one line if it takes a while."""
-        item = item_of(event)
-        if event.total is None or event.total - event.done < _LONG_CHECK or self._checking == item:
-            return False
-        self._checking = item
-        return True
 
     def _progress(self) -> None:
         state, total = self._state, self._state.bytes_total

@@ -10,13 +10,27 @@ from dataclasses import dataclass, field
 
 from mdl.console.failures import Clean, Failures
 from mdl.describe import ProgressState, describe, item_of
-from mdl.events import Ended, Event, Failed, Finished, Planned, Progressed, Retrying, Rewound, Started
+from mdl.events import (
+    Ended,
+    Event,
+    Failed,
+    Finished,
+    Noticed,
+    Planned,
+    Progressed,
+    Retrying,
+    Rewound,
+    Started,
+    Verifying,
+)
 from mdl.formatting import counted, human_bytes, human_elapsed, human_rate
 
 _COMMIT = re.compile(r"(?<=@[0-9a-f]{7})[0-9a-f]{33}\b")
 """What of a commit is too much for people."""
 _WEAK = {"size": "only by size", "none": "unverified"}
 _WAYS = {"kept": "already here", "clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
+_LONG_CHECK = 500_000_000
+"""Bytes that are left to be hashed of a file, from which its check is worth a line."""
 _CAME = {"fetched", "linked", *_WAYS}
 """The actions of a download, and the ways of a file from this disk."""
 
@@ -114,15 +128,17 @@ class Narrator:
         """Of files that have begun: the bytes that came from the network, less those that are still to come."""
         self._is_news = False
         """Something was done; before that, what is kept may be all there is to tell."""
+        self._checking: tuple[str, str] | None = None
         self._hosts: set[str] = set()
         self._connections = 0
 
     def remarks(self, event: Event) -> Iterator[Remark]:
         """What is worth a line now."""
         key = event.model, event.file
+        if self._began is None and not isinstance(event, Noticed):
+            self._began = self._clock()
         match event:
             case Planned():
-                self._began = self._clock() if self._began is None else self._began
                 self._expected.update(event.models)
                 if event.files:
                     yield self._remark(event)
@@ -143,6 +159,10 @@ class Narrator:
                     yield from self._whole_models()
             case Ended():
                 yield from self._ended(event)
+            case Verifying(done=done, total=total):
+                if (total or 0) - done >= _LONG_CHECK and self._checking != key:
+                    self._checking = key
+                    yield self._remark(event)
             case _:
                 if isinstance(event, Rewound) and key in self._new:
                     self._new[key] += event.bytes_discarded
@@ -151,7 +171,7 @@ class Narrator:
     def _remark(self, event: Event, source: str = "") -> Remark:
         description = describe(event)
         item = _COMMIT.sub("", description.item) if isinstance(event, Retrying) else description.item
-        more = f"  from {source}" if self._verbose and source else ""
+        more = f"{': ' if source.startswith('/') else '  from '}{source}" if self._verbose and source else ""
         return Remark(description.kind, self._clean(item), self._clean(description.text + more))
 
     def _finished(self, event: Finished) -> Iterator[Remark]:
@@ -161,7 +181,7 @@ class Narrator:
         tally.add(event, event.size + new if new is not None and event.action == "fetched" else 0)
         if event.action == "fetched" and event.source:
             self._hosts.add(event.source)
-        if event.size >= self._large:
+        if event.size >= self._large and (event.action != "kept" or self._verbose):
             yield self._remark(event, event.source)
         yield from self._whole_models()
 

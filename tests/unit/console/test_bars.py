@@ -128,7 +128,7 @@ def test_words_above_the_bars() -> None:
             tell(Finished("m", "f", 10))
 
     screen = Screen(on_terminal(use, both=True))
-    summary = "1 file, 10 B from this disk in 0.0 s, unverified"
+    summary = "1 file, 10 B from this disk in 1.8 s, unverified"
     assert screen.text == ["mdl: warning: mind [red]this", "✓ m/f  10 B  unverified", summary, "/models/m"]
 
 
@@ -167,6 +167,18 @@ def test_a_terminal_that_is_made_narrower(terminal: Terminal) -> None:
     screen.feed(terminal.seen())
     assert screen.text[:2] == [f"✓ {name}/f  10 B  unverified  linked" for name in ("first", "second")]
     assert screen.cursor
+
+
+def test_frames_for_a_width_that_is_gone(terminal: Terminal) -> None:
+    """Frames that were drawn before the new width was known are cut by the terminal: they leave no row behind."""
+    console = Console(environ={"TERM": "xterm"}, stdout=io.StringIO(), stderr=terminal.file, clock=ticking(1.1))
+    with console.watch() as tell:
+        for step in range(3):
+            tell(running(300 + step))
+        screen = Screen(terminal.seen(), 45)
+        assert len(screen.rows) == 5
+    screen.feed(terminal.seen())
+    assert (screen.text, screen.wraps) == ([], True)
 
 
 @pytest.mark.fault(136)
