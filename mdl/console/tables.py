@@ -12,11 +12,12 @@ _LEAST = 10
 """A column is cut to no fewer cells than this; before that it is left out."""
 _ROOM = 12
 """The widest column gets this much before the gaps between all columns become narrower."""
-_BOLD, _GREEN, _YELLOW, _RED, _DIM = "1", "32", "33", "31", "2"
+_BOLD, _GREEN, _YELLOW, _RED, _CYAN, _DIM = "1", "32", "33", "31", "36", "2"
 _COLORS = {
     **dict.fromkeys(("present", "ok", "done", "fetched", "kept", "linked"), _GREEN),
-    **dict.fromkeys(("partial", "unverified", "paused", "would delete"), _YELLOW),
+    **dict.fromkeys(("partial", "unverified", "paused", "cancelled", "would delete"), _YELLOW),
     **dict.fromkeys(("corrupt", "failed", "dead", "gone"), _RED),
+    "running": _CYAN,
     "missing": _DIM,
 }
 """The colours of statuses, by their first word or by all of them."""
