@@ -50,9 +50,8 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
             tools.on_event(Failed(name, "", error.code, error.message, error.advice, error.item))
         for item in decided.plan.refuse:
             if (refused := item.refused) is not None:
-                path = item.remote.path.text
-                model, advice = item.wanted.model, refused.advice
-                tools.on_event(Failed(model, path, refused.code, refused.message, advice, refused.item))
+                about, why = (item.wanted.model, item.remote.path.text), refused.item
+                tools.on_event(Failed(*about, refused.code, refused.message, refused.advice, why))
         if tools.network is None:
             adopt_kept(decided.plan, store)
             report = report_of(models, store, _offline(decided), broken)
