@@ -128,7 +128,7 @@ def test_verify_finds_and_repairs(run: Run, shell: Shell, hub: LoopbackHub) -> N
 
 
 def test_verify_shows_what_is_not_ok(run: Run, shell: Shell) -> None:
-    """If all is well there is one line, and none with -q; the digests come with -v. Of what is not ok each file is shown
+    """If all is well there is one line, and none with -q; the digests come with -v. Each file that is not ok is shown
     once, then the counts and what helps."""
     run("get tiny")
     fine = run("verify tiny")
