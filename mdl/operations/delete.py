@@ -191,15 +191,19 @@ def _carry_out(one: Deletion) -> list[KeptFile]:
             staging.remove(folder)
         for path in one.steps:
             one.store.cancel.check()
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                with open_parent(root, RelPath(str(path.relative_to(root))), make=False) as entry:
-                    now = os.lstat(path)
-                    if stat.S_ISDIR(now.st_mode):
-                        staging.retire(path, make_private_dir(one.store.own / "stage"))
-                    elif stat.S_ISREG(now.st_mode) and seen.get((now.st_dev, now.st_ino)) != Stamp.of(now):
-                        changed.append(KeptFile(path, "changed just now"))
-                    else:
-                        os.unlink(entry.name, dir_fd=entry.folder)
+            with (
+                contextlib.suppress(FileNotFoundError),
+                open_parent(root, RelPath(str(path.relative_to(root))), make=False) as entry,
+            ):
+                now = entry.stat()
+                if now is None:
+                    continue
+                if stat.S_ISDIR(now.st_mode):
+                    staging.retire_entry(entry, make_private_dir(one.store.own / "stage"))
+                elif stat.S_ISREG(now.st_mode) and seen.get((now.st_dev, now.st_ino)) != Stamp.of(now):
+                    changed.append(KeptFile(path, "changed just now"))
+                else:
+                    os.unlink(entry.name, dir_fd=entry.folder)
                 folders.add(path.parent)
         _prune(folders, root)
         one.forget()
