@@ -163,10 +163,10 @@ def delete(
             _refuse_busy(one)
             if not dry_run:
                 row = replace(row, kept=(*row.kept, *_carry_out(one)))
-        except MdlError as error:
-            row = replace(row, error=error.on(one.name))
-        except OSError as error:
-            row = replace(row, error=storage_error(error, str(error.filename or one.path)))
+        except (MdlError, OSError) as error:
+            names.subtract((found.st_dev, found.st_ino) for found in one.sizes)
+            where = str(getattr(error, "filename", None) or one.path)
+            row = replace(row, error=storage_error(error, where) if isinstance(error, OSError) else error.on(one.name))
         rows.append(row)
     return DeleteReport(tuple(rows), tuple(errors))
 
