@@ -433,6 +433,15 @@ def test_one_line_for_each_row(columns: int, shown: str) -> None:
     assert head.index("SIZE") + 4 == row.index("1.2 GB") + 6
 
 
+def test_an_empty_cell() -> None:
+    """A cell may be empty, also where a status would have a colour."""
+    assert Screen(drawn_table(["NAME", "STATUS"], [["one", ""], ["two", "ok"]])).text == [
+        "NAME  STATUS",
+        "one",
+        "two   ok",
+    ]
+
+
 def test_table_on_a_terminal() -> None:
     """A table on a terminal fits it, loses no word, and shows markup and escape characters as they are."""
     rows = [["x [/] y", "E\x1b[31m"], ["m", "word " * 40 + "Q" * 90]]
