@@ -106,9 +106,16 @@ class Console:
             text = redact_value(text, self.secrets) if is_redacted else text
             self._out(f"{shown(text) if self.stdout.is_terminal else text}\n")
 
-    def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]], *, cut: Sequence[str] = ()) -> None:
+    def table(
+        self,
+        headers: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        cut: Sequence[str] = (),
+        drop: Sequence[str] = (),
+    ) -> None:
         """Write a table to stdout: drawn on a terminal, else plain aligned lines that a program can split again. On a
-        terminal the columns ``cut`` give room, so that each row stays one line; see `mdl.console.tables`."""
+        terminal the columns ``cut`` and ``drop`` give room, so that a row is one line: see `mdl.console.tables`."""
         if self.json_output:
             return
         heads = [*map(shown, headers)]
@@ -116,7 +123,7 @@ class Console:
         if self.stdout.can_move_cursor:
             from mdl.console.tables import drawn_table
 
-            self._out(drawn_table(self.stdout, heads, body, cut))
+            self._out(drawn_table(self.stdout, heads, body, cut, drop))
         else:
             from mdl.formatting import table
 
