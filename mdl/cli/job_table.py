@@ -1,0 +1,145 @@
+"""The table of jobs: one line a job, however wide the terminal is. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from mdl.formatting import cells, clip, human_bytes, human_duration, human_rate
+from mdl.jobs.job import Job
+from mdl.paths import shown
+
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""The heads of the columns, and the lines."""
+_WIDE = 100
+"""Columns of a terminal that has room for whole dates and sizes."""
+_PLAIN = ("ID", "STATUS", "DONE", "OF", "SPEED", "LEFT", "STARTED", "WHAT", "TOOK", "REASON")
+_DRAWN = ("ID", "STATUS", "DONE", "STARTED", "TOOK", "WHAT", "SPEED OR REASON")
+_WORDS = {"NET": "network", "NOTFOUND": "not found", "PROTO": "integrity", "LOCALIO": "storage"}
+_LEAST = 10
+"""Columns that what a job does, and the reason, have at least."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One job of the table. ``stalled`` says why it makes no progress, if it runs; ``finished_by`` is the id of the
+    later job that finished what this one did not."""
+
+    job: Job
+    stalled: str = ""
+    finished_by: str = ""
+
+    @property
+    def status(self) -> str:
+        return "stalled" if self.stalled else self.job.status
+
+    @property
+    def reason(self) -> str:
+        """Why it is not done: the error's code as words, and its message; or who has done it since."""
+        error = self.job.error or {}
+        if self.stalled or self.finished_by:
+            return self.stalled or f"{self.finished_by} finished it"
+        if self.job.status == "dead":
+            return "its process is gone"
+        code, message = error.get("code") or "", error.get("message") or ""
+        code = _WORDS.get(code, code.lower())
+        if self.job.status != "failed":  # it was stopped, which the status says
+            code = ""
+        said = [text for text in (code, message) if text and text != self.job.status]
+        return shown(": ".join(said).replace("\n", " "))
+
+    @property
+    def what(self) -> str:
+        return shown(" ".join((self.job.command, *self.job.models)))
+
+    @property
+    def speed_or_reason(self) -> str:
+        job = self.job
+        if job.bytes_per_second is None or self.stalled:
+            return self.reason
+        left = f", {human_duration(job.eta_seconds)} left" if job.eta_seconds is not None else ""
+        return human_rate(job.bytes_per_second) + left
+
+    def took(self, now: datetime) -> str:
+        """From its start to its end, or until now; "-" if nobody knows when it ended."""
+        job = self.job
+        end = now if job.status == "running" else _moment(job.finished_at or "")
+        start = _moment(job.started_at)
+        return human_duration((end - start).total_seconds()) if start and end else "-"
+
+
+def plain_table(rows: Sequence[Row], now: datetime) -> Table:
+    """Head and lines for a pipe: all of it, nothing cut."""
+    lines = [
+        (
+            row.job.id,
+            row.status,
+            human_bytes(row.job.bytes_done),
+            _total(row.job),
+            human_rate(row.job.bytes_per_second) if row.job.bytes_per_second is not None else "-",
+            human_duration(row.job.eta_seconds) if row.job.eta_seconds is not None else "-",
+            local_time(row.job.started_at),
+            row.what,
+            row.took(now),
+            row.reason or "-",
+        )
+        for row in rows
+    ]
+    return _PLAIN, lines
+
+
+def drawn_table(rows: Sequence[Row], now: datetime, width: int) -> Table:
+    """Head and lines for a terminal of ``width`` columns. What a job does and the reason are cut to what is left."""
+    is_wide = width >= _WIDE
+    fixed = [
+        (
+            row.job.id,
+            row.status,
+            _done(row.job, is_wide=is_wide),
+            local_time(row.job.started_at, now, is_short=not is_wide),
+            row.took(now),
+        )
+        for row in rows
+    ]
+    widths = [max(map(cells, column)) for column in zip(_DRAWN, *fixed, strict=False)]
+    gap = 2 if is_wide else 1
+    left = max(width - sum(widths) - gap * len(_DRAWN), 2 * _LEAST)
+    longest, reasons = (
+        max(map(cells, texts)) for texts in ([row.what for row in rows], [row.speed_or_reason for row in rows])
+    )
+    what = min(longest, max(left - max(reasons, cells(_DRAWN[-1])), left * 2 // 5))
+    lines = [
+        (*start, clip(row.what, what), clip(row.speed_or_reason, left - what) or "-")
+        for start, row in zip(fixed, rows, strict=True)
+    ]
+    return _DRAWN, lines
+
+
+def _total(job: Job) -> str:
+    return "?" if job.bytes_total is None else human_bytes(job.bytes_total)
+
+
+def _done(job: Job, *, is_wide: bool) -> str:
+    if is_wide:
+        return f"{human_bytes(job.bytes_done)} of {_total(job)}"
+    return human_bytes(job.bytes_done) if job.percent is None else f"{int(job.percent)} %"
+
+
+def local_time(moment: str, now: datetime | None = None, *, is_short: bool = False) -> str:
+    """A time of a record in local time, whole. With ``now`` without the year, if it is this one; ``is_short`` in five
+    columns, as ``ps`` shows it: the hour of today, the day of this year, else the year."""
+    when = _moment(moment)
+    if when is None:
+        return "?"
+    if is_short and now:
+        is_today = when.date() == now.date()
+        return when.strftime("%H:%M" if is_today else "%m-%d" if when.year == now.year else "%Y")
+    return when.strftime("%m-%d %H:%M" if now and when.year == now.year else "%Y-%m-%d %H:%M")
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        return None
