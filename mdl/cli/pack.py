@@ -40,6 +40,9 @@ class SelectionFlags(Globs):
     checkpoint: Annotated[str | None, flag("--checkpoint NAME", "One checkpoint: its name, latest or best.")] = None
     inference_only: Annotated[bool, flag("--inference-only", "Only what inference needs, no optimizer state.")] = False
     logs: Annotated[bool, flag("--logs", "The run's logs, and nothing else.")] = False
+    everything: Annotated[
+        bool, flag("--all", "The whole folder, also the checkpoints beside a finished model.", panel="What")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class OutputFlags:
     allow_incomplete: Annotated[bool, flag("--allow-incomplete", "Pack a checkpoint of which bytes are missing.")] = (
         False
     )
+    force: Annotated[
+        bool, flag("--force", "Replace a file that is no archive of this run.", panel="Where", envvar=None)
+    ] = False
     allow_changing: Annotated[
         bool, flag("--allow-changing", "Pack files as they are read, even while they are written.")
     ] = False
@@ -153,6 +159,8 @@ def _plan(session: Session, run: str, what: SelectionFlags, how: OutputFlags) ->
         inference_only=what.inference_only,
         logs=what.logs,
         allow_incomplete=how.allow_incomplete,
+        whole_run=what.everything,
+        force=how.force,
     )
 
 
@@ -173,6 +181,8 @@ def _check_pack(session: Session, what: SelectionFlags, *, to_stdout: bool) -> N
     if what.logs and (what.checkpoint is not None or what.inference_only):
         hint = "leave out --checkpoint and --inference-only"
         raise UsageError("--logs packs the run's logs and nothing else", hint=hint)
+    if what.everything and (what.checkpoint is not None or what.inference_only or what.logs):
+        raise UsageError("--all packs the whole folder", hint="leave it out, or name no part of the run")
     if to_stdout and session.common.json:
         raise UsageError(
             "standard output takes the archive or the document, not both", item="--json", hint="use -o FILE"
@@ -208,5 +218,5 @@ def _show_plan(session: Session, plan: PackPlan) -> int:
 def _show_left_out(session: Session, plan: PackPlan) -> None:
     for note in plan.selection.notes:
         session.console.note(note)
-    for one in plan.selection.skipped:
+    for one in plan.left_out:
         session.console.note(f"left out: {one.path} ({one.why})")

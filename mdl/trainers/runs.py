@@ -200,6 +200,18 @@ class Run:
         """Where the run's model is, below its folder: ``model`` if there is such a folder, else the run itself."""
         return MODEL_FOLDER if self.tree.is_folder(MODEL_FOLDER) else ""
 
+    @property
+    def model_beside_checkpoints(self) -> Checkpoint | None:
+        """The finished model in the run's own folder, if other checkpoints lie beside it."""
+        if self.model_base or len(self.checkpoints) < 2:
+            return None
+        last = self.checkpoints[-1]
+        return last if not last.base and (last.name == FINAL or (last.latest and last.ends_with_model)) else None
+
+    @property
+    def latest(self) -> Checkpoint | None:
+        return next((one for one in self.checkpoints if one.latest), None)
+
     def checkpoint(self, name: str) -> Checkpoint:
         """The checkpoint called ``name``, with or without its suffix, or of that step, or the ``latest`` or ``best``;
         else the folder of that name if it holds weights.
@@ -240,7 +252,7 @@ class Run:
         raise NotFound(
             "no finished model in this run, only checkpoints" if self.checkpoints else "there is no model in this run",
             item=str(self.tree.root),
-            hint=f"name one with --checkpoint; {self._there_are()}",
+            hint=f"{self._advice()}; {self._there_are()}",
         )
 
     def _folder_of_weights(self, name: str) -> list[Checkpoint]:
@@ -258,6 +270,9 @@ class Run:
         if name == "latest":
             return "no complete checkpoint" if self.checkpoints else "no checkpoint"
         return f"no checkpoint {shown(name)}"
+
+    def _advice(self) -> str:
+        return f"--checkpoint {self.latest.name} is the latest" if self.latest else "name one with --checkpoint"
 
     def _there_are(self) -> str:
         names = [one.name + ("" if one.complete else " (incomplete)") for one in self.checkpoints]
