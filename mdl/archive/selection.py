@@ -191,7 +191,7 @@ class _Selecting:
             return list(self.tree.below(run.model_base))
         self.skipped += [Skipped(shown(one.name), A_CHECKPOINT) for one in others]
         size = human_bytes(sum(one.bytes for one in others))
-        self.notes.append(f"left out: {count}, {size}; --all packs the whole folder, --checkpoint NAME one of them")
+        self.notes.append(f"left out: {count}, {size}; --all packs them too, --checkpoint NAME packs one")
         theirs = {path for one in others for path in (one.base, *(entry.path for entry in one.entries))}
         return self.tree.all_but("", theirs - own - {""})
 

@@ -38,6 +38,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "checkpoints": Listed("pack", "List the checkpoints of a run"),
         "pack": Listed("pack", "Zip a trained model, a checkpoint or the logs"),
         "unpack": Listed("unpack", "Unpack a zip, or put it into service"),
+        "releases": Listed("unpack", "List the releases of a folder, and the current one"),
         "rollback": Listed("unpack", "Serve the previous release again"),
         "fetch": Listed("fetch", "Download the results of remote training jobs"),
         "remote": Listed("remote", "Ask the remotes about their jobs"),

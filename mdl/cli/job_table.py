@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from mdl.formatting import cells, clip, human_bytes, human_duration, human_rate
+from mdl.formatting import cells, clip, human_bytes, human_duration, human_rate, local_moment, local_time
 from mdl.jobs.job import Job
 from mdl.paths import shown
 
@@ -64,8 +64,8 @@ class Row:
     def took(self, now: datetime) -> str:
         """From its start to its end, or until now; "-" if nobody knows when it ended."""
         job = self.job
-        end = now if job.status == "running" else _moment(job.finished_at or "")
-        start = _moment(job.started_at)
+        end = now if job.status == "running" else local_moment(job.finished_at or "")
+        start = local_moment(job.started_at)
         return human_duration((end - start).total_seconds()) if start and end else "-"
 
 
@@ -124,22 +124,3 @@ def _done(job: Job, *, is_wide: bool) -> str:
     if is_wide:
         return f"{human_bytes(job.bytes_done)} of {_total(job)}"
     return human_bytes(job.bytes_done) if job.percent is None else f"{int(job.percent)} %"
-
-
-def local_time(moment: str, now: datetime | None = None, *, is_short: bool = False) -> str:
-    """A time of a record in local time, whole. With ``now`` without the year, if it is this one; ``is_short`` in five
-    columns, as ``ps`` shows it: the hour of today, the day of this year, else the year."""
-    when = _moment(moment)
-    if when is None:
-        return "?"
-    if is_short and now:
-        is_today = when.date() == now.date()
-        return when.strftime("%H:%M" if is_today else "%m-%d" if when.year == now.year else "%Y")
-    return when.strftime("%m-%d %H:%M" if now and when.year == now.year else "%Y-%m-%d %H:%M")
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError):
-        return None

@@ -15,10 +15,10 @@ import typer
 from mdl import Busy, MdlError, Settings, StateError, UsageError, places
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Common, flag
-from mdl.cli.job_table import Row, drawn_table, local_time, plain_table
+from mdl.cli.job_table import Row, drawn_table, plain_table
 from mdl.cli.session import Session, typed
 from mdl.errors import joint_error, storage_error
-from mdl.formatting import human_bytes, human_duration, human_rate
+from mdl.formatting import human_bytes, human_duration, human_rate, local_time
 from mdl.jobs import processes
 from mdl.jobs.job import ENDED, JOB_VARIABLE, Job, finishers, resume_command, shown_facts
 from mdl.jobs.log import open_job_log
