@@ -50,7 +50,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "config": Listed("machine", "Show the settings, and where they come from"),
         "doctor": Listed("machine", "Check network, token, disk and settings"),
         "clean": Listed("machine", "Remove what nothing needs any more"),
-        "demo": Listed("machine", "Try everything on this machine, without a network"),
+        "demo": Listed("demo", "Try everything on this machine, without a network"),
         "schema": Listed("machine", "Print the JSON Schema of a command's output"),
     },
 }

@@ -1,20 +1,19 @@
-"""config, doctor, clean, demo and schema: this machine and mdl itself."""
+"""config, doctor, clean and schema: this machine and mdl itself."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import tempfile
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdl import MdlError, NotFound, Occupied, StorageError, UsageError, places, schemas
+from mdl import MdlError, NotFound, UsageError, places, schemas
 from mdl.cli.command import command
-from mdl.cli.flags import DoctorSettings, LookSettings, flag
+from mdl.cli.flags import DoctorSettings, LookSettings
 from mdl.cli.session import Session
 from mdl.errors import joint_error
 from mdl.formatting import human_bytes
@@ -23,7 +22,6 @@ if TYPE_CHECKING:  # `config` and `schema` need nothing of these
     from mdl import Client, Waste
 
 _SETTINGS = "the user config folder"
-_STDERR = 2
 
 
 @command("config")
@@ -135,33 +133,6 @@ def _waste(waste: Waste, is_removed: bool, is_asked: bool) -> dict[str, Any]:
     action = "deleted" if is_removed else "kept" if waste.kept or is_asked else "would delete"
     why = f"{waste.why}: {waste.kept}" if waste.kept else waste.why
     return {"kind": waste.kind, "path": str(waste.path), "bytes": waste.bytes, "why": why, "action": action}
-
-
-@command("demo")
-def demo(
-    session: Session,
-    folder: Annotated[Path | None, flag("--in DIR", "Where to play; a new temporary folder without it.")] = None,
-) -> int:
-    """The whole of mdl on this machine alone: a download killed and resumed, a run packed, released, rolled back."""
-    from mdl.demo import Demo
-
-    try:
-        folder = folder or Path(tempfile.mkdtemp(prefix="mdl-demo-"))
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise Occupied("this folder is not empty", item=str(folder), hint="choose another with --in")
-    except OSError as error:
-        raise StorageError(error.strerror or str(error), item=str(folder), hint="choose another with --in") from error
-    story: list[str] = []
-
-    def say(line: str) -> None:
-        story.append(line)
-        session.console.data(line)
-
-    code = Demo(folder.absolute(), say, _STDERR if session.common.json else None).play()
-    if session.common.json:
-        session.console.document("demo", {"path": str(folder), "story": story}, ok=code == 0, exit_code=code)
-    return code
 
 
 @command("schema")

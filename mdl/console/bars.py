@@ -28,6 +28,9 @@ _CLEAR = "\r\x1b[2K\n\x1b[J\x1b[A"
 """Erases from the start of the cursor's row on. The row itself goes first: what tmux erases from the top of the screen
 to its end it would put into its history."""
 
+REMOVE_BARS = f"{_CLEAR}{_SHOW_CURSOR}"
+"""Leaves the terminal as it was before the bars."""
+
 Line = list[tuple[str, str]]
 """Pieces of text, each with its look: a key of `_COLORS`, or nothing."""
 _COLORS = {"bar": 36, "checking": 35, "total": 32, "rest": 90, "label": 1, "good": 32, "bad": 31, "note": 33}
@@ -73,7 +76,7 @@ class Bars:
         """Take the bars away and show the cursor again."""
         try:
             if self._is_shown:
-                self._stream.post(f"{_CLEAR}{_SHOW_CURSOR}", keep=True)
+                self._stream.post(REMOVE_BARS, keep=True)
                 self._is_shown = False
             self._write(dropped_text(self._stream.take_dropped()), keep=True)
         finally:
