@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from mdl import StorageError, UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Globs, LogFile, flag
 from mdl.cli.session import Session
-from mdl.formatting import human_bytes
+from mdl.formatting import human_bytes, local_time
 from mdl.paths import shown
 from mdl.places import place_of
 
@@ -81,8 +82,16 @@ def checkpoints(session: Session, run: RunFolder) -> int:
         {name: getattr(one, name) for name in same} | {"files": len(one.files), "modified_at": _moment(one.modified_ns)}
         for one in found.checkpoints
     ]
+    below: list[dict[str, Any]] = [{"path": path, "checkpoints": count} for path, count in found.runs_below]
     facts = {"run": str(found.tree.root), "layout": found.layout, "checkpoints": rows, "best_note": found.best_note}
-    return session.show(facts, lambda: _show_checkpoints(session, found, rows))
+    facts |= {"also": below}
+
+    def show() -> None:
+        _show_checkpoints(session, found, rows)
+        for one in below:
+            session.console.note(f"also: {os.path.join(run, one['path'])} ({one['checkpoints']} checkpoints)")
+
+    return session.show(facts, show)
 
 
 def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) -> None:
@@ -100,7 +109,7 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
                 "-" if row["step"] is None else str(row["step"]),
                 human_bytes(row["bytes"]),
                 str(row["files"]),
-                (row["modified_at"] or "?").replace("T", " ")[:16],
+                local_time(row["modified_at"] or ""),
                 ", ".join(
                     ["complete" if row["complete"] else "incomplete", *(m for m in ("latest", "best") if row[m])]
                 ),

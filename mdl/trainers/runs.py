@@ -187,13 +187,15 @@ def _possible_names(row: Checkpoint) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Run:
-    """``layout`` names the trainer; ``checkpoints`` are ordered by step; ``best_note`` says why none is the best."""
+    """``layout`` names the trainer; ``checkpoints`` are ordered by step; ``best_note`` says why none is the best.
+    ``runs_below`` are folders with several checkpoints of their own, and how many; they are no part of this run."""
 
     name: str
     tree: Tree = field(repr=False)
     layout: str
     checkpoints: tuple[Checkpoint, ...]
     best_note: str = ""
+    runs_below: tuple[tuple[str, int], ...] = ()
 
     @property
     def model_base(self) -> str:
