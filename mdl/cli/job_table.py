@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from mdl.errors import EXIT_CODES
 from mdl.formatting import cells, clip, human_bytes, human_duration, human_rate, local_moment, local_time
 from mdl.jobs.job import Job
 from mdl.paths import shown
@@ -16,7 +17,6 @@ _WIDE = 100
 """Columns of a terminal that has room for whole dates and sizes."""
 _PLAIN = ("ID", "STATUS", "DONE", "OF", "SPEED", "LEFT", "STARTED", "WHAT", "TOOK", "REASON")
 _DRAWN = ("ID", "STATUS", "DONE", "STARTED", "TOOK", "WHAT", "SPEED OR REASON")
-_WORDS = {"NET": "network", "NOTFOUND": "not found", "PROTO": "integrity", "LOCALIO": "storage"}
 _LEAST = 10
 """Columns that what a job does, and the reason, have at least."""
 
@@ -36,17 +36,15 @@ class Row:
 
     @property
     def reason(self) -> str:
-        """Why it is not done: the error's code as words, and its message; or who has done it since."""
+        """Why it is not done: the name of its exit code, and its error; or which job has done it since."""
         error = self.job.error or {}
         if self.stalled or self.finished_by:
             return self.stalled or f"{self.finished_by} finished it"
         if self.job.status == "dead":
             return "its process is gone"
-        code, message = error.get("code") or "", error.get("message") or ""
-        code = _WORDS.get(code, code.lower())
-        if self.job.status != "failed":  # it was stopped, which the status says
-            code = ""
-        said = [text for text in (code, message) if text and text != self.job.status]
+        known = EXIT_CODES.get(self.job.exit_code or 0) if self.job.status == "failed" else None
+        said = [known.name.replace("-", " ") if known else "", error.get("message") or ""]
+        said = [text for text in said if text and text != self.job.status]
         return shown(": ".join(said).replace("\n", " "))
 
     @property
