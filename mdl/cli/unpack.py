@@ -200,7 +200,7 @@ def releases(
     folder: ReleasesFolder,
     history: Annotated[bool, flag("--history", "Every switch: when, from and to which, by whom.")] = False,
 ) -> int:
-    """The releases of a folder, the newest first: which one is served, and which one a rollback returns to."""
+    """List the releases of a folder, the newest first, and say which one is served."""
     found = mdl.releases(place_of(folder, "DIR"))
     facts = vars(found) | {
         "versions": [vars(one) for one in found.versions],
@@ -238,7 +238,7 @@ def _local(moment: str | None) -> str:
     "rollback",
     examples=(
         "mdl rollback /srv/tts  # serve the release before",
-        "mdl rollback /srv/tts --to step-1500  # serve the one whose name has this in it",
+        "mdl rollback /srv/tts --to step-1500  # the one with this in its name",
     ),
 )
 def rollback(
