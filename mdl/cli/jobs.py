@@ -174,7 +174,9 @@ def log_of_job(
     session: Session,
     name: IdOrLast = None,
     follow: Annotated[bool, flag("-f --follow", "Follow it until the job ends.")] = False,
-    raw: Annotated[bool, flag("--raw", "The lines as they are in the file, for a program.", panel="Output")] = False,
+    raw: Annotated[
+        bool, flag("--raw", "The lines as they are in the file, for a program.", panel="Output", envvar=None)
+    ] = False,
 ) -> int:
     """Print the log of one job."""
     records = _records(session)

@@ -38,12 +38,14 @@ class Compress(StrEnum):
 class SelectionFlags(Globs):
     """What of a run is packed."""
 
-    checkpoint: Annotated[str | None, flag("--checkpoint NAME", "One checkpoint: its name, latest or best.")] = None
+    checkpoint: Annotated[
+        str | None, flag("--checkpoint NAME", "One checkpoint: its name or step, latest or best.")
+    ] = None
     inference_only: Annotated[bool, flag("--inference-only", "Only what inference needs, no optimizer state.")] = False
     logs: Annotated[bool, flag("--logs", "The run's logs, and nothing else.")] = False
-    everything: Annotated[bool, flag("--all", "The whole folder, also the checkpoints beside a finished model.")] = (
-        False
-    )
+    everything: Annotated[
+        bool, flag("--all", "The whole folder, also the checkpoints beside a finished model.", envvar=None)
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ ReleasesFolder = Annotated[str, typer.Argument(metavar="DIR", help="A folder of 
 def releases(
     session: Session,
     folder: ReleasesFolder,
-    history: Annotated[bool, flag("--history", "Every switch: when, from and to which, by whom.")] = False,
+    history: Annotated[bool, flag("--history", "Every switch: when, from and to which, by whom.", envvar=None)] = False,
 ) -> int:
     """List the releases of a folder, the newest first, and say which one is served."""
     found = mdl.releases(place_of(folder, "DIR"))
