@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
@@ -88,6 +88,13 @@ def select(
         for one in passed_over
     ]
     return _Selecting(run, checkpoint, options, own, skipped).select()
+
+
+def _with_parents(path: str) -> Iterator[str]:
+    """A path, and the folders above it."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
 
 
 @dataclass
@@ -192,8 +199,8 @@ class _Selecting:
         self.skipped += [Skipped(shown(one.name), A_CHECKPOINT) for one in others]
         size = human_bytes(sum(one.bytes for one in others))
         self.notes.append(f"left out: {count}, {size}; --all packs them too, --checkpoint NAME packs one")
-        theirs = {path for one in others for path in (one.base, *(entry.path for entry in one.entries))}
-        return self.tree.all_but("", theirs - own - {""})
+        theirs = {path for one in others for path in (one.base, *(entry.path for entry in one.entries))} - own - {""}
+        return [entry for entry in self.tree.below("") if theirs.isdisjoint(_with_parents(entry.path))]
 
     def _member(self, entry: Entry, name: str) -> Member | None:
         """The member that an entry becomes; None if it is left out."""

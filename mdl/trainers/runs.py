@@ -148,18 +148,33 @@ class Found:
         return cls(tuple(reversed(marked)), "" if best else best_note, layout)
 
     def merged(self, inner: Found, folder: str) -> Found:
-        """These rows and those of ``inner``, found in ``folder``; one row of all is the latest, one the best."""
+        """These rows and those of ``inner``, found in ``folder``; one row of all is the latest, one the best.
+
+        A finished model that lies beside ``folder`` stays the last row, unless ``folder`` is where the run's model is.
+        """
         rows = [one for one in self.checkpoints if one.name != FINAL and one.base != folder]
-        if not rows:
+        finals = [] if folder == MODEL_FOLDER else self._finals_beside(folder)
+        if not rows and not finals:
             return inner
-        names = {one.name for one in rows}
+        names = {one.name for one in (*rows, *finals)}
         has_latest, has_best = any(one.latest for one in rows), any(one.best for one in rows)
+        layout, best_note = (self.layout, self.best_note) if rows else (inner.layout, inner.best_note)
         rows += [
             replace(one, latest=one.latest and not has_latest, best=one.best and not has_best)
             for one in inner.checkpoints
             if one.name not in names
         ]
-        return Found(tuple(rows), "" if any(one.best for one in rows) else self.best_note, self.layout)
+        rows += [replace(one, latest=one.latest and not any(row.latest for row in rows)) for one in finals]
+        return Found(tuple(rows), "" if any(one.best for one in rows) else best_note, layout)
+
+    def _finals_beside(self, folder: str) -> list[Checkpoint]:
+        """The finished model in the run's own folder, without what is in ``folder``; empty if there is none."""
+        beside = [
+            replace(one, entries=tuple(entry for entry in one.entries if not _is_in(entry, folder)))
+            for one in self.checkpoints
+            if one.name == FINAL and not one.base
+        ]
+        return [one for one in beside if any("/" not in entry.path and is_model(entry.path) for entry in one.files)]
 
     def with_folders(self, folders: Found, *, may_overlap: bool) -> Found:
         """These rows after those of ``folders`` that are not among them. What a row has is in no other one, unless they
@@ -175,6 +190,10 @@ class Found:
         best = bests[0] if len(bests) == 1 and self.best_note == UNRECORDED else None
         more = [replace(row, latest=row is latest, best=row is best) for row in more]
         return Found((*more, *self.checkpoints), "" if best else self.best_note, self.layout)
+
+
+def _is_in(entry: Entry, folder: str) -> bool:
+    return entry.path == folder or entry.path.startswith(f"{folder}/")
 
 
 def _possible_names(row: Checkpoint) -> Iterator[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from support.data import noise
 from support.packing import MANIFEST, archive_of, read_whole
+from support.runs import write
 from support.shell import Inside, Shell
 
 
@@ -237,6 +238,22 @@ def test_the_finished_model_is_packed_alone(mdl: Inside, trained: Shell, order: 
     assert "no finished model: all 2 checkpoints are packed; --checkpoint checkpoint-1000 packs the latest" in ran.err
     assert len(read_whole(trained.home / "model_run.zip")) == 10
     assert "--checkpoint checkpoint-1000 is the latest" in mdl(trained, "pack", "run", "--inference-only").err
+
+
+@pytest.mark.parametrize(
+    ("saved", "alone"),
+    [
+        ("config.json model.safetensors checkpoints/checkpoint-{1,2}/{model.safetensors,optimizer.pt}", "config model"),
+        ("lora.safetensors lora-{000001,000002}.safetensors config.toml", "config lora"),
+        ("model.safetensors checkpoints/step_{1,2}.pt", "model"),
+        ("model/model.safetensors checkpoint-{1,2}/model.safetensors", "model"),
+    ],
+)
+def test_a_finished_model_of_any_layout(mdl: Inside, tmp_path: Path, saved: str, alone: str) -> None:
+    """The checkpoints beside a finished model are left out in whichever folder they lie, and in no folder at all."""
+    write(tmp_path / "run", saved)
+    members = mdl(Shell(tmp_path), "pack", "run", "-n", "--json").document["members"]
+    assert sorted(one["path"].partition(".")[0] for one in members) == alone.split()
 
 
 @pytest.mark.parametrize("there", [b"my other file", archive_of("another"), None])
