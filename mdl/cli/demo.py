@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from mdl import Occupied, StorageError
-from mdl.cli.command import command
+from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import flag
 from mdl.cli.session import Session
 
@@ -29,7 +29,8 @@ def demo(
     """The whole of mdl on this machine alone: a download killed and resumed, a run packed, released, rolled back."""
     place, stays = _made(folder), keep or folder is not None
     try:
-        code = _play(session, place, stays=stays)
+        with all_or_nothing(f"what it made is in {place}" if stays else "its folder is removed"):
+            code = _play(session, place, stays=stays)
         stays = stays or code != 0
     finally:
         if not stays:

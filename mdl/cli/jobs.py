@@ -297,7 +297,7 @@ def limit(
         records.set_rate(job, rate)
     except OSError as error:
         raise storage_error(error, str(records.folder)) from error
-    session.console.note(f"{job.id}: {'no limit' if rate == 'off' else rate + ' a second'} from now on")
+    session.console.note(f"{job.id}: the rate limit is now {rate}")
     return _document(session, [job]) if session.common.json else 0
 
 

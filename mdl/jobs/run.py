@@ -185,11 +185,12 @@ class JobRun:
         return listeners[-1]
 
     def _change_rate(self, rate: str) -> None:
-        text = f"limited to {rate} a second" if rate != "off" else "not limited in its rate any more"
+        """Keep to the rate that another process has set, and log that."""
+        text = f"the rate limit is now {rate}"
         try:
             self._limit_rate(rate)
         except UsageError as error:
-            text = f"its rate stays as it was: {error.message}"
+            text = f"the rate limit stays as it was: {error.message}"
         if self._logged:
             self._logged(Noticed(message=text))
 
