@@ -113,6 +113,23 @@ def _front(text: str, width: int) -> str:
     return text
 
 
+def folded(text: str, width: int) -> list[str]:
+    """``text`` in lines of at most ``width`` columns: broken between words, and in a word that is too long for one."""
+    lines = [""]
+    for word in text.split(" "):
+        if lines[-1] and cells(lines[-1]) + 1 + cells(word) <= width:
+            lines[-1] += f" {word}"
+            continue
+        if lines[-1]:
+            lines.append("")
+        while cells(word) > width:
+            lines[-1] = _front(word, width)
+            word = word[len(lines[-1]) :]
+            lines.append("")
+        lines[-1] = word
+    return lines
+
+
 def pad(text: str, width: int, *, right: bool = False) -> str:
     """``text`` filled up with spaces to ``width`` columns; ``right`` puts it at the right edge."""
     space = " " * (width - cells(text))

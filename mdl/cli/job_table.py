@@ -16,7 +16,9 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 _WIDE = 100
 """Columns of a terminal that has room for whole dates and sizes."""
 _PLAIN = ("ID", "STATUS", "DONE", "OF", "SPEED", "LEFT", "STARTED", "WHAT", "TOOK", "REASON")
-_DRAWN = ("ID", "STATUS", "DONE", "STARTED", "TOOK", "WHAT", "SPEED OR REASON")
+WHAT, REASON = "WHAT", "SPEED OR REASON"
+_DRAWN = ("ID", "STATUS", "DONE", "BEGAN", "TOOK", WHAT, REASON)
+_GAP = 2
 _LEAST = 10
 """Columns that what a job does, and the reason, have at least."""
 
@@ -49,7 +51,11 @@ class Row:
 
     @property
     def what(self) -> str:
-        return shown(" ".join((self.job.command, *self.job.models)))
+        return f"{self.job.command} {self.models}"
+
+    @property
+    def models(self) -> str:
+        return shown(" ".join(self.job.models))
 
     @property
     def speed_or_reason(self) -> str:
@@ -100,16 +106,15 @@ def drawn_table(rows: Sequence[Row], now: datetime, width: int) -> Table:
         )
         for row in rows
     ]
+    whats = [row.what if is_wide or row.job.command != "get" else row.models for row in rows]
+    reasons = [row.speed_or_reason or "-" for row in rows]
     widths = [max(map(cells, column)) for column in zip(_DRAWN, *fixed, strict=False)]
-    gap = 2 if is_wide else 1
-    left = max(width - sum(widths) - gap * len(_DRAWN), 2 * _LEAST)
-    longest, reasons = (
-        max(map(cells, texts)) for texts in ([row.what for row in rows], [row.speed_or_reason for row in rows])
-    )
-    what = min(longest, max(left - max(reasons, cells(_DRAWN[-1])), left * 2 // 5))
+    left = max(width - sum(widths) - _GAP * (len(_DRAWN) - 1), 2 * _LEAST)
+    longest, longest_reason = (max(map(cells, texts)) for texts in ((WHAT, *whats), (REASON, *reasons)))
+    what = min(longest, max(left - longest_reason, left * 2 // 5))
     lines = [
-        (*start, clip(row.what, what), clip(row.speed_or_reason, left - what) or "-")
-        for start, row in zip(fixed, rows, strict=True)
+        (*start, clip(one, what), clip(reason, left - what))
+        for start, one, reason in zip(fixed, whats, reasons, strict=True)
     ]
     return _DRAWN, lines
 

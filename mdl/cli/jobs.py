@@ -15,7 +15,7 @@ import typer
 from mdl import Busy, MdlError, Settings, StateError, UsageError, places
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Common, flag
-from mdl.cli.job_table import Row, drawn_table, plain_table
+from mdl.cli.job_table import REASON, WHAT, Row, drawn_table, plain_table
 from mdl.cli.session import Session, typed
 from mdl.errors import joint_error, storage_error
 from mdl.formatting import human_bytes, human_duration, human_rate, local_time
@@ -96,7 +96,7 @@ def list_jobs(
     rows = [Row(job, _stalled(job, records), by[job.id].id if job.id in by else "") for job in jobs]
     now, stdout = datetime.now().astimezone(), session.console.stdout
     head, lines = drawn_table(rows, now, stdout.size[0]) if stdout.can_move_cursor else plain_table(rows, now)
-    session.console.table(head, lines)
+    session.console.table(head, lines, cut=(REASON, WHAT))
     if older:
         session.console.note(f"{len(older)} older ones are over: --all")
     return 0

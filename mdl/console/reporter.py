@@ -119,8 +119,9 @@ class Console:
 
             self.stderr.write(REMOVE_BARS)
 
-    def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Write a table to stdout: drawn on a terminal, else plain aligned lines that a program can split again."""
+    def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]], *, cut: Sequence[str] = ()) -> None:
+        """Write a table to stdout: drawn on a terminal, else plain aligned lines that a program can split again. On a
+        terminal the columns ``cut`` give room, so that each row stays one line; see `mdl.console.tables`."""
         if self.json_output:
             return
         heads = [*map(shown, headers)]
@@ -128,7 +129,7 @@ class Console:
         if self.stdout.can_move_cursor:
             from mdl.console.tables import drawn_table
 
-            self._out(drawn_table(self.stdout, heads, body))
+            self._out(drawn_table(self.stdout, heads, body, cut))
         else:
             from mdl.formatting import table
 
