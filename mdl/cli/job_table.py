@@ -111,7 +111,7 @@ def drawn_table(rows: Sequence[Row], now: datetime, width: int) -> Table:
     widths = [max(map(cells, column)) for column in zip(_DRAWN, *fixed, strict=False)]
     left = max(width - sum(widths) - _GAP * (len(_DRAWN) - 1), 2 * _LEAST)
     longest, longest_reason = (max(map(cells, texts)) for texts in ((WHAT, *whats), (REASON, *reasons)))
-    what = min(longest, max(left - longest_reason, left * 2 // 5))
+    what = min(longest, max(left - longest_reason, left * 3 // 8))
     lines = [
         (*start, clip(one, what), clip(reason, left - what))
         for start, one, reason in zip(fixed, whats, reasons, strict=True)

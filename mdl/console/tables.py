@@ -51,7 +51,8 @@ def drawn_table(
         for at, text in zip(columns, texts, strict=True):
             padded = pad(text, widths[headers[at]], right=at in right)
             color = code or (_color(text) if headers[at] in ("STATUS", "ACTION") else "")
-            shown.append(f"\x1b[{color}m{text}\x1b[0m{padded[len(text) :]}" if color and stream.has_colors else padded)
+            colored = padded.replace(text, f"\x1b[{color}m{text}\x1b[0m", 1) if text else padded
+            shown.append(colored if color and stream.has_colors else padded)
         return (" " * gap).join(shown).rstrip() + "\n"
 
     lines = [line([headers[at] for at in columns], _BOLD)]
