@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
 from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe
-from mdl.formatting import human_bytes
+from mdl.formatting import counted, human_bytes
 from mdl.paths import RelPath, matches, refuse_twin_folders, refuse_twins, shown
 from mdl.trainers import inference_files
 from mdl.trainers.completeness import truncated_safetensors, why_incomplete
@@ -190,7 +190,7 @@ class _Selecting:
         others = [one for one in run.checkpoints if any(entry.path not in own for entry in one.entries)]
         if self.options.whole_run or self.options.include or not others:
             return list(self.tree.below(run.model_base))
-        count = "1 checkpoint" if len(others) == 1 else f"{len(others)} checkpoints"
+        count = counted(len(others), "checkpoint")
         if model is None:
             if len(others) > 1 and not run.model_base and run.latest:
                 hint = f"--checkpoint {run.latest.name} packs the latest alone"

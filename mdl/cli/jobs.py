@@ -18,7 +18,7 @@ from mdl.cli.flags import Common, flag
 from mdl.cli.job_table import REASON, WHAT, Row, drawn_table, plain_table
 from mdl.cli.session import Session, typed
 from mdl.errors import joint_error, storage_error
-from mdl.formatting import human_bytes, human_duration, human_rate, local_time
+from mdl.formatting import counted, human_bytes, human_duration, human_rate, local_time
 from mdl.jobs import processes
 from mdl.jobs.job import ENDED, JOB_VARIABLE, Job, finishers, resume_command, shown_facts
 from mdl.jobs.log import open_job_log
@@ -385,13 +385,9 @@ def clean(
     left = records.all()
     paused = sum(job.status == "paused" for job in left)
     stay = f"{len(left)} {'stays' if len(left) == 1 else 'stay'}" + (f", {paused} of them paused" if paused else "")
-    what = _counted(len(removed)) if removed else f"no job that is over is older than {older_than}"
+    what = counted(len(removed), "job") if removed else f"no job that is over is older than {older_than}"
     session.console.note(f"removed {what}; {stay}" if removed else f"{what}; {stay}")
     return 0
-
-
-def _counted(count: int) -> str:
-    return "1 job" if count == 1 else f"{count} jobs"
 
 
 def _document(session: Session, jobs: list[Job]) -> int:

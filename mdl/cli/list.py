@@ -84,7 +84,7 @@ def list_models(
         else:
             console.table(_LISTED, map(_row, rows), cut=("TITLE", "LICENSE", "KIND"))
         total = found.bytes if local and found and len(rows) == len(found.models) else None
-        console.note(_last_line(rows, client.catalog.groups, total, is_empty=not (local or client.catalog.models)))
+        console.note(_last_line(rows, {} if local else client.catalog.groups, total))
 
     groups = [{"name": name, "models": list(members)} for name, members in client.catalog.groups.items()]
     return session.show({"models": [_facts(*row) for row in rows], "groups": groups}, show_table)
@@ -138,15 +138,15 @@ def _status(model: Model, found: ModelStatus) -> str:
     return found.status
 
 
-def _last_line(rows: Sequence[Row], groups: Mapping[str, object], total: int | None, *, is_empty: bool) -> str:
-    """``12 models, 3 here (4.1 GB); groups: nightly``."""
-    if is_empty:
-        return "the catalog is empty"
+def _last_line(rows: Sequence[Row], groups: Mapping[str, object], total: int | None) -> str:
+    """``12 models, 3 here, 1 partly (4.1 GB); groups: nightly``."""
     here = [found for _, found in rows if found.is_here]
     size = human_bytes(sum(found.bytes_present for found in here) if total is None else total)
+    partly = sum(found.status == "partial" for found in here)
     count = f"{len(rows)} model{'' if len(rows) == 1 else 's'}"
     named = f"; groups: {', '.join(groups)}" if groups else ""
-    return f"{count}, {len(here)} here ({size}){named}"
+    whole = f"{len(here) - partly} here{f', {partly} partly' if partly else ''} ({size})" if here else "none here"
+    return f"{count}, {whole}{named}"
 
 
 def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from mdl import StorageError, UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Globs, LogFile, flag
 from mdl.cli.session import Session
-from mdl.formatting import human_bytes, local_time
+from mdl.formatting import counted, human_bytes, local_time
 from mdl.paths import shown
 from mdl.places import place_of
 
@@ -97,7 +97,9 @@ def checkpoints(session: Session, run: RunFolder) -> int:
     def show() -> None:
         _show_checkpoints(session, found, rows)
         for one in below:
-            session.console.note(f"also: {os.path.join(run, one['path'])} ({one['checkpoints']} checkpoints)")
+            session.console.note(
+                f"also: {os.path.join(run, one['path'])} ({counted(one['checkpoints'], 'checkpoint')})"
+            )
 
     return session.show(facts, show)
 

@@ -15,10 +15,10 @@ _ROOM = 12
 _BOLD, _GREEN, _YELLOW, _RED, _CYAN, _DIM = "1", "32", "33", "31", "36", "2"
 _COLORS = {
     **dict.fromkeys(("present", "ok", "done", "fetched", "kept", "linked"), _GREEN),
-    **dict.fromkeys(("partial", "unverified", "paused", "stalled", "would delete"), _YELLOW),
+    **dict.fromkeys(("partial", "unverified", "paused", "stalled", "cancelled", "would delete"), _YELLOW),
     **dict.fromkeys(("corrupt", "failed", "dead", "gone"), _RED),
-    **dict.fromkeys(("missing", "cancelled"), _DIM),
     "running": _CYAN,
+    "missing": _DIM,
 }
 """The colours of statuses, by their first word or by all of them."""
 
@@ -51,8 +51,8 @@ def drawn_table(
         for at, text in zip(columns, texts, strict=True):
             padded = pad(text, widths[headers[at]], right=at in right)
             color = code or (_color(text) if headers[at] in ("STATUS", "ACTION") else "")
-            colored = padded.replace(text, f"\x1b[{color}m{text}\x1b[0m", 1) if text else padded
-            shown.append(colored if color and stream.has_colors else padded)
+            before, _, after = padded.partition(text)
+            shown.append(f"{before}\x1b[{color}m{text}\x1b[0m{after}" if color and stream.has_colors else padded)
         return (" " * gap).join(shown).rstrip() + "\n"
 
     lines = [line([headers[at] for at in columns], _BOLD)]

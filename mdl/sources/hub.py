@@ -290,8 +290,8 @@ class HubSource:
         return http.retry(
             url,
             lambda: http.get_json(url),
-            lambda error, failure, delay: self._on_event(
-                Retrying(model=str(origin), why=error.message, attempt=failure, delay=delay)
+            lambda again: self._on_event(
+                Retrying(str(origin), why=again.why, attempt=again.failure, delay=again.delay, most=again.most)
             ),
         )
 
