@@ -227,7 +227,7 @@ def _show_group(session: Session, client: Client, name: str, members: Sequence[s
 
     def show_table() -> None:
         session.console.table(("NAME", "STATUS", "SIZE", "TITLE"), [_member(row) for row in rows], cut=("TITLE",))
-        session.console.note(f"the group {name}: {_last_line(rows, {}, None, is_empty=False)}")
+        session.console.note(f"the group {name}: {_last_line(rows, {}, None)}")
 
     return session.show({**facts, "group": name, "members": [_facts(*row) for row in rows]}, show_table)
 
