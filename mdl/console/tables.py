@@ -51,8 +51,9 @@ def drawn_table(
         for at, text in zip(columns, texts, strict=True):
             padded = pad(text, widths[headers[at]], right=at in right)
             color = code or (_color(text) if headers[at] in ("STATUS", "ACTION") else "")
-            before, _, after = padded.partition(text)
-            shown.append(f"{before}\x1b[{color}m{text}\x1b[0m{after}" if color and stream.has_colors else padded)
+            if color and stream.has_colors:
+                padded = padded.replace(text, f"\x1b[{color}m{text}\x1b[0m", 1)
+            shown.append(padded)
         return (" " * gap).join(shown).rstrip() + "\n"
 
     lines = [line([headers[at] for at in columns], _BOLD)]
