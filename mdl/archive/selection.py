@@ -198,7 +198,7 @@ class _Selecting:
             return list(self.tree.below(run.model_base))
         self.skipped += [Skipped(shown(one.name), A_CHECKPOINT) for one in others]
         size = human_bytes(sum(one.bytes for one in others))
-        self.notes.append(f"left out: {count}, {size}; --all packs them too, --checkpoint NAME packs one")
+        self.notes.append(f"left out: {count}, {size}; --all packs them, --checkpoint NAME one")
         theirs = {path for one in others for path in (one.base, *(entry.path for entry in one.entries))} - own - {""}
         return [entry for entry in self.tree.below("") if theirs.isdisjoint(_with_parents(entry.path))]
 

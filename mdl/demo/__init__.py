@@ -156,7 +156,9 @@ class Demo:
         if process.returncode != -signal.SIGKILL:
             raise MdlError("the download was over before it could be killed")
         self._after_kill()
-        self._say(f"   Killed after {hub.bytes_sent / 1e6:.0f} of {_WEIGHTS / 1e6:.0f} MB were served.")
+        self._say(
+            f"   One connection broke; mdl was killed after {hub.bytes_sent / 1e6:.0f} of {_WEIGHTS / 1e6:.0f} MB were served."
+        )
 
     @contextlib.contextmanager
     def _running(self, command: str) -> Iterator[subprocess.Popen[bytes]]:

@@ -55,8 +55,8 @@ def test_the_demo_on_a_terminal(tmp_path: Path) -> None:
     assert all(not rows[rows.index(title) - 1] for title in titles)
     assert all(f"\x1b[1m{title}\x1b[0m" in text for title in titles)
     assert ("\\n" in text, screen.cursor) == (False, True)
-    [killed] = [number for number, row in enumerate(rows) if "Killed after" in row]
-    assert re.fullmatch(r"   Killed after \d+ of 6 MB were served\.", rows[killed])
+    [killed] = [number for number, row in enumerate(rows) if "killed after" in row]
+    assert re.fullmatch(r"   One connection broke; mdl was killed after \d+ of 6 MB were served\.", rows[killed])
     assert not [row for row in rows[killed - 2 : killed] if "━" in row or "─" in row]
     assert list((tmp_path / "tmp").iterdir()) == []
 

@@ -225,7 +225,7 @@ def test_the_finished_model_is_packed_alone(mdl: Inside, trained: Shell, order: 
     -n; --all packs the folder. If there are only checkpoints all are packed, and the latest is named."""
     for words in [("-n",), ()][::order]:
         err = mdl(trained, "pack", "run", *words).err
-        assert "left out: 2 checkpoints, 240.2 kB; --all packs them too, --checkpoint NAME packs one\n" in err
+        assert "left out: 2 checkpoints, 240.2 kB; --all packs them, --checkpoint NAME one\n" in err
         assert "left out: checkpoint-500" not in err
     alone = read_whole(trained.home / "model_run.zip")
     ran = mdl(trained, "pack", "run", "--all")
