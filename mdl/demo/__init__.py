@@ -156,9 +156,8 @@ class Demo:
         if process.returncode != -signal.SIGKILL:
             raise MdlError("the download was over before it could be killed")
         self._after_kill()
-        self._say(
-            f"   One connection broke; mdl was killed after {hub.bytes_sent / 1e6:.0f} of {_WEIGHTS / 1e6:.0f} MB were served."
-        )
+        sent, whole = hub.bytes_sent / 1e6, _WEIGHTS / 1e6
+        self._say(f"   One connection broke; mdl was killed after {sent:.0f} of {whole:.0f} MB were served.")
 
     @contextlib.contextmanager
     def _running(self, command: str) -> Iterator[subprocess.Popen[bytes]]:
