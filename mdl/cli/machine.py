@@ -1,20 +1,19 @@
-"""config, doctor, demo and schema: this machine and mdl itself."""
+"""config, doctor and schema: this machine and mdl itself."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import tempfile
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdl import MdlError, NotFound, Occupied, StorageError, UsageError, places, schemas
+from mdl import MdlError, NotFound, UsageError, places, schemas
 from mdl.cli.command import command
-from mdl.cli.flags import DoctorSettings, LookSettings, flag
+from mdl.cli.flags import DoctorSettings, LookSettings
 from mdl.cli.session import Session
 from mdl.errors import joint_error
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:  # `config` and `schema` need nothing of these
     from mdl import Client
 
 _SETTINGS = "the user config folder"
-_STDERR = 2
 
 
 @command(
@@ -119,41 +117,6 @@ def _lock(client: Client) -> str:
     if lock is None:
         return "none; 'mdl lock' writes one"
     return f"{len(lock.models)} models in {client.workspace.lock_path}"
-
-
-@command(
-    "demo",
-    examples=(
-        "mdl demo  # in a new temporary folder",
-        "mdl demo --in play  # in a folder of yours",
-    ),
-)
-def demo(
-    session: Session,
-    folder: Annotated[
-        Path | None, flag("--in DIR", "Where to play; a new temporary folder without it.", panel="Where")
-    ] = None,
-) -> int:
-    """The whole of mdl on this machine alone: a download killed and resumed, a run packed, released, rolled back."""
-    from mdl.demo import Demo
-
-    try:
-        folder = folder or Path(tempfile.mkdtemp(prefix="mdl-demo-"))
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise Occupied("this folder is not empty", item=str(folder), hint="choose another with --in")
-    except OSError as error:
-        raise StorageError(error.strerror or str(error), item=str(folder), hint="choose another with --in") from error
-    story: list[str] = []
-
-    def say(line: str) -> None:
-        story.append(line)
-        session.console.data(line)
-
-    code = Demo(folder.absolute(), say, _STDERR if session.common.json else None).play()
-    if session.common.json:
-        session.console.document("demo", {"path": str(folder), "story": story}, ok=code == 0, exit_code=code)
-    return code
 
 
 @command(
