@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 from mdl import places
 from mdl.cancel import CancelToken
-from mdl.config import Config, Settings, settings_table
+from mdl.config import Config, Settings, client_settings
 from mdl.errors import Cancelled, DeadlineReached, LockError, MdlError, NotFound, UsageError, storage_error
 from mdl.listener import Listener, silence
 from mdl.paths import model_of_record
@@ -114,8 +114,8 @@ class Client:
         """``config`` holds settings that were read already; it replaces ``settings``. ``secrets`` is told the token,
         which must be kept out of everything that is shown. Raises ``TypeError`` for an unknown setting."""
         for name in settings:
-            if name not in settings_table():
-                near = get_close_matches(name, settings_table(), 1)
+            if name not in client_settings():
+                near = get_close_matches(name, client_settings(), 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"mdl has no setting {name!r}{hint}")
         self.workspace = Workspace(config or Config(settings), cancel or CancelToken(), on_warning or _warn, secrets)

@@ -163,8 +163,8 @@ class Workspace:
         from mdl.engine.local_copies import LocalCopies
         from mdl.engine.store import Store
 
-        wishes = self.config.file.get("stores", {})
-        if wishes.get("link") == "none":
+        link, also = self.config["stores.link"], self.config["stores.also"]
+        if link == "none":
             return None
         caches, others = [store.root] if store.layout.is_by_digest else [], []
         with contextlib.suppress(UsageError):
@@ -172,8 +172,7 @@ class Workspace:
         with contextlib.suppress(UsageError):
             usual = replace(self.config, given={"layout": "plain"}).home.path
             others = [] if usual == store.root else [Store(usual)]
-        also = [places.expanded(one, "[stores] also") for one in wishes.get("also", [])]
-        return LocalCopies(store, others, tuple(dict.fromkeys(caches)), also, wishes.get("link", "auto"))
+        return LocalCopies(store, others, tuple(dict.fromkeys(caches)), also, link)
 
     # The network, and the limits on it.
 
@@ -233,7 +232,7 @@ class Workspace:
             found = resolver.hosts(models, lock.urls(model.name for model in models) if lock else [])
         hosts = [host_of(self.endpoint.url), *found, *more]
         patterns = [f"[{one.strip('[]')}]" if ":" in one and address_of(one) else one for one in hosts]
-        return AllowList.of(patterns, self.config.allowed_hosts)
+        return AllowList.of(patterns, self.config["allow_hosts"])
 
     def network(
         self,

@@ -26,9 +26,9 @@ from typer.core import TyperCommand, TyperGroup
 from mdl.cli.commands import Listed
 from mdl.cli.flags import Common, flag
 from mdl.cli.session import Session
-from mdl.config import Settings, read_config, settings_table
+from mdl.config import Settings, settings_table
 from mdl.console.reporter import BROKEN_PIPE
-from mdl.errors import Cancelled, MdlError, Problem, as_problem
+from mdl.errors import Cancelled, Problem, as_problem
 
 Body = TypeVar("Body", bound=Callable[..., int])
 HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
@@ -117,12 +117,6 @@ def add_root(app: typer.Typer, version: Callable[[bool], None]) -> None:
 
     def before(ctx: typer.Context, version: bool, **values: Any) -> None:
         ctx.obj = Common(**values)
-        try:
-            defaults = read_config().get("defaults", {})
-        except MdlError:
-            return  # the command reads them again, and reports it as any other error
-        flags = {key: value for key, value in defaults.items() if key not in settings_table()}
-        ctx.default_map = dict.fromkeys(ctx.command.list_commands(ctx), flags)  # type: ignore[attr-defined]
 
     app.callback(cls=QuickGroup)(_signed(before, parameters))
 

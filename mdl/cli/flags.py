@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from mdl.config import Settings, settings_table
+from mdl.config import Progress, Settings, settings_table
 
 
 def flag(usage: str, about: str, *, panel: str = "", **more: Any) -> Any:
@@ -27,14 +26,6 @@ def flag(usage: str, about: str, *, panel: str = "", **more: Any) -> Any:
     return typer.Option(*names, help=about, **options | more)
 
 
-class Progress(StrEnum):
-    auto = "auto"
-    bars = "bars"
-    lines = "lines"
-    json = "json"
-    none = "none"
-
-
 @dataclass(frozen=True)
 class Common:
     """Before or after the command, with one meaning."""
@@ -45,7 +36,7 @@ class Common:
     json: Annotated[bool, flag("--json", "One JSON document on stdout.")] = False
     progress: Annotated[
         Progress | None,
-        flag("--progress", "How progress is told on stderr; json is one object a line. [default: auto]"),
+        flag("--progress", "How progress is told on stderr; json is one object a line. [default: auto]", envvar=None),
     ] = None
     quiet: Annotated[bool, flag("-q --quiet", "Only failures.")] = False
     verbose: Annotated[int, flag("-v --verbose", "Say more; -vv more still.", count=True)] = 0
@@ -68,7 +59,7 @@ Force = Annotated[bool, flag("--force", "Fetch anew, and replace files that are 
 
 
 LogFile = Annotated[
-    str | None, flag("--log-file FILE", "The downloads log, of all operations; an empty name for none.")
+    str | None, flag("--log-file FILE", "The downloads log, of all operations; an empty name for none.", envvar=None)
 ]
 
 
@@ -77,7 +68,8 @@ class JobFlags:
     """What a job leaves for others, and whether it needs this terminal."""
 
     on_complete: Annotated[
-        str | None, flag("--on-complete CMD", "Run this when all is there, without a shell; facts in MDL_HOOK_*.")
+        str | None,
+        flag("--on-complete CMD", "Run this when all is there, without a shell; facts in MDL_HOOK_*.", envvar=None),
     ] = None
     ready_file: Annotated[
         Path | None, flag("--ready-file FILE", "A file that is there only while all that is asked for is.")
