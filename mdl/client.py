@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mdl.files import RemoteFile
     from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
+    from mdl.operations.configure import SettingValue
     from mdl.operations.fetch import FetchReport
     from mdl.operations.lock import LockReport
     from mdl.operations.remote import CleanedJob, RemoteReport
@@ -173,6 +174,28 @@ class Client:
             stack.enter_context(_interrupts())
             wait, hub_client, copies = work.config["lock_wait"], work.hub_client(models), work.local_copies(store)
             yield Tools(resolver, store, network, wait, hub_client, copies, listener, work.config["max_size"])
+
+    # Settings.
+
+    def settings(self) -> list[SettingValue]:
+        """Every setting in effect, with where it is from, and what is wrong with it. Raises `UsageError` if
+        ``config.toml`` cannot be read."""
+        from mdl.operations.configure import effective
+
+        return effective(self.workspace.config, lambda: self.workspace.catalog_paths)
+
+    def configure(self, name: str, value: Texts | None) -> Path:
+        """Write one setting into ``config.toml``, or with None take it out; its comments stay. Returns the path.
+        ``value`` is as a person writes it. This client keeps the settings that it has. Raises `UsageError` for an
+        unknown setting and for a wrong value, `Unsafe` if the file is a link out of its folder, `Busy`."""
+        from mdl.operations.configure import set_value, unset
+
+        path = places.config_file()
+        if value is None:
+            unset(path, name)
+        else:
+            set_value(path, name, texts(value))
+        return path
 
     # Models and what of them is on this disk.
 

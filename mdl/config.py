@@ -391,32 +391,40 @@ class Config:
         return Place(path.absolute(), f"{where} in {config_file()}" if is_of_file else f"given by {where}")
 
 
+_MEND = "mend that file, or rename it to go on without it"
+
+
 def read_config() -> dict[str, Any]:
     """``config.toml``, checked; empty if there is none. ``remotes`` in it is what they mean, by their names. Raises
-    `UsageError`."""
+    `UsageError` with every mistake in it."""
     try:
         path = config_file()
     except UsageError:
         return {}
+    text = read_text(path)
+    return {} if text is None else check_config(path, text)
+
+
+def read_text(path: Path) -> str | None:
+    """The text of ``config.toml``; None if there is none. Raises `UsageError`."""
     try:
-        text = read_whole(path, _LARGEST).decode()
-        data = parse_toml(text)
+        return read_whole(path, _LARGEST).decode()
     except FileNotFoundError:
-        return {}
+        return None
     except OSError as error:
         raise UsageError(f"unreadable: {error.strerror}", item=str(path), hint=_MEND) from error
-    except ValueError as error:
-        raise UsageError(f"not TOML: {shown(str(error))[:200]}", item=str(path), hint=_MEND) from error
-    return _checked(data, path, text)
+    except UnicodeDecodeError as error:
+        raise UsageError("not UTF-8", item=str(path), hint=_MEND) from error
 
 
-_MEND = "mend that file, or rename it to go on without it"
-
-
-def _checked(data: dict[str, Any], path: Path, text: str) -> dict[str, Any]:
-    """The tables of ``config.toml`` as they are used. Raises `UsageError` with every mistake in them."""
+def check_config(path: Path, text: str) -> dict[str, Any]:
+    """The tables of a ``config.toml`` with this ``text``, as they are used. Raises `UsageError` with every mistake."""
     from mdl.toml.problems import Problems, Table
 
+    try:
+        data = parse_toml(text)
+    except ValueError as error:
+        raise UsageError(f"not TOML: {shown(str(error))[:200]}", item=str(path), hint=_MEND) from error
     problems = Problems("config.toml", UsageError)
     top = Table(data, (), problems.file(path, text))
     tables: dict[str, dict[str, Setting]] = {}

@@ -46,7 +46,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "jobs": Listed("jobs", "List, watch, pause, resume or cancel downloads"),
     },
     "This machine": {
-        "config": Listed("machine", "Show the settings, and where they come from"),
+        "config": Listed("config", "Show or set the settings of this user"),
         "doctor": Listed("machine", "Check network, token, disk and settings"),
         "clean": Listed("machine", "Remove what nothing needs any more"),
         "demo": Listed("machine", "Try everything on this machine, without a network"),

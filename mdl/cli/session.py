@@ -65,13 +65,23 @@ class Session:
         """Raises `UsageError` if ``config.toml``, or the setting that the console was made by, is wrong."""
         self.config.find("progress")
 
-    def client(self, settings: Settings | None = None) -> Client:
-        """The client of this command, under ``settings``. Raises `UsageError` if one of them is wrong."""
+    def without_broken_file(self) -> MdlError | None:
+        """What is wrong with ``config.toml``. If anything is, the command goes on without that file."""
+        try:
+            self.config.read()
+        except UsageError as error:
+            self.config = replace(self.config, read=dict)
+            return error
+        return None
+
+    def client(self, settings: Settings | None = None, *, checked: bool = True) -> Client:
+        """The client of this command, under ``settings``. Raises `UsageError` if they are to be ``checked`` and one of
+        them is wrong."""
         from mdl import Client
 
         if self._client is None:
             config = self.config_of(settings or {})
-            for name in settings or {}:
+            for name in settings or {} if checked else ():
                 config.find(name)
             console = self.console
             self._client = Client(config=config, cancel=self.cancel, on_warning=console.warn, secrets=console.secrets)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tomlkit
 
@@ -14,6 +15,7 @@ from mdl.errors import CatalogError, UsageError
 from mdl.fs import staging
 from mdl.locks import folder_lock
 from mdl.places import SHIPPED
+from mdl.toml import parse_toml
 from mdl.toml.positions import spans
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -59,20 +61,72 @@ def _text(path: Path, *, may_be_new: bool) -> str | None:
 
 
 def _edit(path: Path, change: Callable[[str | None], str], *, may_be_new: bool = False) -> None:
-    """Change the catalog's text. What another mdl, or an editor, writes meanwhile is not lost: then the change is made
-    to that. Raises `CatalogError`, `UsageError`, `Busy`, `OSError`."""
+    """Change the catalog's text. Raises `CatalogError`, `UsageError`, `Busy`, `OSError`."""
+    edit_file(path, lambda: _text(path, may_be_new=may_be_new), change)
+
+
+def edit_file(
+    path: Path, read: Callable[[], str | None], change: Callable[[str | None], str], *, mode: int = 0o666
+) -> None:
+    """Change a file of text, which ``read`` reads (None: there is none yet; it is then made with ``mode``). What
+    another mdl, or an editor, writes meanwhile is not lost: then the change is made to that. Raises `Busy`, `OSError`,
+    and what ``read`` and ``change`` raise."""
     place = path.resolve()
     place.parent.mkdir(parents=True, exist_ok=True)
     with folder_lock(place.parent):
-        before, text = _text(path, may_be_new=may_be_new), ""
+        before, text = read(), ""
         while True:
             text = change(before)
-            now = _text(path, may_be_new=may_be_new)
+            now = read()
             if now == before:
                 break
             before = now
-        mode = place.stat().st_mode & 0o777 if before is not None else 0o666 & ~staging.umask()
+        mode = place.stat().st_mode & 0o777 if before is not None else mode & ~staging.umask()
         staging.write_file(place, text.encode(), mode=mode, sweep_first=True)
+
+
+def with_key(text: str, table: str, key: str, value: Any) -> str:
+    """The TOML ``text`` with this value for a key of a table. Every other line stays, and so do comments."""
+    places = {path: (start, stop) for path, start, stop in spans(text)}
+    if (table, key) in places:
+        start, stop = places[table, key]
+        edited = text[:start] + _with_value(text[start:stop], table, key, value) + text[stop:]
+    else:
+        line = tomlkit.dumps({key: value}).rstrip("\n")
+        if ends := [stop for path, (_, stop) in places.items() if path[0] == table and len(path) <= 2]:
+            edited = f"{text[: max(ends)]}\n{line}{text[max(ends) :] or chr(10)}"
+        else:
+            edited = f"{text.rstrip()}\n\n[{table}]\n{line}\n".lstrip()
+    try:
+        if parse_toml(edited)[table][key] == value:
+            return edited
+    except (ValueError, KeyError, TypeError):
+        pass
+    document = tomlkit.parse(text)  # the table is written in one line, or in several places
+    document.setdefault(table, {})[key] = value
+    return tomlkit.dumps(document)
+
+
+def _with_value(line: str, table: str, key: str, value: Any) -> str:
+    """The line ``key = …`` with another value; a list that begins as the old one keeps the comments in it."""
+    document = tomlkit.parse(line)
+    holder: Any = document if key in document else document[table]
+    old = holder[key]
+    if isinstance(old, list) and isinstance(value, list) and value[: len(old)] == old:
+        old.extend(value[len(old) :])
+    else:
+        holder[key] = value
+    return tomlkit.dumps(document)
+
+
+def without_key(text: str, table: str, key: str) -> str:
+    """The TOML ``text`` without a key of a table."""
+    for path, start, stop in spans(text):
+        if path == (table, key):
+            return text[:start] + text[stop:].removeprefix("\n")
+    document = tomlkit.parse(text)
+    document.get(table, {}).pop(key, None)
+    return tomlkit.dumps(document)
 
 
 def with_model(text: str, path: Path, name: str, facts: Mapping[str, str | Sequence[str]]) -> str:
