@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 import platformdirs
 
@@ -18,9 +18,6 @@ from mdl.paths import shown
 from mdl.places import CACHE_VARIABLES, Place, config_file, hub_cache, place_of, user_folder
 from mdl.toml import parse_toml
 from mdl.units import Window, is_true, parse_duration, parse_rate, parse_size
-
-if TYPE_CHECKING:
-    from mdl.remote_tables import RemoteSettings
 
 Parse = Callable[[Any, str], Any]
 """Makes the checked value of what was given under a name. Raises `UsageError` naming it."""
@@ -241,8 +238,8 @@ class Config:
 
 
 def read_config() -> dict[str, Any]:
-    """``config.toml``, checked; empty if there is none. ``remotes`` in it is what they mean, by their names. Raises
-    `UsageError`."""
+    """``config.toml``, checked; empty if there is none. ``remotes`` and ``hosts`` in it are what they mean, by
+    their names. Raises `UsageError`."""
     try:
         path = config_file()
     except UsageError:
@@ -258,18 +255,20 @@ def read_config() -> dict[str, Any]:
         raise UsageError(f"not TOML: {shown(str(error))[:200]}", item=str(path)) from error
     for name, table in data.items():
         _check_table(name, table, str(path))
-    return data | {"remotes": _remotes(data, path, text)} if "remotes" in data else data
+    return data | _of_names(data, path, text) if data.keys() & {"remotes", "hosts"} else data
 
 
-def _remotes(data: dict[str, Any], path: Path, text: str) -> dict[str, RemoteSettings]:
-    """The tables ``[remotes.NAME]``. Raises `UsageError` with every mistake in them."""
+def _of_names(data: dict[str, Any], path: Path, text: str) -> dict[str, Any]:
+    """The tables ``[remotes.NAME]`` and ``[hosts."HOST"]``. Raises `UsageError` with every mistake in them."""
+    from mdl.host_tables import read_hosts
     from mdl.remote_tables import read_remotes
     from mdl.toml.problems import Problems, Table
 
     problems = Problems(path.name, UsageError)
-    found = read_remotes(Table(data, (), problems.file(path, text)).table("remotes"))
+    top = Table(data, (), problems.file(path, text))
+    found = {"remotes": read_remotes(top.table("remotes")), "hosts": read_hosts(top.table("hosts"))}
     problems.check()
-    return found
+    return {name: tables for name, tables in found.items() if name in data}
 
 
 def _check_table(name: str, table: Any, path: str) -> None:
@@ -282,6 +281,7 @@ def _check_table(name: str, table: Any, path: str) -> None:
         "hooks": ("on_complete", "on_failure"),
         "stores": ("also", "link"),
         "remotes": (),
+        "hosts": (),
     }
     if name.startswith("x-"):
         return
@@ -289,7 +289,7 @@ def _check_table(name: str, table: Any, path: str) -> None:
         raise UsageError(f"unknown table [{name}]", item=path, hint=_near(name, tables))
     if not isinstance(table, dict):
         raise UsageError(f"[{name}] is not a table", item=path)
-    for key, value in table.items() if name != "remotes" else ():
+    for key, value in table.items() if tables[name] else ():
         if key.startswith("x-"):
             continue
         if key not in tables[name]:
