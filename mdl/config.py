@@ -395,8 +395,8 @@ _MEND = "mend that file, or rename it to go on without it"
 
 
 def read_config() -> dict[str, Any]:
-    """``config.toml``, checked; empty if there is none. ``remotes`` in it is what they mean, by their names. Raises
-    `UsageError` with every mistake in it."""
+    """``config.toml``, checked; empty if there is none. ``remotes`` and ``hosts`` in it are what they mean, by their
+    names. Raises `UsageError` with every mistake in it."""
     try:
         path = config_file()
     except UsageError:
@@ -431,13 +431,17 @@ def check_config(path: Path, text: str) -> dict[str, Any]:
     for setting in settings_table().values():
         if not setting.of_a_run:
             tables.setdefault(setting.key[0], {})[setting.key[1]] = setting
-    top.allow(*tables, "remotes")
+    top.allow(*tables, "remotes", "hosts")
     for name, settings in tables.items():
         _check_settings(top.table(name), settings)
     if "remotes" in data:
         from mdl.remote_tables import read_remotes
 
         data = data | {"remotes": read_remotes(top.table("remotes"))}
+    if "hosts" in data:
+        from mdl.host_tables import read_hosts
+
+        data = data | {"hosts": read_hosts(top.table("hosts"))}
     try:
         problems.check()
     except UsageError as error:

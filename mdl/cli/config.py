@@ -48,9 +48,11 @@ def list_settings(session: Session, settings: LookSettings) -> int:
         table += [("hub", hub["endpoint"] or "-", hub["endpoint_from"]), ("token", hub["token_from"], "")]
         session.console.table(("WHAT", "WHERE", "WHY"), table)
 
+    error = joint_error(errors)
+    code = _show(session, show, error, settings=[_facts(row) for row in rows], places=found, hub=hub)
     for one in errors:
         session.console.error(one)
-    return _show(session, show, joint_error(errors), settings=[_facts(row) for row in rows], places=found, hub=hub)
+    return code
 
 
 @command("config get", checks_config=True)
