@@ -71,13 +71,29 @@ class Workspace:
         """The catalog in use. Raises `CatalogError` with every mistake in it."""
         from mdl.catalog.reader import read_catalog
 
-        return read_catalog(self.catalog_paths[0])
+        return read_catalog(self.catalog_paths[0], self.web_base)
+
+    def web_base(self, url: str, named: str) -> str:
+        """The text of a catalog at ``url``, which the catalog in use extends; ``named`` is the URL that a file on this
+        disk has. Raises `MdlError`."""
+        from mdl.catalog.bases import WebBases
+        from mdl.http.allowlist import host_of
+
+        def connect(named: str) -> HttpClient:
+            return self.network(more=[host_of(named)]).http
+
+        folder = None
+        with contextlib.suppress(UsageError):
+            folder = places.state_dir() / "catalogs"
+        connect_if_online = None if self.config.is_offline else connect
+        fetch = WebBases(folder, connect_if_online, self.warn, prefers_copies=self.config["frozen"])
+        return fetch(url, named)
 
     def place_of(self, model: Model) -> str:
         """Where a model was read: the file and line of its entry, or that it was named on the command line."""
         from mdl.catalog.reader import place_of
 
-        return (place_of(model.name, self.catalog_paths[0]) if model.is_of_catalog else "") or model.origin
+        return (place_of(model.name, [Path(model.origin)]) if model.is_of_catalog else "") or model.origin
 
     @cached_property
     def catalog_id(self) -> str:
