@@ -601,7 +601,7 @@ class Client:
         asked = None if names is None else texts(names)
         with self._tools(models, on_event=on_event, cancel=cancel, exact=True) as tools:
             report = lock(self.catalog, path, tools, names=asked, check=check, upgrade=texts(upgrade))
-        self.workspace.forget("locked")
+        self.workspace.forget_lock()
         return report
 
     def clean(self, *, remove: bool = False) -> list[tuple[Waste, bool]]:
@@ -625,16 +625,37 @@ class Client:
         found = clean.find_waste(store, known, clean.wanted_by_jobs(known, state))
         return [(waste, remove and not waste.kept and clean.remove(waste)) for waste in found]
 
-    def add(self, name: str, source: str | Sequence[str], **facts: str | Sequence[str]) -> Path:
-        """Put a model into the catalog, whose comments stay; returns the catalog's path. ``facts`` are further keys of
-        the entry. Raises `UsageError` if the name is taken or the catalog is not the user's own, `CatalogError`."""
-        from mdl.operations.edit import add_model
+    def init(self, place: Folder | None = None) -> Path:
+        """Begin a catalog of the user's own, which extends the one that comes with mdl; returns its path. ``place`` is
+        a folder or a file ``….toml``; by default it is ``catalog.toml`` in the user config folder. Raises `Occupied`
+        if there is something."""
+        from mdl.operations.edit import begin_catalog
 
-        sources = texts(source)
+        path = places.config_dir() if place is None else places.place_of(place, "PLACE").absolute()
+        path = path if path.suffix == ".toml" and not path.is_dir() else path / places.CATALOG_NAME
+        begin_catalog(path)
+        self.workspace.forget_catalog()
+        return path
+
+    def add(self, name: str, source: str | Sequence[str], *, groups: Texts = (), **facts: str | Sequence[str]) -> Path:
+        """Put a model into the catalog, whose comments stay, and into ``groups`` of it; returns the catalog's path. A
+        user who has no catalog gets one, as by `init`. ``facts`` are further keys of the entry. Raises `UsageError` if
+        the name is taken or the catalog is not the user's own, `CatalogError`."""
+        from mdl.operations.edit import BEGINNING, EMPTY, add_model
+
+        sources, paths = texts(source), self.workspace.catalog_paths[0]
         entry = {key: facts[key] for key in facts if key in ("title", "kind", "license", "tags")}
         entry["source"] = sources[0] if len(sources) == 1 else sources
-        path = add_model(self.workspace.catalog_paths[0], name, {**entry, **facts})
-        self.workspace.forget("catalog")
+        has_none = self.workspace.has_shipped_catalog
+        path = add_model(
+            [places.config_dir() / places.CATALOG_NAME] if has_none else paths,
+            name,
+            {**entry, **facts},
+            texts(groups),
+            beginning=BEGINNING if has_none else EMPTY,
+            fetch=self.workspace.web_base,
+        )
+        self.workspace.forget_catalog()
         return path
 
     def remove(self, name: str) -> Path:
@@ -642,8 +663,8 @@ class Client:
         `UsageError`, `CatalogError`."""
         from mdl.operations.edit import remove_model
 
-        path = remove_model(self.workspace.catalog_paths[0], name)
-        self.workspace.forget("catalog")
+        path = remove_model(self.workspace.catalog_paths[0], name, fetch=self.workspace.web_base)
+        self.workspace.forget_catalog()
         return path
 
 

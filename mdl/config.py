@@ -347,15 +347,13 @@ class Config:
 
     def find(self, name: str) -> tuple[Any, str]:
         """The checked value of one setting, and the name it was given under ('' for the default)."""
-        setting, given = settings_table()[name], list(self.given_as(name))
-        if not given:
-            default = setting.default
-            return (setting.parse(default, name) if isinstance(default, str) else default), ""
+        setting, default = settings_table()[name], (settings_table()[name].default, "")
         if setting.adds_up:
+            given = list(self.given_as(name))
             joined = [one for value, where in given for one in setting.parse(value, where)]
             return tuple(joined), ", ".join(where for _, where in given)
-        value, where = given[0]
-        return setting.parse(value, where), where
+        value, where = next(self.given_as(name), default)
+        return (setting.parse(value, where) if where or isinstance(value, str) else value), where
 
     def given_as(self, name: str) -> Iterator[tuple[Any, str]]:
         """What one setting was given as, with the name it was given under: what holds comes first."""
@@ -363,12 +361,11 @@ class Config:
         table, key = setting.key
         if self.given.get(name) is not None:
             yield self.given[name], setting.flag_name if self.flags else name
-        others = [(self.environ.get(setting.variable_name), setting.variable_name)]
-        if not setting.of_a_run:
-            others.append((self.file.get(table, {}).get(key), f"[{table}] {key}"))
-        for value, where in others:
-            if value is not None and (value != "" or setting.may_be_empty):
-                yield value, where
+        empty = (None,) if setting.may_be_empty else (None, "")
+        if (text := self.environ.get(setting.variable_name)) not in empty:
+            yield text, setting.variable_name
+        if not setting.of_a_run and (value := self.file.get(table, {}).get(key)) not in empty:
+            yield value, f"[{table}] {key}"
 
     @property
     def is_offline(self) -> bool:

@@ -66,6 +66,12 @@ class Workspace:
             self.warn(f"{paths[0]} was found {why}, and {doubt}: if you trust it, name it with --catalog (catalog=)")
         return paths, why
 
+    @property
+    def has_shipped_catalog(self) -> bool:
+        """Whether the catalog in use is the one that comes with mdl, and the user named none."""
+        paths, why = self.catalog_paths
+        return paths == (places.SHIPPED,) and not why.startswith("given")
+
     @cached_property
     def catalog(self) -> Catalog:
         """The catalog in use. Raises `CatalogError` with every mistake in it."""
@@ -128,9 +134,15 @@ class Workspace:
 
         return Lock.from_toml(places.SHIPPED_LOCK.read_text("utf-8"))
 
-    def forget(self, name: str) -> None:
-        """``catalog`` or ``locked`` was just written: read it anew."""
-        self.__dict__.pop(name, None)
+    def forget_catalog(self) -> None:
+        """A catalog was just written: look anew which one is in use, and read it."""
+        for name in ("catalog_paths", "catalog", "catalog_id", "lock_path"):
+            self.__dict__.pop(name, None)
+        self.forget_lock()
+
+    def forget_lock(self) -> None:
+        """The lock was just written: read it anew."""
+        self.__dict__.pop("locked", None)
 
     def remember_first(self, models: Sequence[Model], report: Report) -> None:
         """Trust on first use: what came of files without a published digest is what the lock says from now on.
@@ -148,7 +160,7 @@ class Workspace:
                 self.catalog_paths[0][0],
                 lambda lock: lock and with_first_digests(lock, models, report),
             )
-            self.forget("locked")
+            self.forget_lock()
         except MdlError as error:
             self.warn(f"the lock could not be brought up to date: {error.message}")
 

@@ -30,6 +30,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
     },
     "Catalog": {
+        "init": Listed("catalog", "Begin a catalog of your own"),
         "add": Listed("catalog", "Put a model into the catalog"),
         "remove": Listed("catalog", "Take a model out of the catalog"),
         "lock": Listed("catalog", "Write down commits, sizes and digests"),

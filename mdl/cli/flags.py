@@ -51,7 +51,7 @@ DOWNLOAD: Final = tuple(name for name, setting in settings_table().items() if se
 LookSettings = Annotated[Settings, LOOK]
 DownloadSettings = Annotated[Settings, DOWNLOAD]
 DoctorSettings = Annotated[Settings, (*LOOK, "offline")]
-LockSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("locked", "frozen"))]
+LockSettings = Annotated[Settings, ("retries", "stall", "offline")]
 ReleaseSettings = Annotated[Settings, ("lock_wait",)]
 
 DryRun = Annotated[bool, flag("-n --dry-run", "Show the plan and stop.")]

@@ -63,6 +63,7 @@ class Session:
 
     def check_config(self) -> None:
         """Raises `UsageError` if ``config.toml``, or the setting that the console was made by, is wrong."""
+        self.config.read()
         self.config.find("progress")
 
     def without_broken_file(self) -> MdlError | None:

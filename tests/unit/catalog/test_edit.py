@@ -131,10 +131,10 @@ def test_what_an_editor_saves_meanwhile(
     book.write_text(TEXT)
     really = with_model
 
-    def slow(text: str, *rest: Any) -> str:
+    def slow(text: str, *rest: Any, **more: Any) -> str:
         if text == TEXT:
             book.write_text(f"{TEXT}# saved meanwhile\n")
-        return really(text, *rest)
+        return really(text, *rest, **more)
 
     def refused(*_: object) -> None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
