@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from mdl import crc_json
-from mdl.errors import CatalogError, LockError, NetworkError, ProtocolError, UsageError
+from mdl.errors import CatalogError, LockError, MdlError, NetworkError, ProtocolError, UsageError
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, read_regular
 from mdl.places import SHIPPED, expanded
@@ -112,8 +112,8 @@ class WebBases:
         try:
             with self._connect(named) as http:
                 found = _asked(http, url, copy) if copy else http.retry(url, lambda: _asked(http, url, None))
-        except NetworkError as error:
-            if copy is None:
+        except MdlError as error:
+            if copy is None or not isinstance(error, NetworkError):
                 raise error.on(bare_url(url)) from None
             then = datetime.fromtimestamp(copy.at).isoformat(" ", "minutes")
             self._warn(f"{bare_url(url)}: {error.message}; the copy of {then} is used")
