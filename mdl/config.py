@@ -315,7 +315,11 @@ def setting_named(name: str) -> Setting:
     """The setting of that name. Raises `UsageError`, with what is near."""
     if name not in settings_table():
         near = get_close_matches(name, settings_table(), 1)
-        hint = f"did you mean {near[0]}?" if near else "'mdl config' lists them all"
+        hint = (
+            f"did you mean {near[0]}?"
+            if near
+            else "'mdl config' lists them; [remotes] and [hosts] are edited in config.toml"
+        )
         raise UsageError("there is no such setting", item=shown(name)[:100], hint=hint)
     return settings_table()[name]
 
