@@ -219,7 +219,8 @@ def without_model(text: str, path: Path, name: str, *, fetch: Fetch = no_web) ->
         if key[:2] == ("models", name):
             edited, first = edited[:start] + edited[stop:].removeprefix("\n"), start
         elif not stays_known and (_is_group(key) or _is_see(key)):
-            edited = edited[:start] + _without(edited[start:stop], name) + edited[stop:]
+            line, rest = _without(edited[start:stop], name), edited[stop:]
+            edited = edited[:start] + line + (rest if line else rest.removeprefix("\n"))
     edited = edited if first is None else _closed(edited, first)
     try:
         if name in _own(parse_catalog(edited, path, fetch), path):  # it is in a line with others: models = { a = {…} }
