@@ -288,7 +288,9 @@ _OF_COMMANDS = {
     "stores.also": Setting(
         (), _paths, "Folders of other programs in which the same bytes may be.", "DIR", has_flag=False
     ),
-    "stores.link": _choice_setting(RULES, "How bytes that are elsewhere on this disk are used.", has_flag=False),
+    "stores.link": _choice_setting(
+        RULES, f"How bytes that are elsewhere on this disk are used: {', '.join(RULES)}.", has_flag=False
+    ),
 }
 """The settings that a command has and `mdl.Client` has no argument for."""
 
