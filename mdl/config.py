@@ -94,16 +94,17 @@ def _choice_setting(choices: Sequence[str], help_text: str, panel: str = "", **m
     return Setting(choices[0], parse, help_text, "|".join(choices), panel=panel, **more)
 
 
-def _switch_setting(help_text: str, panel: str) -> Setting:
+def parse_switch(value: Any, name: str) -> bool:
+    """Yes or no, in the words that a variable may say it with. Raises `UsageError` naming ``name``."""
     words = {True: ("1", "true", "t", "yes", "y", "on"), False: ("0", "false", "f", "no", "n", "off")}
+    for meaning, texts in words.items():
+        if str(value).strip().lower() in texts:
+            return meaning
+    raise UsageError(f"{value!r} is neither yes nor no", item=name, hint="write 1 or 0")
 
-    def parse(value: Any, name: str) -> bool:
-        for meaning, texts in words.items():
-            if str(value).strip().lower() in texts:
-                return meaning
-        raise UsageError(f"{value!r} is neither yes nor no", item=name, hint="write 1 or 0")
 
-    return Setting(False, parse, help_text, of_a_run=True, panel=panel)
+def _switch_setting(help_text: str, panel: str) -> Setting:
+    return Setting(False, parse_switch, help_text, of_a_run=True, panel=panel)
 
 
 def _as_text(parse: Callable[[str, str], Any]) -> Parse:
