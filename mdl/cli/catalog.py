@@ -29,7 +29,13 @@ class EntryFlags(Globs):
     group: Annotated[list[str] | None, flag("--group NAME", "Group to put it into, repeatable.")] = None
 
 
-@command("init")
+@command(
+    "init",
+    examples=(
+        "mdl init  # catalog.toml in your config folder; it has all that mdl ships",
+        "mdl init .  # one for the project in this folder",
+    ),
+)
 def init(
     session: Session,
     place: Annotated[

@@ -31,7 +31,14 @@ Values = Annotated[list[str], typer.Argument(metavar="VALUE", help="What it is t
 
 
 @command("config", checks_config=True, group_help=_ABOUT, examples=_EXAMPLES)
-@command("config list", checks_config=True)
+@command(
+    "config list",
+    checks_config=True,
+    examples=(
+        "mdl config list --json  # the same for a program",
+        "mdl config list --layout hf-cache  # what would hold with this flag",
+    ),
+)
 def list_settings(session: Session, settings: LookSettings) -> int:
     """Every setting with its value and where it is from; then the places, the hub, and whose token it gets."""
     trouble = session.without_broken_file()
@@ -55,7 +62,14 @@ def list_settings(session: Session, settings: LookSettings) -> int:
     return code
 
 
-@command("config get", checks_config=True)
+@command(
+    "config get",
+    checks_config=True,
+    examples=(
+        'cd "$(mdl config get home)"  # go to the models folder',
+        "mdl config get stores.also  # a list has one value a line",
+    ),
+)
 def get_setting(session: Session, key: Key, settings: LookSettings) -> int:
     """The value of one setting, nothing else; a list has one value a line."""
     setting_named(key)
@@ -72,13 +86,27 @@ def get_setting(session: Session, key: Key, settings: LookSettings) -> int:
     return _show(session, show, settings=[_facts(row)])
 
 
-@command("config set", checks_config=True)
+@command(
+    "config set",
+    checks_config=True,
+    examples=(
+        "mdl config set connections 8  # at most 8 connections, from now on",
+        "mdl config set stores.also /srv/comfyui/models /srv/ollama  # a list",
+    ),
+)
 def set_setting(session: Session, key: Key, values: Values) -> int:
     """Write one setting into config.toml; comments stay."""
     return _change(session, key, values)
 
 
-@command("config unset", checks_config=True)
+@command(
+    "config unset",
+    checks_config=True,
+    examples=(
+        "mdl config unset connections  # the default again",
+        "mdl config unset hooks.on_complete  # no hook any more",
+    ),
+)
 def unset_setting(session: Session, key: Key) -> int:
     """Take one setting out of config.toml."""
     return _change(session, key, None)
@@ -92,7 +120,14 @@ def _change(session: Session, key: str, values: list[str] | None) -> int:
     return _show(session, lambda: session.console.data(str(path)), settings=[_facts(row)])
 
 
-@command("config path", checks_config=True)
+@command(
+    "config path",
+    checks_config=True,
+    examples=(
+        'nano "$(mdl config path)"  # edit all of it',
+        "mdl config path --json  # and whether it is there",
+    ),
+)
 def config_path(session: Session) -> int:
     """The path of config.toml, nothing else; it need not be there."""
     path = places.config_file()

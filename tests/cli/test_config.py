@@ -213,7 +213,7 @@ def test_variables_that_mean_nothing(shell: Shell, mdl: Inside) -> None:
         "MDL_METRICS": "",
         "MDL_YES": "",
     }
-    assert done(mdl(with_environ(shell, **known), "list")).err == "the catalog is empty\n"
+    assert "MDL_" not in done(mdl(with_environ(shell, **known), "list")).err
     ran = done(mdl(with_environ(shell, MDL_CONECTIONS="3", MDL_ZZ="1"), "list"))
     assert ran.err.count("MDL_CONECTIONS") == 1
     assert "the variable MDL_CONECTIONS means nothing to mdl; did you mean MDL_CONNECTIONS?" in ran.err
