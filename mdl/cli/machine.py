@@ -68,7 +68,11 @@ def _settings(client: Client, trouble: MdlError | None) -> str:
     """Raises `MdlError` for whatever is wrong with ``config.toml``, which is the ``trouble``, or with a setting."""
     if problem := trouble or joint_error([one.error for one in client.settings() if one.error]):
         raise problem
-    return str(places.config_file())
+    try:
+        path = places.config_file()
+    except UsageError as error:
+        return f"none: {error.message}"
+    return str(path) if path.exists() else f"{path} (not there)"
 
 
 def _is_offline(client: Client) -> bool:
