@@ -56,6 +56,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         UsageError as UsageError,
     )
     from mdl.operations.clean import Waste as Waste
+    from mdl.operations.configure import SettingValue as SettingValue
     from mdl.operations.delete import DeletedModel as DeletedModel, DeleteReport as DeleteReport, KeptFile as KeptFile
     from mdl.operations.remote_model import RemoteModel as RemoteModel
     from mdl.operations.fetch import FetchReport as FetchReport
@@ -106,6 +107,7 @@ _HOMES = {
     "NoSpace NotFinished NotFound Occupied PartialFailure ProtocolError StateError StorageError TlsError Unsafe "
     "UsageError",
     "mdl.operations.clean": "Waste",
+    "mdl.operations.configure": "SettingValue",
     "mdl.operations.delete": "DeletedModel DeleteReport KeptFile",
     "mdl.operations.remote_model": "RemoteModel",
     "mdl.operations.fetch": "FetchReport",

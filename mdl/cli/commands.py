@@ -31,6 +31,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
     },
     "Catalog": {
+        "init": Listed("catalog", "Begin a catalog of your own"),
         "add": Listed("catalog", "Put a model into the catalog"),
         "remove": Listed("catalog", "Take a model out of the catalog"),
         "lock": Listed("catalog", "Write down commits, sizes and digests"),
@@ -48,7 +49,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "jobs": Listed("jobs", "List, watch, pause, resume or cancel downloads"),
     },
     "This machine": {
-        "config": Listed("machine", "Show the settings, and where they come from"),
+        "config": Listed("config", "Show or set the settings of this user"),
         "doctor": Listed("machine", "Check network, token, disk and settings"),
         "clean": Listed("disk", "Remove what nothing needs any more"),
         "demo": Listed("demo", "Try everything on this machine, without a network"),

@@ -199,7 +199,7 @@ def test_nobody_at_home(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPat
     homeless = Homeless(shell.home)
     err = mdl(homeless, "get", "one").err
     assert err.count("mdl: warning: ") == err.count("this user has no home folder") == 1
-    codes = {"get one --detach": 2, "jobs": 2, "prefetch": 0}
+    codes = {"get one --detach": 2, "jobs": 2, "prefetch --all": 0}
     assert {words: mdl(homeless, *words.split()).code for words in codes} == codes
     assert sorted(path.name for path in shell.home.iterdir()) == ["catalog.toml", "models"]
     assert arrived(shell, SMALL)
