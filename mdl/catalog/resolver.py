@@ -15,6 +15,7 @@ from mdl.files import RemoteFile
 from mdl.listener import Event
 from mdl.paths import RelPath, matches, refuse_twins
 from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
+from mdl.sources.hub_origin import shown_url
 from mdl.sources.url import UrlSource
 from mdl.threads import in_parallel
 
@@ -95,7 +96,8 @@ class Resolver:
                     files.append(self._named(file))
                 except MdlError as error:
                     if error.item in (None, file.path.text):
-                        error.item = f"{model.name}/{file.path.text}"
+                        item = f"{model.name}/{file.path.text}"
+                        error.item = item if model.is_of_catalog else shown_url(file.url)
                     failed[file.path] = _of_model(error, model)
                     files.append(self._stated(file))
         finally:
