@@ -114,7 +114,7 @@ class Resolver:
         """The files of one source that the model's patterns leave. An exact answer asks for the digests that a listing
         lacks."""
         source = self.source(origin)
-        found = narrow(source.resolve(origin), model.include, model.exclude, str(origin))
+        found = narrow(source.resolve(origin), model.include, model.exclude, origin.label)
         return [source.complete(origin, one) if self._exact and not (one.digest or one.hub) else one for one in found]
 
     def resolve_all(self, models: Sequence[Model]) -> Iterator[Resolved | MdlError]:
@@ -163,7 +163,7 @@ class Resolver:
             found = self.source(origin).known(origin)
             if found is None:
                 return None
-            files += narrow(found, model.include, model.exclude, str(origin))
+            files += narrow(found, model.include, model.exclude, origin.label)
         return self._checked(model, files + [self._known_file(file) for file in model.files])
 
     def described(self, model: Model) -> list[RemoteFile] | None:
