@@ -96,7 +96,7 @@ def _named(name: str, catalog: Catalog) -> list[Model]:
     try:
         return catalog.find(name)
     except NotFound as error:
-        error.hint = "; ".join(filter(None, (error.hint, what_else(name))))
+        error.hint = "; ".join(filter(None, ("" if ":" in name else error.hint, what_else(name)))) or error.hint
         raise
 
 

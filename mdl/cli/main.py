@@ -86,10 +86,28 @@ def run(arguments: Sequence[str]) -> int:
         the_signals().rest()
 
 
+_OF_OTHERS = {
+    "--local-dir": "--into DIR puts the files of one target into DIR itself; --to DIR is the models folder",
+    "--cache-dir": "--layout hf-cache uses the cache of Hugging Face; --to DIR says where it is",
+    "--token": 'a token is never a flag: set HF_TOKEN; for other hosts write [hosts."HOST"] into config.toml',
+    "--repo-type": "write the type before the name: hf:datasets/org/name, hf:spaces/org/name",
+    "--header": 'a token is never a flag: [hosts."HOST"] token_env = "VARIABLE" in config.toml',
+    "--checksum": "--sha256 HEX",
+}
+"""Flags of other tools, and how mdl says the same."""
+
+
+def _has_flag(arguments: Sequence[str], flag: str) -> bool:
+    return any(word == flag or word.startswith(f"{flag}=") for word in arguments)
+
+
 def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:
     """Show a call that Typer refused as every other error, as a document too if its words ask for one."""
     name = next((word for word in arguments if word in COMMANDS), "")
-    usage = UsageError(" ".join(error.format_message().split()), hint=" ".join(filter(None, ("mdl", name, "--help"))))
+    told = next((text for flag, text in _OF_OTHERS.items() if _has_flag(arguments, flag)), "")
+    hint = told if "No such option" in error.format_message() else ""
+    hint = hint or " ".join(filter(None, ("mdl", name, "--help")))
+    usage = UsageError(" ".join(error.format_message().split()), hint=hint)
     wants_lines = "--progress=json" in arguments or ("--progress", "json") in pairwise(arguments)
     common = Common(json="--json" in arguments, progress=Progress.json if wants_lines else None)
     return report(Session((COMMANDS[name].see or name if name else "mdl"), common, os.environ), usage)
