@@ -247,7 +247,10 @@ class Client:
 
     def _one(self, target: str | Model) -> Model:
         """The model that ``target`` means; also one of which no catalog knows, if anything of it is here."""
-        here = [one for one in self.verifiable() if one.name == target] if "/" in str(target) else []
+        from mdl.sources import is_reference
+
+        is_record = isinstance(target, str) and "/" in target and not is_reference(target)  # gpu/job-1, or org/repo
+        here = [one for one in self.verifiable() if one.name == target] if is_record else []
         try:
             models = here or self.models(target)
         except NotFound:
