@@ -249,8 +249,12 @@ class Client:
         """The model that ``target`` means; also one of which no catalog knows, if anything of it is here."""
         from mdl.sources import is_reference
 
-        is_record = isinstance(target, str) and "/" in target and not is_reference(target)  # gpu/job-1, or org/repo
-        here = [one for one in self.verifiable() if one.name == target] if is_record else []
+        here: list[Model] = []
+        if isinstance(target, str) and "/" in target and not is_reference(target):  # REMOTE/JOB, or org/repo
+            remote, _, job = target.partition("/")
+            here = [one for one in self.verifiable() if one.name == target]
+            if not here and remote in self.remotes:
+                raise NotFound("not on this disk", item=target, hint=f"mdl fetch {remote} {job}")
         try:
             models = here or self.models(target)
         except NotFound:
