@@ -56,7 +56,10 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         UsageError as UsageError,
     )
     from mdl.operations.clean import Waste as Waste
+    from mdl.operations.delete import DeletedModel as DeletedModel, DeleteReport as DeleteReport, KeptFile as KeptFile
+    from mdl.operations.remote_model import RemoteModel as RemoteModel
     from mdl.operations.fetch import FetchReport as FetchReport
+    from mdl.operations.inventory import Inventory as Inventory
     from mdl.operations.lock import LockReport as LockReport
     from mdl.operations.pack import (
         PackPlan as PackPlan,
@@ -98,7 +101,10 @@ _HOMES = {
     "NoSpace NotFinished NotFound Occupied PartialFailure ProtocolError StateError StorageError TlsError Unsafe "
     "UsageError",
     "mdl.operations.clean": "Waste",
+    "mdl.operations.delete": "DeletedModel DeleteReport KeptFile",
+    "mdl.operations.remote_model": "RemoteModel",
     "mdl.operations.fetch": "FetchReport",
+    "mdl.operations.inventory": "Inventory",
     "mdl.operations.lock": "LockReport",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
     "mdl.operations.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack "

@@ -1,4 +1,4 @@
-"""config, doctor, clean, demo and schema: this machine and mdl itself."""
+"""config, doctor, demo and schema: this machine and mdl itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import tempfile
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,16 +17,21 @@ from mdl.cli.command import command
 from mdl.cli.flags import DoctorSettings, LookSettings, flag
 from mdl.cli.session import Session
 from mdl.errors import joint_error
-from mdl.formatting import human_bytes
 
 if TYPE_CHECKING:  # `config` and `schema` need nothing of these
-    from mdl import Client, Waste
+    from mdl import Client
 
 _SETTINGS = "the user config folder"
 _STDERR = 2
 
 
-@command("config")
+@command(
+    "config",
+    examples=(
+        "mdl config  # where settings, catalog, state and models are",
+        'nano "$(mdl config path)"  # edit the settings',
+    ),
+)
 def config(
     session: Session,
     settings: LookSettings,
@@ -65,7 +70,13 @@ def _facts(what: str, path: Path, why: str) -> tuple[str, str, bool, str]:
     return what, str(path), os.path.exists(path), why
 
 
-@command("doctor")
+@command(
+    "doctor",
+    examples=(
+        "mdl doctor  # what works here, and what to do about the rest",
+        "mdl doctor --offline  # without asking any server",
+    ),
+)
 def doctor(session: Session, settings: DoctorSettings) -> int:
     """What works here, and what to do about what does not: endpoint, proxy, CA, token, clock, disk, versions."""
     from mdl.doctor import Environment, run_checks
@@ -111,37 +122,18 @@ def _lock(client: Client) -> str:
     return f"{len(lock.models)} models in {client.workspace.lock_path}"
 
 
-@command("clean")
-def clean(session: Session, settings: LookSettings) -> int:
-    """Show unfinished downloads that no job continues, files that a model no longer has, and leftovers; --yes removes
-    them."""
-    is_asked, console = session.common.yes, session.console
-    rows = [
-        _waste(waste, is_removed, is_asked) for waste, is_removed in session.client(settings).clean(remove=is_asked)
-    ]
-    total = sum(row["bytes"] for row in rows if row["action"] != "kept")
-
-    def show() -> None:
-        if not rows:
-            console.note("nothing to clean")
-            return
-        table = [(row["action"], row["kind"], human_bytes(row["bytes"]), row["path"], row["why"]) for row in rows]
-        console.table(("ACTION", "WHAT", "SIZE", "PATH", "WHY"), table)
-        console.note(f"{human_bytes(total)} {'freed' if is_asked else 'would be freed; with --yes it is'}")
-
-    return session.show({"items": rows, "bytes": total}, show)
-
-
-def _waste(waste: Waste, is_removed: bool, is_asked: bool) -> dict[str, Any]:
-    action = "deleted" if is_removed else "kept" if waste.kept or is_asked else "would delete"
-    why = f"{waste.why}: {waste.kept}" if waste.kept else waste.why
-    return {"kind": waste.kind, "path": str(waste.path), "bytes": waste.bytes, "why": why, "action": action}
-
-
-@command("demo")
+@command(
+    "demo",
+    examples=(
+        "mdl demo  # in a new temporary folder",
+        "mdl demo --in play  # in a folder of yours",
+    ),
+)
 def demo(
     session: Session,
-    folder: Annotated[Path | None, flag("--in DIR", "Where to play; a new temporary folder without it.")] = None,
+    folder: Annotated[
+        Path | None, flag("--in DIR", "Where to play; a new temporary folder without it.", panel="Where")
+    ] = None,
 ) -> int:
     """The whole of mdl on this machine alone: a download killed and resumed, a run packed, released, rolled back."""
     from mdl.demo import Demo
@@ -165,10 +157,19 @@ def demo(
     return code
 
 
-@command("schema")
+@command(
+    "schema",
+    examples=(
+        "mdl schema  # the names of all",
+        "mdl schema get > get.schema.json  # that of one command",
+        "mdl schema event  # one line of --progress json",
+    ),
+)
 def schema(
     session: Session,
-    name: Annotated[str | None, typer.Argument(help="A command, or event; the names without one.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A command, or event; the names without one.")
+    ] = None,
 ) -> int:
     """The JSON Schema of what a command prints with --json, or of one line of --progress json (event).
 

@@ -57,8 +57,8 @@ MAX_JSON = 10 * 2**20
 """Decoded bytes of an API answer that are read at most. Parsed they take a multiple of it."""
 
 Answer = TypeVar("Answer")
-OnRetry = Callable[[MdlError, int, float], None]
-"""Receives an error, the number of the failure, and the seconds until the next try."""
+OnRetry = Callable[[Again], None]
+"""Receives what the retry policy decided after a failure."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ class HttpClient:
                 if not isinstance(decision, Again):
                     raise
                 if on_retry:
-                    on_retry(error, decision.failure, delay)
+                    on_retry(decision)
                 self._wait_for(origin, delay)
             else:
                 with self._pacer_lock:

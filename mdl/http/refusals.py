@@ -125,10 +125,10 @@ def error_for_status(
     except ValueError:
         phrase = ""
     words = server_message(headers, body, secrets)
-    if words in (phrase, f"{status} {phrase}"):
-        words = ""
     ident = request_id(headers, secrets)
-    message = f"{host_of(url)} answered {status} {phrase}".rstrip() + (f": {words}" if words else "")
+    answer = f"{status} {phrase}".rstrip()
+    says_more = words.lower().strip(". ") not in ("", str(status), phrase.lower(), answer.lower())
+    message = f"{host_of(url)} answered {answer}" + (f": {words}" if says_more else "")
     message += f" (request {ident})" if ident else ""
     if status == 407:
         return AuthError(f"the proxy answered {message}", hint=PROXY_PASSWORD)
