@@ -218,21 +218,32 @@ class Client:
 
     # Models and what of them is on this disk.
 
-    def models(self, targets: Targets, *, into: Folder | None = None, revision: str | None = None) -> list[Model]:
-        """What ``targets`` mean, each model once: names and groups of the catalog, ``hf:org/repo``, URLs, models.
+    def models(
+        self,
+        targets: Targets,
+        *,
+        into: Folder | None = None,
+        revision: str | None = None,
+        output: str | None = None,
+        sha256: str | None = None,
+    ) -> list[Model]:
+        """What ``targets`` mean, each model once: names and groups of the catalog, ``org/repo``, ``hf:org/repo:Q8_0``,
+        URLs, models; what follows a repository and names no other target is a file of it.
 
-        The catalog is read only if one of them is a name. ``revision`` replaces that of every source that has
-        revisions. Raises `NotFound`, `CatalogError`, and `UsageError`, also if several are to go ``into`` one folder.
+        The catalog is read only if one of them may be a name. ``revision`` replaces that of every source that has
+        revisions; the one file of a URL may be called ``output`` and have a ``sha256``. Raises `NotFound`,
+        `CatalogError`, and `UsageError`, also if several are to go ``into`` one folder.
         """
-        from mdl.catalog.model import Catalog, Model, models_of
-        from mdl.sources import is_reference, page_hosts
+        from mdl.catalog.model import Catalog, Model
+        from mdl.catalog.targets import models_of, needs_catalog
+        from mdl.sources import page_hosts
 
         wanted = [targets] if isinstance(targets, str | Model) else list(targets)
+        catalog, hosts = self.catalog if needs_catalog(wanted) else Catalog(), page_hosts(self.workspace.endpoint)
+        found = models_of(wanted, catalog, hosts, revision, output=output, sha256=sha256)
         if into is not None:
-            check_into(len(wanted))
-        names = [one for one in wanted if isinstance(one, str)]
-        catalog = Catalog() if all(map(is_reference, names)) else self.catalog
-        return models_of(wanted, catalog, page_hosts(self.workspace.endpoint), revision)
+            check_into(len(found))
+        return found
 
     def statuses(
         self,
@@ -304,11 +315,16 @@ class Client:
         """As `models`, also for a name that no catalog knows, if anything of it is in the models folder. Raises
         `NotFound`, which says what is near."""
         from mdl.operations.inventory import model_of
+        from mdl.sources import is_reference
 
+        receipts = self.workspace.store([]).receipts
         try:
+            if isinstance(target, str) and "/" in target and not is_reference(target):  # REMOTE/JOB, or org/repo
+                remote, _, job = target.partition("/")
+                if target in receipts.models() or remote in self.remotes:
+                    raise NotFound("not on this disk", item=target, hint=f"mdl fetch {remote} {job}")
             return self.models(target)
         except NotFound as error:
-            receipts = self.workspace.store([]).receipts
             here = receipts.models()
             if target in here:
                 return [model_of(str(target), receipts.in_order(str(target)))]

@@ -14,7 +14,7 @@ import typer
 import mdl
 from mdl import Busy, Cancelled, Deadline, MdlError
 from mdl.cli.command import command
-from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags
+from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 from mdl.paths import shown
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 _EXAMPLES = (
     "mdl get bert-fa --to /models  # a model of the catalog",
-    "mdl get hf:gpt2@main --include '*.json'  # some files of a repository",
-    "mdl get https://host/file.gguf --into .  # any URL, into this folder",
+    "mdl get openai-community/gpt2 config.json  # a repository of the hub, and a file of it",
+    "mdl get unsloth/Qwen3-4B-Instruct-2507-GGUF:Q8_0  # one quantisation, with all its shards",
+    "mdl get https://host/download/123 -o model.gguf --into .  # any URL, into this folder",
     "mdl get -n z-image-turbo  # the plan alone",
 )
 
@@ -37,16 +38,25 @@ def get(
     session: Session,
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="TARGET", help="Catalog name, group, hf:org/repo[@rev][/path], hub page or any URL."),
+        typer.Argument(
+            metavar="TARGET",
+            help="Catalog name, group, org/repo [FILE…], org/repo:QUANT, hf:org/repo@rev/path, hub page or any URL.",
+        ),
     ],
     choice: Choice,
     settings: DownloadSettings,
     job: JobFlags,
     dry_run: DryRun = False,
     force: Force = False,
+    output: Annotated[
+        str | None, flag("-o --output NAME", "One URL: the name of its file.", panel="What", envvar=None)
+    ] = None,
+    sha256: Annotated[
+        str | None, flag("--sha256 HEX", "One URL: the digest that its file must have.", panel="What", envvar=None)
+    ] = None,
 ) -> int:
     """Download models; the last line is the folder. Run it again to go on after any interruption."""
-    request = Request(targets, choice, settings, job, force)
+    request = Request(targets, choice, settings, job, force, output, sha256)
     if dry_run:
         return show_plan(session, request)
     try:
@@ -67,6 +77,8 @@ class Request:
     settings: DownloadSettings
     job: JobFlags
     force: bool = False
+    output: str | None = None
+    sha256: str | None = None
 
 
 def download(
@@ -129,7 +141,9 @@ def _begin(session: Session, request: Request) -> tuple[Client, list[Model], Map
     """The models and their folders. Raises `MdlError` for all that can be known to be wrong before anything is done;
     from then on a signal raises nothing."""
     choice, client = request.choice, session.client(request.settings)
-    models = client.models(request.targets, into=choice.into, revision=choice.revision)
+    models = client.models(
+        request.targets, into=choice.into, revision=choice.revision, output=request.output, sha256=request.sha256
+    )
     folders = client.folders(models, into=choice.into)
     client.workspace.time_limit()
     session.signals.poll()
@@ -181,12 +195,13 @@ def payload(report: Report) -> dict[str, Any]:
 
 
 def _show_failures(session: Session, report: Report) -> None:
-    """One line a failure, file by file."""
+    """One line a failure, file by file. A URL of the command line says more than the folder that is named after it."""
     error, failures = report.error, report.failures
     if error and len(failures) < 2:
         session.console.error(error)
     elif error:
         for item, one in failures:
+            item = one.item if one.item and "://" in one.item else item
             session.console.error(MdlError(one.message, item=item, hint=one.advice))
 
 

@@ -12,7 +12,7 @@ import json
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -29,6 +29,7 @@ from mdl.hashing import Digest
 from mdl.http.allowlist import host_of, origin_of
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context
+from mdl.sources.gguf import of_quantisation
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
 
 VERSION = 1
@@ -232,17 +233,21 @@ class HubSource:
             near = get_close_matches(below, names, 3, 0.4) or names[:3]
             hint = f"there is {', '.join(near)}" + (" …" if len(names) > len(near) else "")
             raise NotFound(f"{below} is not there at {listing.commit[:12]}", item=str(origin), hint=hint)
+        files = self._remote_files(origin, listing.commit, entries)
+        return of_quantisation(files, origin.quant, str(origin)) if origin.quant else files
+
+    def _remote_files(self, origin: HubOrigin, commit: str, entries: Sequence[Entry]) -> list[RemoteFile]:
         return [
             RemoteFile(
                 path=entry.path,
-                url=origin.file_url(self._url, listing.commit, entry.path.text),
+                url=origin.file_url(self._url, commit, entry.path.text),
                 size=entry.size,
                 digest=entry.digest,
-                commit=listing.commit,
+                commit=commit,
                 role=role_of(entry.path.text),
                 probed=True,
-                hub=HubFile(origin.repo, origin.repo_type, listing.commit, entry.path.text, origin.branch),
-                reference=str(replace(origin, revision=listing.commit, subpath=entry.path.text)),
+                hub=HubFile(origin.repo, origin.repo_type, commit, entry.path.text, origin.branch),
+                reference=str(replace(origin, revision=commit, subpath=entry.path.text, quant="")),
             )
             for entry in entries
         ]
