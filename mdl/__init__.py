@@ -56,6 +56,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         UsageError as UsageError,
     )
     from mdl.operations.clean import Waste as Waste
+    from mdl.operations.export import Export as Export, ExportedFile as ExportedFile
     from mdl.operations.fetch import FetchReport as FetchReport
     from mdl.operations.lock import LockReport as LockReport
     from mdl.operations.pack import (
@@ -98,6 +99,7 @@ _HOMES = {
     "NoSpace NotFinished NotFound Occupied PartialFailure ProtocolError StateError StorageError TlsError Unsafe "
     "UsageError",
     "mdl.operations.clean": "Waste",
+    "mdl.operations.export": "Export ExportedFile",
     "mdl.operations.fetch": "FetchReport",
     "mdl.operations.lock": "LockReport",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",

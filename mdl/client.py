@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mdl.files import RemoteFile
     from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
+    from mdl.operations.export import Export
     from mdl.operations.fetch import FetchReport
     from mdl.operations.lock import LockReport
     from mdl.operations.remote import CleanedJob, RemoteReport
@@ -580,6 +581,23 @@ class Client:
             report = lock(self.catalog, path, tools, names=asked, check=check, upgrade=texts(upgrade))
         self.workspace.forget("locked")
         return report
+
+    def export(self, names: Texts | None = None, *, list_format: str = "urls") -> Export:
+        """The files of the locked models and groups ``names``, or of all that is locked, as a list that other programs
+        read: ``urls``, ``aria2``, ``metalink`` or ``sha256sums``. Contacts nothing. Raises `LockError` if the lock does
+        not cover them, `UsageError` for another format, `NotFound`, `CatalogError`, `StateError`."""
+        from mdl.catalog.lock import Lock
+        from mdl.operations.export import FORMATS, export
+
+        if list_format not in FORMATS:
+            raise UsageError(f"{list_format!r} is no format", item="--format", hint=f"there is {', '.join(FORMATS)}")
+        lock = self.workspace.locked or Lock()
+        names = texts(names) if names is not None else [name for name in self.catalog.models if name in lock.models]
+        if not names:
+            raise LockError("nothing is locked", item=str(self.workspace.lock_path), hint="'mdl lock' writes the lock")
+        models = {model.name: lock.pin(model) for name in names for model in self.catalog.find(name)}
+        resolver = self.workspace.resolver(self.workspace.store([]))
+        return export({name: resolver.known(model) or () for name, model in models.items()}, list_format)
 
     def clean(self, *, remove: bool = False) -> list[tuple[Waste, bool]]:
         """What mdl has on this disk and nothing needs any more, each with whether it was removed: only with

@@ -33,6 +33,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "add": Listed("catalog", "Put a model into the catalog"),
         "remove": Listed("catalog", "Take a model out of the catalog"),
         "lock": Listed("catalog", "Write down commits, sizes and digests"),
+        "export": Listed("export", "List locked files for aria2, sha256sum and others"),
     },
     "Trained runs": {
         "checkpoints": Listed("pack", "List the checkpoints of a run"),
