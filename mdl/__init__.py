@@ -59,6 +59,11 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.operations.export import Export as Export, ExportedFile as ExportedFile
     from mdl.operations.fetch import FetchReport as FetchReport
     from mdl.operations.lock import LockReport as LockReport
+    from mdl.operations.outdated import (
+        FileChange as FileChange,
+        ModelVersion as ModelVersion,
+        OutdatedReport as OutdatedReport,
+    )
     from mdl.operations.pack import (
         PackPlan as PackPlan,
         PackResult as PackResult,
@@ -102,6 +107,7 @@ _HOMES = {
     "mdl.operations.export": "Export ExportedFile",
     "mdl.operations.fetch": "FetchReport",
     "mdl.operations.lock": "LockReport",
+    "mdl.operations.outdated": "FileChange ModelVersion OutdatedReport",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
     "mdl.operations.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack "
     "verify_archive",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mdl.operations.export import Export
     from mdl.operations.fetch import FetchReport
     from mdl.operations.lock import LockReport
+    from mdl.operations.outdated import OutdatedReport
     from mdl.operations.remote import CleanedJob, RemoteReport
     from mdl.operations.tools import Tools
     from mdl.operations.verify import VerifyReport
@@ -145,9 +146,11 @@ class Client:
         cancel: CancelToken | None = None,
         online: bool = True,
         exact: bool = False,
+        keeps: bool = True,
     ) -> Iterator[Tools]:
         """What one operation works with; `CallOptions` are those of its caller. ``exact`` resolves to commits, past the
-        lock. Window and duration limit an operation that is ``online`` and not ``exact``: one that downloads."""
+        lock; what sources answer is kept if it ``keeps``. Window and duration limit an operation that is ``online`` and
+        not ``exact``: one that downloads."""
         from mdl.deadline import time_limit
         from mdl.operations.tools import Tools, with_sources
         from mdl.sources import page_hosts
@@ -169,7 +172,7 @@ class Client:
                 network = stack.enter_context(work.network(models, stop, with_lock=not exact))
                 listener = stack.enter_context(work.xet(network, listener))
             resolver = work.resolver(
-                store, network, listener, texts(include), texts(exclude), exact=exact, is_strict=True
+                store, network, listener, texts(include), texts(exclude), exact=exact, is_strict=True, keeps=keeps
             )
             stack.enter_context(_interrupts())
             wait, hub_client, copies = work.config["lock_wait"], work.hub_client(models), work.local_copies(store)
@@ -581,6 +584,45 @@ class Client:
             report = lock(self.catalog, path, tools, names=asked, check=check, upgrade=texts(upgrade))
         self.workspace.forget("locked")
         return report
+
+    def outdated(
+        self,
+        targets: Targets | None = None,
+        *,
+        beyond_pins: bool = False,
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+    ) -> OutdatedReport:
+        """Compare what is here, and what is locked, with what is newest at the sources: of ``targets``, or of every
+        model that is here or locked. Nothing is written.
+
+        ``beyond_pins`` asks for the newest commit even if the catalog pins one. What cannot be asked is in the report.
+        Raises `NotFound`, `CatalogError`, `StateError`, `Cancelled`, and `LockError` offline.
+        """
+        from mdl.catalog.lock import Lock
+        from mdl.operations.outdated import outdated
+
+        self._check_online()
+        lock, models = self.workspace.locked or Lock(), self._movable(targets)
+        if targets is None:
+            here = {model.name for model in models}
+            models += [one for name, one in self.catalog.models.items() if name in lock.models and name not in here]
+        with self._tools(models, on_event=on_event, cancel=cancel, exact=True, keeps=False) as tools:
+            return outdated(models, tools, lock, beyond_pins=beyond_pins)
+
+    def _movable(self, targets: Targets | None) -> list[Model]:
+        """`verifiable`; those of which no catalog knows with the source that their receipts name."""
+        from mdl.operations.outdated import by_receipts
+
+        models = self.verifiable(targets)
+        store = self.workspace.store(models)
+        resolver = self.workspace.resolver(store)
+        return [by_receipts(model, store.receipts.in_order(model.name), resolver) for model in models]
+
+    def _check_online(self) -> None:
+        """Raises `LockError` if the sources may not be asked."""
+        if self.workspace.config.is_offline:
+            raise LockError("offline: nobody can be asked what is newest", hint="run it again online")
 
     def export(self, names: Texts | None = None, *, list_format: str = "urls") -> Export:
         """The files of the locked models and groups ``names``, or of all that is locked, as a list that other programs

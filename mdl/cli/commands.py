@@ -26,6 +26,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "list": Listed("list", "List the catalog's models and what is here"),
         "show": Listed("list", "Show one model: files, sizes, licence, status"),
         "verify": Listed("verify", "Compare what is on disk with its digests"),
+        "outdated": Listed("versions", "Show what has moved since it was fetched"),
         "path": Listed("list", "Print the folder of a model"),
         "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
     },
