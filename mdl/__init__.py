@@ -82,6 +82,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         verify_archive as verify_archive,
     )
     from mdl.operations.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
+    from mdl.operations.update import Move as Move, UpdateReport as UpdateReport
     from mdl.operations.verify import VerifyReport as VerifyReport
     from mdl.reports import (
         FileReport as FileReport,
@@ -112,6 +113,7 @@ _HOMES = {
     "mdl.operations.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack "
     "verify_archive",
     "mdl.operations.remote": "CleanedJob RemoteReport",
+    "mdl.operations.update": "Move UpdateReport",
     "mdl.operations.verify": "VerifyReport",
     "mdl.reports": "FileReport ModelReport PlanReport Report",
     "mdl.remotes": "RemoteJob",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mdl.operations.outdated import OutdatedReport
     from mdl.operations.remote import CleanedJob, RemoteReport
     from mdl.operations.tools import Tools
+    from mdl.operations.update import UpdateReport
     from mdl.operations.verify import VerifyReport
     from mdl.redact import Secrets
     from mdl.remote_tables import RemoteSettings
@@ -602,27 +603,73 @@ class Client:
         from mdl.catalog.lock import Lock
         from mdl.operations.outdated import outdated
 
-        self._check_online()
-        lock, models = self.workspace.locked or Lock(), self._movable(targets)
+        lock, models = self.workspace.locked or Lock(), self.updatable(targets)
         if targets is None:
             here = {model.name for model in models}
             models += [one for name, one in self.catalog.models.items() if name in lock.models and name not in here]
         with self._tools(models, on_event=on_event, cancel=cancel, exact=True, keeps=False) as tools:
             return outdated(models, tools, lock, beyond_pins=beyond_pins)
 
-    def _movable(self, targets: Targets | None) -> list[Model]:
-        """`verifiable`; those of which no catalog knows with the source that their receipts name."""
+    def updatable(self, targets: Targets | None, *, into: Folder | None = None) -> list[Model]:
+        """As `verifiable`: the models that `outdated` and `update` look at. Those that no catalog has come from where
+        their receipts say. Raises `LockError` offline, when nobody can be asked what is newest."""
         from mdl.operations.outdated import by_receipts
 
-        models = self.verifiable(targets)
-        store = self.workspace.store(models)
+        if self.workspace.config.is_offline:
+            raise LockError("offline: nobody can be asked what is newest", hint="run it again online")
+        models = self.verifiable(targets, into=into)
+        store = self.workspace.store(models, into)
         resolver = self.workspace.resolver(store)
         return [by_receipts(model, store.receipts.in_order(model.name), resolver) for model in models]
 
-    def _check_online(self) -> None:
-        """Raises `LockError` if the sources may not be asked."""
-        if self.workspace.config.is_offline:
-            raise LockError("offline: nobody can be asked what is newest", hint="run it again online")
+    def update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> UpdateReport:
+        """Bring the newest version of ``targets``: resolve them anew, as `lock` with ``upgrade`` if there is a lock,
+        then fetch what changed, as `download`.
+
+        A model whose commit the catalog names stays there. If this is killed after the lock was written, the next
+        `download` brings the rest. What fails is in the report. Raises as `download`; `LockError` offline, and
+        `UsageError` with the settings ``locked`` and ``frozen``.
+        """
+        from mdl.operations.outdated import is_pinned, versions_here
+        from mdl.operations.update import update_report
+        from mdl.reports import ModelReport
+
+        work, into = self.workspace, options.get("into")
+        models = self._to_update(targets, into)
+        store = work.store(models, into)
+        resolver, lock = work.resolver(store), work.locked
+        before = {model.name: versions_here(store.receipts.in_order(model.name)) for model in models}
+        pinned = [model.name for model in models if is_pinned(model, resolver)]
+        failed = {}
+        if lock is not None and (names := [model.name for model in models if model.is_of_catalog]):
+            on_event, cancel = options.get("on_event"), options.get("cancel")
+            failed = self.lock(names, upgrade=names, on_event=on_event, cancel=cancel).failures
+        report = self.download([model for model in models if model.name not in failed], force=force, **options)
+        broken = [ModelReport(name, store.folder(name), "missing", error=error) for name, error in failed.items()]
+        return update_report(report, before, broken, pinned)
+
+    def plan_update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> PlanReport:
+        """What `update` would fetch; nothing is written, not even the lock. Raises as `plan` and `update`."""
+        from mdl.operations.get import plan
+
+        models = self._to_update(targets, options.get("into"))
+        with self._tools(models, **options, exact=True, keeps=False) as tools:
+            return plan(models, tools, force=force)
+
+    def _to_update(self, targets: Targets, into: Folder | None) -> list[Model]:
+        """Raises as `update` does before it begins."""
+        for name in ("locked", "frozen"):
+            if self.workspace.config[name]:
+                hint = f"unset it (--{name}, MDL_{name.upper()}); 'mdl get' brings what is locked"
+                raise UsageError("an update goes past the lock", item=name, hint=hint)
+        models = self.updatable(targets, into=into)
+        for model in models:
+            if not (model.sources or model.files or model.gone):
+                hint = "'mdl list' shows where models come from"
+                raise NotFound(
+                    "nothing says where it came from: it was imported or trained", item=model.name, hint=hint
+                )
+        return models
 
     def export(self, names: Texts | None = None, *, list_format: str = "urls") -> Export:
         """The files of the locked models and groups ``names``, or of all that is locked, as a list that other programs

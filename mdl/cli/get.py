@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -87,19 +87,22 @@ def download(
     def work(on_event: Listener) -> Report:
         return client.download(models, **choice.files, force=request.force, on_event=on_event)
 
-    run = partial(session.job, client, folders, request.job, _method(client, models), models)
+    run = partial(session.job, client, folders, request.job, method_of(client, models), models)
     return run_job(session, run, request.job, work, lock, replaces=replaces)
+
+
+Came = TypeVar("Came", bound="Report")
 
 
 def run_job(
     session: Session,
     make: Callable[[], JobRun],
     flags: JobFlags,
-    work: Callable[[Listener], Report],
+    work: Callable[[Listener], Came],
     lock: Callable[[], AbstractContextManager[object]] = nullcontext,
     *,
     replaces: bool = False,
-) -> Report | None:
+) -> Came | None:
     """Do ``work`` as the job that ``make`` makes, or have another process do it; as `download`."""
     with lock():
         run = make()
@@ -136,7 +139,7 @@ def _begin(session: Session, request: Request) -> tuple[Client, list[Model], Map
     return client, models, folders
 
 
-def _method(client: Client, models: Sequence[Model]) -> str:
+def method_of(client: Client, models: Sequence[Model]) -> str:
     """How the files come, as events say it."""
     schemes = {origin.scheme for model in models for origin in model.sources}
     is_of_buckets = schemes == {"s3"} and not any(model.files for model in models)
@@ -146,7 +149,7 @@ def _method(client: Client, models: Sequence[Model]) -> str:
 def show_plan(session: Session, request: Request) -> int:
     """``--dry-run``: what would be fetched, kept and refused, and the room for it. Returns the exit code."""
     client, models, _ = _begin(session, request)
-    with session.console.watch(method=_method(client, models)) as on_event:
+    with session.console.watch(method=method_of(client, models)) as on_event:
         report = client.plan(models, **request.choice.files, force=request.force, on_event=on_event)
         if error := report.error:
             on_event.end_with(error)
@@ -161,8 +164,8 @@ def show_planned(session: Session, report: PlanReport) -> int:
     )
 
 
-def show(session: Session, report: Report, *, folders: bool = True) -> int:
-    """How it went, and the ``folders`` last. Returns the exit code."""
+def show(session: Session, report: Report, *, folders: bool = True, **more: Any) -> int:
+    """How it went, and the ``folders`` last; ``more`` is in the JSON document too. Returns the exit code."""
     _show_failures(session, report)
 
     def show_folders() -> None:
@@ -170,7 +173,7 @@ def show(session: Session, report: Report, *, folders: bool = True) -> int:
             if model.is_whole:
                 session.console.data(str(model.path))
 
-    return session.show(session.empty | payload(report), show_folders, error=report.error)
+    return session.show(session.empty | payload(report) | more, show_folders, error=report.error)
 
 
 def payload(report: Report) -> dict[str, Any]:

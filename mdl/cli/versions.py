@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import mdl
+from mdl import Cancelled, Deadline, Settings
 from mdl.cli.command import command
-from mdl.cli.flags import LookSettings, flag
+from mdl.cli.flags import DOWNLOAD, DryRun, Force, Globs, JobFlags, LookSettings, flag
+from mdl.cli.get import method_of, payload, run_job, show, show_planned
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 from mdl.paths import shown
 
 if TYPE_CHECKING:
-    from mdl import ModelVersion, OutdatedReport
+    from mdl import ModelVersion, Move, OutdatedReport, UpdateReport
+    from mdl.events import Listener
+
+UpdateSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("locked", "frozen"))]
 
 
 @command(
@@ -66,6 +74,10 @@ def _short(commits: tuple[str, ...]) -> str:
     return ",".join(commit[:7] for commit in commits) or "-"
 
 
+def _amount(changed: int, files: int, size: int) -> str:
+    return f"{changed} of {files} file{'' if files == 1 else 's'}, {human_bytes(size)}"
+
+
 def _newest(one: ModelVersion) -> str:
     return f"{_short(one.newest)} {(one.newest_at or '')[:10]}".rstrip()
 
@@ -73,8 +85,7 @@ def _newest(one: ModelVersion) -> str:
 def _told(one: ModelVersion) -> str:
     """What there is to bring, in words."""
     edited = sum(change.change in ("edited", "unread") for change in one.changes)
-    several = "" if one.files == 1 else "s"
-    what = f"{len(one.changes)} of {one.files} file{several}, {human_bytes(one.bytes_to_fetch)}"
+    what = _amount(len(one.changes), one.files or 0, one.bytes_to_fetch)
     match one.state:
         case "failed":
             return f"not known: {shown(one.error.message)}" if one.error else "not known"
@@ -89,3 +100,77 @@ def _told(one: ModelVersion) -> str:
     if not one.changes:
         return "up to date" if one.state == "current" else "the same bytes; the lock is older"
     return what + (f", {edited} edited here" if edited else "")
+
+
+@dataclass(frozen=True)
+class Where(Globs):
+    """Which files, and where they go."""
+
+    into: Annotated[str | None, flag("--into DIR", "One model: its files are in DIR itself.", panel="Where")] = None
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """The same as arguments of `mdl.Client`."""
+        return {"into": self.into, **self.globs}
+
+
+@command(
+    "update",
+    examples=(
+        "mdl update bert-fa  # bring what is newest, and lock it if there is a lock",
+        "mdl update -n nightly  # show what would be fetched for a group",
+    ),
+)
+def update(
+    session: Session,
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Models and groups to update.")],
+    where: Where,
+    settings: UpdateSettings,
+    job: JobFlags,
+    dry_run: DryRun = False,
+    force: Force = False,
+) -> int:
+    """Bring the newest version of models: the lock is written anew for them, then what changed is fetched."""
+    client = session.client(settings)
+    session.empty = {"moves": []}
+    models = client.updatable(names, into=where.into)
+    folders = client.folders(models, into=where.into)
+    client.workspace.time_limit()
+    session.signals.poll()
+    method = method_of(client, models)
+    if dry_run:
+        with session.console.watch(method=method) as on_event:
+            plan = client.plan_update(models, **where.files, force=force, on_event=on_event)
+            if error := plan.error:
+                on_event.end_with(error)
+        return show_planned(session, plan)
+
+    def work(on_event: Listener) -> UpdateReport:
+        return client.update(models, **where.files, force=force, on_event=on_event)
+
+    try:
+        report = run_job(session, partial(session.job, client, folders, job, method, models), job, work)
+    except (Cancelled, Deadline) as stopped:
+        if isinstance(stopped.so_far, mdl.Report):
+            session.empty = session.empty | payload(stopped.so_far)
+        raise
+    if report is None:
+        return 0
+    places = {model.name: client.workspace.place_of(model) for model in models}
+    for move in report.moves:
+        session.console.note(_moved(move, places[move.name]))
+    return show(session, report, moves=[vars(move) for move in report.moves])
+
+
+def _moved(move: Move, place: str) -> str:
+    """What became of one model, in words. ``place`` is that of its entry."""
+    before, after = _short(move.before), _short(move.after)
+    amount = _amount(move.files_changed, move.files, move.bytes)
+    if move.pinned:
+        what = f"pinned to {after}; to move it, change 'revision'" if move.after else "pinned; to move it, change it"
+        text = f"{what} in {place or 'the reference that it is fetched by'}"
+    elif not move.files_changed:
+        return f"{move.name}: up to date{f' at {after}' if move.after else ''}"
+    else:
+        text = f"{before} → {after}" if move.before and before != after else after if move.after else ""
+    return f"{move.name}: " + ", ".join(filter(None, (text, amount if move.files_changed else "")))

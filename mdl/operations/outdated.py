@@ -97,10 +97,9 @@ def outdated(models: Sequence[Model], tools: Tools, lock: Lock, *, beyond_pins: 
     for model in models:
         row = _known(model, tools, lock)
         if model.name in wanted:
-            followed = list(_followed(model, resolver))
-            row = replace(row, revision=", ".join(dict.fromkeys(filter(None, followed))) or None)
-            is_pinned = not followed
-            row = _compared(row, answers[model.name], tools, is_pinned=is_pinned, is_beyond=is_pinned and beyond_pins)
+            branches, stays = dict.fromkeys(filter(None, _followed(model, resolver))), is_pinned(model, resolver)
+            row = replace(row, revision=", ".join(branches) or None)
+            row = _compared(row, answers[model.name], tools, stays=stays, is_beyond=stays and beyond_pins)
             row = replace(row, newest_at=resolver.modified_at(wanted[model.name]) if row.newest else None)
         rows.append(row)
     return OutdatedReport(tuple(rows))
@@ -114,14 +113,14 @@ def _known(model: Model, tools: Tools, lock: Lock) -> ModelVersion:
     return ModelVersion(
         model.name,
         "unknown",
-        here=_commits(receipt.commit for receipt in receipts),
+        here=versions_here(receipts),
         here_at=None if newest is None else f"{datetime.fromtimestamp(newest // 10**9, UTC):%Y-%m-%dT%H:%M:%SZ}",
         locked=_commits(one.revision for one in locked.files) if locked else (),
     )
 
 
 def _compared(
-    row: ModelVersion, found: Resolved | MdlError, tools: Tools, *, is_pinned: bool, is_beyond: bool
+    row: ModelVersion, found: Resolved | MdlError, tools: Tools, *, stays: bool, is_beyond: bool
 ) -> ModelVersion:
     """The row with what is newest, and how that differs from what is here and from what is locked."""
     try:
@@ -135,7 +134,7 @@ def _compared(
     changes = tuple(_change(item, tools) for item in (*plan.fetch, *plan.refuse))
     if not changes:
         row = replace(row, here=newest)  # bytes that did not change belong to both commits
-    state: State = "pinned" if is_pinned else "current"
+    state: State = "pinned" if stays else "current"
     if row.here_at is None and all(one.local.kind == "absent" for one in wanted):
         state = "missing"
     elif not is_beyond and (changes or (row.locked and row.locked != newest)):
@@ -160,6 +159,16 @@ def _change(item: Item, tools: Tools) -> FileChange:
 
 def _commits(found: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(sorted({commit for commit in found if commit}))
+
+
+def versions_here(receipts: Iterable[Receipt]) -> tuple[str, ...]:
+    """The commits that the files of a model came from."""
+    return _commits(receipt.commit for receipt in receipts)
+
+
+def is_pinned(model: Model, resolver: Resolver) -> bool:
+    """Whether its entry names commits or digests alone, so that it cannot move."""
+    return next(_followed(model, resolver), None) is None
 
 
 def _has_source(model: Model) -> bool:
