@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mdl.operations.clean import Waste
     from mdl.operations.export import Export
     from mdl.operations.fetch import FetchReport
+    from mdl.operations.import_folder import How, ImportReport
     from mdl.operations.lock import LockReport
     from mdl.operations.outdated import OutdatedReport
     from mdl.operations.remote import CleanedJob, RemoteReport
@@ -670,6 +671,36 @@ class Client:
                     "nothing says where it came from: it was imported or trained", item=model.name, hint=hint
                 )
         return models
+
+    def import_folder(
+        self,
+        folder: Folder,
+        *,
+        name: str | None = None,
+        how: How = "auto",
+        dry_run: bool = False,
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+    ) -> ImportReport:
+        """Adopt what another program has in ``folder``: ComfyUI's models, a ``--local-dir`` of the hub's client,
+        Ollama's store, or any folder, which is one model.
+
+        Every file is hashed. What the catalog or the lock has becomes a file of that model; the rest becomes models of
+        their own, or the one model ``name``. ``how`` the bytes come: ``auto`` shares them with the original if the file
+        system can, else copies; ``link``, ``copy``, or ``move``, which takes the original away. Contacts nothing. With
+        ``dry_run`` nothing is hashed or written. What fails is in the report. Raises as `import_folder` of
+        `mdl.operations.import_folder` does, and `UsageError` for the layout of the hub's cache.
+        """
+        from mdl.operations.import_folder import catalog_files, import_folder
+
+        if self.workspace.is_cache:
+            raise UsageError("an import goes into a plain models folder", item="--layout", hint="leave --layout out")
+        models = list(self.catalog.models.values())
+        with self._tools(models, on_event=on_event, cancel=cancel, online=False) as tools:
+            place = Path(os.path.realpath(places.place_of(folder, "DIR")))
+            return import_folder(
+                place, tools, catalog_files(models, tools.resolver), name=name, how=how, dry_run=dry_run
+            )
 
     def export(self, names: Texts | None = None, *, list_format: str = "urls") -> Export:
         """The files of the locked models and groups ``names``, or of all that is locked, as a list that other programs

@@ -28,6 +28,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "verify": Listed("verify", "Compare what is on disk with its digests"),
         "outdated": Listed("versions", "Show what has moved since it was fetched"),
         "update": Listed("versions", "Bring the newest version of models"),
+        "import": Listed("import_folder", "Adopt what another program downloaded"),
         "path": Listed("list", "Print the folder of a model"),
         "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
     },
