@@ -74,14 +74,21 @@ def _show(session: Session, report: ImportReport) -> None:
     if len(left_out) > _NAMED:
         console.note(f"left out: {len(left_out) - _NAMED} more")
     came = [file for file in report.files if file.action in ("imported", "planned")]
-    known = sum(any(file.of_catalog for file in files) for files in models.values())
-    size = human_bytes(sum(file.size for file in came))
-    copied = human_bytes(sum(file.size for file in came if file.way == "copy"))
-    verb = "to import" if any(file.action == "planned" for file in came) else "imported"
-    console.note(
-        f"{verb}: {len(came)} of {len(report.files)} files, {size}, of which {copied} are copied; "
-        f"{known} of {len(models)} models are the catalog's ({report.format})"
-    )
+    here = [file for file in report.files if file.action == "kept"]
+    if here:
+        console.note(f"here already: {_amount(here)}")
+    if came:
+        copied = human_bytes(sum(file.size for file in came if file.way == "copy"))
+        known = sum(any(file.of_catalog for file in files) for files in models.values())
+        verb = "to import" if came[0].action == "planned" else "imported"
+        whose = f"{known} of {len(models)} models are the catalog's"
+        console.note(f"{verb} ({report.format}): {_amount(came)}, of which {copied} are copied; {whose}")
+    elif not report.files:
+        console.note("no model was found there")
+
+
+def _amount(files: list[ImportedFile]) -> str:
+    return f"{len(files)} file{'' if len(files) == 1 else 's'}, {human_bytes(sum(file.size for file in files))}"
 
 
 def _row(name: str, files: list[ImportedFile]) -> tuple[str, ...]:

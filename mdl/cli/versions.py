@@ -52,16 +52,21 @@ def outdated(
     rows = [vars(one) | {"changes": [vars(change) for change in one.changes]} for one in report.models]
     moved = [one for one in report.models if one.state == "outdated"]
     facts = {"models": rows, "bytes_to_fetch": sum(one.bytes_to_fetch for one in moved)}
-    return session.show(facts, lambda: _show_outdated(session, report, moved), error=error)
+    return session.show(facts, lambda: _show_outdated(session, report, moved, is_all=not names), error=error)
 
 
-def _show_outdated(session: Session, report: OutdatedReport, moved: list[ModelVersion]) -> None:
+def _show_outdated(session: Session, report: OutdatedReport, moved: list[ModelVersion], *, is_all: bool) -> None:
     console, total = session.console, len(report.models)
     if not total:
         console.note("nothing is here, and nothing is locked")
         return
-    rows = [(one.name, _short(one.here), _short(one.locked), _newest(one), _told(one)) for one in report.models]
-    console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
+    told = [one for one in report.models if one.state != "unknown" or not is_all]
+    rows = [(one.name, _short(one.here), _short(one.locked), _newest(one), _told(one)) for one in told]
+    if rows:
+        console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
+    if len(told) < total:
+        count = f"{total - len(told)} more {'was' if total - len(told) == 1 else 'were'}"
+        console.note(f"{count} imported or trained: nothing says where to look for news")
     if moved:
         names = " ".join(one.name for one in moved)
         to_fetch = human_bytes(sum(one.bytes_to_fetch for one in moved))

@@ -377,7 +377,9 @@ def test_on_a_terminal_and_after(shell: Shell, tmp_path: Path, mdl: Inside) -> N
     ran: Ran = done(mdl(shell, "import", str(folder)))
     assert "mine" in ran.out
     assert "as found" in ran.out
-    assert "imported: 2 of 2 files, 1.0 MB" in ran.err
+    assert "imported (plain): 2 files, 1.0 MB, of which" in ran.err
+    assert "here already: 2 files, 1.0 MB\n" in done(mdl(shell, "import", str(folder))).err
+    assert "1 more was imported or trained" in done(mdl(shell, "outdated")).err
     [row] = done(mdl(shell, "outdated", "mine", "--json")).document["models"]
     assert row["state"] == "unknown"
     done(mdl(shell, "update", "mine"), 3)
