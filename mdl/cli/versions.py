@@ -163,12 +163,13 @@ def update(
         return 0
     places = {model.name: client.workspace.place_of(model) for model in models}
     for move in report.moves:
-        session.console.note(_moved(move, places[move.name]))
+        arrow = "→" if session.console.stderr.is_unicode else "->"
+        session.console.note(_moved(move, places[move.name], arrow))
     return show(session, report, moves=[vars(move) for move in report.moves])
 
 
-def _moved(move: Move, place: str) -> str:
-    """What became of one model, in words. ``place`` is that of its entry."""
+def _moved(move: Move, place: str, arrow: str) -> str:
+    """What became of one model, in words. ``place`` is that of its entry; ``arrow`` is one that can be shown."""
     before, after = _short(move.before), _short(move.after)
     amount = _amount(move.files_changed, move.files, move.bytes)
     if move.pinned:
@@ -177,5 +178,5 @@ def _moved(move: Move, place: str) -> str:
     elif not move.files_changed:
         return f"{move.name}: up to date{f' at {after}' if move.after else ''}"
     else:
-        text = f"{before} → {after}" if move.before and before != after else after if move.after else ""
+        text = f"{before} {arrow} {after}" if move.before and before != after else after if move.after else ""
     return f"{move.name}: " + ", ".join(filter(None, (text, amount if move.files_changed else "")))
