@@ -259,6 +259,16 @@ class _Import:
         facts = (str(found.digest), found.verified, "kept", None, found.model in self._known.names)
         return ImportedFile(file.at, found.model, found.path.text, file.size, *facts)
 
+    def _cleared(self, row: ImportedFile) -> ImportedFile:
+        """The row of a file that is here; to move it, its original is removed, which an earlier import left."""
+        self._wanted[row.source] -= 1
+        source = self._folder / row.source
+        here = self._store.folder(row.model) / row.path
+        if self._how != "move" or self._wanted[row.source] or os.path.realpath(source) == os.path.realpath(here):
+            return row
+        source.unlink()
+        return replace(row, way="move")
+
     def planned(self, model: FoundModel, file: FoundFile) -> ImportedFile:
         """What would be done with a file, as far as that can be told without reading it."""
         try:
@@ -298,7 +308,7 @@ class _Import:
         for file in sorted(model.files, key=lambda one: (-one.size, one.at)):
             try:
                 if row := self._kept(file):
-                    yield row
+                    yield self._cleared(row)
                     continue
                 prints, stamp = self._hash(model, file)
                 if file.size < _LARGE:

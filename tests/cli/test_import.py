@@ -145,6 +145,27 @@ def test_a_move(shell: Shell, tmp_path: Path, rows: Rows, mdl: Inside) -> None:
     assert "keep" in done(mdl(shell, "import", str(folder), "--as", "other")).out
 
 
+def test_a_move_that_was_begun(shell: Shell, tmp_path: Path, rows: Rows) -> None:
+    """What an earlier import linked or copied is only taken away from its place; a folder that is in its place stays,
+    and so does an original that was changed since."""
+    folder = written(tmp_path / "mine", {"big.bin": LORA, "small.txt": b"s", "edited.txt": b"e"})
+    rows(shell, str(folder))
+    (folder / "edited.txt").write_bytes(b"f")
+    found = rows(shell, str(folder), "--move", code=7)
+    assert {name: (row["action"], row["way"]) for name, row in found.items()} == {
+        "big.bin": ("kept", "move"),
+        "small.txt": ("kept", "move"),
+        "edited.txt": ("failed", None),
+    }
+    assert [path.name for path in folder.iterdir()] == ["edited.txt"]
+    place = shell.models / "mine"
+    assert (place / "big.bin").read_bytes() == LORA
+    for action in ("imported", "kept"):
+        again = rows(shell, str(place), "--move")
+        assert {(row["action"], row["way"]) for row in again.values()} == {(action, None)}
+    assert sorted(path.name for path in place.iterdir()) == ["big.bin", "edited.txt", "small.txt"]
+
+
 @pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:
     with Hub([TINY]) as hub:
