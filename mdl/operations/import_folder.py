@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +35,7 @@ from mdl.errors import (
     storage_error,
     whole_error,
 )
-from mdl.events import Failed, Finished, Planned
+from mdl.events import Failed, Finished, Listener, Planned, Progressed
 from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.fs import copying, nearest_existing
 from mdl.fs.copying import SharingRule, predict_way
@@ -51,6 +52,7 @@ How = Literal["auto", "move", "link", "copy"]
 _LARGE = 2**20
 """Two files of this size in bytes, or more, do not have the same bytes by chance."""
 _LARGEST_TEXT = 2**22
+_TELL_SECONDS = 0.1
 _HUB_BLOB = re.compile(r"(^|/)(models|datasets|spaces)--[^/]+/blobs/")
 
 
@@ -167,6 +169,7 @@ def import_folder(
     tools.on_event(
         Planned(files=len(planned), bytes_total=size, bytes_kept=kept, bytes_to_fetch=size - kept, verb="import")
     )
+    work.progress = ReadingProgress(tools.on_event, kept, size)
     rows = [row for model in models for row in work.bring(model)]
     return replace(report, files=tuple(rows), bytes_to_copy=0)
 
@@ -232,6 +235,25 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
     return Folder(folder.name, files, read), left_out
 
 
+class ReadingProgress:
+    """Tells ten times a second how far the reading of all files is: ``done`` of ``total`` bytes, files that are
+    ``kept`` among them."""
+
+    def __init__(self, on_event: Listener, kept: int, total: int) -> None:
+        self._on_event, self._kept, self.done, self._total = on_event, kept, kept, total
+        self._began = self._told = time.monotonic()
+
+    def look(self, of_file: int) -> None:
+        """``of_file`` bytes of the file that is being read are read."""
+        now, done = time.monotonic(), self.done + of_file
+        if now - self._told >= _TELL_SECONDS:
+            self._told, speed = now, (done - self._kept) / (now - self._began)
+            left = max(0, self._total - done) / speed if speed else None
+            self._on_event(
+                Progressed(bytes_done=done, bytes_total=self._total, bytes_per_second=speed, eta_seconds=left)
+            )
+
+
 class _Import:
     """One import: what was hashed so far, and what of it is in the store."""
 
@@ -239,6 +261,7 @@ class _Import:
         """``wanted`` says how many models want each file: only the last of them may move it."""
         self._folder, self._tools, self._known, self._how = folder, tools, known, how
         self._store, self._wanted = tools.store, dict(wanted)
+        self.progress = ReadingProgress(tools.on_event, 0, 0)
 
     @cached_property
     def _here(self) -> dict[str | None, Receipt]:
@@ -348,7 +371,12 @@ class _Import:
             *(one.digest.algorithm for _, one in self._known.by_size.get(file.size, ()) if one.digest),
         }
         algorithms |= {file.digest.algorithm} if file.digest else set()
-        watch = watch_reading(model.name, RemoteFile(path, "", file.size), self._tools.on_event)
+        tell = watch_reading(model.name, RemoteFile(path, "", file.size), self._tools.on_event)
+
+        def watch(done: int) -> None:
+            tell(done)
+            self.progress.look(done)
+
         prints, stamps = {}, []
         for algorithm in sorted(algorithms):
             print_, stamp = hash_file(self._folder / file.at, algorithm, self._store.stoppable(watch))
@@ -357,6 +385,7 @@ class _Import:
         stamps.append(Stamp.of(os.lstat(self._folder / file.at)))
         if len(set(stamps)) > 1:
             raise StorageError("it changed while it was read", hint="run it again once nothing writes to it")
+        self.progress.done += file.size
         return prints, stamps[0]
 
     def _matches(self, file: FoundFile, prints: Mapping[str, Fingerprint]) -> list[tuple[str, RemoteFile]]:
