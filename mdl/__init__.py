@@ -58,7 +58,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.operations.clean import Waste as Waste
     from mdl.operations.export import Export as Export, ExportedFile as ExportedFile
     from mdl.operations.fetch import FetchReport as FetchReport
-    from mdl.operations.import_folder import ImportedFile as ImportedFile, ImportReport as ImportReport
+    from mdl.operations.import_report import ImportedFile as ImportedFile, ImportReport as ImportReport
     from mdl.operations.lock import LockReport as LockReport
     from mdl.operations.outdated import (
         FileChange as FileChange,
@@ -108,7 +108,7 @@ _HOMES = {
     "mdl.operations.clean": "Waste",
     "mdl.operations.export": "Export ExportedFile",
     "mdl.operations.fetch": "FetchReport",
-    "mdl.operations.import_folder": "ImportReport ImportedFile",
+    "mdl.operations.import_report": "ImportReport ImportedFile",
     "mdl.operations.lock": "LockReport",
     "mdl.operations.outdated": "FileChange ModelVersion OutdatedReport",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",

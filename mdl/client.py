@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from mdl.operations.clean import Waste
     from mdl.operations.export import Export
     from mdl.operations.fetch import FetchReport
-    from mdl.operations.import_folder import How, ImportReport
+    from mdl.operations.import_folder import How
+    from mdl.operations.import_report import ImportReport
     from mdl.operations.lock import LockReport
     from mdl.operations.outdated import OutdatedReport
     from mdl.operations.remote import CleanedJob, RemoteReport
@@ -691,7 +692,8 @@ class Client:
         ``dry_run`` nothing is hashed or written. What fails is in the report. Raises as `import_folder` of
         `mdl.operations.import_folder` does, and `UsageError` for the layout of the hub's cache.
         """
-        from mdl.operations.import_folder import catalog_files, import_folder
+        from mdl.operations.import_folder import import_folder
+        from mdl.operations.matching import catalog_files
 
         if self.workspace.is_cache:
             raise UsageError("an import goes into a plain models folder", item="--layout", hint="leave --layout out")

@@ -49,12 +49,7 @@ def get(
     request = Request(targets, choice, settings, job, force)
     if dry_run:
         return show_plan(session, request)
-    try:
-        report = download(session, request)
-    except (Cancelled, Deadline) as stopped:
-        if isinstance(stopped.so_far, mdl.Report):
-            session.empty = session.empty | payload(stopped.so_far)
-        raise
+    report = download(session, request)
     return show(session, report) if report else 0
 
 
@@ -103,7 +98,8 @@ def run_job(
     *,
     replaces: bool = False,
 ) -> Came | None:
-    """Do ``work`` as the job that ``make`` makes, or have another process do it; as `download`."""
+    """Do ``work`` as the job that ``make`` makes, or have another process do it; as `download`. If it is stopped, the
+    session has what came so far."""
     with lock():
         run = make()
         if not session.is_detached(flags):
@@ -118,6 +114,8 @@ def run_job(
                         on_event.end_with(error)
             except (Cancelled, Deadline) as stopped:
                 stopped.so_far = stopped.so_far or report
+                if isinstance(stopped.so_far, mdl.Report):
+                    session.empty = session.empty | payload(stopped.so_far)
                 raise
             return report
     try:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import mdl
-from mdl import Cancelled, Deadline, Settings
+from mdl import Settings
 from mdl.cli.command import command
 from mdl.cli.flags import DOWNLOAD, DryRun, Force, Globs, JobFlags, LookSettings, flag
-from mdl.cli.get import method_of, payload, run_job, show, show_planned
+from mdl.cli.get import method_of, run_job, show, show_planned
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 from mdl.paths import shown
@@ -153,12 +152,7 @@ def update(
     def work(on_event: Listener) -> UpdateReport:
         return client.update(models, **where.files, force=force, on_event=on_event)
 
-    try:
-        report = run_job(session, partial(session.job, client, folders, job, method, models), job, work)
-    except (Cancelled, Deadline) as stopped:
-        if isinstance(stopped.so_far, mdl.Report):
-            session.empty = session.empty | payload(stopped.so_far)
-        raise
+    report = run_job(session, partial(session.job, client, folders, job, method, models), job, work)
     if report is None:
         return 0
     places = {model.name: client.workspace.place_of(model) for model in models}

@@ -12,8 +12,9 @@ from mdl.engine.plan import Item, Plan, Wanted
 from mdl.errors import AuthError, Cancelled, LockError, MdlError, NetworkError, NoSpace, whole_error
 from mdl.events import Failed, Finished, Noticed, Planned
 from mdl.files import LocalFile
+from mdl.operations.reading import watch_reading
 from mdl.operations.report import report_of
-from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by, wait_for_others, watch_reading
+from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by, wait_for_others
 from mdl.pickles import head_of, is_pickle, warning
 from mdl.reports import PlanReport, Report
 

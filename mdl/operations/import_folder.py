@@ -6,22 +6,19 @@ so that an import that is stopped goes on from there.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
 import stat
-import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
 from mdl.catalog.model import Model
-from mdl.catalog.resolver import Resolver
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.engine.receipts import new_receipt
 from mdl.engine.store import Ready, hash_file
@@ -33,71 +30,27 @@ from mdl.errors import (
     StorageError,
     UsageError,
     storage_error,
-    whole_error,
 )
-from mdl.events import Failed, Finished, Listener, Planned, Progressed
+from mdl.events import Failed, Finished, Planned
 from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.fs import copying, nearest_existing
 from mdl.fs.copying import SharingRule, predict_way
 from mdl.fs.entries import open_for_reading
 from mdl.fs.private import read_regular
-from mdl.hashing import Digest, Fingerprint
+from mdl.hashing import Fingerprint
 from mdl.operations.formats import Folder, FoundFile, FoundModel, is_hidden, recognize
-from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by, watch_reading
-from mdl.paths import RelPath, matches
+from mdl.operations.import_report import ImportedFile, ImportReport
+from mdl.operations.matching import CatalogFiles
+from mdl.operations.reading import ReadingProgress, watch_reading
+from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by
+from mdl.paths import RelPath
 from mdl.reports import no_space
-from mdl.sources.hub_origin import HubOrigin
 
 How = Literal["auto", "move", "link", "copy"]
 _LARGE = 2**20
 """Two files of this size in bytes, or more, do not have the same bytes by chance."""
 _LARGEST_TEXT = 2**22
-_TELL_SECONDS = 0.1
 _HUB_BLOB = re.compile(r"(^|/)(models|datasets|spaces)--[^/]+/blobs/")
-
-
-@dataclass(frozen=True)
-class ImportedFile:
-    """How one file went. ``source`` is its path below the folder. ``action`` is ``imported``, ``kept``, ``failed`` or
-    ``planned``; ``way`` is how its bytes came: ``clone``, ``link``, ``copy`` or ``move``, and None if they are in their
-    place already. ``verified`` is as in a `FileReport`: ``none`` if nobody published a digest of it. In a plan nothing
-    is hashed: ``model`` and ``path`` are then those of a catalog's file of the same size, if there is one."""
-
-    source: str
-    model: str
-    path: str
-    size: int
-    digest: str | None = None
-    verified: str = "none"
-    action: str = "planned"
-    way: str | None = None
-    of_catalog: bool = False
-    error: MdlError | None = None
-
-
-@dataclass(frozen=True)
-class ImportReport:
-    """How an import went: the ``format`` that was recognized, each file, and what was ``left_out`` and why."""
-
-    folder: Path
-    format: str
-    files: tuple[ImportedFile, ...]
-    left_out: Mapping[str, str]
-    bytes_to_copy: int = 0
-    bytes_free: int = 0
-
-    @property
-    def error(self) -> MdlError | None:
-        """The one error that stands for all; None if all is well."""
-        failed = [file.error for file in self.files if file.error]
-        if not failed:
-            return no_space(0, self.bytes_to_copy, self.bytes_free)
-        return whole_error(f"{len(failed)} of {len(self.files)} failed", failed) if len(failed) > 1 else failed[0]
-
-    def raise_for_errors(self) -> None:
-        """Raises `error` if anything failed."""
-        if error := self.error:
-            raise error
 
 
 @dataclass(frozen=True)
@@ -108,27 +61,6 @@ class Target:
     remote: RemoteFile
     verified: str
     of_catalog: bool
-
-
-@dataclass(frozen=True)
-class CatalogFiles:
-    """The files that the catalog and its lock know, to be found by their digests and, without contacting anybody, by
-    the commits that a folder of the hub's client tells of."""
-
-    by_digest: Mapping[Digest, Sequence[tuple[str, RemoteFile]]] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """How many files of each model have a digest."""
-    at_commit: Callable[[FoundFile], tuple[str, RemoteFile] | None] = field(default=lambda _found: None)
-    names: frozenset[str] = frozenset()
-
-    @cached_property
-    def by_size(self) -> dict[int, list[tuple[str, RemoteFile]]]:
-        """The same files by their size in bytes."""
-        found: dict[int, list[tuple[str, RemoteFile]]] = {}
-        for known in self.by_digest.values():
-            for name, remote in known:
-                found.setdefault(remote.size or 0, []).append((name, remote))
-        return found
 
 
 def import_folder(
@@ -174,31 +106,6 @@ def import_folder(
     return replace(report, files=tuple(rows), bytes_to_copy=0)
 
 
-def catalog_files(models: Sequence[Model], resolver: Resolver) -> CatalogFiles:
-    """What is known, without contacting anybody, of the files of these models of a catalog."""
-    by_digest, counts = defaultdict[Digest, list[tuple[str, RemoteFile]]](list), Counter[str]()
-    pinned = defaultdict[str, list[tuple[Model, HubOrigin]]](list)
-    for model in models:
-        with contextlib.suppress(MdlError):  # the entry is wrong: 'get' will report it
-            for remote in resolver.known(model) or resolver.described(model) or ():
-                if remote.digest:
-                    by_digest[remote.digest].append((model.name, remote))
-                    counts[model.name] += 1
-        for origin in model.sources:
-            if isinstance(origin, HubOrigin) and not origin.branch:
-                pinned[origin.revision or ""].append((model, origin))
-
-    def at_commit(found: FoundFile) -> tuple[str, RemoteFile] | None:
-        for model, origin in pinned[found.commit or ""]:
-            is_wanted = not model.include or matches(found.path, model.include)
-            if is_wanted and not matches(found.path, model.exclude) and not origin.subpath:
-                remote = resolver.source(origin).file(replace(origin, subpath=found.path), RelPath.parse(found.path))
-                return model.name, replace(remote, size=found.size, digest=found.digest)
-        return None
-
-    return CatalogFiles(by_digest, counts, at_commit, frozenset(model.name for model in models))
-
-
 def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
     """What is below a folder, and what of it is no file that can be taken. Links are not followed, and models folders
     of mdl's are passed over. Raises `NotFound`, `UsageError`, `StorageError`."""
@@ -233,25 +140,6 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
         hint = "mdl takes files from there by itself; --layout hf-cache works in it"
         raise UsageError("it is a cache of the hub's client", item=str(folder), hint=hint)
     return Folder(folder.name, files, read), left_out
-
-
-class ReadingProgress:
-    """Tells ten times a second how far the reading of all files is: ``done`` of ``total`` bytes, files that are
-    ``kept`` among them."""
-
-    def __init__(self, on_event: Listener, kept: int, total: int) -> None:
-        self._on_event, self._kept, self.done, self._total = on_event, kept, kept, total
-        self._began = self._told = time.monotonic()
-
-    def look(self, of_file: int) -> None:
-        """``of_file`` bytes of the file that is being read are read."""
-        now, done = time.monotonic(), self.done + of_file
-        if now - self._told >= _TELL_SECONDS:
-            self._told, speed = now, (done - self._kept) / (now - self._began)
-            left = max(0, self._total - done) / speed if speed else None
-            self._on_event(
-                Progressed(bytes_done=done, bytes_total=self._total, bytes_per_second=speed, eta_seconds=left)
-            )
 
 
 class _Import:

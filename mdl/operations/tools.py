@@ -15,8 +15,8 @@ from mdl.engine.local_copies import LocalCopies
 from mdl.engine.plan import Item, Plan
 from mdl.engine.receipts import file_key, new_receipt
 from mdl.engine.store import Store
-from mdl.events import Event, Listener, Noticed, Progressed, Verifying, silence
-from mdl.files import Receipt, RemoteFile
+from mdl.events import Event, Listener, Noticed, Progressed, silence
+from mdl.files import Receipt
 from mdl.fs.staging import OpenFolders
 from mdl.locks import file_lock
 
@@ -117,18 +117,3 @@ def verified_by(item: Item) -> str:
     if item.remote.digest:
         return item.remote.digest.algorithm
     return item.local.receipt.verified if item.local.receipt else "none"
-
-
-def watch_reading(model: str, remote: RemoteFile, on_event: Listener) -> Callable[[int], None]:
-    """Tells of the reading of a large file that was there already, ten times at most."""
-    size = remote.size or 0
-    step = max(size // 10, 2**28)
-    told = 0
-
-    def watch(done: int) -> None:
-        nonlocal told
-        if done - told >= step:
-            told = done
-            on_event(Verifying(model, remote.path.text, done=done, total=size))
-
-    return watch

@@ -15,7 +15,7 @@ from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.hubs import listing
 from support.loopback_hub import LoopbackHub, Repo
-from support.shell import NOBODY, Inside, Ran, Shell, done, machine, write_catalog
+from support.shell import NOBODY, Inside, Run, Shell, done, machine, write_catalog
 
 TINY = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": b"1" * 5000, "same.bin": b"s" * 900}, lfs_threshold=9)
 MOVED = replace(
@@ -41,16 +41,6 @@ def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
 
 
 @pytest.fixture
-def ok(mdl: Inside) -> Callable[..., Ran]:
-    """Run commands, given as one text with ``;`` between, each of which must end with 0."""
-
-    def run(shell: Shell, commands: str) -> Ran:
-        return [done(mdl(shell, *words.split())) for words in commands.split(";")][-1]
-
-    return run
-
-
-@pytest.fixture
 def rows(mdl: Inside) -> Rows:
     """The rows of ``mdl outdated --json``, by name; it must end with ``code`` and leave the models folder as it is."""
 
@@ -68,7 +58,7 @@ def asked(hub: LoopbackHub) -> list[str]:
     return [one.path.split("/")[5] for one in hub.requests if one.path.startswith("/api/models/")]
 
 
-def test_a_branch_that_moved(shell: Shell, hub: LoopbackHub, ok: Callable[..., Ran], rows: Rows) -> None:
+def test_a_branch_that_moved(shell: Shell, hub: LoopbackHub, ok: Run, rows: Rows) -> None:
     """What changed and what is new is counted; bytes that are here under another name are none to fetch. It takes two
     requests, and one if the branch is where it was."""
     ok(shell, "get tiny")
@@ -89,7 +79,7 @@ def test_a_branch_that_moved(shell: Shell, hub: LoopbackHub, ok: Callable[..., R
     assert told.err == "1 of 1 can be updated, 5.0 kB to fetch: mdl update tiny\n"
 
 
-def test_the_lock_has_its_own_column(shell: Shell, hub: LoopbackHub, ok: Callable[..., Ran], rows: Rows) -> None:
+def test_the_lock_has_its_own_column(shell: Shell, hub: LoopbackHub, ok: Run, rows: Rows) -> None:
     """A lock that is older than the branch is outdated even if no byte moved; one that is newer than the disk as well;
     a locked model of which nothing is here is missing."""
     ok(shell, "lock; get tiny")
@@ -107,7 +97,7 @@ def test_the_lock_has_its_own_column(shell: Shell, hub: LoopbackHub, ok: Callabl
     assert rows(shell)["tiny"]["state"] == "missing"
 
 
-def test_a_pinned_commit(shell: Shell, hub: LoopbackHub, ok: Callable[..., Ran], rows: Rows) -> None:
+def test_a_pinned_commit(shell: Shell, hub: LoopbackHub, ok: Run, rows: Rows) -> None:
     """A commit in the catalog cannot move: it is pinned, and nobody is asked. With --beyond-pins the newest commit is
     shown; it stays pinned."""
     write_catalog(shell, PINNED + entry_of("one", f"{NOBODY}/f"))
@@ -124,7 +114,7 @@ def test_a_pinned_commit(shell: Shell, hub: LoopbackHub, ok: Callable[..., Ran],
     assert [change["change"] for change in rows(shell)["tiny"]["changes"]] == ["missing"]
 
 
-def test_a_url_tells_by_its_etag(tmp_path: Path, server: FaultyServer, ok: Callable[..., Ran], rows: Rows) -> None:
+def test_a_url_tells_by_its_etag(tmp_path: Path, server: FaultyServer, ok: Run, rows: Rows) -> None:
     """A plain URL is asked for one byte: another ETag or size is another file; nothing else is fetched."""
     shell = machine(tmp_path / "home", unpinned(f"{server.url}/f.bin"))
     server.handler = honest(b"one" * 100, etag='"1"')
@@ -137,7 +127,7 @@ def test_a_url_tells_by_its_etag(tmp_path: Path, server: FaultyServer, ok: Calla
     assert (row["state"], row["changes"][0]["bytes_to_fetch"]) == ("outdated", 300)
 
 
-def test_what_no_catalog_has(shell: Shell, hub: LoopbackHub, ok: Callable[..., Ran], rows: Rows) -> None:
+def test_what_no_catalog_has(shell: Shell, hub: LoopbackHub, ok: Run, rows: Rows) -> None:
     """What was fetched by its reference is followed by its receipts: all of the repository if all of it is here, else
     only what is here. A name that is nowhere is 3."""
     ok(shell, "get hf:org/tiny; get hf:org/tiny --include config.json --to some")
@@ -151,7 +141,7 @@ def test_what_no_catalog_has(shell: Shell, hub: LoopbackHub, ok: Callable[..., R
     rows(shell, "tinny", code=3)
 
 
-def test_a_file_that_was_edited(shell: Shell, ok: Callable[..., Ran], rows: Rows) -> None:
+def test_a_file_that_was_edited(shell: Shell, ok: Run, rows: Rows) -> None:
     """A file that was changed after mdl wrote it is told, and is nothing that an update would fetch."""
     ok(shell, "get tiny")
     (shell.models / "tiny" / "config.json").write_text(json.dumps({"mine": True}))
@@ -159,7 +149,7 @@ def test_a_file_that_was_edited(shell: Shell, ok: Callable[..., Ran], rows: Rows
     assert (change["path"], change["change"], change["bytes_to_fetch"]) == ("config.json", "edited", 0)
 
 
-def test_what_cannot_be_asked_is_a_row(shell: Shell, ok: Callable[..., Ran], rows: Rows, mdl: Inside) -> None:
+def test_what_cannot_be_asked_is_a_row(shell: Shell, ok: Run, rows: Rows, mdl: Inside) -> None:
     """A repository that is not there or may not be read is a row with its reason; the others are told, and the exit
     code is that of the reason, or 10 if there are several."""
     lost = '[models.lost]\nsource = "hf:org/lost"\n'
@@ -175,7 +165,7 @@ def test_what_cannot_be_asked_is_a_row(shell: Shell, ok: Callable[..., Ran], row
     assert "mdl: lost could not be asked" in ran.err
 
 
-def test_offline(shell: Shell, ok: Callable[..., Ran], mdl: Inside) -> None:
+def test_offline(shell: Shell, ok: Run, mdl: Inside) -> None:
     """Offline nobody can be asked: 8, and no row pretends to know."""
     ok(shell, "get tiny")
     offline = replace(shell, extra={"HF_HUB_OFFLINE": "1"})

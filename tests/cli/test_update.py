@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from support.hubs import Hub, listing
 from support.locks import lock_of, models_of
 from support.loopback_hub import Repo
 from support.polling import until
-from support.shell import Inside, Ran, Shell, bytes_of, done, machine, started, write_catalog
+from support.shell import Inside, Run, Shell, bytes_of, done, machine, started, write_catalog
 
 TINY = Repo("org/tiny", {"config.json": b"{}", "model.bin": b"1" * 5000, "old.txt": b"o"}, lfs_threshold=9)
 MOVED = replace(TINY, files={"config.json": b"{}", "model.bin": b"2" * 5000, "new.txt": b"n"}, commit="")
@@ -36,23 +36,13 @@ def shell(tmp_path: Path, hub: Hub) -> Shell:
     return machine(tmp_path / "home", CATALOG, hub.url)
 
 
-@pytest.fixture
-def ok(mdl: Inside) -> Callable[..., Ran]:
-    """Run commands, given as one text with ``;`` between, each of which must end with 0."""
-
-    def run(shell: Shell, commands: str) -> Ran:
-        return [done(mdl(shell, *words.split())) for words in commands.split(";")][-1]
-
-    return run
-
-
 def commits(shell: Shell) -> set[str]:
     """The commits that the lock has of tiny."""
     return {one.revision for one in models_of(shell)["tiny"].files}
 
 
 @pytest.mark.parametrize("name", ["tiny", "nightly"])
-def test_under_a_lock(shell: Shell, hub: Hub, ok: Callable[..., Ran], name: str) -> None:
+def test_under_a_lock(shell: Shell, hub: Hub, ok: Run, name: str) -> None:
     """The lock is at the new commit, only what changed is fetched, and one line says from where to where. It is a job
     as get is; a second update changes nothing, and get --locked is content."""
     ok(shell, "lock; get tiny")
@@ -69,7 +59,7 @@ def test_under_a_lock(shell: Shell, hub: Hub, ok: Callable[..., Ran], name: str)
     assert "old.txt" in ok(shell, "clean").out
 
 
-def test_without_a_lock(shell: Shell, hub: Hub, ok: Callable[..., Ran]) -> None:
+def test_without_a_lock(shell: Shell, hub: Hub, ok: Run) -> None:
     """Without a lock it is get with the newest commit, and makes none; the document has the commits."""
     ok(shell, "get tiny")
     hub.publish(MOVED)
@@ -80,7 +70,7 @@ def test_without_a_lock(shell: Shell, hub: Hub, ok: Callable[..., Ran]) -> None:
     assert ok(shell, "outdated --json").document["models"][0]["state"] == "current"
 
 
-def test_what_no_catalog_has(shell: Shell, hub: Hub, ok: Callable[..., Ran]) -> None:
+def test_what_no_catalog_has(shell: Shell, hub: Hub, ok: Run) -> None:
     """A model that was fetched by its reference is updated by its folder's name; a lock is not touched by that."""
     ok(shell, "lock; get hf:org/tiny")
     text = lock_of(shell).read_bytes()
@@ -90,7 +80,7 @@ def test_what_no_catalog_has(shell: Shell, hub: Hub, ok: Callable[..., Ran]) -> 
     assert lock_of(shell).read_bytes() == text
 
 
-def test_a_pinned_model_stays(shell: Shell, hub: Hub, ok: Callable[..., Ran]) -> None:
+def test_a_pinned_model_stays(shell: Shell, hub: Hub, ok: Run) -> None:
     """A commit in the catalog stays, and the line says where to change it."""
     write_catalog(shell, PINNED)
     ok(shell, "lock; get tiny")
@@ -100,7 +90,7 @@ def test_a_pinned_model_stays(shell: Shell, hub: Hub, ok: Callable[..., Ran]) ->
     assert (commits(shell), bytes_of(shell)["model.bin"]) == ({TINY.commit}, TINY.files["model.bin"])
 
 
-def test_a_dry_run_writes_nothing(shell: Shell, hub: Hub, ok: Callable[..., Ran]) -> None:
+def test_a_dry_run_writes_nothing(shell: Shell, hub: Hub, ok: Run) -> None:
     """-n shows what would be fetched past the lock; lock, listings and files stay as they are."""
     ok(shell, "lock; get tiny")
     hub.publish(MOVED)
@@ -110,7 +100,7 @@ def test_a_dry_run_writes_nothing(shell: Shell, hub: Hub, ok: Callable[..., Ran]
     assert (listing(shell.models), lock_of(shell).read_bytes()) == (before, text)
 
 
-def test_what_makes_no_sense(shell: Shell, hub: Hub, ok: Callable[..., Ran], mdl: Inside) -> None:
+def test_what_makes_no_sense(shell: Shell, hub: Hub, ok: Run, mdl: Inside) -> None:
     """--locked and --frozen are 2, by flag or variable; offline is 8; an unknown name 3; a model of which nobody knows
     where it came from 3. Nothing is asked and nothing is written."""
     ok(shell, "lock; get tiny")
@@ -124,7 +114,7 @@ def test_what_makes_no_sense(shell: Shell, hub: Hub, ok: Callable[..., Ran], mdl
     assert (lock_of(shell).read_bytes(), len(hub.requests)) == (text, before)
 
 
-def test_one_of_two_cannot_be_resolved(shell: Shell, hub: Hub, ok: Callable[..., Ran], mdl: Inside) -> None:
+def test_one_of_two_cannot_be_resolved(shell: Shell, hub: Hub, ok: Run, mdl: Inside) -> None:
     """A model whose repository is gone is reported with its reason; the other is updated, and the lock keeps the old
     block of the first."""
     hub.publish(Repo("org/lost", {"a.bin": b"a"}))
@@ -141,7 +131,7 @@ def test_one_of_two_cannot_be_resolved(shell: Shell, hub: Hub, ok: Callable[...,
     assert (commits(shell), len(models_of(shell)["lost"].files)) == ({MOVED.commit}, 1)
 
 
-def test_killed_between_lock_and_files(shell: Shell, hub: Hub, ok: Callable[..., Ran]) -> None:
+def test_killed_between_lock_and_files(shell: Shell, hub: Hub, ok: Run) -> None:
     """An update that is killed after it wrote the lock leaves the old file whole; the next get brings the new one."""
     ok(shell, "lock; get tiny")
     hub.publish(BIG)
@@ -157,7 +147,7 @@ def test_killed_between_lock_and_files(shell: Shell, hub: Hub, ok: Callable[...,
     assert bytes_of(shell)["model.bin"] == BIG.files["model.bin"]
 
 
-def test_a_url_without_a_digest(tmp_path: Path, server: FaultyServer, ok: Callable[..., Ran]) -> None:
+def test_a_url_without_a_digest(tmp_path: Path, server: FaultyServer, ok: Run) -> None:
     """A file whose digest was trusted on first use is fetched again if its ETag is another, and locked anew."""
     shell = machine(tmp_path / "home", f'schema = 1\n[models.one]\nsource = "{server.url}/f.bin"\n')
     server.handler = honest(b"one" * 100, etag='"1"')
