@@ -42,6 +42,8 @@ class Setting:
     of_a_run: bool = False
     has_flag: bool = True
     """Whether the commands that download have a flag for it; ``--catalog`` belongs to every command."""
+    panel: str = "Speed and hours"
+    """The heading under which ``--help`` shows the flag."""
 
 
 def _integer(least: int, most: int) -> Parse:
@@ -56,7 +58,7 @@ def _integer(least: int, most: int) -> Parse:
     return parse
 
 
-def _choice_setting(choices: Sequence[str], help_text: str) -> Setting:
+def _choice_setting(choices: Sequence[str], help_text: str, panel: str) -> Setting:
     """One of ``choices``, of which the first is the default."""
 
     def parse(value: Any, name: str) -> str:
@@ -64,19 +66,20 @@ def _choice_setting(choices: Sequence[str], help_text: str) -> Setting:
             raise UsageError(f"{value!r} is not one of {', '.join(choices)}", item=name)
         return str(value)
 
-    return Setting(choices[0], parse, help_text, "|".join(choices))
+    return Setting(choices[0], parse, help_text, "|".join(choices), panel=panel)
 
 
-def _switch_setting(help_text: str) -> Setting:
+def parse_switch(value: Any, name: str) -> bool:
+    """Yes or no, in the words that a variable may say it with. Raises `UsageError` naming ``name``."""
     words = {True: ("1", "true", "t", "yes", "y", "on"), False: ("0", "false", "f", "no", "n", "off")}
+    for meaning, texts in words.items():
+        if str(value).strip().lower() in texts:
+            return meaning
+    raise UsageError(f"{value!r} is neither yes nor no", item=name, hint="write 1 or 0")
 
-    def parse(value: Any, name: str) -> bool:
-        for meaning, texts in words.items():
-            if str(value).strip().lower() in texts:
-                return meaning
-        raise UsageError(f"{value!r} is neither yes nor no", item=name, hint="write 1 or 0")
 
-    return Setting(False, parse, help_text, of_a_run=True)
+def _switch_setting(help_text: str, panel: str) -> Setting:
+    return Setting(False, parse_switch, help_text, of_a_run=True, panel=panel)
 
 
 def _as_text(parse: Callable[[str, str], Any]) -> Parse:
@@ -101,7 +104,7 @@ class Settings(TypedDict, total=False):
 
     home: Annotated[
         str | os.PathLike[str],
-        Setting(None, place_of, "Models folder; files land in DIR/<name>/.", "DIR", "--to", "MDL_HOME"),
+        Setting(None, place_of, "Models folder; files land in DIR/<name>/.", "DIR", "--to", "MDL_HOME", panel="Where"),
     ]
     catalog: Annotated[
         str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -110,7 +113,9 @@ class Settings(TypedDict, total=False):
     layout: Annotated[
         Literal["plain", "hf-cache"],
         _choice_setting(
-            ("plain", "hf-cache"), "hf-cache: Hugging Face's own cache, which transformers and hf read offline."
+            ("plain", "hf-cache"),
+            "hf-cache: Hugging Face's own cache, which transformers and hf read offline.",
+            "Where",
         ),
     ]
     connections: Annotated[int, Setting(16, _integer(1, 64), "Connections at once, at most, in all (1 to 64).", "N")]
@@ -118,12 +123,13 @@ class Settings(TypedDict, total=False):
     stall: Annotated[
         float | str, Setting("30s", _as_text(parse_duration), "Silence after which a connection is given up.", "TIME")
     ]
-    offline: Annotated[bool, _switch_setting("Contact nothing (also HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE).")]
+    offline: Annotated[bool, _switch_setting("Contact nothing (also HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE).", "Lock")]
     via: Annotated[
         Literal["http", "hub", "xet"],
         _choice_setting(
             ("http", "hub", "xet"),
             "How the hub's files come: xet by hf_xet, hub by huggingface_hub; they are verified in any case.",
+            "Where",
         ),
     ]
     limit_rate: Annotated[
@@ -148,10 +154,14 @@ class Settings(TypedDict, total=False):
     ]
     max_size: Annotated[
         str | int | None,
-        Setting(None, _as_text(parse_size), "Refuse what has more bytes than this in all: 20G, 500Mi.", "SIZE"),
+        Setting(
+            None, _as_text(parse_size), "Refuse what has more bytes than this in all: 20G, 500Mi.", "SIZE", panel="What"
+        ),
     ]
-    locked: Annotated[bool, _switch_setting("The lock must exist and cover every model (else 8).")]
-    frozen: Annotated[bool, _switch_setting("Use the lock as it is, even if the catalog changed; ask no hub API.")]
+    locked: Annotated[bool, _switch_setting("The lock must exist and cover every model; else exit code 8.", "Lock")]
+    frozen: Annotated[
+        bool, _switch_setting("Use the lock as it is, even if the catalog changed; ask no hub API.", "Lock")
+    ]
     allow_hosts: Annotated[
         Sequence[str],
         Setting((), _texts, "Hosts that may be contacted beyond those of the catalog and the hub.", has_flag=False),

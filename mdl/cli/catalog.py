@@ -20,17 +20,23 @@ if TYPE_CHECKING:
 class EntryFlags(Globs):
     """What a new entry says."""
 
-    title: Annotated[str | None, flag("--title", "Human-readable title.")] = None
-    kind: Annotated[str | None, flag("--kind", "model, tts, dataset, lora …")] = None
-    license: Annotated[str | None, flag("--license", "Its licence.")] = None
-    tag: Annotated[list[str] | None, flag("--tag", "Tag for filtering, repeatable.")] = None
+    title: Annotated[str | None, flag("--title TEXT", "Human-readable title.")] = None
+    kind: Annotated[str | None, flag("--kind KIND", "model, tts, dataset, lora …")] = None
+    license: Annotated[str | None, flag("--license ID", "Its licence.")] = None
+    tag: Annotated[list[str] | None, flag("--tag TAG", "Tag for filtering; repeatable.")] = None
     revision: Annotated[str | None, flag("--revision REV", "Commit, tag or branch.")] = None
 
 
-@command("add")
+@command(
+    "add",
+    examples=(
+        "mdl add whisper hf:openai/whisper-small  # a repository",
+        "mdl add tiny https://host/tiny.gguf --kind llm  # a file",
+    ),
+)
 def add(
     session: Session,
-    name: Annotated[str, typer.Argument(help="What it is to be called.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is to be called.")],
     source: Annotated[list[str], typer.Argument(metavar="SOURCE", help="hf:org/repo or a URL, several for one model.")],
     entry: EntryFlags,
 ) -> int:
@@ -41,9 +47,16 @@ def add(
     return _show_edited(session, path, name)
 
 
-@command("remove")
+@command(
+    "remove",
+    examples=(
+        "mdl remove whisper  # out of the catalog; its files stay",
+        "mdl remove whisper --catalog team.toml  # out of this catalog",
+    ),
+)
 def remove(
-    session: Session, name: Annotated[str, typer.Argument(help="A model of the catalog. Its files stay on the disk.")]
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of the catalog. Its files stay on the disk.")],
 ) -> int:
     """Take a model out of the catalog; comments stay, and so do the files on the disk."""
     return _show_edited(session, session.client().remove(name), name)
@@ -53,14 +66,21 @@ def _show_edited(session: Session, path: Path, name: str) -> int:
     return session.show({"path": path, "name": name}, lambda: session.console.data(str(path)))
 
 
-@command("lock")
+@command(
+    "lock",
+    examples=(
+        "mdl lock  # every model of the catalog",
+        "mdl lock --upgrade bert-fa  # its newest commit",
+        "mdl lock --check  # for CI: is it up to date?",
+    ),
+)
 def lock(
     session: Session,
     settings: LockSettings,
     check: Annotated[
-        bool, flag("--check", "Write nothing; exit with 8 and list the changes if it is out of date.")
+        bool, flag("--check", "Write nothing; if the lock is out of date, list the changes: exit code 8.")
     ] = False,
-    upgrade: Annotated[list[str] | None, flag("--upgrade NAME", "Resolve this model anew, repeatable.")] = None,
+    upgrade: Annotated[list[str] | None, flag("--upgrade NAME", "Resolve this model anew; repeatable.")] = None,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME", help="Models and groups to lock; all without one.")
     ] = None,

@@ -1,30 +1,22 @@
-"""Commands from functions: flag groups are spread over the signature, errors are turned into an exit code.
-
-Typer converts every value, also defaults, with pydantic, whose import takes longer than all the rest of a short
-command. Most values are None, a default, or a word that is wanted as a text, a path or a choice: `_Quick` converts
-these, and leaves everything else to Typer.
-"""
+"""Commands from functions: flag groups are spread over the signature, errors are turned into an exit code."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import inspect
 import os
-import re
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-from mdl.cli.commands import Listed
 from mdl.cli.flags import Common, flag
+from mdl.cli.parsing import QuickCommand, QuickGroup
 from mdl.cli.session import Session
 from mdl.config import Settings, read_config, settings_table
 from mdl.console.reporter import BROKEN_PIPE
@@ -43,6 +35,7 @@ class Command:
     name: str
     body: Callable[..., int]
     checks_config: bool
+    asks: bool
     group_help: str
     examples: Sequence[str]
 
@@ -52,18 +45,18 @@ REGISTERED: dict[str, Command] = {}
 
 
 def command(
-    name: str, *, checks_config: bool = False, group_help: str = "", examples: Sequence[str] = ()
+    name: str, *, checks_config: bool = False, asks: bool = False, group_help: str = "", examples: Sequence[str] = ()
 ) -> Callable[[Body], Body]:
     """Make ``body(session, ...) -> exit code`` the command ``name``.
 
     A parameter whose type is a dataclass becomes one flag a field, and its value is that dataclass; one of
     ``Annotated[Settings, names]`` becomes a flag for each of these settings, and its value is a dictionary. A body that
-    ``checks_config`` reads the settings itself; any other does not begin if they are wrong. ``examples`` are command
-    lines, each with what it does behind two spaces and a ``#``, for the help and the reference.
+    ``checks_config`` reads the settings itself; any other does not begin if they are wrong. The help shows ``--yes``
+    only for one that ``asks``. ``examples`` are command lines, each with what it does behind two spaces and a ``#``.
     """
 
     def note(body: Body) -> Body:
-        REGISTERED[name] = Command(name, body, checks_config, group_help, examples)
+        REGISTERED[name] = Command(name, body, checks_config, asks, group_help, examples)
         return body
 
     return note
@@ -75,9 +68,10 @@ def add_command(app: typer.Typer, name: str, *, alias: str = "") -> None:
     run = _spread(found)
     if not found.group_help:
         last = alias or name.split()[-1]
-        app.command(last, cls=QuickCommand, hidden=bool(alias), epilog=_epilog(found))(run)
+        app.command(last, cls=QuickCommand, hidden=bool(alias), epilog="\n".join(found.examples))(run)
         return
-    group = typer.Typer(help=found.group_help, context_settings=HELP_FLAGS, rich_markup_mode=None)
+    examples = "\n".join(found.examples)
+    group = typer.Typer(help=found.group_help, epilog=examples, context_settings=HELP_FLAGS, rich_markup_mode=None)
 
     def before(ctx: typer.Context, **values: Any) -> None:
         if ctx.invoked_subcommand is None:
@@ -92,31 +86,16 @@ def add_command(app: typer.Typer, name: str, *, alias: str = "") -> None:
     app.add_typer(group, name=name)
 
 
-def add_summary(app: typer.Typer, name: str, listed: Listed) -> None:
-    """Have Typer know no more of a command than what the list of all commands shows: to build its flags takes time."""
-
-    def body() -> None:
-        raise AssertionError("only its summary is known")
-
-    app.command(name, hidden=bool(listed.see), help=listed.summary)(body)
-
-
-def _epilog(found: Command) -> str | None:
-    """The examples, one a line, as Typer keeps them."""
-    return "\b\nExamples:\n" + "\n".join(f"  {one}" for one in found.examples) if found.examples else None
-
-
-def add_root(app: typer.Typer, version: Callable[[bool], None]) -> None:
-    """Have Typer know the flags before the command: the common ones, and ``--version``."""
-    shown = typer.Option("-V", "--version", callback=version, is_eager=True, help="Show the version.")
+def add_root(app: typer.Typer, own: Mapping[str, Any]) -> None:
+    """Have Typer know the flags before the command: the common ones, and its ``own``, whose callbacks do all."""
     parameters = [
         _CONTEXT,
         *(_parameter(field, Common) for field in dataclasses.fields(Common)),
-        inspect.Parameter("version", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, shown]),
+        *(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=own[key]) for key in own),
     ]
 
-    def before(ctx: typer.Context, version: bool, **values: Any) -> None:
-        ctx.obj = Common(**values)
+    def before(ctx: typer.Context, **values: Any) -> None:
+        ctx.obj = Common(**{field.name: values[field.name] for field in dataclasses.fields(Common)})
         try:
             defaults = read_config().get("defaults", {})
         except MdlError:
@@ -146,7 +125,8 @@ def _spread(command: Command) -> Callable[..., None]:
             plain.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
     parameters = [_CONTEXT, *plain, *(_setting(name) for names in settings.values() for name in names)]
     for group in (*groups.values(), Common):
-        parameters += [_parameter(field, group) for field in dataclasses.fields(group)]
+        hides = () if command.asks else ("yes",)
+        parameters += [_parameter(field, group, hides) for field in dataclasses.fields(group)]
 
     def run(ctx: typer.Context, **values: Any) -> None:
         made: dict[str, Any] = {
@@ -199,8 +179,13 @@ def _signed(run: Callable[..., None], parameters: list[inspect.Parameter]) -> Ca
 _hints_of = functools.cache(partial(get_type_hints, include_extras=True))
 
 
-def _parameter(field: dataclasses.Field[Any], group: type) -> inspect.Parameter:
+def _parameter(field: dataclasses.Field[Any], group: type, hides: Sequence[str] = ()) -> inspect.Parameter:
     annotation = _hints_of(group)[field.name]
+    if field.name in hides:
+        kind, option = get_args(annotation)
+        option = copy.copy(option)
+        option.hidden = True
+        annotation = Annotated[kind, option]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
 
 
@@ -211,7 +196,7 @@ def _setting(name: str) -> inspect.Parameter:
     default = f" [default: {setting.default}]" if setting.default and not is_switch else ""
     variable = f" ({setting.variable})" if setting.variable else ""
     usage = f"{setting.flag or '--' + name.replace('_', '-')} {'' if is_switch else setting.metavar}"
-    option = flag(usage, f"{setting.help.removesuffix('.')}{variable}.{default}", envvar=None, show_default=False)
+    option = flag(usage, f"{setting.help.removesuffix('.')}{variable}.{default}", panel=setting.panel, envvar=None)
     kind, value = (bool, False) if is_switch else (str | None, None)
     annotation = Annotated[kind, option]  # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=annotation)
@@ -227,65 +212,6 @@ def merged(before: Common, after: Common) -> Common:
         else:
             values[field.name] = first if second in (field.default, []) else second
     return Common(**values)
-
-
-_UNKNOWN: Any = object()
-"""The value that only Typer can convert."""
-
-
-class _Quick:
-    """A command whose parameters are converted by Typer only if that needs pydantic."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
-        for param in params:
-            if not isinstance(param.process_value, partial):
-                param.process_value = partial(_process_value, param, param.process_value)
-        return params
-
-
-FOREVER = "forever"
-_MAY_LACK_VALUE = {"--wait": FOREVER}
-"""The flags that may stand without a value, which Typer does not know, and what they mean then."""
-
-
-class QuickCommand(_Quick, TyperCommand):
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As Typer's, for flags that may lack their value as well: what cannot be a duration is not their value."""
-        end = args.index("--") if "--" in args else len(args)
-        for number, word in enumerate(args[:end]):
-            following = args[number + 1 : number + 2]
-            if word in _MAY_LACK_VALUE and not (following and re.fullmatch(r"(\d[\d.]*\s*[smhdSMHD]?)+", following[0])):
-                args[number] = f"{word}={_MAY_LACK_VALUE[word]}"
-        return super().parse_args(ctx, args)
-
-
-class QuickGroup(_Quick, TyperGroup):
-    pass
-
-
-def _process_value(param: Any, by_typer: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
-    """What Typer would make of ``value``."""
-    kind = getattr(getattr(param, "type_descriptor", None), "annotation", None)
-    many = param.multiple or param.nargs == -1
-    found = _UNKNOWN
-    if value is None and not param.required:
-        found = () if many else None
-    elif many and value and isinstance(value, list | tuple):
-        words = [_converted(one, *get_args(kind)[:1]) for one in value]
-        found = _UNKNOWN if _UNKNOWN in words else words
-    elif not many and value is not None:
-        found = value if value is param.default else _converted(value, kind)
-    if found is _UNKNOWN:
-        return by_typer(ctx, value)
-    return param.callback(ctx, param, found) if param.callback else found
-
-
-def _converted(word: Any, kind: Any = None) -> Any:
-    if not isinstance(word, str) or not isinstance(kind, type):
-        return _UNKNOWN
-    is_choice = issubclass(kind, StrEnum) and word in kind.__members__.values()
-    return kind(word) if kind in (str, Path) or is_choice else _UNKNOWN
 
 
 def guarded(name: str, common: Common, body: Callable[[Session], int], words: tuple[str, ...] = ()) -> int:

@@ -55,11 +55,29 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "clean": Listed("machine", "Remove what nothing needs any more"),
         "demo": Listed("machine", "Try everything on this machine, without a network"),
         "schema": Listed("machine", "Print the JSON Schema of a command's output"),
+        "help": Listed("help", "Show the help of a command, or the exit codes"),
     },
 }
 
 COMMANDS: Final[dict[str, Listed]] = {
     **{name: listed for group in GROUPS.values() for name, listed in group.items()},
     "download": Listed("get", see="get"),
+    "ls": Listed("list", see="list"),
+    "info": Listed("list", see="show"),
 }
 """Every command by its name, also the aliases that no help shows."""
+
+HABITS: Final[dict[str, str]] = {
+    **dict.fromkeys(("pull", "install", "clone"), "to download a model: mdl get NAME, or mdl get hf:org/repo"),
+    "search": "mdl list PATTERN searches the catalog; for the hub, search its web page and mdl get hf:org/repo",
+    **dict.fromkeys(("cache", "ps", "models"), "mdl list shows what is here, mdl jobs what runs; mdl clean"),
+    **dict.fromkeys(("login", "logout", "auth", "whoami"), "set HF_TOKEN to your token; mdl doctor says whose it is"),
+    **dict.fromkeys(("run", "serve"), 'mdl runs no models; give your program the folder: "$(mdl path NAME)"'),
+    **dict.fromkeys(("push", "upload"), "mdl uploads nothing; mdl pack RUN makes a zip that any tool can upload"),
+    **dict.fromkeys(("status", "diff", "fsck"), "mdl list shows what is here; mdl verify compares it with its digests"),
+    **dict.fromkeys(("log", "logs", "stop", "kill", "cancel", "resume", "pause"), "mdl jobs --help"),
+    **dict.fromkeys(("env", "settings"), "mdl config shows the settings in use, and where they come from"),
+    **dict.fromkeys(("zip", "archive", "export-run"), "mdl pack RUN"),
+    **dict.fromkeys(("unzip", "extract", "deploy"), "mdl unpack ARCHIVE; with --release it is put into service"),
+}
+"""What people of ``git``, ``hf``, ``ollama`` and ``docker`` type, and what mdl has for it."""

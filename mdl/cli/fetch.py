@@ -10,9 +10,10 @@ import typer
 
 import mdl
 from mdl import UsageError
-from mdl.cli.command import FOREVER, command
+from mdl.cli.command import command
 from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, flag
 from mdl.cli.get import run_job, show, show_planned
+from mdl.cli.parsing import FOREVER
 from mdl.cli.session import Session
 from mdl.cli.unpack import BombFlags, released_facts
 
@@ -21,10 +22,10 @@ if TYPE_CHECKING:  # it brings all that asks remotes, of which help needs nothin
     from mdl.events import Listener
 
 _EXAMPLES = (
-    "mdl fetch gpu p-17",
-    "mdl fetch box job-3 --checkpoint best --wait 2h",
-    "mdl fetch store p-17 p-18 --include 'lora/*' --to /models",
-    "mdl fetch box job-3 --release /srv/tts",
+    "mdl fetch gpu p-17  # the results of one job",
+    "mdl fetch box job-3 --checkpoint best --wait 2h  # once it is finished",
+    "mdl fetch store p-17 p-18 --include 'lora/*'  # some files of two jobs",
+    "mdl fetch box job-3 --release /srv/tts  # and into service",
 )
 
 
@@ -37,9 +38,14 @@ class WhatFlags:
         flag("--checkpoint NAME", "One checkpoint: its name or step; of a training server also latest or best."),
     ] = None
     logs: Annotated[bool, flag("--logs", "The logs, and nothing else.")] = False
-    into: Annotated[str | None, flag("--into DIR", "One job: its files land in DIR itself.")] = None
+    into: Annotated[str | None, flag("--into DIR", "One job: its files land in DIR itself.", panel="Where")] = None
     wait: Annotated[
-        str | None, flag("--wait TIME", "Wait so long for jobs that still run; without TIME until they end.")
+        str | None,
+        flag(
+            "--wait TIME",
+            "Wait so long for jobs that still run; without TIME until they end.",
+            panel="Speed and hours",
+        ),
     ] = None
     allow_running: Annotated[bool, flag("--allow-running", "Take what is there of a job that still runs.")] = False
     keep_archive: Annotated[bool, flag("--keep-archive", "Keep the zip of a training server beside the folder.")] = (
@@ -52,10 +58,13 @@ class ServiceFlags:
     """How the results are put into service."""
 
     release: Annotated[
-        str | None, flag("--release DIR", "One job: put it into service, as DIR/releases/<version> and DIR/current.")
+        str | None,
+        flag("--release DIR", "One job: serve it, as DIR/releases/<version> and DIR/current.", panel="Afterwards"),
     ] = None
-    keep: Annotated[int, flag("--keep N", "With --release: how many releases stay.", min=1)] = 3
-    check: Annotated[str | None, flag("--check CMD", "With --release: must end with 0 before the switch.")] = None
+    keep: Annotated[int, flag("--keep N", "With --release: how many releases stay.", panel="Afterwards", min=1)] = 3
+    check: Annotated[
+        str | None, flag("--check CMD", "With --release: must end with 0 before the switch.", panel="Afterwards")
+    ] = None
 
 
 @command("fetch", examples=_EXAMPLES)

@@ -12,7 +12,7 @@ import typer
 from mdl.config import Settings, settings_table
 
 
-def flag(usage: str, about: str, *, panel: str = "", **more: Any) -> Any:
+def flag(usage: str, about: str, *, panel: str = "What", **more: Any) -> Any:
     """A flag as its help shows it: ``-o --output FILE``, in the ``panel`` of that name. ``--output`` is also read from
     ``MDL_OUTPUT``."""
     words = usage.split()
@@ -22,7 +22,7 @@ def flag(usage: str, about: str, *, panel: str = "", **more: Any) -> Any:
         "envvar": variable,
         "show_envvar": False,
         "metavar": " ".join(words[len(names) :]) or None,
-        "rich_help_panel": panel or None,
+        "rich_help_panel": panel,
     }
     return typer.Option(*names, help=about, **options | more)
 
@@ -39,18 +39,19 @@ class Progress(StrEnum):
 class Common:
     """Before or after the command, with one meaning."""
 
-    catalog: Annotated[list[Path] | None, flag("--catalog", "Catalog file, repeatable (MDL_CATALOG).", envvar=None)] = (
-        None
-    )
-    json: Annotated[bool, flag("--json", "One JSON document on stdout.")] = False
+    catalog: Annotated[
+        list[Path] | None,
+        flag("--catalog FILE", "Use this catalog; repeatable (MDL_CATALOG).", panel="Where", envvar=None),
+    ] = None
+    json: Annotated[bool, flag("--json", "Print the result as one JSON document.", panel="Output")] = False
     progress: Annotated[
         Progress | None,
-        flag("--progress", "How progress is told on stderr; json is one object a line. [default: auto]"),
+        flag("--progress", "How to show progress; json: one object a line. [default: auto]", panel="Output"),
     ] = None
-    quiet: Annotated[bool, flag("-q --quiet", "Only failures.")] = False
-    verbose: Annotated[int, flag("-v --verbose", "Say more; -vv more still.", count=True)] = 0
-    no_color: Annotated[bool, flag("--no-color", "No colours (NO_COLOR).", envvar=None)] = False
-    yes: Annotated[bool, flag("-y --yes", "Answer every question with yes.")] = False
+    quiet: Annotated[bool, flag("-q --quiet", "Say only what fails.", panel="Output")] = False
+    verbose: Annotated[int, flag("-v --verbose", "Say more; -vv more still.", panel="Output", count=True)] = 0
+    no_color: Annotated[bool, flag("--no-color", "Use no colours (NO_COLOR).", panel="Output", envvar=None)] = False
+    yes: Annotated[bool, flag("-y --yes", "Do it: answer every question with yes.")] = False
 
 
 LOOK: Final = ("home", "layout")
@@ -68,7 +69,8 @@ Force = Annotated[bool, flag("--force", "Fetch anew, and replace files that are 
 
 
 LogFile = Annotated[
-    str | None, flag("--log-file FILE", "The downloads log, of all operations; an empty name for none.")
+    str | None,
+    flag("--log-file FILE", "The downloads log, of all operations; an empty name for none.", panel="Output"),
 ]
 
 
@@ -77,21 +79,25 @@ class JobFlags:
     """What a job leaves for others, and whether it needs this terminal."""
 
     on_complete: Annotated[
-        str | None, flag("--on-complete CMD", "Run this when all is there, without a shell; facts in MDL_HOOK_*.")
+        str | None,
+        flag("--on-complete CMD", "Run this when all is there; no shell; facts in MDL_HOOK_*.", panel="Afterwards"),
     ] = None
     ready_file: Annotated[
-        Path | None, flag("--ready-file FILE", "A file that is there only while all that is asked for is.")
+        Path | None,
+        flag("--ready-file FILE", "A file that exists only while everything is there.", panel="Afterwards"),
     ] = None
     log_file: LogFile = None
-    detach: Annotated[bool, flag("--detach", "Continue in the background; the last line is the job's id.")] = False
+    detach: Annotated[
+        bool, flag("--detach", "Continue in the background; the last line is the job's id.", panel="Afterwards")
+    ] = False
 
 
 @dataclass(frozen=True)
 class Globs:
     """Which files, by their names."""
 
-    include: Annotated[list[str] | None, flag("--include GLOB", "Only files that match, repeatable.")] = None
-    exclude: Annotated[list[str] | None, flag("--exclude GLOB", "No file that matches, repeatable.")] = None
+    include: Annotated[list[str] | None, flag("--include GLOB", "Only files that match; repeatable.")] = None
+    exclude: Annotated[list[str] | None, flag("--exclude GLOB", "No file that matches; repeatable.")] = None
 
     @property
     def globs(self) -> dict[str, list[str]]:
@@ -103,7 +109,7 @@ class Globs:
 class Choice(Globs):
     """Which files of a model, and where they go."""
 
-    into: Annotated[str | None, flag("--into DIR", "One target: its files land in DIR itself.")] = None
+    into: Annotated[str | None, flag("--into DIR", "One target: its files land in DIR itself.", panel="Where")] = None
     revision: Annotated[str | None, flag("--revision REV", "Branch, tag, ref or commit of a hub source.")] = None
 
     @property

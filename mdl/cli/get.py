@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from mdl.jobs.run import JobRun
 
 _EXAMPLES = (
-    "mdl get bert-fa --to /models",
-    "mdl get hf:gpt2@main --include '*.json'",
-    "mdl get https://host/file.gguf --into .",
-    "mdl get -n z-image-turbo",
+    "mdl get bert-fa --to /models  # a model of the catalog",
+    "mdl get hf:gpt2@main --include '*.json'  # some files of a repository",
+    "mdl get https://host/file.gguf --into .  # any URL, into this folder",
+    "mdl get -n z-image-turbo  # the plan alone",
 )
 
 

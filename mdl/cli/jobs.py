@@ -55,14 +55,30 @@ def _records(session: Session) -> Records:
 _ABOUT = "Downloads that run or ran: list, show, watch, log, pause, resume, cancel, clean."
 
 
-@command("jobs", group_help=_ABOUT)
-@command("jobs list")
+_EXAMPLES = (
+    "mdl jobs  # what runs, and what ran",
+    "mdl jobs watch k7f3  # follow one to its end",
+    "mdl jobs pause k7f3  # stop it; mdl jobs resume k7f3 goes on",
+)
+
+
+@command("jobs", group_help=_ABOUT, examples=_EXAMPLES)
+@command(
+    "jobs list",
+    examples=(
+        "mdl jobs list  # all that can go on, and the last that are over",
+        "mdl jobs list --status failed --all  # every one that failed",
+    ),
+)
 def list_jobs(
     session: Session,
-    status: Annotated[list[Status] | None, flag("--status", "Only these, repeatable.")] = None,
+    status: Annotated[list[Status] | None, flag("--status", "Only these; repeatable.")] = None,
     everything: Annotated[bool, flag("-a --all", "Also the old ones that are over.")] = False,
 ) -> int:
-    """The jobs, the newest first: all that can go on, and the last that are over. With --json every one."""
+    """List the jobs, the newest first.
+
+    All that can go on are listed, and the last that are over; with --json every one.
+    """
     jobs = [job for job in _records(session).all() if not status or job.status in status]
     if session.common.json:
         return _document(session, jobs)
@@ -107,9 +123,15 @@ def _local(moment: str, *, is_short: bool = False) -> str:
     return when.strftime("%m-%d" if when.year == today.year else "%Y")
 
 
-@command("jobs show")
+@command(
+    "jobs show",
+    examples=(
+        "mdl jobs show k7f3  # how far it is, and why it failed",
+        "mdl jobs show k7f3 --json  # for a script",
+    ),
+)
 def show_job(session: Session, name: Id) -> int:
-    """One job: how far it is, how fast, what went wrong, where its log is."""
+    """Show one job: progress, speed, what went wrong, its log."""
     job = _records(session).find(name)
     if session.common.json:
         return _document(session, [job])
@@ -152,11 +174,17 @@ def _next(job: Job) -> str:
     return resume_command(job) or "the command again"
 
 
-@command("jobs log")
+@command(
+    "jobs log",
+    examples=(
+        "mdl jobs log k7f3  # all of it",
+        "mdl jobs log -f k7f3  # follow it until the job ends",
+    ),
+)
 def log_of_job(
     session: Session, name: Id, follow: Annotated[bool, flag("-f --follow", "Follow it until the job ends.")] = False
 ) -> int:
-    """The log of one job."""
+    """Print the log of one job."""
     records = _records(session)
     job = records.find(name)
     if session.common.json:
@@ -172,12 +200,18 @@ def log_of_job(
             job = records.find(job.id)
 
 
-@command("jobs watch")
+@command(
+    "jobs watch",
+    examples=(
+        "mdl jobs watch  # the newest job",
+        "mdl jobs watch k7f3 --progress json  # for a program",
+    ),
+)
 def watch(
     session: Session,
     name: Annotated[str | None, typer.Argument(metavar="ID", help="As for show; the newest job without one.")] = None,
 ) -> int:
-    """Follow a job from any terminal until it ends, and end with its exit code. Ctrl-C ends only the watching."""
+    """Follow a job until it ends, and end with its exit code. Ctrl-C ends only the watching."""
     records = _records(session)
     job = records.find(name) if name else records.newest()
     left = f"the job goes on; 'mdl jobs cancel {job.id}' would end it"
@@ -191,15 +225,27 @@ def watch(
     return session.show({"jobs": [shown_facts(job)]}, error=problem)
 
 
-@command("jobs pause")
+@command(
+    "jobs pause",
+    examples=(
+        "mdl jobs pause k7f3  # what was fetched is kept",
+        "mdl jobs pause k7f3 p2m9  # several",
+    ),
+)
 def pause(session: Session, names: Ids) -> int:
-    """Stop running jobs, which 'resume' can continue; what was fetched is kept."""
+    """Stop running jobs until 'resume'. What was fetched is kept."""
     return _each(session, names, processes.pause)
 
 
-@command("jobs cancel")
+@command(
+    "jobs cancel",
+    examples=(
+        "mdl jobs cancel k7f3  # one",
+        "mdl jobs cancel k7f3 p2m9  # several",
+    ),
+)
 def cancel(session: Session, names: Ids) -> int:
-    """Stop jobs for good; what was fetched is kept, and a new get continues from it."""
+    """Stop jobs for good. What was fetched is kept, and a new get continues from it."""
     return _each(session, names, processes.cancel)
 
 
@@ -223,11 +269,19 @@ def _each(session: Session, names: list[str], change: Callable[[Job, Records], J
     return session.show({"jobs": [shown_facts(job) for job in jobs]}, error=problem)
 
 
-@command("jobs resume")
+@command(
+    "jobs resume",
+    examples=(
+        "mdl jobs resume k7f3  # here, in the foreground",
+        "mdl jobs resume k7f3 --detach  # in the background",
+    ),
+)
 def resume(
-    session: Session, name: Id, detach: Annotated[bool, flag("--detach", "Continue in the background.")] = False
+    session: Session,
+    name: Id,
+    detach: Annotated[bool, flag("--detach", "Continue in the background.", panel="Afterwards")] = False,
 ) -> int:
-    """Continue a job: the same command again, in its folder, here in the foreground."""
+    """Continue a job in the foreground. It is the same command again, in its folder."""
     job = _records(session).find(name)
     if job.status == "running":
         why = f"it is running, as process {ProcessId(job.owner).pid}"
@@ -256,11 +310,20 @@ def _common_flags(common: Common) -> list[str]:
     return [*progress, *switches, *["--verbose"] * common.verbose]
 
 
-@command("jobs clean")
+@command(
+    "jobs clean",
+    examples=(
+        "mdl jobs clean  # those that were over 30 days ago",
+        "mdl jobs clean --older-than 0s  # all that are over",
+    ),
+)
 def clean(
     session: Session, older_than: Annotated[str, flag("--older-than TIME", "How long they have been over.")] = "30d"
 ) -> int:
-    """Remove the records and logs of jobs that are over or died; what is paused stays, and so does every model."""
+    """Remove the records and logs of old jobs.
+
+    They are over or died; a paused job stays, and so does every model.
+    """
     removed = _records(session).clean(parse_duration(older_than, "--older-than", least=0))
     if session.common.json:
         return _document(session, removed)

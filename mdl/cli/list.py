@@ -16,16 +16,23 @@ from mdl.redact import bare_url
 if TYPE_CHECKING:
     from mdl import Model, ModelStatus
 
-Name = Annotated[str, typer.Argument(help="A model of the catalog, or hf:org/repo, or a URL.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A model of the catalog, or hf:org/repo, or a URL.")]
 
 
-@command("list")
+@command(
+    "list",
+    examples=(
+        "mdl list  # every model, and what is here",
+        "mdl list 'bert*' --missing  # those of a name that are not here",
+        "mdl list --kind tts --json  # for a script",
+    ),
+)
 def list_models(
     session: Session,
     settings: LookSettings,
     patterns: Annotated[list[str] | None, typer.Argument(metavar="PATTERN", help="Part of a name, or a glob.")] = None,
-    kind: Annotated[str | None, flag("--kind", "Only this kind: model, tts, dataset …")] = None,
-    tag: Annotated[str | None, flag("--tag", "Only with this tag.")] = None,
+    kind: Annotated[str | None, flag("--kind KIND", "Only this kind: model, tts, dataset …")] = None,
+    tag: Annotated[str | None, flag("--tag TAG", "Only with this tag.")] = None,
     present: Annotated[bool, flag("--present", "Only what is whole on this disk.")] = False,
     partial: Annotated[bool, flag("--partial", "Only what is partly here.")] = False,
     missing: Annotated[bool, flag("--missing", "Only what is not here.")] = False,
@@ -71,7 +78,13 @@ def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:
     }
 
 
-@command("show")
+@command(
+    "show",
+    examples=(
+        "mdl show z-image-turbo  # its files, sizes and licence",
+        "mdl show hf:org/repo --json  # what is here of a repository",
+    ),
+)
 def show(session: Session, name: Name, settings: LookSettings) -> int:
     """One model: files, sources, sizes, licence, status."""
     model, found = session.client(settings).status(name)
@@ -129,7 +142,13 @@ def _show_text(session: Session, model: Model, found: ModelStatus, files: list[d
         console.note("the files are not listed yet: 'mdl get -n' asks the hub")
 
 
-@command("path")
+@command(
+    "path",
+    examples=(
+        'cd "$(mdl path bert-fa)"  # go to the folder',
+        "mdl path hf:org/repo  # where a repository lands",
+    ),
+)
 def path(session: Session, name: Name, settings: LookSettings) -> int:
     """The model's folder, nothing else: cd "$(mdl path NAME)"."""
     folder = str(session.client(settings).path(name))

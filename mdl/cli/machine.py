@@ -26,7 +26,13 @@ _SETTINGS = "the user config folder"
 _STDERR = 2
 
 
-@command("config")
+@command(
+    "config",
+    examples=(
+        "mdl config  # where settings, catalog, state and models are",
+        'nano "$(mdl config path)"  # edit the settings',
+    ),
+)
 def config(
     session: Session,
     settings: LookSettings,
@@ -65,7 +71,13 @@ def _facts(what: str, path: Path, why: str) -> tuple[str, str, bool, str]:
     return what, str(path), os.path.exists(path), why
 
 
-@command("doctor")
+@command(
+    "doctor",
+    examples=(
+        "mdl doctor  # what works here, and what to do about the rest",
+        "mdl doctor --offline  # without asking any server",
+    ),
+)
 def doctor(session: Session, settings: DoctorSettings) -> int:
     """What works here, and what to do about what does not: endpoint, proxy, CA, token, clock, disk, versions."""
     from mdl.doctor import Environment, run_checks
@@ -110,7 +122,14 @@ def _lock(client: Client) -> str:
     return f"{len(lock.models)} models in {client.workspace.lock_path}"
 
 
-@command("clean")
+@command(
+    "clean",
+    asks=True,
+    examples=(
+        "mdl clean  # what would be removed, and why",
+        "mdl clean --yes  # remove it",
+    ),
+)
 def clean(session: Session, settings: LookSettings) -> int:
     """Show unfinished downloads that no job continues, files that a model no longer has, and leftovers; --yes removes
     them."""
@@ -137,10 +156,18 @@ def _waste(waste: Waste, is_removed: bool, is_asked: bool) -> dict[str, Any]:
     return {"kind": waste.kind, "path": str(waste.path), "bytes": waste.bytes, "why": why, "action": action}
 
 
-@command("demo")
+@command(
+    "demo",
+    examples=(
+        "mdl demo  # in a new temporary folder",
+        "mdl demo --in play  # in a folder of yours",
+    ),
+)
 def demo(
     session: Session,
-    folder: Annotated[Path | None, flag("--in DIR", "Where to play; a new temporary folder without it.")] = None,
+    folder: Annotated[
+        Path | None, flag("--in DIR", "Where to play; a new temporary folder without it.", panel="Where")
+    ] = None,
 ) -> int:
     """The whole of mdl on this machine alone: a download killed and resumed, a run packed, released, rolled back."""
     from mdl.demo import Demo
@@ -164,10 +191,19 @@ def demo(
     return code
 
 
-@command("schema")
+@command(
+    "schema",
+    examples=(
+        "mdl schema  # the names of all",
+        "mdl schema get > get.schema.json  # that of one command",
+        "mdl schema event  # one line of --progress json",
+    ),
+)
 def schema(
     session: Session,
-    name: Annotated[str | None, typer.Argument(help="A command, or event; the names without one.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A command, or event; the names without one.")
+    ] = None,
 ) -> int:
     """The JSON Schema of what a command prints with --json, or of one line of --progress json (event).
 

@@ -7,73 +7,100 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import typer
 
 from mdl import __version__
-from mdl.cli.command import HELP_FLAGS, add_command, add_root, add_summary, report
+from mdl.cli.command import HELP_FLAGS, add_command, add_root, report
 from mdl.cli.commands import COMMANDS
 from mdl.cli.flags import Common, Progress
+from mdl.cli.parsing import misuse
 from mdl.cli.session import Session
+from mdl.cli.shells import LINE
 from mdl.cli.signals import listen, the_signals
 from mdl.errors import Cancelled, StorageError, UsageError
 
-_HELP = """Bring machine-learning models to this machine, and trained ones away from it: every byte verified.
-
-Try it without a network: mdl demo. Then: mdl list, mdl show NAME, mdl get NAME.
-Every flag is a variable too: --lock-wait is MDL_LOCK_WAIT.
-"""
+_HELP = "Bring machine-learning models to this machine, and trained ones away from it: every byte verified."
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
-    """The app with the one command that ``arguments`` call, or with all of them if that is not clear."""
+    """The app with the one command that ``arguments`` call, or with every command that they name."""
+    words = [word for word in arguments if not word.startswith("-")]
+    called = words[:1] if words and words[0] in COMMANDS else [word for word in words if word in COMMANDS]
+    return app_of(called, has_color="--no-color" not in arguments)
+
+
+def app_of(names: Iterable[str], *, has_color: bool = True) -> typer.Typer:
+    """The app with the commands of these names; a help without ``has_color`` has no escape codes."""
     app = typer.Typer(
         name="mdl",
         help=_HELP,
         no_args_is_help=True,
         rich_markup_mode=None,
+        add_completion=False,
         pretty_exceptions_enable=False,
-        context_settings=HELP_FLAGS,
+        context_settings=HELP_FLAGS | ({} if has_color else {"color": False}),
     )
-    add_root(app, _version)
-    word = next((word for word in arguments if word in COMMANDS or not word.startswith("-")), "")
-    if not word and not is_completing():
-        for name, listed in COMMANDS.items():
-            add_summary(app, name, listed)
-        return app
-    for name in [word] if word in COMMANDS else COMMANDS:
+    add_root(app, _OWN)
+    for name in dict.fromkeys(names):
         importlib.import_module(f"mdl.cli.{COMMANDS[name].module}")
         add_command(app, COMMANDS[name].see or name, alias=name if COMMANDS[name].see else "")
     return app
 
 
-def is_completing() -> bool:
-    """Whether a shell asks for completions, of flags too."""
-    return "_MDL_COMPLETE" in os.environ
-
-
-def _version(wanted: bool) -> None:
+def _version(wanted: bool | None) -> None:
     if wanted:
         sys.stdout.write(f"mdl {__version__}\n")
         raise typer.Exit
 
 
+def _install_completion(shell: str | None) -> None:
+    if shell:
+        from mdl.cli.shells import install
+
+        sys.stdout.write(f"{install(shell, os.environ)}\n")
+        raise typer.Exit
+
+
+def _show_completion(shell: str | None) -> None:
+    if shell:
+        from mdl.cli.shells import script
+
+        sys.stdout.write(script(shell, os.environ))
+        raise typer.Exit
+
+
+_OWN = {
+    "version": Annotated[
+        bool | None, typer.Option("-V", "--version", callback=_version, is_eager=True, help="Show the version.")
+    ],
+    "install_completion": Annotated[str | None, typer.Option(hidden=True, callback=_install_completion, is_eager=True)],
+    "show_completion": Annotated[str | None, typer.Option(hidden=True, callback=_show_completion, is_eager=True)],
+}
+"""The options that stand only before the command. Each ends mdl."""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code. Signals end it in order: what was fetched is kept."""
+    words = [*arguments] or ["--help"]
+    words[0] = "--version" if words[0] == "version" else words[0]
     try:
         listen()
-        app = build(arguments)
+        if LINE in os.environ:
+            return _complete(os.environ[LINE])
+        app = build(words)
         if not gc.isenabled():  # `mdl.__main__` put it off; what is imported already is never looked through
             gc.freeze()
             gc.enable()
-        code = int(app(args=list(arguments) or ["--help"], prog_name="mdl", standalone_mode=False) or 0)
+        code = int(app(args=words, prog_name="mdl", standalone_mode=False) or 0)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except typer.TyperException as error:
-        return _misused(arguments, error)
+    except (typer.TyperException, UsageError) as error:
+        return _misused(words, error)
     except (KeyboardInterrupt, typer.Abort):
         return Cancelled.exit_code
     except Cancelled as error:
@@ -86,10 +113,21 @@ def run(arguments: Sequence[str]) -> int:
         the_signals().rest()
 
 
-def _misused(arguments: Sequence[str], error: typer.TyperException) -> int:
-    """Show a call that Typer refused as every other error, as a document too if its words ask for one."""
-    name = next((word for word in arguments if word in COMMANDS), "")
-    usage = UsageError(" ".join(error.format_message().split()), hint=" ".join(filter(None, ("mdl", name, "--help"))))
-    wants_lines = "--progress=json" in arguments or ("--progress", "json") in pairwise(arguments)
-    common = Common(json="--json" in arguments, progress=Progress.json if wants_lines else None)
+def _misused(words: Sequence[str], error: typer.TyperException | UsageError) -> int:
+    """Show a call that cannot be parsed as every other error, as a document too if its words ask for one."""
+    name = next((word for word in words if word in COMMANDS), "")
+    usage = error if isinstance(error, UsageError) else misuse(error, name)
+    wants_lines = "--progress=json" in words or ("--progress", "json") in pairwise(words)
+    common = Common(json="--json" in words, progress=Progress.json if wants_lines else None)
     return report(Session((COMMANDS[name].see or name if name else "mdl"), common, os.environ), usage)
+
+
+def _complete(line: str) -> int:
+    """Answer a shell whose user has typed ``line`` and pressed Tab. What goes wrong is nobody's business there."""
+    from mdl.cli.completion import complete, words_of
+
+    with contextlib.suppress(Exception):
+        words = words_of(line)
+        for row in complete(typer.main.get_command(build(words)), words):
+            sys.stdout.write(f"{row}\n")
+    return 0

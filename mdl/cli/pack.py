@@ -46,7 +46,7 @@ class SelectionFlags(Globs):
 class OutputFlags:
     """Where an archive goes, and how it is written."""
 
-    output: Annotated[str | None, flag("-o --output FILE", "Where to; - is standard output.")] = None
+    output: Annotated[str | None, flag("-o --output FILE", "Where to; - is standard output.", panel="Where")] = None
     dry_run: Annotated[bool, flag("-n --dry-run", "Show what would be packed, and stop.")] = False
     compress: Annotated[Compress, flag("--compress", "auto: deflate if that makes a sample smaller.")] = Compress.auto
     allow_incomplete: Annotated[bool, flag("--allow-incomplete", "Pack a checkpoint of which bytes are missing.")] = (
@@ -58,14 +58,20 @@ class OutputFlags:
 
 
 _EXAMPLES = (
-    "mdl pack runs/tts",
-    "mdl pack runs/tts --checkpoint latest --inference-only",
-    "mdl pack runs/tts --logs",
-    "mdl pack runs/tts -o - | ssh host 'cat > tts.zip'",
+    "mdl pack runs/tts  # the model: model_tts.zip",
+    "mdl pack runs/tts --checkpoint latest  # one checkpoint",
+    "mdl pack runs/tts --logs  # the logs alone",
+    "mdl pack runs/tts -o - | ssh host 'cat > tts.zip'  # to another machine",
 )
 
 
-@command("checkpoints")
+@command(
+    "checkpoints",
+    examples=(
+        "mdl checkpoints runs/tts  # name, step, size, latest, best",
+        "mdl checkpoints runs/tts --json  # for a script",
+    ),
+)
 def checkpoints(session: Session, run: RunFolder) -> int:
     """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
     session.empty = {"run": run}

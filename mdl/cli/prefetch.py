@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from mdl import Report
 
 _EXAMPLES = (
-    "mdl prefetch nightly --window 22:00-06:00 --limit-rate 20M",
-    "mdl prefetch --max-duration 2h --metrics /var/lib/node_exporter/mdl.prom",
+    "mdl prefetch nightly --window 22:00-06:00  # a group, by night",
+    "mdl prefetch --max-duration 2h --limit-rate 20M  # the whole catalog, gently",
+    "mdl prefetch nightly --metrics mdl.prom  # and numbers for Prometheus",
 )
 
 
@@ -42,10 +43,11 @@ def prefetch(
     dry_run: DryRun = False,
     force: Force = False,
     skip_if_running: Annotated[
-        bool, flag("--skip-if-running", "End with 0, not 9, while another prefetch runs.")
+        bool, flag("--skip-if-running", "While another prefetch runs, end with exit code 0, not 9.")
     ] = False,
     metrics: Annotated[
-        Path | None, flag("--metrics FILE", "Prometheus text file, replaced as a whole after each run.")
+        Path | None,
+        flag("--metrics FILE", "Prometheus text file, replaced as a whole after each run.", panel="Afterwards"),
     ] = None,
 ) -> int:
     """Download for cron: silent unless something fails; never twice at once; what is left is done next time."""

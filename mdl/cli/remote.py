@@ -22,9 +22,11 @@ from mdl.schemas import empty
 if TYPE_CHECKING:
     from mdl import CleanedJob, RemoteJob
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The remote, as config.toml calls it.")]
+Name = Annotated[str, typer.Argument(metavar="REMOTE", help="The remote, as config.toml calls it.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
-Metrics = Annotated[Path | None, flag("--metrics FILE", "Prometheus text file, replaced as a whole.")]
+Metrics = Annotated[
+    Path | None, flag("--metrics FILE", "Prometheus text file, replaced as a whole.", panel="Afterwards")
+]
 OlderThan = Annotated[str, flag("--older-than TIME", "How long ago their records were last changed, as 30d.")]
 Include = Annotated[list[str] | None, flag("--include GLOB", "Which of its files, if it has several.")]
 _TRIES = 2
@@ -41,10 +43,23 @@ endpoint = "abc123"
 bucket   = "store\""""
 
 
-@command("remote", group_help=_ABOUT)
-@command("remote list")
+_EXAMPLES = (
+    "mdl remote  # which there are",
+    "mdl remote check gpu  # does it work?",
+    "mdl remote jobs gpu  # what it has; mdl fetch gpu JOB brings it",
+)
+
+
+@command("remote", group_help=_ABOUT, examples=_EXAMPLES)
+@command(
+    "remote list",
+    examples=(
+        "mdl remote list  # names, kinds and addresses",
+        "mdl remote list --json  # for a script",
+    ),
+)
 def list_remotes(session: Session) -> int:
-    """The remotes of config.toml. Contacts nothing."""
+    """List the remotes of config.toml. Nothing is contacted."""
     rows = [(one.name, one.kind, one.address) for one in session.client().remotes.values()]
 
     def show() -> None:
@@ -63,9 +78,15 @@ def _config_file() -> str:
         return "config.toml"
 
 
-@command("remote check")
+@command(
+    "remote check",
+    examples=(
+        "mdl remote check store  # part by part",
+        "mdl remote check gpu --metrics gpu.prom  # for Prometheus",
+    ),
+)
 def check(session: Session, name: Name, metrics: Metrics = None) -> int:
-    """Whether a remote can be reached and used, part by part. The exit code is that of the part that fails."""
+    """Check that a remote can be reached and used. The exit code is that of the part that fails."""
     place, console = places.output_file(metrics, "--metrics") if metrics else None, session.console
     report = session.client({"retries": _TRIES}).check_remote(name, metrics=place)
     for one in report.checks:
@@ -75,9 +96,18 @@ def check(session: Session, name: Name, metrics: Metrics = None) -> int:
     return _show(session, error=report.error, checks=checks)
 
 
-@command("remote jobs")
+@command(
+    "remote jobs",
+    examples=(
+        "mdl remote jobs store  # the newest first",
+        "mdl remote jobs store --json  # for a script",
+    ),
+)
 def jobs(session: Session, name: Name) -> int:
-    """The jobs of a remote, the newest first. An endpoint without a bucket has a worker answer, which RunPod bills."""
+    """List the jobs of a remote, the newest first.
+
+    An endpoint without a bucket has a worker answer, which RunPod bills.
+    """
     with session.client().remote(name) as remote:
         found = remote.jobs()
 
@@ -96,9 +126,15 @@ def jobs(session: Session, name: Name) -> int:
     return _show(session, show, jobs=[_facts(job) for job in found])
 
 
-@command("remote status")
+@command(
+    "remote status",
+    examples=(
+        "mdl remote status gpu p-17  # how one job stands",
+        "mdl remote status gpu p-17 --json  # for a script",
+    ),
+)
 def status(session: Session, name: Name, job_id: JobId) -> int:
-    """How one job of a remote stands. An endpoint without a bucket has a worker answer, which RunPod bills."""
+    """Show how one job of a remote stands. An endpoint without a bucket has a worker answer, which RunPod bills."""
     with session.client().remote(name) as remote:
         job = remote.status(job_id)
     lines = {
@@ -118,18 +154,30 @@ def status(session: Session, name: Name, job_id: JobId) -> int:
     return _show(session, show, jobs=[_facts(job)])
 
 
-@command("remote cancel")
+@command(
+    "remote cancel",
+    examples=(
+        "mdl remote cancel gpu p-17  # what it has written stays",
+        "mdl remote cancel gpu p-17 --json  # for a script",
+    ),
+)
 def cancel(session: Session, name: Name, job_id: JobId) -> int:
-    """Cancel a job of a remote, asked once; what it has written stays."""
+    """Cancel a job of a remote. It is asked once; what the job has written stays."""
     with session.client().remote(name) as remote:
         job = remote.cancel(job_id)
     return _show(session, lambda: session.console.note(f"{job.id}: {job.status}"), jobs=[_facts(job)])
 
 
-@command("remote clean")
+@command(
+    "remote clean",
+    asks=True,
+    examples=(
+        "mdl remote clean store --older-than 30d  # what would be deleted",
+        "mdl remote clean store --older-than 30d --yes  # delete it",
+    ),
+)
 def clean(session: Session, name: Name, older_than: OlderThan) -> int:
-    """Show the jobs in the bucket of a remote that are over for so long; --yes deletes their results, then their
-    records.
+    """Show the old jobs in a bucket; --yes deletes them: their results, then their records.
 
     What counts is the time in a job's own record. A job that is not over, or whose record tells no time or cannot be
     read, is kept. So are results without a record: nothing says how old they are, or that nobody writes them any more.
@@ -164,10 +212,18 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
     return _show(session, error=joint_error(errors), jobs=rows)
 
 
-@command("remote url")
+@command(
+    "remote url",
+    examples=(
+        "mdl remote url gpu p-17  # the link; it is a secret",
+        "mdl remote url box job-3 --include '*.zip'  # one file of several",
+    ),
+)
 def url(session: Session, name: Name, job_id: JobId, include: Include = None) -> int:
-    """The link to the result of a job, and nothing else. Whoever has it can read the result, for as long as the remote
-    allows: it is a secret."""
+    """Print the link to the result of a job, and nothing else.
+
+    Whoever has it can read the result, for as long as the remote allows: it is a secret.
+    """
     link = Requested(session.client().remote_url(name, job_id, include=include or ()))
     return _show(session, lambda: session.console.data(link), url=link)
 

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 class BombFlags:
     """How much an archive may hold before it is taken for a zip bomb."""
 
-    max_members: Annotated[int, flag("--max-members", "Refuse an archive of more members.", min=1)] = 1_000_000
+    max_members: Annotated[int, flag("--max-members N", "Refuse an archive of more members.", min=1)] = 1_000_000
     max_ratio: Annotated[
         float,
-        flag("--max-ratio", "Refuse an archive that unpacks to more than this times its size, past 100 MiB.", min=1),
+        flag("--max-ratio N", "Refuse an archive that unpacks to more than this times its size, past 100 MiB.", min=1),
     ] = 200.0
 
 
@@ -50,17 +50,20 @@ class ReleaseFlags:
     """How a release is put into service."""
 
     release: Annotated[
-        bool, flag("--release", "Put it into service: DIR/releases/<version>, and DIR/current switched to it.")
+        bool,
+        flag("--release", "Serve it: DIR/releases/<version>, and DIR/current switched to it.", panel="Afterwards"),
     ] = False
-    keep: Annotated[int, flag("--keep N", "With --release: how many releases stay.", min=1)] = 3
-    check: Annotated[str | None, flag("--check CMD", "With --release: must end with 0 before the switch.")] = None
+    keep: Annotated[int, flag("--keep N", "With --release: how many releases stay.", panel="Afterwards", min=1)] = 3
+    check: Annotated[
+        str | None, flag("--check CMD", "With --release: must end with 0 before the switch.", panel="Afterwards")
+    ] = None
 
 
 _EXAMPLES = (
-    "mdl unpack tts.zip --to models/tts",
-    "mdl unpack tts.zip --list",
-    "mdl unpack tts.zip --test",
-    "mdl unpack tts.zip --to /srv/tts --release --keep 3 --check './smoke-test'",
+    "mdl unpack tts.zip --to models/tts  # a new folder, all or nothing",
+    "mdl unpack tts.zip --list  # what it holds; nothing is written",
+    "mdl unpack tts.zip --test  # every byte checked; nothing is written",
+    "mdl unpack tts.zip --to /srv/tts --release  # into service",
 )
 
 
@@ -71,7 +74,9 @@ def unpack(
     bounds: LimitFlags,
     serving: ReleaseFlags,
     settings: ReleaseSettings,
-    target: Annotated[str | None, flag("--to DIR", "A new or empty folder. [default: the archive's name]")] = None,
+    target: Annotated[
+        str | None, flag("--to DIR", "A new or empty folder. [default: the archive's name]", panel="Where")
+    ] = None,
     listing: Annotated[bool, flag("--list", "Show what it holds, write nothing.")] = False,
     testing: Annotated[bool, flag("--test", "Read and check every byte of it, write nothing.")] = False,
     log_file: LogFile = None,
@@ -180,7 +185,13 @@ def released_facts(done: ReleaseResult) -> dict[str, Any]:
     return {name: getattr(done, name) for name in names}
 
 
-@command("rollback")
+@command(
+    "rollback",
+    examples=(
+        "mdl rollback /srv/tts  # serve the release before this one",
+        "mdl rollback /srv/tts --json  # for a script",
+    ),
+)
 def rollback(
     session: Session,
     folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder of releases.")],

@@ -28,7 +28,14 @@ class RepairFlags:
     strict: Annotated[bool, flag("--strict", "A file without a published hash counts as wrong.")] = False
 
 
-@command("verify")
+@command(
+    "verify",
+    examples=(
+        "mdl verify  # all that is here",
+        "mdl verify bert-fa --repair  # fetch what is wrong, and only that",
+        "mdl verify --strict --json  # for a script; unverified counts as wrong",
+    ),
+)
 def verify(
     session: Session,
     repairing: RepairFlags,

@@ -1,0 +1,150 @@
+"""The Tab key: what mdl offers for each line, and that bash, zsh and fish show it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.shell import Run, Shell, done, machine, settings
+from support.typist import CLEAR_LINE, ENTER, PROMPT, TAB, Typist
+
+CATALOG = """\
+schema = 1
+[models.bert-fa]
+title = "It's BERT: Persian"
+source = "hf:org/bert"
+[models.whisper]
+kind = "asr"
+tags = ["speech"]
+source = "hf:org/whisper"
+[groups]
+nightly = ["bert-fa", "whisper"]
+"""
+MODELS = ["bert-fa", "whisper", "nightly"]
+FILES, FOLDERS = [":file"], [":folder"]
+LINES = {
+    "mdl ge": ["get"],
+    "mdl get ": MODELS,
+    "mdl --json get --to x b": ["bert-fa"],
+    "mdl get whisper ": ["bert-fa", "nightly"],
+    "mdl get 'b": ["bert-fa"],
+    "mdl get hf:": [],
+    "mdl verify ": [*MODELS, "org--other"],
+    "mdl show org": ["org--other"],
+    "mdl add ": [],
+    "mdl get --dry": ["--dry-run"],
+    "mdl get -- --dry": [],
+    "mdl get x --progress l": ["lines"],
+    "mdl get x --progress=j": ["json"],
+    "mdl get --via ": ["http", "hub", "xet"],
+    "mdl list --kind a": ["asr"],
+    "mdl list --tag ": ["speech"],
+    "mdl --catalog ": FILES,
+    "mdl get --to=": FOLDERS,
+    "mdl unpack ": FILES,
+    "mdl pack ": FOLDERS,
+    "mdl pack run --checkpoint ": ["checkpoint-20", "checkpoint-10", "latest", "best"],
+    "mdl fetch g": ["gpu"],
+    "mdl fetch gpu --checkpoint ": ["latest", "best"],
+    "mdl remote ch": ["check"],
+    "mdl remote check ": ["gpu"],
+    "mdl schema ver": ["verify"],
+    "mdl help exit": ["exit-codes"],
+    "mdl jobs p": ["pause"],
+    "mdl doctor --off": ["--offline"],
+    "mdl nonsense ": [],
+    "mdl show 'unclosed ": [],
+}
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A machine with a catalog, a model that no catalog names, a run and a remote."""
+    shell = machine(tmp_path, CATALOG)
+    (shell.models / "org--other").mkdir(parents=True)
+    for step in ("10", "20"):
+        folder = shell.home / "run" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"x")
+    settings(shell, '[remotes.gpu]\nkind = "runpod"\nendpoint = "abc"\n')
+    return shell
+
+
+def offered(run: Run, line: str) -> list[list[str]]:
+    """The rows for a line."""
+    ran = run("", _MDL_COMPLETE_LINE=line)
+    assert ran.err == ""
+    return [row.split("\t") for row in ran.out.splitlines()]
+
+
+def test_what_is_offered(run: Run) -> None:
+    """Names, jobs, checkpoints and choices where they are meant; paths only where a path is meant; errors never."""
+    found = {line: [row[0] for row in offered(run, line)] for line in LINES}
+    assert found == LINES
+    assert offered(run, "mdl get b") == [["bert-fa", "It's BERT: Persian"]]
+
+
+def test_jobs_are_offered_with_what_they_are(run: Run) -> None:
+    """A job's id comes with its status and command, and only to the commands that can do something with it."""
+    run("get bert-fa --offline", 8)
+    [[job, about]] = offered(run, "mdl jobs show ")
+    assert about == "failed: get bert-fa"
+    assert [row[0] for row in offered(run, "mdl jobs resume ")] == [job]
+    assert offered(run, "mdl jobs pause ") == []
+
+
+def test_completion_says_no_error(run: Run, shell: Shell) -> None:
+    """A file that is broken makes the Tab key offer nothing that is in it; not one word is said."""
+    settings(shell, "= broken")
+    assert (len(offered(run, "mdl get ")), offered(run, "mdl fetch ")) == (len(MODELS), [])
+    (shell.home / "catalog.toml").write_text("= broken")
+    assert offered(run, "mdl get ") == []
+
+
+START = {
+    "bash": (
+        ".bashrc",
+        f"PS1='{PROMPT}'\nbind 'set show-all-if-ambiguous on'\nbind 'set enable-bracketed-paste off'\n",
+    ),
+    "zsh": (".zshrc", f"PS1='{PROMPT}'\nunsetopt zle_bracketed_paste prompt_sp\n"),
+    "fish": (".config/fish/config.fish", f"set fish_greeting\nfunction fish_prompt; echo -n '{PROMPT}'; end\n"),
+}
+
+
+@pytest.fixture(params=START)
+def typist(request: pytest.FixtureRequest, shell: Shell) -> Iterator[Typist]:
+    """A shell for which completion was installed, in a folder with files that are no models."""
+    name = request.param
+    if not shutil.which(name):
+        pytest.skip(f"needs {name}")
+    program = shell.home / "bin" / "mdl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m mdl "$@"\n')
+    program.chmod(0o755)
+    start = shell.home / START[name][0]
+    start.parent.mkdir(parents=True, exist_ok=True)
+    start.write_text(START[name][1])
+    for _ in range(2):
+        assert name in done(shell.run("--install-completion", name)).out
+    if name != "fish":
+        assert start.read_text().count("_completions" if name == "bash" else "zfunc") == 1
+    environ = {**shell.environ, "PATH": f"{program.parent}:{shell.environ['PATH']}", "ZDOTDIR": str(shell.home)}
+    with Typist([name, "-i"], shell.home, environ) as typist:
+        yield typist
+
+
+def test_in_a_real_shell(typist: Typist, shell: Shell) -> None:
+    """Tab lists models and groups and no file; it completes a name that is clear, and a file where one is meant."""
+    (shell.home / "whisky.zip").touch()
+    typist.press(f"mdl get {TAB}")
+    seen = typist.until(*MODELS)
+    typist.press(f"{CLEAR_LINE}echo fin''ished{ENTER}")
+    seen += typist.until("finished")
+    assert "whisky" not in seen
+    typist.press(f"mdl path whi{TAB}{ENTER}")
+    typist.until(str(shell.models / "whisper"))
+    typist.press(f"mdl unpack whi{TAB} --list{ENTER}")
+    assert "whisky.zip" in typist.until("hint: ")
