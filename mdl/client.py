@@ -696,7 +696,7 @@ class Client:
         from mdl.operations.matching import catalog_files
 
         if self.workspace.is_cache:
-            raise UsageError("an import goes into a plain models folder", item="--layout", hint="leave --layout out")
+            raise UsageError("an import goes into a plain models folder", item="layout", hint="unset MDL_LAYOUT")
         models = list(self.catalog.models.values())
         with self._tools(models, on_event=on_event, cancel=cancel, online=False) as tools:
             place = Path(os.path.realpath(places.place_of(folder, "DIR")))

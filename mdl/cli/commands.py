@@ -69,6 +69,8 @@ COMMANDS: Final[dict[str, Listed]] = {
 
 HABITS: Final[dict[str, str]] = {
     **dict.fromkeys(("pull", "install", "clone"), "to download a model: mdl get NAME, or mdl get hf:org/repo"),
+    "upgrade": "mdl update NAME brings the newest version; mdl outdated shows what has moved",
+    "adopt": "mdl import DIR",
     "search": "mdl list PATTERN searches the catalog; for the hub, search its web page and mdl get hf:org/repo",
     **dict.fromkeys(("cache", "ps", "models"), "mdl list shows what is here, mdl jobs what runs; mdl clean"),
     **dict.fromkeys(("login", "logout", "auth", "whoami"), "set HF_TOKEN to your token; mdl doctor says whose it is"),

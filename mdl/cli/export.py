@@ -22,8 +22,8 @@ class Format(StrEnum):
 
 _EXAMPLES = (
     "mdl export bert-fa  # one URL a line",
-    "mdl export --format aria2 | aria2c -i -  # fetch all that is locked with aria2",
-    'cd "$MDL_HOME" && mdl export --format sha256sums | sha256sum -c  # verify without mdl',
+    "mdl export --format aria2 | aria2c -i -  # fetch it all with aria2",
+    "mdl export --format sha256sums > SHA256SUMS  # for sha256sum -c",
 )
 
 

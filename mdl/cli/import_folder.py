@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdl import UsageError
+from mdl import Settings, UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import DryRun, LookSettings, flag
+from mdl.cli.flags import DryRun, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 from mdl.paths import shown
@@ -32,7 +32,7 @@ _WORDS = {"clone": "clone", "link": "link", "copy": "copy", "move": "move", None
 def import_folder(
     session: Session,
     folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder with models of another program.")],
-    settings: LookSettings,
+    settings: Annotated[Settings, ("home",)],
     name: Annotated[str | None, flag("--as NAME", "Call the one model in it so.", panel="What")] = None,
     link: Annotated[bool, flag("--link", "Hard-link every file; fail if that is not possible.", panel="Where")] = False,
     copy: Annotated[bool, flag("--copy", "Copy every file.", panel="Where")] = False,

@@ -27,7 +27,7 @@ UpdateSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not
     "outdated",
     examples=(
         "mdl outdated  # everything that is here or locked",
-        "mdl outdated bert-fa --beyond-pins  # also past the commit that the catalog names",
+        "mdl outdated bert-fa --beyond-pins  # past the commit that the catalog names",
     ),
 )
 def outdated(
