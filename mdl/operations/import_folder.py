@@ -157,14 +157,14 @@ class _Import:
         receipts = self._store.receipts.all()
         return {one.validator: one for one in receipts if one.validator and self._store.path_of(one) is not None}
 
-    def _validator(self, file: FoundFile, stamp: Stamp) -> str:
-        """What stays the same while the original is untouched, as an ETag does."""
-        place = hashlib.sha256(os.fsencode(self._folder / file.at)).hexdigest()[:16]
+    def _validator(self, model: FoundModel, file: FoundFile, stamp: Stamp) -> str:
+        """What stays the same while the original is untouched, as an ETag does; two models may share one."""
+        place = hashlib.sha256(os.fsencode(f"{self._folder / file.at}\0{model.name}")).hexdigest()[:16]
         return f"{place}-{stamp.inode:x}-{stamp.mtime_ns:x}-{stamp.size:x}"
 
-    def _kept(self, file: FoundFile) -> ImportedFile | None:
+    def _kept(self, model: FoundModel, file: FoundFile) -> ImportedFile | None:
         """The row of a file that an earlier import brought, and that has not changed since."""
-        found = self._here.get(self._validator(file, Stamp.of(os.lstat(self._folder / file.at))))
+        found = self._here.get(self._validator(model, file, Stamp.of(os.lstat(self._folder / file.at))))
         if found is None:
             return None
         facts = (str(found.digest), found.verified, "kept", None, found.model in self._known.names)
@@ -183,7 +183,7 @@ class _Import:
     def planned(self, model: FoundModel, file: FoundFile) -> ImportedFile:
         """What would be done with a file, as far as that can be told without reading it."""
         try:
-            if row := self._kept(file):
+            if row := self._kept(model, file):
                 return row
             near = self._known.by_size.get(file.size, []) if file.size else []
             name, path = next(((name, one.path.text) for name, one in near), (model.name, file.path))
@@ -191,7 +191,7 @@ class _Import:
                 way = self._way(fd)
             return ImportedFile(file.at, name, path, file.size, way=way, of_catalog=bool(near))
         except (OSError, MdlError) as error:
-            return self._failed(model, file, error)
+            return _failed(model, file, error)
 
     def _rule(self, fd: int) -> SharingRule:
         """How the bytes of an open file are taken. A hard link leaves the original's mode alone."""
@@ -218,7 +218,7 @@ class _Import:
         small: list[tuple[FoundFile, dict[str, Fingerprint], Stamp]] = []
         for file in sorted(model.files, key=lambda one: (-one.size, one.at)):
             try:
-                if row := self._kept(file):
+                if row := self._kept(model, file):
                     yield self._cleared(row)
                     continue
                 prints, stamp = self._hash(model, file)
@@ -227,28 +227,28 @@ class _Import:
                     continue
                 found = self._matches(file, prints)
                 sure.update(name for name, _ in found)
-                yield self._place(file, self._target(model, file, prints, found), prints, stamp)
+                yield self._place(model, file, self._target(model, file, prints, found), prints, stamp)
             except (OSError, MdlError) as error:
-                yield self._failed(model, file, error)
+                yield self._told_failed(model, file, error)
         matched = [(name, one.path) for file, prints, _ in small for name, one in self._matches(file, prints)]
         sure |= {name for name, _ in matched if self._is_whole(name, matched)}
         for file, prints, stamp in small:
             found = self._matches(file, prints)
             found = [(name, one) for name, one in found if name in sure or one.commit == file.commit is not None]
             try:
-                yield self._place(file, self._target(model, file, prints, found), prints, stamp)
+                yield self._place(model, file, self._target(model, file, prints, found), prints, stamp)
             except (OSError, MdlError) as error:
-                yield self._failed(model, file, error)
+                yield self._told_failed(model, file, error)
 
     def _is_whole(self, name: str, matched: Sequence[tuple[str, RelPath]]) -> bool:
         """Whether every file of the catalog's model is among those that matched."""
         return len({path for one, path in matched if one == name}) == self._known.counts.get(name)
 
-    def _failed(self, model: FoundModel, file: FoundFile, error: OSError | MdlError) -> ImportedFile:
-        known = error if isinstance(error, MdlError) else storage_error(error, file.at)
-        known.item = f"{model.name}/{file.path}"
-        self._tools.on_event(Failed(model.name, file.path, known.code, known.message, known.advice))
-        return ImportedFile(file.at, model.name, file.path, file.size, action="failed", error=known)
+    def _told_failed(self, model: FoundModel, file: FoundFile, error: OSError | MdlError) -> ImportedFile:
+        row = _failed(model, file, error)
+        if known := row.error:
+            self._tools.on_event(Failed(model.name, file.path, known.code, known.message, known.advice))
+        return row
 
     def _hash(self, model: FoundModel, file: FoundFile) -> tuple[dict[str, Fingerprint], Stamp]:
         """The fingerprints of a file by their algorithms, and its stamp. Raises `StorageError` if it changes
@@ -299,6 +299,9 @@ class _Import:
             assert remote.digest is not None
             return Target(name, remote, remote.digest.algorithm, of_catalog=True)
         if model.name in self._known.names:
+            if not self._known.counts.get(model.name):
+                why = f"no digest of the catalog's {model.name} is known here"
+                raise Occupied(why, hint=f"'mdl get -n {model.name}' asks its source; or --as NAME for another name")
             why = f"the catalog's {model.name} has no such file"
             raise Occupied(why, hint="--as NAME imports it under another name")
         is_right = file.digest is not None and file.digest in digests
@@ -309,11 +312,13 @@ class _Import:
             RelPath.parse(model.name).text, remote, digest.algorithm if is_right else "none", of_catalog=False
         )
 
-    def _place(self, file: FoundFile, target: Target, prints: Mapping[str, Fingerprint], stamp: Stamp) -> ImportedFile:
+    def _place(
+        self, model: FoundModel, file: FoundFile, target: Target, prints: Mapping[str, Fingerprint], stamp: Stamp
+    ) -> ImportedFile:
         """Publish a file in the store, or give it a receipt if it is in its place. Raises `Occupied`, `StorageError`,
         `OSError`."""
         store, source = self._store, self._folder / file.at
-        remote = replace(target.remote, validator=self._validator(file, stamp))
+        remote = replace(target.remote, validator=self._validator(model, file, stamp))
         print_ = prints[remote.hash_algorithm]
         facts = (str(print_.digest), target.verified)
         row = ImportedFile(file.at, target.model, remote.path.text, file.size, *facts, of_catalog=target.of_catalog)
@@ -354,3 +359,9 @@ class _Import:
     def _told(self, row: ImportedFile) -> ImportedFile:
         self._tools.on_event(Finished(row.model, row.path, row.size, row.action, row.verified))
         return row
+
+
+def _failed(model: FoundModel, file: FoundFile, error: OSError | MdlError) -> ImportedFile:
+    known = error if isinstance(error, MdlError) else storage_error(error, file.at)
+    known.item = f"{model.name}/{file.path}"
+    return ImportedFile(file.at, model.name, file.path, file.size, action="failed", error=known)

@@ -210,7 +210,8 @@ def by_receipts(model: Model, receipts: Sequence[Receipt], resolver: Resolver) -
         return model
     last = receipts[-1].hub
     if last is None:
-        files = [CatalogFile(one.path, one.url) for one in receipts if one.url.startswith("http") and not one.asked]
+        urls = ("http://", "https://", "s3://")
+        files = [CatalogFile(one.path, one.url) for one in receipts if one.url.startswith(urls) and not one.asked]
         return replace(model, files=tuple(files) if len(files) == len(receipts) else ())
     branch = "" if last.branch == "main" else last.branch
     origin = HubOrigin(last.repo, last.repo_type, branch or (None if last.branch else last.revision))

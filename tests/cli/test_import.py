@@ -239,6 +239,8 @@ def test_ollama(shell: Shell, tmp_path: Path, rows: Rows, below: str) -> None:
     names = {("image", "diffusion_models/image.safetensors"), ("image", "vae/ae.safetensors")}
     assert names <= store.keys()
     assert {row["verified"] for row in store.values()} == {"sha256"}
+    (shell.models / "llava/llava.gguf").unlink()
+    rows(shell, str(tmp_path / ".ollama" if below else tmp_path / "o"))
     assert (shell.models / "llava/llava.gguf").read_bytes() == LORA
     assert (shell.models / "bartowski--Tiny-GGUF-Q4_K_M/bartowski--Tiny-GGUF-Q4_K_M.gguf").read_bytes() == LORA
 
@@ -309,10 +311,10 @@ def test_a_file_that_changes_meanwhile(
             path.write_bytes(b"other")
         return found
 
-    def placed(self: Any, file: Any, *words: Any) -> Any:
+    def placed(self: Any, model: Any, file: Any, *words: Any) -> Any:
         if file.at == "b.bin":
             (folder / "b.bin").write_bytes(b"other")
-        return place(self, file, *words)
+        return place(self, model, file, *words)
 
     place = importing._Import._place
     monkeypatch.setattr(importing, "hash_file", hashed)
@@ -389,6 +391,18 @@ def test_a_name_of_the_catalog_s(shell: Shell, tmp_path: Path, rows: Rows) -> No
     assert "--as NAME" in found["error"]["hint"]
     assert not (shell.models / "image").exists()
     assert rows(shell, str(folder), "--as", "mine")["x.bin"]["action"] == "imported"
+
+
+def test_a_catalog_s_model_that_was_never_listed(tmp_path: Path, hub: Hub, hf: Hf, rows: Rows, mdl: Inside) -> None:
+    """Of a model that follows a branch nothing is known before its source was asked: the hint says how, and then the
+    folder is that model."""
+    local = tmp_path / "tiny"
+    hf("snapshot", repo_id="org/tiny", local_dir=local, endpoint=hub.url)
+    shell = machine(tmp_path / "home", 'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n', hub.url)
+    assert "mdl get -n tiny" in rows(shell, str(local), code=7)["model.bin"]["error"]["hint"]
+    done(mdl(shell, "get", "-n", "tiny"))
+    assert {row["verified"] for row in rows(shell, str(local)).values()} == {"sha256", "git-sha1"}
+    assert done(mdl(shell, "list", "--json")).document["models"][0]["status"] == "present"
 
 
 def test_on_a_terminal_and_after(shell: Shell, tmp_path: Path, mdl: Inside) -> None:
