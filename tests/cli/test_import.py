@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.catalogs import entry_of
+from support.copies import second_file_system
 from support.data import MIB, noise, sha256
 from support.hubs import Hf, Hub, clones, listing
 from support.loopback_hub import Repo
@@ -143,6 +144,26 @@ def test_a_move(shell: Shell, tmp_path: Path, rows: Rows, mdl: Inside) -> None:
     assert (shell.models / "mine/big.bin").read_bytes() == LORA
     assert rows(shell, str(folder), "--as", "other")["big.bin"]["model"] == "other"
     assert "keep" in done(mdl(shell, "import", str(folder), "--as", "other")).out
+
+
+@pytest.fixture
+def elsewhere(shell: Shell) -> Iterator[Path]:
+    with second_file_system(shell) as folder:
+        yield folder
+
+
+def test_another_file_system(shell: Shell, elsewhere: Path, rows: Rows) -> None:
+    """From another file system everything is copied; --link says that it cannot, before anything is written; --move
+    takes the original away once its copy is published."""
+    folder = written(elsewhere / "mine", {"big.bin": LORA, "small.txt": b"s"})
+    refused = rows(shell, str(folder), "--link", code=7)
+    assert "--copy" in refused["big.bin"]["error"]["hint"]
+    assert not (shell.models / "mine").exists()
+    assert {row["way"] for row in rows(shell, str(folder)).values()} == {"copy"}
+    moved = written(elsewhere / "moved", {"big.bin": LORA, "small.txt": b"s"})
+    assert {row["way"] for row in rows(shell, str(moved), "--move").values()} == {"move"}
+    assert (list(moved.iterdir()), (shell.models / "moved/big.bin").read_bytes()) == ([], LORA)
+    assert (folder / "big.bin").read_bytes() == LORA
 
 
 def test_a_move_that_was_begun(shell: Shell, tmp_path: Path, rows: Rows) -> None:

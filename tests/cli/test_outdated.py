@@ -127,6 +127,17 @@ def test_a_url_tells_by_its_etag(tmp_path: Path, server: FaultyServer, ok: Run, 
     assert (row["state"], row["changes"][0]["bytes_to_fetch"]) == ("outdated", 300)
 
 
+def test_a_url_of_the_command_line(tmp_path: Path, server: FaultyServer, ok: Run, rows: Rows) -> None:
+    """A URL that no catalog has is asked again as it was; one with a query was not kept whole, and nobody is asked."""
+    shell = machine(tmp_path / "home")
+    server.handler = honest(b"one" * 100, etag='"1"')
+    ok(shell, f"get {server.url}/f.bin; get {server.url}/sub/g.bin?key=secret")
+    server.handler = honest(b"two" * 100, etag='"2"')
+    before = len(server.requests)
+    found = {name.partition("_")[2]: row["state"] for name, row in rows(shell).items()}
+    assert (sorted(found.values()), len(server.requests) - before) == (["outdated", "unknown"], 1)
+
+
 def test_what_no_catalog_has(shell: Shell, hub: LoopbackHub, ok: Run, rows: Rows) -> None:
     """What was fetched by its reference is followed by its receipts: all of the repository if all of it is here, else
     only what is here. A name that is nowhere is 3."""
