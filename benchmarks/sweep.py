@@ -102,11 +102,12 @@ def _moved(stage: Stage) -> None:
     stage.hub.publish(Repo(ONE.id, {**ONE.files, "more.bin": Generated(SIZE, "more")}))
 
 
+_CACHE = ("--layout", "hf-cache", "--to", "cache")
 COMMANDS = (
     Command("get", ("get", "one")),
     Command("get, locked", ("get", "one", "--locked"), lambda stage: stage.must("lock", "one"), long=True),
     Command("get, first use", ("get", "direct"), lambda stage: stage.must("lock", "direct")),
-    Command("get, hub cache", ("get", "one", "--layout", "hf-cache", "--to", "cache")),
+    Command("get, hub cache", ("get", "one", *_CACHE)),
     Command("get, linked", ("get", "twin"), lambda stage: stage.must("get", "one")),
     Command("get, being paused", ("get", "one"), _slow, nudge=signal.SIGUSR1, code=75),
     Command("get, being cancelled", ("get", "one"), _slow, nudge=signal.SIGTERM, code=143, long=True),
@@ -124,6 +125,13 @@ COMMANDS = (
     Command("update", ("update", "one"), _moved, resumes=False),
     Command("import", ("import", "mine"), _of_another),
     Command("import --move", ("import", "mine", "--move"), _of_another),
+    Command("rm", ("rm", "one", "twin", "--yes"), lambda stage: stage.must("get", "both"), 3),
+    Command(
+        "rm, hub cache",
+        ("rm", "hf:bench/one", "--yes", *_CACHE),
+        lambda stage: stage.must("get", "one", *_CACHE),
+        3,
+    ),
     Command("pack", ("pack", "runs/tts", "-o", "out.zip"), _trained),
     Command(
         "unpack",

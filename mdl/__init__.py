@@ -59,6 +59,9 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.operations.export import Export as Export, ExportedFile as ExportedFile
     from mdl.operations.fetch import FetchReport as FetchReport
     from mdl.operations.import_report import ImportedFile as ImportedFile, ImportReport as ImportReport
+    from mdl.operations.delete import DeletedModel as DeletedModel, DeleteReport as DeleteReport, KeptFile as KeptFile
+    from mdl.operations.remote_model import RemoteModel as RemoteModel
+    from mdl.operations.inventory import Inventory as Inventory
     from mdl.operations.lock import LockReport as LockReport
     from mdl.operations.outdated import (
         FileChange as FileChange,
@@ -109,6 +112,9 @@ _HOMES = {
     "mdl.operations.export": "Export ExportedFile",
     "mdl.operations.fetch": "FetchReport",
     "mdl.operations.import_report": "ImportReport ImportedFile",
+    "mdl.operations.delete": "DeletedModel DeleteReport KeptFile",
+    "mdl.operations.remote_model": "RemoteModel",
+    "mdl.operations.inventory": "Inventory",
     "mdl.operations.lock": "LockReport",
     "mdl.operations.outdated": "FileChange ModelVersion OutdatedReport",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",

@@ -22,9 +22,16 @@ from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 from mdl import places
 from mdl.cancel import CancelToken
 from mdl.config import Config, Settings, settings_table
-from mdl.errors import Cancelled, DeadlineReached, LockError, MdlError, NotFound, UsageError, storage_error
+from mdl.errors import (
+    Cancelled,
+    DeadlineReached,
+    LockError,
+    MdlError,
+    NotFound,
+    UsageError,
+    storage_error,
+)
 from mdl.listener import Listener, silence
-from mdl.paths import model_of_record
 from mdl.units import parse_duration, texts
 from mdl.workspace import Folder, Workspace, check_into
 
@@ -32,16 +39,20 @@ if TYPE_CHECKING:
     from mdl.archive.directory import ArchiveLimits
     from mdl.catalog.model import Catalog, Model
     from mdl.engine.status import ModelStatus
+    from mdl.engine.store import Store
     from mdl.files import RemoteFile
     from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
+    from mdl.operations.delete import DeleteReport, Deletion
     from mdl.operations.export import Export
     from mdl.operations.fetch import FetchReport
     from mdl.operations.import_folder import How
     from mdl.operations.import_report import ImportReport
+    from mdl.operations.inventory import Inventory
     from mdl.operations.lock import LockReport
     from mdl.operations.outdated import OutdatedReport
     from mdl.operations.remote import CleanedJob, RemoteReport
+    from mdl.operations.remote_model import RemoteModel
     from mdl.operations.tools import Tools
     from mdl.operations.update import UpdateReport
     from mdl.operations.verify import VerifyReport
@@ -210,31 +221,122 @@ class Client:
         """The catalog's models, each with what of it is on this disk: those whose name holds or matches one of
         ``patterns``, of this ``kind``, with this ``tag``, of one of these statuses. What is None does not narrow, and
         an empty list fits nothing. Contacts nothing."""
-        globs = ("*",) if patterns is None else [text.lower() for text in texts(patterns)]
-        wanted = None if status is None else texts(status)
+        look, fits = self._looker([]), self._filter(patterns, kind, tag)
+        rows = [(model, look(model)) for model in self.catalog.models.values() if fits(model)]
+        return [row for row in rows if status is None or row[1].status in texts(status)]
+
+    def _filter(self, patterns: Texts | None, kind: str | None, tag: str | None) -> Callable[[Model], bool]:
+        groups = self.catalog.groups
+        globs = ["*"] if patterns is None else [text.lower() for text in texts(patterns)]
+        members = {name for text in texts(patterns or ()) for name in groups.get(text, ())}
 
         def fits(model: Model) -> bool:
             name = model.name.lower()
-            named = any(glob in name or fnmatchcase(name, glob) for glob in globs)
+            named = model.name in members or any(glob in name or fnmatchcase(name, glob) for glob in globs)
             return named and (not kind or model.kind == kind) and (not tag or tag in model.tags)
 
-        look = self._looker([])
-        rows = [(model, look(model)) for model in self.catalog.models.values() if fits(model)]
-        return [row for row in rows if wanted is None or row[1].status in wanted]
+        return fits
+
+    def inventory(self, patterns: Texts | None = None, *, kind: str | None = None, tag: str | None = None) -> Inventory:
+        """Everything that is on this disk, whether or not the catalog has it: in the models folder and in the hub's
+        cache, or only in the one that ``home`` or ``layout`` name. What narrows it is as in `statuses`. Contacts
+        nothing. Raises `StateError`, `StorageError`, `CatalogError`."""
+        from mdl.operations.inventory import take_inventory
+
+        work = self.workspace
+        models, fits = self.catalog.models, self._filter(patterns, kind, tag)
+        return take_inventory(work.stores(), models, self._known, work.endpoint.url, fits)
+
+    def _known(self, store: Store, model: Model) -> Sequence[RemoteFile]:
+        """The files of a model as far as that is known here; none if it is not."""
+        with contextlib.suppress(MdlError):
+            return self.workspace.resolver(store).known(model) or ()
+        return ()
+
+    def delete(self, targets: Targets, *, dry_run: bool = False, force: bool = False) -> DeleteReport:
+        """Take models from this disk: names and groups of the catalog, names of folders, references. With ``dry_run``
+        nothing is deleted, and the report says what would be.
+
+        What other models or programs have too stays, and so do files of a model's folder that were changed or added,
+        unless ``force`` is set. With the layout ``hf-cache`` a name stands for what mdl brought for it, and a reference
+        for the whole repository, whoever brought it. What fails for one model is in the report and hinders no other:
+        `NotFound`, `Busy`, `StorageError`. Raises `Cancelled`, `CatalogError`.
+        """
+        from mdl.catalog.model import Model
+        from mdl.operations.delete import delete, plan
+
+        stores = self.workspace.stores()
+        deletions: list[Deletion] = []
+        errors: list[MdlError] = []
+        for target in dict.fromkeys([targets] if isinstance(targets, str | Model) else targets):
+            try:
+                for model in self._models_here(target):
+                    deletions += plan(model, stores, self._known, force=force)
+            except MdlError as error:
+                errors.append(error.on(str(target)))
+        return delete(stores[0], deletions, errors, dry_run=dry_run)
+
+    def _models_here(self, target: str | Model) -> list[Model]:
+        """As `models`, also for a name that no catalog knows, if anything of it is in the models folder. Raises
+        `NotFound`, which says what is near."""
+        from mdl.operations.inventory import model_of
+
+        try:
+            return self.models(target)
+        except NotFound as error:
+            receipts = self.workspace.store([]).receipts
+            here = receipts.models()
+            if target in here:
+                return [model_of(str(target), receipts.in_order(str(target)))]
+            if near := get_close_matches(str(target), here, 3, 0.5):
+                error.hint = f"did you mean {', '.join(near)}? 'mdl list --local' shows what is on this disk"
+            raise
 
     def status(
         self, target: str | Model, *, into: Folder | None = None, include: Texts = (), exclude: Texts = ()
     ) -> tuple[Model, ModelStatus]:
         """One model, and what of it is on this disk. Contacts nothing. Raises `UsageError` for a group."""
         model = self._one(target)
-        return model, self._looker([model], into, include, exclude)(model)
+        found = self._looker([model], into, include, exclude)(model)
+        return (into is None and self._local(target, model, found)) or (model, found)
+
+    def _local(self, target: str | Model, model: Model, found: ModelStatus) -> tuple[Model, ModelStatus] | None:
+        """What is on this disk of a model that no catalog has, if that is not what was ``found`` by its reference."""
+        from mdl.catalog.model import Model
+        from mdl.sources import is_reference
+
+        if model.is_of_catalog or isinstance(target, Model) or (is_reference(target) and found.is_here):
+            return None
+        repositories = {origin.repository for origin in model.sources} - {""}
+        for row in self.inventory().models:
+            if row[0].name == target or {origin.repository for origin in row[0].sources} & repositories:
+                return row
+        return None
 
     def path(self, target: str | Model) -> Path:
         """The folder of one model, whether or not anything is in it. Raises as `status`."""
         model = self._one(target)
+        if not model.is_of_catalog and isinstance(target, str):
+            return self.status(target)[1].path
         if self.workspace.is_cache:
             return self._looker([model])(model).path
         return self.workspace.store([model]).folder(model.name)
+
+    def locked_commits(self, model: Model) -> list[str]:
+        """The commits at which the lock has a model's files; none if it does not cover it. Raises `StateError`."""
+        lock = self.workspace.locked
+        files = lock.models[model.name].files if lock and lock.covers(model) else ()
+        return list(dict.fromkeys(filter(None, (file.revision for file in files))))
+
+    def remote_model(self, target: str | Model, *, cancel: CancelToken | None = None) -> tuple[Model, RemoteModel]:
+        """One model as its source has it now: files, sizes, licence, and whether access is restricted. No file is
+        fetched. Raises `UsageError` for a group, `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`, and
+        `LockError` offline."""
+        from mdl.operations.remote_model import ask
+
+        model = self._one(target)
+        with self._tools([model], cancel=cancel) as tools:
+            return model, ask(model, tools)
 
     def folders(self, models: Sequence[Model], *, into: Folder | None = None) -> dict[str, Path]:
         """The folder that each model's files go to, by its name."""
@@ -243,12 +345,7 @@ class Client:
 
     def _one(self, target: str | Model) -> Model:
         """The model that ``target`` means; also one of which no catalog knows, if anything of it is here."""
-        try:
-            models = self.models(target)
-        except NotFound:
-            models = [one for one in self.verifiable() if one.name == target]
-            if not models:
-                raise
+        models = self._models_here(target)
         if len(models) != 1:
             members = ", ".join(model.name for model in models)
             raise UsageError("a group, not a model", item=str(target), hint=f"it holds {members}")
@@ -495,13 +592,14 @@ class Client:
         everything that is here."""
         from mdl.catalog.model import Model
 
-        own = self.workspace.store([Model("")], into).own
+        store = self.workspace.store([Model("")], into)
         try:
-            names = sorted(model_of_record(entry.name) for entry in (own / "receipts").iterdir())
+            os.scandir(store.own / "receipts").close()
         except (FileNotFoundError, NotADirectoryError):
-            names = []
+            pass
         except OSError as error:
-            raise storage_error(error, str(own)) from error
+            raise storage_error(error, str(store.own)) from error
+        names = store.receipts.models()
         known = self.catalog.models
         here = {name: known.get(name) or Model(name) for name in names}
         if targets is None:
@@ -721,9 +819,10 @@ class Client:
         resolver = self.workspace.resolver(self.workspace.store([]))
         return export({name: resolver.known(model) or () for name, model in models.items()}, list_format)
 
-    def clean(self, *, remove: bool = False) -> list[tuple[Waste, bool]]:
+    def clean(self, *, remove: bool = False, unlisted: bool = False) -> list[tuple[Waste, bool]]:
         """What mdl has on this disk and nothing needs any more, each with whether it was removed: only with
-        ``remove``, and never what `Waste.kept` says must stay."""
+        ``remove``, and never what `Waste.kept` says must stay. Models that the catalog does not name must stay too,
+        unless ``unlisted`` is set."""
         from mdl.operations import clean
 
         store, state = self.workspace.store([]), None
@@ -740,6 +839,8 @@ class Client:
                 return None
 
         found = clean.find_waste(store, known, clean.wanted_by_jobs(known, state))
+        with contextlib.suppress(UsageError):  # without a catalog nobody knows what it names
+            found += clean.unlisted(store, self.catalog.models, keep=not unlisted)
         return [(waste, remove and not waste.kept and clean.remove(waste)) for waste in found]
 
     def add(self, name: str, source: str | Sequence[str], **facts: str | Sequence[str]) -> Path:

@@ -157,6 +157,26 @@ class Workspace:
         layout = HubCache if self.is_cache else None
         return Store(self.config.home.path, layout=layout, catalog=catalog, cancel=cancel)
 
+    @property
+    def _usual_home(self) -> Path:
+        """The models folder of the layout ``plain``, whatever is given for this run. Raises `UsageError`."""
+        return replace(self.config, given={"layout": "plain"}).home.path
+
+    def stores(self) -> list[Store]:
+        """The models folder in use; and, unless folder or layout were given for this run, the one of the other layout:
+        the usual models folder, or the hub's cache."""
+        from mdl.engine.layout import HubCache
+        from mdl.engine.store import Store
+
+        found = [self.store([])]
+        if self.config.given.get("home") is None and self.config.given.get("layout") is None:
+            with contextlib.suppress(UsageError):
+                if self.is_cache:
+                    found.append(Store(self._usual_home, cancel=self.cancel))
+                else:
+                    found.append(Store(places.hub_cache(self.environ), layout=HubCache, cancel=self.cancel))
+        return found
+
     def local_copies(self, store: Store) -> LocalCopies | None:
         """Where on this machine the same bytes may be: ``store`` itself, the usual models folder, the hub's cache,
         ``[stores] also``. None if ``[stores] link`` says that nothing is to be taken from there."""
@@ -170,8 +190,7 @@ class Workspace:
         with contextlib.suppress(UsageError):
             caches.append(places.hub_cache(self.environ))
         with contextlib.suppress(UsageError):
-            usual = replace(self.config, given={"layout": "plain"}).home.path
-            others = [] if usual == store.root else [Store(usual)]
+            others = [] if self._usual_home == store.root else [Store(self._usual_home)]
         also = [places.expanded(one, "[stores] also") for one in wishes.get("also", [])]
         return LocalCopies(store, others, tuple(dict.fromkeys(caches)), also, wishes.get("link", "auto"))
 

@@ -30,6 +30,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "update": Listed("versions", "Bring the newest version of models"),
         "import": Listed("import_folder", "Adopt what another program downloaded"),
         "path": Listed("list", "Print the folder of a model"),
+        "rm": Listed("disk", "Delete models from this disk"),
         "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
     },
     "Catalog": {
@@ -52,7 +53,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
     "This machine": {
         "config": Listed("machine", "Show the settings, and where they come from"),
         "doctor": Listed("machine", "Check network, token, disk and settings"),
-        "clean": Listed("machine", "Remove what nothing needs any more"),
+        "clean": Listed("disk", "Remove what nothing needs any more"),
         "demo": Listed("machine", "Try everything on this machine, without a network"),
         "schema": Listed("machine", "Print the JSON Schema of a command's output"),
         "help": Listed("help", "Show the help of a command, or the exit codes"),

@@ -49,7 +49,9 @@ class Common:
         flag("--progress", "How to show progress; json: one object a line. [default: auto]", panel="Output"),
     ] = None
     quiet: Annotated[bool, flag("-q --quiet", "Say only what fails.", panel="Output")] = False
-    verbose: Annotated[int, flag("-v --verbose", "Say more; -vv more still.", panel="Output", count=True)] = 0
+    verbose: Annotated[
+        int, flag("-v --verbose", "Show each file, hosts, digests, tracebacks too.", panel="Output", count=True)
+    ] = 0
     no_color: Annotated[bool, flag("--no-color", "Use no colours (NO_COLOR).", panel="Output", envvar=None)] = False
     yes: Annotated[bool, flag("-y --yes", "Do it: answer every question with yes.")] = False
 

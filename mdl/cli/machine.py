@@ -1,4 +1,4 @@
-"""config, doctor, clean, demo and schema: this machine and mdl itself."""
+"""config, doctor, demo and schema: this machine and mdl itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import tempfile
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,10 +17,9 @@ from mdl.cli.command import command
 from mdl.cli.flags import DoctorSettings, LookSettings, flag
 from mdl.cli.session import Session
 from mdl.errors import joint_error
-from mdl.formatting import human_bytes
 
 if TYPE_CHECKING:  # `config` and `schema` need nothing of these
-    from mdl import Client, Waste
+    from mdl import Client
 
 _SETTINGS = "the user config folder"
 _STDERR = 2
@@ -120,40 +119,6 @@ def _lock(client: Client) -> str:
     if lock is None:
         return "none; 'mdl lock' writes one"
     return f"{len(lock.models)} models in {client.workspace.lock_path}"
-
-
-@command(
-    "clean",
-    asks=True,
-    examples=(
-        "mdl clean  # what would be removed, and why",
-        "mdl clean --yes  # remove it",
-    ),
-)
-def clean(session: Session, settings: LookSettings) -> int:
-    """Show unfinished downloads that no job continues, files that a model no longer has, and leftovers; --yes removes
-    them."""
-    is_asked, console = session.common.yes, session.console
-    rows = [
-        _waste(waste, is_removed, is_asked) for waste, is_removed in session.client(settings).clean(remove=is_asked)
-    ]
-    total = sum(row["bytes"] for row in rows if row["action"] != "kept")
-
-    def show() -> None:
-        if not rows:
-            console.note("nothing to clean")
-            return
-        table = [(row["action"], row["kind"], human_bytes(row["bytes"]), row["path"], row["why"]) for row in rows]
-        console.table(("ACTION", "WHAT", "SIZE", "PATH", "WHY"), table)
-        console.note(f"{human_bytes(total)} {'freed' if is_asked else 'would be freed; with --yes it is'}")
-
-    return session.show({"items": rows, "bytes": total}, show)
-
-
-def _waste(waste: Waste, is_removed: bool, is_asked: bool) -> dict[str, Any]:
-    action = "deleted" if is_removed else "kept" if waste.kept or is_asked else "would delete"
-    why = f"{waste.why}: {waste.kept}" if waste.kept else waste.why
-    return {"kind": waste.kind, "path": str(waste.path), "bytes": waste.bytes, "why": why, "action": action}
 
 
 @command(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import shlex
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from mdl.jobs.operation_log import OperationLog
     from mdl.jobs.run import JobOptions, JobRun
 
+_TICK = 0.1
+"""Seconds between two looks at whether a signal came, while the user thinks about an answer."""
 _KEPT_VARIABLES = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
 _DROPPED_VARIABLES = {"MDL_DETACH", *(f"MDL_{field.name.upper()}" for field in fields(Common))} - {"MDL_CATALOG"}
 
@@ -119,6 +123,17 @@ class Session:
             kind=_the_one(model.kind for model in models),
             repo=_the_one(client.repo(model) for model in models),
         )
+
+    def confirm(self, question: str) -> bool:
+        """Whether the user says yes: with ``--yes``, or now on a terminal. Nobody is asked without one, with ``--json``
+        and with ``--quiet``. Raises `Cancelled`."""
+        common, screen = self.common, self.console.stderr
+        if common.yes or common.json or common.quiet or not (screen.is_terminal and sys.stdin and sys.stdin.isatty()):
+            return common.yes
+        screen.write(f"{self.console.clean(question)} [y/N] ")
+        while not select.select([sys.stdin], [], [], _TICK)[0]:
+            self.cancel.check()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def operation_log(self, log_file: str | None) -> AbstractContextManager[OperationLog]:
         """The downloads log of this command, which is no job: ``log_file``, or the one in the state folder."""

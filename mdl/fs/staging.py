@@ -296,6 +296,11 @@ def sweep(folder: Path) -> None:
         remove(entry)
 
 
+def is_staged(name: str) -> bool:
+    """Whether a file of this name is staged, by a living process or a dead one."""
+    return _STAGED.fullmatch(name) is not None
+
+
 def leftovers(folder: Path) -> list[Path]:
     """The staged files and folders in ``folder`` whose processes have ended. A process that cannot be seen from here
     counts as ended after a day without a write."""
@@ -325,9 +330,10 @@ def remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def retire(path: Path) -> None:
-    """Remove a folder so that it is never visible half: it is renamed first. Raises `OSError`."""
-    gone = staged_name(path)
+def retire(path: Path, stage: Path | None = None) -> None:
+    """Remove a folder so that it is never visible half: it is renamed first, into ``stage`` if that is given. Raises
+    `OSError`."""
+    gone = staged_name(stage / path.name if stage else path)
     remove(gone)
     os.replace(path, gone)
     remove(gone)

@@ -59,8 +59,8 @@ _OF_A_LINK = "look whether the file is still there, and whether the keys for it 
 """The hint if a link is refused that a bucket or a remote gave: no token of the hub has to do with it."""
 
 Answer = TypeVar("Answer")
-OnRetry = Callable[[MdlError, int, float], None]
-"""Receives an error, the number of the failure, and the seconds until the next try."""
+OnRetry = Callable[[Again], None]
+"""Receives what the retry policy decided after a failure."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ class HttpClient:
                 if not isinstance(decision, Again):
                     raise
                 if on_retry:
-                    on_retry(error, decision.failure, delay)
+                    on_retry(decision)
                 self._wait_for(origin, delay)
             else:
                 with self._pacer_lock:

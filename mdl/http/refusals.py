@@ -103,7 +103,9 @@ def error_for_status(
     except ValueError:
         phrase = ""
     ident = request_id(headers, secrets)
-    message = f"{host} answered {status} {phrase}".rstrip() + (f": {words}" if words else "")
+    answer = f"{status} {phrase}".rstrip()
+    says_more = words.lower().strip(". ") not in ("", str(status), phrase.lower(), answer.lower())
+    message = f"{host} answered {answer}" + (f": {words}" if says_more else "")
     message += f" (request {ident})" if ident else ""
     code = headers.get("x-error-code", "")
     if status == 407:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -190,6 +191,7 @@ def _offline(decided: _Decided) -> Plan:
 
 def _planned(plan: Plan) -> Planned:
     return Planned(
+        models=tuple(Counter(item.wanted.model for item in plan.items).items()),
         files=len(plan.items),
         bytes_total=plan.bytes_total,
         bytes_kept=plan.bytes_kept,

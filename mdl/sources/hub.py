@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
 import threading
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -36,6 +38,9 @@ _MOST_PAGES = 1000
 _MOST_ITEMS = 500_000
 """Files and folders of all pages together: about a gigabyte of memory."""
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
+_LISTED = re.compile(rb'[0-9a-f]{8} \{"mdl-listing":\d+,"source":("[^"]*"),')
+_LONGEST_HEAD = 2**12
+"""How the file of a listing begins."""
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".parquet")
 _VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_tokens")
 
@@ -68,6 +73,18 @@ class Listing:
     modified_at: str | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True)
+class RepoFacts:
+    """What a hub says of a repository: the commit of the revision that was asked for, the licence of its card, whether
+    its owners have to agree before a user gets the files (``is_gated``), and when it was changed last (ISO 8601)."""
+
+    commit: str | None
+    license: str | None
+    is_gated: bool
+    is_private: bool
+    updated_at: str | None
+
+
 class Listings:
     """The listings kept in one folder, one file for each revision that was asked for. A branch's file says at which
     commit the branch was last."""
@@ -77,8 +94,12 @@ class Listings:
 
     def get(self, endpoint: str, origin: HubOrigin) -> Listing | None:
         """The last listing seen for the revision as asked; None if there is none, or it is damaged."""
+        return self._read(self._path(endpoint, origin))
+
+    @staticmethod
+    def _read(path: Path) -> Listing | None:
         try:
-            data = crc_json.loads((read_regular(self._path(endpoint, origin), _LARGEST_LISTING) or b"").rstrip(b"\n"))
+            data = crc_json.loads((read_regular(path, _LARGEST_LISTING) or b"").rstrip(b"\n"))
             if not isinstance(data, dict) or data["mdl-listing"] != VERSION:
                 return None
             entries = tuple(
@@ -88,6 +109,22 @@ class Listings:
             return Listing(str(data["commit"]), entries)
         except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, MdlError):
             return None
+
+    def of_any_hub(self, origin: HubOrigin) -> Listing | None:
+        """As `get`, from whichever hub it came: another endpoint may be set now than when the files were fetched."""
+        path = self._of_any_hub.get(_key(origin))
+        return self._read(path) if path else None
+
+    @cached_property
+    def _of_any_hub(self) -> dict[tuple[str, str], Path]:
+        """The newest listing of each revision of each repository."""
+        found: dict[tuple[str, str], Path] = {}
+        with contextlib.suppress(OSError):
+            for path in sorted(self._folder.glob("*.json"), key=lambda one: one.stat().st_mtime):
+                if match := _LISTED.match(read_regular(path, _LONGEST_HEAD) or b""):
+                    with contextlib.suppress(ValueError, MdlError):
+                        found[_key(parse_reference(json.loads(match[1])))] = path
+        return found
 
     def put(self, endpoint: str, origin: HubOrigin, listing: Listing) -> None:
         """Keep a listing. Raises `OSError`."""
@@ -147,9 +184,26 @@ class HubSource:
         return listing.modified_at if listing else None
 
     def known(self, origin: HubOrigin) -> list[RemoteFile] | None:
-        """As `resolve`, from kept listings alone; None if there is none."""
-        listing = self._listings.get(self._url, origin)
+        """As `resolve`, from kept listings alone; None if there is none. What another hub said of the repository is
+        better than nothing: the files that came from there are here."""
+        listing = self._listings.get(self._url, origin) or self._listings.of_any_hub(origin)
         return self._files(origin, listing) if listing else None
+
+    def facts(self, origin: HubOrigin) -> RepoFacts:
+        """What the hub says of the repository, at this moment. Raises as `resolve`, and `LockError` offline."""
+        info, _, _ = self._json(origin.api_url(self._url, "revision", origin.revision or "main"), origin)
+        info = info if isinstance(info, dict) else {}
+        card = info.get("cardData")
+        tags = [tag for tag in info.get("tags") or () if isinstance(tag, str) and tag.startswith("license:")]
+        named = card.get("license") if isinstance(card, dict) else None
+        commit, updated = info.get("sha"), info.get("lastModified")
+        return RepoFacts(
+            commit=commit if isinstance(commit, str) and is_pinned(commit) else None,
+            license=named if isinstance(named, str) else tags[0].partition(":")[2] if tags else None,
+            is_gated=bool(info.get("gated")),
+            is_private=bool(info.get("private")),
+            updated_at=updated if isinstance(updated, str) else None,
+        )
 
     def file(self, origin: HubOrigin, path: RelPath) -> RemoteFile:
         """The file at its stable URL, at the revision as it is written."""
@@ -252,10 +306,14 @@ class HubSource:
         return http.retry(
             url,
             lambda: http.get_json(url),
-            lambda error, failure, delay: self._on_event(
-                Retrying(model=str(origin), why=error.message, attempt=failure, delay=delay)
+            lambda again: self._on_event(
+                Retrying(str(origin), why=again.why, attempt=again.failure, delay=again.delay, most=again.most)
             ),
         )
+
+
+def _key(origin: HubOrigin) -> tuple[str, str]:
+    return origin.repository, origin.revision or "main"
 
 
 def _entry(item: Any) -> Entry:

@@ -121,8 +121,8 @@ class UrlSource:
                 return http.retry(
                     url,
                     lambda url=url: self._probe(http, remote, url),  # type: ignore[misc]
-                    lambda error, failure, delay: self._on_event(
-                        Retrying(file=remote.path.text, why=error.message, attempt=failure, delay=delay)
+                    lambda again: self._on_event(
+                        Retrying("", remote.path.text, again.why, again.failure, again.delay, again.most)
                     ),
                 )
             except MdlError as error:
