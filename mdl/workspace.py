@@ -380,13 +380,15 @@ class Workspace:
         *,
         exact: bool = False,
         is_strict: bool = False,
+        keeps: bool = True,
     ) -> Resolver:
         """What turns models into files. ``exact`` resolves to commits, past the lock; if it ``is_strict``, the settings
-        ``locked`` and ``frozen`` hold: a model that the lock does not cover is then a `LockError`."""
+        ``locked`` and ``frozen`` hold: a model that the lock does not cover is then a `LockError`. What sources answer
+        is kept for later if it ``keeps``."""
         from mdl.catalog.resolver import Resolver
         from mdl.sources import Context
 
-        context = Context(self.endpoint, store.listings, network, on_event, self.environ, self.remotes)
+        context = Context(self.endpoint, store.listings, network, on_event, self.environ, self.remotes, keeps)
         if exact:
             return Resolver(context, exact=True)
         lock = self.locked
