@@ -36,6 +36,7 @@ class Sort(StrEnum):
 
 _LISTED = ("NAME", "KIND", "STATUS", "SIZE", "LICENSE", "TITLE")
 _LOCAL = ("NAME", "STATUS", "SIZE", "FILES", "SINCE", "COMMIT", "SOURCE", "FOLDER")
+_MEMBER = ("NAME", "STATUS", "SIZE", "TITLE")
 _ORDER = ("present", "unverified", "partial", "missing")
 
 
@@ -80,11 +81,12 @@ def list_models(
 
     def show_table() -> None:
         if local:
-            console.table(_LOCAL, map(_local_row, rows), cut=("FOLDER", "SOURCE", "COMMIT", "FILES", "SINCE"))
+            drop = ("FOLDER", "FILES", "COMMIT", "SINCE", "SOURCE")
+            console.table(_LOCAL, map(_local_row, rows), cut=("FOLDER", "SOURCE"), drop=drop)
         else:
-            console.table(_LISTED, map(_row, rows), cut=("TITLE", "LICENSE", "KIND"))
+            console.table(_LISTED, map(_row, rows), cut=("TITLE", "LICENSE"), drop=("KIND", "LICENSE", "TITLE"))
         total = found.bytes if local and found and len(rows) == len(found.models) else None
-        console.note(_last_line(rows, client.catalog.groups, total, is_empty=not (local or client.catalog.models)))
+        console.note(_last_line(rows, {} if local else client.catalog.groups, total))
 
     groups = [{"name": name, "models": list(members)} for name, members in client.catalog.groups.items()]
     return session.show({"models": [_facts(*row) for row in rows], "groups": groups}, show_table)
@@ -138,15 +140,15 @@ def _status(model: Model, found: ModelStatus) -> str:
     return found.status
 
 
-def _last_line(rows: Sequence[Row], groups: Mapping[str, object], total: int | None, *, is_empty: bool) -> str:
-    """``12 models, 3 here (4.1 GB); groups: nightly``."""
-    if is_empty:
-        return "the catalog is empty"
+def _last_line(rows: Sequence[Row], groups: Mapping[str, object], total: int | None) -> str:
+    """``12 models, 3 here, 1 partly (4.1 GB); groups: nightly``."""
     here = [found for _, found in rows if found.is_here]
     size = human_bytes(sum(found.bytes_present for found in here) if total is None else total)
+    partly = sum(found.status == "partial" for found in here)
     count = f"{len(rows)} model{'' if len(rows) == 1 else 's'}"
     named = f"; groups: {', '.join(groups)}" if groups else ""
-    return f"{count}, {len(here)} here ({size}){named}"
+    whole = f"{len(here) - partly} here{f', {partly} partly' if partly else ''} ({size})" if here else "none here"
+    return f"{count}, {whole}{named}"
 
 
 def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:
@@ -226,8 +228,8 @@ def _show_group(session: Session, client: Client, name: str, members: Sequence[s
     facts: dict[str, Any] = {"model": None, "files": [], "revision": None, "locked_commits": [], "remote": None}
 
     def show_table() -> None:
-        session.console.table(("NAME", "STATUS", "SIZE", "TITLE"), [_member(row) for row in rows], cut=("TITLE",))
-        session.console.note(f"the group {name}: {_last_line(rows, {}, None, is_empty=False)}")
+        session.console.table(_MEMBER, map(_member, rows), cut=("TITLE",), drop=("TITLE",))
+        session.console.note(f"the group {name}: {_last_line(rows, {}, None)}")
 
     return session.show({**facts, "group": name, "members": [_facts(*row) for row in rows]}, show_table)
 
@@ -255,7 +257,7 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
     console, remote = session.console, facts["remote"] or {}
     lines = {
         "name": model.name,
-        "title": model.title,
+        "title": model.title if model.title != model.name else "",
         "kind": model.kind,
         "license": model.license or remote.get("license"),
         "tags": ", ".join(model.tags),
@@ -282,7 +284,7 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
     if facts["files"]:
         console.data("")
         rows = [_file_row(row) for row in facts["files"]]
-        console.table(("STATUS", "SIZE", "ROLE", "PATH", "DIGEST"), rows, cut=("DIGEST", "ROLE"))
+        console.table(("STATUS", "SIZE", "ROLE", "PATH", "DIGEST"), rows, cut=("DIGEST",), drop=("ROLE", "DIGEST"))
     elif model.sources and not model.gone:
         console.note(f"its files were never listed: 'mdl show --remote {model.sources[0]}' asks the hub")
 

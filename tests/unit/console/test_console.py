@@ -9,12 +9,15 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from support.console import NAMES, download, made, objects, one, piped, progress, told
 
 from mdl.console import Console
 from mdl.console.documents import json_text
+from mdl.console.streams import NonBlockingStream
+from mdl.console.tables import drawn_table
 from mdl.describe import ended_by
 from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, NotFound
 from mdl.events import (
@@ -171,10 +174,10 @@ def test_a_failure_is_said_once(kind: Any) -> None:
     """The line of the file that failed is the error: the command's end repeats neither it nor a hint."""
     console, _, err, _ = made(kind)
     with console.watch() as tell:
-        tell(Failed("org--name", "", "NET", "503", "try later"))
-    for item in ("hf:org/name", "https://h.example/name"):
+        tell(Failed("org--name", "", "NET", "503", "try later", item="hf:org/name"))
+    for item in ("hf:org/name", "org--name", "https://h.example/name"):
         console.error(NetworkError("503", item=item, hint="try later"))
-    assert err.getvalue() == "mdl: org--name: 503\n  hint: try later\n"
+    assert err.getvalue() == "mdl: hf:org/name: 503\n  hint: try later\n"
     console.error(NetworkError("503", item="another"))
     assert err.getvalue().count("503") == 2
 
@@ -421,3 +424,16 @@ def test_table_in_a_pipe() -> None:
     console, out, _, _ = made(environ={"COLUMNS": "40"})
     console.table(["NAME", "TITLE"], [["x [/] y", "E\x1b[31m"], ["m", "long " * 60]])
     assert out.getvalue() == f"NAME     TITLE\nx [/] y  E\\x1b[31m\nm        {('long ' * 60).strip()}\n"
+
+
+def test_colors_of_a_table() -> None:
+    """Headers are bold and statuses have their colours; every cell stands in its column, to the right if all are
+    numbers."""
+    stream = Mock(spec=NonBlockingStream, size=(40, 10), has_colors=True)
+    drawn = drawn_table(stream, ("STATUS", "SIZE"), [("present", "1.0 GB"), ("missing", "12 B")])
+    assert drawn.replace("\x1b[0m", "").split("\n") == [
+        "\x1b[1mSTATUS     \x1b[1mSIZE",
+        "\x1b[32mpresent  1.0 GB",
+        "\x1b[2mmissing    12 B",
+        "",
+    ]
