@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,6 +36,7 @@ FOREIGN = (
 """Programs of others that the documents start: here each of them reads what it is given, and succeeds."""
 ELSEWHERE = (
     "mdl demo",
+    "mdl fetch gpu",
     "python3 -m venv",
     "pip install",
     "install -d",
@@ -47,11 +50,18 @@ ELSEWHERE = (
 """Lines that are left out: they install mdl, or change the machine."""
 FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "vocab.txt": b"a"}
 WEIGHTS = b"w" * 300_000
+SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
 REPOS = (
     Repo("openai/whisper-tiny", {**FILES, "model.safetensors": WEIGHTS}),
     Repo("Qwen/Qwen3-4B-GGUF", {"Qwen3-4B-Q8_0.gguf": b"GGUF" + WEIGHTS, "Qwen3-4B-Q4_K_M.gguf": b"GGUF"}),
     Repo("HooshvareLab/bert-fa-base-uncased", {**FILES, "pytorch_model.bin": WEIGHTS}, branch="moved"),
 )
+BEFORE = """
+mdl pack -q runs/tts -o tts.zip > mdl.out
+mdl pack -q runs/tts --checkpoint best -o older.zip > mdl.out
+mdl unpack -q older.zip --to /srv/tts --release > mdl.out
+"""
+"""What was done before the first command of a page."""
 CATALOG = """\
 schema = 1
 [models.bert-fa]
@@ -59,7 +69,7 @@ source = "hf:HooshvareLab/bert-fa-base-uncased"
 include = ["config.json", "vocab.txt", "pytorch_model.bin"]
 revision = "moved"
 [models.z-image-turbo]
-files = [{ path = "diffusion_models/z.gguf", url = "URL/file.gguf" }, { path = "vae/ae.safetensors", url = "URL/ae" }]
+files = [{ path = "diffusion_models/z.gguf", url = "URL/file.gguf" }, { path = "vae/ae.bin", url = "URL/ae" }]
 [groups]
 nightly = ["bert-fa"]
 """
@@ -84,7 +94,8 @@ class Files(BaseHTTPRequestHandler):
         self.send_header("ETag", '"1"')
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(data)
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(data)
 
     do_HEAD = do_GET  # noqa: N815
 
@@ -115,7 +126,11 @@ def environ(tmp_path: Path, file_server: str) -> Iterator[dict[str, str]]:
         (programs / name).chmod(0o755)
     (programs / "mdl").write_text(f'#!/bin/sh\nexec {sys.executable} -m mdl "$@"\n')
     (programs / "mdl").chmod(0o755)
-    make_run(tmp_path / "work" / "runs", "tts")
+    work = tmp_path / "work"
+    make_run(work / "runs", "tts")
+    (work / "smoke-test").symlink_to(programs / "smoke-test")
+    (tmp_path / "ComfyUI" / "models" / "loras").mkdir(parents=True)
+    (tmp_path / "ComfyUI" / "models" / "loras" / "style.safetensors").write_bytes(SAFETENSORS)
     with LoopbackHub(list(REPOS)) as hub:
         yield {
             "PATH": f"{programs}:{os.environ['PATH']}",
@@ -127,8 +142,11 @@ def environ(tmp_path: Path, file_server: str) -> Iterator[dict[str, str]]:
 
 
 def placed(script: str, folder: Path, server: str) -> str:
-    """The script with its absolute folders below ``folder``, and its URLs at ``server``."""
+    """The script with its absolute folders below ``folder``, its URLs at ``server`` and its window open."""
     script = re.sub(r"(?<=[ =\"'])/(srv|models|shared|local|var/lib)\b", rf"{folder}/\1", script)
+    script = script.replace("--to VERSION", f"--to $(ls {folder}/srv/tts/releases | head -1)")
+    hour = time.localtime().tm_hour
+    script = script.replace("22:00-06:00", f"{hour:02}:00-{(hour + 2) % 24:02}:00")
     return script.replace("https://example.com", server)
 
 
@@ -138,7 +156,7 @@ def test_every_command_is_run(page: str, environ: dict[str, str], tmp_path: Path
     found = scripts(page)
     assert found, page
     (tmp_path / "work" / "catalog.toml").write_text(CATALOG.replace("URL", environ["PAGES"]))
-    for script in found:
+    for script in (BEFORE, *found):
         text = "set -eu\n" + placed(script, tmp_path, environ["PAGES"])
         ran = subprocess.run(
             ["bash", "-c", text], env=environ, cwd=tmp_path / "work", capture_output=True, text=True, check=False
