@@ -37,6 +37,9 @@ FOREIGN = (
 ELSEWHERE = (
     "mdl demo",
     "mdl fetch gpu",
+    "mdl jobs pause",
+    "mdl jobs cancel",
+    "mdl jobs resume",
     "python3 -m venv",
     "pip install",
     "install -d",
@@ -47,7 +50,8 @@ ELSEWHERE = (
     "#SBATCH",
     "#!",
 )
-"""Lines that are left out: they install mdl, or change the machine."""
+"""Lines that are left out: they install mdl, change the machine, or need a job that runs (test_jobs.py) or a remote
+(test_guide.py)."""
 FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "vocab.txt": b"a"}
 WEIGHTS = b"w" * 300_000
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
@@ -57,6 +61,7 @@ REPOS = (
     Repo("HooshvareLab/bert-fa-base-uncased", {**FILES, "pytorch_model.bin": WEIGHTS}, branch="moved"),
 )
 BEFORE = """
+mdl lock > mdl.out
 mdl pack -q runs/tts -o tts.zip > mdl.out
 mdl pack -q runs/tts --checkpoint best -o older.zip > mdl.out
 mdl unpack -q older.zip --to /srv/tts --release > mdl.out
