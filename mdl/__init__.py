@@ -79,6 +79,11 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         unpack as unpack,
         verify_archive as verify_archive,
     )
+    from mdl.operations.releases import (
+        ReleaseList as ReleaseList,
+        ReleaseVersion as ReleaseVersion,
+        releases as releases,
+    )
     from mdl.operations.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
     from mdl.operations.verify import VerifyReport as VerifyReport
     from mdl.reports import (
@@ -111,6 +116,7 @@ _HOMES = {
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
     "mdl.operations.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack "
     "verify_archive",
+    "mdl.operations.releases": "ReleaseList ReleaseVersion releases",
     "mdl.operations.remote": "CleanedJob RemoteReport",
     "mdl.operations.verify": "VerifyReport",
     "mdl.reports": "FileReport ModelReport PlanReport Report",

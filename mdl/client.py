@@ -32,7 +32,7 @@ from mdl.errors import (
     storage_error,
 )
 from mdl.listener import Listener, silence
-from mdl.units import parse_duration, texts
+from mdl.units import parse_duration, parse_rate, texts
 from mdl.workspace import Folder, Workspace, check_into
 
 if TYPE_CHECKING:
@@ -143,6 +143,14 @@ class Client:
     def catalog(self) -> Catalog:
         """The catalog in use. Raises `CatalogError` with every mistake in it."""
         return self.workspace.catalog
+
+    def limit_rate(self, rate: str) -> None:
+        """Keep to another rate from now on, also in an operation that runs in another thread.
+
+        ``rate`` is in bytes a second, ``20M`` or a timetable ``08:00,2M 22:00,off``; ``off`` is no limit. Raises
+        `UsageError`.
+        """
+        self.workspace.throttle.change(parse_rate(rate, "limit_rate"))
 
     @contextlib.contextmanager
     def _tools(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdl.errors import MdlError, NoSpace, whole_error
+from mdl.formatting import human_bytes
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,9 @@ def no_space(to_fetch: int, to_copy: int, free: int) -> NoSpace | None:
     need = to_fetch + to_copy
     if need <= free:
         return None
-    copied = f" ({to_copy} of them for copies from elsewhere on this machine)" if to_copy else ""
+    copied = f" ({human_bytes(to_copy)} of it for copies from elsewhere on this machine)" if to_copy else ""
+    short = f"{human_bytes(free)} are free: {human_bytes(need - free)} short"
     return NoSpace(
-        f"the plan needs {need} bytes{copied} and {free} are free: {need - free} short",
+        f"the plan needs {human_bytes(need)}{copied} and {short}",
         hint="free some space, choose another folder with --to, or narrow with --include",
     )

@@ -306,7 +306,7 @@ class Workspace:
                 timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
                 cancel=cancel,
                 connections=connections,
-                throttle=self._throttle,
+                throttle=self.throttle,
                 policy=RetryPolicy(self.config["retries"]),
             )
 
@@ -319,12 +319,12 @@ class Workspace:
         return self.network(models, cancel, more).http
 
     @cached_property
-    def _throttle(self) -> Throttle:
+    def throttle(self) -> Throttle:
         """One for all operations of a client."""
-        from mdl.http.body import NO_LIMIT, Throttle
+        from mdl.http.body import Throttle
+        from mdl.units import NO_RATE_LIMIT
 
-        rate = self.config["limit_rate"]
-        return Throttle(rate) if rate else NO_LIMIT
+        return Throttle(self.config["limit_rate"] or NO_RATE_LIMIT)
 
     def hub_client(self, models: Sequence[Model]) -> HubClient | None:
         """The hub's own client, if it was asked for."""

@@ -172,6 +172,7 @@ def _folders(place: Path) -> list[str]:
 
 _OPEN: Final = {
     "jobs pause": ("running",),
+    "jobs limit": ("running",),
     "jobs cancel": ("running", "paused"),
     "jobs resume": ("paused", "failed", "cancelled", "dead"),
 }

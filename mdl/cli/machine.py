@@ -1,25 +1,21 @@
-"""doctor, demo and schema: this machine and mdl itself."""
+"""doctor and schema: this machine, and the documents that mdl writes."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdl import MdlError, NotFound, Occupied, StorageError, UsageError, places, schemas
+from mdl import MdlError, NotFound, UsageError, places, schemas
 from mdl.cli.command import command
-from mdl.cli.flags import DoctorSettings, flag
+from mdl.cli.flags import DoctorSettings
 from mdl.cli.session import Session
 from mdl.errors import joint_error
 
 if TYPE_CHECKING:  # `schema` needs nothing of these
     from mdl import Client
-
-_STDERR = 2
 
 
 @command(
@@ -93,41 +89,6 @@ def _lock(client: Client) -> str:
     if lock is None:
         return "none; 'mdl lock' writes one"
     return f"{len(lock.models)} models in {client.workspace.lock_path}"
-
-
-@command(
-    "demo",
-    examples=(
-        "mdl demo  # in a new temporary folder",
-        "mdl demo --in play  # in a folder of yours",
-    ),
-)
-def demo(
-    session: Session,
-    folder: Annotated[
-        Path | None, flag("--in DIR", "Where to play; a new temporary folder without it.", panel="Where")
-    ] = None,
-) -> int:
-    """The whole of mdl on this machine alone: a download killed and resumed, a run packed, released, rolled back."""
-    from mdl.demo import Demo
-
-    try:
-        folder = folder or Path(tempfile.mkdtemp(prefix="mdl-demo-"))
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise Occupied("this folder is not empty", item=str(folder), hint="choose another with --in")
-    except OSError as error:
-        raise StorageError(error.strerror or str(error), item=str(folder), hint="choose another with --in") from error
-    story: list[str] = []
-
-    def say(line: str) -> None:
-        story.append(line)
-        session.console.data(line)
-
-    code = Demo(folder.absolute(), say, _STDERR if session.common.json else None).play()
-    if session.common.json:
-        session.console.document("demo", {"path": str(folder), "story": story}, ok=code == 0, exit_code=code)
-    return code
 
 
 @command(

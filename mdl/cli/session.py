@@ -133,6 +133,7 @@ class Session:
             console=self.console,
             state=state,
             cancel=self.cancel,
+            limit_rate=client.limit_rate,
             method=method,
             kind=_the_one(model.kind for model in models),
             repo=_the_one(client.repo(model) for model in models),

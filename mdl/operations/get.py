@@ -47,11 +47,11 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
         decided = _reuse(sized, tools, force=force)
         tools.on_event(_planned(decided.whole))
         for name, error in broken.items():
-            tools.on_event(Failed(name, "", error.code, error.message, error.advice))
+            tools.on_event(Failed(name, "", error.code, error.message, error.advice, error.item))
         for item in decided.plan.refuse:
             if (refused := item.refused) is not None:
-                path = item.remote.path.text
-                tools.on_event(Failed(item.wanted.model, path, refused.code, refused.message, refused.advice))
+                about, why = (item.wanted.model, item.remote.path.text), refused.item
+                tools.on_event(Failed(*about, refused.code, refused.message, refused.advice, why))
         if tools.network is None:
             adopt_kept(decided.plan, store)
             report = report_of(models, store, _offline(decided), broken)

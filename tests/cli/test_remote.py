@@ -272,7 +272,9 @@ def test_a_table_fits_80_columns(
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", seen.file)
         for words in ("jobs store", "clean store --older-than 30d"):
-            assert exit_code(with_environ(shell, TERM="xterm", COLUMNS="80"), "remote", *words.split()) == 0
+            assert (
+                exit_code(with_environ(shell, TERM="xterm", COLUMNS="80", NO_COLOR="1"), "remote", *words.split()) == 0
+            )
     first, second = [line.split() for line in seen.text().splitlines() if name in line]
     assert first == [name, "done", "90", "days", "ago", "1.0", "kB"]
     assert second == [name, "1.0", "kB", "would", "delete", "done", "90", "days", "ago"]
