@@ -87,6 +87,8 @@ def list_models(
             console.table(_LISTED, map(_row, rows), cut=("TITLE", "LICENSE"), drop=("KIND", "LICENSE", "TITLE"))
         total = found.bytes if local and found and len(rows) == len(found.models) else None
         console.note(_last_line(rows, {} if local else client.catalog.groups, total))
+        if local and found and found.unfinished and not (patterns or kind or tag):
+            console.note(f"{human_bytes(found.unfinished)} more of unfinished downloads: 'mdl clean' shows them")
 
     groups = [{"name": name, "models": list(members)} for name, members in client.catalog.groups.items()]
     return session.show({"models": [_facts(*row) for row in rows], "groups": groups}, show_table)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, Model
-from mdl.engine.adoption import is_held, leftovers
+from mdl.engine.adoption import is_held, leftovers, size_of_partial
 from mdl.engine.hub_repos import CachedFile, CachedRepo, repo_in
 from mdl.engine.receipts import file_key
 from mdl.engine.store import Store
@@ -106,6 +106,13 @@ class Deletion:
             found = path.lstat()
             self.sizes += [found] if stat.S_ISREG(found.st_mode) else []
 
+    def add_partials(self, folders: Iterable[Path]) -> None:
+        """Unfinished downloads that go, each once."""
+        for folder in folders:
+            if folder not in self.partials:
+                self.partials.append(folder)
+                self.unfinished += size_of_partial(folder)
+
 
 def plan(
     model: Model,
@@ -119,10 +126,27 @@ def plan(
 
     Raises `NotFound`, which names the command if it is in the hub's cache instead; `StateError`, `StorageError`.
     """
+    store = stores[0]
+    paths = {remote.path for remote in known(store, model)}
+    if store.layout.is_by_digest:
+        paths |= {one.path for one in store.receipts.of_model(model.name)}
+    unfinished = [one for path in paths for one in leftovers(store.partials, file_key(model.name, path))]
+    try:
+        found = _whole(model, stores, force=force)
+    except NotFound:
+        if not unfinished:
+            raise
+        found = [Deletion(store, model.name, store.folder(model.name), [model.name])]
+    found[0].add_partials(unfinished)
+    return found
+
+
+def _whole(model: Model, stores: Sequence[Store], *, force: bool) -> list[Deletion]:
+    """As `plan`, without downloads that nothing is finished of."""
     store, origins = stores[0], [origin for origin in model.sources if isinstance(origin, HubOrigin)]
     if not store.layout.is_by_digest:
         try:
-            return [of_folder(store, model.name, known(store, model), force=force)]
+            return [of_folder(store, model.name, force=force)]
         except NotFound as error:
             caches = [other.root for other in stores if other.layout.is_by_digest]
             for origin in (one for one in origins for cache in caches if repo_in(cache, one).is_there):
@@ -224,9 +248,9 @@ def _prune(folders: Iterable[Path], root: Path) -> None:
 # The plain layout: a folder for each model.
 
 
-def of_folder(store: Store, name: str, known: Sequence[RemoteFile] = (), *, force: bool = False) -> Deletion:
-    """What of a model's folder is mdl's; with ``force`` everything in it. ``known`` are the files that it has at its
-    source: a partial of one may be here. Of the files only those are hashed that seem to be changed.
+def of_folder(store: Store, name: str, *, force: bool = False) -> Deletion:
+    """What of a model's folder is mdl's; with ``force`` everything in it. Only those files are hashed that seem to be
+    changed.
 
     Raises `NotFound` if nothing of it is here, `StateError`, `StorageError`, `Cancelled`.
     """
@@ -241,11 +265,8 @@ def of_folder(store: Store, name: str, known: Sequence[RemoteFile] = (), *, forc
             found.steps.append(path)
             found.count(path)
     found.files = len(found.steps)
-    paths = {remote.path for remote in known} | {one.path for one in receipts.values()}
-    found.partials = [one for path in paths for one in leftovers(store.partials, file_key(name, path))]
-    for partial in found.partials:
-        with contextlib.suppress(OSError):
-            found.unfinished += (partial / "data").lstat().st_blocks * 512
+    for receipt in receipts.values():
+        found.add_partials(leftovers(store.partials, file_key(name, receipt.path)))
     if not (receipts or found.steps or found.kept or found.partials):
         raise NotFound("nothing of it is on this disk", item=name, hint="'mdl list --local' shows what is")
     if not folder.is_symlink():
