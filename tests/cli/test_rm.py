@@ -333,8 +333,9 @@ def killed(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch, number: i
 
 @pytest.mark.parametrize(("layout", "name"), [("plain", "tiny"), ("hf-cache", "tiny"), ("hf-cache", "hf:org/tiny")])
 def test_cut_short(shell: Shell, mdl: Inside, hf: Hf, monkeypatch: pytest.MonkeyPatch, layout: str, name: str) -> None:
-    """Ended before one of its calls, or a later one: no command stumbles over what is left, the hub's client meets a repository that is
-    to go whole or not at all, and the same command finishes it; the other model stays right."""
+    """Ended before one of its calls, each time a later one: no command stumbles over what is left, the hub's client
+    meets a repository that is to go whole or not at all, and the same command finishes it; the other model stays
+    right."""
     where, number = ("--layout", layout), 0
     while True:
         number += 1 + number // 2
