@@ -15,7 +15,7 @@ _ROOM = 12
 _BOLD, _GREEN, _YELLOW, _RED, _CYAN, _DIM = "1", "32", "33", "31", "36", "2"
 _COLORS = {
     **dict.fromkeys(("present", "ok", "done", "fetched", "kept", "linked"), _GREEN),
-    **dict.fromkeys(("partial", "unverified", "paused", "cancelled", "would delete"), _YELLOW),
+    **dict.fromkeys(("partial", "unverified", "paused", "stalled", "cancelled", "would delete"), _YELLOW),
     **dict.fromkeys(("corrupt", "failed", "dead", "gone"), _RED),
     "running": _CYAN,
     "missing": _DIM,
@@ -56,8 +56,9 @@ def drawn_table(
         for at, text in zip(columns, texts, strict=True):
             padded = pad(text, widths[headers[at]], right=at in right)
             color = code or (_color(text) if headers[at] in ("STATUS", "ACTION") else "")
-            is_colored = text and color and stream.has_colors
-            shown.append(padded.replace(text, f"\x1b[{color}m{text}\x1b[0m") if is_colored else padded)
+            if text and color and stream.has_colors:
+                padded = padded.replace(text, f"\x1b[{color}m{text}\x1b[0m", 1)
+            shown.append(padded)
         return (" " * gap).join(shown).rstrip() + "\n"
 
     lines = [line([headers[at] for at in columns], _BOLD)]

@@ -450,3 +450,11 @@ def test_table_on_a_terminal() -> None:
     assert ESC not in seen
     assert (seen.count("word"), seen.count("Q")) == (40, 90)
     assert Screen(seen).widest <= 60
+
+
+def test_colors_move_nothing() -> None:
+    """In colours every word stands where it stands without them, also one at the right of its column."""
+    table = ["NAME", "SIZE", "STATUS"], [["m", "654.0 MB", "running"], ["n", "1 B", "stalled"]]
+    colored, plain = drawn_table(*table), drawn_table(*table, NO_COLOR="1")
+    assert (Screen(colored).rows, ESC in plain) == (Screen(plain).rows, False)
+    assert f"{ESC}[36mrunning{ESC}[0m" in colored
