@@ -299,11 +299,11 @@ def _access(remote: Mapping[str, Any]) -> str:
 
 
 def _how_much(found: ModelStatus) -> str:
-    """``40.6 MB of 200.0 MB, since 3 h ago``."""
+    """``40.6 MB of 200.0 MB, since 2026-11-23T11:40:12Z (3 h ago)``."""
     if not found.is_here:
         return ""
     whole = f" of {human_bytes(found.bytes)}" if found.bytes is not None and found.bytes != found.bytes_present else ""
-    since = "" if found.since is None else f", fetched {human_age(time.time() - found.since)} ({_time(found.since)})"
+    since = "" if found.since is None else f", since {_time(found.since)} ({human_age(time.time() - found.since)})"
     return f"{human_bytes(found.bytes_present)}{whole}{since}"
 
 

@@ -415,6 +415,18 @@ def test_clean_knows_what_no_catalog_names(shell: Shell, mdl: Inside) -> None:
     assert "mdl rm NAME" in done(mdl(shell, "clean")).err
 
 
+def test_clean_keeps_what_mdl_did_not_fetch(shell: Shell, mdl: Inside) -> None:
+    """A model that no catalog names stays with --unlisted if another program brought a file of it: it may be the only
+    copy. rm deletes it."""
+    (shell.models / "org--twin").mkdir(parents=True)
+    (shell.models / "org--twin" / "copy.bin").write_bytes(WEIGHTS)
+    done(mdl(shell, "get", "hf:org/twin"))
+    done(mdl(shell, "clean", "--unlisted", "--yes"))
+    assert names(shell.models / "org--twin") == {"copy.bin"}
+    rm(shell, mdl, "org--twin", "--yes")
+    assert not (shell.models / "org--twin").exists()
+
+
 def test_results_of_remote_jobs(shell: Shell, mdl: Inside) -> None:
     """The folder of one model may hold those of others, which stay, also with --force."""
     done(mdl(shell, "get", "tiny"))
