@@ -42,7 +42,8 @@ class KeptFile:
 @dataclass(frozen=True)
 class DeletedModel:
     """One model, and what of it was or would be deleted. ``bytes_freed`` does not count ``bytes_shared``, which another
-    model or program has too; ``error`` says why it is still there."""
+    model or program has too. ``files_imported`` have no source that mdl could fetch them from again. ``error`` says why
+    it is still there."""
 
     name: str
     path: Path
@@ -50,6 +51,7 @@ class DeletedModel:
     files: int = 0
     bytes_freed: int = 0
     bytes_shared: int = 0
+    files_imported: int = 0
     kept: tuple[KeptFile, ...] = ()
     error: MdlError | None = None
 
@@ -81,7 +83,8 @@ class Deletion:
     """What is to go of one model.
 
     ``steps`` are files, links and whole folders below the models folder, in the order in which they go; then those of
-    the ``folders`` that are empty. ``sizes`` are the files that take room, ``unfinished`` the bytes of ``partials``.
+    the ``folders`` that are empty. ``sizes`` are the files that take room, ``unfinished`` the bytes of ``partials``; so
+    many of the ``files`` were ``imported``.
     Meanwhile the locks of the models ``names`` are held; ``foreign_locks`` are those of the hub's client. ``forget``
     removes the receipts.
     """
@@ -93,6 +96,7 @@ class Deletion:
     steps: list[Path] = field(default_factory=list)
     sizes: list[os.stat_result] = field(default_factory=list)
     files: int = 0
+    imported: int = 0
     unfinished: int = 0
     folders: list[Path] = field(default_factory=list)
     kept: list[KeptFile] = field(default_factory=list)
@@ -182,7 +186,8 @@ def delete(
         freed = sum(found.st_size for key, found in sizes.items() if names[key] >= found.st_nlink)
         shared = sum(found.st_size for found in sizes.values()) - freed
         layout, kept = one.store.layout.name, tuple(one.kept)
-        row = DeletedModel(one.name, one.path, layout, one.files, freed + one.unfinished, shared, kept)
+        freed += one.unfinished
+        row = DeletedModel(one.name, one.path, layout, one.files, freed, shared, one.imported, kept)
         try:
             _refuse_busy(one)
             if not dry_run:
@@ -258,12 +263,14 @@ def of_folder(store: Store, name: str, *, force: bool = False) -> Deletion:
     found = Deletion(store, name, folder, [name])
     others = [str(store.folder(one)) for one in store.receipts.models() if one.startswith(f"{name}/")]
     for path in names_below(folder, others):
-        why = _why_kept(store, receipts.get(str(path.relative_to(folder))))
+        receipt = receipts.get(str(path.relative_to(folder)))
+        why = _why_kept(store, receipt)
         if why and not force and not staging.is_staged(path.name):
             found.kept.append(KeptFile(path, why))
         else:
             found.steps.append(path)
             found.count(path)
+            found.imported += receipt is not None and receipt.url.startswith("file:")
     found.files = len(found.steps)
     for receipt in receipts.values():
         found.add_partials(leftovers(store.partials, file_key(name, receipt.path)))

@@ -427,6 +427,19 @@ def test_clean_keeps_what_mdl_did_not_fetch(shell: Shell, mdl: Inside) -> None:
     assert not (shell.models / "org--twin").exists()
 
 
+def test_what_was_imported(shell: Shell, mdl: Inside) -> None:
+    """Before files go that mdl cannot fetch again, it says so; --unlisted leaves them, rm deletes them."""
+    (shell.home / "mine").mkdir()
+    (shell.home / "mine" / "x.bin").write_bytes(WEIGHTS)
+    done(mdl(shell, "import", "mine", "--copy"))
+    assert "1 file came from a folder of this machine, and mdl cannot fetch them again" in mdl(shell, "rm", "mine").err
+    done(mdl(shell, "clean", "--unlisted", "--yes"))
+    assert names(shell.models / "mine") == {"x.bin"}
+    assert rm(shell, mdl, "mine", "--yes").document["models"][0]["files_imported"] == 1
+    assert (shell.home / "mine" / "x.bin").read_bytes() == WEIGHTS
+    assert not (shell.models / "mine").exists()
+
+
 def test_results_of_remote_jobs(shell: Shell, mdl: Inside) -> None:
     """The folder of one model may hold those of others, which stay, also with --force."""
     done(mdl(shell, "get", "tiny"))
