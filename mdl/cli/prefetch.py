@@ -67,7 +67,7 @@ def prefetch(
             return 0
         code = show(session, report, folders=False)
         if code:
-            session.console.warn(f"the log of this prefetch: mdl jobs log {session.empty['job']}")
+            session.console.note(f"log: mdl jobs log {session.empty['job']}", always=True)
     except PrefetchBusy:
         if not skip_if_running or is_background():
             raise

@@ -137,9 +137,9 @@ class Console:
         indent = 2 if self.stdout.is_terminal else None
         self._out(json_text(whole, secrets=self.secrets, ascii_only=not self.stdout.is_unicode, indent=indent) + "\n")
 
-    def note(self, text: str) -> None:
-        """Say something worth knowing on stderr, unless quiet."""
-        if not self.quiet:
+    def note(self, text: str, *, always: bool = False) -> None:
+        """Say something worth knowing on stderr, unless quiet; ``always``, if it goes with a failure."""
+        if always or not self.quiet:
             self._say("notice", "", "", text)
 
     def warn(self, text: str) -> None:
