@@ -99,7 +99,7 @@ def test_one_block_of_text(shell: Shell, server: FaultyServer, run: Run) -> None
     assert (ran.out, len(failures)) == ("", 3)
     for name in ("two/f.bin", "three/f.bin", "four/f.bin"):
         assert sum(f"mdl: {name}: " in line for line in failures) == 1, ran.err
-    assert lines[-1] == f"mdl: warning: the log of this prefetch: mdl jobs log {the_job(shell).id}"
+    assert lines[-1] == f"log: mdl jobs log {the_job(shell).id}"
     assert all(line.startswith(("mdl: ", "  hint: ")) for line in lines)
     assert arrived(shell)
     found = metrics(shell)

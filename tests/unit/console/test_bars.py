@@ -415,3 +415,31 @@ def test_table_on_a_terminal() -> None:
     assert ESC not in seen
     assert (seen.count("word"), seen.count("Q")) == (40, 90)
     assert Screen(seen).widest <= 60
+
+
+@pytest.mark.parametrize("colors", [True, False])
+def test_statuses_have_colours(colors: bool) -> None:
+    """What stands under STATUS is green, yellow or red; the same word elsewhere, and all with NO_COLOR, is not."""
+    rows = [["ok", "ok"], ["corrupt", "ok"], ["missing", "ok"], ["queued", "ok"]]
+    seen = drawn_table(["STATUS", "FILE"], rows, **({} if colors else {"NO_COLOR": "1"}))
+    assert re.findall(r"\x1b\[(\d\d)m(\w+)", seen) == (
+        [("32", "ok"), ("31", "corrupt"), ("33", "missing")] if colors else []
+    )
+
+
+def test_errors_are_wrapped_at_words() -> None:
+    """On a terminal an error is broken between words, under its own beginning, with its colours; in a pipe it is one
+    line."""
+    error = MdlError("no connection to huggingface.co: Connection refused", item="org/a-long-name", hint="look " * 12)
+    seen = on_terminal(lambda console: console.error(error), columns=40)
+    assert [row.rstrip() for row in Screen(seen, 40).rows if row] == [
+        "mdl: org/a-long-name: no connection to",
+        "     huggingface.co: Connection refused",
+        "  hint: look look look look look look",
+        "        look look look look look look",
+    ]
+    assert (seen.count("\x1b[1;31mmdl:\x1b[0m"), seen.count("\x1b[36m  hint:\x1b[0m")) == (1, 1)
+    with piped() as (stderr, reader):
+        reader.start()
+        Console(environ={"TERM": "xterm", "COLUMNS": "40"}, stdout=io.StringIO(), stderr=stderr).error(error)
+    assert reader.data().decode().count("\n") == 2
