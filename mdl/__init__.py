@@ -56,6 +56,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         UsageError as UsageError,
     )
     from mdl.operations.clean import Waste as Waste
+    from mdl.operations.configure import SettingValue as SettingValue
     from mdl.operations.delete import DeletedModel as DeletedModel, DeleteReport as DeleteReport, KeptFile as KeptFile
     from mdl.operations.remote_model import RemoteModel as RemoteModel
     from mdl.operations.fetch import FetchReport as FetchReport
@@ -77,6 +78,11 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         rollback as rollback,
         unpack as unpack,
         verify_archive as verify_archive,
+    )
+    from mdl.operations.releases import (
+        ReleaseList as ReleaseList,
+        ReleaseVersion as ReleaseVersion,
+        releases as releases,
     )
     from mdl.operations.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
     from mdl.operations.verify import VerifyReport as VerifyReport
@@ -101,6 +107,7 @@ _HOMES = {
     "NoSpace NotFinished NotFound Occupied PartialFailure ProtocolError StateError StorageError TlsError Unsafe "
     "UsageError",
     "mdl.operations.clean": "Waste",
+    "mdl.operations.configure": "SettingValue",
     "mdl.operations.delete": "DeletedModel DeleteReport KeptFile",
     "mdl.operations.remote_model": "RemoteModel",
     "mdl.operations.fetch": "FetchReport",
@@ -109,6 +116,7 @@ _HOMES = {
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
     "mdl.operations.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack "
     "verify_archive",
+    "mdl.operations.releases": "ReleaseList ReleaseVersion releases",
     "mdl.operations.remote": "CleanedJob RemoteReport",
     "mdl.operations.verify": "VerifyReport",
     "mdl.reports": "FileReport ModelReport PlanReport Report",

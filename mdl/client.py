@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 from mdl import places
 from mdl.cancel import CancelToken
-from mdl.config import Config, Settings, settings_table
+from mdl.config import Config, Settings, client_settings
 from mdl.errors import (
     Cancelled,
     DeadlineReached,
@@ -32,7 +32,7 @@ from mdl.errors import (
     storage_error,
 )
 from mdl.listener import Listener, silence
-from mdl.units import parse_duration, texts
+from mdl.units import parse_duration, parse_rate, texts
 from mdl.workspace import Folder, Workspace, check_into
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mdl.files import RemoteFile
     from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
+    from mdl.operations.configure import SettingValue
     from mdl.operations.delete import DeleteReport, Deletion
     from mdl.operations.fetch import FetchReport
     from mdl.operations.inventory import Inventory
@@ -125,8 +126,8 @@ class Client:
         """``config`` holds settings that were read already; it replaces ``settings``. ``secrets`` is told the token,
         which must be kept out of everything that is shown. Raises ``TypeError`` for an unknown setting."""
         for name in settings:
-            if name not in settings_table():
-                near = get_close_matches(name, settings_table(), 1)
+            if name not in client_settings():
+                near = get_close_matches(name, client_settings(), 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"mdl has no setting {name!r}{hint}")
         self.workspace = Workspace(config or Config(settings), cancel or CancelToken(), on_warning or _warn, secrets)
@@ -142,6 +143,14 @@ class Client:
     def catalog(self) -> Catalog:
         """The catalog in use. Raises `CatalogError` with every mistake in it."""
         return self.workspace.catalog
+
+    def limit_rate(self, rate: str) -> None:
+        """Keep to another rate from now on, also in an operation that runs in another thread.
+
+        ``rate`` is in bytes a second, ``20M`` or a timetable ``08:00,2M 22:00,off``; ``off`` is no limit. Raises
+        `UsageError`.
+        """
+        self.workspace.throttle.change(parse_rate(rate, "limit_rate"))
 
     @contextlib.contextmanager
     def _tools(
@@ -184,6 +193,28 @@ class Client:
             stack.enter_context(_interrupts())
             wait, hub_client, copies = work.config["lock_wait"], work.hub_client(models), work.local_copies(store)
             yield Tools(resolver, store, network, wait, hub_client, copies, listener, work.config["max_size"])
+
+    # Settings.
+
+    def settings(self) -> list[SettingValue]:
+        """Every setting in effect, with where it is from, and what is wrong with it. Raises `UsageError` if
+        ``config.toml`` cannot be read."""
+        from mdl.operations.configure import effective
+
+        return effective(self.workspace.config, lambda: self.workspace.catalog_paths)
+
+    def configure(self, name: str, value: Texts | None) -> Path:
+        """Write one setting into ``config.toml``, or with None take it out; its comments stay. Returns the path.
+        ``value`` is as a person writes it. This client keeps the settings that it has. Raises `UsageError` for an
+        unknown setting and for a wrong value, `Unsafe` if the file is a link out of its folder, `Busy`."""
+        from mdl.operations.configure import set_value, unset
+
+        path = places.config_file()
+        if value is None:
+            unset(path, name)
+        else:
+            set_value(path, name, texts(value))
+        return path
 
     # Models and what of them is on this disk.
 
@@ -676,7 +707,7 @@ class Client:
         asked = None if names is None else texts(names)
         with self._tools(models, on_event=on_event, cancel=cancel, exact=True) as tools:
             report = lock(self.catalog, path, tools, names=asked, check=check, upgrade=texts(upgrade))
-        self.workspace.forget("locked")
+        self.workspace.forget_lock()
         return report
 
     def clean(self, *, remove: bool = False, unlisted: bool = False) -> list[tuple[Waste, bool]]:
@@ -703,16 +734,37 @@ class Client:
             found += clean.unlisted(store, self.catalog.models, keep=not unlisted)
         return [(waste, remove and not waste.kept and clean.remove(waste)) for waste in found]
 
-    def add(self, name: str, source: str | Sequence[str], **facts: str | Sequence[str]) -> Path:
-        """Put a model into the catalog, whose comments stay; returns the catalog's path. ``facts`` are further keys of
-        the entry. Raises `UsageError` if the name is taken or the catalog is not the user's own, `CatalogError`."""
-        from mdl.operations.edit import add_model
+    def init(self, place: Folder | None = None) -> Path:
+        """Begin a catalog of the user's own, which extends the one that comes with mdl; returns its path. ``place`` is
+        a folder or a file ``….toml``; by default it is ``catalog.toml`` in the user config folder. Raises `Occupied`
+        if there is something."""
+        from mdl.operations.edit import begin_catalog
 
-        sources = texts(source)
+        path = places.config_dir() if place is None else places.place_of(place, "PLACE").absolute()
+        path = path if path.suffix == ".toml" and not path.is_dir() else path / places.CATALOG_NAME
+        begin_catalog(path)
+        self.workspace.forget_catalog()
+        return path
+
+    def add(self, name: str, source: str | Sequence[str], *, groups: Texts = (), **facts: str | Sequence[str]) -> Path:
+        """Put a model into the catalog, whose comments stay, and into ``groups`` of it; returns the catalog's path. A
+        user who has no catalog gets one, as by `init`. ``facts`` are further keys of the entry. Raises `UsageError` if
+        the name is taken or the catalog is not the user's own, `CatalogError`."""
+        from mdl.operations.edit import BEGINNING, EMPTY, add_model
+
+        sources, paths = texts(source), self.workspace.catalog_paths[0]
         entry = {key: facts[key] for key in facts if key in ("title", "kind", "license", "tags")}
         entry["source"] = sources[0] if len(sources) == 1 else sources
-        path = add_model(self.workspace.catalog_paths[0], name, {**entry, **facts})
-        self.workspace.forget("catalog")
+        has_none = self.workspace.has_shipped_catalog
+        path = add_model(
+            [places.config_dir() / places.CATALOG_NAME] if has_none else paths,
+            name,
+            {**entry, **facts},
+            texts(groups),
+            beginning=BEGINNING if has_none else EMPTY,
+            fetch=self.workspace.web_base,
+        )
+        self.workspace.forget_catalog()
         return path
 
     def remove(self, name: str) -> Path:
@@ -720,8 +772,8 @@ class Client:
         `UsageError`, `CatalogError`."""
         from mdl.operations.edit import remove_model
 
-        path = remove_model(self.workspace.catalog_paths[0], name)
-        self.workspace.forget("catalog")
+        path = remove_model(self.workspace.catalog_paths[0], name, fetch=self.workspace.web_base)
+        self.workspace.forget_catalog()
         return path
 
 

@@ -31,6 +31,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
     },
     "Catalog": {
+        "init": Listed("catalog", "Begin a catalog of your own"),
         "add": Listed("catalog", "Put a model into the catalog"),
         "remove": Listed("catalog", "Take a model out of the catalog"),
         "lock": Listed("catalog", "Write down commits, sizes and digests"),
@@ -39,6 +40,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "checkpoints": Listed("pack", "List the checkpoints of a run"),
         "pack": Listed("pack", "Zip a trained model, a checkpoint or the logs"),
         "unpack": Listed("unpack", "Unpack a zip, or put it into service"),
+        "releases": Listed("unpack", "List the releases of a folder, and the current one"),
         "rollback": Listed("unpack", "Serve the previous release again"),
         "fetch": Listed("fetch", "Download the results of remote training jobs"),
         "remote": Listed("remote", "Ask the remotes about their jobs"),
@@ -47,10 +49,10 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "jobs": Listed("jobs", "List, watch, pause, resume or cancel downloads"),
     },
     "This machine": {
-        "config": Listed("machine", "Show the settings, and where they come from"),
+        "config": Listed("config", "Show or set the settings of this user"),
         "doctor": Listed("machine", "Check network, token, disk and settings"),
         "clean": Listed("disk", "Remove what nothing needs any more"),
-        "demo": Listed("machine", "Try everything on this machine, without a network"),
+        "demo": Listed("demo", "Try everything on this machine, without a network"),
         "schema": Listed("machine", "Print the JSON Schema of a command's output"),
         "help": Listed("help", "Show the help of a command, or the exit codes"),
     },

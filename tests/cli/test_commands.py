@@ -244,7 +244,8 @@ def test_settings_fill_what_no_flag_says(run: Run, shell: Shell) -> None:
     assert run("path tiny", MDL_HOME="").out == f"{shell.home / 'elsewhere' / 'tiny'}\n"
     assert run("path tiny --to x", MDL_HOME="").out == f"{shell.home / 'x' / 'tiny'}\n"
     settings(shell, "[defaults]\nconections = 2\n")
-    assert "connections" in run("list --json", 2).document["error"]["hint"]
+    message = run("list --json", 2).document["error"]["message"]
+    assert message.endswith("config.toml:2: defaults.conections: unknown key; did you mean connections?")
 
 
 def test_doctor_says_what_to_do(run: Run) -> None:

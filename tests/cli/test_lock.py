@@ -83,7 +83,7 @@ def test_a_lock_stands_beside_its_catalog(shell: Shell) -> None:
     folder = machine(shell.home / "deep", CATALOG).home
     ran = done(shell.run("lock", "--catalog", "deep/catalog.toml"))
     lock = folder / "mdl.lock"
-    assert (ran.out, ran.err) == (f"{lock}\n", "tiny: not locked yet\n")
+    assert (ran.out, ran.err) == (f"{lock}\n", f"locked tiny at {TINY.commit[:7]}, 2 files, 5.0 kB\n")
     before, text = lock.stat(), lock.read_bytes()
     document = done(shell.run("lock", "--catalog", "deep/catalog.toml", "--json")).document
     assert (lock.stat().st_ino, lock.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -136,7 +136,7 @@ def test_a_lock_that_does_not_cover(shell: Shell, ok: Ok) -> None:
     write_catalog(shell, CATALOG.replace("models.tiny", "models.small"))
     assert "small: not locked yet; tiny: not in the catalog any more" in ok(shell, "lock --check", 8).err
     assert lock_of(shell).read_bytes() == text
-    ok(shell, "lock")
+    assert "took tiny out of the lock: it is not in the catalog any more\n" in ok(shell, "lock").err
     assert list(models_of(shell)) == ["small"]
 
 
@@ -207,7 +207,10 @@ def test_what_cannot_be_resolved_hinders_no_other(shell: Shell, ok: Ok) -> None:
     write_catalog(shell, shut)
     document = ok(shell, "lock --json", 4).document
     assert {row["name"]: row["locked"] for row in document["models"]} == {"tiny": True, "shut": False}
-    assert (document["error"]["code"], document["changes"]) == ("AUTH", ["tiny: not locked yet"])
+    assert (document["error"]["code"], document["changes"]) == (
+        "AUTH",
+        [f"locked tiny at {TINY.commit[:7]}, 2 files, 5.0 kB"],
+    )
     assert document["error"]["item"].startswith("shut: ")
     assert list(models_of(shell)) == ["tiny"]
     write_catalog(shell, shut + '[models.none]\nsource = "hf:org/none"\n')

@@ -105,7 +105,7 @@ def test_what_asks_no_remote_imports_nothing_for_it(shell: Shell, words: str) ->
     assert ran.stdout.endswith("\nset()\n")
 
 
-@pytest.mark.parametrize("words", ["list", "remote list", "get x", "jobs", "doctor", "prefetch"])
+@pytest.mark.parametrize("words", ["list", "remote list", "get x", "jobs", "prefetch --all"])
 def test_wrong_settings_stop_every_command(shell: Shell, mdl: Inside, words: str) -> None:
     """All mistakes at once with their lines, 2, and no word of what may be a secret."""
     settings(shell, '[remotes.gpu]\nkind = "runpod"\nendpont = "a"\napi_key_env = "rpa_canary"\n[remotes.b]\nx = 1\n')

@@ -23,6 +23,7 @@ LEVELS = [
     {"locks"},
     {"http", "files", "events", "reports", "places"},
     {"describe", "remote_tables"},
+    {"host_tables"},
     {"config", "sources"},
     {"catalog", "remotes"},
     {"trainers"},
@@ -52,7 +53,7 @@ ONLY = {
 }
 _PURE = """
     describe formatting paths safetensors presigned redact crc_json files events listener errors reports
-    units http/allowlist http/pacer http/policy http/ranges http/refusals http/responses
+    units http/allowlist http/credentials http/pacer http/policy http/ranges http/refusals http/responses
     engine/plan engine/content_check sources/hub_origin remotes/outputs remote_tables jobs/job
     toml/__init__ toml/positions toml/problems catalog/model catalog/lock
     archive/zip_format archive/manifest archive/history trainers/default_excludes
