@@ -45,12 +45,17 @@ if TYPE_CHECKING:
     from mdl.operations.clean import Waste
     from mdl.operations.configure import SettingValue
     from mdl.operations.delete import DeleteReport, Deletion
+    from mdl.operations.export import Export
     from mdl.operations.fetch import FetchReport
+    from mdl.operations.import_folder import How
+    from mdl.operations.import_report import ImportReport
     from mdl.operations.inventory import Inventory
     from mdl.operations.lock import LockReport
+    from mdl.operations.outdated import OutdatedReport
     from mdl.operations.remote import CleanedJob, RemoteReport
     from mdl.operations.remote_model import RemoteModel
     from mdl.operations.tools import Tools
+    from mdl.operations.update import UpdateReport
     from mdl.operations.verify import VerifyReport
     from mdl.redact import Secrets
     from mdl.remote_tables import RemoteSettings
@@ -164,9 +169,11 @@ class Client:
         cancel: CancelToken | None = None,
         online: bool = True,
         exact: bool = False,
+        keeps: bool = True,
     ) -> Iterator[Tools]:
         """What one operation works with; `CallOptions` are those of its caller. ``exact`` resolves to commits, past the
-        lock. Window and duration limit an operation that is ``online`` and not ``exact``: one that downloads."""
+        lock; what sources answer is kept if it ``keeps``. Window and duration limit an operation that is ``online`` and
+        not ``exact``: one that downloads."""
         from mdl.deadline import time_limit
         from mdl.operations.tools import Tools, with_sources
         from mdl.sources import page_hosts
@@ -188,7 +195,7 @@ class Client:
                 network = stack.enter_context(work.network(models, stop, with_lock=not exact))
                 listener = stack.enter_context(work.xet(network, listener))
             resolver = work.resolver(
-                store, network, listener, texts(include), texts(exclude), exact=exact, is_strict=True
+                store, network, listener, texts(include), texts(exclude), exact=exact, is_strict=True, keeps=keeps
             )
             stack.enter_context(_interrupts())
             wait, hub_client, copies = work.config["lock_wait"], work.hub_client(models), work.local_copies(store)
@@ -218,21 +225,32 @@ class Client:
 
     # Models and what of them is on this disk.
 
-    def models(self, targets: Targets, *, into: Folder | None = None, revision: str | None = None) -> list[Model]:
-        """What ``targets`` mean, each model once: names and groups of the catalog, ``hf:org/repo``, URLs, models.
+    def models(
+        self,
+        targets: Targets,
+        *,
+        into: Folder | None = None,
+        revision: str | None = None,
+        output: str | None = None,
+        sha256: str | None = None,
+    ) -> list[Model]:
+        """What ``targets`` mean, each model once: names and groups of the catalog, ``org/repo``, ``hf:org/repo:Q8_0``,
+        URLs, models; what follows a repository and names no other target is a file of it.
 
-        The catalog is read only if one of them is a name. ``revision`` replaces that of every source that has
-        revisions. Raises `NotFound`, `CatalogError`, and `UsageError`, also if several are to go ``into`` one folder.
+        The catalog is read only if one of them may be a name. ``revision`` replaces that of every source that has
+        revisions; the one file of a URL may be called ``output`` and have a ``sha256``. Raises `NotFound`,
+        `CatalogError`, and `UsageError`, also if several are to go ``into`` one folder.
         """
-        from mdl.catalog.model import Catalog, Model, models_of
-        from mdl.sources import is_reference, page_hosts
+        from mdl.catalog.model import Catalog, Model
+        from mdl.catalog.targets import models_of, needs_catalog
+        from mdl.sources import page_hosts
 
         wanted = [targets] if isinstance(targets, str | Model) else list(targets)
+        catalog, hosts = self.catalog if needs_catalog(wanted) else Catalog(), page_hosts(self.workspace.endpoint)
+        found = models_of(wanted, catalog, hosts, revision, output=output, sha256=sha256)
         if into is not None:
-            check_into(len(wanted))
-        names = [one for one in wanted if isinstance(one, str)]
-        catalog = Catalog() if all(map(is_reference, names)) else self.catalog
-        return models_of(wanted, catalog, page_hosts(self.workspace.endpoint), revision)
+            check_into(len(found))
+        return found
 
     def statuses(
         self,
@@ -304,11 +322,16 @@ class Client:
         """As `models`, also for a name that no catalog knows, if anything of it is in the models folder. Raises
         `NotFound`, which says what is near."""
         from mdl.operations.inventory import model_of
+        from mdl.sources import is_reference
 
+        receipts = self.workspace.store([]).receipts
         try:
+            if isinstance(target, str) and "/" in target and not is_reference(target):  # REMOTE/JOB, or org/repo
+                remote, _, job = target.partition("/")
+                if target in receipts.models() or remote in self.remotes:
+                    raise NotFound("not on this disk", item=target, hint=f"mdl fetch {remote} {job}")
             return self.models(target)
         except NotFound as error:
-            receipts = self.workspace.store([]).receipts
             here = receipts.models()
             if target in here:
                 return [model_of(str(target), receipts.in_order(str(target)))]
@@ -709,6 +732,139 @@ class Client:
             report = lock(self.catalog, path, tools, names=asked, check=check, upgrade=texts(upgrade))
         self.workspace.forget_lock()
         return report
+
+    def outdated(
+        self,
+        targets: Targets | None = None,
+        *,
+        beyond_pins: bool = False,
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+    ) -> OutdatedReport:
+        """Compare what is here, and what is locked, with what is newest at the sources: of ``targets``, or of every
+        model that is here or locked. Nothing is written.
+
+        ``beyond_pins`` asks for the newest commit even if the catalog pins one. What cannot be asked is in the report.
+        Raises `NotFound`, `CatalogError`, `StateError`, `Cancelled`, and `LockError` offline.
+        """
+        from mdl.catalog.lock import Lock
+        from mdl.operations.outdated import outdated
+
+        lock, models = self.workspace.locked or Lock(), self.updatable(targets)
+        if targets is None:
+            here = {model.name for model in models}
+            models += [one for name, one in self.catalog.models.items() if name in lock.models and name not in here]
+        with self._tools(models, on_event=on_event, cancel=cancel, exact=True, keeps=False) as tools:
+            return outdated(models, tools, lock, beyond_pins=beyond_pins)
+
+    def updatable(self, targets: Targets | None, *, into: Folder | None = None) -> list[Model]:
+        """As `verifiable`: the models that `outdated` and `update` look at. Those that no catalog has come from where
+        their receipts say. Raises `LockError` offline, when nobody can be asked what is newest."""
+        from mdl.operations.outdated import by_receipts
+
+        if self.workspace.config.is_offline:
+            raise LockError("offline: nobody can be asked what is newest", hint="run it again online")
+        models = self.verifiable(targets, into=into)
+        store = self.workspace.store(models, into)
+        resolver = self.workspace.resolver(store)
+        return [by_receipts(model, store.receipts.in_order(model.name), resolver) for model in models]
+
+    def update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> UpdateReport:
+        """Bring the newest version of ``targets``: resolve them anew, as `lock` with ``upgrade`` if there is a lock,
+        then fetch what changed, as `download`.
+
+        A model whose commit the catalog names stays there. If this is killed after the lock was written, the next
+        `download` brings the rest. What fails is in the report. Raises as `download`; `LockError` offline, and
+        `UsageError` with the settings ``locked`` and ``frozen``.
+        """
+        from mdl.operations.outdated import is_pinned, versions_here
+        from mdl.operations.update import update_report
+        from mdl.reports import ModelReport
+
+        work, into = self.workspace, options.get("into")
+        models = self._to_update(targets, into)
+        store = work.store(models, into)
+        resolver, lock = work.resolver(store), work.locked
+        before = {model.name: versions_here(store.receipts.in_order(model.name)) for model in models}
+        pinned = [model.name for model in models if is_pinned(model, resolver)]
+        failed = {}
+        if lock is not None and (names := [model.name for model in models if model.is_of_catalog]):
+            on_event, cancel = options.get("on_event"), options.get("cancel")
+            failed = self.lock(names, upgrade=names, on_event=on_event, cancel=cancel).failures
+        report = self.download([model for model in models if model.name not in failed], force=force, **options)
+        broken = [ModelReport(name, store.folder(name), "missing", error=error) for name, error in failed.items()]
+        return update_report(report, before, broken, pinned)
+
+    def plan_update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> PlanReport:
+        """What `update` would fetch; nothing is written, not even the lock. Raises as `plan` and `update`."""
+        from mdl.operations.get import plan
+
+        models = self._to_update(targets, options.get("into"))
+        with self._tools(models, **options, exact=True, keeps=False) as tools:
+            return plan(models, tools, force=force)
+
+    def _to_update(self, targets: Targets, into: Folder | None) -> list[Model]:
+        """Raises as `update` does before it begins."""
+        for name in ("locked", "frozen"):
+            if self.workspace.config[name]:
+                hint = f"unset it (--{name}, MDL_{name.upper()}); 'mdl get' brings what is locked"
+                raise UsageError("an update goes past the lock", item=name, hint=hint)
+        models = self.updatable(targets, into=into)
+        for model in models:
+            if not (model.sources or model.files or model.gone):
+                hint = "'mdl list' shows where models come from"
+                raise NotFound(
+                    "nothing says where it came from: it was imported or trained", item=model.name, hint=hint
+                )
+        return models
+
+    def import_folder(
+        self,
+        folder: Folder,
+        *,
+        name: str | None = None,
+        how: How = "auto",
+        dry_run: bool = False,
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+    ) -> ImportReport:
+        """Adopt what another program has in ``folder``: ComfyUI's models, a ``--local-dir`` of the hub's client,
+        Ollama's store, or any folder, which is one model.
+
+        Every file is hashed. What the catalog or the lock has becomes a file of that model; the rest becomes models of
+        their own, or the one model ``name``. ``how`` the bytes come: ``auto`` shares them with the original if the file
+        system can, else copies; ``link``, ``copy``, or ``move``, which takes the original away. Contacts nothing. With
+        ``dry_run`` nothing is hashed or written. What fails is in the report. Raises as `import_folder` of
+        `mdl.operations.import_folder` does, and `UsageError` for the layout of the hub's cache.
+        """
+        from mdl.operations.import_folder import import_folder
+        from mdl.operations.matching import catalog_files
+
+        if self.workspace.is_cache:
+            raise UsageError("an import goes into a plain models folder", item="layout", hint="unset MDL_LAYOUT")
+        models = list(self.catalog.models.values())
+        with self._tools(models, on_event=on_event, cancel=cancel, online=False) as tools:
+            place = Path(os.path.realpath(places.place_of(folder, "DIR")))
+            return import_folder(
+                place, tools, catalog_files(models, tools.resolver), name=name, how=how, dry_run=dry_run
+            )
+
+    def export(self, names: Texts | None = None, *, list_format: str = "urls") -> Export:
+        """The files of the locked models and groups ``names``, or of all that is locked, as a list that other programs
+        read: ``urls``, ``aria2``, ``metalink`` or ``sha256sums``. Contacts nothing. Raises `LockError` if the lock does
+        not cover them, `UsageError` for another format, `NotFound`, `CatalogError`, `StateError`."""
+        from mdl.catalog.lock import Lock
+        from mdl.operations.export import FORMATS, export
+
+        if list_format not in FORMATS:
+            raise UsageError(f"{list_format!r} is no format", item="--format", hint=f"there is {', '.join(FORMATS)}")
+        lock = self.workspace.locked or Lock()
+        names = texts(names) if names is not None else [name for name in self.catalog.models if name in lock.models]
+        if not names:
+            raise LockError("nothing is locked", item=str(self.workspace.lock_path), hint="'mdl lock' writes the lock")
+        models = {model.name: lock.pin(model) for name in names for model in self.catalog.find(name)}
+        resolver = self.workspace.resolver(self.workspace.store([]))
+        return export({name: resolver.known(model) or () for name, model in models.items()}, list_format)
 
     def clean(self, *, remove: bool = False, unlisted: bool = False) -> list[tuple[Waste, bool]]:
         """What mdl has on this disk and nothing needs any more, each with whether it was removed: only with

@@ -63,7 +63,7 @@ class RemoteSettings:
     def token(self, environ: Mapping[str, str]) -> OriginToken | None:
         """Its key, for its own origin; None if there is none."""
         key = environ.get(self.key_variable, "").strip() if self.key_variable else ""
-        return OriginToken(origin_of(self.address), key) if key else None
+        return OriginToken(origin_of(self.address), key, self.key_variable) if key else None
 
 
 def read_remotes(tables: Table) -> dict[str, RemoteSettings]:

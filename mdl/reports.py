@@ -20,6 +20,7 @@ class FileReport:
     ``action`` is ``fetched``, ``kept``, ``linked``, ``failed`` or ``planned``; ``verified`` says what its bytes were
     compared with: ``sha256``, ``git-sha1``, ``size`` or ``none``. ``resumed_at`` bytes were here before. A planned file
     may be ``elsewhere`` on this disk; ``way`` says how its bytes come from there: ``clone``, ``link`` or ``copy``.
+    ``commit`` is that of its source, if the source has commits.
     """
 
     path: str
@@ -32,6 +33,7 @@ class FileReport:
     error: MdlError | None = None
     elsewhere: bool = False
     way: str | None = None
+    commit: str | None = None
 
 
 @dataclass(frozen=True)

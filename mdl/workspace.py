@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from mdl.engine.hub_client import HubClient
     from mdl.engine.local_copies import LocalCopies
     from mdl.engine.store import Store
+    from mdl.host_tables import HostSettings
     from mdl.http.allowlist import AllowList, OriginToken
     from mdl.http.body import Throttle
     from mdl.http.client import HttpClient
+    from mdl.http.credentials import HostCredential
     from mdl.http.network import Network
     from mdl.redact import Secrets
     from mdl.remote_tables import RemoteSettings
@@ -255,6 +257,22 @@ class Workspace:
         names = {getattr(origin, "remote", "") for origin in origins} & self._remote_tokens.keys()
         return [self.endpoint.origin_token, *(self._remote_tokens[name] for name in names)]
 
+    @cached_property
+    def credentials(self) -> Mapping[str, HostCredential]:
+        """What the user's settings have mdl send to hosts, by ``[hosts."HOST"]``. Raises `UsageError` if one cannot be
+        sent."""
+        tables: Mapping[str, HostSettings] = self.config.file.get("hosts", {})
+        if not tables:
+            return {}
+        from mdl.host_tables import netrc_login
+
+        login = partial(netrc_login, self.environ.get("HOME", ""))
+        found = {place: table.credential(self.environ, login) for place, table in tables.items()}
+        for one in found.values():
+            if self._secrets is not None:
+                self._secrets.add_all(one.values())
+        return found
+
     def time_limit(self) -> TimeLimit:
         """When to stop. Raises `Deadline` outside the window."""
         from mdl.deadline import TimeLimit
@@ -293,6 +311,7 @@ class Workspace:
         from mdl.http.network import Network
 
         hosts, tokens = self.hosts(models, more, with_lock=with_lock), self._tokens(models)
+        credentials, hub = self.credentials.values(), self.endpoint.url
         stall, connections = self.config["stall"], self.config["connections"]
         cancel = cancel or self.cancel
 
@@ -303,6 +322,8 @@ class Workspace:
             return HttpClient(
                 hosts,
                 tokens=tokens,
+                credentials=credentials,
+                hub=hub,
                 timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
                 cancel=cancel,
                 connections=connections,
@@ -359,13 +380,15 @@ class Workspace:
         *,
         exact: bool = False,
         is_strict: bool = False,
+        keeps: bool = True,
     ) -> Resolver:
         """What turns models into files. ``exact`` resolves to commits, past the lock; if it ``is_strict``, the settings
-        ``locked`` and ``frozen`` hold: a model that the lock does not cover is then a `LockError`."""
+        ``locked`` and ``frozen`` hold: a model that the lock does not cover is then a `LockError`. What sources answer
+        is kept for later if it ``keeps``."""
         from mdl.catalog.resolver import Resolver
         from mdl.sources import Context
 
-        context = Context(self.endpoint, store.listings, network, on_event, self.environ, self.remotes)
+        context = Context(self.endpoint, store.listings, network, on_event, self.environ, self.remotes, keeps)
         if exact:
             return Resolver(context, exact=True)
         lock = self.locked

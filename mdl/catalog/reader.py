@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins, shown
 from mdl.redact import bare_url
 from mdl.sources import HUB_HOSTS, Origin, parse
-from mdl.sources.url import UrlOrigin, check_url, file_url
+from mdl.sources.url import UrlOrigin, check_url, digest_in
 from mdl.toml import NestedTooDeeply, parse_toml
 from mdl.toml.problems import Problems, Table, TomlText, did_you_mean, one_line
 
@@ -322,14 +322,19 @@ def _read_sources(table: Table) -> tuple[list[Origin | None], list[CatalogFile]]
 
 def _read_source(text: str) -> Origin | CatalogFile:
     origin = _origin(text)
-    return CatalogFile(origin.file_name, origin.url) if isinstance(origin, UrlOrigin) else origin
+    if not isinstance(origin, UrlOrigin):
+        return origin
+    origin.check_is_file()
+    if not origin.is_named:
+        return origin  # the server is asked for the name
+    return CatalogFile(origin.file_name, origin.url, digest=origin.digest)
 
 
 def _origin(text: str) -> Origin:
     """What a reference means; a ``/resolve/`` URL of the hub is the file itself, as any other URL."""
     if text.lower().startswith(("http://", "https://")):
-        text = file_url(text)
-    verb = re.search(r"/(tree|blob|raw|resolve)/", text)
+        check_url(text)
+    verb = re.search(r"/(tree|blob|raw|resolve)/", text.partition("#")[0])
     return parse(text, () if verb and verb[1] == "resolve" else HUB_HOSTS)
 
 
@@ -339,7 +344,7 @@ def _pin(table: Table, origins: list[Origin | None]) -> tuple[Origin, ...]:
     revision = table.string("revision")
     if not revision or len(known) < len(origins):
         return tuple(known)
-    if len(known) != 1:
+    if len(known) != 1 or isinstance(known[0], UrlOrigin):
         table.wrong("belongs to one hub source; with others write hf:org/repo@revision in each", "revision")
         return tuple(known)
     [origin] = known
@@ -352,11 +357,15 @@ def _read_file(table: Table) -> CatalogFile | None:
     """One ``[[models.NAME.files]]`` table."""
     table.allow(*_FILE_KEYS)
     url = ""
+    texts: dict[Key, str] = {}
     if table.lacks("url"):
         table.wrong("missing", "url")
     elif text := table.string("url"):
-        url = table.attempt(_check_file_url, text, "url") or ""
-    mirrors = [table.attempt(_check_file_url, mirror, *key) for key, mirror in table.strings("mirrors")]
+        url, texts[("url",)] = table.attempt(_check_file_url, text, "url") or "", text
+    mirrors = []
+    for key, text in table.strings("mirrors"):
+        mirrors.append(table.attempt(_check_file_url, text, *key))
+        texts[key] = text
     if "path" in table.data:
         named = table.string("path")
         path = table.attempt(RelPath.parse, named, "path") if named else None
@@ -364,6 +373,7 @@ def _read_file(table: Table) -> CatalogFile | None:
         path = table.attempt(lambda text: _origin(text).file_name, url, "path") if url else None
     sha256 = table.string("sha256")
     digest = table.attempt(_read_sha256, sha256, "sha256") if sha256 else None
+    digest = _with_told(table, digest, texts)
     role = table.string("role", "other")
     if role not in ROLES:
         guess = table.file.problems.guess(role, ROLES)
@@ -372,6 +382,18 @@ def _read_file(table: Table) -> CatalogFile | None:
     if path is None:
         return None
     return CatalogFile(path, url, tuple(filter(None, mirrors)), size, digest, name, role)
+
+
+def _with_told(table: Table, digest: Digest | None, urls: Mapping[Key, str]) -> Digest | None:
+    """The ``digest`` of a file, or the one in the fragment of one of its URLs. Note two that differ."""
+    for where, url in urls.items():
+        told = None
+        with contextlib.suppress(MdlError):  # a wrong one was noted with the URL
+            told = digest_in(url)
+        if told and digest and told != digest:
+            table.wrong(f"says {told.hex[:12]}… of the sha256, and the file or another URL {digest.hex[:12]}…", *where)
+        digest = digest or told
+    return digest
 
 
 def _check_file_url(url: str) -> str:

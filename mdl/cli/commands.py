@@ -26,6 +26,9 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "list": Listed("list", "List the catalog's models and what is here"),
         "show": Listed("list", "Show one model: files, sizes, licence, status"),
         "verify": Listed("verify", "Compare what is on disk with its digests"),
+        "outdated": Listed("versions", "Show what has moved since it was fetched"),
+        "update": Listed("versions", "Bring the newest version of models"),
+        "import": Listed("import_folder", "Adopt what another program downloaded"),
         "path": Listed("list", "Print the folder of a model"),
         "rm": Listed("disk", "Delete models from this disk"),
         "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
@@ -35,6 +38,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "add": Listed("catalog", "Put a model into the catalog"),
         "remove": Listed("catalog", "Take a model out of the catalog"),
         "lock": Listed("catalog", "Write down commits, sizes and digests"),
+        "export": Listed("export", "List locked files for aria2, sha256sum and others"),
     },
     "Trained runs": {
         "checkpoints": Listed("pack", "List the checkpoints of a run"),
@@ -68,6 +72,8 @@ COMMANDS: Final[dict[str, Listed]] = {
 
 HABITS: Final[dict[str, str]] = {
     **dict.fromkeys(("pull", "install", "clone"), "to download a model: mdl get NAME, or mdl get hf:org/repo"),
+    "upgrade": "mdl update NAME brings the newest version; mdl outdated shows what has moved",
+    "adopt": "mdl import DIR",
     "search": "mdl list PATTERN searches the catalog; for the hub, search its web page and mdl get hf:org/repo",
     **dict.fromkeys(("cache", "ps", "models"), "mdl list shows what is here, mdl jobs what runs; mdl clean"),
     **dict.fromkeys(("login", "logout", "auth", "whoami"), "set HF_TOKEN to your token; mdl doctor says whose it is"),

@@ -41,6 +41,7 @@ def doctor(session: Session, settings: DoctorSettings) -> int:
         state=places.state_dir,
         endpoint=lambda: client.workspace.endpoint,
         connect=None if _is_offline(client) else client.workspace.http,
+        credentials=lambda: client.workspace.credentials.values(),
     )
     errors: list[MdlError] = []
     checks: list[dict[str, object]] = []

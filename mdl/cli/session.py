@@ -117,6 +117,7 @@ class Session:
     ) -> JobRun:
         """This command as a job of ``models``; ``folders`` are theirs. Raises `UsageError`, `Busy`."""
         _ = client.workspace.endpoint  # its token must be known before any word of the command is recorded
+        _ = client.workspace.credentials
         from mdl.jobs.run import JobRun
 
         state = None

@@ -7,7 +7,7 @@ that was asked for and with no redirect, not even with one that leads back.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -73,12 +73,6 @@ def is_loopback(host: str) -> bool:
     """Whether this host is this machine itself."""
     address = address_of(host)
     return address.is_loopback if address else host == "localhost"
-
-
-def credential_for(url: str, credentials: Mapping[str, HostCredential]) -> HostCredential | None:
-    """The credential that is written down for the host of ``url``, whether or not it may be sent there; None if there
-    is none."""
-    return next((one for one in credentials.values() if one.is_for(url)), None)
 
 
 def _base64(text: str) -> str:

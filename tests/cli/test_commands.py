@@ -211,13 +211,18 @@ def test_offline_opens_no_socket(run: Run, shell: Shell) -> None:
 
 
 def test_targets_of_every_kind(run: Run, shell: Shell, hub: LoopbackHub) -> None:
-    """A group, references with a path, a pasted page and a plain URL end in files; --into takes one target."""
+    """A group, references with a path, a pasted page and a plain URL end in files; --into takes one target,
+    also if several files of it are named."""
     run("get all")
     two = "get hf:org/tiny@main/vocab.txt hf:org/tiny@main/config.json"
     folder = Path(run(two).out.strip())
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "vocab.txt"]
     assert (folder / "vocab.txt").read_bytes() == b"one\ntwo\n"
-    run(f"{two} --into x", 2)
+    run(f"{two} --into both")
+    assert sorted(path.name for path in (shell.home / "both").iterdir() if path.is_file()) == [
+        "config.json",
+        "vocab.txt",
+    ]
     run("get tiny hf:org/tiny --into x", 2)
     assert run(f"get {hub.url}/org/tiny/blob/main/config.json --into page").out == f"{shell.home / 'page'}\n"
     assert (shell.home / "page" / "config.json").exists()

@@ -18,7 +18,7 @@ from support.faults import honest
 from support.faulty_server import Answer, FaultyServer, Request
 from support.locks import lock_of, models_of, only_file
 from support.loopback_hub import LoopbackHub, Repo
-from support.shell import NOBODY, Inside, Ran, Shell, bytes_of, done, machine, started, write_catalog
+from support.shell import NOBODY, Ran, Shell, bytes_of, done, machine, started, write_catalog
 
 from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.resolver import Resolver
@@ -58,19 +58,6 @@ def first(tmp_path: Path, server: FaultyServer) -> Shell:
     """A machine whose model one has a file of which only the URL is known."""
     server.handler = honest(ONE)
     return machine(tmp_path / "first", unpinned(f"{server.url}/f.bin"))
-
-
-@pytest.fixture
-def ok(mdl: Inside) -> Ok:
-    """Run commands, given as one text with ``;`` between; the last one must end with ``code``, the others with 0."""
-
-    def run(shell: Shell, commands: str, code: int = 0) -> Ran:
-        *first, last = commands.split(";")
-        for words in first:
-            done(mdl(shell, *words.split()))
-        return done(mdl(shell, *last.split()), code)
-
-    return run
 
 
 def listed(hub: LoopbackHub) -> list[str]:
