@@ -388,6 +388,7 @@ def verify(terminal: Terminal) -> str:
 
 def jobs(terminal: Terminal) -> str:
     """One that runs in the background, and one that was paused."""
+    terminal.run("mdl rm whisper-fa --yes")
     terminal.run("mdl jobs clean --older-than 0")
     terminal.clear()
     first = terminal.run("mdl get voice-fa --limit-rate 20M --detach").split("\n")[1]
