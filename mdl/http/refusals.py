@@ -107,6 +107,14 @@ class Asker:
     is_located: bool = False
     credential: HostCredential | None = None
 
+    def is_of_hub(self, url: str, code: str) -> bool:
+        """Whether a hub refused ``url``, with its own ``code`` if it has one."""
+        return self.is_hub or bool(code) or AllowList(frozenset()).allows(host_of(url), DEFAULT_PORTS["https"])
+
+    def names(self, url: str, code: str) -> bool:
+        """Whether ``url`` says to people what they asked for: it is no hub's, and no link that somebody else gave."""
+        return not (self.is_redirected or self.is_located or self.is_of_hub(url, code))
+
 
 def error_for_status(
     status: int,
@@ -116,7 +124,8 @@ def error_for_status(
     asker: Asker = Asker(),
     secrets: Iterable[str] = (),
 ) -> MdlError:
-    """The error that an HTTP status of 400 or more is. The message names the host of ``url``.
+    """The error that an HTTP status of 400 or more is. The message names the host of ``url``, and the path if
+    that is what was asked for and will not be had.
 
     ``secrets`` were sent to the server. The message does not contain them, even if the server repeated them.
     """
@@ -124,17 +133,19 @@ def error_for_status(
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    words = server_message(headers, body, secrets)
+    words, code = server_message(headers, body, secrets), headers.get("x-error-code", "")
     ident = request_id(headers, secrets)
     answer = f"{status} {phrase}".rstrip()
     says_more = words.lower().strip(". ") not in ("", str(status), phrase.lower(), answer.lower())
-    message = f"{host_of(url)} answered {answer}" + (f": {words}" if says_more else "")
+    is_refused = status in (401, 403, 404, 410)
+    place = bare_url(url).partition("://")[2] if is_refused and asker.names(url, code) else host_of(url)
+    message = f"{shown(place)[:_LONGEST]} answered {answer}" + (f": {words}" if says_more else "")
     message += f" (request {ident})" if ident else ""
     if status == 407:
         return AuthError(f"the proxy answered {message}", hint=PROXY_PASSWORD)
-    if status in (401, 403, 404, 410):
+    if is_refused:
         kind = AuthError if status in (401, 403) else NotFound
-        return kind(message, hint=_advice(kind, headers.get("x-error-code", ""), words, url, asker))
+        return kind(message, hint=_advice(kind, code, words, url, asker))
     if not is_temporary(status, None):
         return NetworkError(message, hint="the server will not serve this as asked", final=True)
     asked = retry_after(headers)
@@ -151,7 +162,7 @@ def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker)
         return "check this machine's clock, its date and time zone: the server checks the time of a request"
     if asker.is_located:
         return "look whether the file is still there, and whether the keys for it may read it"
-    if asker.is_hub or code or is_of_hub(host_of(url)):
+    if asker.is_of_hub(url, code):
         return _advice_of_hub(kind, code, words, url, asker)
     if asker.is_redirected:
         return "a redirect led there, and no credential goes along: run it again for a new link, or use a direct URL"
@@ -195,11 +206,6 @@ def _advice_of_host(kind: type[MdlError], url: str, asker: Asker) -> str:
     need = "if it needs a token" if kind is AuthError else "check the URL; if it needs a token"
     variable = _variable_of(parts.hostname or "")
     return f"""{need}, write into config.toml: [hosts."{place}"] token_env = "{variable}"; then set {variable}"""
-
-
-def is_of_hub(host: str) -> bool:
-    """Whether it is the hub of Hugging Face, or a host that serves its files."""
-    return AllowList(frozenset()).allows(host, DEFAULT_PORTS["https"])
 
 
 def _variable_of(host: str) -> str:
