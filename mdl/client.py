@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 from mdl import places
 from mdl.cancel import CancelToken
-from mdl.config import Config, Settings, settings_table
+from mdl.config import Config, Settings, client_settings
 from mdl.errors import (
     Cancelled,
     DeadlineReached,
@@ -32,7 +32,7 @@ from mdl.errors import (
     storage_error,
 )
 from mdl.listener import Listener, silence
-from mdl.units import parse_duration, texts
+from mdl.units import parse_duration, parse_rate, texts
 from mdl.workspace import Folder, Workspace, check_into
 
 if TYPE_CHECKING:
@@ -43,13 +43,19 @@ if TYPE_CHECKING:
     from mdl.files import RemoteFile
     from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
+    from mdl.operations.configure import SettingValue
     from mdl.operations.delete import DeleteReport, Deletion
+    from mdl.operations.export import Export
     from mdl.operations.fetch import FetchReport
+    from mdl.operations.import_folder import How
+    from mdl.operations.import_report import ImportReport
     from mdl.operations.inventory import Inventory
     from mdl.operations.lock import LockReport
+    from mdl.operations.outdated import OutdatedReport
     from mdl.operations.remote import CleanedJob, RemoteReport
     from mdl.operations.remote_model import RemoteModel
     from mdl.operations.tools import Tools
+    from mdl.operations.update import UpdateReport
     from mdl.operations.verify import VerifyReport
     from mdl.redact import Secrets
     from mdl.remote_tables import RemoteSettings
@@ -125,8 +131,8 @@ class Client:
         """``config`` holds settings that were read already; it replaces ``settings``. ``secrets`` is told the token,
         which must be kept out of everything that is shown. Raises ``TypeError`` for an unknown setting."""
         for name in settings:
-            if name not in settings_table():
-                near = get_close_matches(name, settings_table(), 1)
+            if name not in client_settings():
+                near = get_close_matches(name, client_settings(), 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"mdl has no setting {name!r}{hint}")
         self.workspace = Workspace(config or Config(settings), cancel or CancelToken(), on_warning or _warn, secrets)
@@ -143,6 +149,14 @@ class Client:
         """The catalog in use. Raises `CatalogError` with every mistake in it."""
         return self.workspace.catalog
 
+    def limit_rate(self, rate: str) -> None:
+        """Keep to another rate from now on, also in an operation that runs in another thread.
+
+        ``rate`` is in bytes a second, ``20M`` or a timetable ``08:00,2M 22:00,off``; ``off`` is no limit. Raises
+        `UsageError`.
+        """
+        self.workspace.throttle.change(parse_rate(rate, "limit_rate"))
+
     @contextlib.contextmanager
     def _tools(
         self,
@@ -155,9 +169,11 @@ class Client:
         cancel: CancelToken | None = None,
         online: bool = True,
         exact: bool = False,
+        keeps: bool = True,
     ) -> Iterator[Tools]:
         """What one operation works with; `CallOptions` are those of its caller. ``exact`` resolves to commits, past the
-        lock. Window and duration limit an operation that is ``online`` and not ``exact``: one that downloads."""
+        lock; what sources answer is kept if it ``keeps``. Window and duration limit an operation that is ``online`` and
+        not ``exact``: one that downloads."""
         from mdl.deadline import time_limit
         from mdl.operations.tools import Tools, with_sources
         from mdl.sources import page_hosts
@@ -179,11 +195,33 @@ class Client:
                 network = stack.enter_context(work.network(models, stop, with_lock=not exact))
                 listener = stack.enter_context(work.xet(network, listener))
             resolver = work.resolver(
-                store, network, listener, texts(include), texts(exclude), exact=exact, is_strict=True
+                store, network, listener, texts(include), texts(exclude), exact=exact, is_strict=True, keeps=keeps
             )
             stack.enter_context(_interrupts())
             wait, hub_client, copies = work.config["lock_wait"], work.hub_client(models), work.local_copies(store)
             yield Tools(resolver, store, network, wait, hub_client, copies, listener, work.config["max_size"])
+
+    # Settings.
+
+    def settings(self) -> list[SettingValue]:
+        """Every setting in effect, with where it is from, and what is wrong with it. Raises `UsageError` if
+        ``config.toml`` cannot be read."""
+        from mdl.operations.configure import effective
+
+        return effective(self.workspace.config, lambda: self.workspace.catalog_paths)
+
+    def configure(self, name: str, value: Texts | None) -> Path:
+        """Write one setting into ``config.toml``, or with None take it out; its comments stay. Returns the path.
+        ``value`` is as a person writes it. This client keeps the settings that it has. Raises `UsageError` for an
+        unknown setting and for a wrong value, `Unsafe` if the file is a link out of its folder, `Busy`."""
+        from mdl.operations.configure import set_value, unset
+
+        path = places.config_file()
+        if value is None:
+            unset(path, name)
+        else:
+            set_value(path, name, texts(value))
+        return path
 
     # Models and what of them is on this disk.
 
@@ -692,8 +730,141 @@ class Client:
         asked = None if names is None else texts(names)
         with self._tools(models, on_event=on_event, cancel=cancel, exact=True) as tools:
             report = lock(self.catalog, path, tools, names=asked, check=check, upgrade=texts(upgrade))
-        self.workspace.forget("locked")
+        self.workspace.forget_lock()
         return report
+
+    def outdated(
+        self,
+        targets: Targets | None = None,
+        *,
+        beyond_pins: bool = False,
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+    ) -> OutdatedReport:
+        """Compare what is here, and what is locked, with what is newest at the sources: of ``targets``, or of every
+        model that is here or locked. Nothing is written.
+
+        ``beyond_pins`` asks for the newest commit even if the catalog pins one. What cannot be asked is in the report.
+        Raises `NotFound`, `CatalogError`, `StateError`, `Cancelled`, and `LockError` offline.
+        """
+        from mdl.catalog.lock import Lock
+        from mdl.operations.outdated import outdated
+
+        lock, models = self.workspace.locked or Lock(), self.updatable(targets)
+        if targets is None:
+            here = {model.name for model in models}
+            models += [one for name, one in self.catalog.models.items() if name in lock.models and name not in here]
+        with self._tools(models, on_event=on_event, cancel=cancel, exact=True, keeps=False) as tools:
+            return outdated(models, tools, lock, beyond_pins=beyond_pins)
+
+    def updatable(self, targets: Targets | None, *, into: Folder | None = None) -> list[Model]:
+        """As `verifiable`: the models that `outdated` and `update` look at. Those that no catalog has come from where
+        their receipts say. Raises `LockError` offline, when nobody can be asked what is newest."""
+        from mdl.operations.outdated import by_receipts
+
+        if self.workspace.config.is_offline:
+            raise LockError("offline: nobody can be asked what is newest", hint="run it again online")
+        models = self.verifiable(targets, into=into)
+        store = self.workspace.store(models, into)
+        resolver = self.workspace.resolver(store)
+        return [by_receipts(model, store.receipts.in_order(model.name), resolver) for model in models]
+
+    def update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> UpdateReport:
+        """Bring the newest version of ``targets``: resolve them anew, as `lock` with ``upgrade`` if there is a lock,
+        then fetch what changed, as `download`.
+
+        A model whose commit the catalog names stays there. If this is killed after the lock was written, the next
+        `download` brings the rest. What fails is in the report. Raises as `download`; `LockError` offline, and
+        `UsageError` with the settings ``locked`` and ``frozen``.
+        """
+        from mdl.operations.outdated import is_pinned, versions_here
+        from mdl.operations.update import update_report
+        from mdl.reports import ModelReport
+
+        work, into = self.workspace, options.get("into")
+        models = self._to_update(targets, into)
+        store = work.store(models, into)
+        resolver, lock = work.resolver(store), work.locked
+        before = {model.name: versions_here(store.receipts.in_order(model.name)) for model in models}
+        pinned = [model.name for model in models if is_pinned(model, resolver)]
+        failed = {}
+        if lock is not None and (names := [model.name for model in models if model.is_of_catalog]):
+            on_event, cancel = options.get("on_event"), options.get("cancel")
+            failed = self.lock(names, upgrade=names, on_event=on_event, cancel=cancel).failures
+        report = self.download([model for model in models if model.name not in failed], force=force, **options)
+        broken = [ModelReport(name, store.folder(name), "missing", error=error) for name, error in failed.items()]
+        return update_report(report, before, broken, pinned)
+
+    def plan_update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> PlanReport:
+        """What `update` would fetch; nothing is written, not even the lock. Raises as `plan` and `update`."""
+        from mdl.operations.get import plan
+
+        models = self._to_update(targets, options.get("into"))
+        with self._tools(models, **options, exact=True, keeps=False) as tools:
+            return plan(models, tools, force=force)
+
+    def _to_update(self, targets: Targets, into: Folder | None) -> list[Model]:
+        """Raises as `update` does before it begins."""
+        for name in ("locked", "frozen"):
+            if self.workspace.config[name]:
+                hint = f"unset it (--{name}, MDL_{name.upper()}); 'mdl get' brings what is locked"
+                raise UsageError("an update goes past the lock", item=name, hint=hint)
+        models = self.updatable(targets, into=into)
+        for model in models:
+            if not (model.sources or model.files or model.gone):
+                hint = "'mdl list' shows where models come from"
+                raise NotFound(
+                    "nothing says where it came from: it was imported or trained", item=model.name, hint=hint
+                )
+        return models
+
+    def import_folder(
+        self,
+        folder: Folder,
+        *,
+        name: str | None = None,
+        how: How = "auto",
+        dry_run: bool = False,
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+    ) -> ImportReport:
+        """Adopt what another program has in ``folder``: ComfyUI's models, a ``--local-dir`` of the hub's client,
+        Ollama's store, or any folder, which is one model.
+
+        Every file is hashed. What the catalog or the lock has becomes a file of that model; the rest becomes models of
+        their own, or the one model ``name``. ``how`` the bytes come: ``auto`` shares them with the original if the file
+        system can, else copies; ``link``, ``copy``, or ``move``, which takes the original away. Contacts nothing. With
+        ``dry_run`` nothing is hashed or written. What fails is in the report. Raises as `import_folder` of
+        `mdl.operations.import_folder` does, and `UsageError` for the layout of the hub's cache.
+        """
+        from mdl.operations.import_folder import import_folder
+        from mdl.operations.matching import catalog_files
+
+        if self.workspace.is_cache:
+            raise UsageError("an import goes into a plain models folder", item="layout", hint="unset MDL_LAYOUT")
+        models = list(self.catalog.models.values())
+        with self._tools(models, on_event=on_event, cancel=cancel, online=False) as tools:
+            place = Path(os.path.realpath(places.place_of(folder, "DIR")))
+            return import_folder(
+                place, tools, catalog_files(models, tools.resolver), name=name, how=how, dry_run=dry_run
+            )
+
+    def export(self, names: Texts | None = None, *, list_format: str = "urls") -> Export:
+        """The files of the locked models and groups ``names``, or of all that is locked, as a list that other programs
+        read: ``urls``, ``aria2``, ``metalink`` or ``sha256sums``. Contacts nothing. Raises `LockError` if the lock does
+        not cover them, `UsageError` for another format, `NotFound`, `CatalogError`, `StateError`."""
+        from mdl.catalog.lock import Lock
+        from mdl.operations.export import FORMATS, export
+
+        if list_format not in FORMATS:
+            raise UsageError(f"{list_format!r} is no format", item="--format", hint=f"there is {', '.join(FORMATS)}")
+        lock = self.workspace.locked or Lock()
+        names = texts(names) if names is not None else [name for name in self.catalog.models if name in lock.models]
+        if not names:
+            raise LockError("nothing is locked", item=str(self.workspace.lock_path), hint="'mdl lock' writes the lock")
+        models = {model.name: lock.pin(model) for name in names for model in self.catalog.find(name)}
+        resolver = self.workspace.resolver(self.workspace.store([]))
+        return export({name: resolver.known(model) or () for name, model in models.items()}, list_format)
 
     def clean(self, *, remove: bool = False, unlisted: bool = False) -> list[tuple[Waste, bool]]:
         """What mdl has on this disk and nothing needs any more, each with whether it was removed: only with
@@ -719,16 +890,37 @@ class Client:
             found += clean.unlisted(store, self.catalog.models, keep=not unlisted)
         return [(waste, remove and not waste.kept and clean.remove(waste)) for waste in found]
 
-    def add(self, name: str, source: str | Sequence[str], **facts: str | Sequence[str]) -> Path:
-        """Put a model into the catalog, whose comments stay; returns the catalog's path. ``facts`` are further keys of
-        the entry. Raises `UsageError` if the name is taken or the catalog is not the user's own, `CatalogError`."""
-        from mdl.operations.edit import add_model
+    def init(self, place: Folder | None = None) -> Path:
+        """Begin a catalog of the user's own, which extends the one that comes with mdl; returns its path. ``place`` is
+        a folder or a file ``….toml``; by default it is ``catalog.toml`` in the user config folder. Raises `Occupied`
+        if there is something."""
+        from mdl.operations.edit import begin_catalog
 
-        sources = texts(source)
+        path = places.config_dir() if place is None else places.place_of(place, "PLACE").absolute()
+        path = path if path.suffix == ".toml" and not path.is_dir() else path / places.CATALOG_NAME
+        begin_catalog(path)
+        self.workspace.forget_catalog()
+        return path
+
+    def add(self, name: str, source: str | Sequence[str], *, groups: Texts = (), **facts: str | Sequence[str]) -> Path:
+        """Put a model into the catalog, whose comments stay, and into ``groups`` of it; returns the catalog's path. A
+        user who has no catalog gets one, as by `init`. ``facts`` are further keys of the entry. Raises `UsageError` if
+        the name is taken or the catalog is not the user's own, `CatalogError`."""
+        from mdl.operations.edit import BEGINNING, EMPTY, add_model
+
+        sources, paths = texts(source), self.workspace.catalog_paths[0]
         entry = {key: facts[key] for key in facts if key in ("title", "kind", "license", "tags")}
         entry["source"] = sources[0] if len(sources) == 1 else sources
-        path = add_model(self.workspace.catalog_paths[0], name, {**entry, **facts})
-        self.workspace.forget("catalog")
+        has_none = self.workspace.has_shipped_catalog
+        path = add_model(
+            [places.config_dir() / places.CATALOG_NAME] if has_none else paths,
+            name,
+            {**entry, **facts},
+            texts(groups),
+            beginning=BEGINNING if has_none else EMPTY,
+            fetch=self.workspace.web_base,
+        )
+        self.workspace.forget_catalog()
         return path
 
     def remove(self, name: str) -> Path:
@@ -736,8 +928,8 @@ class Client:
         `UsageError`, `CatalogError`."""
         from mdl.operations.edit import remove_model
 
-        path = remove_model(self.workspace.catalog_paths[0], name)
-        self.workspace.forget("catalog")
+        path = remove_model(self.workspace.catalog_paths[0], name, fetch=self.workspace.web_base)
+        self.workspace.forget_catalog()
         return path
 
 

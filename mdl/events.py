@@ -107,11 +107,12 @@ class Finished(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """A file or a model failed, with the facts of its error."""
+    """A file or a model failed, with the facts of its error. ``item`` is what the error itself is about, if it says."""
 
     code: str = "INTERNAL"
     message: str = ""
     hint: str | None = None
+    item: str | None = None
 
 
 @dataclass(frozen=True)

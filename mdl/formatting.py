@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
+from datetime import datetime
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 _NUMBER = r"[\d.,]+( ?([kMGTPE]?B(/s)?|%|s))?|[-?]"
@@ -46,6 +47,26 @@ def human_duration(seconds: float | None) -> str:
     if whole < 48 * 3600:
         return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+
+
+def local_time(moment: str, now: datetime | None = None, *, is_short: bool = False) -> str:
+    """A time in ISO 8601 in local time, whole. With ``now`` without the year, if it is this one; ``is_short`` in five
+    columns, as ``ps`` shows it: the hour of today, the day of this year, else the year."""
+    when = local_moment(moment)
+    if when is None:
+        return "?"
+    if is_short and now:
+        is_today = when.date() == now.date()
+        return when.strftime("%H:%M" if is_today else "%m-%d" if when.year == now.year else "%Y")
+    return when.strftime("%m-%d %H:%M" if now and when.year == now.year else "%Y-%m-%d %H:%M")
+
+
+def local_moment(text: str) -> datetime | None:
+    """A time in ISO 8601 as one of this machine's time zone; None if it is none."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        return None
 
 
 def human_elapsed(seconds: float) -> str:

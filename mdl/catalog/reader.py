@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mdl.catalog.bases import DEEPEST, MOST, Fetch, Place, identity_of, name_of, place_of_base
 from mdl.catalog.model import Catalog, CatalogFile, Model
-from mdl.errors import CatalogError, MdlError, ProtocolError, Unsafe, UsageError
+from mdl.errors import CatalogError, LockError, MdlError, ProtocolError, Unsafe, UsageError
 from mdl.fs.private import read_whole
 from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins, shown
+from mdl.redact import bare_url
 from mdl.sources import HUB_HOSTS, Origin, parse
 from mdl.sources.url import UrlOrigin, check_url, digest_in
 from mdl.toml import NestedTooDeeply, parse_toml
@@ -35,28 +37,91 @@ _FILE_KEYS = ("id", "path", "role", "url", "mirrors", "size", "sha256")
 _MOST_TWINS = 10
 
 
-def read_catalog(paths: Sequence[Path]) -> Catalog:
-    """The catalog that ``paths`` hold together.
+def no_web(url: str, named: str) -> str:
+    """A `Fetch` that asks nobody. Raises `LockError`."""
+    raise LockError("a catalog on the web, and nobody may be asked", item=bare_url(url))
 
-    Raises `CatalogError` with every problem of every file, each as ``file:line: key: what is wrong``.
+
+def read_catalog(paths: Sequence[Path], fetch: Fetch = no_web) -> Catalog:
+    """The catalog that ``paths`` hold together, with the models and groups of those that they extend; what they say
+    themselves has precedence over that. ``fetch`` brings the text of what is extended by its URL.
+
+    Raises `CatalogError` with every problem of every file, each as ``file:line: key: what is wrong``; what ``fetch``
+    raises.
     """
-    problems = Problems("the catalog", CatalogError)
+    reading = _Reading(fetch)
     unique = tuple(dict.fromkeys(paths))
-    drafts = []
     for path in unique:
-        try:
-            text = read_text(path)
-        except CatalogError as error:
-            problems.file(path).broken(one_line(error))
+        reading.read(path)
+    return reading.joined(unique)
+
+
+def parse_catalog(text: str, path: Path, fetch: Fetch = no_web) -> Catalog:
+    """The catalog that ``text`` is, with what it extends; ``path`` is its own. Raises as `read_catalog`."""
+    reading = _Reading(fetch)
+    reading.read(path, text)
+    return reading.joined((path,))
+
+
+class _Reading:
+    """Files that are read to be one catalog: those that were named, and those that they extend."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+        self._problems = Problems("the catalog", CatalogError)
+        self._named: list[_Draft] = []
+        self._drafts: dict[Place, _Draft] = {}
+        """Each after those that it extends."""
+
+    def read(self, path: Path, text: str | None = None) -> None:
+        """Read a file that was named; ``text`` is what is in it, if that is known."""
+        draft = self._drafts.get(identity_of(path))
+        if draft is None:
+            try:
+                text = read_text(path) if text is None else text
+            except CatalogError as error:
+                self._problems.file(path).broken(one_line(error))
+                return
+            draft = self._with_bases(path, text, {})
+        if draft not in self._named:
+            self._named.append(draft)
+
+    def joined(self, paths: tuple[Path, ...]) -> Catalog:
+        """One catalog of all that was read. Raises `CatalogError` with all problems."""
+        extended = [draft for draft in reversed(self._drafts.values()) if draft not in self._named]
+        return _joined(self._named, extended, paths, self._problems)
+
+    def _with_bases(self, place: Place, text: str, chain: dict[Place, str]) -> _Draft:
+        """Read a catalog, and what it extends. ``chain`` are those that lead to it, with their names."""
+        known = identity_of(place)
+        chain = {**chain, known: name_of(place)}
+        draft = _Draft(self._problems.file(name_of(place), text))
+        for key, base in draft.extends:
+            try:
+                self._read_base(place_of_base(base, place), chain)
+            except CatalogError as error:
+                draft.text.wrong(key, f"{error.item or shown(base)}: {one_line(error)}")
+            except UsageError as error:
+                draft.text.wrong(key, one_line(error))
+        return self._drafts.setdefault(known, draft)
+
+    def _read_base(self, place: Place, chain: dict[Place, str]) -> None:
+        """Raises `CatalogError` if it cannot be read, and what fetching it raises."""
+        known = identity_of(place)
+        way = " → ".join([*chain.values(), name_of(place)])
+        if known in chain:
+            raise CatalogError(f"extends itself: {way}", item="a circle")
+        if known in self._drafts:
+            return
+        if len(chain) > DEEPEST:
+            raise CatalogError(f"over {DEEPEST} catalogs extend one another: {way}", item="too deep")
+        if len(self._drafts) + len(chain) >= MOST:
+            raise CatalogError(f"over {MOST} catalogs: {way}", item="too many")
+        if isinstance(place, Path):
+            text = read_text(place)
         else:
-            drafts.append(_Draft(problems.file(path, text)))
-    return _joined(drafts, unique, problems)
-
-
-def parse_catalog(text: str, path: Path) -> Catalog:
-    """The catalog that ``text`` is; ``path`` is its name in messages. Raises as `read_catalog`."""
-    problems = Problems("the catalog", CatalogError)
-    return _joined([_Draft(problems.file(path, text))], (path,), problems)
+            text = self._fetch(place, next((url for url in chain if isinstance(url, str)), place))
+        self._with_bases(place, text, chain)
 
 
 def read_text(path: Path) -> str:
@@ -102,17 +167,20 @@ class _Draft:
         self.text = text
         self.models: dict[str, Model] = {}
         self.groups: dict[str, tuple[str, ...]] = {}
+        self.extends: list[tuple[Key, str]] = []
+        """What it extends, as it is written, each with its key; what has precedence comes last."""
         top = Table(_toml(text), (), text)
         schema = top.data.get("schema")
         number = schema if type(schema) is int else 0
         if number > SCHEMA:  # the rest is left unread
             top.wrong(f"{schema} is newer than this mdl, which reads {SCHEMA}; upgrade mdl", "schema")
             return
-        top.allow("schema", "models", "groups")
+        top.allow("schema", "extends", "models", "groups")
         if schema is not None and number != SCHEMA:
             top.wrong(f"must be {SCHEMA}", "schema")
         elif schema is None and top.lacks("schema"):
             top.wrong(f"missing; write schema = {SCHEMA} as the first line", "schema")
+        self.extends = list(top.strings("extends"))
         models, groups = top.table("models"), top.table("groups")
         for name in models.data:
             table = models.table(name)
@@ -154,12 +222,19 @@ def _check_name(name: str) -> None:
         raise CatalogError(error.message.replace("path", "name", 1)) from error
 
 
-def _joined(drafts: Sequence[_Draft], paths: tuple[Path, ...], problems: Problems) -> Catalog:
-    """One catalog of all drafts. Raises `CatalogError` with all problems."""
-    _note_twins(drafts)
-    models = {name: model for draft in drafts for name, model in draft.models.items()}
-    groups = {name: members for draft in drafts for name, members in draft.groups.items()}
-    for draft in drafts:
+def _joined(
+    named: Sequence[_Draft], extended: Sequence[_Draft], paths: tuple[Path, ...], problems: Problems
+) -> Catalog:
+    """One catalog of all drafts. What was ``named`` hides entries of the same name in what is ``extended``, where an
+    earlier one hides those of a later one. Raises `CatalogError` with all problems."""
+    _note_twins(named, extended)
+    models: dict[str, Model] = {}
+    groups: dict[str, tuple[str, ...]] = {}
+    for draft in (*named, *extended):
+        hidden = models.keys() | groups.keys() if draft in extended else set()
+        models |= {name: model for name, model in draft.models.items() if name not in hidden}
+        groups |= {name: members for name, members in draft.groups.items() if name not in hidden}
+    for draft in (*named, *extended):
         for name, model in draft.models.items():
             _note_unknown(draft.text, ("models", name, "see"), model.see, models, groups)
         for name, members in draft.groups.items():
@@ -168,10 +243,11 @@ def _joined(drafts: Sequence[_Draft], paths: tuple[Path, ...], problems: Problem
     return Catalog(models, groups, paths)
 
 
-def _note_twins(drafts: Iterable[_Draft]) -> None:
-    """Note every name that is given twice, or differs from another only by case or Unicode form."""
+def _note_twins(named: Sequence[_Draft], extended: Sequence[_Draft]) -> None:
+    """Note every name that is given twice, or differs from another only by case or Unicode form. What is ``extended``
+    may give a name again."""
     seen: dict[str, tuple[str, Key, _Draft]] = {}
-    for draft in drafts:
+    for draft in (*named, *extended):
         wheres: list[Key] = [*(("models", name) for name in draft.models), *(("groups", name) for name in draft.groups)]
         for where in wheres:
             name = str(where[1])
@@ -181,10 +257,10 @@ def _note_twins(drafts: Iterable[_Draft]) -> None:
                 continue
             other, there, first = seen[folded]
             place = first.text.place(there)
-            if other == name:
-                draft.text.wrong(where, f"the name is taken by {place}")
-            else:
+            if other != name:
                 draft.text.wrong(where, f"differs only by case or Unicode form from {shown(other)} at {place}")
+            elif draft in named or draft is first:
+                draft.text.wrong(where, f"the name is taken by {place}")
 
 
 def _note_unknown(

@@ -175,9 +175,18 @@ class Resolver:
     def hosts(self, models: Sequence[Model], more: Sequence[str] = ()) -> list[str]:
         """The hosts that these models' files, and the references ``more``, come from; those always allowed left out."""
         origins = [origin for model in models for origin in model.sources]
-        origins += [self._parsed(text) for model in models for text in model.urls]
-        origins += map(self._parsed, more)
+        origins += map(self._parsed, [*(text for model in models for text in model.urls), *more])
         return [host for origin in origins for host in self.source(origin).hosts(origin)]
+
+    def origin(self, file: CatalogFile) -> Origin:
+        """Where a file that the catalog names comes from first."""
+        return self._parsed(file.url)
+
+    def modified_at(self, model: Model) -> str | None:
+        """When the newest of the revisions that were just resolved for a model was changed, if their hub told that."""
+        origins = [*model.sources, *map(self.origin, model.files)]
+        asked = [(getattr(self.source(one), "modified_at", None), one) for one in origins]
+        return max((time for ask, one in asked if ask and (time := ask(one))), default=None)
 
     def source(self, origin: Origin) -> Source:
         """The source that resolves ``origin``."""

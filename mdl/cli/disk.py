@@ -49,7 +49,7 @@ def rm(
         what = going[0].name if len(going) == 1 else f"{len(going)} models"
         if going and session.confirm(f"Delete {what} and free {human_bytes(report.bytes_freed)}?"):
             report, is_done = client.delete(names, force=force), True
-        elif going:
+        elif going and not session.common.json:
             console.note(f"{human_bytes(report.bytes_freed)} would be freed; with --yes it is")
     for error in [*report.errors, *(model.error for model in report.models if model.error)]:
         console.error(error)
@@ -75,7 +75,7 @@ def _show_deleted(session: Session, report: DeleteReport, *, is_done: bool = Tru
         for model in report.models
     ]
     if rows:
-        console.table(("ACTION", "NAME", "FILES", "FREES", "FOLDER"), rows, cut=("FOLDER",))
+        console.table(("ACTION", "NAME", "FILES", "FREES", "FOLDER"), rows, cut=("FOLDER",), drop=("FOLDER",))
     for model in report.models:
         if model.bytes_shared:
             console.note(f"{model.name}: {human_bytes(model.bytes_shared)} more have another name elsewhere, and stay")

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -59,12 +59,7 @@ def get(
     request = Request(targets, choice, settings, job, force, output, sha256)
     if dry_run:
         return show_plan(session, request)
-    try:
-        report = download(session, request)
-    except (Cancelled, Deadline) as stopped:
-        if isinstance(stopped.so_far, mdl.Report):
-            session.empty = session.empty | payload(stopped.so_far)
-        raise
+    report = download(session, request)
     return show(session, report) if report else 0
 
 
@@ -99,20 +94,24 @@ def download(
     def work(on_event: Listener) -> Report:
         return client.download(models, **choice.files, force=request.force, on_event=on_event)
 
-    run = partial(session.job, client, folders, request.job, _method(client, models), models)
+    run = partial(session.job, client, folders, request.job, method_of(client, models), models)
     return run_job(session, run, request.job, work, lock, replaces=replaces)
+
+
+Came = TypeVar("Came", bound="Report")
 
 
 def run_job(
     session: Session,
     make: Callable[[], JobRun],
     flags: JobFlags,
-    work: Callable[[Listener], Report],
+    work: Callable[[Listener], Came],
     lock: Callable[[], AbstractContextManager[object]] = nullcontext,
     *,
     replaces: bool = False,
-) -> Report | None:
-    """Do ``work`` as the job that ``make`` makes, or have another process do it; as `download`."""
+) -> Came | None:
+    """Do ``work`` as the job that ``make`` makes, or have another process do it; as `download`. If it is stopped, the
+    session has what came so far."""
     with lock():
         run = make()
         if not session.is_detached(flags):
@@ -127,6 +126,8 @@ def run_job(
                         on_event.end_with(error)
             except (Cancelled, Deadline) as stopped:
                 stopped.so_far = stopped.so_far or report
+                if isinstance(stopped.so_far, mdl.Report):
+                    session.empty = session.empty | payload(stopped.so_far)
                 raise
             return report
     try:
@@ -150,7 +151,7 @@ def _begin(session: Session, request: Request) -> tuple[Client, list[Model], Map
     return client, models, folders
 
 
-def _method(client: Client, models: Sequence[Model]) -> str:
+def method_of(client: Client, models: Sequence[Model]) -> str:
     """How the files come, as events say it."""
     schemes = {origin.scheme for model in models for origin in model.sources}
     is_of_buckets = schemes == {"s3"} and not any(model.files for model in models)
@@ -160,7 +161,7 @@ def _method(client: Client, models: Sequence[Model]) -> str:
 def show_plan(session: Session, request: Request) -> int:
     """``--dry-run``: what would be fetched, kept and refused, and the room for it. Returns the exit code."""
     client, models, _ = _begin(session, request)
-    with session.console.watch(method=_method(client, models)) as on_event:
+    with session.console.watch(method=method_of(client, models)) as on_event:
         report = client.plan(models, **request.choice.files, force=request.force, on_event=on_event)
         if error := report.error:
             on_event.end_with(error)
@@ -175,8 +176,8 @@ def show_planned(session: Session, report: PlanReport) -> int:
     )
 
 
-def show(session: Session, report: Report, *, folders: bool = True) -> int:
-    """How it went, and the ``folders`` last. Returns the exit code."""
+def show(session: Session, report: Report, *, folders: bool = True, **more: Any) -> int:
+    """How it went, and the ``folders`` last; ``more`` is in the JSON document too. Returns the exit code."""
     _show_failures(session, report)
 
     def show_folders() -> None:
@@ -184,7 +185,7 @@ def show(session: Session, report: Report, *, folders: bool = True) -> int:
             if model.is_whole:
                 session.console.data(str(model.path))
 
-    return session.show(session.empty | payload(report), show_folders, error=report.error)
+    return session.show(session.empty | payload(report) | more, show_folders, error=report.error)
 
 
 def payload(report: Report) -> dict[str, Any]:

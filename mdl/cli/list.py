@@ -36,6 +36,7 @@ class Sort(StrEnum):
 
 _LISTED = ("NAME", "KIND", "STATUS", "SIZE", "LICENSE", "TITLE")
 _LOCAL = ("NAME", "STATUS", "SIZE", "FILES", "SINCE", "COMMIT", "SOURCE", "FOLDER")
+_MEMBER = ("NAME", "STATUS", "SIZE", "TITLE")
 _ORDER = ("present", "unverified", "partial", "missing")
 
 
@@ -80,9 +81,10 @@ def list_models(
 
     def show_table() -> None:
         if local:
-            console.table(_LOCAL, map(_local_row, rows), cut=("FOLDER", "SOURCE", "COMMIT", "FILES", "SINCE"))
+            drop = ("FOLDER", "FILES", "COMMIT", "SINCE", "SOURCE")
+            console.table(_LOCAL, map(_local_row, rows), cut=("FOLDER", "SOURCE"), drop=drop)
         else:
-            console.table(_LISTED, map(_row, rows), cut=("TITLE", "LICENSE", "KIND"))
+            console.table(_LISTED, map(_row, rows), cut=("TITLE", "LICENSE"), drop=("KIND", "LICENSE", "TITLE"))
         total = found.bytes if local and found and len(rows) == len(found.models) else None
         console.note(_last_line(rows, {} if local else client.catalog.groups, total))
 
@@ -226,7 +228,7 @@ def _show_group(session: Session, client: Client, name: str, members: Sequence[s
     facts: dict[str, Any] = {"model": None, "files": [], "revision": None, "locked_commits": [], "remote": None}
 
     def show_table() -> None:
-        session.console.table(("NAME", "STATUS", "SIZE", "TITLE"), [_member(row) for row in rows], cut=("TITLE",))
+        session.console.table(_MEMBER, map(_member, rows), cut=("TITLE",), drop=("TITLE",))
         session.console.note(f"the group {name}: {_last_line(rows, {}, None)}")
 
     return session.show({**facts, "group": name, "members": [_facts(*row) for row in rows]}, show_table)
@@ -255,7 +257,7 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
     console, remote = session.console, facts["remote"] or {}
     lines = {
         "name": model.name,
-        "title": model.title,
+        "title": model.title if model.title != model.name else "",
         "kind": model.kind,
         "license": model.license or remote.get("license"),
         "tags": ", ".join(model.tags),
@@ -282,7 +284,7 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
     if facts["files"]:
         console.data("")
         rows = [_file_row(row) for row in facts["files"]]
-        console.table(("STATUS", "SIZE", "ROLE", "PATH", "DIGEST"), rows, cut=("DIGEST", "ROLE"))
+        console.table(("STATUS", "SIZE", "ROLE", "PATH", "DIGEST"), rows, cut=("DIGEST",), drop=("ROLE", "DIGEST"))
     elif model.sources and not model.gone:
         console.note(f"its files were never listed: 'mdl show --remote {model.sources[0]}' asks the hub")
 

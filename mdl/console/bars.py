@@ -29,6 +29,8 @@ _CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"
 _CLEAR = "\r\x1b[2K\n\x1b[J\x1b[A"
 """Erases from the start of the cursor's row on. The row itself goes first: what tmux erases from the top of the screen
 to its end it would put into its history."""
+REMOVE_BARS = f"{_CLEAR}{_WRAP}{_SHOW_CURSOR}"
+"""What takes away the bars of a process that was killed."""
 
 _SIGNS = {"finished": ("✓", "good"), "failed": ("✗", "bad"), "started": ("→", "bar"), "rewound": ("→", "note")}
 _SIGNS |= {"retrying": ("→", "note")}

@@ -26,8 +26,9 @@ class Failures:
         """The lines of an error for a file or model that failed."""
         from mdl.describe import item_of
 
-        item = item_of(event)
-        self._told.append((_plain(item), event.message))
+        named = item_of(event)
+        item = event.item or named
+        self._told += [(_plain(one), event.message) for one in {item, named}]
         return self.lines(item, event.message, event.hint)
 
     def has_told(self, error: Problem) -> bool:

@@ -106,9 +106,29 @@ class Console:
             text = redact_value(text, self.secrets) if is_redacted else text
             self._out(f"{shown(text) if self.stdout.is_terminal else text}\n")
 
-    def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]], *, cut: Sequence[str] = ()) -> None:
+    def heading(self, text: str) -> None:
+        """Write a heading to stdout, after an empty line; bold on a terminal with colours."""
+        if not self.json_output:
+            text = shown(redact(text, self.secrets))
+            self._out(f"\n\x1b[1m{text}\x1b[0m\n" if self.stdout.has_colors else f"\n{text}\n")
+
+    def remove_bars(self) -> None:
+        """Remove the bars that another process, which was killed, left on the terminal."""
+        if self.stderr.can_move_cursor:
+            from mdl.console.bars import REMOVE_BARS
+
+            self.stderr.write(REMOVE_BARS)
+
+    def table(
+        self,
+        headers: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        cut: Sequence[str] = (),
+        drop: Sequence[str] = (),
+    ) -> None:
         """Write a table to stdout: drawn on a terminal, else plain aligned lines that a program can split again. On a
-        terminal the columns ``cut`` give room, so that each row stays one line; see `mdl.console.tables`."""
+        terminal the columns ``cut`` and ``drop`` give room, so that a row is one line: see `mdl.console.tables`."""
         if self.json_output:
             return
         heads = [*map(shown, headers)]
@@ -116,7 +136,7 @@ class Console:
         if self.stdout.can_move_cursor:
             from mdl.console.tables import drawn_table
 
-            self._out(drawn_table(self.stdout, heads, body, cut))
+            self._out(drawn_table(self.stdout, heads, body, cut, drop))
         else:
             from mdl.formatting import table
 
@@ -137,9 +157,9 @@ class Console:
         indent = 2 if self.stdout.is_terminal else None
         self._out(json_text(whole, secrets=self.secrets, ascii_only=not self.stdout.is_unicode, indent=indent) + "\n")
 
-    def note(self, text: str) -> None:
-        """Say something worth knowing on stderr, unless quiet."""
-        if not self.quiet:
+    def note(self, text: str, *, always: bool = False) -> None:
+        """Say something worth knowing on stderr, unless quiet; ``always`` for what belongs to a failure."""
+        if always or not self.quiet:
             self._say("notice", "", "", text)
 
     def warn(self, text: str) -> None:

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from mdl.console.streams import NonBlockingStream
-from mdl.formatting import cells, clip, folded, is_number, pad
+from mdl.formatting import cells, clip, folded, is_number, pad, shorten
 
-_LEAST = 10
-"""A column is cut to no fewer cells than this; before that it is left out."""
+_LEAST, _LEAST_OF_WIDE, _WIDE = 10, 20, 40
+"""A column is cut to no fewer cells than this, and to no fewer than 20 if it was a wide one."""
 _ROOM = 12
 """The widest column gets this much before the gaps between all columns become narrower."""
 _BOLD, _GREEN, _YELLOW, _RED, _CYAN, _DIM = "1", "32", "33", "31", "36", "2"
 _COLORS = {
     **dict.fromkeys(("present", "ok", "done", "fetched", "kept", "linked"), _GREEN),
-    **dict.fromkeys(("partial", "unverified", "paused", "cancelled", "would delete"), _YELLOW),
+    **dict.fromkeys(("partial", "unverified", "paused", "stalled", "cancelled", "would delete"), _YELLOW),
     **dict.fromkeys(("corrupt", "failed", "dead", "gone"), _RED),
     "running": _CYAN,
     "missing": _DIM,
@@ -24,20 +24,25 @@ _COLORS = {
 
 
 def drawn_table(
-    stream: NonBlockingStream, headers: Sequence[str], rows: Sequence[Sequence[str]], cut: Sequence[str] = ()
+    stream: NonBlockingStream,
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    cut: Sequence[str] = (),
+    drop: Sequence[str] = (),
 ) -> str:
     """A table for the terminal ``stream``.
 
-    The columns ``cut`` give room, so that each row stays one line: they are cut in this order, and if that is not
-    enough they are left out, the last one first. The others are never cut. Without ``cut`` no letter is lost: the
+    With ``cut`` or ``drop`` each row stays one line: the columns ``cut`` are cut in this order, and if that is not
+    enough those of ``drop`` are left out in that order. The others are never cut. Without them no letter is lost: the
     widest column goes on in the next line.
     """
     width = stream.size[0]
     body = [[*row, *[""] * (len(headers) - len(row))] for row in rows]
     widths = {name: max(cells(name), *(cells(row[at]) for row in body), 0) for at, name in enumerate(headers)}
     gap = 2
-    if cut:
-        widths = _cut(widths, width, gap, cut)
+    is_one_line = bool(cut or drop)
+    if is_one_line:
+        widths = _fitted(widths, width, gap, cut, drop)
     else:
         widest = max(widths, key=widths.__getitem__, default="")
         left = width - sum(widths.values()) + widths.get(widest, 0)
@@ -51,22 +56,23 @@ def drawn_table(
         for at, text in zip(columns, texts, strict=True):
             padded = pad(text, widths[headers[at]], right=at in right)
             color = code or (_color(text) if headers[at] in ("STATUS", "ACTION") else "")
-            before, _, after = padded.partition(text)
-            shown.append(f"{before}\x1b[{color}m{text}\x1b[0m{after}" if color and stream.has_colors else padded)
+            if text and color and stream.has_colors:
+                padded = padded.replace(text, f"\x1b[{color}m{text}\x1b[0m", 1)
+            shown.append(padded)
         return (" " * gap).join(shown).rstrip() + "\n"
 
     lines = [line([headers[at] for at in columns], _BOLD)]
     for row in body:
         texts = [row[at] for at in columns]
-        if cut:
-            lines.append(line([clip(text, widths[headers[at]]) for at, text in zip(columns, texts, strict=True)]))
+        if is_one_line:
+            lines.append(line([_clipped(text, widths[headers[at]]) for at, text in zip(columns, texts, strict=True)]))
         else:
             parts = [folded(text, widths[headers[at]]) for at, text in zip(columns, texts, strict=True)]
             lines += [line(texts) for texts in zip_longest(*parts, fillvalue="")]
     return "".join(lines)
 
 
-def _cut(widths: dict[str, int], width: int, gap: int, cut: Sequence[str]) -> dict[str, int]:
+def _fitted(widths: dict[str, int], width: int, gap: int, cut: Sequence[str], drop: Sequence[str]) -> dict[str, int]:
     """The widths of the columns that are left, and fit if they can."""
     found = dict(widths)
 
@@ -74,14 +80,20 @@ def _cut(widths: dict[str, int], width: int, gap: int, cut: Sequence[str]) -> di
         return sum(found.values()) + gap * (len(found) - 1) - width
 
     for name in cut:
-        found[name] = max(min(found[name], _LEAST), found[name] - max(0, over()))
-    for name in reversed(cut):
+        least = _LEAST_OF_WIDE if found[name] >= _WIDE else min(found[name], _LEAST)
+        found[name] = max(least, found[name] - max(0, over()))
+    for name in drop:
         if over() > 0:
             del found[name]
-    for name in cut:  # what was left out later may have given more room than was needed
+    for name in reversed(cut):  # what was left out may have given more room than was needed
         if name in found:
             found[name] = min(widths[name], found[name] + max(0, -over()))
     return found
+
+
+def _clipped(text: str, width: int) -> str:
+    """A text that has room; of a path its end stays, which tells the most."""
+    return shorten(text, width) if text.startswith("/") else clip(text, width)
 
 
 def _color(text: str) -> str:

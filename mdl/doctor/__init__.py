@@ -68,9 +68,10 @@ class CheckResult:
 class Environment:
     """What is checked. Each function may raise `MdlError`, which is then what the check found.
 
-    ``catalog`` and ``lock`` describe themselves in words. If ``connect`` is None, no host is contacted.
+    ``settings``, ``catalog`` and ``lock`` describe themselves in words. If ``connect`` is None, no host is contacted.
     """
 
+    settings: Callable[[], str]
     catalog: Callable[[], str]
     lock: Callable[[], str]
     home: Callable[[], Path]
@@ -84,6 +85,7 @@ def run_checks(environment: Environment) -> Iterator[CheckResult]:
     """Run every check, one after the other. Nothing is raised but an interruption."""
     local: dict[str, Check] = {
         "versions": versions,
+        "settings": environment.settings,
         "catalog": environment.catalog,
         "lock": environment.lock,
         "models folder": partial(models_folder, environment.home),

@@ -201,7 +201,7 @@ class Finalizer:
             if download.partial:
                 with contextlib.suppress(OSError):
                     download.partial.close()
-            self._post(Failed(download.model, download.name, error.code, error.message, error.advice))
+            self._post(Failed(download.model, download.name, error.code, error.message, error.advice, error.item))
             self._queue.end(download)
 
     def _why_modified(self, partial: Partial, print_: Fingerprint) -> FileModified | None:

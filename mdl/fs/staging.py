@@ -330,12 +330,25 @@ def remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def retire(path: Path, stage: Path | None = None) -> None:
-    """Remove a folder so that it is never visible half: it is renamed first, into ``stage`` if that is given. Raises
-    `OSError`."""
-    gone = staged_name(stage / path.name if stage else path)
+def retire(path: Path) -> None:
+    """Remove a folder so that it is never visible half: it is renamed first. Raises `OSError`."""
+    gone = staged_name(path)
     remove(gone)
     os.replace(path, gone)
+    remove(gone)
+
+
+def retire_entry(entry: EntryAt, stage: Path) -> None:
+    """As `retire`, of the folder at ``entry``: it is renamed into ``stage``, which `sweep` clears if this process is
+    killed. On another file system it is removed where it is. Raises `OSError`."""
+    gone = staged_name(stage / entry.name)
+    remove(gone)
+    try:
+        os.replace(entry.name, gone, src_dir_fd=entry.folder)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.rmtree(entry.name, dir_fd=entry.folder)
     remove(gone)
 
 

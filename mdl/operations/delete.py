@@ -163,10 +163,10 @@ def delete(
             _refuse_busy(one)
             if not dry_run:
                 row = replace(row, kept=(*row.kept, *_carry_out(one)))
-        except MdlError as error:
-            row = replace(row, error=error.on(one.name))
-        except OSError as error:
-            row = replace(row, error=storage_error(error, str(error.filename or one.path)))
+        except (MdlError, OSError) as error:
+            names.subtract((found.st_dev, found.st_ino) for found in one.sizes)
+            where = str(getattr(error, "filename", None) or one.path)
+            row = replace(row, error=storage_error(error, where) if isinstance(error, OSError) else error.on(one.name))
         rows.append(row)
     return DeleteReport(tuple(rows), tuple(errors))
 
@@ -191,15 +191,19 @@ def _carry_out(one: Deletion) -> list[KeptFile]:
             staging.remove(folder)
         for path in one.steps:
             one.store.cancel.check()
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                with open_parent(root, RelPath(str(path.relative_to(root))), make=False) as entry:
-                    now = os.lstat(path)
-                    if stat.S_ISDIR(now.st_mode):
-                        staging.retire(path, make_private_dir(one.store.own / "stage"))
-                    elif stat.S_ISREG(now.st_mode) and seen.get((now.st_dev, now.st_ino)) != Stamp.of(now):
-                        changed.append(KeptFile(path, "changed just now"))
-                    else:
-                        os.unlink(entry.name, dir_fd=entry.folder)
+            with (
+                contextlib.suppress(FileNotFoundError),
+                open_parent(root, RelPath(str(path.relative_to(root))), make=False) as entry,
+            ):
+                now = entry.stat()
+                if now is None:
+                    continue
+                if stat.S_ISDIR(now.st_mode):
+                    staging.retire_entry(entry, make_private_dir(one.store.own / "stage"))
+                elif stat.S_ISREG(now.st_mode) and seen.get((now.st_dev, now.st_ino)) != Stamp.of(now):
+                    changed.append(KeptFile(path, "changed just now"))
+                else:
+                    os.unlink(entry.name, dir_fd=entry.folder)
                 folders.add(path.parent)
         _prune(folders, root)
         one.forget()

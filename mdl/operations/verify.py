@@ -111,7 +111,7 @@ def verify(
             errors[model.name] = error.on(model.name)
     wrong, fetched = sorted({row.model for row in rows if row.status in _WRONG}), None
     if connect and wrong:
-        http = connect([row.remote.url for row in rows])
+        http = connect([row.remote.url for row in rows if not _was_imported(row.remote)])
         if http is None:
             hint = "run it again online, without --offline and HF_HUB_OFFLINE"
             errors |= {name: LockError("wrong or missing here, and offline", item=name, hint=hint) for name in wrong}
@@ -192,7 +192,10 @@ def repair(
 
     wanted = []
     for row in rows:
-        if row.status in _WRONG and _came_in_zip(row.remote):
+        if row.status in _WRONG and _was_imported(row.remote):
+            why, hint = "it was imported: nothing says where it can be fetched", "import it again: mdl import DIR"
+            errors[f"{row.model}/{row.remote.path}"] = NotFound(why, item=f"{row.model}/{row.remote.path}", hint=hint)
+        elif row.status in _WRONG and _came_in_zip(row.remote):
             errors[f"{row.model}/{row.remote.path}"] = _not_alone(row)
         elif row.status in _WRONG:
             receipt = tools.store.receipts.get(row.model, row.remote.path)
@@ -212,6 +215,11 @@ def repair(
             name = f"{download.model}/{download.name}"
             errors[name] = download.error.on(name)
     return result
+
+
+def _was_imported(remote: RemoteFile) -> bool:
+    """Whether the file came from a folder of another program, and no source is known for it."""
+    return remote.url.startswith("file:")
 
 
 def _came_in_zip(remote: RemoteFile) -> bool:

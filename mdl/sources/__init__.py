@@ -134,8 +134,9 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a source may use. ``network`` is None offline; ``folder`` is where it may keep answers; ``on_event`` may be
-    called from any thread. ``remotes`` are the tables ``[remotes.NAME]``."""
+    """What a source may use. ``network`` is None offline; ``folder`` is where answers are kept, and ``keeps`` says
+    whether new ones may be; ``on_event`` may be called from any thread. ``remotes`` are the tables ``[remotes.NAME]``.
+    """
 
     endpoint: Endpoint
     folder: Path
@@ -143,6 +144,7 @@ class Context:
     on_event: Listener = silence
     environ: Mapping[str, str] = field(default_factory=dict)
     remotes: Mapping[str, RemoteSettings] = field(default_factory=dict)
+    keeps: bool = True
 
     @property
     def http(self) -> HttpClient | None:

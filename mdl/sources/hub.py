@@ -13,7 +13,7 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,7 @@ _LARGEST_LISTING = 256 * 2**20
 _MOST_PAGES = 1000
 _MOST_ITEMS = 500_000
 """Files and folders of all pages together: about a gigabyte of memory."""
+_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
 _LISTED = re.compile(rb'[0-9a-f]{8} \{"mdl-listing":\d+,"source":("[^"]*"),')
 _LONGEST_HEAD = 2**12
 """How the file of a listing begins."""
@@ -65,10 +66,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a repository held at a commit. A commit never changes, so its listing is kept for good."""
+    """What a repository held at a commit. A commit never changes, so its listing is kept for good. ``modified_at`` is
+    when that was, as the hub just said it; it is not kept."""
 
     commit: str
     entries: tuple[Entry, ...]
+    modified_at: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -165,12 +168,21 @@ class HubSource:
                     listing = self._ask(origin)
                 except MdlError as error:
                     raise error.on(str(origin)) from error
-                with contextlib.suppress(OSError, Unsafe):  # a listing that cannot be kept is asked for again
-                    self._listings.put(self._url, origin, listing)
-                    if listing.commit != origin.revision:
-                        self._listings.put(self._url, replace(origin, revision=listing.commit), listing)
+                if self._context.keeps:
+                    self._keep(origin, listing)
             self._asked[key] = listing
             return listing
+
+    def _keep(self, origin: HubOrigin, listing: Listing) -> None:
+        with contextlib.suppress(OSError, Unsafe):  # a listing that cannot be kept is asked for again
+            self._listings.put(self._url, origin, listing)
+            if listing.commit != origin.revision:
+                self._listings.put(self._url, replace(origin, revision=listing.commit), listing)
+
+    def modified_at(self, origin: HubOrigin) -> str | None:
+        """When the revision that was just resolved was last changed (ISO 8601, UTC), if the hub told that."""
+        listing = self._asked.get((origin.repo_type, origin.repo, origin.revision))
+        return listing.modified_at if listing else None
 
     def known(self, origin: HubOrigin) -> list[RemoteFile] | None:
         """As `resolve`, from kept listings alone; None if there is none. What another hub said of the repository is
@@ -253,15 +265,19 @@ class HubSource:
         ]
 
     def _ask(self, origin: HubOrigin) -> Listing:
-        commit = origin.revision if is_pinned(origin.revision) else None
+        commit, modified_at = origin.revision if is_pinned(origin.revision) else None, None
         if commit is None:
             info, _, _ = self._json(origin.api_url(self._url, "revision", origin.revision or "main"), origin)
             commit = info.get("sha") if isinstance(info, dict) else None
             if not isinstance(commit, str) or not is_pinned(commit):
                 raise ProtocolError("the hub names no commit for this revision")
+            modified_at = str(info.get("lastModified"))
+            modified_at = modified_at if re.fullmatch(_TIME, modified_at) else None
+            if kept := self._listings.get(self._url, replace(origin, revision=commit)):
+                return replace(kept, modified_at=modified_at)
         entries = self._tree(origin, commit)
         refuse_twins(entry.path for entry in entries)
-        return Listing(commit, tuple(sorted(entries, key=lambda entry: entry.path)))
+        return Listing(commit, tuple(sorted(entries, key=lambda entry: entry.path)), modified_at)
 
     def _tree(self, origin: HubOrigin, commit: str) -> list[Entry]:
         url: str | None = origin.api_url(self._url, "tree", commit) + "?recursive=true&expand=false"

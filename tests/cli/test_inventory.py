@@ -153,6 +153,7 @@ def test_order_and_groups(full: Shell, mdl: Inside) -> None:
     assert set(names["status"][:3]) == {"tiny", "org--other", "hf:org/tiny"}
     ran = done(mdl(full, "list"))
     assert ran.err == "2 models, 1 here (2.1 MB); groups: nightly\n"
+    assert "org--other" in done(mdl(full, "show", "org--other")).out
     assert mdl(full, "list", "--json").document["groups"] == [{"name": "nightly", "models": ["tiny", "absent"]}]
     shown = done(mdl(full, "show", "nightly", "--json")).document
     assert (shown["group"], [one["name"] for one in shown["members"]]) == ("nightly", ["tiny", "absent"])

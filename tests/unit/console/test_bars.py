@@ -392,8 +392,10 @@ def test_reading_what_is_here() -> None:
 # --- tables ------------------------------------------------------------------------------------------------
 
 
-def drawn_table(headers: list[str], rows: list[list[str]], **options: Any) -> str:
-    use: Callable[[Console], None] = lambda console: console.table(headers, rows)  # noqa: E731
+def drawn_table(
+    headers: list[str], rows: list[list[str]], cut: tuple[str, ...] = (), drop: tuple[str, ...] = (), **options: Any
+) -> str:
+    use: Callable[[Console], None] = lambda console: console.table(headers, rows, cut=cut, drop=drop)  # noqa: E731
     return on_terminal(use, both=True, **options)
 
 
@@ -407,6 +409,39 @@ def test_list_on_a_narrow_terminal() -> None:
     assert "".join(titles.split()) == "".join(rows[0][5].split()) * 2
 
 
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (120, f"{'n' * 24}  dataset  missing  1.2 GB  cc-by-nc-sa-4.0  {'t' * 50}"),
+        (95, f"{'n' * 24}  dataset  missing  1.2 GB  cc-by-nc-sa-4.0  {'t' * 25}…"),
+        (86, f"{'n' * 24}  dataset  missing  1.2 GB  cc-by-nc-sa…  {'t' * 19}…"),
+        (80, f"{'n' * 24}  missing  1.2 GB  cc-by-nc-sa-4.0  {'t' * 19}…"),
+        (70, f"{'n' * 24}  missing  1.2 GB  {'t' * 26}…"),
+        (50, f"{'n' * 24}  missing  1.2 GB"),
+        (30, f"{'n' * 24}  missing  1.2 GB"),
+    ],
+)
+def test_one_line_for_each_row(columns: int, shown: str) -> None:
+    """The title is cut first, then the licence; the kind, the licence and the title are left out, in this order; name,
+    status and size are whole at any width, and the header stands above them."""
+    rows = [["n" * 24, "dataset", "missing", "1.2 GB", "cc-by-nc-sa-4.0", "t" * 50]]
+    headers, cut, drop = ["NAME", "KIND", "STATUS", "SIZE", "LICENSE", "TITLE"], ("TITLE", "LICENSE"), ("KIND",)
+    seen = drawn_table(headers, rows, cut, (*drop, "LICENSE", "TITLE"), columns=columns)
+    head, row = Screen(seen).rows[:2]
+    assert row == shown
+    assert head.index("STATUS") == row.index("missing")
+    assert head.index("SIZE") + 4 == row.index("1.2 GB") + 6
+
+
+def test_an_empty_cell() -> None:
+    """A cell may be empty, also where a status would have a colour."""
+    assert Screen(drawn_table(["NAME", "STATUS"], [["one", ""], ["two", "ok"]])).text == [
+        "NAME  STATUS",
+        "one",
+        "two   ok",
+    ]
+
+
 def test_table_on_a_terminal() -> None:
     """A table on a terminal fits it, loses no word, and shows markup and escape characters as they are."""
     rows = [["x [/] y", "E\x1b[31m"], ["m", "word " * 40 + "Q" * 90]]
@@ -415,3 +450,11 @@ def test_table_on_a_terminal() -> None:
     assert ESC not in seen
     assert (seen.count("word"), seen.count("Q")) == (40, 90)
     assert Screen(seen).widest <= 60
+
+
+def test_colors_move_nothing() -> None:
+    """In colours every word stands where it stands without them, also one at the right of its column."""
+    table = ["NAME", "SIZE", "STATUS"], [["m", "654.0 MB", "running"], ["n", "1 B", "stalled"]]
+    colored, plain = drawn_table(*table), drawn_table(*table, NO_COLOR="1")
+    assert (Screen(colored).rows, ESC in plain) == (Screen(plain).rows, False)
+    assert f"{ESC}[36mrunning{ESC}[0m" in colored

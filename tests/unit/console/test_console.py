@@ -174,10 +174,10 @@ def test_a_failure_is_said_once(kind: Any) -> None:
     """The line of the file that failed is the error: the command's end repeats neither it nor a hint."""
     console, _, err, _ = made(kind)
     with console.watch() as tell:
-        tell(Failed("org--name", "", "NET", "503", "try later"))
-    for item in ("hf:org/name", "https://h.example/name"):
+        tell(Failed("org--name", "", "NET", "503", "try later", item="hf:org/name"))
+    for item in ("hf:org/name", "org--name", "https://h.example/name"):
         console.error(NetworkError("503", item=item, hint="try later"))
-    assert err.getvalue() == "mdl: org--name: 503\n  hint: try later\n"
+    assert err.getvalue() == "mdl: hf:org/name: 503\n  hint: try later\n"
     console.error(NetworkError("503", item="another"))
     assert err.getvalue().count("503") == 2
 
