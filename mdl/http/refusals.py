@@ -111,10 +111,6 @@ class Asker:
         """Whether a hub refused ``url``, with its own ``code`` if it has one."""
         return self.is_hub or bool(code) or AllowList(frozenset()).allows(host_of(url), DEFAULT_PORTS["https"])
 
-    def names(self, url: str, code: str) -> bool:
-        """Whether ``url`` says to people what they asked for: it is no hub's, and no link that somebody else gave."""
-        return not (self.is_redirected or self.is_located or self.is_of_hub(url, code))
-
 
 def error_for_status(
     status: int,
@@ -124,8 +120,7 @@ def error_for_status(
     asker: Asker = Asker(),
     secrets: Iterable[str] = (),
 ) -> MdlError:
-    """The error that an HTTP status of 400 or more is. The message names the host of ``url``, and the path if
-    that is what was asked for and will not be had.
+    """The error that an HTTP status of 400 or more is. The message names the host of ``url``.
 
     ``secrets`` were sent to the server. The message does not contain them, even if the server repeated them.
     """
@@ -137,13 +132,11 @@ def error_for_status(
     ident = request_id(headers, secrets)
     answer = f"{status} {phrase}".rstrip()
     says_more = words.lower().strip(". ") not in ("", str(status), phrase.lower(), answer.lower())
-    is_refused = status in (401, 403, 404, 410)
-    place = bare_url(url).partition("://")[2] if is_refused and asker.names(url, code) else host_of(url)
-    message = f"{shown(place)[:_LONGEST]} answered {answer}" + (f": {words}" if says_more else "")
+    message = f"{host_of(url)} answered {answer}" + (f": {words}" if says_more else "")
     message += f" (request {ident})" if ident else ""
     if status == 407:
         return AuthError(f"the proxy answered {message}", hint=PROXY_PASSWORD)
-    if is_refused:
+    if status in (401, 403, 404, 410):
         kind = AuthError if status in (401, 403) else NotFound
         return kind(message, hint=_advice(kind, code, words, url, asker))
     if not is_temporary(status, None):

@@ -154,7 +154,7 @@ def test_no_name_at_all(tmp_path: Path, mdl: Inside) -> None:
     with FaultyServer(faults.honest(SMALL)) as server:
         shell = machine(tmp_path / "home")
         ran = mdl(shell, "get", f"{server.url}/sub/")
-        assert (ran.code, "-o NAME" in ran.err) == (2, True)
+        assert (ran.code, "-o NAME" in ran.err, f"{server.url}/sub/" in ran.err) == (2, True, True)
         assert mdl(shell, "get", f"{server.url}/sub/", "-o", "x.bin").code == 0
         assert mdl(shell, "get", f"{server.url}/d/1", "--offline").code == 8
 

@@ -164,17 +164,17 @@ JSON_WORDS = {
 
 @pytest.mark.parametrize("body", JSON_WORDS)
 def test_a_sentence_goes_before_a_code(body: str) -> None:
-    """Of what an ordinary host says in JSON its sentence is quoted, not the one word before it; the message names what
-    was asked for, and nothing of HF_TOKEN."""
+    """Of what an ordinary host says in JSON its sentence is quoted, not the one word before it; and nothing is said
+    of HF_TOKEN."""
     error = error_for_status(401, {}, body.encode(), "https://www.files.example/a/f.bin?sig=secret", Asker())
     words = JSON_WORDS[body]
-    assert error.message == "www.files.example/a/f.bin answered 401 Unauthorized" + (f": {words}" if words else "")
+    assert error.message == "www.files.example answered 401 Unauthorized" + (f": {words}" if words else "")
     assert '[hosts."www.files.example"] token_env = "FILES_TOKEN"' in str(error.hint)
     assert "HF_TOKEN" not in str(error.hint)
 
 
 def test_what_a_redirect_led_to() -> None:
-    """A host that the user never named gets no credential, so none is asked for; and the message names it alone."""
+    """A host that the user never named gets no credential, so none is asked for."""
     url = "https://cdn.example/long/path?sig=secret"
     for status, asker in ((403, Asker(is_redirected=True)), (404, Asker(is_located=True))):
         error = error_for_status(status, {}, b"", url, asker)
