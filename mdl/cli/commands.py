@@ -75,7 +75,7 @@ HABITS: Final[dict[str, str]] = {
     "upgrade": "mdl update NAME brings the newest version; mdl outdated shows what has moved",
     "adopt": "mdl import DIR",
     "search": "mdl list PATTERN searches the catalog; for the hub, search its web page and mdl get hf:org/repo",
-    **dict.fromkeys(("cache", "ps", "models"), "mdl list shows what is here, mdl jobs what runs; mdl clean"),
+    **dict.fromkeys(("cache", "ps", "models"), "mdl list --local shows what is here, mdl rm deletes it; mdl jobs"),
     **dict.fromkeys(("login", "logout", "auth", "whoami"), "set HF_TOKEN to your token; mdl doctor says whose it is"),
     **dict.fromkeys(("run", "serve"), 'mdl runs no models; give your program the folder: "$(mdl path NAME)"'),
     **dict.fromkeys(("push", "upload"), "mdl uploads nothing; mdl pack RUN makes a zip that any tool can upload"),
