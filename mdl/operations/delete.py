@@ -84,9 +84,8 @@ class Deletion:
 
     ``steps`` are files, links and whole folders below the models folder, in the order in which they go; then those of
     the ``folders`` that are empty. ``sizes`` are the files that take room, ``unfinished`` the bytes of ``partials``; so
-    many of the ``files`` were ``imported``.
-    Meanwhile the locks of the models ``names`` are held; ``foreign_locks`` are those of the hub's client. ``forget``
-    removes the receipts.
+    many of the ``files`` were ``imported``. Meanwhile the locks of the models ``names`` are held; ``foreign_locks`` are
+    those of the hub's client. ``forget`` removes the receipts.
     """
 
     store: Store
