@@ -38,7 +38,6 @@ import contextlib
 import errno
 from collections.abc import Iterable, Iterator, Sequence
 
-
 EXIT_CODES: dict[int, tuple[str, str, str]] = {
     0: ("ok", "done, or already there", "go on"),
     1: ("fault", "a fault in mdl", "report it"),

@@ -9,7 +9,6 @@ import re
 import sys
 import textwrap
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,7 +45,7 @@ def _pages(command: Any, name: str) -> Iterator[Page]:
 
 def _without(page: Page, shared: Collection[Row]) -> Page:
     panels = {title: tuple(row for row in rows if row not in shared) for title, rows in page.panels.items()}
-    return replace(page, panels={title: rows for title, rows in panels.items() if rows})
+    return page._replace(panels={title: rows for title, rows in panels.items() if rows})
 
 
 def document(found: list[Page]) -> str:
